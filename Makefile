@@ -1,0 +1,94 @@
+# Every target sets up what it needs by itself, in a virtual environment of its own interpreter:
+# .venv for python3, .venv-python3.12 for PYTHON=python3.12, and so on.
+
+PYTHON ?= python3
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+ARGS ?=
+
+BIN := $(VENV)/bin
+PINS := pyproject.toml constraints.txt
+DEMO_STORE := build/demo-store
+CHECKED = $(wildcard asyncflow tests examples benchmarks)
+
+# The two variables pin the build backend as well, for pip before and since 25.3.
+INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:  # two installations into one environment would trip over each other
+.PHONY: help setup demo test check bench docs test-all-pythons clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  PYTHON=python3.12 chooses the interpreter; ARGS='…' goes to pytest and to the benchmarks:"
+	@echo "  make test ARGS='-n 0 -k journal'"
+
+setup: $(VENV)/.setup ## Everything for developing: examples, tests, linters
+
+demo: $(VENV)/.demo ## Run two example flows, then read their artifacts from another process
+	rm -rf $(DEMO_STORE)
+	mkdir -p $(dir $(DEMO_STORE))
+	ASYNCFLOW_STORE=$(DEMO_STORE) $(BIN)/asyncflow run examples/artifact_flow.py
+	ASYNCFLOW_STORE=$(DEMO_STORE) $(BIN)/asyncflow run examples/digits_sweep.py
+	ASYNCFLOW_STORE=$(DEMO_STORE) $(BIN)/python examples/read_back.py
+
+test: $(VENV)/.test ## All tests but the slow ones, warnings as errors
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+check: $(VENV)/.setup ## Lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CHECKED)
+
+bench: $(VENV)/.test ## Measure; the numbers are printed
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(VENV)/.docs ## Build the documentation into build/docs
+	$(BIN)/properdocs build --strict
+
+test-all-pythons: ## All tests on each supported Python that this machine has
+	@failed=; \
+	for version in 3.11 3.12 3.13; do \
+	  found=; \
+	  for candidate in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python$$version; do \
+	    if "$$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$$version')" 2>/dev/null; \
+	    then found=$$candidate; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then echo "Python $$version: not found, skipped"; continue; fi; \
+	  echo "Python $$version: $$found"; \
+	  $(MAKE) --no-print-directory test PYTHON="$$found" VENV=.venv-python$$version || failed="$$failed $$version"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed on Python$$failed"; exit 1; fi
+
+clean: ## Remove all that make has made, the environments included
+	rm -rf build dist .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- environments ---------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "asyncflow needs Python 3.11 or newer, and '$(PYTHON)' is not; name another: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.demo: $(PINS) | $(BIN)/python
+	@echo "Installing asyncflow and what its examples need into $(VENV) …"
+	$(INSTALL) '.[examples]'
+	@touch $@
+
+$(VENV)/.test: $(PINS) | $(BIN)/python
+	@echo "Installing asyncflow and what its tests need into $(VENV) …"
+	$(INSTALL) '.[examples,test]'
+	@touch $(VENV)/.demo $@
+
+$(VENV)/.setup: $(PINS) | $(BIN)/python
+	@echo "Installing asyncflow with everything for developing it into $(VENV) …"
+	$(INSTALL) '.[examples,test,dev]'
+	@touch $(VENV)/.demo $(VENV)/.test $@
+
+$(VENV)/.docs: $(PINS) | $(BIN)/python
+	@echo "Installing asyncflow and what its documentation needs into $(VENV) …"
+	$(INSTALL) '.[docs]'
+	@touch $@
