@@ -1,0 +1,100 @@
+"""Data and machine-learning workflows inside an asyncio program.
+
+A flow is a class that extends `FlowSpec`; its steps are methods under `@step`, and what they keep
+on `self` are its artifacts. `run` and `Engine` run it on warm worker processes; `Flow`, `Run`,
+`Step`, `Task` and `Artifact` look back at what was run, from any process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow.current import current
+from asyncflow.decorators import (
+    card,
+    catch,
+    concurrency,
+    environment,
+    isolate,
+    resources,
+    retry,
+    step,
+    timeout,
+)
+from asyncflow.flow import FlowSpec, set_launcher
+from asyncflow.parameters import JSONType, Parameter
+
+if TYPE_CHECKING:
+    from asyncflow import errors, events
+    from asyncflow.client import Artifact, Flow, Run, Step, Task
+    from asyncflow.engine import Engine, RunHandle, run, run_sync
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Artifact",
+    "Engine",
+    "Flow",
+    "FlowSpec",
+    "JSONType",
+    "Parameter",
+    "Run",
+    "RunHandle",
+    "Step",
+    "Task",
+    "card",
+    "catch",
+    "concurrency",
+    "current",
+    "environment",
+    "errors",
+    "events",
+    "isolate",
+    "resources",
+    "retry",
+    "run",
+    "run_sync",
+    "step",
+    "timeout",
+]
+
+# What a flow file needs is imported above. The rest comes when it is first asked for: a worker
+# needs no engine, and a program that only looks back needs no event loop.
+_LATER: Final = {
+    "Artifact": "asyncflow.client",
+    "Engine": "asyncflow.engine",
+    "Flow": "asyncflow.client",
+    "Run": "asyncflow.client",
+    "RunHandle": "asyncflow.engine",
+    "Step": "asyncflow.client",
+    "Task": "asyncflow.client",
+    "errors": "",
+    "events": "",
+    "run": "asyncflow.engine",
+    "run_sync": "asyncflow.engine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    import importlib  # noqa: PLC0415 - start-up time: see above
+
+    module = importlib.import_module(_LATER[name] or f"{__name__}.{name}")
+    value = getattr(module, name) if _LATER[name] else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _launch(flow: type[FlowSpec]) -> None:
+    from asyncflow import cli  # noqa: PLC0415 - start-up time: only a script run as a program needs it
+
+    cli.launch(flow)
+
+
+set_launcher(_launch)

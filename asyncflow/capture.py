@@ -1,0 +1,190 @@
+"""What a task prints, kept apart by task.
+
+A worker's descriptors 1 and 2 are *spool files*: append-only, unnamed, one for each stream.
+Whatever writes there, Python or C or a subprocess, is in order, never blocks, survives the
+worker's death, and belongs to the `def` task that was running: the file's size when the task ends
+is the border.
+
+Concurrent async tasks share the descriptors, so Python's own streams look up the task in the
+context, and send its lines to the engine instead. What C code prints there cannot be told apart and
+is given to the worker's oldest running task.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Sink(Protocol):
+    """Takes what one async task prints."""
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Take some bytes; 0 is stdout, 1 is stderr."""
+
+
+sink: ContextVar[Sink | None] = ContextVar("asyncflow_sink", default=None)
+
+
+class TaskStream(io.TextIOBase):
+    """`sys.stdout` or `sys.stderr` of a worker."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._number = descriptor - 1
+        raw = io.FileIO(descriptor, "w", closefd=False)
+        self._binary = TaskBuffer(raw, self._number)
+        self._file = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding="utf-8",
+            errors="backslashreplace",
+            line_buffering=True,
+        )
+
+    def write(self, text: str, /) -> int:
+        """Write text: to the task that the context names, else to the file."""
+        target = sink.get()
+        if target is None:
+            return self._file.write(text)
+        target.write(self._number, text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override]
+        """Write one after the other."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Have what is buffered in the file."""
+        self._file.flush()
+
+    def fileno(self) -> int:
+        """The descriptor below."""
+        return self._number + 1
+
+    def isatty(self) -> bool:
+        """Never: it is a file, whatever the engine does with it."""
+        return False
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def reconfigure(self, **options: object) -> None:
+        """Accepted for programs that set encoding or buffering; output is UTF-8, by the line."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Always UTF-8."""
+        return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        """What becomes of text that UTF-8 cannot say."""
+        return "backslashreplace"
+
+    @property
+    def line_buffering(self) -> bool:
+        """Whether each line is written at once."""
+        return True
+
+    @property
+    def buffer(self) -> TaskBuffer:
+        """The stream of bytes below."""
+        self._file.flush()  # keep the order of text and bytes
+        return self._binary
+
+
+class TaskBuffer(io.RawIOBase):
+    """The bytes below a `TaskStream`, as `sys.stdout.buffer`."""
+
+    def __init__(self, raw: io.FileIO, number: int) -> None:
+        self._raw, self._number = raw, number
+
+    def write(self, data: object, /) -> int:
+        """Write bytes: to the task that the context names, else to the file."""
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        target = sink.get()
+        if target is None:
+            os.write(self._raw.fileno(), view)
+        else:
+            target.write(self._number, bytes(view))
+        return len(view)
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor below."""
+        return self._raw.fileno()
+
+
+class LineSink:
+    """Gathers what an async task prints into whole lines, and hands them on."""
+
+    def __init__(self, send: Callable[[int, bytes], None], limit: int = 8192) -> None:
+        self._send = send
+        self._limit = limit
+        self._held = [bytearray(), bytearray()]
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Take some bytes, and pass them on when a line is complete."""
+        held = self._held[stream]
+        held += data
+        if data.endswith(b"\n") or len(held) > self._limit:
+            self._pass_on(stream)
+
+    def close(self) -> None:
+        """Pass on what has no line end."""
+        self._pass_on(0)
+        self._pass_on(1)
+
+    def _pass_on(self, stream: int) -> None:
+        held = self._held[stream]
+        if held:
+            self._send(stream, bytes(held))
+            held.clear()
+
+
+def install(out: int, err: int) -> None:
+    """Make two spool files this process's standard streams."""
+    with open(os.devnull, "rb") as null:  # noqa: PTH123 - a descriptor is what is wanted
+        os.dup2(null.fileno(), 0)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    sys.stdout = sys.__stdout__ = TaskStream(1)  # type: ignore[assignment, misc]
+    sys.stderr = sys.__stderr__ = TaskStream(2)  # type: ignore[assignment, misc]
+
+
+def spooled() -> tuple[int, int]:
+    """Sizes of the two spool files, after everything that is still buffered is in them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _flush_c()
+    return os.fstat(1).st_size, os.fstat(2).st_size
+
+
+def _no_flush() -> None:
+    """Where C's streams cannot be reached."""
+
+
+_flush_c = _no_flush
+
+
+def flush_c_streams() -> None:
+    """From now on `spooled` empties the buffers of C's stdio as well."""
+    global _flush_c  # noqa: PLW0603 - decided once, at a worker's start
+    try:
+        import ctypes  # noqa: PLC0415 - start-up time: only workers need it
+
+        fflush = ctypes.CDLL(None).fflush
+    except (ImportError, OSError, AttributeError):
+        return
+    fflush.argtypes = [ctypes.c_void_p]
+    _flush_c = lambda: fflush(None)  # noqa: E731 - bound to the symbol just found

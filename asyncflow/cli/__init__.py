@@ -1,0 +1,59 @@
+"""The `asyncflow` command, and `python FILE run` for a file that ends with `MyFlow()`.
+
+Start-up time is a feature: nothing is imported here, and a command imports what it needs.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from asyncflow.flow import FlowSpec
+
+__all__ = ["launch", "main"]
+
+_RUNNING: Final = {"run", "resume"}
+
+
+def main() -> NoReturn:
+    """Be the `asyncflow` command: carry out what the arguments say, and exit."""
+    sys.exit(_carry_out(None, ""))
+
+
+def launch(flow: type[FlowSpec]) -> NoReturn:
+    """Be the command line of one flow, for a script that is run as a program, and exit."""
+    sys.exit(_carry_out(flow, sys.argv[0]))
+
+
+def _carry_out(flow: type[FlowSpec] | None, script: str) -> int:
+    arguments = sys.argv[1:]
+    try:
+        _warm_up(arguments)
+        from asyncflow.cli.commands import invoke  # noqa: PLC0415 - start-up time: after the fork
+
+        return invoke(arguments, flow=flow, script=script)
+    except KeyboardInterrupt:  # before there was anything to stop
+        return 128 + signal.SIGINT
+
+
+def _warm_up(arguments: list[str]) -> None:
+    """Fork the process that workers come from, while this one is small and has one thread."""
+    _hold_standard_descriptors()
+    if arguments and arguments[0] in _RUNNING and "--help" not in arguments:
+        from asyncflow import template  # noqa: PLC0415 - start-up time: other commands start no worker
+
+        template.prefork()
+        gc.disable()  # until the run begins: it would look for 5% of the time in vain
+
+
+def _hold_standard_descriptors() -> None:
+    """Open those of 0, 1 and 2 that are closed: no file of ours may take their place."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free

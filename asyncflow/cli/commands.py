@@ -1,0 +1,126 @@
+"""The commands by name, each loaded when it is used, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from asyncflow.errors import (
+    AsyncflowError,
+    FlowError,
+    NotFoundError,
+    ParameterError,
+    RemoveError,
+    ResumeError,
+    SettingsError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncflow.flow import FlowSpec
+
+FAILED: Final = 1
+MISUSED: Final = 2
+INTERRUPTED: Final = 130
+
+_MODULES: Final = {
+    "run": "asyncflow.cli.flows",
+    "resume": "asyncflow.cli.flows",
+    "check": "asyncflow.cli.flows",
+    "graph": "asyncflow.cli.flows",
+    "runs": "asyncflow.cli.looking",
+    "show": "asyncflow.cli.looking",
+    "logs": "asyncflow.cli.looking",
+    "dump": "asyncflow.cli.looking",
+    "events": "asyncflow.cli.looking",
+    "verify": "asyncflow.cli.keeping",
+    "gc": "asyncflow.cli.keeping",
+    "rm": "asyncflow.cli.keeping",
+}
+"""Where the function `make_NAME` of each command is."""
+
+
+class Commands(click.Group):
+    """The commands of `asyncflow`, or those of one flow, which then need no FILE."""
+
+    def __init__(self, flow: type[FlowSpec] | None = None, script: str = "") -> None:
+        super().__init__(
+            name="asyncflow" if flow is None else flow.__name__,
+            help=_about(flow),
+            context_settings={"help_option_names": ["--help", "-h"]},
+        )
+        self._flow, self._script = flow, script
+        if flow is None:
+            self.params.append(_version_option())
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
+        """All of them, in the order in which one meets them."""
+        return list(_MODULES)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's
+        cmd_name: str,
+    ) -> click.Command | None:
+        """The command of this name."""
+        if cmd_name not in _MODULES:
+            return None
+        module = importlib.import_module(_MODULES[cmd_name])
+        make: Callable[..., click.Command] = getattr(module, f"make_{cmd_name}")
+        return make(self._flow, self._script)
+
+
+def _version_option() -> click.Option:
+    def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
+        if wanted:
+            from asyncflow import __version__  # noqa: PLC0415 - start-up time: nobody else asks
+
+            click.echo(f"asyncflow {__version__}")
+            ctx.exit()
+
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show_version,
+        help="Show the version and exit.",
+    )
+
+
+def _about(flow: type[FlowSpec] | None) -> str:
+    if flow is not None:
+        return flow.__doc__ or f"The flow {flow.__name__}."
+    return "Run data and machine-learning workflows, and look at what was run."
+
+
+def invoke(
+    arguments: Sequence[str], *, flow: type[FlowSpec] | None = None, script: str = ""
+) -> int:
+    """Carry out a command; the exit status. What went wrong has been said on stderr."""
+    group = Commands(flow, script)
+    name = "asyncflow" if flow is None else f"python {script}"
+    try:
+        result = group.main(list(arguments), prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except AsyncflowError as error:
+        return complain(error)
+    if not arguments:
+        return MISUSED  # the help was shown, and nothing was done
+    return result if isinstance(result, int) else 0
+
+
+_MISUSE: Final = (FlowError, NotFoundError, ParameterError, RemoveError, ResumeError, SettingsError)
+
+
+def complain(error: AsyncflowError) -> int:
+    """Say what went wrong; the exit status that goes with it."""
+    click.echo(f"Error: {error}", err=True)
+    return MISUSED if isinstance(error, _MISUSE) else FAILED

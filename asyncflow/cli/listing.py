@@ -1,0 +1,393 @@
+"""What the client knows, as lines for people and as plain data for JSON."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from asyncflow.cli.log import LogRenderer, harmless
+from asyncflow.cli.report import failure_data
+from asyncflow.client import Artifact, Flow, Run, Step, Task
+from asyncflow.errors import NotFoundError
+from asyncflow.events import (
+    RunStarted,
+    TaskEvent,
+    TaskFailed,
+    TaskLogged,
+    TaskSucceeded,
+    to_json_data,
+)
+from asyncflow.settings import Settings
+from asyncflow.store.layout import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from asyncflow.events import Event
+    from asyncflow.values import Failure
+
+Found = Flow | Run | Step | Task | Artifact
+"""Whatever a pathspec can name."""
+
+_TEXT_CHARACTERS = 200  # of a field in the list of events; --json has it whole
+
+
+# --- runs -------------------------------------------------------------------------------------
+
+
+def newest_runs(
+    flow: str | None, store: Path | None, tags: Sequence[str], limit: int
+) -> Iterator[Run]:
+    """The runs of a flow, or of all, newest first; `limit` 0 for all.
+
+    Raises:
+        NotFoundError: There is no such flow.
+        StoreError: There is no store, or it cannot be read.
+    """
+    root = Settings.read(store=store).store
+    names = Layout.open(root, create=False).flows() if flow is None else [flow]
+    each = [Flow(name, store=root).runs(*tags) for name in names]
+    merged = heapq.merge(*each, key=lambda run: int(run.id), reverse=True)
+    return islice(merged, limit or None)
+
+
+def runs_table(runs: Iterable[Run]) -> Iterator[str]:
+    """A line for each run."""
+    head = ("RUN", "STATUS", "STARTED", "TOOK", "TAGS")
+    rows = (
+        (
+            run.pathspec,
+            str(run.status),
+            local(run.created_at),
+            duration(run.seconds),
+            " ".join(sorted(run.tags)),
+        )
+        for run in runs
+    )
+    return table(head, rows)
+
+
+def run_data(run: Run) -> dict[str, Any]:
+    """A run as plain data, without its steps."""
+    return {
+        "pathspec": run.pathspec,
+        "flow": run.parent.id,
+        "run_id": run.id,
+        "status": str(run.status),
+        "created_at": iso(run.created_at),
+        "finished_at": iso(run.finished_at),
+        "seconds": run.seconds,
+        "tags": sorted(run.tags),
+    }
+
+
+# --- whatever a pathspec names ----------------------------------------------------------------
+
+
+def lines_of(found: Found, limit: int) -> Iterator[str]:
+    """What there is to know of it, for people; `limit` bounds the list of its parts, 0 for all."""
+    match found:
+        case Flow():
+            yield from runs_table(islice(found, limit or None))
+        case Run():
+            yield from _run_lines(found)
+        case Step():
+            yield from _step_lines(found, limit)
+        case Task():
+            yield from _task_lines(found)
+        case Artifact():
+            yield from _fields(
+                ("artifact", found.pathspec),
+                ("type", found.type_name),
+                ("size", f"{found.size:,} bytes"),
+                ("sha", found.sha),
+                ("created", local(found.created_at)),
+            )
+
+
+def data_of(found: Found) -> Any:
+    """The same as plain data, whole."""
+    match found:
+        case Flow():
+            return [run_data(run) for run in found]
+        case Run():
+            return {
+                **run_data(found),
+                "user": found.user,
+                "origin_run_id": found.origin_run_id,
+                "parameters": _parameters(found),
+                "failure": _failure_data(found, found.failure),
+                "steps": [_step_data(step) for step in found],
+            }
+        case Step():
+            return {**_step_data(found), "tasks": [_task_data(task) for task in found]}
+        case Task():
+            return {
+                **_task_data(found),
+                "failure": _failure_data(found.parent.parent, found.exception),
+                "parents": [parent.pathspec for parent in found.parents],
+                "artifacts": [_artifact_data(artifact) for artifact in found],
+            }
+        case Artifact():
+            return _artifact_data(found)
+
+
+def _run_lines(run: Run) -> Iterator[str]:
+    yield from _fields(
+        ("run", run.pathspec),
+        ("status", str(run.status)),
+        ("started", f"{local(run.created_at)} by {run.user}"),
+        ("took", duration(run.seconds)),
+        ("tags", " ".join(sorted(run.tags))),
+        ("resumes", run.origin_run_id or ""),
+    )
+    parameters = _parameters(run)
+    if parameters:
+        yield ""
+        yield "parameters"
+        yield from (f"  {name} = {harmless(text)}" for name, text in parameters.items())
+    yield ""
+    rows = ((step.id, f"{step.task_count:,}", _counts(step)) for step in run)
+    yield from table(("STEP", "TASKS", "STATUS"), rows)
+    yield from _failure_lines(run.failure)
+
+
+def _parameters(run: Run) -> dict[str, str]:
+    """Their values as text: the first event tells them, so that none is loaded."""
+    started = next(iter(run.events()), None)
+    return dict(started.parameters) if isinstance(started, RunStarted) else {}
+
+
+def _counts(step: Step) -> str:
+    return ", ".join(f"{count:,} {status}" for status, count in step.counts().items())
+
+
+def _step_lines(step: Step, limit: int) -> Iterator[str]:
+    yield from _fields(("step", step.pathspec), ("tasks", _counts(step)))
+    yield ""
+    rows = (
+        (
+            task.id,
+            str(task.status),
+            local(task.created_at),
+            duration(task.seconds),
+            "".join(f"[{index}]" for index in task.path),
+        )
+        for task in islice(step, limit or None)
+    )
+    yield from table(("TASK", "STATUS", "STARTED", "TOOK", "INDEX"), rows)
+    hidden = step.task_count - limit
+    if limit and hidden > 0:
+        yield f"… and {hidden:,} more: --limit 0 lists all"
+
+
+def _task_lines(task: Task) -> Iterator[str]:
+    parents = [parent.pathspec for parent in islice(task.parents, 11)]
+    yield from _fields(
+        ("task", task.pathspec),
+        ("status", str(task.status)),
+        ("attempt", str(task.attempt)),
+        ("index", "".join(f"[{index}]" for index in task.path)),
+        ("started", local(task.created_at)),
+        ("took", duration(task.seconds)),
+        ("follows", " ".join([*parents[:10], *(["…"] if len(parents) > 10 else [])])),  # noqa: PLR2004 - a line's worth
+        ("cloned from", task.origin_pathspec or ""),
+    )
+    rows = [(artifact.id, artifact.type_name, f"{artifact.size:,}") for artifact in task]
+    if rows:
+        yield ""
+        yield from table(("ARTIFACT", "TYPE", "BYTES"), rows)
+    yield from _failure_lines(task.exception)
+
+
+def _failure_lines(failure: Failure | None) -> Iterator[str]:
+    if failure is None:
+        return
+    yield ""
+    text = failure.traceback or f"{failure.exception_type}: {failure.message}"
+    where = f"step {failure.step}, task {failure.task_id}, " if failure.task_id else ""
+    yield f"failed: {where}attempt {failure.attempt}"
+    yield from (f"  {harmless(line)}" for line in text.rstrip("\n").split("\n"))
+
+
+def _failure_data(run: Run, failure: Failure | None) -> dict[str, Any] | None:
+    return failure_data(run.parent.id, run.id, failure) if failure else None
+
+
+def _step_data(step: Step) -> dict[str, Any]:
+    counts = {str(status): count for status, count in step.counts().items()}
+    return {"pathspec": step.pathspec, "task_count": step.task_count, "counts": counts}
+
+
+def _task_data(task: Task) -> dict[str, Any]:
+    return {
+        "pathspec": task.pathspec,
+        "status": str(task.status),
+        "attempt": task.attempt,
+        "path": list(task.path),
+        "created_at": iso(task.created_at),
+        "finished_at": iso(task.finished_at),
+        "seconds": task.seconds,
+        "origin_pathspec": task.origin_pathspec,
+    }
+
+
+def _artifact_data(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "pathspec": artifact.pathspec,
+        "type": artifact.type_name,
+        "size": artifact.size,
+        "sha": artifact.sha,
+    }
+
+
+# --- logs, values, events ---------------------------------------------------------------------
+
+
+def log_of(found: Run | Step, streams: set[str]) -> Iterator[str]:
+    """The log of a run or of one step of it, as it stood on the terminal; or one stream's lines."""
+    run = found.parent if isinstance(found, Step) else found
+    renderer = LogRenderer()
+    for event in run.events():
+        if isinstance(found, Step) and not (
+            isinstance(event, TaskEvent) and event.step == found.id
+        ):
+            continue
+        text = _of_streams(renderer, event, streams) if streams else renderer.render([event])
+        if text:
+            yield text
+
+
+def _of_streams(renderer: LogRenderer, event: Event, streams: set[str]) -> str:
+    match event:
+        case TaskLogged() if event.stream in streams:
+            return renderer.render([event])
+        case TaskSucceeded() | TaskFailed():
+            return renderer.unfinished(event)
+        case _:
+            return ""
+
+
+def values_text(found: Run | Step | Task | Artifact, *, as_json: bool) -> str:
+    """The values of artifacts as Python would write them, or as JSON.
+
+    Raises:
+        NotFoundError: There is no artifact: the task has not succeeded.
+        ArtifactError: A value cannot be read.
+    """
+    match found:
+        case Artifact():
+            return json.dumps(_json_value(found.data), indent=2) if as_json else repr(found.data)
+        case Step():
+            tasks = list(found)
+        case Run():
+            tasks = [found.end_task] if found.end_task is not None else []
+        case Task():
+            tasks = [found]
+    if not any(len(task.artifacts) for task in tasks):
+        raise NotFoundError(_no_values(found))
+    if as_json:
+        each = {task.pathspec: _json_values(task) for task in tasks}
+        data = each if isinstance(found, Step) else next(iter(each.values()))
+        return json.dumps(data, indent=2)
+    return "\n\n".join("\n".join(_value_lines(task)) for task in tasks)
+
+
+def _no_values(found: Run | Step | Task) -> str:
+    if isinstance(found, Run):
+        return f"{found.pathspec} has no data: its step 'end' has not succeeded; name another step"
+    return f"{found.pathspec} has no artifacts: it has not succeeded, or keeps nothing on self"
+
+
+def _value_lines(task: Task) -> Iterator[str]:
+    yield f"# {task.pathspec}"
+    for artifact in task:
+        yield f"{artifact.id} = {artifact.data!r}"
+
+
+def _json_values(task: Task) -> dict[str, Any]:
+    return {artifact.id: _json_value(artifact.data) for artifact in task}
+
+
+def _json_value(value: object) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return {"type": f"{type(value).__module__}.{type(value).__qualname__}", "repr": repr(value)}
+    return value
+
+
+def event_lines(events: Iterable[Event], *, as_json: bool) -> Iterator[str]:
+    """A line for each event: all of it as JSON, or what matters to people."""
+    for event in events:
+        data = to_json_data(event)
+        if as_json:
+            yield json.dumps(data)
+        else:
+            yield _event_line(event, data)
+
+
+def _event_line(event: Event, data: dict[str, Any]) -> str:
+    where = f"{data['step']}/{data['task_id']}" if isinstance(event, TaskEvent) else ""
+    head = _TASK_HEAD if where else _HEAD
+    said = {name: value for name, value in data.items() if name not in head and value}
+    if "artifacts" in said:
+        said["artifacts"] = list(said["artifacts"])
+    shown = " ".join(f"{name}={_short(value)}" for name, value in said.items())
+    time = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    parts = (f"{event.seq:>6}", time, f"{type(event).__name__:<13}", where, shown)
+    return " ".join(part for part in parts if part)
+
+
+_HEAD = {"type", "flow", "run_id", "seq", "time", "graph", "items"}
+_TASK_HEAD = {*_HEAD, "step", "task_id"}
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _TEXT_CHARACTERS else text[: _TEXT_CHARACTERS - 1] + "…"
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Rows with a heading, in columns as wide as they need to be."""
+    cells = [head, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    for row in cells:
+        padded = (harmless(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(padded).rstrip()
+
+
+def _fields(*fields: tuple[str, str]) -> Iterator[str]:
+    for name, value in fields:
+        if value:
+            yield f"{name:<12}{harmless(value)}"
+
+
+def local(time: datetime | None) -> str:
+    """A time as people here read it, to the second."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
+
+
+def iso(time: datetime | None) -> str | None:
+    """A time for programs."""
+    return time.isoformat() if time else None
+
+
+def duration(seconds: float | None) -> str:
+    """How long something took, in few words; nothing where it has not ended."""
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,272 @@
+"""The commands that look back: runs, show, logs, dump, events. They start and change nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from asyncflow.cli.options import json_option, store_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asyncflow.flow import FlowSpec
+
+_SHOWN_RUNS = 20
+_SHOWN_TASKS = 50
+
+
+_SHAPES = {
+    1: "Flow",
+    2: "Flow/run",
+    3: "Flow/run/step",
+    4: "Flow/run/step/task",
+    5: "Flow/run/step/task/artifact",
+}
+
+
+def _pathspec(flow: type[FlowSpec] | None, *parts: int, name: str = "pathspec") -> click.Argument:
+    """The argument PATHSPEC, with so many parts; of one flow it may leave out the flow's name."""
+    own = None if flow is None else flow.__name__
+
+    def whole(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+        given = [] if value is None else value.strip("/").split("/")
+        if own is not None and given[:1] != [own]:
+            given.insert(0, own)
+        if not all(given) or len(given) not in parts:
+            wanted = " or ".join(_SHAPES[count] for count in parts)
+            message = f"{value!r} is not of the form {wanted}"
+            raise click.BadParameter(message, ctx, param)
+        return "/".join(given)
+
+    return click.Argument([name], callback=whole, required=own is None or 1 not in parts)
+
+
+def find(pathspec: str, store: Path | None) -> Any:
+    """What a pathspec names.
+
+    Raises:
+        NotFoundError: The store has no such thing.
+        StoreError: There is no store, or it cannot be read.
+    """
+    from asyncflow import client  # noqa: PLC0415 - start-up time: not for --help
+
+    kinds = (client.Flow, client.Run, client.Step, client.Task, client.Artifact)
+    return kinds[pathspec.count("/")](pathspec, store=store)
+
+
+# --- runs -------------------------------------------------------------------------------------
+
+
+def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`runs [FLOW]`."""
+
+    def runs(
+        store: Path | None,
+        limit: int,
+        tags: tuple[str, ...],
+        *,
+        as_json: bool,
+        flow_name: str | None = None,
+    ) -> None:
+        from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
+
+        name = flow.__name__ if flow is not None else flow_name
+        found = listing.newest_runs(name, store, tags, limit)
+        if as_json:
+            _print_json([listing.run_data(run) for run in found])
+        else:
+            _print_lines(listing.runs_table(found))
+
+    arguments = (
+        []
+        if flow is not None
+        else [click.Argument(["flow_name"], required=False, metavar="[FLOW]")]
+    )
+    return click.Command(
+        "runs",
+        params=[
+            *arguments,
+            click.Option(
+                ["--tag", "tags"],
+                multiple=True,
+                metavar="T",
+                help="Only runs with this tag; repeatable.",
+            ),
+            click.Option(
+                ["--limit"],
+                type=click.IntRange(min=0),
+                default=_SHOWN_RUNS,
+                show_default=True,
+                metavar="N",
+                help="How many at the most; 0 for all.",
+            ),
+            store_option(),
+            json_option(),
+        ],
+        callback=runs,
+        help="List runs, newest first: how each stands, when it began and how long it took.",
+        short_help="List runs.",
+    )
+
+
+# --- show -------------------------------------------------------------------------------------
+
+
+def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`show PATHSPEC`."""
+
+    def show(pathspec: str, store: Path | None, limit: int, *, as_json: bool) -> None:
+        from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
+
+        found = find(pathspec, store)
+        if as_json:
+            _print_json(listing.data_of(found))
+        else:
+            _print_lines(listing.lines_of(found, limit))
+
+    return click.Command(
+        "show",
+        params=[
+            _pathspec(flow, 1, 2, 3, 4, 5),
+            click.Option(
+                ["--limit"],
+                type=click.IntRange(min=0),
+                default=_SHOWN_TASKS,
+                show_default=True,
+                metavar="N",
+                help="How many runs or tasks to list at the most; 0 for all.",
+            ),
+            store_option(),
+            json_option(),
+        ],
+        callback=show,
+        help=(
+            "Show a flow, run, step, task or artifact: how it stands and what it has. "
+            "PATHSPEC is Flow/run/step/task/artifact or a beginning of it. No value is loaded."
+        ),
+        short_help="Show a flow, run, step, task or artifact.",
+    )
+
+
+# --- logs -------------------------------------------------------------------------------------
+
+
+def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`logs PATHSPEC [--stdout] [--stderr]`."""
+
+    def logs(pathspec: str, store: Path | None, *, stdout: bool, stderr: bool) -> None:
+        from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
+
+        found = find(pathspec, store)
+        streams = {name for name, on in (("stdout", stdout), ("stderr", stderr)) if on}
+        if pathspec.count("/") == 3:  # noqa: PLR2004 - a task: its own words, as it printed them
+            if streams != {"stderr"}:
+                click.echo(found.stdout, nl=False)
+            if streams != {"stdout"}:
+                click.echo(found.stderr, nl=False, err=streams != {"stderr"})
+            return
+        for text in listing.log_of(found, streams):
+            click.echo(text, nl=False)
+
+    return click.Command(
+        "logs",
+        params=[
+            _pathspec(flow, 2, 3, 4),
+            click.Option(["--stdout"], is_flag=True, help="Only what went to standard output."),
+            click.Option(["--stderr"], is_flag=True, help="Only what went to standard error."),
+            store_option(),
+        ],
+        callback=logs,
+        help=(
+            "Print what a task has printed, as it printed it: each stream to the same stream "
+            "here, unless one of them is asked for. Of a run or a step, print the log as it stood "
+            "on the terminal."
+        ),
+        short_help="Print what tasks have printed.",
+    )
+
+
+# --- dump -------------------------------------------------------------------------------------
+
+
+def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`dump PATHSPEC [-o FILE]`."""
+
+    def dump(pathspec: str, store: Path | None, output: Path | None, *, as_json: bool) -> None:
+        from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
+
+        text = listing.values_text(find(pathspec, store), as_json=as_json)
+        if output is None:
+            click.echo(text)
+        else:
+            output.write_text(f"{text}\n", encoding="utf-8")
+
+    return click.Command(
+        "dump",
+        params=[
+            _pathspec(flow, 2, 3, 4, 5),
+            click.Option(
+                ["-o", "--output"],
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="FILE",
+                help="Write to this file.",
+            ),
+            store_option(),
+            click.Option(
+                ["--json", "as_json"],
+                is_flag=True,
+                help='Print JSON; what JSON cannot say becomes {"type": …, "repr": …}.',
+            ),
+        ],
+        callback=dump,
+        help=(
+            "Print the values of artifacts: of one, of all that a task has, of every task of a "
+            "step, or of a run's last step."
+        ),
+        short_help="Print the values of artifacts.",
+    )
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`events RUN [--json]`."""
+
+    def events(run: str, store: Path | None, *, as_json: bool) -> None:
+        from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
+
+        _print_lines(listing.event_lines(find(run, store).events(), as_json=as_json))
+
+    return click.Command(
+        "events",
+        params=[
+            _pathspec(flow, 2, name="run"),
+            store_option(),
+            click.Option(
+                ["--json", "as_json"],
+                is_flag=True,
+                help="A JSON object on each line, with every field.",
+            ),
+        ],
+        callback=events,
+        help="Print every event of a run, in order; RUN is Flow/run.",
+        short_help="Print a run's events.",
+    )
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    out: TextIO | None = sys.stdout  # None where we were started without one
+    for line in lines:
+        if out is not None:
+            out.write(f"{line}\n")
+
+
+def _print_json(data: object) -> None:
+    import json  # noqa: PLC0415 - start-up time: few ask for it
+
+    click.echo(json.dumps(data, indent=2))

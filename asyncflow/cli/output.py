@@ -1,0 +1,70 @@
+"""Writes to one descriptor without ever stopping the event loop, and goes on when nobody reads.
+
+What can take the bytes at once gets them at once. A pipe that is full or a terminal that is held
+waits in a thread, one write at a time, so lines stay whole and in order. When the reader has gone
+(`| head`), what is written after that is dropped: a run is worth more than its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import stat
+from typing import Final
+
+_PIECE_BYTES: Final = min(getattr(select, "PIPE_BUF", 512), 4096)
+"""A pipe that is ready to be written to takes this much without waiting, as POSIX promises."""
+
+
+class Output:
+    """A descriptor that lines are written to, such as 1 for the standard output."""
+
+    def __init__(self, descriptor: int, *, encoding: str = "utf-8") -> None:
+        self._descriptor = descriptor
+        self._encoding = encoding
+        self._never_waits = _is_plain_file(descriptor)
+        self.broken = False
+        """Whether the reader has gone, or the disk is full: what is written is dropped."""
+
+    async def write(self, text: str) -> None:
+        """Write all of it. Cancelled: some of it may be written."""
+        data = memoryview(text.encode(self._encoding, "backslashreplace"))
+        while data and not self.broken:
+            if self._never_waits:
+                data = data[self._write(data) :]
+            elif _takes_more(self._descriptor):
+                data = data[self._write(data[:_PIECE_BYTES]) :]
+            else:
+                written = await asyncio.to_thread(self._write, data)
+                data = data[written:]
+
+    def write_nowait(self, text: str) -> None:
+        """Write all of it at once, waiting if need be: for a few last words."""
+        data = memoryview(text.encode(self._encoding, "backslashreplace"))
+        while data and not self.broken:
+            data = data[self._write(data) :]
+
+    def _write(self, data: memoryview) -> int:
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:  # somebody else made it non-blocking: wait as if they had not
+            select.select([], [self._descriptor], [])
+            return 0
+        except OSError:
+            self.broken = True
+            return 0
+
+
+def _is_plain_file(descriptor: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
+def _takes_more(descriptor: int) -> bool:
+    try:
+        return bool(select.select([], [descriptor], [], 0)[1])
+    except (OSError, ValueError):  # closed, or beyond what select can take
+        return True

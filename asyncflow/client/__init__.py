@@ -1,0 +1,19 @@
+"""Looking back at runs, finished or live, from any process: it starts nothing and changes nothing.
+
+    Flow("MyFlow").latest_run.data.model
+    Run("MyFlow/1666720673449590")["train"].task.stdout
+
+Iterating a flow gives its runs, newest first; a run its steps, a step its tasks, a task its
+artifacts. Each has `id`, `pathspec` and `parent`, is found in its parent by `[id]`, and `in` tells
+whether it is there. Everything is read when it is asked for: a run that has ended opens in the same
+time whether it has four tasks or a hundred thousand, and no value is unpickled before `.data` asks
+for it.
+
+What is asked of a run that still goes on is answered from what its journal holds at that moment.
+"""
+
+from __future__ import annotations
+
+from asyncflow.client.objects import Artifact, Artifacts, Attempt, Data, Flow, Run, Step, Task
+
+__all__ = ["Artifact", "Artifacts", "Attempt", "Data", "Flow", "Run", "Step", "Task"]

@@ -1,0 +1,961 @@
+"""What users look back with: flows, runs, steps, tasks and their artifacts, as thin views.
+
+A view holds a name and the record to ask, nothing else, so that a hundred thousand of them may come
+and go. What is true on disk is known to `asyncflow.client.record` alone.
+"""
+
+# ruff: noqa: SLF001 - the views are one family, and make each other out of what they hold
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+
+from asyncflow.client import output
+from asyncflow.client.record import FlowPlace, RunRecord
+from asyncflow.errors import AsyncflowError, NotFoundError
+from asyncflow.events import (
+    RunFailed,
+    TaskCloned,
+    TaskFailed,
+    TaskStarted,
+    TaskSucceeded,
+    from_microseconds,
+)
+from asyncflow.settings import Settings
+from asyncflow.store.index import TaskState
+from asyncflow.store.layout import Layout
+from asyncflow.values import Status, TaskKey
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from asyncflow.client.record import EndOfTask
+    from asyncflow.events import Event
+    from asyncflow.graph import Graph
+    from asyncflow.store.index import TaskEntry
+    from asyncflow.values import ArtifactRef, Failure, Manifest
+
+_NAMED: Final = 8  # how many of a long list an error or a picture names
+
+
+class _View:
+    """What flow, run, step, task and artifact have in common."""
+
+    __slots__ = ("__weakref__", "_place")
+
+    _PARTS: ClassVar[int]
+    _place: FlowPlace
+
+    @property
+    def path_components(self) -> tuple[str, ...]:
+        """The parts of the pathspec."""
+        raise NotImplementedError
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run/step/task/artifact`, up to what this is."""
+        return "/".join(self.path_components)
+
+    @property
+    def id(self) -> str:
+        """Its name within its parent: the last part of the pathspec."""
+        return self.path_components[-1]
+
+    @property
+    def store(self) -> Path:
+        """The folder of the store that it is in."""
+        return self._place.layout.root
+
+    def _describe(self) -> str:
+        """What there is to say of it in a few words."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        try:
+            said = self._describe()
+        except (AsyncflowError, OSError) as error:  # a debugger asks too: never fail
+            said = f"cannot be read: {error}"
+        return f"{type(self).__name__}({self.pathspec!r}) {said}"
+
+    def _repr_html_(self) -> str:
+        from asyncflow.client import notebook  # noqa: PLC0415 - start-up time: for notebooks alone
+
+        return notebook.show(self)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _View):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[object, ...]:
+        return type(self), self.store, self.path_components
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (type(self), self.pathspec, self.store)
+
+
+def _reopen(cls: Any, pathspec: str, store: Path) -> Any:
+    return cls(pathspec, store=store)
+
+
+def _parts(view: type[_View], pathspec: str) -> list[str]:
+    """The parts of a pathspec that a view was asked for with."""
+    parts = pathspec.split("/")
+    if len(parts) != view._PARTS or not all(parts):
+        wanted = "/".join(["Flow", "run", "step", "task", "artifact"][: view._PARTS])
+        message = f"{view.__name__} takes {wanted!r}, not {pathspec!r}"
+        raise ValueError(message)
+    return parts
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    if len(listed) > _NAMED:
+        listed[_NAMED - 1 :] = [f"{len(listed) - _NAMED + 1} more"]
+    return ", ".join(listed) or "nothing"
+
+
+# --- flow -------------------------------------------------------------------------------------
+
+
+class Flow(_View):
+    """A flow that has run: its runs, newest first.
+
+    Raises:
+        NotFoundError: The store has no such flow.
+        StoreError: There is no store, or it cannot be read.
+        ValueError: What was given is no name of a flow.
+    """
+
+    __slots__ = ()
+    _PARTS = 1
+
+    def __init__(self, name: str, *, store: str | os.PathLike[str] | None = None) -> None:
+        _parts(Flow, name)
+        root = Settings.read().store if store is None else store
+        layout = Layout.open(root, create=False)
+        if not layout.flow_dir(name).is_dir():
+            there = _some(layout.flows())
+            message = f"the store {layout.root} has no flow {name!r}; it has {there}"
+            raise NotFoundError(message)
+        self._place = FlowPlace(layout, name)
+
+    @classmethod
+    def _in(cls, place: FlowPlace) -> Self:
+        flow = cls.__new__(cls)
+        flow._place = place
+        return flow
+
+    @property
+    def path_components(self) -> tuple[str, ...]:
+        """The parts of the pathspec."""
+        return (self._place.flow,)
+
+    @property
+    def parent(self) -> None:
+        """A flow has none."""
+        return
+
+    @property
+    def latest_run(self) -> Run | None:
+        """The run that was started last; None when there is none."""
+        return next(iter(self), None)
+
+    @property
+    def latest_successful_run(self) -> Run | None:
+        """The run that was started last of those that succeeded; None when there is none."""
+        return next((run for run in self if run.successful), None)
+
+    def runs(self, *tags: str) -> Iterator[Run]:
+        """The runs that have all of these tags, newest first."""
+        wanted = set(tags)
+        for run_id in self._place.layout.runs(self._place.flow):
+            run = self._run(run_id)
+            if run is not None and (not wanted or wanted <= run.tags):
+                yield run
+
+    def __iter__(self) -> Iterator[Run]:
+        return self.runs()
+
+    def __contains__(self, run_id: object) -> bool:
+        return self._run(str(run_id)) is not None
+
+    def __getitem__(self, run_id: str | int) -> Run:
+        run = self._run(str(run_id))
+        if run is None:
+            latest = self.latest_run
+            there = f"the latest is {latest.id}" if latest else "it has none at all"
+            message = f"flow {self.id} has no run {str(run_id)!r}; {there}"
+            raise NotFoundError(message)
+        return run
+
+    def _run(self, run_id: str) -> Run | None:
+        if not run_id.isdecimal():
+            return None
+        record = RunRecord(self._place, run_id)
+        return Run._in(record) if record.exists() else None
+
+    def _describe(self) -> str:
+        count = len(self._place.layout.runs(self._place.flow))
+        return f"{_count(count, 'run')}"
+
+
+# --- run --------------------------------------------------------------------------------------
+
+
+class Run(_View):
+    """A run, finished or live: its steps, in the order of the graph.
+
+    Raises:
+        NotFoundError: The store has no such run.
+        StoreError: There is no store, or it cannot be read.
+        ValueError: What was given is no pathspec of a run.
+    """
+
+    __slots__ = ("_record",)
+    _PARTS = 2
+    _record: RunRecord
+
+    def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
+        flow, run_id = _parts(Run, pathspec)
+        self._record = Flow(flow, store=store)[run_id]._record
+        self._place = self._record.place
+
+    @classmethod
+    def _in(cls, record: RunRecord) -> Self:
+        run = cls.__new__(cls)
+        run._record, run._place = record, record.place
+        return run
+
+    @property
+    def path_components(self) -> tuple[str, ...]:
+        """The parts of the pathspec."""
+        return self._place.flow, self._record.run_id
+
+    @property
+    def parent(self) -> Flow:
+        """The flow."""
+        return Flow._in(self._place)
+
+    # --- how it stands ---
+
+    @property
+    def status(self) -> Status:
+        """How it stands now; `INTERRUPTED` when its engine is gone and left no last word."""
+        return self._record.status()
+
+    @property
+    def successful(self) -> bool:
+        """Whether it has succeeded."""
+        return self._record.summary().status is Status.SUCCEEDED
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, in one way or another, by its engine's own word."""
+        return self._record.summary().status.finished
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was started, UTC."""
+        return from_microseconds(self._record.summary().started)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended, UTC; None while it has not."""
+        summary = self._record.summary()
+        return from_microseconds(summary.finished) if summary.status.finished else None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took from its start to its end; None while it has not ended."""
+        summary = self._record.summary()
+        return (summary.finished - summary.started) / 1e6 if summary.status.finished else None
+
+    @property
+    def failure(self) -> Failure | None:
+        """What failed first, if the run has failed."""
+        ended = self._record.ended()
+        return ended.failure if isinstance(ended, RunFailed) else None
+
+    # --- what it was started with ---
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags that it was started with."""
+        return frozenset(self._record.summary().tags)
+
+    @property
+    def parameters(self) -> Data:
+        """The values of the flow's parameters, each loaded when it is asked for."""
+        started = self._record.started
+        artifacts = started.artifacts
+        named = {name: artifacts[name] for name in started.parameters if name in artifacts}
+        return Data(self._place, f"{self.pathspec}/parameters", named)
+
+    @property
+    def origin_run_id(self) -> str | None:
+        """The run that this one resumed; None when it began afresh."""
+        return self._record.started.origin_run_id
+
+    @property
+    def user(self) -> str:
+        """Who started it."""
+        return self._record.started.user
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that it follows."""
+        return self._record.graph
+
+    # --- what it made ---
+
+    @property
+    def data(self) -> Data:
+        """The artifacts of the task of `end`, each loaded when it is asked for.
+
+        Raises:
+            NotFoundError: The step `end` has not succeeded.
+        """
+        task = self.end_task
+        if task is None:
+            message = f"{self.pathspec} has no data: its step 'end' has not succeeded"
+            raise NotFoundError(message)
+        return task.data
+
+    @property
+    def end_task(self) -> Task | None:
+        """The task of the step `end`; None while it has not succeeded."""
+        number = self._record.summary().end_task
+        entry = self._record.entry(number) if number else None
+        return Task._in(self._record, self._record.step_of(entry), number) if entry else None
+
+    @property
+    def task_count(self) -> int:
+        """How many tasks have begun."""
+        return sum(self._record.steps().values())
+
+    def steps(self) -> Iterator[Step]:
+        """The steps that have begun, in the order of the graph."""
+        for name in self._record.steps():
+            yield Step._in(self._record, name)
+
+    def tasks(self) -> Iterator[Task]:
+        """The tasks that have begun, step by step."""
+        for step in self.steps():
+            yield from step
+
+    def events(self) -> Iterator[Event]:
+        """Every event from the first to the last one that is there now."""
+        return self._record.events()
+
+    def __iter__(self) -> Iterator[Step]:
+        return self.steps()
+
+    def __contains__(self, step: object) -> bool:
+        return step in self._record.steps()
+
+    def __getitem__(self, step: str) -> Step:
+        if step not in self:
+            there = _some(self._record.steps())
+            message = f"run {self.pathspec} has no tasks of step {step!r}; it has those of {there}"
+            raise NotFoundError(message)
+        return Step._in(self._record, step)
+
+    def _describe(self) -> str:
+        status, seconds = self.status, self.seconds
+        said = f"{status}, {_count(self.task_count, 'task')}"
+        if seconds is not None:
+            return f"{said}, {_duration(seconds)}"
+        if status is Status.RUNNING:
+            age = (datetime.now(UTC) - self.created_at).total_seconds()
+            return f"{said}, {_duration(age)} so far"
+        return said
+
+
+# --- step -------------------------------------------------------------------------------------
+
+
+class Step(_View):
+    """A step of a run: its tasks, in the order in which they were numbered.
+
+    Raises:
+        NotFoundError: The run has no such step, or none of its tasks has begun.
+        StoreError: There is no store, or it cannot be read.
+        ValueError: What was given is no pathspec of a step.
+    """
+
+    __slots__ = ("_record", "_step")
+    _PARTS = 3
+    _record: RunRecord
+    _step: str
+
+    def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
+        flow, run_id, step = _parts(Step, pathspec)
+        self._record = Run(f"{flow}/{run_id}", store=store)[step]._record
+        self._place, self._step = self._record.place, step
+
+    @classmethod
+    def _in(cls, record: RunRecord, name: str) -> Self:
+        step = cls.__new__(cls)
+        step._record, step._place, step._step = record, record.place, name
+        return step
+
+    @property
+    def path_components(self) -> tuple[str, ...]:
+        """The parts of the pathspec."""
+        return self._place.flow, self._record.run_id, self._step
+
+    @property
+    def parent(self) -> Run:
+        """The run."""
+        return Run._in(self._record)
+
+    @property
+    def task(self) -> Task:
+        """The only task of the step, or the first of many."""
+        first = self._record.table().first_of(self._number)
+        return Task._in(self._record, self._step, first)
+
+    @property
+    def task_count(self) -> int:
+        """How many of its tasks have begun."""
+        return self._record.steps()[self._step]
+
+    @property
+    def created_at(self) -> datetime:
+        """When its first task began, UTC."""
+        return self.task.created_at
+
+    @property
+    def is_join(self) -> bool:
+        """Whether it joins the branches or the items of a split."""
+        return self._record.graph[self._step].is_join
+
+    def counts(self) -> dict[Status, int]:
+        """How many of its tasks stand how, told from the table of tasks alone.
+
+        A task that waits for a retry counts as failed.
+        """
+        unended = self._record.status()
+        counts: dict[Status, int] = {}
+        for state, count in self._record.table().states_of(self._number).items():
+            status = _status(state, unended)
+            counts[status] = counts.get(status, 0) + count
+        return counts
+
+    def tasks(self) -> Iterator[Task]:
+        """Its tasks that have begun."""
+        for task in self._record.table().tasks_of(self._number):
+            yield Task._in(self._record, self._step, task)
+
+    def __iter__(self) -> Iterator[Task]:
+        return self.tasks()
+
+    def __contains__(self, task_id: object) -> bool:
+        return self._entry(str(task_id)) is not None
+
+    def __getitem__(self, task_id: str | int) -> Task:
+        if self._entry(str(task_id)) is None:
+            tasks = self._record.table().tasks_of(self._number)
+            there = _count(len(tasks), "task") + (
+                f", from {tasks[0]} to {tasks[-1]}" if tasks else ""
+            )
+            message = f"step {self.pathspec} has no task {str(task_id)!r}; it has {there}"
+            raise NotFoundError(message)
+        return Task._in(self._record, self._step, int(task_id))
+
+    @property
+    def _number(self) -> int:
+        return self._record.step_number(self._step)
+
+    def _entry(self, task_id: str) -> TaskEntry | None:
+        task = int(task_id) if task_id.isdecimal() else 0
+        entry = self._record.entry(task) if task_id == str(task) else None
+        return entry if entry and self._record.step_of(entry) == self._step else None
+
+    def _describe(self) -> str:
+        counts = self.counts()
+        counts.pop(Status.SUCCEEDED, None)
+        others = "".join(f", {count:,} {status}" for status, count in counts.items())
+        return _count(self.task_count, "task") + others
+
+
+def _status(state: int, unended: Status) -> Status:
+    """How a task stands; `unended` is how its run does, for a task that has no end."""
+    if state in {TaskState.SUCCEEDED, TaskState.CLONED}:
+        return Status.SUCCEEDED
+    if state == TaskState.FAILED:
+        return Status.FAILED
+    return Status.RUNNING if unended is Status.RUNNING else Status.INTERRUPTED
+
+
+# --- task -------------------------------------------------------------------------------------
+
+
+class Task(_View):
+    """A task of a step: its artifacts, and how its last attempt went.
+
+    Raises:
+        NotFoundError: The step has no such task, or it has not begun.
+        StoreError: There is no store, or it cannot be read.
+        ValueError: What was given is no pathspec of a task.
+    """
+
+    __slots__ = ("_ended_event", "_record", "_step", "_task")
+    _PARTS = 4
+    _record: RunRecord
+    _step: str
+    _task: int
+    _ended_event: EndOfTask | None
+
+    def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
+        flow, run_id, step, task_id = _parts(Task, pathspec)
+        self._record = Step(f"{flow}/{run_id}/{step}", store=store)[task_id]._record
+        self._place, self._step, self._task = self._record.place, step, int(task_id)
+        self._ended_event = None
+
+    @classmethod
+    def _in(cls, record: RunRecord, step: str, number: int) -> Self:
+        task = cls.__new__(cls)
+        task._record, task._place = record, record.place
+        task._step, task._task = step, number
+        task._ended_event = None
+        return task
+
+    @property
+    def path_components(self) -> tuple[str, ...]:
+        """The parts of the pathspec."""
+        return self._place.flow, self._record.run_id, self._step, str(self._task)
+
+    @property
+    def parent(self) -> Step:
+        """The step."""
+        return Step._in(self._record, self._step)
+
+    # --- how it stands ---
+
+    @property
+    def status(self) -> Status:
+        """How it stands now; one that waits for a retry is as running as its run."""
+        ended = self._ended()
+        waits = isinstance(ended, TaskFailed) and ended.will_retry
+        if ended is None or (waits and not self._record.summary().status.finished):
+            return _status(TaskState.STARTED, self._record.status())
+        return _status(_state(ended), Status.SUCCEEDED)
+
+    @property
+    def successful(self) -> bool:
+        """Whether it has succeeded."""
+        return self.status is Status.SUCCEEDED
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, in one way or another."""
+        return self.status.finished
+
+    @property
+    def exception(self) -> Failure | None:
+        """What its last attempt failed with; None for one that runs or has succeeded."""
+        ended = self._ended()
+        return ended.failure if isinstance(ended, TaskFailed) else None
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt is its last so far: 0 for the first."""
+        return self._last_event().attempt
+
+    @property
+    def created_at(self) -> datetime:
+        """When its last attempt began, UTC."""
+        started = self._record.started_task(self._task, self._entry())
+        return (started or self._last_event()).time
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When its last attempt ended, UTC; None while it has not."""
+        ended = self._ended()
+        return ended.time if ended else None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long its last attempt took; None while it has not ended, 0 for a clone."""
+        ended = self._ended()
+        return _seconds(ended) if ended else None
+
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Its attempts from the first on. For one that was retried, the run's journal is read."""
+        entry = self._entry()
+        record, task = self._record, self._task
+        if entry.attempt:
+            found = list(record.attempts(task, entry.ended or entry.started))
+        else:
+            both = record.started_task(task, entry), self._ended()
+            found = [event for event in both if event is not None]
+        by_number: dict[int, Attempt] = {}
+        for event in found:
+            before = by_number.get(event.attempt)
+            by_number[event.attempt] = self._attempt(event, before)
+        return tuple(by_number.values())
+
+    def _attempt(self, event: TaskStarted | EndOfTask, before: Attempt | None) -> Attempt:
+        if isinstance(event, TaskStarted):
+            status = _status(TaskState.STARTED, self._record.status())
+            return Attempt(self, event.attempt, status, event.time, None, None, None)
+        return Attempt(
+            self,
+            event.attempt,
+            _status(_state(event), Status.SUCCEEDED),
+            before.created_at if before else event.time,
+            event.time,
+            _seconds(event),
+            event.failure if isinstance(event, TaskFailed) else None,
+            None if isinstance(event, TaskCloned) else event.log,
+        )
+
+    # --- where it stands in the graph ---
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """The index of its item in each foreach around it, outermost first."""
+        return self._last_event().path
+
+    @property
+    def index(self) -> int | None:
+        """The index of its item in the innermost foreach; None outside of any."""
+        path = self.path
+        return path[-1] if path else None
+
+    @property
+    def parents(self) -> Iterator[Task]:
+        """The tasks whose artifacts it was given; for a join in the order of branches or items."""
+        key = TaskKey(self._step, self.path)
+        for step, task in self._record.lineage.parents(key):
+            yield Task._in(self._record, step, task)
+
+    @property
+    def children(self) -> Iterator[Task]:
+        """The tasks that have begun with its artifacts, in the order of branches or items."""
+        key = TaskKey(self._step, self.path)
+        for step, task in self._record.lineage.children(key):
+            yield Task._in(self._record, step, task)
+
+    @property
+    def origin_pathspec(self) -> str | None:
+        """For a task taken over from the run that this one resumed: the task that did the work."""
+        ended = self._ended()
+        if not isinstance(ended, TaskCloned):
+            return None
+        return f"{self._place.flow}/{ended.origin_run_id}/{self._step}/{ended.origin_task_id}"
+
+    # --- what it printed ---
+
+    @property
+    def stdout(self) -> str:
+        """All that its last attempt printed to standard output."""
+        return output.read_text(*self._output(), "stdout")
+
+    @property
+    def stderr(self) -> str:
+        """All that its last attempt printed to standard error."""
+        return output.read_text(*self._output(), "stderr")
+
+    def loglines(self, stream: str) -> Iterator[tuple[datetime, str]]:
+        """What its last attempt printed to `stdout` or `stderr`, each line with its time."""
+        return output.read_lines(*self._output(), stream)
+
+    def _output(self) -> tuple[RunRecord, int, int, int]:
+        """Where its last output lies: a run, a task, an attempt, and a record of the journal."""
+        ended = self._ended()
+        if isinstance(ended, TaskCloned):
+            return self._origin(ended)._output()
+        if ended is not None:
+            return self._record, self._task, ended.attempt, ended.log
+        last = self._record.last_output(self._task, self._entry())
+        return self._record, self._task, self.attempt, last
+
+    def _origin(self, cloned: TaskCloned) -> Task:
+        run = Flow._in(self._place)._run(cloned.origin_run_id)
+        if run is None or cloned.origin_run_id == self._record.run_id:
+            message = (
+                f"what {self.pathspec} printed lies in {self.origin_pathspec}, "
+                "and that run is no longer in the store"
+            )
+            raise NotFoundError(message)
+        return run[self._step][cloned.origin_task_id]
+
+    # --- what it made ---
+
+    @property
+    def data(self) -> Data:
+        """Its artifacts' values, each loaded when it is asked for; none unless it has succeeded."""
+        return Data(self._place, self.pathspec, self._manifest())
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """Its artifacts, by attribute or by name, without their values."""
+        return Artifacts(self, self._manifest())
+
+    def __iter__(self) -> Iterator[Artifact]:
+        return iter(self.artifacts)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._manifest()
+
+    def __getitem__(self, name: str) -> Artifact:
+        return self.artifacts[name]
+
+    def _manifest(self) -> Manifest:
+        ended = self._ended()
+        return ended.artifacts if isinstance(ended, TaskSucceeded | TaskCloned) else {}
+
+    # --- what it is told from ---
+
+    def _entry(self) -> TaskEntry:
+        entry = self._record.entry(self._task)
+        if entry is None:
+            message = f"{self.pathspec} is not there any more"
+            raise NotFoundError(message)
+        return entry
+
+    def _ended(self) -> EndOfTask | None:
+        """The event that ended its last attempt; kept, because the next question needs it too."""
+        if self._ended_event is not None:
+            return self._ended_event
+        ended = self._record.ended_task(self._task, self._entry())
+        if ended is not None and not (isinstance(ended, TaskFailed) and ended.will_retry):
+            self._ended_event = ended
+        return ended
+
+    def _last_event(self) -> TaskStarted | EndOfTask:
+        event = self._ended() or self._record.started_task(self._task, self._entry())
+        if event is None:
+            message = f"{self.pathspec} has not begun"
+            raise NotFoundError(message)
+        return event
+
+    def _describe(self) -> str:
+        said, seconds, failure = str(self.status), self.seconds, self.exception
+        if failure is not None:
+            said = f"{said}: {failure.type}: {failure.message}".partition("\n")[0]
+        return said if seconds is None else f"{said}, {_duration(seconds)}"
+
+
+def _state(event: EndOfTask) -> TaskState:
+    return TaskState.FAILED if isinstance(event, TaskFailed) else TaskState.SUCCEEDED
+
+
+def _seconds(event: EndOfTask) -> float:
+    return 0.0 if isinstance(event, TaskCloned) else event.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a task."""
+
+    task: Task
+    number: int
+    """0 for the first."""
+    status: Status
+    created_at: datetime
+    finished_at: datetime | None
+    seconds: float | None
+    exception: Failure | None
+    _log: int | None = field(default=None, repr=False)
+
+    @property
+    def stdout(self) -> str:
+        """All that it printed to standard output."""
+        return output.read_text(*self._output(), "stdout")
+
+    @property
+    def stderr(self) -> str:
+        """All that it printed to standard error."""
+        return output.read_text(*self._output(), "stderr")
+
+    def _output(self) -> tuple[RunRecord, int, int, int]:
+        if self._log is None:  # still running, or a clone: the task knows
+            return self.task._output()
+        return self.task._record, self.task._task, self.number, self._log
+
+
+# --- artifacts --------------------------------------------------------------------------------
+
+
+class _NoArtifactError(NotFoundError, AttributeError):
+    """There is no such artifact; an AttributeError too, so that `hasattr` works."""
+
+
+def _no_artifact(owner: str, name: str, there: Iterable[str]) -> _NoArtifactError:
+    message = f"{owner} has no artifact {name!r}; it has {_some(there)}"
+    return _NoArtifactError(message)
+
+
+class Data:
+    """Values by attribute, each read when it is asked for, anew each time: `run.data.model`."""
+
+    __slots__ = ("_artifacts", "_owner", "_place")
+
+    def __init__(self, place: FlowPlace, owner: str, artifacts: Mapping[str, ArtifactRef]) -> None:
+        self._place, self._owner, self._artifacts = place, owner, artifacts
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Data.__slots__:  # being copied: there is nothing to look in yet
+            raise AttributeError(name)
+        ref = self._artifacts.get(name)
+        if ref is None:
+            raise _no_artifact(self._owner, name, self._artifacts)
+        return self._place.artifacts.load(ref, f"{self._owner}/{name}").value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._artifacts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._artifacts)
+
+    def __len__(self) -> int:
+        return len(self._artifacts)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._artifacts]
+
+    def __repr__(self) -> str:
+        return f"<Data {', '.join(self._artifacts) or 'without artifacts'}>"
+
+
+class Artifacts:
+    """The artifacts of a task, by attribute, by name, or one after another."""
+
+    __slots__ = ("_artifacts", "_task")
+
+    def __init__(self, task: Task, artifacts: Mapping[str, ArtifactRef]) -> None:
+        self._task, self._artifacts = task, artifacts
+
+    def __getattr__(self, name: str) -> Artifact:
+        if name in Artifacts.__slots__:  # being copied: there is nothing to look in yet
+            raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, name: str) -> Artifact:
+        if name not in self._artifacts:
+            raise _no_artifact(self._task.pathspec, name, self._artifacts)
+        return Artifact._in(self._task, name, self._artifacts[name])
+
+    def __iter__(self) -> Iterator[Artifact]:
+        for name, ref in self._artifacts.items():
+            yield Artifact._in(self._task, name, ref)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._artifacts
+
+    def __len__(self) -> int:
+        return len(self._artifacts)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._artifacts]
+
+    def __repr__(self) -> str:
+        return f"<Artifacts {', '.join(self._artifacts) or 'none'}>"
+
+
+class Artifact(_View):
+    """An artifact of a task. Only `data` reads the value; all else is told without.
+
+    Raises:
+        NotFoundError: The task has no such artifact.
+        StoreError: There is no store, or it cannot be read.
+        ValueError: What was given is no pathspec of an artifact.
+    """
+
+    __slots__ = ("_name", "_ref", "_task")
+    _PARTS = 5
+    _name: str
+    _ref: ArtifactRef
+    _task: Task
+
+    def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
+        *task, name = _parts(Artifact, pathspec)
+        found = Task("/".join(task), store=store)[name]
+        self._place, self._task, self._name, self._ref = found._place, found._task, name, found._ref
+
+    @classmethod
+    def _in(cls, task: Task, name: str, ref: ArtifactRef) -> Self:
+        artifact = cls.__new__(cls)
+        artifact._place, artifact._task = task._place, task
+        artifact._name, artifact._ref = name, ref
+        return artifact
+
+    @property
+    def path_components(self) -> tuple[str, ...]:
+        """The parts of the pathspec."""
+        return *self._task.path_components, self._name
+
+    @property
+    def parent(self) -> Task:
+        """The task."""
+        return self._task
+
+    @property
+    def data(self) -> Any:
+        """The value, read and checked anew each time.
+
+        Raises:
+            ArtifactMissingError: The file that holds it is gone.
+            ArtifactCorruptError: Its bytes are not those that were written.
+            ArtifactError: It cannot be unpickled here; the cause tells why.
+        """
+        return self._place.artifacts.load(self._ref, self.pathspec).value
+
+    @property
+    def type_name(self) -> str:
+        """The value's type as text, such as `list` or `numpy.ndarray`."""
+        return self._ref.type_name
+
+    @property
+    def size(self) -> int:
+        """Length of the stored value in bytes."""
+        return self._ref.size
+
+    @property
+    def sha(self) -> str:
+        """A hash of the stored value, in hex: equal for equal values, wherever they lie."""
+        return self._place.artifacts.sha(self._ref)
+
+    @property
+    def created_at(self) -> datetime:
+        """When the task ended that has it, UTC; that it was passed on is no new value."""
+        return self._task.finished_at or self._task.created_at
+
+    def _describe(self) -> str:
+        return f"{self.type_name}, {_bytes(self.size)}"
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:  # noqa: PLR2004 - the next unit
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

@@ -1,0 +1,496 @@
+"""What the files of one run tell: opened in constant time once it has ended, else from its journal.
+
+A finished run has a summary and a table of its tasks, so that nothing is read that was not asked
+for. Any other run, be it running, interrupted, or ended by a crash right before its summary, is
+replayed: its journal is read once, and from where it was whenever somebody asks again. Both ways
+give the same `Summary` and the same `TaskTable`; nobody above knows which it was.
+
+Nothing here loads a value, and nothing is shown to anybody.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
+from zlib import crc32
+
+import msgpack
+
+from asyncflow.errors import JournalError
+from asyncflow.events import (
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    TaskCloned,
+    TaskFailed,
+    TaskLogged,
+    TaskStarted,
+    TaskSucceeded,
+    count_pieces,
+    to_microseconds,
+    unpack_events,
+)
+from asyncflow.store.index import (
+    ENTRY_BYTES,
+    Summary,
+    TaskEntry,
+    TaskState,
+    TaskTable,
+    read_entry,
+)
+from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader, is_being_written
+from asyncflow.values import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from asyncflow.client.lineage import Lineage
+    from asyncflow.events import Event
+    from asyncflow.graph import Graph
+    from asyncflow.store.artifacts import ArtifactReader
+    from asyncflow.store.layout import Layout
+
+EndOfTask = TaskSucceeded | TaskFailed | TaskCloned
+"""What a task's entry in the table points to once an attempt has ended."""
+
+EndOfRun = RunSucceeded | RunFailed | RunCancelled
+"""A run's last event."""
+
+_AnyTaskEvent = TypeVar("_AnyTaskEvent", bound="TaskStarted | EndOfTask")
+
+_FIRST: Final = len(HEADER)
+_MAX_ATTEMPT: Final = 255  # the table tells no higher one
+_STATES: Final = {
+    TaskSucceeded.code: TaskState.SUCCEEDED,
+    TaskFailed.code: TaskState.FAILED,
+    TaskCloned.code: TaskState.CLONED,
+}
+_ENDINGS: Final = {
+    RunSucceeded.code: Status.SUCCEEDED,
+    RunFailed.code: Status.FAILED,
+    RunCancelled.code: Status.CANCELLED,
+}
+_NOT_AN_EVENT: Final = (ValueError, TypeError, LookupError, OverflowError)
+"""What unpacking raises for a record that was written whole and is no event all the same."""
+
+_warm: Final[deque[JournalReader]] = deque(maxlen=16)
+"""Journals that stay open: whoever looks at a thousand runs must not hold a thousand files."""
+
+
+class FlowPlace:
+    """One flow's part of a store."""
+
+    def __init__(self, layout: Layout, flow: str) -> None:
+        self.layout, self.flow = layout, flow
+
+    @cached_property
+    def artifacts(self) -> ArtifactReader:
+        """Reads the flow's values."""
+        # Start-up time: whoever reads no value needs no codec.
+        from asyncflow.store.artifacts import ArtifactReader  # noqa: PLC0415
+
+        return ArtifactReader(self.layout, self.flow)
+
+
+class Output(NamedTuple):
+    """One record of a task's output; see `asyncflow.events.pack_logged`."""
+
+    seq: int
+    time: int
+    step: str
+    task: int
+    attempt: int
+    stream: int
+    pid: int
+    data: bytes
+    previous: int
+
+
+class RunRecord:
+    """One run as its files tell it.
+
+    Threads may share one. Any method may raise `JournalError`: a file is damaged.
+    """
+
+    def __init__(self, place: FlowPlace, run_id: str) -> None:
+        self.place, self.run_id = place, run_id
+        self._dir: Final[Path] = place.layout.run_dir(place.flow, run_id)
+        self._lock = threading.RLock()
+        self._summary: Summary | None = None
+        self._table: TaskTable | None = None
+        self._replay: _Replay | None = None
+        self._reader: weakref.ref[JournalReader] | None = None
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+        return f"{self.place.flow}/{self.run_id}"
+
+    def __repr__(self) -> str:
+        return f"<RunRecord {self.pathspec}>"
+
+    # --- the run ---
+
+    def exists(self) -> bool:
+        """Whether the run has begun: its first event is on disk, be it damaged by now."""
+        if (self._dir / "summary").exists():
+            return True
+        if not (self._dir / "journal").exists():
+            return False
+        try:
+            return any(True for _ in self._records(_FIRST))
+        except JournalError:
+            return True  # whoever looks closer is told
+
+    def summary(self) -> Summary:
+        """The run as it is now; its status is RUNNING while no last event is there."""
+        with self._lock:
+            return self._written_summary() or self._replayed().summary()
+
+    def status(self) -> Status:
+        """How the run stands now."""
+        status = self.summary().status
+        if status is not Status.RUNNING or is_being_written(self._dir / "journal"):
+            return status
+        # The engine has let go. It may have said its last word since the journal was read.
+        status = self.summary().status
+        return Status.INTERRUPTED if status is Status.RUNNING else status
+
+    @cached_property
+    def started(self) -> RunStarted:
+        """The run's first event."""
+        event = self._event(_FIRST)
+        if not isinstance(event, RunStarted):
+            self._refuse(f"its first event is a {type(event).__name__}")
+        return event
+
+    def ended(self) -> EndOfRun | None:
+        """The run's last event; None while there is none."""
+        summary = self.summary()
+        if summary.status is Status.RUNNING:
+            return None
+        event = self._event(summary.last)
+        if not isinstance(event, EndOfRun):
+            self._refuse(f"its last event is a {type(event).__name__}")
+        return event
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph that the run follows."""
+        from asyncflow.graph import Graph  # noqa: PLC0415 - start-up time: few looks need it
+
+        return Graph.from_data(self.started.graph)
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        """Which of the run's tasks follow which."""
+        from asyncflow.client.lineage import Lineage  # noqa: PLC0415 - start-up time, as above
+
+        return Lineage(self)
+
+    def steps(self) -> dict[str, int]:
+        """The steps that have begun, in the order of the graph, and how many tasks each has."""
+        return {name: count for name, count in self.summary().steps if count}
+
+    def step_number(self, step: str) -> int:
+        """How the table calls a step.
+
+        Raises:
+            KeyError: It is no step of the run.
+        """
+        for number, (name, _) in enumerate(self.summary().steps):
+            if name == step:
+                return number
+        raise KeyError(step)
+
+    # --- its tasks ---
+
+    def table(self) -> TaskTable:
+        """Every task of the run as it is now."""
+        with self._lock:
+            summary = self.summary()
+            if self._replay is None and self._table is None and self._is_table_whole(summary):
+                self._table = self._read_table(summary)
+            return self._replayed().table if self._table is None else self._table
+
+    def entry(self, task: int) -> TaskEntry | None:
+        """Where the journal tells of a task; None for one that has not begun."""
+        with self._lock:
+            summary = self.summary()
+            if self._replay is None and self._table is None and self._is_table_whole(summary):
+                entry = read_entry(self._dir / "index", task)
+            else:
+                table = self.table()
+                entry = table[task] if 1 <= task <= len(table) else None
+            return None if entry is None or entry.state == TaskState.NEVER else entry
+
+    def step_of(self, entry: TaskEntry) -> str:
+        """The step of a task's entry."""
+        steps = self.summary().steps
+        if entry.step >= len(steps):
+            self._refuse_index(f"speaks of a step {entry.step}; the run has {len(steps)}")
+        return steps[entry.step][0]
+
+    def started_task(self, task: int, entry: TaskEntry) -> TaskStarted | TaskCloned | None:
+        """The event that began a task's last attempt; None when it died before it began."""
+        if not entry.started:
+            return None
+        event = self._event(entry.started)
+        if not isinstance(event, TaskStarted | TaskCloned):
+            self._refuse_index(f"takes a {type(event).__name__} for the start of task {task}")
+        return self._checked(event, task, entry)
+
+    def ended_task(self, task: int, entry: TaskEntry) -> EndOfTask | None:
+        """The event that ended a task's last attempt; None while there is none."""
+        if not entry.ended:
+            return None
+        event = self._event(entry.ended)
+        if not isinstance(event, EndOfTask) or _STATES[event.code] != entry.state:
+            self._refuse_index(f"takes a {type(event).__name__} for another end of task {task}")
+        return self._checked(event, task, entry)
+
+    def path_of(self, task: int) -> tuple[int, ...]:
+        """A task's foreach indexes, outermost first."""
+        entry = self.entry(task)
+        event = entry and (self.ended_task(task, entry) or self.started_task(task, entry))
+        return event.path if event else ()
+
+    def _checked(self, event: _AnyTaskEvent, task: int, entry: TaskEntry) -> _AnyTaskEvent:
+        """The event, if it is the one that the table's entry speaks of."""
+        index = event.path[-1] if event.path else 0
+        found = event.step, event.task_id, min(event.attempt, _MAX_ATTEMPT), index
+        if found != (self.step_of(entry), str(task), entry.attempt, entry.index):
+            self._refuse_index(f"takes {event.step}/{event.task_id} for task {task}")
+        return event
+
+    # --- the journal ---
+
+    def events(self) -> Iterator[Event]:
+        """Every event, from the first to the last one there is now."""
+        for at, payload in self._records(_FIRST):
+            yield from self._unpacked(at, payload)
+
+    def attempts(self, task: int, until: int) -> Iterator[TaskStarted | EndOfTask]:
+        """What began and ended the attempts of a task, up to the record at `until`."""
+        for at, payload in self._records(_FIRST):
+            if at > until:
+                return
+            values = self._values(at, payload)
+            if (values[0] == TaskStarted.code or values[0] in _STATES) and values[4] == task:
+                for event in self._unpacked(at, payload):
+                    if isinstance(event, TaskStarted | EndOfTask):
+                        yield event
+
+    def last_output(self, task: int, entry: TaskEntry) -> int:
+        """Where the journal has the last output of a task that has no end; 0 for none."""
+        with self._lock:
+            if self._replay is not None:
+                return self._replayed().outputs.get(task, 0)
+        last = 0
+        for at, payload in self._records(entry.started):
+            values = self._values(at, payload)
+            if values[0] == TaskLogged.code and values[4] == task:
+                last = at
+        return last
+
+    def output(self, at: int) -> Output:
+        """The record of output at this offset."""
+        values = self._values(at, self._read(at))
+        if values[0] != TaskLogged.code:
+            self._refuse(f"the record at byte {at} is no task's output")
+        return Output._make(values[1 : 1 + len(Output._fields)])
+
+    def _event(self, at: int) -> Event:
+        events = self._unpacked(at, self._read(at))
+        if not events:
+            self._refuse(f"the record at byte {at} was written by a later version of asyncflow")
+        return events[0]
+
+    def _unpacked(self, at: int, payload: bytes) -> list[Event]:
+        try:
+            return list(unpack_events(payload, self.place.flow, self.run_id))
+        except _NOT_AN_EVENT as error:
+            self._refuse(f"the record at byte {at} is no event: {error}")
+
+    def _values(self, at: int, payload: bytes) -> list[Any]:
+        try:
+            values: list[Any] = msgpack.unpackb(payload, strict_map_key=False)
+        except _NOT_AN_EVENT as error:
+            self._refuse(f"the record at byte {at} is no event: {error}")
+        return values
+
+    def _read(self, at: int) -> bytes:
+        with self._naming_the_run():
+            return self._journal().read_one(at)
+
+    def _records(self, offset: int) -> Iterator[tuple[int, bytes]]:
+        summary, after = self._written_summary(), offset
+        with self._naming_the_run():
+            for at, payload, after in self._journal().read_from(offset):  # noqa: B007 - the last
+                yield at, payload
+        if summary is not None and after < summary.journal_bytes:
+            self._refuse(
+                f"it ends at byte {after} and had {summary.journal_bytes} when the run ended"
+            )
+
+    def _journal(self) -> JournalReader:
+        reader = self._reader() if self._reader else None
+        if reader is None:
+            try:
+                reader = JournalReader(self._dir / "journal")
+            except FileNotFoundError:
+                message = "the file is gone"
+                raise JournalError(message) from None
+            self._reader = weakref.ref(reader)
+            _warm.append(reader)
+        return reader
+
+    # --- summary and table ---
+
+    def _written_summary(self) -> Summary | None:
+        """The summary that the engine wrote; None where the journal is read instead."""
+        with self._lock:
+            if self._summary is None and self._replay is None:
+                self._summary = self._read_summary()
+            return self._summary
+
+    def _read_summary(self) -> Summary | None:
+        try:
+            summary = Summary.read(self._dir / "summary")
+        except JournalError:
+            return None  # the journal tells the same
+        if summary and (summary.flow, summary.run_id) != (self.place.flow, self.run_id):
+            self._refuse(f"its summary is that of {summary.flow}/{summary.run_id}")
+        return summary
+
+    def _is_table_whole(self, summary: Summary) -> bool:
+        """Whether the table has the length that it must have; a crash can cut it."""
+        try:
+            size = (self._dir / "index").stat().st_size
+        except OSError:
+            return False
+        return size % ENTRY_BYTES == 0 and size >= ENTRY_BYTES * sum(n for _, n in summary.steps)
+
+    def _read_table(self, summary: Summary) -> TaskTable:
+        table = TaskTable.read(self._dir / "index")
+        if crc32(table.dump()) != summary.index_checksum:
+            self._refuse_index("is not what was written")
+        return table
+
+    def _replayed(self) -> _Replay:
+        """What the journal leads to; read on from where it was."""
+        if self._replay is None:
+            first = self.started
+            self._replay = _Replay(first, list(self.graph.nodes))
+            self._summary = self._table = None
+        replay = self._replay
+        if replay.status is Status.RUNNING:
+            for at, payload in self._records(replay.size):
+                try:
+                    replay.handle(at, payload, self._values(at, payload))
+                except _NOT_AN_EVENT as error:
+                    self._refuse(f"the record at byte {at} is no event of this run: {error!r}")
+        return replay
+
+    # --- damage ---
+
+    @contextmanager
+    def _naming_the_run(self) -> Iterator[None]:
+        try:
+            yield
+        except JournalError as error:
+            self._refuse(str(error))
+
+    def _refuse_index(self, what: str) -> NoReturn:
+        self._refuse(
+            f"its index {what}; delete {self._dir / 'index'} and the journal is read instead"
+        )
+
+    def _refuse(self, what: str) -> NoReturn:
+        message = f"the journal of {self.pathspec} cannot be read: {what}"
+        raise JournalError(message)
+
+
+class _Replay:
+    """What a journal has led to so far."""
+
+    def __init__(self, first: RunStarted, steps: list[str]) -> None:
+        self.table = TaskTable()
+        self.status = Status.RUNNING
+        self.size = _FIRST
+        """How far the journal has been read."""
+        self.outputs: dict[int, int] = {}
+        """Where each task that runs has its last output."""
+        self._first = first
+        self._numbers = {step: number for number, step in enumerate(steps)}
+        self._counts = [0] * len(steps)
+        self._end_task = 0
+        self._last: list[Any] = []
+        self._last_at = 0
+
+    def handle(self, at: int, payload: bytes, values: list[Any]) -> None:
+        """Take note of one record."""
+        code = values[0]
+        if code == TaskLogged.code:
+            self.outputs[values[4]] = at
+        elif code == TaskStarted.code:
+            self._note(values, at, 0, TaskState.STARTED)
+        elif code in _STATES:
+            self._end_attempt(at, values, _STATES[code])
+        elif code in _ENDINGS:
+            self.status = _ENDINGS[code]
+        self._last = values
+        self._last_at = at
+        self.size = at + PREFIX_BYTES + len(payload)
+
+    def _end_attempt(self, at: int, values: list[Any], state: TaskState) -> None:
+        task = values[4]
+        self.outputs.pop(task, None)
+        started = at if state is TaskState.CLONED else self._started_at(task)
+        self._note(values, started, at, state)
+        if values[3] == "end" and state is not TaskState.FAILED:
+            self._end_task = task
+
+    def _started_at(self, task: int) -> int:
+        """Where the attempt began that ends now; 0 when it died before."""
+        if task > len(self.table):
+            return 0
+        entry = self.table[task]
+        return entry.started if entry.state == TaskState.STARTED else 0
+
+    def _note(self, values: list[Any], started: int, ended: int, state: TaskState) -> None:
+        step, task, attempt, path = values[3:7]
+        number = self._numbers[step]
+        if task > len(self.table) or self.table[task].state == TaskState.NEVER:
+            self._counts[number] += 1
+        index = path[-1] if path else 0
+        self.table[task] = TaskEntry(started, ended, number, state, attempt, index)
+
+    def summary(self) -> Summary:
+        """The same that the engine writes when the run ends."""
+        first = self._first
+        ended = self.status is not Status.RUNNING
+        return Summary(
+            status=self.status,
+            started=to_microseconds(first.time),
+            finished=self._last[2] if ended else 0,
+            flow=first.flow,
+            run_id=first.run_id,
+            first=_FIRST,
+            last=self._last_at if ended else 0,
+            journal_bytes=self.size,
+            events=self._events(),
+            end_task=self._end_task,
+            steps=tuple(zip(self._numbers, self._counts, strict=True)),
+            tags=first.tags,
+        )
+
+    def _events(self) -> int:
+        code, seq, *_ = self._last
+        return int(seq) + (count_pieces(self._last[8]) - 1 if code == TaskLogged.code else 0)

@@ -1,0 +1,90 @@
+"""Python values <-> stored bytes. No I/O, and nothing of where the bytes lie.
+
+`encoded` has the encoding of one value, `items` that of a foreach list, `classes` what makes the
+flow file's own classes open anywhere, `pickles` the picklers, and `members` the words for what
+cannot be pickled. The formats are described there byte by byte.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from blake3 import blake3
+
+from asyncflow.codec.classes import by_value_modules, pickle_by_value
+from asyncflow.codec.encoded import Encoded, decode_value, encode_value
+from asyncflow.codec.items import ItemsEncoder, decode_items, encode_items
+from asyncflow.codec.pickles import Chunk, type_name
+from asyncflow.values import Encoding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "Chunk",
+    "Encoded",
+    "ItemsEncoder",
+    "by_value_modules",
+    "decode",
+    "digest",
+    "encode",
+    "encode_items",
+    "pickle_by_value",
+    "type_name",
+]
+
+_THREADS_PAY_BYTES: Final = 4 << 20  # starting two threads costs about what they save at 1 MiB
+_MOST_THREADS: Final = 4  # from there on the memory is the limit
+
+
+def encode(value: Any, *, name: str = "") -> Encoded:
+    """The bytes to store for a value; `name` is the artifact's, for the error.
+
+    Raises:
+        ArtifactPickleError: The value cannot be pickled; the message names the offending member.
+    """
+    return encode_value(value, name)
+
+
+def decode(encoding: int, data: Chunk) -> Any:
+    """The value of which these are the stored bytes.
+
+    For `Encoding.BUFFERS` and `Encoding.ITEMS` the value uses `data` as its memory, and can be
+    changed in place if that can.
+
+    Raises:
+        ValueError: These are not the bytes of a value in this encoding.
+        Exception: Whatever unpickling raises.
+    """
+    if encoding == Encoding.ITEMS:
+        return decode_items(memoryview(data))
+    return decode_value(encoding, data)
+
+
+def digest(*chunks: Chunk) -> bytes:
+    """blake3 of the chunks one after the other, 32 bytes."""
+    return digest_of(chunks, sum(map(len, chunks)))
+
+
+def digest_of(chunks: Sequence[Chunk], size: int) -> bytes:
+    """The same for chunks whose length together is known."""
+    if size < _THREADS_PAY_BYTES:
+        hasher = blake3(chunks[0]) if chunks else blake3()
+        rest = chunks[1:]
+    else:
+        # Not blake3.AUTO: its threads stay, and a child that the step forks would wait for them
+        # for ever. These end with the hasher.
+        hasher, rest = blake3(max_threads=_threads()), chunks
+    for chunk in rest:
+        hasher.update(chunk)
+    return hasher.digest()
+
+
+@cache
+def _threads() -> int:
+    try:
+        return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    except AttributeError:  # not on macOS
+        return min(_MOST_THREADS, os.cpu_count() or 1)

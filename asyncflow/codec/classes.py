@@ -1,0 +1,285 @@
+"""Classes and functions of a flow's own file, pickled so that they open without that file.
+
+Plain pickle stores a class as the name of its module, and imports that to read it back. For the
+flow's own file this would make a notebook run the user's script. So such a class is stored as
+
+    restore(module, qualname, file, code)
+
+where `code` is the class itself, pickled by cloudpickle. A process that has the file imported, as
+every worker of the flow has, gets the very class from there, whatever the module is called in it
+(`__main__` in one, the file's name in another); `isinstance` holds from step to step. Any other
+process builds the class from `code`, once for equal code.
+
+`code` is empty where cloudpickle cannot pickle the class (a method refers to a lock in a global
+variable) or makes too much of it (to a table of megabytes): then only a process that has the file
+imported can read the value. It is a digest of 16 bytes within a foreach list, which stores the code
+of a class once for all its items; see `asyncflow.codec.items`.
+
+Pickles in the store name `asyncflow.codec.classes.restore` with these parameters: that is part of
+the format.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import threading
+from contextlib import contextmanager
+from functools import cache, lru_cache
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
+
+from blake3 import blake3
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping
+    from types import ModuleType
+
+CODE_BYTES: Final = 1 << 20
+"""The code of a class is stored with every artifact that uses it: not more than this of it."""
+
+DIGEST_BYTES: Final = 16
+
+_Reduced = tuple[str, str, str, bytes]
+_MAIN = "__main__"
+
+
+class Origin(NamedTuple):
+    """Where a module that is pickled by value came from."""
+
+    file: str
+    """Its file, with links resolved; empty where it has none."""
+    source: str
+    """The digest of that file as it was when the module was registered."""
+
+
+by_value_modules: Final[dict[str, Origin]] = {}
+"""The modules whose classes and functions are stored with their code."""
+
+_reduced: Final[WeakKeyDictionary[Any, _Reduced]] = WeakKeyDictionary()
+"""What is stored for a class or function; one that `restore` has built is stored as it came."""
+_built: Final[dict[bytes, Any]] = {}
+"""What `restore` has built from which code."""
+_shared: Final[dict[bytes, bytes]] = {}
+"""The code that foreach lists have stored apart, by digest."""
+_lock: Final = threading.RLock()  # cloudpickle's own registry is for the whole process
+
+
+class CodeMissingError(Exception):
+    """Code is known by digest only; read the list's code section and try again."""
+
+
+def pickle_by_value(module_name: str) -> None:
+    """Store the classes and functions of this module with their code from now on.
+
+    A module that is not imported is left alone: its classes can be pickled in no other way.
+    """
+    module = sys.modules.get(module_name)
+    if module is not None and module_name not in sys.builtin_module_names:
+        origin = by_value_modules[module_name] = _origin_of(module)
+        if not origin.file:
+            _forget_reduced(module)
+
+
+def _forget_reduced(module: ModuleType) -> None:
+    """In a notebook, what a class refers to may be another thing in the next cell."""
+    for value, (name, qualname, *_) in list(_reduced.items()):
+        if name == module.__name__ and _find(module, qualname) is value:
+            del _reduced[value]
+
+
+def _origin_of(module: ModuleType) -> Origin:
+    file = _file_of(module)
+    try:
+        with open(file, "rb") as source:  # noqa: PTH123 - pathlib may not be imported yet
+            return Origin(file, blake3(source.read()).hexdigest())
+    except OSError:
+        return Origin(file, "")
+
+
+def _file_of(module: ModuleType) -> str:
+    file = getattr(module, "__file__", None)
+    return _real_path(file) if isinstance(file, str) and file else ""
+
+
+@lru_cache(maxsize=256)
+def _real_path(file: str) -> str:
+    return os.path.realpath(file)
+
+
+# --- storing ----------------------------------------------------------------------------------
+
+
+def reduce_code(value: Any, shared: MutableMapping[bytes, bytes] | None = None) -> Any:
+    """What a pickler's `reducer_override` returns for a class or a function.
+
+    With `shared` the code goes there, and its digest into the pickle.
+
+    Raises:
+        pickle.PicklingError: Only cloudpickle can pickle it.
+    """
+    module = getattr(value, "__module__", None)
+    if module not in by_value_modules and module != _MAIN:
+        if module in sys.modules or not isinstance(module, str):
+            return NotImplemented
+        # Plain pickle would import the module, that is to say run the script of another flow.
+        if value not in _reduced:
+            raise pickle.PicklingError(f"{module} is not imported")
+    reduced = _reduced.get(value)
+    if reduced is None:
+        if _find(sys.modules.get(module), value.__qualname__) is not value:
+            raise pickle.PicklingError(f"{value!r} is not what its module has under that name")
+        reduced = _reduced[value] = _reduce(value, module)
+    if shared is None or len(reduced[3]) <= DIGEST_BYTES:
+        return restore, reduced
+    *named, code = reduced
+    digest = blake3(code).digest(DIGEST_BYTES)
+    shared[digest] = code
+    return restore, (*named, digest)
+
+
+def _reduce(value: Any, module: str) -> _Reduced:
+    origin = by_value_modules.get(module) or Origin(_file_of(sys.modules[module]), "")
+    return module, value.__qualname__, origin.file, _code_of(value)
+
+
+def _code_of(value: Any) -> bytes:
+    sink = _BoundedSink()
+    try:
+        with _lock, _registered_with_cloudpickle():
+            _code_pickler()(sink, pickle.HIGHEST_PROTOCOL).dump(value)
+    except Exception:  # noqa: BLE001 - whatever a class holds may raise whatever it likes
+        return b""
+    return b"".join(sink.chunks)
+
+
+class _BoundedSink:
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self._room = CODE_BYTES
+
+    def write(self, chunk: bytes) -> None:
+        self._room -= len(chunk)
+        if self._room < 0:
+            raise pickle.PicklingError("too much code")
+        self.chunks.append(bytes(chunk))
+
+
+@contextmanager
+def _registered_with_cloudpickle() -> Iterator[None]:
+    # Only for this moment: what a step itself does with cloudpickle is not to change.
+    import cloudpickle  # noqa: PLC0415 - start-up time: only flows with classes of their own need it
+
+    before = cloudpickle.list_registry_pickle_by_value()
+    modules = [sys.modules[name] for name in by_value_modules if name in sys.modules]
+    ours = [module for module in modules if module.__name__ not in before]
+    ours = [module for module in ours if sys.modules.get(module.__name__) is module]
+    for module in ours:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in {module.__name__: module for module in ours}.values():
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+@cache
+def _code_pickler() -> Any:
+    import cloudpickle  # noqa: PLC0415 - start-up time: as above
+
+    class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        """cloudpickle, with the same name for a class in every worker that imports its file."""
+
+        def reducer_override(self, value: Any) -> Any:
+            if isinstance(value, type | TypeVar):
+                _name_class(value)
+            return super().reducer_override(value)
+
+    return CodePickler
+
+
+def _name_class(cls: Any) -> None:
+    """Give cloudpickle an id for a class or type variable that another worker would give as well.
+
+    cloudpickle builds a class once per id, and draws ids at random. With that a notebook would get
+    a class of its own from every worker. The source is part of the id: after an edit it is another
+    class.
+    """
+    origin = by_value_modules.get(cls.__module__)
+    if origin is None or not origin.source:
+        return
+    import cloudpickle.cloudpickle as internals  # noqa: PLC0415 - start-up time: as above
+
+    ids = getattr(internals, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", None)
+    if ids is not None and cls not in ids:
+        name = cls.__qualname__ if isinstance(cls, type) else cls.__name__
+        text = f"{origin.file}\0{origin.source}\0{name}"
+        ids[cls] = blake3(text.encode()).hexdigest(length=DIGEST_BYTES)
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def restore(module: str, qualname: str, file: str, code: bytes) -> Any:
+    """The class or function of that name: the live one if its file is imported, else a new one.
+
+    Raises:
+        CodeMissingError: `code` is the digest of code that is not here yet.
+        pickle.UnpicklingError: It was stored without code, and its file is not imported here.
+    """
+    live = _live(module, qualname, file)
+    if live is not None:
+        return live
+    if len(code) == DIGEST_BYTES:
+        if code not in _shared:
+            raise CodeMissingError(code)
+        code = _shared[code]
+    if not code:
+        raise pickle.UnpicklingError(
+            f"{qualname} could only be stored by name; import {file or module} first"
+        )
+    if code not in _built:
+        built = _built.setdefault(code, pickle.loads(code))
+        built.__qualname__ = qualname  # cloudpickle forgets that of a class within a class
+        _reduced[built] = (module, qualname, file, code)
+    return _built[code]
+
+
+def adopt_code(section: dict[bytes, bytes]) -> None:
+    """Take in the code that a foreach list has stored apart."""
+    _shared.update(section)
+
+
+def _live(module: str, qualname: str, file: str) -> Any:
+    found = sys.modules.get(module)
+    if found is not None and _is_same(found, module, file):
+        return _find(found, qualname)
+    for name, origin in by_value_modules.items():
+        if (file and origin.file == file) or _has_moved(origin.file, file):
+            return _find(sys.modules.get(name), qualname)
+    return None
+
+
+def _is_same(found: ModuleType, name: str, file: str) -> bool:
+    if file:
+        return _file_of(found) == file
+    # Every notebook is called __main__. Other modules without a file have names of their own.
+    return name != _MAIN and name in by_value_modules and not _file_of(found)
+
+
+def _has_moved(here: str, file: str) -> bool:
+    # A project that was renamed between a run and its resume.
+    return os.path.basename(here) == os.path.basename(file) and not os.path.exists(file)  # noqa: PTH119, PTH110 - text
+
+
+def _find(module: ModuleType | None, qualname: str) -> Any:
+    found: Any = module
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+CODE_TYPES: Final = (type, FunctionType)
+"""What `reduce_code` is for."""

@@ -1,0 +1,237 @@
+"""A foreach list as bytes, so that task *i* reads item *i* and nothing of the others.
+
+    items     the bytes of each item, encoded by itself; those with out-of-band buffers begin at a
+              multiple of 64
+    code      the code of the classes from the flow's own file that items use, once for all: a
+              pickled dict from digest to code; absent where there is none
+    table     32 bytes for each item:
+                u64  where its bytes begin
+                u64  how many there are, and in the top 8 bits the item's own encoding
+                16   blake3 of these two and the bytes, truncated
+    trailer   64 bytes:
+                4    `AFI1`
+                u8   0 for a list, 1 for a tuple
+                3    zero
+                u64  count
+                u64  where the code begins
+                u64  how many bytes that is
+                16   blake3 of the code, truncated
+                16   blake3 of the trailer up to here, truncated
+
+Integers are little-endian, and places count from the beginning of the whole. Table and count come
+last so that items can be written while a generator is still yielding. With the trailer known, an
+item costs two reads (its entry, its bytes) and one small hash.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from blake3 import blake3
+
+from asyncflow.codec.classes import CodeMissingError, adopt_code
+from asyncflow.codec.encoded import ALIGNMENT, Encoded, decode_value, encode_value
+from asyncflow.values import Encoding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asyncflow.codec.pickles import Chunk
+
+_MAGIC: Final = b"AFI1"
+_PLACE: Final = struct.Struct("<QQ")
+_TRAILER: Final = struct.Struct("<4sB3xQQQ16s")
+_DIGEST_BYTES: Final = 16  # 2**64 tries for two items that look the same
+ENTRY_BYTES: Final = _PLACE.size + _DIGEST_BYTES
+TRAILER_BYTES: Final = _TRAILER.size + _DIGEST_BYTES
+_LENGTH_BITS: Final = 56
+_LENGTH_MASK: Final = (1 << _LENGTH_BITS) - 1
+_KINDS: Final = (list, tuple)
+_LAST_ENCODING: Final = int(max(Encoding))
+_JOINED_BYTES: Final = 4096  # up to here copying an item costs less than a second call of the hash
+
+
+class DamagedError(ValueError):
+    """The bytes are not those of a foreach list."""
+
+
+class Entry(NamedTuple):
+    """Where one item lies, and what it has to be."""
+
+    offset: int
+    size: int
+    encoding: int
+    prefix: bytes
+    digest: bytes
+
+    @classmethod
+    def parse(cls, data: bytes, end: int) -> Entry:
+        """Read an entry of the table; `end` is where the items end.
+
+        Raises:
+            DamagedError: It cannot be one.
+        """
+        if len(data) != ENTRY_BYTES:
+            raise DamagedError("the table of items is cut short")
+        prefix = bytes(data[: _PLACE.size])
+        offset, packed = _PLACE.unpack(prefix)
+        size, encoding = packed & _LENGTH_MASK, packed >> _LENGTH_BITS
+        if offset + size > end or encoding > _LAST_ENCODING:
+            raise DamagedError("the table of items points nowhere")
+        return cls(offset, size, encoding, prefix, bytes(data[_PLACE.size :]))
+
+    def check(self, data: Chunk) -> None:
+        """Compare an item's bytes with its digest.
+
+        Raises:
+            DamagedError: They are not what was written.
+        """
+        if _entry_digest(self.prefix, [data]) != self.digest:
+            raise DamagedError("the bytes of an item are not those that were written")
+
+
+class Trailer(NamedTuple):
+    """What the end of a foreach list tells of the whole."""
+
+    kind: type[list[Any] | tuple[Any, ...]]
+    length: int
+    table: int
+    code: int
+    code_size: int
+    code_digest: bytes
+
+    @classmethod
+    def parse(cls, data: bytes, size: int) -> Trailer:
+        """Read the last `TRAILER_BYTES` of `size` bytes.
+
+        Raises:
+            DamagedError: They are not a trailer.
+        """
+        head, digest = bytes(data[: _TRAILER.size]), bytes(data[_TRAILER.size :])
+        if len(data) != TRAILER_BYTES or blake3(head).digest(_DIGEST_BYTES) != digest:
+            raise DamagedError("the end of the list is not what was written")
+        magic, kind, count, code, code_size, code_digest = _TRAILER.unpack(head)
+        table = size - TRAILER_BYTES - count * ENTRY_BYTES
+        if magic != _MAGIC or kind >= len(_KINDS) or table < code + code_size:
+            raise DamagedError("the end of the list is of another kind")
+        return cls(_KINDS[kind], count, table, code, code_size, code_digest)
+
+    def entry(self, index: int) -> int:
+        """Where the entry of an item lies."""
+        return self.table + index * ENTRY_BYTES
+
+    def adopt_code(self, section: Chunk) -> None:
+        """Take in the code that the items share.
+
+        Raises:
+            DamagedError: It is not what was written.
+        """
+        if blake3(section).digest(_DIGEST_BYTES) != self.code_digest:
+            raise DamagedError("the code of the items' classes is not what was written")
+        adopt_code(pickle.loads(section))
+
+
+def _entry_digest(prefix: bytes, chunks: list[Chunk]) -> bytes:
+    if len(chunks) == 1 and len(chunks[0]) < _JOINED_BYTES:
+        return blake3(prefix + chunks[0]).digest(_DIGEST_BYTES)
+    hasher = blake3(prefix)
+    for chunk in chunks:
+        hasher.update(chunk)
+    return hasher.digest(_DIGEST_BYTES)
+
+
+class ItemsEncoder:
+    """Turns items into the chunks of a stored list, one after the other.
+
+    Everything that `add` and `finish` return is to be written in that order, without gaps.
+    """
+
+    def __init__(self, kind: type = list, name: str = "") -> None:
+        self._kind = _KINDS.index(tuple) if kind is tuple else 0
+        self._name = name
+        self._table = bytearray()
+        self._code: dict[bytes, bytes] = {}
+        self.count = 0
+        """How many items there are so far."""
+        self.size = 0
+        """How many bytes there are so far."""
+
+    def add(self, item: object) -> list[Chunk]:
+        """The chunks of one more item.
+
+        Raises:
+            ArtifactPickleError: It cannot be pickled.
+        """
+        name = f"{self._name}[{self.count}]" if self._name else ""
+        encoded = encode_value(item, name, self._code)
+        chunks = encoded.chunks
+        if encoded.encoding is Encoding.BUFFERS and self.size % ALIGNMENT:
+            gap = -self.size % ALIGNMENT
+            chunks = [bytes(gap), *chunks]
+            self.size += gap
+        prefix = _PLACE.pack(self.size, encoded.size | encoded.encoding << _LENGTH_BITS)
+        self._table += prefix
+        self._table += _entry_digest(prefix, encoded.chunks)
+        self.size += encoded.size
+        self.count += 1
+        return chunks
+
+    def finish(self) -> list[Chunk]:
+        """The chunks that come after the last item's."""
+        code = pickle.dumps(self._code, 5) if self._code else b""
+        code_digest = blake3(code).digest(_DIGEST_BYTES)
+        head = _TRAILER.pack(_MAGIC, self._kind, self.count, self.size, len(code), code_digest)
+        self.size += len(code) + len(self._table) + TRAILER_BYTES
+        trailer = head + blake3(head).digest(_DIGEST_BYTES)
+        return [chunk for chunk in (code, self._table, trailer) if chunk]
+
+    @property
+    def type_name(self) -> str:
+        """What the list is when it is read."""
+        return _KINDS[self._kind].__name__
+
+
+def encode_items(items: Iterable[object], name: str = "") -> Encoded:
+    """A foreach list in one go.
+
+    Raises:
+        ArtifactPickleError: An item cannot be pickled; the message names it.
+    """
+    encoder = ItemsEncoder(type(items), name)
+    chunks: list[Chunk] = []
+    for item in items:
+        chunks += encoder.add(item)
+    chunks += encoder.finish()
+    return Encoded(Encoding.ITEMS, chunks, encoder.size, encoder.type_name)
+
+
+def decode_items(data: memoryview) -> list[object] | tuple[object, ...]:
+    """The whole list; its bytes have been checked.
+
+    Raises:
+        DamagedError: The bytes are no foreach list.
+    """
+    trailer = Trailer.parse(bytes(data[-TRAILER_BYTES:]), len(data))
+    if trailer.code_size:
+        trailer.adopt_code(data[trailer.code : trailer.code + trailer.code_size])
+    table = bytes(data[trailer.table : trailer.entry(trailer.length)])
+    items = []
+    for at in range(0, len(table), ENTRY_BYTES):
+        entry = Entry.parse(table[at : at + ENTRY_BYTES], trailer.code)
+        items.append(decode_value(entry.encoding, data[entry.offset : entry.offset + entry.size]))
+    return trailer.kind(items)
+
+
+__all__ = [
+    "ENTRY_BYTES",
+    "TRAILER_BYTES",
+    "CodeMissingError",
+    "DamagedError",
+    "Entry",
+    "ItemsEncoder",
+    "Trailer",
+    "decode_items",
+    "encode_items",
+]

@@ -1,0 +1,139 @@
+"""Pickling with as few copies as there can be, and saying what it is that cannot be pickled."""
+
+from __future__ import annotations
+
+import pickle
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow.codec.classes import CODE_TYPES, reduce_code
+from asyncflow.errors import ArtifactPickleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Chunk = bytes | bytearray | memoryview
+"""A piece of stored bytes, one item per byte."""
+
+PROTOCOL: Final = 5
+
+OUT_OF_BAND_BYTES: Final = 4096
+"""A smaller buffer is quicker copied into the pickle than aligned, listed and mapped."""
+
+
+class _Sink:
+    """What a C pickler writes to: large `bytes` come as they are, the rest in pieces of 64 KiB."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, write: Callable[[Any], object]) -> None:
+        self.write = write
+
+
+class _Pickler(pickle.Pickler):
+    """Plain pickle, but for the classes and functions of the flow's own file."""
+
+    code: dict[bytes, bytes] | None = None
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, CODE_TYPES):
+            return reduce_code(value, self.code)
+        return NotImplemented
+
+
+@cache
+def _cloud_pickler() -> Any:
+    import cloudpickle  # noqa: PLC0415 - start-up time: only lambdas and the like need it
+
+    class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        """cloudpickle, but for the classes and functions of the flow's own file."""
+
+        code: dict[bytes, bytes] | None = None
+
+        def reducer_override(self, value: Any) -> Any:
+            if isinstance(value, CODE_TYPES):
+                try:
+                    reduced = reduce_code(value, self.code)
+                except pickle.PicklingError:
+                    reduced = NotImplemented
+                if reduced is not NotImplemented:
+                    return reduced
+            return super().reducer_override(value)
+
+    return CloudPickler
+
+
+def dump(
+    value: object, name: str = "", code: dict[bytes, bytes] | None = None
+) -> tuple[list[Chunk], list[memoryview]]:
+    """The pickle of a value in pieces, and its large buffers apart.
+
+    Large `bytes` and all buffers are those of the value itself, not copies. `code` collects the
+    code of the flow file's classes, which then is not in the pickle.
+
+    Raises:
+        ArtifactPickleError: Not even cloudpickle can do it; the message names the offending member.
+    """
+    with suppress(Exception):
+        return _dump_with(_Pickler, value, code)
+    try:
+        return _dump_with(_cloud_pickler(), value, code)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _explain(value, name, error) from error
+
+
+def _dump_with(
+    pickler: Any, value: object, code: dict[bytes, bytes] | None
+) -> tuple[list[Chunk], list[memoryview]]:
+    chunks: list[Chunk] = []
+    buffers: list[memoryview] = []
+
+    def in_band(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < OUT_OF_BAND_BYTES:
+            return True
+        buffers.append(raw)
+        return False
+
+    writing = pickler(_Sink(chunks.append), PROTOCOL, buffer_callback=in_band)
+    if code is not None:
+        writing.code = code
+    writing.dump(value)
+    return chunks, buffers
+
+
+def can_pickle(value: object) -> bool:
+    """Whether a value can be stored; keeps nothing of it."""
+    for pickler in (_Pickler, _cloud_pickler()):
+        try:
+            pickler(_Sink(len), PROTOCOL, buffer_callback=bool).dump(value)
+        except Exception:  # noqa: BLE001, S112 - a value's own methods may raise anything
+            continue
+        return True
+    return False
+
+
+def type_name(value: object) -> str:
+    """A value's type as text: `list`, `numpy.ndarray`."""
+    kind = type(value)
+    if kind.__module__ in {"builtins", "__main__"}:
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _explain(value: object, name: str, error: Exception) -> ArtifactPickleError:
+    from asyncflow.codec.members import find_culprit  # noqa: PLC0415 - start-up time: only in need
+
+    root = f"self.{name}" if name else "the value"
+    path, culprit = find_culprit(value, root, can_pickle)
+    what = f"artifact {name!r}" if name else "a value"
+    kind = type_name(value)
+    where = f"{path} is a {type_name(culprit)}: " if culprit is not value else ""
+    return ArtifactPickleError(
+        f"{what} of type {kind} cannot be pickled: {where}{type(error).__name__}: {error}. Keep it "
+        "out of `self`, or give its class a `__getstate__` that leaves it out",
+        artifact=name,
+    )

@@ -1,0 +1,268 @@
+"""`current`: what the code of a step can ask about the task that it runs in.
+
+    from asyncflow import current
+    print(current.pathspec)
+
+It is right in every task, also where a worker runs many `async def` steps at once, since it follows
+the context of the code that asks (`contextvars`). A thread that a step starts inherits its context;
+where it cannot, the process has only one task at a time, and that one is meant.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow.parameters import user_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future, ThreadPoolExecutor
+    from threading import Thread
+
+    from asyncflow.graph import Graph
+
+
+def _no_parameter(name: str) -> Any:
+    raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskContext:
+    """What is known of the task that runs; the worker makes it."""
+
+    flow_name: str
+    run_id: str
+    step_name: str
+    task_id: str
+    attempt: int
+    """0 for the first."""
+    graph: Graph
+    parameter_names: tuple[str, ...] = ()
+    load_parameter: Callable[[str], Any] = _no_parameter
+    """The value of a parameter; called when somebody asks."""
+    tags: tuple[str, ...] = ()
+    origin_run_id: str | None = None
+    """The run that this one resumes."""
+
+
+_task: ContextVar[TaskContext | None] = ContextVar("asyncflow_task", default=None)
+_solo: TaskContext | None = None  # the one task of this process, for threads without a context
+
+
+@contextmanager
+def enter_task(context: TaskContext, *, solo: bool) -> Iterator[None]:
+    """Make it the current task within the block.
+
+    With `solo`, it is the only task of this process: threads that inherit no context see it too.
+    """
+    global _solo  # noqa: PLW0603 - what runs in the process is the process's state
+    token = _task.set(context)
+    before = _solo
+    if solo:
+        _solo = context
+    try:
+        yield
+    finally:
+        _solo = before
+        _task.reset(token)
+
+
+class ParameterValues(Mapping[str, Any]):
+    """The parameters of the run by name, as attributes and as a mapping; read when asked for."""
+
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._context.parameter_names:
+            raise KeyError(name)
+        return self._context.load_parameter(name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._context.parameter_names:
+            message = f"flow {self._context.flow_name!r} has no parameter {name!r}"
+            raise AttributeError(message)
+        return self[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._context.parameter_names)
+
+    def __len__(self) -> int:
+        return len(self._context.parameter_names)
+
+    def __repr__(self) -> str:
+        return f"<parameters {', '.join(self) or 'none'}>"
+
+
+class Current:
+    """The task that the asking code runs in; outside a task, only `is_running_flow` is known.
+
+    Raises, from every other attribute outside a task: AttributeError.
+    """
+
+    __slots__ = ()
+
+    @property
+    def is_running_flow(self) -> bool:
+        """Whether this code runs in a task."""
+        return (_task.get() or _solo) is not None
+
+    @property
+    def flow_name(self) -> str:
+        """The name of the flow's class."""
+        return _context().flow_name
+
+    @property
+    def run_id(self) -> str:
+        """The run's id within its flow."""
+        return _context().run_id
+
+    @property
+    def step_name(self) -> str:
+        """The step that runs."""
+        return _context().step_name
+
+    @property
+    def task_id(self) -> str:
+        """The task's id within its run: 1, 2, 3… as text."""
+        return _context().task_id
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of the task this is, 0 for the first."""
+        return _context().attempt
+
+    @property
+    def retry_count(self) -> int:
+        """How often the task was tried before: Metaflow's name for `attempt`."""
+        return _context().attempt
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run/step/task`."""
+        context = _context()
+        return f"{context.flow_name}/{context.run_id}/{context.step_name}/{context.task_id}"
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """The attributes of the flow that are parameters."""
+        return list(_context().parameter_names)
+
+    @property
+    def parameters(self) -> ParameterValues:
+        """The values of the parameters."""
+        return ParameterValues(_context())
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags that the run was started with."""
+        return frozenset(_context().tags)
+
+    @property
+    def origin_run_id(self) -> str | None:
+        """The run that this one resumes; None if it began at the start."""
+        return _context().origin_run_id
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of the flow."""
+        return _context().graph
+
+    @property
+    def username(self) -> str:
+        """Who runs the flow."""
+        _context()
+        return user_name()
+
+    @property
+    def namespace(self) -> str:
+        """`user:NAME`, as in Metaflow."""
+        return f"user:{self.username}"
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The attribute of this name, else the default."""
+        return getattr(self, name, default)
+
+    def __contains__(self, name: str) -> bool:
+        return getattr(self, name, None) is not None
+
+    def __repr__(self) -> str:
+        return f"<current {self.pathspec}>" if self.is_running_flow else "<current: no task>"
+
+
+def _context() -> TaskContext:
+    context = _task.get() or _solo
+    if context is None:
+        message = "no task runs here: `current` tells of a task only in the code of its step"
+        raise AttributeError(message)
+    return context
+
+
+current = Current()
+"""The one object of its kind."""
+
+
+# --- threads ----------------------------------------------------------------------------------
+
+_INSTALLED: Final = "_asyncflow_installed"
+
+
+def install_thread_propagation() -> None:
+    """Have the threads that a step starts run in its context, in this process, for good.
+
+    For worker processes: it replaces `Thread.start` and `ThreadPoolExecutor.submit`. Harmless when
+    repeated.
+    """
+    import threading  # noqa: PLC0415 - start-up time: the engine's process does without
+
+    _replace(threading.Thread, "start", _starting)
+
+
+def _replace(owner: type, name: str, wrap: Callable[[Any], Any]) -> None:
+    original = getattr(owner, name)
+    if not hasattr(original, _INSTALLED):
+        replacement = functools.wraps(original)(wrap(original))
+        setattr(replacement, _INSTALLED, True)
+        setattr(owner, name, replacement)
+
+
+def _starting(start: Callable[[Thread], None]) -> Callable[[Thread], None]:
+    def start_in_context(thread: Thread) -> None:
+        # The first thread of the first executor is started by its first `submit`, so this is in
+        # time for the second; and nobody imports executors who does not use them.
+        executors = sys.modules.get("concurrent.futures.thread")
+        if executors is not None:
+            _replace(executors.ThreadPoolExecutor, "submit", _submitting)
+        if _task.get() is None:
+            start(thread)
+            return
+        run, context = thread.run, copy_context()
+
+        def run_in_context() -> None:
+            vars(thread).pop("run", None)  # it refers to the thread: leave no cycle behind
+            context.run(run)
+
+        thread.run = run_in_context  # type: ignore[method-assign]
+        try:
+            start(thread)
+        except BaseException:
+            vars(thread).pop("run", None)
+            raise
+
+    return start_in_context
+
+
+def _submitting(submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
+    def submit_in_context(
+        executor: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        # Its threads serve whoever submits: each call brings a context, be it one without a task.
+        return submit(executor, copy_context().run, function, *args, **kwargs)
+
+    return submit_in_context

@@ -1,0 +1,657 @@
+"""Seats the ready tasks of all runs at the workers, run by run in turn.
+
+A worker has its next tasks at hand while tasks are short, so that none waits for a round trip, and
+only the one it is running when tasks are long or nobody knows yet how long they are. What
+stands behind a task that turns out to be long is taken back and seated elsewhere.
+
+What is needed of an executor, and of a run, is said here; `asyncflow.pool` and
+`asyncflow.scheduler` fulfil it. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from asyncflow import logs
+from asyncflow.errors import (
+    PoolError,
+    TaskCancelledError,
+    TaskTimeoutError,
+    WorkerDiedError,
+)
+from asyncflow.frames import (
+    CancelTask,
+    CloseRun,
+    Failed,
+    Logged,
+    ShutDown,
+    Started,
+    StartTask,
+    Succeeded,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Executor as ThreadExecutor
+
+    from asyncflow.errors import AsyncflowError
+    from asyncflow.frames import OpenRun, OrderMessage, ReportMessage
+    from asyncflow.graph import Graph
+
+_QUEUED_SECONDS: Final = 0.02  # work at hand for a worker: some ten times a journal write
+_QUEUED_TASKS: Final = 64  # packets that a socket takes with ease
+_TASK_OVERHEAD_SECONDS: Final = 0.0001  # what a task costs beside its step
+_ASYNC_TASKS: Final = 1000  # at a time on one worker
+_POSTPONED: Final = 16  # steps at their limit that are looked past
+_POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
+_STUCK_SECONDS: Final = 0.1  # a task that runs so long gives up those queued behind it
+BACKLOG_BYTES: Final = 1 << 22  # output that may wait for the journal before workers are made to
+_CANCELLED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
+_DEAD_STARTS: Final = 3  # workers in a row that end before they say a word
+
+
+# --- what is needed of an executor --------------------------------------------------------------
+
+
+class SpoolFile(Protocol):
+    """Where a worker's output of one stream lies."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Up to so many bytes."""
+
+
+class Seat(Protocol):
+    """A worker as the dispatcher needs it."""
+
+    pid: int
+    doomed: str
+
+    @property
+    def spools(self) -> tuple[SpoolFile, SpoolFile]:
+        """Its output, one for each stream."""
+
+    def send(self, order: OrderMessage) -> None:
+        """Give an order, without waiting."""
+
+    def take_back(self) -> list[list[Any]]:
+        """The orders to start a task that it has not received."""
+
+    def spooled(self) -> tuple[int, int]:
+        """How much output there is."""
+
+    def kill(self, number: int, why: str) -> None:
+        """Send it a signal, and to all that its steps have started."""
+
+
+class Executor(Protocol):
+    """Where tasks run."""
+
+    size: int
+
+    def start_worker(self) -> Seat:
+        """One more worker; orders can be sent to it at once."""
+
+    def pause(self, worker: Any) -> None:
+        """Hear no more of a worker for now."""
+
+    def resume(self, worker: Any) -> None:
+        """Hear of it again."""
+
+
+# --- what a run is told -------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Output:
+    """A range of a worker's output that belongs to a task."""
+
+    task_id: int
+    stream: int
+    spool: SpoolFile
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The worker of a running task is gone, or was stopped because of it."""
+
+    task_id: int
+    exception_type: str
+    how: str
+    may_retry: bool
+
+
+Fact = Started | Logged | Succeeded | Failed | Output | Lost
+
+
+class TaskSource(Protocol):
+    """A run as the dispatcher needs it."""
+
+    number: int
+    graph: Graph
+    backlog_bytes: int
+
+    @property
+    def expected(self) -> Mapping[str, float]:
+        """For each step that ended at least once: seconds for a task."""
+
+    @property
+    def opening(self) -> OpenRun:
+        """The order that makes the run known to a worker."""
+
+    @property
+    def ready(self) -> int:
+        """How many tasks could be taken now."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits for its journal that no further task should begin."""
+
+    def next_step(self) -> str | None:
+        """The step of the task that would be taken next."""
+
+    def postpone(self) -> None:
+        """The next task may not begin yet: put others of the run before it."""
+
+    def take(self) -> StartTask | None:
+        """The next ready task as an order; None when it has to be prepared first."""
+
+    def give_back(self, task_id: int) -> None:
+        """A task that was taken has not begun after all."""
+
+    def seated(self, task_id: int, pid: int) -> None:
+        """The task has begun in this process."""
+
+    def tell(self, fact: Fact) -> None:
+        """A fact has come in."""
+
+    def look_at_held(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
+        """A moment has passed: is there a line without an end to be shown?"""
+
+    def abandon(self, error: AsyncflowError) -> None:
+        """The run cannot go on."""
+
+
+# --- the dispatcher -----------------------------------------------------------------------------
+
+
+class _Assigned:
+    """A task that a worker has."""
+
+    __slots__ = (
+        "expected",
+        "is_async",
+        "isolated",
+        "since",
+        "source",
+        "started",
+        "step",
+        "stopped",
+        "task_id",
+        "timed_out",
+        "timeout",
+        "timer",
+    )
+
+    def __init__(
+        self, source: TaskSource, order: StartTask, *, is_async: bool, expected: float
+    ) -> None:
+        self.source, self.task_id = source, order.task_id
+        self.is_async, self.expected = is_async, expected
+        self.step = order.step
+        self.started = False
+        self.since = 0.0
+        limit = source.graph[order.step].options.get("timeout")
+        self.timeout = float(limit["seconds"]) if isinstance(limit, dict) else 0.0
+        self.timed_out = False
+        self.isolated = "isolate" in source.graph[order.step].options
+        self.stopped = ""
+        self.timer: asyncio.TimerHandle | None = None
+
+    def stop_timer(self) -> None:
+        """Nothing need be done about the task any more."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class _Desk:
+    """A worker and the tasks that were given to it, in order."""
+
+    __slots__ = (
+        "heard",
+        "is_async",
+        "isolated",
+        "load",
+        "opened",
+        "paused",
+        "read",
+        "tasks",
+        "used",
+        "worker",
+    )
+
+    def __init__(self, worker: Seat) -> None:
+        self.worker = worker
+        self.tasks: dict[tuple[int, int], _Assigned] = {}
+        self.opened: set[int] = set()
+        self.load = 0.0  # seconds that its tasks are expected to take
+        self.read = [0, 0]  # how far its output has been passed on
+        self.heard = False
+        self.used = False
+        self.is_async = False  # whether its tasks, if any, are those of async steps
+        self.isolated = False  # its task asked for a process of its own
+        self.paused = False
+
+    def first(self) -> _Assigned | None:
+        return next(iter(self.tasks.values()), None)
+
+
+class Dispatcher:
+    """Seats the ready tasks of all runs at the workers, run by run in turn."""
+
+    def __init__(
+        self,
+        disk: ThreadExecutor,
+        *,
+        grace_seconds: float,
+        sync_seconds: float,
+        finish_running: bool = False,
+    ) -> None:
+        self.disk = disk
+        """Threads for what waits on the disk."""
+        self.sync_seconds = sync_seconds
+        self.finish_running = finish_running
+        """Whether a task's failure leaves the others of its run that are running to their end."""
+        self.executor: Executor | None = None
+        self._grace_seconds = grace_seconds
+        self._desks: dict[int, _Desk] = {}  # by id(worker)
+        self._runs: dict[int, TaskSource] = {}
+        self._turn: deque[TaskSource] = deque()  # runs that may have ready tasks
+        self._loop = asyncio.get_running_loop()
+        self._polling: asyncio.TimerHandle | None = None
+        self._dead_starts = 0
+        self._dispatching = False
+        self._running: Counter[tuple[int, str]] = Counter()  # seated tasks by run and step
+
+    def close(self) -> None:
+        """Forget the timers; every run has ended."""
+        if self._polling is not None:
+            self._polling.cancel()
+
+    # --- runs ---
+
+    def enter(self, source: TaskSource) -> None:
+        """A run may have ready tasks."""
+        self._runs[source.number] = source
+        if source not in self._turn:
+            self._turn.append(source)
+
+    def leave(self, source: TaskSource) -> None:
+        """A run has ended."""
+        number = source.number
+        self._runs.pop(number, None)
+        for step in source.graph.nodes:
+            self._running.pop((number, step), None)
+        if source in self._turn:
+            self._turn.remove(source)
+        for desk in self._desks.values():
+            if number in desk.opened:
+                desk.opened.discard(number)
+                desk.worker.send(CloseRun(number))
+
+    def stop(self, source: TaskSource, reason: str, *, running: bool = True) -> None:
+        """Stop every task of a run: those that have not begun are given back, others told to."""
+        number = source.number
+        for desk in list(self._desks.values()):
+            if not any(run == number for run, _ in desk.tasks):
+                continue
+            self._take_back(desk)
+            for (run, task_id), assigned in list(desk.tasks.items()):
+                if run != number or not running:
+                    continue
+                assigned.stopped = reason
+                if assigned.is_async:
+                    desk.worker.send(CancelTask(run, task_id))
+                else:
+                    desk.worker.kill(signal.SIGTERM, reason)
+                self._set_timer(
+                    assigned, self._grace_seconds, self._end_grace, desk, (run, task_id), reason
+                )
+
+    def _set_timer(
+        self, assigned: _Assigned, seconds: float, callback: Callable[..., None], *args: Any
+    ) -> None:
+        """Have something done about a task unless it ends before; there is one timer for a task."""
+        assigned.stop_timer()
+        assigned.timer = self._loop.call_later(seconds, callback, *args)
+
+    def _on_timeout(self, desk: _Desk, key: tuple[int, int]) -> None:
+        """A task has had its time: an async one is cancelled, a worker with any other is killed."""
+        assigned = desk.tasks.get(key)
+        if assigned is None:
+            return
+        assigned.timed_out = True
+        reason = f"{assigned.step} took longer than {assigned.timeout:g} s"
+        if assigned.is_async:
+            desk.worker.send(CancelTask(*key))
+            self._set_timer(assigned, self._grace_seconds, self._end_grace, desk, key, reason)
+        else:
+            self._take_back(desk)
+            desk.worker.kill(signal.SIGKILL, reason)
+
+    def _end_grace(self, desk: _Desk, key: tuple[int, int], reason: str) -> None:
+        if key in desk.tasks:
+            desk.worker.kill(signal.SIGKILL, reason)
+
+    # --- seating ---
+
+    def dispatch(self) -> None:
+        """Give ready tasks to workers as long as one has room."""
+        if self._dispatching or self.executor is None:
+            return
+        self._dispatching = True
+        try:
+            while self._turn and self._seat_one():
+                pass
+        except PoolError as error:
+            self.on_broken(error)
+        finally:
+            self._dispatching = False
+
+    def _seat_one(self) -> bool:
+        """Seat one task; False when there is no ready task or no room."""
+        for _ in range(len(self._turn)):
+            source = self._turn[0]
+            step = None if source.congested else self._next_step(source)
+            if step is None:
+                self._turn.rotate(-1)
+                continue
+            node = source.graph[step]
+            is_async = node.is_async
+            if "isolate" in node.options:
+                desk = self._fresh_desk()
+            else:
+                desk = self._desk_for(source, step, is_async=is_async)
+            if desk is None:
+                self._turn.rotate(-1)  # another run's task may find room
+                continue
+            order = source.take()
+            if order is not None:
+                self._give(desk, source, order, is_async=is_async)
+            self._turn.rotate(-1)
+            return True
+        return False
+
+    def _next_step(self, source: TaskSource) -> str | None:
+        """The step of the run's next task that may begin; steps at their limit let others pass."""
+        for _ in range(_POSTPONED):
+            step = source.next_step()
+            if step is None:
+                return None
+            limit = source.graph[step].options.get("concurrency", _ASYNC_TASKS)
+            if self._running[source.number, step] < limit:
+                return step
+            source.postpone()
+        return None
+
+    def _fresh_desk(self) -> _Desk | None:
+        """A worker that has had no task yet, for one that asks for a process of its own."""
+        assert self.executor is not None  # noqa: S101 - dispatch has looked
+        idle = [desk for desk in self._desks.values() if not desk.tasks and not desk.worker.doomed]
+        for desk in idle:
+            if not desk.used:
+                return desk
+        if len(self._desks) < self.executor.size:
+            return self._open_desk()
+        if idle:
+            self._retire(idle[0])  # its place is free when it has gone
+        return None
+
+    @staticmethod
+    def _retire(desk: _Desk) -> None:
+        desk.worker.doomed = "it is being replaced"
+        desk.worker.send(ShutDown())
+
+    def _desk_for(self, source: TaskSource, step: str, *, is_async: bool) -> _Desk | None:
+        best: _Desk | None = None
+        for desk in self._desks.values():
+            if self._has_room(desk, source, step, is_async=is_async) and (
+                best is None or (desk.load, len(desk.tasks)) < (best.load, len(best.tasks))
+            ):
+                best = desk
+        if best is not None and not best.tasks:
+            return best
+        assert self.executor is not None  # noqa: S101 - dispatch has looked
+        if len(self._desks) < self.executor.size and self._worth_a_worker(best, is_async=is_async):
+            return self._open_desk()
+        return best
+
+    def _worth_a_worker(self, best: _Desk | None, *, is_async: bool) -> bool:
+        if best is None:
+            return True
+        return len(best.tasks) >= _QUEUED_TASKS if is_async else best.load > 0.0
+
+    def _has_room(self, desk: _Desk, source: TaskSource, step: str, *, is_async: bool) -> bool:
+        if not desk.tasks:
+            return not desk.worker.doomed
+        if desk.worker.doomed or desk.isolated or desk.is_async != is_async:
+            return False
+        if is_async:
+            return len(desk.tasks) < _ASYNC_TASKS
+        return (
+            step in source.expected
+            and len(desk.tasks) < _QUEUED_TASKS
+            and desk.load + source.expected[step] < _QUEUED_SECONDS
+        )
+
+    def _open_desk(self) -> _Desk:
+        assert self.executor is not None  # noqa: S101 - dispatch has looked
+        worker = self.executor.start_worker()
+        desk = _Desk(worker)
+        self._desks[id(worker)] = desk
+        return desk
+
+    def _give(self, desk: _Desk, source: TaskSource, order: StartTask, *, is_async: bool) -> None:
+        expected = source.expected.get(order.step, _QUEUED_SECONDS) + _TASK_OVERHEAD_SECONDS
+        assigned = _Assigned(source, order, is_async=is_async, expected=expected)
+        desk.tasks[order.run, order.task_id] = assigned
+        desk.load += expected
+        desk.is_async = is_async
+        desk.used = True
+        desk.isolated = assigned.isolated
+        self._running[order.run, order.step] += 1
+        if order.run not in desk.opened:
+            desk.opened.add(order.run)
+            desk.worker.send(source.opening)
+        desk.worker.send(order)
+        if self._polling is None:
+            self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
+
+    def _take_back(self, desk: _Desk) -> int:
+        """Have back what a worker has not received, for its runs to seat anew."""
+        taken = 0
+        for _kind, run, _step, task_id, *_ in desk.worker.take_back():
+            assigned = desk.tasks.pop((run, task_id), None)
+            if assigned is not None:
+                self._running[run, assigned.step] -= 1
+                desk.load -= assigned.expected
+                assigned.source.give_back(task_id)
+                taken += 1
+        return taken
+
+    # --- what workers say ---
+
+    def on_reports(self, worker: Any, reports: Sequence[ReportMessage]) -> None:
+        """Pass on what a worker said to the runs that it is about."""
+        desk = self._desks.get(id(worker))
+        if desk is None:
+            return
+        desk.heard = True
+        self._dead_starts = 0
+        for report in reports:
+            match report:
+                case Started():
+                    self._on_started(desk, report)
+                case Succeeded() | Failed():
+                    self._on_ended(desk, report)
+                case Logged():
+                    self._on_logged(desk, report)
+                case _:
+                    pass
+        self.dispatch()
+
+    def _on_started(self, desk: _Desk, report: Started) -> None:
+        assigned = desk.tasks.get((report.run, report.task_id))
+        if assigned is not None:
+            assigned.started = True
+            assigned.since = time.monotonic()
+            if assigned.timeout:
+                key = report.run, report.task_id
+                self._set_timer(assigned, assigned.timeout, self._on_timeout, desk, key)
+            assigned.source.seated(report.task_id, desk.worker.pid)
+            assigned.source.tell(report)
+
+    def _on_ended(self, desk: _Desk, report: Succeeded | Failed) -> None:
+        assigned = desk.tasks.get((report.run, report.task_id))
+        if assigned is None:
+            return
+        if assigned.is_async:  # what is not told apart by context is the oldest task's
+            self._pass_output(desk, desk.first() or assigned, desk.worker.spooled())
+        else:
+            self._pass_output(desk, assigned, report.spooled)
+        del desk.tasks[report.run, report.task_id]
+        assigned.stop_timer()
+        self._running[report.run, assigned.step] -= 1
+        if desk.isolated:
+            self._retire(desk)
+        desk.load = desk.load - assigned.expected if desk.tasks else 0.0
+        if isinstance(report, Failed) and assigned.timed_out:
+            assigned.source.tell(self._loss(assigned, desk.worker, ""))
+        elif isinstance(report, Failed) and assigned.stopped:
+            why = assigned.stopped
+            assigned.source.tell(Lost(assigned.task_id, _CANCELLED, why, may_retry=False))
+        else:
+            assigned.source.tell(report)
+
+    def _on_logged(self, desk: _Desk, report: Logged) -> None:
+        source = self._runs.get(report.run)
+        if source is None:
+            return
+        source.tell(report)
+        if source.backlog_bytes > BACKLOG_BYTES and not desk.paused and self.executor is not None:
+            desk.paused = True
+            self.executor.pause(desk.worker)
+
+    def relieve(self) -> None:
+        """A journal has caught up: hear again of workers that had to wait for it."""
+        for desk in self._desks.values():
+            if desk.paused and self.executor is not None:
+                desk.paused = False
+                self.executor.resume(desk.worker)
+
+    def _pass_output(self, desk: _Desk, assigned: _Assigned, upto: Sequence[int]) -> None:
+        for stream, end in enumerate(upto):
+            start = desk.read[stream]
+            if end > start:
+                desk.read[stream] = end
+                spool = desk.worker.spools[stream]
+                assigned.source.tell(Output(assigned.task_id, stream, spool, start, end))
+
+    def on_exit(self, worker: Any, how: str) -> None:
+        """A worker is gone: one attempt of each task that it had begun is lost."""
+        desk = self._desks.pop(id(worker), None)
+        if desk is None:
+            return
+        if not worker.doomed:
+            logs.info("a worker is gone", pid=worker.pid, how=how, tasks=len(desk.tasks))
+        self._take_back(desk)
+        first = desk.first()
+        if first is not None and first.started:
+            self._pass_output(desk, first, desk.worker.spooled())
+        for assigned in desk.tasks.values():
+            self._running[assigned.source.number, assigned.step] -= 1
+            assigned.stop_timer()
+            if assigned.started:
+                assigned.source.tell(self._loss(assigned, worker, how))
+            else:
+                assigned.source.give_back(assigned.task_id)
+        if not desk.heard and desk.tasks:
+            self._count_dead_start(how)
+        self.dispatch()
+
+    @staticmethod
+    def _loss(assigned: _Assigned, worker: Seat, how: str) -> Lost:
+        step = assigned.step
+        retry = assigned.source.graph[step].options.get("retry")
+        on = retry["on"] if isinstance(retry, dict) else ()
+        error: type[AsyncflowError]
+        if assigned.timed_out:
+            error, why = TaskTimeoutError, f"it took longer than {assigned.timeout:g} s"
+        elif worker.doomed:
+            error, why = TaskCancelledError, worker.doomed
+        else:
+            error, why = WorkerDiedError, f"the worker {how}"
+        lineage = {f"{each.__module__}.{each.__qualname__}" for each in error.__mro__}
+        name = f"{error.__module__}.{error.__qualname__}"
+        return Lost(assigned.task_id, name, why, may_retry=not on or bool(lineage & set(on)))
+
+    def _count_dead_start(self, how: str) -> None:
+        self._dead_starts += 1
+        if self._dead_starts >= _DEAD_STARTS:
+            self._dead_starts = 0
+            message = f"workers end before they take a task: the last one {how}"
+            self.on_broken(PoolError(message))
+
+    def on_broken(self, error: PoolError) -> None:
+        """No worker can be started: nothing can go on."""
+        for source in list(self._runs.values()):
+            source.abandon(error)
+
+    # --- from time to time ---
+
+    def _poll(self) -> None:
+        """While tasks run: pass on their output, and free what waits behind a long one."""
+        self._polling = None
+        if not any(desk.tasks for desk in self._desks.values()):
+            return
+        for desk in self._desks.values():
+            first = desk.first()
+            if first is not None and first.started:
+                self._pass_output(desk, first, desk.worker.spooled())
+                first.source.look_at_held(first.task_id, desk.worker.spools)
+        self._free_stuck()
+        self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
+
+    def _free_stuck(self) -> None:
+        now = time.monotonic()
+        idle = sum(not desk.tasks for desk in self._desks.values())
+        size = self.executor.size if self.executor is not None else 0
+        if not idle and len(self._desks) >= size:
+            return
+        for desk in self._desks.values():
+            first = desk.first()
+            stuck = first is not None and first.started and now - first.since > _STUCK_SECONDS
+            if stuck and not desk.is_async and len(desk.tasks) > 1 and self._take_back(desk):
+                self.dispatch()
+                return
+
+    @property
+    def statistics(self) -> Mapping[str, int]:
+        """How many tasks wait and run, and how many workers idle and are busy."""
+        busy = sum(bool(desk.tasks) for desk in self._desks.values())
+        return {
+            "tasks_waiting": sum(source.ready for source in self._runs.values()),
+            "tasks_running": sum(len(desk.tasks) for desk in self._desks.values()),
+            "workers_idle": len(self._desks) - busy,
+            "workers_busy": busy,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher {len(self._runs)} runs, {len(self._desks)} workers>"

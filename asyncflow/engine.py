@@ -1,0 +1,565 @@
+"""The one place that joins the parts: what an application holds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import anyio
+
+from asyncflow import codec, loading
+from asyncflow.bus import Channel, Subscription
+from asyncflow.client import Run
+from asyncflow.commit_points import reached
+from asyncflow.dispatcher import Dispatcher
+from asyncflow.errors import (
+    AsyncflowError,
+    EngineClosedError,
+    RunCancelledError,
+    RunFailedError,
+)
+from asyncflow.events import (
+    RunStarted,
+    from_microseconds,
+    pack_event,
+    pack_manifest,
+    unpack_manifest,
+)
+from asyncflow.flow import FlowSpec, constants_of
+from asyncflow.parameters import parameters_of, resolve_parameters
+from asyncflow.pool import WorkerPool
+from asyncflow.reading import read_graph
+from asyncflow.resuming import Origin
+from asyncflow.scheduler import RunDriver, RunIdentity
+from asyncflow.settings import Settings
+from asyncflow.store.artifacts import ArtifactWriter
+from asyncflow.store.journal import HEADER, JournalWriter, frame
+from asyncflow.store.layout import Layout
+from asyncflow.surroundings import look_around
+from asyncflow.values import Status
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncIterator,
+        Callable,
+        Coroutine,
+        Generator,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
+    from pathlib import Path
+
+    from asyncflow.events import Event
+    from asyncflow.surroundings import Surroundings
+    from asyncflow.values import Failure
+
+Result = TypeVar("Result")
+
+_DISK_THREADS: Final = 4  # journals that wait on the disk at once
+_SHOWN_PARAMETER_CHARACTERS: Final = 200
+_VERSION: Final = "0.1.0"
+
+
+class RunHandle:
+    """A run that was started: watch it, wait for it, cancel it.
+
+    Awaiting the handle is `wait()`.
+    """
+
+    def __init__(self, driver: RunDriver, settings: Settings) -> None:
+        self._driver = driver
+        self._settings = settings
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._driver.identity.run_id
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+        return f"{self._driver.identity.flow}/{self.run_id}"
+
+    @property
+    def status(self) -> Status:
+        """How the run stands now."""
+        return Status.INTERRUPTED if self._driver.error is not None else self._driver.plan.status
+
+    @property
+    def run(self) -> Run:
+        """The client's view of the run; it can be looked at while the run goes on."""
+        return Run(self.pathspec, store=self._driver.identity.store)
+
+    async def wait(self) -> Run:
+        """Wait for the run's end.
+
+        Raises:
+            RunFailedError: A task failed; the error tells which, and why.
+            RunCancelledError: The run was cancelled.
+            AsyncflowError: The run could not be brought to an end, such as by a full disk.
+
+        Cancelled: the run is cancelled too; its journal says so before the cancellation goes on.
+        """
+        try:
+            await self._driver.finished.wait()
+        except asyncio.CancelledError:
+            self._driver.cancel("the task that waited for it was cancelled")
+            await _to_the_end(self._driver.finished.wait())
+            raise
+        return self._result()
+
+    def __await__(self) -> Generator[Any, None, Run]:
+        return self.wait().__await__()
+
+    def cancel(self, reason: str = "cancelled by the program") -> None:
+        """Have the run stopped; waiting for the handle tells when it has."""
+        self._driver.cancel(reason)
+
+    async def batches(self) -> AsyncIterator[Sequence[Event]]:
+        """Every event of the run from its first on, in lists as they came; ends with the run."""
+        async with self._subscription() as subscription:
+            async for events in subscription.batches():
+                yield events
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Every event of the run from its first on, live or past; ends with the run."""
+        async with self._subscription() as subscription:
+            async for events in subscription.batches():
+                for event in events:
+                    yield event
+
+    def _subscription(self) -> Subscription:
+        subscription = Subscription(buffer=self._settings.event_buffer)
+        subscription.follow(self._driver.channel, start=len(HEADER))
+        return subscription
+
+    def _result(self) -> Run:
+        driver = self._driver
+        if driver.error is not None:
+            raise driver.error
+        outcome = driver.outcome
+        if outcome is None or outcome.status is Status.SUCCEEDED:
+            return self.run
+        if outcome.status is Status.CANCELLED:
+            message = f"{self.pathspec} was cancelled: {outcome.reason}"
+            raise RunCancelledError(message, run=self.run)
+        raise RunFailedError(
+            _explain(self.pathspec, outcome.failure), run=self.run, failure=outcome.failure
+        )
+
+    def __repr__(self) -> str:
+        return f"<RunHandle {self.pathspec} {self.status}>"
+
+
+def _explain(pathspec: str, failure: Failure | None) -> str:
+    """What failed, where its log is, and what to do next."""
+    if failure is None:
+        return f"{pathspec} failed"
+    flow, run_id = pathspec.split("/")
+    where = f"{pathspec}/{failure.step}/{failure.task_id}" if failure.task_id else pathspec
+    lines = [
+        f"{where} failed in attempt {failure.attempt}: {failure.exception_type}: {failure.message}",
+        failure.traceback.rstrip(),
+        f"Its log: asyncflow logs {where}",
+        f"To go on from here: asyncflow resume FILE:{flow} --origin-run-id {run_id}",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+class Engine:
+    """Runs flows on warm workers, for as long as an application holds it open.
+
+    Use it as `async with`. Leaving the block cancels the runs that are still going on, journals
+    that, and leaves no task, thread, process or file descriptor behind.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: str | Path | None = None,
+        workers: int | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """Prepare an engine; nothing is started before `async with`.
+
+        Raises:
+            SettingsError: A setting has a value that it cannot take.
+        """
+        self.settings = settings or Settings.read(store=store, workers=workers)
+        self._numbers = 0
+        self._open = False
+        self._drivers: dict[int, RunDriver] = {}
+        self._subscriptions: set[Subscription] = set()
+        self._starting: set[asyncio.Task[Any]] = set()
+
+    # --- life ---
+
+    async def __aenter__(self) -> Self:
+        if loading.is_inside_worker():
+            message = (
+                "a script started an engine while a worker was importing it; "
+                'put the call under `if __name__ == "__main__":`'
+            )
+            raise EngineClosedError(message)
+        self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="asyncflow-disk")
+        loop = asyncio.get_running_loop()
+        try:
+            self._layout: Layout = await loop.run_in_executor(self._disk, self._open_store)
+            self._dispatcher = Dispatcher(
+                self._disk,
+                grace_seconds=self.settings.grace_seconds,
+                sync_seconds=self.settings.sync_seconds,
+                finish_running=self.settings.on_failure == "finish",
+            )
+            self._pool = WorkerPool(
+                size=self.settings.worker_count,
+                spool_dir=self._layout.root,
+                listener=self._dispatcher,
+            )
+            self._dispatcher.executor = self._pool
+            self._pool.start()
+        except BaseException:
+            self._disk.shutdown()
+            raise
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._open = True
+        return self
+
+    @property
+    def _durable(self) -> bool:
+        return self.settings.durability == "power"
+
+    def _open_store(self) -> Layout:
+        return Layout.open(self.settings.store.absolute(), create=True)
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._open = False
+        _, cancelled = await _to_the_end(self._end_runs())
+        try:
+            # Nothing is left in the group; the body's own exception goes on as it is.
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            self._dispatcher.close()
+            await _to_the_end(self._pool.close())
+            self._disk.shutdown()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _end_runs(self) -> None:
+        while self._starting:
+            await asyncio.wait(self._starting)
+        drivers = list(self._drivers.values())
+        for driver in drivers:
+            driver.cancel("its engine was closed")
+        for driver in drivers:
+            await driver.finished.wait()
+        for subscription in list(self._subscriptions):
+            subscription.finish()
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False):
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
+
+    # --- running ---
+
+    async def run(
+        self, flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any
+    ) -> Run:
+        """Run a flow to its end.
+
+        Raises:
+            GraphError: The flow's steps form no graph that can be run.
+            ParameterError: A parameter has a value that it cannot take.
+            RunFailedError: A task failed; the error tells which, and why.
+            RunCancelledError: The run was cancelled, by somebody else.
+
+        Cancelled: the run is cancelled too; its journal says so before the cancellation goes on.
+        """
+        handle = await self.start(flow, tags=tags, **parameters)
+        return await handle
+
+    async def start(
+        self, flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any
+    ) -> RunHandle:
+        """Start a flow; returns once the run is in its journal.
+
+        Raises:
+            EngineClosedError: The engine is not open.
+            GraphError: The flow's steps form no graph that can be run.
+            ParameterError: A parameter has a value that it cannot take.
+            StoreError: The store cannot be written.
+
+        Cancelled: no run was started, or it is cancelled like any other.
+        """
+        self._check_open()
+
+        def prepare() -> _NewRun:
+            new = _NewRun(self._layout, flow, tuple(tags), durable=self._durable)
+            new.parameters = resolve_parameters(flow, parameters, os.environ)
+            return new
+
+        return await self._start(prepare)
+
+    async def resume(
+        self,
+        flow: type[FlowSpec],
+        /,
+        *,
+        origin: str,
+        step: str | None = None,
+        tags: Iterable[str] = (),
+    ) -> Run:
+        """Run a flow to its end, taking over what had finished in an earlier run of it.
+
+        The finished tasks of `origin` (a run id) are taken over as refs, all others are run; with
+        `step`, that step and all that follow it are run again. Parameters are those of the origin.
+
+        Raises:
+            ResumeError: The origin is still running, or the flow has changed in what had finished.
+            RunFailedError: A task failed; the error tells which, and why.
+            RunCancelledError: The run was cancelled, by somebody else.
+
+        Cancelled: the run is cancelled too; its journal says so before the cancellation goes on.
+        """
+        return await (await self.start_resumed(flow, origin=origin, step=step, tags=tags))
+
+    async def start_resumed(
+        self,
+        flow: type[FlowSpec],
+        /,
+        *,
+        origin: str,
+        step: str | None = None,
+        tags: Iterable[str] = (),
+    ) -> RunHandle:
+        """The same, but return once the new run is in its journal.
+
+        Raises:
+            EngineClosedError: The engine is not open.
+            ResumeError: The origin is still running, or the flow has changed in what had finished.
+        """
+        self._check_open()
+
+        def prepare() -> _NewRun:
+            new = _NewRun(self._layout, flow, tuple(tags), durable=self._durable)
+            new.take_over_from(origin, step)
+            return new
+
+        return await self._start(prepare)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise EngineClosedError
+
+    async def _start(self, prepare: Callable[[], _NewRun]) -> RunHandle:
+        """Start what `prepare` makes; it reads sources and journals, so it runs in a thread."""
+        around = look_around(self._pool.environment)
+        driver, cancelled = await _to_the_end(self._create(prepare, around), self._starting)
+        if cancelled is not None:
+            driver.cancel("the task that started it was cancelled")
+            raise cancelled
+        return RunHandle(driver, self.settings)
+
+    async def _create(
+        self, prepare: Callable[[], _NewRun], surroundings: Surroundings
+    ) -> RunDriver:
+        self._numbers += 1
+        number = self._numbers
+        loop = asyncio.get_running_loop()
+        new = await loop.run_in_executor(self._disk, prepare)
+        identity, journal, record = await loop.run_in_executor(
+            self._disk, new.create, number, surroundings
+        )
+        return self._drive(identity, new, journal, record)
+
+    def _drive(
+        self, identity: RunIdentity, new: _NewRun, journal: JournalWriter, record: bytes
+    ) -> RunDriver:
+        channel = Channel(journal.path, identity.flow, identity.run_id)
+        driver = RunDriver(identity, new.graph, journal, channel, self._dispatcher, new.origin)
+        self._drivers[identity.number] = driver
+        for subscription in self._subscriptions:
+            subscription.follow(channel, start=len(HEADER))
+        driver.begin(record)
+        self._dispatcher.enter(driver)
+        self._dispatcher.dispatch()
+        self._tasks.start_soon(self._shepherd, driver, name=repr(driver))
+        return driver
+
+    async def _shepherd(self, driver: RunDriver) -> None:
+        with anyio.CancelScope(shield=True):  # it ends by being told to, with its journal in order
+            await driver.drive()
+        del self._drivers[driver.identity.number]
+
+    # --- watching ---
+
+    def subscribe(self, *types: type[Event]) -> Subscription:
+        """Events of every run that starts from now on, and of those that run, from now on.
+
+        Only events of these types, or all. Use it as `async with`; it ends with the engine.
+        """
+        subscription = Subscription(types=types, buffer=self.settings.event_buffer, follows=True)
+        for driver in self._drivers.values():
+            subscription.follow(driver.channel)
+        self._subscriptions.add(subscription)
+        subscription.on_close(self._subscriptions.discard)
+        return subscription
+
+    def __repr__(self) -> str:
+        if not self._open:
+            return f"<Engine {self.settings.store} closed>"
+        numbers = self._dispatcher.statistics
+        return (
+            f"<Engine {self.settings.store} {len(self._drivers)} runs, "
+            f"{numbers['tasks_running']} tasks running, {numbers['workers_idle']} workers idle, "
+            f"{numbers['workers_busy']} busy>"
+        )
+
+
+async def _to_the_end(
+    work: Coroutine[Any, Any, Result], tasks: set[asyncio.Task[Any]] | None = None
+) -> tuple[Result, asyncio.CancelledError | None]:
+    """Await `work` to its end, whoever cancels meanwhile; its result, and the cancellation.
+
+    A cancel scope's shield is not enough: `Task.cancel()` and `asyncio.timeout` pass through it.
+    """
+    task = asyncio.ensure_future(work)
+    tasks = set() if tasks is None else tasks
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    cancelled = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    return task.result(), cancelled
+
+
+class _NewRun:
+    """Makes a run's folder, its first artifacts and its journal's first record; in a thread."""
+
+    def __init__(
+        self, layout: Layout, flow: type[FlowSpec], tags: tuple[str, ...], *, durable: bool
+    ) -> None:
+        self._layout, self._flow, self._tags = layout, flow, tags
+        self._durable = durable
+        self.graph = read_graph(flow)
+        self.origin: Origin | None = None
+        self.parameters: Mapping[str, Any] = {}
+
+    def take_over_from(self, run_id: str, step: str | None) -> None:
+        """Make it a run that resumes another."""
+        name = self._flow.__name__
+        origin = Origin(self._layout.run_dir(name, run_id), name, run_id)
+        origin.choose(self.graph, step)
+        self.origin = origin
+
+    def create(
+        self, number: int, surroundings: Surroundings
+    ) -> tuple[RunIdentity, JournalWriter, bytes]:
+        """The run is on disk when this returns."""
+        name = self._flow.__name__
+        run_id = self._layout.create_run(name)
+        run_dir = self._layout.run_dir(name, run_id)
+        identity = RunIdentity(
+            number=number,
+            store=str(self._layout.root),
+            flow=name,
+            run_id=run_id,
+            run_dir=run_dir,
+            tags=self._tags,
+            started=int(run_id),
+            surroundings=surroundings,
+            durable=self._durable,
+        )
+        writer = ArtifactWriter(self._layout, name, run_id, "engine", durable=self._durable)
+        try:
+            record = pack_event(self._first_event(identity, writer))
+            writer.sync()
+        finally:
+            writer.close()
+        journal = JournalWriter.create(run_dir / "journal", durable=self._durable)
+        reached("run.begin")
+        journal.write(frame(record))
+        reached("run.begun")
+        return identity, journal, record
+
+    def _first_event(self, identity: RunIdentity, writer: ArtifactWriter) -> RunStarted:
+        flow = self._flow
+        codec.pickle_by_value(flow.__module__)
+        values = {**constants_of(flow), **self.parameters}
+        manifest = {name: writer.put(value, name=name) for name, value in values.items()}
+        shown = {name: _shown(value) for name, value in self.parameters.items()}
+        if self.origin is not None:
+            shown = dict(self.origin.parameters)
+            kept = unpack_manifest(self.origin.manifest)
+            manifest |= {name: kept[name] for name in parameters_of(flow) if name in kept}
+        return RunStarted(
+            flow=identity.flow,
+            run_id=identity.run_id,
+            seq=1,
+            time=from_microseconds(identity.started),
+            graph=self.graph.to_data(),
+            parameters=shown,
+            tags=self._tags,
+            manifest=pack_manifest(manifest),
+            origin_run_id=self.origin.run_id if self.origin is not None else None,
+            origin_step=self.origin.step if self.origin is not None else None,
+            source=loading.describe(flow, lambda cls: writer.put(cls, name="the flow class")),
+            user=_user(),
+            pid=os.getpid(),
+            host=os.uname().nodename,
+            versions={"python": sys.version.split()[0], "asyncflow": _VERSION},
+        )
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    if len(text) <= _SHOWN_PARAMETER_CHARACTERS:
+        return text
+    return text[: _SHOWN_PARAMETER_CHARACTERS - 1] + "…"
+
+
+def _user() -> str:
+    return os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
+
+
+async def run(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any) -> Run:
+    """Run a flow to its end, with an engine of its own.
+
+    Raises:
+        RunFailedError: A task failed; the error tells which, and why.
+        AsyncflowError: As from `Engine.run`.
+
+    Cancelled: the run is cancelled too, and its journal says so before the cancellation goes on.
+    """
+    async with Engine() as engine:
+        return await engine.run(flow, tags=tags, **parameters)
+
+
+def run_sync(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any) -> Run:
+    """The same from ordinary code.
+
+    Raises:
+        AsyncflowError: Called where an event loop is running: await `asyncflow.run` there.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        message = "an event loop is running here: write `await asyncflow.run(...)` instead"
+        raise AsyncflowError(message)
+
+    async def main() -> Run:
+        return await run(flow, tags=tags, **parameters)
+
+    return anyio.run(main)

@@ -1,0 +1,161 @@
+"""Every exception that asyncflow raises, in one flat tree.
+
+A class's docstring is its default message: what is wrong and what to do about it. Data about
+the case travels as attributes, so that a program need not parse the text. Nothing here imports the
+rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class AsyncflowError(Exception):
+    """Something went wrong in asyncflow."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+# --- the language -----------------------------------------------------------------------------
+
+
+class FlowError(AsyncflowError):
+    """The flow cannot be run as it is written."""
+
+    def __init__(self, message: str = "", *, step: str = "", file: str = "", line: int = 0) -> None:
+        self.step, self.file, self.line = step, file, line
+        where = f"{file}:{line}: " if file and line else ""
+        super().__init__(f"{where}{message}" if message else "")
+
+
+class GraphError(FlowError):
+    """The steps of the flow do not form a graph that can be run."""
+
+
+class ParameterError(AsyncflowError):
+    """A parameter was given a value that it cannot take."""
+
+    def __init__(self, message: str = "", *, parameter: str = "") -> None:
+        self.parameter = parameter
+        super().__init__(message)
+
+
+class TransitionError(FlowError):
+    """A step ended without a legal `self.next(...)`."""
+
+
+class MergeArtifactsError(FlowError):
+    """The inputs of a join disagree about artifacts; assign them in the join, or exclude them."""
+
+    def __init__(self, message: str = "", *, artifacts: Sequence[str] = (), step: str = "") -> None:
+        self.artifacts = tuple(artifacts)
+        super().__init__(message, step=step)
+
+
+# --- values and store -------------------------------------------------------------------------
+
+
+class ArtifactError(AsyncflowError):
+    """An artifact could not be written or read."""
+
+    def __init__(self, message: str = "", *, artifact: str = "", pathspec: str = "") -> None:
+        self.artifact, self.pathspec = artifact, pathspec
+        super().__init__(message)
+
+
+class ArtifactPickleError(ArtifactError):
+    """An artifact cannot be pickled; keep it out of `self` or make it picklable."""
+
+
+class ArtifactCorruptError(ArtifactError):
+    """The stored bytes of an artifact are not the bytes that were written."""
+
+
+class ArtifactMissingError(ArtifactError):
+    """The file that holds an artifact is gone from the store."""
+
+
+class StoreError(AsyncflowError):
+    """The store cannot be used."""
+
+
+class StoreFormatError(StoreError):
+    """The store was written by another, newer version of asyncflow."""
+
+
+class JournalError(StoreError):
+    """The journal of a run cannot be read or written."""
+
+
+class JournalLockedError(JournalError):
+    """Another process is writing to this run."""
+
+
+class NotFoundError(AsyncflowError, KeyError):
+    """There is no such flow, run, step, task or artifact in the store."""
+
+    def __str__(self) -> str:  # KeyError would show the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
+# --- running ----------------------------------------------------------------------------------
+
+
+class PoolError(AsyncflowError):
+    """The worker pool cannot go on."""
+
+
+class WorkerDiedError(PoolError):
+    """A worker exited while it held a task; what the task had done is unknown."""
+
+
+class TaskTimeoutError(AsyncflowError):
+    """A task took longer than its step's `@timeout` allows."""
+
+
+class TaskCancelledError(AsyncflowError):
+    """A task was stopped because its run was ending."""
+
+
+class EngineClosedError(AsyncflowError):
+    """The engine is closed; open one with `async with Engine() as engine`."""
+
+
+class RunFailedError(AsyncflowError):
+    """The run failed.
+
+    `failure` tells step, task, attempt, exception type, message and traceback text of the task that
+    failed first; `run` is the client's view of the run, for looking at what had finished.
+    """
+
+    def __init__(self, message: str = "", *, run: Any = None, failure: Any = None) -> None:
+        self.run: Any = run
+        """An `asyncflow.Run`."""
+        self.failure: Any = failure
+        """An `asyncflow.values.Failure`."""
+        super().__init__(message)
+
+
+class RunCancelledError(AsyncflowError):
+    """The run was cancelled; what had finished is kept and can be resumed."""
+
+    def __init__(self, message: str = "", *, run: Any = None) -> None:
+        self.run: Any = run
+        """An `asyncflow.Run`."""
+        super().__init__(message)
+
+
+class ResumeError(AsyncflowError):
+    """The run cannot be resumed."""
+
+
+class RemoveError(AsyncflowError):
+    """The run cannot be removed."""
+
+
+class SettingsError(AsyncflowError):
+    """A setting has a value that it cannot take."""

@@ -1,0 +1,563 @@
+"""What happened in a run: frozen facts in the past tense, msgpack both ways.
+
+The same event is the live subscription, the journal's record, the state that a resume replays and
+what the client reads back. A record of the journal is a msgpack array `[code, seq, time, *fields]`;
+`time` is microseconds since 1970 (UTC), flow and run id are those of the journal's file. Fields are
+only ever added at the end, with a default, so that an old journal stays readable; a reader passes
+over what it does not know. docs/reference/events.md lists them byte by byte.
+
+No I/O here, and nothing that knows how events are stored, sent or shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
+
+import msgpack
+
+from asyncflow.values import ArtifactRef, Failure, Manifest, TaskKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+SCHEMA_VERSION: Final = 1
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened in a run."""
+
+    code: ClassVar[int] = 0
+
+    flow: str
+    run_id: str
+    seq: int
+    """1, 2, 3… in its run, without gaps."""
+    time: datetime
+    """When it happened, UTC."""
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run` or `Flow/run/step/task`."""
+        return f"{self.flow}/{self.run_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEvent(Event):
+    """One thing that happened to one attempt of one task."""
+
+    step: str
+    task_id: str
+    """1, 2, 3… in its run, as text."""
+    attempt: int
+    """0 for the first."""
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run/step/task`."""
+        return f"{self.flow}/{self.run_id}/{self.step}/{self.task_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """A run exists: its journal is on disk, and nothing of it has run yet."""
+
+    code: ClassVar[int] = 1
+
+    graph: Mapping[str, Any]
+    """The graph as plain data; see `asyncflow.graph.Graph.from_data`."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """The parameters' values as text, for people; the values themselves are artifacts."""
+    tags: tuple[str, ...] = ()
+    manifest: bytes = b"\x80"
+    """Packed `artifacts`: the parameters and the class-level constants."""
+    origin_run_id: str | None = None
+    """The run that this one resumes."""
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """Where the flow class comes from, so that a worker or a resume can load it again."""
+    user: str = ""
+    pid: int = 0
+    """The engine's process."""
+    host: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Python's and asyncflow's versions."""
+    origin_step: str | None = None
+    """The step of the origin from which on nothing was taken over; None where nothing is named."""
+
+    @property
+    def artifacts(self) -> Manifest:
+        """The parameters and class-level constants, by name."""
+        return unpack_manifest(self.manifest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStarted(TaskEvent):
+    """A worker began an attempt of a task."""
+
+    code: ClassVar[int] = 2
+
+    path: tuple[int, ...] = ()
+    """Which foreach sibling on each level, outermost first."""
+    pid: int = 0
+    """The worker's process."""
+
+    @property
+    def key(self) -> TaskKey:
+        """Names the task within the graph, the same in every run."""
+        return TaskKey(self.step, self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLogged(TaskEvent):
+    r"""A task printed a line, or a piece of one.
+
+    `line` comes without its line end. `end` is that line end, or empty for a piece that goes on in
+    the task's next event of the same stream: a prompt, a progress bar, a line of megabytes. Bytes
+    that are not UTF-8 show as `\xNN`.
+    """
+
+    code: ClassVar[int] = 3
+
+    stream: str
+    """`stdout` or `stderr`."""
+    line: str
+    end: str = "\n"
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSucceeded(TaskEvent):
+    """A task is done for good, and its artifacts can be read."""
+
+    code: ClassVar[int] = 4
+
+    path: tuple[int, ...] = ()
+    manifest: bytes = b"\x80"
+    """Packed `artifacts`: kept packed, because the engine passes them on without looking."""
+    seconds: float = 0.0
+    """How long the attempt took, from the step's first line to its last."""
+    pid: int = 0
+    fanout: int | None = None
+    """After `self.next(..., foreach=...)`: how many tasks follow; else None."""
+    items: bytes = b""
+    """After a foreach: the packed ref of the stored items."""
+    log: int = 0
+    """Where the journal has the attempt's last output (an offset); 0 when it printed nothing."""
+
+    @property
+    def artifacts(self) -> Manifest:
+        """The task's artifacts by name."""
+        return unpack_manifest(self.manifest)
+
+    @property
+    def key(self) -> TaskKey:
+        """Names the task within the graph, the same in every run."""
+        return TaskKey(self.step, self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailed(TaskEvent):
+    """An attempt of a task came to nothing."""
+
+    code: ClassVar[int] = 5
+
+    path: tuple[int, ...] = ()
+    exception_type: str = ""
+    message: str = ""
+    traceback: str = ""
+    """The traceback's text, cut to the user's own frames."""
+    will_retry: bool = False
+    seconds: float = 0.0
+    pid: int = 0
+    log: int = 0
+    """Where the journal has the attempt's last output (an offset); 0 when it printed nothing."""
+    caught: bool = False
+    """Whether the step's `@catch` lets the run go on, with another attempt that runs nothing."""
+
+    @property
+    def failure(self) -> Failure:
+        """The same as a value that outlives the event."""
+        return Failure(
+            self.step,
+            self.task_id,
+            self.attempt,
+            self.exception_type,
+            self.message,
+            self.traceback,
+        )
+
+    @property
+    def key(self) -> TaskKey:
+        """Names the task within the graph, the same in every run."""
+        return TaskKey(self.step, self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRetried(TaskEvent):
+    """Another attempt of a failed task was ordered; `attempt` is the new one."""
+
+    code: ClassVar[int] = 6
+
+    path: tuple[int, ...] = ()
+    after_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCloned(TaskEvent):
+    """A finished task of the origin run was taken over as it is; no data was copied."""
+
+    code: ClassVar[int] = 7
+
+    path: tuple[int, ...] = ()
+    manifest: bytes = b"\x80"
+    fanout: int | None = None
+    items: bytes = b""
+    origin_run_id: str = ""
+    origin_task_id: str = ""
+
+    @property
+    def artifacts(self) -> Manifest:
+        """The task's artifacts by name."""
+        return unpack_manifest(self.manifest)
+
+    @property
+    def key(self) -> TaskKey:
+        """Names the task within the graph, the same in every run."""
+        return TaskKey(self.step, self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSucceeded(Event):
+    """Every step of the run is done."""
+
+    code: ClassVar[int] = 8
+
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed(Event):
+    """The run ended without reaching its end; `failure` is the task that failed first."""
+
+    code: ClassVar[int] = 9
+
+    step: str = ""
+    task_id: str = ""
+    attempt: int = 0
+    exception_type: str = ""
+    message: str = ""
+    traceback: str = ""
+    seconds: float = 0.0
+
+    @property
+    def failure(self) -> Failure:
+        """What is known of the failure that ended the run."""
+        return Failure(
+            self.step,
+            self.task_id,
+            self.attempt,
+            self.exception_type,
+            self.message,
+            self.traceback,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCancelled(Event):
+    """The run was told to stop; what had finished is kept."""
+
+    code: ClassVar[int] = 10
+
+    reason: str = ""
+    seconds: float = 0.0
+
+
+ENDINGS: Final = (RunSucceeded, RunFailed, RunCancelled)
+"""The last event of a run is one of these."""
+
+_TYPES: Final[dict[int, type[Event]]] = {
+    cls.code: cls
+    for cls in (
+        RunStarted,
+        TaskStarted,
+        TaskLogged,
+        TaskSucceeded,
+        TaskFailed,
+        TaskRetried,
+        TaskCloned,
+        RunSucceeded,
+        RunFailed,
+        RunCancelled,
+    )
+}
+_FIELDS: Final[dict[int, tuple[str, ...]]] = {
+    code: tuple(f.name for f in fields(cls))[4:] for code, cls in _TYPES.items()
+}
+_INTEGER_IDS: Final = "task_id"  # text for people, a small integer on disk
+
+
+def event_types() -> tuple[type[Event], ...]:
+    """Every type of event, in the order of their codes."""
+    return tuple(_TYPES.values())
+
+
+# --- time -------------------------------------------------------------------------------------
+
+
+def to_microseconds(time: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(microseconds: int) -> datetime:
+    """The UTC time of so many microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+# --- manifests --------------------------------------------------------------------------------
+
+
+def pack_manifest(manifest: Mapping[str, ArtifactRef]) -> bytes:
+    """Turn refs by name into the bytes that ride in an event."""
+    return cast("bytes", msgpack.packb(manifest))
+
+
+def unpack_manifest(data: bytes) -> Manifest:
+    """Undo `pack_manifest`."""
+    raw = msgpack.unpackb(data, strict_map_key=False)
+    return {name: ArtifactRef._make(ref) for name, ref in raw.items()}
+
+
+# --- journal records --------------------------------------------------------------------------
+#
+# Lines are journalled by the chunk, as the bytes that the task wrote: one record
+# `[3, first_seq, time, step, task_id, attempt, stream, pid, data, previous]` stands for as many
+# TaskLogged as `data` has pieces. `previous` is the journal offset of the same task's record
+# before it (0 for none), so that a task's output is read without reading the run's.
+
+LOGGED: Final = TaskLogged.code
+STREAMS: Final = ("stdout", "stderr")
+PIECE_BYTES: Final = (
+    65536  # a longer line comes in pieces, so that nobody holds a line of gigabytes
+)
+
+
+def split_pieces(data: bytes) -> list[bytes]:
+    """Cut output into lines, each with its line end, none longer than `PIECE_BYTES`."""
+    lines = data.splitlines(keepends=True) if b"\r" not in data else _split_newlines(data)
+    if len(data) <= PIECE_BYTES:
+        return lines
+    return [piece for line in lines for piece in _split_long(line)]
+
+
+def _split_long(line: bytes) -> Iterator[bytes]:
+    at = 0  # walks through the line: cutting what is left again and again would take quadratic time
+    while len(line) - at > PIECE_BYTES:
+        length = whole_characters(line[at : at + PIECE_BYTES])
+        yield line[at : at + length]
+        at += length
+    yield line[at:]
+
+
+def whole_characters(data: bytes) -> int:
+    """How many leading bytes of `data` do not end within a UTF-8 character."""
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte >= 0xC0:  # noqa: PLR2004 - the first byte of a character of 2, 3 or 4 bytes
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4  # noqa: PLR2004
+            return len(data) - back if back < length else len(data)
+        if byte < 0x80:  # noqa: PLR2004 - ASCII: complete by itself
+            break
+    return len(data)
+
+
+def _split_newlines(data: bytes) -> list[bytes]:
+    # bytes.splitlines also splits at \r, which in a progress bar does not end the line
+    lines = [line + b"\n" for line in data.split(b"\n")]
+    last = lines.pop()[:-1]
+    return [*lines, last] if last else lines
+
+
+def count_pieces(data: bytes) -> int:
+    """How many pieces `split_pieces` makes, for less."""
+    if len(data) > PIECE_BYTES:
+        return len(split_pieces(data))
+    return data.count(b"\n") + (not data.endswith(b"\n"))
+
+
+def pack_logged(
+    first_seq: int,
+    time: int,
+    task: tuple[str, int, int],
+    stream: int,
+    pid: int,
+    data: bytes,
+    previous: int,
+) -> bytes:
+    """A journal record of a chunk of output; `task` is step, task id, attempt."""
+    record = (LOGGED, first_seq, time, *task, stream, pid, data, previous)
+    return cast("bytes", msgpack.packb(record))
+
+
+_VALUES_OF: Final = {code: attrgetter("seq", "time", *names) for code, names in _FIELDS.items()}
+_OF_TASKS: Final = {code for code, cls in _TYPES.items() if issubclass(cls, TaskEvent)}
+_TASK_ID_AT: Final = 4  # behind code, seq, time and step
+
+
+def pack_event(event: Event) -> bytes:
+    """The journal record of any event but TaskLogged."""
+    code = event.code
+    seq, time, *fields_ = _VALUES_OF[code](event)
+    values = [code, seq, to_microseconds(time), *fields_]
+    if code in _OF_TASKS:
+        values[_TASK_ID_AT] = int(values[_TASK_ID_AT] or 0)
+    try:
+        return cast("bytes", msgpack.packb(values))
+    except UnicodeEncodeError:
+        # A file name that is not UTF-8, in a message or on the command line, shows as `\udcNN`.
+        return cast("bytes", msgpack.packb(values, unicode_errors="backslashreplace"))
+
+
+def unpack_events(record: bytes, flow: str, run_id: str) -> Iterable[Event]:
+    """The events that one journal record stands for; none for a record of a later version."""
+    values = msgpack.unpackb(record, strict_map_key=False)
+    code = values[0]
+    if code == LOGGED:
+        return _logged(values, flow, run_id)
+    cls = _TYPES.get(code)
+    if cls is None:
+        return ()
+    return (_event(cls, values, flow, run_id),)
+
+
+def _event(cls: type[Event], values: list[Any], flow: str, run_id: str) -> Event:
+    named = dict(zip(_FIELDS[cls.code], values[3:], strict=False))
+    if named.get(_INTEGER_IDS):
+        named[_INTEGER_IDS] = str(named[_INTEGER_IDS])
+    for name in ("path", "tags"):
+        if name in named:
+            named[name] = tuple(named[name])
+    time = from_microseconds(values[2])
+    return cls(flow=flow, run_id=run_id, seq=values[1], time=time, **named)
+
+
+def _logged(values: list[Any], flow: str, run_id: str) -> Iterator[TaskLogged]:
+    _, seq, time, step, task_id, attempt, stream, pid, data, *_ = values
+    moment = from_microseconds(time)
+    task_id, stream = str(task_id), STREAMS[stream]
+    for piece in split_pieces(data):
+        line, end = split_end(piece)
+        yield TaskLogged(
+            flow=flow,
+            run_id=run_id,
+            seq=seq,
+            time=moment,
+            step=step,
+            task_id=task_id,
+            attempt=attempt,
+            stream=stream,
+            line=line,
+            end=end,
+            pid=pid,
+        )
+        seq += 1
+
+
+def split_end(piece: bytes) -> tuple[str, str]:
+    """The text of a piece of output, and its line end apart."""
+    text = piece.decode("utf-8", "backslashreplace")
+    for end in ("\r\n", "\n"):
+        if text.endswith(end):
+            return text[: -len(end)], end
+    return text, ""
+
+
+# --- what a worker reads ----------------------------------------------------------------------
+
+
+class Result(NamedTuple):
+    """What a record says that a task, or the start of the run, handed on."""
+
+    step: str
+    task_id: int
+    path: Sequence[int]
+    manifest: bytes
+    fanout: int | None
+    items: bytes
+
+
+def unpack_result(record: bytes) -> Result:
+    """Read the record of a RunStarted, TaskSucceeded or TaskCloned, without making an event of it.
+
+    Raises:
+        ValueError: It is another kind of record.
+    """
+    values = msgpack.unpackb(record, strict_map_key=False)
+    code = values[0]
+    if code == RunStarted.code:
+        return Result("", 0, (), values[6], None, b"")
+    if code == TaskSucceeded.code:
+        return Result(values[3], values[4], values[6], values[7], values[10], values[11])
+    if code == TaskCloned.code:
+        return Result(values[3], values[4], values[6], values[7], values[8], values[9])
+    message = f"a record of kind {code} hands on nothing"
+    raise ValueError(message)
+
+
+# --- JSON -------------------------------------------------------------------------------------
+
+
+def to_json_data(event: Event) -> dict[str, Any]:
+    """An event as plain data for JSON: its type, every field, time in ISO 8601, refs as objects."""
+    data: dict[str, Any] = {"type": type(event).__name__}
+    for f in fields(event):
+        value = getattr(event, f.name)
+        if f.name == "manifest":
+            data["artifacts"] = {
+                name: _ref_data(ref) for name, ref in unpack_manifest(value).items()
+            }
+        elif f.name == "items":
+            data["items"] = _ref_data(ArtifactRef._make(msgpack.unpackb(value))) if value else None
+        elif f.name == "time":
+            data["time"] = value.isoformat()
+        else:
+            data[f.name] = list(value) if isinstance(value, tuple) else value
+    return data
+
+
+def from_json_data(data: Mapping[str, Any]) -> Event:
+    """Undo `to_json_data`.
+
+    Raises:
+        KeyError: The type of event is not known.
+    """
+    named = dict(data)
+    types = {cls.__name__: cls for cls in _TYPES.values()}
+    cls = types[named.pop("type")]
+    named["time"] = datetime.fromisoformat(named["time"])
+    if "artifacts" in named:
+        refs = {name: _ref_of(ref) for name, ref in named.pop("artifacts").items()}
+        named["manifest"] = pack_manifest(refs)
+    if "items" in named:
+        ref = named["items"]
+        named["items"] = cast("bytes", msgpack.packb(_ref_of(ref))) if ref else b""
+    for name in ("path", "tags"):
+        if name in named:
+            named[name] = tuple(named[name])
+    return cls(**named)
+
+
+def _ref_data(ref: ArtifactRef) -> dict[str, Any]:
+    data: dict[str, Any] = ref._asdict()
+    return {**data, "digest": ref.digest.hex(), "data": ref.data.hex()}
+
+
+def _ref_of(data: Mapping[str, Any]) -> ArtifactRef:
+    raw = {**data, "digest": bytes.fromhex(data["digest"]), "data": bytes.fromhex(data["data"])}
+    return ArtifactRef(**raw)

@@ -1,0 +1,664 @@
+"""`FlowSpec`: what a user's flow class inherits, and what a worker does with it.
+
+    class Greeting(FlowSpec):
+        @step
+        def start(self):
+            self.words = ["good", "day"]
+            self.next(self.end)
+
+        @step
+        def end(self):
+            print(*self.words)
+
+What a step assigns to `self` is an artifact, and lies in the instance's `__dict__`. What it
+inherits comes from a `TaskState` when it is first asked for, and then lies there too. A worker
+makes an instance for each task with `bind`, and takes what to store from `artifacts_of`.
+
+Class attributes are artifacts as well, called constants: all but methods and other descriptors,
+classes, modules, parameters, and what begins with an underscore. Each task has its own copy, so a
+list that one task appends to is unchanged in the next one.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, overload
+
+from asyncflow.errors import FlowError, MergeArtifactsError, TransitionError
+from asyncflow.graph import Graph, Transition
+from asyncflow.parameters import Parameter, ParameterContext, user_name
+from asyncflow.spelling import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from asyncflow.values import ArtifactRef
+
+__all__ = [
+    "FlowSpec",
+    "InputSource",
+    "InputView",
+    "Inputs",
+    "TaskState",
+    "Transition",
+    "artifacts_of",
+    "bind",
+    "constants_of",
+    "set_launcher",
+]
+
+_OURS: Final = "_asyncflow_"
+"""How every attribute begins that is not the user's."""
+_STATE: Final = "_asyncflow_state"
+_LOADED: Final = "_asyncflow_loaded"
+_INPUT: Final = "_asyncflow_input"
+
+_KEPT_OVERLAYS: Final = 64  # of the flow classes used last; a worker has a handful
+
+
+class TaskState(Protocol):
+    """What a flow instance needs of the task that it is bound to."""
+
+    transition: Transition | None
+    """Set by `self.next(...)`."""
+
+    @property
+    def step(self) -> str:
+        """The step that runs."""
+        ...
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of the flow."""
+        ...
+
+    @property
+    def index(self) -> int | None:
+        """Which item of the innermost foreach the task is for; None outside of any."""
+        ...
+
+    def names(self) -> Collection[str]:
+        """The artifacts that the task has without having made them."""
+        ...
+
+    def load(self, name: str) -> object:
+        """The value of one of them; called at most once for each, unless it was forgotten since.
+
+        Raises:
+            KeyError: There is none of this name.
+        """
+        ...
+
+    def forget(self, name: str) -> None:
+        """The task no longer has this artifact."""
+        ...
+
+    def adopt(self, name: str, ref: ArtifactRef) -> None:
+        """The task has this artifact from an input, unread."""
+        ...
+
+    def input(self) -> object:
+        """The item that the task is for; None outside of any foreach."""
+        ...
+
+    def stack(self) -> list[tuple[int, int, object]]:
+        """Index, count and item of every foreach around the task, outermost first."""
+        ...
+
+
+class InputSource(Protocol):
+    """What a join can ask of one of the tasks that lead to it."""
+
+    @property
+    def step(self) -> str:
+        """The step that it ran."""
+        ...
+
+    @property
+    def index(self) -> int | None:
+        """Which item of the innermost foreach it was for."""
+        ...
+
+    def refs(self) -> Mapping[str, ArtifactRef]:
+        """Its artifacts, unread."""
+        ...
+
+    def load(self, name: str) -> object:
+        """The value of one of them."""
+        ...
+
+    def input(self) -> object:
+        """The item that it was for."""
+        ...
+
+    def stack(self) -> list[tuple[int, int, object]]:
+        """Index, count and item of every foreach around it, outermost first."""
+        ...
+
+
+# --- the flow ---------------------------------------------------------------------------------
+
+
+class FlowSpec:
+    """A flow: extend it, and put `@step` on the methods that are its steps.
+
+    Making an instance hands over to the command line, so that a file which ends with
+    `if __name__ == "__main__": MyFlow()` is a program. `MyFlow(use_cli=False)` is an instance to
+    try methods on, as a unit test does: parameters have their defaults, `self.next` does nothing.
+    """
+
+    def __init__(self, use_cli: bool = True) -> None:  # noqa: FBT001, FBT002 - as in Metaflow
+        if use_cli:
+            _launch(type(self))
+
+    # --- for steps ---
+
+    def next(self, *steps: Callable[..., Any], foreach: str | None = None) -> None:
+        """Go on to another step, or to several at once, or to one for each item of an artifact.
+
+        It is the last statement of a step, and the only one of its kind; see `asyncflow.reading`.
+
+        Raises:
+            TransitionError: It is not what was read from the source, it is the second one, or there
+                is no such artifact.
+        """
+        state = self._asyncflow_task()
+        if state is None:
+            return
+        node = state.graph[state.step]
+        expected = Transition(node.next, node.foreach)
+        if state.transition is not None:
+            raise _misled(state, f"called self.next(...) twice, first as {state.transition}")
+        if list(steps) != [getattr(self, name) for name in node.next] or foreach != node.foreach:
+            names = tuple(getattr(each, "__name__", repr(each)) for each in steps)
+            message = (
+                f"went on with {Transition(names, foreach)}, but {expected} was read from the "
+                f"source when the run started: has the file changed since?"
+            )
+            raise _misled(state, message)
+        if foreach is not None:
+            self._asyncflow_check_items(state, foreach)
+        state.transition = expected
+
+    @property
+    def input(self) -> Any:
+        """The item of the innermost foreach that this task is for; None outside of any."""
+        values = vars(self)
+        if _INPUT not in values:
+            state = self._asyncflow_task()
+            values[_INPUT] = None if state is None else state.input()
+        return values[_INPUT]
+
+    @property
+    def index(self) -> int | None:
+        """Which item that is, counted from 0; None outside of any foreach."""
+        state = self._asyncflow_task()
+        return None if state is None else state.index
+
+    def foreach_stack(self) -> list[tuple[int, int, Any]]:
+        """Index, count and item of every foreach around this task, outermost first."""
+        state = self._asyncflow_task()
+        return [] if state is None else state.stack()
+
+    def merge_artifacts(
+        self,
+        inputs: Iterable[InputView],
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """In a join, take over the artifacts on which all inputs that have them agree.
+
+        Values are not read: two are the same if they were stored as the same bytes. What the join
+        has assigned itself stays as it is.
+
+        Args:
+            inputs: Those of the join, or some of them.
+            exclude: Names of artifacts to leave alone.
+            include: Take over these and no others.
+
+        Raises:
+            FlowError: This step is no join.
+            MergeArtifactsError: The inputs disagree, or none has an artifact to be included.
+        """
+        state = self._asyncflow_task()
+        if state is None or not state.graph[state.step].is_join:
+            step = "" if state is None else state.step
+            message = "merge_artifacts is for joins: for steps that take `inputs`"
+            raise FlowError(message, step=step)
+        merge = _Merge(state.step, _names(include), _names(exclude), self._asyncflow_settled(state))
+        for name, ref in merge.run(inputs).items():
+            vars(self).pop(name, None)
+            if name in state.names():
+                state.forget(name)
+            state.adopt(name, ref)
+
+    # --- attributes ---
+
+    def __getattr__(self, name: str) -> Any:
+        state = vars(self).get(_STATE)
+        if state is not None and name in state.names():
+            return self._asyncflow_load(name)
+        if hasattr(type(self), name):  # a property failed: let it say why
+            return object.__getattribute__(self, name)
+        if name == "name":  # Metaflow's for the flow's, unless an artifact is called so
+            return type(self).__name__
+        raise AttributeError(_Missing(self, name), name=name)
+
+    def __delattr__(self, name: str) -> None:
+        state = self._asyncflow_task()
+        inherited = state is not None and name in state.names()
+        if name in vars(self) or not inherited or isinstance(_of_class(self, name), Parameter):
+            super().__delattr__(name)
+        if state is not None and inherited:
+            state.forget(name)
+
+    def __dir__(self) -> list[str]:
+        state = self._asyncflow_task()
+        return sorted({*super().__dir__(), *(state.names() if state else ())})
+
+    def __repr__(self) -> str:
+        state = self._asyncflow_task()
+        return f"<{type(self).__name__}{f' in step {state.step}' if state else ''}>"
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        message = (
+            f"a flow cannot be pickled, and somebody tried it with {type(self).__name__!r} or a "
+            f"method of it: pass on the artifacts that are needed, not `self`"
+        )
+        raise TypeError(message)
+
+    # --- behind them ---
+
+    def _asyncflow_task(self) -> TaskState | None:
+        state: TaskState | None = vars(self).get(_STATE)
+        return state
+
+    def _asyncflow_load(self, name: str) -> Any:
+        values = vars(self)
+        state: TaskState = values[_STATE]
+        value = values[name] = state.load(name)
+        if state.graph[state.step].is_join:  # else nobody asks, and it would keep the value alive
+            values.setdefault(_LOADED, {})[name] = value
+        return value
+
+    def _asyncflow_parameter(self, parameter: Parameter[Any]) -> Any:
+        name = parameter.attribute
+        state = self._asyncflow_task()
+        if state is not None and name in state.names():
+            return self._asyncflow_load(name)
+        if state is not None or parameter.required:
+            message = f"parameter {name!r} has no value here: it gets one when a run is started"
+            raise AttributeError(message, name=name)
+        return parameter.default_value(ParameterContext(type(self).__name__, name, user_name()))
+
+    def _asyncflow_settled(self, state: TaskState) -> set[str]:
+        """What a merge leaves alone: what this task has assigned, and the parameters."""
+        loaded = vars(self).get(_LOADED, {})
+        assigned = {
+            name
+            for name, value in artifacts_of(self).items()
+            if name not in loaded or loaded[name] is not value
+        }
+        parameters = {
+            name for name in state.names() if isinstance(_of_class(self, name), Parameter)
+        }
+        return assigned | parameters
+
+    def _asyncflow_check_items(self, state: TaskState, name: str) -> None:
+        values = vars(self)
+        if name in values:
+            value = values[name]
+            if not (hasattr(value, "__iter__") or hasattr(value, "__getitem__")):
+                message = (
+                    f"goes on with foreach={name!r}, but self.{name} has no items: it is of type "
+                    f"{type(value).__name__!r}; assign a list or another iterable"
+                )
+                raise _misled(state, message)
+        elif name not in state.names() and not hasattr(type(self), name):
+            hint = did_you_mean(name, [*state.names(), *artifacts_of(self)])
+            message = (
+                f"goes on with foreach={name!r}, but there is no self.{name}: assign it before"
+            )
+            raise _misled(state, message + hint)
+
+
+def _misled(state: TaskState, message: str) -> TransitionError:
+    node = state.graph[state.step]
+    text = f"step {state.step!r} {message}"
+    return TransitionError(text, step=state.step, file=node.file, line=node.line)
+
+
+def _of_class(instance: object, name: str) -> object:
+    """The class attribute itself, without asking a descriptor for its value."""
+    for owner in type(instance).__mro__:
+        if name in vars(owner):
+            found: object = vars(owner)[name]
+            return found
+    return None
+
+
+class _Missing:
+    """Tells that there is no artifact of a name; worded only if somebody reads it.
+
+    `hasattr(self, "x")` is usual in steps, and need not pay for a search of similar names.
+    """
+
+    __slots__ = ("_flow", "_in_join", "_known", "_name")
+
+    def __init__(self, instance: FlowSpec, name: str) -> None:
+        state = instance._asyncflow_task()  # noqa: SLF001 - of this module
+        self._flow, self._name = type(instance).__name__, name
+        self._known = [*artifacts_of(instance), *(state.names() if state else ())]
+        self._in_join = state is not None and state.graph[state.step].is_join
+
+    def __str__(self) -> str:
+        text = f"{self._flow!r} has no artifact {self._name!r} here"
+        hint = did_you_mean(self._name, self._known)
+        if self._in_join and not hint:
+            hint = (
+                "; a join inherits none: read it from one of the inputs, or call "
+                "self.merge_artifacts(inputs) before"
+            )
+        return text + hint
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+
+# --- merging ----------------------------------------------------------------------------------
+
+
+def _names(given: Iterable[str] | None) -> list[str]:
+    return [given] if isinstance(given, str) else list(given or ())
+
+
+class _Merge:
+    """One call of `merge_artifacts`."""
+
+    def __init__(
+        self, step: str, include: list[str], exclude: list[str], settled: set[str]
+    ) -> None:
+        if include and exclude:
+            message = "merge_artifacts takes `include` or `exclude`, not both"
+            raise MergeArtifactsError(message, step=step)
+        self._step, self._include = step, include
+        self._wanted = set(include)
+        self._left_alone = settled | set(exclude)
+        self._merged: dict[str, ArtifactRef] = {}
+        self._conflicts: dict[str, None] = {}
+
+    def run(self, inputs: Iterable[Any]) -> dict[str, ArtifactRef]:
+        """The refs to take over."""
+        for view in inputs:
+            if not isinstance(view, InputView):
+                message = f"merge_artifacts takes the inputs of a join, not {view!r}"
+                raise FlowError(message, step=self._step)
+            self._take(_refs_of(view))
+        if self._conflicts:
+            names = list(self._conflicts)
+            message = (
+                f"step {self._step!r} cannot merge {', '.join(names)}: the inputs have different "
+                f"values; assign self.{names[0]} before merging, or exclude it"
+            )
+            raise MergeArtifactsError(message, artifacts=names, step=self._step)
+        missing = [
+            name
+            for name in self._include
+            if name not in self._merged and name not in self._left_alone
+        ]
+        if missing:
+            message = f"step {self._step!r} cannot merge {', '.join(missing)}: no input has it"
+            raise MergeArtifactsError(message, artifacts=missing, step=self._step)
+        return self._merged
+
+    def _take(self, refs: Mapping[str, ArtifactRef]) -> None:
+        for name, ref in refs.items():
+            if name in self._left_alone or (self._wanted and name not in self._wanted):
+                continue
+            known = self._merged.setdefault(name, ref)
+            if known is not ref and not _is_same(known, ref):
+                self._conflicts[name] = None
+
+
+def _is_same(one: ArtifactRef, other: ArtifactRef) -> bool:
+    """Whether two refs name the same bytes, wherever they lie."""
+    return (one.encoding, one.digest, one.data) == (other.encoding, other.digest, other.data)
+
+
+# --- inputs -----------------------------------------------------------------------------------
+
+
+class Inputs:
+    """The tasks that lead to a join: by index, by iteration, and by name for those of branches.
+
+    `inputs.train` is the branch whose last step is `train`. Iterating makes one view at a time and
+    keeps none, so that a join over 100,000 tasks needs no more memory than one over ten.
+    """
+
+    def __init__(
+        self, names: Sequence[str] | None, count: int, make: Callable[[int], InputView]
+    ) -> None:
+        """Stand for `count` inputs, each made when asked for; branches have names."""
+        self._names = tuple(names) if names is not None else None
+        self._range = range(count)
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @overload
+    def __getitem__(self, index: int) -> InputView: ...
+    @overload
+    def __getitem__(self, index: slice) -> Inputs: ...
+    def __getitem__(self, index: int | slice) -> InputView | Inputs:
+        if isinstance(index, slice):
+            some, make = self._range[index], self._make
+            names = None if self._names is None else self._names[index]
+            return Inputs(names, len(some), lambda at: make(some[at]))
+        try:
+            return self._make(self._range[index])
+        except IndexError:
+            message = f"there is no input {index}: the join has {len(self)}"
+            raise IndexError(message) from None
+
+    def __iter__(self) -> Iterator[InputView]:
+        return (self._make(index) for index in self._range)
+
+    def __getattr__(self, name: str) -> InputView:
+        names = self.__dict__.get("_names")
+        if names is not None and name in names:
+            return self._make(names.index(name))
+        if names is None:
+            message = f"inputs of a foreach have no names, so not {name!r} either: use inputs[0]"
+        else:
+            message = f"no input is called {name!r}: there are {', '.join(names)}"
+        raise AttributeError(message, name=name)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(self._names or ())]
+
+    def __repr__(self) -> str:
+        names = f": {', '.join(self._names)}" if self._names else ""
+        return f"<Inputs of {len(self)} tasks{names}>"
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError(_UNPICKLABLE_INPUTS)
+
+
+class InputView:
+    """One of the tasks that lead to a join: its artifacts are attributes, read when asked for."""
+
+    def __init__(self, source: InputSource) -> None:
+        vars(self)["_asyncflow_source"] = source
+
+    @property
+    def index(self) -> int | None:
+        """Which item of the innermost foreach the task was for."""
+        return _source_of(self).index
+
+    @property
+    def input(self) -> Any:
+        """The item that the task was for."""
+        return _source_of(self).input()
+
+    def foreach_stack(self) -> list[tuple[int, int, Any]]:
+        """Index, count and item of every foreach around the task, outermost first."""
+        return _source_of(self).stack()
+
+    def __getattr__(self, name: str) -> Any:
+        source = vars(self).get("_asyncflow_source")
+        if source is None or name not in source.refs():
+            raise AttributeError(_absent(source, name), name=name)
+        value = source.load(name)
+        vars(self)[name] = value
+        return value
+
+    def __setattr__(self, name: str, value: object) -> None:
+        message = f"inputs are read-only: assign to self.{name} instead"
+        raise AttributeError(message, name=name)
+
+    def __delattr__(self, name: str) -> None:
+        message = "inputs are read-only"
+        raise AttributeError(message, name=name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_refs_of(self)})
+
+    def __repr__(self) -> str:
+        source = _source_of(self)
+        index = "" if source.index is None else f"[{source.index}]"
+        return f"<input {source.step}{index}: {', '.join(source.refs()) or 'no artifacts'}>"
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError(_UNPICKLABLE_INPUTS)
+
+
+_UNPICKLABLE_INPUTS: Final = (
+    "inputs of a join cannot be pickled: keep the artifacts that are needed, as in "
+    "self.best = max(each.score for each in inputs)"
+)
+
+
+def _source_of(view: InputView) -> InputSource:
+    source: InputSource = vars(view)["_asyncflow_source"]
+    return source
+
+
+def _refs_of(view: InputView) -> Mapping[str, ArtifactRef]:
+    """The artifacts of an input, unread."""
+    return _source_of(view).refs()
+
+
+def _absent(source: InputSource | None, name: str) -> str:
+    if source is None:
+        return f"no attribute {name!r}"
+    return f"the input {source.step!r} has no artifact {name!r}; it has {', '.join(source.refs())}"
+
+
+# --- for the worker and the engine ------------------------------------------------------------
+
+Flow = TypeVar("Flow", bound=FlowSpec)
+
+
+def bind(cls: type[Flow], state: TaskState) -> Flow:
+    """An instance for one task, made without `__init__`; its artifacts come from `state`."""
+    flow: Flow = object.__new__(_overlay(cast("Any", cls)))
+    vars(flow)[_STATE] = state
+    return flow
+
+
+def artifacts_of(instance: FlowSpec) -> dict[str, Any]:
+    """What a task has made or read, to be stored if it is new or changed."""
+    return {
+        name: value for name, value in vars(instance).items() if not name.startswith((_OURS, "__"))
+    }
+
+
+def constants_of(cls: type[FlowSpec]) -> dict[str, Any]:
+    """The class attributes that are artifacts; see the top of this module for which."""
+    return {name: value for name, value in _values_of(cls).items() if not name.startswith("_")}
+
+
+def _values_of(cls: type[FlowSpec]) -> dict[str, Any]:
+    """The class attributes that are plain values, those with an underscore included."""
+    found: dict[str, Any] = {}
+    for owner in reversed(cls.__mro__):
+        if owner is object or owner is FlowSpec:
+            continue
+        for name, value in vars(owner).items():
+            if _is_value(name, value):
+                found[name] = value
+            else:
+                found.pop(name, None)
+    return found
+
+
+def _is_value(name: str, value: object) -> bool:
+    if name.startswith("__") or name == "_abc_impl":
+        return False
+    return not (isinstance(value, type | ModuleType) or hasattr(type(value), "__get__"))
+
+
+class _ClassValue:
+    """Stands for a class attribute in an instance: the task's own value, and never the shared one.
+
+    An attribute with an underscore is no artifact, so there it is the shared one, unless a step has
+    assigned another and so made it an artifact.
+    """
+
+    __slots__ = ("_is_constant", "_name", "_value")
+
+    def __init__(self, name: str, value: object) -> None:
+        self._name, self._value = name, value
+        self._is_constant = not name.startswith("_")
+
+    def __get__(self, instance: FlowSpec | None, owner: type[FlowSpec]) -> Any:
+        if instance is None:
+            return self._value
+        state = instance._asyncflow_task()  # noqa: SLF001 - of this module
+        if state is None:
+            return self._value
+        if self._name in state.names():
+            return instance._asyncflow_load(self._name)  # noqa: SLF001 - of this module
+        if self._is_constant:  # deleted by a step
+            raise AttributeError(_Missing(instance, self._name), name=self._name)
+        return self._value
+
+
+class _Silent:
+    """Keeps `__init_subclass__` of the user's classes from hearing of overlays."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        pass
+
+
+@functools.lru_cache(_KEPT_OVERLAYS)
+def _overlay(cls: Any) -> Any:
+    """A subclass that looks like the class itself, and keeps its values from being shared."""
+    values = {name: _ClassValue(name, value) for name, value in _values_of(cls).items()}
+    namespace = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        **values,
+    }
+    return type(cls)(cls.__name__, (_Silent, cls), namespace)
+
+
+_launcher: Callable[[type[FlowSpec]], object] | None = None
+
+
+def set_launcher(launcher: Callable[[type[FlowSpec]], object]) -> None:
+    """Say what making an instance of a flow does: the command line, which is above this floor."""
+    global _launcher  # noqa: PLW0603 - one for the process, set when asyncflow is imported
+    _launcher = launcher
+
+
+def _launch(cls: type[FlowSpec]) -> None:
+    if _launcher is None:
+        message = "there is no command line to hand over to: import asyncflow, or use_cli=False"
+        raise FlowError(message)
+    _launcher(cls)

@@ -1,0 +1,201 @@
+"""What engine and workers say to each other: msgpack messages, and no I/O.
+
+An order (engine to worker) is one message of a packet socket: the kernel keeps messages apart,
+hands each to one reader, and lets the engine take back those that the worker has not yet received.
+A report (worker to engine) travels in a stream of msgpack arrays, which delimit themselves.
+
+Every message is an array whose first element is its kind. `run` is the engine's own short number
+for a run, valid for its life. Offsets are those of records in the run's journal: a worker reads
+from there what its task inherits, so that refs need not pass through the engine again.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+import msgpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Order(IntEnum):
+    """What an engine tells a worker."""
+
+    OPEN_RUN = 1
+    START_TASK = 2
+    CLOSE_RUN = 3
+    CANCEL_TASK = 4
+    SHUT_DOWN = 5
+
+
+class Report(IntEnum):
+    """What a worker tells its engine."""
+
+    READY = 1
+    STARTED = 2
+    LOGGED = 3
+    SUCCEEDED = 4
+    FAILED = 5
+
+
+MAX_ORDER_BYTES: Final = (
+    1 << 17
+)  # a packet socket takes no message above its buffer, 208 KiB by default
+MAX_INPUTS_IN_ORDER: Final = 4096  # 32 KiB of offsets; a wider join finds its inputs in a file
+
+
+class OpenRun(NamedTuple):
+    """A run whose tasks will follow; what it is, its journal's first record tells."""
+
+    run: int
+    store: str
+    flow: str
+    run_id: str
+    surroundings: Sequence[Any]
+    """`Surroundings` of the run: working directory, `sys.path`, environment variables."""
+    durable: bool = False
+    """Whether values are synced before their task is told of."""
+
+
+class StartTask(NamedTuple):
+    """One attempt of one task."""
+
+    run: int
+    step: str
+    task_id: int
+    attempt: int
+    path: Sequence[int]
+    stack: Sequence[int]
+    """For each level of `path`, the offset of the record of the task that fanned out."""
+    inputs: bytes
+    """u64 offsets of the tasks that this one follows; empty where `inputs_at` tells."""
+    inputs_at: Sequence[Any]
+    """`(file, offset, count)`: where a wide join's inputs lie, the file within the run's folder."""
+    caught: Sequence[str] = ()
+    """Type, message and traceback of the failure to hand on in place of running the step."""
+
+
+class CloseRun(NamedTuple):
+    """No further task of the run will come."""
+
+    run: int
+
+
+class CancelTask(NamedTuple):
+    """Stop an async task."""
+
+    run: int
+    task_id: int
+
+
+class ShutDown(NamedTuple):
+    """Finish what is running and exit."""
+
+
+OrderMessage = OpenRun | StartTask | CloseRun | CancelTask | ShutDown
+
+_ORDERS: Final[dict[int, type[OrderMessage]]] = {
+    Order.OPEN_RUN: OpenRun,
+    Order.START_TASK: StartTask,
+    Order.CLOSE_RUN: CloseRun,
+    Order.CANCEL_TASK: CancelTask,
+    Order.SHUT_DOWN: ShutDown,
+}
+_ORDER_KINDS: Final = {cls: int(kind) for kind, cls in _ORDERS.items()}
+
+
+class Ready(NamedTuple):
+    """The worker has started and takes orders."""
+
+    pid: int
+
+
+class Started(NamedTuple):
+    """An attempt began."""
+
+    run: int
+    task_id: int
+    attempt: int
+
+
+class Logged(NamedTuple):
+    """What an async task printed; that of other tasks is read from the worker's spool files."""
+
+    run: int
+    task_id: int
+    attempt: int
+    stream: int
+    data: bytes
+
+
+class Succeeded(NamedTuple):
+    """An attempt is done; its artifacts are in the store."""
+
+    run: int
+    task_id: int
+    attempt: int
+    seconds: float
+    manifest: bytes
+    fanout: int | None
+    items: bytes
+    spooled: Sequence[int]
+    """Sizes of the worker's two spool files now: what lies before belongs to this task."""
+
+
+class Failed(NamedTuple):
+    """An attempt came to nothing."""
+
+    run: int
+    task_id: int
+    attempt: int
+    seconds: float
+    exception_type: str
+    message: str
+    traceback: str
+    may_retry: bool
+    """Whether the exception is one that the step's `@retry` is for."""
+    spooled: Sequence[int]
+
+
+ReportMessage = Ready | Started | Logged | Succeeded | Failed
+
+_REPORTS: Final[dict[int, type[ReportMessage]]] = {
+    Report.READY: Ready,
+    Report.STARTED: Started,
+    Report.LOGGED: Logged,
+    Report.SUCCEEDED: Succeeded,
+    Report.FAILED: Failed,
+}
+_REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
+
+
+def pack_order(message: OrderMessage) -> bytes:
+    """An order as one packet."""
+    order = _ORDER_KINDS[type(message)], *message
+    # Names of files and environment variables need not be UTF-8.
+    return cast("bytes", msgpack.packb(order, unicode_errors="surrogateescape"))
+
+
+def unpack_order(packet: bytes) -> OrderMessage:
+    """Undo `pack_order`."""
+    kind, *values = msgpack.unpackb(packet, unicode_errors="surrogateescape")
+    return _ORDERS[kind](*values)
+
+
+def pack_report(message: ReportMessage) -> bytes:
+    """A report as the next bytes of the stream."""
+    return cast("bytes", msgpack.packb((_REPORT_KINDS[type(message)], *message)))
+
+
+class ReportStream:
+    """Bytes in, reports out, wherever the bytes were cut."""
+
+    def __init__(self) -> None:
+        self._unpacker = msgpack.Unpacker(max_buffer_size=0)
+
+    def feed(self, data: bytes) -> list[ReportMessage]:
+        """The reports that are complete with these bytes."""
+        self._unpacker.feed(data)
+        return [_REPORTS[kind](*values) for kind, *values in self._unpacker]

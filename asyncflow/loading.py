@@ -1,0 +1,249 @@
+"""From a name to a flow class, in the engine's process and in a worker's.
+
+A class reaches a worker in one of three ways, in this order of preference: its module is
+imported; its file is run as a module, with the `__main__` guard off (a script); or the class
+itself is pickled (a notebook cell, a REPL, a class made inside a function). `describe` says which,
+as plain data that stands in the run's first event, and `load` follows it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow.errors import FlowError
+from asyncflow.flow import FlowSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+MAIN_ALIAS: Final = "__mp_main__"
+"""What a script's module is called where it is not the program itself: its guard stays closed.
+
+It is multiprocessing's name for the same, so that a process which a step starts finds it too.
+"""
+
+_inside_worker = False
+
+
+def is_inside_worker() -> bool:
+    """Whether this process is a worker, in which no engine may be started."""
+    return _inside_worker
+
+
+def mark_worker() -> None:
+    """This process is a worker from now on."""
+    global _inside_worker  # noqa: PLW0603 - true of the whole process, for good
+    _inside_worker = True
+
+
+# --- by the user's word -----------------------------------------------------------------------
+
+
+def load_flow(spec: str) -> type[FlowSpec]:
+    """The flow that `FILE[:Flow]` or `package.module[:Flow]` names.
+
+    The script's folder comes first on `sys.path`, as when Python runs the script; for a file inside
+    a package it is the folder of the topmost package, and relative imports work.
+
+    Raises:
+        FlowError: There is no such file, module or flow, or several and none is named.
+    """
+    target, _, name = spec.rpartition(":") if _names_flow(spec) else (spec, "", "")
+    path = Path(target)
+    if target.endswith(".py") or path.is_file():
+        if not path.is_file():
+            message = f"there is no file {target}"
+            raise FlowError(message)
+        module = load_file(path)
+    else:
+        module = _import(target)
+    return _choose(module, name, target)
+
+
+def _names_flow(spec: str) -> bool:
+    head, colon, name = spec.rpartition(":")
+    return bool(colon and head and name.isidentifier())
+
+
+def _import(name: str) -> ModuleType:
+    if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109 - text is what is needed
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as `python -m` does
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+            raise
+        message = f"there is no file and no module {name!r}"
+        raise FlowError(message) from None
+    except ValueError as error:
+        message = f"{name!r} is neither a file nor the name of a module: {error}"
+        raise FlowError(message) from None
+
+
+def load_file(path: Path) -> ModuleType:
+    """Run a file as a module, once; a second call gives the same module."""
+    path = path.resolve()
+    name, root = _module_name(path)
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    for known in (name, MAIN_ALIAS, "__main__"):
+        module = sys.modules.get(known)
+        if module is not None and _file_of(module) == path:
+            return module
+    if "." in name:
+        return importlib.import_module(name)
+    return _execute(name if name not in sys.modules else f"asyncflow_flow_{name}", path)
+
+
+def _module_name(path: Path) -> tuple[str, Path]:
+    """The dotted name under which Python would import the file, and from where."""
+    parts, folder = [path.stem], path.parent
+    while (folder / "__init__.py").is_file():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(parts), folder
+
+
+def _file_of(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file else None
+
+
+def _execute(name: str, path: Path) -> ModuleType:
+    import importlib.util  # noqa: PLC0415 - start-up time: only where a file is run by its path
+
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        message = f"{path} is not a Python file"
+        raise FlowError(message)
+    module = importlib.util.module_from_spec(spec)
+    main = sys.modules.get("__main__")
+    if name == MAIN_ALIAS:
+        module.__spec__ = None  # as that of a script: multiprocessing then runs its file again
+        # What was pickled in the program as `__main__.Thing` is found here as well. It is so before
+        # the file is run, because the first `import multiprocessing` gives `__main__` this alias.
+        sys.modules["__main__"] = module
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        if main is not None:
+            sys.modules["__main__"] = main
+        raise
+    return module
+
+
+def flows_in(module: ModuleType) -> dict[str, type[FlowSpec]]:
+    """The flows that a module defines, by name; those that it only imports do not count."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, FlowSpec)
+        and value is not FlowSpec
+        and value.__module__ == module.__name__
+    }
+
+
+def _choose(module: ModuleType, name: str, target: str) -> type[FlowSpec]:
+    flows = flows_in(module)
+    if name:
+        named = flows.get(name) or getattr(module, name, None)
+        if isinstance(named, type) and issubclass(named, FlowSpec):
+            return named
+        there = ", ".join(flows) or "no flow at all"
+        message = f"{target} has no flow {name!r}; it has {there}"
+        raise FlowError(message)
+    # A base class that other flows of the file extend is no choice.
+    bases = {base for flow in flows.values() for base in flow.__mro__[1:]}
+    leaves = [flow for flow in flows.values() if flow not in bases]
+    if len(leaves) == 1:
+        return leaves[0]
+    if not leaves:
+        message = f"{target} defines no flow: no class in it extends FlowSpec"
+        raise FlowError(message)
+    there = ", ".join(flow.__name__ for flow in leaves)
+    message = f"{target} has several flows ({there}); name one: {target}:{leaves[0].__name__}"
+    raise FlowError(message)
+
+
+# --- from engine to worker --------------------------------------------------------------------
+
+
+def describe(cls: type[FlowSpec], pickle: Callable[[type[FlowSpec]], Any]) -> dict[str, Any]:
+    """How a worker gets this class, as plain data; `pickle` stores it where nothing else does."""
+    name, module_name = cls.__qualname__, cls.__module__
+    module = sys.modules.get(module_name)
+    described: dict[str, Any] = {"name": name, "module": module_name}
+    if module is None or _find(module, name) is not cls:
+        return {**described, "kind": "pickle", "ref": pickle(cls)}
+    file = _file_of(module)
+    spec = getattr(module, "__spec__", None)
+    if module_name == "__main__" and spec is not None:  # python -m package.module
+        return {**described, "kind": "module", "module": spec.name, "file": str(file or "")}
+    if file is not None and file.is_file() and file.suffix == ".py":
+        kind = (
+            "module"
+            if spec is not None and module_name == spec.name and _importable(module_name, file)
+            else "file"
+        )
+        return {**described, "kind": kind, "file": str(file)}
+    if module_name != "__main__" and spec is not None:
+        return {**described, "kind": "module", "file": ""}
+    return {**described, "kind": "pickle", "ref": pickle(cls)}
+
+
+def _importable(name: str, file: Path) -> bool:
+    """Whether `import name` would find this very file."""
+    expected, root = _module_name(file)
+    return expected == name and str(root) in {os.path.abspath(entry) for entry in sys.path}  # noqa: PTH100
+
+
+def load(source: Mapping[str, Any], unpickle: Callable[[Any], Any]) -> type[FlowSpec]:
+    """The class that `describe` told of.
+
+    Raises:
+        FlowError: The module has no such flow any more.
+        Exception: Whatever the user's module raises when it is imported.
+    """
+    kind, name = source["kind"], source["name"]
+    if kind == "pickle":
+        unpickled: type[FlowSpec] = unpickle(source["ref"])
+        return unpickled
+    module = _module_of(source)
+    found = _find(module, name)
+    if isinstance(found, type) and issubclass(found, FlowSpec):
+        return found
+    message = f"{source.get('file') or source['module']} has no flow {name!r} any more"
+    raise FlowError(message)
+
+
+def _module_of(source: Mapping[str, Any]) -> ModuleType:
+    file = Path(source["file"]) if source.get("file") else None
+    main = sys.modules.get("__main__")
+    if file is not None and main is not None and _file_of(main) == file:
+        return main  # forked out of the very program
+    if source["kind"] == "module":
+        return importlib.import_module(source["module"])
+    if file is None:
+        message = f"nobody knows where the module {source['module']!r} came from"
+        raise FlowError(message)
+    if source["module"] != "__main__":
+        return load_file(file)
+    module = sys.modules.get(MAIN_ALIAS)
+    if module is None or _file_of(module) != file:
+        module = _execute(MAIN_ALIAS, file)
+    return module
+
+
+def _find(module: ModuleType, qualname: str) -> object:
+    found: object = module
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found

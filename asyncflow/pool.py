@@ -1,0 +1,417 @@
+"""Warm worker processes: start, send, take back, kill, and hear of.
+
+Transport only: which task goes to which worker is the scheduler's business. Every worker has
+
+    orders    a packet socket. The kernel keeps orders apart and gives each to one reader, and the
+              pool keeps the worker's end as well: what the worker has not yet received can be read
+              back, whatever the worker is stuck in.
+    reports   a stream socket
+    spools    two unnamed append-only files that are its descriptors 1 and 2
+
+All of it runs on the event loop by readiness callbacks; nothing here awaits but `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import sys
+import tempfile
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgpack
+
+from asyncflow import logs, template
+from asyncflow.errors import PoolError
+from asyncflow.frames import (
+    Order,
+    Ready,
+    ReportStream,
+    ShutDown,
+    pack_order,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from asyncflow.frames import OrderMessage, ReportMessage
+
+_READ_BYTES: Final = 1 << 15  # some 300 reports: the event loop is held up for a few milliseconds
+_SOCKET_BYTES: Final = 1 << 20  # room for the reports of some thousand short tasks
+_PACKET_BYTES: Final = 1 << 18
+_ARGV_CHARACTERS: Final = 1 << 14  # at the most 4 bytes and the length for each
+_CLOSE_SECONDS: Final = 2.0  # for idle workers to leave by themselves
+
+
+class PoolListener(Protocol):
+    """Who hears of what the workers do."""
+
+    def on_reports(self, worker: Worker, reports: Sequence[ReportMessage]) -> None:
+        """A worker said something."""
+
+    def on_exit(self, worker: Worker, how: str) -> None:
+        """A worker is gone; all that it had reported came before."""
+
+    def on_broken(self, error: PoolError) -> None:
+        """No worker can be started any more."""
+
+
+class Worker:
+    """One worker process as the engine sees it."""
+
+    __slots__ = (
+        "_backlog",
+        "_pool",
+        "doomed",
+        "orders",
+        "pid",
+        "reports",
+        "spools",
+        "stream",
+        "taken_back",
+        "token",
+    )
+
+    def __init__(self, pool: WorkerPool, token: int) -> None:
+        self._pool = pool
+        self.token = token
+        """Names the worker before its process has an id."""
+        self.pid = 0
+        """The process id; 0 while it is being started."""
+        self.doomed = ""
+        """Why it is being killed; empty while it is not."""
+        self.orders, self.taken_back = template.packet_pair()
+        self.reports = socket.socket()
+        self.spools: tuple[Spool, Spool]
+        self.stream = ReportStream()
+        self._backlog: list[bytes] = []  # orders for which the socket has no room yet
+
+    def send(self, order: OrderMessage) -> None:
+        """Give an order; it is kept here while the socket is full."""
+        self._backlog.append(pack_order(order))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is kept as far as there is room."""
+        sent = 0
+        for packet in self._backlog:
+            try:
+                self.orders.send(packet)
+            except BlockingIOError:
+                break
+            except OSError:  # it is gone; its exit will be told
+                self._backlog.clear()
+                return
+            sent += 1
+        del self._backlog[:sent]
+        self._pool.watch_room(self, wanted=bool(self._backlog))
+
+    def take_back(self) -> list[list[Any]]:
+        """The orders to start a task that it has not received, raw; other orders go back to it."""
+        packets: list[bytes] = []
+        with suppress(BlockingIOError, OSError):
+            # The flag, because the worker shares this end and wants it to block.
+            while packet := self.taken_back.recv(_PACKET_BYTES, socket.MSG_DONTWAIT):
+                packets.append(packet)
+        packets += self._backlog
+        self._backlog.clear()
+        orders = [(packet, msgpack.unpackb(packet)) for packet in packets]
+        self._backlog += [packet for packet, order in orders if order[0] != Order.START_TASK]
+        self.flush()
+        return [order for _, order in orders if order[0] == Order.START_TASK]
+
+    def spooled(self) -> tuple[int, int]:
+        """How many bytes lie in its two spool files."""
+        out, err = self.spools
+        return out.size(), err.size()
+
+    def kill(self, number: int, why: str) -> None:
+        """Send a signal to the worker and what its steps have started."""
+        self.doomed = self.doomed or why
+        if self.pid:
+            self._pool.kill(self, number)
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.pid or 'starting'}{' doomed' if self.doomed else ''}>"
+
+
+class WorkerPool:
+    """The worker processes of one engine; they live until `close`, or until this process ends."""
+
+    def __init__(self, *, size: int, spool_dir: Path, listener: PoolListener) -> None:
+        self.size = size
+        """How many workers there may be at a time."""
+        self.workers: dict[int, Worker] = {}
+        """By token, in the order of their start."""
+        self.environment: Mapping[str, str] = {}
+        """The environment variables that workers begin with."""
+        self._by_pid: dict[int, Worker] = {}
+        self._spool_dir = spool_dir
+        self._listener = listener
+        self._tokens = 0
+        self._template: template.TemplateProcess | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._gone = asyncio.Event()
+        self._watched: set[int] = set()
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Have the template process started; it warms up while the caller goes on.
+
+        Raises:
+            PoolError: No process can be started.
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._template = template.start(self.environment or None)
+            self.environment = self._template.environment
+        except OSError as error:
+            message = f"cannot start a worker process: {error.strerror}"
+            raise PoolError(message) from error
+        control = self._template.control
+        control.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        self._loop.add_reader(control, self._on_control)
+
+    async def close(self) -> None:
+        """Let idle workers leave, kill the others, and return when none is left.
+
+        Cancelled: the workers are killed all the same; only the waiting is cut short.
+        """
+        if self._template is None:
+            return
+        for worker in list(self.workers.values()):
+            worker.take_back()
+            worker.doomed = worker.doomed or "the engine is closing"
+            worker.send(ShutDown())
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    while self.workers:
+                        self._gone.clear()
+                        await self._gone.wait()
+        finally:
+            await self._end_template()
+
+    async def _end_template(self) -> None:
+        if self._template is None or self._loop is None:
+            return
+        ended, self._template = self._template, None
+        self._loop.remove_reader(ended.control)
+        ended.control.close()  # the template kills what is left, and exits
+        for worker in list(self.workers.values()):
+            self._forget(worker)
+        for _ in range(2000):
+            with suppress(ChildProcessError):
+                pid, _status = os.waitpid(ended.pid, os.WNOHANG)  # noqa: ASYNC222 - it does not wait
+                if pid == 0:
+                    await asyncio.sleep(0.001)
+                    continue
+            return
+
+    def start_worker(self) -> Worker:
+        """Have one more worker started. Orders can be sent to it at once.
+
+        Raises:
+            PoolError: Out of file descriptors, or the template is gone.
+        """
+        if self._template is None or self._loop is None:
+            message = "the pool is closed"
+            raise PoolError(message)
+        self._tokens += 1
+        try:
+            worker = self._connect(Worker(self, self._tokens))
+        except OSError as error:
+            message = f"cannot start a worker process: {error.strerror}"
+            raise PoolError(message) from error
+        self.workers[worker.token] = worker
+        self._loop.add_reader(worker.reports, self._on_reports, worker)
+        return worker
+
+    def _connect(self, worker: Worker) -> Worker:
+        assert self._template is not None  # noqa: S101 - start_worker has looked
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        worker.reports.close()
+        worker.reports = ours
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        worker.orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        worker.spools = (Spool(self._spool_dir), Spool(self._spool_dir))
+        request = msgpack.packb(["fork", worker.token, _argv()], unicode_errors="surrogateescape")
+        spools = [spool.descriptor for spool in worker.spools]
+        descriptors = [worker.taken_back.fileno(), theirs.fileno(), *spools]
+        socket.send_fds(self._template.control, [request], descriptors)
+        theirs.close()
+        for end in (worker.orders, ours):
+            end.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        # The worker's end keeps blocking for the worker; here it is read with MSG_DONTWAIT only.
+        return worker
+
+    def pause(self, worker: Worker) -> None:
+        """Hear no more of a worker for now; it waits when the socket is full."""
+        if self._loop is not None:
+            self._loop.remove_reader(worker.reports)
+
+    def resume(self, worker: Worker) -> None:
+        """Hear of it again."""
+        if self._loop is not None and worker.token in self.workers:
+            self._loop.add_reader(worker.reports, self._on_reports, worker)
+
+    # --- what workers do ---
+
+    def kill(self, worker: Worker, number: int) -> None:
+        """Send a signal to the worker's process group."""
+        # By way of its parent: only there is the process id certain to be still the worker's.
+        if self._template is not None:
+            with suppress(OSError):
+                self._template.control.send(msgpack.packb(["kill", worker.pid, int(number)]))
+
+    def watch_room(self, worker: Worker, *, wanted: bool) -> None:
+        """Flush the worker's orders as soon as its socket has room."""
+        if self._loop is None or wanted == (worker.token in self._watched):
+            return
+        if wanted:
+            self._watched.add(worker.token)
+            self._loop.add_writer(worker.orders, worker.flush)
+        else:
+            self._watched.discard(worker.token)
+            self._loop.remove_writer(worker.orders)
+
+    def _on_reports(self, worker: Worker) -> None:
+        try:
+            data = worker.reports.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            if self._loop is not None:
+                self._loop.remove_reader(worker.reports)  # its exit is told by the template
+            return
+        self._deliver(worker, data)
+
+    def _deliver(self, worker: Worker, data: bytes) -> None:
+        reports = worker.stream.feed(data)
+        first = reports[0] if reports else None
+        if isinstance(first, Ready):  # it may be quicker than the template's word of it
+            self._on_forked(worker.token, first.pid)
+            del reports[0]
+        if reports:
+            self._listener.on_reports(worker, reports)
+
+    def _on_control(self) -> None:
+        assert self._template is not None  # noqa: S101 - the callback is removed with it
+        try:
+            packet = self._template.control.recv(_PACKET_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet = b""
+        if not packet:
+            self._on_template_gone()
+            return
+        match msgpack.unpackb(packet):
+            case ["forked", token, pid]:
+                self._on_forked(token, pid)
+            case ["exited", pid, status]:
+                worker = self._by_pid.get(pid)
+                if worker is not None:
+                    self._on_exited(worker, _how_it_ended(status))
+
+    def _on_forked(self, token: int, pid: int) -> None:
+        worker = self.workers.get(token)
+        if worker is None or worker.pid:
+            return
+        worker.pid = pid
+        self._by_pid[pid] = worker
+        if worker.doomed:
+            self.kill(worker, signal.SIGKILL)
+
+    def _on_exited(self, worker: Worker, how: str) -> None:
+        self._drain(worker)
+        self._listener.on_exit(worker, how)
+        self._forget(worker)
+        self._gone.set()
+
+    def _drain(self, worker: Worker) -> None:
+        with suppress(OSError):
+            while data := worker.reports.recv(_READ_BYTES):
+                self._deliver(worker, data)
+
+    def _forget(self, worker: Worker) -> None:
+        self.workers.pop(worker.token, None)
+        self._by_pid.pop(worker.pid, None)
+        if self._loop is not None:
+            self._loop.remove_reader(worker.reports)
+            self.watch_room(worker, wanted=False)
+        for end in (worker.orders, worker.taken_back, worker.reports):
+            end.close()
+
+    def _on_template_gone(self) -> None:
+        """The template was killed; its workers died with it."""
+        logs.warning("the process that starts workers is gone, and is started anew")
+        assert self._template is not None and self._loop is not None  # noqa: S101, PT018 - as above
+        self._loop.remove_reader(self._template.control)
+        self._template.control.close()
+        with suppress(ChildProcessError):
+            os.waitpid(self._template.pid, os.WNOHANG)
+        self._template = None
+        for worker in list(self.workers.values()):
+            self._on_exited(worker, "died together with the process that starts workers")
+        try:
+            self.start()
+        except PoolError as error:
+            self._listener.on_broken(error)
+
+    def __repr__(self) -> str:
+        return f"<WorkerPool {len(self.workers)} of {self.size} workers>"
+
+
+class Spool:
+    """An unnamed append-only file; nothing is left of it when the last process has closed it.
+
+    It is closed with the last reference to it: output may be waiting to be read when its worker is
+    long gone.
+    """
+
+    __slots__ = ("__weakref__", "descriptor")
+
+    def __init__(self, folder: Path) -> None:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            self.descriptor = os.dup(file.fileno())
+        fcntl.fcntl(self.descriptor, fcntl.F_SETFL, os.O_APPEND)
+
+    def size(self) -> int:
+        """How many bytes were written."""
+        return os.fstat(self.descriptor).st_size
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Up to so many of them."""
+        return os.pread(self.descriptor, count, offset)
+
+    def __del__(self) -> None:
+        with suppress(AttributeError, OSError):
+            os.close(self.descriptor)
+
+
+def _argv() -> list[str]:
+    """The program's arguments, unless they are too long for a packet: then its name alone."""
+    return sys.argv if sum(map(len, sys.argv)) < _ARGV_CHARACTERS else sys.argv[:1]
+
+
+def _how_it_ended(status: int) -> str:
+    """In words: what a wait status tells."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with status {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (out of memory, perhaps)" if -code == signal.SIGKILL else ""
+    return f"was killed by {name}{hint}"

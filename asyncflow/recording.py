@@ -1,0 +1,335 @@
+"""Turns what workers report into the journal's records, and into events for whoever wants them.
+
+A `Recorder` knows the run's running attempts, numbers its events, and keeps the table of where the
+journal tells of each task. It writes nothing: it is told where in the journal its next record will
+lie, and gives back the records.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, TypedDict
+
+from asyncflow.dispatcher import Lost, Output
+from asyncflow.events import (
+    TaskCloned,
+    TaskFailed,
+    TaskRetried,
+    TaskStarted,
+    TaskSucceeded,
+    count_pieces,
+    pack_event,
+    pack_logged,
+    to_microseconds,
+    unpack_events,
+    whole_characters,
+)
+from asyncflow.frames import Failed, Logged, Started, Succeeded
+from asyncflow.store.index import TaskEntry, TaskState, TaskTable
+from asyncflow.store.journal import frame
+
+if TYPE_CHECKING:
+    from asyncflow import plan
+    from asyncflow.dispatcher import Fact
+    from asyncflow.events import Event, Result
+    from asyncflow.graph import Graph
+
+OUTPUT_BYTES: Final = 1 << 18  # of a task's output at a time: far below 1 ms to copy
+_PARTIAL_SECONDS: Final = 0.3  # how long a line without an end is waited for
+_HELD_BYTES: Final = 1 << 16  # how much of it is held back at the most
+_SMOOTHING: Final = 0.3  # how much the latest task tells of how long the next one takes
+
+
+class _Identity(TypedDict):
+    flow: str
+    run_id: str
+    seq: int
+    time: datetime
+
+
+class Attempt:
+    """A running attempt: what its next events have to say."""
+
+    __slots__ = (
+        "attempt",
+        "began",
+        "held",
+        "held_since",
+        "log",
+        "path",
+        "pid",
+        "started",
+        "step",
+        "task_id",
+    )
+
+    def __init__(self, task: plan.StartTask) -> None:
+        self.step, self.task_id, self.attempt = task.step, task.task_id, task.attempt
+        self.path = task.path
+        self.pid = 0
+        self.started = 0  # where the journal has its TaskStarted
+        self.log = 0  # where the journal has its last output
+        self.began = 0.0
+        self.held: list[bytes] | None = None  # of each stream, a last line that has no end yet
+        self.held_since = 0.0
+
+
+class Batch:
+    """Records that go to the journal in one write, and the events that they stand for."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        """Where in the journal the next record will lie."""
+        self.frames: list[bytes] = []
+        self.events: list[Event] = []
+        self.now = datetime.now(UTC)
+        self.microseconds = to_microseconds(self.now)
+        self.output_bytes = 0
+
+    def add(self, record: bytes) -> int:
+        """Take one record; where it will lie."""
+        at = self.at
+        framed = frame(record)
+        self.frames.append(framed)
+        self.at += len(framed)
+        return at
+
+    def data(self) -> bytes:
+        """All of it, as it goes to the journal."""
+        return b"".join(self.frames)
+
+
+class Recorder:
+    """What is known of one run's attempts, between the workers' reports and the journal."""
+
+    def __init__(self, flow: str, run_id: str, graph: Graph) -> None:
+        self._flow, self._run_id, self._graph = flow, run_id, graph
+        self.seq = 1  # RunStarted was the first
+        self.table = TaskTable()
+        self.step_numbers = {name: number for number, name in enumerate(graph.nodes)}
+        self.expected: dict[str, float] = {}
+        """For each step that ended at least once: seconds for a task, smoothed."""
+        self.end_task = 0
+        """The task of the last step, once it has succeeded."""
+        self._attempts: dict[int, Attempt] = {}
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    # --- attempts ---
+
+    def open(self, task: plan.StartTask) -> None:
+        """An attempt is about to be given to a worker."""
+        self._attempts[task.task_id] = Attempt(task)
+
+    def drop(self, task_id: int) -> None:
+        """It was not begun after all."""
+        self._attempts.pop(task_id, None)
+
+    def get(self, task_id: int) -> Attempt | None:
+        """A running attempt; None when it has ended."""
+        return self._attempts.get(task_id)
+
+    # --- facts to records ---
+
+    def record(
+        self, fact: Fact, batch: Batch, *, verdict: plan.Verdict | None, watched: bool
+    ) -> Output | None:
+        """Add what a fact means to a batch; of a long output, what is left for the next one.
+
+        A fact about an attempt that has ended already means nothing.
+        """
+        attempt = self._attempts.get(fact.task_id)
+        if attempt is None:
+            return None
+        match fact:
+            case Started():
+                self._started(attempt, batch)
+            case Succeeded():
+                self._succeeded(attempt, fact, batch, watched=watched)
+            case Output():
+                return self._output(attempt, fact, batch, watched=watched)
+            case Logged():
+                self._logged(attempt, fact.stream, fact.data, batch, watched=watched)
+            case Failed():
+                described = fact.exception_type, fact.message, fact.traceback
+                self._failed(attempt, described, fact.seconds, batch, verdict, watched)
+            case Lost():
+                described = fact.exception_type, fact.how, ""
+                seconds = time.monotonic() - attempt.began
+                self._failed(attempt, described, seconds, batch, verdict, watched)
+        return None
+
+    def identity(self, batch: Batch) -> _Identity:
+        """The fields of the run's next event that every event has."""
+        self.seq += 1
+        return {
+            "flow": self._flow,
+            "run_id": self._run_id,
+            "seq": self.seq,
+            "time": batch.now,
+        }
+
+    def retried(self, command: plan.RetryTask, batch: Batch) -> None:
+        """Another attempt is ordered."""
+        event = TaskRetried(
+            **self.identity(batch),
+            step=command.step,
+            task_id=str(command.task_id),
+            attempt=command.attempt,
+            path=command.path,
+            after_seconds=command.after_seconds,
+        )
+        self.add(event, batch)
+
+    def cloned(self, clone: plan.CloneTask, result: Result, origin: str, batch: Batch) -> None:
+        """A finished task of the origin run is taken over."""
+        event = TaskCloned(
+            **self.identity(batch),
+            step=clone.step,
+            task_id=str(clone.task_id),
+            attempt=0,
+            path=clone.path,
+            manifest=result.manifest,
+            fanout=result.fanout,
+            items=result.items,
+            origin_run_id=origin,
+            origin_task_id=str(result.task_id),
+        )
+        at = self.add(event, batch)
+        index = clone.path[-1] if clone.path else 0
+        step = self.step_numbers[clone.step]
+        self.table[clone.task_id] = TaskEntry(at, at, step, TaskState.CLONED, 0, index)
+        if not self._graph[clone.step].next:
+            self.end_task = clone.task_id
+
+    def add(self, event: Event, batch: Batch) -> int:
+        """Add an event that is already made; where its record will lie."""
+        batch.events.append(event)
+        return batch.add(pack_event(event))
+
+    def _started(self, attempt: Attempt, batch: Batch) -> None:
+        attempt.began = time.monotonic()
+        event = TaskStarted(
+            **self.identity(batch),
+            step=attempt.step,
+            task_id=str(attempt.task_id),
+            attempt=attempt.attempt,
+            path=attempt.path,
+            pid=attempt.pid,
+        )
+        attempt.started = self.add(event, batch)
+        self._note(attempt, 0, TaskState.STARTED)
+
+    def _succeeded(self, attempt: Attempt, fact: Succeeded, batch: Batch, *, watched: bool) -> None:
+        self._end(attempt, batch, watched=watched)
+        event = TaskSucceeded(
+            **self.identity(batch),
+            step=attempt.step,
+            task_id=str(attempt.task_id),
+            attempt=attempt.attempt,
+            path=attempt.path,
+            manifest=fact.manifest,
+            seconds=fact.seconds,
+            pid=attempt.pid,
+            fanout=fact.fanout,
+            items=fact.items,
+            log=attempt.log,
+        )
+        self._note(attempt, self.add(event, batch), TaskState.SUCCEEDED)
+        before = self.expected.get(attempt.step, fact.seconds)
+        self.expected[attempt.step] = before + _SMOOTHING * (fact.seconds - before)
+        if not self._graph[attempt.step].next:
+            self.end_task = attempt.task_id
+
+    def _failed(
+        self,
+        attempt: Attempt,
+        described: tuple[str, str, str],
+        seconds: float,
+        batch: Batch,
+        verdict: plan.Verdict | None,
+        watched: bool,  # noqa: FBT001 - internal
+    ) -> None:
+        self._end(attempt, batch, watched=watched)
+        exception_type, message, traceback = described
+        event = TaskFailed(
+            **self.identity(batch),
+            step=attempt.step,
+            task_id=str(attempt.task_id),
+            attempt=attempt.attempt,
+            path=attempt.path,
+            exception_type=exception_type,
+            message=message,
+            traceback=traceback,
+            will_retry=verdict == "retry",
+            seconds=seconds,
+            pid=attempt.pid,
+            log=attempt.log,
+            caught=verdict == "catch",
+        )
+        self._note(attempt, self.add(event, batch), TaskState.FAILED)
+
+    def _end(self, attempt: Attempt, batch: Batch, *, watched: bool) -> None:
+        """The attempt has ended: what it left without a line end is a line."""
+        del self._attempts[attempt.task_id]
+        for stream, data in enumerate(attempt.held or ()):
+            self._logged(attempt, stream, data, batch, watched=watched)
+
+    def _note(self, attempt: Attempt, ended: int, state: TaskState) -> None:
+        index = attempt.path[-1] if attempt.path else 0
+        step = self.step_numbers[attempt.step]
+        entry = TaskEntry(attempt.started, ended, step, state, attempt.attempt, index)
+        self.table[attempt.task_id] = entry
+
+    # --- output ---
+
+    def _output(
+        self, attempt: Attempt, fact: Output, batch: Batch, *, watched: bool
+    ) -> Output | None:
+        count = min(fact.end - fact.start, OUTPUT_BYTES)
+        data = fact.spool.read(fact.start, count) if count else b""
+        self._lines(attempt, fact.stream, data, batch, watched=watched)
+        fact.start += count
+        return fact if fact.start < fact.end else None
+
+    def _lines(
+        self, attempt: Attempt, stream: int, data: bytes, batch: Batch, *, watched: bool
+    ) -> None:
+        """Journal whole lines, and hold back what has no end for a moment."""
+        if attempt.held is None:
+            attempt.held = [b"", b""]
+        late = not data and self.has_held(attempt)
+        data = attempt.held[stream] + data
+        cut = data.rfind(b"\n") + 1
+        if late or len(data) - cut > _HELD_BYTES:
+            cut = whole_characters(data)
+        attempt.held[stream] = data[cut:]
+        attempt.held_since = time.monotonic()
+        self._logged(attempt, stream, data[:cut], batch, watched=watched)
+
+    @staticmethod
+    def has_held(attempt: Attempt) -> bool:
+        """Whether a line without an end has been held back for long enough."""
+        if attempt.held is None or not any(attempt.held):
+            return False
+        return time.monotonic() - attempt.held_since > _PARTIAL_SECONDS
+
+    def _logged(
+        self, attempt: Attempt, stream: int, data: bytes, batch: Batch, *, watched: bool
+    ) -> None:
+        if not data:
+            return
+        task = attempt.step, attempt.task_id, attempt.attempt
+        record = pack_logged(
+            self.seq + 1, batch.microseconds, task, stream, attempt.pid, data, attempt.log
+        )
+        attempt.log = batch.add(record)
+        batch.output_bytes += len(data)
+        self.seq += count_pieces(data)
+        if watched:  # nothing but a subscriber needs them line by line
+            batch.events += unpack_events(record, self._flow, self._run_id)
+
+    def __repr__(self) -> str:
+        return f"<Recorder of {self._flow}/{self._run_id}: {self.seq} events, {len(self)} running>"

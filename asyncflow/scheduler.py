@@ -1,0 +1,433 @@
+"""The driver of one run: facts go to the journal, and only then to the plan and to subscribers.
+
+    worker ──report──► Dispatcher ──fact──► RunDriver ──► journal ──► plan ──► channel
+       ▲                   │  ▲                                        │
+       └──────order────────┘  └────────────── take ────────────────────┘
+
+What came in while a batch was being written makes the next batch, so that the cost of a write is
+shared by more events the faster they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from array import array
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow.commit_points import reached
+from asyncflow.dispatcher import BACKLOG_BYTES, Lost, Output
+from asyncflow.errors import AsyncflowError, JournalError
+from asyncflow.events import (
+    RunCancelled,
+    RunFailed,
+    RunSucceeded,
+    unpack_events,
+)
+from asyncflow.frames import MAX_INPUTS_IN_ORDER, Failed, Logged, OpenRun, StartTask
+from asyncflow.plan import CloneTask, FinishRun, Plan, RetryTask, StopTasks
+from asyncflow.recording import OUTPUT_BYTES, Batch, Recorder
+from asyncflow.store.index import Summary, write_summary
+from asyncflow.store.journal import HEADER
+from asyncflow.values import Failure, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from asyncflow import plan
+    from asyncflow.bus import Channel
+    from asyncflow.dispatcher import Dispatcher, Fact, SpoolFile
+    from asyncflow.events import Event
+    from asyncflow.graph import Graph
+    from asyncflow.resuming import Origin
+    from asyncflow.store.journal import JournalWriter
+    from asyncflow.surroundings import Surroundings
+
+_BIG_ENDIAN: Final = sys.byteorder == "big"  # offsets travel little-endian
+_BATCH_FACTS: Final = 128  # a batch of them costs the event loop some 3 ms
+_CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """What never changes of a run."""
+
+    number: int
+    """The engine's own short number."""
+    store: str
+    flow: str
+    run_id: str
+    run_dir: Path
+    tags: tuple[str, ...]
+    started: int
+    """Microseconds since 1970."""
+    surroundings: Surroundings
+    """Those of the program when it started the run."""
+    durable: bool = False
+    """Whether what is told of survives a power cut, and not only a crash."""
+
+
+class RunDriver:
+    """One run, from its first event in the journal to its last."""
+
+    def __init__(
+        self,
+        identity: RunIdentity,
+        graph: Graph,
+        journal: JournalWriter,
+        channel: Channel,
+        dispatcher: Dispatcher,
+        origin: Origin | None = None,
+    ) -> None:
+        self.identity = identity
+        self.number = identity.number
+        self.graph = graph
+        self.channel = channel
+        self.plan = Plan(
+            graph,
+            finished=origin if origin is not None else (),
+            waiting=origin.waiting() if origin is not None else {},
+            finish_running=dispatcher.finish_running,
+        )
+        self.outcome: FinishRun | None = None
+        """What the run came to; None while it goes on."""
+        self.error: AsyncflowError | None = None
+        """Why the run could not be brought to an end of its own."""
+        self.finished = asyncio.Event()
+        self.backlog_bytes = 0
+        """Output that has come in and is not in the journal yet."""
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._origin = origin
+        self._recorder = Recorder(identity.flow, identity.run_id, graph)
+        self._inbox: deque[Fact] = deque()
+        self._commands: list[plan.Command] = []
+        self._wake = asyncio.Event()
+        self._prepared: deque[StartTask] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._synced_at = time.monotonic()
+        self._syncing: asyncio.Future[None] | None = None
+
+    # --- what others tell it ---
+
+    def begin(self, record: bytes) -> None:
+        """Take up a run whose first event is in the journal."""
+        events = tuple(unpack_events(record, self.identity.flow, self.identity.run_id))
+        for event in events:
+            self.plan.handle(event)
+        self.channel.publish(events, self._journal.size)
+
+    def tell(self, fact: Fact) -> None:
+        """A fact has come in; it is journalled with the next batch."""
+        self._inbox.append(fact)
+        if isinstance(fact, Logged):
+            self.backlog_bytes += len(fact.data)
+        self._wake.set()
+
+    def cancel(self, reason: str) -> None:
+        """Begin to end the run. Harmless when it is ending already."""
+        self._order(self.plan.cancel(reason))
+
+    def abandon(self, error: AsyncflowError) -> None:
+        """The run cannot go on, for a reason that is none of its tasks'."""
+        failure = Failure("", "", 0, type(error).__name__, str(error), "")
+        self._order(self.plan.fail(failure))
+
+    def _order(self, commands: list[plan.Command]) -> None:
+        if not self.finished.is_set():
+            self._commands += commands
+            self._wake.set()
+
+    # --- what the dispatcher asks and tells ---
+
+    @property
+    def opening(self) -> OpenRun:
+        """The order that makes the run known to a worker."""
+        identity = self.identity
+        where = identity.store, identity.flow, identity.run_id
+        return OpenRun(identity.number, *where, identity.surroundings, identity.durable)
+
+    @property
+    def expected(self) -> Mapping[str, float]:
+        """For each step that ended at least once: seconds for a task."""
+        return self._recorder.expected
+
+    @property
+    def ready(self) -> int:
+        """How many tasks could be taken now."""
+        return len(self._prepared) + self.plan.ready
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits for the journal that no further task should begin."""
+        return len(self._inbox) > _CONGESTED_FACTS
+
+    def next_step(self) -> str | None:
+        """The step of the task that would be taken next."""
+        return self._prepared[0].step if self._prepared else self.plan.next_step()
+
+    def postpone(self) -> None:
+        """The next task may not begin yet: put others of the run before it."""
+        self.plan.postpone()
+
+    def take(self) -> StartTask | None:
+        """The next ready task as an order; None when it has to be prepared first."""
+        if self._prepared:
+            return self._prepared.popleft()
+        for task in self.plan.take(1):
+            self._recorder.open(task)
+            if len(task.inputs) <= MAX_INPUTS_IN_ORDER:
+                return self._start(task, self._offsets(task.inputs), ())
+            preparing = self._loop.run_in_executor(self._dispatcher.disk, self._spill, task)
+            preparing.add_done_callback(self._on_spilled)
+        return None
+
+    def give_back(self, task_id: int) -> None:
+        """A task that was taken has not begun after all."""
+        self._recorder.drop(task_id)
+        self._order(self.plan.give_back(task_id))
+
+    def seated(self, task_id: int, pid: int) -> None:
+        """The task has begun in this process."""
+        attempt = self._recorder.get(task_id)
+        if attempt is not None:
+            attempt.pid = pid
+
+    def look_at_held(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
+        """Show a line without an end, such as a prompt, once it has stood for a moment."""
+        attempt = self._recorder.get(task_id)
+        if attempt is not None and self._recorder.has_held(attempt):
+            for stream, spool in enumerate(spools):
+                self.tell(Output(task_id, stream, spool, 0, 0))
+
+    def _start(self, task: plan.StartTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
+        ended_at = self._recorder.table.ended_at
+        stack = [ended_at(splitter) for splitter in task.stack]
+        key = task.step, task.task_id, task.attempt, task.path
+        caught = task.caught
+        told = (caught.exception_type, caught.message, caught.traceback) if caught else ()
+        return StartTask(self.number, *key, stack, inputs, inputs_at, told)
+
+    def _offsets(self, inputs: Sequence[int]) -> bytes:
+        """Where the journal tells what these tasks handed on; task 0 is the run."""
+        ended_at = self._recorder.table.ended_at
+        if len(inputs) == 1:
+            return (ended_at(inputs[0]) if inputs[0] else len(HEADER)).to_bytes(8, "little")
+        offsets = array("Q", map(ended_at, inputs))
+        if _BIG_ENDIAN:
+            offsets.byteswap()
+        return offsets.tobytes()
+
+    def _spill(self, task: plan.StartTask) -> StartTask:
+        """Write a wide join's inputs to a file; in a thread."""
+        name = f"inputs-{task.task_id}"
+        reached("inputs.spill")
+        (self.identity.run_dir / name).write_bytes(self._offsets(task.inputs))
+        reached("inputs.spilled")
+        return self._start(task, b"", (name, 0, len(task.inputs)))
+
+    def _on_spilled(self, spilled: asyncio.Future[StartTask]) -> None:
+        error = spilled.exception()
+        if error is not None:
+            self.abandon(JournalError(f"cannot write the inputs of a join: {error}"))
+            return
+        order = spilled.result()
+        if self.plan.stopping:
+            self.give_back(order.task_id)
+        else:
+            self._prepared.append(order)
+            self._dispatcher.dispatch()
+
+    # --- the loop ---
+
+    async def drive(self) -> None:
+        """Run to the end. Never raises: what went wrong is in `outcome` or `error`."""
+        try:
+            await self._take_over()
+            self._dispatcher.dispatch()
+            while self.outcome is None:
+                await self._turn()
+            await self._finish(self.outcome)
+        except AsyncflowError as error:
+            self.error = error
+        except Exception as error:  # noqa: BLE001 - a defect of ours: this run ends, the engine goes on
+            self.error = AsyncflowError(f"the engine failed: {type(error).__name__}: {error}")
+            self.error.__cause__ = error
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        if self.error is not None:
+            self.plan.cancel(str(self.error))
+            self._dispatcher.stop(self, str(self.error))
+        if self._syncing is not None:
+            await asyncio.wait([self._syncing])
+        self._journal.close()
+        if self._origin is not None:
+            self._origin.close()
+        self._dispatcher.leave(self)
+        self.channel.close()
+        self.finished.set()
+
+    async def _turn(self) -> None:
+        if not self._inbox and not self._commands:
+            await self._wake.wait()
+        self._wake.clear()
+        batch = Batch(self._journal.size)
+        self._collect(batch)
+        commands, self._commands = self._commands, []
+        await self._publish(batch, commands)
+        await self._take_over()
+        for command in commands:
+            await self._carry_out(command)
+        self._dispatcher.dispatch()
+
+    async def _take_over(self) -> None:
+        """Take over from the origin run whatever is ready and finished there."""
+        origin = self._origin
+        if origin is None:
+            return
+        while taken := self.plan.clone(_BATCH_FACTS):
+            self._commands += [command for command in taken if isinstance(command, RetryTask)]
+            clones = [command for command in taken if isinstance(command, CloneTask)]
+            batch = Batch(self._journal.size)
+            read = self._loop.run_in_executor(
+                self._dispatcher.disk,
+                lambda wanted: [origin.result(clone.step, clone.path) for clone in wanted],
+                clones,
+            )
+            for clone, (run_id, result) in zip(clones, await read, strict=True):
+                self._recorder.cloned(clone, result, run_id, batch)
+            await self._publish(batch, self._commands)
+
+    def _collect(self, batch: Batch) -> None:
+        """Make a batch of what has come in."""
+        watched = self.channel.watched
+        for _ in range(min(len(self._inbox), _BATCH_FACTS)):
+            fact = self._inbox.popleft()
+            if isinstance(fact, Logged):
+                self.backlog_bytes -= len(fact.data)
+            verdict = None
+            if isinstance(fact, Failed | Lost):
+                verdict = self.plan.verdict(fact.task_id, may_retry=fact.may_retry)
+            rest = self._recorder.record(fact, batch, verdict=verdict, watched=watched)
+            if rest is not None:
+                self._inbox.appendleft(rest)
+            if batch.output_bytes > OUTPUT_BYTES:
+                break
+        if self._inbox:
+            self._wake.set()
+        if self.backlog_bytes < BACKLOG_BYTES:
+            self._dispatcher.relieve()
+
+    async def _publish(self, batch: Batch, commands: list[plan.Command]) -> None:
+        """Disk before news: the plan and the subscribers learn what the journal has."""
+        if not batch.frames:
+            return
+        await self._loop.run_in_executor(self._dispatcher.disk, self._journal.write, batch.data())
+        for event in batch.events:
+            commands += self.plan.handle(event)
+        self.channel.publish(batch.events, self._journal.size)
+        self._sync_now_and_then()
+
+    def _sync_now_and_then(self) -> None:
+        now = time.monotonic()
+        if self._syncing is None and now - self._synced_at > self._dispatcher.sync_seconds:
+            self._synced_at = now
+            self._syncing = self._loop.run_in_executor(self._dispatcher.disk, self._journal.sync)
+            self._syncing.add_done_callback(self._on_synced)
+
+    def _on_synced(self, synced: asyncio.Future[None]) -> None:
+        self._syncing = None
+        error = synced.exception()
+        if isinstance(error, AsyncflowError):
+            self.abandon(error)
+
+    async def _carry_out(self, command: plan.Command) -> None:
+        match command:
+            case RetryTask():
+                batch = Batch(self._journal.size)
+                self._recorder.retried(command, batch)
+                await self._publish(batch, [])
+                self._loop.call_later(command.after_seconds, self._on_retry_due, command.task_id)
+            case StopTasks():
+                while self._prepared:
+                    self.give_back(self._prepared.popleft().task_id)
+                self._dispatcher.stop(self, command.reason, running=command.running)
+            case FinishRun():
+                self.outcome = command
+
+    def _on_retry_due(self, task_id: int) -> None:
+        if not self.finished.is_set():
+            self.plan.wake(task_id)
+            self._dispatcher.dispatch()
+
+    # --- the end ---
+
+    async def _finish(self, finish: FinishRun) -> None:
+        batch = Batch(self._journal.size)
+        event = self._last_event(finish, batch)
+        last = self._recorder.add(event, batch)
+        disk = self._dispatcher.disk
+        reached("run.end")
+        await self._loop.run_in_executor(disk, self._journal.write, batch.data())
+        reached("run.ended")
+        self.plan.handle(event)
+        await self._loop.run_in_executor(disk, self._summarize, last, batch.microseconds)
+        self.channel.publish(batch.events, self._journal.size)
+
+    def _last_event(self, finish: FinishRun, batch: Batch) -> Event:
+        identity = self._recorder.identity(batch)
+        seconds = (batch.microseconds - self.identity.started) / 1e6
+        match finish.status:
+            case Status.SUCCEEDED:
+                return RunSucceeded(**identity, seconds=seconds)
+            case Status.CANCELLED:
+                return RunCancelled(**identity, reason=finish.reason, seconds=seconds)
+            case _:
+                failure = finish.failure or Failure("", "", 0, "", "", "")
+                return RunFailed(
+                    **identity,
+                    step=failure.step,
+                    task_id=failure.task_id,
+                    attempt=failure.attempt,
+                    exception_type=failure.exception_type,
+                    message=failure.message,
+                    traceback=failure.traceback,
+                    seconds=seconds,
+                )
+
+    def _summarize(self, last: int, finished: int) -> None:
+        """Write the summary; in a thread. Without it a reader replays the journal: no harm done."""
+        identity, recorder = self.identity, self._recorder
+        counts = recorder.table.counts(len(recorder.step_numbers))
+        summary = Summary(
+            status=self.plan.status,
+            started=identity.started,
+            finished=finished,
+            flow=identity.flow,
+            run_id=identity.run_id,
+            first=len(HEADER),
+            last=last,
+            journal_bytes=self._journal.size,
+            events=recorder.seq,
+            end_task=recorder.end_task,
+            steps=[(name, counts[number]) for name, number in recorder.step_numbers.items()],
+            tags=identity.tags,
+        )
+        with suppress(OSError):
+            for spilled in identity.run_dir.glob("inputs-*"):
+                spilled.unlink()
+            write_summary(identity.run_dir, summary, recorder.table)
+
+    def __repr__(self) -> str:
+        identity = self.identity
+        running = len(self._recorder)
+        return (
+            f"<RunDriver {identity.flow}/{identity.run_id} {self.ready} ready, {running} running>"
+        )

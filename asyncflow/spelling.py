@@ -1,0 +1,17 @@
+"""What the writer of an unknown name may have meant. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'alpha'?` where one of the known names is close, else nothing."""
+    import difflib  # noqa: PLC0415 - start-up time: only errors need it
+
+    by_case = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), by_case, n=1)
+    return f"; did you mean {by_case[close[0]]!r}?" if close else ""

@@ -1,0 +1,474 @@
+"""Values in, refs out: what a worker writes its artifacts with, and what everybody reads them with.
+
+Where a value lies follows from what it costs; the constants tell. All of this waits for the disk,
+so it belongs in a worker or a thread and never on an event loop. Both classes may be used from
+several threads at once for reading, from one at a time for writing.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from datetime import date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from blake3 import blake3
+
+from asyncflow.codec import Encoded, ItemsEncoder, decode, digest, digest_of, encode, encode_items
+from asyncflow.codec.encoded import decode_value, parse_buffers
+from asyncflow.codec.items import (
+    ENTRY_BYTES,
+    TRAILER_BYTES,
+    CodeMissingError,
+    DamagedError,
+    Entry,
+    Trailer,
+)
+from asyncflow.errors import ArtifactError
+from asyncflow.store.blobs import BlobStore, BlobWriter, corrupt, missing, unreadable
+from asyncflow.store.files import open_file, read_at, read_writable_at
+from asyncflow.store.layout import REMOVED
+from asyncflow.store.pages import address_of, is_written, map_file
+from asyncflow.store.segments import SUFFIX, SegmentWriter
+from asyncflow.values import ArtifactRef, Encoding, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+    from asyncflow.codec import Chunk
+    from asyncflow.store.layout import Layout
+
+INLINE_BYTES: Final = 1024
+"""Up to here a value rides in its ref.
+
+Measured through a pipe, the journal and a second pipe: 4 µs cheaper than a segment's append, read
+and two hashes. It breaks even at 5 KiB where one task follows, and at 1 KiB where five do.
+"""
+
+BLOB_BYTES: Final = 256 << 10
+"""From here on a value is a file of its own, which can be mapped and shared between runs.
+
+Measured: creating and renaming a file costs 50 µs (on a bad day 900) above appending. At this
+length that is what hashing and writing cost; below, files would cost the most of it.
+"""
+
+# As plain numbers: comparing with a member of an enum takes longer than a dictionary's look-up.
+_INLINE, _SEGMENT, _BLOB = int(Place.INLINE), int(Place.SEGMENT), int(Place.BLOB)
+_MAPPED = frozenset({int(Encoding.BUFFERS), int(Encoding.ITEMS)})  # these may refer to their bytes
+
+_SECOND_LOOK_BYTES: Final = 4 << 20
+"""Up to here a value that seems changed is compared a second time; see `Loaded.unchanged`."""
+
+_KEPT_TRAILERS: Final = 256
+"""How many foreach lists a reader knows the ends of; a task needs one per level of its nesting."""
+
+_IMMUTABLE: Final = frozenset(
+    {
+        *(bool, bytes, complex, float, int, str, type(None), type(...), range),
+        *(date, datetime, time, timedelta),
+    }
+)
+
+
+class ArtifactWriter:
+    """Stores the values of one run; a worker has one per run.
+
+    Its segment is made with the first value that goes there. Close it at the end.
+    """
+
+    def __init__(
+        self, layout: Layout, flow: str, run_id: str, segment_name: str, *, durable: bool = False
+    ) -> None:
+        """Make a writer; of a durable one, what was put survives a power cut after `sync`."""
+        self._durable = durable
+        self._blobs = BlobStore(layout, durable=durable)
+        self._run_id = run_id
+        self._segment = SegmentWriter(layout.run_dir(flow, run_id) / f"{segment_name}{SUFFIX}")
+
+    def __repr__(self) -> str:
+        return f"<ArtifactWriter {self._segment.path}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the segment; writing another value opens it again."""
+        self._segment.close()
+
+    def sync(self) -> None:
+        """To be called before a task that puts values is told of; does nothing if not durable.
+
+        Raises:
+            StoreError: The disk reports an error.
+        """
+        if self._durable:
+            self._segment.sync()
+
+    def put(self, value: Any, *, name: str = "") -> ArtifactRef:
+        """Store a value; `name` is the artifact's, for the error.
+
+        Raises:
+            ArtifactPickleError: It cannot be pickled.
+            StoreError: It cannot be written.
+        """
+        return self.put_encoded(encode(value, name=name))
+
+    def put_encoded(self, encoded: Encoded) -> ArtifactRef:
+        """Store a value that has been encoded already.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        encoding, chunks, size, type_name, known = encoded
+        if size <= INLINE_BYTES:
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return ArtifactRef(_INLINE, int(encoding), type_name, size, b"", "", 0, bytes(data))
+        if size >= BLOB_BYTES:
+            hashed = self._put_blob(chunks, size, known)
+            return ArtifactRef(_BLOB, int(encoding), type_name, size, hashed, "", 0, b"")
+        hashed = known or digest_of(chunks, size)
+        offset = self._segment.append(chunks)
+        file = f"{self._run_id}/{self._segment.name}"
+        return ArtifactRef(_SEGMENT, int(encoding), type_name, size, hashed, file, offset, b"")
+
+    def _put_blob(self, chunks: Sequence[Chunk], size: int, known: bytes) -> bytes:
+        if not known:
+            return self._blobs.put_new(chunks, size)
+        self._blobs.put(chunks, known, size)
+        return known
+
+    def put_items(self, items: Iterable[Any], *, name: str = "") -> tuple[int, ArtifactRef]:
+        """Store what a foreach runs over, each item to be read by itself; how many there are.
+
+        A tuple is read back as a tuple, everything else as a list. Two items that share an object
+        do not share it any more. Of a generator never more than a megabyte and one item are in
+        memory; what it raises comes through, and then nothing is stored.
+
+        Raises:
+            ArtifactPickleError: An item cannot be pickled; the message names it.
+            StoreError: They cannot be written.
+        """
+        encoder = ItemsEncoder(type(items), name)
+        waiting: list[Chunk] = []
+        waiting_from = 0
+        with ExitStack() as stack:
+            blob: BlobWriter | None = None
+            for item in items:
+                waiting += encoder.add(item)
+                if encoder.size - waiting_from >= BLOB_BYTES:
+                    blob = blob or stack.enter_context(self._blobs.writer())
+                    blob.write_and_hash(waiting)
+                    waiting, waiting_from = [], encoder.size
+            waiting += encoder.finish()
+            if blob is None:
+                encoded = Encoded(Encoding.ITEMS, waiting, encoder.size, encoder.type_name)
+                return encoder.count, self.put_encoded(encoded)
+            blob.write_and_hash(waiting)
+            return encoder.count, self._commit(blob, encoder)
+
+    def _commit(self, blob: BlobWriter, encoder: ItemsEncoder) -> ArtifactRef:
+        hashed = blob.digest
+        blob.commit(hashed)
+        return ArtifactRef(
+            place=_BLOB,
+            encoding=int(Encoding.ITEMS),
+            type_name=encoder.type_name,
+            size=encoder.size,
+            digest=hashed,
+            file="",
+            offset=0,
+            data=b"",
+        )
+
+
+class ArtifactReader:
+    """Reads the values of one flow's runs, from any process, while they run or later.
+
+    `name` in its methods is the artifact's name or pathspec, for the errors.
+    """
+
+    def __init__(self, layout: Layout, flow: str) -> None:
+        self._layout = layout
+        self._blobs = BlobStore(layout)
+        self._flow_dir = os.fspath(layout.flow_dir(flow))
+        self._trailers: dict[bytes, Trailer] = {}
+
+    def __repr__(self) -> str:
+        return f"<ArtifactReader {self._flow_dir}>"
+
+    # --- whole values ---------------------------------------------------------------------------
+
+    def load(self, ref: ArtifactRef, name: str = "") -> Loaded:
+        """The value that a ref names, checked against its hash.
+
+        Raises:
+            ArtifactMissingError: The file that holds it is gone.
+            ArtifactCorruptError: Its bytes are not those that were written.
+            ArtifactError: It cannot be unpickled here; the cause tells why.
+        """
+        data = self.load_bytes(ref, name)
+        try:
+            value = decode(ref.encoding, data)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _not_decoded(ref, name, error) from error
+        mapped = ref.place == _BLOB and ref.encoding == Encoding.BUFFERS
+        return Loaded(value, ref, self, data if mapped else None)
+
+    def load_bytes(self, ref: ArtifactRef, name: str = "") -> Chunk:
+        """The stored bytes of a value, checked against their hash; the caller may change them.
+
+        Only where the value has buffers are they in memory of their own; else they may be `bytes`.
+
+        Raises:
+            ArtifactMissingError: The file that holds it is gone.
+            ArtifactCorruptError: Its bytes are not those that were written.
+        """
+        if ref.place == _INLINE:
+            return ref.data
+        if ref.place == _BLOB:
+            return self._blobs.open(ref.digest, ref.size, name=name)
+        data = self._read(ref, 0, ref.size, name)
+        if blake3(data).digest() != ref.digest:
+            raise corrupt(name, self._path(ref), f"from byte {ref.offset} on it has another hash")
+        return data
+
+    def verify(self, ref: ArtifactRef, name: str = "") -> None:
+        """Read a value's bytes and hash them, even if this process has done so before.
+
+        Raises:
+            ArtifactMissingError: The file that holds it is gone.
+            ArtifactCorruptError: Its bytes are not those that were written.
+        """
+        if ref.place == _BLOB:
+            self._blobs.verify(ref.digest, ref.size, name=name)
+        else:
+            self.load_bytes(ref, name)
+
+    def sha(self, ref: ArtifactRef) -> str:
+        """blake3 of a value's stored bytes in hex: equal for equal values wherever they lie."""
+        return (ref.digest or digest(ref.data)).hex()
+
+    # --- foreach lists --------------------------------------------------------------------------
+
+    def load_item(self, ref: ArtifactRef, index: int, name: str = "") -> Any:
+        """One item of a value stored by `put_items`, at the same cost for any length of the list.
+
+        Raises:
+            IndexError: There is no such item.
+            ArtifactMissingError: The file that holds it is gone.
+            ArtifactCorruptError: Its bytes are not those that were written.
+            ArtifactError: It cannot be unpickled here; the cause tells why.
+        """
+        trailer = self._trailer(ref, name)
+        if not 0 <= index < trailer.length:
+            raise IndexError(f"there is no item {index} among {trailer.length}")
+        label = f"{name}[{index}]"
+        try:
+            data = self._read(ref, trailer.entry(index), ENTRY_BYTES, label)
+            entry = Entry.parse(bytes(data), trailer.code)
+            data = self._read(ref, entry.offset, entry.size, label, entry.encoding)
+            entry.check(data)
+        except DamagedError as error:
+            raise corrupt(label, self._path(ref), str(error)) from error
+        try:
+            return self._decode_item(ref, trailer, entry, data)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _not_decoded(ref, label, error) from error
+
+    def _decode_item(self, ref: ArtifactRef, trailer: Trailer, entry: Entry, data: Chunk) -> Any:
+        try:
+            return decode_value(entry.encoding, data)
+        except CodeMissingError:
+            trailer.adopt_code(self._read(ref, trailer.code, trailer.code_size, ""))
+            return decode_value(entry.encoding, data)
+
+    def item_count(self, ref: ArtifactRef, name: str = "") -> int:
+        """How many items a value stored by `put_items` has.
+
+        Raises:
+            ArtifactMissingError: The file that holds it is gone.
+            ArtifactCorruptError: Its bytes are not those that were written.
+        """
+        return self._trailer(ref, name).length
+
+    def _trailer(self, ref: ArtifactRef, name: str) -> Trailer:
+        trailer = self._trailers.get(ref.digest)
+        if trailer is not None:
+            return trailer
+        data = self._read(ref, ref.size - TRAILER_BYTES, TRAILER_BYTES, name)
+        try:
+            trailer = Trailer.parse(bytes(data), ref.size)
+        except DamagedError as error:
+            raise corrupt(name, self._path(ref), str(error)) from error
+        if ref.digest:
+            if len(self._trailers) >= _KEPT_TRAILERS:
+                self._trailers.clear()
+            self._trailers[ref.digest] = trailer
+        return trailer
+
+    # --- bytes ----------------------------------------------------------------------------------
+
+    def _read(
+        self, ref: ArtifactRef, offset: int, size: int, name: str, encoding: int | None = None
+    ) -> Chunk:
+        """A range of a value's bytes, not checked but for its length."""
+        if ref.place == _INLINE:
+            return ref.data[offset : offset + size]
+        path = self._path(ref)
+        offset += ref.offset
+        encoding = ref.encoding if encoding is None else encoding
+        try:
+            try:
+                data = self._read_file(path, offset, size, encoding)
+            except FileNotFoundError:  # the run that it is of may have been removed
+                data = self._read_file(self._removed_path(ref), offset, size, encoding)
+        except FileNotFoundError as error:
+            raise missing(name, path) from error
+        except OSError as error:
+            raise unreadable(name, path, error) from error
+        if len(data) != size:
+            raise corrupt(name, path, f"it ends before byte {offset + size}")
+        return data
+
+    def _read_file(self, path: str, offset: int, size: int, encoding: int) -> Chunk:
+        if encoding not in _MAPPED:
+            return read_at(path, offset, size)
+        if size < BLOB_BYTES:
+            return read_writable_at(path, offset, size)
+        file = open_file(path)
+        if os.fstat(file.fd).st_size < offset + size:
+            return b""  # touching a page behind the end would end the process
+        return map_file(file.fd, offset, size)
+
+    def _path(self, ref: ArtifactRef) -> str:
+        if ref.place == _BLOB:
+            return self._layout.blob(ref.digest)
+        return f"{self._flow_dir}/{ref.file}"
+
+    def _removed_path(self, ref: ArtifactRef) -> str:
+        if ref.place == _BLOB:
+            raise FileNotFoundError
+        return f"{self._flow_dir}/{REMOVED}/{ref.file}"
+
+
+class Loaded:
+    """A value that was read from the store, and what it takes to notice that it has changed."""
+
+    __slots__ = ("_mapping", "_reader", "ref", "value")
+
+    def __init__(
+        self, value: Any, ref: ArtifactRef, reader: ArtifactReader, mapping: Chunk | None
+    ) -> None:
+        self.value: Any = value
+        self.ref: Final = ref
+        self._reader: Final = reader
+        # Kept, for else another mapping could get the same address, and be taken for this one.
+        self._mapping: Final = mapping
+
+    def __repr__(self) -> str:
+        return f"<Loaded {self.ref.type_name}, {self.ref.size} bytes>"
+
+    def unchanged(self, value: Any) -> Encoded | Literal[True]:
+        """True if `value` still is what was stored; else its encoding, ready to be stored.
+
+        A change is never missed. At times a value is called changed that is not: that costs
+        storing it again. An array that was mapped is not read for this, only asked for.
+
+        Raises:
+            ArtifactPickleError: The value cannot be pickled any more.
+        """
+        if value is self.value and is_immutable(value):
+            return True
+        if self.ref.encoding == Encoding.ITEMS and type(value) in {list, tuple}:
+            encoded = encode_items(value)
+        else:
+            encoded = encode(value)
+        if self._mapping is None:
+            return self._compare(encoded)
+        untouched = self._is_untouched(encoded, self._mapping)
+        if untouched is None:
+            return self._compare(encoded)
+        return True if untouched or self._is_same_again(encoded) else encoded
+
+    def _is_untouched(self, encoded: Encoded, mapping: Chunk) -> bool | None:
+        """Whether the value is the mapped one, bit for bit, without looking at its buffers.
+
+        So it is if it pickles as before, each of its buffers lies where it was mapped, and no page
+        of the mapping has been written to. None where this cannot be told.
+        """
+        if encoded.encoding != Encoding.BUFFERS or encoded.size != self.ref.size:
+            return False
+        view = memoryview(mapping)
+        base = address_of(view)
+        _, ranges = parse_buffers(view)
+        at, buffers = 0, iter(ranges)
+        place = next(buffers, None)
+        for chunk in encoded.chunks:
+            if place is not None and at == place.start:
+                if address_of(chunk) != base + at or len(chunk) != place.stop - place.start:
+                    return None  # a copy, which may be an equal one
+                place = next(buffers, None)
+            elif isinstance(chunk, memoryview) or view[at : at + len(chunk)].tobytes() != chunk:
+                return False  # a buffer that was not there, or another pickle
+            at += len(chunk)
+        written = is_written(base, len(view))
+        return None if written is None else not written
+
+    def _compare(self, encoded: Encoded) -> Encoded | Literal[True]:
+        """Compare with what is stored, byte by byte or by hash."""
+        ref = self.ref
+        if encoded.encoding == ref.encoding and encoded.size == ref.size:
+            if ref.place == _INLINE:
+                if b"".join(encoded.chunks) == ref.data:
+                    return True
+            else:
+                encoded = encoded._replace(digest=digest_of(encoded.chunks, encoded.size))
+                if encoded.digest == ref.digest:
+                    return True
+        return True if self._is_same_again(encoded) else encoded
+
+    def _is_same_again(self, encoded: Encoded) -> bool:
+        """Whether the stored bytes, read once more, encode to the same.
+
+        Some values encode otherwise after they were read: sets are ordered by the hashes of a
+        process, and two equal strings may have become one. In a join, such an artifact would be at
+        odds with its siblings though nobody had changed it.
+        """
+        if max(encoded.size, self.ref.size) > _SECOND_LOOK_BYTES:
+            return False
+        try:
+            again = self._reader.load(self.ref).value
+            other = encode_items(again) if encoded.encoding == Encoding.ITEMS else encode(again)
+        except ArtifactError:
+            return False
+        return other[:1] == encoded[:1] and b"".join(other.chunks) == b"".join(encoded.chunks)
+
+
+def is_immutable(value: Any) -> bool:
+    """Whether nobody can change this value in place: plain atoms, and tuples of them."""
+    kind = type(value)
+    if kind in _IMMUTABLE:
+        return True
+    return kind in {tuple, frozenset} and all(map(is_immutable, value))
+
+
+def _not_decoded(ref: ArtifactRef, name: str, error: Exception) -> ArtifactError:
+    what = f"artifact {name!r}" if name else "an artifact"
+    return ArtifactError(
+        f"{what}, a {ref.type_name}, cannot be opened here: {type(error).__name__}: {error}",
+        artifact=name.rpartition("/")[2],
+        pathspec=name if "/" in name else "",
+    )

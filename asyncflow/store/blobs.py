@@ -1,0 +1,419 @@
+"""Blobs: large values, each a file named by the blake3 of its bytes.
+
+Equal bytes of different tasks and runs are one file. A blob comes into being whole, by renaming a
+finished file, and is never written to again: whoever maps it may rely on that. Its time of
+modification tells a garbage collection when it was last put, within `TOUCH_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from threading import Thread
+from typing import TYPE_CHECKING, Final, Self
+
+from blake3 import blake3
+
+from asyncflow.codec import digest_of
+from asyncflow.commit_points import reached
+from asyncflow.errors import (
+    ArtifactCorruptError,
+    ArtifactError,
+    ArtifactMissingError,
+    StoreError,
+)
+from asyncflow.store.files import sync_file, sync_folder, write_all
+from asyncflow.store.pages import map_file
+from asyncflow.store.segments import explain_write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncflow.codec import Chunk
+    from asyncflow.store.layout import Layout
+
+TOUCH_SECONDS: Final = 3600
+"""A blob that is put again gets a new time of modification once the old one is of this age.
+
+Not each time, because that makes every process that has verified the file verify it again. So a
+garbage collection must spare whatever is younger than this and the longest task together.
+"""
+
+_TOGETHER_BYTES: Final = 8 << 20
+"""From here on a blob is written while it is hashed: 54 ms instead of 86 for 256 MiB.
+
+What turns out to be there already is then deleted again, before the disk has seen much of it. That
+takes no longer than hashing first and comparing.
+"""
+
+_SECOND_LOOK_SECONDS: Final = 0.02
+"""A garbage collection has a blob aside for some microseconds; a scheduler may make it more."""
+
+_VERIFIED_BLOBS: Final = 65_536  # about 20 MB at most, in a process that has seen as many
+
+_Identity = tuple[int, int, int, int, int]
+
+
+class VerifiedBlobs:
+    """Which files this process has hashed, or written itself, and how they looked then."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, _Identity] = {}
+
+    def __contains__(self, blob: tuple[bytes, os.stat_result]) -> bool:
+        digest, status = blob
+        return self._seen.get(digest) == _identity(status)
+
+    def add(self, digest: bytes, status: os.stat_result) -> None:
+        """Take the file with this status for what its name says, until its status changes."""
+        if len(self._seen) >= _VERIFIED_BLOBS:
+            with suppress(RuntimeError, StopIteration, KeyError):  # another thread was quicker
+                del self._seen[next(iter(self._seen))]
+        self._seen[digest] = _identity(status)
+
+    def clear(self) -> None:
+        """Trust no file any more."""
+        self._seen.clear()
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+verified: Final = VerifiedBlobs()
+"""For the whole process, so that a value read twice is hashed once."""
+
+
+class BlobStore:
+    """Writes and reads the blobs of one store; any number of processes may do so at once."""
+
+    def __init__(self, layout: Layout, *, durable: bool = False) -> None:
+        self._layout: Final = layout
+        self._durable: Final = durable  # whether a blob is synced before it is said to be there
+
+    def __repr__(self) -> str:
+        return f"<BlobStore {self._layout.blobs}>"
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def put(self, chunks: Sequence[Chunk], digest: bytes, size: int) -> bool:
+        """Store a blob whose digest and length are those given; False if it was there already.
+
+        Whatever happens meanwhile, the blob is there whole or not at all.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        if self._has(digest, size):
+            return False
+        with self.writer() as writer:
+            writer.write(chunks)
+            writer.commit(digest)
+        return True
+
+    def put_new(self, chunks: Sequence[Chunk], size: int) -> bytes:
+        """Store a blob of a length that is known, and return its digest, which is not.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        if size < _TOGETHER_BYTES:
+            digest = digest_of(chunks, size)
+            self.put(chunks, digest, size)
+            return digest
+        hashing = _Hashing(chunks)
+        try:
+            with self.writer() as writer:
+                writer.write(chunks)
+                digest = hashing.wait()
+                if not self._has(digest, size):
+                    writer.commit(digest)
+        except StoreError:
+            digest = hashing.wait()  # no room to write what is there already: no harm done
+            if not self._has(digest, size):
+                raise
+        finally:
+            hashing.join()
+        return digest
+
+    def _has(self, digest: bytes, size: int) -> bool:
+        """Whether the very bytes are there already; keeps them from being collected."""
+        path = self._layout.blob(digest)
+        try:
+            status = os.stat(path)  # noqa: PTH116 - text, see Layout
+            # A file that a power cut has emptied, or a disk has bent, is written anew.
+            if status.st_size != size or not self._is_intact(path, digest, status):
+                return False
+            if time.time() - status.st_mtime > TOUCH_SECONDS:
+                os.utime(path)
+                verified.add(digest, os.stat(path))  # noqa: PTH116 - the same
+            if self._durable:
+                self._sync(path)  # whoever wrote it may not have
+        except OSError:
+            return False
+        return True
+
+    def _sync(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        sync_names(self._layout, path)
+
+    def _is_intact(self, path: str, digest: bytes, status: os.stat_result) -> bool:
+        if (digest, status) in verified:
+            return True
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _hash_file(fd, status.st_size) == digest
+        finally:
+            os.close(fd)
+
+    def writer(self) -> BlobWriter:
+        """Write a blob whose digest is not known yet; use it in a `with` block."""
+        return BlobWriter(self._layout, durable=self._durable)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def open(self, digest: bytes, size: int, *, name: str = "") -> memoryview:
+        """The bytes of a blob, mapped copy-on-write and checked; `name` is for the error.
+
+        Raises:
+            ArtifactMissingError: There is no such file.
+            ArtifactCorruptError: Its bytes are not those that were written.
+        """
+        return self._read(digest, size, name, check_again=False)
+
+    def verify(self, digest: bytes, size: int, *, name: str = "") -> None:
+        """Hash a blob, even if this process has done so before.
+
+        Raises:
+            ArtifactMissingError: There is no such file.
+            ArtifactCorruptError: Its bytes are not those that were written.
+        """
+        self._read(digest, size, name, check_again=True)
+
+    def _read(self, digest: bytes, size: int, name: str, *, check_again: bool) -> memoryview:
+        path = self._layout.blob(digest)
+        try:
+            fd = _open_patiently(path)
+        except FileNotFoundError as error:
+            raise missing(name, path) from error
+        except OSError as error:
+            raise unreadable(name, path, error) from error
+        try:
+            status = os.fstat(fd)
+            if status.st_size != size:
+                raise corrupt(name, path, f"it has {status.st_size} bytes instead of {size}")
+            data = map_file(fd, 0, size) if size else memoryview(bytearray())
+            if check_again or (digest, status) not in verified:
+                if digest_of([data], size) != digest:
+                    raise corrupt(name, path, "its bytes have another hash")
+                verified.add(digest, status)
+        finally:
+            os.close(fd)
+        return data
+
+
+class _Hashing:
+    """blake3 of some chunks, computed by a thread of its own that ends with it."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self._chunks = chunks
+        self._digest = b""
+        self._thread = Thread(target=self._run, name="asyncflow-hash", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        hasher = blake3()
+        for chunk in self._chunks:
+            hasher.update(chunk)
+        self._digest = hasher.digest()
+
+    def join(self) -> None:
+        """Wait until the chunks are not read any more."""
+        self._thread.join()
+
+    def wait(self) -> bytes:
+        """The digest, once it is known.
+
+        Raises:
+            StoreError: The thread ended before its time.
+        """
+        self.join()
+        if not self._digest:
+            raise StoreError("a value could not be hashed; the log tells why")
+        return self._digest
+
+
+class BlobWriter:
+    """A blob in the making: a file without a name of its own until `commit`.
+
+    Leaving its `with` block without a commit deletes the file; a crash leaves it to the garbage
+    collection.
+    """
+
+    def __init__(self, layout: Layout, *, durable: bool = False) -> None:
+        self._layout: Final = layout
+        self._durable: Final = durable
+        self._path: Final = layout.new_blob()
+        self._hasher: Final = blake3()
+        self._fd = -1
+        self.size = 0
+        """How many bytes have been written."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._fd = self._create()
+        except OSError as error:
+            raise StoreError(explain_write(self._path, error)) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            self._close()
+            with suppress(OSError):
+                os.unlink(self._path)  # noqa: PTH108 - text, see Layout
+
+    def _create(self) -> int:
+        reached("blob.draft")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        # Read-only from the start: a blob that changes under its readers is worth an extra hurdle.
+        try:
+            return os.open(self._path, flags, 0o444)
+        except FileNotFoundError:
+            self._layout.make_parent(self._path)
+            return os.open(self._path, flags, 0o444)
+
+    def write(self, chunks: Sequence[Chunk]) -> None:
+        """Append the chunks.
+
+        Raises:
+            StoreError: They could not be written.
+        """
+        try:
+            self.size += write_all(self._fd, chunks)
+        except OSError as error:
+            raise StoreError(explain_write(self._path, error)) from error
+        reached("blob.written")
+
+    def write_and_hash(self, chunks: Sequence[Chunk]) -> None:
+        """Append the chunks and take them into `digest`.
+
+        Raises:
+            StoreError: They could not be written.
+        """
+        for chunk in chunks:
+            self._hasher.update(chunk)
+        self.write(chunks)
+
+    @property
+    def digest(self) -> bytes:
+        """blake3 of all that went through `write_and_hash`."""
+        return self._hasher.digest()
+
+    def commit(self, digest: bytes) -> None:
+        """Make the file the blob of that digest.
+
+        Raises:
+            StoreError: It could not be done; the blob is not there.
+        """
+        path = self._layout.blob(digest)
+        reached("blob.rename")
+        try:
+            if self._durable:
+                reached("blob.sync")
+                sync_file(self._fd)
+            self._rename(path)
+            if self._durable:
+                sync_names(self._layout, path)
+            status = os.fstat(self._fd)
+        except OSError as error:
+            raise StoreError(explain_write(path, error)) from error
+        if status.st_size == self.size:
+            verified.add(digest, status)
+        self._close()
+        reached("blob.renamed")
+
+    def _rename(self, path: str) -> None:
+        try:
+            os.rename(self._path, path)  # noqa: PTH104 - text, see Layout
+        except FileNotFoundError:
+            self._layout.make_parent(path)
+            os.rename(self._path, path)  # noqa: PTH104 - the same
+
+    def _close(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+
+def sync_names(layout: Layout, path: str) -> None:
+    """Return once the name of a blob survives a power cut, with those of its folders.
+
+    Raises:
+        OSError: The disk reports an error.
+    """
+    for folder in (path.rpartition("/")[0], layout.blobs, layout.root):
+        sync_folder(folder)
+
+
+def _open_patiently(path: str) -> int:
+    """Open a blob; what a garbage collection has set aside for a second look is waited for."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        time.sleep(_SECOND_LOOK_SECONDS)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _hash_file(fd: int, size: int) -> bytes:
+    return digest_of([map_file(fd, 0, size)], size)
+
+
+def missing(name: str, path: object) -> ArtifactMissingError:
+    """The error for a file that is gone."""
+    return ArtifactMissingError(
+        f"{_called(name)} cannot be read: {path} is gone. Was it deleted, or copied in part? "
+        "Resume the run from the step that made it",
+        artifact=_artifact(name),
+        pathspec=_pathspec(name),
+    )
+
+
+def corrupt(name: str, path: object, reason: str) -> ArtifactCorruptError:
+    """The error for bytes that are not those that were written."""
+    return ArtifactCorruptError(
+        f"{_called(name)} is damaged: {path}: {reason}. "
+        "Restore that file from a copy, or resume the run from the step that made it",
+        artifact=_artifact(name),
+        pathspec=_pathspec(name),
+    )
+
+
+def unreadable(name: str, path: object, error: OSError) -> ArtifactError:
+    """The error for a file that is there and cannot be read."""
+    return ArtifactError(
+        f"{_called(name)} cannot be read: {path}: {error.strerror or error}",
+        artifact=_artifact(name),
+        pathspec=_pathspec(name),
+    )
+
+
+def _called(name: str) -> str:
+    return f"artifact {name!r}" if name else "an artifact"
+
+
+def _artifact(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _pathspec(name: str) -> str:
+    return name if "/" in name else ""

@@ -1,0 +1,135 @@
+"""Plain files: writing all of it, and reading a piece of one by the hundred thousand.
+
+Nothing here knows what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncflow.codec import Chunk
+
+_BATCH_CHUNKS: Final = 512  # Linux takes 1,024 buffers in one writev, others fewer
+_OPEN_FILES: Final = (
+    64  # a worker reads from a few segments over and over, and may open 1,024 files
+)
+
+
+def write_all(fd: int, chunks: Sequence[Chunk]) -> int:
+    """Write the chunks one after the other, and return how many bytes that were.
+
+    Raises:
+        OSError: Not everything could be written; a beginning of it may have been.
+    """
+    if len(chunks) == 1:
+        return _write_one(fd, chunks[0])
+    total = 0
+    for start in range(0, len(chunks), _BATCH_CHUNKS):
+        total += _write_batch(fd, chunks[start : start + _BATCH_CHUNKS])
+    return total
+
+
+def _write_one(fd: int, chunk: Chunk) -> int:
+    size = len(chunk)
+    written = os.write(fd, chunk)
+    if written < size:  # a full disk, a signal, or more than 2 GiB
+        with memoryview(chunk) as rest:
+            while written < size:
+                written += os.write(fd, rest[written:])
+    return size
+
+
+def _write_batch(fd: int, chunks: Sequence[Chunk]) -> int:
+    total = sum(map(len, chunks))
+    written = os.writev(fd, chunks)
+    if written == total:
+        return total
+    for chunk in chunks:
+        size = len(chunk)
+        if written < size:
+            with memoryview(chunk) as whole:
+                _write_one(fd, whole[written:])
+        written = max(0, written - size)
+    return total
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Return once the names in a folder survive a power cut.
+
+    Raises:
+        OSError: The disk reports an error.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+sync_file: Final = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+"""Return once what was written to a descriptor survives a power cut."""
+
+
+class OpenFile:
+    """A file that stays open for as long as anybody may read from it.
+
+    Closing is left to the last reference: a thread that is just reading is not disturbed when the
+    file falls out of the cache, and cannot read from another file that has got its number.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self, path: str) -> None:
+        self.fd: Final = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        fd = getattr(self, "fd", None)  # absent where opening failed
+        if fd is not None:
+            close(fd)
+
+
+open_file = lru_cache(maxsize=_OPEN_FILES)(OpenFile)
+"""An `OpenFile`, kept open for the next reader.
+
+Reading is by position and moves no file pointer, so threads and forked children may share one.
+"""
+
+
+def read_at(path: str, offset: int, size: int) -> bytes:
+    """A range of a file; shorter where the file ends before.
+
+    Raises:
+        OSError: The file is not there or cannot be read.
+    """
+    file = open_file(path)
+    data = os.pread(file.fd, size, offset)
+    if len(data) == size or not data:
+        return data
+    return bytes(_read_into(file, offset, size))  # a signal, or more than 2 GiB
+
+
+def read_writable_at(path: str, offset: int, size: int) -> bytearray:
+    """The same into memory that the reader may change.
+
+    Raises:
+        OSError: The file is not there or cannot be read.
+    """
+    return _read_into(open_file(path), offset, size)
+
+
+def _read_into(file: OpenFile, offset: int, size: int) -> bytearray:
+    data = bytearray(size)
+    done = 0
+    with memoryview(data) as view:
+        while done < size:
+            got = os.preadv(file.fd, [view[done:]], offset + done)
+            if not got:
+                break
+            done += got
+    del data[done:]
+    return data

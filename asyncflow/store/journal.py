@@ -1,0 +1,334 @@
+r"""The journal of a run: one append-only file of checksummed records, and how it is read back.
+
+Format, version 1, all integers little-endian:
+
+    header   20 bytes  `ASYNCFLOW JOURNAL 1\n`
+    record   u32 length of the payload
+             u32 crc32 (as in zlib) of those four bytes and the payload
+             payload: the msgpack of an event, see `asyncflow.events`
+
+Records follow each other without gaps. The writer holds an exclusive `flock` on the file from
+before its first record until it closes, so that anybody can tell a running run from an interrupted
+one. A crash can leave a torn record at the end and nowhere else: reading stops there. A bad record
+that has a good one behind it is damage, and an error.
+
+The payloads' meaning is not known here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Self
+from zlib import crc32
+
+from asyncflow.commit_points import reached
+from asyncflow.errors import JournalError
+from asyncflow.store.files import sync_file, sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+HEADER: Final = b"ASYNCFLOW JOURNAL 1\n"
+_PREFIX: Final = struct.Struct("<II")
+PREFIX_BYTES: Final = _PREFIX.size
+_READ_BYTES: Final = 1 << 18  # one read brings some thousand records and costs far below 1 ms
+MAX_RECORD_BYTES: Final = 1 << 30  # a longer length can only be damage
+_MAX_OFFSET: Final = 1 << 62  # a larger one can only be damage, and some systems refuse it
+_SEARCH_BYTES: Final = 1 << 20  # one step of the search for a good record behind a bad one
+_SHORT_RECORD: Final = re.compile(rb"(?s)(?=..\x00\x00....)")
+"""Where a record below 64 KiB may begin, as nearly every record is."""
+_SHORT_BYTES: Final = (1 << 16) + PREFIX_BYTES
+
+
+def frame(payload: bytes) -> bytes:
+    """The payload as it lies in the journal.
+
+    Raises:
+        JournalError: It is longer than a record may be.
+    """
+    if len(payload) > MAX_RECORD_BYTES:
+        message = f"an event of {len(payload)} bytes is too large for the journal"
+        raise JournalError(message)
+    length = len(payload).to_bytes(4, "little")
+    return length + crc32(payload, crc32(length)).to_bytes(4, "little") + payload
+
+
+class JournalWriter:
+    """The one writer of a run's journal.
+
+    Not a coroutine anywhere: whoever is on an event loop calls `write` from a thread. A failed
+    write leaves the journal as it was before it.
+    """
+
+    def __init__(self, path: Path, descriptor: int, size: int) -> None:
+        self.path = path
+        self.size = size
+        """Offset at which the next record will lie."""
+        self._descriptor = descriptor
+        self._durable = False
+        self._folders = list(path.parents[:4])  # up to the store; perhaps new: to be synced once
+
+    @classmethod
+    def create(cls, path: Path, *, durable: bool = False) -> Self:
+        """Begin a journal; a durable one is synced with every write.
+
+        Raises:
+            JournalError: There is one already, or the file cannot be made.
+        """
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        reached("journal.create")
+        try:
+            descriptor = os.open(path, flags, 0o600)
+        except OSError as error:
+            message = f"cannot begin the journal {path}: {error.strerror}"
+            raise JournalError(message) from error
+        _lock(descriptor, path)
+        writer = cls(path, descriptor, 0)
+        try:
+            writer.write(HEADER)
+        except JournalError:
+            writer.close()
+            raise
+        writer._durable = durable
+        return writer
+
+    def write(self, frames: bytes) -> None:
+        """Append whole frames.
+
+        Raises:
+            JournalError: The disk is full, or the file cannot be written. The journal is unchanged.
+                Or it cannot be synced: then nobody may be told what was written.
+        """
+        view = memoryview(frames)
+        reached("journal.append")
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            try:
+                os.ftruncate(self._descriptor, self.size)
+            except OSError:
+                self.close()  # a record behind a torn one would be damage: write no more
+            message = f"cannot write to the journal {self.path}: {error.strerror}"
+            raise JournalError(message) from error
+        self.size += len(frames)
+        reached("journal.appended")
+        if self._durable:
+            self.sync()
+
+    def sync(self) -> None:
+        """Return once what was written survives a power cut.
+
+        Raises:
+            JournalError: The disk reports an error, or the journal is closed.
+        """
+        if self._descriptor < 0:
+            message = f"cannot sync the journal {self.path}: it is closed"
+            raise JournalError(message)
+        reached("journal.sync")
+        try:
+            sync_file(self._descriptor)
+            while self._folders:  # without this a power cut could take the file's very name
+                sync_folder(self._folders[-1])
+                self._folders.pop()
+        except OSError as error:
+            message = f"cannot sync the journal {self.path}: {error.strerror}"
+            raise JournalError(message) from error
+        reached("journal.synced")
+
+    def close(self) -> None:
+        """Release the lock. Harmless when repeated."""
+        if self._descriptor >= 0:
+            reached("journal.close")
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __repr__(self) -> str:
+        state = "open" if self._descriptor >= 0 else "closed"
+        return f"<JournalWriter {self.path.parent.name} {self.size} bytes, {state}>"
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Take the lock of a file that this process has just made.
+
+    Waits, because nobody but `is_being_written` can hold it, and that for a moment only: to give up
+    would let somebody who looks at the run at the wrong moment stop it from starting.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        os.close(descriptor)
+        message = (
+            f"the file system of {path} has no file locks ({error.strerror}); "
+            "use a store on a local disk"
+        )
+        raise JournalError(message) from error
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether some process holds the journal's lock, so its run is running."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # no locks here, so nobody can hold one
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class JournalReader:
+    """Reads a journal, while it is being written or afterwards.
+
+    Threads may share one: it keeps no position.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a journal.
+
+        Raises:
+            FileNotFoundError: There is none.
+            JournalError: The file is not a journal of this version.
+        """
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        header = os.pread(self._descriptor, len(HEADER), 0)
+        if not HEADER.startswith(header):
+            self.close()
+            message = f"{path} is not a journal that this version of asyncflow can read"
+            raise JournalError(message)
+
+    def read_one(self, offset: int) -> bytes:
+        """The payload of the record at `offset`.
+
+        Raises:
+            JournalError: No whole record lies there.
+        """
+        if not len(HEADER) <= offset < _MAX_OFFSET:
+            message = f"{self.path} cannot have a record at byte {offset}"
+            raise JournalError(message)
+        # One read of a page brings nearly every record whole.
+        data = os.pread(self._descriptor, 4096, offset)
+        payload = _payload(data, 0)
+        if payload is None and len(data) >= PREFIX_BYTES:
+            length, _ = _PREFIX.unpack_from(data)
+            if length <= MAX_RECORD_BYTES:
+                payload = _payload(os.pread(self._descriptor, PREFIX_BYTES + length, offset), 0)
+        if payload is None:
+            message = f"{self.path} is damaged: no whole record at byte {offset}"
+            raise JournalError(message)
+        return payload
+
+    def read_from(self, offset: int = 0) -> Iterator[tuple[int, bytes, int]]:
+        """Every record from `offset` on: its offset, its payload, and where the next one begins.
+
+        Ends at the end of the file or before a torn tail. A caller that follows a running run goes
+        on later from where it was.
+
+        Raises:
+            JournalError: There is damage before the end.
+        """
+        at = max(offset, len(HEADER))
+        buffer, start = b"", at
+        while True:
+            payload = _payload(buffer, at - start)
+            if payload is None:
+                buffer, start = self._read_record(at), at
+                payload = _payload(buffer, 0)
+            if payload is None:
+                self._refuse_damage(at, buffer)
+                return
+            after = at + PREFIX_BYTES + len(payload)
+            yield at, payload, after
+            at = after
+
+    def _read_record(self, at: int) -> bytes:
+        """The bytes from `at` on: at least its record, if that is whole."""
+        data = os.pread(self._descriptor, _READ_BYTES, at)
+        if len(data) < _READ_BYTES:
+            return data
+        length, _ = _PREFIX.unpack_from(data)
+        if _READ_BYTES < PREFIX_BYTES + length <= PREFIX_BYTES + MAX_RECORD_BYTES:
+            return os.pread(self._descriptor, PREFIX_BYTES + length, at)
+        return data
+
+    def _refuse_damage(self, at: int, seen: bytes) -> None:
+        """Raise if a good record lies behind the bad one at `at`; `seen` is what was read there."""
+        end = at + len(seen) if _is_cut_short(seen) else self.size()
+        if self._find_record(at + 1, end) is not None:
+            message = f"{self.path} is damaged: the record at byte {at} is not what was written"
+            raise JournalError(message)
+
+    def find_record(self, offset: int) -> int | None:
+        """Where, from `offset` on, the next whole record begins that is shorter than 64 KiB."""
+        return self._find_record(offset, self.size())
+
+    def _find_record(self, position: int, end: int) -> int | None:
+        """The same for a record that lies before `end`."""
+        while position < end:
+            wanted = min(_SEARCH_BYTES + _SHORT_BYTES, end - position)
+            data = os.pread(self._descriptor, wanted, position)
+            for match in _SHORT_RECORD.finditer(data, 0, _SEARCH_BYTES + PREFIX_BYTES):
+                if _payload(data, match.start()):
+                    return position + match.start()
+            position += _SEARCH_BYTES
+        return None
+
+    def size(self) -> int:
+        """Length of the file in bytes, a torn tail included."""
+        return os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        """Let the file go. Harmless when repeated."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError, OSError):
+            self.close()
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Whether these bytes may be the beginning of a record that is still being written.
+
+    Only then: no record that a writer adds meanwhile must count as one behind the bad one.
+    """
+    if len(data) < PREFIX_BYTES:
+        return True
+    length: int
+    length, _ = _PREFIX.unpack_from(data)
+    return len(data) < PREFIX_BYTES + length <= PREFIX_BYTES + MAX_RECORD_BYTES
+
+
+def _payload(data: bytes, offset: int) -> bytes | None:
+    """The payload of the frame at `offset` of `data`; None when it is not whole and right."""
+    begin = offset + PREFIX_BYTES
+    if len(data) < begin:
+        return None
+    length, checksum = _PREFIX.unpack_from(data, offset)
+    payload = data[begin : begin + length]
+    if len(payload) < length or crc32(payload, crc32(data[offset : offset + 4])) != checksum:
+        return None
+    return payload
+
+
+def join_frames(payloads: Iterable[bytes]) -> bytes:
+    """Frame every payload, one behind the other."""
+    return b"".join(map(frame, payloads))

@@ -1,0 +1,243 @@
+"""Where everything lies in a store, and how its folders come to be.
+
+```
+STORE/
+  format               the version of this layout as text: `1` and a line feed
+  blobs/ab/abcdef…     one content-addressed value per file, named by the blake3 of its bytes in hex
+  blobs/new/…          blobs being written; what a crash leaves here may be deleted after a day
+  flows/NAME/RUN/      journal, *.seg (values), and after the end summary and index
+  flows/NAME/.removed/RUN/   of a run that was removed: the files that other runs still refer to
+```
+
+Folders are created 0700. Nothing here reads a value or an event.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from asyncflow.commit_points import reached
+from asyncflow.errors import StoreError, StoreFormatError
+from asyncflow.store.files import sync_folder
+from asyncflow.values import RunId
+
+FORMAT: Final = 1
+"""The version of the layout that this asyncflow writes, and the newest that it reads."""
+
+REMOVED: Final = ".removed"
+"""The folder, in that of a flow, of what is kept of removed runs; no run can be called so."""
+
+_FOLDER_MODE = 0o700
+_ADVICE = "choose another place with --store DIR or ASYNCFLOW_STORE"
+
+
+class Layout:
+    """The paths of one store; making one touches no disk."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root: Final = Path(root)
+        self._blobs = f"{os.fspath(root)}/blobs"  # text: a Path costs more than opening the file
+
+    def __repr__(self) -> str:
+        return f"<Layout {self.root}>"
+
+    # --- opening --------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, root: str | os.PathLike[str], *, create: bool) -> Layout:
+        """The layout of the store at `root`, made new if there is none and `create` says so.
+
+        Any number of processes may create the same store at once.
+
+        Raises:
+            StoreFormatError: A newer asyncflow wrote it, or it is no store at all.
+            StoreError: It is not there, or cannot be made or read; the message says what to do.
+        """
+        layout = cls(Path(root).absolute())
+        try:
+            layout._check_format(create=create)
+        except OSError as error:
+            raise StoreError(_explain(layout.root, error)) from error
+        return layout
+
+    def _check_format(self, *, create: bool) -> None:
+        path = self.root / "format"
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            if not create:
+                raise StoreError(
+                    f"there is no store at {self.root}; run a flow first, or {_ADVICE}"
+                ) from None
+            self._create(path)
+            text = path.read_text(encoding="utf-8", errors="replace")
+        _check_version(self.root, text.strip())
+
+    def _create(self, path: Path) -> None:
+        reached("store.create")
+        _make_folder(self.root)
+        # Written aside and linked: whoever sees the file sees all of it, and a newer format that
+        # somebody else has just put there is not overwritten.
+        draft = self.root / f"format.{os.getpid()}.{os.urandom(4).hex()}"
+        with draft.open("w") as file:
+            file.write(f"{FORMAT}\n")
+            file.flush()
+            os.fsync(file.fileno())  # an empty one, after a power cut, would close the store
+        try:
+            reached("store.format")
+            with suppress(FileExistsError):
+                os.link(draft, path)
+        except OSError:
+            draft.replace(path)  # a file system without hard links
+        finally:
+            draft.unlink(missing_ok=True)
+        with suppress(OSError):  # who may not read the folder above has to trust it
+            sync_folder(self.root)
+            sync_folder(self.root.parent)
+
+    # --- blobs ----------------------------------------------------------------------------------
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of all shards."""
+        return Path(self._blobs)
+
+    def blob(self, digest: bytes) -> str:
+        """The file of the blob with this blake3 digest."""
+        name = digest.hex()
+        return f"{self._blobs}/{name[:2]}/{name}"
+
+    def new_blob(self) -> str:
+        """A name that nobody else has, for a blob that is still being written."""
+        return f"{self._blobs}/new/{os.urandom(12).hex()}"
+
+    def make_parent(self, path: str) -> None:
+        """Create the folder of a blob's file, and that folder's parents within the store."""
+        folder = path.rpartition("/")[0]
+        _make_folder(Path(self._blobs))
+        _make_folder(Path(folder))
+
+    # --- runs -----------------------------------------------------------------------------------
+
+    def flow_dir(self, flow: str) -> Path:
+        """The folder of a flow; it need not be there.
+
+        Raises:
+            StoreError: The name cannot be that of a folder.
+        """
+        return self.root / "flows" / _checked(flow)
+
+    def run_dir(self, flow: str, run_id: str) -> Path:
+        """The folder of a run; it need not be there.
+
+        Raises:
+            StoreError: A name cannot be that of a folder.
+        """
+        return self.flow_dir(flow) / _checked(run_id)
+
+    def removed_dir(self, flow: str, run_id: str = "") -> Path:
+        """Where a removed run's folder lies, as far as other runs refer to its files.
+
+        Raises:
+            StoreError: A name cannot be that of a folder.
+        """
+        folder = self.flow_dir(flow) / REMOVED
+        return folder / _checked(run_id) if run_id else folder
+
+    def create_run(self, flow: str) -> RunId:
+        """Make the folder of a new run, which nobody else has, and return the run's id.
+
+        The id is the time in microseconds since 1970, or the next that is free.
+
+        Raises:
+            StoreError: The name of the flow cannot be that of a folder, or the store cannot be
+                written to.
+        """
+        folder = self.flow_dir(flow)
+        number = time.time_ns() // 1000
+        try:
+            _make_folder(folder.parent)
+            _make_folder(folder)
+            reached("run.create")
+            while True:
+                try:
+                    (folder / str(number)).mkdir(_FOLDER_MODE)
+                except FileExistsError:
+                    number += 1
+                else:
+                    reached("run.created")
+                    return RunId(str(number))
+        except OSError as error:
+            raise StoreError(_explain(folder, error)) from error
+
+    def flows(self) -> list[str]:
+        """The names of the flows that have ever run here, sorted."""
+        return sorted(name for name in _folders(self.root / "flows") if not name.startswith("."))
+
+    def runs(self, flow: str) -> list[RunId]:
+        """The ids of a flow's runs, newest first; none for a flow that never ran."""
+        return _newest_first(self.flow_dir(flow))
+
+    def removed_runs(self, flow: str) -> list[RunId]:
+        """The ids of the removed runs of which there are files left, newest first."""
+        return _newest_first(self.removed_dir(flow))
+
+
+def _newest_first(folder: Path) -> list[RunId]:
+    names = [name for name in _folders(folder) if name.isdecimal()]
+    return [RunId(name) for name in sorted(names, key=int, reverse=True)]
+
+
+def _check_version(root: Path, text: str) -> None:
+    if not text.isdecimal() or not int(text):
+        raise StoreFormatError(
+            f"{root} is no store of asyncflow: its file `format` says {text[:40]!r}; {_ADVICE}"
+        )
+    if int(text) > FORMAT:
+        raise StoreFormatError(
+            f"the store at {root} has format {text}, and this asyncflow reads up to format "
+            f"{FORMAT}; upgrade asyncflow, or {_ADVICE}"
+        )
+
+
+def _make_folder(path: Path) -> None:
+    with suppress(FileExistsError):
+        path.mkdir(_FOLDER_MODE)
+    if not path.is_dir():
+        raise NotADirectoryError(20, os.strerror(20), str(path))
+
+
+def _folders(path: Path) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _checked(name: str) -> str:
+    if not name or name.startswith(".") or any(letter in name for letter in "/\\\0"):
+        raise StoreError(
+            f"{name!r} cannot name a flow or a run: it must not be empty, begin with a dot, or "
+            "hold a slash"
+        )
+    return name
+
+
+def _explain(path: Path, error: OSError) -> str:
+    match error:
+        case FileNotFoundError():
+            return (
+                f"the store {path} cannot be made: there is no folder {path.parent}; "
+                f"create that, or {_ADVICE}"
+            )
+        case PermissionError():
+            return f"the store at {path} may not be used: {error}; change its rights, or {_ADVICE}"
+        case NotADirectoryError() | FileExistsError():
+            return f"the store cannot be at {path}: {error.filename} is no folder; {_ADVICE}"
+        case _:
+            return f"the store at {path} cannot be used: {error}; {_ADVICE}"

@@ -1,0 +1,276 @@
+"""What in a store is needed: told from the journals, and from nothing else.
+
+Safe beside runs that are running and starting. Whether a run is running is asked before its journal
+is read, so a run that was not is known to the end; of one that was, nothing of its own is taken for
+unneeded. What a run that begins meanwhile refers to is either young or belongs to a run that was
+there before it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from asyncflow.errors import JournalError, StoreError
+from asyncflow.store.index import Summary
+from asyncflow.store.journal import JournalReader, is_being_written
+from asyncflow.store.references import (
+    CLONED,
+    KNOWN,
+    REFERRING,
+    RUN_STARTED,
+    cloned_from,
+    code_of,
+    origin_of,
+    references_of,
+    unpack,
+)
+from asyncflow.values import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from asyncflow.store.layout import Layout
+
+_SEGMENT, _BLOB = int(Place.SEGMENT), int(Place.BLOB)  # see asyncflow.store.artifacts
+_PLACE_AT, _DIGEST_AT, _FILE_AT = 0, 4, 5
+NOT_A_RECORD: Final = (ValueError, TypeError, LookupError, AttributeError)
+"""What unpacking raises for a record that was written whole and is none of ours all the same."""
+
+
+class Stage(Enum):
+    """How far a run has come."""
+
+    UNBEGUN = "unbegun"  # its first event is not on disk; it may be starting
+    RUNNING = "running"
+    OVER = "over"  # ended or interrupted: nobody writes to it any more
+
+
+@contextmanager
+def exclusive(layout: Layout) -> Iterator[None]:
+    """Within the block nobody else collects or removes; waits until that is so.
+
+    Raises:
+        StoreError: The store is on a file system without locks, or cannot be read.
+    """
+    path = layout.root / "format"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        os.close(descriptor)
+        message = (
+            f"the file system of {path} has no file locks ({error.strerror}), so nobody can tell "
+            "which runs are running; collect from a machine where the store is on a local disk"
+        )
+        raise StoreError(message) from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Marks:
+    """What journals refer to, in one store or in one flow.
+
+    Some 100 bytes for each blob that is needed.
+    """
+
+    def __init__(self, layout: Layout, *, leaving: Iterable[tuple[str, str]] = ()) -> None:
+        """Begin with nothing; runs that are `leaving` are taken for removed already."""
+        self._layout = layout
+        self._leaving = frozenset(leaving)
+        self._unclear: set[str] = set()  # flows of whose removed runs one has a damaged journal
+        self.blobs: set[bytes] = set()
+        """Digests of needed blobs."""
+        self.files: set[tuple[str, str]] = set()
+        """Needed files of runs: the flow, and the path in its folder as refs have it."""
+        self.logs: set[tuple[str, str]] = set()
+        """Runs whose journals have the output of tasks that others took over: flow and run."""
+        self.resuming: dict[tuple[str, str], str] = {}
+        """Runs that a running run is taking tasks over from, and that running run's id."""
+        self.stages: dict[tuple[str, str], Stage] = {}
+        """The runs that were there, in the order in which they were read."""
+        self.running_since: int | None = None
+        """When the oldest running run was started, in microseconds; None while none is running."""
+
+    # --- reading ---
+
+    def read_all(self) -> None:
+        """Read every journal of the store.
+
+        Raises:
+            JournalError: One is damaged: what it refers to cannot be told.
+        """
+        for flow in self._layout.flows():
+            for run_id in self._layout.runs(flow):
+                self.read_run(flow, run_id)
+            self.read_removed(flow)
+
+    def read_resumed(self, flow: str) -> None:
+        """Read those journals of a flow that may refer to other runs' files.
+
+        Raises:
+            JournalError: One is damaged: what it refers to cannot be told.
+        """
+        self.read_news(flow)
+        self.read_removed(flow)
+
+    def read_news(self, flow: str) -> None:
+        """Of the same journals, read those that may tell more than when they were read."""
+        for run_id in self._layout.runs(flow):
+            run = flow, run_id
+            if run not in self._leaving and self.stages.get(run) is not Stage.OVER:
+                self.read_run(flow, run_id, if_resumed=True)
+
+    def read_run(self, flow: str, run_id: str, *, if_resumed: bool = False) -> Stage:
+        """Read one journal; `if_resumed`, only where the run has resumed another.
+
+        Raises:
+            JournalError: It is damaged.
+        """
+        folder = self._layout.run_dir(flow, run_id)
+        running = is_being_written(folder / "journal")  # first: see above
+        begun = False
+        for values in _referring(folder, running=running):
+            if values[0] == RUN_STARTED:
+                begun = True
+                self._note_start(flow, run_id, values, running=running)
+                if if_resumed and not origin_of(values).run_id:
+                    break
+            self._note(flow, values)
+        stage = Stage.RUNNING if running else Stage.OVER if begun else Stage.UNBEGUN
+        self.stages[flow, run_id] = stage
+        return stage
+
+    def _note_start(self, flow: str, run_id: str, values: list[object], *, running: bool) -> None:
+        origin, started = origin_of(values)
+        if not running:
+            return
+        self.running_since = min(started, self.running_since or started)
+        if origin:
+            self.resuming[flow, origin] = run_id
+
+    def _note(self, flow: str, values: list[object]) -> None:
+        for _, ref in references_of(values):
+            if ref[_PLACE_AT] == _BLOB:
+                self.blobs.add(ref[_DIGEST_AT])
+            elif ref[_PLACE_AT] == _SEGMENT:
+                self.files.add((flow, ref[_FILE_AT]))
+        if values[0] == CLONED:
+            self.logs.add((flow, cloned_from(values)))
+
+    def read_removed(self, flow: str) -> None:
+        """Read the journals that are left of removed runs, as far as somebody needs them.
+
+        Of a run that a running run is taking tasks over from, all is needed; of another, its
+        journal if a task that was taken over has its output there, which may lead further back.
+        """
+        waiting = [run for of_flow, run in (*self.logs, *self.resuming) if of_flow == flow]
+        seen: set[str] = set()
+        while waiting:
+            run_id = waiting.pop()
+            folder = self._layout.removed_dir(flow, run_id)
+            if (flow, run_id) in self._leaving and not folder.exists():
+                folder = self._layout.run_dir(flow, run_id)
+            if run_id in seen or not (folder / "journal").exists():
+                continue
+            seen.add(run_id)
+            waiting += self._read_removed(flow, run_id, folder)
+
+    def _read_removed(self, flow: str, run_id: str, folder: Path) -> set[str]:
+        origins = set()
+        whole = (flow, run_id) in self.resuming
+        try:
+            for values in _referring(folder, running=False):
+                if values[0] == CLONED:
+                    origins.add(cloned_from(values))
+                    self.logs.add((flow, cloned_from(values)))
+                if whole:
+                    self._note(flow, values)
+        except JournalError:
+            if whole:
+                raise
+            self._unclear.add(flow)
+        return origins
+
+    # --- asking ---
+
+    def needs(self, flow: str, run_id: str, file: str) -> bool:
+        """Whether somebody refers to this file of a run that is not running."""
+        if (flow, f"{run_id}/{file}") in self.files or (flow, run_id) in self.resuming:
+            return True
+        # With a journal, what makes it quick to open.
+        return file in {"journal", "summary", "index"} and (
+            (flow, run_id) in self.logs
+            or (flow, f"{run_id}/journal") in self.files
+            or flow in self._unclear
+        )
+
+
+def resumers(layout: Layout, flow: str) -> dict[str, str]:
+    """The runs of a flow that a running run is taking tasks over from, and which run that is.
+
+    Raises:
+        JournalError: The journal of a running run is damaged.
+    """
+    found: dict[str, str] = {}
+    for run_id in layout.runs(flow):
+        folder = layout.run_dir(flow, run_id)
+        if is_being_written(folder / "journal"):
+            for values in _referring(folder, running=True):
+                origin = origin_of(values).run_id
+                if origin:
+                    found[origin] = run_id
+                break
+    return found
+
+
+def _referring(folder: Path, *, running: bool) -> Iterator[list[object]]:
+    """The records of a journal that refer to something, unpacked."""
+    summary = _summary(folder)
+    try:
+        reader = JournalReader(folder / "journal")
+    except FileNotFoundError:
+        if summary is not None:
+            raise JournalError(_explain(folder, "it is gone")) from None
+        return
+    except JournalError as error:
+        raise JournalError(_explain(folder, str(error))) from error
+    with reader:
+        end = 0
+        try:
+            for at, record, end in reader.read_from():  # noqa: B007 - where the last one ends
+                code = code_of(record)
+                if code not in KNOWN:
+                    what = f"a later version of asyncflow wrote the record at byte {at}"
+                    raise JournalError(what)  # noqa: TRY301 - explained below, as the others
+                if code in REFERRING:
+                    yield unpack(record)
+        except (JournalError, *NOT_A_RECORD) as error:
+            raise JournalError(_explain(folder, str(error))) from error
+        if summary is not None and end < summary.journal_bytes and not running:
+            raise JournalError(_explain(folder, f"it ends at byte {end}, and was longer"))
+
+
+def _summary(folder: Path) -> Summary | None:
+    try:
+        return Summary.read(folder / "summary")
+    except JournalError:
+        return None
+
+
+def _explain(folder: Path, reason: str) -> str:
+    run = f"{folder.parent.name}/{folder.name}"
+    return (
+        f"nobody can tell what the run {run} needs, because its journal cannot be read: {reason}; "
+        f"nothing was deleted. `asyncflow verify {run}` tells more, and after "
+        f"`asyncflow rm {run}` the others can be collected"
+    )

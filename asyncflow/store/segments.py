@@ -1,0 +1,145 @@
+"""Segments: one append-only file per worker and run for values too small for a file of their own.
+
+A segment has no format: a ref tells offset, length and hash of each value. What a crash or a full
+disk leaves behind the last whole value is named by no ref and read by nobody.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING, Final, Self
+
+from asyncflow.commit_points import reached
+from asyncflow.errors import StoreError
+from asyncflow.store.files import sync_file, sync_folder, write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from asyncflow.codec import Chunk
+
+SUFFIX: Final = ".seg"
+
+
+class SegmentWriter:
+    """Appends values to a segment that it alone writes to; the file is made with the first value.
+
+    `path` says how the segment should be called. Where another process is writing to such a file
+    already, the name gets a number: `path` and `name` are the true ones after the first `append`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._wanted: Final = path
+        self.path = path
+        self.name = path.name
+        self._fd = -1
+        self._size = 0
+        self._pid = 0
+        self._unsynced = False
+        self._folder_synced = False
+
+    def __repr__(self) -> str:
+        state = f"{self._size} bytes" if self._fd >= 0 else "closed"
+        return f"<SegmentWriter {self.path} {state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def append(self, chunks: Sequence[Chunk]) -> int:
+        """Write the chunks at the end, and return where they begin.
+
+        Raises:
+            StoreError: They could not be written; the segment is as before.
+        """
+        # A child that the user's step forked has the same open file, and would not notice what
+        # its parent appends.
+        if self._fd < 0 or self._pid != os.getpid():
+            self._open()
+        offset = self._size
+        reached("segment.append")
+        self._unsynced = True
+        try:
+            self._size = offset + write_all(self._fd, chunks)
+        except OSError as error:
+            self._take_back(offset)
+            raise StoreError(explain_write(self.path, error)) from error
+        reached("segment.appended")
+        return offset
+
+    def sync(self) -> None:
+        """Return once what was appended survives a power cut.
+
+        Raises:
+            StoreError: The disk reports an error.
+        """
+        if not self._unsynced or self._fd < 0:
+            return
+        reached("segment.sync")
+        try:
+            sync_file(self._fd)
+            if not self._folder_synced:
+                sync_folder(self.path.parent)
+                self._folder_synced = True
+        except OSError as error:
+            raise StoreError(explain_write(self.path, error)) from error
+        self._unsynced = False
+        reached("segment.synced")
+
+    def close(self) -> None:
+        """Close the file; a later `append` opens it again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _open(self) -> None:
+        self.close()
+        try:
+            for number in count(1):
+                ending = SUFFIX if number == 1 else f"-{number}{SUFFIX}"
+                path = self._wanted.with_name(self._wanted.name.removesuffix(SUFFIX) + ending)
+                if self._lock(path):
+                    return
+        except OSError as error:
+            raise StoreError(explain_write(self._wanted, error)) from error
+
+    def _lock(self, path: Path) -> bool:
+        reached("segment.open")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Behind whatever a writer before us has left, whole or torn.
+            self._size = os.lseek(fd, 0, os.SEEK_END)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        self.path, self.name, self._fd, self._pid = path, path.name, fd, os.getpid()
+        self._folder_synced = False
+        return True
+
+    def _take_back(self, offset: int) -> None:
+        with suppress(OSError):  # what cannot be cut off is written over by the next value
+            os.ftruncate(self._fd, offset)
+        with suppress(OSError):
+            os.lseek(self._fd, offset, os.SEEK_SET)
+
+
+def explain_write(path: object, error: OSError) -> str:
+    """What to do about a file that could not be written."""
+    reason = error.strerror or str(error)
+    return (
+        f"cannot write to {path}: {reason}; make room there, or choose another place "
+        "with --store DIR or ASYNCFLOW_STORE"
+    )

@@ -1,0 +1,515 @@
+"""Reads all there is in a store, and says what is not as it was written, and what that affects.
+
+Every byte that matters is covered by a checksum: records of the journal by their own, the summary
+likewise, the index by the summary's, blobs by their names, values in segments by the refs that name
+them. What no ref names affects nothing, and is only told. Nothing is unpickled, so no code of a
+user is run, and nothing is changed. Files are read, not mapped: a disk that cannot read one any
+more is found out as an error, not as the end of the process.
+
+Each value is hashed once, however many tasks and runs share it; some 100 bytes of each are kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
+
+from blake3 import blake3
+
+from asyncflow.errors import JournalError
+from asyncflow.store.collection import Amount
+from asyncflow.store.files import read_at
+from asyncflow.store.index import Summary, TaskTable
+from asyncflow.store.journal import HEADER, JournalReader, is_being_written
+from asyncflow.store.layout import FORMAT, REMOVED
+from asyncflow.store.marking import NOT_A_RECORD
+from asyncflow.store.references import (
+    CLONED,
+    ENDINGS,
+    FAILED,
+    KNOWN,
+    OF_TASKS,
+    REFERRING,
+    RUN_STARTED,
+    SUCCEEDED,
+    code_of,
+    output_before,
+    references_of,
+    unpack,
+)
+from asyncflow.store.segments import SUFFIX
+from asyncflow.values import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from asyncflow.store.layout import Layout
+
+_SEGMENT, _BLOB = int(Place.SEGMENT), int(Place.BLOB)  # see asyncflow.store.artifacts
+_CHUNK_BYTES: Final = 4 << 20
+_NAMED: Final = 20  # affected things that are named; the others are counted
+_KEPT_RANGES: Final = 4_000_000  # above, ranges of segments are forgotten, and perhaps read twice
+_TOLD_EVERY: Final = 512  # records
+_DIGEST_HEX: Final = re.compile(r"[0-9a-f]{64}")
+_OF_A_RUN: Final = frozenset({"journal", "summary", "index"})
+
+
+@dataclass(slots=True)
+class Damage:
+    """Something that is not as it was written."""
+
+    file: str
+    """Relative to the store."""
+    what: str
+    affected: list[str] = field(default_factory=list)
+    """Pathspecs of runs, tasks and artifacts, the first of them; none if it belongs to nothing."""
+    count: int = 0
+    """How many are affected."""
+
+    def add(self, pathspec: str) -> None:
+        """One more thing is affected."""
+        if pathspec not in self.affected:
+            self.count += 1
+            if len(self.affected) < _NAMED:
+                self.affected.append(pathspec)
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return {
+            "file": self.file,
+            "what": self.what,
+            "affected": self.affected,
+            "affected_count": self.count,
+        }
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was read, and what came of it."""
+
+    runs: int = 0
+    tasks: int = 0
+    """Finished ones, those that were taken over included."""
+    values: int = 0
+    """Different ones, those in the journal itself not counted."""
+    size: int = 0
+    """Bytes that were read."""
+    damage: list[Damage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is no damage, but worth knowing."""
+    unreferenced: Amount = field(default_factory=Amount)
+    """Files that belong to nothing."""
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return {
+            "clean": not self.damage,
+            "runs": self.runs,
+            "tasks": self.tasks,
+            "values": self.values,
+            "bytes": self.size,
+            "damage": [damage.to_data() for damage in self.damage],
+            "notes": self.notes,
+            "unreferenced": {"files": self.unreferenced.files, "bytes": self.unreferenced.size},
+        }
+
+
+def verify(
+    layout: Layout,
+    flow: str | None = None,
+    run_id: str | None = None,
+    *,
+    on_progress: Callable[[Verified], None] = lambda _: None,
+) -> Verified:
+    """Verify a run, or all of a flow, or the whole store.
+
+    It may be done beside whatever runs. `on_progress` is called now and then with what is known by
+    then.
+    """
+    verification = _Verification(layout, on_progress)
+    for name in layout.flows() if flow is None else [flow]:
+        for each in layout.runs(name) if run_id is None else [run_id]:
+            verification.check_run(name, each)
+        if run_id is None:
+            verification.check_rest_of_flow(name)
+    if flow is None:
+        verification.check_rest()
+    return verification.verified
+
+
+class _Verification:
+    """One pass over a store."""
+
+    def __init__(self, layout: Layout, on_progress: Callable[[Verified], None]) -> None:
+        self.layout, self._on_progress = layout, on_progress
+        self.verified = Verified()
+        self._ranges: set[int] = set()  # those of segments that are as they were written
+        self._blobs: set[bytes] = set()
+        self._bad: dict[tuple[str, int], Damage] = {}  # by file and offset
+        self._numbers: dict[str, int] = {}  # of segments
+
+    # --- what all parts need ---
+
+    def damage(self, path: Path, what: str, *affected: str) -> Damage:
+        """Something is damaged."""
+        found = Damage(self._relative(path), what)
+        for pathspec in affected:
+            found.add(pathspec)
+        self.verified.damage.append(found)
+        return found
+
+    def note(self, path: Path, what: str) -> None:
+        """Something is no damage, but worth knowing."""
+        self.verified.notes.append(f"{self._relative(path)}: {what}")
+
+    def _unreferenced(self, path: Path, what: str = "") -> None:
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return
+        self.verified.unreferenced.add(size)
+        if what:
+            self.note(path, what)
+
+    def _relative(self, path: Path) -> str:
+        return str(path.relative_to(self.layout.root))
+
+    def told(self) -> None:
+        """A moment has passed."""
+        self._on_progress(self.verified)
+
+    # --- runs ---
+
+    def check_run(self, flow: str, run_id: str) -> None:
+        folder = self.layout.run_dir(flow, run_id)
+        _RunVerification(self, folder, f"{flow}/{run_id}", flow).check()
+        self.verified.runs += 1
+        self.told()
+
+    def check_rest_of_flow(self, flow: str) -> None:
+        """What its runs have in their folders, and what is left of removed ones."""
+        for run_id in self.layout.removed_runs(flow):
+            folder = self.layout.removed_dir(flow, run_id)
+            pathspec = f"{flow}/{run_id} (removed)"
+            _RunVerification(self, folder, pathspec, flow, removed=True).check()
+            self._check_folder(folder, flow, run_id)
+        for run_id in self.layout.runs(flow):
+            folder = self.layout.run_dir(flow, run_id)
+            if not is_being_written(folder / "journal"):
+                self._check_folder(folder, flow, run_id)
+
+    def _check_folder(self, folder: Path, flow: str, run_id: str) -> None:
+        for path in _files(folder):
+            if path.name in _OF_A_RUN:
+                continue
+            segment = f"{flow}/{run_id}/{path.name}"
+            if path.name.endswith(SUFFIX) and segment in self._numbers:
+                continue
+            self._unreferenced(path, "unreferenced: it belongs to no artifact")
+
+    # --- values ---
+
+    def check_ref(self, flow: str, ref: Sequence[Any], pathspec: str) -> None:
+        """Check the bytes that a ref names, unless that was done."""
+        place, _, _, size, digest, file, offset, _ = ref[:8]
+        if place == _BLOB:
+            if digest not in self._blobs:
+                self._check_blob(digest, size)
+            bad = self._bad.get((digest.hex(), 0))
+        elif place == _SEGMENT:
+            segment = f"{flow}/{file}"
+            key = self._numbers.setdefault(segment, len(self._numbers)) << 64 | offset
+            if key not in self._ranges:
+                self._check_range(key, flow, segment, (offset, size, digest))
+            bad = self._bad.get((segment, offset))
+        else:
+            return
+        if bad is not None:
+            bad.add(pathspec)
+
+    def _check_blob(self, digest: bytes, size: int | None) -> None:
+        self._blobs.add(digest)
+        self.verified.values += 1
+        path = Path(self.layout.blob(digest))
+        what = self._hash_blob(path, digest, size)
+        if what:
+            self._bad[digest.hex(), 0] = self.damage(path, what)
+
+    def _hash_blob(self, path: Path, digest: bytes, size: int | None) -> str:
+        """What is wrong with a blob; nothing if nothing is."""
+        hasher = blake3()
+        read = 0
+        try:
+            with path.open("rb", buffering=0) as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    hasher.update(chunk)
+                    read += len(chunk)
+                    self.verified.size += len(chunk)
+                    self.told()
+        except FileNotFoundError:
+            return "the file is gone"
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+        if size is not None and read != size:
+            return f"it has {read} bytes instead of {size}"
+        return "" if hasher.digest() == digest else "its bytes have another hash than its name says"
+
+    def _check_range(
+        self, key: int, flow: str, segment: str, wanted: tuple[int, int, bytes]
+    ) -> None:
+        if len(self._ranges) > _KEPT_RANGES:
+            self._ranges.clear()
+        self._ranges.add(key)
+        self.verified.values += 1
+        path = self._segment_path(flow, segment)
+        what = self._hash_range(path, *wanted)
+        if what and (segment, wanted[0]) not in self._bad:
+            self._bad[segment, wanted[0]] = self.damage(path, what)
+
+    def _segment_path(self, flow: str, segment: str) -> Path:
+        path = self.layout.root / "flows" / segment
+        if path.exists():
+            return path
+        removed = self.layout.root / "flows" / flow / REMOVED / segment.partition("/")[2]
+        return removed if removed.exists() else path
+
+    def _hash_range(self, path: Path, offset: int, size: int, digest: bytes) -> str:
+        """What is wrong with a value in a segment; nothing if nothing is."""
+        try:
+            data = read_at(str(path), offset, size)
+        except FileNotFoundError:
+            return "the file is gone"
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+        self.verified.size += len(data)
+        if len(data) != size:
+            return f"it ends before byte {offset + size}"
+        if blake3(data).digest() != digest:
+            return f"the value from byte {offset} on, {size} bytes, has another hash"
+        return ""
+
+    # --- the rest of the store ---
+
+    def check_rest(self) -> None:
+        """What belongs to no flow."""
+        root = self.layout.root
+        for path in _files(root):
+            if path.name != "format":
+                self._unreferenced(path, "unreferenced: it is not of the store's own")
+        if (root / "format").read_bytes() != f"{FORMAT}\n".encode():
+            self.damage(root / "format", f"it does not say {FORMAT}", "the store")
+        before = self.verified.unreferenced.files
+        drafts = 0
+        for shard in _folders(self.layout.blobs):
+            for path in _files(shard):
+                if shard.name == "new":
+                    drafts += 1
+                    self._unreferenced(path)
+                else:
+                    self._check_stray_blob(path)
+        if count := self.verified.unreferenced.files - before - drafts:
+            self.note(self.layout.blobs, f"{count:,} blobs are unreferenced: asyncflow gc")
+        if drafts:
+            self.note(self.layout.blobs / "new", f"{drafts:,} unfinished blobs, or being written")
+
+    def _check_stray_blob(self, path: Path) -> None:
+        """A blob, unless some ref has named it."""
+        name = path.name
+        if not _DIGEST_HEX.fullmatch(name) or name[:2] != path.parent.name:
+            self._unreferenced(path, "unreferenced: it is no blob")
+            return
+        digest = bytes.fromhex(name)
+        if digest not in self._blobs:
+            self._unreferenced(path)
+            self.verified.values += 1
+            what = self._hash_blob(path, digest, None)
+            if what and path.exists():  # a garbage collection may be going on
+                self.damage(path, f"{what}; it is unreferenced")
+
+
+class _RunVerification:
+    """One run of it: its journal, its summary and its index."""
+
+    def __init__(
+        self, whole: _Verification, folder: Path, pathspec: str, flow: str, *, removed: bool = False
+    ) -> None:
+        self._whole, self._folder, self._pathspec, self._flow = whole, folder, pathspec, flow
+        self._removed = removed
+        self._path = folder / "journal"
+        self._running = is_being_written(self._path)
+        self._table = TaskTable()
+        self._steps: list[str] = []
+        self._holes: list[tuple[int, int, Damage]] = []  # where the journal cannot be read
+        self._ended = False
+        self._begun = False
+
+    def check(self) -> None:
+        summary = self._check_summary()
+        try:
+            with JournalReader(self._path) as journal:
+                self._check_journal(journal, summary)
+        except FileNotFoundError:
+            if summary is not None:
+                self._whole.damage(self._path, "the file is gone", self._pathspec)
+            elif not self._removed:
+                self._whole.note(self._folder, "unreferenced: a run that never began")
+        except JournalError:
+            what = f"it does not begin with {HEADER.decode().strip()!r}"
+            self._whole.damage(self._path, what, self._pathspec)
+        except OSError as error:
+            what = f"it cannot be read: {error.strerror}"
+            self._whole.damage(self._path, what, self._pathspec)
+
+    # --- summary and index ---
+
+    def _check_summary(self) -> Summary | None:
+        path = self._folder / "summary"
+        try:
+            summary = Summary.read(path)
+        except JournalError:
+            what = "it is not what was written; delete it, and the journal is read instead"
+            self._whole.damage(path, what, self._pathspec)
+            return None
+        except OSError as error:
+            what = f"it cannot be read: {error.strerror}"
+            self._whole.damage(path, what, self._pathspec)
+            return None
+        if summary is not None:
+            self._check_index(summary)
+        return summary
+
+    def _check_index(self, summary: Summary) -> None:
+        path = self._folder / "index"
+        self._steps = [name for name, _ in summary.steps]
+        advice = "delete it, and the journal is read instead"
+        try:
+            table = TaskTable(path.read_bytes())
+        except OSError as error:
+            self._whole.damage(path, f"it cannot be read: {error.strerror}", self._pathspec)
+            return
+        self._whole.verified.size += len(table.dump())
+        if crc32(table.dump()) != summary.index_checksum:
+            self._whole.damage(path, f"it is not what was written; {advice}", self._pathspec)
+        else:
+            self._table = table
+
+    # --- the journal ---
+
+    def _check_journal(self, journal: JournalReader, summary: Summary | None) -> None:
+        end = len(HEADER)
+        while True:
+            try:
+                for at, record, after in journal.read_from(end):
+                    self._take(at, record)
+                    end = after
+                break
+            except JournalError:
+                bad, end = end, journal.find_record(end + 1) or journal.size()
+                self._note_hole(bad, end)
+        size = journal.size()
+        self._whole.verified.size += size
+        self._check_end(end, size, summary)
+
+    def _note_hole(self, begin: int, end: int) -> None:
+        what = f"the record at byte {begin} is not what was written"
+        damage = self._whole.damage(self._path, what)
+        self._holes.append((begin, end, damage))
+        for pathspec in self._tasks_between(begin, end):
+            damage.add(pathspec)
+        if begin == len(HEADER):
+            damage.add(self._pathspec)
+
+    def _check_end(self, end: int, size: int, summary: Summary | None) -> None:
+        if summary is not None and end < summary.journal_bytes and not self._holes:
+            what = f"it ends at byte {end} and had {summary.journal_bytes} when the run ended"
+            tasks = self._tasks_between(end, summary.journal_bytes)
+            self._whole.damage(self._path, what, self._pathspec, *tasks)
+        elif end < size and (self._ended or summary is not None):
+            what = f"{size - end} bytes from byte {end} on are not what was written"
+            self._whole.damage(self._path, what, self._pathspec)
+        elif end < size and not self._running:
+            self._whole.note(
+                self._path,
+                f"the run was interrupted while it wrote: {size - end} bytes from byte {end} on "
+                "are the beginning of a record. This is no damage; the record was announced to "
+                "nobody",
+            )
+        for _, _, damage in self._holes:  # of those that nothing has told more of
+            if not damage.count:
+                damage.add(self._pathspec)
+        if not self._begun and not self._holes and summary is None and not self._running:
+            self._whole.note(self._folder, "unreferenced: a run that never began")
+
+    def _take(self, at: int, record: bytes) -> None:
+        """One record that is as it was written."""
+        whole = self._whole
+        code = code_of(record)
+        self._begun = True
+        self._ended = self._ended or code in ENDINGS
+        if code in REFERRING or (self._holes and code in OF_TASKS):
+            with self._blaming(at):
+                self._follow(unpack(record))
+        if code not in KNOWN:
+            whole.note(self._path, f"a later version wrote the record at byte {at}; not followed")
+        if not at % _TOLD_EVERY:
+            whole.told()
+
+    @contextmanager
+    def _blaming(self, at: int) -> Iterator[None]:
+        try:
+            yield
+        except NOT_A_RECORD as error:
+            what = f"the record at byte {at} is no event: {error}"
+            self._whole.damage(self._path, what, self._pathspec)
+
+    def _follow(self, values: list[Any]) -> None:
+        code = values[0]
+        run = self._pathspec
+        owner = run if code == RUN_STARTED else f"{run}/{values[3]}/{values[4]}"
+        self._link_output(values, owner)
+        if code not in REFERRING or self._removed:
+            return
+        if code in {SUCCEEDED, CLONED}:
+            self._whole.verified.tasks += 1
+        owner = f"{run}/parameters" if code == RUN_STARTED else owner
+        for name, ref in references_of(values):
+            self._whole.check_ref(self._flow, ref, f"{owner}/{name}")
+
+    def _link_output(self, values: list[Any], owner: str) -> None:
+        """A record tells whose output it was that cannot be read any more."""
+        if not self._holes or values[0] == RUN_STARTED:
+            return
+        before = output_before(values)
+        for begin, end, damage in self._holes:
+            if before and begin <= before < end:
+                damage.add(
+                    f"{owner} ({'output' if values[0] != FAILED else 'output of a failure'})"
+                )
+
+    def _tasks_between(self, begin: int, end: int) -> Iterator[str]:
+        """The tasks of which the journal tells in this range, if the index is there to say so."""
+        for task in range(1, len(self._table) + 1):
+            entry = self._table[task]
+            if begin <= entry.started < end or begin <= entry.ended < end:
+                yield f"{self._pathspec}/{self._steps[entry.step]}/{task}"
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.path) for entry in entries if not entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,378 @@
+"""One task in its worker: what it inherits, the user's instance, and what it hands on.
+
+A `RunView` is what a worker knows of a run, a `TaskView` one attempt of one of its tasks. What a
+task inherits is read from the journal, by the offset of the task before it; values are read when
+the step asks for them, and what it made or changed is written to the store when it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from array import array
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgpack
+
+from asyncflow import codec, loading
+from asyncflow.current import TaskContext
+from asyncflow.errors import TransitionError
+from asyncflow.events import pack_manifest, unpack_events, unpack_result
+from asyncflow.flow import Inputs, InputView, Transition, artifacts_of, bind
+from asyncflow.graph import Fanout, Graph
+from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
+from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader
+from asyncflow.store.layout import Layout
+from asyncflow.surroundings import Kept, Surroundings
+from asyncflow.values import ArtifactRef, Failure, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from asyncflow.events import RunStarted
+    from asyncflow.flow import FlowSpec
+    from asyncflow.frames import OpenRun, StartTask
+    from asyncflow.graph import Node
+    from asyncflow.store.artifacts import Loaded
+
+_KEPT_RESULTS: Final = 256  # a foreach reads one for all of its tasks
+_COPIED_INLINE_BYTES: Final = 64  # a longer inline value passes on as a ref into the journal
+
+
+class RunView:
+    """What a worker knows of a run: its flow class, its store, and the results others built on."""
+
+    def __init__(self, order: OpenRun, pid: int) -> None:
+        self.order = order
+        self._pid = pid
+        self._opened = False
+        self._results: OrderedDict[int, Inherited] = OrderedDict()
+
+    def open(self) -> None:
+        """Read the run's first event and load its flow class, once.
+
+        Raises:
+            Exception: Whatever the user's module raises when it is imported.
+        """
+        if self._opened:
+            return
+        order = self.order
+        layout = Layout.open(Path(order.store), create=False)
+        self.run_dir = layout.run_dir(order.flow, order.run_id)
+        self.journal = JournalReader(self.run_dir / "journal")
+        self.reader = ArtifactReader(layout, order.flow)
+        self.writer = ArtifactWriter(
+            layout, order.flow, order.run_id, f"w{self._pid}", durable=order.durable
+        )
+        first = self.journal.read_one(len(HEADER))
+        (self.started,) = cast(
+            "tuple[RunStarted]", tuple(unpack_events(first, order.flow, order.run_id))
+        )
+        self.graph = Graph.from_data(self.started.graph)
+        Surroundings._make(order.surroundings).enter()
+        self.flow_class = self._load(self.started.source)
+        self.kept = Kept()  # with what the module itself has changed
+        self.base = self.result(len(HEADER))
+        self._opened = True
+
+    def _load(self, source: Mapping[str, Any]) -> type[FlowSpec]:
+        def unpickle(ref: Sequence[Any]) -> Any:
+            return self.reader.load(ArtifactRef._make(ref), name="the flow class").value
+
+        cls = loading.load(source, unpickle)
+        codec.pickle_by_value(cls.__module__)
+        return cls
+
+    def result(self, offset: int) -> Inherited:
+        """What the task whose record lies at `offset` handed on."""
+        kept = self._results.get(offset)
+        if kept is None:
+            kept = Inherited(self, offset)
+            self._results[offset] = kept
+            if len(self._results) > _KEPT_RESULTS:
+                self._results.popitem(last=False)
+        return kept
+
+    def context(self, order: StartTask) -> TaskContext:
+        """What `current` tells within the task."""
+        return make_context(self, order)
+
+    def close(self) -> None:
+        """Let the run's files go."""
+        if self._opened:
+            self.writer.close()
+            self.journal.close()
+
+
+def make_context(run: RunView, order: StartTask) -> TaskContext:
+    """What `current` tells within a task."""
+    started = run.started
+    return TaskContext(
+        flow_name=run.order.flow,
+        run_id=run.order.run_id,
+        step_name=order.step,
+        task_id=str(order.task_id),
+        attempt=order.attempt,
+        parameter_names=tuple(started.parameters),
+        load_parameter=lambda name: run.reader.load(run.base.refs[name], name=name).value,
+        tags=started.tags,
+        origin_run_id=started.origin_run_id,
+        graph=run.graph,
+    )
+
+
+class Inherited:
+    """A finished task's record, read and checked once for all the tasks that follow it."""
+
+    __slots__ = ("_run", "fanout", "items", "path", "refs", "step", "task_id")
+
+    def __init__(self, run: RunView, offset: int) -> None:
+        self._run = run
+        record = run.journal.read_one(offset)
+        result = unpack_result(record)
+        self.step, self.task_id, self.path = result.step, result.task_id, tuple(result.path)
+        self.fanout = result.fanout
+        self.items = ArtifactRef._make(msgpack.unpackb(result.items)) if result.items else None
+        raw = msgpack.unpackb(result.manifest, strict_map_key=False)
+        self.refs = {name: self._pass_on(ref, record, offset) for name, ref in raw.items()}
+
+    def _pass_on(self, raw: list[Any], record: bytes, offset: int) -> ArtifactRef:
+        """The ref as the next task hands it on: a longer inline value is left where it lies."""
+        ref = ArtifactRef._make(raw)
+        if ref.place != Place.INLINE or len(ref.data) <= _COPIED_INLINE_BYTES:
+            return ref
+        return ref._replace(
+            place=int(Place.SEGMENT),
+            digest=codec.digest(ref.data),
+            file=f"{self._run.order.run_id}/journal",
+            offset=offset + PREFIX_BYTES + record.index(ref.data),
+            data=b"",
+        )
+
+
+class TaskView:
+    """One task in its worker: what it inherits, the user's instance, and what it hands on.
+
+    It is the `TaskState` that `asyncflow.flow` asks for.
+    """
+
+    def __init__(self, run: RunView, order: StartTask) -> None:
+        self._run, self._order = run, order
+        self.step = order.step
+        self.graph = run.graph
+        self.node: Node = run.graph[order.step]
+        self.transition: Transition | None = None
+        self._loaded: dict[str, Loaded] = {}
+        self._refs: dict[str, ArtifactRef] = dict(self._origin().refs)
+        self.index = order.path[-1] if order.path else None
+        self.flow = bind(run.flow_class, self)
+
+    def _origin(self) -> Inherited:
+        if self.node.is_join:
+            return self._run.base
+        return self._run.result(int.from_bytes(self._order.inputs[:8], "little"))
+
+    # --- TaskState ---
+
+    def names(self) -> Collection[str]:
+        """The artifacts that the task has without having made them."""
+        return self._refs.keys()
+
+    def load(self, name: str) -> object:
+        """The value of an inherited artifact."""
+        loaded = self._run.reader.load(self._refs[name], name=name)
+        self._loaded[name] = loaded
+        return loaded.value
+
+    def forget(self, name: str) -> None:
+        """The task no longer has this artifact."""
+        self._refs.pop(name, None)
+        self._loaded.pop(name, None)
+
+    def adopt(self, name: str, ref: ArtifactRef) -> None:
+        """Hand on an artifact of an input as it is."""
+        self._refs[name] = ref
+
+    def input(self) -> object:
+        """The item of the innermost foreach that this task is for."""
+        return item_of(self._run, self._order.stack, self._order.path, len(self._order.path) - 1)
+
+    def stack(self) -> list[tuple[int, int, object]]:
+        """Index, count and item of every foreach around this task, outermost first."""
+        return stack_of(self._run, self._order.stack, self._order.path)
+
+    # --- running ---
+
+    def environment(self) -> Environment | None:
+        """A block with the environment variables that the step asks for; None for no such."""
+        variables = self.node.options.get("environment")
+        return Environment(variables) if variables else None
+
+    def call(self) -> None:
+        """Run the user's method."""
+        self._clear_caught()
+        method = getattr(self.flow, self.step)
+        method(*self._arguments())
+
+    async def call_async(self) -> None:
+        """The same for an async step."""
+        self._clear_caught()
+        method = getattr(self.flow, self.step)
+        await method(*self._arguments())
+
+    def _clear_caught(self) -> None:
+        """The artifact that would tell of a caught failure says that there is none."""
+        options = self.node.options.get("catch")
+        if isinstance(options, dict) and options["var"]:
+            setattr(self.flow, options["var"], None)
+
+    def hand_on_failure(self) -> None:
+        """Take the place of a step whose failure is caught: its artifacts stay unset."""
+        exception_type, message, traceback = self._order.caught
+        options = self.node.options["catch"]
+        key = self.step, str(self._order.task_id), self._order.attempt - 1
+        if options["print_exception"]:
+            print(traceback or f"{exception_type}: {message}", file=sys.stderr)  # noqa: T201 - into the task's log
+        if options["var"]:
+            setattr(self.flow, options["var"], Failure(*key, exception_type, message, traceback))
+        if self.node.foreach is not None:
+            error = f"@catch cannot stand in for {self.step!r}: nothing is left to fan out over"
+            raise TransitionError(error, step=self.step, file=self.node.file, line=self.node.line)
+        self.transition = Transition(self.node.next, None) if self.node.next else None
+
+    def _arguments(self) -> tuple[Inputs, ...]:
+        return (self._inputs(),) if self.node.is_join else ()
+
+    def _inputs(self) -> Inputs:
+        offsets = self._input_offsets()
+        run = self._run
+        names = None
+        if self.graph[str(self.node.joins)].fanout is Fanout.BRANCH:
+            names = [run.result(offset).step for offset in offsets]
+        return Inputs(
+            names, len(offsets), lambda index: input_view(run, self._order, offsets, index)
+        )
+
+    def _input_offsets(self) -> array[int]:
+        data = self._order.inputs
+        if self._order.inputs_at:
+            file, offset, count = self._order.inputs_at
+            with (self._run.run_dir / file).open("rb") as spilled:
+                data = os.pread(spilled.fileno(), 8 * count, offset)
+        offsets = array("Q")
+        offsets.frombytes(data)
+        if sys.byteorder == "big":
+            offsets.byteswap()
+        return offsets
+
+    def persist(self) -> tuple[bytes, int | None, bytes]:
+        """Write what the task made or changed; the manifest, and what a foreach fans out over."""
+        transition = self._checked_transition()
+        values = artifacts_of(self.flow)
+        fanout, items = None, b""
+        if transition is not None and transition.foreach is not None:
+            fanout, ref = self._put_items(transition.foreach, values)
+            items = msgpack.packb(ref)
+        for name, value in values.items():
+            self._refs[name] = self._put(name, value)
+        self._run.writer.sync()
+        return pack_manifest(self._refs), fanout, items
+
+    def _checked_transition(self) -> Transition | None:
+        if self.node.next and self.transition is None:
+            message = f"the step {self.step!r} ended without self.next(...)"
+            raise TransitionError(message, step=self.step, file=self.node.file, line=self.node.line)
+        return self.transition
+
+    def _put(self, name: str, value: object) -> ArtifactRef:
+        loaded = self._loaded.get(name)
+        if loaded is None or loaded.value is not value:
+            return self._run.writer.put(value, name=name)
+        verdict = loaded.unchanged(value)
+        if verdict is True:
+            return self._refs[name]
+        return self._run.writer.put_encoded(verdict)
+
+    def _put_items(self, name: str, values: dict[str, Any]) -> tuple[int, ArtifactRef]:
+        """Store what a foreach runs over, item by item; a plain list is stored this once."""
+        value = values[name] if name in values else getattr(self.flow, name)
+        count, ref = self._run.writer.put_items(value, name=name)
+        if type(value) in {list, tuple} or not hasattr(value, "__len__"):
+            # An iterator is used up now; what it gave is the artifact.
+            values.pop(name, None)
+            self._refs[name] = ref
+        return count, ref
+
+
+def input_view(run: RunView, order: StartTask, offsets: Sequence[int], index: int) -> InputView:
+    """One input of a join."""
+    inherited = run.result(offsets[index])
+    return InputView(InputSource(run, order, inherited))
+
+
+class InputSource:
+    """What a join can ask of one of its inputs."""
+
+    __slots__ = ("_inherited", "_order", "_run", "index", "step")
+
+    def __init__(self, run: RunView, order: StartTask, inherited: Inherited) -> None:
+        self._run, self._order, self._inherited = run, order, inherited
+        self.step = inherited.step
+        self.index = inherited.path[-1] if inherited.path else None
+
+    def load(self, name: str) -> object:
+        """The value of one of the input's artifacts."""
+        return self._run.reader.load(self._inherited.refs[name], name=name).value
+
+    def refs(self) -> Mapping[str, ArtifactRef]:
+        """The input's artifacts, unread."""
+        return self._inherited.refs
+
+    def input(self) -> object:
+        """The item that the input was for."""
+        return self.stack()[-1][2]
+
+    def stack(self) -> list[tuple[int, int, object]]:
+        """Index, count and item of every foreach around the input, outermost first."""
+        return stack_of(self._run, self._order.stack, self._inherited.path)
+
+
+def stack_of(
+    run: RunView, stack: Sequence[int], path: Sequence[int]
+) -> list[tuple[int, int, object]]:
+    """Index, count and item of every foreach on a path, outermost first."""
+    levels = []
+    for level, (offset, index) in enumerate(zip(stack, path, strict=False)):
+        levels.append((index, run.result(offset).fanout or 0, item_of(run, stack, path, level)))
+    return levels
+
+
+def item_of(run: RunView, stack: Sequence[int], path: Sequence[int], level: int) -> object:
+    """The item that one level of a path stands for."""
+    if not 0 <= level < len(stack):
+        return None
+    splitter = run.result(stack[level])
+    if splitter.items is None:
+        return None
+    return run.reader.load_item(splitter.items, path[level])
+
+
+class Environment:
+    """Sets environment variables within the block, and puts back what was there."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        self._before: dict[str, str | None] = {}
+
+    def __enter__(self) -> None:
+        self._before = {name: os.environ.get(name) for name in self._variables}
+        os.environ.update(self._variables)
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,62 @@
+"""An exception as text: type, message, and the traceback cut to the user's own frames."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_OWN_FOLDER: Final = str(Path(__file__).parent)
+_MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing more
+
+
+class Described(NamedTuple):
+    """What is kept of an exception."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+def describe_exception(error: BaseException) -> Described:
+    """Never raises, whatever the exception's own methods do."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else ""
+    name = name or f"{kind.__module__}.{kind.__qualname__}"
+    return Described(name, _sayable(_message(error)), _sayable(_traceback(error)))
+
+
+def _sayable(text: str) -> str:
+    r"""The text with what UTF-8 cannot say, such as half of a file name's byte, as `\udcNN`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as second:  # noqa: BLE001 - the user's __str__ may do anything
+        return f"<the exception's text cannot be had: its __str__ raised {type(second).__name__}>"
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        summary = traceback.TracebackException.from_exception(error, limit=-_MOST_FRAMES)
+        _cut(summary, set())
+        return "".join(summary.format())
+    except BaseException as second:  # noqa: BLE001 - as above
+        return (
+            f"{type(error).__name__} (its traceback cannot be formatted: {type(second).__name__})\n"
+        )
+
+
+def _cut(summary: traceback.TracebackException, seen: set[int]) -> None:
+    """Drop this library's own frames, here and in what the exception came from."""
+    if id(summary) in seen:
+        return
+    seen.add(id(summary))
+    users = [frame for frame in summary.stack if not frame.filename.startswith(_OWN_FOLDER)]
+    if users:
+        summary.stack[:] = users
+    for other in (summary.__cause__, summary.__context__, *(summary.exceptions or ())):
+        if other is not None:
+            _cut(other, seen)

@@ -1,0 +1,136 @@
+"""The words that every floor speaks: keys, refs and statuses, as small immutable values.
+
+No I/O and no logic beyond what a value says of itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import NamedTuple, NewType
+
+RunId = NewType("RunId", str)
+"""Names a run within its flow: the microseconds since 1970 at which it was started, as text."""
+
+StepName = NewType("StepName", str)
+"""The name of a `@step` method."""
+
+
+class Status(StrEnum):
+    """How a run or a task stands, as anybody can read it from the store."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"  # its engine is gone and left no last word
+
+    @property
+    def finished(self) -> bool:
+        """Whether an engine has said the last word on it."""
+        return self in {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKey:
+    """One task of one run: a step, and which of its foreach siblings on each level."""
+
+    step: str
+    path: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return self.step + "".join(f"[{index}]" for index in self.path)
+
+
+class Place(IntEnum):
+    """Where the bytes of a value lie."""
+
+    INLINE = 0  # in the ref itself, so in the event that carries the ref
+    SEGMENT = 1  # a range of a file in the run's folder: a worker's segment, or the journal
+    BLOB = 2  # a content-addressed file of its own
+
+
+class Encoding(IntEnum):
+    """How a value became bytes; see `asyncflow.codec`."""
+
+    PICKLE = 0  # one pickle stream
+    BUFFERS = 1  # a pickle stream and its out-of-band buffers, aligned
+    ITEMS = 2  # a list or tuple, each item encoded by itself
+    BYTES = 3  # a `bytes` object as it is
+
+
+class ArtifactRef(NamedTuple):
+    """Names a stored value: enough to find it, to check it, and to tell about it unread.
+
+    A tuple, because refs are packed and unpacked by the hundred thousand. The order of the fields
+    is the order on disk.
+    """
+
+    place: int
+    """A `Place`."""
+    encoding: int
+    """An `Encoding`."""
+    type_name: str
+    """The value's type as text, for people: `list`, `numpy.ndarray`."""
+    size: int
+    """Stored length in bytes."""
+    digest: bytes
+    """blake3 of the stored bytes, 32 bytes; empty for an inline value: its event has a checksum."""
+    file: str
+    """For a segment: its file, relative to the folder of the flow (`RUN/w1.seg`); else empty."""
+    offset: int
+    """For a segment: where in that file the value begins."""
+    data: bytes
+    """For an inline value: the stored bytes; else empty."""
+
+
+Manifest = dict[str, ArtifactRef]
+"""The artifacts of one task by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is known of a task's failure; the user's exception as data, never as a live object."""
+
+    step: str
+    task_id: str
+    attempt: int
+    exception_type: str
+    message: str
+    traceback: str
+    """The traceback's text, cut to the user's own frames."""
+
+    @property
+    def type(self) -> str:
+        """The exception's type as text, such as `ValueError` or `package.module.Error`."""
+        return self.exception_type
+
+
+@dataclass(frozen=True, slots=True)
+class Pathspec:
+    """The parts of `Flow/run/step/task/artifact`; the empty parts at the end are not named."""
+
+    flow: str
+    run_id: str = ""
+    step: str = ""
+    task_id: str = ""
+    artifact: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Pathspec:
+        """Read a pathspec.
+
+        Raises:
+            ValueError: It has no part, an empty one, or more than five.
+        """
+        parts = text.strip("/").split("/")
+        if len(parts) > len(cls.__slots__) or not all(parts):
+            message = (
+                f"{text!r} is not a pathspec: Flow/run/step/task/artifact or a beginning of it"
+            )
+            raise ValueError(message)
+        return cls(*parts)
+
+    def __str__(self) -> str:
+        parts = (self.flow, self.run_id, self.step, self.task_id, self.artifact)
+        return "/".join(part for part in parts if part)

@@ -1,0 +1,304 @@
+"""The child process: receive an order, run the step, write its artifacts, answer.
+
+A worker takes one `def` task at a time, or as many `async def` tasks as it is sent, side by side on
+its event loop. What a task inherits and hands on is the business of `asyncflow.task`; the engine
+sees refs only. A worker is single-threaded unless a step makes threads, and it ends when its
+engine closes the socket (the template kills it should it be stuck).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow import capture, loading, surroundings
+from asyncflow.current import enter_task, install_thread_propagation
+from asyncflow.decorators import options_of
+from asyncflow.frames import (
+    CancelTask,
+    CloseRun,
+    Failed,
+    Logged,
+    OpenRun,
+    Ready,
+    ShutDown,
+    Started,
+    StartTask,
+    Succeeded,
+    pack_report,
+    unpack_order,
+)
+from asyncflow.task import RunView, TaskView
+from asyncflow.tracebacks import describe_exception
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncflow.frames import OrderMessage, ReportMessage
+
+_PACKET_BYTES: Final = 1 << 18
+_NOWHERE: Final = (0, 0)
+_NO_ENVIRONMENT: Final = nullcontext()
+
+
+def main(descriptors: Sequence[int], argv: Sequence[str]) -> None:
+    """Live as a worker; `descriptors` are those of orders, reports and the two spool files."""
+    orders, reports, out, err = descriptors
+    capture.install(out, err)
+    os.close(out)
+    os.close(err)
+    capture.flush_c_streams()
+    loading.mark_worker()
+    sys.argv[:] = argv
+    surroundings.remember_environment()
+    install_thread_propagation()
+    worker = Worker(socket.socket(fileno=orders), socket.socket(fileno=reports))
+    worker.serve()
+
+
+class Worker:
+    """One worker process, between its two sockets."""
+
+    def __init__(self, orders: socket.socket, reports: socket.socket) -> None:
+        self._orders, self._reports = orders, reports
+        self._runs: dict[int, RunView] = {}
+        self._pid = os.getpid()
+        self._async: AsyncSteps | None = None
+        self._unsent: list[bytes] = []
+        self.closing = False
+
+    def serve(self) -> None:
+        """Carry out orders until the engine closes the socket or says so."""
+        self.report(Ready(self._pid))
+        while not self.closing:
+            order = self.receive_nowait()
+            if order is None:
+                self.report()
+                packet = self._orders.recv(_PACKET_BYTES)
+                order = unpack_order(packet) if packet else ShutDown()
+            self.carry_out(order)
+        self.report()
+        for run in self._runs.values():
+            run.close()
+
+    def carry_out(self, order: OrderMessage) -> None:
+        """Do what one order says, to the end."""
+        match order:
+            case StartTask():
+                self._start(order)
+            case OpenRun():
+                self._runs[order.run] = RunView(order, self._pid)
+            case CloseRun():
+                run = self._runs.pop(order.run, None)
+                if run is not None:
+                    run.close()
+            case ShutDown():
+                self.closing = True
+            case CancelTask():  # it has ended meanwhile
+                pass
+
+    def receive_nowait(self) -> OrderMessage | None:
+        """The next order if there is one."""
+        try:
+            packet = self._orders.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        if not packet:
+            self.closing = True
+            return ShutDown()
+        return unpack_order(packet)
+
+    @property
+    def order_descriptor(self) -> int:
+        """What an event loop waits on for the next order."""
+        return self._orders.fileno()
+
+    def report(self, *messages: ReportMessage) -> None:
+        """Tell the engine something at once, after what was to be told with it."""
+        data = b"".join([*self._unsent, *map(pack_report, messages)])
+        self._unsent.clear()
+        if data:
+            self._reports.sendall(data)
+
+    def report_soon(self, message: ReportMessage) -> None:
+        """Tell the engine something together with what comes next, but before anything is run."""
+        self._unsent.append(pack_report(message))
+
+    def _start(self, order: StartTask) -> None:
+        run = self._runs[order.run]
+        self.report(Started(order.run, order.task_id, order.attempt))
+        began = time.perf_counter()
+        try:
+            run.open()
+            run.kept.put_back()
+            is_async = run.graph[order.step].is_async
+        except BaseException as error:  # noqa: BLE001 - whatever the user's module raises at import
+            self.report(failed(order, began, error, capture.spooled()))
+            return
+        if is_async:
+            if self._async is None:
+                self._async = AsyncSteps(self)
+            self._async.run(run, order)
+        else:
+            # With the next task's start, if that is at hand: one system call instead of two.
+            self.report_soon(run_step(run, order, began))
+
+    def run_of(self, order: StartTask) -> RunView:
+        """The run that the order belongs to."""
+        return self._runs[order.run]
+
+
+def run_step(run: RunView, order: StartTask, began: float) -> ReportMessage:
+    """Run a `def` step; what comes of it, good or bad, is the report."""
+    try:
+        task = TaskView(run, order)
+        with enter_task(run.context(order), solo=True), task.environment() or _NO_ENVIRONMENT:
+            if order.caught:
+                task.hand_on_failure()
+            else:
+                task.call()
+        manifest, fanout, items = task.persist()
+    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
+        return failed(order, began, error, capture.spooled(), retry_on(run, order))
+    spooled = capture.spooled()
+    seconds = time.perf_counter() - began
+    return Succeeded(
+        order.run, order.task_id, order.attempt, seconds, manifest, fanout, items, spooled
+    )
+
+
+def retry_on(run: RunView, order: StartTask) -> tuple[type[BaseException], ...]:
+    """The exceptions that the step's `@retry` is for; none means all."""
+    options = options_of(getattr(run.flow_class, order.step, None))
+    return options.retry_on if options is not None else ()
+
+
+def failed(
+    order: StartTask,
+    began: float,
+    error: BaseException,
+    spooled: tuple[int, int],
+    on: tuple[type[BaseException], ...] = (),
+) -> Failed:
+    """A failure as data, whatever the exception does when it is looked at."""
+    described = describe_exception(error)
+    seconds = time.perf_counter() - began
+    may_retry = not on or isinstance(error, on)
+    key = order.run, order.task_id, order.attempt
+    return Failed(*key, seconds, *described, may_retry, spooled)
+
+
+class AsyncSteps:
+    """The event loop of a worker, on which `async def` tasks run side by side.
+
+    It is entered with the first of them and left after the last; while it runs it takes orders.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        import asyncio  # noqa: PLC0415 - start-up time: a flow of `def` steps never needs it
+
+        self._asyncio = asyncio
+        self._worker = worker
+        self._runner = asyncio.Runner()
+        self._tasks: dict[tuple[int, int], Any] = {}
+        self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
+        self._idle = asyncio.Event()
+
+    def run(self, run: RunView, order: StartTask) -> None:
+        """Run a task and all that come while it runs; then carry out what had to wait."""
+        self._runner.run(self._serve(run, order))
+        later, self._later = self._later, []
+        for waiting in later:
+            self._worker.carry_out(waiting)
+
+    async def _serve(self, run: RunView, order: StartTask) -> None:
+        loop = self._asyncio.get_running_loop()
+        loop.add_reader(self._worker.order_descriptor, self._take_orders)
+        try:
+            self._begin(run, order)
+            while self._tasks:  # between the last one's end and here another may have begun
+                self._idle.clear()
+                await self._idle.wait()
+        finally:
+            loop.remove_reader(self._worker.order_descriptor)
+
+    def _take_orders(self) -> None:
+        for _ in range(64):  # then let the tasks have a turn
+            order = self._worker.receive_nowait()
+            if order is None:
+                return
+            self._take(order)
+            if isinstance(order, ShutDown):
+                return
+
+    def _take(self, order: OrderMessage) -> None:
+        match order:
+            case StartTask() if not self._later:
+                self._begin_or_keep(order)
+            case CancelTask():
+                task = self._tasks.get((order.run, order.task_id))
+                if task is not None:
+                    task.cancel()
+            case OpenRun():
+                self._worker.carry_out(order)
+            case _:
+                self._later.append(order)
+                if isinstance(order, ShutDown):
+                    for task in self._tasks.values():
+                        task.cancel()
+
+    def _begin_or_keep(self, order: StartTask) -> None:
+        run = self._worker.run_of(order)
+        try:
+            run.open()
+            is_async = run.graph[order.step].is_async
+        except BaseException:  # noqa: BLE001 - it fails again, and properly, when it is carried out
+            is_async = False
+        if not is_async:
+            self._later.append(order)
+            return
+        self._worker.report(Started(order.run, order.task_id, order.attempt))
+        self._begin(run, order)
+
+    def _begin(self, run: RunView, order: StartTask) -> None:
+        loop = self._asyncio.get_running_loop()
+        task = loop.create_task(self._run_task(run, order), name=f"{order.step}/{order.task_id}")
+        key = order.run, order.task_id
+        self._tasks[key] = task
+        task.add_done_callback(lambda _: self._ended(key))
+
+    def _ended(self, key: tuple[int, int]) -> None:
+        del self._tasks[key]
+        if not self._tasks:
+            self._idle.set()
+
+    async def _run_task(self, run: RunView, order: StartTask) -> None:
+        began = time.perf_counter()
+        worker = self._worker
+
+        def send(stream: int, data: bytes) -> None:
+            worker.report(Logged(order.run, order.task_id, order.attempt, stream, data))
+
+        lines = capture.LineSink(send)
+        token = capture.sink.set(lines)
+        try:
+            task = TaskView(run, order)
+            with enter_task(run.context(order), solo=False):
+                if order.caught:
+                    task.hand_on_failure()
+                else:
+                    await task.call_async()
+            manifest, fanout, items = task.persist()
+            lines.close()
+            seconds = time.perf_counter() - began
+            key = order.run, order.task_id, order.attempt
+            worker.report(Succeeded(*key, seconds, manifest, fanout, items, _NOWHERE))
+        except BaseException as error:  # noqa: BLE001 - cancelled ones report it too
+            lines.close()
+            worker.report(failed(order, began, error, _NOWHERE, retry_on(run, order)))
+        finally:
+            capture.sink.reset(token)
