@@ -1,0 +1,315 @@
+"""The commands that look back, on two runs that were really run: one succeeded, one failed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from asyncflow.cli.commands import invoke
+from asyncflow.loading import load_flow
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FLOW = """
+from asyncflow import FlowSpec, Parameter, step
+import sys
+
+class LookedAtFlow(FlowSpec):
+    bad = Parameter("bad", default=-1)
+
+    @step
+    def start(self):
+        self.items = [3, 4]
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        print(f"working on {self.input}")
+        print("a warning", file=sys.stderr, end="")
+        if self.index == self.bad:
+            raise ValueError("no good")
+        self.twice = 2 * self.input
+        self.odd = {1, 2}
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.total = sum(i.twice for i in inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+"""
+
+
+class Place(NamedTuple):
+    """Where the runs are."""
+
+    file: Path
+    store: Path
+    good: str
+    failed: str
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A store with a run that succeeded and a run that failed."""
+    folder = tmp_path_factory.mktemp("looking")
+    file, store = folder / "looked_at_flow.py", folder / "store"
+    file.write_text(FLOW)
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "asyncflow", "run", str(file), "--json", "--workers=1"]
+        command += ["--store", str(store), "--tag", "nightly", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return str(json.loads(done.stdout)["pathspec"])
+
+    return Place(file, store, run(), run("--bad", "1"))
+
+
+@pytest.fixture
+def look(place, capsys):
+    """Carries out a command on that store; what it printed."""
+
+    def carry_out(*arguments, status=0):
+        assert invoke([*arguments, "--store", str(place.store)]) == status
+        captured = capsys.readouterr()
+        return captured.err if status else captured.out
+
+    return carry_out
+
+
+def as_json(text: str) -> Any:
+    """What a program would read."""
+    return json.loads(text)
+
+
+# --- runs -------------------------------------------------------------------------------------
+
+
+def test_runs_lists_newest_first(place, look) -> None:
+    """`runs` lists each run with its status, its time and its tags, the newest first."""
+    head, first, second = look("runs").splitlines()
+    assert head.split() == ["RUN", "STATUS", "STARTED", "TOOK", "TAGS"]
+    assert first.split()[:2] == [place.failed, "failed"]
+    assert second.split()[:2] == [place.good, "succeeded"]
+    assert second.split()[-1] == "nightly"
+
+
+def test_runs_of_one_flow_as_json(place, look) -> None:
+    """`runs FLOW --json` is an array of objects."""
+    runs = as_json(look("runs", "LookedAtFlow", "--json"))
+    assert [run["pathspec"] for run in runs] == [place.failed, place.good]
+    assert runs[1]["status"] == "succeeded"
+    assert runs[1]["tags"] == ["nightly"]
+
+
+def test_runs_can_be_limited(look) -> None:
+    """`--limit` and `--tag` choose among runs."""
+    assert len(look("runs", "--limit", "1").splitlines()) == 2
+    assert len(look("runs", "--limit", "0").splitlines()) == 3
+    assert len(look("runs", "--tag", "weekly").splitlines()) == 1
+
+
+def test_runs_of_a_flow_that_is_not_there(look) -> None:
+    """A flow that never ran is wrong usage, and the error names those that did."""
+    assert "it has LookedAtFlow" in look("runs", "Nothing", status=2)
+
+
+def test_store_that_is_not_there(tmp_path, capsys) -> None:
+    """Looking makes no store: where there is none, the error says so."""
+    assert invoke(["runs", "--store", str(tmp_path / "none")]) == 1
+    assert "there is no store at" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+# --- show -------------------------------------------------------------------------------------
+
+
+def test_show_flow(place, look) -> None:
+    """`show Flow` lists its runs."""
+    assert place.good in look("show", "LookedAtFlow")
+
+
+def test_show_run(place, look) -> None:
+    """`show Flow/run` tells how it stands, its parameters and its steps."""
+    text = look("show", place.good)
+    assert re.search(r"status +succeeded", text)
+    assert "  bad = -1" in text
+    assert re.search(r"work +2 +2 succeeded", text)
+
+
+def test_show_failed_run(place, look) -> None:
+    """`show` of a run that failed has the step, the task and the user's traceback."""
+    text = look("show", place.failed)
+    assert "failed: step work, task 3, attempt 0" in text
+    assert "ValueError: no good" in text
+
+
+def test_show_run_as_json(place, look) -> None:
+    """`show Flow/run --json` has the same as data."""
+    data = as_json(look("show", place.failed, "--json"))
+    assert data["parameters"] == {"bad": "1"}
+    assert data["failure"]["pathspec"] == f"{place.failed}/work/3"
+    assert data["steps"][1]["counts"] == {"succeeded": 1, "failed": 1}
+
+
+def test_show_step(place, look) -> None:
+    """`show Flow/run/step` lists the tasks; past the limit it says how many more there are."""
+    assert len(look("show", f"{place.good}/work").splitlines()) == 6
+    assert "… and 1 more" in look("show", f"{place.good}/work", "--limit", "1")
+
+
+def test_show_task(place, look) -> None:
+    """`show` of a task tells which task it follows and lists its artifacts with type and size."""
+    text = look("show", f"{place.good}/work/2")
+    assert re.search(rf"follows +{place.good}/start/1", text)
+    assert re.search(r"twice +int +\d+", text)
+
+
+def test_show_task_as_json(place, look) -> None:
+    """`show` of a task as data has its artifacts."""
+    data = as_json(look("show", f"{place.good}/work/2", "--json"))
+    assert data["parents"] == [f"{place.good}/start/1"]
+    assert {artifact["pathspec"].split("/")[-1] for artifact in data["artifacts"]} >= {"twice"}
+
+
+def test_show_artifact(place, look) -> None:
+    """`show` of an artifact tells type, size and hash, and loads nothing."""
+    data = as_json(look("show", f"{place.good}/join/4/total", "--json"))
+    assert data["type"] == "int"
+    assert re.search(r"type +int", look("show", f"{place.good}/join/4/total"))
+
+
+@pytest.mark.parametrize("pathspec", ["a/b/c/d/e/f", "a//b", ""])
+def test_show_of_no_pathspec(look, pathspec) -> None:
+    """What is no pathspec is wrong usage."""
+    assert "is not of the form" in look("show", pathspec, status=2)
+
+
+def test_show_of_what_is_not_there(place, look) -> None:
+    """A step that never ran is wrong usage, and the error names those that did."""
+    assert "start" in look("show", f"{place.good}/nowhere", status=2)
+
+
+# --- logs -------------------------------------------------------------------------------------
+
+
+def test_logs_of_a_task(place, capfd) -> None:
+    """A task's output goes where it went: each stream to its own, as it was printed."""
+    assert invoke(["logs", f"{place.good}/work/2", "--store", str(place.store)]) == 0
+    assert capfd.readouterr() == ("working on 3\n", "a warning")
+
+
+@pytest.mark.parametrize(
+    ("stream", "text"), [("--stdout", "working on 3\n"), ("--stderr", "a warning")]
+)
+def test_logs_of_one_stream(place, capfd, stream, text) -> None:
+    """One stream that is asked for goes to standard output."""
+    assert invoke(["logs", f"{place.good}/work/2", stream, "--store", str(place.store)]) == 0
+    assert capfd.readouterr() == (text, "")
+
+
+def test_logs_of_a_run_are_its_log(place, look) -> None:
+    """The log of a run reads as it did on the terminal."""
+    lines = look("logs", place.good).splitlines()
+    assert "Workflow starting (run-id" in lines[0]
+    assert lines[-1].endswith(" Done!")
+    assert any(line.endswith("] working on 4") for line in lines)
+
+
+def test_logs_of_a_step(place, look) -> None:
+    """The log of a step has the lines of its tasks and of no other."""
+    lines = look("logs", f"{place.good}/work").splitlines()
+    assert all("/work/" in line for line in lines)
+    assert len(look("logs", f"{place.good}/work", "--stderr").splitlines()) == 2
+
+
+# --- dump -------------------------------------------------------------------------------------
+
+
+def test_dump_of_an_artifact(place, look) -> None:
+    """`dump` of an artifact is its value as Python writes it."""
+    assert look("dump", f"{place.good}/join/4/total") == "14\n"
+
+
+def test_dump_of_a_task(place, look) -> None:
+    """`dump` of a task has a line for each artifact."""
+    text = look("dump", f"{place.good}/work/2")
+    assert text.startswith(f"# {place.good}/work/2\n")
+    assert "\ntwice = 6\n" in text
+
+
+def test_dump_of_a_step(place, look) -> None:
+    """`dump` of a step has every task."""
+    data = as_json(look("dump", f"{place.good}/work", "--json"))
+    assert [data[f"{place.good}/work/{task}"]["twice"] for task in (2, 3)] == [6, 8]
+
+
+def test_dump_of_a_run(place, look) -> None:
+    """`dump` of a run has the artifacts of its end."""
+    assert as_json(look("dump", place.good, "--json"))["bad"] == -1
+
+
+def test_dump_as_json_says_what_json_cannot(place, look) -> None:
+    """A value that JSON has no word for becomes an object with its type and its repr."""
+    data = as_json(look("dump", f"{place.good}/work/2/odd", "--json"))
+    assert data == {"type": "builtins.set", "repr": "{1, 2}"}
+
+
+def test_dump_to_a_file(place, look, tmp_path) -> None:
+    """`dump -o FILE` writes there and prints nothing."""
+    path = tmp_path / "out"
+    assert look("dump", f"{place.good}/join/4/total", "-o", str(path)) == ""
+    assert path.read_text() == "14\n"
+
+
+def test_dump_of_what_has_failed(place, look) -> None:
+    """A task that failed has no artifacts, and the error says so."""
+    assert "has no artifacts" in look("dump", f"{place.failed}/work/3", status=2)
+    assert "has not succeeded" in look("dump", place.failed, status=2)
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+def test_events_as_json(place, look) -> None:
+    """`events RUN --json` has a JSON object on each line, in order and without gaps."""
+    events = [json.loads(line) for line in look("events", place.good, "--json").splitlines()]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[0]["type"] == "RunStarted"
+    assert events[-1]["type"] == "RunSucceeded"
+
+
+def test_events_for_people(place, look) -> None:
+    """`events RUN` has a line for each event: number, time, what, which task, and more."""
+    lines = look("events", place.failed).splitlines()
+    assert re.match(r" +1 \d{4}-\d\d-\d\d .* RunStarted ", lines[0])
+    assert re.search(r"TaskFailed +work/3 .*exception_type='ValueError'", "\n".join(lines))
+    assert re.search(r"RunFailed +step='work' task_id='3'", lines[-1])
+
+
+# --- of one flow ------------------------------------------------------------------------------
+
+
+def test_one_flow_needs_no_name(place, capsys) -> None:
+    """On the command line of one flow, pathspecs may leave out its name."""
+    flow, run_id = load_flow(str(place.file)), place.good.split("/")[1]
+
+    def text(*arguments):
+        options = ["--store", str(place.store)]
+        assert invoke([*arguments, *options], flow=flow, script="looked_at_flow.py") == 0
+        return capsys.readouterr().out
+
+    assert text("show", run_id) == text("show", place.good)
+    assert text("dump", f"{run_id}/join/4/total") == "14\n"
+    assert place.good in text("show")
+    assert place.good in text("runs")
+    assert "Workflow starting" in text("logs", run_id)

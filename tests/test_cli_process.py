@@ -1,0 +1,421 @@
+"""The command line as a process: output, exit status, signals, pipes, terminals."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+FLOW = """
+from asyncflow import FlowSpec, Parameter, step
+import os, sys, time
+
+class ProcessFlow(FlowSpec):
+    fail = Parameter("fail", default=False)
+    seconds = Parameter("seconds", default=0.0)
+    lines = Parameter("lines", default=1)
+
+    @step
+    def start(self):
+        for number in range(self.lines):
+            print("hello", number)
+        print("careful", file=sys.stderr)
+        self.next(self.work)
+
+    @step
+    def work(self):
+        print("at work", flush=True)
+        time.sleep(self.seconds)
+        if self.fail:
+            raise ValueError("no good")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.answer = 42
+
+if __name__ == "__main__":
+    ProcessFlow()
+"""
+STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a flow file in it."""
+    (tmp_path / "flow.py").write_text(FLOW)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TERM", "xterm")
+    return tmp_path
+
+
+def asyncflow(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run `asyncflow`, with one worker where it runs a flow."""
+    return run([sys.executable, "-m", "asyncflow", *arguments], **options)
+
+
+def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, **options
+    )
+
+
+@pytest.fixture
+def started(folder) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `asyncflow run`, and waits until a task is at work."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "asyncflow", "run", "flow.py", "--workers=1", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        process = subprocess.Popen(command, text=True, bufsize=1, **pipes)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(process: subprocess.Popen[str], words: str) -> None:
+    """Read the process's log up to a line with these words."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if words in line:
+            return
+    pytest.fail(f"the process ended without {words!r}")
+
+
+# --- a run ------------------------------------------------------------------------------------
+
+
+def test_run_that_succeeds(folder) -> None:
+    """The log stands on stdout in Metaflow's shape, both streams of tasks in it; exit status 0."""
+    done = asyncflow("run", "flow.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(rf"{STAMP} Workflow starting \(run-id \d+\):", lines[0])
+    assert re.fullmatch(rf"{STAMP} \[\d+/start/1 \(pid \d+\)\] Task is starting\.", lines[1])
+    assert [line.split("] ")[1] for line in lines[2:5]] == [
+        "hello 0",
+        "careful",
+        "Task finished successfully.",
+    ]
+    assert re.fullmatch(rf"{STAMP} Done!", lines[-1])
+
+
+def test_run_that_fails(folder) -> None:
+    """Task, attempt, the user's traceback, the log's and the resume's command; exit status 1."""
+    done = asyncflow("run", "flow.py", "--fail")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].endswith(" Workflow failed.")
+    assert re.search(r"Step work failed: task ProcessFlow/\d+/work/2, attempt 0\.", done.stderr)
+    assert '    File "' not in done.stdout
+    assert re.search(r'File ".*flow\.py", line 22, in work', done.stderr)
+    assert "ValueError: no good" in done.stderr
+    assert "asyncflow/worker" not in done.stderr
+    logs = re.search(r"asyncflow (logs \S+)", done.stderr)
+    resume = re.search(r"asyncflow (resume .*)", done.stderr)
+    assert logs is not None
+    assert resume is not None
+    assert "at work" in asyncflow(*logs[1].split()).stdout
+    assert asyncflow(*resume[1].split()).returncode == 1
+
+
+def test_resume_of_a_repaired_flow(folder) -> None:
+    """After the flow is repaired, the command that the failure told goes on from there."""
+    run_id = json.loads(asyncflow("run", "flow.py", "--fail", "--json").stdout)["run_id"]
+    (folder / "flow.py").write_text(FLOW.replace("if self.fail:", "if False:"))
+    done = asyncflow("resume", "flow.py", "--origin-run-id", run_id)
+    assert done.returncode == 0
+    assert f"start/1] Cloning results of a previously run task {run_id}/start/1" in done.stdout
+    assert "hello" not in done.stdout
+
+
+def test_resume_of_no_run(folder) -> None:
+    """A run that is not there cannot be resumed: exit status 2."""
+    done = asyncflow("resume", "flow.py", "--origin-run-id", "1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_parameter(folder) -> None:
+    """A parameter with a value it cannot take: exit status 2, one line, and no run."""
+    done = asyncflow("run", "flow.py", "--seconds", "long")
+    assert done.returncode == 2
+    assert done.stderr == "Error: parameter 'seconds' takes a float, not 'long'\n"
+    assert done.stdout == ""
+
+
+def test_parameter_from_the_environment(folder, monkeypatch) -> None:
+    """`ASYNCFLOW_RUN_NAME` gives a parameter, and the command line comes before it."""
+    monkeypatch.setenv("ASYNCFLOW_RUN_LINES", "3")
+    assert "hello 2" in asyncflow("run", "flow.py").stdout
+    assert "hello 1" not in asyncflow("run", "flow.py", "--lines", "1").stdout
+
+
+def test_quiet(folder) -> None:
+    """With --quiet stdout stays empty and stderr has the last line."""
+    done = asyncflow("run", "flow.py", "--quiet")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert re.fullmatch(rf"{STAMP} Done!\n", done.stderr)
+
+
+def test_quiet_failure(folder) -> None:
+    """With --quiet a failure is told all the same."""
+    done = asyncflow("run", "flow.py", "--quiet", "--fail")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "ValueError: no good" in done.stderr
+    assert "hello" not in done.stderr
+
+
+def test_json(folder) -> None:
+    """With --json stdout is one JSON object and nothing else; the log goes to stderr."""
+    done = asyncflow("run", "flow.py", "--json", "--tag", "a", "--tag", "b")
+    result = json.loads(done.stdout)
+    assert result["status"] == "succeeded"
+    assert result["failure"] is None
+    assert "Done!" in done.stderr
+    shown = json.loads(asyncflow("show", result["pathspec"], "--json").stdout)
+    assert shown["tags"] == ["a", "b"]
+
+
+def test_json_of_a_failure(folder) -> None:
+    """With --json a failure is data: step, task, type, message, traceback."""
+    done = asyncflow("run", "flow.py", "--json", "--fail")
+    assert done.returncode == 1
+    failure = json.loads(done.stdout)["failure"]
+    assert (failure["step"], failure["task_id"]) == ("work", "2")
+    assert (failure["type"], failure["message"]) == ("ValueError", "no good")
+    assert failure["traceback"].startswith("Traceback")
+
+
+def test_run_id_file(folder, started) -> None:
+    """The run id is in its file while the run goes on."""
+    process = started("--seconds", "30", "--run-id-file", "id")
+    wait_for(process, "at work")
+    assert (folder / "id").read_text().isdecimal()
+    assert [path.name for path in folder.glob(".id*")] == []
+
+
+def test_run_id_file_in_no_folder(folder) -> None:
+    """A run id that could not be written is wrong usage, before anything has run."""
+    done = asyncflow("run", "flow.py", "--run-id-file", "nowhere/id")
+    assert done.returncode == 2
+    assert "there is no folder nowhere" in done.stderr
+    assert done.stdout == ""
+
+
+def test_engine_that_cannot_go_on(folder) -> None:
+    """When the disk takes no more, the error says so, and how to go on; exit status 1."""
+    command = f"{sys.executable} -m asyncflow run flow.py --lines 20000 --json"
+    done = run(["bash", "-c", f"ulimit -f 40; {command} 2>&1 >out | tail -n 4; cat out"])
+    assert "was broken off: cannot write to the journal" in done.stdout
+    assert "asyncflow resume flow.py --origin-run-id" in done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["status"] == "interrupted"
+
+
+# --- a script as a program --------------------------------------------------------------------
+
+
+def test_script_as_a_program(folder) -> None:
+    """`python FILE run` runs the flow, and the commands it tells begin the same way."""
+    done = run([sys.executable, "flow.py", "run", "--fail", "--lines=2"])
+    assert done.returncode == 1
+    assert "hello 1" in done.stdout
+    assert re.search(r"python flow\.py logs ProcessFlow/\d+/work/2\n", done.stderr)
+    assert re.search(r"python flow\.py resume --origin-run-id \d+\n", done.stderr)
+
+
+def test_script_without_a_command(folder) -> None:
+    """`python FILE` alone says what there is, and runs nothing."""
+    done = run([sys.executable, "flow.py"])
+    assert done.returncode == 2
+    assert "Usage: python flow.py" in done.stdout + done.stderr
+    assert not (folder / "store").exists()
+
+
+def test_script_help(folder) -> None:
+    """`python FILE run --help` lists the parameters."""
+    done = run([sys.executable, "flow.py", "run", "--help"])
+    assert done.returncode == 0
+    assert "--seconds FLOAT" in done.stdout
+
+
+# --- signals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_cancels(started, number, status) -> None:
+    """Ctrl-C and SIGTERM stop the run, its journal says so, and the way to go on is told."""
+    process = started("--seconds", "30")
+    wait_for(process, "at work")
+    began = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert time.monotonic() - began < 4
+    assert out.splitlines()[-1].endswith(f" Workflow cancelled: {number.name}.")
+    resume = re.search(r"asyncflow (resume .*)", err)
+    assert resume is not None
+    assert "Traceback" not in out + err
+    run_id = resume[1].split()[-1]
+    shown = json.loads(asyncflow("show", f"ProcessFlow/{run_id}", "--json").stdout)
+    assert shown["status"] == "cancelled"
+
+
+def test_signal_while_the_run_is_being_started(folder) -> None:
+    """A signal that comes while the run is being started leaves no run that nobody ended."""
+    early = "default=lambda: os.kill(os.getpid(), 15) or 30.0, type=float)"
+    (folder / "flow.py").write_text(FLOW.replace("default=0.0)", early))
+    done = asyncflow("run", "flow.py")
+    assert done.returncode == 143
+    (shown,) = json.loads(asyncflow("runs", "--json").stdout)
+    assert shown["status"] == "cancelled"
+
+
+STUBBORN = """
+from asyncflow import FlowSpec, step
+import signal, time
+
+class ProcessFlow(FlowSpec):
+    @step
+    def start(self):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print("at work", flush=True)
+        time.sleep(30)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+"""
+
+
+def test_second_signal_kills(folder, started) -> None:
+    """When a task does not let itself be stopped, a second Ctrl-C ends the process at once."""
+    (folder / "flow.py").write_text(STUBBORN)
+    process = started()
+    wait_for(process, "at work")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert "a second one kills it" in process.stderr.readline()
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) in {-signal.SIGINT, 130}
+    assert time.monotonic() - began < 1
+
+
+def test_ignored_signal_stays_ignored(folder) -> None:
+    """Under `nohup`, and in the background of a script, what was ignored stays ignored."""
+    command = [
+        "sh",
+        "-c",
+        f"trap '' INT; exec {sys.executable} -m asyncflow run flow.py --seconds 0.3",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(process, "at work")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Done!" in out
+
+
+# --- pipes ------------------------------------------------------------------------------------
+
+
+def test_reader_that_goes_away(folder) -> None:
+    """`asyncflow run | head` ends the log and not the run: no error, and the run succeeds."""
+    command = f"{sys.executable} -m asyncflow run flow.py --lines 20000 --run-id-file id"
+    done = run(["bash", "-c", f"set -o pipefail; {command} | head -n 2"])
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr == ""
+    run_id = (folder / "id").read_text()
+    shown = json.loads(asyncflow("show", f"ProcessFlow/{run_id}", "--json").stdout)
+    assert shown["status"] == "succeeded"
+
+
+def test_closed_stdout(folder) -> None:
+    """A run goes through without any standard output at all."""
+    done = run(["bash", "-c", f"{sys.executable} -m asyncflow run flow.py >&-"])
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
+# --- a terminal -------------------------------------------------------------------------------
+
+
+def test_terminal_gets_bars(folder) -> None:
+    """On a terminal there are bars while the run goes on, and Ctrl-C works there."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asyncflow", "run", "flow.py", "--seconds", "30"],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+        preexec_fn=lambda: make_controlling_terminal(follower),  # noqa: PLW1509 - no threads here
+    )
+    os.close(follower)
+    seen = read_until(leader, b"1 running")
+    assert "work" in seen
+    os.write(leader, b"\x03")
+    assert process.wait(timeout=20) == 130
+    rest = read_until(leader, b"To go on:")
+    os.close(leader)
+    assert "Workflow cancelled: SIGINT." in rest
+
+
+def make_controlling_terminal(descriptor: int) -> None:
+    """Have Ctrl-C on this terminal reach the process."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+
+
+def read_until(descriptor: int, words: bytes) -> str:
+    """Read up to these words."""
+    seen = b""
+    deadline = time.monotonic() + 20
+    while words not in seen:
+        if not select.select([descriptor], [], [], deadline - time.monotonic())[0]:
+            pytest.fail(f"waited in vain for {words!r}; seen: {seen!r}")
+        seen += os.read(descriptor, 65536)
+    return seen.decode()
+
+
+# --- start-up time ----------------------------------------------------------------------------
+
+
+def test_command_line_is_imported_late() -> None:
+    """Importing the entry point imports neither click nor asyncio nor rich."""
+    code = "import sys, asyncflow.cli; print({'click', 'asyncio', 'rich'} & set(sys.modules))"
+    assert run([sys.executable, "-c", code]).stdout == "set()\n"
+
+
+def test_plain_run_imports_no_rich(folder) -> None:
+    """A run whose log goes to a pipe never loads rich, nor what only looking back needs."""
+    done = run([sys.executable, "-X", "importtime", "-m", "asyncflow", "run", "flow.py"])
+    assert done.returncode == 0
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "asyncflow.engine" in imported
+    assert not {"rich", "asyncflow.cli.listing", "asyncflow.cli.display"} & imported

@@ -1,0 +1,450 @@
+"""Events: the same after msgpack, after JSON, and after both."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncflow import events
+from asyncflow.events import (
+    PIECE_BYTES,
+    Event,
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    TaskCloned,
+    TaskFailed,
+    TaskLogged,
+    TaskRetried,
+    TaskStarted,
+    TaskSucceeded,
+    count_pieces,
+    event_types,
+    from_json_data,
+    from_microseconds,
+    pack_event,
+    pack_logged,
+    pack_manifest,
+    split_end,
+    split_pieces,
+    to_json_data,
+    to_microseconds,
+    unpack_events,
+    unpack_manifest,
+    unpack_result,
+    whole_characters,
+)
+from asyncflow.values import ArtifactRef, Encoding, Failure, Place, TaskKey
+
+FLOW, RUN = "F", "17"
+
+# --- events of every type ---------------------------------------------------------------------
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+naturals = st.integers(0, (1 << 63) - 1)
+seconds = st.floats(0, 1e9)
+moments = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+texts_by_name = st.dictionaries(texts, texts, max_size=3)
+refs = st.builds(
+    ArtifactRef,
+    place=st.sampled_from([int(place) for place in Place]),
+    encoding=st.sampled_from([int(encoding) for encoding in Encoding]),
+    type_name=texts,
+    size=naturals,
+    digest=st.binary(max_size=32),
+    file=texts,
+    offset=naturals,
+    data=st.binary(max_size=40),
+)
+manifests = st.dictionaries(texts, refs, max_size=3)
+of_event = {
+    "flow": st.just(FLOW),
+    "run_id": st.just(RUN),
+    "seq": st.integers(1, (1 << 63) - 1),
+    "time": moments,
+}
+of_task = {
+    **of_event,
+    "step": texts,
+    "task_id": st.integers(1, (1 << 32) - 1).map(str),
+    "attempt": st.integers(0, 1000),
+}
+paths = st.lists(st.integers(0, (1 << 32) - 1), max_size=4).map(tuple)
+items = st.one_of(st.just(b""), refs.map(msgpack.packb))
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 63) - 1) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+fanouts = st.none() | naturals
+failure = {"exception_type": texts, "message": texts, "traceback": texts}
+
+started = st.builds(
+    RunStarted,
+    **of_event,
+    graph=st.dictionaries(texts, plain, max_size=3),
+    parameters=texts_by_name,
+    tags=st.lists(texts, max_size=3).map(tuple),
+    manifest=manifests.map(pack_manifest),
+    origin_run_id=st.none() | texts,
+    source=st.dictionaries(texts, plain, max_size=3),
+    user=texts,
+    pid=naturals,
+    host=texts,
+    versions=texts_by_name,
+)
+stored: st.SearchStrategy[Event] = st.one_of(
+    started,
+    st.builds(TaskStarted, **of_task, path=paths, pid=naturals),
+    st.builds(
+        TaskSucceeded,
+        **of_task,
+        path=paths,
+        manifest=manifests.map(pack_manifest),
+        seconds=seconds,
+        pid=naturals,
+        fanout=fanouts,
+        items=items,
+        log=naturals,
+    ),
+    st.builds(
+        TaskFailed,
+        **of_task,
+        **failure,
+        path=paths,
+        will_retry=st.booleans(),
+        seconds=seconds,
+        pid=naturals,
+        log=naturals,
+    ),
+    st.builds(TaskRetried, **of_task, path=paths, after_seconds=seconds),
+    st.builds(
+        TaskCloned,
+        **of_task,
+        path=paths,
+        manifest=manifests.map(pack_manifest),
+        fanout=fanouts,
+        items=items,
+        origin_run_id=texts,
+        origin_task_id=texts,
+    ),
+    st.builds(RunSucceeded, **of_event, seconds=seconds),
+    st.builds(
+        RunFailed,
+        **of_event,
+        **failure,
+        step=texts,
+        task_id=st.just("") | st.integers(1, 1 << 32).map(str),
+        attempt=st.integers(0, 1000),
+        seconds=seconds,
+    ),
+    st.builds(RunCancelled, **of_event, reason=texts, seconds=seconds),
+)
+logged = st.builds(
+    TaskLogged,
+    **of_task,
+    stream=st.sampled_from(events.STREAMS),
+    line=texts,
+    end=st.sampled_from(["", "\n", "\r\n"]),
+    pid=naturals,
+)
+
+LOG = TaskLogged(
+    flow=FLOW,
+    run_id=RUN,
+    seq=5,
+    time=from_microseconds(1_795_472_682_985_927),
+    step="train",
+    task_id="3",
+    attempt=0,
+    stream="stdout",
+    line="",
+)
+
+
+@given(stored)
+def test_an_event_is_the_same_after_the_journal(event):
+    """Every type, every field."""
+    assert list(unpack_events(pack_event(event), FLOW, RUN)) == [event]
+
+
+@given(stored | logged)
+def test_an_event_is_the_same_after_json(event):
+    """Through the text, as another program would read it."""
+    text = json.dumps(to_json_data(event))
+    assert from_json_data(json.loads(text)) == event
+
+
+@given(manifests)
+def test_a_manifest_is_the_same_after_packing(manifest):
+    """Refs come back as refs."""
+    again = unpack_manifest(pack_manifest(manifest))
+    assert again == manifest
+    assert all(isinstance(ref, ArtifactRef) for ref in again.values())
+
+
+@given(moments)
+def test_times_are_kept_to_the_microsecond(moment):
+    """No float comes between."""
+    assert from_microseconds(to_microseconds(moment)) == moment
+
+
+def test_a_time_of_another_zone_is_the_same_moment():
+    """What is stored is UTC."""
+    zone = timezone(timedelta(hours=5, minutes=30))
+    moment = datetime(2026, 11, 23, 22, 24, 42, 987, tzinfo=zone)
+    assert from_microseconds(to_microseconds(moment)) == moment
+    assert from_microseconds(to_microseconds(moment)).tzinfo is UTC
+
+
+def test_every_type_has_its_own_code_in_order():
+    """Codes are for ever: journals hold them."""
+    assert [cls.code for cls in event_types()] == list(range(1, 11))
+    assert [cls.__name__ for cls in event_types()] == [
+        "RunStarted",
+        "TaskStarted",
+        "TaskLogged",
+        "TaskSucceeded",
+        "TaskFailed",
+        "TaskRetried",
+        "TaskCloned",
+        "RunSucceeded",
+        "RunFailed",
+        "RunCancelled",
+    ]
+
+
+# --- other versions ---------------------------------------------------------------------------
+
+
+@given(stored, st.lists(st.just(7), min_size=1, max_size=3))
+def test_fields_of_a_later_version_are_passed_over(event, later):
+    """They are only ever added at the end."""
+    values = msgpack.unpackb(pack_event(event), strict_map_key=False)
+    fields = len(events._FIELDS[event.code])
+    assert len(values) == 3 + fields
+    record = msgpack.packb([*values, *later])
+    assert list(unpack_events(record, FLOW, RUN)) == [event]
+
+
+def test_fields_that_an_older_version_did_not_have_take_their_defaults():
+    """An old journal stays readable."""
+    record = msgpack.packb([TaskStarted.code, 9, 0, "train", 3, 1])
+    [event] = unpack_events(record, FLOW, RUN)
+    assert event == TaskStarted(
+        flow=FLOW,
+        run_id=RUN,
+        seq=9,
+        time=from_microseconds(0),
+        step="train",
+        task_id="3",
+        attempt=1,
+        path=(),
+        pid=0,
+    )
+
+
+def test_an_event_of_a_later_version_is_passed_over():
+    """A reader need not know every code."""
+    assert list(unpack_events(msgpack.packb([99, 1, 0, "new"]), FLOW, RUN)) == []
+
+
+def test_json_of_an_unknown_type_is_an_error():
+    """There is nothing that it could become."""
+    with pytest.raises(KeyError, match="TaskBlessed"):
+        from_json_data({"type": "TaskBlessed", "time": "2026-01-01T00:00:00+00:00"})
+
+
+# --- text that is not text --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", [TaskFailed, RunFailed])
+def test_a_message_that_is_not_unicode_is_journalled_as_it_would_be_shown(cls):
+    """The name of a file that is not UTF-8 gets into messages; the run must not end over it."""
+    event = cls(
+        flow=FLOW,
+        run_id=RUN,
+        seq=1,
+        time=from_microseconds(0),
+        step="a",
+        task_id="1",
+        attempt=0,
+        message="no file caf\udce9",
+    )
+    [again] = unpack_events(pack_event(event), FLOW, RUN)
+    assert again == replace(event, message="no file caf\\udce9")
+
+
+# --- output -----------------------------------------------------------------------------------
+
+outputs = st.one_of(
+    st.binary(max_size=200),
+    st.lists(st.sampled_from([b"\r", b"\n", b"a", "é".encode(), b"\xff", b" "]), max_size=40).map(
+        b"".join
+    ),
+)
+
+
+def pieces_of(data: bytes, first_seq: int = 5) -> list[TaskLogged]:
+    """The events of one record of output."""
+    record = pack_logged(first_seq, to_microseconds(LOG.time), ("train", 3, 0), 0, 4, data, 0)
+    return list(unpack_events(record, FLOW, RUN))  # type: ignore[arg-type]
+
+
+@given(outputs)
+def test_output_is_cut_into_lines_and_nothing_is_lost(data):
+    """Only the last piece may lack its line end; a carriage return ends no line."""
+    pieces = split_pieces(data)
+    assert b"".join(pieces) == data
+    assert all(piece.endswith(b"\n") for piece in pieces[:-1])
+    assert all(b"\n" not in piece[:-1] for piece in pieces)
+    assert all(pieces)
+
+
+@given(outputs.filter(bool))
+def test_pieces_are_counted_without_being_made(data):
+    """The engine numbers events that nobody watches."""
+    assert count_pieces(data) == len(split_pieces(data))
+
+
+def test_pieces_of_a_long_line_are_counted_too():
+    """Where they are cut depends on the characters."""
+    data = "€".encode() * PIECE_BYTES + b"\nshort"
+    assert count_pieces(data) == len(split_pieces(data)) == 5
+
+
+@given(outputs)
+def test_a_record_of_output_stands_for_as_many_events_as_it_has_pieces(data):
+    """Their seq goes on without gaps, and their text is the output's."""
+    found = pieces_of(data)
+    assert [event.seq for event in found] == list(range(5, 5 + len(split_pieces(data))))
+    text = "".join(event.line + event.end for event in found)
+    assert text == data.decode("utf-8", "backslashreplace")
+    assert all(
+        event == replace(LOG, seq=event.seq, line=event.line, end=event.end, pid=4)
+        for event in found
+    )
+
+
+@given(st.text(max_size=30), st.integers(0, 40), st.sampled_from(["x", "é", "€", "😀"]))
+def test_a_long_line_is_cut_between_characters(text, offset, character):
+    """No piece is longer than the limit, and none ends within a character."""
+    fill = character * (2 * PIECE_BYTES // len(character.encode()))
+    data = ("y" * offset + fill + text).encode("utf-8", "ignore") + b"\n"
+    pieces = split_pieces(data)
+    assert b"".join(pieces) == data
+    assert max(map(len, pieces)) <= PIECE_BYTES
+    for piece in pieces:
+        piece.decode()
+
+
+@given(st.binary(max_size=12))
+def test_whole_characters_leaves_at_most_three_bytes(data):
+    """And never cuts what would have been whole."""
+    at = whole_characters(data)
+    assert len(data) - 3 <= at <= len(data)
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        pass
+    else:
+        assert at == len(data)
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), st.integers(0, 3)
+)
+def test_whole_characters_finds_the_last_whole_one(text, cut):
+    """Text cut anywhere is whole up to there, and the rest is the beginning of one character."""
+    data = text.encode()
+    data = data[: max(0, len(data) - cut)]
+    at = whole_characters(data)
+    assert text.startswith(data[:at].decode())
+    assert len(data[:at].decode() + "?" * bool(data[at:])) <= len(text)
+
+
+def test_ten_megabytes_without_a_line_end_are_cut_in_linear_time():
+    """The pieces are small, and there are no more of them than needed."""
+    pieces = split_pieces(b"x" * 10_000_000)
+    assert len(pieces) == -(-10_000_000 // PIECE_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("piece", "line", "end"),
+    [
+        (b"a\n", "a", "\n"),
+        (b"a\r\n", "a", "\r\n"),
+        (b"a\r", "a\r", ""),
+        (b"\n", "", "\n"),
+        (b"a", "a", ""),
+        (b"\xff\xc3\n", "\\xff\\xc3", "\n"),
+    ],
+)
+def test_the_line_end_stands_apart(piece, line, end):
+    """And bytes that are not UTF-8 are shown."""
+    assert split_end(piece) == (line, end)
+
+
+# --- what events say of themselves ------------------------------------------------------------
+
+
+def test_an_event_cannot_be_changed():
+    """It has happened."""
+    with pytest.raises(FrozenInstanceError):
+        LOG.line = "other"  # type: ignore[misc]
+
+
+def test_events_name_their_run_and_their_task():
+    """The pathspec is the one that the client takes."""
+    ended = RunSucceeded(flow=FLOW, run_id=RUN, seq=1, time=LOG.time)
+    assert (LOG.pathspec, ended.pathspec) == ("F/17/train/3", "F/17")
+
+
+@given(st.sampled_from([TaskStarted, TaskSucceeded, TaskFailed, TaskCloned]), paths)
+def test_the_key_names_the_task_within_the_graph(cls, path):
+    """The same in every run, whatever the task's id."""
+    event = cls(
+        flow=FLOW, run_id=RUN, seq=1, time=LOG.time, step="a", task_id="4", attempt=0, path=path
+    )
+    assert event.key == TaskKey("a", path)
+
+
+@pytest.mark.parametrize("cls", [TaskFailed, RunFailed])
+def test_a_failure_outlives_its_event(cls):
+    """As a value of its own."""
+    event = cls(
+        flow=FLOW,
+        run_id=RUN,
+        seq=1,
+        time=LOG.time,
+        step="a",
+        task_id="4",
+        attempt=2,
+        exception_type="ValueError",
+        message="no",
+        traceback="Traceback …",
+    )
+    assert event.failure == Failure("a", "4", 2, "ValueError", "no", "Traceback …")
+
+
+@given(stored)
+def test_a_worker_reads_what_was_handed_on_without_the_event(event):
+    """Faster, and the same; what hands nothing on is refused."""
+    record = pack_event(event)
+    if not isinstance(event, RunStarted | TaskSucceeded | TaskCloned):
+        with pytest.raises(ValueError, match="hands on nothing"):
+            unpack_result(record)
+        return
+    result = unpack_result(record)
+    assert unpack_manifest(result.manifest) == event.artifacts
+    if not isinstance(event, RunStarted):
+        assert (result.step, str(result.task_id)) == (event.step, event.task_id)
+        assert (tuple(result.path), result.fanout) == (event.path, event.fanout)
+        assert result.items == event.items

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncflow.errors import StoreError, StoreFormatError
+from asyncflow.store.layout import FORMAT, Layout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def processes(count: int, script: str, *arguments: object) -> list[str]:
+    """What that many processes print that run the same script at the same moment."""
+    start = f"import sys, time\ntime.sleep(max(0, {time.time() + 1.0} - time.time()))\n"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", start + textwrap.dedent(script), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        for _ in range(count)
+    ]
+    told = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0] * count
+    return told
+
+
+def test_a_store_is_made_once_and_opened_again(store: Path):
+    """The format file is what makes a folder a store."""
+    with pytest.raises(StoreError, match=r"there is no store at .*--store DIR"):
+        Layout.open(store, create=False)
+    assert not store.exists()
+    Layout.open(store, create=True)
+    assert (store / "format").read_text() == f"{FORMAT}\n"
+    assert [path.name for path in store.iterdir()] == ["format"]
+    assert Layout.open(store, create=False).root == store
+
+
+def test_a_relative_store_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A step that changes its working directory still finds the store."""
+    monkeypatch.chdir(tmp_path)
+    layout = Layout.open("here", create=True)
+    monkeypatch.chdir("/")
+    assert layout.root == tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{FORMAT + 1}\n", rf"has format {FORMAT + 1}, and .* up to format {FORMAT}; upgrade"),
+        ("zip", r"is no store of asyncflow: its file `format` says 'zip'"),
+        ("", "is no store of asyncflow"),
+    ],
+)
+@pytest.mark.parametrize("create", [True, False])
+def test_a_store_of_another_format_is_refused(store: Path, text, words, create):
+    """A newer layout is named with both versions, and left as it is."""
+    store.mkdir()
+    (store / "format").write_text(text)
+    with pytest.raises(StoreFormatError, match=words):
+        Layout.open(store, create=create)
+    assert (store / "format").read_text() == text
+
+
+def test_where_no_store_can_be(tmp_path: Path):
+    """Each error tells what to do about it."""
+    with pytest.raises(StoreError, match=r"there is no folder .*/missing; create that, or choose"):
+        Layout.open(tmp_path / "missing" / "store", create=True)
+    file = tmp_path / "file"
+    file.touch()
+    for path in (file, file / "store"):
+        with pytest.raises(StoreError, match="is no folder; choose another"):
+            Layout.open(path, create=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to(tmp_path: Path):
+    """Missing rights are told as such."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match="may not be used"):
+        Layout.open(tmp_path / "store", create=True)
+
+
+def test_a_file_system_that_is_read_only(tmp_path: Path):
+    """The system's own words come with the advice."""
+    with pytest.raises(StoreError, match=r"/proc/.*(--store DIR|create that)"):
+        Layout.open("/proc/store", create=True)
+
+
+def test_folders_are_private(store: Path):
+    """Nobody else may look into a store."""
+    layout = Layout.open(store, create=True)
+    run = layout.run_dir("Flow", layout.create_run("Flow"))
+    layout.make_parent(layout.blob(b"\xab" * 32))
+    shard = layout.blobs / "ab"
+    for folder in (store, run, run.parent, run.parent.parent, layout.blobs, shard):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_ten_processes_create_one_store(store: Path):
+    """Whoever comes first makes it, and the others find it whole."""
+    told = processes(
+        10,
+        """
+        from asyncflow.store.layout import Layout
+        layout = Layout.open(sys.argv[1], create=True)
+        print((layout.root / "format").read_text().strip())
+        """,
+        store,
+    )
+    assert told == [f"{FORMAT}\n"] * 10
+    assert [path.name for path in store.iterdir()] == ["format"]
+
+
+def test_runs_started_in_the_same_microsecond_have_ids_of_their_own(store: Path):
+    """Ids are handed out by the file system: no two are the same."""
+    Layout.open(store, create=True)
+    told = processes(
+        4,
+        """
+        import time
+        from asyncflow.store.layout import Layout
+        time.time_ns = lambda: 1_700_000_000_000_000_000
+        layout = Layout.open(sys.argv[1], create=False)
+        for _ in range(50):
+            print(layout.create_run("Flow"))
+        """,
+        store,
+    )
+    ids = [line for lines in told for line in lines.split()]
+    first = 1_700_000_000_000_000
+    assert sorted(ids) == [str(first + i) for i in range(200)]
+
+
+def test_a_run_is_named_for_the_time_of_its_start(store: Path):
+    """Microseconds since 1970."""
+    layout = Layout.open(store, create=True)
+    before = time.time_ns() // 1000
+    run_id = layout.create_run("Flow")
+    assert before <= int(run_id) <= time.time_ns() // 1000
+    assert layout.run_dir("Flow", run_id).is_dir()
+
+
+def test_flows_and_runs_are_listed(store: Path):
+    """Flows by name, runs newest first; what is neither is passed over."""
+    layout = Layout.open(store, create=True)
+    assert layout.flows() == []
+    assert layout.runs("Flow") == []
+    ids = [layout.create_run("Flow") for _ in range(3)]
+    layout.create_run("Another")
+    layout.run_dir("Flow", "999").mkdir()
+    layout.run_dir("Flow", "notes").mkdir()
+    (layout.flow_dir("Flow") / "12345").touch()
+    assert layout.flows() == ["Another", "Flow"]
+    assert layout.runs("Flow") == [*reversed(ids), "999"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "a\\b", "a\0b", ".hidden"])
+def test_names_that_lead_elsewhere_are_refused(store: Path, name):
+    """No name of a flow or run reaches out of the store."""
+    layout = Layout(store)
+    for call in (
+        lambda: layout.flow_dir(name),
+        lambda: layout.run_dir("Flow", name),
+        lambda: layout.create_run(name),
+        lambda: layout.runs(name),
+    ):
+        with pytest.raises(StoreError, match="cannot name a flow or a run"):
+            call()
+
+
+def test_a_run_that_cannot_be_made_is_a_store_error(store: Path):
+    """What is in the way is named."""
+    layout = Layout.open(store, create=True)
+    (store / "flows").touch()
+    with pytest.raises(StoreError, match="flows is no folder"):
+        layout.create_run("Flow")
+    assert layout.flows() == []
+
+
+def test_blobs_lie_in_shards(store: Path):
+    """The first byte of the digest names the folder."""
+    layout = Layout(store)
+    digest = bytes(range(32))
+    assert layout.blob(digest) == f"{store}/blobs/00/{digest.hex()}"
+    assert layout.new_blob() != layout.new_blob()
+    assert repr(layout) == f"<Layout {store}>"
