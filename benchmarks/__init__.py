@@ -1,0 +1,1 @@
+"""What asyncflow costs, measured beside something that does the same by hand."""

@@ -1,0 +1,19 @@
+"""`make bench`: every benchmark, one after the other; name some to run only those."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+ALL = ("throughput", "scale", "startup", "arrays", "artifacts", "client")
+
+
+def main() -> None:
+    """Run those that are named, or all."""
+    for name in sys.argv[1:] or ALL:
+        print(f"--- {name}")
+        importlib.import_module(f"benchmarks.{name}").main()
+
+
+if __name__ == "__main__":
+    main()

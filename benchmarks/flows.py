@@ -1,0 +1,61 @@
+"""The flows that the benchmarks run."""
+
+from __future__ import annotations
+
+from asyncflow import FlowSpec, Parameter, step
+from asyncflow.flow import Inputs
+
+
+class NoOps(FlowSpec):
+    """One foreach of tasks that do nothing."""
+
+    width = Parameter("width", default=1000)
+
+    @step
+    def start(self) -> None:
+        """Fan out."""
+        self.numbers = range(self.width)
+        self.next(self.work, foreach="numbers")
+
+    @step
+    def work(self) -> None:
+        """What is measured."""
+        self.next(self.join)
+
+    @step
+    def join(self, inputs: Inputs) -> None:
+        """Count the tasks."""
+        self.count = len(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
+class Artifacts(FlowSpec):
+    """The same, each task making an artifact of 20 KiB."""
+
+    width = Parameter("width", default=1000)
+
+    @step
+    def start(self) -> None:
+        """Fan out."""
+        self.numbers = range(self.width)
+        self.next(self.work, foreach="numbers")
+
+    @step
+    def work(self) -> None:
+        """What is measured."""
+        self.payload = self.input.to_bytes(8, "little") * 2560
+        self.next(self.join)
+
+    @step
+    def join(self, inputs: Inputs) -> None:
+        """Count the tasks."""
+        self.count = len(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        """Nothing is left to do."""
