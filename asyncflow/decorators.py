@@ -215,7 +215,7 @@ def isolate(method: Any = None, /) -> Any:
 
 
 def concurrency(n: int, /) -> Callable[[Method], Method]:
-    """Run at most `n` tasks of the step at once.
+    """Run at most `n` tasks of the step at once, in each run; without it, at most 1,000.
 
     Raises:
         FlowError: `n` is not a whole number above zero.

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _QUEUED_SECONDS: Final = 0.02  # work at hand for a worker: some ten times a journal write
 _QUEUED_TASKS: Final = 64  # packets that a socket takes with ease
 _TASK_OVERHEAD_SECONDS: Final = 0.0001  # what a task costs beside its step
-_ASYNC_TASKS: Final = 1000  # at a time on one worker
+_ASYNC_TASKS: Final = 1000  # of a step at a time, and on one worker, unless @concurrency says more
 _POSTPONED: Final = 16  # steps at their limit that are looked past
 _POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
 _STUCK_SECONDS: Final = 0.1  # a task that runs so long gives up those queued behind it
@@ -253,6 +253,12 @@ class _Desk:
         return next(iter(self.tasks.values()), None)
 
 
+def _limit(source: TaskSource, step: str) -> int:
+    """How many tasks of the step may run at once."""
+    limit: int = source.graph[step].options.get("concurrency", _ASYNC_TASKS)
+    return limit
+
+
 class Dispatcher:
     """Seats the ready tasks of all runs at the workers, run by run in turn."""
 
@@ -395,8 +401,7 @@ class Dispatcher:
             step = source.next_step()
             if step is None:
                 return None
-            limit = source.graph[step].options.get("concurrency", _ASYNC_TASKS)
-            if self._running[source.number, step] < limit:
+            if self._running[source.number, step] < _limit(source, step):
                 return step
             source.postpone()
         return None
@@ -444,7 +449,7 @@ class Dispatcher:
         if desk.worker.doomed or desk.isolated or desk.is_async != is_async:
             return False
         if is_async:
-            return len(desk.tasks) < _ASYNC_TASKS
+            return len(desk.tasks) < max(_ASYNC_TASKS, _limit(source, step))
         return (
             step in source.expected
             and len(desk.tasks) < _QUEUED_TASKS

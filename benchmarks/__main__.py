@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("throughput", "scale", "startup", "arrays", "artifacts", "client")
+ALL = ("throughput", "scale", "startup", "arrays", "artifacts", "client", "waiting")
 
 
 def main() -> None:
