@@ -1,5 +1,9 @@
 """Seats the ready tasks of all runs at the workers, run by run in turn.
 
+A run whose turn it is and for whose task there is no room waits, and nobody who comes after it
+takes the room that it waits for: tasks are not put behind others any more, so that a worker is soon
+free. So a run of many tasks does not starve one of few.
+
 A worker has its next tasks at hand while tasks are short, so that none waits for a round trip, and
 only the one it is running when tasks are long or nobody knows yet how long they are. What
 stands behind a task that turns out to be long is taken back and seated elsewhere.
@@ -13,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -34,6 +38,8 @@ from asyncflow.frames import (
     StartTask,
     Succeeded,
 )
+from asyncflow.metering import Meter
+from asyncflow.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,10 +52,13 @@ if TYPE_CHECKING:
 _QUEUED_SECONDS: Final = 0.02  # work at hand for a worker: some ten times a journal write
 _QUEUED_TASKS: Final = 64  # packets that a socket takes with ease
 _TASK_OVERHEAD_SECONDS: Final = 0.0001  # what a task costs beside its step
-_ASYNC_TASKS: Final = 1000  # of a step at a time, and on one worker, unless @concurrency says more
+_ASYNC_TASKS: Final = 1000  # of a step at a time, unless `@concurrency` says otherwise
+_ASYNC_DESK_TASKS: Final = 10_000  # at a time on one worker, unless @concurrency says more
+_ASYNC_DESK_SPARE: Final = 1000  # places beyond, for runs that have few there: none has them all
 _POSTPONED: Final = 16  # steps at their limit that are looked past
 _POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
 _STUCK_SECONDS: Final = 0.1  # a task that runs so long gives up those queued behind it
+_PATIENT_SECONDS: Final = 0.5  # that a `def` task waits for a worker of its kind to be free
 BACKLOG_BYTES: Final = 1 << 22  # output that may wait for the journal before workers are made to
 _CANCELLED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
 _DEAD_STARTS: Final = 3  # workers in a row that end before they say a word
@@ -136,6 +145,14 @@ class TaskSource(Protocol):
     number: int
     graph: Graph
     backlog_bytes: int
+
+    @property
+    def priority(self) -> int:
+        """Runs of a higher one are served first."""
+
+    @property
+    def max_running_tasks(self) -> int:
+        """How many of its tasks workers may have at a time; 0 for any number."""
 
     @property
     def expected(self) -> Mapping[str, float]:
@@ -232,6 +249,7 @@ class _Desk:
         "opened",
         "paused",
         "read",
+        "stuck",
         "tasks",
         "used",
         "worker",
@@ -248,6 +266,7 @@ class _Desk:
         self.is_async = False  # whether its tasks, if any, are those of async steps
         self.isolated = False  # its task asked for a process of its own
         self.paused = False
+        self.stuck = False  # its `def` task has taken so long that nobody should stand behind it
 
     def first(self) -> _Assigned | None:
         return next(iter(self.tasks.values()), None)
@@ -277,14 +296,19 @@ class Dispatcher:
         """Whether a task's failure leaves the others of its run that are running to their end."""
         self.executor: Executor | None = None
         self._grace_seconds = grace_seconds
+        self.meter = Meter()
+        """What has come into journals."""
+        self._expected: dict[str, dict[str, float]] = {}
         self._desks: dict[int, _Desk] = {}  # by id(worker)
         self._runs: dict[int, TaskSource] = {}
-        self._turn: deque[TaskSource] = deque()  # runs that may have ready tasks
+        self._turns: Turns[TaskSource] = Turns()  # of runs that may have ready tasks
         self._loop = asyncio.get_running_loop()
         self._polling: asyncio.TimerHandle | None = None
         self._dead_starts = 0
         self._dispatching = False
         self._running: Counter[tuple[int, str]] = Counter()  # seated tasks by run and step
+        self._of_run: Counter[int] = Counter()  # seated tasks by run
+        self._impatient_at: float | None = None  # when a waiting `def` task may ask for more
 
     def close(self) -> None:
         """Forget the timers; every run has ended."""
@@ -294,10 +318,13 @@ class Dispatcher:
     # --- runs ---
 
     def enter(self, source: TaskSource) -> None:
-        """A run may have ready tasks."""
+        """A run begins, and may have ready tasks."""
         self._runs[source.number] = source
-        if source not in self._turn:
-            self._turn.append(source)
+        self.dispatch(source)
+
+    def expected(self, flow: str) -> dict[str, float]:
+        """How long tasks of a flow's steps take, as its runs in this engine have found so far."""
+        return self._expected.setdefault(flow, {})
 
     def leave(self, source: TaskSource) -> None:
         """A run has ended."""
@@ -305,8 +332,8 @@ class Dispatcher:
         self._runs.pop(number, None)
         for step in source.graph.nodes:
             self._running.pop((number, step), None)
-        if source in self._turn:
-            self._turn.remove(source)
+        self._of_run.pop(number, None)
+        self._turns.remove(source)
         for desk in self._desks.values():
             if number in desk.opened:
                 desk.opened.discard(number)
@@ -358,45 +385,72 @@ class Dispatcher:
 
     # --- seating ---
 
-    def dispatch(self) -> None:
-        """Give ready tasks to workers as long as one has room."""
+    def dispatch(self, source: TaskSource | None = None) -> None:
+        """Give ready tasks to workers as long as one has room; `source` may have new ones."""
+        if source is not None and source.number in self._runs:
+            self._turns.add(source)
         if self._dispatching or self.executor is None:
             return
         self._dispatching = True
         try:
-            while self._turn and self._seat_one():
-                pass
+            self._seat_all()
         except PoolError as error:
             self.on_broken(error)
         finally:
             self._dispatching = False
 
-    def _seat_one(self) -> bool:
-        """Seat one task; False when there is no ready task or no room."""
-        for _ in range(len(self._turn)):
-            source = self._turn[0]
+    def _seat_all(self) -> None:
+        shut: list[bool] = []  # lines, `async def` or not, whose first waits for room
+        kept: _Desk | None = None  # an async worker that shall become free for a `def` task
+        waits = False  # whether a `def` task waits for room
+        while (source := self._turns.next(shut)) is not None:
             step = None if source.congested else self._next_step(source)
             if step is None:
-                self._turn.rotate(-1)
+                self._turns.remove(source)  # it is added again when something of it has changed
                 continue
-            node = source.graph[step]
-            is_async = node.is_async
-            if "isolate" in node.options:
-                desk = self._fresh_desk()
-            else:
-                desk = self._desk_for(source, step, is_async=is_async)
-            if desk is None:
-                self._turn.rotate(-1)  # another run's task may find room
+            is_async = source.graph[step].is_async
+            if not self._turns.in_line(source, is_async=is_async):
                 continue
-            order = source.take()
-            if order is not None:
-                self._give(desk, source, order, is_async=is_async)
-            self._turn.rotate(-1)
-            return True
-        return False
+            desk = self._find_desk(source, step, kept)
+            if desk is not None:
+                self._seat(desk, source, is_async=is_async)
+                continue
+            if is_async and self._of_run[source.number] >= _ASYNC_DESK_SPARE:
+                self._turns.remove(source)  # until a task of its own has ended: others have fewer
+                continue
+            shut.append(is_async)
+            if not is_async:
+                waits = True
+                kept = self._desk_to_keep()
+            elif not any(desk.is_async for desk in self._desks.values() if desk.tasks):
+                break  # one of the workers is to become free for it
+        if not waits:
+            self._impatient_at = None
+
+    def _seat(self, desk: _Desk, source: TaskSource, *, is_async: bool) -> None:
+        order = source.take()
+        if order is not None:
+            self._give(desk, source, order, is_async=is_async)
+        self._turns.served(source)
+        if not is_async:
+            self._impatient_at = None
+
+    def _desk_to_keep(self) -> _Desk | None:
+        """The async worker, if any, that no further task is given to: a `def` task waits for it."""
+        busy = [desk for desk in self._desks.values() if desk.tasks and not desk.worker.doomed]
+        asynchronous = [desk for desk in busy if desk.is_async]
+        now = time.monotonic()
+        if self._impatient_at is None:
+            self._impatient_at = now + _PATIENT_SECONDS
+        if not asynchronous or (len(asynchronous) < len(busy) and now < self._impatient_at):
+            return None
+        return min(asynchronous, key=lambda desk: len(desk.tasks))
 
     def _next_step(self, source: TaskSource) -> str | None:
         """The step of the run's next task that may begin; steps at their limit let others pass."""
+        most = source.max_running_tasks
+        if most and self._of_run[source.number] >= most:
+            return None
         for _ in range(_POSTPONED):
             step = source.next_step()
             if step is None:
@@ -424,11 +478,18 @@ class Dispatcher:
         desk.worker.doomed = "it is being replaced"
         desk.worker.send(ShutDown())
 
-    def _desk_for(self, source: TaskSource, step: str, *, is_async: bool) -> _Desk | None:
+    def _find_desk(self, source: TaskSource, step: str, kept: _Desk | None) -> _Desk | None:
+        """A worker with room for the run's next task, or a new one; None when there is none."""
+        node = source.graph[step]
+        if "isolate" in node.options:
+            return self._fresh_desk()
+        is_async = node.is_async
         best: _Desk | None = None
         for desk in self._desks.values():
-            if self._has_room(desk, source, step, is_async=is_async) and (
-                best is None or (desk.load, len(desk.tasks)) < (best.load, len(best.tasks))
+            if (
+                desk is not kept
+                and self._has_room(desk, source, step, is_async=is_async)
+                and (best is None or (desk.load, len(desk.tasks)) < (best.load, len(best.tasks)))
             ):
                 best = desk
         if best is not None and not best.tasks:
@@ -449,12 +510,16 @@ class Dispatcher:
         if desk.worker.doomed or desk.isolated or desk.is_async != is_async:
             return False
         if is_async:
-            return len(desk.tasks) < max(_ASYNC_TASKS, _limit(source, step))
-        return (
-            step in source.expected
-            and len(desk.tasks) < _QUEUED_TASKS
-            and desk.load + source.expected[step] < _QUEUED_SECONDS
-        )
+            return self._has_async_room(desk, source, step)
+        if desk.stuck or len(desk.tasks) >= _QUEUED_TASKS:
+            return False
+        # Of which nobody knows how long it takes stands behind short ones, and nobody behind it.
+        return desk.load + source.expected.get(step, 0.0) < _QUEUED_SECONDS
+
+    def _has_async_room(self, desk: _Desk, source: TaskSource, step: str) -> bool:
+        count, most = len(desk.tasks), max(_ASYNC_DESK_TASKS, _limit(source, step))
+        few = self._of_run[source.number] < _ASYNC_DESK_SPARE
+        return count < (most + _ASYNC_DESK_SPARE if few else most)
 
     def _open_desk(self) -> _Desk:
         assert self.executor is not None  # noqa: S101 - dispatch has looked
@@ -472,6 +537,7 @@ class Dispatcher:
         desk.used = True
         desk.isolated = assigned.isolated
         self._running[order.run, order.step] += 1
+        self._of_run[order.run] += 1
         if order.run not in desk.opened:
             desk.opened.add(order.run)
             desk.worker.send(source.opening)
@@ -485,11 +551,19 @@ class Dispatcher:
         for _kind, run, _step, task_id, *_ in desk.worker.take_back():
             assigned = desk.tasks.pop((run, task_id), None)
             if assigned is not None:
-                self._running[run, assigned.step] -= 1
+                self._unseat(assigned)
                 desk.load -= assigned.expected
                 assigned.source.give_back(task_id)
                 taken += 1
         return taken
+
+    def _unseat(self, assigned: _Assigned) -> None:
+        """A worker has a task no more: its run may have room for the next."""
+        source = assigned.source
+        self._running[source.number, assigned.step] -= 1
+        self._of_run[source.number] -= 1
+        if source.number in self._runs:
+            self._turns.add(source)
 
     # --- what workers say ---
 
@@ -533,7 +607,8 @@ class Dispatcher:
             self._pass_output(desk, assigned, report.spooled)
         del desk.tasks[report.run, report.task_id]
         assigned.stop_timer()
-        self._running[report.run, assigned.step] -= 1
+        self._unseat(assigned)
+        desk.stuck = False
         if desk.isolated:
             self._retire(desk)
         desk.load = desk.load - assigned.expected if desk.tasks else 0.0
@@ -581,7 +656,7 @@ class Dispatcher:
         if first is not None and first.started:
             self._pass_output(desk, first, desk.worker.spooled())
         for assigned in desk.tasks.values():
-            self._running[assigned.source.number, assigned.step] -= 1
+            self._unseat(assigned)
             assigned.stop_timer()
             if assigned.started:
                 assigned.source.tell(self._loss(assigned, worker, how))
@@ -635,17 +710,18 @@ class Dispatcher:
         self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
 
     def _free_stuck(self) -> None:
-        now = time.monotonic()
-        idle = sum(not desk.tasks for desk in self._desks.values())
-        size = self.executor.size if self.executor is not None else 0
-        if not idle and len(self._desks) >= size:
-            return
+        """What stands behind a task that takes long is to be run elsewhere, as soon as it can."""
+        now, taken = time.monotonic(), 0
         for desk in self._desks.values():
             first = desk.first()
-            stuck = first is not None and first.started and now - first.since > _STUCK_SECONDS
-            if stuck and not desk.is_async and len(desk.tasks) > 1 and self._take_back(desk):
-                self.dispatch()
-                return
+            if first is None or not first.started or first.is_async:
+                continue
+            desk.stuck = now - first.since > _STUCK_SECONDS
+            if desk.stuck and len(desk.tasks) > 1:
+                taken += self._take_back(desk)
+        waits = self._impatient_at is not None and now > self._impatient_at
+        if taken or waits:
+            self.dispatch()
 
     @property
     def statistics(self) -> Mapping[str, int]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 import anyio
 
-from asyncflow import codec, loading
+from asyncflow import loading
+from asyncflow.admission import Admission
 from asyncflow.bus import Channel, Subscription
 from asyncflow.client import Run
-from asyncflow.commit_points import reached
 from asyncflow.dispatcher import Dispatcher
 from asyncflow.errors import (
     AsyncflowError,
@@ -22,47 +22,42 @@ from asyncflow.errors import (
     RunCancelledError,
     RunFailedError,
 )
-from asyncflow.events import (
-    RunStarted,
-    from_microseconds,
-    pack_event,
-    pack_manifest,
-    unpack_manifest,
-)
-from asyncflow.flow import FlowSpec, constants_of
-from asyncflow.parameters import parameters_of, resolve_parameters
+from asyncflow.metering import Statistics
+from asyncflow.parameters import resolve_parameters
 from asyncflow.pool import WorkerPool
-from asyncflow.reading import read_graph
-from asyncflow.resuming import Origin
 from asyncflow.scheduler import RunDriver, RunIdentity
 from asyncflow.settings import Settings
-from asyncflow.store.artifacts import ArtifactWriter
-from asyncflow.store.journal import HEADER, JournalWriter, frame
+from asyncflow.starting import NewRun
+from asyncflow.store.journal import HEADER, JournalWriter
 from asyncflow.store.layout import Layout
 from asyncflow.surroundings import look_around
-from asyncflow.values import Status
+from asyncflow.values import RunOptions, Status
 
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncIterator,
-        Callable,
         Coroutine,
         Generator,
         Iterable,
-        Mapping,
         Sequence,
     )
     from pathlib import Path
 
     from asyncflow.events import Event
+    from asyncflow.flow import FlowSpec
     from asyncflow.surroundings import Surroundings
     from asyncflow.values import Failure
 
 Result = TypeVar("Result")
 
+
+class _Prepare(Protocol):
+    """Makes what a run begins with; called in a thread."""
+
+    def __call__(self, layout: Layout, *, durable: bool) -> NewRun: ...
+
+
 _DISK_THREADS: Final = 4  # journals that wait on the disk at once
-_SHOWN_PARAMETER_CHARACTERS: Final = 200
-_VERSION: Final = "0.1.0"
 
 
 class RunHandle:
@@ -171,102 +166,14 @@ def _explain(pathspec: str, failure: Failure | None) -> str:
     return "\n".join(line for line in lines if line)
 
 
-class Engine:
-    """Runs flows on warm workers, for as long as an application holds it open.
+class Starter:
+    """Starts runs: an engine, or an engine with options of its own for the runs to come.
 
-    Use it as `async with`. Leaving the block cancels the runs that are still going on, journals
-    that, and leaves no task, thread, process or file descriptor behind.
+    All but `tags` that is given by keyword is a parameter of the flow; other options of a run are
+    given with `options`.
     """
 
-    def __init__(
-        self,
-        *,
-        store: str | Path | None = None,
-        workers: int | None = None,
-        settings: Settings | None = None,
-    ) -> None:
-        """Prepare an engine; nothing is started before `async with`.
-
-        Raises:
-            SettingsError: A setting has a value that it cannot take.
-        """
-        self.settings = settings or Settings.read(store=store, workers=workers)
-        self._numbers = 0
-        self._open = False
-        self._drivers: dict[int, RunDriver] = {}
-        self._subscriptions: set[Subscription] = set()
-        self._starting: set[asyncio.Task[Any]] = set()
-
-    # --- life ---
-
-    async def __aenter__(self) -> Self:
-        if loading.is_inside_worker():
-            message = (
-                "a script started an engine while a worker was importing it; "
-                'put the call under `if __name__ == "__main__":`'
-            )
-            raise EngineClosedError(message)
-        self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="asyncflow-disk")
-        loop = asyncio.get_running_loop()
-        try:
-            self._layout: Layout = await loop.run_in_executor(self._disk, self._open_store)
-            self._dispatcher = Dispatcher(
-                self._disk,
-                grace_seconds=self.settings.grace_seconds,
-                sync_seconds=self.settings.sync_seconds,
-                finish_running=self.settings.on_failure == "finish",
-            )
-            self._pool = WorkerPool(
-                size=self.settings.worker_count,
-                spool_dir=self._layout.root,
-                listener=self._dispatcher,
-            )
-            self._dispatcher.executor = self._pool
-            self._pool.start()
-        except BaseException:
-            self._disk.shutdown()
-            raise
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._open = True
-        return self
-
-    @property
-    def _durable(self) -> bool:
-        return self.settings.durability == "power"
-
-    def _open_store(self) -> Layout:
-        return Layout.open(self.settings.store.absolute(), create=True)
-
-    async def __aexit__(self, *exception: object) -> None:
-        self._open = False
-        _, cancelled = await _to_the_end(self._end_runs())
-        try:
-            # Nothing is left in the group; the body's own exception goes on as it is.
-            await self._tasks.__aexit__(None, None, None)
-        finally:
-            self._dispatcher.close()
-            await _to_the_end(self._pool.close())
-            self._disk.shutdown()
-        if cancelled is not None:
-            raise cancelled
-
-    async def _end_runs(self) -> None:
-        while self._starting:
-            await asyncio.wait(self._starting)
-        drivers = list(self._drivers.values())
-        for driver in drivers:
-            driver.cancel("its engine was closed")
-        for driver in drivers:
-            await driver.finished.wait()
-        for subscription in list(self._subscriptions):
-            subscription.finish()
-
-    def __del__(self) -> None:
-        if getattr(self, "_open", False):
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
-
-    # --- running ---
+    _options: RunOptions
 
     async def run(
         self, flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any
@@ -297,14 +204,13 @@ class Engine:
 
         Cancelled: no run was started, or it is cancelled like any other.
         """
-        self._check_open()
 
-        def prepare() -> _NewRun:
-            new = _NewRun(self._layout, flow, tuple(tags), durable=self._durable)
+        def prepare(layout: Layout, *, durable: bool) -> NewRun:
+            new = NewRun(layout, flow, tuple(tags), durable=durable)
             new.parameters = resolve_parameters(flow, parameters, os.environ)
             return new
 
-        return await self._start(prepare)
+        return await self._start(prepare, self._options)
 
     async def resume(
         self,
@@ -344,42 +250,179 @@ class Engine:
             EngineClosedError: The engine is not open.
             ResumeError: The origin is still running, or the flow has changed in what had finished.
         """
-        self._check_open()
 
-        def prepare() -> _NewRun:
-            new = _NewRun(self._layout, flow, tuple(tags), durable=self._durable)
+        def prepare(layout: Layout, *, durable: bool) -> NewRun:
+            new = NewRun(layout, flow, tuple(tags), durable=durable)
             new.take_over_from(origin, step)
             return new
 
-        return await self._start(prepare)
+        return await self._start(prepare, self._options)
+
+    def options(
+        self, *, priority: int | None = None, max_running_tasks: int | None = None
+    ) -> Starter:
+        """What starts runs with these options, and as before where one is left out.
+
+        Args:
+            priority: Tasks of runs with a higher one are given to workers first; 0 by default.
+            max_running_tasks: How many tasks of a run workers may have at a time; 0 for any number.
+
+        Raises:
+            SettingsError: A value makes no sense.
+        """
+        given = {"priority": priority, "max_running_tasks": max_running_tasks}
+        changed = {name: value for name, value in given.items() if value is not None}
+        return _OptionedEngine(self, replace(self._options, **changed))
+
+    async def _start(self, prepare: _Prepare, options: RunOptions) -> RunHandle:
+        raise NotImplementedError
+
+
+class _OptionedEngine(Starter):
+    """Starts runs with options of its own."""
+
+    def __init__(self, starter: Starter, options: RunOptions) -> None:
+        self._starter, self._options = starter, options
+
+    async def _start(self, prepare: _Prepare, options: RunOptions) -> RunHandle:
+        return await self._starter._start(prepare, options)  # noqa: SLF001 - the two are one thing
+
+    def __repr__(self) -> str:
+        return f"<{self._options} of {self._starter!r}>"
+
+
+class Engine(Starter):
+    """Runs flows on warm workers, for as long as an application holds it open.
+
+    Use it as `async with`. Leaving the block cancels the runs that are still going on, journals
+    that, and leaves no task, thread, process or file descriptor behind.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: str | Path | None = None,
+        workers: int | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """Prepare an engine; nothing is started before `async with`.
+
+        Raises:
+            SettingsError: A setting has a value that it cannot take.
+        """
+        self.settings = settings or Settings.read(store=store, workers=workers)
+        self._numbers = 0
+        self._open = False
+        self._drivers: dict[int, RunDriver] = {}
+        self._subscriptions: set[Subscription] = set()
+        self._starting: set[asyncio.Task[Any]] = set()
+        self._options = RunOptions(max_running_tasks=self.settings.max_running_tasks)
+        self._admission = Admission(self.settings.max_runs)
+
+    # --- life ---
+
+    async def __aenter__(self) -> Self:
+        if loading.is_inside_worker():
+            message = (
+                "a script started an engine while a worker was importing it; "
+                'put the call under `if __name__ == "__main__":`'
+            )
+            raise EngineClosedError(message)
+        self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="asyncflow-disk")
+        loop = asyncio.get_running_loop()
+        try:
+            self._layout: Layout = await loop.run_in_executor(self._disk, self._open_store)
+            self._dispatcher = Dispatcher(
+                self._disk,
+                grace_seconds=self.settings.grace_seconds,
+                sync_seconds=self.settings.sync_seconds,
+                finish_running=self.settings.on_failure == "finish",
+            )
+            self._pool = WorkerPool(
+                size=self.settings.worker_count,
+                spool_dir=self._layout.root,
+                listener=self._dispatcher,
+            )
+            self._dispatcher.executor = self._pool
+            self._pool.start()
+        except BaseException:
+            self._disk.shutdown()
+            raise
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._open = True
+        return self
+
+    def _open_store(self) -> Layout:
+        return Layout.open(self.settings.store.absolute(), create=True)
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._open = False
+        _, cancelled = await _to_the_end(self._end_runs())
+        try:
+            # Nothing is left in the group; the body's own exception goes on as it is.
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            self._dispatcher.close()
+            await _to_the_end(self._pool.close())
+            self._disk.shutdown()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _end_runs(self) -> None:
+        self._admission.close()
+        while self._starting:
+            await asyncio.wait(self._starting)
+        drivers = list(self._drivers.values())
+        for driver in drivers:
+            driver.cancel("its engine was closed")
+        for driver in drivers:
+            await driver.finished.wait()
+        for subscription in list(self._subscriptions):
+            subscription.finish()
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False):
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
+
+    # --- running ---
 
     def _check_open(self) -> None:
         if not self._open:
             raise EngineClosedError
 
-    async def _start(self, prepare: Callable[[], _NewRun]) -> RunHandle:
+    async def _start(self, prepare: _Prepare, options: RunOptions) -> RunHandle:
         """Start what `prepare` makes; it reads sources and journals, so it runs in a thread."""
-        around = look_around(self._pool.environment)
-        driver, cancelled = await _to_the_end(self._create(prepare, around), self._starting)
+        self._check_open()
+        await self._admission.enter(options.priority)
+        try:
+            self._check_open()
+            creating = self._create(prepare, options, look_around(self._pool.environment))
+            driver, cancelled = await _to_the_end(creating, self._starting)
+        except BaseException:
+            self._admission.leave()
+            raise
         if cancelled is not None:
             driver.cancel("the task that started it was cancelled")
             raise cancelled
         return RunHandle(driver, self.settings)
 
     async def _create(
-        self, prepare: Callable[[], _NewRun], surroundings: Surroundings
+        self, prepare: _Prepare, options: RunOptions, surroundings: Surroundings
     ) -> RunDriver:
         self._numbers += 1
         number = self._numbers
+
+        def create() -> tuple[NewRun, tuple[RunIdentity, JournalWriter, bytes]]:
+            new = prepare(self._layout, durable=self.settings.durability == "power")
+            return new, new.create(number, options, surroundings)
+
         loop = asyncio.get_running_loop()
-        new = await loop.run_in_executor(self._disk, prepare)
-        identity, journal, record = await loop.run_in_executor(
-            self._disk, new.create, number, surroundings
-        )
-        return self._drive(identity, new, journal, record)
+        new, created = await loop.run_in_executor(self._disk, create)
+        return self._drive(new, *created)
 
     def _drive(
-        self, identity: RunIdentity, new: _NewRun, journal: JournalWriter, record: bytes
+        self, new: NewRun, identity: RunIdentity, journal: JournalWriter, record: bytes
     ) -> RunDriver:
         channel = Channel(journal.path, identity.flow, identity.run_id)
         driver = RunDriver(identity, new.graph, journal, channel, self._dispatcher, new.origin)
@@ -388,7 +431,6 @@ class Engine:
             subscription.follow(channel, start=len(HEADER))
         driver.begin(record)
         self._dispatcher.enter(driver)
-        self._dispatcher.dispatch()
         self._tasks.start_soon(self._shepherd, driver, name=repr(driver))
         return driver
 
@@ -396,8 +438,26 @@ class Engine:
         with anyio.CancelScope(shield=True):  # it ends by being told to, with its journal in order
             await driver.drive()
         del self._drivers[driver.identity.number]
+        self._admission.leave()
 
     # --- watching ---
+
+    def statistics(self) -> Statistics:
+        """How it stands now: runs, tasks, workers, events.
+
+        Raises:
+            EngineClosedError: The engine is not open.
+        """
+        self._check_open()
+        meter = self._dispatcher.meter
+        return Statistics(
+            runs=len(self._drivers),
+            runs_waiting=self._admission.waiting,
+            events=meter.events,
+            events_per_second=meter.per_second(),
+            bytes_written=meter.bytes,
+            **self._dispatcher.statistics,
+        )
 
     def subscribe(self, *types: type[Event]) -> Subscription:
         """Events of every run that starts from now on, and of those that run, from now on.
@@ -414,11 +474,12 @@ class Engine:
     def __repr__(self) -> str:
         if not self._open:
             return f"<Engine {self.settings.store} closed>"
-        numbers = self._dispatcher.statistics
+        numbers = self.statistics()
+        waiting = f" and {numbers.runs_waiting} waiting" if numbers.runs_waiting else ""
         return (
-            f"<Engine {self.settings.store} {len(self._drivers)} runs, "
-            f"{numbers['tasks_running']} tasks running, {numbers['workers_idle']} workers idle, "
-            f"{numbers['workers_busy']} busy>"
+            f"<Engine {self.settings.store} {numbers.runs} runs{waiting}, "
+            f"{numbers.tasks_running} tasks running, {numbers.workers_idle} workers idle, "
+            f"{numbers.workers_busy} busy>"
         )
 
 
@@ -441,95 +502,6 @@ async def _to_the_end(
             except asyncio.CancelledError as error:
                 cancelled = error
     return task.result(), cancelled
-
-
-class _NewRun:
-    """Makes a run's folder, its first artifacts and its journal's first record; in a thread."""
-
-    def __init__(
-        self, layout: Layout, flow: type[FlowSpec], tags: tuple[str, ...], *, durable: bool
-    ) -> None:
-        self._layout, self._flow, self._tags = layout, flow, tags
-        self._durable = durable
-        self.graph = read_graph(flow)
-        self.origin: Origin | None = None
-        self.parameters: Mapping[str, Any] = {}
-
-    def take_over_from(self, run_id: str, step: str | None) -> None:
-        """Make it a run that resumes another."""
-        name = self._flow.__name__
-        origin = Origin(self._layout.run_dir(name, run_id), name, run_id)
-        origin.choose(self.graph, step)
-        self.origin = origin
-
-    def create(
-        self, number: int, surroundings: Surroundings
-    ) -> tuple[RunIdentity, JournalWriter, bytes]:
-        """The run is on disk when this returns."""
-        name = self._flow.__name__
-        run_id = self._layout.create_run(name)
-        run_dir = self._layout.run_dir(name, run_id)
-        identity = RunIdentity(
-            number=number,
-            store=str(self._layout.root),
-            flow=name,
-            run_id=run_id,
-            run_dir=run_dir,
-            tags=self._tags,
-            started=int(run_id),
-            surroundings=surroundings,
-            durable=self._durable,
-        )
-        writer = ArtifactWriter(self._layout, name, run_id, "engine", durable=self._durable)
-        try:
-            record = pack_event(self._first_event(identity, writer))
-            writer.sync()
-        finally:
-            writer.close()
-        journal = JournalWriter.create(run_dir / "journal", durable=self._durable)
-        reached("run.begin")
-        journal.write(frame(record))
-        reached("run.begun")
-        return identity, journal, record
-
-    def _first_event(self, identity: RunIdentity, writer: ArtifactWriter) -> RunStarted:
-        flow = self._flow
-        codec.pickle_by_value(flow.__module__)
-        values = {**constants_of(flow), **self.parameters}
-        manifest = {name: writer.put(value, name=name) for name, value in values.items()}
-        shown = {name: _shown(value) for name, value in self.parameters.items()}
-        if self.origin is not None:
-            shown = dict(self.origin.parameters)
-            kept = unpack_manifest(self.origin.manifest)
-            manifest |= {name: kept[name] for name in parameters_of(flow) if name in kept}
-        return RunStarted(
-            flow=identity.flow,
-            run_id=identity.run_id,
-            seq=1,
-            time=from_microseconds(identity.started),
-            graph=self.graph.to_data(),
-            parameters=shown,
-            tags=self._tags,
-            manifest=pack_manifest(manifest),
-            origin_run_id=self.origin.run_id if self.origin is not None else None,
-            origin_step=self.origin.step if self.origin is not None else None,
-            source=loading.describe(flow, lambda cls: writer.put(cls, name="the flow class")),
-            user=_user(),
-            pid=os.getpid(),
-            host=os.uname().nodename,
-            versions={"python": sys.version.split()[0], "asyncflow": _VERSION},
-        )
-
-
-def _shown(value: object) -> str:
-    text = str(value)
-    if len(text) <= _SHOWN_PARAMETER_CHARACTERS:
-        return text
-    return text[: _SHOWN_PARAMETER_CHARACTERS - 1] + "…"
-
-
-def _user() -> str:
-    return os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
 
 
 async def run(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any) -> Run:

@@ -103,13 +103,15 @@ class Batch:
 class Recorder:
     """What is known of one run's attempts, between the workers' reports and the journal."""
 
-    def __init__(self, flow: str, run_id: str, graph: Graph) -> None:
+    def __init__(
+        self, flow: str, run_id: str, graph: Graph, expected: dict[str, float] | None = None
+    ) -> None:
         self._flow, self._run_id, self._graph = flow, run_id, graph
         self.seq = 1  # RunStarted was the first
         self.table = TaskTable()
         self.step_numbers = {name: number for number, name in enumerate(graph.nodes)}
-        self.expected: dict[str, float] = {}
-        """For each step that ended at least once: seconds for a task, smoothed."""
+        self.expected = {} if expected is None else expected
+        """For each step that ended at least once: seconds for a task, smoothed; may be shared."""
         self.end_task = 0
         """The task of the last step, once it has succeeded."""
         self._attempts: dict[int, Attempt] = {}

@@ -16,7 +16,7 @@ import time
 from array import array
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.commit_points import reached
@@ -33,7 +33,7 @@ from asyncflow.plan import CloneTask, FinishRun, Plan, RetryTask, StopTasks
 from asyncflow.recording import OUTPUT_BYTES, Batch, Recorder
 from asyncflow.store.index import Summary, write_summary
 from asyncflow.store.journal import HEADER
-from asyncflow.values import Failure, Status
+from asyncflow.values import Failure, RunOptions, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,6 +68,7 @@ class RunIdentity:
     """Microseconds since 1970."""
     surroundings: Surroundings
     """Those of the program when it started the run."""
+    options: RunOptions = field(default_factory=RunOptions)
     durable: bool = False
     """Whether what is told of survives a power cut, and not only a crash."""
 
@@ -104,7 +105,10 @@ class RunDriver:
         self._journal = journal
         self._dispatcher = dispatcher
         self._origin = origin
-        self._recorder = Recorder(identity.flow, identity.run_id, graph)
+        self._recorder = Recorder(
+            identity.flow, identity.run_id, graph, dispatcher.expected(identity.flow)
+        )
+        self._counted = 0  # events that the meter knows of
         self._inbox: deque[Fact] = deque()
         self._commands: list[plan.Command] = []
         self._wake = asyncio.Event()
@@ -121,6 +125,7 @@ class RunDriver:
         for event in events:
             self.plan.handle(event)
         self.channel.publish(events, self._journal.size)
+        self._count(self._journal.size)
 
     def tell(self, fact: Fact) -> None:
         """A fact has come in; it is journalled with the next batch."""
@@ -156,6 +161,16 @@ class RunDriver:
     def expected(self) -> Mapping[str, float]:
         """For each step that ended at least once: seconds for a task."""
         return self._recorder.expected
+
+    @property
+    def priority(self) -> int:
+        """Runs of a higher one are served first."""
+        return self.identity.options.priority
+
+    @property
+    def max_running_tasks(self) -> int:
+        """How many of its tasks workers may have at a time; 0 for any number."""
+        return self.identity.options.max_running_tasks
 
     @property
     def ready(self) -> int:
@@ -241,7 +256,7 @@ class RunDriver:
             self.give_back(order.task_id)
         else:
             self._prepared.append(order)
-            self._dispatcher.dispatch()
+            self._dispatcher.dispatch(self)
 
     # --- the loop ---
 
@@ -249,7 +264,7 @@ class RunDriver:
         """Run to the end. Never raises: what went wrong is in `outcome` or `error`."""
         try:
             await self._take_over()
-            self._dispatcher.dispatch()
+            self._dispatcher.dispatch(self)
             while self.outcome is None:
                 await self._turn()
             await self._finish(self.outcome)
@@ -285,7 +300,7 @@ class RunDriver:
         await self._take_over()
         for command in commands:
             await self._carry_out(command)
-        self._dispatcher.dispatch()
+        self._dispatcher.dispatch(self)
 
     async def _take_over(self) -> None:
         """Take over from the origin run whatever is ready and finished there."""
@@ -329,11 +344,20 @@ class RunDriver:
         """Disk before news: the plan and the subscribers learn what the journal has."""
         if not batch.frames:
             return
-        await self._loop.run_in_executor(self._dispatcher.disk, self._journal.write, batch.data())
+        await self._write(batch)
         for event in batch.events:
             commands += self.plan.handle(event)
         self.channel.publish(batch.events, self._journal.size)
         self._sync_now_and_then()
+
+    async def _write(self, batch: Batch) -> None:
+        data = batch.data()
+        await self._loop.run_in_executor(self._dispatcher.disk, self._journal.write, data)
+        self._count(len(data))
+
+    def _count(self, size: int) -> None:
+        self._dispatcher.meter.count(self._recorder.seq - self._counted, size)
+        self._counted = self._recorder.seq
 
     def _sync_now_and_then(self) -> None:
         now = time.monotonic()
@@ -365,7 +389,7 @@ class RunDriver:
     def _on_retry_due(self, task_id: int) -> None:
         if not self.finished.is_set():
             self.plan.wake(task_id)
-            self._dispatcher.dispatch()
+            self._dispatcher.dispatch(self)
 
     # --- the end ---
 
@@ -373,11 +397,11 @@ class RunDriver:
         batch = Batch(self._journal.size)
         event = self._last_event(finish, batch)
         last = self._recorder.add(event, batch)
-        disk = self._dispatcher.disk
         reached("run.end")
-        await self._loop.run_in_executor(disk, self._journal.write, batch.data())
+        await self._write(batch)
         reached("run.ended")
         self.plan.handle(event)
+        disk = self._dispatcher.disk
         await self._loop.run_in_executor(disk, self._summarize, last, batch.microseconds)
         self.channel.publish(batch.events, self._journal.size)
 

@@ -51,12 +51,18 @@ class Settings:
     durability: str = "crash"
     """What an announced task survives: a `crash` of every process, or a cut of the `power` too."""
 
+    max_running_tasks: int = 0
+    """How many tasks of a run workers may have at a time, if it is told nothing else; 0 for any."""
+    max_runs: int = 0
+    """How many runs an engine has at a time; to start one more waits. 0 for any number."""
+
     def __post_init__(self) -> None:
+        for name in ("workers", "max_running_tasks", "max_runs"):
+            if getattr(self, name) < 0:
+                message = f"{name} must be 0 or more, not {getattr(self, name)}"
+                raise SettingsError(message)
         if self.durability not in {"crash", "power"}:
             message = f"durability must be 'crash' or 'power', not {self.durability!r}"
-            raise SettingsError(message)
-        if self.workers < 0:
-            message = f"workers must be 0 or more, not {self.workers}"
             raise SettingsError(message)
         if self.on_failure not in {"cancel", "finish"}:
             message = f"on_failure must be cancel or finish, not {self.on_failure!r}"

@@ -5,9 +5,11 @@ No I/O and no logic beyond what a value says of itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, NewType
+
+from asyncflow.errors import SettingsError
 
 RunId = NewType("RunId", str)
 """Names a run within its flow: the microseconds since 1970 at which it was started, as text."""
@@ -29,6 +31,26 @@ class Status(StrEnum):
     def finished(self) -> bool:
         """Whether an engine has said the last word on it."""
         return self in {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How an engine treats a run beside others."""
+
+    priority: int = 0
+    """Tasks of runs with a higher one are given to workers first."""
+    max_running_tasks: int = 0
+    """How many of its tasks workers may have at a time; 0 for any number."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                message = f"{each.name} must be a whole number, not {value!r}"
+                raise SettingsError(message)
+        if self.max_running_tasks < 0:
+            message = f"max_running_tasks must be 0 or more, not {self.max_running_tasks}"
+            raise SettingsError(message)
 
 
 @dataclass(frozen=True, slots=True)

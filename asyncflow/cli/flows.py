@@ -144,6 +144,12 @@ def _running_options() -> list[click.Parameter]:
             metavar="N",
             help="How many worker processes at the most; as many as there are CPUs by default.",
         ),
+        click.Option(
+            ["--max-running-tasks"],
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="How many of its tasks workers may have at a time; any number by default.",
+        ),
         store_option(),
         click.Option(
             ["--tag", "tags"], multiple=True, metavar="T", help="A tag for the run; repeatable."

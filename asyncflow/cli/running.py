@@ -48,6 +48,7 @@ class RunOptions:
     """What the options of a running command say, but for the flow's own parameters."""
 
     workers: int | None = None
+    max_running_tasks: int | None = None
     store: Path | None = None
     tags: tuple[str, ...] = ()
     run_id_file: Path | None = None
@@ -108,6 +109,7 @@ class Session:
         settings = Settings.read(
             store=options.store,
             workers=options.workers,
+            max_running_tasks=options.max_running_tasks,
             grace_seconds=options.grace,
             on_failure=options.on_failure,
         )

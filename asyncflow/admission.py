@@ -1,0 +1,75 @@
+"""How many runs an engine has at a time: those beyond wait to be let in, and none is turned away.
+
+On one event loop, and without a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from asyncflow.errors import EngineClosedError
+
+
+class Admission:
+    """Lets in so many at a time: the higher priority first, and of one priority who came first."""
+
+    def __init__(self, most: int) -> None:
+        self._most: Final = most  # 0 for any number
+        self._inside = 0
+        self._numbers = 0
+        self._line: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
+
+    @property
+    def inside(self) -> int:
+        """How many were let in and have not left."""
+        return self._inside
+
+    @property
+    def waiting(self) -> int:
+        """How many wait to be let in."""
+        return len(self._line)
+
+    async def enter(self, priority: int = 0) -> None:
+        """Wait to be let in.
+
+        Raises:
+            EngineClosedError: Nobody is let in any more.
+
+        Cancelled: it is as if nobody had come.
+        """
+        if not self._most or (self._inside < self._most and not self._line):
+            self._inside += 1
+            return
+        self._numbers += 1
+        place = -priority, self._numbers, asyncio.get_running_loop().create_future()
+        heappush(self._line, place)
+        try:
+            await place[2]
+        except asyncio.CancelledError:
+            if place in self._line:
+                self._line.remove(place)
+                heapify(self._line)
+            elif not place[2].cancelled() and place[2].exception() is None:
+                self.leave()  # let in just before: somebody else may have the place
+            raise
+
+    def leave(self) -> None:
+        """One has left: the next is let in."""
+        self._inside -= 1
+        while self._line and self._inside < self._most:
+            _, _, future = heappop(self._line)
+            if not future.done():
+                self._inside += 1
+                future.set_result(None)
+
+    def close(self) -> None:
+        """Send away all who wait."""
+        line, self._line = self._line, []
+        for _, _, future in line:
+            if not future.done():
+                future.set_exception(EngineClosedError())
+
+    def __repr__(self) -> str:
+        return f"<Admission {self._inside} inside, {len(self._line)} waiting>"

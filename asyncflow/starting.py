@@ -1,0 +1,125 @@
+"""Makes a run: its folder, its first artifacts, and its journal's first record."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow import codec, loading
+from asyncflow.commit_points import reached
+from asyncflow.events import (
+    RunStarted,
+    from_microseconds,
+    pack_event,
+    pack_manifest,
+    unpack_manifest,
+)
+from asyncflow.flow import constants_of
+from asyncflow.parameters import parameters_of
+from asyncflow.reading import read_graph
+from asyncflow.resuming import Origin
+from asyncflow.scheduler import RunIdentity
+from asyncflow.store.artifacts import ArtifactWriter
+from asyncflow.store.journal import JournalWriter, frame
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asyncflow.flow import FlowSpec
+    from asyncflow.store.layout import Layout
+    from asyncflow.surroundings import Surroundings
+    from asyncflow.values import RunOptions
+
+_SHOWN_PARAMETER_CHARACTERS: Final = 200
+_VERSION: Final = "0.1.0"
+
+
+class NewRun:
+    """Makes a run's folder, its first artifacts and its journal's first record; in a thread."""
+
+    def __init__(
+        self, layout: Layout, flow: type[FlowSpec], tags: tuple[str, ...], *, durable: bool
+    ) -> None:
+        self._layout, self._flow, self._tags = layout, flow, tags
+        self._durable = durable
+        self.graph = read_graph(flow)
+        self.origin: Origin | None = None
+        self.parameters: Mapping[str, Any] = {}
+
+    def take_over_from(self, run_id: str, step: str | None) -> None:
+        """Make it a run that resumes another."""
+        name = self._flow.__name__
+        origin = Origin(self._layout.run_dir(name, run_id), name, run_id)
+        origin.choose(self.graph, step)
+        self.origin = origin
+
+    def create(
+        self, number: int, options: RunOptions, surroundings: Surroundings
+    ) -> tuple[RunIdentity, JournalWriter, bytes]:
+        """The run is on disk when this returns."""
+        name = self._flow.__name__
+        run_id = self._layout.create_run(name)
+        run_dir = self._layout.run_dir(name, run_id)
+        identity = RunIdentity(
+            number=number,
+            store=str(self._layout.root),
+            flow=name,
+            run_id=run_id,
+            run_dir=run_dir,
+            tags=self._tags,
+            started=int(run_id),
+            surroundings=surroundings,
+            options=options,
+            durable=self._durable,
+        )
+        writer = ArtifactWriter(self._layout, name, run_id, "engine", durable=self._durable)
+        try:
+            record = pack_event(self._first_event(identity, writer))
+            writer.sync()
+        finally:
+            writer.close()
+        journal = JournalWriter.create(run_dir / "journal", durable=self._durable)
+        reached("run.begin")
+        journal.write(frame(record))
+        reached("run.begun")
+        return identity, journal, record
+
+    def _first_event(self, identity: RunIdentity, writer: ArtifactWriter) -> RunStarted:
+        flow = self._flow
+        codec.pickle_by_value(flow.__module__)
+        values = {**constants_of(flow), **self.parameters}
+        manifest = {name: writer.put(value, name=name) for name, value in values.items()}
+        shown = {name: _shown(value) for name, value in self.parameters.items()}
+        if self.origin is not None:
+            shown = dict(self.origin.parameters)
+            kept = unpack_manifest(self.origin.manifest)
+            manifest |= {name: kept[name] for name in parameters_of(flow) if name in kept}
+        return RunStarted(
+            flow=identity.flow,
+            run_id=identity.run_id,
+            seq=1,
+            time=from_microseconds(identity.started),
+            graph=self.graph.to_data(),
+            parameters=shown,
+            tags=self._tags,
+            manifest=pack_manifest(manifest),
+            origin_run_id=self.origin.run_id if self.origin is not None else None,
+            origin_step=self.origin.step if self.origin is not None else None,
+            source=loading.describe(flow, lambda cls: writer.put(cls, name="the flow class")),
+            user=_user(),
+            pid=os.getpid(),
+            host=os.uname().nodename,
+            versions={"python": sys.version.split()[0], "asyncflow": _VERSION},
+        )
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    if len(text) <= _SHOWN_PARAMETER_CHARACTERS:
+        return text
+    return text[: _SHOWN_PARAMETER_CHARACTERS - 1] + "…"
+
+
+def _user() -> str:
+    return os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())

@@ -1,0 +1,330 @@
+"""Which ready task goes to which worker: with workers that only note what they are sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from asyncflow.dispatcher import Dispatcher, Lost
+from asyncflow.frames import OpenRun, Order, Started, StartTask, Succeeded
+from asyncflow.graph import Graph, Node
+from asyncflow.surroundings import Surroundings
+
+NOWHERE = (0, 0)
+
+
+class Worker:
+    """A worker that keeps its orders until a test carries them out."""
+
+    def __init__(self, pid):
+        self.pid, self.doomed = pid, ""
+        self.spools = ()
+        self.orders: deque[StartTask] = deque()
+        self.received: deque[StartTask] = deque()
+
+    def send(self, order):
+        if isinstance(order, StartTask):
+            self.orders.append(order)
+
+    def take_back(self):
+        taken = [[Order.START_TASK, *order] for order in self.orders]
+        self.orders.clear()
+        return taken
+
+    def spooled(self):
+        return NOWHERE
+
+    def kill(self, number, why):
+        self.doomed = why
+
+    @property
+    def tasks(self):
+        """What it has, begun or not: run and task of each."""
+        return [(order.run, order.task_id) for order in (*self.received, *self.orders)]
+
+
+class Workers:
+    """An executor of such workers."""
+
+    def __init__(self, size):
+        self.size = size
+        self.workers = []
+
+    def start_worker(self):
+        self.workers.append(Worker(len(self.workers) + 1))
+        return self.workers[-1]
+
+    def pause(self, worker):
+        """Nothing comes from it anyway."""
+
+    resume = pause
+
+
+class Source:
+    """A run with so many ready tasks of one step, `start`."""
+
+    backlog_bytes = 0
+    congested = False
+    max_running_tasks = 0
+
+    def __init__(self, number, count, *, seconds=None, is_async=False, priority=0, options=None):
+        self.number, self.count, self.priority = number, count, priority
+        start = Node("start", next=("end",), is_async=is_async, options=options or {})
+        self.graph = Graph("Flow", [start, Node("end")])
+        self.expected = {} if seconds is None else {"start": seconds}
+        self.opening = OpenRun(number, "", "Flow", str(number), Surroundings("", [], {}), False)
+        self.given_back = []
+        self.taken = 0
+        self.facts = []
+
+    @property
+    def ready(self):
+        return len(self.given_back) + self.count - self.taken
+
+    def next_step(self):
+        return "start" if self.ready else None
+
+    def postpone(self):
+        """There is only one step."""
+
+    def take(self):
+        if self.given_back:
+            task_id = self.given_back.pop()
+        else:
+            self.taken += 1
+            task_id = self.taken
+        return StartTask(self.number, "start", task_id, 0, (), [], b"", (), ())
+
+    def give_back(self, task_id):
+        self.given_back.append(task_id)
+
+    def seated(self, task_id, pid):
+        """It has begun there."""
+
+    def tell(self, fact):
+        self.facts.append(fact)
+
+    def look_at_held(self, task_id, spools):
+        """Nothing is printed."""
+
+    def abandon(self, error):
+        raise error
+
+
+class Play:
+    """A dispatcher, its workers, and what they do."""
+
+    def __init__(self, size):
+        self.disk = ThreadPoolExecutor(1)  # never used, so it starts no thread
+        self.dispatcher = Dispatcher(self.disk, grace_seconds=1.0, sync_seconds=1.0)
+        self.executor = Workers(size)
+        self.dispatcher.executor = self.executor
+
+    @property
+    def workers(self):
+        return self.executor.workers
+
+    def begin(self, worker):
+        """The worker takes its next task."""
+        order = worker.orders.popleft()
+        worker.received.append(order)
+        self.dispatcher.on_reports(worker, [Started(order.run, order.task_id, 0)])
+
+    def end(self, worker):
+        """The worker ends the task that it began first."""
+        order = worker.received.popleft()
+        done = Succeeded(order.run, order.task_id, 0, 0.001, b"", None, b"", NOWHERE)
+        self.dispatcher.on_reports(worker, [done])
+        return order.run
+
+    def step(self, worker):
+        """The worker takes a task and ends it; the run's number."""
+        self.begin(worker)
+        return self.end(worker)
+
+    def running(self):
+        """How many tasks of each run workers have."""
+        return Counter(run for worker in self.workers for run, _ in worker.tasks)
+
+
+@pytest.fixture
+async def play():
+    """Makes plays, and ends them."""
+    made = []
+
+    def make(size):
+        made.append(Play(size))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.dispatcher.close()
+
+
+async def test_short_tasks_stand_behind_each_other_and_long_ones_do_not(play):
+    """A worker has some 20 ms of work at hand."""
+    for seconds, most in ((0.0001, 64), (0.005, 4), (1.0, 1)):
+        game = play(1)
+        game.dispatcher.enter(Source(1, 1000, seconds=seconds))
+        assert len(game.workers[0].tasks) == pytest.approx(most, abs=1)
+
+
+@pytest.mark.parametrize("seconds", [None, 0.001, 5.0])
+async def test_a_run_of_few_tasks_is_served_beside_one_of_many(play, seconds):
+    """Whatever is known of its tasks, the late run waits no longer than for what is at hand."""
+    game = play(2)
+    game.dispatcher.enter(Source(1, 10_000, seconds=0.0005))
+    for _ in range(100):
+        for worker in game.workers:
+            game.step(worker)
+    game.dispatcher.enter(Source(2, 3, seconds=seconds))
+    served = []
+    for _ in range(150):
+        served += [game.step(worker) for worker in game.workers if worker.orders]
+    assert served.count(2) == 3
+
+
+async def test_many_runs_have_equal_shares(play):
+    """After any time no run has been served much more often than another."""
+    game = play(3)
+    for number in range(50):
+        game.dispatcher.enter(Source(number, 1000, seconds=0.001))
+    for _ in range(100):  # what the first one had while it was alone
+        for worker in game.workers:
+            game.step(worker)
+    counts: Counter[int] = Counter()
+    for _ in range(1000):
+        counts.update(game.step(worker) for worker in game.workers if worker.orders)
+    assert max(counts.values()) - min(counts.values()) <= 2
+
+
+async def test_a_run_has_no_more_tasks_at_workers_than_it_may(play):
+    """`max_running_tasks` holds over all workers, and others have the rest."""
+    game = play(4)
+    bounded = Source(1, 100, seconds=0.001)
+    bounded.max_running_tasks = 3
+    game.dispatcher.enter(bounded)
+    game.dispatcher.enter(Source(2, 100, seconds=0.001))
+    for turn in range(40):
+        assert game.running()[1] <= 3
+        game.step(game.workers[turn % len(game.workers)])
+    assert game.running()[2] > 3
+    assert bounded.taken > 3
+
+
+async def test_a_run_of_a_higher_priority_is_served_before_others(play):
+    """As long as it has ready tasks, whatever becomes free is its own."""
+    game = play(2)
+    game.dispatcher.enter(Source(1, 1000, seconds=1.0))
+    game.dispatcher.enter(Source(2, 6, seconds=1.0, priority=1))
+    served = [game.step(worker) for _ in range(5) for worker in game.workers]
+    assert served == [1, 1, 2, 2, 2, 2, 2, 2, 1, 1]
+
+
+async def test_async_tasks_of_one_run_leave_places_for_another(play):
+    """A run whose async tasks fill the workers does not keep a small one out."""
+    game = play(1)
+    wide = Source(1, 50_000, is_async=True, options={"concurrency": 10_000})
+    game.dispatcher.enter(wide)
+    game.dispatcher.enter(Source(2, 3, is_async=True))
+    assert game.running()[1] == 10_000
+    assert game.running()[2] == 3
+
+
+async def test_a_def_task_gets_a_worker_though_async_ones_keep_coming(play):
+    """No further async task is given to the one worker, so it becomes free; then they go on."""
+    game = play(1)
+    game.dispatcher.enter(Source(1, 1000, is_async=True, options={"concurrency": 10}))
+    (worker,) = game.workers
+    for _ in range(10):
+        game.begin(worker)
+    game.dispatcher.enter(Source(2, 1))
+    served = [game.end(worker) for _ in range(10)]
+    assert served == [1] * 10
+    assert game.running() == {2: 1}
+    game.step(worker)
+    assert game.running() == {1: 10}
+
+
+async def test_an_async_task_gets_a_worker_though_def_ones_keep_coming(play):
+    """The next worker that becomes free is its own, and stays so while it is needed."""
+    game = play(2)
+    game.dispatcher.enter(Source(1, 1000, seconds=0.001))
+    game.dispatcher.enter(Source(2, 500, is_async=True))
+    for _ in range(60):
+        for worker in game.workers:
+            if worker.tasks and worker.tasks[0][0] == 1:
+                game.step(worker)
+    assert game.running()[2] == 500
+    assert game.running()[1] > 0
+
+
+async def test_what_stands_behind_a_task_that_takes_long_is_run_elsewhere(play):
+    """Also when no worker is idle: those who have room take it."""
+    game = play(2)
+    source = Source(1, 100, seconds=0.001)
+    game.dispatcher.enter(source)
+    stuck, other = game.workers
+    game.begin(stuck)
+    behind = len(stuck.orders)
+    assert behind > 5
+    while stuck.orders:
+        if other.orders:
+            game.step(other)
+        await asyncio.sleep(0.01)
+    while other.orders:
+        game.step(other)
+    assert not stuck.orders
+    assert (
+        len([fact for fact in game.dispatcher._runs[1].facts if isinstance(fact, Succeeded)]) == 99
+    )
+
+
+async def test_a_worker_that_dies_loses_what_it_had_begun_and_nothing_else(play):
+    """The tasks behind it are given to others."""
+    game = play(2)
+    source = Source(1, 20, seconds=0.001)
+    game.dispatcher.enter(source)
+    dead, _ = game.workers
+    game.begin(dead)
+    (lost,) = dead.tasks[:1]
+    game.dispatcher.on_exit(dead, "was killed by SIGKILL")
+    while any(worker.orders for worker in game.workers[1:]):
+        for worker in game.workers[1:]:
+            if worker.orders:
+                game.step(worker)
+    ended = {fact.task_id for fact in source.facts if isinstance(fact, Succeeded)}
+    assert [fact.task_id for fact in source.facts if isinstance(fact, Lost)] == [lost[1]]
+    assert ended == set(range(1, 21)) - {lost[1]}
+
+
+async def test_a_run_that_leaves_is_served_no_more(play):
+    """Its place in turn is gone with it, and statistics do not count it."""
+    game = play(1)
+    first, second = Source(1, 10, seconds=1.0), Source(2, 10, seconds=1.0)
+    game.dispatcher.enter(first)
+    game.dispatcher.enter(second)
+    game.dispatcher.leave(second)
+    served = [game.step(game.workers[0]) for _ in range(5)]
+    assert served == [1] * 5
+    assert game.dispatcher.statistics["tasks_waiting"] == first.ready
+
+
+async def test_what_waits_costs_little_to_look_past(play):
+    """With 300 runs waiting and no room, a report makes the dispatcher look at one of them."""
+    game = play(1)
+    looked: Counter[int] = Counter()
+
+    class Watched(Source):
+        def next_step(self):
+            looked[self.number] += 1
+            return super().next_step()
+
+    for number in range(300):
+        game.dispatcher.enter(Watched(number, 5, seconds=1.0))
+    looked.clear()
+    game.step(game.workers[0])
+    assert looked.total() < 10
