@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 ARGS ?=
+PARTS ?=
 
 BIN := $(VENV)/bin
 PINS := pyproject.toml constraints.txt
@@ -17,7 +18,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations into one environment would trip over each other
-.PHONY: help setup demo test check bench docs test-all-pythons clean
+.PHONY: help setup demo test check chaos bench docs test-all-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +42,9 @@ check: $(VENV)/.setup ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(CHECKED)
+
+chaos: $(VENV)/.test ## Show that nothing is lost: kills, faults, random graphs, in full
+	$(BIN)/python -m tests.chaos $(PARTS)
 
 bench: $(VENV)/.test ## Measure; the numbers are printed
 	$(BIN)/python -m benchmarks $(ARGS)

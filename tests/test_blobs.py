@@ -96,6 +96,13 @@ def test_an_old_blob_that_is_put_again_counts_as_new(layout, blobs):
     assert time.time() - path_of(layout).stat().st_mtime < 60
 
 
+def test_a_blob_that_a_killed_collection_has_left_aside_is_read_from_there(layout, blobs):
+    """It was needed after all: nobody has to run another collection to read it."""
+    blobs.put([DATA], DIGEST, len(DATA))
+    path_of(layout).rename(layout.blob_aside(DIGEST))
+    assert bytes(blobs.open(DIGEST, len(DATA))) == DATA
+
+
 @pytest.mark.parametrize("damage", [DATA[:-1], b"X" + DATA[1:], b""])
 def test_a_damaged_blob_that_is_put_again_is_healed(layout, blobs, damage):
     """What is said to be stored is stored: bytes that are there are trusted after a look only."""

@@ -12,6 +12,8 @@ from asyncflow import Engine, Flow, FlowSpec, Run, events, step
 from asyncflow.errors import ResumeError, RunFailedError
 from asyncflow.previewing import preview_resume
 from asyncflow.store.journal import HEADER, JournalReader
+from asyncflow.store.layout import Layout
+from asyncflow.store.removal import remove
 
 
 class Fails(FlowSpec):
@@ -87,6 +89,17 @@ async def test_the_log_of_what_was_taken_over_twice_is_still_found(engine, store
     cut(store, second, 2)
     third = await fail(engine, second)
     assert sorted(task.stdout for task in Run(f"Fails/{third}")["work"]) == [
+        f"item {n}\n" for n in range(5)
+    ]
+
+
+async def test_the_log_of_a_task_is_found_when_the_run_that_ran_it_has_been_removed(engine, store):
+    """Removing a run keeps what the run that resumed it refers to, what was printed as well."""
+    first = await fail(engine)
+    second = await fail(engine, first)
+    remove(Layout(store), [("Fails", first)])
+    assert [run.id for run in Flow("Fails")] == [second]
+    assert sorted(task.stdout for task in Run(f"Fails/{second}")["work"]) == [
         f"item {n}\n" for n in range(5)
     ]
 

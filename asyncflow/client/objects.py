@@ -681,14 +681,23 @@ class Task(_View):
         return self._record, self._task, self.attempt, last
 
     def _origin(self, cloned: TaskCloned) -> Task:
-        run = Flow._in(self._place)._run(cloned.origin_run_id)
-        if run is None or cloned.origin_run_id == self._record.run_id:
+        record = self._record_of(cloned.origin_run_id)
+        if record is None:
             message = (
                 f"what {self.pathspec} printed lies in {self.origin_pathspec}, "
                 "and that run is no longer in the store"
             )
             raise NotFoundError(message)
-        return run[self._step][cloned.origin_task_id]
+        return Run._in(record)[self._step][cloned.origin_task_id]
+
+    def _record_of(self, origin: str) -> RunRecord | None:
+        """The run that a task was taken over from; of one that was removed, what is kept of it."""
+        if origin.isdecimal() and origin != self._record.run_id:
+            for removed in (False, True):
+                record = RunRecord(self._place, origin, removed=removed)
+                if record.exists():
+                    return record
+        return None
 
     # --- what it made ---
 

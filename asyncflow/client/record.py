@@ -118,9 +118,11 @@ class RunRecord:
     Threads may share one. Any method may raise `JournalError`: a file is damaged.
     """
 
-    def __init__(self, place: FlowPlace, run_id: str) -> None:
+    def __init__(self, place: FlowPlace, run_id: str, *, removed: bool = False) -> None:
+        """Touch no file; of a `removed` run there is what other runs need."""
         self.place, self.run_id = place, run_id
-        self._dir: Final[Path] = place.layout.run_dir(place.flow, run_id)
+        folder = place.layout.removed_dir if removed else place.layout.run_dir
+        self._dir: Final[Path] = folder(place.flow, run_id)
         self._lock = threading.RLock()
         self._summary: Summary | None = None
         self._table: TaskTable | None = None

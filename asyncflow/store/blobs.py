@@ -204,7 +204,7 @@ class BlobStore:
     def _read(self, digest: bytes, size: int, name: str, *, check_again: bool) -> memoryview:
         path = self._layout.blob(digest)
         try:
-            fd = _open_patiently(path)
+            fd = open_blob(self._layout, digest)
         except FileNotFoundError as error:
             raise missing(name, path) from error
         except OSError as error:
@@ -365,13 +365,19 @@ def sync_names(layout: Layout, path: str) -> None:
         sync_folder(folder)
 
 
-def _open_patiently(path: str) -> int:
-    """Open a blob; what a garbage collection has set aside for a second look is waited for."""
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        time.sleep(_SECOND_LOOK_SECONDS)
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def open_blob(layout: Layout, digest: bytes) -> int:
+    """Open a blob, also one that a garbage collection has aside, or left there when it was killed.
+
+    Raises:
+        FileNotFoundError: There is no such blob.
+        OSError: It cannot be opened.
+    """
+    path, flags = layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC
+    for place in (path, layout.blob_aside(digest)):
+        with suppress(FileNotFoundError):
+            return os.open(place, flags)
+    time.sleep(_SECOND_LOOK_SECONDS)  # it was being put back between the two looks
+    return os.open(path, flags)
 
 
 def _hash_file(fd: int, size: int) -> bytes:

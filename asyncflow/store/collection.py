@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.commit_points import reached
 from asyncflow.errors import StoreError
 from asyncflow.store.blobs import TOUCH_SECONDS
+from asyncflow.store.layout import ASIDE
 from asyncflow.store.marking import Marks, Stage, exclusive
 from asyncflow.store.segments import SUFFIX
 
@@ -35,7 +36,6 @@ GRACE_SECONDS: Final = 3600
 DRAFT_SECONDS: Final = 86_400
 """A blob that is being written is written to at least once a day."""
 
-_ASIDE: Final = "gc-"  # how a blob is called while it is looked at for the last time
 _DIGEST_HEX: Final = re.compile(r"[0-9a-f]{64}")
 _DRAFT: Final = re.compile(r"[0-9a-f]{24}")
 _FORMAT_DRAFT: Final = re.compile(r"format\.\d+\.[0-9a-f]{8}")
@@ -173,8 +173,8 @@ class _Sweep:
     def _sweep_aside(self) -> None:
         """Drafts that a crash has left, and what a collection before this one was about to do."""
         for entry in _entries(self._layout.blobs / "new"):
-            digest = entry.name.removeprefix(_ASIDE)
-            if entry.name.startswith(_ASIDE) and _DIGEST_HEX.fullmatch(digest):
+            digest = entry.name.removeprefix(ASIDE)
+            if entry.name.startswith(ASIDE) and _DIGEST_HEX.fullmatch(digest):
                 if not self._dry_run:
                     self._decide(entry.path, bytes.fromhex(digest))
             elif _DRAFT.fullmatch(entry.name):
@@ -205,15 +205,11 @@ class _Sweep:
             else:
                 # Out of everybody's reach first, and then a second look: a task may have put this
                 # very value between the first look and now, and have made the file young.
-                aside = f"{self._aside_folder()}/{_ASIDE}{entry.name}"
+                aside = self._layout.blob_aside(digest)
+                self._layout.make_parent(aside)
                 reached("gc.aside")
                 os.rename(entry.path, aside)  # noqa: PTH104 - text, a hundred thousand times
                 self._decide(aside, digest)
-
-    def _aside_folder(self) -> str:
-        folder = self._layout.new_blob()
-        self._layout.make_parent(folder)
-        return folder.rpartition("/")[0]
 
     def _decide(self, aside: str, digest: bytes) -> None:
         """Delete a blob that was set aside, or put it back."""

@@ -5,6 +5,7 @@ STORE/
   format               the version of this layout as text: `1` and a line feed
   blobs/ab/abcdef…     one content-addressed value per file, named by the blake3 of its bytes in hex
   blobs/new/…          blobs being written; what a crash leaves here may be deleted after a day
+  blobs/new/gc-ab…     a blob that a garbage collection has aside; a killed one leaves it here
   flows/NAME/RUN/      journal, *.seg (values), and after the end summary and index
   flows/NAME/.removed/RUN/   of a run that was removed: the files that other runs still refer to
 ```
@@ -30,6 +31,9 @@ FORMAT: Final = 1
 
 REMOVED: Final = ".removed"
 """The folder, in that of a flow, of what is kept of removed runs; no run can be called so."""
+
+ASIDE: Final = "gc-"
+"""How the name of a blob begins that a garbage collection has set aside."""
 
 _FOLDER_MODE = 0o700
 _ADVICE = "choose another place with --store DIR or ASYNCFLOW_STORE"
@@ -114,6 +118,10 @@ class Layout:
     def new_blob(self) -> str:
         """A name that nobody else has, for a blob that is still being written."""
         return f"{self._blobs}/new/{os.urandom(12).hex()}"
+
+    def blob_aside(self, digest: bytes) -> str:
+        """Where a garbage collection has a blob while it looks at it for the last time."""
+        return f"{self._blobs}/new/{ASIDE}{digest.hex()}"
 
     def make_parent(self, path: str) -> None:
         """Create the folder of a blob's file, and that folder's parents within the store."""

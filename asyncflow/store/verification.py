@@ -22,6 +22,7 @@ from zlib import crc32
 from blake3 import blake3
 
 from asyncflow.errors import JournalError
+from asyncflow.store.blobs import open_blob
 from asyncflow.store.collection import Amount
 from asyncflow.store.files import read_at
 from asyncflow.store.index import Summary, TaskTable
@@ -236,16 +237,16 @@ class _Verification:
         self._blobs.add(digest)
         self.verified.values += 1
         path = Path(self.layout.blob(digest))
-        what = self._hash_blob(path, digest, size)
+        what = self._hash_blob(digest, size)
         if what:
             self._bad[digest.hex(), 0] = self.damage(path, what)
 
-    def _hash_blob(self, path: Path, digest: bytes, size: int | None) -> str:
+    def _hash_blob(self, digest: bytes, size: int | None) -> str:
         """What is wrong with a blob; nothing if nothing is."""
         hasher = blake3()
         read = 0
         try:
-            with path.open("rb", buffering=0) as file:
+            with os.fdopen(open_blob(self.layout, digest), "rb", buffering=0) as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     hasher.update(chunk)
                     read += len(chunk)
@@ -327,7 +328,7 @@ class _Verification:
         if digest not in self._blobs:
             self._unreferenced(path)
             self.verified.values += 1
-            what = self._hash_blob(path, digest, None)
+            what = self._hash_blob(digest, None)
             if what and path.exists():  # a garbage collection may be going on
                 self.damage(path, f"{what}; it is unreferenced")
 

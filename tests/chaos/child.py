@@ -1,25 +1,41 @@
-"""The engine's process, which dies at a commit point: `python -m tests.chaos.child SPEC`.
+"""The engine's process, which dies at a commit point.
 
-SPEC is JSON: {scenario, store, origin, survey, fault: {role, point, hit, way}, fuse, stops}. What
-subscribers are told goes to the file named by `TOLD`, and each commit point that is reached to
-`survey`. A fault happens once: whoever comes there makes the file `fuse`, and then either ends
-by itself (way `exit`), or tells its process id to descriptor `stops` and stays where it is until it
-is killed from outside (way `kill`).
+`serve` is a warm process from which one is forked for each spec: {scenario, role, store, origin,
+tidies, survey, fault: {role, point, hit, way}, fuse, environ}. What subscribers are told goes to
+the file named by `TOLD`, and each commit point that is reached to `survey`. A fault happens once:
+whoever comes there makes the file `fuse`, and then either ends by itself (way `exit`), or tells its
+process id to descriptor `stops` and stays where it is until it is killed from outside (way `kill`).
+
+Where the scenario is tidied up meanwhile, the engine's process starts another one for it, of the
+role `gc`, which ends with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
+import signal
+import socket
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asyncflow import commit_points, template
+import asyncflow.scheduler
+import asyncflow.worker
+from asyncflow import Engine, commit_points, events, template
+from asyncflow.errors import RunCancelledError, RunFailedError
+from asyncflow.settings import Settings
+from tests.chaos import tidying
+from tests.chaos.scenarios import SCENARIOS, append
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EXIT_STATUS = 77
 
@@ -28,7 +44,7 @@ class Watcher:
     """Counts commit points in this process and those that are forked from it, and ends one."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self._engine = os.getpid()
+        self._own = os.getpid()
         self._spec = spec
         self._fault = spec.get("fault")
         self._counts: Counter[str] = Counter()
@@ -36,7 +52,7 @@ class Watcher:
 
     def __call__(self, point: str) -> None:
         """A commit point is reached."""
-        role = "engine" if os.getpid() == self._engine else "worker"
+        role = self._spec["role"] if os.getpid() == self._own else "worker"
         with self._lock:
             self._counts[point] += 1
             hit = self._counts[point]
@@ -67,14 +83,31 @@ def write(path: str, line: str) -> None:
     os.close(descriptor)
 
 
+def begin_tidying(spec: dict[str, Any]) -> threading.Thread:
+    """Have the store tidied up by a process of its own, and tell the flow when it is over."""
+    tidied = Path(os.environ["TIDIED"])
+    tidied.unlink(missing_ok=True)
+    pid = fork(tidy, spec)
+
+    def wait() -> None:
+        _, status = os.waitpid(pid, 0)
+        if os.waitstatus_to_exitcode(status) in {0, EXIT_STATUS, -signal.SIGKILL}:
+            tidied.touch()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def tidy(spec: dict[str, Any]) -> None:
+    """Be the process that tidies up."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the engine's process
+    commit_points.watcher = Watcher({**spec, "role": "gc"})
+    tidying.tidy(Path(spec["store"]))
+
+
 async def run(spec: dict[str, Any]) -> None:
     """Run or resume the scenario's flow to its end, and write down what subscribers are told."""
-    import asyncflow.scheduler
-    from asyncflow import Engine, events
-    from asyncflow.errors import RunCancelledError, RunFailedError
-    from asyncflow.settings import Settings
-    from tests.chaos.scenarios import SCENARIOS, append
-
     vars(asyncflow.scheduler)["MAX_INPUTS_IN_ORDER"] = 8  # so that a small join has a file, too
     scenario = SCENARIOS[spec["scenario"]]
     settings = Settings(
@@ -105,13 +138,50 @@ async def run(spec: dict[str, Any]) -> None:
             print(error, file=sys.stderr)
 
 
-def main() -> None:
+def main(spec: dict[str, Any]) -> None:
     """Be the engine's process."""
-    spec = json.loads(sys.argv[1])
+    os.setsid()
+    os.environ.update(spec["environ"])
+    for stream, name in enumerate(("/dev/null", spec["said"]), 1):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     commit_points.watcher = Watcher(spec)
-    template.prefork()
+    template.prefork()  # as the command line does, while there is one thread
+    process = begin_tidying(spec) if spec["tidies"] else None
     asyncio.run(run(spec))
+    if process is not None:
+        process.join()
+
+
+def fork(job: Callable[[dict[str, Any]], None], spec: dict[str, Any]) -> int:
+    """Do a job in a process of its own, which ends with it."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        job(spec)
+        status = 0
+    except BaseException:  # noqa: BLE001 - whatever it is, it is told, and the process ends here
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def serve(control: socket.socket) -> None:
+    """Fork a process for each spec that comes, and tell its id and then how it ended."""
+    while True:
+        packet, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 1)
+        if not packet:
+            return
+        spec = json.loads(packet)
+        spec["stops"] = descriptors[0]
+        pid = fork(main, spec)
+        os.close(descriptors[0])
+        control.send(b"%d" % pid)
+        _, status = os.waitpid(pid, 0)
+        control.send(b"%d" % os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":
-    main()
+    serve(socket.socket(fileno=int(sys.argv[1])))

@@ -2,32 +2,43 @@
 
 One case again, with what its processes say:
 
-    python -m tests.chaos.killing SCENARIO [engine|worker POINT HIT exit|kill]
+    python -m tests.chaos.killing SCENARIO [engine|worker|gc POINT HIT exit|kill]
 """
 
 from __future__ import annotations
 
 import ast
+import atexit
 import json
 import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncflow
 from asyncflow import Flow, Run, events
 from asyncflow.errors import NotFoundError, StoreError
+from asyncflow.store import verification
+from asyncflow.store.layout import Layout
 from asyncflow.values import Status
+from tests.chaos import tidying
 from tests.chaos.child import EXIT_STATUS
 from tests.chaos.scenarios import SCENARIOS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _SECONDS = 60.0  # nothing here takes a hundredth of it
 _ROOT = Path(__file__).parents[2]
@@ -37,11 +48,14 @@ class Fault(NamedTuple):
     """Where a process is to die, and how."""
 
     role: str
-    """`engine` or `worker`."""
+    """`engine`, `worker`, or `gc`: the process that removes runs and collects garbage."""
     point: str
     hit: int
     way: str
     """`exit`: by itself, in the middle of it. `kill`: by SIGKILL from outside, while it stands."""
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self))
 
 
 class Outcome(NamedTuple):
@@ -69,14 +83,14 @@ def points_in_code() -> set[str]:
 class Case:
     """One scenario in a store of its own."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, store: Path | None = None) -> None:
         self.name, self.scenario = name, SCENARIOS[name]
-        self.store, self._folder = folder / "store", folder
+        self.store, self._folder = store or folder / "store", folder
         self._environ = {
-            **os.environ,
             "RAN": str(folder / "ran"),
             "TOLD": str(folder / "told"),
             "MENDED": str(folder / "mended"),
+            "TIDIED": str(folder / "tidied"),
         }
 
     # --- processes ---
@@ -107,6 +121,10 @@ class Case:
             assert resumes <= 2, "two resumes without a fault did not complete the run"
             self._run()
             self._check_left(engine_died=False)
+        if self.scenario.tidies:
+            tidying.tidy(self.store)
+            tidying.check_others(self.store)
+            tidying.check_tidied(self.store)
         self._check_answer()
         self._check_nothing_ran_again()
         return Outcome(died, resumes + 1)
@@ -115,46 +133,50 @@ class Case:
         if self.scenario.resumes:
             self._run()
             (self._folder / "mended").touch()
+        if self.scenario.tidies:
+            shutil.copytree(_littered(), self.store)
+
+    def run_to_the_end(self) -> None:
+        """Run without a fault, so that a finished run is there."""
+        self._folder.mkdir()
+        self._prepare()
+        self._run()
 
     def _run(self, fault: Fault | None = None, survey: str = "") -> bool:
         """Run the flow, or resume the last run of it; whether the fault came about."""
         ours, theirs = os.pipe()
         fuse = self._folder / "fuse"
+        said = self._folder / "said"
+        said.unlink(missing_ok=True)
         spec = {
             "scenario": self.name,
+            "role": "engine",
+            "tidies": self.scenario.tidies,
             "store": str(self.store),
             "origin": self._last_run_id(),
             "survey": survey,
             "fault": fault,
             "fuse": str(fuse),
-            "stops": theirs,
+            "environ": self._environ,
+            "said": str(said),
         }
-        command = [sys.executable, "-m", "tests.chaos.child", json.dumps(spec)]
-        with subprocess.Popen(
-            command,
-            cwd=_ROOT,
-            env=self._environ,
-            pass_fds=[theirs],
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        ) as child:
-            os.close(theirs)
-            try:
-                _kill_whoever_stops(child, ours)
-                _, said = child.communicate(timeout=_SECONDS)
-            finally:
-                os.close(ours)
-                with suppress(OSError):
-                    os.killpg(child.pid, signal.SIGKILL)
+        process = _nursery().fork(spec, theirs)
+        os.close(theirs)
+        try:
+            _kill_whoever_stops(process, ours)
+            code = _nursery().wait()
+            _check_no_process_of(process)
+        finally:
+            os.close(ours)
+            with suppress(OSError):
+                os.killpg(process, signal.SIGKILL)
         died = fuse.exists()
         expected = 0
         if fault is not None and died and fault.role == "engine":
             expected = EXIT_STATUS if fault.way == "exit" else -signal.SIGKILL
-        if child.returncode != expected:
-            message = f"the engine's process ended with {child.returncode}:\n{said.decode()}"
+        if code != expected:
+            message = f"the engine's process ended with {code}:\n{said.read_text()}"
             raise AssertionError(message)
-        _check_no_process_of(child.pid)
         return died
 
     # --- what is in the store ---
@@ -196,6 +218,10 @@ class Case:
             _read_everything(run)
         told = {(name, path) for name, path in self._told() if name != "run"}
         assert told <= kept, f"announced and not in any journal: {told - kept}"
+        damage = verification.verify(Layout(self.store)).damage if runs else []
+        assert not damage, f"asyncflow verify finds damage: {damage}"
+        if self.scenario.tidies:
+            tidying.check_others(self.store)
 
     def _check_answer(self) -> None:
         answer = _answer(self._runs()[0])
@@ -225,6 +251,17 @@ class Case:
         assert not again, f"announced, and run again: {again}"
 
 
+@cache
+def _littered() -> Path:
+    """A store to be tidied up, made once in each process and copied from then on."""
+    folder = Path(tempfile.mkdtemp(prefix="asyncflow-littered-"))
+    atexit.register(shutil.rmtree, folder)
+    for name in ("linear", "foreach", "resume"):
+        Case(name, folder / name, folder / "store").run_to_the_end()
+    tidying.litter(folder / "store")
+    return folder / "store"
+
+
 def _answer(run: Run) -> Any:
     """The artifact of that name, of the last task that has it."""
     return run["end"].task.data.answer
@@ -238,7 +275,43 @@ def _read_everything(run: Run) -> None:
                 _ = artifact.data
 
 
-def _kill_whoever_stops(child: subprocess.Popen[bytes], stops: int) -> None:
+class Nursery:
+    """A warm process from which engines' processes are forked, one after the other."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        number = theirs.fileno()
+        command = [sys.executable, "-m", "tests.chaos.child", str(number)]
+        self._process = subprocess.Popen(command, cwd=_ROOT, pass_fds=[number])
+        theirs.close()
+        atexit.register(self._close)
+
+    def fork(self, spec: dict[str, Any], stops: int) -> int:
+        """Begin a process; its id."""
+        socket.send_fds(self._control, [json.dumps(spec).encode()], [stops])
+        return int(self._control.recv(64))
+
+    def wait(self) -> int:
+        """Its exit status, or the negative number of the signal that ended it."""
+        self._control.settimeout(_SECONDS)
+        return int(self._control.recv(64))
+
+    def _close(self) -> None:
+        self._control.close()
+        self._process.wait()
+
+
+_of_thread = threading.local()
+
+
+def _nursery() -> Nursery:
+    if not hasattr(_of_thread, "nursery"):
+        _of_thread.nursery = Nursery()
+    nursery: Nursery = _of_thread.nursery
+    return nursery
+
+
+def _kill_whoever_stops(process: int, stops: int) -> None:
     """Wait for a process to stop at its point, and kill it; return when there is none left to."""
     deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline:
@@ -249,7 +322,7 @@ def _kill_whoever_stops(child: subprocess.Popen[bytes], stops: int) -> None:
         if not data:  # nobody has the other end any more
             return
         os.kill(int(data), signal.SIGKILL)
-    child.kill()
+    os.kill(process, signal.SIGKILL)
     message = "a child did not end"
     raise AssertionError(message)
 
@@ -300,11 +373,43 @@ def kill(name: str, fault: Fault) -> Outcome:
     try:
         outcome = Case(name, folder).kill(fault)
     except Exception as error:
-        again = f"python -m tests.chaos.killing {name} {' '.join(map(str, fault))}"
-        message = f"{error}\nwith {fault}; see {folder}, and again: {again}"
+        again = f"python -m tests.chaos.killing {name} {fault}"
+        message = f"{error}\nwith the fault {fault}; see {folder}, and again: {again}"
         raise AssertionError(message) from error
     shutil.rmtree(folder)
     return outcome
+
+
+def everything(names: Iterable[str] = SCENARIOS, *, at_once: int = 2) -> str:
+    """Each kill in each scenario; how many there were.
+
+    Raises:
+        AssertionError: A promise was not kept; the message tells of every case of that kind.
+    """
+    cases = [(name, fault) for name in names for fault in cases_of(survey(name))]
+    with ThreadPoolExecutor(at_once) as threads:
+        outcomes = list(threads.map(_try, cases))
+    failed = [str(outcome) for outcome in outcomes if isinstance(outcome, AssertionError)]
+    assert not failed, "\n\n".join(failed)
+    died = {
+        case: outcome.died
+        for case, outcome in zip(cases, outcomes, strict=True)
+        if isinstance(outcome, Outcome)
+    }
+    points = {(name, fault.role, fault.point) for name, fault in cases}
+    hit = {(name, fault.role, fault.point) for (name, fault), came in died.items() if came}
+    assert points == hit, f"nobody died at {points - hit}"
+    return (
+        f"{sum(died.values()):,} kills at {len({point for _, _, point in hit})} commit points "
+        f"in {len({name for name, _ in cases})} scenarios"
+    )
+
+
+def _try(case: tuple[str, Fault]) -> Outcome | AssertionError:
+    try:
+        return kill(*case)
+    except AssertionError as error:
+        return error
 
 
 def main() -> None:

@@ -295,6 +295,7 @@ class Resumed(FlowSpec):
     @step
     def work(self):
         note(self)
+        print("item", self.input)
         if self.input in {4, 5} and not Path(os.environ["MENDED"]).exists():
             time.sleep(0.05)  # the others have ended
             raise ValueError
@@ -339,6 +340,35 @@ class Cancelled(FlowSpec):
         note(self)
 
 
+class Tidied(FlowSpec):
+    """Goes on while its store is tidied up, and puts a value anew that lay about unneeded."""
+
+    @step
+    def start(self):
+        note(self)
+        self.items = list(range(4))
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        note(self)
+        self.square, self.value = self.input**2, b"v" * SEGMENT
+        self.blob = b"3" * BLOB if self.input == 1 else bytes([self.input]) * BLOB
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        note(self)
+        while not Path(os.environ["TIDIED"]).exists():
+            time.sleep(0.005)
+        self.answer = sum(task.square + len(task.blob) for task in inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        note(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """A flow, how it is run, and what must come of it."""
@@ -350,6 +380,8 @@ class Scenario:
     """After how many finished tasks the run is cancelled; 0 for never."""
     resumes: bool = False
     """Whether a failed run stands before, and what is killed is the process that resumes it."""
+    tidies: bool = False
+    """Whether another process, of the role `gc`, removes runs and collects garbage meanwhile."""
 
 
 _SQUARES = sum(n * n for n in range(6))
@@ -367,4 +399,5 @@ SCENARIOS = {
     "resume": Scenario(Resumed, _SQUARES, resumes=True),
     "cancel": Scenario(Cancelled, sum(n * n for n in range(8)), cancel_after=3),
     "power": Scenario(Linear, (1, 2 * SEGMENT, BLOB + 1), settings={"durability": "power"}),
+    "gc": Scenario(Tidied, 14 + 4 * BLOB, tidies=True),
 }
