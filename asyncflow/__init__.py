@@ -23,6 +23,7 @@ from asyncflow.decorators import (
 )
 from asyncflow.flow import FlowSpec, set_launcher
 from asyncflow.parameters import JSONType, Parameter
+from asyncflow.sharing import shared
 
 if TYPE_CHECKING:
     from asyncflow import errors, events
@@ -54,6 +55,7 @@ __all__ = [
     "retry",
     "run",
     "run_sync",
+    "shared",
     "step",
     "timeout",
 ]

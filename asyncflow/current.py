@@ -73,6 +73,11 @@ def enter_task(context: TaskContext, *, solo: bool) -> Iterator[None]:
         _task.reset(token)
 
 
+def leave_task() -> None:
+    """What this context does from now on is no task's any more, though it began as part of one."""
+    _task.set(None)
+
+
 class ParameterValues(Mapping[str, Any]):
     """The parameters of the run by name, as attributes and as a mapping; read when asked for."""
 

@@ -37,6 +37,7 @@ from asyncflow.frames import (
     Started,
     StartTask,
     Succeeded,
+    Warned,
 )
 from asyncflow.metering import Meter
 from asyncflow.turns import Turns
@@ -582,6 +583,8 @@ class Dispatcher:
                     self._on_ended(desk, report)
                 case Logged():
                     self._on_logged(desk, report)
+                case Warned():
+                    logs.warning(report.event, pid=desk.worker.pid, **report.facts)
                 case _:
                     pass
         self.dispatch()

@@ -38,6 +38,7 @@ class Report(IntEnum):
     LOGGED = 3
     SUCCEEDED = 4
     FAILED = 5
+    WARNED = 6
 
 
 MAX_ORDER_BYTES: Final = (
@@ -159,7 +160,14 @@ class Failed(NamedTuple):
     spooled: Sequence[int]
 
 
-ReportMessage = Ready | Started | Logged | Succeeded | Failed
+class Warned(NamedTuple):
+    """Something went wrong for which no task is to blame: for the engine's own log."""
+
+    event: str
+    facts: dict[str, Any]
+
+
+ReportMessage = Ready | Started | Logged | Succeeded | Failed | Warned
 
 _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.READY: Ready,
@@ -167,6 +175,7 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.LOGGED: Logged,
     Report.SUCCEEDED: Succeeded,
     Report.FAILED: Failed,
+    Report.WARNED: Warned,
 }
 _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 

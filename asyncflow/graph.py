@@ -72,6 +72,8 @@ class Node:
     doc: str = ""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What decorators ask for, as plain data; see `asyncflow.decorators`."""
+    shared: tuple[str, ...] = ()
+    """What the step shares with other tasks, by name; see `asyncflow.sharing`."""
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -393,6 +395,7 @@ def _node_data(node: Node) -> dict[str, Any]:
         "file": node.file,
         "doc": node.doc,
         "options": dict(node.options),
+        "shared": list(node.shared),
     }
 
 
@@ -407,6 +410,7 @@ def _node_of(step: Mapping[str, Any]) -> Node:
         file=step["file"],
         doc=step["doc"],
         options=step["options"],
+        shared=tuple(step.get("shared", ())),  # runs of earlier versions have no such
     )
 
 
@@ -448,6 +452,7 @@ def _described(node: Node) -> str:
     marks = [f"joins {node.joins}"] if node.joins is not None else []
     marks += ["async"] if node.is_async else []
     marks += sorted(node.options)
+    marks += [f"shares {', '.join(node.shared)}"] if node.shared else []
     remarks = f" ({', '.join(marks)})" if marks else ""
     over = f" for each of {node.foreach}" if node.foreach is not None else ""
     arrow = f" -> {', '.join(node.next)}{over}" if node.next else ""

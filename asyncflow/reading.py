@@ -3,6 +3,7 @@
 What a step has to look like:
 
 - It is a method under `@step`, `def` or `async def`, that takes `self`, or `self` and `inputs`.
+  Keyword-only parameters ask for what is shared; see `asyncflow.sharing`.
 - `self.next(...)` is the last statement of its body. After it there may be only what does nothing:
   a comment, a string, `pass`, an empty `return`. It stands within no other statement (`if`, `for`,
   `try`, `with`), for then the way would depend on what happens in the run. `end` has none.
@@ -25,6 +26,7 @@ from asyncflow.decorators import is_step, options_of
 from asyncflow.errors import GraphError
 from asyncflow.graph import END, Graph, Node, Transition
 from asyncflow.parameters import Parameter, parameters_of
+from asyncflow.sharing import Shared, check_shared, keyword_only, shared_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,7 +53,9 @@ def read_graph(cls: type) -> Graph:
 def _read_graph(cls: type) -> Graph:
     steps = _steps_of(cls)
     _check_names(cls, steps)
-    return Graph(cls.__name__, [_read_node(cls, step, steps) for step in steps.values()])
+    nodes = [_read_node(cls, step, steps) for step in steps.values()]
+    check_shared(cls, nodes)
+    return Graph(cls.__name__, nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ def _check_names(cls: type, steps: Mapping[str, _Step]) -> None:
             )
             raise step.error(message)
         variable = (_options(step.method).options.get("catch") or {}).get("var")
-        if variable in RESERVED_NAMES or variable in steps:
+        if variable in {*RESERVED_NAMES, *steps, *shared_of(cls)}:
             message = f"catches into self.{variable}, which means something else: rename `var`"
             raise step.error(message)
     for owner in _written_classes(cls):
@@ -171,7 +175,7 @@ _GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
     is_join = _takes_inputs(step)
     body = read_body(step.function)
-    _check_assigned(step, body, steps)
+    _check_assigned(cls, step, body, steps)
     transition = _transition(step, body)
     for target in transition.steps:
         if target not in steps and hasattr(cls, target):
@@ -186,15 +190,19 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
         line=body.line,
         file=step.function.__code__.co_filename,
         doc=inspect.cleandoc(step.method.__doc__ or ""),
+        shared=keyword_only(step.function),
         options=dict(_options(step.method).options),
     )
 
 
 def _takes_inputs(step: _Step) -> bool:
     code = step.function.__code__
-    odd = code.co_kwonlyargcount or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
-    if odd or code.co_argcount not in {1, 2}:
-        message = "has the wrong arguments: it takes `self` alone, or as a join `self, inputs`"
+    stars = code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+    if stars or code.co_argcount not in {1, 2}:
+        message = (
+            "has the wrong arguments: it takes `self` alone, or as a join `self, inputs`; "
+            "what is shared comes after a `*`"
+        )
         raise step.error(message)
     if code.co_flags & _GENERATOR:
         raise step.error("contains `yield`: a step keeps its results on `self`, and yields nothing")
@@ -210,8 +218,11 @@ def _is_async(method: Any) -> bool:
     return True
 
 
-def _check_assigned(step: _Step, body: Body, steps: Mapping[str, _Step]) -> None:
+def _check_assigned(cls: type, step: _Step, body: Body, steps: Mapping[str, _Step]) -> None:
     for name, line in body.assigned.items():
+        if isinstance(getattr(cls, name, None), Shared):
+            message = f"assigns to self.{name}, which is shared by tasks: use another name"
+            raise step.error(message, line)
         if name in RESERVED_NAMES:
             message = f"assigns to self.{name}, which means something else: use another name"
             raise step.error(message, line)

@@ -48,6 +48,8 @@ class RunView:
         self.order = order
         self._pid = pid
         self._opened = False
+        self.has_own_class = False
+        """Whether the flow class came with the run, and goes with it."""
         self._results: OrderedDict[int, Inherited] = OrderedDict()
 
     def open(self) -> None:
@@ -73,6 +75,7 @@ class RunView:
         self.graph = Graph.from_data(self.started.graph)
         Surroundings._make(order.surroundings).enter()
         self.flow_class = self._load(self.started.source)
+        self.has_own_class = self.started.source["kind"] == "pickle"
         self.kept = Kept()  # with what the module itself has changed
         self.base = self.result(len(HEADER))
         self._opened = True
@@ -210,17 +213,17 @@ class TaskView:
         variables = self.node.options.get("environment")
         return Environment(variables) if variables else None
 
-    def call(self) -> None:
-        """Run the user's method."""
+    def call(self, shared: Mapping[str, Any]) -> None:
+        """Run the user's method, with what it shares with other tasks."""
         self._clear_caught()
         method = getattr(self.flow, self.step)
-        method(*self._arguments())
+        method(*self._arguments(), **shared)
 
-    async def call_async(self) -> None:
+    async def call_async(self, shared: Mapping[str, Any]) -> None:
         """The same for an async step."""
         self._clear_caught()
         method = getattr(self.flow, self.step)
-        await method(*self._arguments())
+        await method(*self._arguments(), **shared)
 
     def _clear_caught(self) -> None:
         """The artifact that would tell of a caught failure says that there is none."""

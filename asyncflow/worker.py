@@ -29,14 +29,16 @@ from asyncflow.frames import (
     Started,
     StartTask,
     Succeeded,
+    Warned,
     pack_report,
     unpack_order,
 )
+from asyncflow.holding import Holder
 from asyncflow.task import RunView, TaskView
 from asyncflow.tracebacks import describe_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from asyncflow.frames import OrderMessage, ReportMessage
 
@@ -69,6 +71,7 @@ class Worker:
         self._pid = os.getpid()
         self._async: AsyncSteps | None = None
         self._unsent: list[bytes] = []
+        self.holder = Holder(self._warn_of_shared)
         self.closing = False
 
     def serve(self) -> None:
@@ -78,10 +81,14 @@ class Worker:
             order = self.receive_nowait()
             if order is None:
                 self.report()
+                if self._async is not None and self.holder.needs_loop:
+                    self._async.wait()
+                    continue
                 packet = self._orders.recv(_PACKET_BYTES)
                 order = unpack_order(packet) if packet else ShutDown()
             self.carry_out(order)
         self.report()
+        self._let_go()
         for run in self._runs.values():
             run.close()
 
@@ -93,13 +100,32 @@ class Worker:
             case OpenRun():
                 self._runs[order.run] = RunView(order, self._pid)
             case CloseRun():
-                run = self._runs.pop(order.run, None)
-                if run is not None:
-                    run.close()
+                self._close_run(order.run)
             case ShutDown():
                 self.closing = True
             case CancelTask():  # it has ended meanwhile
                 pass
+
+    def _close_run(self, number: int) -> None:
+        run = self._runs.pop(number, None)
+        if run is None:
+            return
+        run.close()
+        if run.has_own_class and self.holder.has(run.flow_class):
+            others = (other for other in self._runs.values() if other.has_own_class)
+            if all(other.flow_class is not run.flow_class for other in others):
+                self._let_go(run.flow_class)
+
+    def _let_go(self, cls: type | None = None) -> None:
+        """Close what tasks shared: that of one flow class, or all."""
+        if self._async is not None:
+            self._async.let_go(cls)
+        else:
+            self.holder.close(cls)
+
+    def _warn_of_shared(self, flow: str, name: str, error: str) -> None:
+        facts = {"flow": flow, "shared": name, "error": error}
+        self.report(Warned("something shared has failed", facts))
 
     def receive_nowait(self) -> OrderMessage | None:
         """The next order if there is one."""
@@ -145,14 +171,14 @@ class Worker:
             self._async.run(run, order)
         else:
             # With the next task's start, if that is at hand: one system call instead of two.
-            self.report_soon(run_step(run, order, began))
+            self.report_soon(run_step(run, order, began, self.holder))
 
     def run_of(self, order: StartTask) -> RunView:
         """The run that the order belongs to."""
         return self._runs[order.run]
 
 
-def run_step(run: RunView, order: StartTask, began: float) -> ReportMessage:
+def run_step(run: RunView, order: StartTask, began: float, holder: Holder) -> ReportMessage:
     """Run a `def` step; what comes of it, good or bad, is the report."""
     try:
         task = TaskView(run, order)
@@ -160,7 +186,8 @@ def run_step(run: RunView, order: StartTask, began: float) -> ReportMessage:
             if order.caught:
                 task.hand_on_failure()
             else:
-                task.call()
+                asked = task.node.shared
+                task.call(holder.open(run.flow_class, asked) if asked else {})
         manifest, fanout, items = task.persist()
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
         return failed(order, began, error, capture.spooled(), retry_on(run, order))
@@ -195,7 +222,8 @@ def failed(
 class AsyncSteps:
     """The event loop of a worker, on which `async def` tasks run side by side.
 
-    It is entered with the first of them and left after the last; while it runs it takes orders.
+    It is entered with the first of them and left after the last; while it runs it takes orders. If
+    they have left something async open, it is left only when something else is to be done.
     """
 
     def __init__(self, worker: Worker) -> None:
@@ -207,24 +235,54 @@ class AsyncSteps:
         self._tasks: dict[tuple[int, int], Any] = {}
         self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
         self._idle = asyncio.Event()
+        self._serving = False
+        self._closing: set[Any] = set()  # of what tasks shared
 
     def run(self, run: RunView, order: StartTask) -> None:
         """Run a task and all that come while it runs; then carry out what had to wait."""
-        self._runner.run(self._serve(run, order))
+        self._enter(lambda: self._begin(run, order))
+
+    def wait(self) -> None:
+        """Wait for an order here, where what tasks have left open has its turns meanwhile."""
+        self._enter(lambda: None)
+
+    def _enter(self, begin: Callable[[], object]) -> None:
+        self._runner.run(self._serve(begin))
         later, self._later = self._later, []
         for waiting in later:
             self._worker.carry_out(waiting)
 
-    async def _serve(self, run: RunView, order: StartTask) -> None:
+    async def _serve(self, begin: Callable[[], object]) -> None:
         loop = self._asyncio.get_running_loop()
         loop.add_reader(self._worker.order_descriptor, self._take_orders)
+        self._serving = True
         try:
-            self._begin(run, order)
-            while self._tasks:  # between the last one's end and here another may have begun
+            begin()
+            while self._is_needed():  # between the last one's end and here another may have begun
                 self._idle.clear()
                 await self._idle.wait()
         finally:
+            self._serving = False
             loop.remove_reader(self._worker.order_descriptor)
+
+    def _is_needed(self) -> bool:
+        if self._tasks or self._closing:
+            return True
+        return self._worker.holder.needs_loop and not self._later
+
+    def let_go(self, cls: type | None) -> None:
+        """Close what tasks shared, on this loop; at once if it is not running."""
+        closing = self._worker.holder.close_async(cls)
+        if not self._serving:
+            self._runner.run(closing)
+            return
+        task = self._asyncio.get_running_loop().create_task(closing)
+        self._closing.add(task)
+        task.add_done_callback(self._let_gone)
+
+    def _let_gone(self, task: Any) -> None:
+        self._closing.discard(task)
+        self._idle.set()
 
     def _take_orders(self) -> None:
         for _ in range(64):  # then let the tasks have a turn
@@ -245,21 +303,29 @@ class AsyncSteps:
                     task.cancel()
             case OpenRun():
                 self._worker.carry_out(order)
+            case CloseRun() if not self._later:
+                self._worker.carry_out(order)
             case _:
-                self._later.append(order)
+                self._keep(order)
                 if isinstance(order, ShutDown):
                     for task in self._tasks.values():
                         task.cancel()
+
+    def _keep(self, order: OrderMessage) -> None:
+        self._later.append(order)
+        self._idle.set()
 
     def _begin_or_keep(self, order: StartTask) -> None:
         run = self._worker.run_of(order)
         try:
             run.open()
+            if not self._tasks:
+                run.kept.put_back()
             is_async = run.graph[order.step].is_async
         except BaseException:  # noqa: BLE001 - it fails again, and properly, when it is carried out
             is_async = False
         if not is_async:
-            self._later.append(order)
+            self._keep(order)
             return
         self._worker.report(Started(order.run, order.task_id, order.attempt))
         self._begin(run, order)
@@ -291,7 +357,9 @@ class AsyncSteps:
                 if order.caught:
                     task.hand_on_failure()
                 else:
-                    await task.call_async()
+                    asked, holder = task.node.shared, worker.holder
+                    shared = await holder.open_async(run.flow_class, asked) if asked else {}
+                    await task.call_async(shared)
             manifest, fanout, items = task.persist()
             lines.close()
             seconds = time.perf_counter() - began

@@ -534,9 +534,7 @@ def test_the_end_is_no_join(make):
         read_graph(make(text))
 
 
-@pytest.mark.parametrize(
-    "arguments", ["", "self, inputs, more", "self, *inputs", "self, *, debug=False", "self, **more"]
-)
+@pytest.mark.parametrize("arguments", ["", "self, inputs, more", "self, *inputs", "self, **more"])
 def test_a_step_takes_self_and_perhaps_inputs(make, arguments):
     """Nothing else, since nobody would give it."""
     text = flow_text("self.next(self.end)", head=f"def start({arguments}):")
