@@ -61,8 +61,9 @@ _POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is see
 _STUCK_SECONDS: Final = 0.1  # a task that runs so long gives up those queued behind it
 _PATIENT_SECONDS: Final = 0.5  # that a `def` task waits for a worker of its kind to be free
 BACKLOG_BYTES: Final = 1 << 22  # output that may wait for the journal before workers are made to
-_CANCELLED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
 _DEAD_STARTS: Final = 3  # workers in a row that end before they say a word
+_SILENT_POLLS: Final = 20  # looks at a worker that does not take its order, until others get it
+_KILLED_POLLS: Final = 200  # the same, until it is killed: 10 s at least
 
 
 # --- what is needed of an executor --------------------------------------------------------------
@@ -135,6 +136,8 @@ class Lost:
     exception_type: str
     how: str
     may_retry: bool
+    traceback: str = ""
+    """Where an async task was when it was stopped."""
 
 
 Fact = Started | Logged | Succeeded | Failed | Output | Lost
@@ -250,6 +253,7 @@ class _Desk:
         "opened",
         "paused",
         "read",
+        "silent",
         "stuck",
         "tasks",
         "used",
@@ -268,9 +272,18 @@ class _Desk:
         self.isolated = False  # its task asked for a process of its own
         self.paused = False
         self.stuck = False  # its `def` task has taken so long that nobody should stand behind it
+        self.silent = 0  # looks in a row at which it should have said something and had not
 
     def first(self) -> _Assigned | None:
         return next(iter(self.tasks.values()), None)
+
+    def at_work(self) -> _Assigned | None:
+        """Of `def` tasks the one that is running, once those not received have been taken back.
+
+        A worker receives the next one when it has ended the one before: the report on any but the
+        last is on its way.
+        """
+        return next(reversed(self.tasks.values()), None)
 
 
 def _limit(source: TaskSource, step: str) -> int:
@@ -347,17 +360,21 @@ class Dispatcher:
             if not any(run == number for run, _ in desk.tasks):
                 continue
             self._take_back(desk)
+            if not running:
+                continue
             for (run, task_id), assigned in list(desk.tasks.items()):
-                if run != number or not running:
-                    continue
-                assigned.stopped = reason
-                if assigned.is_async:
-                    desk.worker.send(CancelTask(run, task_id))
-                else:
-                    desk.worker.kill(signal.SIGTERM, reason)
-                self._set_timer(
-                    assigned, self._grace_seconds, self._end_grace, desk, (run, task_id), reason
-                )
+                if run == number and (assigned.is_async or assigned is desk.at_work()):
+                    self._stop_one(desk, (run, task_id), assigned, reason)
+
+    def _stop_one(
+        self, desk: _Desk, key: tuple[int, int], assigned: _Assigned, reason: str
+    ) -> None:
+        assigned.stopped = reason
+        if assigned.is_async:
+            desk.worker.send(CancelTask(*key))
+        else:
+            desk.worker.kill(signal.SIGTERM, reason)
+        self._set_timer(assigned, self._grace_seconds, self._end_grace, desk, key, reason)
 
     def _set_timer(
         self, assigned: _Assigned, seconds: float, callback: Callable[..., None], *args: Any
@@ -371,13 +388,15 @@ class Dispatcher:
         assigned = desk.tasks.get(key)
         if assigned is None:
             return
-        assigned.timed_out = True
-        reason = f"{assigned.step} took longer than {assigned.timeout:g} s"
+        reason = f"a task of {assigned.step} took longer than {assigned.timeout:g} s"
         if assigned.is_async:
+            assigned.timed_out = True
             desk.worker.send(CancelTask(*key))
             self._set_timer(assigned, self._grace_seconds, self._end_grace, desk, key, reason)
-        else:
-            self._take_back(desk)
+            return
+        self._take_back(desk)
+        if assigned is desk.at_work():  # else it has just ended, and a kill would hit the next one
+            assigned.timed_out = True
             desk.worker.kill(signal.SIGKILL, reason)
 
     def _end_grace(self, desk: _Desk, key: tuple[int, int], reason: str) -> None:
@@ -464,7 +483,11 @@ class Dispatcher:
     def _fresh_desk(self) -> _Desk | None:
         """A worker that has had no task yet, for one that asks for a process of its own."""
         assert self.executor is not None  # noqa: S101 - dispatch has looked
-        idle = [desk for desk in self._desks.values() if not desk.tasks and not desk.worker.doomed]
+        idle = [
+            desk
+            for desk in self._desks.values()
+            if not (desk.tasks or desk.worker.doomed or desk.silent)
+        ]
         for desk in idle:
             if not desk.used:
                 return desk
@@ -506,6 +529,8 @@ class Dispatcher:
         return len(best.tasks) >= _QUEUED_TASKS if is_async else best.load > 0.0
 
     def _has_room(self, desk: _Desk, source: TaskSource, step: str, *, is_async: bool) -> bool:
+        if desk.silent >= _SILENT_POLLS:
+            return False
         if not desk.tasks:
             return not desk.worker.doomed
         if desk.worker.doomed or desk.isolated or desk.is_async != is_async:
@@ -574,6 +599,7 @@ class Dispatcher:
         if desk is None:
             return
         desk.heard = True
+        desk.silent = 0
         self._dead_starts = 0
         for report in reports:
             match report:
@@ -594,7 +620,7 @@ class Dispatcher:
         if assigned is not None:
             assigned.started = True
             assigned.since = time.monotonic()
-            if assigned.timeout:
+            if assigned.timeout and not assigned.stopped:  # a stopped one has its grace already
                 key = report.run, report.task_id
                 self._set_timer(assigned, assigned.timeout, self._on_timeout, desk, key)
             assigned.source.seated(report.task_id, desk.worker.pid)
@@ -612,14 +638,11 @@ class Dispatcher:
         assigned.stop_timer()
         self._unseat(assigned)
         desk.stuck = False
-        if desk.isolated:
-            self._retire(desk)
+        if desk.isolated or (desk.worker.doomed and not desk.tasks):
+            self._retire(desk)  # also one that was to end and has outlived it: its place is needed
         desk.load = desk.load - assigned.expected if desk.tasks else 0.0
-        if isinstance(report, Failed) and assigned.timed_out:
-            assigned.source.tell(self._loss(assigned, desk.worker, ""))
-        elif isinstance(report, Failed) and assigned.stopped:
-            why = assigned.stopped
-            assigned.source.tell(Lost(assigned.task_id, _CANCELLED, why, may_retry=False))
+        if isinstance(report, Failed) and (assigned.timed_out or assigned.stopped):
+            assigned.source.tell(self._loss(assigned, desk.worker, "", report.traceback))
         else:
             assigned.source.tell(report)
 
@@ -665,25 +688,28 @@ class Dispatcher:
                 assigned.source.tell(self._loss(assigned, worker, how))
             else:
                 assigned.source.give_back(assigned.task_id)
-        if not desk.heard and desk.tasks:
+        if desk.used and not (desk.heard or worker.doomed):
             self._count_dead_start(how)
         self.dispatch()
 
     @staticmethod
-    def _loss(assigned: _Assigned, worker: Seat, how: str) -> Lost:
+    def _loss(assigned: _Assigned, worker: Seat, how: str, traceback: str = "") -> Lost:
         step = assigned.step
         retry = assigned.source.graph[step].options.get("retry")
         on = retry["on"] if isinstance(retry, dict) else ()
         error: type[AsyncflowError]
         if assigned.timed_out:
             error, why = TaskTimeoutError, f"it took longer than {assigned.timeout:g} s"
+        elif assigned.stopped:
+            error, why = TaskCancelledError, assigned.stopped
         elif worker.doomed:
-            error, why = TaskCancelledError, worker.doomed
+            error, why = WorkerDiedError, f"the worker that it shared was killed: {worker.doomed}"
         else:
             error, why = WorkerDiedError, f"the worker {how}"
         lineage = {f"{each.__module__}.{each.__qualname__}" for each in error.__mro__}
         name = f"{error.__module__}.{error.__qualname__}"
-        return Lost(assigned.task_id, name, why, may_retry=not on or bool(lineage & set(on)))
+        may_retry = not on or bool(lineage & set(on))
+        return Lost(assigned.task_id, name, why, may_retry, traceback)
 
     def _count_dead_start(self, how: str) -> None:
         self._dead_starts += 1
@@ -710,6 +736,7 @@ class Dispatcher:
                 self._pass_output(desk, first, desk.worker.spooled())
                 first.source.look_at_held(first.task_id, desk.worker.spools)
         self._free_stuck()
+        self._end_silent()
         self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
 
     def _free_stuck(self) -> None:
@@ -724,6 +751,26 @@ class Dispatcher:
                 taken += self._take_back(desk)
         waits = self._impatient_at is not None and now > self._impatient_at
         if taken or waits:
+            self.dispatch()
+
+    def _end_silent(self) -> None:
+        """Have others do what a worker does not take (it was stopped, say), and kill it in time.
+
+        Looks are counted, not seconds: while this process did not get to hear of anything, no
+        worker could have been heard.
+        """
+        freed = 0
+        for desk in list(self._desks.values()):
+            first = desk.first()
+            idle = bool(desk.worker.doomed) if first is None else not first.started
+            if desk.paused or not desk.worker.pid or not (idle or desk.silent):
+                continue
+            desk.silent += 1
+            if desk.silent == _SILENT_POLLS:
+                freed += self._take_back(desk)
+            elif desk.silent == _KILLED_POLLS:
+                desk.worker.kill(signal.SIGKILL, "it took no orders any more")
+        if freed:
             self.dispatch()
 
     @property

@@ -217,14 +217,15 @@ class Starter:
         flow: type[FlowSpec],
         /,
         *,
-        origin: str,
+        origin: str | None = None,
         step: str | None = None,
         tags: Iterable[str] = (),
     ) -> Run:
         """Run a flow to its end, taking over what had finished in an earlier run of it.
 
-        The finished tasks of `origin` (a run id) are taken over as refs, all others are run; with
-        `step`, that step and all that follow it are run again. Parameters are those of the origin.
+        The finished tasks of `origin` (a run id; the flow's latest run if none is given) are taken
+        over as refs, all others are run; with `step`, that step and all that follow it are run
+        again. Parameters are those of the origin.
 
         Raises:
             ResumeError: The origin is still running, or the flow has changed in what had finished.
@@ -240,7 +241,7 @@ class Starter:
         flow: type[FlowSpec],
         /,
         *,
-        origin: str,
+        origin: str | None = None,
         step: str | None = None,
         tags: Iterable[str] = (),
     ) -> RunHandle:

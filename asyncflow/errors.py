@@ -113,7 +113,7 @@ class WorkerDiedError(PoolError):
     """A worker exited while it held a task; what the task had done is unknown."""
 
 
-class TaskTimeoutError(AsyncflowError):
+class TaskTimeoutError(AsyncflowError, TimeoutError):
     """A task took longer than its step's `@timeout` allows."""
 
 

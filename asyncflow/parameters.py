@@ -27,7 +27,7 @@ from asyncflow.spelling import did_you_mean
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 T = TypeVar("T")
 Scalar = TypeVar("Scalar", str, int, float, bool)
@@ -424,6 +424,21 @@ def resolve_parameters(
     return {
         attribute: _value_of(cls, parameter, chosen, environ)
         for attribute, parameter in parameters.items()
+    }
+
+
+def resolve_new_parameters(
+    cls: type, known: Container[str], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """The value of each parameter whose attribute is not known: from `environ`, else the default.
+
+    Raises:
+        ParameterError: One has none, or a value that it cannot take.
+    """
+    return {
+        attribute: _value_of(cls, parameter, {}, environ)
+        for attribute, parameter in parameters_of(cls).items()
+        if attribute not in known
     }
 
 

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from asyncflow.graph import Graph, Node
 
 
+_LONGEST_WAIT: Final = 1e9  # thirty years: a backoff that grows beyond what a clock can tell
+
+
 class Verdict(StrEnum):
     """What becomes of a task whose attempt has failed."""
 
@@ -519,9 +522,10 @@ def retry_seconds(options: Any, task_id: int, attempt: int) -> float:
     The jitter is drawn from the task and the attempt, so that a replay waits as long as the run
     did.
     """
-    seconds: float = options["seconds"] * options["backoff"] ** attempt
-    if options["max_seconds"] is not None:
-        seconds = min(seconds, options["max_seconds"])
+    try:
+        seconds: float = options["seconds"] * options["backoff"] ** attempt
+    except OverflowError:
+        seconds = _LONGEST_WAIT if options["seconds"] else 0.0
     drawn = crc32(b"%d/%d" % (task_id, attempt)) / 0xFFFFFFFF  # from 0 to 1
-    swing: float = options["jitter"] * (2 * drawn - 1)
-    return seconds * (1 + swing)
+    seconds *= 1 + options["jitter"] * (2 * drawn - 1)
+    return min(seconds, _LONGEST_WAIT if options["max_seconds"] is None else options["max_seconds"])

@@ -45,6 +45,7 @@ _READ_BYTES: Final = 1 << 15  # some 300 reports: the event loop is held up for 
 _SOCKET_BYTES: Final = 1 << 20  # room for the reports of some thousand short tasks
 _PACKET_BYTES: Final = 1 << 18
 _ARGV_CHARACTERS: Final = 1 << 14  # at the most 4 bytes and the length for each
+_FAILED_STARTS: Final = 3  # templates in a row that end before they have forked a worker
 _CLOSE_SECONDS: Final = 2.0  # for idle workers to leave by themselves
 
 
@@ -154,6 +155,7 @@ class WorkerPool:
         self._spool_dir = spool_dir
         self._listener = listener
         self._tokens = 0
+        self._failed_starts = 0
         self._template: template.TemplateProcess | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gone = asyncio.Event()
@@ -221,7 +223,7 @@ class WorkerPool:
             PoolError: Out of file descriptors, or the template is gone.
         """
         if self._template is None or self._loop is None:
-            message = "the pool is closed"
+            message = "the pool is closed, or the process that starts workers could not go on"
             raise PoolError(message)
         self._tokens += 1
         try:
@@ -318,6 +320,10 @@ class WorkerPool:
         match msgpack.unpackb(packet):
             case ["forked", token, pid]:
                 self._on_forked(token, pid)
+            case ["failed", token, why]:
+                worker = self.workers.get(token)
+                if worker is not None:
+                    self._on_exited(worker, f"could not be started: {why}")
             case ["exited", pid, status]:
                 worker = self._by_pid.get(pid)
                 if worker is not None:
@@ -327,6 +333,7 @@ class WorkerPool:
         worker = self.workers.get(token)
         if worker is None or worker.pid:
             return
+        self._failed_starts = 0
         worker.pid = pid
         self._by_pid[pid] = worker
         if worker.doomed:
@@ -361,12 +368,25 @@ class WorkerPool:
         with suppress(ChildProcessError):
             os.waitpid(self._template.pid, os.WNOHANG)
         self._template = None
-        for worker in list(self.workers.values()):
+        lost = list(self.workers.values())
+        for worker in lost:
+            _kill_group(worker.pid)  # the template would have done it
+        broken = self._start_anew()
+        for worker in lost:
             self._on_exited(worker, "died together with the process that starts workers")
+        if broken is not None:
+            self._listener.on_broken(broken)
+
+    def _start_anew(self) -> PoolError | None:
+        """A template in place of the one that is gone; before anybody asks for new workers."""
+        self._failed_starts += 1
+        if self._failed_starts >= _FAILED_STARTS:
+            return PoolError("the process that starts workers ends before it has started one")
         try:
             self.start()
         except PoolError as error:
-            self._listener.on_broken(error)
+            return error
+        return None
 
     def __repr__(self) -> str:
         return f"<WorkerPool {len(self.workers)} of {self.size} workers>"
@@ -402,6 +422,13 @@ class Spool:
 def _argv() -> list[str]:
     """The program's arguments, unless they are too long for a packet: then its name alone."""
     return sys.argv if sum(map(len, sys.argv)) < _ARGV_CHARACTERS else sys.argv[:1]
+
+
+def _kill_group(pid: int) -> None:
+    """Kill what a worker's steps have started; its process id names their group."""
+    if pid:
+        with suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def _how_it_ended(status: int) -> str:

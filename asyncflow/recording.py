@@ -143,7 +143,7 @@ class Recorder:
         A fact about an attempt that has ended already means nothing.
         """
         attempt = self._attempts.get(fact.task_id)
-        if attempt is None:
+        if attempt is None or getattr(fact, "attempt", attempt.attempt) != attempt.attempt:
             return None
         match fact:
             case Started():
@@ -158,7 +158,7 @@ class Recorder:
                 described = fact.exception_type, fact.message, fact.traceback
                 self._failed(attempt, described, fact.seconds, batch, verdict, watched)
             case Lost():
-                described = fact.exception_type, fact.how, ""
+                described = fact.exception_type, fact.how, fact.traceback
                 seconds = time.monotonic() - attempt.began
                 self._failed(attempt, described, seconds, batch, verdict, watched)
         return None

@@ -38,11 +38,25 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncflow.events import Result
+    from asyncflow.store.layout import Layout
 
     Key = tuple[str, tuple[int, ...]]
 
 _HANDS_ON = {TaskSucceeded.code, TaskCloned.code}
 _AFTER_TAKING_OVER = {TaskStarted.code, TaskRetried.code, RunSucceeded.code}
+
+
+def newest_run(layout: Layout, flow: str) -> str:
+    """The run of a flow that was started last.
+
+    Raises:
+        ResumeError: There is none.
+    """
+    runs = layout.runs(flow)
+    if not runs:
+        message = f"{flow} has no run in {layout.root} that could be resumed"
+        raise ResumeError(message)
+    return runs[0]
 
 
 class Origin:
@@ -99,9 +113,17 @@ class Origin:
             elif code == TaskRetried.code:
                 _, _, at, step, _, attempt, path, seconds, *_ = msgpack.unpackb(record)
                 self._retries[step, tuple(path)] = attempt, at / 1e6 + seconds
+            elif code == TaskFailed.code:
+                self._fail(record, flow)
             elif code == RunStarted.code:
                 (started,) = cast("tuple[RunStarted]", unpack_events(record, flow, self.run_id))
         return started
+
+    def _fail(self, record: bytes, flow: str) -> None:
+        """A task that had failed for good begins anew, with all its attempts."""
+        for event in unpack_events(record, flow, self.run_id):
+            if isinstance(event, TaskFailed) and not event.will_retry:
+                self._retries.pop((event.step, event.path), None)
 
     def choose(self, graph: Graph, step: str | None) -> None:
         """Forget what cannot be taken over: the named step, and what follows it.
@@ -110,6 +132,8 @@ class Origin:
             ResumeError: A finished step leads elsewhere now, or there is no step of that name.
         """
         again = _from(graph, step) if step is not None else set()
+        if step is not None and step in self.graph:  # what followed it then is not needed any more
+            again |= _from(self.graph, step)
         finished = {name for name, _ in self} - again
         for name in sorted(finished):
             self._check(graph, name)
@@ -154,6 +178,9 @@ class Origin:
 
     def __len__(self) -> int:
         return len(self._offsets) if self._rest is None else sum(1 for _ in self)
+
+    def __bool__(self) -> bool:
+        return bool(self._offsets or self._rest)
 
     def result(self, step: str, path: tuple[int, ...]) -> tuple[str, Result]:
         """In which run the task ended, and what it handed on."""

@@ -17,6 +17,7 @@ from array import array
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.commit_points import reached
@@ -29,7 +30,7 @@ from asyncflow.events import (
     unpack_events,
 )
 from asyncflow.frames import MAX_INPUTS_IN_ORDER, Failed, Logged, OpenRun, StartTask
-from asyncflow.plan import CloneTask, FinishRun, Plan, RetryTask, StopTasks
+from asyncflow.plan import CloneTask, FinishRun, Plan, RetryTask, StopTasks, Verdict
 from asyncflow.recording import OUTPUT_BYTES, Batch, Recorder
 from asyncflow.store.index import Summary, write_summary
 from asyncflow.store.journal import HEADER
@@ -113,6 +114,7 @@ class RunDriver:
         self._commands: list[plan.Command] = []
         self._wake = asyncio.Event()
         self._prepared: deque[StartTask] = deque()
+        self._retries: dict[int, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
         self._synced_at = time.monotonic()
         self._syncing: asyncio.Future[None] | None = None
@@ -199,7 +201,7 @@ class RunDriver:
             if len(task.inputs) <= MAX_INPUTS_IN_ORDER:
                 return self._start(task, self._offsets(task.inputs), ())
             preparing = self._loop.run_in_executor(self._dispatcher.disk, self._spill, task)
-            preparing.add_done_callback(self._on_spilled)
+            preparing.add_done_callback(partial(self._on_spilled, task.task_id))
         return None
 
     def give_back(self, task_id: int) -> None:
@@ -246,16 +248,16 @@ class RunDriver:
         reached("inputs.spilled")
         return self._start(task, b"", (name, 0, len(task.inputs)))
 
-    def _on_spilled(self, spilled: asyncio.Future[StartTask]) -> None:
+    def _on_spilled(self, task_id: int, spilled: asyncio.Future[StartTask]) -> None:
+        if self.finished.is_set():
+            return
         error = spilled.exception()
         if error is not None:
             self.abandon(JournalError(f"cannot write the inputs of a join: {error}"))
-            return
-        order = spilled.result()
         if self.plan.stopping:
-            self.give_back(order.task_id)
+            self.give_back(task_id)
         else:
-            self._prepared.append(order)
+            self._prepared.append(spilled.result())
             self._dispatcher.dispatch(self)
 
     # --- the loop ---
@@ -282,6 +284,8 @@ class RunDriver:
             self._dispatcher.stop(self, str(self.error))
         if self._syncing is not None:
             await asyncio.wait([self._syncing])
+        for due in self._retries.values():  # else a run would be held in memory until then
+            due.cancel()
         self._journal.close()
         if self._origin is not None:
             self._origin.close()
@@ -335,6 +339,8 @@ class RunDriver:
                 self._inbox.appendleft(rest)
             if batch.output_bytes > OUTPUT_BYTES:
                 break
+            if verdict is Verdict.FAIL and not self.plan.stopping:
+                break  # the plan is to know that the run is ending before it judges the next one
         if self._inbox:
             self._wake.set()
         if self.backlog_bytes < BACKLOG_BYTES:
@@ -378,7 +384,7 @@ class RunDriver:
                 batch = Batch(self._journal.size)
                 self._recorder.retried(command, batch)
                 await self._publish(batch, [])
-                self._loop.call_later(command.after_seconds, self._on_retry_due, command.task_id)
+                self._await_retry(command)
             case StopTasks():
                 while self._prepared:
                     self.give_back(self._prepared.popleft().task_id)
@@ -386,10 +392,14 @@ class RunDriver:
             case FinishRun():
                 self.outcome = command
 
+    def _await_retry(self, command: RetryTask) -> None:
+        due = self._loop.call_later(command.after_seconds, self._on_retry_due, command.task_id)
+        self._retries[command.task_id] = due
+
     def _on_retry_due(self, task_id: int) -> None:
-        if not self.finished.is_set():
-            self.plan.wake(task_id)
-            self._dispatcher.dispatch(self)
+        del self._retries[task_id]
+        self.plan.wake(task_id)
+        self._dispatcher.dispatch(self)
 
     # --- the end ---
 

@@ -16,9 +16,9 @@ from asyncflow.events import (
     unpack_manifest,
 )
 from asyncflow.flow import constants_of
-from asyncflow.parameters import parameters_of
+from asyncflow.parameters import parameters_of, resolve_new_parameters
 from asyncflow.reading import read_graph
-from asyncflow.resuming import Origin
+from asyncflow.resuming import Origin, newest_run
 from asyncflow.scheduler import RunIdentity
 from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.journal import JournalWriter, frame
@@ -47,11 +47,18 @@ class NewRun:
         self.origin: Origin | None = None
         self.parameters: Mapping[str, Any] = {}
 
-    def take_over_from(self, run_id: str, step: str | None) -> None:
-        """Make it a run that resumes another."""
+    def take_over_from(self, run_id: str | None, step: str | None) -> None:
+        """Make it a run that resumes another, or the flow's latest."""
         name = self._flow.__name__
+        run_id = run_id or newest_run(self._layout, name)
         origin = Origin(self._layout.run_dir(name, run_id), name, run_id)
-        origin.choose(self.graph, step)
+        try:
+            origin.choose(self.graph, step)
+            known = unpack_manifest(origin.manifest)
+            self.parameters = resolve_new_parameters(self._flow, known, os.environ)
+        except BaseException:
+            origin.close()
+            raise
         self.origin = origin
 
     def create(
@@ -92,7 +99,7 @@ class NewRun:
         manifest = {name: writer.put(value, name=name) for name, value in values.items()}
         shown = {name: _shown(value) for name, value in self.parameters.items()}
         if self.origin is not None:
-            shown = dict(self.origin.parameters)
+            shown |= self.origin.parameters
             kept = unpack_manifest(self.origin.manifest)
             manifest |= {name: kept[name] for name in parameters_of(flow) if name in kept}
         return RunStarted(

@@ -15,6 +15,7 @@ Requests and answers are msgpack arrays, one in a packet:
     engine -> template    ["fork", token, argv]               and 4 descriptors
                           ["kill", pid, signal]
     template -> engine    ["forked", token, pid]
+                          ["failed", token, why]
                           ["exited", pid, wait status]
 """
 
@@ -200,15 +201,20 @@ class _Template:
 
     def _fork(self, token: int, argv: list[str], descriptors: list[int]) -> None:
         parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            _become_worker(self._control, parent, argv, descriptors)
-        with suppress(OSError):
-            os.setpgid(pid, pid)  # in both processes: whoever comes first
-        self._workers.add(pid)
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes, or no memory: perhaps not for long
+            answer = ["failed", token, str(error.strerror)]
+        else:
+            if pid == 0:
+                _become_worker(self._control, parent, argv, descriptors)
+            with suppress(OSError):
+                os.setpgid(pid, pid)  # in both processes: whoever comes first
+            self._workers.add(pid)
+            answer = ["forked", token, pid]
         for descriptor in descriptors:
             os.close(descriptor)
-        self._say(["forked", token, pid])
+        self._say(answer)
 
     def _reap(self) -> None:
         while True:

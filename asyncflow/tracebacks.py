@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 _OWN_FOLDER: Final = str(Path(__file__).parent)
 _MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing more
+_MOST_CHARACTERS: Final = 1 << 16  # what is longer is data that somebody put into a message
 
 
 class Described(NamedTuple):
@@ -20,20 +21,26 @@ class Described(NamedTuple):
 
 def describe_exception(error: BaseException) -> Described:
     """Never raises, whatever the exception's own methods do."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else ""
-    name = name or f"{kind.__module__}.{kind.__qualname__}"
-    return Described(name, _sayable(_message(error)), _sayable(_traceback(error)))
+    return Described(_name(type(error)), _sayable(_message(error)), _sayable(_traceback(error)))
+
+
+def _name(kind: type[BaseException]) -> str:
+    module, name = str(kind.__module__), kind.__qualname__
+    return name if module in {"builtins", "__main__"} else f"{module}.{name}"
 
 
 def _sayable(text: str) -> str:
     r"""The text with what UTF-8 cannot say, such as half of a file name's byte, as `\udcNN`."""
+    if len(text) > _MOST_CHARACTERS:
+        half = _MOST_CHARACTERS // 2
+        left_out = len(text) - 2 * half
+        text = f"{text[:half]}\n… {left_out} characters are left out …\n{text[-half:]}"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _message(error: BaseException) -> str:
     try:
-        return str(error)
+        return "".join(str(error))  # a plain str, also of a subclass of it
     except BaseException as second:  # noqa: BLE001 - the user's __str__ may do anything
         return f"<the exception's text cannot be had: its __str__ raised {type(second).__name__}>"
 

@@ -9,11 +9,12 @@ engine closes the socket (the template kills it should it be stuck).
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncflow import capture, loading, surroundings
 from asyncflow.current import enter_task, install_thread_propagation
@@ -58,8 +59,26 @@ def main(descriptors: Sequence[int], argv: Sequence[str]) -> None:
     sys.argv[:] = argv
     surroundings.remember_environment()
     install_thread_propagation()
+    signal.signal(signal.SIGTERM, stop_step)
+    os.register_at_fork(after_in_child=end_on_sigterm)
     worker = Worker(socket.socket(fileno=orders), socket.socket(fileno=reports))
     worker.serve()
+
+
+def stop_step(*_: object) -> NoReturn:
+    """SIGTERM: the step gets a `SystemExit`, so that what it has open is closed."""
+    sys.exit(128 + signal.SIGTERM)
+
+
+def end_on_sigterm() -> None:
+    """What a step has forked ends by SIGTERM like any process, unless the step said otherwise."""
+    exchange_handler(stop_step, signal.SIG_DFL)
+
+
+def exchange_handler(before: Any, after: Any) -> None:
+    """Have another handler for SIGTERM, unless a step has set its own."""
+    if signal.getsignal(signal.SIGTERM) is before:
+        signal.signal(signal.SIGTERM, after)
 
 
 class Worker:
@@ -179,7 +198,11 @@ class Worker:
 
 
 def run_step(run: RunView, order: StartTask, began: float, holder: Holder) -> ReportMessage:
-    """Run a `def` step; what comes of it, good or bad, is the report."""
+    """Run a `def` step; what comes of it, good or bad, is the report.
+
+    A process that the step has forked and that comes back here ends: it is no worker.
+    """
+    pid = os.getpid()
     try:
         task = TaskView(run, order)
         with enter_task(run.context(order), solo=True), task.environment() or _NO_ENVIRONMENT:
@@ -188,14 +211,31 @@ def run_step(run: RunView, order: StartTask, began: float, holder: Holder) -> Re
             else:
                 asked = task.node.shared
                 task.call(holder.open(run.flow_class, asked) if asked else {})
+        if os.getpid() != pid:
+            sys.exit()
         manifest, fanout, items = task.persist()
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
+        if os.getpid() != pid:
+            end_fork(error)
         return failed(order, began, error, capture.spooled(), retry_on(run, order))
     spooled = capture.spooled()
     seconds = time.perf_counter() - began
     return Succeeded(
         order.run, order.task_id, order.attempt, seconds, manifest, fanout, items, spooled
     )
+
+
+def end_fork(error: BaseException) -> NoReturn:
+    """End a process that a step has forked as the interpreter would, and touch nothing of ours."""
+    code = error.code if isinstance(error, SystemExit) else 1
+    if not (code is None or isinstance(code, int)):
+        print(code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+        code = 1
+    elif not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 def retry_on(run: RunView, order: StartTask) -> tuple[type[BaseException], ...]:
@@ -247,7 +287,16 @@ class AsyncSteps:
         self._enter(lambda: None)
 
     def _enter(self, begin: Callable[[], object]) -> None:
-        self._runner.run(self._serve(begin))
+        loop = self._runner.get_loop()
+        serving = loop.create_task(self._serve(begin))
+        exchange_handler(stop_step, signal.SIG_DFL)  # it would break into the loop
+        while not serving.done():
+            # A SystemExit or KeyboardInterrupt of a task that a step has made comes out here as
+            # well; the step that waits for it is told, and the others go on.
+            with suppress(SystemExit, KeyboardInterrupt):
+                loop.run_until_complete(serving)
+        exchange_handler(signal.SIG_DFL, stop_step)
+        serving.result()
         later, self._later = self._later, []
         for waiting in later:
             self._worker.carry_out(waiting)
@@ -295,7 +344,7 @@ class AsyncSteps:
 
     def _take(self, order: OrderMessage) -> None:
         match order:
-            case StartTask() if not self._later:
+            case StartTask() if not self._waits():
                 self._begin_or_keep(order)
             case CancelTask():
                 task = self._tasks.get((order.run, order.task_id))
@@ -303,7 +352,7 @@ class AsyncSteps:
                     task.cancel()
             case OpenRun():
                 self._worker.carry_out(order)
-            case CloseRun() if not self._later:
+            case CloseRun() if all(run != order.run for run, _ in self._tasks):
                 self._worker.carry_out(order)
             case _:
                 self._keep(order)
@@ -314,6 +363,10 @@ class AsyncSteps:
     def _keep(self, order: OrderMessage) -> None:
         self._later.append(order)
         self._idle.set()
+
+    def _waits(self) -> bool:
+        """Whether there is something that is to be done before any further task."""
+        return any(not isinstance(order, CloseRun) for order in self._later)
 
     def _begin_or_keep(self, order: StartTask) -> None:
         run = self._worker.run_of(order)
@@ -344,7 +397,7 @@ class AsyncSteps:
 
     async def _run_task(self, run: RunView, order: StartTask) -> None:
         began = time.perf_counter()
-        worker = self._worker
+        worker, pid = self._worker, os.getpid()
 
         def send(stream: int, data: bytes) -> None:
             worker.report(Logged(order.run, order.task_id, order.attempt, stream, data))
@@ -360,12 +413,16 @@ class AsyncSteps:
                     asked, holder = task.node.shared, worker.holder
                     shared = await holder.open_async(run.flow_class, asked) if asked else {}
                     await task.call_async(shared)
+            if os.getpid() != pid:
+                sys.exit()
             manifest, fanout, items = task.persist()
             lines.close()
             seconds = time.perf_counter() - began
             key = order.run, order.task_id, order.attempt
             worker.report(Succeeded(*key, seconds, manifest, fanout, items, _NOWHERE))
         except BaseException as error:  # noqa: BLE001 - cancelled ones report it too
+            if os.getpid() != pid:
+                end_fork(error)
             lines.close()
             worker.report(failed(order, began, error, _NOWHERE, retry_on(run, order)))
         finally:

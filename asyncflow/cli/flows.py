@@ -227,10 +227,10 @@ def make_run(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
 
 
 def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
-    """`resume FILE [STEP] --origin-run-id ID`."""
+    """`resume FILE [STEP] [--origin-run-id ID]`."""
 
     @click.pass_context
-    def resume(ctx: click.Context, /, step: str | None, origin_run_id: str, **_: Any) -> int:
+    def resume(ctx: click.Context, /, step: str | None, origin_run_id: str | None, **_: Any) -> int:
         flow = flow_of(ctx)
         if ctx.params["only_plan"]:
             _print_plan(ctx, flow, origin_run_id, step)
@@ -249,9 +249,9 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
             click.Argument(["step"], required=False),
             click.Option(
                 ["--origin-run-id"],
-                required=True,
                 metavar="ID",
-                help="The run to go on from: what succeeded there is not run again.",
+                help="The run to go on from, the flow's latest by default: what succeeded there is "
+                "not run again.",
             ),
             click.Option(
                 ["--plan", "only_plan"],
@@ -266,12 +266,17 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
     )
 
 
-def _print_plan(ctx: click.Context, flow: type[FlowSpec], origin: str, step: str | None) -> None:
+def _print_plan(
+    ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
+) -> None:
     from asyncflow.cli.previews import plan_data, plan_lines  # noqa: PLC0415 - start-up time: for --plan alone
     from asyncflow.previewing import preview_resume  # noqa: PLC0415 - the same
+    from asyncflow.resuming import newest_run  # noqa: PLC0415 - the same
     from asyncflow.settings import Settings  # noqa: PLC0415 - the same
+    from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
 
     store = Settings.read(store=ctx.params["store"]).store
+    origin = origin or newest_run(Layout.open(store, create=False), flow.__name__)
     steps = preview_resume(flow, store=store, origin=origin, step=step)
     if ctx.params["as_json"]:
         import json  # noqa: PLC0415 - start-up time: few ask for it
