@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgpack
 
-from asyncflow.errors import ResumeError
+from asyncflow.errors import JournalError, ResumeError
 from asyncflow.events import (
     RunStarted,
     RunSucceeded,
@@ -70,6 +70,7 @@ class Origin:
             JournalError: Its journal is damaged.
         """
         self.run_id = run_id
+        self._run_dir = run_dir
         path = run_dir / "journal"
         try:
             self._journal = JournalReader(path)
@@ -84,7 +85,14 @@ class Origin:
         self._offsets: dict[tuple[str, tuple[int, ...]], int] = {}
         self._retries: dict[tuple[str, tuple[int, ...]], tuple[int, float]] = {}
         self._rest: Origin | None = None
-        started = self._read(flow)
+        try:
+            started = self._read(flow)
+        except JournalError as error:
+            message = (
+                f"{flow}/{run_id} cannot be resumed: {error}. What is affected: asyncflow verify "
+                f"{flow}/{run_id}. Resume an earlier run, or run the flow anew"
+            )
+            raise JournalError(message) from error
         if started is None:
             message = f"{flow}/{run_id} had not begun when it was broken off: run the flow anew"
             raise ResumeError(message)
@@ -204,6 +212,11 @@ class Origin:
                     found[event.step, event.path] = "had failed"
         found |= dict.fromkeys(self.waiting(), "had to be tried again")
         return {key: how for key, how in found.items() if key not in self}
+
+    def is_there(self) -> bool:
+        """Whether the run, and all that it is told from, is still in the store."""
+        there = self._run_dir.exists()
+        return there and (self._rest is None or self._rest.is_there())
 
     def close(self) -> None:
         """Let the journal go."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow import codec, loading
 from asyncflow.commit_points import reached
+from asyncflow.errors import ResumeError
 from asyncflow.events import (
     RunStarted,
     from_microseconds,
@@ -25,6 +27,7 @@ from asyncflow.store.journal import JournalWriter, frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from asyncflow.flow import FlowSpec
     from asyncflow.store.layout import Layout
@@ -80,17 +83,44 @@ class NewRun:
             options=options,
             durable=self._durable,
         )
+        try:
+            journal, record = self._begin(identity)
+        except BaseException:
+            _discard(run_dir)
+            raise
+        return identity, journal, record
+
+    def _begin(self, identity: RunIdentity) -> tuple[JournalWriter, bytes]:
+        name, run_id = identity.flow, identity.run_id
         writer = ArtifactWriter(self._layout, name, run_id, "engine", durable=self._durable)
         try:
             record = pack_event(self._first_event(identity, writer))
             writer.sync()
         finally:
             writer.close()
-        journal = JournalWriter.create(run_dir / "journal", durable=self._durable)
-        reached("run.begin")
-        journal.write(frame(record))
-        reached("run.begun")
-        return identity, journal, record
+        journal = JournalWriter.create(identity.run_dir / "journal", durable=self._durable)
+        try:
+            reached("run.begin")
+            journal.write(frame(record))
+            reached("run.begun")
+            self._check_origin()
+        except BaseException:
+            journal.close()
+            raise
+        return journal, record
+
+    def _check_origin(self) -> None:
+        """Refuse to take over from a run that was removed before anybody could know of this one.
+
+        Whoever removes a run looks, once it is gone, whether somebody has begun to resume it; we
+        look, once we have begun, whether it is gone. One of the two sees the other.
+        """
+        if self.origin is not None and not self.origin.is_there():
+            message = (
+                f"{self._flow.__name__}/{self.origin.run_id} was removed just now: run the flow "
+                "anew, or resume another of its runs"
+            )
+            raise ResumeError(message)
 
     def _first_event(self, identity: RunIdentity, writer: ArtifactWriter) -> RunStarted:
         flow = self._flow
@@ -119,6 +149,15 @@ class NewRun:
             host=os.uname().nodename,
             versions={"python": sys.version.split()[0], "asyncflow": _VERSION},
         )
+
+
+def _discard(run_dir: Path) -> None:
+    """Delete a run that nobody was told of; the journal first, as what makes it one."""
+    with suppress(OSError):
+        (run_dir / "journal").unlink(missing_ok=True)
+        for path in run_dir.iterdir():
+            path.unlink()
+        run_dir.rmdir()
 
 
 def _shown(value: object) -> str:

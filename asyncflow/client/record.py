@@ -128,6 +128,8 @@ class RunRecord:
         self._table: TaskTable | None = None
         self._replay: _Replay | None = None
         self._reader: weakref.ref[JournalReader] | None = None
+        self._latest: tuple[int, Event] | None = None
+        """The event that was asked for last, and where it lies: many ask twice."""
 
     @property
     def pathspec(self) -> str:
@@ -227,10 +229,21 @@ class RunRecord:
             summary = self.summary()
             if self._replay is None and self._table is None and self._is_table_whole(summary):
                 entry = read_entry(self._dir / "index", task)
-            else:
-                table = self.table()
-                entry = table[task] if 1 <= task <= len(table) else None
+                if entry is None or self._is_confirmed(task, entry):
+                    return entry
+            table = self.table()  # which has a checksum
+            entry = table[task] if 1 <= task <= len(table) else None
             return None if entry is None or entry.state == TaskState.NEVER else entry
+
+    def _is_confirmed(self, task: int, entry: TaskEntry) -> bool:
+        """Whether the journal says the same as an entry of the table, which has no checksum."""
+        if not entry.started or bool(entry.ended) != (entry.state != TaskState.STARTED):
+            return False
+        try:
+            _ = self.ended_task(task, entry) or self.started_task(task, entry)
+        except JournalError:  # one of the two is damaged: whoever asks is told which
+            return False
+        return True
 
     def step_of(self, entry: TaskEntry) -> str:
         """The step of a task's entry."""
@@ -243,7 +256,7 @@ class RunRecord:
         """The event that began a task's last attempt; None when it died before it began."""
         if not entry.started:
             return None
-        event = self._event(entry.started)
+        event = self._event(entry.started, self._called(task, entry))
         if not isinstance(event, TaskStarted | TaskCloned):
             self._refuse_index(f"takes a {type(event).__name__} for the start of task {task}")
         return self._checked(event, task, entry)
@@ -252,7 +265,7 @@ class RunRecord:
         """The event that ended a task's last attempt; None while there is none."""
         if not entry.ended:
             return None
-        event = self._event(entry.ended)
+        event = self._event(entry.ended, self._called(task, entry))
         if not isinstance(event, EndOfTask) or _STATES[event.code] != entry.state:
             self._refuse_index(f"takes a {type(event).__name__} for another end of task {task}")
         return self._checked(event, task, entry)
@@ -262,6 +275,9 @@ class RunRecord:
         entry = self.entry(task)
         event = entry and (self.ended_task(task, entry) or self.started_task(task, entry))
         return event.path if event else ()
+
+    def _called(self, task: int, entry: TaskEntry) -> str:
+        return f"{self.pathspec}/{self.step_of(entry)}/{task}"
 
     def _checked(self, event: _AnyTaskEvent, task: int, entry: TaskEntry) -> _AnyTaskEvent:
         """The event, if it is the one that the table's entry speaks of."""
@@ -301,17 +317,21 @@ class RunRecord:
                 last = at
         return last
 
-    def output(self, at: int) -> Output:
-        """The record of output at this offset."""
-        values = self._values(at, self._read(at))
+    def output(self, at: int, of: int) -> Output:
+        """The record of output at this offset; `of` is the task's number, for the error."""
+        values = self._values(at, self._read(at, f"the output of task {of}"))
         if values[0] != TaskLogged.code:
             self._refuse(f"the record at byte {at} is no task's output")
         return Output._make(values[1 : 1 + len(Output._fields)])
 
-    def _event(self, at: int) -> Event:
-        events = self._unpacked(at, self._read(at))
+    def _event(self, at: int, of: str = "") -> Event:
+        """The event at this offset; `of` is the pathspec of the task that it tells of."""
+        if self._latest is not None and self._latest[0] == at:
+            return self._latest[1]
+        events = self._unpacked(at, self._read(at, of))
         if not events:
             self._refuse(f"the record at byte {at} was written by a later version of asyncflow")
+        self._latest = at, events[0]
         return events[0]
 
     def _unpacked(self, at: int, payload: bytes) -> list[Event]:
@@ -327,8 +347,8 @@ class RunRecord:
             self._refuse(f"the record at byte {at} is no event: {error}")
         return values
 
-    def _read(self, at: int) -> bytes:
-        with self._naming_the_run():
+    def _read(self, at: int, of: str = "") -> bytes:
+        with self._naming_the_run(of):
             return self._journal().read_one(at)
 
     def _records(self, offset: int) -> Iterator[tuple[int, bytes]]:
@@ -403,11 +423,11 @@ class RunRecord:
     # --- damage ---
 
     @contextmanager
-    def _naming_the_run(self) -> Iterator[None]:
+    def _naming_the_run(self, of: str = "") -> Iterator[None]:
         try:
             yield
         except JournalError as error:
-            self._refuse(str(error))
+            self._refuse(f"{error}; it told of {of} there" if of else str(error))
 
     def _refuse_index(self, what: str) -> NoReturn:
         self._refuse(
@@ -415,7 +435,10 @@ class RunRecord:
         )
 
     def _refuse(self, what: str) -> NoReturn:
-        message = f"the journal of {self.pathspec} cannot be read: {what}"
+        message = (
+            f"the journal of {self.pathspec} cannot be read: {what}. "
+            f"What else is affected: asyncflow verify {self.pathspec}"
+        )
         raise JournalError(message)
 
 

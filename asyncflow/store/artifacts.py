@@ -25,7 +25,14 @@ from asyncflow.codec.items import (
     Trailer,
 )
 from asyncflow.errors import ArtifactError
-from asyncflow.store.blobs import BlobStore, BlobWriter, corrupt, missing, unreadable
+from asyncflow.store.blobs import (
+    BlobStore,
+    BlobWriter,
+    corrupt,
+    missing,
+    open_blob,
+    unreadable,
+)
 from asyncflow.store.files import open_file, read_at, read_writable_at
 from asyncflow.store.layout import REMOVED
 from asyncflow.store.pages import address_of, is_written, map_file
@@ -240,7 +247,7 @@ class ArtifactReader:
             return self._blobs.open(ref.digest, ref.size, name=name)
         data = self._read(ref, 0, ref.size, name)
         if blake3(data).digest() != ref.digest:
-            raise corrupt(name, self._path(ref), f"from byte {ref.offset} on it has another hash")
+            raise self._corrupt(ref, name, f"from byte {ref.offset} on it has another hash")
         return data
 
     def verify(self, ref: ArtifactRef, name: str = "") -> None:
@@ -280,7 +287,7 @@ class ArtifactReader:
             data = self._read(ref, entry.offset, entry.size, label, entry.encoding)
             entry.check(data)
         except DamagedError as error:
-            raise corrupt(label, self._path(ref), str(error)) from error
+            raise self._corrupt(ref, label, str(error)) from error
         try:
             return self._decode_item(ref, trailer, entry, data)
         except MemoryError:
@@ -312,7 +319,7 @@ class ArtifactReader:
         try:
             trailer = Trailer.parse(bytes(data), ref.size)
         except DamagedError as error:
-            raise corrupt(name, self._path(ref), str(error)) from error
+            raise self._corrupt(ref, name, str(error)) from error
         if ref.digest:
             if len(self._trailers) >= _KEPT_TRAILERS:
                 self._trailers.clear()
@@ -333,15 +340,19 @@ class ArtifactReader:
         try:
             try:
                 data = self._read_file(path, offset, size, encoding)
-            except FileNotFoundError:  # the run that it is of may have been removed
-                data = self._read_file(self._removed_path(ref), offset, size, encoding)
+            except FileNotFoundError:
+                data = self._read_file(self._other_path(ref), offset, size, encoding)
         except FileNotFoundError as error:
             raise missing(name, path) from error
         except OSError as error:
             raise unreadable(name, path, error) from error
         if len(data) != size:
-            raise corrupt(name, path, f"it ends before byte {offset + size}")
+            raise self._corrupt(ref, name, f"it ends before byte {offset + size}")
         return data
+
+    def _corrupt(self, ref: ArtifactRef, name: str, reason: str) -> ArtifactError:
+        open_file.cache_clear()  # so that a file that is put in its place is read the next time
+        return corrupt(name, self._path(ref), reason)
 
     def _read_file(self, path: str, offset: int, size: int, encoding: int) -> Chunk:
         if encoding not in _MAPPED:
@@ -358,10 +369,16 @@ class ArtifactReader:
             return self._layout.blob(ref.digest)
         return f"{self._flow_dir}/{ref.file}"
 
-    def _removed_path(self, ref: ArtifactRef) -> str:
-        if ref.place == _BLOB:
-            raise FileNotFoundError
-        return f"{self._flow_dir}/{REMOVED}/{ref.file}"
+    def _other_path(self, ref: ArtifactRef) -> str:
+        """Where a file is that is not in its place.
+
+        The run that a segment is of may have been removed; a blob may be set aside, or have been.
+        """
+        if ref.place != _BLOB:
+            return f"{self._flow_dir}/{REMOVED}/{ref.file}"
+        os.close(open_blob(self._layout, ref.digest))
+        path = self._path(ref)
+        return path if os.path.exists(path) else self._layout.blob_aside(ref.digest)  # noqa: PTH110 - text
 
 
 class Loaded:

@@ -182,6 +182,8 @@ class _Sweep:
 
     def _sweep_blobs(self) -> None:
         marked, kept = self._marks.blobs, 0
+        if not self._dry_run and self._layout.blobs.is_dir():
+            self._layout.make_parent(self._layout.new_blob())
         for shard in _entries(self._layout.blobs):
             if len(shard.name) != 2:  # noqa: PLR2004 - a byte in hex
                 continue
@@ -206,7 +208,6 @@ class _Sweep:
                 # Out of everybody's reach first, and then a second look: a task may have put this
                 # very value between the first look and now, and have made the file young.
                 aside = self._layout.blob_aside(digest)
-                self._layout.make_parent(aside)
                 reached("gc.aside")
                 os.rename(entry.path, aside)  # noqa: PTH104 - text, a hundred thousand times
                 self._decide(aside, digest)

@@ -40,6 +40,7 @@ _READ_BYTES: Final = 1 << 18  # one read brings some thousand records and costs 
 MAX_RECORD_BYTES: Final = 1 << 30  # a longer length can only be damage
 _MAX_OFFSET: Final = 1 << 62  # a larger one can only be damage, and some systems refuse it
 _SEARCH_BYTES: Final = 1 << 20  # one step of the search for a good record behind a bad one
+_SECTOR_BYTES: Final = 512  # what a disk writes whole or not at all
 _SHORT_RECORD: Final = re.compile(rb"(?s)(?=..\x00\x00....)")
 """Where a record below 64 KiB may begin, as nearly every record is."""
 _SHORT_BYTES: Final = (1 << 16) + PREFIX_BYTES
@@ -283,6 +284,29 @@ class JournalReader:
                     return position + match.start()
             position += _SEARCH_BYTES
         return None
+
+    def is_torn(self, at: int) -> bool:
+        """Whether a crash can have left what lies from `at` to the end of the file.
+
+        So it is for the beginning of a record: a process can be killed while it writes. And for
+        one whose last sectors are zeros, or all: a power cut can leave these. Everything else was
+        written otherwise, and maybe announced.
+        """
+        size = self.size()
+        last_sector = max(at, (size - 1) // _SECTOR_BYTES * _SECTOR_BYTES)
+        if not any(os.pread(self._descriptor, size - last_sector, last_sector)):
+            return True
+        if size - at < PREFIX_BYTES:
+            return True
+        length: int
+        checksum: int
+        length, checksum = _PREFIX.unpack(os.pread(self._descriptor, PREFIX_BYTES, at))
+        rest = size - at - PREFIX_BYTES
+        if length <= rest or length > MAX_RECORD_BYTES:
+            return False
+        # The length itself may be what was damaged.
+        payload = os.pread(self._descriptor, rest, at + PREFIX_BYTES)
+        return crc32(payload, crc32(rest.to_bytes(4, "little"))) != checksum
 
     def size(self) -> int:
         """Length of the file in bytes, a torn tail included."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncflow.errors import JournalError, StoreError
 from asyncflow.store.index import Summary
-from asyncflow.store.journal import JournalReader, is_being_written
+from asyncflow.store.journal import HEADER, JournalReader, is_being_written
 from asyncflow.store.references import (
     CLONED,
     KNOWN,
@@ -88,6 +88,7 @@ class Marks:
         self._layout = layout
         self._leaving = frozenset(leaving)
         self._unclear: set[str] = set()  # flows of whose removed runs one has a damaged journal
+        self._obscure: set[str] = set()  # flows of whose other runs one has
         self.blobs: set[bytes] = set()
         """Digests of needed blobs."""
         self.files: set[tuple[str, str]] = set()
@@ -117,8 +118,10 @@ class Marks:
     def read_resumed(self, flow: str) -> None:
         """Read those journals of a flow that may refer to other runs' files.
 
+        One that is damaged may refer to anything: then every file of the flow is needed.
+
         Raises:
-            JournalError: One is damaged: what it refers to cannot be told.
+            JournalError: That of a removed run is damaged that a running run is taking over from.
         """
         self.read_news(flow)
         self.read_removed(flow)
@@ -128,7 +131,10 @@ class Marks:
         for run_id in self._layout.runs(flow):
             run = flow, run_id
             if run not in self._leaving and self.stages.get(run) is not Stage.OVER:
-                self.read_run(flow, run_id, if_resumed=True)
+                try:
+                    self.read_run(flow, run_id, if_resumed=True)
+                except JournalError:
+                    self._obscure.add(flow)
 
     def read_run(self, flow: str, run_id: str, *, if_resumed: bool = False) -> Stage:
         """Read one journal; `if_resumed`, only where the run has resumed another.
@@ -207,6 +213,8 @@ class Marks:
         """Whether somebody refers to this file of a run that is not running."""
         if (flow, f"{run_id}/{file}") in self.files or (flow, run_id) in self.resuming:
             return True
+        if flow in self._obscure:
+            return True
         # With a journal, what makes it quick to open.
         return file in {"journal", "summary", "index"} and (
             (flow, run_id) in self.logs
@@ -218,19 +226,27 @@ class Marks:
 def resumers(layout: Layout, flow: str) -> dict[str, str]:
     """The runs of a flow that a running run is taking tasks over from, and which run that is.
 
+    An origin that was broken off before it had taken over all of its own origin leads on to that.
+
     Raises:
-        JournalError: The journal of a running run is damaged.
+        JournalError: The journal of a running run, or of such an origin, is damaged.
     """
     found: dict[str, str] = {}
     for run_id in layout.runs(flow):
         folder = layout.run_dir(flow, run_id)
         if is_being_written(folder / "journal"):
-            for values in _referring(folder, running=True):
-                origin = origin_of(values).run_id
-                if origin:
-                    found[origin] = run_id
-                break
+            origin = _origin_of(folder, running=True)
+            while origin and origin not in found:
+                found[origin] = run_id
+                origin = _origin_of(layout.run_dir(flow, origin), running=False)
     return found
+
+
+def _origin_of(folder: Path, *, running: bool) -> str:
+    """The run that a run resumes; nothing if it resumes none, or has not begun."""
+    for values in _referring(folder, running=running):
+        return origin_of(values).run_id
+    return ""
 
 
 def _referring(folder: Path, *, running: bool) -> Iterator[list[object]]:
@@ -245,7 +261,7 @@ def _referring(folder: Path, *, running: bool) -> Iterator[list[object]]:
     except JournalError as error:
         raise JournalError(_explain(folder, str(error))) from error
     with reader:
-        end = 0
+        end = len(HEADER)
         try:
             for at, record, end in reader.read_from():  # noqa: B007 - where the last one ends
                 code = code_of(record)
@@ -256,8 +272,16 @@ def _referring(folder: Path, *, running: bool) -> Iterator[list[object]]:
                     yield unpack(record)
         except (JournalError, *NOT_A_RECORD) as error:
             raise JournalError(_explain(folder, str(error))) from error
-        if summary is not None and end < summary.journal_bytes and not running:
-            raise JournalError(_explain(folder, f"it ends at byte {end}, and was longer"))
+        if not running:
+            _check_end(folder, reader, end, summary)
+
+
+def _check_end(folder: Path, reader: JournalReader, end: int, summary: Summary | None) -> None:
+    """Refuse a journal that has not come to its end here, unless a crash has cut it."""
+    if summary is not None and end < summary.journal_bytes:
+        raise JournalError(_explain(folder, f"it ends at byte {end}, and was longer"))
+    if end < reader.size() and not reader.is_torn(end):
+        raise JournalError(_explain(folder, f"the record at byte {end} is not what was written"))
 
 
 def _summary(folder: Path) -> Summary | None:

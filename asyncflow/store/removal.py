@@ -90,8 +90,8 @@ def remove(
         NotFoundError: There is no such run.
         RemoveError: It is running, or a running run is taking tasks over from it.
         StoreError: The store has no file locks, or a file cannot be deleted.
-        JournalError: The journal of a run that has resumed another is damaged, so that nobody can
-            tell which files it needs.
+        JournalError: The journal of a running run is damaged, so that nobody can tell what it
+            takes over; or that of a run that it takes over from.
     """
     with exclusive(layout):
         flows = {flow for flow, _ in runs}

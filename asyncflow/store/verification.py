@@ -24,7 +24,7 @@ from blake3 import blake3
 from asyncflow.errors import JournalError
 from asyncflow.store.blobs import open_blob
 from asyncflow.store.collection import Amount
-from asyncflow.store.files import read_at
+from asyncflow.store.files import open_file, read_at
 from asyncflow.store.index import Summary, TaskTable
 from asyncflow.store.journal import HEADER, JournalReader, is_being_written
 from asyncflow.store.layout import FORMAT, REMOVED
@@ -132,6 +132,7 @@ def verify(
     It may be done beside whatever runs. `on_progress` is called now and then with what is known by
     then.
     """
+    open_file.cache_clear()  # what was opened before may have been deleted or replaced since
     verification = _Verification(layout, on_progress)
     for name in layout.flows() if flow is None else [flow]:
         for each in layout.runs(name) if run_id is None else [run_id]:
@@ -412,9 +413,8 @@ class _RunVerification:
             except JournalError:
                 bad, end = end, journal.find_record(end + 1) or journal.size()
                 self._note_hole(bad, end)
-        size = journal.size()
-        self._whole.verified.size += size
-        self._check_end(end, size, summary)
+        self._whole.verified.size += journal.size()
+        self._check_end(journal, end, summary)
 
     def _note_hole(self, begin: int, end: int) -> None:
         what = f"the record at byte {begin} is not what was written"
@@ -425,13 +425,20 @@ class _RunVerification:
         if begin == len(HEADER):
             damage.add(self._pathspec)
 
-    def _check_end(self, end: int, size: int, summary: Summary | None) -> None:
+    def _check_end(self, journal: JournalReader, end: int, summary: Summary | None) -> None:
+        size = journal.size()
         if summary is not None and end < summary.journal_bytes and not self._holes:
             what = f"it ends at byte {end} and had {summary.journal_bytes} when the run ended"
             tasks = self._tasks_between(end, summary.journal_bytes)
             self._whole.damage(self._path, what, self._pathspec, *tasks)
         elif end < size and (self._ended or summary is not None):
             what = f"{size - end} bytes from byte {end} on are not what was written"
+            self._whole.damage(self._path, what, self._pathspec)
+        elif end < size and not self._running and not journal.is_torn(end):
+            what = (
+                f"the last record, at byte {end}, is not what was written; readers leave it out, "
+                "and a resume runs again what it told of"
+            )
             self._whole.damage(self._path, what, self._pathspec)
         elif end < size and not self._running:
             self._whole.note(
