@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 
-from tests.chaos import killing
+from tests.chaos import killing, random_flows
 
 PARTS = {
     "commit-points": killing.everything,
+    "random-flows": random_flows.everything,
 }
 
 

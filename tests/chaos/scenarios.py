@@ -30,7 +30,7 @@ def append(variable: str, line: str) -> None:
 
 def note(flow: FlowSpec) -> None:
     """Tell that a task is being run."""
-    path = [frame.index for frame in flow.foreach_stack() or ()]
+    path = [index for index, _, _ in flow.foreach_stack() or ()]
     append("RAN", f"{current.step_name} {path}")
 
 

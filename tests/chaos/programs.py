@@ -1,0 +1,218 @@
+"""Random flows: what they do as plain data, and their source as a user would have written it.
+
+A program is a chain of parts between `start` and `end`: steps, branches and foreachs, nested. What
+each step does beside handing on is drawn as well: artifacts of each size, values changed in place,
+attempts that fail, retries, catches, `def` or `async def`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SIZES = (0, 0, 0, 700, 5_000, 300_000)  # nothing, and each place where a value can lie
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, and what it does."""
+
+    is_async: bool = False
+    size: int = 0
+    """Of a value that it makes; 0 for none."""
+    failing: int = 0
+    """How many of its first attempts fail."""
+    parity: int | None = None
+    """Only the tasks fail whose foreach index is even (0) or odd (1)."""
+    retries: int = 0
+    catches: bool = False
+    name: str = ""
+
+    def fails_at(self, index: int | None, attempt: int) -> bool:
+        """Whether an attempt of the task with this foreach index fails."""
+        meant = self.parity is None or (index is not None and index % 2 == self.parity)
+        return meant and attempt < self.failing
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Several chains side by side."""
+
+    split: Step
+    arms: tuple[Chain, ...]
+    join: Step
+
+
+@dataclass(frozen=True)
+class Each:
+    """A chain for each of several items."""
+
+    split: Step
+    width: int
+    body: Chain
+    join: Step
+
+
+Chain = tuple["Step | Branch | Each", ...]
+
+STEPS = st.builds(
+    Step,
+    is_async=st.booleans(),
+    size=st.sampled_from(SIZES),
+    failing=st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2]),
+    parity=st.sampled_from([None, 0, 1]),
+    retries=st.sampled_from([0, 1, 2, 2]),
+    catches=st.booleans(),
+)
+# Nothing is left to fan out over, or to read on, where a split or a join is stood in for.
+SPLITS = STEPS.map(lambda step: replace(step, catches=False))
+
+
+def chains(depth: int, least: int) -> st.SearchStrategy[Chain]:
+    """Chains of up to two parts, nested so deep."""
+    part: st.SearchStrategy[Step | Branch | Each] = STEPS
+    if depth:
+        inner = chains(depth - 1, 1)
+        arms = st.lists(inner, min_size=2, max_size=3).map(tuple)
+        part = st.one_of(
+            STEPS,
+            st.builds(Branch, SPLITS, arms, SPLITS),
+            st.builds(Each, SPLITS, st.integers(0, 4), inner, SPLITS),
+        )
+    return st.lists(part, min_size=least, max_size=2).map(tuple)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A flow."""
+
+    start: Step
+    chain: Chain
+    end: Step
+
+    def mended(self) -> Program:
+        """The same where no task fails for good."""
+        return _map(self, lambda step: step if _ends_well(step) else replace(step, failing=0))
+
+
+def _ends_well(step: Step) -> bool:
+    return step.catches or step.failing <= step.retries
+
+
+def programs(depth: int = 2) -> st.SearchStrategy[Program]:
+    """Flows that are nested so deep at the most."""
+    return st.builds(Program, SPLITS, chains(depth, 0), SPLITS).map(_named)
+
+
+def _named(program: Program) -> Program:
+    numbers = iter(range(1, 10_000))
+    program = _map(program, lambda step: replace(step, name=f"s{next(numbers)}"))
+    start, end = replace(program.start, name="start"), replace(program.end, name="end")
+    return Program(start, program.chain, end)
+
+
+def _map(program: Program, change) -> Program:
+    def of_part(part):
+        match part:
+            case Step():
+                return change(part)
+            case Branch():
+                arms = tuple(map(of_chain, part.arms))
+                return Branch(change(part.split), arms, change(part.join))
+            case Each():
+                return Each(change(part.split), part.width, of_chain(part.body), change(part.join))
+
+    def of_chain(chain):
+        return tuple(map(of_part, chain))
+
+    return Program(change(program.start), of_chain(program.chain), change(program.end))
+
+
+# --- source ---------------------------------------------------------------------------------------
+
+_HEAD = '''"""A random flow."""
+
+from asyncflow import FlowSpec, catch, current, retry, step
+
+
+class Random(FlowSpec):
+'''
+
+
+def source(program: Program) -> str:
+    """The flow as a user would have written it."""
+    first = _first(program.chain, "end")
+    start = _method(program.start, f"self.next(self.{first})", ["self.common = ('c', 1)"])
+    return "\n".join([_HEAD, start, *_of_chain(program.chain, "end"), _method(program.end)])
+
+
+def _of_chain(chain: Chain, after: str) -> Iterator[str]:
+    for number, part in enumerate(chain):
+        following = _first(chain[number + 1 :], after)
+        if isinstance(part, Step):
+            yield _method(part, f"self.next(self.{following})")
+            continue
+        if isinstance(part, Branch):
+            arms = part.arms
+            targets = ", ".join(f"self.{_first(arm, part.join.name)}" for arm in arms)
+            yield _method(part.split, f"self.next({targets})")
+        else:
+            arms = (part.body,)
+            items = f"items_{part.split.name}"
+            target = _first(part.body, part.join.name)
+            made = f"self.{items} = [f'{part.split.name}-{{n}}' for n in range({part.width})]"
+            yield _method(part.split, f'self.next(self.{target}, foreach="{items}")', [made])
+        for arm in arms:
+            yield from _of_chain(arm, part.join.name)
+        yield _method(part.join, f"self.next(self.{following})", is_join=True)
+
+
+def _first(chain: Chain, after: str) -> str:
+    """The name of the step that a chain begins with; `after` if there is none in it."""
+    if not chain:
+        return after
+    return chain[0].name if isinstance(chain[0], Step) else chain[0].split.name
+
+
+def _method(step: Step, following: str = "", makes=(), *, is_join: bool = False) -> str:
+    decorators = []
+    if step.catches:
+        decorators.append(f'@catch(var="failure_{step.name}", print_exception=False)')
+    if step.retries:
+        decorators.append(f"@retry(times={step.retries}, seconds=0)")
+    arguments = "self, inputs" if is_join else "self"
+    body = ["path = [index for index, _, _ in self.foreach_stack() or ()]"]
+    if step.failing:
+        body += [
+            "self.broken = True",
+            f"if current.attempt < {step.failing} and {_condition(step)}:",
+            f'    raise ValueError("{step.name}")',
+            "del self.broken",
+        ]
+    if is_join:
+        body += [
+            "self.trail = [task.trail for task in inputs]",
+            'if any(hasattr(task, "common") for task in inputs):',
+            '    self.merge_artifacts(inputs, include=["common"])',
+        ]
+    elif step.name == "start":
+        body += ["self.trail = []"]
+    body += [f'self.trail.append("{step.name}")', f'self.own = "{step.name}", path']
+    body += ["if path:", "    self.item = self.input"]
+    if step.size:
+        body.append(f"self.load = bytes([sum(path)]) * {step.size}")
+    body += [*makes, following] if following else makes
+    define = f"{'async ' if step.is_async else ''}def {step.name}({arguments}):"
+    lines = [*decorators, "@step", define, *(f"    {line}" for line in body)]
+    return "".join(f"    {line}\n" for line in lines)
+
+
+def _condition(step: Step) -> str:
+    if step.parity is None:
+        return "True"
+    return f"self.index is not None and self.index % 2 == {step.parity}"
