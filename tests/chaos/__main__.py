@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from tests.chaos import killing, random_flows
 
-PARTS = {
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PARTS: dict[str, Callable[[], str]] = {
     "commit-points": killing.everything,
     "random-flows": random_flows.everything,
 }
