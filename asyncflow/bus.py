@@ -2,9 +2,14 @@
 
 A `Channel` is one run's news; it knows how far its journal has been published. A `Subscription`
 reads any number of channels, each from a given place in its journal: up to where the channel was
-when it subscribed from the file, then live, as the very objects that were published. Its buffer is
-bounded: past it, what waits is dropped, and the subscription reads on from the journal, so that a
-slow reader neither holds up the run nor loses an event nor grows.
+when it subscribed from the file, then live, as the very objects that were published. What waits for
+a subscription is bounded, over all its runs: past that, a run's waiting news are dropped, and the
+subscription reads on from that run's journal. So a slow reader neither holds up a run nor loses an
+event nor grows.
+
+Nothing here scans: a channel wakes those who read it, and a subscription takes from those channels
+that have something for it, in turn. Nothing is handed on before it has been taken for good, so a
+reader that is cancelled while it waits loses nothing.
 
 The bus never writes and never calls anybody: it wakes whoever waits.
 """
@@ -13,82 +18,146 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
+import anyio
 import anyio.to_thread
 
-from asyncflow.events import unpack_events
-from asyncflow.store.journal import HEADER, JournalReader
+from asyncflow.errors import (
+    AsyncflowError,
+    JournalError,
+    RunInterruptedError,
+    SubscriptionBusyError,
+)
+from asyncflow.events import ENDINGS, Event
+from asyncflow.news import NewsReader, Wish
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from asyncflow.events import Event
+    from asyncflow.news import News, Wanted
 
-_REPLAY_RECORDS: Final = 1000  # at once from the journal: some milliseconds of a thread
+Got_co = TypeVar("Got_co", bound=Event, covariant=True)
+
+BUFFER_BYTES: Final = 16 << 20  # events of 64 KiB each are few, and much to hold
+_APART_BYTES: Final = 8192  # more output than this is taken apart in a thread: it may take ms
+_ENDING_CODES: Final = {cls.code for cls in ENDINGS}
 
 
 class Channel:
     """The news of one run."""
 
-    def __init__(self, journal: Path, flow: str, run_id: str) -> None:
-        self.journal, self.flow, self.run_id = journal, flow, run_id
-        self.published = len(HEADER)
+    def __init__(self, journal: Path, flow: str, run_id: str, published: int) -> None:
+        self.flow, self.run_id = flow, run_id
+        self.published = published
         """Up to which offset the journal's events have been published."""
         self.closed = False
+        """Whether nothing more will be published."""
+        self.ended = False
         """Whether the run's last event has been published."""
+        self.first = published
+        """The offset of the run's first event."""
+        self.journal = journal
         self._cursors: set[_Cursor] = set()
 
     @property
-    def watched(self) -> bool:
-        """Whether anybody would see what is published now."""
-        return bool(self._cursors)
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+        return f"{self.flow}/{self.run_id}"
 
-    def publish(self, events: Sequence[Event], upto: int) -> None:
+    def publish(self, news: Sequence[News], upto: int) -> None:
         """Tell what the journal has up to `upto` beyond what was told before."""
+        size = upto - self.published
         self.published = upto
-        for cursor in self._cursors:
-            cursor.offer(events, upto)
+        if news and news[-1].code in _ENDING_CODES:
+            self.ended = True
+        for cursor in tuple(self._cursors):  # one that was forgotten may leave at any time
+            cursor.offer(news, upto, size)
 
     def close(self) -> None:
         """Nothing more will come."""
         self.closed = True
-        for cursor in self._cursors:
-            cursor.wake()
+        for cursor in tuple(self._cursors):
+            cursor.ring()
+
+    def enter(self, cursor: _Cursor) -> None:
+        """From now on offer what is published to this cursor as well."""
+        self._cursors.add(cursor)
+
+    def leave(self, cursor: _Cursor) -> None:
+        """Offer it nothing more; harmless when repeated, and from any thread."""
+        self._cursors.discard(cursor)
+
+    @property
+    def subscribers(self) -> int:
+        """How many read it now."""
+        return len(self._cursors)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
-        return f"<Channel {self.flow}/{self.run_id} {state}, {len(self._cursors)} subscribers>"
+        return f"<Channel {self.pathspec} {state}, {self.subscribers} subscribers>"
+
+
+class _Desk:
+    """What one subscription's cursors share: what waits for it, and which of them have something.
+
+    It does not know the subscription, so that one which nobody holds any more can go.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.waiting = 0
+        self.waiting_bytes = 0
+        self.ringing: deque[_Cursor] = deque()
+        self.woken = asyncio.Event()
+
+    @property
+    def is_full(self) -> bool:
+        return self.waiting > self.limit or self.waiting_bytes > BUFFER_BYTES
 
 
 class _Cursor:
     """One subscription's place in one channel."""
 
-    def __init__(self, channel: Channel, start: int, limit: int, waker: _Waker) -> None:
+    def __init__(self, channel: Channel, start: int, desk: _Desk) -> None:
         self.channel = channel
-        self._limit = limit
-        self._waker = waker
+        self._desk = desk
         self._next = start  # everything before this offset has been handed out
-        self._live: deque[tuple[Sequence[Event], int]] = deque()
+        self._live: deque[tuple[Sequence[News], int, int]] = deque()
         self._live_from = channel.published  # what waits in `_live` begins here in the journal
-        self._waiting = 0
-        self._reader: JournalReader | None = None
-        channel._cursors.add(self)  # noqa: SLF001 - a channel and its cursors are one thing
+        self._rings = False
+        self._reader = NewsReader(channel.journal, channel.flow, channel.run_id)
+        channel.enter(self)
+        if self.behind or channel.closed:
+            self.ring()
 
-    def offer(self, events: Sequence[Event], upto: int) -> None:
-        """Keep published events while there is room; else forget them all, for now."""
-        self._live.append((events, upto))
-        self._waiting += len(events)
-        if self._waiting > self._limit:
-            self._live.clear()
-            self._waiting = 0
+    # --- what its channel tells it ---
+
+    def offer(self, news: Sequence[News], upto: int, size: int) -> None:
+        """Keep what was published while there is room; else forget what waits of this run."""
+        desk = self._desk
+        self._live.append((news, upto, size))
+        desk.waiting += len(news)
+        desk.waiting_bytes += size
+        if desk.is_full:
+            self._forget()
             self._live_from = upto
-        self.wake()
+        if not self._rings:
+            self.ring()
 
-    def wake(self) -> None:
-        self._waker.set()
+    def ring(self) -> None:
+        """Have the subscription look here."""
+        if not self._rings:
+            self._rings = True
+            self._desk.ringing.append(self)
+            self._desk.woken.set()
+
+    # --- what its subscription asks of it ---
+
+    def answer(self) -> None:
+        """The subscription looks here now; what comes from now on rings again."""
+        self._rings = False
 
     @property
     def behind(self) -> bool:
@@ -100,130 +169,216 @@ class _Cursor:
         """Whether everything has been handed out and nothing more will come."""
         return self.channel.closed and not self.behind
 
-    async def take(self) -> Sequence[Event]:
-        """The next events; empty when there are none now."""
-        if self._next >= self._live_from:
-            return self._take_live()
-        return await anyio.to_thread.run_sync(self._replay)
+    async def look(self, wanted: Wanted[Wish]) -> tuple[list[Wish], int]:
+        """The next events that are wanted, and the offset behind them. `advance` takes them."""
+        if self._next < self._live_from:
+            start, stop, reader = self._next, self._live_from, self._reader
 
-    def _take_live(self) -> Sequence[Event]:
+            def replay() -> tuple[list[Wish], int]:
+                excerpt = reader.read(start, wanted, stop=stop)
+                return wanted.pick(excerpt.news), excerpt.after
+
+            return await anyio.to_thread.run_sync(replay)
         if not self._live:
-            return ()
-        events, self._next = self._live.popleft()
-        self._waiting -= len(events)
-        self._live_from = self._next
-        return events
+            return [], self._next
+        news, upto, _ = self._live[0]
+        if wanted.weight(news) > _APART_BYTES:
+            return await anyio.to_thread.run_sync(wanted.pick, news), upto
+        return wanted.pick(news), upto
 
-    def _replay(self) -> Sequence[Event]:
-        """Read on from the journal; in a thread."""
-        if self._reader is None:
-            self._reader = JournalReader(self.channel.journal)
-        events: list[Event] = []
-        flow, run_id, stop = self.channel.flow, self.channel.run_id, self._live_from
-        for records, (offset, record, after) in enumerate(self._reader.read_from(self._next)):
-            if offset >= stop or records >= _REPLAY_RECORDS:
-                break
-            events.extend(unpack_events(record, flow, run_id))
-            self._next = after
-        else:
-            self._next = max(self._next, stop)
-        return events
+    def advance(self, upto: int) -> None:
+        """Everything before this offset has been handed out."""
+        self._next = upto
+        if upto >= self._live_from:
+            self._reader.release()
+        while self._live and self._live[0][1] <= upto:
+            news, self._live_from, size = self._live.popleft()
+            self._desk.waiting -= len(news)
+            self._desk.waiting_bytes -= size
+
+    def _forget(self) -> None:
+        for news, _, size in self._live:
+            self._desk.waiting -= len(news)
+            self._desk.waiting_bytes -= size
+        self._live.clear()
 
     def close(self) -> None:
-        self.channel._cursors.discard(self)  # noqa: SLF001 - see above
-        self._live.clear()
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        self.channel.leave(self)
+        self._forget()
 
 
-class _Waker:
-    """An event that any number of cursors set and one subscription waits for."""
+class Tail(Protocol[Got_co]):
+    """A run that is not published here: what its journal has gained is asked for now and then."""
 
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
+    seconds: float
+    """How long to wait before asking again."""
+    over: bool
+    """Whether everything has been accepted, and no more will come."""
 
-    def set(self) -> None:
-        self._event.set()
+    def look(self) -> tuple[Sequence[Got_co], Any]:
+        """The next events, and what to accept them with; blocks on the disk.
 
-    async def wait(self) -> None:
-        await self._event.wait()
-        self._event.clear()
+        Raises:
+            RunInterruptedError: There are no more, and nobody is there who could add any.
+            JournalError: The journal cannot be read.
+        """
+
+    def accept(self, token: Any) -> bool:
+        """Those events have been handed out; whether there may be more at once."""
 
 
-class Subscription:
+class Subscription(Generic[Wish]):
     """An asynchronous iterator of events: in order within each run, none missing, none twice.
 
-    Use it as `async with`; leaving the block ends it. `batches()` gives the same events in the
-    lists in which they came, which costs less for each.
+    Use it as `async with`; leaving the block ends it, and so does forgetting it. One task iterates
+    at a time. A loop that was left, or cancelled, can be taken up again where it was. `batches()`
+    gives the same events in the lists in which they came, which costs less for each.
+
+    Raises:
+        RunInterruptedError: It is of one run, and that run's engine is gone without a last word.
+        JournalError: A journal that it has to read is damaged or gone.
+        SubscriptionBusyError: Another task iterates over it.
     """
 
     def __init__(
-        self, *, types: tuple[type[Event], ...] = (), buffer: int = 10_000, follows: bool = False
+        self,
+        wanted: Wanted[Wish],
+        *,
+        buffer: int = 10_000,
+        follows: bool = False,
+        complains: bool = False,
+        tail: Tail[Wish] | None = None,
     ) -> None:
-        self._types = types
-        self._buffer = buffer
+        self._desk = _Desk(buffer)
+        self._cursors: set[_Cursor] = set()
+        self._wanted = wanted
         self._follows = follows  # whether further channels may come
-        self._cursors: deque[_Cursor] = deque()
-        self._waker = _Waker()
-        self._ready: deque[Event] = deque()
-        self._closed = False
-        self._when_closed: list[Callable[[Subscription], object]] = []
-
-    def on_close(self, callback: Callable[[Subscription], object]) -> None:
-        """Have it called when the subscription is closed."""
-        self._when_closed.append(callback)
+        self._finished = False  # whether what has happened by now is all that is of interest
+        self._complains = complains  # whether a run without a last word is an error here
+        self._tail = tail
+        self._ready: deque[Wish] = deque()
+        self._fetching = False
+        self.closed = False
+        """Whether it was ended from here; nothing more comes."""
 
     def follow(self, channel: Channel, *, start: int | None = None) -> None:
         """Read this channel as well, from a journal offset; from now on when none is given."""
         start = channel.published if start is None else start
-        self._cursors.append(_Cursor(channel, start, self._buffer, self._waker))
-        self._waker.set()
+        self._cursors.add(_Cursor(channel, start, self._desk))
 
-    async def batches(self) -> AsyncIterator[Sequence[Event]]:
+    # --- iterating ---
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Wish:
+        if not self._ready and not await self._fetch():
+            raise StopAsyncIteration
+        return self._ready.popleft()
+
+    async def batches(self) -> AsyncIterator[Sequence[Wish]]:
         """The events, in the lists in which they were published or read."""
-        while True:
-            found = False
-            for cursor in list(self._cursors):
-                events = await cursor.take() if cursor.behind else ()
-                if self._types:
-                    events = [event for event in events if isinstance(event, self._types)]
-                if events:
-                    yield events
-                found = found or cursor.behind
-                if cursor.exhausted:
-                    cursor.close()
-                    with suppress(ValueError):
-                        self._cursors.remove(cursor)
-            if self._closed or (not self._cursors and not self._follows):
-                return
-            if not found:
-                await self._waker.wait()
+        while self._ready or await self._fetch():
+            batch = list(self._ready)
+            self._ready.clear()
+            yield batch
 
-    async def events(self) -> AsyncIterator[Event]:
-        """The events, one by one."""
-        async for batch in self.batches():
-            for event in batch:
-                yield event
+    async def _fetch(self) -> bool:
+        """Have at least one event ready; False when no more will come."""
+        if self._fetching:
+            raise SubscriptionBusyError
+        self._fetching = True
+        try:
+            while not self._ready:
+                if self._desk.ringing:
+                    await self._take(self._desk.ringing.popleft())
+                elif self._tail is not None and not self.closed:
+                    await self._take_from_tail(self._tail)
+                elif self._follows or self._cursors:
+                    self._desk.woken.clear()
+                    await self._desk.woken.wait()
+                else:
+                    return False
+        finally:
+            self._fetching = False
+        return True
 
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self.events()
+    async def _take(self, cursor: _Cursor) -> None:
+        """Take what one run has next."""
+        cursor.answer()
+        try:
+            if cursor.behind:
+                events, upto = await cursor.look(self._wanted)
+                if not self.closed:  # it may have been, meanwhile
+                    cursor.advance(upto)
+                    self._ready.extend(events)
+        except JournalError:
+            self._drop(cursor)  # the other runs' journals may be whole: they go on
+            raise
+        finally:
+            if cursor.behind and cursor in self._cursors:
+                cursor.ring()
+        if cursor.exhausted:
+            self._settle(cursor)
+
+    def _settle(self, cursor: _Cursor) -> None:
+        """This run has no more to tell."""
+        channel = cursor.channel
+        broke_off = self._complains and not channel.ended
+        if broke_off and self._ready:
+            cursor.ring()  # these first
+            return
+        self._drop(cursor)
+        if broke_off and not self.closed:
+            raise RunInterruptedError.of(channel.pathspec)
+
+    def _drop(self, cursor: _Cursor) -> None:
+        cursor.close()
+        self._cursors.discard(cursor)
+
+    async def _take_from_tail(self, tail: Tail[Wish]) -> None:
+        try:
+            events, token = await anyio.to_thread.run_sync(tail.look)
+        except AsyncflowError:
+            self._tail = None  # it would say the same again
+            raise
+        if self.closed:
+            return
+        more = tail.accept(token)
+        self._ready.extend(events)
+        if tail.over or (self._finished and not more):
+            self._tail = None
+        elif not more and not self._ready:
+            self._desk.woken.clear()
+            with anyio.move_on_after(tail.seconds):
+                await self._desk.woken.wait()
+
+    # --- ending ---
 
     def finish(self) -> None:
-        """No further channel will come; the iterator ends when those it follows have."""
+        """No further channel will come; the iterator ends when those it follows have.
+
+        One of a run that is not published here ends with what that run's journal has now.
+        """
         self._follows = False
-        self._waker.set()
+        self._finished = True
+        self._desk.woken.set()
 
     def close(self) -> None:
         """Let go of everything; a waiting iterator ends. Harmless when repeated."""
-        self._closed = True
+        self.closed = True
         self._follows = False
+        self._tail = None
         for cursor in self._cursors:
             cursor.close()
         self._cursors.clear()
-        self._waker.set()
-        while self._when_closed:
-            self._when_closed.pop()(self)
+        self._desk.ringing.clear()
+        self._ready.clear()
+        self._desk.woken.set()
+
+    async def aclose(self) -> None:
+        """The same, for `contextlib.aclosing`."""
+        self.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -231,5 +386,10 @@ class Subscription:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        for cursor in getattr(self, "_cursors", ()):  # none when it was never made
+            cursor.channel.leave(cursor)
+
     def __repr__(self) -> str:
-        return f"<Subscription of {len(self._cursors)} runs>"
+        state = "closed" if self.closed else f"of {len(self._cursors)} runs"
+        return f"<Subscription {state}>"

@@ -7,7 +7,7 @@ import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
 
 import anyio
 
@@ -23,6 +23,7 @@ from asyncflow.errors import (
     RunFailedError,
 )
 from asyncflow.metering import Statistics
+from asyncflow.news import Wanted, Wish
 from asyncflow.parameters import resolve_parameters
 from asyncflow.pool import WorkerPool
 from asyncflow.scheduler import RunDriver, RunIdentity
@@ -32,6 +33,7 @@ from asyncflow.store.journal import HEADER, JournalWriter
 from asyncflow.store.layout import Layout
 from asyncflow.surroundings import look_around
 from asyncflow.values import RunOptions, Status
+from asyncflow.watching import Watchable, Watchers
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -115,23 +117,26 @@ class RunHandle:
         """Have the run stopped; waiting for the handle tells when it has."""
         self._driver.cancel(reason)
 
-    async def batches(self) -> AsyncIterator[Sequence[Event]]:
-        """Every event of the run from its first on, in lists as they came; ends with the run."""
-        async with self._subscription() as subscription:
-            async for events in subscription.batches():
-                yield events
+    @overload
+    def events(self, *, since: int = 0) -> Subscription[Event]: ...
+    @overload
+    def events(self, one: type[Wish], /, *, since: int = 0) -> Subscription[Wish]: ...
+    @overload
+    def events(self, *types: type[Event], since: int = 0) -> Subscription[Event]: ...
+    def events(self, *types: type[Event], since: int = 0) -> Subscription[Any]:
+        """Every event of the run, or those of some types, live or past; ends with the run.
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Every event of the run from its first on, live or past; ends with the run."""
-        async with self._subscription() as subscription:
-            async for events in subscription.batches():
-                for event in events:
-                    yield event
-
-    def _subscription(self) -> Subscription:
-        subscription = Subscription(buffer=self._settings.event_buffer)
-        subscription.follow(self._driver.channel, start=len(HEADER))
+        From the first on, or from behind the one whose `seq` is `since`.
+        """
+        channel = self._driver.channel
+        wanted: Wanted[Event] = Wanted(types, since)
+        subscription = Subscription(wanted, buffer=self._settings.event_buffer)
+        subscription.follow(channel, start=channel.first)
         return subscription
+
+    def batches(self) -> AsyncIterator[Sequence[Event]]:
+        """Every event of the run from its first on, in lists as they came; ends with the run."""
+        return self.events().batches()
 
     def _result(self) -> Run:
         driver = self._driver
@@ -292,7 +297,7 @@ class _OptionedEngine(Starter):
         return f"<{self._options} of {self._starter!r}>"
 
 
-class Engine(Starter):
+class Engine(Starter, Watchable):
     """Runs flows on warm workers, for as long as an application holds it open.
 
     Use it as `async with`. Leaving the block cancels the runs that are still going on, journals
@@ -315,7 +320,7 @@ class Engine(Starter):
         self._numbers = 0
         self._open = False
         self._drivers: dict[int, RunDriver] = {}
-        self._subscriptions: set[Subscription] = set()
+        self._watchers = Watchers(self.settings.event_buffer)
         self._starting: set[asyncio.Task[Any]] = set()
         self._options = RunOptions(max_running_tasks=self.settings.max_running_tasks)
         self._admission = Admission(self.settings.max_runs)
@@ -351,6 +356,7 @@ class Engine(Starter):
             raise
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
+        self._watchers.open(self._layout, self._tasks)
         self._open = True
         return self
 
@@ -379,8 +385,7 @@ class Engine(Starter):
             driver.cancel("its engine was closed")
         for driver in drivers:
             await driver.finished.wait()
-        for subscription in list(self._subscriptions):
-            subscription.finish()
+        await self._watchers.end(self.settings.grace_seconds)
 
     def __del__(self) -> None:
         if getattr(self, "_open", False):
@@ -425,11 +430,10 @@ class Engine(Starter):
     def _drive(
         self, new: NewRun, identity: RunIdentity, journal: JournalWriter, record: bytes
     ) -> RunDriver:
-        channel = Channel(journal.path, identity.flow, identity.run_id)
+        channel = Channel(journal.path, identity.flow, identity.run_id, published=len(HEADER))
         driver = RunDriver(identity, new.graph, journal, channel, self._dispatcher, new.origin)
         self._drivers[identity.number] = driver
-        for subscription in self._subscriptions:
-            subscription.follow(channel, start=len(HEADER))
+        self._watchers.begin(channel)
         driver.begin(record)
         self._dispatcher.enter(driver)
         self._tasks.start_soon(self._shepherd, driver, name=repr(driver))
@@ -439,6 +443,7 @@ class Engine(Starter):
         with anyio.CancelScope(shield=True):  # it ends by being told to, with its journal in order
             await driver.drive()
         del self._drivers[driver.identity.number]
+        self._watchers.forget(driver.channel)
         self._admission.leave()
 
     # --- watching ---
@@ -459,18 +464,6 @@ class Engine(Starter):
             bytes_written=meter.bytes,
             **self._dispatcher.statistics,
         )
-
-    def subscribe(self, *types: type[Event]) -> Subscription:
-        """Events of every run that starts from now on, and of those that run, from now on.
-
-        Only events of these types, or all. Use it as `async with`; it ends with the engine.
-        """
-        subscription = Subscription(types=types, buffer=self.settings.event_buffer, follows=True)
-        for driver in self._drivers.values():
-            subscription.follow(driver.channel)
-        self._subscriptions.add(subscription)
-        subscription.on_close(self._subscriptions.discard)
-        return subscription
 
     def __repr__(self) -> str:
         if not self._open:

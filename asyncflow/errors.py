@@ -7,7 +7,7 @@ rest.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,6 +147,38 @@ class RunCancelledError(AsyncflowError):
         self.run: Any = run
         """An `asyncflow.Run`."""
         super().__init__(message)
+
+
+class RunInterruptedError(AsyncflowError):
+    """The run's engine is gone and left no last word; what had finished can be resumed."""
+
+    def __init__(self, message: str = "", *, pathspec: str = "") -> None:
+        self.pathspec = pathspec
+        super().__init__(message)
+
+    @classmethod
+    def of(cls, pathspec: str) -> Self:
+        """The error of the run `Flow/run`; it tells how to go on."""
+        flow, _, run_id = pathspec.partition("/")
+        message = (
+            f"{pathspec} was interrupted: its engine is gone and left no last word\n"
+            f"To go on from there: asyncflow resume FILE:{flow} --origin-run-id {run_id}"
+        )
+        return cls(message, pathspec=pathspec)
+
+
+# --- watching ---------------------------------------------------------------------------------
+
+
+class SubscriptionBusyError(AsyncflowError):
+    """Two tasks iterate over one subscription at once; give each a subscription of its own."""
+
+
+class UnknownEventError(AsyncflowError, LookupError):
+    """A later version of asyncflow told of this event; pass over it, or upgrade."""
+
+
+# --- keeping ----------------------------------------------------------------------------------
 
 
 class ResumeError(AsyncflowError):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
 import msgpack
 
+from asyncflow.errors import UnknownEventError
 from asyncflow.values import ArtifactRef, Failure, Manifest, TaskKey
 
 if TYPE_CHECKING:
@@ -410,18 +411,33 @@ _OF_TASKS: Final = {code for code, cls in _TYPES.items() if issubclass(cls, Task
 _TASK_ID_AT: Final = 4  # behind code, seq, time and step
 
 
+def journalled(event: Event) -> tuple[bytes, Event]:
+    """The journal record of any event but TaskLogged, and the event as the journal tells it."""
+    try:
+        return _pack(event, "strict"), event
+    except UnicodeEncodeError:
+        # A file name that is not UTF-8, in a message or on the command line, shows as `\udcNN`.
+        record = _pack(event, "backslashreplace")
+        return record, _unpack(record, event.flow, event.run_id)
+
+
 def pack_event(event: Event) -> bytes:
     """The journal record of any event but TaskLogged."""
+    return journalled(event)[0]
+
+
+def _pack(event: Event, unicode_errors: str) -> bytes:
     code = event.code
     seq, time, *fields_ = _VALUES_OF[code](event)
     values = [code, seq, to_microseconds(time), *fields_]
     if code in _OF_TASKS:
         values[_TASK_ID_AT] = int(values[_TASK_ID_AT] or 0)
-    try:
-        return cast("bytes", msgpack.packb(values))
-    except UnicodeEncodeError:
-        # A file name that is not UTF-8, in a message or on the command line, shows as `\udcNN`.
-        return cast("bytes", msgpack.packb(values, unicode_errors="backslashreplace"))
+    return cast("bytes", msgpack.packb(values, unicode_errors=unicode_errors))
+
+
+def _unpack(record: bytes, flow: str, run_id: str) -> Event:
+    values = msgpack.unpackb(record, strict_map_key=False)
+    return _event(_TYPES[values[0]], values, flow, run_id)
 
 
 def unpack_events(record: bytes, flow: str, run_id: str) -> Iterable[Event]:
@@ -513,6 +529,30 @@ def unpack_result(record: bytes) -> Result:
 # --- JSON -------------------------------------------------------------------------------------
 
 
+def to_json(event: Event) -> str:
+    """An event as one line of JSON, as `asyncflow events --json` prints it."""
+    import json  # noqa: PLC0415 - start-up time: an engine needs none
+
+    return json.dumps(to_json_data(event))
+
+
+def from_json(text: str | bytes) -> Event:
+    """Undo `to_json`. Fields that a later version has added are passed over.
+
+    Raises:
+        UnknownEventError: A later version of asyncflow told of it.
+        ValueError: It is not the JSON of an event.
+    """
+    import json  # noqa: PLC0415 - as above
+
+    data = json.loads(text)
+    try:
+        return from_json_data(data)
+    except (KeyError, TypeError, AttributeError) as error:
+        message = f"this is not the JSON of an event: {text!r:.200}"
+        raise ValueError(message) from error
+
+
 def to_json_data(event: Event) -> dict[str, Any]:
     """An event as plain data for JSON: its type, every field, time in ISO 8601, refs as objects."""
     data: dict[str, Any] = {"type": type(event).__name__}
@@ -524,6 +564,8 @@ def to_json_data(event: Event) -> dict[str, Any]:
             }
         elif f.name == "items":
             data["items"] = _ref_data(ArtifactRef._make(msgpack.unpackb(value))) if value else None
+        elif f.name == "source" and "ref" in value:
+            data["source"] = {**value, "ref": _ref_data(ArtifactRef._make(value["ref"]))}
         elif f.name == "time":
             data["time"] = value.isoformat()
         else:
@@ -532,25 +574,34 @@ def to_json_data(event: Event) -> dict[str, Any]:
 
 
 def from_json_data(data: Mapping[str, Any]) -> Event:
-    """Undo `to_json_data`.
+    """Undo `to_json_data`. Fields that a later version has added are passed over.
 
     Raises:
-        KeyError: The type of event is not known.
+        UnknownEventError: A later version of asyncflow told of it.
     """
-    named = dict(data)
-    types = {cls.__name__: cls for cls in _TYPES.values()}
-    cls = types[named.pop("type")]
+    cls = next((each for each in _TYPES.values() if each.__name__ == data["type"]), None)
+    if cls is None:
+        message = f"this version of asyncflow does not know the event {data['type']!r}"
+        raise UnknownEventError(message)
+    named = {name: data[name] for name in _names_of(cls) if name in data}
     named["time"] = datetime.fromisoformat(named["time"])
-    if "artifacts" in named:
-        refs = {name: _ref_of(ref) for name, ref in named.pop("artifacts").items()}
+    if "artifacts" in data and "manifest" in _names_of(cls):
+        refs = {name: _ref_of(ref) for name, ref in data["artifacts"].items()}
         named["manifest"] = pack_manifest(refs)
     if "items" in named:
         ref = named["items"]
         named["items"] = cast("bytes", msgpack.packb(_ref_of(ref))) if ref else b""
+    if "ref" in named.get("source", ()):
+        source = named["source"]
+        named["source"] = {**source, "ref": list(_ref_of(source["ref"]))}
     for name in ("path", "tags"):
         if name in named:
             named[name] = tuple(named[name])
     return cls(**named)
+
+
+def _names_of(cls: type[Event]) -> list[str]:
+    return [f.name for f in fields(cls)]
 
 
 def _ref_data(ref: ArtifactRef) -> dict[str, Any]:

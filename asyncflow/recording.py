@@ -19,13 +19,13 @@ from asyncflow.events import (
     TaskStarted,
     TaskSucceeded,
     count_pieces,
-    pack_event,
+    journalled,
     pack_logged,
     to_microseconds,
-    unpack_events,
     whole_characters,
 )
 from asyncflow.frames import Failed, Logged, Started, Succeeded
+from asyncflow.news import Lines
 from asyncflow.store.index import TaskEntry, TaskState, TaskTable
 from asyncflow.store.journal import frame
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from asyncflow.dispatcher import Fact
     from asyncflow.events import Event, Result
     from asyncflow.graph import Graph
+    from asyncflow.news import News
 
 OUTPUT_BYTES: Final = 1 << 18  # of a task's output at a time: far below 1 ms to copy
 _PARTIAL_SECONDS: Final = 0.3  # how long a line without an end is waited for
@@ -83,6 +84,9 @@ class Batch:
         """Where in the journal the next record will lie."""
         self.frames: list[bytes] = []
         self.events: list[Event] = []
+        """What the plan has to know."""
+        self.news: list[News] = []
+        """What subscribers are told: those events, and output."""
         self.now = datetime.now(UTC)
         self.microseconds = to_microseconds(self.now)
         self.output_bytes = 0
@@ -135,9 +139,7 @@ class Recorder:
 
     # --- facts to records ---
 
-    def record(
-        self, fact: Fact, batch: Batch, *, verdict: plan.Verdict | None, watched: bool
-    ) -> Output | None:
+    def record(self, fact: Fact, batch: Batch, *, verdict: plan.Verdict | None) -> Output | None:
         """Add what a fact means to a batch; of a long output, what is left for the next one.
 
         A fact about an attempt that has ended already means nothing.
@@ -149,18 +151,18 @@ class Recorder:
             case Started():
                 self._started(attempt, batch)
             case Succeeded():
-                self._succeeded(attempt, fact, batch, watched=watched)
+                self._succeeded(attempt, fact, batch)
             case Output():
-                return self._output(attempt, fact, batch, watched=watched)
+                return self._output(attempt, fact, batch)
             case Logged():
-                self._logged(attempt, fact.stream, fact.data, batch, watched=watched)
+                self._logged(attempt, fact.stream, fact.data, batch)
             case Failed():
                 described = fact.exception_type, fact.message, fact.traceback
-                self._failed(attempt, described, fact.seconds, batch, verdict, watched)
+                self._failed(attempt, described, fact.seconds, batch, verdict)
             case Lost():
                 described = fact.exception_type, fact.how, fact.traceback
                 seconds = time.monotonic() - attempt.began
-                self._failed(attempt, described, seconds, batch, verdict, watched)
+                self._failed(attempt, described, seconds, batch, verdict)
         return None
 
     def identity(self, batch: Batch) -> _Identity:
@@ -208,8 +210,10 @@ class Recorder:
 
     def add(self, event: Event, batch: Batch) -> int:
         """Add an event that is already made; where its record will lie."""
+        record, event = journalled(event)
         batch.events.append(event)
-        return batch.add(pack_event(event))
+        batch.news.append(event)
+        return batch.add(record)
 
     def _started(self, attempt: Attempt, batch: Batch) -> None:
         attempt.began = time.monotonic()
@@ -224,8 +228,8 @@ class Recorder:
         attempt.started = self.add(event, batch)
         self._note(attempt, 0, TaskState.STARTED)
 
-    def _succeeded(self, attempt: Attempt, fact: Succeeded, batch: Batch, *, watched: bool) -> None:
-        self._end(attempt, batch, watched=watched)
+    def _succeeded(self, attempt: Attempt, fact: Succeeded, batch: Batch) -> None:
+        self._end(attempt, batch)
         event = TaskSucceeded(
             **self.identity(batch),
             step=attempt.step,
@@ -252,9 +256,8 @@ class Recorder:
         seconds: float,
         batch: Batch,
         verdict: plan.Verdict | None,
-        watched: bool,  # noqa: FBT001 - internal
     ) -> None:
-        self._end(attempt, batch, watched=watched)
+        self._end(attempt, batch)
         exception_type, message, traceback = described
         event = TaskFailed(
             **self.identity(batch),
@@ -273,11 +276,11 @@ class Recorder:
         )
         self._note(attempt, self.add(event, batch), TaskState.FAILED)
 
-    def _end(self, attempt: Attempt, batch: Batch, *, watched: bool) -> None:
+    def _end(self, attempt: Attempt, batch: Batch) -> None:
         """The attempt has ended: what it left without a line end is a line."""
         del self._attempts[attempt.task_id]
         for stream, data in enumerate(attempt.held or ()):
-            self._logged(attempt, stream, data, batch, watched=watched)
+            self._logged(attempt, stream, data, batch)
 
     def _note(self, attempt: Attempt, ended: int, state: TaskState) -> None:
         index = attempt.path[-1] if attempt.path else 0
@@ -287,18 +290,14 @@ class Recorder:
 
     # --- output ---
 
-    def _output(
-        self, attempt: Attempt, fact: Output, batch: Batch, *, watched: bool
-    ) -> Output | None:
+    def _output(self, attempt: Attempt, fact: Output, batch: Batch) -> Output | None:
         count = min(fact.end - fact.start, OUTPUT_BYTES)
         data = fact.spool.read(fact.start, count) if count else b""
-        self._lines(attempt, fact.stream, data, batch, watched=watched)
+        self._lines(attempt, fact.stream, data, batch)
         fact.start += count
         return fact if fact.start < fact.end else None
 
-    def _lines(
-        self, attempt: Attempt, stream: int, data: bytes, batch: Batch, *, watched: bool
-    ) -> None:
+    def _lines(self, attempt: Attempt, stream: int, data: bytes, batch: Batch) -> None:
         """Journal whole lines, and hold back what has no end for a moment."""
         if attempt.held is None:
             attempt.held = [b"", b""]
@@ -309,7 +308,7 @@ class Recorder:
             cut = whole_characters(data)
         attempt.held[stream] = data[cut:]
         attempt.held_since = time.monotonic()
-        self._logged(attempt, stream, data[:cut], batch, watched=watched)
+        self._logged(attempt, stream, data[:cut], batch)
 
     @staticmethod
     def has_held(attempt: Attempt) -> bool:
@@ -318,9 +317,7 @@ class Recorder:
             return False
         return time.monotonic() - attempt.held_since > _PARTIAL_SECONDS
 
-    def _logged(
-        self, attempt: Attempt, stream: int, data: bytes, batch: Batch, *, watched: bool
-    ) -> None:
+    def _logged(self, attempt: Attempt, stream: int, data: bytes, batch: Batch) -> None:
         if not data:
             return
         task = attempt.step, attempt.task_id, attempt.attempt
@@ -328,10 +325,9 @@ class Recorder:
             self.seq + 1, batch.microseconds, task, stream, attempt.pid, data, attempt.log
         )
         attempt.log = batch.add(record)
+        batch.news.append(Lines(record, self.seq + 1, self._flow, self._run_id))
         batch.output_bytes += len(data)
         self.seq += count_pieces(data)
-        if watched:  # nothing but a subscriber needs them line by line
-            batch.events += unpack_events(record, self._flow, self._run_id)
 
     def __repr__(self) -> str:
         return f"<Recorder of {self._flow}/{self._run_id}: {self.seq} events, {len(self)} running>"

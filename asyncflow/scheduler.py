@@ -326,7 +326,6 @@ class RunDriver:
 
     def _collect(self, batch: Batch) -> None:
         """Make a batch of what has come in."""
-        watched = self.channel.watched
         for _ in range(min(len(self._inbox), _BATCH_FACTS)):
             fact = self._inbox.popleft()
             if isinstance(fact, Logged):
@@ -334,7 +333,7 @@ class RunDriver:
             verdict = None
             if isinstance(fact, Failed | Lost):
                 verdict = self.plan.verdict(fact.task_id, may_retry=fact.may_retry)
-            rest = self._recorder.record(fact, batch, verdict=verdict, watched=watched)
+            rest = self._recorder.record(fact, batch, verdict=verdict)
             if rest is not None:
                 self._inbox.appendleft(rest)
             if batch.output_bytes > OUTPUT_BYTES:
@@ -353,7 +352,7 @@ class RunDriver:
         await self._write(batch)
         for event in batch.events:
             commands += self.plan.handle(event)
-        self.channel.publish(batch.events, self._journal.size)
+        self.channel.publish(batch.news, self._journal.size)
         self._sync_now_and_then()
 
     async def _write(self, batch: Batch) -> None:
@@ -413,7 +412,7 @@ class RunDriver:
         self.plan.handle(event)
         disk = self._dispatcher.disk
         await self._loop.run_in_executor(disk, self._summarize, last, batch.microseconds)
-        self.channel.publish(batch.events, self._journal.size)
+        self.channel.publish(batch.news, self._journal.size)
 
     def _last_event(self, finish: FinishRun, batch: Batch) -> Event:
         identity = self._recorder.identity(batch)

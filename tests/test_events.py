@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflow import events
+from asyncflow.errors import UnknownEventError
 from asyncflow.events import (
     PIECE_BYTES,
     Event,
@@ -258,7 +259,7 @@ def test_an_event_of_a_later_version_is_passed_over():
 
 def test_json_of_an_unknown_type_is_an_error():
     """There is nothing that it could become."""
-    with pytest.raises(KeyError, match="TaskBlessed"):
+    with pytest.raises(UnknownEventError, match="TaskBlessed"):
         from_json_data({"type": "TaskBlessed", "time": "2026-01-01T00:00:00+00:00"})
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, overload
 
 from asyncflow.client import output
+from asyncflow.client.following import EventStream, Follower
 from asyncflow.client.record import FlowPlace, RunRecord
 from asyncflow.errors import AsyncflowError, NotFoundError
 from asyncflow.events import (
@@ -23,6 +24,7 @@ from asyncflow.events import (
     TaskSucceeded,
     from_microseconds,
 )
+from asyncflow.news import Wanted, Wish
 from asyncflow.settings import Settings
 from asyncflow.store.index import TaskState
 from asyncflow.store.layout import Layout
@@ -351,9 +353,33 @@ class Run(_View):
         for step in self.steps():
             yield from step
 
-    def events(self) -> Iterator[Event]:
-        """Every event from the first to the last one that is there now."""
-        return self._record.events()
+    @overload
+    def events(self, *, since: int = 0, follow: bool = False) -> EventStream[Event]: ...
+    @overload
+    def events(
+        self, one: type[Wish], /, *, since: int = 0, follow: bool = False
+    ) -> EventStream[Wish]: ...
+    @overload
+    def events(
+        self, *types: type[Event], since: int = 0, follow: bool = False
+    ) -> EventStream[Event]: ...
+    def events(self, *types: type[Event], since: int = 0, follow: bool = False) -> EventStream[Any]:
+        """Its events, or those of some types, for `for` and for `async for`.
+
+        From the first on, or from behind the one whose `seq` is `since`, to the last one that is
+        there now; with `follow`, to the run's last event, which is waited for.
+
+        Raises:
+            RunInterruptedError: When following: the run's engine is gone without a last word.
+        """
+        return EventStream(self.follower(Wanted(types, since), follow=follow))
+
+    def follower(self, wanted: Wanted[Wish], *, follow: bool = True) -> Follower[Wish]:
+        """What `events` reads with; for those who wait in a way of their own."""
+        record = self._record
+        return Follower(
+            record.journal_path, self.pathspec, wanted, record.check_whole, follow=follow
+        )
 
     def __iter__(self) -> Iterator[Step]:
         return self.steps()

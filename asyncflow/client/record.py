@@ -289,10 +289,18 @@ class RunRecord:
 
     # --- the journal ---
 
-    def events(self) -> Iterator[Event]:
-        """Every event, from the first to the last one there is now."""
-        for at, payload in self._records(_FIRST):
-            yield from self._unpacked(at, payload)
+    @property
+    def journal_path(self) -> Path:
+        """The file."""
+        return self._dir / "journal"
+
+    def check_whole(self, end: int) -> None:
+        """Refuse a journal that ends here, if it was longer when the run ended."""
+        summary = self._written_summary()
+        if summary is not None and end < summary.journal_bytes:
+            self._refuse(
+                f"it ends at byte {end} and had {summary.journal_bytes} when the run ended"
+            )
 
     def attempts(self, task: int, until: int) -> Iterator[TaskStarted | EndOfTask]:
         """What began and ended the attempts of a task, up to the record at `until`."""
@@ -352,14 +360,11 @@ class RunRecord:
             return self._journal().read_one(at)
 
     def _records(self, offset: int) -> Iterator[tuple[int, bytes]]:
-        summary, after = self._written_summary(), offset
+        after = offset
         with self._naming_the_run():
             for at, payload, after in self._journal().read_from(offset):  # noqa: B007 - the last
                 yield at, payload
-        if summary is not None and after < summary.journal_bytes:
-            self._refuse(
-                f"it ends at byte {after} and had {summary.journal_bytes} when the run ended"
-            )
+        self.check_whole(after)
 
     def _journal(self) -> JournalReader:
         reader = self._reader() if self._reader else None

@@ -1,0 +1,392 @@
+"""Who watches the runs of an engine: subscriptions to all of them or to one, and callbacks.
+
+`Watchable` is what an application sees of it, as a part of `Engine`; `Watchers` is the engine's own
+list. A subscription that nobody holds any more is forgotten here too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
+
+import anyio
+
+from asyncflow import logs
+from asyncflow.bus import Subscription
+from asyncflow.client import Run
+from asyncflow.errors import EngineClosedError, NotFoundError
+from asyncflow.events import Event
+from asyncflow.news import Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from anyio.abc import TaskGroup
+
+    from asyncflow.bus import Channel
+    from asyncflow.flow import FlowSpec
+    from asyncflow.store.layout import Layout
+
+First = TypeVar("First", bound=Event)
+Second = TypeVar("Second", bound=Event)
+Third = TypeVar("Third", bound=Event)
+
+_NO_FLOW: Final = ""
+"""The name of none: what a subscription to one run is told of besides."""
+
+
+class NamesRun(Protocol):
+    """A `Run`, a `RunHandle`, or whatever else knows its run's pathspec."""
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+
+
+class Reaction:
+    """A callback that is called for events; `stop()` ends that, and so does leaving `with`.
+
+    It is called for one event at a time, in order within each run. One that is slow delays itself
+    alone. What it raises is logged, and it is called for the next event all the same.
+    """
+
+    def __init__(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> None:
+        self._subscription = subscription
+        self._callback = callback
+        self._scope = anyio.CancelScope(shield=True)  # it is ended by its engine, and in order
+        self.done = asyncio.Event()
+        """Set when it has been called for the last time, and has returned."""
+
+    def stop(self) -> None:
+        """Call it no more. A call that has begun goes on to its end. Harmless when repeated."""
+        self._subscription.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return getattr(self._callback, "__qualname__", None) or repr(self._callback)
+
+    async def react(self) -> None:
+        """Call it for each event until there are no more; never raises what it raises."""
+        try:
+            with self._scope:
+                await self._react()
+        finally:
+            self._subscription.close()
+            self.done.set()
+
+    async def _react(self) -> None:
+        while True:
+            try:
+                event = await anext(self._subscription, None)
+            except Exception as error:  # noqa: BLE001 - of one run; there may be others
+                self._complain("a callback could not be told of every event", error)
+            else:
+                if event is None:
+                    return
+                await self._call(event)
+
+    async def _call(self, event: Event) -> None:
+        task = asyncio.current_task()
+        try:
+            answer = self._callback(event)
+            if inspect.isawaitable(answer):
+                await answer
+        except asyncio.CancelledError as error:
+            if task is not None and task.cancelling():
+                raise
+            self._complain("a callback was cancelled", error, event)  # by something of its own
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the callback's own
+            self._complain("a callback raised", error, event)
+
+    def _complain(self, what: str, error: BaseException, event: Event | None = None) -> None:
+        told = {"about": f"{type(event).__name__} {event.seq} of {event.pathspec}"} if event else {}
+        text = "".join(traceback.format_exception(error)).rstrip()
+        logs.warning(what, callback=self.name, **told, traceback=text)
+
+    def abort(self) -> None:
+        """Cancel the call that goes on."""
+        self._scope.cancel()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._subscription.closed else "listening"
+        return f"<Reaction {self.name} {state}>"
+
+
+class Watchers:
+    """An engine's subscriptions and callbacks."""
+
+    def __init__(self, buffer: int) -> None:
+        self._buffer = buffer
+        self._layout: Layout | None = None
+        self._tasks: TaskGroup | None = None
+        self._channels: dict[str, Channel] = {}
+        # Each with the flow whose runs it is told of: None for all of them.
+        self._subscriptions: weakref.WeakKeyDictionary[Subscription[Any], str | None]
+        self._subscriptions = weakref.WeakKeyDictionary()
+        self._reactions: set[Reaction] = set()
+
+    def open(self, layout: Layout, tasks: TaskGroup) -> None:
+        """From now on there may be some."""
+        self._layout, self._tasks = layout, tasks
+
+    # --- what the engine tells ---
+
+    def begin(self, channel: Channel) -> None:
+        """A run of the engine begins."""
+        self._channels[channel.pathspec] = channel
+        for subscription, flow in list(self._subscriptions.items()):
+            if subscription.closed:
+                del self._subscriptions[subscription]
+            elif flow in {None, channel.flow}:
+                subscription.follow(channel, start=channel.first)
+
+    def forget(self, channel: Channel) -> None:
+        """The run has ended, and its channel is closed."""
+        self._channels.pop(channel.pathspec, None)
+
+    async def end(self, grace_seconds: float) -> None:
+        """The engine's runs have ended: let everybody hear the rest. Callbacks have this long."""
+        self._tasks = None
+        for subscription in list(self._subscriptions):
+            subscription.finish()
+        with anyio.move_on_after(grace_seconds):
+            for reaction in list(self._reactions):
+                await reaction.done.wait()
+        for reaction in list(self._reactions):
+            logs.warning("a callback was cancelled with its engine", callback=reaction.name)
+            reaction.abort()
+
+    # --- what the application asks for ---
+
+    def subscribe(
+        self,
+        types: tuple[type[First], ...],
+        flow: str | type[FlowSpec] | None,
+        run: str | NamesRun | None,
+        since: int | None,
+    ) -> Subscription[First]:
+        """See `Watchable.subscribe`."""
+        if self._tasks is None or self._layout is None:
+            raise EngineClosedError
+        name = flow if isinstance(flow, str) or flow is None else flow.__name__
+        wanted: Wanted[First] = Wanted(types, since or 0)
+        if run is not None:
+            return self._subscribe_to(_pathspec_of(run, name, self._layout), wanted)
+        subscription = Subscription(wanted, buffer=self._buffer, follows=True)
+        for channel in self._channels.values():
+            if name in {None, channel.flow}:
+                subscription.follow(channel, start=None if since is None else channel.first)
+        self._subscriptions[subscription] = name
+        return subscription
+
+    def _subscribe_to(self, pathspec: str, wanted: Wanted[First]) -> Subscription[First]:
+        channel = self._channels.get(pathspec)
+        if channel is not None:
+            subscription = Subscription(wanted, buffer=self._buffer, complains=True)
+            subscription.follow(channel, start=channel.first)
+            return subscription
+        assert self._layout is not None  # noqa: S101 - it is open
+        follower = Run(pathspec, store=self._layout.root).follower(wanted)
+        subscription = Subscription(wanted, buffer=self._buffer, tail=follower)
+        self._subscriptions[subscription] = _NO_FLOW
+        return subscription
+
+    def react(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> Reaction:
+        """Have the callback called for what comes."""
+        if self._tasks is None:
+            raise EngineClosedError
+        reaction = Reaction(subscription, callback)
+        self._reactions.add(reaction)
+        self._tasks.start_soon(self._keep, reaction, name=repr(reaction))
+        return reaction
+
+    async def _keep(self, reaction: Reaction) -> None:
+        try:
+            await reaction.react()
+        finally:
+            self._reactions.discard(reaction)
+
+
+def _pathspec_of(run: str | NamesRun, flow: str | None, layout: Layout) -> str:
+    """`Flow/run` of what somebody calls a run."""
+    given = run if isinstance(run, str) else run.pathspec
+    head, slash, run_id = given.rpartition("/")
+    if not slash:
+        flows = layout.flows() if flow is None else [flow]
+        head = next((name for name in flows if run_id in layout.runs(name)), flow or "")
+        if not head:
+            message = f"the store {layout.root} has no run {run_id!r}"
+            raise NotFoundError(message)
+    if flow not in {None, head}:
+        message = f"{given} is not a run of {flow}"
+        raise ValueError(message)
+    return f"{head}/{run_id}"
+
+
+class Watchable:
+    """The part of an engine that tells what happens in its runs."""
+
+    _watchers: Watchers
+
+    @overload
+    def subscribe(
+        self,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Subscription[Event]: ...
+    @overload
+    def subscribe(
+        self,
+        one: type[First],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Subscription[First]: ...
+    @overload
+    def subscribe(
+        self,
+        one: type[First],
+        two: type[Second],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Subscription[First | Second]: ...
+    @overload
+    def subscribe(
+        self,
+        one: type[First],
+        two: type[Second],
+        three: type[Third],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Subscription[First | Second | Third]: ...
+    @overload
+    def subscribe(
+        self,
+        *types: type[Event],
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Subscription[Event]: ...
+    def subscribe(
+        self,
+        *types: type[Event],
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Subscription[Any]:
+        """Events of these types, or of all: of the engine's runs, or of one run.
+
+        Without `run`: of every run that starts from now on, and of those that go on, from now on.
+        With `since`, of those that go on as well from the first event whose `seq` is higher, so
+        that 0 gives all of them. `flow` leaves out the runs of other flows. It ends with the
+        engine.
+
+        With `run` (a handle, a `Run`, `Flow/run`, or a run id): of that run, from its first event
+        on, or from behind `since`. It may have ended long ago, and it may be another process that
+        runs it. It ends with the run.
+
+        Use it as `async with`. It hears of what happens from this call on.
+
+        Raises:
+            EngineClosedError: The engine is not open.
+            NotFoundError: The store has no such run.
+            RunInterruptedError: When iterating: the run's engine is gone without a last word.
+        """
+        return self._watchers.subscribe(types, flow, run, since)
+
+    @overload
+    def on(
+        self,
+        types: type[First],
+        callback: Callable[[First], object],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Reaction: ...
+    @overload
+    def on(
+        self,
+        types: tuple[type[First], type[Second]],
+        callback: Callable[[First | Second], object],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Reaction: ...
+    @overload
+    def on(
+        self,
+        types: tuple[type[First], type[Second], type[Third]],
+        callback: Callable[[First | Second | Third], object],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Reaction: ...
+    @overload
+    def on(
+        self,
+        types: tuple[type[Event], ...],
+        callback: Callable[[Event], object],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Reaction: ...
+    def on(
+        self,
+        types: type[Event] | tuple[type[Event], ...],
+        callback: Callable[[Any], object],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Reaction:
+        """Have `callback(event)` called for events of this type, or of any of a tuple of types.
+
+        The callback may be a coroutine function; an ordinary one is called on the event loop, so it
+        has to be short. It is called for one event at a time. What it raises is logged with its
+        traceback (to the logger `asyncflow`) and disturbs nobody. Which runs: as for `subscribe`.
+
+        Call `stop()` of what is returned to end it. Leaving the engine waits until it was called
+        for everything that happened, `grace_seconds` at the most, and then cancels it.
+
+        Raises:
+            EngineClosedError: The engine is not open.
+            NotFoundError: The store has no such run.
+        """
+        chosen = types if isinstance(types, tuple) else (types,)
+        subscription = self._watchers.subscribe(chosen, flow, run, since)
+        return self._watchers.react(subscription, callback)
