@@ -1,0 +1,415 @@
+"""However badly a task ends: it costs one attempt, the error is clear, and no neighbour notices."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import re
+import resource
+import signal
+import sys
+import threading
+
+import psutil
+import pytest
+
+from asyncflow import Engine, FlowSpec, current, events, retry, step, timeout
+from tests.flows import Wide
+
+
+class UnpicklableError(Exception):
+    """Holds what no pickle can hold."""
+
+    def __init__(self):
+        super().__init__("cannot be pickled")
+        self.lock = threading.Lock()
+
+
+class StubbornError(Exception):
+    """Cannot even be looked at."""
+
+    def __str__(self):
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+class UnreducibleError(Exception):
+    """Raises when it is pickled."""
+
+    def __reduce__(self):
+        raise RuntimeError
+
+
+class NamelessError(Exception):
+    """Its module is no text."""
+
+
+setattr(NamelessError, "__module__", 7)  # noqa: B010 - what a metaclass may do by accident
+
+
+class Unreducible:
+    """A value that raises when it is pickled."""
+
+    def __reduce__(self):
+        message = "not me"
+        raise RuntimeError(message)
+
+
+def overflow():
+    """Recurse through C, as deep as the stack is."""
+
+    class Deep:
+        def __getattr__(self, name):
+            return getattr(self, name)
+
+    sys.setrecursionlimit(1 << 30)
+    print(Deep().anything)
+
+
+def run_out_of_memory():
+    """Allocate until the process may not have more."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(
+        resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (1 << 26), before[1])
+    )
+    try:
+        taken = []
+        while True:
+            taken.append(bytearray(1 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def raise_(error):
+    """Raise, as an expression."""
+    raise error
+
+
+def fork_and_return():
+    """Fork, and come back twice."""
+    if os.fork() == 0:
+        return
+    os.wait()
+    raise LookupError
+
+
+def fork_and_exit():
+    """Fork, and have the child leave as programs do."""
+    if os.fork() == 0:
+        sys.exit(3)
+    _, status = os.wait()
+    raise LookupError(os.waitstatus_to_exitcode(status))
+
+
+GROUP = ExceptionGroup("several", [ValueError("one"), ExceptionGroup("inner", [KeyError("two")])])
+
+WAYS = {
+    "unpicklable": (lambda: raise_(UnpicklableError()), r"UnpicklableError", "cannot be pickled"),
+    "no text": (lambda: raise_(StubbornError()), r"StubbornError", "__str__ raised RuntimeError"),
+    "no reduce": (lambda: raise_(UnreducibleError("x")), r"UnreducibleError", "x"),
+    "no module": (lambda: raise_(NamelessError("y")), r"7.NamelessError", "y"),
+    "long": (lambda: raise_(ValueError("long" * 1_000_000)), r"^ValueError$", "are left out"),
+    "exit": (lambda: sys.exit(4), r"^SystemExit$", "4"),
+    "interrupt": (lambda: raise_(KeyboardInterrupt), r"^KeyboardInterrupt$", ""),
+    "os exit": (lambda: os._exit(3), r"WorkerDiedError", "exited with status 3"),
+    "killed": (lambda: os.kill(os.getpid(), 9), r"WorkerDiedError", r"SIGKILL \(out of memory"),
+    "segfault": (lambda: ctypes.string_at(0), r"WorkerDiedError", "SIGSEGV"),
+    "overflow": (overflow, r"WorkerDiedError|RecursionError", "SIGSEGV|recursion"),
+    "too large": (lambda: bytearray(1 << 62), r"^MemoryError$", ""),
+    "memory": (run_out_of_memory, r"^MemoryError$", ""),
+    "group": (lambda: raise_(GROUP), r"^ExceptionGroup$", r"several \(2 sub-exceptions\)"),
+    "fork": (fork_and_return, r"^LookupError$", ""),
+    "fork and exit": (fork_and_exit, r"^LookupError$", "3"),
+    "well": (lambda: None, "", ""),
+}
+
+
+class Bad(FlowSpec):
+    """Each task ends in its own bad way at first, and well when it is tried again."""
+
+    @step
+    def start(self):
+        self.ways = [*WAYS, *["well"] * 20]
+        self.next(self.work, foreach="ways")
+
+    @retry(times=1, seconds=0)
+    @step
+    def work(self):
+        print(f"{self.input} {current.attempt}", flush=True)
+        if current.attempt == 0:
+            WAYS[self.input][0]()
+        self.next(self.pickle)
+
+    @retry(times=1, seconds=0)
+    @step
+    def pickle(self):
+        if self.input == "well" and current.attempt == 0 and self.index == len(self.ways) - 1:
+            self.bad = Unreducible()
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.count = len(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+async def engine(tmp_path_factory):
+    """An open engine with two workers."""
+    async with Engine(store=tmp_path_factory.mktemp("bad") / "store", workers=2) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def attempts(engine):
+    """How each attempt of each task of a run of all of these ended."""
+    found: dict[tuple[str, int], list[events.Event]] = {}
+    handle = await engine.start(Bad)
+    async for event in handle.events():
+        if isinstance(event, events.TaskFailed | events.TaskSucceeded) and event.path:
+            found.setdefault((event.step, event.path[0]), []).append(event)
+    assert (await handle).data.count == len(WAYS) + 20
+    return found
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "well"])
+async def test_a_bad_end_costs_one_attempt_and_is_a_clear_error(attempts, way):
+    """The first attempt fails with the right type and message, and the second one succeeds."""
+    first, *others = attempts["work", list(WAYS).index(way)]
+    _, exception_type, message = WAYS[way]
+    assert isinstance(first, events.TaskFailed)
+    assert re.search(exception_type, first.exception_type)
+    assert re.search(message, first.message)
+    assert len(first.message) + len(first.traceback) < 300_000
+    (second,) = others
+    assert isinstance(second, events.TaskSucceeded)
+
+
+async def test_no_neighbour_of_a_bad_end_notices(attempts):
+    """Whoever does nothing wrong needs one attempt, whatever the others do."""
+    for (name, index), ended in attempts.items():
+        if name == "work" and index >= len(WAYS) - 1:
+            assert [type(event) for event in ended] == [events.TaskSucceeded]
+
+
+async def test_a_value_that_raises_when_it_is_pickled_is_named(attempts):
+    """The task fails with the artifact's name and what was raised."""
+    failed, done = attempts["pickle", len(WAYS) + 19]
+    assert failed.exception_type == "asyncflow.errors.ArtifactPickleError"
+    assert re.search(r"'bad'.*Unreducible.*not me", failed.message, re.DOTALL)
+    assert isinstance(done, events.TaskSucceeded)
+
+
+async def sleep_and_raise():
+    """What a task of a step's own may do."""
+    await asyncio.sleep(0)
+    sys.exit(5)
+
+
+async def raise_in_a_group():
+    """Two tasks of the step's own fail."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(0)).add_done_callback(lambda _: None)
+        group.create_task(fail_later(ValueError("one")))
+        group.create_task(fail_later(KeyError("two")))
+
+
+async def fail_later(error):
+    """Raise when the others have begun."""
+    await asyncio.sleep(0)
+    raise error
+
+
+async def exit_in_a_group():
+    """A task of the step's own wants the process to exit."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(sleep_and_raise())
+
+
+async def cancel_itself():
+    """Be cancelled by nobody else."""
+    asyncio.current_task().cancel()
+    await asyncio.sleep(10)
+
+
+async def fork_in_async():
+    """The child of a fork comes back as well."""
+    if os.fork() == 0:
+        return
+    os.wait()
+    raise LookupError
+
+
+async def exit_now():
+    """Raise SystemExit in the step itself."""
+    sys.exit(6)
+
+
+async def interrupt_now():
+    """The same with KeyboardInterrupt."""
+    raise KeyboardInterrupt
+
+
+ASYNC_WAYS = {
+    "group": (raise_in_a_group, r"^ExceptionGroup$", "2 sub-exceptions"),
+    "exit in a group": (exit_in_a_group, r"^SystemExit$", "5"),
+    "exit": (exit_now, r"^SystemExit$", "6"),
+    "interrupt": (interrupt_now, r"^KeyboardInterrupt$", ""),
+    "cancels itself": (cancel_itself, r"CancelledError$", ""),
+    "fork": (fork_in_async, r"^LookupError$", ""),
+}
+
+
+class BadAsync(FlowSpec):
+    """The same for async tasks, which share a worker with neighbours that wait all the time."""
+
+    @step
+    def start(self):
+        self.ways = [*ASYNC_WAYS, *["well"] * 10]
+        self.next(self.work, foreach="ways")
+
+    @step
+    async def work(self):
+        if self.input == "well":
+            await asyncio.sleep(0.3)
+            self.pid = os.getpid()
+        else:
+            try:
+                await ASYNC_WAYS[self.input][0]()
+            except BaseException as error:
+                self.caught = type(error).__name__
+                self.text = str(error)
+                raise
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+# so that the run goes on meanwhile
+retry(times=1, seconds=60)(BadAsync.work)
+
+
+@pytest.fixture(scope="module")
+async def async_attempts(engine):
+    """How the first attempt of each async task ended."""
+    found = {}
+    handle = await engine.start(BadAsync)
+    async for event in handle.events():
+        if isinstance(event, events.TaskFailed | events.TaskSucceeded) and event.step == "work":
+            found[event.path[0]] = event
+            if len(found) == len(ASYNC_WAYS) + 10:
+                handle.cancel()
+    return found
+
+
+@pytest.mark.parametrize("way", list(ASYNC_WAYS))
+async def test_a_bad_end_of_an_async_task_is_a_clear_error(async_attempts, way):
+    """Exceptions of its own tasks come with it; none of them ends the worker."""
+    failed = async_attempts[list(ASYNC_WAYS).index(way)]
+    _, exception_type, message = ASYNC_WAYS[way]
+    assert isinstance(failed, events.TaskFailed)
+    assert re.search(exception_type, failed.exception_type)
+    assert re.search(message, failed.message)
+
+
+async def test_the_traceback_of_a_group_tells_all_of_its_exceptions(async_attempts):
+    """Each with its own text."""
+    failed = async_attempts[list(ASYNC_WAYS).index("group")]
+    assert "ValueError: one" in failed.traceback
+    assert "KeyError: 'two'" in failed.traceback
+
+
+async def test_async_neighbours_of_a_bad_end_go_on(async_attempts):
+    """They wait on the same event loop, and end well at their first attempt."""
+    ended = [async_attempts[index] for index in range(len(ASYNC_WAYS), len(ASYNC_WAYS) + 10)]
+    assert {type(event) for event in ended} == {events.TaskSucceeded}
+
+
+async def test_a_stopped_idle_worker_holds_nothing_up(store):
+    """Its tasks are taken back and run elsewhere."""
+    before = psutil.Process().children()
+    async with Engine(store=store, workers=2) as engine:
+        await engine.run(Wide, width=50)
+        (template,) = [child for child in psutil.Process().children() if child not in before]
+        stopped = template.children()[0]
+        stopped.suspend()
+        assert (await engine.run(Wide, width=50)).data.count == 50
+        assert stopped.status() == psutil.STATUS_STOPPED
+        stopped.resume()
+
+
+class Halted(FlowSpec):
+    """One of its tasks stops its own process."""
+
+    @step
+    def start(self):
+        self.items = range(8)
+        self.next(self.work, foreach="items")
+
+    @retry(times=1, seconds=0)
+    @timeout(seconds=1.5)
+    @step
+    def work(self):
+        if current.attempt == 0 and self.input == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.count = len(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_worker_that_is_stopped_at_work_costs_one_attempt(engine):
+    """When its time is over it is killed like one that runs, and what stood behind it is run."""
+    run = await engine.run(Halted)
+    assert run.data.count == 8
+    task = next(task for task in run["work"] if task.index == 0)
+    first, _ = task.attempts()
+    assert first.exception.type.endswith("TaskTimeoutError")
+
+
+class Survivor(FlowSpec):
+    """One task that lasts until a file is there, and may be tried again."""
+
+    @retry(times=2, seconds=0)
+    @step
+    def start(self):
+        print("at work", flush=True)
+        if current.attempt == 0:
+            threading.Event().wait(60)
+        self.attempt = current.attempt
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_the_process_that_starts_workers_may_be_killed_during_a_run(engine):
+    """What it had started is gone with it; each task loses one attempt, and the run goes on."""
+    handle = await engine.start(Survivor)
+    async for event in handle.events():
+        if isinstance(event, events.TaskLogged) and event.attempt == 0:
+            for template in psutil.Process().children():
+                template.kill()
+    run = await handle
+    assert run.data.attempt == 1
+    first, _ = run["start"].task.attempts()
+    assert first.exception.type.endswith("WorkerDiedError")
