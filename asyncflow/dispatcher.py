@@ -33,6 +33,7 @@ from asyncflow.frames import (
     CloseRun,
     Failed,
     Logged,
+    Opened,
     ShutDown,
     Started,
     StartTask,
@@ -247,6 +248,7 @@ class _Desk:
 
     __slots__ = (
         "heard",
+        "imported",
         "is_async",
         "isolated",
         "load",
@@ -264,6 +266,7 @@ class _Desk:
         self.worker = worker
         self.tasks: dict[tuple[int, int], _Assigned] = {}
         self.opened: set[int] = set()
+        self.imported: set[int] = set()  # of these, the runs whose flow it has imported
         self.load = 0.0  # seconds that its tasks are expected to take
         self.read = [0, 0]  # how far its output has been passed on
         self.heard = False
@@ -351,6 +354,7 @@ class Dispatcher:
         for desk in self._desks.values():
             if number in desk.opened:
                 desk.opened.discard(number)
+                desk.imported.discard(number)
                 desk.worker.send(CloseRun(number))
 
     def stop(self, source: TaskSource, reason: str, *, running: bool = True) -> None:
@@ -605,6 +609,8 @@ class Dispatcher:
             match report:
                 case Started():
                     self._on_started(desk, report)
+                case Opened():
+                    self._on_opened(desk, report.run)
                 case Succeeded() | Failed():
                     self._on_ended(desk, report)
                 case Logged():
@@ -620,11 +626,21 @@ class Dispatcher:
         if assigned is not None:
             assigned.started = True
             assigned.since = time.monotonic()
-            if assigned.timeout and not assigned.stopped:  # a stopped one has its grace already
-                key = report.run, report.task_id
-                self._set_timer(assigned, assigned.timeout, self._on_timeout, desk, key)
+            if report.run in desk.imported:
+                self._limit(desk, (report.run, report.task_id), assigned)
             assigned.source.seated(report.task_id, desk.worker.pid)
             assigned.source.tell(report)
+
+    def _on_opened(self, desk: _Desk, run: int) -> None:
+        """The flow is imported there: from now on the time of the tasks that wait for it counts."""
+        desk.imported.add(run)
+        for key, assigned in desk.tasks.items():
+            if key[0] == run and assigned.started:
+                self._limit(desk, key, assigned)
+
+    def _limit(self, desk: _Desk, key: tuple[int, int], assigned: _Assigned) -> None:
+        if assigned.timeout and not assigned.stopped:  # a stopped one has its grace already
+            self._set_timer(assigned, assigned.timeout, self._on_timeout, desk, key)
 
     def _on_ended(self, desk: _Desk, report: Succeeded | Failed) -> None:
         assigned = desk.tasks.get((report.run, report.task_id))

@@ -39,6 +39,7 @@ class Report(IntEnum):
     SUCCEEDED = 4
     FAILED = 5
     WARNED = 6
+    OPENED = 7
 
 
 MAX_ORDER_BYTES: Final = (
@@ -121,6 +122,12 @@ class Started(NamedTuple):
     attempt: int
 
 
+class Opened(NamedTuple):
+    """The worker has imported the module of a run's flow; from now on its tasks' time counts."""
+
+    run: int
+
+
 class Logged(NamedTuple):
     """What an async task printed; that of other tasks is read from the worker's spool files."""
 
@@ -167,7 +174,7 @@ class Warned(NamedTuple):
     facts: dict[str, Any]
 
 
-ReportMessage = Ready | Started | Logged | Succeeded | Failed | Warned
+ReportMessage = Ready | Started | Opened | Logged | Succeeded | Failed | Warned
 
 _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.READY: Ready,
@@ -175,6 +182,7 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.LOGGED: Logged,
     Report.SUCCEEDED: Succeeded,
     Report.FAILED: Failed,
+    Report.OPENED: Opened,
     Report.WARNED: Warned,
 }
 _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}

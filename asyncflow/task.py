@@ -52,14 +52,14 @@ class RunView:
         """Whether the flow class came with the run, and goes with it."""
         self._results: OrderedDict[int, Inherited] = OrderedDict()
 
-    def open(self) -> None:
-        """Read the run's first event and load its flow class, once.
+    def open(self) -> bool:
+        """Read the run's first event and load its flow class, once; whether that was now.
 
         Raises:
             Exception: Whatever the user's module raises when it is imported.
         """
         if self._opened:
-            return
+            return False
         order = self.order
         layout = Layout.open(Path(order.store), create=False)
         self.run_dir = layout.run_dir(order.flow, order.run_id)
@@ -79,6 +79,7 @@ class RunView:
         self.kept = Kept()  # with what the module itself has changed
         self.base = self.result(len(HEADER))
         self._opened = True
+        return True
 
     def _load(self, source: Mapping[str, Any]) -> type[FlowSpec]:
         def unpickle(ref: Sequence[Any]) -> Any:

@@ -24,6 +24,7 @@ from asyncflow.frames import (
     CloseRun,
     Failed,
     Logged,
+    Opened,
     OpenRun,
     Ready,
     ShutDown,
@@ -178,7 +179,7 @@ class Worker:
         self.report(Started(order.run, order.task_id, order.attempt))
         began = time.perf_counter()
         try:
-            run.open()
+            self.open(run)
             run.kept.put_back()
             is_async = run.graph[order.step].is_async
         except BaseException as error:  # noqa: BLE001 - whatever the user's module raises at import
@@ -191,6 +192,11 @@ class Worker:
         else:
             # With the next task's start, if that is at hand: one system call instead of two.
             self.report_soon(run_step(run, order, began, self.holder))
+
+    def open(self, run: RunView) -> None:
+        """Have the run's flow at hand, and tell the engine when it has just been imported."""
+        if run.open():
+            self.report(Opened(run.order.run))
 
     def run_of(self, order: StartTask) -> RunView:
         """The run that the order belongs to."""
@@ -371,7 +377,7 @@ class AsyncSteps:
     def _begin_or_keep(self, order: StartTask) -> None:
         run = self._worker.run_of(order)
         try:
-            run.open()
+            self._worker.open(run)
             if not self._tasks:
                 run.kept.put_back()
             is_async = run.graph[order.step].is_async

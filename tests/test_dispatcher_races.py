@@ -16,7 +16,7 @@ import pytest
 from asyncflow import dispatcher as module
 from asyncflow.dispatcher import Dispatcher, Lost
 from asyncflow.errors import PoolError
-from asyncflow.frames import Failed, OpenRun, Order, ShutDown, Started, StartTask, Succeeded
+from asyncflow.frames import Failed, Opened, OpenRun, Order, ShutDown, Started, StartTask, Succeeded
 from asyncflow.graph import Graph, Node
 from asyncflow.surroundings import Surroundings
 
@@ -169,7 +169,8 @@ def seat(dispatcher, *sources):
 def began(dispatcher, worker):
     """The worker receives a task and says that it began."""
     order = worker.receive()
-    dispatcher.on_reports(worker, [Started(order.run, order.task_id, order.attempt)])
+    reports = [Started(order.run, order.task_id, order.attempt), Opened(order.run)]
+    dispatcher.on_reports(worker, reports)
     return order
 
 
@@ -196,6 +197,19 @@ async def test_a_task_that_takes_too_long_is_killed(make):
     dispatcher.on_exit(worker, "was killed by SIGKILL")
     assert source.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
     assert dispatcher.executor.all[1].receive().task_id == 2
+
+
+async def test_importing_the_flow_does_not_count_as_a_tasks_time(make):
+    """A timeout is for the step: it begins when the worker has what it needs."""
+    dispatcher, source = make(), Source(1, [1], **LIMIT)
+    worker = seat(dispatcher, source)
+    order = worker.receive()
+    dispatcher.on_reports(worker, [Started(1, order.task_id, 0)])
+    dispatcher._loop.fire(7.0)
+    assert worker.signals == []
+    dispatcher.on_reports(worker, [Opened(1)])
+    dispatcher._loop.fire(7.0)
+    assert worker.signals == [signal.SIGKILL]
 
 
 async def test_a_timeout_between_a_tasks_end_and_its_report_hits_nobody(make):
@@ -255,7 +269,7 @@ async def test_a_task_whose_start_is_heard_of_after_its_end_was_ordered_keeps_it
     worker = seat(dispatcher, source)
     order = worker.receive()
     dispatcher.stop(source, "enough")
-    dispatcher.on_reports(worker, [Started(1, order.task_id, 0)])
+    dispatcher.on_reports(worker, [Started(1, order.task_id, 0), Opened(1)])
     dispatcher._loop.fire(5.0)
     assert worker.signals == [signal.SIGTERM, signal.SIGKILL]
 

@@ -1,0 +1,446 @@
+"""What `@retry`, `@catch` and `@timeout` promise together, on real workers."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncflow import (
+    Engine,
+    FlowSpec,
+    Parameter,
+    catch,
+    commit_points,
+    current,
+    events,
+    retry,
+    step,
+    timeout,
+)
+from asyncflow.errors import RunCancelledError, RunFailedError
+from asyncflow.plan import retry_seconds
+from asyncflow.settings import Settings
+from asyncflow.values import Status
+from tests.flows import Wide, misbehave
+
+
+@pytest.fixture(scope="module")
+async def engine(tmp_path_factory):
+    """An open engine with two workers."""
+    async with Engine(store=tmp_path_factory.mktemp("again") / "store", workers=2) as opened:
+        yield opened
+
+
+# --- how long is waited -------------------------------------------------------------------------
+
+OPTIONS = st.fixed_dictionaries(
+    {
+        "seconds": st.floats(0, 1e6),
+        "backoff": st.floats(0, 1e3),
+        "max_seconds": st.none() | st.floats(0, 1e6),
+        "jitter": st.floats(0, 1),
+    }
+)
+
+
+@given(OPTIONS, st.integers(1, 1 << 32), st.integers(0, 100_000))
+def test_a_wait_is_within_its_bounds_at_any_attempt(options, task_id, attempt):
+    """Never negative, never above `max_seconds`, the same each time it is asked for."""
+    seconds = retry_seconds(options, task_id, attempt)
+    assert 0 <= seconds <= (1e9 if options["max_seconds"] is None else options["max_seconds"])
+    assert seconds == retry_seconds(options, task_id, attempt)
+
+
+def test_jitter_spreads_what_would_come_at_once():
+    """Tasks that fail together do not come back together, and stay near what was asked for."""
+    options = {"seconds": 10.0, "backoff": 1.0, "max_seconds": None, "jitter": 0.5}
+    waits = [retry_seconds(options, task_id, 0) for task_id in range(1000)]
+    assert len(set(waits)) == 1000
+    assert 5.0 <= min(waits) < 5.5
+    assert 14.5 < max(waits) <= 15.0
+
+
+# --- retry --------------------------------------------------------------------------------------
+
+
+class Waits(FlowSpec):
+    """One of its tasks has to wait long for its retry."""
+
+    @step
+    def start(self):
+        self.items = range(30)
+        self.next(self.work, foreach="items")
+
+    @retry(times=1)
+    @step
+    def work(self):
+        if self.input == 0:
+            raise ValueError
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_wait_for_a_retry_costs_no_worker(store):
+    """With one worker all others are run meanwhile; by default the wait is two minutes."""
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(Waits)
+        waits, done = [], 0
+        async for event in handle.events():
+            if isinstance(event, events.TaskRetried):
+                waits.append(event.after_seconds)
+            done += isinstance(event, events.TaskSucceeded) and event.step == "work"
+            if done == 29 and waits:
+                break
+        handle.cancel()
+        with pytest.raises(RunCancelledError):
+            await handle
+    assert waits == [120.0]
+
+
+class Often(FlowSpec):
+    """Fails more often than one would think."""
+
+    @retry(times=40, seconds=0, backoff=2.0)
+    @step
+    def start(self):
+        self.unseen = current.attempt
+        if current.attempt < 40:
+            raise ValueError
+        self.next(self.end)
+
+    @retry(times=1, seconds=0)
+    @step
+    def end(self):
+        self.unseen_too = bytearray(500_000)
+        raise LookupError
+
+
+@pytest.fixture(scope="module")
+async def often(engine):
+    """A run that was tried again and again, and failed."""
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(Often)
+    return caught.value.run
+
+
+async def test_a_task_may_be_tried_again_any_number_of_times(often):
+    """Forty failures, and then it succeeds."""
+    assert len(list(often["start"].task.attempts())) == 41
+
+
+async def test_artifacts_of_a_failed_attempt_are_not_visible(often):
+    """Neither those of an attempt before the one that counts, nor those of the last one."""
+    assert often["start"].task.data.unseen == 40
+    assert [artifact.id for artifact in often["end"].task] == []
+    for attempt in often["end"].task.attempts():
+        assert attempt.exception.type == "LookupError"
+
+
+class Hurt(FlowSpec):
+    """Its worker dies, or its time is over, and it asks to be tried again after that alone."""
+
+    how = Parameter("how", default="time")
+
+    @retry(times=1, seconds=0, on=TimeoutError)
+    @timeout(seconds=0.25)
+    @step
+    def start(self):
+        if current.attempt == 0 and self.how == "time":
+            ctypes.PyDLL(None).sleep(60)  # in C, and it does not let go of the interpreter
+        if self.how == "death":
+            os._exit(1)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_timeout_in_c_code_is_a_timeout_error_and_is_tried_again(engine):
+    """The worker is killed; `on=TimeoutError` is for `TaskTimeoutError` too."""
+    run = await engine.run(Hurt)
+    first, _ = run["start"].task.attempts()
+    assert first.exception.type == "asyncflow.errors.TaskTimeoutError"
+    assert "0.25 s" in first.exception.message
+
+
+async def test_a_death_is_no_timeout(engine):
+    """What was not asked for is not tried again."""
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(Hurt, how="death")
+    assert caught.value.failure.type == "asyncflow.errors.WorkerDiedError"
+    assert caught.value.failure.attempt == 0
+
+
+# --- timeout ------------------------------------------------------------------------------------
+
+
+class Swallows(FlowSpec):
+    """An async step that does not let itself be cancelled."""
+
+    for_ever = Parameter("for_ever", default=True)
+
+    @timeout(seconds=0.2)
+    @step
+    async def start(self):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            self.cleaned_up = True
+        while self.for_ever:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_an_async_task_that_goes_on_regardless_is_killed(store):
+    """After its grace, and it is its timeout that is told."""
+    settings = Settings(store=store, workers=1, grace_seconds=0.2)
+    async with Engine(settings=settings) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Swallows)
+    assert caught.value.failure.type == "asyncflow.errors.TaskTimeoutError"
+
+
+async def test_an_async_task_that_ends_well_after_its_cancellation_counts(engine):
+    """What it cleans up within its grace is its own business."""
+    run = await engine.run(Swallows, for_ever=False)
+    assert run.data.cleaned_up
+
+
+class Slow(FlowSpec):
+    """An async step that waits too long."""
+
+    @timeout(minutes=0.005)
+    @step
+    async def start(self):
+        await asyncio.sleep(60)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_timeout_of_an_async_step_shows_where_it_waited(engine):
+    """Its traceback has the line of the user's code."""
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(Slow)
+    assert caught.value.failure.type == "asyncflow.errors.TaskTimeoutError"
+    assert "0.3 s" in caught.value.failure.message
+    assert "await asyncio.sleep(60)" in caught.value.failure.traceback
+
+
+# --- catch --------------------------------------------------------------------------------------
+
+
+def fail(error):
+    """Raise, in a way that leaves the end of a step in reach."""
+    raise error
+
+
+class CatchesAll(FlowSpec):
+    """Every kind of step fails in a way of its own, and is caught."""
+
+    @catch(var="start_failure", print_exception=False)
+    @step
+    def start(self):
+        self.lost = 1
+        fail(ValueError())
+        self.next(self.killed, self.late, self.async_late)
+
+    @catch(var="failure", print_exception=False)
+    @retry(times=1, seconds=0)
+    @step
+    def killed(self):
+        misbehave("exit")
+        self.next(self.join)
+
+    @catch(var="failure", print_exception=False)
+    @timeout(seconds=0.2)
+    @step
+    def late(self):
+        time.sleep(60)
+        self.next(self.join)
+
+    @catch(var="failure", print_exception=False)
+    @timeout(seconds=0.2)
+    @step
+    async def async_late(self):
+        await asyncio.sleep(60)
+        self.next(self.join)
+
+    @catch(var="join_failure")
+    @step
+    def join(self, inputs):
+        self.start_failure = inputs[0].start_failure
+        self.failures = [branch.failure for branch in inputs]
+        fail(LookupError())
+        self.next(self.end)
+
+    @catch(var="end_failure")
+    @step
+    def end(self):
+        raise OSError("at the end")
+
+
+@pytest.fixture(scope="module")
+async def caught_all(engine):
+    """A run in which every step fails."""
+    return await engine.run(CatchesAll)
+
+
+async def test_a_run_succeeds_whose_failures_are_all_caught(caught_all):
+    """Also one of its first step, of a branching one, of a join, and of its last."""
+    assert caught_all.status is Status.SUCCEEDED
+    assert caught_all.data.end_failure.message == "at the end"
+    assert caught_all.data.join_failure.type == "LookupError"
+
+
+async def test_deaths_and_timeouts_are_caught_like_any_other(caught_all):
+    """After the last attempt, each with its own type."""
+    died, late, async_late = (
+        caught_all[name].task.data.failure for name in ("killed", "late", "async_late")
+    )
+    assert (died.type, died.attempt) == ("asyncflow.errors.WorkerDiedError", 1)
+    assert late.type == async_late.type == "asyncflow.errors.TaskTimeoutError"
+
+
+async def test_what_a_caught_step_kept_is_not_there(caught_all):
+    """Its own artifacts stay unset, those it had from before are handed on."""
+    assert "lost" not in caught_all["killed"].task
+    assert caught_all["late"].task.data.start_failure.type == "ValueError"
+
+
+# --- when a run ends early ----------------------------------------------------------------------
+
+
+class Together(FlowSpec):
+    """Both of its branches fail, one a little after the other has begun to end."""
+
+    @step
+    def start(self):
+        self.next(self.first, self.second)
+
+    @step
+    async def first(self):
+        await asyncio.sleep(0.1)
+        fail(ValueError())
+        self.next(self.join)
+
+    @retry(times=3, seconds=60)
+    @step
+    async def second(self):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            fail(LookupError())
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_the_task_that_failed_first_is_told(engine):
+    """What fails while the run ends is not tried again, and is not the run's failure."""
+    handle = await engine.start(Together)
+    seen = [event async for event in handle.events()]
+    with pytest.raises(RunFailedError) as caught:
+        await handle
+    assert caught.value.failure.step == "first"
+    failed = {event.step: event for event in seen if isinstance(event, events.TaskFailed)}
+    assert not failed["second"].will_retry
+    assert not any(isinstance(event, events.TaskRetried) for event in seen)
+    assert seen[-1].failure.step == "first"
+
+
+class Tidy(FlowSpec):
+    """A step that has something to close."""
+
+    file = Parameter("file", type=str)
+
+    @step
+    def start(self):
+        print("at work", flush=True)
+        try:
+            time.sleep(60)
+        finally:
+            Path(str(self.file)).write_text("tidied up")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_step_that_is_stopped_closes_what_it_has_open(engine, tmp_path):
+    """SIGTERM reaches a step as an exception, so its `finally` is run, and its engine goes on."""
+    handle = await engine.start(Tidy, file=str(tmp_path / "file"))
+    async for event in handle.events():
+        if isinstance(event, events.TaskLogged):
+            handle.cancel()
+    with pytest.raises(RunCancelledError):
+        await handle
+    assert (tmp_path / "file").read_text() == "tidied up"
+    assert handle.run["start"].task.exception.type == "asyncflow.errors.TaskCancelledError"
+    assert (await engine.run(Wide, width=20)).data.count == 20
+
+
+async def test_cancelling_while_a_wide_joins_inputs_are_written_ends_the_run(engine, monkeypatch):
+    """The join is not run, and nothing waits for it."""
+    handle = await engine.start(Wide, width=5000)
+    loop = asyncio.get_running_loop()
+    cancelled = threading.Event()
+
+    def cancel():
+        handle.cancel("enough")
+        cancelled.set()
+
+    def on(point):
+        if point == "inputs.spill":
+            loop.call_soon_threadsafe(cancel)
+            cancelled.wait(20)
+
+    monkeypatch.setattr(commit_points, "watcher", on)
+    with pytest.raises(RunCancelledError, match="enough"):
+        await handle
+    assert "join" not in {name.id for name in handle.run if name.task_count}
+
+
+async def test_inputs_of_a_wide_join_that_cannot_be_written_fail_the_run(engine, monkeypatch):
+    """With one clear error, and without waiting for ever; a resume completes it."""
+
+    def on(point):
+        if point == "inputs.spill":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(commit_points, "watcher", on)
+    with pytest.raises(RunFailedError, match=r"cannot write the inputs of a join.*No space left"):
+        await engine.run(Wide, width=5000)
+    monkeypatch.undo()
+    assert (await engine.resume(Wide)).data.count == 5000
