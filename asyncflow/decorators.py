@@ -9,6 +9,7 @@ What was noted comes into the graph as plain data (`Node.options`), under the na
     timeout      {"seconds"}
     isolate      True
     concurrency  n
+    limit        [[name, at a time or None, per second or None]]
     environment  {name: value}
     resources    {name: value}      no effect on one machine
     card         [{name: value}]    no effect
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from asyncflow.errors import FlowError
+from asyncflow.values import LIMIT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -224,6 +226,46 @@ def concurrency(n: int, /) -> Callable[[Method], Method]:
         message = "@concurrency takes a number, as in @concurrency(4)"
         raise FlowError(message)
     return _noting("concurrency", _count("concurrency", "n", n, least=1))
+
+
+def limit(
+    name: str, at_once: int | None = None, /, *, per_second: float | None = None
+) -> Callable[[Method], Method]:
+    """Keep the step's tasks to a limit that all runs of a store share, whatever program runs them.
+
+    A task holds it from the start of an attempt to its end. `asyncflow limit set` changes it while
+    runs go on. A step may have several limits: its tasks begin when all of them allow it.
+
+    Args:
+        name: Names the limit: letters, digits, `_`, `-` and `.`.
+        at_once: How many tasks may run at a time; one, if nothing else is said.
+        per_second: How many tasks may begin in a second; they begin at even distances.
+
+    Raises:
+        FlowError: A value makes no sense.
+    """
+    given: Any = name
+    if not (isinstance(given, str) and LIMIT_NAME.fullmatch(name)):
+        message = f'@limit takes a name of letters and digits, as in @limit("api", 5), not {name!r}'
+        raise FlowError(message)
+    if at_once is not None:
+        _count("limit", "at_once", at_once, least=1)
+    elif per_second is None:
+        at_once = 1
+    if per_second is not None and not _number("limit", "per_second", per_second):
+        message = f"@limit takes a number above zero as `per_second`, not {per_second!r}"
+        raise FlowError(message)
+
+    def decorate(function: Method) -> Method:
+        limits = _noted(function, "limit").options.setdefault("limit", [])
+        if any(each[0] == name for each in limits):
+            where = getattr(function, "__qualname__", repr(function))
+            message = f'@limit("{name}") stands twice on {where}: remove one of them'
+            raise FlowError(message)
+        limits.append([name, at_once, None if per_second is None else float(per_second)])
+        return function
+
+    return decorate
 
 
 def environment(

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asyncflow import logs
 from asyncflow.errors import (
+    LimitError,
     PoolError,
     TaskCancelledError,
     TaskTimeoutError,
@@ -40,6 +41,7 @@ from asyncflow.frames import (
     Succeeded,
     Warned,
 )
+from asyncflow.limiting import needs_of
 from asyncflow.metering import Meter
 from asyncflow.turns import Turns
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from asyncflow.errors import AsyncflowError
     from asyncflow.frames import OpenRun, OrderMessage, ReportMessage
     from asyncflow.graph import Graph
+    from asyncflow.limiting import Grant, Limits, Need
 
 _QUEUED_SECONDS: Final = 0.02  # work at hand for a worker: some ten times a journal write
 _QUEUED_TASKS: Final = 64  # packets that a socket takes with ease
@@ -208,6 +211,7 @@ class _Assigned:
 
     __slots__ = (
         "expected",
+        "grant",
         "is_async",
         "isolated",
         "since",
@@ -234,6 +238,7 @@ class _Assigned:
         self.timed_out = False
         self.isolated = "isolate" in source.graph[order.step].options
         self.stopped = ""
+        self.grant: Grant | None = None
         self.timer: asyncio.TimerHandle | None = None
 
     def stop_timer(self) -> None:
@@ -312,6 +317,10 @@ class Dispatcher:
         self.finish_running = finish_running
         """Whether a task's failure leaves the others of its run that are running to their end."""
         self.executor: Executor | None = None
+        self.limits: Limits | None = None
+        """Those with names; a graph that asks for one is not run without."""
+        self._needs: dict[tuple[int, str], tuple[Need, ...]] = {}  # of steps with limits, by run
+        self._dispatch_soon = False
         self._grace_seconds = grace_seconds
         self.meter = Meter()
         """What has come into journals."""
@@ -337,6 +346,9 @@ class Dispatcher:
     def enter(self, source: TaskSource) -> None:
         """A run begins, and may have ready tasks."""
         self._runs[source.number] = source
+        for node in source.graph:
+            if needs := needs_of(node.options.get("limit")):
+                self._needs[source.number, node.name] = needs
         self.dispatch(source)
 
     def expected(self, flow: str) -> dict[str, float]:
@@ -349,7 +361,10 @@ class Dispatcher:
         self._runs.pop(number, None)
         for step in source.graph.nodes:
             self._running.pop((number, step), None)
+            self._needs.pop((number, step), None)
         self._of_run.pop(number, None)
+        if self.limits is not None:
+            self.limits.forget(source)
         self._turns.remove(source)
         for desk in self._desks.values():
             if number in desk.opened:
@@ -423,6 +438,19 @@ class Dispatcher:
         finally:
             self._dispatching = False
 
+    def wake(self, source: TaskSource) -> None:
+        """A limit that a run waited for is free, perhaps: it is looked at soon."""
+        if source.number not in self._runs:
+            return
+        self._turns.add(source)
+        if not self._dispatch_soon:
+            self._dispatch_soon = True
+            self._loop.call_soon(self._on_woken)
+
+    def _on_woken(self) -> None:
+        self._dispatch_soon = False
+        self.dispatch()
+
     def _seat_all(self) -> None:
         shut: list[bool] = []  # lines, `async def` or not, whose first waits for room
         kept: _Desk | None = None  # an async worker that shall become free for a `def` task
@@ -437,7 +465,7 @@ class Dispatcher:
                 continue
             desk = self._find_desk(source, step, kept)
             if desk is not None:
-                self._seat(desk, source, is_async=is_async)
+                self._seat(desk, source, step)
                 continue
             if is_async and self._of_run[source.number] >= _ASYNC_DESK_SPARE:
                 self._turns.remove(source)  # until a task of its own has ended: others have fewer
@@ -450,11 +478,26 @@ class Dispatcher:
                 break  # one of the workers is to become free for it
         if not waits:
             self._impatient_at = None
+        if self.limits is not None:
+            self.limits.settle()
 
-    def _seat(self, desk: _Desk, source: TaskSource, *, is_async: bool) -> None:
+    def _seat(self, desk: _Desk, source: TaskSource, step: str) -> None:
+        needs, grant = self._needs.get((source.number, step)), None
+        if needs and self.limits is not None:
+            try:
+                grant = self.limits.take(source, needs)
+            except LimitError as error:
+                self._turns.remove(source)
+                source.abandon(error)
+                return
+            if grant is None:
+                return  # the run is looked at again at once: other steps of it may begin
+        is_async = source.graph[step].is_async
         order = source.take()
         if order is not None:
-            self._give(desk, source, order, is_async=is_async)
+            self._give(desk, source, order, is_async=is_async).grant = grant
+        elif grant is not None:
+            grant.release()
         self._turns.served(source)
         if not is_async:
             self._impatient_at = None
@@ -479,10 +522,16 @@ class Dispatcher:
             step = source.next_step()
             if step is None:
                 return None
-            if self._running[source.number, step] < _limit(source, step):
+            if self._may_begin(source, step):
                 return step
             source.postpone()
         return None
+
+    def _may_begin(self, source: TaskSource, step: str) -> bool:
+        if self._running[source.number, step] >= _limit(source, step):
+            return False
+        needs = self._needs.get((source.number, step))
+        return not needs or self.limits is None or self.limits.may_take(source, needs)
 
     def _fresh_desk(self) -> _Desk | None:
         """A worker that has had no task yet, for one that asks for a process of its own."""
@@ -541,7 +590,8 @@ class Dispatcher:
             return False
         if is_async:
             return self._has_async_room(desk, source, step)
-        if desk.stuck or len(desk.tasks) >= _QUEUED_TASKS:
+        limited = (source.number, step) in self._needs  # it would hold what others could use
+        if desk.stuck or limited or len(desk.tasks) >= _QUEUED_TASKS:
             return False
         # Of which nobody knows how long it takes stands behind short ones, and nobody behind it.
         return desk.load + source.expected.get(step, 0.0) < _QUEUED_SECONDS
@@ -558,7 +608,9 @@ class Dispatcher:
         self._desks[id(worker)] = desk
         return desk
 
-    def _give(self, desk: _Desk, source: TaskSource, order: StartTask, *, is_async: bool) -> None:
+    def _give(
+        self, desk: _Desk, source: TaskSource, order: StartTask, *, is_async: bool
+    ) -> _Assigned:
         expected = source.expected.get(order.step, _QUEUED_SECONDS) + _TASK_OVERHEAD_SECONDS
         assigned = _Assigned(source, order, is_async=is_async, expected=expected)
         desk.tasks[order.run, order.task_id] = assigned
@@ -574,6 +626,7 @@ class Dispatcher:
         desk.worker.send(order)
         if self._polling is None:
             self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
+        return assigned
 
     def _take_back(self, desk: _Desk) -> int:
         """Have back what a worker has not received, for its runs to seat anew."""
@@ -592,6 +645,8 @@ class Dispatcher:
         source = assigned.source
         self._running[source.number, assigned.step] -= 1
         self._of_run[source.number] -= 1
+        if assigned.grant is not None:
+            assigned.grant.release()
         if source.number in self._runs:
             self._turns.add(source)
 

@@ -22,6 +22,7 @@ from asyncflow.errors import (
     RunCancelledError,
     RunFailedError,
 )
+from asyncflow.limiting import Limits
 from asyncflow.metering import Statistics
 from asyncflow.news import Wanted, Wish
 from asyncflow.parameters import resolve_parameters
@@ -350,6 +351,8 @@ class Engine(Starter, Watchable):
                 listener=self._dispatcher,
             )
             self._dispatcher.executor = self._pool
+            self._limits = Limits(self._layout.limits, self._disk, self._dispatcher.wake)
+            self._dispatcher.limits = self._limits
             self._pool.start()
         except BaseException:
             self._disk.shutdown()
@@ -373,6 +376,7 @@ class Engine(Starter, Watchable):
             self._dispatcher.close()
             await _to_the_end(self._pool.close())
             self._disk.shutdown()
+            self._limits.close()
         if cancelled is not None:
             raise cancelled
 
@@ -421,6 +425,7 @@ class Engine(Starter, Watchable):
 
         def create() -> tuple[NewRun, tuple[RunIdentity, JournalWriter, bytes]]:
             new = prepare(self._layout, durable=self.settings.durability == "power")
+            self._limits.open(new.graph)
             return new, new.create(number, options, surroundings)
 
         loop = asyncio.get_running_loop()

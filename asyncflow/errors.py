@@ -95,6 +95,10 @@ class JournalLockedError(JournalError):
     """Another process is writing to this run."""
 
 
+class LimitError(StoreError):
+    """A limit with a name cannot be kept."""
+
+
 class NotFoundError(AsyncflowError, KeyError):
     """There is no such flow, run, step, task or artifact in the store."""
 

@@ -5,9 +5,10 @@ No I/O and no logic beyond what a value says of itself.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from enum import IntEnum, StrEnum
-from typing import NamedTuple, NewType
+from typing import Final, NamedTuple, NewType
 
 from asyncflow.errors import SettingsError
 
@@ -16,6 +17,10 @@ RunId = NewType("RunId", str)
 
 StepName = NewType("StepName", str)
 """The name of a `@step` method."""
+
+
+LIMIT_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+"""What a limit may be called: a file is named so."""
 
 
 class Status(StrEnum):

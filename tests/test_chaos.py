@@ -7,7 +7,7 @@ import pytest
 from tests.chaos.killing import Fault, everything, kill, points_in_code
 from tests.chaos.scenarios import SCENARIOS
 
-ROLES = {"blob": "worker", "segment": "worker", "gc": "gc", "rm": "gc"}
+ROLES = {"blob": "worker", "segment": "worker", "gc": "gc", "rm": "gc", "bounds": "gc"}
 """Who comes by the points whose names begin so; the engine's process by all others."""
 
 SAMPLED = {
@@ -23,6 +23,9 @@ SAMPLED = {
     "journal.sync": ("branch", 2),
     "journal.synced": ("retry", 3),
     "journal.close": ("cancel", 1),
+    "limit.create": ("limit", 1),
+    "limit.link": ("limit", 2),
+    "bounds.set": ("gc", 1),
     "run.begun": ("resume", 1),
     "run.end": ("cancel", 1),
     "summary.rename": ("foreach", 2),

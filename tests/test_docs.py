@@ -119,7 +119,10 @@ def commands():
 def test_the_reference_has_every_option_of_a_command(name):
     """A command's section lists its options, and no others."""
     text = section((DOCS / "reference.md").read_text(), f"### asyncflow {name}")
-    options = [each for each in commands()[name].params if isinstance(each, click.Option)]
+    command = commands()[name]
+    parts = command.commands.values() if isinstance(command, click.Group) else [command]
+    given = [param for part in parts for param in part.params]
+    options = [each for each in given if isinstance(each, click.Option)]
     rows = "".join(line for line in text.splitlines() if line.startswith("|"))
     assert set(re.findall(r"`(--?[a-z][a-z-]*)", rows)) == {
         spelling for option in options for spelling in option.opts

@@ -36,6 +36,7 @@ _MODULES: Final = {
     "logs": "asyncflow.cli.looking",
     "dump": "asyncflow.cli.looking",
     "events": "asyncflow.cli.looking",
+    "limit": "asyncflow.cli.limits",
     "verify": "asyncflow.cli.keeping",
     "gc": "asyncflow.cli.keeping",
     "rm": "asyncflow.cli.keeping",

@@ -22,6 +22,7 @@ from asyncflow.commit_points import reached
 from asyncflow.errors import StoreError
 from asyncflow.store.blobs import TOUCH_SECONDS
 from asyncflow.store.layout import ASIDE
+from asyncflow.store.limits import DRAFT
 from asyncflow.store.marking import Marks, Stage, exclusive
 from asyncflow.store.segments import SUFFIX
 
@@ -141,6 +142,9 @@ class _Sweep:
     def _sweep_root(self) -> None:
         for entry in _entries(self._layout.root):
             if _FORMAT_DRAFT.fullmatch(entry.name):
+                self._delete_if_older(entry, self._old, self._collected.leftovers)
+        for entry in _entries(self._layout.limits):
+            if DRAFT.fullmatch(entry.name):
                 self._delete_if_older(entry, self._old, self._collected.leftovers)
 
     def _sweep_run(self, folder: Path, flow: str, run_id: str, stage: Stage) -> None:

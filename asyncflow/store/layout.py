@@ -7,6 +7,7 @@ STORE/
   blobs/new/…          blobs being written; what a crash leaves here may be deleted after a day
   blobs/new/gc-ab…     a blob that a garbage collection has aside; a killed one leaves it here
   flows/NAME/RUN/      journal, *.seg (values), and after the end summary and index
+  limits/NAME          a limit with a name, see asyncflow.store.limits
   flows/NAME/.removed/RUN/   of a run that was removed: the files that other runs still refer to
 ```
 
@@ -128,6 +129,13 @@ class Layout:
         folder = path.rpartition("/")[0]
         _make_folder(Path(self._blobs))
         _make_folder(Path(folder))
+
+    # --- limits ---------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Path:
+        """The folder of the limits with names; it need not be there."""
+        return self.root / "limits"
 
     # --- runs -----------------------------------------------------------------------------------
 

@@ -21,13 +21,14 @@ from zlib import crc32
 
 from blake3 import blake3
 
-from asyncflow.errors import JournalError
+from asyncflow.errors import JournalError, LimitError
 from asyncflow.store.blobs import open_blob
 from asyncflow.store.collection import Amount
 from asyncflow.store.files import open_file, read_at
 from asyncflow.store.index import Summary, TaskTable
 from asyncflow.store.journal import HEADER, JournalReader, is_being_written
 from asyncflow.store.layout import FORMAT, REMOVED
+from asyncflow.store.limits import DRAFT, unpack_bounds
 from asyncflow.store.marking import NOT_A_RECORD
 from asyncflow.store.references import (
     CLONED,
@@ -305,6 +306,7 @@ class _Verification:
                 self._unreferenced(path, "unreferenced: it is not of the store's own")
         if (root / "format").read_bytes() != f"{FORMAT}\n".encode():
             self.damage(root / "format", f"it does not say {FORMAT}", "the store")
+        self._check_limits()
         before = self.verified.unreferenced.files
         drafts = 0
         for shard in _folders(self.layout.blobs):
@@ -318,6 +320,20 @@ class _Verification:
             self.note(self.layout.blobs, f"{count:,} blobs are unreferenced: asyncflow gc")
         if drafts:
             self.note(self.layout.blobs / "new", f"{drafts:,} unfinished blobs, or being written")
+
+    def _check_limits(self) -> None:
+        for path in _files(self.layout.limits):
+            if DRAFT.fullmatch(path.name):
+                self._unreferenced(path)
+                continue
+            try:
+                data = path.read_bytes()
+                self.verified.size += len(data)
+                unpack_bounds(data, path)
+            except OSError as error:
+                self.damage(path, f"it cannot be read: {error.strerror}", f"limit {path.name}")
+            except LimitError as error:
+                self.damage(path, str(error), f"limit {path.name}")
 
     def _check_stray_blob(self, path: Path) -> None:
         """A blob, unless some ref has named it."""

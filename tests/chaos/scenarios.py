@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asyncflow import FlowSpec, catch, current, retry, step, timeout
+from asyncflow import FlowSpec, catch, current, limit, retry, step, timeout
 
 BLOB = 300_000  # above `BLOB_BYTES`
 SEGMENT = 5_000  # above `INLINE_BYTES`
@@ -340,6 +340,34 @@ class Cancelled(FlowSpec):
         note(self)
 
 
+class Limited(FlowSpec):
+    """Tasks under limits with names."""
+
+    @step
+    def start(self):
+        note(self)
+        self.items = [0, 1, 2]
+        self.next(self.work, foreach="items")
+
+    @limit("one")
+    @limit("rate", per_second=100)
+    @step
+    def work(self):
+        note(self)
+        self.item = self.input
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        note(self)
+        self.answer = sum(task.item for task in inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        note(self)
+
+
 class Tidied(FlowSpec):
     """Goes on while its store is tidied up, and puts a value anew that lay about unneeded."""
 
@@ -398,6 +426,7 @@ SCENARIOS = {
     "timeout": Scenario(Timeout, SEGMENT),
     "resume": Scenario(Resumed, _SQUARES, resumes=True),
     "cancel": Scenario(Cancelled, sum(n * n for n in range(8)), cancel_after=3),
+    "limit": Scenario(Limited, 3),
     "power": Scenario(Linear, (1, 2 * SEGMENT, BLOB + 1), settings={"durability": "power"}),
     "gc": Scenario(Tidied, 14 + 4 * BLOB, tidies=True),
 }

@@ -15,6 +15,7 @@ from asyncflow import Flow, Run
 from asyncflow.store import verification
 from asyncflow.store.collection import DRAFT_SECONDS, GRACE_SECONDS, collect
 from asyncflow.store.layout import ASIDE, Layout
+from asyncflow.store.limits import Bounds, LimitFile
 from asyncflow.store.marking import Marks
 from asyncflow.store.removal import remove
 
@@ -46,7 +47,7 @@ def litter(store: Path) -> None:
 
 
 def tidy(store: Path) -> None:
-    """Remove runs and collect garbage, as `asyncflow rm` and `asyncflow gc` do."""
+    """Remove runs, collect garbage, set a limit: as `asyncflow rm`, `gc` and `limit set` do."""
     layout = Layout.open(store, create=False)
     failed = layout.runs("Resumed")[1:]
     removable = [("Linear", run) for run in layout.runs("Linear") if run != _UNBEGUN]
@@ -54,6 +55,8 @@ def tidy(store: Path) -> None:
     if wanted:
         remove(layout, wanted)
     collect(layout)
+    with LimitFile.open(layout.limits, "api", mend=True) as file:
+        file.set_bounds(Bounds(2))
 
 
 def check_others(store: Path) -> None:
@@ -78,6 +81,8 @@ def check_tidied(store: Path) -> None:
     assert layout.runs("Linear") == layout.removed_runs("Linear") == []
     assert len(layout.runs("Resumed")) == 1
     assert not list(store.glob("format.*"))
+    with LimitFile.open(layout.limits, "api") as file:
+        assert file.bounds() == Bounds(2)
     for draft in (layout.blobs / "new").iterdir():  # a killed worker's may still be written to
         assert not draft.name.startswith(ASIDE)
         assert draft.stat().st_mtime > time.time() - DRAFT_SECONDS

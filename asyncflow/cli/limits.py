@@ -1,0 +1,162 @@
+"""`asyncflow limit`: look at the limits of a store, and change them while runs go on."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asyncflow.cli.options import json_option, store_option
+from asyncflow.errors import NotFoundError
+from asyncflow.values import LIMIT_NAME
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asyncflow.flow import FlowSpec
+    from asyncflow.store.limits import Bounds
+
+
+def make_limit(flow: type[FlowSpec] | None, script: str) -> click.Group:  # noqa: ARG001 - as its siblings
+    """`limit list|set|unset`."""
+    return click.Group(
+        "limit",
+        commands=[_make_list(), _make_set(), _make_unset()],
+        help=(
+            "Look at the limits that steps are under with @limit, and change them while runs go "
+            "on. What is set here counts for every run of the store, whatever the step says."
+        ),
+        short_help="Look at limits, and change them while runs go on.",
+    )
+
+
+def _folder(store: Path | None, *, create: bool = False) -> Path:
+    from asyncflow.settings import Settings  # noqa: PLC0415 - start-up time: not for --help
+    from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
+
+    return Layout.open(Settings.read(store=store).store, create=create).limits
+
+
+def _make_list() -> click.Command:
+    def list_limits(store: Path | None, *, as_json: bool) -> None:
+        from asyncflow.store.limits import LimitFile, names_in  # noqa: PLC0415 - start-up time: as above
+
+        folder, found = _folder(store), []
+        for name in names_in(folder):
+            with LimitFile.open(folder, name) as file:
+                numbers = {"in_use": file.in_use(), "engines_waiting": file.in_line()}
+                found.append((name, file.bounds(), numbers))
+        if as_json:
+            data = [{"name": name, **_data(bounds), **rest} for name, bounds, rest in found]
+            click.echo(json.dumps(data, indent=2))
+            return
+        for name, bounds, rest in found:
+            waiting = rest["engines_waiting"]
+            tail = f", {_count(waiting, 'engine')} waiting" if waiting else ""
+            click.echo(f"{name}: {_text(bounds)}; {rest['in_use']} in use{tail}")
+        if not found:
+            click.echo("No step of a run of this store was under a limit yet.")
+
+    return click.Command(
+        "list",
+        params=[store_option(), json_option()],
+        callback=list_limits,
+        help="List the limits of the store: what is set, and how much of it is in use.",
+    )
+
+
+def _make_set() -> click.Command:
+    def set_limit(
+        name: str,
+        at_once: int | None,
+        per_second: float | None,
+        store: Path | None,
+        *,
+        as_json: bool,
+    ) -> None:
+        from asyncflow.store.limits import Bounds, LimitFile  # noqa: PLC0415 - start-up time: as above
+
+        _check_name(name)
+        if at_once is None and per_second is None:
+            message = f"say what {name} is to be: a number at a time, or --per-second, or both"
+            raise click.UsageError(message)
+        bounds = Bounds(at_once, per_second)
+        with LimitFile.open(_folder(store, create=True), name, mend=True) as file:
+            file.set_bounds(bounds)
+        _tell(name, bounds, as_json=as_json)
+
+    return click.Command(
+        "set",
+        params=[
+            click.Argument(["name"]),
+            click.Argument(["at_once"], type=click.IntRange(min=0), required=False, metavar="[N]"),
+            click.Option(
+                ["--per-second"],
+                type=click.FloatRange(min=0, min_open=True),
+                metavar="RATE",
+                help="How many tasks may begin in a second.",
+            ),
+            store_option(),
+            json_option(),
+        ],
+        callback=set_limit,
+        help=(
+            "Set how many tasks at a time may have a limit, 0 to hold all of them back, or how "
+            "many may begin in a second, or both. What is not set is as the step says. Engines "
+            "that are running notice within a second; tasks that are running go on."
+        ),
+        short_help="Set a limit.",
+    )
+
+
+def _make_unset() -> click.Command:
+    def unset(name: str, store: Path | None, *, as_json: bool) -> None:
+        from asyncflow.store.limits import Bounds, LimitFile, names_in  # noqa: PLC0415 - start-up time: as above
+
+        _check_name(name)
+        folder = _folder(store)
+        if name not in names_in(folder):
+            there = ", ".join(names_in(folder)) or "none"
+            message = f"the store has no limit {name!r}; it has {there}"
+            raise NotFoundError(message)
+        with LimitFile.open(folder, name, mend=True) as file:
+            file.set_bounds(Bounds())
+        _tell(name, Bounds(), as_json=as_json)
+
+    return click.Command(
+        "unset",
+        params=[click.Argument(["name"]), store_option(), json_option()],
+        callback=unset,
+        help="Have a limit be again what the steps say.",
+    )
+
+
+def _check_name(name: str) -> None:
+    if not LIMIT_NAME.fullmatch(name):
+        message = f"{name!r} cannot name a limit: use letters, digits, and _ - . between them"
+        raise click.BadParameter(message, param_hint="NAME")
+
+
+def _tell(name: str, bounds: Bounds, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"name": name, **_data(bounds)}))
+    else:
+        click.echo(f"{name}: {_text(bounds)}")
+
+
+def _data(bounds: Bounds) -> dict[str, Any]:
+    return {"at_once": bounds.at_once, "per_second": bounds.per_second}
+
+
+def _text(bounds: Bounds) -> str:
+    parts = []
+    if bounds.at_once is not None:
+        parts.append(f"{bounds.at_once} at a time")
+    if bounds.per_second is not None:
+        parts.append(f"{bounds.per_second:g} per second")
+    return ", ".join(parts) or "as the steps say"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
