@@ -173,6 +173,8 @@ class NewsReader:
             return self._read(start, wanted, stop, records)
         except FileNotFoundError:
             self.refuse("the file is gone")
+        except OSError as error:
+            self.refuse(f"{self._path}: {error.strerror}")
         except (JournalError, *NOT_AN_EVENT) as error:
             self.refuse(str(error))
 

@@ -14,6 +14,7 @@ All of it runs on the event loop by readiness callbacks; nothing here awaits but
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import signal
@@ -174,8 +175,7 @@ class WorkerPool:
             self._template = template.start(self.environment or None)
             self.environment = self._template.environment
         except OSError as error:
-            message = f"cannot start a worker process: {error.strerror}"
-            raise PoolError(message) from error
+            raise PoolError(_explain_start(error)) from error
         control = self._template.control
         control.setblocking(False)  # noqa: FBT003 - the socket's own signature
         self._loop.add_reader(control, self._on_control)
@@ -229,8 +229,7 @@ class WorkerPool:
         try:
             worker = self._connect(Worker(self, self._tokens))
         except OSError as error:
-            message = f"cannot start a worker process: {error.strerror}"
-            raise PoolError(message) from error
+            raise PoolError(_explain_start(error)) from error
         self.workers[worker.token] = worker
         self._loop.add_reader(worker.reports, self._on_reports, worker)
         return worker
@@ -429,6 +428,14 @@ def _kill_group(pid: int) -> None:
     if pid:
         with suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
+
+
+def _explain_start(error: OSError) -> str:
+    """Why no worker process could be started, and what to do."""
+    message = f"cannot start a worker process: {error.strerror}"
+    if error.errno == errno.EMFILE:
+        message += "; let this process open more files, as with `ulimit -n 4096`"
+    return message
 
 
 def _how_it_ended(status: int) -> str:

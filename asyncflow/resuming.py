@@ -77,6 +77,9 @@ class Origin:
         except FileNotFoundError:
             message = f"{flow} has no run {run_id} to resume"
             raise ResumeError(message) from None
+        except OSError as error:
+            message = f"{flow}/{run_id} cannot be resumed: {path}: {error.strerror}"
+            raise JournalError(message) from error
         if is_being_written(path):
             message = f"{flow}/{run_id} is still running: wait for its end, or cancel it"
             raise ResumeError(message)

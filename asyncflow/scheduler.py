@@ -407,10 +407,12 @@ class RunDriver:
         event = self._last_event(finish, batch)
         last = self._recorder.add(event, batch)
         reached("run.end")
+        disk = self._dispatcher.disk
+        # Nobody is told of the end of a run whose journal nobody would find.
+        await self._loop.run_in_executor(disk, self._journal.check_in_place)
         await self._write(batch)
         reached("run.ended")
         self.plan.handle(event)
-        disk = self._dispatcher.disk
         await self._loop.run_in_executor(disk, self._summarize, last, batch.microseconds)
         self.channel.publish(batch.news, self._journal.size)
 

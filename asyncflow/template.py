@@ -268,6 +268,8 @@ def _become_worker(
 
         worker.main(descriptors, argv)
         code = 0
+    except SystemExit as stop:  # SIGTERM has come between two steps
+        code = stop.code if isinstance(stop.code, int) else 1
     except BaseException:  # noqa: BLE001 - the last frame of this process
         sys.excepthook(*sys.exc_info())
     finally:

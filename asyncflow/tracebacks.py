@@ -6,6 +6,8 @@ import traceback
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from asyncflow.errors import AsyncflowError
+
 _OWN_FOLDER: Final = str(Path(__file__).parent)
 _MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing more
 _MOST_CHARACTERS: Final = 1 << 16  # what is longer is data that somebody put into a message
@@ -48,6 +50,8 @@ def _message(error: BaseException) -> str:
 def _traceback(error: BaseException) -> str:
     try:
         summary = traceback.TracebackException.from_exception(error, limit=-_MOST_FRAMES)
+        if isinstance(error, AsyncflowError):
+            _drop_own_causes(summary)
         _cut(summary, set())
         return "".join(summary.format())
     except BaseException as second:  # noqa: BLE001 - as above
@@ -56,12 +60,34 @@ def _traceback(error: BaseException) -> str:
         )
 
 
+def _drop_own_causes(summary: traceback.TracebackException) -> None:
+    """Of an error that says what to do, leave nothing that has happened in this library alone."""
+    if summary.__cause__ is not None and not _is_users(summary.__cause__):
+        summary.__cause__ = None
+    if summary.__context__ is not None and not _is_users(summary.__context__):
+        summary.__context__ = None
+    if not any(map(_is_users_frame, summary.stack)):
+        summary.stack[:] = []
+
+
+def _is_users(summary: traceback.TracebackException) -> bool:
+    """Whether any code of the user has to do with it, or with what it came from."""
+    others = (summary.__cause__, summary.__context__)
+    return any(map(_is_users_frame, summary.stack)) or any(
+        _is_users(other) for other in others if other is not None
+    )
+
+
+def _is_users_frame(frame: traceback.FrameSummary) -> bool:
+    return not frame.filename.startswith(_OWN_FOLDER)
+
+
 def _cut(summary: traceback.TracebackException, seen: set[int]) -> None:
     """Drop this library's own frames, here and in what the exception came from."""
     if id(summary) in seen:
         return
     seen.add(id(summary))
-    users = [frame for frame in summary.stack if not frame.filename.startswith(_OWN_FOLDER)]
+    users = [frame for frame in summary.stack if _is_users_frame(frame)]
     if users:
         summary.stack[:] = users
     for other in (summary.__cause__, summary.__context__, *(summary.exceptions or ())):

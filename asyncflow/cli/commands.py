@@ -113,6 +113,9 @@ def invoke(
         return INTERRUPTED
     except AsyncflowError as error:
         return complain(error)
+    except OSError as error:  # a file that may not be read, a disk that cannot
+        click.echo(f"Error: {error}", err=True)
+        return FAILED
     if not arguments:
         return MISUSED  # the help was shown, and nothing was done
     return result if isinstance(result, int) else 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
 from zlib import crc32
@@ -220,7 +220,8 @@ class RunRecord:
         with self._lock:
             summary = self.summary()
             if self._replay is None and self._table is None and self._is_table_whole(summary):
-                self._table = self._read_table(summary)
+                with suppress(OSError):  # the journal tells the same
+                    self._table = self._read_table(summary)
             return self._replayed().table if self._table is None else self._table
 
     def entry(self, task: int) -> TaskEntry | None:
@@ -228,9 +229,10 @@ class RunRecord:
         with self._lock:
             summary = self.summary()
             if self._replay is None and self._table is None and self._is_table_whole(summary):
-                entry = read_entry(self._dir / "index", task)
-                if entry is None or self._is_confirmed(task, entry):
-                    return entry
+                with suppress(OSError):  # the table is asked below, or the journal
+                    entry = read_entry(self._dir / "index", task)
+                    if entry is None or self._is_confirmed(task, entry):
+                        return entry
             table = self.table()  # which has a checksum
             entry = table[task] if 1 <= task <= len(table) else None
             return None if entry is None or entry.state == TaskState.NEVER else entry
@@ -390,7 +392,7 @@ class RunRecord:
     def _read_summary(self) -> Summary | None:
         try:
             summary = Summary.read(self._dir / "summary")
-        except JournalError:
+        except (JournalError, OSError):
             return None  # the journal tells the same
         if summary and (summary.flow, summary.run_id) != (self.place.flow, self.run_id):
             self._refuse(f"its summary is that of {summary.flow}/{summary.run_id}")
@@ -433,6 +435,8 @@ class RunRecord:
             yield
         except JournalError as error:
             self._refuse(f"{error}; it told of {of} there" if of else str(error))
+        except OSError as error:
+            self._refuse(f"{self._dir / 'journal'}: {error.strerror}")
 
     def _refuse_index(self, what: str) -> NoReturn:
         self._refuse(

@@ -23,9 +23,8 @@ from asyncflow.errors import (
     ArtifactMissingError,
     StoreError,
 )
-from asyncflow.store.files import sync_file, sync_folder, write_all
+from asyncflow.store.files import explain_write, sync_file, sync_folder, write_all
 from asyncflow.store.pages import map_file
-from asyncflow.store.segments import explain_write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,6 +5,7 @@ Nothing here knows what the bytes mean.
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -69,6 +70,32 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_REMEDIES: Final = {
+    errno.ENOSPC: "make room there",
+    errno.EFBIG: "make room there",
+    errno.EDQUOT: "make room there, or have the quota raised",
+    errno.EACCES: "change its rights",
+    errno.EPERM: "change its rights",
+    errno.EROFS: "make that file system writable",
+    errno.EMFILE: "let this process open more files, as with `ulimit -n 4096`",
+    errno.ENFILE: "let the machine open more files",
+    errno.EIO: "see what the system says of that disk",
+    errno.ENOENT: "put back what was deleted or moved",
+    errno.ENOTDIR: "put back what was deleted or moved",
+    errno.ESTALE: "put back what was deleted or moved",
+}
+
+
+def explain_write(path: object, error: OSError, *, doing: str = "write to") -> str:
+    """Why something could not be done to a file, and what to do about it."""
+    reason = error.strerror or str(error)
+    remedy = _REMEDIES.get(error.errno or 0, "see that it can be written")
+    return (
+        f"cannot {doing} {path}: {reason}; {remedy}, or choose another place with --store DIR "
+        "or ASYNCFLOW_STORE"
+    )
 
 
 sync_file: Final = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync

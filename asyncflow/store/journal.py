@@ -17,6 +17,7 @@ The payloads' meaning is not known here.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -27,7 +28,7 @@ from zlib import crc32
 
 from asyncflow.commit_points import reached
 from asyncflow.errors import JournalError
-from asyncflow.store.files import sync_file, sync_folder
+from asyncflow.store.files import explain_write, sync_file, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -86,8 +87,9 @@ class JournalWriter:
         try:
             descriptor = os.open(path, flags, 0o600)
         except OSError as error:
-            message = f"cannot begin the journal {path}: {error.strerror}"
-            raise JournalError(message) from error
+            raise JournalError(
+                explain_write(f"the journal {path}", error, doing="begin")
+            ) from error
         _lock(descriptor, path)
         writer = cls(path, descriptor, 0)
         try:
@@ -115,22 +117,35 @@ class JournalWriter:
                 os.ftruncate(self._descriptor, self.size)
             except OSError:
                 self.close()  # a record behind a torn one would be damage: write no more
-            message = f"cannot write to the journal {self.path}: {error.strerror}"
-            raise JournalError(message) from error
+            raise JournalError(explain_write(f"the journal {self.path}", error)) from error
         self.size += len(frames)
         reached("journal.appended")
         if self._durable:
             self.sync()
 
+    def check_in_place(self) -> None:
+        """Make sure that what is written is still found: nobody has deleted or moved the file.
+
+        Raises:
+            JournalError: It is not in its place any more.
+        """
+        try:
+            if not os.path.samestat(self.path.stat(), os.fstat(self._descriptor)):
+                raise FileNotFoundError(errno.ENOENT, "another file is in its place")
+        except OSError as error:
+            raise JournalError(explain_write(f"the journal {self.path}", error)) from error
+
     def sync(self) -> None:
         """Return once what was written survives a power cut.
 
         Raises:
-            JournalError: The disk reports an error, or the journal is closed.
+            JournalError: The disk reports an error, the journal is closed, or it is not in its
+                place any more.
         """
         if self._descriptor < 0:
             message = f"cannot sync the journal {self.path}: it is closed"
             raise JournalError(message)
+        self.check_in_place()
         reached("journal.sync")
         try:
             sync_file(self._descriptor)
@@ -138,8 +153,9 @@ class JournalWriter:
                 sync_folder(self._folders[-1])
                 self._folders.pop()
         except OSError as error:
-            message = f"cannot sync the journal {self.path}: {error.strerror}"
-            raise JournalError(message) from error
+            raise JournalError(
+                explain_write(f"the journal {self.path}", error, doing="sync")
+            ) from error
         reached("journal.synced")
 
     def close(self) -> None:

@@ -258,7 +258,7 @@ def _referring(folder: Path, *, running: bool) -> Iterator[list[object]]:
         if summary is not None:
             raise JournalError(_explain(folder, "it is gone")) from None
         return
-    except JournalError as error:
+    except (JournalError, OSError) as error:
         raise JournalError(_explain(folder, str(error))) from error
     with reader:
         end = len(HEADER)
@@ -270,7 +270,7 @@ def _referring(folder: Path, *, running: bool) -> Iterator[list[object]]:
                     raise JournalError(what)  # noqa: TRY301 - explained below, as the others
                 if code in REFERRING:
                     yield unpack(record)
-        except (JournalError, *NOT_A_RECORD) as error:
+        except (JournalError, OSError, *NOT_A_RECORD) as error:
             raise JournalError(_explain(folder, str(error))) from error
         if not running:
             _check_end(folder, reader, end, summary)
@@ -287,7 +287,7 @@ def _check_end(folder: Path, reader: JournalReader, end: int, summary: Summary |
 def _summary(folder: Path) -> Summary | None:
     try:
         return Summary.read(folder / "summary")
-    except JournalError:
+    except (JournalError, OSError):
         return None
 
 

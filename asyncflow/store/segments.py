@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from asyncflow.commit_points import reached
 from asyncflow.errors import StoreError
-from asyncflow.store.files import sync_file, sync_folder, write_all
+from asyncflow.store.files import explain_write, sync_file, sync_folder, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,12 +134,3 @@ class SegmentWriter:
             os.ftruncate(self._fd, offset)
         with suppress(OSError):
             os.lseek(self._fd, offset, os.SEEK_SET)
-
-
-def explain_write(path: object, error: OSError) -> str:
-    """What to do about a file that could not be written."""
-    reason = error.strerror or str(error)
-    return (
-        f"cannot write to {path}: {reason}; make room there, or choose another place "
-        "with --store DIR or ASYNCFLOW_STORE"
-    )
