@@ -23,6 +23,7 @@ from asyncflow.parameters import user_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
+    from contextvars import Context
     from threading import Thread
 
     from asyncflow.graph import Graph
@@ -71,6 +72,11 @@ def enter_task(context: TaskContext, *, solo: bool) -> Iterator[None]:
     finally:
         _solo = before
         _task.reset(token)
+
+
+def task_in(context: Context) -> TaskContext | None:
+    """The task that code which runs in this context belongs to; may be asked in any thread."""
+    return context.get(_task)
 
 
 def leave_task() -> None:

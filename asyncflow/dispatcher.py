@@ -30,7 +30,7 @@ from asyncflow.errors import (
     WorkerDiedError,
 )
 from asyncflow.frames import (
-    CancelTask,
+    Blocked,
     CloseRun,
     Failed,
     Logged,
@@ -38,15 +38,17 @@ from asyncflow.frames import (
     ShutDown,
     Started,
     StartTask,
+    Stopping,
     Succeeded,
     Warned,
 )
 from asyncflow.limiting import needs_of
 from asyncflow.metering import Meter
+from asyncflow.stopping import Stopper
 from asyncflow.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from concurrent.futures import Executor as ThreadExecutor
 
     from asyncflow.errors import AsyncflowError
@@ -163,6 +165,10 @@ class TaskSource(Protocol):
         """How many of its tasks workers may have at a time; 0 for any number."""
 
     @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+
+    @property
     def expected(self) -> Mapping[str, float]:
         """For each step that ended at least once: seconds for a task."""
 
@@ -210,6 +216,7 @@ class _Assigned:
     """A task that a worker has."""
 
     __slots__ = (
+        "attempt",
         "expected",
         "grant",
         "is_async",
@@ -229,6 +236,7 @@ class _Assigned:
         self, source: TaskSource, order: StartTask, *, is_async: bool, expected: float
     ) -> None:
         self.source, self.task_id = source, order.task_id
+        self.attempt = order.run, order.task_id, order.attempt
         self.is_async, self.expected = is_async, expected
         self.step = order.step
         self.started = False
@@ -241,6 +249,11 @@ class _Assigned:
         self.grant: Grant | None = None
         self.timer: asyncio.TimerHandle | None = None
 
+    @property
+    def lateness(self) -> str:
+        """What is to be said when it has had its time."""
+        return f"a task of {self.step} took longer than {self.timeout:g} s"
+
     def stop_timer(self) -> None:
         """Nothing need be done about the task any more."""
         if self.timer is not None:
@@ -252,6 +265,8 @@ class _Desk:
     """A worker and the tasks that were given to it, in order."""
 
     __slots__ = (
+        "blocker",
+        "ghosts",
         "heard",
         "imported",
         "is_async",
@@ -270,6 +285,10 @@ class _Desk:
     def __init__(self, worker: Seat) -> None:
         self.worker = worker
         self.tasks: dict[tuple[int, int], _Assigned] = {}
+        self.ghosts: dict[tuple[int, int, int], _Assigned] = {}
+        """Attempts that it may not have given up yet, though they count as ended."""
+        self.blocker: tuple[int, int, int] | None = None
+        """The attempt that keeps its event loop from turning."""
         self.opened: set[int] = set()
         self.imported: set[int] = set()  # of these, the runs whose flow it has imported
         self.load = 0.0  # seconds that its tasks are expected to take
@@ -293,6 +312,16 @@ class _Desk:
         """
         return next(reversed(self.tasks.values()), None)
 
+    @property
+    def idle(self) -> bool:
+        return not self.tasks and not self.ghosts
+
+    def find(self, attempt: tuple[int, int, int]) -> _Assigned | None:
+        assigned = self.tasks.get(attempt[:2])
+        if assigned is not None and assigned.attempt == attempt:
+            return assigned
+        return self.ghosts.get(attempt)
+
 
 def _limit(source: TaskSource, step: str) -> int:
     """How many tasks of the step may run at once."""
@@ -309,6 +338,7 @@ class Dispatcher:
         *,
         grace_seconds: float,
         sync_seconds: float,
+        blocked_seconds: float = 0.0,
         finish_running: bool = False,
     ) -> None:
         self.disk = disk
@@ -321,7 +351,7 @@ class Dispatcher:
         """Those with names; a graph that asks for one is not run without."""
         self._needs: dict[tuple[int, str], tuple[Need, ...]] = {}  # of steps with limits, by run
         self._dispatch_soon = False
-        self._grace_seconds = grace_seconds
+        self._blocked_seconds = blocked_seconds
         self.meter = Meter()
         """What has come into journals."""
         self._expected: dict[str, dict[str, float]] = {}
@@ -329,6 +359,13 @@ class Dispatcher:
         self._runs: dict[int, TaskSource] = {}
         self._turns: Turns[TaskSource] = Turns()  # of runs that may have ready tasks
         self._loop = asyncio.get_running_loop()
+        self._stopper = Stopper(
+            self._loop,
+            grace_seconds,
+            has=lambda desk, attempt: desk.find(attempt) is not None,
+            disown=self._disown,
+            take_back=self._take_back,
+        )
         self._polling: asyncio.TimerHandle | None = None
         self._dead_starts = 0
         self._dispatching = False
@@ -381,46 +418,21 @@ class Dispatcher:
             self._take_back(desk)
             if not running:
                 continue
-            for (run, task_id), assigned in list(desk.tasks.items()):
+            for (run, _), assigned in list(desk.tasks.items()):
                 if run == number and (assigned.is_async or assigned is desk.at_work()):
-                    self._stop_one(desk, (run, task_id), assigned, reason)
+                    self._stopper.stop(desk, assigned, reason)
 
-    def _stop_one(
-        self, desk: _Desk, key: tuple[int, int], assigned: _Assigned, reason: str
-    ) -> None:
-        assigned.stopped = reason
-        if assigned.is_async:
-            desk.worker.send(CancelTask(*key))
-        else:
-            desk.worker.kill(signal.SIGTERM, reason)
-        self._set_timer(assigned, self._grace_seconds, self._end_grace, desk, key, reason)
-
-    def _set_timer(
-        self, assigned: _Assigned, seconds: float, callback: Callable[..., None], *args: Any
-    ) -> None:
-        """Have something done about a task unless it ends before; there is one timer for a task."""
-        assigned.stop_timer()
-        assigned.timer = self._loop.call_later(seconds, callback, *args)
-
-    def _on_timeout(self, desk: _Desk, key: tuple[int, int]) -> None:
-        """A task has had its time: an async one is cancelled, a worker with any other is killed."""
-        assigned = desk.tasks.get(key)
-        if assigned is None:
+    def _disown(self, desk: _Desk, attempt: tuple[int, int, int]) -> None:
+        """Have an attempt count as ended, whether its worker has given it up or not."""
+        run, task_id, _ = attempt
+        assigned = desk.tasks.get((run, task_id))
+        if assigned is None or assigned.attempt != attempt:
             return
-        reason = f"a task of {assigned.step} took longer than {assigned.timeout:g} s"
-        if assigned.is_async:
-            assigned.timed_out = True
-            desk.worker.send(CancelTask(*key))
-            self._set_timer(assigned, self._grace_seconds, self._end_grace, desk, key, reason)
-            return
-        self._take_back(desk)
-        if assigned is desk.at_work():  # else it has just ended, and a kill would hit the next one
-            assigned.timed_out = True
-            desk.worker.kill(signal.SIGKILL, reason)
-
-    def _end_grace(self, desk: _Desk, key: tuple[int, int], reason: str) -> None:
-        if key in desk.tasks:
-            desk.worker.kill(signal.SIGKILL, reason)
+        desk.ghosts[attempt] = desk.tasks.pop((run, task_id))
+        self._unseat(assigned)
+        desk.load = desk.load - assigned.expected if desk.tasks else 0.0
+        assigned.source.tell(self._loss(assigned, desk.worker, ""))
+        self.dispatch()
 
     # --- seating ---
 
@@ -539,7 +551,7 @@ class Dispatcher:
         idle = [
             desk
             for desk in self._desks.values()
-            if not (desk.tasks or desk.worker.doomed or desk.silent)
+            if desk.idle and not (desk.worker.doomed or desk.silent)
         ]
         for desk in idle:
             if not desk.used:
@@ -584,7 +596,7 @@ class Dispatcher:
     def _has_room(self, desk: _Desk, source: TaskSource, step: str, *, is_async: bool) -> bool:
         if desk.silent >= _SILENT_POLLS:
             return False
-        if not desk.tasks:
+        if desk.idle:
             return not desk.worker.doomed
         if desk.worker.doomed or desk.isolated or desk.is_async != is_async:
             return False
@@ -597,6 +609,8 @@ class Dispatcher:
         return desk.load + source.expected.get(step, 0.0) < _QUEUED_SECONDS
 
     def _has_async_room(self, desk: _Desk, source: TaskSource, step: str) -> bool:
+        if desk.blocker is not None:
+            return False
         count, most = len(desk.tasks), max(_ASYNC_DESK_TASKS, _limit(source, step))
         few = self._of_run[source.number] < _ASYNC_DESK_SPARE
         return count < (most + _ASYNC_DESK_SPARE if few else most)
@@ -622,7 +636,7 @@ class Dispatcher:
         self._of_run[order.run] += 1
         if order.run not in desk.opened:
             desk.opened.add(order.run)
-            desk.worker.send(source.opening)
+            desk.worker.send(source.opening._replace(blocked_seconds=self._blocked_seconds))
         desk.worker.send(order)
         if self._polling is None:
             self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
@@ -670,6 +684,8 @@ class Dispatcher:
                     self._on_ended(desk, report)
                 case Logged():
                     self._on_logged(desk, report)
+                case Blocked() | Stopping():
+                    self._on_loop_heard(desk, report)
                 case Warned():
                     logs.warning(report.event, pid=desk.worker.pid, **report.facts)
                 case _:
@@ -677,12 +693,13 @@ class Dispatcher:
         self.dispatch()
 
     def _on_started(self, desk: _Desk, report: Started) -> None:
+        desk.blocker = None
         assigned = desk.tasks.get((report.run, report.task_id))
         if assigned is not None:
             assigned.started = True
             assigned.since = time.monotonic()
             if report.run in desk.imported:
-                self._limit(desk, (report.run, report.task_id), assigned)
+                self._limit(desk, assigned)
             assigned.source.seated(report.task_id, desk.worker.pid)
             assigned.source.tell(report)
 
@@ -691,13 +708,53 @@ class Dispatcher:
         desk.imported.add(run)
         for key, assigned in desk.tasks.items():
             if key[0] == run and assigned.started:
-                self._limit(desk, key, assigned)
+                self._limit(desk, assigned)
 
-    def _limit(self, desk: _Desk, key: tuple[int, int], assigned: _Assigned) -> None:
+    def _limit(self, desk: _Desk, assigned: _Assigned) -> None:
         if assigned.timeout and not assigned.stopped:  # a stopped one has its grace already
-            self._set_timer(assigned, assigned.timeout, self._on_timeout, desk, key)
+            self._stopper.time_limit(desk, assigned, assigned.timeout)
+
+    def _on_loop_heard(self, desk: _Desk, report: Blocked | Stopping) -> None:
+        """A worker's event loop turns, or does not."""
+        attempt = report.run, report.task_id, report.attempt
+        assigned = desk.find(attempt)
+        desk.blocker = None
+        if isinstance(report, Blocked):
+            if report.where:
+                desk.blocker = attempt
+                self._take_back(desk)  # for others to have
+            if report.where and assigned is not None:
+                self._warn(desk, assigned, report)
+        elif assigned is not None:
+            self._stopper.heard(desk, assigned)
+
+    @staticmethod
+    def _warn(desk: _Desk, assigned: _Assigned, report: Blocked) -> None:
+        """Say that an async step blocks its loop, in the library's log and in the task's."""
+        held = f"{report.seconds:.1f} s"
+        logs.warning(
+            "an async step blocks its event loop",
+            task=f"{assigned.source.pathspec}/{assigned.step}/{assigned.task_id}",
+            seconds=round(report.seconds, 1),
+            line=report.where,
+            pid=desk.worker.pid,
+        )
+        text = (
+            f"This async step has blocked its event loop for {held}, and with it all tasks of this "
+            f"worker: {report.where}\nAwait it, or have it run in a thread: "
+            f"await asyncio.to_thread(...)\n"
+        )
+        if assigned.attempt not in desk.ghosts:
+            assigned.source.tell(Logged(*assigned.attempt, 1, text.encode()))
 
     def _on_ended(self, desk: _Desk, report: Succeeded | Failed) -> None:
+        desk.blocker = None
+        ghost = desk.ghosts.pop((report.run, report.task_id, report.attempt), None)
+        if ghost is not None:
+            ghost.stop_timer()
+            if desk.isolated:
+                self._retire(desk)
+            return
         assigned = desk.tasks.get((report.run, report.task_id))
         if assigned is None:
             return
@@ -719,7 +776,7 @@ class Dispatcher:
 
     def _on_logged(self, desk: _Desk, report: Logged) -> None:
         source = self._runs.get(report.run)
-        if source is None:
+        if source is None or (report.run, report.task_id, report.attempt) in desk.ghosts:
             return
         source.tell(report)
         if source.backlog_bytes > BACKLOG_BYTES and not desk.paused and self.executor is not None:
@@ -752,6 +809,8 @@ class Dispatcher:
         first = desk.first()
         if first is not None and first.started:
             self._pass_output(desk, first, desk.worker.spooled())
+        for ghost in desk.ghosts.values():
+            ghost.stop_timer()
         for assigned in desk.tasks.values():
             self._unseat(assigned)
             assigned.stop_timer()

@@ -40,6 +40,8 @@ class Report(IntEnum):
     FAILED = 5
     WARNED = 6
     OPENED = 7
+    STOPPING = 8
+    BLOCKED = 9
 
 
 MAX_ORDER_BYTES: Final = (
@@ -59,6 +61,8 @@ class OpenRun(NamedTuple):
     """`Surroundings` of the run: working directory, `sys.path`, environment variables."""
     durable: bool = False
     """Whether values are synced before their task is told of."""
+    blocked_seconds: float = 0.0
+    """How long an async step may block its loop before it is told of; 0 for any time."""
 
 
 class StartTask(NamedTuple):
@@ -90,6 +94,7 @@ class CancelTask(NamedTuple):
 
     run: int
     task_id: int
+    attempt: int
 
 
 class ShutDown(NamedTuple):
@@ -174,7 +179,27 @@ class Warned(NamedTuple):
     facts: dict[str, Any]
 
 
-ReportMessage = Ready | Started | Opened | Logged | Succeeded | Failed | Warned
+class Stopping(NamedTuple):
+    """The worker's loop has taken the order to cancel an async task."""
+
+    run: int
+    task_id: int
+    attempt: int
+
+
+class Blocked(NamedTuple):
+    """An async task keeps its worker's loop from turning."""
+
+    run: int
+    task_id: int
+    attempt: int
+    seconds: float
+    """How long by now."""
+    where: str
+    """File, line, function and text; empty when it is over."""
+
+
+ReportMessage = Ready | Started | Opened | Logged | Succeeded | Failed | Warned | Stopping | Blocked
 
 _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.READY: Ready,
@@ -184,6 +209,8 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.FAILED: Failed,
     Report.OPENED: Opened,
     Report.WARNED: Warned,
+    Report.STOPPING: Stopping,
+    Report.BLOCKED: Blocked,
 }
 _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 

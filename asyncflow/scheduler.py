@@ -160,6 +160,11 @@ class RunDriver:
         return OpenRun(identity.number, *where, identity.surroundings, identity.durable)
 
     @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+        return f"{self.identity.flow}/{self.identity.run_id}"
+
+    @property
     def expected(self) -> Mapping[str, float]:
         """For each step that ended at least once: seconds for a task."""
         return self._recorder.expected

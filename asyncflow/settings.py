@@ -44,6 +44,8 @@ class Settings:
     """How long a running step has between SIGTERM and SIGKILL when its run is cancelled."""
     on_failure: str = "cancel"
     """What a task's failure does to those of its run that are running: `cancel`, or `finish`."""
+    blocked_seconds: float = 1.0
+    """How long an async step may block its worker's event loop before a warning; 0 for any time."""
     event_buffer: int = 10_000
     """How many events wait for a slow subscriber before it reads on from the journal."""
     sync_seconds: float = 1.0
@@ -57,7 +59,7 @@ class Settings:
     """How many runs an engine has at a time; to start one more waits. 0 for any number."""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "max_running_tasks", "max_runs"):
+        for name in ("workers", "max_running_tasks", "max_runs", "blocked_seconds"):
             if getattr(self, name) < 0:
                 message = f"{name} must be 0 or more, not {getattr(self, name)}"
                 raise SettingsError(message)

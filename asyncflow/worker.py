@@ -14,12 +14,14 @@ import socket
 import sys
 import time
 from contextlib import nullcontext, suppress
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncflow import capture, loading, surroundings
 from asyncflow.current import enter_task, install_thread_propagation
 from asyncflow.decorators import options_of
 from asyncflow.frames import (
+    Blocked,
     CancelTask,
     CloseRun,
     Failed,
@@ -30,6 +32,7 @@ from asyncflow.frames import (
     ShutDown,
     Started,
     StartTask,
+    Stopping,
     Succeeded,
     Warned,
     pack_report,
@@ -42,6 +45,7 @@ from asyncflow.tracebacks import describe_exception
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from asyncflow.current import TaskContext
     from asyncflow.frames import OrderMessage, ReportMessage
 
 _PACKET_BYTES: Final = 1 << 18
@@ -91,6 +95,7 @@ class Worker:
         self._pid = os.getpid()
         self._async: AsyncSteps | None = None
         self._unsent: list[bytes] = []
+        self._sending = RLock()  # what an async task prints in a thread is sent from there
         self.holder = Holder(self._warn_of_shared)
         self.closing = False
 
@@ -147,6 +152,18 @@ class Worker:
         facts = {"flow": flow, "shared": name, "error": error}
         self.report(Warned("something shared has failed", facts))
 
+    def on_blocked(self, task: TaskContext | None, seconds: float, where: str) -> None:
+        """The loop does not turn, or does so again; called from the watchdog's thread."""
+        if task is None:
+            if where:
+                facts = {"seconds": round(seconds, 1), "line": where}
+                self.report(Warned("something blocks the event loop of async steps", facts))
+            return
+        for number, run in list(self._runs.items()):
+            if (run.order.flow, run.order.run_id) == (task.flow_name, task.run_id):
+                key = number, int(task.task_id), task.attempt
+                self.report(Blocked(*key, seconds, where))
+
     def receive_nowait(self) -> OrderMessage | None:
         """The next order if there is one."""
         try:
@@ -165,14 +182,16 @@ class Worker:
 
     def report(self, *messages: ReportMessage) -> None:
         """Tell the engine something at once, after what was to be told with it."""
-        data = b"".join([*self._unsent, *map(pack_report, messages)])
-        self._unsent.clear()
-        if data:
-            self._reports.sendall(data)
+        with self._sending:
+            data = b"".join([*self._unsent, *map(pack_report, messages)])
+            self._unsent.clear()
+            if data:
+                self._reports.sendall(data)
 
     def report_soon(self, message: ReportMessage) -> None:
         """Tell the engine something together with what comes next, but before anything is run."""
-        self._unsent.append(pack_report(message))
+        with self._sending:
+            self._unsent.append(pack_report(message))
 
     def _start(self, order: StartTask) -> None:
         run = self._runs[order.run]
@@ -187,7 +206,7 @@ class Worker:
             return
         if is_async:
             if self._async is None:
-                self._async = AsyncSteps(self)
+                self._async = AsyncSteps(self, run.order.blocked_seconds)
             self._async.run(run, order)
         else:
             # With the next task's start, if that is at hand: one system call instead of two.
@@ -272,17 +291,20 @@ class AsyncSteps:
     they have left something async open, it is left only when something else is to be done.
     """
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, blocked_seconds: float) -> None:
         import asyncio  # noqa: PLC0415 - start-up time: a flow of `def` steps never needs it
+
+        from asyncflow.watchdog import Watchdog  # noqa: PLC0415 - the same
 
         self._asyncio = asyncio
         self._worker = worker
         self._runner = asyncio.Runner()
-        self._tasks: dict[tuple[int, int], Any] = {}
+        self._tasks: dict[tuple[int, int, int], Any] = {}  # by run, task and attempt
         self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
         self._idle = asyncio.Event()
         self._serving = False
         self._closing: set[Any] = set()  # of what tasks shared
+        self._watchdog = Watchdog(blocked_seconds, worker.on_blocked) if blocked_seconds else None
 
     def run(self, run: RunView, order: StartTask) -> None:
         """Run a task and all that come while it runs; then carry out what had to wait."""
@@ -353,12 +375,13 @@ class AsyncSteps:
             case StartTask() if not self._waits():
                 self._begin_or_keep(order)
             case CancelTask():
-                task = self._tasks.get((order.run, order.task_id))
+                task = self._tasks.get((order.run, order.task_id, order.attempt))
                 if task is not None:
+                    self._worker.report(Stopping(order.run, order.task_id, order.attempt))
                     task.cancel()
             case OpenRun():
                 self._worker.carry_out(order)
-            case CloseRun() if all(run != order.run for run, _ in self._tasks):
+            case CloseRun() if all(run != order.run for run, *_ in self._tasks):
                 self._worker.carry_out(order)
             case _:
                 self._keep(order)
@@ -392,14 +415,18 @@ class AsyncSteps:
     def _begin(self, run: RunView, order: StartTask) -> None:
         loop = self._asyncio.get_running_loop()
         task = loop.create_task(self._run_task(run, order), name=f"{order.step}/{order.task_id}")
-        key = order.run, order.task_id
+        key = order.run, order.task_id, order.attempt
         self._tasks[key] = task
+        if self._watchdog is not None:
+            self._watchdog.watch()
         task.add_done_callback(lambda _: self._ended(key))
 
-    def _ended(self, key: tuple[int, int]) -> None:
+    def _ended(self, key: tuple[int, int, int]) -> None:
         del self._tasks[key]
         if not self._tasks:
             self._idle.set()
+            if self._watchdog is not None:
+                self._watchdog.rest()
 
     async def _run_task(self, run: RunView, order: StartTask) -> None:
         began = time.perf_counter()

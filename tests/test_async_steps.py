@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import time
+from pathlib import Path
 
-from asyncflow import Engine, FlowSpec, concurrency, step
+import pytest
+
+from asyncflow import (
+    Engine,
+    FlowSpec,
+    Parameter,
+    catch,
+    concurrency,
+    current,
+    events,
+    retry,
+    step,
+    timeout,
+)
+from asyncflow.settings import Settings
 
 _CROWD = 1500  # more than a step may have at once unless it says so
 _here: list[int] = []
@@ -43,3 +61,176 @@ async def test_concurrency_may_be_more_than_the_default(store):
     async with Engine(store=store, workers=1) as engine:
         run = await engine.run(Crowd)
     assert run.data.count == _CROWD
+
+
+# --- a step that blocks its loop ------------------------------------------------------------------
+
+
+class Blocking(FlowSpec):
+    """One of its tasks blocks the loop that it shares with the others, until a file is there."""
+
+    release = Parameter("release", default="")
+    how = Parameter("how", default="itself")
+
+    @step
+    def start(self):
+        self.next(self.block, self.late)
+
+    @step
+    async def block(self):
+        await _late_is_here.wait()
+        if self.how == "child":
+            await asyncio.create_task(child(self.release))
+        else:
+            hold(self.release)
+        self.blocked = os.getpid()
+        self.next(self.join)
+
+    @catch(var="failure", print_exception=False)
+    @timeout(seconds=0.1)
+    @step
+    async def late(self):
+        _late_is_here.set()
+        await asyncio.sleep(60)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.failure = inputs.late.failure
+        self.pids = {inputs.block.blocked, os.getpid()}
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+_late_is_here = asyncio.Event()
+
+
+def hold(path):
+    """Block the loop until the file is there."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+
+
+async def child(path):
+    """Part of a task, as a coroutine of its own."""
+    hold(path)
+
+
+@pytest.mark.parametrize("how", ["itself", "child"])
+async def test_a_step_that_blocks_its_loop_is_named(store, tmp_path, caplog, how):
+    """A warning tells task, seconds and line, and the task's own log says it as well."""
+    settings = Settings(store=store, workers=1, blocked_seconds=0.2)
+    async with Engine(settings=settings) as engine:
+        handle = await engine.start(Blocking, how=how, release=str(tmp_path / "release"))
+        async with asyncio.timeout(60):
+            while not caplog.messages:  # noqa: ASYNC110 - a log has no event to wait for
+                await asyncio.sleep(0.01)
+        (tmp_path / "release").touch()
+        run = await handle
+    task = run["block"].task
+    told = caplog.messages[0]
+    assert "an async step blocks its event loop" in told
+    assert f"task='{task.pathspec}'" in told
+    assert re.search(r"seconds=\d", told)
+    assert re.search(r"line='\S+test_async_steps\.py:\d+, in hold: (while|time\.sleep)", told)
+    assert re.match(r"This async step has blocked its event loop for \d", task.stderr)
+    assert "in hold: " in task.stderr
+    assert run["late"].task.stderr == ""
+
+
+async def test_the_timeouts_of_others_fire_while_a_step_blocks(store, tmp_path):
+    """The late task has failed while the loop could not hear of it; nobody is killed for it."""
+    settings = Settings(store=store, workers=1, blocked_seconds=0.2, grace_seconds=0.3)
+    async with Engine(settings=settings) as engine:
+        handle = await engine.start(Blocking, release=str(tmp_path / "release"))
+        async with asyncio.timeout(60):
+            async for event in handle.events():
+                if isinstance(event, events.TaskFailed):
+                    assert event.step == "late"
+                    break
+            await asyncio.sleep(1.0)  # the grace is over by now
+            (tmp_path / "release").touch()
+            run = await handle
+    assert run.data.failure.type.endswith("TaskTimeoutError")
+    assert len(run.data.pids) == 1
+
+
+class Twice(FlowSpec):
+    """Its late task is tried again on the very worker that has the first attempt still."""
+
+    release = Parameter("release", default="")
+
+    @step
+    def start(self):
+        self.next(self.block, self.late)
+
+    @step
+    async def block(self):
+        await _late_is_here.wait()
+        hold(self.release)
+        self.next(self.join)
+
+    @retry(times=1, seconds=0)
+    @timeout(seconds=0.1)
+    @step
+    async def late(self):
+        _late_is_here.set()
+        if current.attempt == 0:
+            print("first")
+            try:
+                await asyncio.sleep(60)
+            finally:
+                print("too late to be told")
+        self.attempt = current.attempt
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.attempt = inputs.late.attempt
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_an_attempt_that_counts_as_ended_does_not_disturb_the_next(store, tmp_path):
+    """What it prints and how it ends is not taken for the second one's."""
+    settings = Settings(store=store, workers=1, blocked_seconds=0.2)
+    async with Engine(settings=settings) as engine:
+        handle = await engine.start(Twice, release=str(tmp_path / "release"))
+        async with asyncio.timeout(60):
+            async for event in handle.events():
+                if isinstance(event, events.TaskRetried):
+                    break
+            (tmp_path / "release").touch()
+            run = await handle
+    assert run.data.attempt == 1
+    assert [attempt.stdout for attempt in run["late"].task.attempts()] == ["first\n", ""]
+
+
+class BlocksForEver(FlowSpec):
+    """Its task does not let its loop turn, and is out of time."""
+
+    @catch(var="failure", print_exception=False)
+    @timeout(seconds=0.3)
+    @step
+    async def start(self):
+        time.sleep(600)  # the very thing that is examined
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_step_that_blocks_beyond_its_own_time_loses_its_worker(store):
+    """It fails with the timeout, and the next step has a worker that works."""
+    settings = Settings(store=store, workers=1, blocked_seconds=0.2, grace_seconds=0.3)
+    async with Engine(settings=settings) as engine:
+        async with asyncio.timeout(60):
+            run = await engine.run(BlocksForEver)
+    assert run.data.failure.type.endswith("TaskTimeoutError")
