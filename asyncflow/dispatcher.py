@@ -243,6 +243,8 @@ class _Assigned:
         self.since = 0.0
         limit = source.graph[order.step].options.get("timeout")
         self.timeout = float(limit["seconds"]) if isinstance(limit, dict) else 0.0
+        if order.caught:  # to hand on a failure runs no step
+            self.timeout = 0.0
         self.timed_out = False
         self.isolated = "isolate" in source.graph[order.step].options
         self.stopped = ""
