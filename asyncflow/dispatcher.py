@@ -48,7 +48,7 @@ from asyncflow.stopping import Stopper
 from asyncflow.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor as ThreadExecutor
 
     from asyncflow.errors import AsyncflowError
@@ -362,7 +362,7 @@ class Dispatcher:
         self._turns: Turns[TaskSource] = Turns()  # of runs that may have ready tasks
         self._loop = asyncio.get_running_loop()
         self._stopper = Stopper(
-            self._loop,
+            self._call_later,
             grace_seconds,
             has=lambda desk, attempt: desk.find(attempt) is not None,
             disown=self._disown,
@@ -374,6 +374,11 @@ class Dispatcher:
         self._running: Counter[tuple[int, str]] = Counter()  # seated tasks by run and step
         self._of_run: Counter[int] = Counter()  # seated tasks by run
         self._impatient_at: float | None = None  # when a waiting `def` task may ask for more
+
+    def _call_later(
+        self, seconds: float, callback: Callable[..., None], *args: Any
+    ) -> asyncio.TimerHandle:
+        return self._loop.call_later(seconds, callback, *args)
 
     def close(self) -> None:
         """Forget the timers; every run has ended."""

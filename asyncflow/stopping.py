@@ -73,7 +73,7 @@ class Stopper:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        later: Callable[..., asyncio.TimerHandle],
         grace_seconds: float,
         *,
         has: Callable[[Any, Attempt], bool],
@@ -83,13 +83,13 @@ class Stopper:
         """Work for a dispatcher.
 
         Args:
-            loop: Of the engine.
+            later: `call_later` of the engine's loop.
             grace_seconds: How long a task has to end once it was asked to.
             has: Whether a worker has the attempt still, be it as a ghost.
             disown: Tell the run that the attempt has ended, unless that is done; it is a ghost.
             take_back: Have back what the worker has not begun.
         """
-        self._loop, self._grace_seconds = loop, grace_seconds
+        self._later, self._grace_seconds = later, grace_seconds
         self._has, self._disown, self._take_back = has, disown, take_back
 
     def time_limit(self, place: Place, task: Stoppable, seconds: float) -> None:
@@ -100,7 +100,7 @@ class Stopper:
         self, task: Stoppable, seconds: float, callback: Callable[..., None], *args: Any
     ) -> None:
         task.stop_timer()  # there is one for a task
-        task.timer = self._loop.call_later(seconds, callback, *args)
+        task.timer = self._later(seconds, callback, *args)
 
     def stop(self, place: Place, task: Stoppable, reason: str) -> None:
         """Have a task end because its run does."""

@@ -16,7 +16,18 @@ import pytest
 from asyncflow import dispatcher as module
 from asyncflow.dispatcher import Dispatcher, Lost
 from asyncflow.errors import PoolError
-from asyncflow.frames import Failed, Opened, OpenRun, Order, ShutDown, Started, StartTask, Succeeded
+from asyncflow.frames import (
+    Blocked,
+    Failed,
+    Opened,
+    OpenRun,
+    Order,
+    ShutDown,
+    Started,
+    StartTask,
+    Stopping,
+    Succeeded,
+)
 from asyncflow.graph import Graph, Node
 from asyncflow.surroundings import Surroundings
 
@@ -73,6 +84,7 @@ class Source:
 
     def __init__(self, number, tasks, *, is_async=False, expected=0.0, **options):
         self.number = number
+        self.pathspec = f"Some/{number}"
         node = Node("work", ("end",), options=options, is_async=is_async)
         self.graph = Graph("Some", [Node("start", ("work",)), node, Node("end")])
         self.expected = {"work": expected}
@@ -297,6 +309,7 @@ async def test_neighbours_of_an_async_task_that_has_to_be_killed_are_told_why(ma
     began(dispatcher, worker)
     dispatcher._loop.fire(7.0)
     assert worker.signals == []  # it is cancelled first
+    dispatcher.on_reports(worker, [Stopping(1, 1, 0)])
     dispatcher._loop.fire(5.0)
     assert worker.signals == [signal.SIGKILL]
     dispatcher.on_exit(worker, "was killed by SIGKILL")
@@ -304,6 +317,99 @@ async def test_neighbours_of_an_async_task_that_has_to_be_killed_are_told_why(ma
     ((task_id, error, how),) = other.lost()
     assert (task_id, error) == (2, "WorkerDiedError")
     assert "a task of work took longer than 7 s" in how
+
+
+@pytest.fixture
+async def side_by_side(make):
+    """A worker with two async tasks: one has a timeout, the other blocks the loop of both."""
+    dispatcher = make()
+    late, other = Source(1, [1], is_async=True, **LIMIT), Source(2, [2], is_async=True)
+    worker = seat(dispatcher, late, other)
+    orders = [began(dispatcher, worker), began(dispatcher, worker)]
+    dispatcher.on_reports(worker, [Blocked(2, 2, 0, 1.0, "somewhere")])
+    return dispatcher, worker, late, other, orders
+
+
+async def test_a_task_that_cannot_be_told_of_its_timeout_has_failed_all_the_same(side_by_side):
+    """And its worker lives: it is another one that blocks the loop."""
+    dispatcher, worker, late, other, (_, order) = side_by_side
+    dispatcher._loop.fire(7.0)
+    assert late.lost() == []
+    dispatcher._loop.fire(1.0)
+    assert late.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
+    dispatcher._loop.fire(5.0)
+    assert worker.signals == []
+    dispatcher.on_reports(worker, [success(order)])
+    assert other.succeeded() == [2]
+
+
+async def test_what_comes_of_an_attempt_that_counts_as_ended_is_passed_over(side_by_side):
+    """Be it a success: its next attempt may have begun."""
+    dispatcher, worker, late, _, (order, _) = side_by_side
+    dispatcher._loop.fire(7.0)
+    dispatcher._loop.fire(1.0)
+    told = len(late.told)
+    dispatcher.on_reports(worker, [Stopping(1, 1, 0), success(order)])
+    assert len(late.told) == told
+    dispatcher._loop.fire(5.0)
+    assert worker.signals == []
+
+
+async def test_an_attempt_that_counts_as_ended_and_goes_on_though_it_was_told_is_killed(
+    side_by_side,
+):
+    """Once the loop turns again, it has the grace like any other."""
+    dispatcher, worker, _, other, (_, order) = side_by_side
+    dispatcher._loop.fire(7.0)
+    dispatcher._loop.fire(1.0)
+    dispatcher.on_reports(worker, [success(order), Stopping(1, 1, 0)])
+    assert other.succeeded() == [2]
+    dispatcher._loop.fire(5.0)
+    assert worker.signals == [signal.SIGKILL]
+
+
+async def test_who_blocks_its_loop_beyond_its_own_time_is_killed(side_by_side):
+    """It fails soon after its time, and its worker is killed after the grace."""
+    dispatcher, worker, late, other, _ = side_by_side
+    dispatcher.on_reports(worker, [Blocked(1, 1, 0, 1.0, "somewhere")])
+    dispatcher._loop.fire(7.0)
+    dispatcher._loop.fire(1.0)
+    assert late.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
+    assert worker.signals == []
+    dispatcher._loop.fire(5.0)
+    assert worker.signals == [signal.SIGKILL]
+    dispatcher.on_exit(worker, "was killed by SIGKILL")
+    assert len(late.lost()) == 1
+    assert [error for _, error, _ in other.lost()] == ["WorkerDiedError"]
+
+
+async def test_cancelling_a_run_does_not_kill_the_worker_that_another_runs_task_blocks(
+    side_by_side,
+):
+    """After the grace the task counts as cancelled, and the other run's goes on."""
+    dispatcher, worker, late, other, (_, order) = side_by_side
+    dispatcher.stop(late, "enough")
+    dispatcher._loop.fire(5.0)
+    assert worker.signals == []
+    assert late.lost() == [(1, "TaskCancelledError", "enough")]
+    dispatcher.on_reports(worker, [success(order)])
+    assert other.succeeded() == [2]
+
+
+async def test_a_blocked_loop_gets_no_further_tasks(side_by_side):
+    """They have another worker, or wait until it turns again."""
+    dispatcher, worker, late, _, _ = side_by_side
+    waiting = len(worker.waiting)
+    late.tasks.append(3)
+    dispatcher.dispatch(late)
+    assert (len(worker.waiting), len(dispatcher.executor.all)) == (waiting, 1)
+    dispatcher.on_reports(worker, [Blocked(2, 2, 0, 1.5, "")])
+    assert len(worker.waiting) == waiting + 1
+    dispatcher.on_reports(worker, [Blocked(2, 2, 0, 1.0, "somewhere")])
+    assert len(worker.waiting) == waiting
+    dispatcher.executor.size = 2
+    dispatcher.dispatch(late)
+    assert dispatcher.executor.all[1].receive().task_id == 3
 
 
 async def test_an_async_task_that_is_stopped_tells_where_it_was(make):
