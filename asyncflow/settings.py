@@ -72,6 +72,12 @@ class Settings:
         if self.event_buffer < 1:
             message = f"event_buffer must be 1 or more, not {self.event_buffer}"
             raise SettingsError(message)
+        if self.grace_seconds < 0:
+            message = f"grace_seconds must be 0 or more, not {self.grace_seconds:g}"
+            raise SettingsError(message)
+        if self.sync_seconds < 0:
+            message = f"sync_seconds must be 0 or more, not {self.sync_seconds:g}"
+            raise SettingsError(message)
 
     @property
     def worker_count(self) -> int:
@@ -92,45 +98,67 @@ class Settings:
             SettingsError: A value is of the wrong kind, or a name in `[tool.asyncflow]` is unknown.
         """
         environ = os.environ if environ is None else environ
-        found = {name: value for name, value in given.items() if value is not None}
+        found = {name: (value, "") for name, value in given.items() if value is not None}
         for name in (f.name for f in fields(cls)):
-            text = environ.get(f"ASYNCFLOW_{name.upper()}")
-            if name not in found and text:
-                found[name] = text
-        for name, value in _project_table(directory or Path()).items():
-            found.setdefault(name, value)
-        return cls(**{name: _convert(name, value) for name, value in found.items()})
+            variable = f"ASYNCFLOW_{name.upper()}"
+            if environ.get(variable):
+                found.setdefault(name, (environ[variable], variable))
+        path = (directory or Path()) / "pyproject.toml"
+        for name, value in _project_table(path).items():
+            found.setdefault(name, (value, f"[tool.asyncflow] of {path}"))
+        return cls(**{name: _convert(name, *value) for name, value in found.items()})
 
 
 _CONVERTERS: dict[str, Any] = {f.name: type(f.default) for f in fields(Settings)}
+_NUMBERS: dict[type[Any], str] = {int: "a whole number", float: "a number"}
 
 
-def _convert(name: str, value: Any) -> Any:
+def _convert(name: str, value: Any, where: str) -> Any:
     if name not in _CONVERTERS:
-        message = f"there is no setting {name!r}; there are {', '.join(sorted(_CONVERTERS))}"
+        source = f"{where}: " if where else ""
+        there = ", ".join(sorted(_CONVERTERS))
+        message = f"{source}there is no setting {name!r}; there are {there}"
         raise SettingsError(message)
     kind = Path if issubclass(_CONVERTERS[name], Path) else _CONVERTERS[name]
     try:
-        return kind(value)
+        if kind in _NUMBERS:
+            return _number(kind, value)
+        if isinstance(value, str | os.PathLike):
+            return kind(value)
     except (TypeError, ValueError):
-        message = f"the setting {name!r} takes {kind.__name__.lower()}, not {value!r}"
-        raise SettingsError(message) from None
+        pass
+    source = f"; it comes from {where}" if where else ""
+    takes = _NUMBERS.get(kind, "a path" if kind is Path else "text")
+    message = f"the setting {name!r} takes {takes}, not {value!r}{source}"
+    raise SettingsError(message)
 
 
-def _project_table(directory: Path) -> dict[str, Any]:
-    """`[tool.asyncflow]` of the `pyproject.toml` in the directory."""
-    path = directory / "pyproject.toml"
+def _number(kind: type[Any], value: Any) -> Any:
+    number = kind(value)
+    # What int() would cut off, and what no comparison holds for, is a slip of the hand.
+    if isinstance(value, bool) or (not isinstance(value, str) and number != value):
+        raise ValueError
+    if number != number:  # noqa: PLR0124 - not a number
+        raise ValueError
+    return number
+
+
+def _project_table(path: Path) -> dict[str, Any]:
+    """`[tool.asyncflow]` of a `pyproject.toml`; nothing where there is none."""
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return {}
-    if "[tool.asyncflow]" not in text:
+    if "asyncflow" not in text:
         return {}
     import tomllib  # noqa: PLC0415 - start-up time: few projects have the table
 
     try:
-        table: dict[str, Any] = tomllib.loads(text)["tool"]["asyncflow"]
-    except (tomllib.TOMLDecodeError, KeyError) as error:
+        table = tomllib.loads(text).get("tool", {}).get("asyncflow", {})
+    except tomllib.TOMLDecodeError as error:
         message = f"{path} cannot be read: {error}"
         raise SettingsError(message) from error
+    if not isinstance(table, dict):
+        message = f"in {path}, tool.asyncflow is to be a table of settings, not {table!r}"
+        raise SettingsError(message)
     return table

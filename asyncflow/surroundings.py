@@ -13,8 +13,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from asyncflow.errors import PoolError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+_MOST_BYTES: Final = 1 << 16  # they travel in one packet, of at most `frames.MAX_ORDER_BYTES`
 
 # Without the decoding of each variable, which would cost a short task several per cent.
 _variables: Final[Mapping[Any, Any]] = getattr(os.environ, "_data", os.environ)
@@ -44,13 +48,35 @@ class Surroundings(NamedTuple):
 
 
 def look_around(template: Mapping[str, str]) -> Surroundings:
-    """The surroundings of this program; `template` is the environment its workers begin with."""
+    """The surroundings of this program; `template` is the environment its workers begin with.
+
+    Raises:
+        PoolError: They are too large to be told to a worker.
+    """
     now = dict(os.environ)
     changes: dict[str, str | None] = {
         name: value for name, value in now.items() if template.get(name) != value
     }
     changes.update(dict.fromkeys(template.keys() - now.keys()))
-    return Surroundings(working_directory(), import_path(), changes)
+    found = Surroundings(working_directory(), import_path(), changes)
+    _refuse_flood(found)
+    return found
+
+
+def _refuse_flood(found: Surroundings) -> None:
+    sizes = {name: len(os.fsencode(name + (value or ""))) for name, value in found.changes.items()}
+    if sum(sizes.values()) > _MOST_BYTES:
+        message = (
+            f"the environment variables that were set since the engine's workers were started are "
+            f"too large ({sum(sizes.values())} bytes; {max(sizes, key=sizes.__getitem__)!r} is the "
+            f"largest): set them before that, or give the flow the data in a file"
+        )
+        raise PoolError(message)
+    if sum(len(os.fsencode(entry)) for entry in found.path) > _MOST_BYTES // 2:
+        message = (
+            f"sys.path is too long for workers to be told of: it has {len(found.path)} entries"
+        )
+        raise PoolError(message)
 
 
 def import_path() -> list[str]:

@@ -10,7 +10,8 @@ from asyncflow.errors import AsyncflowError
 
 _OWN_FOLDER: Final = str(Path(__file__).parent)
 _MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing more
-_MOST_CHARACTERS: Final = 1 << 16  # what is longer is data that somebody put into a message
+_MESSAGE_BYTES: Final = 1 << 14  # nobody reads more, and it is journalled and sent in one packet
+_TRACEBACK_BYTES: Final = 1 << 16  # the same
 
 
 class Described(NamedTuple):
@@ -23,7 +24,8 @@ class Described(NamedTuple):
 
 def describe_exception(error: BaseException) -> Described:
     """Never raises, whatever the exception's own methods do."""
-    return Described(_name(type(error)), _sayable(_message(error)), _sayable(_traceback(error)))
+    message = _sayable(_message(error), _MESSAGE_BYTES)
+    return Described(_name(type(error)), message, _sayable(_traceback(error), _TRACEBACK_BYTES))
 
 
 def _name(kind: type[BaseException]) -> str:
@@ -31,13 +33,15 @@ def _name(kind: type[BaseException]) -> str:
     return name if module in {"builtins", "__main__"} else f"{module}.{name}"
 
 
-def _sayable(text: str) -> str:
-    r"""The text with what UTF-8 cannot say, such as half of a file name's byte, as `\udcNN`."""
-    if len(text) > _MOST_CHARACTERS:
-        half = _MOST_CHARACTERS // 2
-        left_out = len(text) - 2 * half
-        text = f"{text[:half]}\n… {left_out} characters are left out …\n{text[-half:]}"
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def _sayable(text: str, most_bytes: int) -> str:
+    r"""With what UTF-8 cannot say, such as a file name's odd byte, as `\udcNN`; a flood cut."""
+    data = text.encode("utf-8", "backslashreplace")
+    left_out = len(data) - most_bytes
+    if left_out <= 0:
+        return data.decode("utf-8")
+    head, tail = data[: most_bytes // 2], data[-most_bytes // 2 :]
+    note = f"\n… {left_out} bytes are left out …\n"
+    return note.join(half.decode("utf-8", "ignore") for half in (head, tail))
 
 
 def _message(error: BaseException) -> str:

@@ -1,0 +1,253 @@
+"""Warm worker processes: started, told, taken back from, killed, replaced; none is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import psutil
+import pytest
+
+from asyncflow.errors import PoolError
+from asyncflow.frames import CloseRun, Order, StartTask
+from asyncflow.pool import Spool, WorkerPool
+
+SECONDS = 20  # for what takes milliseconds, on a machine that is busy with something else
+
+
+class Listener:
+    """Keeps what the pool tells."""
+
+    def __init__(self):
+        self.exits, self.reports, self.broken = [], [], []
+
+    def on_reports(self, worker, reports):
+        self.reports += reports
+
+    def on_exit(self, worker, how):
+        self.exits.append((worker, how))
+
+    def on_broken(self, error):
+        self.broken.append(error)
+
+
+async def until(condition):
+    """Wait for something to become true."""
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110 - other processes are waited for
+            await asyncio.sleep(0.005)
+
+
+def is_gone(pid):
+    """Whether no process of this id is left, but for one that nobody has reaped."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture
+def listener():
+    """Who hears of the pool's workers."""
+    return Listener()
+
+
+@pytest.fixture
+async def pool(listener, tmp_path):
+    """A pool that has been started; nothing of it is left after the test."""
+    opened = WorkerPool(size=2, spool_dir=tmp_path, listener=listener)
+    opened.start()
+    yield opened
+    await opened.close()
+    assert not psutil.Process().children(recursive=True)
+
+
+async def started(pool):
+    """A worker that is there."""
+    worker = pool.start_worker()
+    await until(lambda: worker.pid)
+    return worker
+
+
+async def stopped(worker):
+    """Have the worker stand still, wherever it is."""
+    await asyncio.sleep(0.1)  # until it waits for orders
+    os.kill(worker.pid, signal.SIGSTOP)
+    await until(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED)
+
+
+def order(task_id):
+    """An order to start a task of a run that no worker knows."""
+    return StartTask(1, "start", task_id, 0, [], [], b"", ())
+
+
+async def test_workers_are_processes_of_their_own(pool):
+    """Each has its own process, and is a grandchild of this one by way of the template."""
+    first, second = await started(pool), await started(pool)
+    (template,) = psutil.Process().children()
+    assert {first.pid, second.pid} == {child.pid for child in template.children()}
+    assert list(pool.workers.values()) == [first, second]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
+async def test_a_killed_worker_is_told_with_the_signals_name(pool, listener, number):
+    """However it was killed, and by whomever."""
+    worker = await started(pool)
+    os.kill(worker.pid, number)
+    await until(lambda: listener.exits)
+    ((who, how),) = listener.exits
+    assert who is worker
+    assert how.startswith(f"was killed by {number.name}")
+    assert ("out of memory" in how) == (number == signal.SIGKILL)
+    assert not pool.workers
+
+
+async def test_a_killed_worker_can_be_replaced_at_once(pool, listener):
+    """The next one is another process, and what the first was sent does not reach it."""
+    first = await started(pool)
+    await stopped(first)
+    first.send(order(1))
+    os.kill(first.pid, signal.SIGKILL)
+    second = await started(pool)
+    await until(lambda: listener.exits)
+    assert second.pid != first.pid
+    assert [raw[3] for raw in first.take_back()] == []  # its sockets are closed
+    assert pool.workers == {second.token: second}
+    assert not listener.reports
+
+
+async def test_orders_to_a_worker_that_died_are_dropped(pool, listener):
+    """Until its exit is told, sending is harmless."""
+    worker = await started(pool)
+    os.kill(worker.pid, signal.SIGKILL)
+    await until(lambda: is_gone(worker.pid))
+    worker.send(order(1))
+    await until(lambda: listener.exits)
+    worker.send(order(2))
+    assert worker.take_back() == []
+
+
+async def test_what_a_worker_has_not_received_can_be_taken_back(pool):
+    """Orders to start tasks come back in order, without the worker's help; others stay with it."""
+    worker = await started(pool)
+    await stopped(worker)
+    for task_id in range(3000):  # more than its socket holds
+        worker.send(order(task_id))
+    worker.send(CloseRun(7))
+    taken = worker.take_back()
+    assert {raw[0] for raw in taken} == {Order.START_TASK}
+    assert [raw[3] for raw in taken] == list(range(3000))
+    left = worker.taken_back.recv(1 << 16, 64)  # 64 is MSG_DONTWAIT
+    assert left[1] == Order.CLOSE_RUN
+    os.kill(worker.pid, signal.SIGCONT)
+
+
+async def test_a_worker_that_is_doomed_before_it_is_there_is_killed_when_it_is(pool, listener):
+    """Nobody waits for its process id."""
+    worker = pool.start_worker()
+    worker.kill(signal.SIGKILL, "not wanted any more")
+    await until(lambda: listener.exits)
+    assert listener.exits[0][1].startswith("was killed by SIGKILL")
+    assert "doomed" in repr(worker)
+
+
+async def test_when_the_template_is_killed_its_workers_are_told_and_new_ones_can_be_had(
+    pool, listener
+):
+    """They die with it; the template is started anew, once."""
+    workers = [await started(pool), await started(pool)]
+    (template,) = psutil.Process().children()
+    template.kill()
+    await until(lambda: len(listener.exits) == len(workers))
+    assert {how for _, how in listener.exits} == {
+        "died together with the process that starts workers"
+    }
+    await until(lambda: all(is_gone(worker.pid) for worker in workers))
+    assert (await started(pool)).pid not in {worker.pid for worker in workers}
+    assert not listener.broken
+
+
+async def test_a_closed_pool_leaves_no_process_and_starts_none(listener, tmp_path):
+    """Idle workers leave by themselves, others are killed."""
+    pool = WorkerPool(size=2, spool_dir=tmp_path, listener=listener)
+    pool.start()
+    idle, stuck = await started(pool), await started(pool)
+    await stopped(stuck)
+    (template,) = psutil.Process().children()
+    await pool.close()
+    assert is_gone(template.pid)
+    assert is_gone(idle.pid)
+    assert is_gone(stuck.pid)
+    assert [(who, how) for who, how in listener.exits] == [(idle, "exited with status 0")]
+    with pytest.raises(PoolError, match="the pool is closed"):
+        pool.start_worker()
+    await pool.close()  # harmless when repeated
+
+
+async def test_what_a_worker_prints_outside_of_any_task_lies_in_its_spool(pool, tmp_path):
+    """A spool file has no name, and can be read while its worker writes to it."""
+    worker = await started(pool)
+    assert worker.spooled() == (0, 0)
+    spool = Spool(tmp_path)
+    os.write(spool.descriptor, b"one\n")
+    os.write(spool.descriptor, b"two\n")
+    assert (spool.size(), spool.read(4, 100)) == (8, b"two\n")
+    assert not list(tmp_path.iterdir())
+
+
+ENGINE = """
+    import asyncio, os, subprocess, sys, time
+    from asyncflow import Engine, FlowSpec, step
+
+    class Lasting(FlowSpec):
+        @step
+        def start(self):
+            self.ways = ["child", "daemon", "stopped"]
+            self.next(self.work, foreach="ways")
+
+        @step
+        def work(self):
+            pids = [os.getpid()]
+            if self.input != "stopped":
+                away = self.input == "daemon"
+                pids += [subprocess.Popen(["sleep", "300"], start_new_session=away).pid]
+            with open(f"pids-{self.input}", "w") as file:
+                file.write(" ".join(map(str, pids)))
+            if self.input == "stopped":
+                os.kill(os.getpid(), 19)
+            time.sleep(300)
+            self.next(self.join)
+
+        @step
+        def join(self, inputs):
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+
+    async def main():
+        async with Engine(workers=3) as engine:
+            await engine.run(Lasting)
+
+    if __name__ == "__main__":
+        asyncio.run(main())
+"""
+
+
+async def test_nothing_outlives_an_engine_that_was_killed(tmp_path):
+    """No worker, not one that stands still, and nothing that a step has started, daemons too."""
+    (tmp_path / "lasting.py").write_text(textwrap.dedent(ENGINE))
+    engine = subprocess.Popen([sys.executable, "lasting.py"], cwd=tmp_path)
+    files = [tmp_path / f"pids-{way}" for way in ("child", "daemon", "stopped")]
+    await until(lambda: all(file.exists() and file.read_text() for file in files))
+    pids = [int(pid) for file in files for pid in file.read_text().split()]
+    pids += [child.pid for child in psutil.Process(engine.pid).children()]
+    assert len(pids) == 6  # three workers, two of their children, the template
+    engine.kill()
+    engine.wait()
+    await until(lambda: all(is_gone(pid) for pid in pids))

@@ -1,0 +1,55 @@
+"""Failures as text: whatever the exception is, it is told in a bounded number of words."""
+
+from __future__ import annotations
+
+import pytest
+
+from asyncflow import Engine, FlowSpec, Parameter, catch, step
+from asyncflow.errors import RunFailedError
+from asyncflow.tracebacks import describe_exception
+
+
+class Verbose(FlowSpec):
+    """Fails with a very long message, first caught and then not."""
+
+    length = Parameter("length", default=10_000_000)
+
+    @catch(var="failure", print_exception=False)
+    @step
+    def start(self):
+        raise ValueError("<" + "é" * self.length + ">")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.kept = len(self.failure.message)
+        raise ValueError("<" + "é" * self.length + ">")
+
+
+@pytest.mark.parametrize("length", [1_000, 60_000, 300_000, 10_000_000])
+async def test_a_failure_with_a_message_of_megabytes_is_told(store, length):
+    """It is caught, handed on and told like any other, its middle left out where it is too long."""
+    async with Engine(store=store, workers=1) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Verbose, length=length)
+    failure = caught.value.failure
+    assert failure.step == "end"
+    assert failure.message[0] + failure.message[-1] == "<>"
+    assert (f"{2 * length + 2 - 2**14} bytes are left out" in failure.message) == (length > 2**13)
+    assert len(failure.message.encode()) < 2**14 + 100
+    assert len(failure.traceback.encode()) < 2**16 + 100
+    assert failure.traceback.startswith("Traceback (most recent call last):")
+
+
+def test_what_is_cut_out_is_cut_between_characters():
+    """The text is readable on both sides of the cut."""
+    for shift in range(4):
+        described = describe_exception(ValueError("x" * shift + "🙂" * 10_000))
+        head, _, tail = described.message.partition("\n… ")
+        assert set(head) <= {"x", "🙂"}
+        assert set(tail.partition(" …\n")[2]) == {"🙂"}
+
+
+def test_an_exception_with_a_lone_surrogate_is_told():
+    """As its escape."""
+    assert describe_exception(OSError("caf\udce9")).message == r"caf\udce9"
