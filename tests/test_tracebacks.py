@@ -17,7 +17,8 @@ class Verbose(FlowSpec):
     @catch(var="failure", print_exception=False)
     @step
     def start(self):
-        raise ValueError("<" + "é" * self.length + ">")
+        if self.length:
+            raise ValueError("<" + "é" * self.length + ">")
         self.next(self.end)
 
     @step
