@@ -23,6 +23,7 @@ from asyncflow.decorators import (
     timeout,
 )
 from asyncflow.flow import FlowSpec, set_launcher
+from asyncflow.including import IncludeFile
 from asyncflow.parameters import JSONType, Parameter
 from asyncflow.sharing import shared
 
@@ -38,6 +39,7 @@ __all__ = [
     "Engine",
     "Flow",
     "FlowSpec",
+    "IncludeFile",
     "JSONType",
     "Parameter",
     "Run",

@@ -336,6 +336,14 @@ class Parameter(Generic[T]):
             raise ParameterError(message, parameter=self.name) from error
         return self.convert(value)
 
+    def check_default(self) -> None:
+        """See that the default, which is no function, is of the parameter's type.
+
+        Raises:
+            ParameterError: It is not.
+        """
+        self.convert(self.default)
+
     def _convert_one(self, value: object) -> Any:
         try:
             return _CONVERTERS[self.type](value)
@@ -349,7 +357,7 @@ class Parameter(Generic[T]):
 
 
 _SHOWN_CHARACTERS: Final = 80  # of a wrong value, in a message
-_ARTICLES: Final = {"str": "a ", "int": "an ", "float": "a ", "bool": "a "}
+_ARTICLES: Final = {"path": "a ", "str": "a ", "int": "an ", "float": "a ", "bool": "a "}
 _TRUE: Final = frozenset({"true", "1", "yes", "on", "y", "t"})
 _FALSE: Final = frozenset({"false", "0", "no", "off", "n", "f"})
 
@@ -381,7 +389,7 @@ def parameters_of(cls: type) -> dict[str, Parameter[Any]]:
     _check_names(found.values())
     for parameter in found.values():
         if not callable(parameter.default) and parameter.default is not None:
-            parameter.convert(parameter.default)
+            parameter.check_default()
     return found
 
 
@@ -474,14 +482,17 @@ def _value_of(
 
 
 def user_name() -> str:
-    """Who runs this process."""
-    import getpass  # noqa: PLC0415 - start-up time: few flows ask
+    """Who runs this process: as the environment says, else as the system knows the user's id."""
+    import os  # noqa: PLC0415 - the module is about text but for this
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):  # those of `getpass`, which loads slowly
+        if os.environ.get(name):
+            return os.environ[name]
+    import pwd  # noqa: PLC0415 - start-up time: the environment says it as a rule
 
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no entry
-        import os  # noqa: PLC0415 - as above
-
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container whose user has no entry
         return str(os.getuid())
 
 

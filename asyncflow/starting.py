@@ -18,7 +18,7 @@ from asyncflow.events import (
     unpack_manifest,
 )
 from asyncflow.flow import constants_of
-from asyncflow.parameters import parameters_of, resolve_new_parameters
+from asyncflow.parameters import parameters_of, resolve_new_parameters, user_name
 from asyncflow.reading import read_graph
 from asyncflow.resuming import Origin, newest_run
 from asyncflow.scheduler import RunIdentity
@@ -144,7 +144,7 @@ class NewRun:
             origin_run_id=self.origin.run_id if self.origin is not None else None,
             origin_step=self.origin.step if self.origin is not None else None,
             source=loading.describe(flow, lambda cls: writer.put(cls, name="the flow class")),
-            user=_user(),
+            user=user_name(),
             pid=os.getpid(),
             host=os.uname().nodename,
             versions={"python": sys.version.split()[0], "asyncflow": _VERSION},
@@ -165,7 +165,3 @@ def _shown(value: object) -> str:
     if len(text) <= _SHOWN_PARAMETER_CHARACTERS:
         return text
     return text[: _SHOWN_PARAMETER_CHARACTERS - 1] + "…"
-
-
-def _user() -> str:
-    return os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())

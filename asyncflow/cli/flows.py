@@ -139,7 +139,7 @@ def flow_of(ctx: click.Context) -> type[FlowSpec]:
 def _running_options() -> list[click.Parameter]:
     return [
         click.Option(
-            ["--workers"],
+            ["--workers", "--max-workers"],
             type=click.IntRange(min=0),
             metavar="N",
             help="How many worker processes at the most; as many as there are CPUs by default.",
