@@ -101,7 +101,7 @@ def test_a_project_that_sets_nothing_changes_nothing(tmp_path, text):
         ({"store": 5}, "the setting 'store' takes a path, not 5"),
         ({"on_failure": "panic"}, "on_failure must be cancel or finish, not 'panic'"),
         ({"durability": "eternal"}, "durability must be 'crash' or 'power', not 'eternal'"),
-        ({"wrokers": 2}, "there is no setting 'wrokers'; there are durability, "),
+        ({"wrokers": 2}, "there is no setting 'wrokers'; there are "),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(tmp_path, given_values, complaint):

@@ -1,0 +1,240 @@
+"""What tasks print from C, in pieces, by the million, and after their end."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+from asyncflow import Engine, FlowSpec, Parameter, events, step
+
+logger = logging.getLogger("asyncflow_test_output")
+
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (\[\d{16}/\w+/\d+ \(pid \d+\)\] )?(.*)")
+
+
+@pytest.fixture
+async def engine(store):
+    """An open engine with two workers."""
+    async with Engine(store=store, workers=2) as opened:
+        yield opened
+
+
+class FromBelow(FlowSpec):
+    """Prints past Python's streams, and by way of its logging."""
+
+    @step
+    def start(self):
+        libc = ctypes.CDLL(None)
+        print("python first")
+        libc.puts(b"puts from C")
+        libc.printf(b"printf from C, %d\n", 7)
+        libc.fflush(None)
+        libc.write(2, b"write from C\n", 13)
+        os.write(1, b"raw\n")
+        subprocess.run(["sh", "-c", "echo shell; echo shell err >&2"], check=True)
+        logger.addHandler(logging.StreamHandler())
+        logger.warning("a warning")
+        libc.puts(b"left in C's buffer")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        ctypes.CDLL(None).puts(b"of the end")
+
+
+class AsyncPieces(FlowSpec):
+    """Async tasks that print pieces, bytes that are not UTF-8, progress, and from a thread."""
+
+    @step
+    def start(self):
+        self.names = ["a", "b", "c"]
+        self.next(self.talk, foreach="names")
+
+    @step
+    async def talk(self):
+        name = self.input
+        for percent in range(0, 101, 50):
+            print(f"\r{name} {percent}%", end="", file=sys.stderr)
+            await asyncio.sleep(0.01)
+        print(file=sys.stderr)
+        for piece in f"{name}1 {name}2":
+            print(piece, end="")
+            await asyncio.sleep(0)
+        print()
+        sys.stdout.buffer.write(name.encode() + b" \xff\xfe\n")
+        thread = threading.Thread(target=print, args=(f"{name} in a thread",))
+        thread.start()
+        thread.join()
+        await asyncio.to_thread(print, f"{name} to a thread")
+        print(name * 1_000_000)
+        print(f"{name} without an end", end="")
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Lingering(FlowSpec):
+    """Starts something that goes on printing after its task has ended."""
+
+    @step
+    def start(self):
+        code = "import time; print('early', flush=True); time.sleep(60); print('late')"
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        print(child.stdout.readline().decode(), end="")
+        subprocess.Popen(["sh", "-c", "while echo noise; do sleep 0.01; done"])
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print("the end")
+
+
+async def test_what_c_code_and_shells_print_is_there_in_order(engine):
+    """Also what C still has in its buffer when the task ends; stdout and stderr apart."""
+    run = await engine.run(FromBelow)
+    task = run["start"].task
+    assert task.stdout.splitlines() == [
+        "python first",
+        "puts from C",
+        "printf from C, 7",
+        "raw",
+        "shell",
+        "left in C's buffer",
+    ]
+    assert task.stderr.splitlines() == ["write from C", "shell err", "a warning"]
+    assert run["end"].task.stdout == "of the end\n"
+
+
+async def test_async_tasks_print_pieces_bytes_and_from_threads_each_its_own(engine):
+    """Whatever they print in turns, each task's output is what it printed, in its order."""
+    run = await engine.run(AsyncPieces)
+    assert len(list(run["talk"])) == 3
+    for task in run["talk"]:
+        name = task.stdout[0]
+        assert task.stderr == f"\r{name} 0%\r{name} 50%\r{name} 100%\n"
+        assert task.stdout == (
+            f"{name}1 {name}2\n{name} \\xff\\xfe\n{name} in a thread\n{name} to a thread\n"
+            + name * 1_000_000
+            + f"\n{name} without an end"
+        )
+
+
+async def test_what_a_task_leaves_behind_may_go_on_printing(engine):
+    """It disturbs nobody, and ends with its worker."""
+    run = await engine.run(Lingering)
+    assert run["start"].task.stdout.startswith("early\n")
+    assert "the end\n" in run["end"].task.stdout
+
+
+class Progress(FlowSpec):
+    """A progress bar, and beside it a task that prints lines."""
+
+    @step
+    def start(self):
+        self.kinds = ["bar", "lines"]
+        self.next(self.show, foreach="kinds")
+
+    @step
+    def show(self):
+        if self.input == "bar":
+            for done in range(200):
+                sys.stdout.write(f"\rdone {done}/199")
+                sys.stdout.flush()
+                os.write(2, b"half a ")
+                os.write(2, b"line\n")
+            print()
+        else:
+            for number in range(2000):
+                sys.stdout.write(f"line {number}")
+                sys.stdout.flush()
+                sys.stdout.write(" of many\n")
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_progress_bar_is_kept_as_it_was_printed(engine):
+    """Carriage returns stay in events and logs."""
+    handle = await engine.start(Progress)
+    seen = [event async for event in handle.events() if isinstance(event, events.TaskLogged)]
+    run = await handle
+    bar = "".join(f"\rdone {done}/199" for done in range(200)) + "\n"
+    assert next(iter(run["show"])).stdout == bar
+    task = next(iter(run["show"])).id
+    ours = [each for each in seen if each.task_id == task and each.stream == "stdout"]
+    assert "".join(each.line + each.end for each in ours) == bar
+
+
+def test_lines_on_the_terminal_stay_whole_when_tasks_print_at_once(store, tmp_path):
+    """Each line has its task's prefix and all of its text; of a bar the last state is shown."""
+    command = [sys.executable, "-m", "asyncflow", "run", f"{__file__}:Progress", "--workers", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+    found = [LINE.fullmatch(line) for line in done.stdout.decode().splitlines()]
+    assert all(found)
+    texts = [match[2] for match in found if match and match[1] and "/show/" in match[1]]
+    assert [text for text in texts if text.startswith("line")] == [
+        f"line {number} of many" for number in range(2000)
+    ]
+    assert texts.count("half a line") == 200
+    assert texts.count("done 199/199") == 1
+
+
+class Million(FlowSpec):
+    """Prints as many lines as it is told to."""
+
+    lines = Parameter("lines", default=1000)
+
+    @step
+    def start(self):
+        for number in range(self.lines):
+            print("line", number)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.mark.slow
+def test_a_million_lines_cost_no_memory(store, tmp_path):
+    """The whole of `asyncflow run` takes as much for a million lines as for some ten thousand."""
+    (tmp_path / "measure.py").write_text(
+        textwrap.dedent("""
+            import resource, subprocess, sys
+            with open("log", "wb") as log:
+                subprocess.run(sys.argv[1:], stdout=log, check=True)
+            print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+        """)
+    )
+
+    def kibibytes(lines):
+        run = ["-m", "asyncflow", "run", f"{__file__}:Million", "--lines", str(lines)]
+        command = [sys.executable, "measure.py", sys.executable, *run]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300, check=True)
+        with (tmp_path / "log").open() as log:
+            numbers = [line.split()[-1] for line in log if "] line " in line]
+        assert numbers == [str(number) for number in range(lines)]
+        return int(done.stdout)
+
+    assert kibibytes(1_000_000) < kibibytes(50_000) + 32 * 1024

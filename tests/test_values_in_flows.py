@@ -1,0 +1,202 @@
+"""Values on their way through a flow: made in one step, read in the next, changed in a third."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from asyncflow import Engine, FlowSpec, step
+
+
+@dataclass
+class Node:
+    """A class of the flow's file, that refers to others of its kind."""
+
+    name: str
+    children: list[Node] = field(default_factory=list)
+    weights: np.ndarray = field(default_factory=lambda: np.zeros(3))
+
+
+class Values(FlowSpec):
+    """Makes one of everything, looks at it, and changes it in place."""
+
+    @step
+    def start(self):
+        factor = 3
+        self.array = np.arange(200_000.0)
+        self.small = np.arange(6).reshape(2, 3)
+        self.column_major = np.asfortranarray(np.arange(12.0).reshape(3, 4))
+        self.objects = np.array([{"a": 1}, None, "x"], dtype=object)
+        self.masked = np.ma.array([1, 2, 3], mask=[False, True, False])
+        self.dates = np.array(["2026-01-01", "NaT"], dtype="datetime64[s]")
+        self.frame = pd.DataFrame({"n": range(1000), "text": ["é"] * 1000, "x": 0.5})
+        self.categories = pd.DataFrame({"c": pd.Categorical(["a", "b", "a"])})
+        self.series = pd.Series([1.0, None], index=pd.date_range("2026-01-01", periods=2))
+        self.polars = pl.DataFrame({"n": [1, 2, None], "l": [[1], [], [2, 3]]})
+        self.table = pa.table({"n": [1, 2, 3], "s": ["a", None, "c"]})
+        self.nested: Any = {"layers": [{"w": np.ones((50, 50)), "b": np.zeros(5)}], "name": "net"}
+        self.function = lambda x: x * factor
+        self.tree = Node("root", [Node("leaf")])
+        self.log = ["start"]
+        self.alias = self.log
+        self.untouched = np.arange(100_000)
+        self.next(self.read)
+
+    @step
+    def read(self):
+        self.sums = [
+            float(self.array.sum()),
+            int(self.small.sum()),
+            int(self.frame["n"].sum()),
+            int(self.polars["n"].sum()),
+            self.table.num_rows,
+            float(self.nested["layers"][0]["w"].sum()),
+            self.function(5),
+            self.tree.children[0].name,
+        ]
+        self.next(self.change)
+
+    @step
+    def change(self):
+        self.array[-1] = -1.0
+        self.small[0, 0] = 100
+        self.column_major *= 2
+        self.objects[0]["a"] = 2
+        self.frame.loc[0, "n"] = -1
+        self.frame["new"] = 1
+        self.categories.loc[0, "c"] = "b"
+        self.series.iloc[0] = 9.0
+        self.nested["layers"][0]["w"][3, 3] = 0.0
+        self.tree.children[0].children.append(Node("new"))
+        self.tree.weights[1] = 1.0
+        self.log.append("change")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The run, once for all tests of this file."""
+
+    async def once():
+        async with Engine(store=tmp_path_factory.mktemp("store"), workers=2) as engine:
+            return await engine.run(Values)
+
+    return anyio.run(once)
+
+
+def test_every_kind_of_value_is_read_by_the_next_step(run):
+    """Arrays, frames, tables, functions and the file's own classes."""
+    total = float(np.arange(200_000.0).sum())
+    assert run.data.sums == [total, 15, 499_500, 3, 3, 2500.0, 15, "leaf"]
+
+
+def test_every_kind_of_value_is_read_back(run):
+    """By a program, with its type, shape and order."""
+    made = run["start"].task.data
+    assert np.array_equal(made.array, np.arange(200_000.0))
+    assert made.column_major.flags.f_contiguous
+    assert made.objects.tolist() == [{"a": 1}, None, "x"]
+    assert made.masked.tolist() == [1, None, 3]
+    assert np.isnat(made.dates[1])
+    assert (made.frame.shape, made.frame["text"][999]) == ((1000, 3), "é")
+    assert made.categories["c"].dtype == "category"
+    assert made.series.index[1] == pd.Timestamp("2026-01-02")
+    assert made.polars.equals(pl.DataFrame({"n": [1, 2, None], "l": [[1], [], [2, 3]]}))
+    assert made.table.equals(pa.table({"n": [1, 2, 3], "s": ["a", None, "c"]}))
+    assert made.function(2) == 6
+    assert type(made.tree) is Node
+
+
+def test_what_was_changed_in_place_is_noticed(run):
+    """An element, a column, something nested deep: the next step and the reader have the change."""
+    data = run.data
+    assert (data.array[-1], data.small[0, 0], data.column_major[2, 3]) == (-1.0, 100, 22.0)
+    assert data.objects[0] == {"a": 2}
+    assert (data.frame.loc[0, "n"], list(data.frame)) == (-1, ["n", "text", "x", "new"])
+    assert list(data.categories["c"]) == ["b", "b", "a"]
+    assert data.series.iloc[0] == 9.0
+    assert data.nested["layers"][0]["w"][3, 3] == 0.0
+    assert data.tree.children[0].children[0].name == "new"
+    assert data.tree.weights[1] == 1.0
+    assert data.log == ["start", "change"]
+
+
+def test_what_it_was_before_the_change_is_still_there(run):
+    """The steps before keep their version."""
+    before = run["read"].task.data
+    assert (before.array[-1], before.small[0, 0]) == (199_999.0, 0)
+    assert (before.objects[0], before.log) == ({"a": 1}, ["start"])
+    assert list(before.frame) == ["n", "text", "x"]
+    assert before.nested["layers"][0]["w"][3, 3] == 1.0
+    assert not before.tree.children[0].children
+
+
+@pytest.mark.parametrize(
+    "name", ["array", "frame", "polars", "table", "nested", "function", "tree", "log", "untouched"]
+)
+def test_what_was_only_read_is_not_stored_again(run, name):
+    """The step that read it hands on the very ref that it got."""
+    assert run["start"].task[name].sha == run["read"].task[name].sha
+
+
+def test_what_nobody_touched_is_handed_on_to_the_end(run):
+    """Its ref is the same in every step."""
+    assert len({run[name].task["untouched"].sha for name in ("start", "change", "end")}) == 1
+
+
+LARGE = """
+    import numpy as np
+    from asyncflow import FlowSpec, step
+
+    class Large(FlowSpec):
+        @step
+        def start(self):
+            self.array = np.zeros(3 << 30, dtype=np.uint8)
+            self.array[-1] = 7
+            self.blob = bytes(3 << 30)
+            self.next(self.read)
+
+        @step
+        def read(self):
+            self.seen = int(self.array[-1]), len(self.blob)
+            self.next(self.change)
+
+        @step
+        def change(self):
+            self.array[0] = 5
+            self.next(self.end)
+
+        @step
+        def end(self):
+            print(self.seen, self.array[0], self.array[-1])
+"""
+
+
+@pytest.mark.slow
+def test_objects_of_3_gib_go_through_a_flow(tmp_path, store):
+    """Made, read, changed and read again: lengths beyond 31 and 32 bits are no limit."""
+    (tmp_path / "large.py").write_text(textwrap.dedent(LARGE))
+    done = subprocess.run(
+        [sys.executable, "-m", "asyncflow", "run", "large.py", "--workers", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "] (7, 3221225472) 5 7\n" in done.stdout
