@@ -17,6 +17,7 @@ from asyncflow.events import (
     TaskFailed,
     TaskLogged,
     TaskSucceeded,
+    to_json,
     to_json_data,
 )
 from asyncflow.settings import Settings
@@ -250,12 +251,16 @@ def _artifact_data(artifact: Artifact) -> dict[str, Any]:
 
 def log_of(found: Run | Step, streams: set[str]) -> Iterator[str]:
     """The log of a run or of one step of it, as it stood on the terminal; or one stream's lines."""
-    run = found.parent if isinstance(found, Step) else found
+    if isinstance(found, Step):
+        return log_lines(found.parent.events(), found.id, streams)
+    return log_lines(found.events(), None, streams)
+
+
+def log_lines(events: Iterable[Event], step: str | None, streams: set[str]) -> Iterator[str]:
+    """The same from a run's events; of all its steps, or of one."""
     renderer = LogRenderer()
-    for event in run.events():
-        if isinstance(found, Step) and not (
-            isinstance(event, TaskEvent) and event.step == found.id
-        ):
+    for event in events:
+        if step is not None and not (isinstance(event, TaskEvent) and event.step == step):
             continue
         text = _of_streams(renderer, event, streams) if streams else renderer.render([event])
         if text:
@@ -324,11 +329,7 @@ def _json_value(value: object) -> Any:
 def event_lines(events: Iterable[Event], *, as_json: bool) -> Iterator[str]:
     """A line for each event: all of it as JSON, or what matters to people."""
     for event in events:
-        data = to_json_data(event)
-        if as_json:
-            yield json.dumps(data)
-        else:
-            yield _event_line(event, data)
+        yield to_json(event) if as_json else _event_line(event, to_json_data(event))
 
 
 def _event_line(event: Event, data: dict[str, Any]) -> str:

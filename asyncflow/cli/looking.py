@@ -158,11 +158,16 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
 def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
     """`logs PATHSPEC [--stdout] [--stderr]`."""
 
-    def logs(pathspec: str, store: Path | None, *, stdout: bool, stderr: bool) -> None:
+    def logs(
+        pathspec: str, store: Path | None, *, stdout: bool, stderr: bool, follow: bool
+    ) -> None:
         from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
 
-        found = find(pathspec, store)
         streams = {name for name, on in (("stdout", stdout), ("stderr", stderr)) if on}
+        if follow:
+            _follow_logs(pathspec, store, streams)
+            return
+        found = find(pathspec, store)
         if pathspec.count("/") == 3:  # noqa: PLR2004 - a task: its own words, as it printed them
             if streams != {"stderr"}:
                 click.echo(found.stdout, nl=False)
@@ -178,6 +183,7 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
             _pathspec(flow, 2, 3, 4),
             click.Option(["--stdout"], is_flag=True, help="Only what went to standard output."),
             click.Option(["--stderr"], is_flag=True, help="Only what went to standard error."),
+            _follow_option("Go on with what is printed, to the end of the task or the run."),
             store_option(),
         ],
         callback=logs,
@@ -188,6 +194,17 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         ),
         short_help="Print what tasks have printed.",
     )
+
+
+def _follow_logs(pathspec: str, store: Path | None, streams: set[str]) -> None:
+    from asyncflow.cli import following  # noqa: PLC0415 - start-up time: few follow
+
+    for stream, text in following.output_of(pathspec, store, streams):
+        click.echo(text, nl=False, err=stream == "stderr" and streams != {"stderr"})
+
+
+def _follow_option(help_: str) -> click.Option:
+    return click.Option(["--follow", "-f"], is_flag=True, help=help_)
 
 
 # --- dump -------------------------------------------------------------------------------------
@@ -235,17 +252,26 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
 
 
 def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    """`events RUN [--json]`."""
+    """`events RUN [--follow] [--since N] [--json]`."""
 
-    def events(run: str, store: Path | None, *, as_json: bool) -> None:
-        from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
+    def events(run: str, store: Path | None, since: int, *, follow: bool, as_json: bool) -> None:
+        from asyncflow.cli import following  # noqa: PLC0415 - start-up time: not for --help
 
-        _print_lines(listing.event_lines(find(run, store).events(), as_json=as_json))
+        stream = find(run, store).events(since=since, follow=follow)
+        following.print_events(stream, as_json=as_json)
 
     return click.Command(
         "events",
         params=[
             _pathspec(flow, 2, name="run"),
+            _follow_option("Go on with what happens, to the run's last event."),
+            click.Option(
+                ["--since"],
+                type=click.IntRange(min=0),
+                default=0,
+                metavar="N",
+                help="Only events with a number (seq) above this one.",
+            ),
             store_option(),
             click.Option(
                 ["--json", "as_json"],
