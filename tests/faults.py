@@ -7,7 +7,8 @@ workers get the fault that the environment asks for, each in its turn:
     FAULT_ROLE   `engine` or `worker`
     FAULT_NTH    which operation, from 1
     FAULT_MODE   `full` (from then on nothing can be written), `torn` (half of it is written, once),
-                 `late` (it is done, and then reported as failed, once)
+                 `late` (it is done, and then reported as failed, once), `unsynced` (from then on
+                 nothing can be synced); or like `full`, with another reason, the name of an errno
     FAULT_LOG    a file that is given one line when the fault comes
 """
 
@@ -16,10 +17,18 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 from asyncflow import loading
+from asyncflow.store import blobs, files, journal, segments
 
 MODES = ("full", "torn", "late")
+_REASONS = {
+    "full": errno.ENOSPC,
+    "torn": errno.ENOSPC,
+    "late": errno.EIO,
+    "unsynced": errno.EIO,
+}
 
 
 class Faults:
@@ -39,12 +48,28 @@ class Faults:
             setattr(os, name, self.on_path(name))
         Path.write_bytes = self.bytes_writer()  # type: ignore[method-assign] # that is the point
 
+    def install_unsynced(self):
+        """Take the place of the functions that sync."""
+        modules: tuple[Any, ...] = (journal, segments, blobs)
+        for module in modules:
+            module.sync_file = self.syncer(files.sync_file)
+
+    def syncer(self, real):
+        """A function that syncs a descriptor, spoilt or not."""
+
+        def sync(fd):
+            if self.comes(place_of(fd)):
+                raise self.error()
+            real(fd)
+
+        return sync
+
     def comes(self, place):
         """Whether this operation is spoilt."""
         if not str(place).startswith(self.store):
             return False
         self.count += 1
-        hit = self.count >= self.nth if self.mode == "full" else self.count == self.nth
+        hit = self.count == self.nth if self.mode in {"torn", "late"} else self.count >= self.nth
         if hit:
             with Path(self.log).open("a") as file:
                 self.real["write"](file.fileno(), f"{place}\n".encode())
@@ -52,7 +77,7 @@ class Faults:
 
     def error(self):
         """What the operating system would say."""
-        number = errno.ENOSPC if self.mode != "late" else errno.EIO
+        number = _REASONS.get(self.mode) or getattr(errno, self.mode)
         return OSError(number, os.strerror(number))
 
     def write(self, fd, data):
@@ -121,4 +146,8 @@ def install_from_environ():
     if asked["role"] != role or not asked["store"]:
         return
     nth, log = int(os.environ["FAULT_NTH"]), os.environ["FAULT_LOG"]
-    Faults(asked["store"], nth, asked["mode"], log).install()
+    faults = Faults(asked["store"], nth, asked["mode"], log)
+    if asked["mode"] == "unsynced":
+        faults.install_unsynced()
+    else:
+        faults.install()

@@ -7,10 +7,13 @@ import re
 import subprocess
 import sys
 import threading
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from asyncflow import Flow, Run, events
+from asyncflow.cli.commands import invoke
 from asyncflow.store.layout import Layout
 from asyncflow.store.verification import verify
 
@@ -59,6 +62,13 @@ def end(process: subprocess.Popen[str], before: str = "") -> Said:
 def asyncflow(*arguments: object, preexec: Any = None, **environ: str) -> Said:
     """Run a command to its end."""
     return end(start(*arguments, preexec=preexec, **environ))
+
+
+def here(*arguments: object) -> Said:
+    """Carry out a command that starts no process, in this one: that takes no time."""
+    with redirect_stdout(StringIO()) as stdout, redirect_stderr(StringIO()) as stderr:
+        status = invoke(list(map(str, arguments)))
+    return Said(status, stdout.getvalue(), stderr.getvalue())
 
 
 def read_until(process: subprocess.Popen[str], text: str, times: int = 1) -> str:

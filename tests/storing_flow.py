@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from asyncflow import FlowSpec, Parameter, step
 
+READY = 3
+
 
 class Storing(FlowSpec):
-    """Fills a disk, in one of the places where values lie."""
+    """Fills a disk, in one of the places where values lie.
+
+    Where there is a file to wait for, its first tasks go on, and the others wait until it is there.
+    """
 
     size = Parameter("size", default=300_000)
     width = Parameter("width", default=12)
-    pause = Parameter("pause", default=0.0)
 
     @step
     def start(self):
@@ -22,7 +27,9 @@ class Storing(FlowSpec):
 
     @step
     def work(self):
-        time.sleep(self.pause)
+        go = os.environ.get("GO")
+        while go and self.input >= READY and not Path(go).exists():
+            time.sleep(0.01)
         self.value = os.urandom(self.size)
         self.next(self.join)
 

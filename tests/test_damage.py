@@ -26,7 +26,7 @@ FILES = sorted(
     for path in GOLDEN.rglob("*")
     if path.is_file() and path.name != "format"
 )
-SAMPLES = 12
+SAMPLES = 6
 PART = 500  # bytes that one test takes on
 OF_THE_INDEX = (0x01, 0x02, 0x80, 0xFF)  # its numbers are small, and no checksum covers an entry
 

@@ -13,6 +13,7 @@ import pytest
 from asyncflow import Flow, Run, events
 from asyncflow.values import Status
 from tests.faults import MODES
+from tests.keeping import OUR_FRAME
 
 FLOW = Path(__file__).parent / "faulty_flow.py"
 TOTAL = sum(5000 * n for n in range(3))
@@ -34,21 +35,24 @@ def command(*arguments, **environ):
         text=True,
         timeout=60,
     )
-    assert "asyncflow/scheduler.py" not in done.stderr + done.stdout
-    assert "asyncflow/engine.py" not in done.stderr + done.stdout
+    assert not OUR_FRAME.search(done.stderr + done.stdout), done.stderr + done.stdout
     return done
 
 
-def spoil(store, log, role, mode, nth):
+def spoil(store, log, role, mode, nth, words="", **environ):
     """One run with one fault, and then all the promises."""
     for old in store.glob("flows/Faulty/*"):
         old.rename(store.parent / f"old-{old.name}")
     log.unlink(missing_ok=True)
     fault = {"FAULT_ROLE": role, "FAULT_MODE": mode, "FAULT_NTH": str(nth)}
-    run = command("run", FLOW, FAULT_STORE=str(store), FAULT_LOG=str(log), **fault)
+    fault |= {"FAULT_STORE": str(store), "FAULT_LOG": str(log)}
+    run = command("run", FLOW, **fault, **environ)
     came = log.exists()
     context = f"{role} {mode} {nth}: {run.stdout}{run.stderr}"
     assert run.returncode in ({0, 1} if came else {0}), context
+    if words:
+        assert came, context
+        assert words in run.stderr, context
     announced = set(re.findall(r"/(\w+/\d+) \(pid \d+\)\] Task finished", run.stdout))
     latest = Flow("Faulty").latest_run if (store / "flows" / "Faulty").exists() else None
     if latest is not None:
@@ -90,6 +94,29 @@ def module_store(tmp_path_factory):
 def test_a_fault_loses_nothing_that_was_announced(module_store, tmp_path, role, mode, nth):
     """Whatever write it hits, the store opens, announced tasks are kept, and a resume completes."""
     spoil(module_store, tmp_path / "fault.log", role, mode, nth)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("EDQUOT", "Disk quota exceeded; make room there, or have the quota raised, or choose"),
+        ("EIO", "Input/output error; see what the system says of that disk, or choose"),
+        pytest.param("EROFS", "; make that file system writable, or", marks=pytest.mark.slow),
+        pytest.param("ESTALE", "; put back what was deleted or moved, or", marks=pytest.mark.slow),
+        pytest.param("EACCES", "Permission denied; change its rights, or", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("role", ["engine", "worker"])
+def test_each_reason_comes_with_what_to_do(module_store, tmp_path, role, reason, words):
+    """One message, whoever meets it; and then all the promises."""
+    spoil(module_store, tmp_path / "fault.log", role, reason, 6 if role == "engine" else 1, words)
+
+
+@pytest.mark.parametrize("role", ["engine", "worker"])
+def test_a_disk_that_cannot_sync_fails_the_run(module_store, tmp_path, role):
+    """With `durability = "power"`: nobody is told of what a power cut could take."""
+    log, words = tmp_path / "fault.log", "Input/output error"
+    spoil(module_store, log, role, "unsynced", 2, words, ASYNCFLOW_DURABILITY="power")
 
 
 @pytest.mark.slow

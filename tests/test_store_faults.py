@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import resource
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from asyncflow import Flow
 from asyncflow.values import Status
 from tests.keeping import (
     Said,
@@ -60,6 +64,13 @@ def disk(tmp_path, monkeypatch):
         yield disk
     finally:
         subprocess.run(["umount", "-l", disk.folder], check=True)
+
+
+def begin(folder: Path, size: int) -> tuple[subprocess.Popen[str], str, Path]:
+    """A run of six tasks, of which three are done; what it has said, and what the others await."""
+    go = folder / "go"
+    process = start("run", FLOW, "--size", size, "--width", 6, "--workers", 2, GO=str(go))
+    return process, read_until(process, "Task finished", 4), go
 
 
 def check_kept(said: Said, answer: int) -> None:
@@ -125,22 +136,22 @@ def test_a_read_only_store_can_be_looked_at_and_says_what_it_is(disk):
 
 def test_a_store_that_is_moved_under_a_run_fails_it(store, tmp_path):
     """The run says that its journal is gone; where the store is now, it can be resumed."""
-    process = start("run", FLOW, "--size", 2000, "--width", 40, "--pause", 0.1, "--workers", 2)
-    seen = read_until(process, "Task finished", 4)
+    process, seen, go = begin(tmp_path, 2000)
     store.rename(tmp_path / "moved")
+    go.touch()
     said = end(process, seen)
     assert said.status == 1, said
     assert str(store) in said.stderr
     assert "put back what was deleted or moved" in said.stderr
     (tmp_path / "moved").rename(store)
-    check_kept(said, 2000 * 40)
+    check_kept(said, 2000 * 6)
 
 
-def test_a_store_that_is_deleted_under_a_run_fails_it(store):
+def test_a_store_that_is_deleted_under_a_run_fails_it(store, tmp_path):
     """No success is announced of which nothing is left."""
-    process = start("run", FLOW, "--size", 10, "--width", 30, "--pause", 0.1, "--workers", 2)
-    seen = read_until(process, "Task finished", 4)
+    process, seen, go = begin(tmp_path, 10)
     shutil.rmtree(store)
+    go.touch()
     said = end(process, seen)
     assert said.status == 1, said
     assert "put back what was deleted or moved" in said.stderr
@@ -210,3 +221,87 @@ def test_descriptors_that_are_used_up_are_a_clear_error(store, limit):
     if said.announced:
         assert not damage(store)
         assert said.announced <= succeeded(latest("Storing"))
+
+
+# --- no locks -----------------------------------------------------------------------------------
+
+WITHOUT_LOCKS = """
+import errno, fcntl, os, sys
+
+def flock(descriptor, operation):
+    raise OSError({number}, os.strerror({number}))
+
+fcntl.flock = flock
+from asyncflow.cli import main
+main()
+"""
+
+
+def without_locks(number: int, *arguments: object) -> Said:
+    """Run a command where no file system has locks, as some network file systems have none."""
+    code = WITHOUT_LOCKS.format(number=number)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(FLOW.parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return end(process)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, pytest.param(errno.ENOTSUP, marks=slow)])
+def test_a_store_without_file_locks_is_detected(store, number):
+    """What has to know who is running is refused, and leaves nothing; what only reads is not."""
+    assert asyncflow("run", FLOW, "--width", 1).status == 0
+    run = latest("Storing")
+    resume = ["resume", FLOW, "--origin-run-id", run.id]
+    for command in (["run", FLOW, "--width", 1], resume, ["gc"], ["rm", run.pathspec]):
+        said = without_locks(number, *command)
+        assert said.status == 1, said
+        assert "has no file locks" in said.stderr, said
+        assert "on a local disk" in said.stderr, said
+    assert without_locks(number, "dump", run.pathspec).status == 0
+    assert without_locks(number, "verify").status == 0
+    assert [each.id for each in Flow("Storing")] == [run.id]
+    assert len(list((store / "flows" / "Storing").iterdir())) == 1
+
+
+# --- many at once -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(10, marks=slow)])
+def test_processes_that_start_at_once_in_a_fresh_store_each_have_a_run(store, count):
+    """They make the store together, and none is in another's way."""
+    processes = [start("run", FLOW, "--width", 2, "--size", 2000) for _ in range(count)]
+    said = [end(process) for process in processes]
+    assert [each.status for each in said] == [0] * count, said
+    assert len(list(Flow("Storing"))) == count
+    assert not damage(store)
+
+
+def test_processes_that_resume_the_same_run_at_once_each_have_a_run(store, tmp_path):
+    """Both take over what had finished and come to the right answer; the origin stays as it is."""
+    process, _, _ = begin(tmp_path, 2000)
+    process.kill()
+    process.communicate()
+    origin = latest("Storing")
+    assert origin.status is Status.INTERRUPTED
+    resume = ["resume", FLOW, "--origin-run-id", origin.id]
+    said = [end(process) for process in [start(*resume), start(*resume)]]
+    assert [each.status for each in said] == [0, 0], said
+    assert all("answer 12000" in each.stdout for each in said)
+    runs = list(Flow("Storing"))
+    assert [run.origin_run_id for run in runs] == [origin.id, origin.id, None]
+    assert not damage(store)
+
+
+def test_a_run_that_is_running_cannot_be_resumed_by_another_process(store, tmp_path):
+    """The reason is told, and the run goes on."""
+    process, seen, go = begin(tmp_path, 10)
+    said = asyncflow("resume", FLOW, "--origin-run-id", latest("Storing").id)
+    assert said.status == 2, said
+    assert "is still running: wait for its end, or cancel it" in said.stderr
+    go.touch()
+    assert end(process, seen).status == 0
+    assert len(list(Flow("Storing"))) == 1

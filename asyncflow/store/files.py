@@ -84,6 +84,8 @@ _REMEDIES: Final = {
     errno.EIO: "see what the system says of that disk",
     errno.ENOENT: "put back what was deleted or moved",
     errno.ENOTDIR: "put back what was deleted or moved",
+    errno.ENOLCK: "it has no file locks: use a local disk",
+    errno.ENOTSUP: "it has no file locks: use a local disk",
     errno.ESTALE: "put back what was deleted or moved",
 }
 

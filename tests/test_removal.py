@@ -1,0 +1,295 @@
+"""`rm`: runs are removed at once and whole, and nothing goes that another run needs."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from asyncflow import Engine, Flow, FlowSpec, Run, commit_points, step
+from asyncflow.errors import NotFoundError, RemoveError, ResumeError
+from asyncflow.graph import Graph, Node
+from asyncflow.store.collection import Amount, collect
+from asyncflow.store.layout import Layout
+from asyncflow.store.removal import choose, remove
+from asyncflow.store.verification import verify
+from asyncflow.values import Status
+from tests.journals import RunWriter
+from tests.keeping import here
+
+GRAPH = Graph("F", [Node("start", ("end",)), Node("end")])
+SEGMENT = 5_000
+
+
+def write_run(store, run_id, *, end=True, origin=None, flow="F", **values):
+    """A run whose first task printed something and has these values."""
+    writer = RunWriter(store, flow, run_id, GRAPH, origin=origin)
+    if origin is None:
+        task = writer.start("start")
+        writer.log(task, b"hello\n")
+        writer.succeed(task, values)
+    else:
+        first = Run(f"{flow}/{origin}")["start"].task
+        refs = {artifact.id: artifact._ref for artifact in first}
+        writer.clone("start", (), int(first.id), refs)
+    writer.run("end")
+    if end:
+        writer.finish(Status.FAILED if origin is None and values else Status.SUCCEEDED)
+    else:
+        writer.flush()
+    return writer
+
+
+def layout_of(store):
+    """The store, as a command opens it."""
+    return Layout.open(store, create=False)
+
+
+def rm(store, *run_ids, **options):
+    """Remove runs of F."""
+    return remove(layout_of(store), [("F", run_id) for run_id in run_ids], **options)
+
+
+def ids():
+    """The runs of F that are listed."""
+    return [run.id for run in Flow("F")]
+
+
+# --- what is removed ----------------------------------------------------------------------------
+
+
+def test_a_removed_run_is_gone_with_its_files(store):
+    """What it took is counted; its blobs are left to the garbage collection."""
+    write_run(store, "1", middling=b"s" * SEGMENT)
+    write_run(store, "2")
+    [removed] = rm(store, "1")
+    assert removed.pathspec == "F/1"
+    assert removed.freed.files == 4
+    assert removed.freed.size > SEGMENT
+    assert not removed.kept
+    assert ids() == ["2"]
+    assert not (store / "flows" / "F" / ".removed").exists()
+    with pytest.raises(NotFoundError):
+        Run("F/1")
+
+
+def test_a_dry_run_tells_the_same_and_removes_nothing(store):
+    """Bytes, and what would be kept for others."""
+    write_run(store, "1", middling=b"s" * SEGMENT)
+    write_run(store, "2", origin="1")
+    [dry] = rm(store, "1", dry_run=True)
+    assert ids() == ["2", "1"]
+    [real] = rm(store, "1")
+    assert dry == real
+    assert real.kept == ("index", "journal", "summary", "w1.seg")
+
+
+def test_what_a_resume_took_over_stays_as_long_as_the_resume(store):
+    """Values in segments, and what tasks printed; then the garbage collection has it."""
+    write_run(store, "1", middling=b"s" * SEGMENT)
+    write_run(store, "2", origin="1")
+    rm(store, "1")
+    assert ids() == ["2"]
+    task = Run("F/2")["start"].task
+    assert (task.data.middling, task.stdout) == (b"s" * SEGMENT, "hello\n")
+    assert not verify(layout_of(store)).damage
+    assert collect(layout_of(store)).total == Amount()
+    rm(store, "2")
+    assert collect(layout_of(store)).removed.files == 4
+    assert not (store / "flows" / "F" / ".removed").exists()
+
+
+def test_a_chain_of_resumes_may_be_removed_in_any_order(store):
+    """The last one has all that it needs, wherever it came from."""
+    write_run(store, "1", middling=b"s" * SEGMENT)
+    write_run(store, "2", origin="1")
+    write_run(store, "3", origin="2")
+    rm(store, "2")
+    rm(store, "1")
+    collect(layout_of(store))
+    task = Run("F/3")["start"].task
+    assert (task.data.middling, task.stdout) == (b"s" * SEGMENT, "hello\n")
+
+
+def test_a_damaged_run_can_be_removed(store):
+    """Whatever is the matter with it."""
+    for number in range(1, 4):
+        write_run(store, str(number))
+    flows = store / "flows" / "F"
+    (flows / "1" / "journal").write_bytes(b"?")
+    (flows / "2" / "summary").write_bytes(b"?")
+    (flows / "3" / "journal").unlink()
+    rm(store, "1")
+    rm(store, "2", "3")
+    assert not layout_of(store).runs("F")
+
+
+def test_beside_a_damaged_run_others_are_removed_and_their_files_kept(store):
+    """Nobody can tell whether it needs them; once it is gone as well, they go."""
+    write_run(store, "1", middling=b"s" * SEGMENT)
+    write_run(store, "2", origin="1")
+    (store / "flows" / "F" / "2" / "journal").write_bytes(b"?")
+    [removed] = rm(store, "1")
+    assert "w1.seg" in removed.kept
+    rm(store, "2")
+    collect(layout_of(store))
+    assert not (store / "flows" / "F" / ".removed").exists()
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+def test_a_running_run_is_refused_and_nothing_is_removed(store):
+    """Not even the others that were named."""
+    write_run(store, "1")
+    writer = write_run(store, "2", end=False)
+    with pytest.raises(RemoveError, match="F/2 is running: wait for its end, or cancel it"):
+        rm(store, "1", "2")
+    assert ids() == ["2", "1"]
+    writer.close()
+    rm(store, "1", "2")
+    assert not ids()
+
+
+def test_a_run_that_is_not_there_is_refused_and_nothing_is_removed(store):
+    """The error tells which."""
+    write_run(store, "1")
+    with pytest.raises(NotFoundError, match="F has no run '7'"):
+        rm(store, "1", "7")
+    assert ids() == ["1"]
+
+
+def test_a_run_that_is_being_resumed_is_refused(store):
+    """The resume may come to its tasks later."""
+    write_run(store, "1", middling=b"s" * SEGMENT)
+    writer = write_run(store, "2", origin="1", end=False)
+    with pytest.raises(RemoveError, match="F/1 is needed: F/2 is running and takes"):
+        rm(store, "1")
+    writer.close()
+    rm(store, "1")
+
+
+def test_so_is_one_that_the_origin_had_not_taken_over_all_of(store):
+    """A resume was broken off early; the next one takes the rest from where it would have."""
+    write_run(store, "1", middling=b"s" * SEGMENT)
+    RunWriter(store, "F", "2", GRAPH, origin="1").close()
+    writer = RunWriter(store, "F", "3", GRAPH, origin="2")
+    writer.flush()
+    for needed in ("1", "2"):
+        with pytest.raises(RemoveError, match=f"F/{needed} is needed: F/3 is running"):
+            rm(store, needed)
+    writer.close()
+    rm(store, "1", "2")
+
+
+def test_a_resume_that_begins_while_its_origin_is_removed_keeps_it(store, monkeypatch):
+    """Its first event is on disk when the removal looks again: the origin is put back."""
+    write_run(store, "1", middling=b"s" * SEGMENT)
+    begun = []
+
+    def watch(name):
+        if name == "rm.renamed":
+            begun.append(RunWriter(store, "F", "2", GRAPH, origin="1"))
+            begun[0].flush()
+
+    monkeypatch.setattr(commit_points, "watcher", watch)
+    with pytest.raises(RemoveError, match="F/1 is needed"):
+        rm(store, "1")
+    monkeypatch.setattr(commit_points, "watcher", None)
+    assert Run("F/1")["start"].task.data.middling == b"s" * SEGMENT
+    begun[0].close()
+
+
+class Fails(FlowSpec):
+    """Its last step fails."""
+
+    @step
+    def start(self):
+        self.middling = b"s" * SEGMENT
+        self.next(self.end)
+
+    @step
+    def end(self):
+        raise ValueError
+
+
+async def test_a_resume_whose_origin_goes_before_it_has_begun_is_refused(store, monkeypatch):
+    """The error says so, and there is no run that would refer to what is gone."""
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(Fails)
+        origin = handle.run_id
+        async for _ in handle.events():
+            pass
+
+        def watch(name):
+            if name == "run.begin":
+                remove(layout_of(store), [("Fails", origin)])
+
+        monkeypatch.setattr(commit_points, "watcher", watch)
+        with pytest.raises(ResumeError, match=f"Fails/{origin} was removed just now: run the flow"):
+            await engine.resume(Fails, origin=origin)
+        monkeypatch.setattr(commit_points, "watcher", None)
+    assert not layout_of(store).runs("Fails")
+
+
+# --- which runs ---------------------------------------------------------------------------------
+
+
+def ago(days):
+    """The id of a run that was started so many days ago."""
+    return str(int((time.time() - days * 86_400) * 1e6))
+
+
+def test_filters_choose_the_old_ones_but_the_last_few_of_each_flow(store):
+    """A running one is left, and told of."""
+    runs = [ago(days) for days in (1, 10, 20, 30)]
+    for run_id in runs[:3]:
+        write_run(store, run_id)
+    writer = write_run(store, runs[3], end=False)
+    write_run(store, ago(40), flow="G")
+    layout = layout_of(store)
+    chosen = choose(layout, ["F", "G"], older_than=15 * 86_400, keep_last=1)
+    assert chosen.runs == (("F", runs[2]),)
+    assert chosen.running == (("F", runs[3]),)
+    assert len(choose(layout, ["F", "G"], older_than=15 * 86_400, keep_last=0).runs) == 2
+    assert choose(layout, ["F"], older_than=None, keep_last=2).runs == (("F", runs[2]),)
+    writer.close()
+
+
+def test_rm_at_the_command_line_removes_what_the_filters_choose(store):
+    """And says what; `--dry-run` only says it."""
+    old, young = ago(40), ago(1)
+    for run_id in (old, young):
+        write_run(store, run_id)
+    write_run(store, old, flow="G")
+    said = here("rm", "--flow", "F", "--older-than", "30d", "--dry-run")
+    assert said.stdout.startswith(f"Would remove F/{old}: 3 files, ")
+    said = here("rm", "--flow", "F", "--older-than", "30d")
+    assert said.stdout.startswith(f"Removed F/{old}: 3 files, ")
+    assert "`asyncflow gc` frees their blobs" in said.stdout
+    assert ids() == [young]
+    assert [run.id for run in Flow("G")] == [old]
+    data = json.loads(here("rm", "--keep-last", "0", "--json").stdout)
+    assert {each["pathspec"] for each in data["removed"]} == {f"F/{young}", f"G/{old}"}
+    assert not ids()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name runs as FLOW/RUN, or choose them"),
+        (["F/1", "--keep-last", "1"], "name runs as FLOW/RUN, or choose them"),
+        (["F"], "'F' is not of the form Flow/run"),
+        (["--older-than", "soon"], "'soon' is no age; write 30d"),
+        (["F/7"], "F has no run '7'; it was removed, or never was"),
+        (["--flow", "H", "--keep-last", "1"], "has no flow 'H'; it has F"),
+    ],
+)
+def test_rm_refuses_what_is_not_clear(store, arguments, words):
+    """Wrong usage: exit status 2, and nothing is removed."""
+    write_run(store, "1")
+    said = here("rm", *arguments)
+    assert said.status == 2
+    assert words in said.stderr
+    assert ids() == ["1"]
