@@ -1,0 +1,196 @@
+"""A web service that runs flows: one engine, held for as long as the application lives.
+
+    python examples/service/app.py --port 8000
+
+    POST   /runs                {"package": "json"}   starts a run
+    GET    /runs                                      the latest runs
+    GET    /runs/{id}                                 how a run stands, and what it found
+    GET    /runs/{id}/events                          its events as they come (server-sent events)
+    DELETE /runs/{id}                                 cancels it
+    GET    /                                          a page that uses all of these
+
+A browser that loses the connection comes back with the number of the last event that it has seen,
+and goes on from there: none is missing, none comes twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from contextlib import asynccontextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import uvicorn
+from flows import LongestFunctions
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from asyncflow import Engine, Flow, Run, RunHandle, events
+from asyncflow.errors import NotFoundError, ParameterError, RunCancelledError, RunFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+FLOW = LongestFunctions.__name__
+PAGE = Path(__file__).parent / "page.html"
+SHOWN_RUNS = 20
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Hold an engine; what still runs at the end is cancelled, and its journal says so."""
+    async with Engine(workers=2) as engine, anyio.create_task_group() as tasks:
+        app.state.engine, app.state.tasks = engine, tasks
+        app.state.handles = {}
+        yield
+        tasks.cancel_scope.cancel()
+
+
+# --- runs -------------------------------------------------------------------------------------
+
+
+async def start_run(request: Request) -> Response:
+    """Start a run, and answer at once: it goes on by itself."""
+    engine: Engine = request.app.state.engine
+    try:
+        handle = await engine.start(LongestFunctions, **await parameters_of(request))
+    except (ParameterError, TypeError) as error:
+        raise HTTPException(400, str(error)) from error
+    request.app.state.tasks.start_soon(keep, request.app.state.handles, handle)
+    where = f"/runs/{handle.run_id}"
+    return JSONResponse({"id": handle.run_id, "url": where}, 201, {"Location": where})
+
+
+async def parameters_of(request: Request) -> dict[str, Any]:
+    """The body of a request as the flow's parameters."""
+    try:
+        given = json.loads(await request.body() or b"{}")
+    except ValueError as error:
+        raise HTTPException(400, f"the body is not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise HTTPException(400, "the body is to be a JSON object: the flow's parameters by name")
+    return given
+
+
+async def keep(handles: dict[str, RunHandle], handle: RunHandle) -> None:
+    """Have the handle at hand until its run has ended, so that it can be cancelled."""
+    handles[handle.run_id] = handle
+    with suppress(RunFailedError, RunCancelledError):  # whoever looks at the run is told
+        await handle
+    del handles[handle.run_id]
+
+
+async def list_runs(_: Request) -> Response:
+    """The latest runs, newest first."""
+    return JSONResponse(await asyncio.to_thread(latest_runs))
+
+
+def latest_runs() -> list[dict[str, Any]]:
+    """How the latest runs stand; reads files, so it is called in a thread."""
+    try:
+        return [state_of(run) for run in islice(Flow(FLOW), SHOWN_RUNS)]
+    except NotFoundError:
+        return []
+
+
+async def show_run(request: Request) -> Response:
+    """How one run stands."""
+    run = await find_run(request)
+    return JSONResponse(await asyncio.to_thread(state_of, run))
+
+
+def state_of(run: Run) -> dict[str, Any]:
+    """What a program wants to know of a run."""
+    return {
+        "id": run.id,
+        "status": run.status,
+        "package": run["start"].task.data.package if run.successful else None,
+        "longest": run.data.longest if run.successful else None,
+    }
+
+
+async def find_run(request: Request) -> Run:
+    """The run that the path names."""
+    try:
+        return await asyncio.to_thread(Run, f"{FLOW}/{request.path_params['id']}")
+    except NotFoundError as error:
+        raise HTTPException(404, str(error)) from error
+
+
+async def cancel_run(request: Request) -> Response:
+    """Have a run stopped."""
+    run = await find_run(request)
+    handle = request.app.state.handles.get(run.id)
+    if handle is None:
+        raise HTTPException(409, "the run has ended")
+    handle.cancel("cancelled over HTTP")
+    return Response(status_code=202)
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+async def send_events(request: Request) -> Response:
+    """The run's events, from the first or from where the browser broke off, until it ends."""
+    run = await find_run(request)
+    since = int(request.headers.get("last-event-id", "0"))
+    stream = event_stream(request.app.state.engine, run, since)
+    headers = {"Cache-Control": "no-store"}
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+async def event_stream(engine: Engine, run: Run, since: int) -> AsyncIterator[str]:
+    """Each event in the form that browsers expect; its number is its id."""
+    async with engine.subscribe(run=run.pathspec, since=since) as stream:
+        async for event in stream:
+            yield f"id: {event.seq}\ndata: {events.to_json(event)}\n\n"
+    yield "event: end\ndata:\n\n"  # else the browser would connect again
+
+
+# --- the application --------------------------------------------------------------------------
+
+
+async def show_page(_: Request) -> Response:
+    """The page."""
+    return FileResponse(PAGE)
+
+
+async def tell_error(_: Request, error: Exception) -> Response:
+    """Errors are JSON, too."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return JSONResponse({"error": getattr(error, "detail", str(error))}, status)
+
+
+app = Starlette(
+    lifespan=lifespan,
+    routes=[
+        Route("/", show_page),
+        Route("/runs", list_runs),
+        Route("/runs", start_run, methods=["POST"]),
+        Route("/runs/{id}", show_run),
+        Route("/runs/{id}", cancel_run, methods=["DELETE"]),
+        Route("/runs/{id}/events", send_events),
+    ],
+    exception_handlers={HTTPException: tell_error},
+)
+
+
+def main() -> None:
+    """Serve until Ctrl-C."""
+    options = argparse.ArgumentParser(description="A web service that runs a flow.")
+    options.add_argument("--port", type=int, default=8000)
+    port = options.parse_args().port
+    # A browser that watches a run would hold up the end for as long as the run goes on.
+    uvicorn.run(app, port=port, timeout_graceful_shutdown=1)
+
+
+if __name__ == "__main__":
+    main()
