@@ -18,7 +18,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations into one environment would trip over each other
-.PHONY: help setup demo test check chaos bench browser docs test-all-pythons clean
+.PHONY: help setup demo test check chaos bench bench-others browser docs test-all-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,9 @@ chaos: $(VENV)/.test ## Show that nothing is lost: kills, faults, random graphs,
 
 bench: $(VENV)/.test ## Measure; the numbers are printed
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-others: $(VENV)/.demo ## The same small flow in other engines, which it installs below build/
+	$(BIN)/python -m benchmarks.others $(ARGS)
 
 browser: ## Install the browser that one of the tests uses, from Debian's packages
 	apt-get update -qq

@@ -1,0 +1,1 @@
+"""The same small flow in the words of other engines."""
