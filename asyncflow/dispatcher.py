@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -525,7 +524,7 @@ class Dispatcher:
         """The async worker, if any, that no further task is given to: a `def` task waits for it."""
         busy = [desk for desk in self._desks.values() if desk.tasks and not desk.worker.doomed]
         asynchronous = [desk for desk in busy if desk.is_async]
-        now = time.monotonic()
+        now = self._loop.time()
         if self._impatient_at is None:
             self._impatient_at = now + _PATIENT_SECONDS
         if not asynchronous or (len(asynchronous) < len(busy) and now < self._impatient_at):
@@ -704,7 +703,7 @@ class Dispatcher:
         assigned = desk.tasks.get((report.run, report.task_id))
         if assigned is not None:
             assigned.started = True
-            assigned.since = time.monotonic()
+            assigned.since = self._loop.time()
             if report.run in desk.imported:
                 self._limit(desk, assigned)
             assigned.source.seated(report.task_id, desk.worker.pid)
@@ -878,7 +877,7 @@ class Dispatcher:
 
     def _free_stuck(self) -> None:
         """What stands behind a task that takes long is to be run elsewhere, as soon as it can."""
-        now, taken = time.monotonic(), 0
+        now, taken = self._loop.time(), 0
         for desk in self._desks.values():
             first = desk.first()
             if first is None or not first.started or first.is_async:

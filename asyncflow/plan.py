@@ -496,6 +496,9 @@ class Plan:
         if self._stopping:
             return []
         self._stopping, self._stopped_running = finish, running
+        for source in self._sources:  # of those with an id: given back, or to be tried again
+            if isinstance(source, _Task):
+                self._tasks.pop(source.id, None)
         self._sources.clear()
         self._unsorted.clear()
         self.ready = 0

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     Key = tuple[str, tuple[int, ...]]
 
 _HANDS_ON = {TaskSucceeded.code, TaskCloned.code}
-_AFTER_TAKING_OVER = {TaskStarted.code, TaskRetried.code, RunSucceeded.code}
+# Not TaskRetried: a task that goes on waiting is told of while others are still being taken over.
+_AFTER_TAKING_OVER = {TaskStarted.code, RunSucceeded.code}
 
 
 def newest_run(layout: Layout, flow: str) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from array import array
 from collections import deque
 from contextlib import suppress
@@ -116,7 +115,7 @@ class RunDriver:
         self._prepared: deque[StartTask] = deque()
         self._retries: dict[int, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
-        self._synced_at = time.monotonic()
+        self._synced_at = self._loop.time()
         self._syncing: asyncio.Future[None] | None = None
 
     # --- what others tell it ---
@@ -370,7 +369,7 @@ class RunDriver:
         self._counted = self._recorder.seq
 
     def _sync_now_and_then(self) -> None:
-        now = time.monotonic()
+        now = self._loop.time()
         if self._syncing is None and now - self._synced_at > self._dispatcher.sync_seconds:
             self._synced_at = now
             self._syncing = self._loop.run_in_executor(self._dispatcher.disk, self._journal.sync)

@@ -259,6 +259,26 @@ def test_a_task_that_was_given_back_is_ready_again():
     assert plan.take(1) == [task]
 
 
+def test_a_run_that_is_stopped_does_not_wait_for_tasks_that_were_given_back():
+    """Nobody has them any more, so nobody would tell of their end."""
+    plan = Plan(linear())
+    plan.handle(started())
+    (task,) = plan.take(1)
+    plan.give_back(task.task_id)
+    assert plan.cancel("enough")[-1] == FinishRun(Status.CANCELLED, None, "enough")
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_tasks_that_are_to_be_tried_again():
+    """The time of the retry had come, and no worker had room for it yet."""
+    plan = Plan(linear(retry=RETRY))
+    plan.handle(started())
+    (task,) = plan.take(1)
+    plan.handle(began(task))
+    plan.handle(failed(task, will_retry=True))
+    plan.wake(task.task_id)
+    assert plan.cancel("enough")[-1] == FinishRun(Status.CANCELLED, None, "enough")
+
+
 def test_an_event_that_cannot_come_now_is_refused():
     """A task cannot end twice."""
     plan = Plan(linear())

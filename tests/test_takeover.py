@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from asyncflow import Engine, Flow, FlowSpec, Run, events, step
 from asyncflow.errors import ResumeError, RunFailedError
+from asyncflow.events import pack_event
 from asyncflow.previewing import preview_resume
-from asyncflow.store.journal import HEADER, JournalReader
+from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.removal import remove
 
@@ -80,6 +83,32 @@ async def test_a_resume_killed_while_taking_over_loses_nothing(engine, store, re
     third = await fail(engine, second)
     assert keys(third, events.TaskCloned) == keys(first, events.TaskSucceeded)
     assert keys(third, events.TaskStarted) == {("work", (4,))}
+
+
+async def test_a_resume_that_was_cancelled_while_taking_over_loses_nothing(engine, store):
+    """Also when it had told already of a task that goes on waiting for its retry."""
+    first = await fail(engine)
+    layout = Layout(store)
+    second = layout.create_run("Fails")
+    begun = next(Run(f"Fails/{first}").events())
+    assert isinstance(begun, events.RunStarted)
+    seen: dict[str, Any] = {"flow": "Fails", "run_id": second, "time": begun.time}
+    task: dict[str, Any] = {
+        "step": "work",
+        "task_id": "1",
+        "attempt": 1,
+        "path": (4,),
+    }
+    journal = JournalWriter.create(layout.run_dir("Fails", second) / "journal")
+    for event in (
+        replace(begun, **seen, seq=1, origin_run_id=first),
+        events.TaskRetried(**seen, seq=2, **task, after_seconds=0.0),
+        events.RunCancelled(**seen, seq=3),
+    ):
+        journal.write(frame(pack_event(event)))
+    journal.close()
+    third = await fail(engine, second)
+    assert keys(third, events.TaskCloned) == keys(first, events.TaskSucceeded)
 
 
 async def test_the_log_of_what_was_taken_over_twice_is_still_found(engine, store):
