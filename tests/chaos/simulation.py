@@ -344,7 +344,7 @@ class World:
         where = str(self.layout.root), "Simulated", run_id, run_dir
         nowhere = Surroundings("", (), {})
         identity = RunIdentity(1, *where, (), int(run_id), nowhere)
-        channel = Channel(journal.path, "Simulated", run_id)
+        channel = Channel(journal.path, "Simulated", run_id, len(HEADER))
         self._journal = journal.path
         return RunDriver(identity, self.graph, journal, channel, dispatcher, taken)
 
@@ -352,7 +352,7 @@ class World:
         """Be told of what is published, as a subscriber is."""
         publish = channel.publish
 
-        def listen(batch: Sequence[events.Event], upto: int) -> None:
+        def listen(batch: Sequence[Any], upto: int) -> None:
             for event in batch:
                 if isinstance(event, events.TaskSucceeded | events.TaskCloned):
                     self.told.add((event.step, event.path))
@@ -439,6 +439,7 @@ class World:
         ]
         assert len(ended) == len(set(ended))
         assert set(ended) == set(self.mended.tasks)
+        assert set(ended) <= self.told, "subscribers were not told of all"
 
 
 def world(seed: int, folder: Path) -> World:
