@@ -1,0 +1,326 @@
+"""One flow for each part of the language; `test_conformance` runs them with each kind of step.
+
+Their steps stand here as `def`. Nothing that they keep or print depends on time, order or process.
+"""
+
+from __future__ import annotations
+
+import asyncio  # noqa: F401 - for the async variants that are made of this file
+
+from asyncflow import FlowSpec, Parameter, catch, current, retry, shared, step
+
+
+class Linear(FlowSpec):
+    """Three steps in a row."""
+
+    alpha = Parameter("alpha", default=3)
+    constant = (1, 2)
+
+    @step
+    def start(self):
+        self.numbers = [self.alpha, *self.constant]
+        self.kept = {"kept": 1}
+        self.next(self.middle)
+
+    @step
+    def middle(self):
+        self.numbers.append(current.parameters.alpha)  # in place
+        del self.kept
+        print("in", current.step_name)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.total = sum(self.numbers)
+        self.has_kept = hasattr(self, "kept")
+
+
+class Branch(FlowSpec):
+    """A split, its join by name, index and turn."""
+
+    @step
+    def start(self):
+        self.common = "common"
+        self.next(self.left, self.right)
+
+    @step
+    def left(self):
+        self.value = [1, self.common]
+        self.next(self.left_too)
+
+    @step
+    def left_too(self):
+        self.value = [*self.value, "too"]
+        self.next(self.join)
+
+    @step
+    def right(self):
+        self.value = [2]
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.by_name = inputs.left_too.value, inputs.right.value
+        self.by_turn = [branch.value for branch in inputs]
+        self.count = len(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print(self.by_name, self.count)
+
+
+class Foreach(FlowSpec):
+    """A foreach over a generator, with two steps in it."""
+
+    @step
+    def start(self):
+        self.items = (number * "x" for number in range(30))
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        self.got = [self.input, self.index]
+        print("item", self.index)
+        self.next(self.more)
+
+    @step
+    def more(self):
+        self.got = [*self.got, self.foreach_stack()[-1][:2]]
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.all_got = [each.got for each in inputs]
+        self.inputs_indexed = [(each.index, each.input) for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.outside = self.index, self.input
+
+
+class Nested(FlowSpec):
+    """A foreach in a foreach with a branch inside; some of the inner ones are empty."""
+
+    @step
+    def start(self):
+        self.rows = [[1, 2, 3], [], [4]]
+        self.next(self.row, foreach="rows")
+
+    @step
+    def row(self):
+        self.cells = list(self.input)
+        self.next(self.cell, foreach="cells")
+
+    @step
+    def cell(self):
+        self.stack = self.foreach_stack()
+        self.next(self.double, self.square)
+
+    @step
+    def double(self):
+        self.result = self.input * 2
+        self.next(self.meet)
+
+    @step
+    def square(self):
+        self.result = self.input**2
+        self.next(self.meet)
+
+    @step
+    def meet(self, inputs):
+        self.pair = inputs.double.result, inputs.square.result
+        self.merge_artifacts(inputs, include=["stack"])
+        self.next(self.inner)
+
+    @step
+    def inner(self, inputs):
+        self.pairs = [each.pair for each in inputs]
+        self.stacks = [each.stack for each in inputs]
+        self.next(self.outer)
+
+    @step
+    def outer(self, inputs):
+        self.table = [each.pairs for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Merging(FlowSpec):
+    """What branches agree on passes on by itself."""
+
+    @step
+    def start(self):
+        self.untouched = list(range(50))
+        self.equal = "before"
+        self.next(self.left, self.right)
+
+    @step
+    def left(self):
+        self.equal = "after"
+        self.differs = "left"
+        self.only_left = 1
+        self.next(self.join)
+
+    @step
+    def right(self):
+        self.equal = "after"
+        self.differs = "right"
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.differs = "+".join(each.differs for each in inputs)
+        self.merge_artifacts(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.all = self.untouched[-1], self.equal, self.differs, self.only_left
+
+
+class Disagreeing(Merging):
+    """The same, with a join that does not say what to do about what differs."""
+
+    @step
+    def join(self, inputs):
+        self.merge_artifacts(inputs)
+        self.next(self.end)
+
+
+class Retried(FlowSpec):
+    """Fails twice in each of its tasks."""
+
+    @step
+    def start(self):
+        self.items = [5, 6, 7]
+        self.next(self.flaky, foreach="items")
+
+    @retry(times=2, seconds=0)
+    @step
+    def flaky(self):
+        self.lost = "of a failed attempt" if current.attempt < 2 else None
+        print("attempt", current.attempt)
+        if current.attempt < 2:
+            raise ConnectionError(self.input)
+        self.attempt = current.attempt, current.retry_count
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.attempts = [each.attempt for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Caught(FlowSpec):
+    """Some of its tasks fail, and the flow goes on without them."""
+
+    @step
+    def start(self):
+        self.items = [1, 0, 2, 0]
+        self.kept = "kept"
+        self.next(self.divide, foreach="items")
+
+    @catch(var="failure")
+    @step
+    def divide(self):
+        self.before = "set before"
+        self.result = 10 / self.input
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.results = [getattr(each, "result", None) for each in inputs]
+        self.set_before = [hasattr(each, "before") for each in inputs]
+        self.failures = [each.failure and each.failure.type for each in inputs]
+        self.merge_artifacts(inputs, include=["kept"])
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Failing(FlowSpec):
+    """Its second step raises."""
+
+    @step
+    def start(self):
+        self.items = [1]
+        self.next(self.bad, foreach="items")
+
+    @step
+    def bad(self):
+        print("about to")
+        if self.input:
+            raise LookupError("no luck")
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Empty(FlowSpec):
+    """A foreach over nothing: its join has no inputs."""
+
+    @step
+    def start(self):
+        self.items = ()
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.count = len(inputs), list(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Sharing(FlowSpec):
+    """All of its tasks have a part in the same thing."""
+
+    @shared
+    def table():
+        yield {number: number**2 for number in range(10)}
+
+    @shared
+    def looked_up(*, table):
+        yield table.get
+
+    @step
+    def start(self, *, table):
+        self.items = list(table)
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self, *, looked_up):
+        self.squared = looked_up(self.input)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs, *, table):
+        self.right = [each.squared for each in inputs] == list(table.values())
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
