@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import sys
 import time
+from contextvars import ContextVar
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from asyncflow import (
@@ -61,6 +65,122 @@ async def test_concurrency_may_be_more_than_the_default(store):
     async with Engine(store=store, workers=1) as engine:
         run = await engine.run(Crowd)
     assert run.data.count == _CROWD
+
+
+# --- each its own ---------------------------------------------------------------------------------
+
+_mine: ContextVar[int] = ContextVar("mine")
+
+
+def shout(text):
+    """Print from wherever it is called."""
+    print(text, _mine.get(), current.task_id)
+
+
+class Own(FlowSpec):
+    """Its tasks take turns with each other at every line."""
+
+    @step
+    def start(self):
+        self.items = range(100)
+        self.next(self.work, foreach="items")
+
+    @step
+    async def work(self):
+        _mine.set(self.input)
+        self.task_id = current.task_id
+        shout("step")
+        await asyncio.sleep(0)
+        shout("after")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.child("asyncio"))
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.child, "anyio")
+        await asyncio.to_thread(shout, "thread")
+        await anyio.to_thread.run_sync(shout, "worker thread")
+        with anyio.move_on_after(0.001) as scope:
+            await anyio.sleep_forever()
+        try:
+            async with asyncio.timeout(0.001):
+                await asyncio.sleep(60)
+        except TimeoutError:
+            self.cut_short = scope.cancelled_caught
+        print("to stderr", self.input, file=sys.stderr)
+        self.next(self.join)
+
+    async def child(self, text):
+        await asyncio.sleep(0)
+        shout(text)
+
+    @step
+    def join(self, inputs):
+        self.all_cut_short = [each.cut_short for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_context_output_and_current_are_each_tasks_own(store):
+    """In the step, its asyncio tasks and its threads, with asyncio's means and with anyio's."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(Own)
+    assert run.data.all_cut_short == [True] * 100
+    for task in run["work"]:
+        me = f"{task.index} {task.id}"
+        words = ["step", "after", "asyncio", "anyio", "thread", "worker thread"]
+        assert task.stdout.splitlines() == [f"{word} {me}" for word in words]
+        assert task.stderr == f"to stderr {task.index}\n"
+
+
+class Ends(FlowSpec):
+    """Side by side, some raise, some are out of time, some are cancelled within, some are well."""
+
+    @step
+    def start(self):
+        self.items = ["raise", "late", "cancelled", "fine", "raise", "late", "fine"]
+        self.next(self.work, foreach="items")
+
+    @catch(var="failure", print_exception=False)
+    @timeout(seconds=2)
+    @step
+    async def work(self):
+        self.result = await asyncio.gather(asyncio.sleep(0, self.input))
+        if self.input == "raise":
+            raise LookupError(self.input)
+        if self.input == "cancelled":
+            asyncio.current_task().cancel()
+        if self.input == "late":
+            try:
+                await asyncio.sleep(600)
+            except asyncio.CancelledError:
+                print("was told")
+                raise
+        await asyncio.sleep(0)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.ends = [
+            each.failure.type.rsplit(".", 1)[-1] if each.failure else each.result[0]
+            for each in inputs
+        ]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_each_task_ends_in_its_own_way(store):
+    """An exception, a timeout and a cancellation are those of one task and disturb no other."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(Ends)
+    raised, late = "LookupError", "TaskTimeoutError"
+    assert run.data.ends == [raised, late, "CancelledError", "fine", raised, late, "fine"]
+    logs = [[attempt.stdout for attempt in task.attempts()] for task in run["work"]]
+    assert [log[0] for log in logs] == ["", "was told\n", "", "", "", "was told\n", ""]
 
 
 # --- a step that blocks its loop ------------------------------------------------------------------
