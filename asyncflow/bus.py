@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 
 from asyncflow.errors import (
     AsyncflowError,
@@ -43,6 +44,23 @@ Got_co = TypeVar("Got_co", bound=Event, covariant=True)
 BUFFER_BYTES: Final = 16 << 20  # events of 64 KiB each are few, and much to hold
 _APART_BYTES: Final = 8192  # more output than this is taken apart in a thread: it may take ms
 _ENDING_CODES: Final = {cls.code for cls in ENDINGS}
+
+
+_one_at_a_time: RunVar[anyio.CapacityLimiter] = RunVar("asyncflow.replays")
+
+
+def _one_thread() -> anyio.CapacityLimiter:
+    """The thread of this event loop in which journals are read and events are made.
+
+    It computes nearly all the time, and several would be no quicker: each would only take the
+    interpreter from the event loop for another while.
+    """
+    try:
+        return _one_at_a_time.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(1)
+        _one_at_a_time.set(limiter)
+        return limiter
 
 
 class Channel:
@@ -178,12 +196,13 @@ class _Cursor:
                 excerpt = reader.read(start, wanted, stop=stop)
                 return wanted.pick(excerpt.news), excerpt.after
 
-            return await anyio.to_thread.run_sync(replay)
+            return await anyio.to_thread.run_sync(replay, limiter=_one_thread())
         if not self._live:
             return [], self._next
         news, upto, _ = self._live[0]
         if wanted.weight(news) > _APART_BYTES:
-            return await anyio.to_thread.run_sync(wanted.pick, news), upto
+            picked = await anyio.to_thread.run_sync(wanted.pick, news, limiter=_one_thread())
+            return picked, upto
         return wanted.pick(news), upto
 
     def advance(self, upto: int) -> None:

@@ -43,6 +43,7 @@ from asyncflow.frames import (
 )
 from asyncflow.limiting import needs_of
 from asyncflow.metering import Meter
+from asyncflow.pacing import Pace
 from asyncflow.stopping import Stopper
 from asyncflow.turns import Turns
 
@@ -63,6 +64,7 @@ _ASYNC_DESK_TASKS: Final = 10_000  # at a time on one worker, unless @concurrenc
 _ASYNC_DESK_SPARE: Final = 1000  # places beyond, for runs that have few there: none has them all
 _POSTPONED: Final = 16  # steps at their limit that are looked past
 _POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
+_SEATING_SECONDS: Final = 0.001  # of the event loop at a time
 _STUCK_SECONDS: Final = 0.1  # a task that runs so long gives up those queued behind it
 _PATIENT_SECONDS: Final = 0.5  # that a `def` task waits for a worker of its kind to be free
 BACKLOG_BYTES: Final = 1 << 22  # output that may wait for the journal before workers are made to
@@ -330,6 +332,17 @@ def _limit(source: TaskSource, step: str) -> int:
     return limit
 
 
+class _Room:
+    """What is known of the room at the workers while tasks are seated."""
+
+    __slots__ = ("def_waits", "kept", "shut")
+
+    def __init__(self) -> None:
+        self.shut: list[bool] = []  # lines, `async def` or not, whose first waits for room
+        self.def_waits = False  # whether a `def` task waits
+        self.kept: _Desk | None = None  # an async worker that shall become free for it
+
+
 class Dispatcher:
     """Seats the ready tasks of all runs at the workers, run by run in turn."""
 
@@ -353,6 +366,8 @@ class Dispatcher:
         self._needs: dict[tuple[int, str], tuple[Need, ...]] = {}  # of steps with limits, by run
         self._dispatch_soon = False
         self._blocked_seconds = blocked_seconds
+        self.pace = Pace()
+        """Shares the event loop between runs and the application."""
         self.meter = Meter()
         """What has come into journals."""
         self._expected: dict[str, dict[str, float]] = {}
@@ -461,6 +476,9 @@ class Dispatcher:
         if source.number not in self._runs:
             return
         self._turns.add(source)
+        self._dispatch_later()
+
+    def _dispatch_later(self) -> None:
         if not self._dispatch_soon:
             self._dispatch_soon = True
             self._loop.call_soon(self._on_woken)
@@ -470,10 +488,9 @@ class Dispatcher:
         self.dispatch()
 
     def _seat_all(self) -> None:
-        shut: list[bool] = []  # lines, `async def` or not, whose first waits for room
-        kept: _Desk | None = None  # an async worker that shall become free for a `def` task
-        waits = False  # whether a `def` task waits for room
-        while (source := self._turns.next(shut)) is not None:
+        room = _Room()
+        until = time.monotonic() + _SEATING_SECONDS
+        while (source := self._turns.next(room.shut)) is not None:
             step = None if source.congested else self._next_step(source)
             if step is None:
                 self._turns.remove(source)  # it is added again when something of it has changed
@@ -481,23 +498,29 @@ class Dispatcher:
             is_async = source.graph[step].is_async
             if not self._turns.in_line(source, is_async=is_async):
                 continue
-            desk = self._find_desk(source, step, kept)
+            desk = self._find_desk(source, step, room.kept)
             if desk is not None:
                 self._seat(desk, source, step)
-                continue
-            if is_async and self._of_run[source.number] >= _ASYNC_DESK_SPARE:
+                if time.monotonic() > until:  # the application may have something to do
+                    self._dispatch_later()
+                    return
+            elif is_async and self._of_run[source.number] >= _ASYNC_DESK_SPARE:
                 self._turns.remove(source)  # until a task of its own has ended: others have fewer
-                continue
-            shut.append(is_async)
-            if not is_async:
-                waits = True
-                kept = self._desk_to_keep()
-            elif not any(desk.is_async for desk in self._desks.values() if desk.tasks):
-                break  # one of the workers is to become free for it
-        if not waits:
+            else:
+                self._wait_for_room(room, is_async=is_async)
+        if not room.def_waits:
             self._impatient_at = None
         if self.limits is not None:
             self.limits.settle()
+
+    def _wait_for_room(self, room: _Room, *, is_async: bool) -> None:
+        """Who is first in a line waits: nobody behind it takes the room that it waits for."""
+        room.shut.append(is_async)
+        if not is_async:
+            room.def_waits = True
+            room.kept = self._desk_to_keep()
+        elif not any(desk.is_async for desk in self._desks.values() if desk.tasks):
+            room.shut.append(not is_async)  # one of the workers is to become free for it
 
     def _seat(self, desk: _Desk, source: TaskSource, step: str) -> None:
         needs, grant = self._needs.get((source.number, step)), None

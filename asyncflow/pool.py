@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
 
     from asyncflow.frames import OrderMessage, ReportMessage
 
-_READ_BYTES: Final = 1 << 15  # some 300 reports: the event loop is held up for a few milliseconds
+_READ_BYTES: Final = 1 << 13  # some 80 reports: the event loop is held up for a millisecond
 _SOCKET_BYTES: Final = 1 << 20  # room for the reports of some thousand short tasks
+_READ_SECONDS: Final = 0.001  # of the event loop at a time
 _PACKET_BYTES: Final = 1 << 18
 _ARGV_CHARACTERS: Final = 1 << 14  # at the most 4 bytes and the length for each
 _FAILED_STARTS: Final = 3  # templates in a row that end before they have forked a worker
@@ -161,6 +163,8 @@ class WorkerPool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gone = asyncio.Event()
         self._watched: set[int] = set()
+        self._readable: dict[int, Worker] = {}  # by token, in the order in which they are read
+        self._reading = False
 
     # --- life ---
 
@@ -255,6 +259,7 @@ class WorkerPool:
 
     def pause(self, worker: Worker) -> None:
         """Hear no more of a worker for now; it waits when the socket is full."""
+        self._readable.pop(worker.token, None)
         if self._loop is not None:
             self._loop.remove_reader(worker.reports)
 
@@ -284,6 +289,24 @@ class WorkerPool:
             self._loop.remove_writer(worker.orders)
 
     def _on_reports(self, worker: Worker) -> None:
+        """There is something to read: it is read soon, in turn with other workers."""
+        self._readable[worker.token] = worker
+        if not self._reading and self._loop is not None:
+            self._reading = True
+            self._loop.call_soon(self._read_some)
+
+    def _read_some(self) -> None:
+        """Read what there is for a moment, then let the application have a turn of the loop."""
+        self._reading = False
+        until = time.monotonic() + _READ_SECONDS
+        while self._readable and time.monotonic() < until:
+            token = next(iter(self._readable))
+            self._read(self._readable.pop(token))
+        if self._readable and self._loop is not None:
+            self._reading = True
+            self._loop.call_soon(self._read_some)
+
+    def _read(self, worker: Worker) -> None:
         try:
             data = worker.reports.recv(_READ_BYTES)
         except BlockingIOError:
@@ -352,6 +375,7 @@ class WorkerPool:
     def _forget(self, worker: Worker) -> None:
         self.workers.pop(worker.token, None)
         self._by_pid.pop(worker.pid, None)
+        self._readable.pop(worker.token, None)
         if self._loop is not None:
             self._loop.remove_reader(worker.reports)
             self.watch_room(worker, wanted=False)

@@ -300,6 +300,7 @@ class RunDriver:
     async def _turn(self) -> None:
         if not self._inbox and not self._commands:
             await self._wake.wait()
+        await self._dispatcher.pace.turn()
         self._wake.clear()
         batch = Batch(self._journal.size)
         self._collect(batch)
@@ -324,7 +325,9 @@ class RunDriver:
                 lambda wanted: [origin.result(clone.step, clone.path) for clone in wanted],
                 clones,
             )
-            for clone, (run_id, result) in zip(clones, await read, strict=True):
+            results = await read
+            await self._dispatcher.pace.turn()
+            for clone, (run_id, result) in zip(clones, results, strict=True):
                 self._recorder.cloned(clone, result, run_id, batch)
             await self._publish(batch, self._commands)
 
@@ -354,6 +357,7 @@ class RunDriver:
         if not batch.frames:
             return
         await self._write(batch)
+        await self._dispatcher.pace.turn()
         for event in batch.events:
             commands += self.plan.handle(event)
         self.channel.publish(batch.news, self._journal.size)

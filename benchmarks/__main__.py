@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("throughput", "scale", "startup", "arrays", "artifacts", "client", "waiting")
+ALL = ("throughput", "scale", "startup", "arrays", "artifacts", "client", "waiting", "lag")
 
 
 def main() -> None:

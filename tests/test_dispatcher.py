@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 
@@ -151,8 +152,9 @@ class Play:
 
 
 @pytest.fixture
-async def play():
-    """Makes plays, and ends them."""
+async def play(monkeypatch):
+    """Makes plays, in which all is seated at once however long that takes, and ends them."""
+    monkeypatch.setattr("asyncflow.dispatcher._SEATING_SECONDS", math.inf)
     made = []
 
     def make(size):
@@ -328,3 +330,15 @@ async def test_what_waits_costs_little_to_look_past(play):
     looked.clear()
     game.step(game.workers[0])
     assert looked.total() < 10
+
+
+async def test_to_seat_many_tasks_leaves_the_event_loop_to_others(play, monkeypatch):
+    """It goes on in the next turn of the loop when its time is over, until all are seated."""
+    monkeypatch.setattr("asyncflow.dispatcher._SEATING_SECONDS", 0.0)
+    game = play(1)
+    game.dispatcher.enter(Source(1, 500, is_async=True))
+    turns = 0
+    while game.running()[1] < 500:
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns > 5
