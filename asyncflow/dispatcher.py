@@ -489,7 +489,7 @@ class Dispatcher:
 
     def _seat_all(self) -> None:
         room = _Room()
-        until = time.monotonic() + _SEATING_SECONDS
+        until = self._loop.time() + _SEATING_SECONDS
         while (source := self._turns.next(room.shut)) is not None:
             step = None if source.congested else self._next_step(source)
             if step is None:
@@ -501,7 +501,7 @@ class Dispatcher:
             desk = self._find_desk(source, step, room.kept)
             if desk is not None:
                 self._seat(desk, source, step)
-                if time.monotonic() > until:  # the application may have something to do
+                if self._loop.time() > until:  # the application may have something to do
                     self._dispatch_later()
                     return
             elif is_async and self._of_run[source.number] >= _ASYNC_DESK_SPARE:
