@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 ARGS ?=
 PARTS ?=
+MINUTES ?= 60
 
 BIN := $(VENV)/bin
 PINS := pyproject.toml constraints.txt
@@ -18,7 +19,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations into one environment would trip over each other
-.PHONY: help setup demo test check chaos bench bench-others browser docs test-all-pythons clean
+.PHONY: help setup demo test check chaos soak bench bench-others browser docs test-all-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +46,9 @@ check: $(VENV)/.setup ## Lint, format and types
 
 chaos: $(VENV)/.test ## Show that nothing is lost: kills, faults, random graphs, in full
 	$(BIN)/python -m tests.chaos $(PARTS)
+
+soak: $(VENV)/.test ## Work for MINUTES (60), and see that nothing grows
+	$(BIN)/python -m tests.chaos.soak $(MINUTES)
 
 bench: $(VENV)/.test ## Measure; the numbers are printed
 	$(BIN)/python -m benchmarks $(ARGS)

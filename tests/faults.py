@@ -8,7 +8,10 @@ workers get the fault that the environment asks for, each in its turn:
     FAULT_NTH    which operation, from 1
     FAULT_MODE   `full` (from then on nothing can be written), `torn` (half of it is written, once),
                  `late` (it is done, and then reported as failed, once), `unsynced` (from then on
-                 nothing can be synced); or like `full`, with another reason, the name of an errno
+                 nothing can be synced), `fail` (it is not done, once); or like `full`, with
+                 another reason, the name of an errno
+    FAULT_WIDE   not only what writes: also what opens a file to write to it, syncs it, cuts it off,
+                 gives it a time, and deletes
     FAULT_LOG    a file that is given one line when the fault comes
 """
 
@@ -28,7 +31,9 @@ _REASONS = {
     "torn": errno.ENOSPC,
     "late": errno.EIO,
     "unsynced": errno.EIO,
+    "fail": errno.EIO,
 }
+_ONCE = {"torn", "late", "fail"}
 
 
 class Faults:
@@ -37,8 +42,9 @@ class Faults:
     def __init__(self, store, nth, mode, log):
         self.store, self.nth, self.mode, self.log = store, nth, mode, log
         self.count = 0
-        self.real = {name: getattr(os, name) for name in ("write", "writev", *PATHS)}
-        self.real_write_bytes = Path.write_bytes
+        names = ("write", "writev", "open", *PATHS, *WIDE_PATHS, *DESCRIPTORS)
+        self.real = {name: getattr(os, name) for name in names}
+        self.real_write_bytes, self.real_path_open = Path.write_bytes, Path.open
 
     def install(self):
         """Take the place of the functions that change a file system."""
@@ -47,6 +53,19 @@ class Faults:
         for name in PATHS:
             setattr(os, name, self.on_path(name))
         Path.write_bytes = self.bytes_writer()  # type: ignore[method-assign] # that is the point
+
+    def install_wide(self):
+        """The same, and of all the others there are."""
+        self.install()
+        os.open = self.open
+        for name in WIDE_PATHS:
+            setattr(os, name, self.on_path(name))
+        for name in DESCRIPTORS:
+            setattr(os, name, self.on_descriptor(name))
+        modules: tuple[Any, ...] = (journal, segments, blobs)
+        for module in modules:
+            module.sync_file = self.on_descriptor("fdatasync")
+        Path.open = self.path_opener()  # type: ignore[method-assign] # that is the point
 
     def install_unsynced(self):
         """Take the place of the functions that sync."""
@@ -69,10 +88,11 @@ class Faults:
         if not str(place).startswith(self.store):
             return False
         self.count += 1
-        hit = self.count == self.nth if self.mode in {"torn", "late"} else self.count >= self.nth
+        hit = self.count == self.nth if self.mode in _ONCE else self.count >= self.nth
         if hit:
-            with Path(self.log).open("a") as file:
-                self.real["write"](file.fileno(), f"{place}\n".encode())
+            log = self.real["open"](self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            self.real["write"](log, f"{place}\n".encode())
+            os.close(log)
         return hit
 
     def error(self):
@@ -100,6 +120,38 @@ class Faults:
             self.real["writev"](fd, chunks)
         raise self.error()
 
+    def open(self, path, flags, *args, **more):
+        """`os.open`, spoilt or not where it may make or change a file."""
+        if not flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) or not self.comes(path):
+            return self.real["open"](path, flags, *args, **more)
+        if self.mode == "late":
+            os.close(self.real["open"](path, flags, *args, **more))
+        raise self.error()
+
+    def path_opener(self):
+        """`Path.open`, spoilt or not where it may make or change a file."""
+
+        def opened(path, mode="r", *args, **more):
+            if not set(mode) & set("wax+") or not self.comes(path):
+                return self.real_path_open(path, mode, *args, **more)
+            if self.mode == "late":
+                self.real_path_open(path, mode, *args, **more).close()
+            raise self.error()
+
+        return opened
+
+    def on_descriptor(self, name):
+        """A function on open files, spoilt or not."""
+
+        def spoilt(fd, *args):
+            if not self.comes(place_of(fd)):
+                return self.real[name](fd, *args)
+            if self.mode == "late":
+                self.real[name](fd, *args)
+            raise self.error()
+
+        return spoilt
+
     def bytes_writer(self):
         """`Path.write_bytes`, spoilt or not."""
 
@@ -118,7 +170,8 @@ class Faults:
         """A function on paths, spoilt or not."""
 
         def spoilt(*args, **more):
-            if not self.comes(args[0]):
+            frees = name in FREEING and self.mode == "full"  # that is what a full disk still does
+            if frees or not self.comes(args[0]):
                 return self.real[name](*args, **more)
             if self.mode == "late":
                 self.real[name](*args, **more)
@@ -128,6 +181,9 @@ class Faults:
 
 
 PATHS = ("link", "mkdir", "rename", "replace")
+FREEING = ("unlink", "rmdir")
+WIDE_PATHS = ("utime", *FREEING)
+DESCRIPTORS = ("fsync", "fdatasync", "ftruncate")
 
 
 def place_of(fd):
@@ -147,7 +203,9 @@ def install_from_environ():
         return
     nth, log = int(os.environ["FAULT_NTH"]), os.environ["FAULT_LOG"]
     faults = Faults(asked["store"], nth, asked["mode"], log)
-    if asked["mode"] == "unsynced":
+    if os.environ.get("FAULT_WIDE"):
+        faults.install_wide()
+    elif asked["mode"] == "unsynced":
         faults.install_unsynced()
     else:
         faults.install()

@@ -6,15 +6,17 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from tests.chaos import killing, random_flows, simulation
+from tests.chaos import killing, random_flows, simulation, spoiling, storms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PARTS: dict[str, Callable[[], str]] = {
     "commit-points": killing.everything,
+    "faults": spoiling.everything,
     "random-flows": random_flows.everything,
     "simulation": simulation.everything,
+    "storms": storms.everything,
 }
 
 

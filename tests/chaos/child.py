@@ -32,7 +32,7 @@ from asyncflow import Engine, commit_points, events, template
 from asyncflow.errors import RunCancelledError, RunFailedError
 from asyncflow.settings import Settings
 from tests.chaos import tidying
-from tests.chaos.scenarios import SCENARIOS, append
+from tests.chaos.scenarios import SCENARIOS, STORMS, append
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +109,7 @@ def tidy(spec: dict[str, Any]) -> None:
 async def run(spec: dict[str, Any]) -> None:
     """Run or resume the scenario's flow to its end, and write down what subscribers are told."""
     vars(asyncflow.scheduler)["MAX_INPUTS_IN_ORDER"] = 8  # so that a small join has a file, too
-    scenario = SCENARIOS[spec["scenario"]]
+    scenario = (SCENARIOS | STORMS)[spec["scenario"]]
     settings = Settings(
         store=Path(spec["store"]),
         workers=2,

@@ -35,7 +35,7 @@ from asyncflow.store.layout import Layout
 from asyncflow.values import Status
 from tests.chaos import tidying
 from tests.chaos.child import EXIT_STATUS
-from tests.chaos.scenarios import SCENARIOS
+from tests.chaos.scenarios import SCENARIOS, STORMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,7 +84,7 @@ class Case:
     """One scenario in a store of its own."""
 
     def __init__(self, name: str, folder: Path, store: Path | None = None) -> None:
-        self.name, self.scenario = name, SCENARIOS[name]
+        self.name, self.scenario = name, (SCENARIOS | STORMS)[name]
         self.store, self._folder = store or folder / "store", folder
         self._environ = {
             "RAN": str(folder / "ran"),
@@ -142,13 +142,10 @@ class Case:
         self._prepare()
         self._run()
 
-    def _run(self, fault: Fault | None = None, survey: str = "") -> bool:
-        """Run the flow, or resume the last run of it; whether the fault came about."""
-        ours, theirs = os.pipe()
-        fuse = self._folder / "fuse"
-        said = self._folder / "said"
-        said.unlink(missing_ok=True)
-        spec = {
+    def _spec(self, fault: Fault | None = None, survey: str = "") -> dict[str, Any]:
+        """What the engine's process is to do: run the flow, or resume the last run of it."""
+        (self._folder / "said").unlink(missing_ok=True)
+        return {
             "scenario": self.name,
             "role": "engine",
             "tidies": self.scenario.tidies,
@@ -156,10 +153,15 @@ class Case:
             "origin": self._last_run_id(),
             "survey": survey,
             "fault": fault,
-            "fuse": str(fuse),
+            "fuse": str(self._folder / "fuse"),
             "environ": self._environ,
-            "said": str(said),
+            "said": str(self._folder / "said"),
         }
+
+    def _run(self, fault: Fault | None = None, survey: str = "") -> bool:
+        """Have it done; whether the fault came about."""
+        spec = self._spec(fault, survey)
+        ours, theirs = os.pipe()
         process = _nursery().fork(spec, theirs)
         os.close(theirs)
         try:
@@ -170,14 +172,17 @@ class Case:
             os.close(ours)
             with suppress(OSError):
                 os.killpg(process, signal.SIGKILL)
-        died = fuse.exists()
+        died = (self._folder / "fuse").exists()
         expected = 0
         if fault is not None and died and fault.role == "engine":
             expected = EXIT_STATUS if fault.way == "exit" else -signal.SIGKILL
         if code != expected:
-            message = f"the engine's process ended with {code}:\n{said.read_text()}"
+            message = f"the engine's process ended with {code}:\n{self._said()}"
             raise AssertionError(message)
         return died
+
+    def _said(self) -> str:
+        return (self._folder / "said").read_text()
 
     # --- what is in the store ---
 
@@ -335,15 +340,23 @@ def _check_no_process_of(session: int) -> None:
 
 
 def _processes_of(session: int) -> list[str]:
+    """Those of a session, for people."""
     found = []
+    for pid in descendants(session):
+        with suppress(OSError):
+            found.append(Path(f"/proc/{pid}/comm").read_text().strip())
+    return found
+
+
+def descendants(session: int) -> set[int]:
+    """The living processes of a session: what comes from an engine's process, and that itself."""
+    found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):
-                text = (entry / "stat").read_text()
-                name, rest = text.rsplit(")", 1)
-                state, _, _, of = rest.split()[:4]
+                state, _, _, of = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:4]
                 if int(of) == session and state != "Z":
-                    found.append(f"{name})")
+                    found.add(int(entry.name))
     return found
 
 

@@ -397,6 +397,40 @@ class Tidied(FlowSpec):
         note(self)
 
 
+class Storm(FlowSpec):
+    """Some thousand short tasks, which lose their workers again and again."""
+
+    width = 3000
+
+    @step
+    def start(self):
+        note(self)
+        self.items = list(range(self.width))
+        self.next(self.work, foreach="items")
+
+    @retry(times=1000, seconds=0)
+    @step
+    def work(self):
+        note(self)
+        time.sleep(0.001)
+        self.square = self.input**2
+        if self.input % 10 == 0:
+            self.value = b"v" * (SEGMENT if self.input % 100 else BLOB)
+        self.next(self.join)
+
+    @retry(times=1000, seconds=0)
+    @step
+    def join(self, inputs):
+        note(self)
+        self.answer = sum(task.square for task in inputs)
+        self.next(self.end)
+
+    @retry(times=1000, seconds=0)
+    @step
+    def end(self):
+        note(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """A flow, how it is run, and what must come of it."""
@@ -430,3 +464,6 @@ SCENARIOS = {
     "power": Scenario(Linear, (1, 2 * SEGMENT, BLOB + 1), settings={"durability": "power"}),
     "gc": Scenario(Tidied, 14 + 4 * BLOB, tidies=True),
 }
+
+STORMS = {"storm": Scenario(Storm, sum(n * n for n in range(Storm.width)))}
+"""What is killed at any time, not at commit points."""

@@ -1,0 +1,22 @@
+"""A run of some thousand tasks while its processes are killed at random, and a short soak."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.soak import soak
+from tests.chaos.storms import storm
+
+
+@pytest.mark.slow
+def test_a_run_comes_to_its_right_end_through_a_storm():
+    """Nothing announced is lost or run again, whoever is killed."""
+    over = storm(1)
+    assert over.engines
+    assert over.workers
+
+
+@pytest.mark.slow
+def test_an_engine_that_works_for_a_while_does_not_grow():
+    """Memory, descriptors, threads and processes stay what they were."""
+    soak(0.75)
