@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 _PACKET_BYTES: Final = 1 << 18
 _NOWHERE: Final = (0, 0)
+_STOP: Final = frozenset({signal.SIGTERM})
 _NO_ENVIRONMENT: Final = nullcontext()
 
 
@@ -184,12 +185,19 @@ class Worker:
         """Tell the engine something at once, after what was to be told with it."""
         with self._sending:
             data = b"".join([*self._unsent, *map(pack_report, messages)])
-            self._unsent.clear()
             if data:
                 self._reports.sendall(data)
+            if self._unsent:
+                self._unsent.clear()
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
 
     def report_soon(self, message: ReportMessage) -> None:
-        """Tell the engine something together with what comes next, but before anything is run."""
+        """Tell the engine something together with what comes next, but before anything is run.
+
+        Until then the worker does not end by SIGTERM: it could have received the next task by now,
+        and that one's run may be ending, which must not cost this one its result.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
         with self._sending:
             self._unsent.append(pack_report(message))
 
