@@ -559,6 +559,8 @@ class Dispatcher:
         most = source.max_running_tasks
         if most and self._of_run[source.number] >= most:
             return None
+        if self._only_worker_is_at_def():
+            self._put_def_first(source)
         for _ in range(_POSTPONED):
             step = source.next_step()
             if step is None:
@@ -567,6 +569,24 @@ class Dispatcher:
                 return step
             source.postpone()
         return None
+
+    def _only_worker_is_at_def(self) -> bool:
+        assert self.executor is not None  # noqa: S101 - dispatch has looked
+        if self.executor.size > 1:
+            return False
+        return any(desk.tasks and not desk.is_async for desk in self._desks.values())
+
+    def _put_def_first(self, source: TaskSource) -> None:
+        """Have the run's `def` tasks done before its async ones, of which many go at once then.
+
+        A worker that does all by itself would else go to and fro: some `def` tasks, then their
+        followers' waiting, then some `def` tasks.
+        """
+        for _ in range(_POSTPONED):
+            step = source.next_step()
+            if step is None or not source.graph[step].is_async:
+                return
+            source.postpone()
 
     def _may_begin(self, source: TaskSource, step: str) -> bool:
         if self._running[source.number, step] >= _limit(source, step):

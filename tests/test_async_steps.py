@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from contextvars import ContextVar
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -181,6 +182,57 @@ async def test_each_task_ends_in_its_own_way(store):
     assert run.data.ends == [raised, late, "CancelledError", "fine", raised, late, "fine"]
     logs = [[attempt.stdout for attempt in task.attempts()] for task in run["work"]]
     assert [log[0] for log in logs] == ["", "was told\n", "", "", "", "was told\n", ""]
+
+
+# --- beside `def` steps ---------------------------------------------------------------------------
+
+_kinds: list[str] = []  # of what the worker has done, one after the other
+
+
+class FetchTransformUpload(FlowSpec):
+    """What waits and what computes take turns in each item."""
+
+    @step
+    def start(self):
+        self.items = range(200)
+        self.next(self.fetch, foreach="items")
+
+    @step
+    async def fetch(self):
+        await asyncio.sleep(0.01)
+        _kinds.append("async")
+        self.next(self.transform)
+
+    @step
+    def transform(self):
+        _kinds.append("def")
+        time.sleep(0.002)
+        self.next(self.upload)
+
+    @step
+    async def upload(self):
+        await asyncio.sleep(0.01)
+        _kinds.append("async")
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.count = len(inputs)
+        self.kinds = list(_kinds)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_worker_that_does_both_kinds_does_many_of_one_kind_at_a_time(store):
+    """It does not wait for a few uploads after every few transforms."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(FetchTransformUpload)
+    kinds = run.data.kinds
+    assert (run.data.count, len(kinds)) == (200, 600)
+    assert sum(one != other for one, other in pairwise(kinds)) < 10
 
 
 # --- a step that blocks its loop ------------------------------------------------------------------
