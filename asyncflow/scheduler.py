@@ -116,6 +116,8 @@ class RunDriver:
         self._retries: dict[int, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
         self._synced_at = self._loop.time()
+        self._sync_due: asyncio.TimerHandle | None = None
+        self._sync_again = False
         self._syncing: asyncio.Future[None] | None = None
 
     # --- what others tell it ---
@@ -286,6 +288,8 @@ class RunDriver:
         if self.error is not None:
             self.plan.cancel(str(self.error))
             self._dispatcher.stop(self, str(self.error))
+        if self._sync_due is not None:
+            self._sync_due.cancel()
         if self._syncing is not None:
             await asyncio.wait([self._syncing])
         for due in self._retries.values():  # else a run would be held in memory until then
@@ -373,17 +377,29 @@ class RunDriver:
         self._counted = self._recorder.seq
 
     def _sync_now_and_then(self) -> None:
-        now = self._loop.time()
-        if self._syncing is None and now - self._synced_at > self._dispatcher.sync_seconds:
-            self._synced_at = now
-            self._syncing = self._loop.run_in_executor(self._dispatcher.disk, self._journal.sync)
-            self._syncing.add_done_callback(self._on_synced)
+        """Have what was written synced in the background before `sync_seconds` are over."""
+        if self.identity.durable or self._sync_due is not None:
+            return
+        wait = self._synced_at + self._dispatcher.sync_seconds - self._loop.time()
+        self._sync_due = self._loop.call_later(max(0.0, wait), self._sync)
+
+    def _sync(self) -> None:
+        self._sync_due = None
+        if self._syncing is not None:  # a slow disk is still at what was written before
+            self._sync_again = True
+            return
+        self._synced_at = self._loop.time()
+        self._syncing = self._loop.run_in_executor(self._dispatcher.disk, self._journal.sync)
+        self._syncing.add_done_callback(self._on_synced)
 
     def _on_synced(self, synced: asyncio.Future[None]) -> None:
         self._syncing = None
         error = synced.exception()
         if isinstance(error, AsyncflowError):
             self.abandon(error)
+        elif self._sync_again and self.outcome is None and self.error is None:
+            self._sync_again = False
+            self._sync_now_and_then()
 
     async def _carry_out(self, command: plan.Command) -> None:
         match command:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("throughput", "scale", "startup", "arrays", "artifacts", "client", "waiting", "lag")
+ALL = (
+    "throughput",
+    "scale",
+    "startup",
+    "arrays",
+    "artifacts",
+    "client",
+    "waiting",
+    "lag",
+    "collection",
+)
 
 
 def main() -> None:

@@ -353,7 +353,7 @@ def test_gc_prints_what_it_has_deleted(store):
     said = here("gc")
     assert said.stdout == (
         "Deleted 1 file, 293.0 KiB.\n"
-        "    1 blobs that no run refers to, 293.0 KiB\n"
+        "    1 blob that no run refers to, 293.0 KiB\n"
         "Kept 1 blob that runs refer to.\n"
     )
     data = json.loads(here("gc", "--json").stdout)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
+import anyio
 import pytest
 
-from asyncflow import Engine, FlowSpec, step
+from asyncflow import Engine, FlowSpec, events, step
 from asyncflow.errors import SettingsError
 from asyncflow.settings import Settings
 from asyncflow.store import journal as journal_module
@@ -92,6 +94,36 @@ async def test_a_run_with_durability_power_ends_like_any_other(store):
         run = await engine.run(Sizes)
     assert run.successful
     assert len(run.data.blob) == 300_000
+
+
+class Waits(FlowSpec):
+    """Tells something, and then nothing for as long as nobody stops it."""
+
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        while True:
+            time.sleep(0.01)
+
+
+async def test_the_journal_of_a_run_that_is_silent_is_synced_too(store, synced):
+    """What was written last does not wait for what comes next."""
+    settings = Settings(store=store, workers=1, sync_seconds=0.05)
+    async with Engine(settings=settings) as engine:
+        handle = await engine.start(Waits)
+        journal = str(Layout(store).run_dir("Waits", handle.run_id) / "journal")
+        async for event in handle.events():
+            if isinstance(event, events.TaskStarted) and event.step == "end":
+                break
+        del synced[:]
+        deadline = time.monotonic() + 30
+        while journal not in synced and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread's
+            await anyio.sleep(0.01)
+        handle.cancel()
+    assert journal in synced
 
 
 def test_another_durability_is_refused():

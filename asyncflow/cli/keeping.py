@@ -172,15 +172,15 @@ def _collected_lines(collected: Collected) -> Iterator[str]:
     total = collected.total
     would = "Would delete" if collected.dry_run else "Deleted"
     yield f"{would} {_count(total.files, 'file')}, {_bytes(total.size)}."
-    for name, amount in (
-        ("blobs that no run refers to", collected.blobs),
-        ("unfinished blobs", collected.drafts),
-        ("segments that no run refers to", collected.segments),
-        ("temporary files of runs that are over", collected.leftovers),
-        ("files of removed runs", collected.removed),
+    for noun, more, amount in (
+        ("blob", " that no run refers to", collected.blobs),
+        ("unfinished blob", "", collected.drafts),
+        ("segment", " that no run refers to", collected.segments),
+        ("temporary file", " of runs that are over", collected.leftovers),
+        ("file", " of removed runs", collected.removed),
     ):
         if amount.files:
-            yield f"    {amount.files:,} {name}, {_bytes(amount.size)}"
+            yield f"    {_count(amount.files, noun)}{more}, {_bytes(amount.size)}"
     if collected.spared.files:
         yield (
             f"Spared {_count(collected.spared.files, 'blob')}, {_bytes(collected.spared.size)}, "

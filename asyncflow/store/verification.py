@@ -317,7 +317,8 @@ class _Verification:
                 else:
                     self._check_stray_blob(path)
         if count := self.verified.unreferenced.files - before - drafts:
-            self.note(self.layout.blobs, f"{count:,} blobs are unreferenced: asyncflow gc")
+            blobs = "1 blob is" if count == 1 else f"{count:,} blobs are"
+            self.note(self.layout.blobs, f"{blobs} unreferenced: asyncflow gc")
         if drafts:
             self.note(self.layout.blobs / "new", f"{drafts:,} unfinished blobs, or being written")
 
