@@ -109,7 +109,7 @@ def test_a_fault_loses_nothing_that_was_announced(module_store, tmp_path, role, 
 @pytest.mark.parametrize("role", ["engine", "worker"])
 def test_each_reason_comes_with_what_to_do(module_store, tmp_path, role, reason, words):
     """One message, whoever meets it; and then all the promises."""
-    spoil(module_store, tmp_path / "fault.log", role, reason, 6 if role == "engine" else 1, words)
+    spoil(module_store, tmp_path / "fault.log", role, reason, 8 if role == "engine" else 1, words)
 
 
 @pytest.mark.parametrize("role", ["engine", "worker"])

@@ -137,6 +137,21 @@ def test_beside_a_damaged_run_others_are_removed_and_their_files_kept(store):
     assert not (store / "flows" / "F" / ".removed").exists()
 
 
+def test_a_run_that_is_removed_while_it_is_verified_is_no_damage(store):
+    """Its files go with it, and nobody misses them."""
+    write_run(store, "1", blob=b"b" * 300_000, middling=b"s" * SEGMENT)
+    write_run(store, "2")
+    removed: list[object] = []
+
+    def remove_it(_):
+        if not removed:
+            removed.extend(rm(store, "1"))
+
+    found = verify(layout_of(store), on_progress=remove_it)
+    assert removed
+    assert not found.damage
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 

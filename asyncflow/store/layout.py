@@ -211,7 +211,8 @@ def _newest_first(folder: Path) -> list[RunId]:
 def _check_version(root: Path, text: str) -> None:
     if not text.isdecimal() or not int(text):
         raise StoreFormatError(
-            f"{root} is no store of asyncflow: its file `format` says {text[:40]!r}; {_ADVICE}"
+            f"{root} is no store of asyncflow: its file `format` says {text[:40]!r}; "
+            f"write 1 into it if it was damaged, or {_ADVICE}"
         )
     if int(text) > FORMAT:
         raise StoreFormatError(

@@ -190,7 +190,10 @@ class _Verification:
 
     def check_run(self, flow: str, run_id: str) -> None:
         folder = self.layout.run_dir(flow, run_id)
+        before = len(self.verified.damage)
         _RunVerification(self, folder, f"{flow}/{run_id}", flow).check()
+        if not folder.exists():  # somebody has removed it meanwhile, and its files with it
+            del self.verified.damage[before:]
         self.verified.runs += 1
         self.told()
 
