@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -31,7 +31,7 @@ from asyncflow.errors import (
     SubscriptionBusyError,
 )
 from asyncflow.events import ENDINGS, Event
-from asyncflow.news import NewsReader, Wish
+from asyncflow.news import Lines, NewsReader, Wish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -42,7 +42,14 @@ if TYPE_CHECKING:
 Got_co = TypeVar("Got_co", bound=Event, covariant=True)
 
 BUFFER_BYTES: Final = 16 << 20  # events of 64 KiB each are few, and much to hold
-_APART_BYTES: Final = 8192  # more output than this is taken apart in a thread: it may take ms
+PACE_SECONDS: Final = 0.01
+"""A subscriber that has just been woken is woken again after this long.
+
+Waking costs as much as some twenty events; a run of short tasks publishes every few hundred
+microseconds. The first event after a pause is told at once.
+"""
+_TAKEN_EVENTS: Final = 1000  # in one go
+_APART_LINES: Final = 1000  # more at once is taken apart in a thread: it takes some ms
 _ENDING_CODES: Final = {cls.code for cls in ENDINGS}
 
 
@@ -61,6 +68,34 @@ def _one_thread() -> anyio.CapacityLimiter:
         limiter = anyio.CapacityLimiter(1)
         _one_at_a_time.set(limiter)
         return limiter
+
+
+class _Told:
+    """What was published in one go."""
+
+    __slots__ = ("_events", "count", "news", "size", "upto")
+
+    def __init__(self, news: Sequence[News], upto: int, size: int) -> None:
+        self.news = news
+        self.count = sum([item.count if isinstance(item, Lines) else 1 for item in news])
+        """How many events it stands for."""
+        self.upto = upto
+        """Where it ends in the journal."""
+        self.size = size
+        """Its length there."""
+        self._events: Sequence[Event] | None = None
+
+    def pending(self) -> int:
+        """How many lines of output there are to be taken apart."""
+        return sum(item.pending for item in self.news if isinstance(item, Lines))
+
+    def pick(self, wanted: Wanted[Wish]) -> Sequence[Wish]:
+        """What of it is wanted. Most want all: for them it is made once."""
+        if not wanted.takes_all:
+            return wanted.pick(self.news)
+        if self._events is None:
+            self._events = wanted.pick(self.news)
+        return cast("Sequence[Wish]", self._events)
 
 
 class Channel:
@@ -90,8 +125,11 @@ class Channel:
         self.published = upto
         if news and news[-1].code in _ENDING_CODES:
             self.ended = True
-        for cursor in tuple(self._cursors):  # one that was forgotten may leave at any time
-            cursor.offer(news, upto, size)
+        cursors = tuple(self._cursors)  # one that was forgotten may leave at any time
+        if cursors:
+            told = _Told(news, upto, size)
+            for cursor in cursors:
+                cursor.offer(told)
 
     def close(self) -> None:
         """Nothing more will come."""
@@ -128,11 +166,39 @@ class _Desk:
         self.waiting = 0
         self.waiting_bytes = 0
         self.ringing: deque[_Cursor] = deque()
-        self.woken = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._woken_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of who waits
+        self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def is_full(self) -> bool:
+        """Whether more waits than may."""
         return self.waiting > self.limit or self.waiting_bytes > BUFFER_BYTES
+
+    def ring(self, cursor: _Cursor) -> None:
+        """This cursor has something: wake who waits, but not again and again within a moment."""
+        self.ringing.append(cursor)
+        if self._alarm is not None or self._woken.is_set():
+            return
+        if self._loop is None or self._loop.time() - self._woken_at >= PACE_SECONDS:
+            self.wake()
+        else:
+            self._alarm = self._loop.call_at(self._woken_at + PACE_SECONDS, self.wake)
+
+    def wake(self) -> None:
+        """Wake who waits now."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._woken.set()
+
+    async def wait(self) -> None:
+        """Wait until there is something, or until it is over."""
+        loop = self._loop = asyncio.get_running_loop()
+        self._woken.clear()
+        await self._woken.wait()
+        self._woken_at = loop.time()
 
 
 class _Cursor:
@@ -142,7 +208,7 @@ class _Cursor:
         self.channel = channel
         self._desk = desk
         self._next = start  # everything before this offset has been handed out
-        self._live: deque[tuple[Sequence[News], int, int]] = deque()
+        self._live: deque[_Told] = deque()
         self._live_from = channel.published  # what waits in `_live` begins here in the journal
         self._rings = False
         self._reader = NewsReader(channel.journal, channel.flow, channel.run_id)
@@ -152,15 +218,15 @@ class _Cursor:
 
     # --- what its channel tells it ---
 
-    def offer(self, news: Sequence[News], upto: int, size: int) -> None:
+    def offer(self, told: _Told) -> None:
         """Keep what was published while there is room; else forget what waits of this run."""
         desk = self._desk
-        self._live.append((news, upto, size))
-        desk.waiting += len(news)
-        desk.waiting_bytes += size
+        self._live.append(told)
+        desk.waiting += told.count
+        desk.waiting_bytes += told.size
         if desk.is_full:
             self._forget()
-            self._live_from = upto
+            self._live_from = told.upto
         if not self._rings:
             self.ring()
 
@@ -168,8 +234,7 @@ class _Cursor:
         """Have the subscription look here."""
         if not self._rings:
             self._rings = True
-            self._desk.ringing.append(self)
-            self._desk.woken.set()
+            self._desk.ring(self)
 
     # --- what its subscription asks of it ---
 
@@ -187,7 +252,7 @@ class _Cursor:
         """Whether everything has been handed out and nothing more will come."""
         return self.channel.closed and not self.behind
 
-    async def look(self, wanted: Wanted[Wish]) -> tuple[list[Wish], int]:
+    async def look(self, wanted: Wanted[Wish]) -> tuple[Sequence[Wish], int]:
         """The next events that are wanted, and the offset behind them. `advance` takes them."""
         if self._next < self._live_from:
             start, stop, reader = self._next, self._live_from, self._reader
@@ -197,28 +262,35 @@ class _Cursor:
                 return wanted.pick(excerpt.news), excerpt.after
 
             return await anyio.to_thread.run_sync(replay, limiter=_one_thread())
-        if not self._live:
-            return [], self._next
-        news, upto, _ = self._live[0]
-        if wanted.weight(news) > _APART_BYTES:
-            picked = await anyio.to_thread.run_sync(wanted.pick, news, limiter=_one_thread())
-            return picked, upto
-        return wanted.pick(news), upto
+        picked: list[Wish] = []
+        upto = self._next
+        for told in self._live:
+            if told.count > _APART_LINES and wanted.takes_lines and told.pending() > _APART_LINES:
+                if picked:
+                    break
+                work = anyio.to_thread.run_sync(told.pick, wanted, limiter=_one_thread())
+                return await work, told.upto
+            picked += told.pick(wanted)
+            upto = told.upto
+            if len(picked) >= _TAKEN_EVENTS:
+                break
+        return picked, upto
 
     def advance(self, upto: int) -> None:
         """Everything before this offset has been handed out."""
         self._next = upto
         if upto >= self._live_from:
             self._reader.release()
-        while self._live and self._live[0][1] <= upto:
-            news, self._live_from, size = self._live.popleft()
-            self._desk.waiting -= len(news)
-            self._desk.waiting_bytes -= size
+        while self._live and self._live[0].upto <= upto:
+            told = self._live.popleft()
+            self._live_from = told.upto
+            self._desk.waiting -= told.count
+            self._desk.waiting_bytes -= told.size
 
     def _forget(self) -> None:
-        for news, _, size in self._live:
-            self._desk.waiting -= len(news)
-            self._desk.waiting_bytes -= size
+        for told in self._live:
+            self._desk.waiting -= told.count
+            self._desk.waiting_bytes -= told.size
         self._live.clear()
 
     def close(self) -> None:
@@ -314,8 +386,7 @@ class Subscription(Generic[Wish]):
                 elif self._tail is not None and not self.closed:
                     await self._take_from_tail(self._tail)
                 elif self._follows or self._cursors:
-                    self._desk.woken.clear()
-                    await self._desk.woken.wait()
+                    await self._desk.wait()
                 else:
                     return False
         finally:
@@ -368,9 +439,8 @@ class Subscription(Generic[Wish]):
         if tail.over or (self._finished and not more):
             self._tail = None
         elif not more and not self._ready:
-            self._desk.woken.clear()
             with anyio.move_on_after(tail.seconds):
-                await self._desk.woken.wait()
+                await self._desk.wait()
 
     # --- ending ---
 
@@ -381,7 +451,7 @@ class Subscription(Generic[Wish]):
         """
         self._follows = False
         self._finished = True
-        self._desk.woken.set()
+        self._desk.wake()
 
     def close(self) -> None:
         """Let go of everything; a waiting iterator ends. Harmless when repeated."""
@@ -393,7 +463,7 @@ class Subscription(Generic[Wish]):
         self._cursors.clear()
         self._desk.ringing.clear()
         self._ready.clear()
-        self._desk.woken.set()
+        self._desk.wake()
 
     async def aclose(self) -> None:
         """The same, for `contextlib.aclosing`."""

@@ -58,11 +58,13 @@ def code_and_seq(record: bytes) -> tuple[int, int]:
 class Lines:
     """A journal's record of output, in the place of the events that it stands for."""
 
-    __slots__ = ("_events", "_flow", "_lock", "_record", "_run_id", "seq")
+    __slots__ = ("_events", "_flow", "_lock", "_record", "_run_id", "count", "seq")
 
     code: ClassVar[int] = LOGGED
 
-    def __init__(self, record: bytes, seq: int, flow: str, run_id: str) -> None:
+    def __init__(self, record: bytes, seq: int, flow: str, run_id: str, *, count: int = 0) -> None:
+        self.count = count
+        """How many events it stands for; 0 where nobody has counted."""
         self._record, self._flow, self._run_id = record, flow, run_id
         self.seq = seq
         """That of the first of its events."""
@@ -70,9 +72,9 @@ class Lines:
         self._lock = Lock()
 
     @property
-    def size(self) -> int:
-        """In bytes, what there still is to take apart; 0 when that was done."""
-        return len(self._record) if self._events is None else 0
+    def pending(self) -> int:
+        """How many events there still are to be made; 0 when that was done."""
+        return self.count if self._events is None else 0
 
     def events(self) -> Sequence[Event]:
         """A `TaskLogged` for each line; made when first asked for, then kept."""
@@ -91,7 +93,7 @@ News = Event | Lines
 class Wanted(Generic[Wish]):
     """What a subscriber asks for: events of some types, behind some number of their run."""
 
-    __slots__ = ("codes", "since")
+    __slots__ = ("codes", "since", "takes_all")
 
     def __init__(self, types: Iterable[type[Event]] = (), since: int = 0) -> None:
         """All types when none is named.
@@ -110,6 +112,7 @@ class Wanted(Generic[Wish]):
             raise ValueError(message)
         self.codes = {cls.code for cls in event_types() if not types or issubclass(cls, types)}
         self.since = since
+        self.takes_all = not since and len(self.codes) == len(event_types())
 
     def pick(self, news: Iterable[News]) -> list[Wish]:
         """What of the news is asked for, event by event."""
@@ -126,11 +129,10 @@ class Wanted(Generic[Wish]):
                 picked.append(item)
         return cast("list[Wish]", picked)  # `codes` are those of its types, and nobody else's
 
-    def weight(self, news: Iterable[News]) -> int:
-        """How many bytes of output `pick` would have to take apart."""
-        if LOGGED not in self.codes:
-            return 0
-        return sum(item.size for item in news if isinstance(item, Lines))
+    @property
+    def takes_lines(self) -> bool:
+        """Whether it wants what tasks print."""
+        return LOGGED in self.codes
 
 
 class Excerpt(NamedTuple):
@@ -173,8 +175,6 @@ class NewsReader:
             return self._read(start, wanted, stop, records)
         except FileNotFoundError:
             self.refuse("the file is gone")
-        except OSError as error:
-            self.refuse(f"{self._path}: {error.strerror}")
         except (JournalError, *NOT_AN_EVENT) as error:
             self.refuse(str(error))
 

@@ -18,14 +18,16 @@ from asyncflow.events import (
     TaskRetried,
     TaskStarted,
     TaskSucceeded,
-    count_pieces,
     journalled,
     pack_logged,
     to_microseconds,
-    whole_characters,
 )
 from asyncflow.frames import Failed, Logged, Started, Succeeded
 from asyncflow.news import Lines
+from asyncflow.pieces import (
+    count_pieces,
+    whole_characters,
+)
 from asyncflow.store.index import TaskEntry, TaskState, TaskTable
 from asyncflow.store.journal import frame
 
@@ -325,9 +327,10 @@ class Recorder:
             self.seq + 1, batch.microseconds, task, stream, attempt.pid, data, attempt.log
         )
         attempt.log = batch.add(record)
-        batch.news.append(Lines(record, self.seq + 1, self._flow, self._run_id))
+        count = count_pieces(data)
+        batch.news.append(Lines(record, self.seq + 1, self._flow, self._run_id, count=count))
         batch.output_bytes += len(data)
-        self.seq += count_pieces(data)
+        self.seq += count
 
     def __repr__(self) -> str:
         return f"<Recorder of {self._flow}/{self._run_id}: {self.seq} events, {len(self)} running>"

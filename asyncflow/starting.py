@@ -11,6 +11,7 @@ from asyncflow import codec, loading
 from asyncflow.commit_points import reached
 from asyncflow.errors import ResumeError
 from asyncflow.events import (
+    SCHEMA_VERSION,
     RunStarted,
     from_microseconds,
     pack_event,
@@ -147,7 +148,11 @@ class NewRun:
             user=user_name(),
             pid=os.getpid(),
             host=os.uname().nodename,
-            versions={"python": sys.version.split()[0], "asyncflow": _VERSION},
+            versions={
+                "python": sys.version.split()[0],
+                "asyncflow": _VERSION,
+                "events": str(SCHEMA_VERSION),
+            },
         )
 
 

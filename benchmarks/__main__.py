@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("throughput", "scale", "startup", "arrays", "artifacts", "client", "waiting", "lag")
+ALL = (
+    "throughput",
+    "scale",
+    "startup",
+    "arrays",
+    "artifacts",
+    "client",
+    "waiting",
+    "watching",
+    "lag",
+)
 
 LAST = "collection"  # it makes 200,000 files, and a disk is slower for a while after that
 

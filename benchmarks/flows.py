@@ -59,3 +59,32 @@ class Artifacts(FlowSpec):
     @step
     def end(self) -> None:
         """Nothing is left to do."""
+
+
+class Talkative(FlowSpec):
+    """The same, each task printing five lines."""
+
+    width = Parameter("width", default=1000)
+
+    @step
+    def start(self) -> None:
+        """Fan out."""
+        self.numbers = range(self.width)
+        self.next(self.work, foreach="numbers")
+
+    @step
+    def work(self) -> None:
+        """What is measured."""
+        for line in range(5):
+            print(f"line {line} of a task's output, about as long as they are")
+        self.next(self.join)
+
+    @step
+    def join(self, inputs: Inputs) -> None:
+        """Count the tasks."""
+        self.count = len(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        """Nothing is left to do."""

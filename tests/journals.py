@@ -16,12 +16,14 @@ from asyncflow.events import (
     TaskRetried,
     TaskStarted,
     TaskSucceeded,
-    count_pieces,
     from_microseconds,
     pack_event,
     pack_logged,
     pack_manifest,
     to_microseconds,
+)
+from asyncflow.pieces import (
+    count_pieces,
 )
 from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.index import Summary, TaskEntry, TaskState, TaskTable, write_summary

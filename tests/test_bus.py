@@ -63,7 +63,7 @@ class Publisher:
                 task = "a", 1, 0
                 seq = len(self.told) + 1
                 record = pack_logged(seq, to_microseconds(NOW), task, 0, 4, data, 0)
-                lines = Lines(record, seq, self.flow, self.run_id)
+                lines = Lines(record, seq, self.flow, self.run_id, count=kind)
                 self.told += Lines(record, seq, self.flow, self.run_id).events()
                 news.append(lines)
             else:
@@ -273,6 +273,16 @@ async def test_what_waits_is_bounded_over_all_runs_together(tmp_path):
     assert subscription._desk.waiting == subscription._desk.waiting_bytes == 0
 
 
+async def test_lines_of_output_count_one_by_one(run):
+    """A chunk of them may be large once it has been taken apart for somebody else."""
+    fast, slow = subscribe(run, start=None, buffer=5000), subscribe(run, start=None, buffer=100)
+    for _ in range(10):
+        run.publish(60)
+        assert slow._desk.waiting <= 100
+    run.close()
+    assert await rest(fast) == await rest(slow) == run.told
+
+
 async def test_what_waits_is_bounded_in_bytes_too(run):
     """Ten thousand events may be a gigabyte of output."""
     subscription = subscribe(run, start=None)
@@ -328,10 +338,10 @@ async def test_a_busy_run_does_not_hide_another(tmp_path):
     busy, quiet = Publisher(tmp_path, "1"), Publisher(tmp_path, "2")
     subscription = subscribe(busy, quiet, start=None)
     for _ in range(50):
-        busy.publish("started")
+        busy.publish(*["started"] * 100)
     quiet.publish("started")
-    first = [(await anext(subscription)).run_id for _ in range(3)]
-    assert "2" in first
+    first = [(await anext(subscription)).run_id for _ in range(1100)]
+    assert first.index("2") == 1000
 
 
 async def test_a_loop_that_was_left_can_be_taken_up_again(run):
@@ -359,14 +369,36 @@ async def test_two_tasks_cannot_iterate_at_once(run):
 
 
 async def test_batches_are_the_same_events(run):
-    """In the lists in which they were published."""
+    """In lists of what had come by then."""
     subscription = subscribe(run, start=None)
     run.publish("started", 2)
+    run.publish("retried")
+    batches = subscription.batches()
+    assert await anext(batches) == run.told
     run.publish("end")
+    assert await anext(batches) == run.told[-1:]
     run.close()
-    batches = [batch async for batch in subscription.batches()]
-    assert [len(batch) for batch in batches] == [3, 1]
-    assert [event for batch in batches for event in batch] == run.told
+    with pytest.raises(StopAsyncIteration):
+        await anext(batches)
+
+
+async def test_a_burst_of_news_wakes_a_reader_a_few_times_only(run, monkeypatch):
+    """The first at once, the rest together a moment later: waking costs more than events."""
+    monkeypatch.setattr("asyncflow.bus.PACE_SECONDS", 1000)
+    subscription = subscribe(run, start=None)
+    reading = asyncio.ensure_future(anext(subscription))
+    await asyncio.sleep(0)
+    run.publish("started")
+    assert await reading is run.told[0]
+    reading = asyncio.ensure_future(anext(subscription))
+    await asyncio.sleep(0)
+    for _ in range(100):
+        run.publish("started")
+        await asyncio.sleep(0)
+    assert not reading.done()
+    subscription._desk.wake()  # as the loop's clock does
+    await reading
+    assert len(subscription._ready) == 99
 
 
 async def test_closing_ends_a_reader_that_waits(run):
@@ -379,6 +411,15 @@ async def test_closing_ends_a_reader_that_waits(run):
     run.publish("started")
     assert await rest(subscription) == []
     assert run.channel.subscribers == 0
+
+
+def test_a_subscription_can_be_made_where_no_loop_runs(run):
+    """And read where one does."""
+    run.publish("started", 2)
+    subscription = subscribe(run)
+    run.publish("end")
+    run.close()
+    assert asyncio.run(rest(subscription)) == run.told
 
 
 async def test_leaving_the_block_leaves_the_run(run):

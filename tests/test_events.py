@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from asyncflow import events
 from asyncflow.errors import UnknownEventError
 from asyncflow.events import (
-    PIECE_BYTES,
     Event,
     RunCancelled,
     RunFailed,
@@ -26,20 +25,27 @@ from asyncflow.events import (
     TaskRetried,
     TaskStarted,
     TaskSucceeded,
-    count_pieces,
     event_types,
+    from_json,
     from_json_data,
     from_microseconds,
+    journalled,
     pack_event,
     pack_logged,
     pack_manifest,
-    split_end,
-    split_pieces,
+    to_json,
     to_json_data,
     to_microseconds,
     unpack_events,
     unpack_manifest,
     unpack_result,
+)
+from asyncflow.pieces import (
+    PIECE_BYTES,
+    count_pieces,
+    split_end,
+    split_lines,
+    split_pieces,
     whole_characters,
 )
 from asyncflow.values import ArtifactRef, Encoding, Failure, Place, TaskKey
@@ -183,6 +189,35 @@ def test_an_event_is_the_same_after_json(event):
     assert from_json_data(json.loads(text)) == event
 
 
+@given(stored | logged)
+def test_an_event_is_the_same_after_a_line_of_json(event):
+    """As the command line prints it, and as a program reads it back."""
+    line = to_json(event)
+    assert "\n" not in line
+    assert from_json(line) == from_json(line.encode()) == event
+
+
+@given(stored | logged, st.dictionaries(st.sampled_from(["new", "newer"]), plain, min_size=1))
+def test_json_of_a_later_version_is_read_as_far_as_it_is_known(event, later):
+    """What was added is passed over; what is missing takes its default."""
+    assert from_json_data({**to_json_data(event), **later}) == event
+
+
+@given(started, refs)
+def test_a_class_that_was_pickled_is_named_in_json_too(event, ref):
+    """A flow of a notebook is known by a ref, whose bytes JSON cannot say."""
+    event = replace(event, source={**event.source, "kind": "pickle", "ref": list(ref)})
+    assert from_json(to_json(event)) == event
+    assert list(unpack_events(pack_event(event), FLOW, RUN)) == [event]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "1", '{"type": "RunSucceeded"}'])
+def test_what_is_no_event_is_refused(text):
+    """With what a program would catch."""
+    with pytest.raises(ValueError, match=r"Expecting value|not the JSON of an event"):
+        from_json(text)
+
+
 @given(manifests)
 def test_a_manifest_is_the_same_after_packing(manifest):
     """Refs come back as refs."""
@@ -281,6 +316,7 @@ def test_a_message_that_is_not_unicode_is_journalled_as_it_would_be_shown(cls):
     )
     [again] = unpack_events(pack_event(event), FLOW, RUN)
     assert again == replace(event, message="no file caf\\udce9")
+    assert journalled(event) == (pack_event(event), again)  # and so subscribers are told
 
 
 # --- output -----------------------------------------------------------------------------------
@@ -307,6 +343,22 @@ def test_output_is_cut_into_lines_and_nothing_is_lost(data):
     assert all(piece.endswith(b"\n") for piece in pieces[:-1])
     assert all(b"\n" not in piece[:-1] for piece in pieces)
     assert all(pieces)
+
+
+@given(outputs)
+def test_lines_are_the_text_of_the_pieces(data):
+    """Whichever way is taken: the short one is for text that is plain."""
+    assert split_lines(data) == [split_end(piece) for piece in split_pieces(data)]
+
+
+def test_an_event_of_output_is_like_one_that_is_made_by_hand():
+    """It is made past the checks: nothing may be missing, and it cannot be changed either."""
+    [event] = pieces_of(b"text\n")
+    assert event == replace(LOG, line="text", pid=4)
+    assert hash(event) == hash(replace(LOG, line="text", pid=4))
+    assert repr(event) == repr(replace(LOG, line="text", pid=4))
+    with pytest.raises(FrozenInstanceError):
+        event.line = "other"  # type: ignore[misc]
 
 
 @given(outputs.filter(bool))

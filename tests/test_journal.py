@@ -179,8 +179,15 @@ def test_an_offset_where_no_record_can_be_is_an_error(tmp_path, offset):
 
 def test_another_file_is_refused(tmp_path):
     """The header says whose file it is, and of which version."""
+    (tmp_path / "journal").write_bytes(b"SOMEBODYS JOURNAL 1\n" + frame(b"\x91"))
+    with pytest.raises(JournalError, match=r"asyncflow can read$"):
+        JournalReader(tmp_path / "journal")
+
+
+def test_a_journal_of_a_later_format_is_refused(tmp_path):
+    """The header says its version, and the error what to do."""
     (tmp_path / "journal").write_bytes(b"ASYNCFLOW JOURNAL 2\n" + frame(b"\x91"))
-    with pytest.raises(JournalError, match="not a journal that this version"):
+    with pytest.raises(JournalError, match="a later one wrote it, in format 2; upgrade asyncflow"):
         JournalReader(tmp_path / "journal")
 
 

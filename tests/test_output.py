@@ -9,6 +9,7 @@ import pytest
 
 from asyncflow import Engine, FlowSpec, Parameter, current, events, step
 from asyncflow.capture import LineSink
+from asyncflow.pieces import PIECE_BYTES
 from tests.flows import AsyncPrinting, Printing
 
 
@@ -127,7 +128,7 @@ async def test_a_line_of_megabytes_comes_in_pieces(engine):
         if isinstance(event, events.TaskLogged):
             longest = max(longest, len(event.line))
     run = await handle
-    assert longest <= events.PIECE_BYTES
+    assert longest <= PIECE_BYTES
     assert run["start"].task.stdout == "x" * 10_000_000 + "\n"
 
 

@@ -10,7 +10,8 @@ from array import array
 from typing import TYPE_CHECKING
 
 from asyncflow.errors import JournalError
-from asyncflow.events import STREAMS, from_microseconds, split_end
+from asyncflow.events import STREAMS, from_microseconds
+from asyncflow.pieces import split_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,9 +31,11 @@ from asyncflow.events import (
     TaskLogged,
     TaskStarted,
     TaskSucceeded,
-    count_pieces,
     to_microseconds,
     unpack_events,
+)
+from asyncflow.pieces import (
+    count_pieces,
 )
 from asyncflow.store.index import (
     ENTRY_BYTES,

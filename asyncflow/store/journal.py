@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEADER: Final = b"ASYNCFLOW JOURNAL 1\n"
+_ANY_HEADER: Final = re.compile(rb"ASYNCFLOW JOURNAL (\d+)\n?")
 _PREFIX: Final = struct.Struct("<II")
 PREFIX_BYTES: Final = _PREFIX.size
 _READ_BYTES: Final = 1 << 18  # one read brings some thousand records and costs far below 1 ms
@@ -222,8 +223,7 @@ class JournalReader:
         header = os.pread(self._descriptor, len(HEADER), 0)
         if not HEADER.startswith(header):
             self.close()
-            message = f"{path} is not a journal that this version of asyncflow can read"
-            raise JournalError(message)
+            raise JournalError(_refusal(path, header))
 
     def read_one(self, offset: int) -> bytes:
         """The payload of the record at `offset`.
@@ -343,6 +343,15 @@ class JournalReader:
     def __del__(self) -> None:
         with suppress(AttributeError, OSError):
             self.close()
+
+
+def _refusal(path: Path, header: bytes) -> str:
+    """Why a file with this beginning is not read."""
+    message = f"{path} is not a journal that this version of asyncflow can read"
+    found = _ANY_HEADER.fullmatch(header)
+    if found is None:
+        return message
+    return f"{message}: a later one wrote it, in format {int(found[1])}; upgrade asyncflow"
 
 
 def _is_cut_short(data: bytes) -> bool:
