@@ -32,4 +32,4 @@ def test_a_spoilt_operation_loses_nothing_that_was_announced(spoiler, fault):
 @pytest.mark.parametrize("mode", MODES)
 def test_every_spoilt_operation_loses_nothing(role, mode, durability):
     """N counts up until a run passes without the fault."""
-    assert count_up(role, mode, durability) > 5
+    assert count_up(role, mode, durability) >= 3
