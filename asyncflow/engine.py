@@ -63,15 +63,39 @@ class _Prepare(Protocol):
 _DISK_THREADS: Final = 4  # journals that wait on the disk at once
 
 
+class _Ear:
+    """Whether anybody hears how a run ends: one that fails unheard gives a warning.
+
+    The run's handle has it, and so does the engine until the run has ended: the warning comes when
+    both have let it go, so that a handle may be looked at later, or be dropped at once.
+    """
+
+    __slots__ = ("failed", "heard")
+
+    def __init__(self) -> None:
+        self.heard = False
+        """Whether somebody waited for the run, looked at it or watched it."""
+        self.failed = ""
+        """The pathspec of a run that has failed."""
+
+    def __del__(self) -> None:
+        if self.failed and not self.heard:
+            message = f"{self.failed} failed, and nobody waited for its handle or watched its end"
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=1)
+
+
 class RunHandle:
     """A run that was started: watch it, wait for it, cancel it.
 
-    Awaiting the handle is `wait()`.
+    Awaiting the handle is `wait()`. A handle may be dropped: the run goes on. If it then fails, and
+    nobody has ever waited for it, looked at it through the handle or watched its events, a
+    `ResourceWarning` tells.
     """
 
-    def __init__(self, driver: RunDriver, settings: Settings) -> None:
+    def __init__(self, driver: RunDriver, settings: Settings, ear: _Ear) -> None:
         self._driver = driver
         self._settings = settings
+        self._ear = ear
 
     @property
     def run_id(self) -> str:
@@ -86,11 +110,17 @@ class RunHandle:
     @property
     def status(self) -> Status:
         """How the run stands now."""
+        self._ear.heard = True
+        return self._status
+
+    @property
+    def _status(self) -> Status:
         return Status.INTERRUPTED if self._driver.error is not None else self._driver.plan.status
 
     @property
     def run(self) -> Run:
         """The client's view of the run; it can be looked at while the run goes on."""
+        self._ear.heard = True
         return Run(self.pathspec, store=self._driver.identity.store)
 
     async def wait(self) -> Run:
@@ -103,6 +133,7 @@ class RunHandle:
 
         Cancelled: the run is cancelled too; its journal says so before the cancellation goes on.
         """
+        self._ear.heard = True
         try:
             await self._driver.finished.wait()
         except asyncio.CancelledError:
@@ -129,6 +160,7 @@ class RunHandle:
 
         From the first on, or from behind the one whose `seq` is `since`.
         """
+        self._ear.heard = True
         channel = self._driver.channel
         wanted: Wanted[Event] = Wanted(types, since)
         subscription = Subscription(wanted, buffer=self._settings.event_buffer)
@@ -154,7 +186,7 @@ class RunHandle:
         )
 
     def __repr__(self) -> str:
-        return f"<RunHandle {self.pathspec} {self.status}>"
+        return f"<RunHandle {self.pathspec} {self._status}>"
 
 
 def _explain(pathspec: str, failure: Failure | None) -> str:
@@ -409,18 +441,18 @@ class Engine(Starter, Watchable):
         try:
             self._check_open()
             creating = self._create(prepare, options, look_around(self._pool.environment))
-            driver, cancelled = await _to_the_end(creating, self._starting)
+            handle, cancelled = await _to_the_end(creating, self._starting)
         except BaseException:
             self._admission.leave()
             raise
         if cancelled is not None:
-            driver.cancel("the task that started it was cancelled")
+            handle.cancel("the task that started it was cancelled")
             raise cancelled
-        return RunHandle(driver, self.settings)
+        return handle
 
     async def _create(
         self, prepare: _Prepare, options: RunOptions, surroundings: Surroundings
-    ) -> RunDriver:
+    ) -> RunHandle:
         self._numbers += 1
         number = self._numbers
 
@@ -435,20 +467,24 @@ class Engine(Starter, Watchable):
 
     def _drive(
         self, new: NewRun, identity: RunIdentity, journal: JournalWriter, record: bytes
-    ) -> RunDriver:
+    ) -> RunHandle:
         channel = Channel(journal.path, identity.flow, identity.run_id, published=len(HEADER))
         driver = RunDriver(identity, new.graph, journal, channel, self._dispatcher, new.origin)
         self._drivers[identity.number] = driver
         self._watchers.begin(channel)
         driver.begin(record)
         self._dispatcher.enter(driver)
-        self._tasks.start_soon(self._shepherd, driver, name=repr(driver))
-        return driver
+        ear = _Ear()
+        self._tasks.start_soon(self._shepherd, driver, ear, name=repr(driver))
+        return RunHandle(driver, self.settings, ear)
 
-    async def _shepherd(self, driver: RunDriver) -> None:
+    async def _shepherd(self, driver: RunDriver, ear: _Ear) -> None:
         with anyio.CancelScope(shield=True):  # it ends by being told to, with its journal in order
             await driver.drive()
         del self._drivers[driver.identity.number]
+        ear.heard = ear.heard or bool(driver.channel.subscribers)
+        if driver.error is not None or driver.plan.status is Status.FAILED:
+            ear.failed = driver.channel.pathspec
         self._watchers.forget(driver.channel)
         self._admission.leave()
 
