@@ -48,7 +48,7 @@ from asyncflow.stopping import Stopper
 from asyncflow.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from concurrent.futures import Executor as ThreadExecutor
 
     from asyncflow.errors import AsyncflowError
@@ -62,7 +62,6 @@ _TASK_OVERHEAD_SECONDS: Final = 0.0001  # what a task costs beside its step
 _ASYNC_TASKS: Final = 1000  # of a step at a time, unless `@concurrency` says otherwise
 _ASYNC_DESK_TASKS: Final = 10_000  # at a time on one worker, unless @concurrency says more
 _ASYNC_DESK_SPARE: Final = 1000  # places beyond, for runs that have few there: none has them all
-_POSTPONED: Final = 16  # steps at their limit that are looked past
 _POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
 _SEATING_SECONDS: Final = 0.001  # of the event loop at a time
 _STUCK_SECONDS: Final = 0.1  # a task that runs so long gives up those queued behind it
@@ -188,8 +187,8 @@ class TaskSource(Protocol):
     def next_step(self) -> str | None:
         """The step of the task that would be taken next."""
 
-    def postpone(self) -> None:
-        """The next task may not begin yet: put others of the run before it."""
+    def postpone(self, steps: Collection[str]) -> bool:
+        """Nothing of these steps may begin now: put another task first; False if none is ready."""
 
     def take(self) -> StartTask | None:
         """The next ready task as an order; None when it has to be prepared first."""
@@ -561,13 +560,13 @@ class Dispatcher:
             return None
         if self._only_worker_is_at_def():
             self._put_def_first(source)
-        for _ in range(_POSTPONED):
-            step = source.next_step()
-            if step is None:
-                return None
+        shut: set[str] = set()
+        while (step := source.next_step()) is not None:
             if self._may_begin(source, step):
                 return step
-            source.postpone()
+            shut.add(step)
+            if not source.postpone(shut):
+                return None
         return None
 
     def _only_worker_is_at_def(self) -> bool:
@@ -582,11 +581,11 @@ class Dispatcher:
         A worker that does all by itself would else go to and fro: some `def` tasks, then their
         followers' waiting, then some `def` tasks.
         """
-        for _ in range(_POSTPONED):
-            step = source.next_step()
-            if step is None or not source.graph[step].is_async:
+        waiting: set[str] = set()
+        while (step := source.next_step()) is not None and source.graph[step].is_async:
+            waiting.add(step)
+            if not source.postpone(waiting):
                 return
-            source.postpone()
 
     def _may_begin(self, source: TaskSource, step: str) -> bool:
         if self._running[source.number, step] >= _limit(source, step):

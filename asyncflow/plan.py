@@ -20,7 +20,7 @@ and what has succeeded is a task id in the slot of the join that will read it.
 from __future__ import annotations
 
 from array import array
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -242,6 +242,7 @@ class Plan:
     """How many tasks have an id: the last id given."""
     _tasks: dict[int, _Task] = field(default_factory=dict)
     _sources: deque[_Task | _Items] = field(default_factory=deque)
+    _ready_of: Counter[str] = field(default_factory=Counter)  # of each step
     _unsorted: deque[_Task | _Items] = field(default_factory=deque)
     _stopping: FinishRun | None = None
     _stopped_running: bool = False
@@ -335,7 +336,7 @@ class Plan:
                 clones.append(RetryTask(task.step, task.id, attempt, task.path, seconds))
             else:
                 self._sources.append(task)
-                self.ready += 1
+                self._count(task.step, 1)
         return clones
 
     def take(self, limit: int) -> list[StartTask]:
@@ -345,13 +346,21 @@ class Plan:
             task = self._next_of(self._sources)
             if not task.id:
                 self._number(task)
-            self.ready -= 1
+            self._count(task.step, -1)
             taken.append(task.start())
         return taken
 
-    def postpone(self) -> None:
-        """What would be taken next shall come after all else that is ready."""
-        self._sources.rotate(-1)
+    def postpone(self, steps: Collection[str]) -> bool:
+        """Nothing of these steps may begin now: put another task first; False if none is ready."""
+        if not any(self._ready_of[step] for step in self._ready_of if step not in steps):
+            return False
+        while self._sources[0].step in steps:  # they stay behind, so none is passed twice in vain
+            self._sources.rotate(-1)
+        return True
+
+    def _count(self, step: str, more: int) -> None:
+        self.ready += more
+        self._ready_of[step] += more
 
     def give_back(self, task_id: int) -> list[Command]:
         """A taken task did not begin, and is ready as before; dropped when the run is ending."""
@@ -404,7 +413,7 @@ class Plan:
             self._unsorted.appendleft(source)
             return
         self._sources.appendleft(source)
-        self.ready += source.count if isinstance(source, _Items) else 1
+        self._count(source.step, source.count if isinstance(source, _Items) else 1)
 
     def _begin(self) -> None:
         start = _Task("start", (), ())
@@ -502,6 +511,7 @@ class Plan:
         self._sources.clear()
         self._unsorted.clear()
         self.ready = 0
+        self._ready_of.clear()
         for task_id, task in list(self._tasks.items()):
             if task.state is TaskState.RETRYING:
                 del self._tasks[task_id]
@@ -516,6 +526,7 @@ class Plan:
         self._tasks.clear()
         self._sources.clear()
         self.ready = 0
+        self._ready_of.clear()
         return []
 
 

@@ -36,7 +36,7 @@ from asyncflow.store.journal import HEADER
 from asyncflow.values import Failure, RunOptions, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from asyncflow import plan
@@ -194,9 +194,9 @@ class RunDriver:
         """The step of the task that would be taken next."""
         return self._prepared[0].step if self._prepared else self.plan.next_step()
 
-    def postpone(self) -> None:
-        """The next task may not begin yet: put others of the run before it."""
-        self.plan.postpone()
+    def postpone(self, steps: Collection[str]) -> bool:
+        """Nothing of these steps may begin now: put another task first; False if none is ready."""
+        return not self._prepared and self.plan.postpone(steps)
 
     def take(self) -> StartTask | None:
         """The next ready task as an order; None when it has to be prepared first."""

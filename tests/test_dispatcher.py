@@ -88,8 +88,9 @@ class Source:
     def next_step(self):
         return "start" if self.ready else None
 
-    def postpone(self):
+    def postpone(self, steps):
         """There is only one step."""
+        return False
 
     def take(self):
         if self.given_back:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, current, events, limit, retry, step
+from asyncflow import Engine, FlowSpec, Parameter, concurrency, current, events, limit, retry, step
 from asyncflow.cli.commands import invoke
 from asyncflow.errors import FlowError, LimitError, RunCancelledError
 from asyncflow.limiting import needs_of
@@ -144,6 +144,34 @@ class Twofold(FlowSpec):
     @step
     def meet(self, inputs):
         self.spans = [span for task in inputs for span in task.spans]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Chained(FlowSpec):
+    """Each task of a foreach is followed by a limited one, which comes to stand before the rest."""
+
+    @step
+    def start(self):
+        self.items = range(60)
+        self.next(self.free, foreach="items")
+
+    @concurrency(1)
+    @step
+    async def free(self):
+        self.next(self.limited)
+
+    @limit("api", 2)
+    @step
+    async def limited(self):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.count = len(inputs)
         self.next(self.end)
 
     @step
@@ -397,6 +425,20 @@ async def test_other_steps_and_runs_pass_what_waits_for_a_limit(store, engine):
         assert not waiting.status.finished
         held.free_place(1)
         assert (await waiting).successful
+
+
+async def test_however_many_wait_for_a_limit_other_tasks_of_the_run_go_on(store, engine):
+    """All sixty tasks without a limit end, while those that follow them are held back."""
+    with LimitFile.open(Layout.open(store, create=True).limits, "api") as file:
+        file.set_bounds(Bounds(0))
+        handle = await engine.start(Chained)
+        ended = 0
+        async for event in handle.events(events.TaskSucceeded):
+            ended += event.step == "free"
+            if ended == 60:
+                break
+        file.set_bounds(Bounds())
+        assert (await handle).data.count == 60
 
 
 async def test_a_limit_is_not_held_while_a_retry_waits(engine):
