@@ -102,8 +102,8 @@ class Source:
     def next_step(self):
         return "work" if self.tasks else None
 
-    def postpone(self):
-        pass
+    def postpone(self, steps):
+        return False
 
     def take(self):
         return StartTask(self.number, "work", self.tasks.popleft(), 0, (), (), b"", ())
@@ -155,6 +155,9 @@ class Timers:
 
     def __init__(self):
         self.due = []
+
+    def time(self):
+        return 0.0
 
     def call_later(self, seconds, callback, *args):
         timer = SimpleNamespace(seconds=seconds, callback=callback, args=args, cancelled=False)
