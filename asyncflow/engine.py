@@ -461,8 +461,10 @@ class Engine(Starter, Watchable):
             self._limits.open(new.graph)
             return new, new.create(number, options, surroundings)
 
-        loop = asyncio.get_running_loop()
+        loop, pace = asyncio.get_running_loop(), self._dispatcher.pace
+        await pace.turn()
         new, created = await loop.run_in_executor(self._disk, create)
+        await pace.turn()
         return self._drive(new, *created)
 
     def _drive(

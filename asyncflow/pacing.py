@@ -13,7 +13,7 @@ from collections import deque
 from typing import Final
 
 _TURN_SECONDS: Final = 0.002  # that a turn of the loop may take before fewer are let go on in one
-_MOST: Final = 64
+_MOST: Final = 4  # one takes up to half a millisecond, and it is known only afterwards
 
 
 class Pace:
@@ -22,7 +22,7 @@ class Pace:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._line: deque[asyncio.Future[None]] = deque()
-        self._at_once = 8  # that are let go on in a turn
+        self._at_once = _MOST  # that are let go on in a turn
         self._gone = 0  # in this turn
         self._turn_began = 0.0
         self._turning = False

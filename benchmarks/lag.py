@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 WORKERS = 2
 RUNS = 200
+ROUNDS = 6
 WIDTH = 60
 BIG_WIDTH = 20_000
 TICK_SECONDS = 0.002
@@ -132,19 +133,20 @@ async def ticking(name: str) -> AsyncIterator[None]:
 
 
 async def serve(engine: Engine, number: int) -> None:
-    """What one request does: start a run, and tell its events as they come."""
+    """What one client does, again and again: start a run, and tell its events as they come."""
     flows = (NoOps, Chain, Waits)
-    flow = flows[number % len(flows)]
-    parameters: dict[str, Any] = {} if flow is Chain else {"width": WIDTH}
-    handle = await engine.start(flow, **parameters)
-    async for _ in handle.events():
-        pass
-    await handle
+    for turn in range(ROUNDS):
+        flow = flows[(number + turn) % len(flows)]
+        parameters: dict[str, Any] = {} if flow is Chain else {"width": WIDTH}
+        handle = await engine.start(flow, **parameters)
+        async for _ in handle.events():
+            pass
+        await handle
 
 
 async def many_runs(engine: Engine) -> None:
-    """Runs of three flows, all in flight at once, each with somebody who watches."""
-    async with ticking(f"{RUNS} runs in flight, each watched"):
+    """Runs of three flows, so many in flight at any time, each with somebody who watches."""
+    async with ticking(f"{RUNS} runs in flight, {RUNS * ROUNDS} in all, each watched"):
         await asyncio.gather(*(serve(engine, number) for number in range(RUNS)))
 
 
