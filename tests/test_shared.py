@@ -10,7 +10,18 @@ from pathlib import Path
 import anyio
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, current, isolate, retry, shared, step
+from asyncflow import (
+    Engine,
+    FlowSpec,
+    Parameter,
+    catch,
+    current,
+    events,
+    isolate,
+    retry,
+    shared,
+    step,
+)
 from asyncflow.errors import FlowError, GraphError, RunFailedError
 from asyncflow.reading import read_graph
 
@@ -311,6 +322,103 @@ async def test_a_failed_opening_is_the_askers_and_is_tried_again(store, notes, k
     ]
     assert "note(" not in task.attempts()[0].exception.traceback
     assert 'raise ConnectionError("not yet")' in task.attempts()[0].exception.traceback
+
+
+def refuse():
+    """What a server does that is down."""
+    raise ConnectionRefusedError("by the server")
+
+
+class Herd(FlowSpec):
+    """Its tasks ask all at once for what cannot be opened."""
+
+    release = Parameter("release", default="")
+
+    @shared
+    async def refused():
+        note("open")
+        while not Path(current.parameters.release).exists():  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.01)
+        yield refuse()
+
+    @step
+    def start(self):
+        self.items = range(20)
+        self.next(self.use, foreach="items")
+
+    @catch(var="failure", print_exception=False)
+    @step
+    async def use(self, *, refused):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.failures = [each.failure for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_all_that_waited_for_an_opening_have_its_exception(store, notes, tmp_path):
+    """A server that is down is asked once, and each of them tells where it failed."""
+    release = tmp_path / "release"
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(Herd, release=str(release))
+        begun = 0
+        async for event in handle.events():
+            begun += isinstance(event, events.TaskStarted) and event.step == "use"
+            if begun == 20:
+                release.touch()
+        run = await handle
+    assert noted(notes) == ["open"]
+    failures = run.data.failures
+    assert {failure.type for failure in failures} == {"ConnectionRefusedError"}
+    assert all('ConnectionRefusedError("by the server")' in each.traceback for each in failures)
+    assert len({failure.traceback for failure in failures}) == 1
+
+
+class Breaks(FlowSpec):
+    """What it shares breaks while nobody is at it."""
+
+    @shared
+    async def line():
+        note("open")
+        cut = asyncio.Event()
+
+        async def connection():
+            await cut.wait()
+            raise ConnectionResetError("line cut")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(connection)
+            yield cut
+            group.cancel_scope.cancel()
+
+    @step
+    async def start(self, *, line):
+        line.set()
+        await asyncio.sleep(0.1)
+        self.next(self.again)
+
+    @step
+    async def again(self, *, line):
+        self.whole = not line.is_set()
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_what_breaks_while_it_is_open_is_told_of_and_opened_anew(store, notes, caplog):
+    """The next task that asks has a new one, and the log says what was wrong with the old."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(Breaks)
+    assert run.data.whole
+    assert noted(notes) == ["open", "open"]
+    assert ["shared='line'" in text for text in caplog.messages] == [True]
 
 
 class Sour(FlowSpec):
