@@ -10,6 +10,7 @@ from asyncflow.errors import AsyncflowError
 
 _OWN_FOLDER: Final = str(Path(__file__).parent)
 _MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing more
+_PICKLERS: Final = {"cloudpickle.py", "pickle.py", "copyreg.py"}  # whom this library has called
 _MESSAGE_BYTES: Final = 1 << 14  # nobody reads more, and it is journalled and sent in one packet
 _TRACEBACK_BYTES: Final = 1 << 16  # the same
 
@@ -77,7 +78,8 @@ def _drop_own_causes(summary: traceback.TracebackException) -> None:
 def _is_users(summary: traceback.TracebackException) -> bool:
     """Whether any code of the user has to do with it, or with what it came from."""
     others = (summary.__cause__, summary.__context__)
-    return any(map(_is_users_frame, summary.stack)) or any(
+    frames = [frame for frame in summary.stack if Path(frame.filename).name not in _PICKLERS]
+    return any(map(_is_users_frame, frames)) or any(
         _is_users(other) for other in others if other is not None
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from asyncflow import Engine, FlowSpec, Parameter, catch, step
@@ -40,6 +42,40 @@ async def test_a_failure_with_a_message_of_megabytes_is_told(store, length):
     assert len(failure.message.encode()) < 2**14 + 100
     assert len(failure.traceback.encode()) < 2**16 + 100
     assert failure.traceback.startswith("Traceback (most recent call last):")
+
+
+class Locked(FlowSpec):
+    """Keeps what cannot be pickled, or what does not let itself be."""
+
+    own = Parameter("own", default=False)
+
+    @step
+    def start(self):
+        self.kept = [Stubborn() if self.own else threading.Lock()]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Stubborn:
+    """Has a reason of its own."""
+
+    def __reduce__(self):
+        raise ValueError("my own reason")
+
+
+@pytest.mark.parametrize("own", [False, True])
+async def test_of_a_value_that_cannot_be_pickled_no_frame_of_ours_is_shown(store, own):
+    """The message says which member it is; the user's code that had to do with it is shown."""
+    async with Engine(store=store, workers=1) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Locked, own=own)
+    failure = caught.value.failure
+    assert "self.kept[0] is a" in failure.message
+    assert own or "cloudpickle" not in failure.traceback
+    assert ('raise ValueError("my own reason")' in failure.traceback) == own
 
 
 def test_what_is_cut_out_is_cut_between_characters():

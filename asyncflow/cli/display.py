@@ -10,6 +10,7 @@ import io
 import shutil
 from typing import TYPE_CHECKING, Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -17,6 +18,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import RenderableType
 
     from asyncflow.cli.tally import StepTally
 
@@ -35,22 +38,41 @@ def draw_bars(rows: Sequence[StepTally], *, seconds: float, colour: bool) -> str
         legacy_windows=False,
     )
     shown = _choose(rows, min(_MOST_ROWS, max(1, lines // 2 - 1)))
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(8, columns // 3))
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True, overflow="crop")
-    for row in shown:
-        bar = ProgressBar(
-            total=max(1, row.expected), completed=row.done, width=min(_BAR_CELLS, columns // 3)
-        )
-        table.add_row(row.step, bar, f"{row.done}/{row.expected}", _remarks(row))
+    table = _table(shown, console.width)
     hidden = len(rows) - len(shown)
     more = f" and {hidden} more step{'s' if hidden > 1 else ''}," if hidden else ""
     with console.capture() as captured:
         console.print(table)
         console.print(Text(f"{more} {_duration(seconds)}".strip(), style="dim"), no_wrap=True)
     return captured.get()
+
+
+def _table(rows: Sequence[StepTally], width: int) -> Table:
+    """A line for each step. In want of room remarks are cut first, then bars, then names."""
+    counts = [f"{row.done}/{row.expected}" for row in rows]
+    count_cells = max(map(len, counts), default=0)
+    longest = max((cell_len(row.step) for row in rows), default=0)
+    name_cells = max(1, min(longest, max(8, width // 3), width - count_cells - 1))
+    room = width - name_cells - count_cells - 2  # for the bar, of the two gaps beside it
+    bar_cells = max(0, min(_BAR_CELLS, width // 3, room))
+    remark_cells = room - bar_cells - 1
+    table = Table.grid(padding=(0, 1), pad_edge=False)
+    table.add_column(no_wrap=True, overflow="ellipsis", width=name_cells)
+    if bar_cells:
+        table.add_column(no_wrap=True, width=bar_cells)
+    table.add_column(justify="right", no_wrap=True, width=count_cells)
+    if remark_cells > 0:
+        table.add_column(no_wrap=True, overflow="crop", width=remark_cells)
+    for row, count in zip(rows, counts, strict=True):
+        cells: list[RenderableType] = [Text(row.step)]  # as text: a name is no markup
+        if bar_cells:
+            total = max(1, row.expected)
+            cells.append(ProgressBar(total=total, completed=row.done, width=bar_cells))
+        cells.append(count)
+        if remark_cells > 0:
+            cells.append(_remarks(row))
+        table.add_row(*cells)
+    return table
 
 
 def _choose(rows: Sequence[StepTally], limit: int) -> list[StepTally]:
