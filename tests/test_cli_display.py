@@ -97,6 +97,8 @@ class Screen:
 def watch(folder, *, columns):
     """Run the flow on a terminal; what stood on the screen after each piece, without colours."""
     (folder / "flow.py").write_text(textwrap.dedent(FLOW))
+    sizes = {"COLUMNS", "LINES"}  # would come before what the terminal says of itself
+    environ = {name: value for name, value in os.environ.items() if name not in sizes}
     leader, follower = pty.openpty()
     fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(
@@ -106,7 +108,7 @@ def watch(folder, *, columns):
         stdout=follower,
         stderr=follower,
         start_new_session=True,
-        env={**os.environ, "TERM": "xterm-256color"},
+        env={**environ, "TERM": "xterm-256color"},
     )
     os.close(follower)
     seen, screen, deadline = b"", Screen(), time.monotonic() + 60
