@@ -111,7 +111,7 @@ class Origin:
         with suppress(ResumeError):  # removed since: what is here has to do
             self._rest = Origin(run_dir, flow, run_dir.name)
             if started.origin_step is not None:
-                self._rest.forget(_from(self.graph, started.origin_step))
+                self._rest.forget(following(self.graph, started.origin_step))
 
     def _read(self, flow: str) -> RunStarted | None:
         started: RunStarted | None = None
@@ -143,12 +143,13 @@ class Origin:
         Raises:
             ResumeError: A finished step leads elsewhere now, or there is no step of that name.
         """
-        again = _from(graph, step) if step is not None else set()
+        again = following(graph, step) if step is not None else set()
         if step is not None and step in self.graph:  # what followed it then is not needed any more
-            again |= _from(self.graph, step)
+            again |= following(self.graph, step)
         finished = {name for name, _ in self} - again
-        for name in sorted(finished):
-            self._check(graph, name)
+        for name in self.graph.nodes:  # in their order: the first that differs is told
+            if name in finished:
+                self._check(graph, name)
         self.step = step
         self.forget(again)
 
@@ -232,17 +233,21 @@ class Origin:
 _FIXARRAY_16 = 0xDC  # a msgpack array of more than 15 elements: its length takes two more bytes
 
 
-def _from(graph: Graph, step: str) -> set[str]:
-    """A step and all that follow it."""
+def following(graph: Graph, step: str) -> set[str]:
+    """A step and all that follow it.
+
+    Raises:
+        ResumeError: There is no step of that name.
+    """
     if step not in graph:
         message = f"the flow has no step {step!r}; it has {', '.join(graph.nodes)}"
         raise ResumeError(message)
     found, waiting = {step}, [step]
     while waiting:
-        for following in graph[waiting.pop()].next:
-            if following not in found:
-                found.add(following)
-                waiting.append(following)
+        for name in graph[waiting.pop()].next:
+            if name not in found:
+                found.add(name)
+                waiting.append(name)
     return found
 
 

@@ -51,6 +51,7 @@ class RunView:
         self.has_own_class = False
         """Whether the flow class came with the run, and goes with it."""
         self._results: OrderedDict[int, Inherited] = OrderedDict()
+        self.new_parameters: dict[str, ArtifactRef] = {}
 
     def open(self) -> bool:
         """Read the run's first event and load its flow class, once; whether that was now.
@@ -78,6 +79,10 @@ class RunView:
         self.has_own_class = self.started.source["kind"] == "pickle"
         self.kept = Kept()  # with what the module itself has changed
         self.base = self.result(len(HEADER))
+        if self.started.origin_run_id is not None:
+            # Tasks that were taken over do not hand on a parameter that their flow did not have.
+            named = self.started.parameters.keys() & self.base.refs.keys()
+            self.new_parameters = {name: self.base.refs[name] for name in named}
         self._opened = True
         return True
 
@@ -169,7 +174,7 @@ class TaskView:
         self.node: Node = run.graph[order.step]
         self.transition: Transition | None = None
         self._loaded: dict[str, Loaded] = {}
-        self._refs: dict[str, ArtifactRef] = dict(self._origin().refs)
+        self._refs: dict[str, ArtifactRef] = {**run.new_parameters, **self._origin().refs}
         self.index = order.path[-1] if order.path else None
         self.flow = bind(run.flow_class, self)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from asyncflow import FlowSpec, Parameter, step
 from asyncflow.flow import Inputs
 
@@ -82,6 +84,37 @@ class Talkative(FlowSpec):
     @step
     def join(self, inputs: Inputs) -> None:
         """Count the tasks."""
+        self.count = len(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
+class Unfinished(FlowSpec):
+    """One foreach whose join fails until a file is there."""
+
+    width = Parameter("width", default=1000)
+    mended = Parameter("mended", required=True, type=str)
+
+    @step
+    def start(self) -> None:
+        """Fan out."""
+        self.numbers = range(self.width)
+        self.next(self.work, foreach="numbers")
+
+    @step
+    def work(self) -> None:
+        """What a resume takes over."""
+        self.square = self.input**2
+        self.next(self.join)
+
+    @step
+    def join(self, inputs: Inputs) -> None:
+        """What it runs."""
+        if not Path(str(self.mended)).exists():
+            raise FileNotFoundError
         self.count = len(inputs)
         self.next(self.end)
 
