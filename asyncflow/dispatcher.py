@@ -67,6 +67,7 @@ _SEATING_SECONDS: Final = 0.001  # of the event loop at a time
 _STUCK_SECONDS: Final = 0.1  # a task that runs so long gives up those queued behind it
 _PATIENT_SECONDS: Final = 0.5  # that a `def` task waits for a worker of its kind to be free
 BACKLOG_BYTES: Final = 1 << 22  # output that may wait for the journal before workers are made to
+_STOPPED: Final = {"SystemExit", "asyncio.exceptions.CancelledError"}  # what a stopped step gets
 _DEAD_STARTS: Final = 3  # workers in a row that end before they say a word
 _SILENT_POLLS: Final = 20  # looks at a worker that does not take its order, until others get it
 _KILLED_POLLS: Final = 200  # the same, until it is killed: 10 s at least
@@ -817,7 +818,8 @@ class Dispatcher:
         if desk.isolated or (desk.worker.doomed and not desk.tasks):
             self._retire(desk)  # also one that was to end and has outlived it: its place is needed
         desk.load = desk.load - assigned.expected if desk.tasks else 0.0
-        if isinstance(report, Failed) and (assigned.timed_out or assigned.stopped):
+        ordered = assigned.stopped and getattr(report, "exception_type", "") in _STOPPED
+        if isinstance(report, Failed) and (assigned.timed_out or ordered):
             assigned.source.tell(self._loss(assigned, desk.worker, "", report.traceback))
         else:
             assigned.source.tell(report)

@@ -10,11 +10,12 @@ import resource
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
 
-from asyncflow import Engine, FlowSpec, current, events, retry, step, timeout
+from asyncflow import Engine, FlowSpec, Parameter, current, events, retry, step, timeout
 from tests.flows import Wide
 
 
@@ -383,6 +384,63 @@ async def test_a_worker_that_is_stopped_at_work_costs_one_attempt(engine):
     task = next(task for task in run["work"] if task.index == 0)
     first, _ = task.attempts()
     assert first.exception.type.endswith("TaskTimeoutError")
+
+
+class Greedy(FlowSpec):
+    """Takes more memory than the kernel lets it have."""
+
+    group = Parameter("group", type=str)
+
+    @step
+    def start(self):
+        self.items = range(4)
+        self.next(self.work, foreach="items")
+
+    @retry(times=1, seconds=0)
+    @step
+    def work(self):
+        if current.attempt == 0 and self.input == 0:
+            Path(str(self.group), "cgroup.procs").write_text(str(os.getpid()))
+            self.taken = [os.urandom(1 << 20) for _ in range(512)]
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.fixture
+def memory_group():
+    """A control group with little memory; the kernel kills what takes more."""
+    root = Path("/sys/fs/cgroup")
+    old = (root / "memory").is_dir()
+    group = (root / "memory" if old else root) / f"asyncflow-test-{os.getpid()}"
+    limit = group / ("memory.limit_in_bytes" if old else "memory.max")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        limit.write_text(str(128 << 20))
+    except OSError as error:
+        group.rmdir()
+        pytest.skip(f"memory cannot be limited by a control group here: {error}")
+    yield group
+    group.rmdir()
+
+
+async def test_the_kernels_out_of_memory_killer_costs_one_attempt(engine, memory_group):
+    """The error names the signal and guesses the reason; the next attempt succeeds."""
+    run = await engine.run(Greedy, group=str(memory_group))
+    greedy, *others = sorted(run["work"], key=lambda task: task.index)
+    first, _ = greedy.attempts()
+    assert first.exception.type == "asyncflow.errors.WorkerDiedError"
+    assert "SIGKILL (out of memory, perhaps)" in first.exception.message
+    assert [len(list(task.attempts())) for task in others] == [1, 1, 1]
 
 
 class Survivor(FlowSpec):

@@ -156,6 +156,10 @@ class Timers:
     def __init__(self):
         self.due = []
 
+    def time(self):
+        """Nothing takes any."""
+        return 0.0
+
     def call_later(self, seconds, callback, *args):
         timer = SimpleNamespace(seconds=seconds, callback=callback, args=args, cancelled=False)
         timer.cancel = lambda: setattr(timer, "cancelled", True)
@@ -277,6 +281,23 @@ async def test_cancelling_a_run_gives_back_what_another_run_had_queued_behind(ma
     assert source.lost() == [(1, "TaskCancelledError", "enough")]
     assert dispatcher.executor.all[1].receive().task_id == 2
     assert other.lost() == []
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_task_that_failed_by_itself_while_it_was_being_stopped_tells_why(make, is_async):
+    """Its own exception is not hidden behind the cancellation; what the stop raised is one."""
+    for raised, told in (
+        ("ValueError", []),
+        ("SystemExit", [(1, "TaskCancelledError", "enough")]),
+        ("asyncio.exceptions.CancelledError", [(1, "TaskCancelledError", "enough")]),
+    ):
+        dispatcher, source = make(), Source(1, [1], is_async=is_async)
+        worker = seat(dispatcher, source)
+        order = began(dispatcher, worker)
+        dispatcher.stop(source, "enough")
+        dispatcher.on_reports(worker, [failure(order)._replace(exception_type=raised)])
+        assert source.lost() == told
+        assert isinstance(source.told[-1], Lost if told else Failed)
 
 
 async def test_a_task_whose_start_is_heard_of_after_its_end_was_ordered_keeps_its_grace(make):

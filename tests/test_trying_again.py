@@ -228,6 +228,31 @@ async def test_an_async_task_that_ends_well_after_its_cancellation_counts(engine
     assert run.data.cleaned_up
 
 
+class BlocksItsLoop(FlowSpec):
+    """An async step that is stuck in C code, and so is its event loop."""
+
+    @retry(times=1, seconds=0)
+    @timeout(seconds=0.2)
+    @step
+    async def start(self):
+        if current.attempt == 0:
+            ctypes.PyDLL(None).sleep(60)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_an_async_step_that_blocks_its_loop_is_killed_in_the_end(store):
+    """It cannot be cancelled; its timeout holds all the same, after its grace."""
+    settings = Settings(store=store, workers=1, grace_seconds=0.2)
+    async with Engine(settings=settings) as engine:
+        run = await engine.run(BlocksItsLoop)
+    first, _ = run["start"].task.attempts()
+    assert first.exception.type == "asyncflow.errors.TaskTimeoutError"
+
+
 class Slow(FlowSpec):
     """An async step that waits too long."""
 
