@@ -156,10 +156,6 @@ class Timers:
     def __init__(self):
         self.due = []
 
-    def time(self):
-        """Nothing takes any."""
-        return 0.0
-
     def call_later(self, seconds, callback, *args):
         timer = SimpleNamespace(seconds=seconds, callback=callback, args=args, cancelled=False)
         timer.cancel = lambda: setattr(timer, "cancelled", True)
