@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 
 from asyncflow import Engine, FlowSpec, Parameter, Run, events, step
 from asyncflow.bus import Subscription
-from asyncflow.errors import EngineClosedError, NotFoundError, RunInterruptedError
+from asyncflow.errors import EngineClosedError, NotFoundError, RunFailedError, RunInterruptedError
 from asyncflow.events import Event
 from asyncflow.settings import Settings
 from tests.flows import Branches, Linear, Sleeping, Wide
@@ -38,6 +39,18 @@ class Printing(FlowSpec):
     @step
     def end(self):
         pass
+
+
+class Unreadable(FlowSpec):
+    """Fails over a file whose name is not UTF-8."""
+
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        raise FileNotFoundError(os.fsdecode(b"caf\xe9"))
 
 
 @pytest.fixture
@@ -212,6 +225,17 @@ async def test_hundreds_of_forgotten_subscriptions_leave_nothing(engine):
     assert len(engine._watchers._subscriptions) == 0
     assert handle._driver.channel.subscribers == 0
     handle.cancel()
+
+
+async def test_what_is_told_is_what_the_journal_has_whatever_a_message_is_made_of(engine):
+    """Text that is no UTF-8 is journalled as it would be shown, and told like that too."""
+    handle = await engine.start(Unreadable)
+    told = await everything(handle.events())
+    assert told == journal(handle.run)
+    (failed,) = (event for event in told if isinstance(event, events.RunFailed))
+    assert "caf" in failed.message
+    with pytest.raises(RunFailedError):
+        await handle
 
 
 # --- slow subscribers ---------------------------------------------------------------------------
