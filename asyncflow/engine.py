@@ -7,6 +7,7 @@ import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
 
 import anyio
@@ -408,7 +409,7 @@ class Engine(Starter, Watchable):
         finally:
             self._dispatcher.close()
             await _to_the_end(self._pool.close())
-            self._disk.shutdown()
+            await _to_the_end(_shut_down(self._disk))
             self._limits.close()
         if cancelled is not None:
             raise cancelled
@@ -540,6 +541,20 @@ async def _to_the_end(
             except asyncio.CancelledError as error:
                 cancelled = error
     return task.result(), cancelled
+
+
+async def _shut_down(disk: ThreadPoolExecutor) -> None:
+    """Return when its threads are gone; a slow disk may hold them for a while."""
+    loop, gone = asyncio.get_running_loop(), asyncio.Event()
+
+    def work() -> None:
+        disk.shutdown()
+        loop.call_soon_threadsafe(gone.set)
+
+    thread = Thread(target=work, name="asyncflow-closing")
+    thread.start()
+    await gone.wait()
+    thread.join()  # it has nothing left to do
 
 
 async def run(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any) -> Run:
