@@ -356,7 +356,9 @@ class Dispatcher:
         finish_running: bool = False,
     ) -> None:
         self.disk = disk
-        """Threads for what waits on the disk."""
+        """Threads in which journals are written, and what else is short is done on the disk."""
+        self.syncs: ThreadExecutor = disk
+        """Threads that wait for the disk to have what was written."""
         self.sync_seconds = sync_seconds
         self.finish_running = finish_running
         """Whether a task's failure leaves the others of its run that are running to their end."""

@@ -62,6 +62,7 @@ class _Prepare(Protocol):
 
 
 _DISK_THREADS: Final = 4  # journals that wait on the disk at once
+_WRITING_THREADS: Final = 1  # where none waits: several would take the interpreter from the loop
 
 
 class _Ear:
@@ -368,7 +369,11 @@ class Engine(Starter, Watchable):
                 'put the call under `if __name__ == "__main__":`'
             )
             raise EngineClosedError(message)
-        self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="asyncflow-disk")
+        writing = _DISK_THREADS if self.settings.durability == "power" else _WRITING_THREADS
+        self._disk = ThreadPoolExecutor(writing, thread_name_prefix="asyncflow-disk")
+        self._syncs = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="asyncflow-sync")
+        # Of its own, because to read what a large run has finished takes it seconds.
+        self._makers = ThreadPoolExecutor(1, thread_name_prefix="asyncflow-start")
         loop = asyncio.get_running_loop()
         try:
             self._layout: Layout = await loop.run_in_executor(self._disk, self._open_store)
@@ -385,6 +390,7 @@ class Engine(Starter, Watchable):
                 listener=self._dispatcher,
             )
             self._dispatcher.executor = self._pool
+            self._dispatcher.syncs = self._syncs
             self._limits = Limits(self._layout.limits, self._disk, self._dispatcher.wake)
             self._dispatcher.limits = self._limits
             self._pool.start()
@@ -409,7 +415,7 @@ class Engine(Starter, Watchable):
         finally:
             self._dispatcher.close()
             await _to_the_end(self._pool.close())
-            await _to_the_end(_shut_down(self._disk))
+            await _to_the_end(_shut_down(self._disk, self._syncs, self._makers))
             self._limits.close()
         if cancelled is not None:
             raise cancelled
@@ -464,7 +470,7 @@ class Engine(Starter, Watchable):
 
         loop, pace = asyncio.get_running_loop(), self._dispatcher.pace
         await pace.turn()
-        new, created = await loop.run_in_executor(self._disk, create)
+        new, created = await loop.run_in_executor(self._makers, create)
         await pace.turn()
         return self._drive(new, *created)
 
@@ -543,12 +549,13 @@ async def _to_the_end(
     return task.result(), cancelled
 
 
-async def _shut_down(disk: ThreadPoolExecutor) -> None:
-    """Return when its threads are gone; a slow disk may hold them for a while."""
+async def _shut_down(*executors: ThreadPoolExecutor) -> None:
+    """Return when their threads are gone; a slow disk may hold them for a while."""
     loop, gone = asyncio.get_running_loop(), asyncio.Event()
 
     def work() -> None:
-        disk.shutdown()
+        for executor in executors:
+            executor.shutdown()
         loop.call_soon_threadsafe(gone.set)
 
     thread = Thread(target=work, name="asyncflow-closing")

@@ -389,7 +389,7 @@ class RunDriver:
             self._sync_again = True
             return
         self._synced_at = self._loop.time()
-        self._syncing = self._loop.run_in_executor(self._dispatcher.disk, self._journal.sync)
+        self._syncing = self._loop.run_in_executor(self._dispatcher.syncs, self._journal.sync)
         self._syncing.add_done_callback(self._on_synced)
 
     def _on_synced(self, synced: asyncio.Future[None]) -> None:
