@@ -4,12 +4,10 @@ A run whose turn it is and for whose task there is no room waits, and nobody who
 takes the room that it waits for: tasks are not put behind others any more, so that a worker is soon
 free. So a run of many tasks does not starve one of few.
 
-A worker has its next tasks at hand while tasks are short, so that none waits for a round trip, and
-only the one it is running when tasks are long or nobody knows yet how long they are. What
-stands behind a task that turns out to be long is taken back and seated elsewhere.
+Which worker has room, `asyncflow.desks` tells. What stands behind a task that turns out to be long
+is taken back and seated elsewhere.
 
-What is needed of an executor, and of a run, is said here; `asyncflow.pool` and
-`asyncflow.scheduler` fulfil it. Nothing here waits.
+What is needed of an executor, and of a run, is said in `asyncflow.executors`. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -17,10 +15,18 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow import logs
+from asyncflow.desks import (
+    ASYNC_DESK_SPARE,
+    QUEUED_SECONDS,
+    SILENT_POLLS,
+    Assigned,
+    Desk,
+    Desks,
+    Wanted,
+)
 from asyncflow.errors import (
     LimitError,
     PoolError,
@@ -28,13 +34,13 @@ from asyncflow.errors import (
     TaskTimeoutError,
     WorkerDiedError,
 )
+from asyncflow.executors import Lost, Output
 from asyncflow.frames import (
     Blocked,
     CloseRun,
     Failed,
     Logged,
     Opened,
-    ShutDown,
     Started,
     StartTask,
     Stopping,
@@ -48,20 +54,16 @@ from asyncflow.stopping import Stopper
 from asyncflow.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor as ThreadExecutor
 
     from asyncflow.errors import AsyncflowError
-    from asyncflow.frames import OpenRun, OrderMessage, ReportMessage
-    from asyncflow.graph import Graph
-    from asyncflow.limiting import Grant, Limits, Need
+    from asyncflow.executors import Executor, Seat, TaskSource
+    from asyncflow.frames import ReportMessage
+    from asyncflow.limiting import Limits, Need
 
-_QUEUED_SECONDS: Final = 0.02  # work at hand for a worker: some ten times a journal write
-_QUEUED_TASKS: Final = 64  # packets that a socket takes with ease
 _TASK_OVERHEAD_SECONDS: Final = 0.0001  # what a task costs beside its step
 _ASYNC_TASKS: Final = 1000  # of a step at a time, unless `@concurrency` says otherwise
-_ASYNC_DESK_TASKS: Final = 10_000  # at a time on one worker, unless @concurrency says more
-_ASYNC_DESK_SPARE: Final = 1000  # places beyond, for runs that have few there: none has them all
 _POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
 _SEATING_SECONDS: Final = 0.001  # of the event loop at a time
 _STUCK_SECONDS: Final = 0.1  # a task that runs so long gives up those queued behind it
@@ -69,261 +71,7 @@ _PATIENT_SECONDS: Final = 0.5  # that a `def` task waits for a worker of its kin
 BACKLOG_BYTES: Final = 1 << 22  # output that may wait for the journal before workers are made to
 _STOPPED: Final = {"SystemExit", "asyncio.exceptions.CancelledError"}  # what a stopped step gets
 _DEAD_STARTS: Final = 3  # workers in a row that end before they say a word
-_SILENT_POLLS: Final = 20  # looks at a worker that does not take its order, until others get it
 _KILLED_POLLS: Final = 200  # the same, until it is killed: 10 s at least
-
-
-# --- what is needed of an executor --------------------------------------------------------------
-
-
-class SpoolFile(Protocol):
-    """Where a worker's output of one stream lies."""
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Up to so many bytes."""
-
-
-class Seat(Protocol):
-    """A worker as the dispatcher needs it."""
-
-    pid: int
-    doomed: str
-
-    @property
-    def spools(self) -> tuple[SpoolFile, SpoolFile]:
-        """Its output, one for each stream."""
-
-    def send(self, order: OrderMessage) -> None:
-        """Give an order, without waiting."""
-
-    def take_back(self) -> list[list[Any]]:
-        """The orders to start a task that it has not received."""
-
-    def spooled(self) -> tuple[int, int]:
-        """How much output there is."""
-
-    def kill(self, number: int, why: str) -> None:
-        """Send it a signal, and to all that its steps have started."""
-
-
-class Executor(Protocol):
-    """Where tasks run."""
-
-    size: int
-
-    def start_worker(self) -> Seat:
-        """One more worker; orders can be sent to it at once."""
-
-    def pause(self, worker: Any) -> None:
-        """Hear no more of a worker for now."""
-
-    def resume(self, worker: Any) -> None:
-        """Hear of it again."""
-
-
-# --- what a run is told -------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Output:
-    """A range of a worker's output that belongs to a task."""
-
-    task_id: int
-    stream: int
-    spool: SpoolFile
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The worker of a running task is gone, or was stopped because of it."""
-
-    task_id: int
-    exception_type: str
-    how: str
-    may_retry: bool
-    traceback: str = ""
-    """Where an async task was when it was stopped."""
-
-
-Fact = Started | Logged | Succeeded | Failed | Output | Lost
-
-
-class TaskSource(Protocol):
-    """A run as the dispatcher needs it."""
-
-    number: int
-    graph: Graph
-    backlog_bytes: int
-
-    @property
-    def priority(self) -> int:
-        """Runs of a higher one are served first."""
-
-    @property
-    def max_running_tasks(self) -> int:
-        """How many of its tasks workers may have at a time; 0 for any number."""
-
-    @property
-    def pathspec(self) -> str:
-        """`Flow/run`."""
-
-    @property
-    def expected(self) -> Mapping[str, float]:
-        """For each step that ended at least once: seconds for a task."""
-
-    @property
-    def opening(self) -> OpenRun:
-        """The order that makes the run known to a worker."""
-
-    @property
-    def ready(self) -> int:
-        """How many tasks could be taken now."""
-
-    @property
-    def congested(self) -> bool:
-        """Whether so much waits for its journal that no further task should begin."""
-
-    def next_step(self) -> str | None:
-        """The step of the task that would be taken next."""
-
-    def postpone(self, steps: Collection[str]) -> bool:
-        """Nothing of these steps may begin now: put another task first; False if none is ready."""
-
-    def take(self) -> StartTask | None:
-        """The next ready task as an order; None when it has to be prepared first."""
-
-    def give_back(self, task_id: int) -> None:
-        """A task that was taken has not begun after all."""
-
-    def seated(self, task_id: int, pid: int) -> None:
-        """The task has begun in this process."""
-
-    def tell(self, fact: Fact) -> None:
-        """A fact has come in."""
-
-    def look_at_held(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
-        """A moment has passed: is there a line without an end to be shown?"""
-
-    def abandon(self, error: AsyncflowError) -> None:
-        """The run cannot go on."""
-
-
-# --- the dispatcher -----------------------------------------------------------------------------
-
-
-class _Assigned:
-    """A task that a worker has."""
-
-    __slots__ = (
-        "attempt",
-        "expected",
-        "grant",
-        "is_async",
-        "isolated",
-        "since",
-        "source",
-        "started",
-        "step",
-        "stopped",
-        "task_id",
-        "timed_out",
-        "timeout",
-        "timer",
-    )
-
-    def __init__(
-        self, source: TaskSource, order: StartTask, *, is_async: bool, expected: float
-    ) -> None:
-        self.source, self.task_id = source, order.task_id
-        self.attempt = order.run, order.task_id, order.attempt
-        self.is_async, self.expected = is_async, expected
-        self.step = order.step
-        self.started = False
-        self.since = 0.0
-        limit = source.graph[order.step].options.get("timeout")
-        self.timeout = float(limit["seconds"]) if isinstance(limit, dict) else 0.0
-        if order.caught:  # to hand on a failure runs no step
-            self.timeout = 0.0
-        self.timed_out = False
-        self.isolated = "isolate" in source.graph[order.step].options
-        self.stopped = ""
-        self.grant: Grant | None = None
-        self.timer: asyncio.TimerHandle | None = None
-
-    @property
-    def lateness(self) -> str:
-        """What is to be said when it has had its time."""
-        return f"a task of {self.step} took longer than {self.timeout:g} s"
-
-    def stop_timer(self) -> None:
-        """Nothing need be done about the task any more."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-
-
-class _Desk:
-    """A worker and the tasks that were given to it, in order."""
-
-    __slots__ = (
-        "blocker",
-        "ghosts",
-        "heard",
-        "imported",
-        "is_async",
-        "isolated",
-        "load",
-        "opened",
-        "paused",
-        "read",
-        "silent",
-        "stuck",
-        "tasks",
-        "used",
-        "worker",
-    )
-
-    def __init__(self, worker: Seat) -> None:
-        self.worker = worker
-        self.tasks: dict[tuple[int, int], _Assigned] = {}
-        self.ghosts: dict[tuple[int, int, int], _Assigned] = {}
-        """Attempts that it may not have given up yet, though they count as ended."""
-        self.blocker: tuple[int, int, int] | None = None
-        """The attempt that keeps its event loop from turning."""
-        self.opened: set[int] = set()
-        self.imported: set[int] = set()  # of these, the runs whose flow it has imported
-        self.load = 0.0  # seconds that its tasks are expected to take
-        self.read = [0, 0]  # how far its output has been passed on
-        self.heard = False
-        self.used = False
-        self.is_async = False  # whether its tasks, if any, are those of async steps
-        self.isolated = False  # its task asked for a process of its own
-        self.paused = False
-        self.stuck = False  # its `def` task has taken so long that nobody should stand behind it
-        self.silent = 0  # looks in a row at which it should have said something and had not
-
-    def first(self) -> _Assigned | None:
-        return next(iter(self.tasks.values()), None)
-
-    def at_work(self) -> _Assigned | None:
-        """Of `def` tasks the one that is running, once those not received have been taken back.
-
-        A worker receives the next one when it has ended the one before: the report on any but the
-        last is on its way.
-        """
-        return next(reversed(self.tasks.values()), None)
-
-    @property
-    def idle(self) -> bool:
-        return not self.tasks and not self.ghosts
-
-    def find(self, attempt: tuple[int, int, int]) -> _Assigned | None:
-        assigned = self.tasks.get(attempt[:2])
-        if assigned is not None and assigned.attempt == attempt:
-            return assigned
-        return self.ghosts.get(attempt)
 
 
 def _limit(source: TaskSource, step: str) -> int:
@@ -340,7 +88,7 @@ class _Room:
     def __init__(self) -> None:
         self.shut: list[bool] = []  # lines, `async def` or not, whose first waits for room
         self.def_waits = False  # whether a `def` task waits
-        self.kept: _Desk | None = None  # an async worker that shall become free for it
+        self.kept: Desk | None = None  # an async worker that shall become free for it
 
 
 class Dispatcher:
@@ -362,7 +110,6 @@ class Dispatcher:
         self.sync_seconds = sync_seconds
         self.finish_running = finish_running
         """Whether a task's failure leaves the others of its run that are running to their end."""
-        self.executor: Executor | None = None
         self.limits: Limits | None = None
         """Those with names; a graph that asks for one is not run without."""
         self._needs: dict[tuple[int, str], tuple[Need, ...]] = {}  # of steps with limits, by run
@@ -373,7 +120,7 @@ class Dispatcher:
         self.meter = Meter()
         """What has come into journals."""
         self._expected: dict[str, dict[str, float]] = {}
-        self._desks: dict[int, _Desk] = {}  # by id(worker)
+        self._desks = Desks()
         self._runs: dict[int, TaskSource] = {}
         self._turns: Turns[TaskSource] = Turns()  # of runs that may have ready tasks
         self._loop = asyncio.get_running_loop()
@@ -395,6 +142,15 @@ class Dispatcher:
         self, seconds: float, callback: Callable[..., None], *args: Any
     ) -> asyncio.TimerHandle:
         return self._loop.call_later(seconds, callback, *args)
+
+    @property
+    def executor(self) -> Executor | None:
+        """Where tasks run; nothing is seated before there is one."""
+        return self._desks.executor
+
+    @executor.setter
+    def executor(self, executor: Executor) -> None:
+        self._desks.executor = executor
 
     def close(self) -> None:
         """Forget the timers; every run has ended."""
@@ -426,7 +182,7 @@ class Dispatcher:
         if self.limits is not None:
             self.limits.forget(source)
         self._turns.remove(source)
-        for desk in self._desks.values():
+        for desk in self._desks:
             if number in desk.opened:
                 desk.opened.discard(number)
                 desk.imported.discard(number)
@@ -435,7 +191,7 @@ class Dispatcher:
     def stop(self, source: TaskSource, reason: str, *, running: bool = True) -> None:
         """Stop every task of a run: those that have not begun are given back, others told to."""
         number = source.number
-        for desk in list(self._desks.values()):
+        for desk in list(self._desks):
             if not any(run == number for run, _ in desk.tasks):
                 continue
             self._take_back(desk)
@@ -445,7 +201,7 @@ class Dispatcher:
                 if run == number and (assigned.is_async or assigned is desk.at_work()):
                     self._stopper.stop(desk, assigned, reason)
 
-    def _disown(self, desk: _Desk, attempt: tuple[int, int, int]) -> None:
+    def _disown(self, desk: Desk, attempt: tuple[int, int, int]) -> None:
         """Have an attempt count as ended, whether its worker has given it up or not."""
         run, task_id, _ = attempt
         assigned = desk.tasks.get((run, task_id))
@@ -500,13 +256,13 @@ class Dispatcher:
             is_async = source.graph[step].is_async
             if not self._turns.in_line(source, is_async=is_async):
                 continue
-            desk = self._find_desk(source, step, room.kept)
+            desk = self._desks.find(self._wanted(source, step), room.kept)
             if desk is not None:
                 self._seat(desk, source, step)
                 if self._loop.time() > until:  # the application may have something to do
                     self._dispatch_later()
                     return
-            elif is_async and self._of_run[source.number] >= _ASYNC_DESK_SPARE:
+            elif is_async and self._of_run[source.number] >= ASYNC_DESK_SPARE:
                 self._turns.remove(source)  # until a task of its own has ended: others have fewer
             else:
                 self._wait_for_room(room, is_async=is_async)
@@ -521,10 +277,10 @@ class Dispatcher:
         if not is_async:
             room.def_waits = True
             room.kept = self._desk_to_keep()
-        elif not any(desk.is_async for desk in self._desks.values() if desk.tasks):
+        elif not any(desk.is_async for desk in self._desks if desk.tasks):
             room.shut.append(not is_async)  # one of the workers is to become free for it
 
-    def _seat(self, desk: _Desk, source: TaskSource, step: str) -> None:
+    def _seat(self, desk: Desk, source: TaskSource, step: str) -> None:
         needs, grant = self._needs.get((source.number, step)), None
         if needs and self.limits is not None:
             try:
@@ -545,9 +301,9 @@ class Dispatcher:
         if not is_async:
             self._impatient_at = None
 
-    def _desk_to_keep(self) -> _Desk | None:
+    def _desk_to_keep(self) -> Desk | None:
         """The async worker, if any, that no further task is given to: a `def` task waits for it."""
-        busy = [desk for desk in self._desks.values() if desk.tasks and not desk.worker.doomed]
+        busy = [desk for desk in self._desks if desk.tasks and not desk.worker.doomed]
         asynchronous = [desk for desk in busy if desk.is_async]
         now = self._loop.time()
         if self._impatient_at is None:
@@ -576,7 +332,7 @@ class Dispatcher:
         assert self.executor is not None  # noqa: S101 - dispatch has looked
         if self.executor.size > 1:
             return False
-        return any(desk.tasks and not desk.is_async for desk in self._desks.values())
+        return any(desk.tasks and not desk.is_async for desk in self._desks)
 
     def _put_def_first(self, source: TaskSource) -> None:
         """Have the run's `def` tasks done before its async ones, of which many go at once then.
@@ -590,94 +346,29 @@ class Dispatcher:
             if not source.postpone(waiting):
                 return
 
+    def _wanted(self, source: TaskSource, step: str) -> Wanted:
+        """What the run's next task, of this step, asks of a desk."""
+        node = source.graph[step]
+        return Wanted(
+            is_async=node.is_async,
+            isolated="isolate" in node.options,
+            limited=(source.number, step) in self._needs,
+            expected=source.expected.get(step, 0.0),
+            most=_limit(source, step),
+            few=self._of_run[source.number] < ASYNC_DESK_SPARE,
+        )
+
     def _may_begin(self, source: TaskSource, step: str) -> bool:
         if self._running[source.number, step] >= _limit(source, step):
             return False
         needs = self._needs.get((source.number, step))
         return not needs or self.limits is None or self.limits.may_take(source, needs)
 
-    def _fresh_desk(self) -> _Desk | None:
-        """A worker that has had no task yet, for one that asks for a process of its own."""
-        assert self.executor is not None  # noqa: S101 - dispatch has looked
-        idle = [
-            desk
-            for desk in self._desks.values()
-            if desk.idle and not (desk.worker.doomed or desk.silent)
-        ]
-        for desk in idle:
-            if not desk.used:
-                return desk
-        if len(self._desks) < self.executor.size:
-            return self._open_desk()
-        if idle:
-            self._retire(idle[0])  # its place is free when it has gone
-        return None
-
-    @staticmethod
-    def _retire(desk: _Desk) -> None:
-        desk.worker.doomed = "it is being replaced"
-        desk.worker.send(ShutDown())
-
-    def _find_desk(self, source: TaskSource, step: str, kept: _Desk | None) -> _Desk | None:
-        """A worker with room for the run's next task, or a new one; None when there is none."""
-        node = source.graph[step]
-        if "isolate" in node.options:
-            return self._fresh_desk()
-        is_async = node.is_async
-        best: _Desk | None = None
-        for desk in self._desks.values():
-            if (
-                desk is not kept
-                and self._has_room(desk, source, step, is_async=is_async)
-                and (best is None or (desk.load, len(desk.tasks)) < (best.load, len(best.tasks)))
-            ):
-                best = desk
-        if best is not None and not best.tasks:
-            return best
-        assert self.executor is not None  # noqa: S101 - dispatch has looked
-        if len(self._desks) < self.executor.size and self._worth_a_worker(best, is_async=is_async):
-            return self._open_desk()
-        return best
-
-    def _worth_a_worker(self, best: _Desk | None, *, is_async: bool) -> bool:
-        if best is None:
-            return True
-        return len(best.tasks) >= _QUEUED_TASKS if is_async else best.load > 0.0
-
-    def _has_room(self, desk: _Desk, source: TaskSource, step: str, *, is_async: bool) -> bool:
-        if desk.silent >= _SILENT_POLLS:
-            return False
-        if desk.idle:
-            return not desk.worker.doomed
-        if desk.worker.doomed or desk.isolated or desk.is_async != is_async:
-            return False
-        if is_async:
-            return self._has_async_room(desk, source, step)
-        limited = (source.number, step) in self._needs  # it would hold what others could use
-        if desk.stuck or limited or len(desk.tasks) >= _QUEUED_TASKS:
-            return False
-        # Of which nobody knows how long it takes stands behind short ones, and nobody behind it.
-        return desk.load + source.expected.get(step, 0.0) < _QUEUED_SECONDS
-
-    def _has_async_room(self, desk: _Desk, source: TaskSource, step: str) -> bool:
-        if desk.blocker is not None:
-            return False
-        count, most = len(desk.tasks), max(_ASYNC_DESK_TASKS, _limit(source, step))
-        few = self._of_run[source.number] < _ASYNC_DESK_SPARE
-        return count < (most + _ASYNC_DESK_SPARE if few else most)
-
-    def _open_desk(self) -> _Desk:
-        assert self.executor is not None  # noqa: S101 - dispatch has looked
-        worker = self.executor.start_worker()
-        desk = _Desk(worker)
-        self._desks[id(worker)] = desk
-        return desk
-
     def _give(
-        self, desk: _Desk, source: TaskSource, order: StartTask, *, is_async: bool
-    ) -> _Assigned:
-        expected = source.expected.get(order.step, _QUEUED_SECONDS) + _TASK_OVERHEAD_SECONDS
-        assigned = _Assigned(source, order, is_async=is_async, expected=expected)
+        self, desk: Desk, source: TaskSource, order: StartTask, *, is_async: bool
+    ) -> Assigned:
+        expected = source.expected.get(order.step, QUEUED_SECONDS) + _TASK_OVERHEAD_SECONDS
+        assigned = Assigned(source, order, is_async=is_async, expected=expected)
         desk.tasks[order.run, order.task_id] = assigned
         desk.load += expected
         desk.is_async = is_async
@@ -693,7 +384,7 @@ class Dispatcher:
             self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
         return assigned
 
-    def _take_back(self, desk: _Desk) -> int:
+    def _take_back(self, desk: Desk) -> int:
         """Have back what a worker has not received, for its runs to seat anew."""
         taken = 0
         for _kind, run, _step, task_id, *_ in desk.worker.take_back():
@@ -705,7 +396,7 @@ class Dispatcher:
                 taken += 1
         return taken
 
-    def _unseat(self, assigned: _Assigned) -> None:
+    def _unseat(self, assigned: Assigned) -> None:
         """A worker has a task no more: its run may have room for the next."""
         source = assigned.source
         self._running[source.number, assigned.step] -= 1
@@ -719,7 +410,7 @@ class Dispatcher:
 
     def on_reports(self, worker: Any, reports: Sequence[ReportMessage]) -> None:
         """Pass on what a worker said to the runs that it is about."""
-        desk = self._desks.get(id(worker))
+        desk = self._desks.of(worker)
         if desk is None:
             return
         desk.heard = True
@@ -743,7 +434,7 @@ class Dispatcher:
                     pass
         self.dispatch()
 
-    def _on_started(self, desk: _Desk, report: Started) -> None:
+    def _on_started(self, desk: Desk, report: Started) -> None:
         desk.blocker = None
         assigned = desk.tasks.get((report.run, report.task_id))
         if assigned is not None:
@@ -754,18 +445,18 @@ class Dispatcher:
             assigned.source.seated(report.task_id, desk.worker.pid)
             assigned.source.tell(report)
 
-    def _on_opened(self, desk: _Desk, run: int) -> None:
+    def _on_opened(self, desk: Desk, run: int) -> None:
         """The flow is imported there: from now on the time of the tasks that wait for it counts."""
         desk.imported.add(run)
         for key, assigned in desk.tasks.items():
             if key[0] == run and assigned.started:
                 self._limit(desk, assigned)
 
-    def _limit(self, desk: _Desk, assigned: _Assigned) -> None:
+    def _limit(self, desk: Desk, assigned: Assigned) -> None:
         if assigned.timeout and not assigned.stopped:  # a stopped one has its grace already
             self._stopper.time_limit(desk, assigned, assigned.timeout)
 
-    def _on_loop_heard(self, desk: _Desk, report: Blocked | Stopping) -> None:
+    def _on_loop_heard(self, desk: Desk, report: Blocked | Stopping) -> None:
         """A worker's event loop turns, or does not."""
         attempt = report.run, report.task_id, report.attempt
         assigned = desk.find(attempt)
@@ -780,7 +471,7 @@ class Dispatcher:
             self._stopper.heard(desk, assigned)
 
     @staticmethod
-    def _warn(desk: _Desk, assigned: _Assigned, report: Blocked) -> None:
+    def _warn(desk: Desk, assigned: Assigned, report: Blocked) -> None:
         """Say that an async step blocks its loop, in the library's log and in the task's."""
         held = f"{report.seconds:.1f} s"
         logs.warning(
@@ -798,13 +489,13 @@ class Dispatcher:
         if assigned.attempt not in desk.ghosts:
             assigned.source.tell(Logged(*assigned.attempt, 1, text.encode()))
 
-    def _on_ended(self, desk: _Desk, report: Succeeded | Failed) -> None:
+    def _on_ended(self, desk: Desk, report: Succeeded | Failed) -> None:
         desk.blocker = None
         ghost = desk.ghosts.pop((report.run, report.task_id, report.attempt), None)
         if ghost is not None:
             ghost.stop_timer()
             if desk.isolated:
-                self._retire(desk)
+                desk.retire()
             return
         assigned = desk.tasks.get((report.run, report.task_id))
         if assigned is None:
@@ -818,7 +509,7 @@ class Dispatcher:
         self._unseat(assigned)
         desk.stuck = False
         if desk.isolated or (desk.worker.doomed and not desk.tasks):
-            self._retire(desk)  # also one that was to end and has outlived it: its place is needed
+            desk.retire()  # also one that was to end and has outlived it: its place is needed
         desk.load = desk.load - assigned.expected if desk.tasks else 0.0
         ordered = assigned.stopped and getattr(report, "exception_type", "") in _STOPPED
         if isinstance(report, Failed) and (assigned.timed_out or ordered):
@@ -826,7 +517,7 @@ class Dispatcher:
         else:
             assigned.source.tell(report)
 
-    def _on_logged(self, desk: _Desk, report: Logged) -> None:
+    def _on_logged(self, desk: Desk, report: Logged) -> None:
         source = self._runs.get(report.run)
         if source is None or (report.run, report.task_id, report.attempt) in desk.ghosts:
             return
@@ -837,12 +528,12 @@ class Dispatcher:
 
     def relieve(self) -> None:
         """A journal has caught up: hear again of workers that had to wait for it."""
-        for desk in self._desks.values():
+        for desk in self._desks:
             if desk.paused and self.executor is not None:
                 desk.paused = False
                 self.executor.resume(desk.worker)
 
-    def _pass_output(self, desk: _Desk, assigned: _Assigned, upto: Sequence[int]) -> None:
+    def _pass_output(self, desk: Desk, assigned: Assigned, upto: Sequence[int]) -> None:
         for stream, end in enumerate(upto):
             start = desk.read[stream]
             if end > start:
@@ -852,7 +543,7 @@ class Dispatcher:
 
     def on_exit(self, worker: Any, how: str) -> None:
         """A worker is gone: one attempt of each task that it had begun is lost."""
-        desk = self._desks.pop(id(worker), None)
+        desk = self._desks.remove(worker)
         if desk is None:
             return
         if not worker.doomed:
@@ -875,7 +566,7 @@ class Dispatcher:
         self.dispatch()
 
     @staticmethod
-    def _loss(assigned: _Assigned, worker: Seat, how: str, traceback: str = "") -> Lost:
+    def _loss(assigned: Assigned, worker: Seat, how: str, traceback: str = "") -> Lost:
         step = assigned.step
         retry = assigned.source.graph[step].options.get("retry")
         on = retry["on"] if isinstance(retry, dict) else ()
@@ -910,9 +601,9 @@ class Dispatcher:
     def _poll(self) -> None:
         """While tasks run: pass on their output, and free what waits behind a long one."""
         self._polling = None
-        if not any(desk.tasks for desk in self._desks.values()):
+        if not any(desk.tasks for desk in self._desks):
             return
-        for desk in self._desks.values():
+        for desk in self._desks:
             first = desk.first()
             if first is not None and first.started:
                 self._pass_output(desk, first, desk.worker.spooled())
@@ -924,7 +615,7 @@ class Dispatcher:
     def _free_stuck(self) -> None:
         """What stands behind a task that takes long is to be run elsewhere, as soon as it can."""
         now, taken = self._loop.time(), 0
-        for desk in self._desks.values():
+        for desk in self._desks:
             first = desk.first()
             if first is None or not first.started or first.is_async:
                 continue
@@ -942,13 +633,13 @@ class Dispatcher:
         worker could have been heard.
         """
         freed = 0
-        for desk in list(self._desks.values()):
+        for desk in list(self._desks):
             first = desk.first()
             idle = bool(desk.worker.doomed) if first is None else not first.started
             if desk.paused or not desk.worker.pid or not (idle or desk.silent):
                 continue
             desk.silent += 1
-            if desk.silent == _SILENT_POLLS:
+            if desk.silent == SILENT_POLLS:
                 freed += self._take_back(desk)
             elif desk.silent == _KILLED_POLLS:
                 desk.worker.kill(signal.SIGKILL, "it took no orders any more")
@@ -958,10 +649,10 @@ class Dispatcher:
     @property
     def statistics(self) -> Mapping[str, int]:
         """How many tasks wait and run, and how many workers idle and are busy."""
-        busy = sum(bool(desk.tasks) for desk in self._desks.values())
+        busy = sum(bool(desk.tasks) for desk in self._desks)
         return {
             "tasks_waiting": sum(source.ready for source in self._runs.values()),
-            "tasks_running": sum(len(desk.tasks) for desk in self._desks.values()),
+            "tasks_running": sum(len(desk.tasks) for desk in self._desks),
             "workers_idle": len(self._desks) - busy,
             "workers_busy": busy,
         }

@@ -11,7 +11,6 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypedDict
 
-from asyncflow.dispatcher import Lost, Output
 from asyncflow.events import (
     TaskCloned,
     TaskFailed,
@@ -22,6 +21,7 @@ from asyncflow.events import (
     pack_logged,
     to_microseconds,
 )
+from asyncflow.executors import Lost, Output
 from asyncflow.frames import Failed, Logged, Started, Succeeded
 from asyncflow.news import Lines
 from asyncflow.pieces import (
@@ -33,8 +33,8 @@ from asyncflow.store.journal import frame
 
 if TYPE_CHECKING:
     from asyncflow import plan
-    from asyncflow.dispatcher import Fact
     from asyncflow.events import Event, Result
+    from asyncflow.executors import Fact
     from asyncflow.graph import Graph
     from asyncflow.news import News
 

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.commit_points import reached
-from asyncflow.dispatcher import BACKLOG_BYTES, Lost, Output
+from asyncflow.dispatcher import BACKLOG_BYTES
 from asyncflow.errors import AsyncflowError, JournalError
 from asyncflow.events import (
     RunCancelled,
@@ -28,6 +28,7 @@ from asyncflow.events import (
     RunSucceeded,
     unpack_events,
 )
+from asyncflow.executors import Lost, Output
 from asyncflow.frames import MAX_INPUTS_IN_ORDER, Failed, Logged, OpenRun, StartTask
 from asyncflow.plan import CloneTask, FinishRun, Plan, RetryTask, StopTasks, Verdict
 from asyncflow.recording import OUTPUT_BYTES, Batch, Recorder
@@ -41,8 +42,9 @@ if TYPE_CHECKING:
 
     from asyncflow import plan
     from asyncflow.bus import Channel
-    from asyncflow.dispatcher import Dispatcher, Fact, SpoolFile
+    from asyncflow.dispatcher import Dispatcher
     from asyncflow.events import Event
+    from asyncflow.executors import Fact, SpoolFile
     from asyncflow.graph import Graph
     from asyncflow.resuming import Origin
     from asyncflow.store.journal import JournalWriter

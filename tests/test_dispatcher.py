@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from asyncflow.dispatcher import Dispatcher, Lost
+from asyncflow.dispatcher import Dispatcher
+from asyncflow.executors import Lost
 from asyncflow.frames import OpenRun, Order, Started, StartTask, Succeeded
 from asyncflow.graph import Graph, Node
 from asyncflow.surroundings import Surroundings

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from asyncflow import dispatcher as module
-from asyncflow.dispatcher import Dispatcher, Lost
+from asyncflow.desks import SILENT_POLLS
+from asyncflow.dispatcher import Dispatcher
 from asyncflow.errors import PoolError
+from asyncflow.executors import Lost
 from asyncflow.frames import (
     Blocked,
     Failed,
@@ -480,7 +482,7 @@ async def test_what_an_idle_worker_does_not_take_others_do(make):
     """A stopped worker holds up no task; it is killed in the end, and its place is free."""
     dispatcher, source = make(size=2), Source(1, [1])
     stopped = seat(dispatcher, source)
-    for _ in range(module._SILENT_POLLS):
+    for _ in range(SILENT_POLLS):
         dispatcher._loop.fire(module._POLL_SECONDS)
     assert not stopped.waiting or not isinstance(stopped.waiting[-1], StartTask)
     order = began(dispatcher, dispatcher.executor.all[1])
@@ -497,7 +499,7 @@ async def test_a_worker_that_takes_its_order_late_is_left_alone(make):
     """It was slow, not stopped."""
     dispatcher, source = make(), Source(1, [1])
     worker = seat(dispatcher, source)
-    for _ in range(module._SILENT_POLLS - 1):
+    for _ in range(SILENT_POLLS - 1):
         dispatcher._loop.fire(module._POLL_SECONDS)
     began(dispatcher, worker)
     for _ in range(module._KILLED_POLLS):

@@ -1,0 +1,154 @@
+"""What the dispatcher needs of an executor and of a run, and what it tells a run.
+
+`asyncflow.pool` fulfils the one and `asyncflow.scheduler` the other, without being imported here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asyncflow.frames import Failed, Logged, Started, Succeeded
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from asyncflow.errors import AsyncflowError
+    from asyncflow.frames import OpenRun, OrderMessage, StartTask
+    from asyncflow.graph import Graph
+
+# --- what is needed of an executor --------------------------------------------------------------
+
+
+class SpoolFile(Protocol):
+    """Where a worker's output of one stream lies."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Up to so many bytes."""
+
+
+class Seat(Protocol):
+    """A worker as the dispatcher needs it."""
+
+    pid: int
+    doomed: str
+
+    @property
+    def spools(self) -> tuple[SpoolFile, SpoolFile]:
+        """Its output, one for each stream."""
+
+    def send(self, order: OrderMessage) -> None:
+        """Give an order, without waiting."""
+
+    def take_back(self) -> list[list[Any]]:
+        """The orders to start a task that it has not received."""
+
+    def spooled(self) -> tuple[int, int]:
+        """How much output there is."""
+
+    def kill(self, number: int, why: str) -> None:
+        """Send it a signal, and to all that its steps have started."""
+
+
+class Executor(Protocol):
+    """Where tasks run."""
+
+    size: int
+
+    def start_worker(self) -> Seat:
+        """One more worker; orders can be sent to it at once."""
+
+    def pause(self, worker: Any) -> None:
+        """Hear no more of a worker for now."""
+
+    def resume(self, worker: Any) -> None:
+        """Hear of it again."""
+
+
+# --- what a run is told -------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Output:
+    """A range of a worker's output that belongs to a task."""
+
+    task_id: int
+    stream: int
+    spool: SpoolFile
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The worker of a running task is gone, or was stopped because of it."""
+
+    task_id: int
+    exception_type: str
+    how: str
+    may_retry: bool
+    traceback: str = ""
+    """Where an async task was when it was stopped."""
+
+
+Fact = Started | Logged | Succeeded | Failed | Output | Lost
+
+
+class TaskSource(Protocol):
+    """A run as the dispatcher needs it."""
+
+    number: int
+    graph: Graph
+    backlog_bytes: int
+
+    @property
+    def priority(self) -> int:
+        """Runs of a higher one are served first."""
+
+    @property
+    def max_running_tasks(self) -> int:
+        """How many of its tasks workers may have at a time; 0 for any number."""
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+
+    @property
+    def expected(self) -> Mapping[str, float]:
+        """For each step that ended at least once: seconds for a task."""
+
+    @property
+    def opening(self) -> OpenRun:
+        """The order that makes the run known to a worker."""
+
+    @property
+    def ready(self) -> int:
+        """How many tasks could be taken now."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits for its journal that no further task should begin."""
+
+    def next_step(self) -> str | None:
+        """The step of the task that would be taken next."""
+
+    def postpone(self, steps: Collection[str]) -> bool:
+        """Nothing of these steps may begin now: put another task first; False if none is ready."""
+
+    def take(self) -> StartTask | None:
+        """The next ready task as an order; None when it has to be prepared first."""
+
+    def give_back(self, task_id: int) -> None:
+        """A task that was taken has not begun after all."""
+
+    def seated(self, task_id: int, pid: int) -> None:
+        """The task has begun in this process."""
+
+    def tell(self, fact: Fact) -> None:
+        """A fact has come in."""
+
+    def look_at_held(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
+        """A moment has passed: is there a line without an end to be shown?"""
+
+    def abandon(self, error: AsyncflowError) -> None:
+        """The run cannot go on."""
