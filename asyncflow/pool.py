@@ -49,6 +49,7 @@ _READ_SECONDS: Final = 0.001  # of the event loop at a time
 _PACKET_BYTES: Final = 1 << 18
 _ARGV_CHARACTERS: Final = 1 << 14  # at the most 4 bytes and the length for each
 _FAILED_STARTS: Final = 3  # templates in a row that end before they have forked a worker
+_REAP_TRIES: Final = 2000  # a millisecond apart
 _CLOSE_SECONDS: Final = 2.0  # for idle workers to leave by themselves
 
 
@@ -162,6 +163,7 @@ class WorkerPool:
         self._template: template.TemplateProcess | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gone = asyncio.Event()
+        self._unreaped: set[int] = set()  # templates that have ended or are about to
         self._watched: set[int] = set()
         self._readable: dict[int, Worker] = {}  # by token, in the order in which they are read
         self._reading = False
@@ -212,13 +214,26 @@ class WorkerPool:
         ended.control.close()  # the template kills what is left, and exits
         for worker in list(self.workers.values()):
             self._forget(worker)
-        for _ in range(2000):
-            with suppress(ChildProcessError):
-                pid, _status = os.waitpid(ended.pid, os.WNOHANG)  # noqa: ASYNC222 - it does not wait
-                if pid == 0:
-                    await asyncio.sleep(0.001)
-                    continue
-            return
+        self._unreaped.add(ended.pid)
+        for _ in range(_REAP_TRIES):
+            self._reap()
+            if not self._unreaped:
+                return
+            await asyncio.sleep(0.001)
+
+    def _reap(self) -> None:
+        """Take note of the exit of templates; one that was killed is heard of a moment before."""
+        for pid in list(self._unreaped):
+            reaped = pid
+            with suppress(ChildProcessError):  # somebody else has
+                reaped, _ = os.waitpid(pid, os.WNOHANG)
+            if reaped:
+                self._unreaped.discard(pid)
+
+    def _reap_until_done(self) -> None:
+        self._reap()
+        if self._unreaped and self._loop is not None and self._template is not None:
+            self._loop.call_later(0.01, self._reap_until_done)
 
     def start_worker(self) -> Worker:
         """Have one more worker started. Orders can be sent to it at once.
@@ -388,13 +403,13 @@ class WorkerPool:
         assert self._template is not None and self._loop is not None  # noqa: S101, PT018 - as above
         self._loop.remove_reader(self._template.control)
         self._template.control.close()
-        with suppress(ChildProcessError):
-            os.waitpid(self._template.pid, os.WNOHANG)
+        self._unreaped.add(self._template.pid)
         self._template = None
         lost = list(self.workers.values())
         for worker in lost:
             _kill_group(worker.pid)  # the template would have done it
         broken = self._start_anew()
+        self._reap_until_done()
         for worker in lost:
             self._on_exited(worker, "died together with the process that starts workers")
         if broken is not None:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.killing import Fault, everything, kill, points_in_code
+from tests.chaos.killing import Fault, close_nurseries, everything, kill, points_in_code
 from tests.chaos.scenarios import SCENARIOS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_process_is_left():
+    """Other tests count the processes of this one."""
+    yield
+    close_nurseries()
+
 
 ROLES = {"blob": "worker", "segment": "worker", "gc": "gc", "rm": "gc", "bounds": "gc"}
 """Who comes by the points whose names begin so; the engine's process by all others."""

@@ -164,7 +164,7 @@ def test_help_lists_parameters(file, capsys) -> None:
     assert "--names STR,STR,… [default: a,b;" in words
     assert "--config JSON [env: ASYNCFLOW_RUN_CONFIG]" in words
     assert "--seed STR [default: found out when the run starts;" in words
-    assert "--workers N" in words
+    assert "--workers, --max-workers N" in words
 
 
 def test_help_of_a_flow_without_parameters(file, capsys) -> None:

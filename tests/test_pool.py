@@ -163,6 +163,7 @@ async def test_when_the_template_is_killed_its_workers_are_told_and_new_ones_can
     (template,) = psutil.Process().children()
     template.kill()
     await until(lambda: len(listener.exits) == len(workers))
+    await until(lambda: not psutil.pid_exists(template.pid))  # also reaped
     assert {how for _, how in listener.exits} == {
         "died together with the process that starts workers"
     }

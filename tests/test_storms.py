@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from tests.chaos.killing import close_nurseries
 from tests.chaos.soak import soak
 from tests.chaos.storms import storm
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_process_is_left():
+    """Other tests count the processes of this one."""
+    yield
+    close_nurseries()
 
 
 @pytest.mark.slow

@@ -289,7 +289,7 @@ class Nursery:
         command = [sys.executable, "-m", "tests.chaos.child", str(number)]
         self._process = subprocess.Popen(command, cwd=_ROOT, pass_fds=[number])
         theirs.close()
-        atexit.register(self._close)
+        _open.append(self)
 
     def fork(self, spec: dict[str, Any], stops: int) -> int:
         """Begin a process; its id."""
@@ -301,19 +301,29 @@ class Nursery:
         self._control.settimeout(_SECONDS)
         return int(self._control.recv(64))
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the process."""
         self._control.close()
         self._process.wait()
+        _open.remove(self)
 
 
 _of_thread = threading.local()
+_open: list[Nursery] = []
 
 
 def _nursery() -> Nursery:
-    if not hasattr(_of_thread, "nursery"):
+    if getattr(_of_thread, "nursery", None) not in _open:
         _of_thread.nursery = Nursery()
     nursery: Nursery = _of_thread.nursery
     return nursery
+
+
+@atexit.register
+def close_nurseries() -> None:
+    """End all warm processes; they are started anew when they are needed."""
+    for nursery in _open:
+        nursery.close()
 
 
 def _kill_whoever_stops(process: int, stops: int) -> None:
