@@ -57,6 +57,43 @@ class Chain(FlowSpec):
         print("ended", len(self.value))
 
 
+class Working(FlowSpec):
+    """What an application may well run: tasks of some milliseconds, of which some wait."""
+
+    @step
+    def start(self) -> None:
+        """Fan out."""
+        self.numbers = range(4)
+        self.next(self.fetch, foreach="numbers")
+
+    @step
+    async def fetch(self) -> None:
+        """Wait, as for an answer."""
+        await asyncio.sleep(0.05)
+        self.text = "some text " * 100
+        self.next(self.compute)
+
+    @step
+    def compute(self) -> None:
+        """Compute for ten milliseconds."""
+        until = time.perf_counter() + 0.01
+        self.count = 0
+        while time.perf_counter() < until:
+            self.count += len(self.text.split())
+        self.next(self.join)
+
+    @step
+    def join(self, inputs: Inputs) -> None:
+        """Add up, and say so."""
+        self.total = sum(task.count for task in inputs)
+        print("total", self.total)
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
 class Gigabyte(FlowSpec):
     """Artifacts of a gibibyte in all, made, handed on and joined."""
 
@@ -132,12 +169,11 @@ async def ticking(name: str) -> AsyncIterator[None]:
             print(f"  {what:10} {told(found)}")
 
 
-async def serve(engine: Engine, number: int) -> None:
+async def serve(engine: Engine, number: int, *flows: type[FlowSpec]) -> None:
     """What one client does, again and again: start a run, and tell its events as they come."""
-    flows = (NoOps, Chain, Waits)
     for turn in range(ROUNDS):
         flow = flows[(number + turn) % len(flows)]
-        parameters: dict[str, Any] = {} if flow is Chain else {"width": WIDTH}
+        parameters: dict[str, Any] = {"width": WIDTH} if flow in {NoOps, Waits} else {}
         handle = await engine.start(flow, **parameters)
         async for _ in handle.events():
             pass
@@ -145,9 +181,13 @@ async def serve(engine: Engine, number: int) -> None:
 
 
 async def many_runs(engine: Engine) -> None:
-    """Runs of three flows, so many in flight at any time, each with somebody who watches."""
-    async with ticking(f"{RUNS} runs in flight, {RUNS * ROUNDS} in all, each watched"):
-        await asyncio.gather(*(serve(engine, number) for number in range(RUNS)))
+    """So many runs in flight at any time, each with somebody who watches."""
+    each = f"{RUNS} runs in flight, {RUNS * ROUNDS} in all, each watched"
+    async with ticking(f"{each}: tasks of some milliseconds"):
+        await asyncio.gather(*(serve(engine, number, Working) for number in range(RUNS)))
+    async with ticking(f"{each}: tasks that do nothing, as fast as they can"):
+        flows = NoOps, Chain, Waits
+        await asyncio.gather(*(serve(engine, number, *flows) for number in range(RUNS)))
 
 
 async def gigabyte(engine: Engine) -> None:
