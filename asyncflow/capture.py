@@ -162,12 +162,17 @@ def install(out: int, err: int) -> None:
     sys.stderr = sys.__stderr__ = TaskStream(2)  # type: ignore[assignment, misc]
 
 
+def written() -> tuple[int, int]:
+    """Sizes of the two spool files as they are."""
+    return os.fstat(1).st_size, os.fstat(2).st_size
+
+
 def spooled() -> tuple[int, int]:
     """Sizes of the two spool files, after everything that is still buffered is in them."""
     sys.stdout.flush()
     sys.stderr.flush()
     _flush_c()
-    return os.fstat(1).st_size, os.fstat(2).st_size
+    return written()
 
 
 def _no_flush() -> None:

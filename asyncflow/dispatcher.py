@@ -501,7 +501,7 @@ class Dispatcher:
         if assigned is None:
             return
         if assigned.is_async:  # what is not told apart by context is the oldest task's
-            self._pass_output(desk, desk.first() or assigned, desk.worker.spooled())
+            self._pass_output(desk, desk.first() or assigned, report.spooled)
         else:
             self._pass_output(desk, assigned, report.spooled)
         del desk.tasks[report.run, report.task_id]
@@ -606,11 +606,17 @@ class Dispatcher:
         for desk in self._desks:
             first = desk.first()
             if first is not None and first.started:
-                self._pass_output(desk, first, desk.worker.spooled())
-                first.source.look_at_held(first.task_id, desk.worker.spools)
+                self._pass_output_so_far(desk, first)
         self._free_stuck()
         self._end_silent()
         self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
+
+    def _pass_output_so_far(self, desk: Desk, first: Assigned) -> None:
+        # The sizes first: that the next task begins is said before it can print anything.
+        written = desk.worker.spooled()
+        if not desk.worker.has_more():
+            self._pass_output(desk, first, written)
+            first.source.look_at_held(first.task_id, desk.worker.spools)
 
     def _free_stuck(self) -> None:
         """What stands behind a task that takes long is to be run elsewhere, as soon as it can."""

@@ -46,6 +46,9 @@ class Seat(Protocol):
     def spooled(self) -> tuple[int, int]:
         """How much output there is."""
 
+    def has_more(self) -> bool:
+        """Whether it has said something that has not been heard yet."""
+
     def kill(self, number: int, why: str) -> None:
         """Send it a signal, and to all that its steps have started."""
 

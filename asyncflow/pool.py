@@ -135,6 +135,16 @@ class Worker:
         out, err = self.spools
         return out.size(), err.size()
 
+    def has_more(self) -> bool:
+        """Whether it has said something that has not been heard yet, or is gone."""
+        try:
+            self.reports.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
     def kill(self, number: int, why: str) -> None:
         """Send a signal to the worker and what its steps have started."""
         self.doomed = self.doomed or why

@@ -206,6 +206,10 @@ class SimulatedWorker:
         """How much it has printed: nothing."""
         return _NOTHING
 
+    def has_more(self) -> bool:
+        """Whether it has said something that has not been heard yet: it is heard at once."""
+        return False
+
     def kill(self, number: int, why: str) -> None:
         """End it, at once or, if it is asked to, when it will."""
         self.doomed = self.doomed or why

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from asyncflow.frames import OrderMessage, ReportMessage
 
 _PACKET_BYTES: Final = 1 << 18
-_NOWHERE: Final = (0, 0)
 _STOP: Final = frozenset({signal.SIGTERM})
 _NO_ENVIRONMENT: Final = nullcontext()
 
@@ -460,11 +459,11 @@ class AsyncSteps:
             lines.close()
             seconds = time.perf_counter() - began
             key = order.run, order.task_id, order.attempt
-            worker.report(Succeeded(*key, seconds, manifest, fanout, items, _NOWHERE))
+            worker.report(Succeeded(*key, seconds, manifest, fanout, items, capture.written()))
         except BaseException as error:  # noqa: BLE001 - cancelled ones report it too
             if os.getpid() != pid:
                 end_fork(error)
             lines.close()
-            worker.report(failed(order, began, error, _NOWHERE, retry_on(run, order)))
+            worker.report(failed(order, began, error, capture.written(), retry_on(run, order)))
         finally:
             capture.sink.reset(token)

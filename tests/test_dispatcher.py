@@ -39,6 +39,9 @@ class Worker:
     def spooled(self):
         return NOWHERE
 
+    def has_more(self):
+        return False
+
     def kill(self, number, why):
         self.doomed = why
 

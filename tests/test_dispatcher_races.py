@@ -17,7 +17,7 @@ from asyncflow import dispatcher as module
 from asyncflow.desks import SILENT_POLLS
 from asyncflow.dispatcher import Dispatcher
 from asyncflow.errors import PoolError
-from asyncflow.executors import Lost
+from asyncflow.executors import Lost, Output
 from asyncflow.frames import (
     Blocked,
     Failed,
@@ -42,6 +42,8 @@ class Seat:
     def __init__(self, pid):
         self.pid, self.doomed = pid, ""
         self.spools: Any = (None, None)
+        self.printed = NOWHERE
+        self.unheard = False
         self.waiting: deque[Any] = deque()  # orders that lie in its socket
         self.received = []
         self.signals = []
@@ -62,7 +64,10 @@ class Seat:
         return [[Order.START_TASK, *order] for order in back]
 
     def spooled(self):
-        return NOWHERE
+        return self.printed
+
+    def has_more(self):
+        return self.unheard
 
     def kill(self, number, why):
         self.doomed = self.doomed or why
@@ -514,3 +519,21 @@ async def test_a_failed_attempt_does_not_end_the_next_ones_timer(make):
     order = began(dispatcher, worker)
     dispatcher.on_reports(worker, [failure(order)])
     assert all(timer.cancelled for timer in dispatcher._loop.due if timer.seconds == 7.0)
+
+
+async def test_what_a_next_task_has_printed_is_not_taken_for_the_one_before(make):
+    """While a report is unheard nobody knows whose the latest output is: it waits."""
+    dispatcher, source = make(), Source(1, [1, 2])
+    worker = seat(dispatcher, source)
+    first = began(dispatcher, worker)
+    second = worker.receive()
+    worker.printed, worker.unheard = (30, 0), True  # of which the last 20 bytes are the second's
+    dispatcher._loop.fire(module._POLL_SECONDS)
+    assert not any(isinstance(fact, Output) for fact in source.told)
+
+    worker.unheard = False
+    ended = success(first)._replace(spooled=(10, 0))
+    dispatcher.on_reports(worker, [ended, Started(second.run, second.task_id, second.attempt)])
+    dispatcher._loop.fire(module._POLL_SECONDS)
+    outputs = [fact for fact in source.told if isinstance(fact, Output)]
+    assert [(each.task_id, each.start, each.end) for each in outputs] == [(1, 0, 10), (2, 10, 30)]
