@@ -51,6 +51,7 @@ from asyncflow.limiting import needs_of
 from asyncflow.metering import Meter
 from asyncflow.pacing import Pace
 from asyncflow.stopping import Stopper
+from asyncflow.tracebacks import told_as
 from asyncflow.turns import Turns
 
 if TYPE_CHECKING:
@@ -582,7 +583,7 @@ class Dispatcher:
         lineage = {f"{each.__module__}.{each.__qualname__}" for each in error.__mro__}
         name = f"{error.__module__}.{error.__qualname__}"
         may_retry = not on or bool(lineage & set(on))
-        return Lost(assigned.task_id, name, why, may_retry, traceback)
+        return Lost(assigned.task_id, name, why, may_retry, told_as(traceback, name, why))
 
     def _count_dead_start(self, how: str) -> None:
         self._dead_starts += 1

@@ -308,19 +308,28 @@ class FlowSpec:
     def _asyncflow_check_items(self, state: TaskState, name: str) -> None:
         values = vars(self)
         if name in values:
-            value = values[name]
-            if not (hasattr(value, "__iter__") or hasattr(value, "__getitem__")):
-                message = (
-                    f"goes on with foreach={name!r}, but self.{name} has no items: it is of type "
-                    f"{type(value).__name__!r}; assign a list or another iterable"
-                )
-                raise _misled(state, message)
+            check_items(state, name, values[name])
         elif name not in state.names() and not hasattr(type(self), name):
             hint = did_you_mean(name, [*state.names(), *artifacts_of(self)])
             message = (
                 f"goes on with foreach={name!r}, but there is no self.{name}: assign it before"
             )
             raise _misled(state, message + hint)
+
+
+def check_items(state: TaskState, name: str, value: object) -> None:
+    """Refuse to fan out over what cannot be iterated.
+
+    Raises:
+        TransitionError: It tells the artifact and its type.
+    """
+    kind = type(value)  # an instance cannot make itself iterable
+    if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
+        message = (
+            f"goes on with foreach={name!r}, but self.{name} has no items: it is of type "
+            f"{kind.__name__!r}; assign a list or another iterable"
+        )
+        raise _misled(state, message)
 
 
 def _misled(state: TaskState, message: str) -> TransitionError:

@@ -20,7 +20,7 @@ from asyncflow import codec, loading
 from asyncflow.current import TaskContext
 from asyncflow.errors import TransitionError
 from asyncflow.events import pack_manifest, unpack_events, unpack_result
-from asyncflow.flow import Inputs, InputView, Transition, artifacts_of, bind
+from asyncflow.flow import Inputs, InputView, Transition, artifacts_of, bind, check_items
 from asyncflow.graph import Fanout, Graph
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader
@@ -307,6 +307,7 @@ class TaskView:
     def _put_items(self, name: str, values: dict[str, Any]) -> tuple[int, ArtifactRef]:
         """Store what a foreach runs over, item by item; a plain list is stored this once."""
         value = values[name] if name in values else getattr(self.flow, name)
+        check_items(self, name, value)
         count, ref = self._run.writer.put_items(value, name=name)
         if type(value) in {list, tuple} or not hasattr(value, "__len__"):
             # An iterator is used up now; what it gave is the artifact.

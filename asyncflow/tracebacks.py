@@ -13,6 +13,7 @@ _MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing mo
 _PICKLERS: Final = {"cloudpickle.py", "pickle.py", "copyreg.py"}  # whom this library has called
 _MESSAGE_BYTES: Final = 1 << 14  # nobody reads more, and it is journalled and sent in one packet
 _TRACEBACK_BYTES: Final = 1 << 16  # the same
+_TOLD_TO_STOP: Final = {"asyncio.exceptions.CancelledError", "SystemExit: 143"}  # 128 + SIGTERM
 
 
 class Described(NamedTuple):
@@ -27,6 +28,19 @@ def describe_exception(error: BaseException) -> Described:
     """Never raises, whatever the exception's own methods do."""
     message = _sayable(_message(error), _MESSAGE_BYTES)
     return Described(_name(type(error)), message, _sayable(_traceback(error), _TRACEBACK_BYTES))
+
+
+def told_as(trace: str, exception_type: str, message: str) -> str:
+    """The text of a traceback that ends with another exception: with why a step was stopped.
+
+    Of a step that has let itself be stopped, how it was told of it is left out.
+    """
+    if not trace:
+        return ""
+    *before, last = trace.rstrip("\n").split("\n")
+    if last not in _TOLD_TO_STOP:
+        before.append(last)
+    return "\n".join([*before, f"{exception_type}: {message}\n"])
 
 
 def _name(kind: type[BaseException]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, catch, step
+from asyncflow import Engine, FlowSpec, Parameter, catch, step, timeout
 from asyncflow.errors import RunFailedError
-from asyncflow.tracebacks import describe_exception
+from asyncflow.tracebacks import describe_exception, told_as
 
 
 class Verbose(FlowSpec):
@@ -90,3 +91,72 @@ def test_what_is_cut_out_is_cut_between_characters():
 def test_an_exception_with_a_lone_surrogate_is_told():
     """As its escape."""
     assert describe_exception(OSError("caf\udce9")).message == r"caf\udce9"
+
+
+async def test_an_async_step_that_took_too_long_tells_where_it_waited_and_why_it_was_stopped(store):
+    """Its traceback ends with the timeout, not with how the step was told of it."""
+    async with Engine(store=store, workers=1) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Slow)
+    lines = caught.value.failure.traceback.splitlines()
+    assert "    await asyncio.sleep(600)" in lines
+    assert lines[-1] == "asyncflow.errors.TaskTimeoutError: it took longer than 0.2 s"
+
+
+class Slow(FlowSpec):
+    """Waits for longer than it may."""
+
+    @timeout(seconds=0.2)
+    @step
+    async def start(self):
+        await asyncio.sleep(600)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Uncountable(FlowSpec):
+    """Fans out over what an earlier step has made and cannot be fanned out over."""
+
+    @step
+    def start(self):
+        self.items = 5
+        self.next(self.split)
+
+    @step
+    def split(self):
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_foreach_over_an_inherited_artifact_without_items_is_told_without_a_frame_of_ours(
+    store,
+):
+    """The error names the step, the artifact, its type and where the step stands."""
+    async with Engine(store=store, workers=1) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Uncountable)
+    (line,) = caught.value.failure.traceback.splitlines()
+    assert line.startswith(f"asyncflow.errors.TransitionError: {__file__}:")
+    assert "step 'split'" in line
+    assert "self.items has no items: it is of type 'int'" in line
+
+
+def test_what_a_step_raised_as_it_was_stopped_is_told_before_why_it_was():
+    """An error of its own stays; nothing is made up where there is no traceback."""
+    assert told_as("at\nOSError: full\n", "Late", "so long") == "at\nOSError: full\nLate: so long\n"
+    assert told_as("at\nSystemExit: 143\n", "Late", "so long") == "at\nLate: so long\n"
+    assert told_as("", "Late", "so long") == ""
