@@ -15,6 +15,7 @@ import anyio
 from asyncflow import loading
 from asyncflow.admission import Admission
 from asyncflow.bus import Channel, Subscription
+from asyncflow.checking import check_flow, check_tags
 from asyncflow.client import Run
 from asyncflow.dispatcher import Dispatcher
 from asyncflow.errors import (
@@ -221,8 +222,9 @@ class Starter:
         """Run a flow to its end.
 
         Raises:
+            FlowError: It is no flow class.
             GraphError: The flow's steps form no graph that can be run.
-            ParameterError: A parameter has a value that it cannot take.
+            ParameterError: A parameter has a value that it cannot take, or a tag is no text.
             RunFailedError: A task failed; the error tells which, and why.
             RunCancelledError: The run was cancelled, by somebody else.
 
@@ -238,15 +240,18 @@ class Starter:
 
         Raises:
             EngineClosedError: The engine is not open.
+            FlowError: It is no flow class.
             GraphError: The flow's steps form no graph that can be run.
-            ParameterError: A parameter has a value that it cannot take.
+            ParameterError: A parameter has a value that it cannot take, or a tag is no text.
             StoreError: The store cannot be written.
 
         Cancelled: no run was started, or it is cancelled like any other.
         """
+        check_flow(flow)
+        stored = check_tags(tags)
 
         def prepare(layout: Layout, *, durable: bool) -> NewRun:
-            new = NewRun(layout, flow, tuple(tags), durable=durable)
+            new = NewRun(layout, flow, stored, durable=durable)
             new.parameters = resolve_parameters(flow, parameters, os.environ)
             return new
 
@@ -268,6 +273,8 @@ class Starter:
         again. Parameters are those of the origin.
 
         Raises:
+            FlowError: It is no flow class.
+            ParameterError: A tag is no text.
             ResumeError: The origin is still running, or the flow has changed in what had finished.
             RunFailedError: A task failed; the error tells which, and why.
             RunCancelledError: The run was cancelled, by somebody else.
@@ -289,11 +296,15 @@ class Starter:
 
         Raises:
             EngineClosedError: The engine is not open.
+            FlowError: It is no flow class.
+            ParameterError: A tag is no text.
             ResumeError: The origin is still running, or the flow has changed in what had finished.
         """
+        check_flow(flow)
+        stored = check_tags(tags)
 
         def prepare(layout: Layout, *, durable: bool) -> NewRun:
-            new = NewRun(layout, flow, tuple(tags), durable=durable)
+            new = NewRun(layout, flow, stored, durable=durable)
             new.take_over_from(origin, step)
             return new
 
@@ -573,6 +584,7 @@ async def run(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters
 
     Cancelled: the run is cancelled too, and its journal says so before the cancellation goes on.
     """
+    check_flow(flow)
     async with Engine() as engine:
         return await engine.run(flow, tags=tags, **parameters)
 

@@ -20,7 +20,7 @@ import msgpack
 
 from asyncflow.errors import UnknownEventError
 from asyncflow.pieces import split_lines
-from asyncflow.values import ArtifactRef, Failure, Manifest, TaskKey
+from asyncflow.values import ArtifactRef, Failure, Manifest, TaskKey, tags_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -412,9 +412,10 @@ def _event(cls: type[Event], values: list[Any], flow: str, run_id: str) -> Event
     named = dict(zip(_FIELDS[cls.code], values[3:], strict=False))
     if named.get(_INTEGER_IDS):
         named[_INTEGER_IDS] = str(named[_INTEGER_IDS])
-    for name in ("path", "tags"):
-        if name in named:
-            named[name] = tuple(named[name])
+    if "path" in named:
+        named["path"] = tuple(named["path"])
+    if "tags" in named:
+        named["tags"] = tags_from(named["tags"])
     time = from_microseconds(values[2])
     return cls(flow=flow, run_id=run_id, seq=values[1], time=time, **named)
 
@@ -554,9 +555,10 @@ def from_json_data(data: Mapping[str, Any]) -> Event:
     if "ref" in named.get("source", ()):
         source = named["source"]
         named["source"] = {**source, "ref": list(_ref_of(source["ref"]))}
-    for name in ("path", "tags"):
-        if name in named:
-            named[name] = tuple(named[name])
+    if "path" in named:
+        named["path"] = tuple(named["path"])
+    if "tags" in named:
+        named["tags"] = tags_from(named["tags"])
     return cls(**named)
 
 

@@ -22,6 +22,7 @@ list that one task appends to is unchanged in the next one.
 from __future__ import annotations
 
 import functools
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, overload
 
@@ -146,6 +147,7 @@ class FlowSpec:
     Making an instance hands over to the command line, so that a file which ends with
     `if __name__ == "__main__": MyFlow()` is a program. `MyFlow(use_cli=False)` is an instance to
     try methods on, as a unit test does: parameters have their defaults, `self.next` does nothing.
+    At Python's prompt the first is refused: it would end the session.
     """
 
     def __init__(self, use_cli: bool = True) -> None:  # noqa: FBT001, FBT002 - as in Metaflow
@@ -669,5 +671,12 @@ def set_launcher(launcher: Callable[[type[FlowSpec]], object]) -> None:
 def _launch(cls: type[FlowSpec]) -> None:
     if _launcher is None:
         message = "there is no command line to hand over to: import asyncflow, or use_cli=False"
+        raise FlowError(message)
+    if hasattr(sys, "ps1"):  # Python has it from when it first shows a prompt, in any kind of shell
+        message = (
+            f"to make an instance would run the command line here, and end this session: write "
+            f"`await asyncflow.run({cls.__name__})`, or `asyncflow.run_sync({cls.__name__})` where "
+            f"no event loop is running, or `{cls.__name__}(use_cli=False)` to try its methods"
+        )
         raise FlowError(message)
     _launcher(cls)

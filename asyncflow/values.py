@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from enum import IntEnum, StrEnum
-from typing import Final, NamedTuple, NewType
+from typing import TYPE_CHECKING, Final, NamedTuple, NewType
 
 from asyncflow.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 RunId = NewType("RunId", str)
 """Names a run within its flow: the microseconds since 1970 at which it was started, as text."""
@@ -21,6 +24,11 @@ StepName = NewType("StepName", str)
 
 LIMIT_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 """What a limit may be called: a file is named so."""
+
+
+def tags_from(stored: Iterable[object]) -> tuple[str, ...]:
+    """The tags of a run as they were stored; what is no text, as text."""
+    return tuple(tag if isinstance(tag, str) else str(tag) for tag in stored)
 
 
 class Status(StrEnum):

@@ -16,6 +16,7 @@ import anyio
 
 from asyncflow import logs
 from asyncflow.bus import Subscription
+from asyncflow.checking import check_callback, check_flow
 from asyncflow.client import Run
 from asyncflow.errors import EngineClosedError, NotFoundError
 from asyncflow.events import Event
@@ -184,7 +185,7 @@ class Watchers:
         """See `Watchable.subscribe`."""
         if self._tasks is None or self._layout is None:
             raise EngineClosedError
-        name = flow if isinstance(flow, str) or flow is None else flow.__name__
+        name = flow if isinstance(flow, str) or flow is None else _name_of(flow)
         wanted: Wanted[First] = Wanted(types, since or 0)
         if run is not None:
             return self._subscribe_to(_pathspec_of(run, name, self._layout), wanted)
@@ -223,9 +224,17 @@ class Watchers:
             self._reactions.discard(reaction)
 
 
+def _name_of(flow: type[FlowSpec]) -> str:
+    check_flow(flow)
+    return flow.__name__
+
+
 def _pathspec_of(run: str | NamesRun, flow: str | None, layout: Layout) -> str:
     """`Flow/run` of what somebody calls a run."""
-    given = run if isinstance(run, str) else run.pathspec
+    given = run if isinstance(run, str) else getattr(run, "pathspec", None)
+    if not isinstance(given, str):
+        message = f"{run!r} is no run: give a handle, a `Run`, `Flow/run` or a run id"
+        raise TypeError(message)
     head, slash, run_id = given.rpartition("/")
     if not slash:
         flows = layout.flows() if flow is None else [flow]
@@ -315,6 +324,8 @@ class Watchable:
 
         Raises:
             EngineClosedError: The engine is not open.
+            FlowError: `flow` is neither a flow class nor the name of one.
+            TypeError: `types` or `run` is nothing of the kind.
             NotFoundError: The store has no such run.
             RunInterruptedError: When iterating: the run's engine is gone without a last word.
         """
@@ -385,8 +396,11 @@ class Watchable:
 
         Raises:
             EngineClosedError: The engine is not open.
+            FlowError: `flow` is neither a flow class nor the name of one.
+            TypeError: `callback` cannot be called, or `types` or `run` is nothing of the kind.
             NotFoundError: The store has no such run.
         """
+        check_callback(callback)
         chosen = types if isinstance(types, tuple) else (types,)
         subscription = self._watchers.subscribe(chosen, flow, run, since)
         return self._watchers.react(subscription, callback)

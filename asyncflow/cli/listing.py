@@ -65,11 +65,16 @@ def runs_table(runs: Iterable[Run]) -> Iterator[str]:
             str(run.status),
             local(run.created_at),
             duration(run.seconds),
-            " ".join(sorted(run.tags)),
+            _tags(run),
         )
         for run in runs
     )
     return table(head, rows)
+
+
+def _tags(run: Run) -> str:
+    """Its tags on one line."""
+    return " ".join(tag if tag.isprintable() else repr(tag) for tag in sorted(run.tags))
 
 
 def run_data(run: Run) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def _run_lines(run: Run) -> Iterator[str]:
         ("status", str(run.status)),
         ("started", f"{local(run.created_at)} by {run.user}"),
         ("took", duration(run.seconds)),
-        ("tags", " ".join(sorted(run.tags))),
+        ("tags", _tags(run)),
         ("resumes", run.origin_run_id or ""),
     )
     parameters = _parameters(run)

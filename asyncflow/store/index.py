@@ -39,7 +39,7 @@ import msgpack
 from asyncflow.commit_points import reached
 from asyncflow.errors import JournalError
 from asyncflow.store.journal import frame
-from asyncflow.values import Status
+from asyncflow.values import Status, tags_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -252,7 +252,7 @@ class Summary:
         named = dict(zip((field.name for field in fields(cls)), values, strict=False))
         named["status"] = Status(named["status"])
         named["steps"] = tuple((name, count) for name, count in named["steps"])
-        named["tags"] = tuple(named["tags"])
+        named["tags"] = tags_from(named["tags"])
         return cls(**named)
 
 

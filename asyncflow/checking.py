@@ -1,0 +1,74 @@
+"""What an application hands to an engine, looked at before anything is done with it."""
+
+from __future__ import annotations
+
+import reprlib
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+from asyncflow.errors import FlowError, ParameterError
+from asyncflow.flow import FlowSpec
+
+_BREAKING: Final = {"Cc", "Zl", "Zp", "Cs"}
+"""Control characters, the two separators of lines, and what is no text: half a surrogate pair."""
+
+
+def check_flow(flow: object) -> None:
+    """Refuse what is no flow class.
+
+    Raises:
+        FlowError: It says what to give instead.
+    """
+    if isinstance(flow, type) and issubclass(flow, FlowSpec):
+        return
+    shown = reprlib.repr(flow)
+    if isinstance(flow, FlowSpec):
+        name = type(flow).__name__
+        message = f"{shown} is an instance of a flow: give the flow class itself, {name}"
+    elif isinstance(flow, str):
+        message = f"{shown} is text, not a flow: import the flow class from its file and give that"
+    else:
+        message = f"{shown} is no flow: give a class that extends FlowSpec"
+    raise FlowError(message)
+
+
+def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """The tags as they are stored.
+
+    Raises:
+        ParameterError: They are no list, or one of them is no text of one line.
+    """
+    given: object = tags
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        shown = reprlib.repr(given)
+        message = f"tags is a list of texts, not {shown}: write tags=[{shown}]"
+        raise ParameterError(message, parameter="tags")
+    found = tuple(tags)
+    for tag in found:
+        wrong = _wrong_with(tag)
+        if wrong:
+            message = f"the tag {reprlib.repr(tag)} {wrong}: give a text of one line"
+            raise ParameterError(message, parameter="tags")
+    return found
+
+
+def _wrong_with(tag: object) -> str:
+    if not isinstance(tag, str):
+        return f"is of type {type(tag).__name__!r}"
+    if not tag.strip():
+        return "is empty"
+    if any(unicodedata.category(character) in _BREAKING for character in tag):
+        return "has a line break or another control character"
+    return ""
+
+
+def check_callback(callback: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        TypeError: It cannot.
+    """
+    if not callable(callback):
+        message = f"{reprlib.repr(callback)} cannot be called: give a function that takes an event"
+        raise TypeError(message)

@@ -1,0 +1,117 @@
+"""What an engine cannot take is refused at the call, in words."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import asyncflow
+from asyncflow import Engine, Flow, events
+from asyncflow.cli.commands import invoke
+from asyncflow.errors import FlowError, ParameterError
+from tests.flows import Linear
+
+
+@pytest.fixture
+async def engine(store):
+    """An open engine with one worker."""
+    async with Engine(store=store, workers=1) as opened:
+        yield opened
+
+
+# --- tags ---------------------------------------------------------------------------------------
+
+BAD_TAGS = [
+    ([1], "the tag 1 is of type 'int'"),
+    (["good", None], "the tag None is of type 'NoneType'"),
+    ([b"bytes"], "the tag b'bytes' is of type 'bytes'"),
+    ([""], "the tag '' is empty"),
+    ([" "], "the tag ' ' is empty"),
+    (["two\nlines"], r"the tag 'two\\nlines' has a line break"),
+    (["red \x1b[31m"], "has a line break or another control character"),
+    (["half \ud800"], "has a line break or another control character"),
+    ("abc", r"tags is a list of texts, not 'abc': write tags=\['abc'\]"),
+    (7, "tags is a list of texts, not 7"),
+]
+
+
+@pytest.mark.parametrize(("tags", "words"), BAD_TAGS)
+async def test_a_tag_that_is_no_text_of_one_line_starts_nothing(engine, store, tags, words):
+    """The error names it, for a new run and for a resumed one."""
+    with pytest.raises(ParameterError, match=words):
+        await engine.start(Linear, tags=tags)
+    with pytest.raises(ParameterError, match=words):
+        await engine.start_resumed(Linear, tags=tags)
+    assert not list(store.glob("Linear/*"))
+
+
+@pytest.mark.parametrize("tag", ["", "two\nlines"])
+def test_a_tag_of_the_command_line_is_refused_too(tag, store, tmp_path, capsys):
+    """It is told in a sentence, and nothing is run."""
+    file = tmp_path / "tagged_flow.py"
+    file.write_text("from tests.flows import Linear\n")
+    arguments = ["run", f"{file}:Linear", "--store", str(store), "--tag", tag]
+    assert invoke(arguments) != 0
+    assert f"the tag {tag!r} " in capsys.readouterr().err
+    assert not list(store.glob("Linear/*"))
+
+
+async def test_bad_tags_that_lie_in_a_store_are_shown_as_text(engine, store, monkeypatch, capsys):
+    """An older version took them; one such run hides no other."""
+    monkeypatch.setattr("asyncflow.engine.check_tags", tuple)
+    run = await engine.run(Linear, tags=[1, None, "two\nlines", "good"])
+    assert run.tags == {"1", "None", "two\nlines", "good"}
+    assert [each.id for each in Flow("Linear", store=store).runs("1")] == [run.id]
+    for command in (["runs"], ["show", "Linear"], ["show", run.pathspec], ["runs", "--json"]):
+        assert invoke([*command, "--store", str(store)]) == 0
+        assert "two\\nlines" in capsys.readouterr().out
+
+
+# --- flows, callbacks ---------------------------------------------------------------------------
+
+NO_FLOWS = [
+    ("words.py", "'words.py' is text, not a flow: import the flow class"),
+    (Linear(use_cli=False), "is an instance of a flow: give the flow class itself, Linear"),
+    (None, "None is no flow: give a class that extends FlowSpec"),
+    (int, "<class 'int'> is no flow"),
+]
+
+
+@pytest.mark.parametrize(("flow", "words"), NO_FLOWS)
+async def test_what_is_no_flow_class_is_not_run(engine, flow, words):
+    """The error says what to give instead."""
+    for call in (engine.run, engine.start, engine.resume, asyncflow.run):
+        with pytest.raises(FlowError, match=words):
+            await call(flow)
+
+
+async def test_a_subscription_takes_flows_types_and_runs_only(engine):
+    """What is nothing of the kind is refused at the call."""
+    with pytest.raises(FlowError, match="3 is no flow"):
+        engine.subscribe(flow=3)
+    with pytest.raises(TypeError, match="3 is no run: give a handle"):
+        engine.subscribe(run=3)
+    with pytest.raises(TypeError, match="'RunStarted' is no type of event"):
+        engine.subscribe("RunStarted")
+
+
+async def test_a_callback_has_to_be_callable(engine):
+    """Nothing is registered for one that is not."""
+    with pytest.raises(TypeError, match="None cannot be called: give a function"):
+        engine.on(events.RunStarted, None)
+
+
+# --- sessions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", [["-i"], ["-m", "asyncio"]])
+def test_an_instance_made_at_a_prompt_does_not_end_the_session(shell):
+    """It says what to write instead, and the next line is carried out."""
+    lines = "from tests.flows import Linear\nLinear()\nprint('still', 'here')\n"
+    command = [sys.executable, *shell]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
+    assert "FlowError" in done.stderr
+    assert "write `await asyncflow.run(Linear)`" in done.stderr
+    assert "still here" in done.stdout
