@@ -55,6 +55,9 @@ def load_flow(spec: str) -> type[FlowSpec]:
     """
     target, _, name = spec.rpartition(":") if _names_flow(spec) else (spec, "", "")
     path = Path(target)
+    if path.is_dir() and (os.sep in target or not target.isidentifier()):  # else perhaps a package
+        message = f"{target} is a folder; name the file in it that has the flow"
+        raise FlowError(message)
     if target.endswith(".py") or path.is_file():
         if not path.is_file():
             message = f"there is no file {target}"

@@ -120,6 +120,10 @@ def _convert(name: str, value: Any, where: str) -> Any:
         message = f"{source}there is no setting {name!r}; there are {there}"
         raise SettingsError(message)
     kind = Path if issubclass(_CONVERTERS[name], Path) else _CONVERTERS[name]
+    if kind is Path and value == "":  # Path makes the working directory of it
+        source = f"; it comes from {where}" if where else ""
+        message = f"the setting {name!r} takes a folder, not empty text{source}"
+        raise SettingsError(message)
     try:
         if kind in _NUMBERS:
             return _number(kind, value)

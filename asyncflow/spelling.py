@@ -13,5 +13,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     import difflib  # noqa: PLC0415 - start-up time: only errors need it
 
     by_case = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(name.lower(), by_case, n=1)
-    return f"; did you mean {by_case[close[0]]!r}?" if close else ""
+    close = difflib.get_close_matches(name.lower(), by_case)
+    if not close:
+        return ""
+    # Of several that are close, the one that begins alike: `rum` is `run` rather than `rm`.
+    best = max(close, key=lambda each: each[:2] == name[:2].lower())
+    return f"; did you mean {by_case[best]!r}?"

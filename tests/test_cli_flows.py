@@ -228,6 +228,32 @@ def test_missing_file(capsys) -> None:
     assert "there is no file nowhere.py" in error_of(capsys, "check", "nowhere.py")
 
 
+def test_folder_in_place_of_a_file(tmp_path, monkeypatch, capsys) -> None:
+    """A folder is named as one, and no traceback of an import is shown."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-flows").mkdir()
+    for folder in (".", "my-flows", f"{tmp_path}:Flow"):
+        error = error_of(capsys, "check", folder)
+        assert "is a folder; name the file in it" in error
+        assert "Traceback" not in error
+
+
+def test_misspelt_command(capsys) -> None:
+    """A command that does not exist names the one that is close."""
+    error = error_of(capsys, "rum", "flow.py")
+    assert "there is no command 'rum'; did you mean 'run'?" in error
+
+
+def test_empty_store_is_wrong_usage(file, tmp_path, monkeypatch, capsys) -> None:
+    """`--store ""` is refused, and nothing is written into the working directory."""
+    path = tmp_path / file(GOOD)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for arguments in (["run", str(path)], ["runs"], ["limit", "list"]):
+        assert "it is empty; name a folder" in error_of(capsys, *arguments, "--store", "")
+    assert not list((tmp_path / "empty").iterdir())
+
+
 def test_missing_argument(capsys) -> None:
     """Without FILE a command on a flow says what it lacks."""
     assert "Missing argument 'FILE[:Flow]'" in error_of(capsys, "run")

@@ -271,6 +271,13 @@ def test_dump_to_a_file(place, look, tmp_path) -> None:
     assert path.read_text() == "14\n"
 
 
+def test_dump_into_no_folder(place, look, tmp_path) -> None:
+    """A file that cannot be made is wrong usage, told before a value is read."""
+    file = tmp_path / "missing" / "values.txt"
+    error = look("dump", f"{place.good}/join/4/total", "-o", str(file), status=2)
+    assert f"there is no folder {file.parent} to write the values to" in error
+
+
 def test_dump_of_what_has_failed(place, look) -> None:
     """A task that failed has no artifacts, and the error says so."""
     assert "has no artifacts" in look("dump", f"{place.failed}/work/3", status=2)

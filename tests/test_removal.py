@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from shutil import which
 
 import pytest
 
@@ -16,7 +18,7 @@ from asyncflow.store.removal import choose, remove
 from asyncflow.store.verification import verify
 from asyncflow.values import Status
 from tests.journals import RunWriter
-from tests.keeping import here
+from tests.keeping import here, without_rights
 
 GRAPH = Graph("F", [Node("start", ("end",)), Node("end")])
 SEGMENT = 5_000
@@ -288,6 +290,37 @@ def test_rm_at_the_command_line_removes_what_the_filters_choose(store):
     data = json.loads(here("rm", "--keep-last", "0", "--json").stdout)
     assert {each["pathspec"] for each in data["removed"]} == {f"F/{young}", f"G/{old}"}
     assert not ids()
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and which("setpriv") is None, reason="root may read anything")
+def test_a_flow_whose_folder_may_not_be_read_hides_no_other(store):
+    """`runs` and `rm` pass over it and say so, `verify` tells of it, and `gc` says why not."""
+    for flow in ("F", "Secret"):
+        for run_id in ("1", "2"):
+            write_run(store, run_id, flow=flow)
+    secret = store / "flows" / "Secret"
+    secret.chmod(0)
+    try:
+        runs = without_rights("runs")
+        verified = without_rights("verify")
+        collected = without_rights("gc")
+        removed = without_rights("rm", "--keep-last", "1")
+    finally:
+        secret.chmod(0o700)
+    why = f"cannot read the folder {secret}: Permission denied; change its rights"
+    for said in (runs, removed):
+        assert said.status == 0, said
+        assert said.stderr == f"Passed over: {why}\n"
+    assert "F/1" in runs.stdout
+    assert "F/2" in runs.stdout
+    assert removed.stdout.startswith("Removed F/1: ")
+    assert (ids(), [run.id for run in Flow("Secret")]) == (["2"], ["2", "1"])
+    assert verified.status == 1
+    assert f"Damaged: flows/Secret: {why}\n    affects Secret\n" in verified.stdout
+    assert "Read 2 runs" in verified.stdout
+    assert collected.status == 1
+    assert f"nobody can tell what the runs of Secret need: {why}" in collected.stderr
+    assert "nothing was deleted" in collected.stderr
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ def test_a_project_that_sets_nothing_changes_nothing(tmp_path, text):
         ({"sync_seconds": -1}, "sync_seconds must be 0 or more, not -1"),
         ({"event_buffer": 0}, "event_buffer must be 1 or more, not 0"),
         ({"store": 5}, "the setting 'store' takes a path, not 5"),
+        ({"store": ""}, "the setting 'store' takes a folder, not empty text"),
         ({"on_failure": "panic"}, "on_failure must be cancel or finish, not 'panic'"),
         ({"durability": "eternal"}, "durability must be 'crash' or 'power', not 'eternal'"),
         ({"wrokers": 2}, "there is no setting 'wrokers'; there are "),

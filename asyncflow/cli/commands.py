@@ -61,6 +61,17 @@ class Commands(click.Group):
         """All of them, in the order in which one meets them."""
         return list(_MODULES)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names; else tell which one it may have meant."""
+        name = args[0]
+        if name not in _MODULES and not name.startswith("-"):
+            from asyncflow.spelling import did_you_mean  # noqa: PLC0415 - start-up time: only errors need it
+
+            ctx.fail(f"there is no command {name!r}{did_you_mean(name, _MODULES)}")
+        return super().resolve_command(ctx, args)
+
     def get_command(
         self,
         ctx: click.Context,  # noqa: ARG002 - click's

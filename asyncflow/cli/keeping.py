@@ -292,6 +292,8 @@ def _choose(
         _check_there(layout, flow)
     flows = layout.flows() if flow is None else [flow]
     chosen = choose(layout, flows, older_than=older_than, keep_last=keep_last)
+    for why in chosen.unreadable:
+        click.echo(f"Passed over: {why}", err=True)
     return list(chosen.runs), chosen.running
 
 

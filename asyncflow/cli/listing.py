@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from asyncflow.cli.log import LogRenderer, harmless
 from asyncflow.cli.report import failure_data
 from asyncflow.client import Artifact, Flow, Run, Step, Task
-from asyncflow.errors import NotFoundError
+from asyncflow.errors import NotFoundError, StoreError
 from asyncflow.events import (
     RunStarted,
     TaskEvent,
@@ -24,7 +24,7 @@ from asyncflow.settings import Settings
 from asyncflow.store.layout import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -41,19 +41,36 @@ _TEXT_CHARACTERS = 200  # of a field in the list of events; --json has it whole
 
 
 def newest_runs(
-    flow: str | None, store: Path | None, tags: Sequence[str], limit: int
+    flow: str | None,
+    store: Path | None,
+    tags: Sequence[str],
+    limit: int,
+    on_unreadable: Callable[[str], object] = lambda _: None,
 ) -> Iterator[Run]:
     """The runs of a flow, or of all, newest first; `limit` 0 for all.
+
+    Of all flows, one whose folder cannot be read is passed over, and told of.
 
     Raises:
         NotFoundError: There is no such flow.
         StoreError: There is no store, or it cannot be read.
     """
     root = Settings.read(store=store).store
-    names = Layout.open(root, create=False).flows() if flow is None else [flow]
+    layout = Layout.open(root, create=False)
+    names = _readable(layout, on_unreadable) if flow is None else [flow]
     each = [Flow(name, store=root).runs(*tags) for name in names]
     merged = heapq.merge(*each, key=lambda run: int(run.id), reverse=True)
     return islice(merged, limit or None)
+
+
+def _readable(layout: Layout, on_unreadable: Callable[[str], object]) -> Iterator[str]:
+    for flow in layout.flows():
+        try:
+            layout.runs(flow)
+        except StoreError as error:
+            on_unreadable(str(error))
+        else:
+            yield flow
 
 
 def runs_table(runs: Iterable[Run]) -> Iterator[str]:

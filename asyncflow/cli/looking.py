@@ -75,7 +75,7 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
 
         name = flow.__name__ if flow is not None else flow_name
-        found = listing.newest_runs(name, store, tags, limit)
+        found = listing.newest_runs(name, store, tags, limit, _pass_over)
         if as_json:
             _print_json([listing.run_data(run) for run in found])
         else:
@@ -111,6 +111,10 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         help="List runs, newest first: how each stands, when it began and how long it took.",
         short_help="List runs.",
     )
+
+
+def _pass_over(why: str) -> None:
+    click.echo(f"Passed over: {why}", err=True)
 
 
 # --- show -------------------------------------------------------------------------------------
@@ -216,6 +220,9 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     def dump(pathspec: str, store: Path | None, output: Path | None, *, as_json: bool) -> None:
         from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
 
+        if output is not None and not output.absolute().parent.is_dir():
+            message = f"there is no folder {output.parent} to write the values to"
+            raise click.UsageError(message)
         text = listing.values_text(find(pathspec, store), as_json=as_json)
         if output is None:
             click.echo(text)

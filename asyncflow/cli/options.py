@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+
+class _Store(click.Path):
+    """A folder; empty text names none, though `Path` makes the working directory of it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The folder's path."""
+        if value == "":
+            self.fail("it is empty; name a folder, or leave --store out", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def store_option() -> click.Option:
     """`--store DIR`."""
     return click.Option(
         ["--store"],
-        type=click.Path(file_okay=False, path_type=Path),
+        type=_Store(file_okay=False, path_type=Path),
         metavar="DIR",
         help="Where runs and artifacts are kept; else ASYNCFLOW_STORE, else .asyncflow.",
     )

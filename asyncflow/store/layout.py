@@ -195,16 +195,28 @@ class Layout:
         return sorted(name for name in _folders(self.root / "flows") if not name.startswith("."))
 
     def runs(self, flow: str) -> list[RunId]:
-        """The ids of a flow's runs, newest first; none for a flow that never ran."""
+        """The ids of a flow's runs, newest first; none for a flow that never ran.
+
+        Raises:
+            StoreError: Its folder cannot be read.
+        """
         return _newest_first(self.flow_dir(flow))
 
     def removed_runs(self, flow: str) -> list[RunId]:
-        """The ids of the removed runs of which there are files left, newest first."""
+        """The ids of the removed runs of which there are files left, newest first.
+
+        Raises:
+            StoreError: Their folder cannot be read.
+        """
         return _newest_first(self.removed_dir(flow))
 
 
 def _newest_first(folder: Path) -> list[RunId]:
-    names = [name for name in _folders(folder) if name.isdecimal()]
+    try:
+        names = [name for name in _folders(folder) if name.isdecimal()]
+    except OSError as error:
+        message = f"cannot read the folder {folder}: {error.strerror}; change its rights"
+        raise StoreError(message) from error
     return [RunId(name) for name in sorted(names, key=int, reverse=True)]
 
 
@@ -247,7 +259,7 @@ def _checked(name: str) -> str:
 
 def _explain(path: Path, error: OSError) -> str:
     match error:
-        case FileNotFoundError():
+        case FileNotFoundError() if not path.parent.is_dir():
             return (
                 f"the store {path} cannot be made: there is no folder {path.parent}; "
                 f"create that, or {_ADVICE}"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow.store.layout import Layout
+    from asyncflow.values import RunId
 
 _SEGMENT, _BLOB = int(Place.SEGMENT), int(Place.BLOB)  # see asyncflow.store.artifacts
 _PLACE_AT, _DIGEST_AT, _FILE_AT = 0, 4, 5
@@ -109,11 +110,22 @@ class Marks:
 
         Raises:
             JournalError: One is damaged: what it refers to cannot be told.
+            StoreError: The folder of a flow cannot be read: what its runs refer to likewise.
         """
         for flow in self._layout.flows():
-            for run_id in self._layout.runs(flow):
+            for run_id in self._runs(flow):
                 self.read_run(flow, run_id)
             self.read_removed(flow)
+
+    def _runs(self, flow: str) -> list[RunId]:
+        try:
+            return self._layout.runs(flow)
+        except StoreError as error:
+            message = (
+                f"nobody can tell what the runs of {flow} need: {error} so that you may read it, "
+                "and collect again; nothing was deleted"
+            )
+            raise StoreError(message) from error
 
     def read_resumed(self, flow: str) -> None:
         """Read those journals of a flow that may refer to other runs' files.

@@ -61,6 +61,8 @@ class Chosen:
     runs: tuple[tuple[str, str], ...]
     running: tuple[tuple[str, str], ...]
     """Those that would have been chosen, but run."""
+    unreadable: tuple[str, ...] = ()
+    """Of each flow whose runs cannot be listed, why not."""
 
 
 def choose(
@@ -70,13 +72,19 @@ def choose(
     before = (time.time() - (older_than or 0)) * 1e6
     chosen: list[tuple[str, str]] = []
     running: list[tuple[str, str]] = []
+    unreadable: list[str] = []
     for flow in flows:
-        for run_id in layout.runs(flow)[keep_last:]:
+        try:
+            runs = layout.runs(flow)
+        except StoreError as error:
+            unreadable.append(str(error))
+            continue
+        for run_id in runs[keep_last:]:
             if older_than is not None and int(run_id) > before:
                 continue
             busy = is_being_written(layout.run_dir(flow, run_id) / "journal")
             (running if busy else chosen).append((flow, run_id))
-    return Chosen(tuple(chosen), tuple(running))
+    return Chosen(tuple(chosen), tuple(running), tuple(unreadable))
 
 
 def remove(

@@ -21,7 +21,7 @@ from zlib import crc32
 
 from blake3 import blake3
 
-from asyncflow.errors import JournalError, LimitError
+from asyncflow.errors import JournalError, LimitError, StoreError
 from asyncflow.store.blobs import open_blob
 from asyncflow.store.collection import Amount
 from asyncflow.store.files import open_file, read_at
@@ -136,10 +136,7 @@ def verify(
     open_file.cache_clear()  # what was opened before may have been deleted or replaced since
     verification = _Verification(layout, on_progress)
     for name in layout.flows() if flow is None else [flow]:
-        for each in layout.runs(name) if run_id is None else [run_id]:
-            verification.check_run(name, each)
-        if run_id is None:
-            verification.check_rest_of_flow(name)
+        verification.check_flow(name, run_id)
     if flow is None:
         verification.check_rest()
     return verification.verified
@@ -187,6 +184,18 @@ class _Verification:
         self._on_progress(self.verified)
 
     # --- runs ---
+
+    def check_flow(self, flow: str, run_id: str | None) -> None:
+        """A run of a flow, or all that there is of it."""
+        if run_id is not None:
+            self.check_run(flow, run_id)
+            return
+        try:
+            for each in self.layout.runs(flow):
+                self.check_run(flow, each)
+            self.check_rest_of_flow(flow)
+        except StoreError as error:
+            self.damage(self.layout.flow_dir(flow), str(error), flow)
 
     def check_run(self, flow: str, run_id: str) -> None:
         folder = self.layout.run_dir(flow, run_id)
@@ -531,8 +540,8 @@ def _files(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             return [Path(entry.path) for entry in entries if not entry.is_dir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []  # one that may not be read has been told of: its journal or its blobs may not
 
 
 def _folders(folder: Path) -> list[Path]:
