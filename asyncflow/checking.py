@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import reprlib
 import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
-from asyncflow.errors import FlowError, ParameterError
+from asyncflow.errors import AsyncflowError, FlowError, ParameterError
 from asyncflow.flow import FlowSpec
 
 _BREAKING: Final = {"Cc", "Zl", "Zp", "Cs"}
@@ -72,3 +73,22 @@ def check_callback(callback: object) -> None:
     if not callable(callback):
         message = f"{reprlib.repr(callback)} cannot be called: give a function that takes an event"
         raise TypeError(message)
+
+
+def check_loop(own: asyncio.AbstractEventLoop) -> None:
+    """Refuse a call on another event loop than the engine's, where it would wait for ever.
+
+    Raises:
+        AsyncflowError: It is another one.
+    """
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        return  # nothing can wait here
+    if running is not own:
+        message = (
+            "this engine was entered on another event loop than the one that runs here: open an "
+            "engine on each loop, or hand the call to the engine's own with "
+            "`asyncio.run_coroutine_threadsafe(…, loop)`"
+        )
+        raise AsyncflowError(message)

@@ -15,7 +15,7 @@ import anyio
 from asyncflow import loading
 from asyncflow.admission import Admission
 from asyncflow.bus import Channel, Subscription
-from asyncflow.checking import check_flow, check_tags
+from asyncflow.checking import check_flow, check_loop, check_tags
 from asyncflow.client import Run
 from asyncflow.dispatcher import Dispatcher
 from asyncflow.errors import (
@@ -99,6 +99,7 @@ class RunHandle:
         self._driver = driver
         self._settings = settings
         self._ear = ear
+        self._loop = asyncio.get_running_loop()
 
     @property
     def run_id(self) -> str:
@@ -132,10 +133,12 @@ class RunHandle:
         Raises:
             RunFailedError: A task failed; the error tells which, and why.
             RunCancelledError: The run was cancelled.
-            AsyncflowError: The run could not be brought to an end, such as by a full disk.
+            AsyncflowError: The run could not be brought to an end, such as by a full disk; or its
+                engine was entered on another event loop.
 
         Cancelled: the run is cancelled too; its journal says so before the cancellation goes on.
         """
+        check_loop(self._loop)
         self._ear.heard = True
         try:
             await self._driver.finished.wait()
@@ -163,6 +166,7 @@ class RunHandle:
 
         From the first on, or from behind the one whose `seq` is `since`.
         """
+        check_loop(self._loop)
         self._ear.heard = True
         channel = self._driver.channel
         wanted: Wanted[Event] = Wanted(types, since)
@@ -240,6 +244,7 @@ class Starter:
 
         Raises:
             EngineClosedError: The engine is not open.
+            AsyncflowError: The engine was entered on another event loop.
             FlowError: It is no flow class.
             GraphError: The flow's steps form no graph that can be run.
             ParameterError: A parameter has a value that it cannot take, or a tag is no text.
@@ -296,6 +301,7 @@ class Starter:
 
         Raises:
             EngineClosedError: The engine is not open.
+            AsyncflowError: The engine was entered on another event loop.
             FlowError: It is no flow class.
             ParameterError: A tag is no text.
             ResumeError: The origin is still running, or the flow has changed in what had finished.
@@ -347,7 +353,8 @@ class Engine(Starter, Watchable):
     """Runs flows on warm workers, for as long as an application holds it open.
 
     Use it as `async with`. Leaving the block cancels the runs that are still going on, journals
-    that, and leaves no task, thread, process or file descriptor behind.
+    that, and leaves no task, thread, process or file descriptor behind. It is entered once, and
+    used on the event loop, and left by the task, that entered it.
     """
 
     def __init__(
@@ -365,6 +372,8 @@ class Engine(Starter, Watchable):
         self.settings = settings or Settings.read(store=store, workers=workers)
         self._numbers = 0
         self._open = False
+        self._task: asyncio.Task[Any] | None = None
+        """Who entered it."""
         self._drivers: dict[int, RunDriver] = {}
         self._watchers = Watchers(self.settings.event_buffer)
         self._starting: set[asyncio.Task[Any]] = set()
@@ -380,14 +389,16 @@ class Engine(Starter, Watchable):
                 'put the call under `if __name__ == "__main__":`'
             )
             raise EngineClosedError(message)
+        if self._task is not None:
+            raise self._entered_again()
+        self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
         writing = _DISK_THREADS if self.settings.durability == "power" else _WRITING_THREADS
         self._disk = ThreadPoolExecutor(writing, thread_name_prefix="asyncflow-disk")
         self._syncs = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="asyncflow-sync")
         # Of its own, because to read what a large run has finished takes it seconds.
         self._makers = ThreadPoolExecutor(1, thread_name_prefix="asyncflow-start")
-        loop = asyncio.get_running_loop()
         try:
-            self._layout: Layout = await loop.run_in_executor(self._disk, self._open_store)
+            self._layout: Layout = await self._loop.run_in_executor(self._disk, self._open_store)
             self._dispatcher = Dispatcher(
                 self._disk,
                 grace_seconds=self.settings.grace_seconds,
@@ -406,6 +417,7 @@ class Engine(Starter, Watchable):
             self._dispatcher.limits = self._limits
             self._pool.start()
         except BaseException:
+            self._task = None
             self._disk.shutdown()
             raise
         self._tasks = anyio.create_task_group()
@@ -417,12 +429,18 @@ class Engine(Starter, Watchable):
     def _open_store(self) -> Layout:
         return Layout.open(self.settings.store.absolute(), create=True)
 
+    def _entered_again(self) -> AsyncflowError:
+        if hasattr(self, "_tasks") and not self._open:
+            message = "this engine was closed, and is entered once: make another `Engine`"
+            return EngineClosedError(message)
+        return AsyncflowError("this engine is open already: use it as it is, without `async with`")
+
     async def __aexit__(self, *exception: object) -> None:
+        self._check_open()
         self._open = False
         _, cancelled = await _to_the_end(self._end_runs())
         try:
-            # Nothing is left in the group; the body's own exception goes on as it is.
-            await self._tasks.__aexit__(None, None, None)
+            await self._leave_group()
         finally:
             self._dispatcher.close()
             await _to_the_end(self._pool.close())
@@ -430,6 +448,19 @@ class Engine(Starter, Watchable):
             self._limits.close()
         if cancelled is not None:
             raise cancelled
+
+    async def _leave_group(self) -> None:
+        """Nothing is left in the group; the body's own exception goes on as it is."""
+        try:
+            await self._tasks.__aexit__(None, None, None)
+        except RuntimeError:
+            if asyncio.current_task() is self._task:
+                raise
+            message = (
+                "this engine was left by another task than entered it; it is closed all the same: "
+                "let one task do both, as `async with` does by itself"
+            )
+            raise AsyncflowError(message) from None
 
     async def _end_runs(self) -> None:
         self._admission.close()
@@ -451,6 +482,7 @@ class Engine(Starter, Watchable):
     def _check_open(self) -> None:
         if not self._open:
             raise EngineClosedError
+        check_loop(self._loop)
 
     async def _start(self, prepare: _Prepare, options: RunOptions) -> RunHandle:
         """Start what `prepare` makes; it reads sources and journals, so it runs in a thread."""
@@ -516,7 +548,8 @@ class Engine(Starter, Watchable):
         Raises:
             EngineClosedError: The engine is not open.
         """
-        self._check_open()
+        if not self._open:
+            raise EngineClosedError
         meter = self._dispatcher.meter
         return Statistics(
             runs=len(self._drivers),

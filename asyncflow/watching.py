@@ -16,7 +16,7 @@ import anyio
 
 from asyncflow import logs
 from asyncflow.bus import Subscription
-from asyncflow.checking import check_callback, check_flow
+from asyncflow.checking import check_callback, check_flow, check_loop
 from asyncflow.client import Run
 from asyncflow.errors import EngineClosedError, NotFoundError
 from asyncflow.events import Event
@@ -145,6 +145,7 @@ class Watchers:
     def open(self, layout: Layout, tasks: TaskGroup) -> None:
         """From now on there may be some."""
         self._layout, self._tasks = layout, tasks
+        self._loop = asyncio.get_running_loop()
 
     # --- what the engine tells ---
 
@@ -185,6 +186,7 @@ class Watchers:
         """See `Watchable.subscribe`."""
         if self._tasks is None or self._layout is None:
             raise EngineClosedError
+        check_loop(self._loop)
         name = flow if isinstance(flow, str) or flow is None else _name_of(flow)
         wanted: Wanted[First] = Wanted(types, since or 0)
         if run is not None:
@@ -324,6 +326,7 @@ class Watchable:
 
         Raises:
             EngineClosedError: The engine is not open.
+            AsyncflowError: The engine was entered on another event loop.
             FlowError: `flow` is neither a flow class nor the name of one.
             TypeError: `types` or `run` is nothing of the kind.
             NotFoundError: The store has no such run.
@@ -396,6 +399,7 @@ class Watchable:
 
         Raises:
             EngineClosedError: The engine is not open.
+            AsyncflowError: The engine was entered on another event loop.
             FlowError: `flow` is neither a flow class nor the name of one.
             TypeError: `callback` cannot be called, or `types` or `run` is nothing of the kind.
             NotFoundError: The store has no such run.

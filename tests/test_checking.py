@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import threading
 
 import pytest
 
 import asyncflow
 from asyncflow import Engine, Flow, events
 from asyncflow.cli.commands import invoke
-from asyncflow.errors import FlowError, ParameterError
+from asyncflow.errors import AsyncflowError, EngineClosedError, FlowError, ParameterError
 from tests.flows import Linear
 
 
@@ -115,3 +117,75 @@ def test_an_instance_made_at_a_prompt_does_not_end_the_session(shell):
     assert "FlowError" in done.stderr
     assert "write `await asyncflow.run(Linear)`" in done.stderr
     assert "still here" in done.stdout
+
+
+# --- entering and leaving -----------------------------------------------------------------------
+
+
+async def test_an_open_engine_that_is_entered_again_stays_usable(engine):
+    """The second `async with` is refused, and the first goes on."""
+    with pytest.raises(AsyncflowError, match="this engine is open already"):
+        await engine.__aenter__()
+    assert (await engine.run(Linear)).successful
+
+
+async def test_a_closed_engine_is_not_entered_again(store):
+    """The error says to make another; to leave it twice is refused as well."""
+    async with Engine(store=store, workers=1) as engine:
+        pass
+    with pytest.raises(EngineClosedError, match="make another `Engine`"):
+        await engine.__aenter__()
+    with pytest.raises(EngineClosedError):
+        await engine.__aexit__(None, None, None)
+
+
+async def test_an_engine_that_could_not_be_opened_can_be_entered_later(store):
+    """What was in its way is gone."""
+    store.parent.mkdir(parents=True, exist_ok=True)
+    store.write_text("no folder")
+    engine = Engine(store=store, workers=1)
+    with pytest.raises((AsyncflowError, OSError)):
+        await engine.__aenter__()
+    store.unlink()
+    async with engine:
+        assert (await engine.run(Linear)).successful
+
+
+async def test_another_event_loop_is_refused_at_the_call(engine):
+    """Each would wait for ever; the engine goes on, on its own loop."""
+    handle = await engine.start(Linear)
+
+    async def wait():
+        await handle
+
+    async def subscribe():
+        engine.subscribe()
+
+    async def on():
+        engine.on(events.RunStarted, print)
+
+    async def watch():
+        handle.events()
+
+    async def leave():
+        await engine.__aexit__(None, None, None)
+
+    async def run():
+        await engine.run(Linear)
+
+    for call in (run, wait, subscribe, on, watch, leave):
+        with pytest.raises(AsyncflowError, match="entered on another event loop"):
+            await asyncio.to_thread(asyncio.run, call())
+    assert (await handle).successful
+
+
+async def test_an_engine_that_another_task_leaves_is_closed_and_says_so(store):
+    """Nothing of it is left."""
+    engine = Engine(store=store, workers=1)
+    await asyncio.create_task(engine.__aenter__())
+    await engine.run(Linear)
+    with pytest.raises(AsyncflowError, match="left by another task than entered it"):
+        await engine.__aexit__(None, None, None)
+    assert not [each for each in threading.enumerate() if each.name.startswith("asyncflow")]
+    with pytest.raises(EngineClosedError):
+        await engine.run(Linear)
