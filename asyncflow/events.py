@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
 import msgpack
 
-from asyncflow.errors import UnknownEventError
+from asyncflow.errors import TaskCancelledError, UnknownEventError
 from asyncflow.pieces import split_lines
 from asyncflow.values import ArtifactRef, Failure, Manifest, TaskKey, tags_from
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Final = 1
 """Goes up by one whenever an event or a field is added; what is there already never changes."""
+
+STOPPED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
+"""What an attempt has failed with that was stopped because its run was ending."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -182,6 +185,11 @@ class TaskFailed(TaskEvent):
     """Where the journal has the attempt's last output (an offset); 0 when it printed nothing."""
     caught: bool = False
     """Whether the step's `@catch` lets the run go on, with another attempt that runs nothing."""
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it did not fail by itself: its run was ending."""
+        return self.exception_type == STOPPED
 
     @property
     def failure(self) -> Failure:

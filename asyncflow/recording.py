@@ -276,7 +276,8 @@ class Recorder:
             log=attempt.log,
             caught=verdict == "catch",
         )
-        self._note(attempt, self.add(event, batch), TaskState.FAILED)
+        state = TaskState.STOPPED if event.was_stopped else TaskState.FAILED
+        self._note(attempt, self.add(event, batch), state)
 
     def _end(self, attempt: Attempt, batch: Batch) -> None:
         """The attempt has ended: what it left without a line end is a line."""

@@ -214,7 +214,9 @@ class Origin:
                 if isinstance(event, TaskStarted):
                     found[event.step, event.path] = "had not ended"
                 elif isinstance(event, TaskFailed):
-                    found[event.step, event.path] = "had failed"
+                    found[event.step, event.path] = (
+                        "had been stopped" if event.was_stopped else "had failed"
+                    )
         found |= dict.fromkeys(self.waiting(), "had to be tried again")
         return {key: how for key, how in found.items() if key not in self}
 

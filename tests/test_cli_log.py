@@ -111,6 +111,22 @@ def test_second_attempt_is_called_a_retry() -> None:
     assert "[17/a/3 (pid 100)] Task is starting (retry).\n" in text
 
 
+def test_a_caught_failure_says_so_and_what_takes_its_place_is_no_retry() -> None:
+    """The traceback, that it is caught, how the task ended; the next failure is one again."""
+    again = {**TASK, "attempt": 1}
+    caught = TaskFailed(**TASK, traceback="ValueError\n", caught=True)
+    repeated = TaskLogged(**again, stream="stderr", line="ValueError")
+    text = plain(
+        caught, TaskStarted(**again), repeated, TaskSucceeded(**again), TaskStarted(**again)
+    )
+    assert text == (
+        f"{HEAD} ValueError\n"
+        f"{HEAD} Task failed; the failure is caught, and the flow goes on.\n"
+        f"{HEAD} Task finished successfully.\n"
+        f"{HEAD} Task is starting (retry).\n"
+    )
+
+
 def test_cloned_task_names_its_origin() -> None:
     """A task taken over from another run says from which."""
     cloned = {name: TASK[name] for name in TASK if name != "pid"}

@@ -278,7 +278,9 @@ class Unlucky(FlowSpec):
         pass
 
 
-@pytest.mark.parametrize(("on_failure", "ending"), [("cancel", "failed"), ("finish", "succeeded")])
+@pytest.mark.parametrize(
+    ("on_failure", "ending"), [("cancel", "cancelled"), ("finish", "succeeded")]
+)
 async def test_a_failure_cancels_the_running_siblings_or_lets_them_finish(
     store, on_failure, ending
 ):

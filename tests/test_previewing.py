@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflow import Engine, FlowSpec, Parameter, events, step
-from asyncflow.errors import RunFailedError
+from asyncflow import Engine, FlowSpec, Parameter, Run, events, step
+from asyncflow.errors import RunCancelledError, RunFailedError
 from asyncflow.events import RunStarted, TaskCloned, TaskStarted, TaskSucceeded
 from asyncflow.plan import CloneTask, FinishRun, Plan
 from asyncflow.previewing import Preview, preview_resume
 from asyncflow.resuming import following
+from asyncflow.values import Status
+from tests.flows import Sleeping
 from tests.graphs import Built, shapes
 
 SEEN: dict[str, Any] = {"flow": "Random", "run_id": "1", "seq": 1, "time": datetime.now(UTC)}
@@ -158,3 +160,24 @@ async def test_a_plan_is_what_a_real_resume_does(store, tmp_path, seed):
     for each in told:
         assert each.reused == cloned[each.step]
         assert each.to_run == ran[each.step] or (each.open_ended and each.to_run < ran[each.step])
+
+
+@pytest.mark.parametrize("index", ["written", "lost"])
+async def test_what_a_cancel_has_stopped_is_not_told_as_failed(store, index):
+    """Its step counts it as cancelled, with the index of the run and without; a plan as stopped."""
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(Sleeping)
+        async for event in handle.events():
+            if isinstance(event, events.TaskLogged) and event.line == "sleeping":
+                handle.cancel()
+        with pytest.raises(RunCancelledError):
+            await handle
+    if index == "lost":
+        folder = store / "flows" / "Sleeping" / handle.run_id
+        (folder / "index").unlink()
+        (folder / "summary").unlink()
+    run = Run(f"Sleeping/{handle.run_id}", store=store)
+    assert run["sleep"].counts() == {Status.CANCELLED: 1}
+    assert run["sleep"].task.status is Status.CANCELLED
+    told = preview_resume(Sleeping, store=store, origin=handle.run_id)
+    assert [each.why for each in told] == ["", "had been stopped", "after sleep"]

@@ -12,6 +12,7 @@ from asyncflow.cli.report import failure_data
 from asyncflow.client import Artifact, Flow, Run, Step, Task
 from asyncflow.errors import NotFoundError, StoreError
 from asyncflow.events import (
+    STOPPED,
     RunStarted,
     TaskEvent,
     TaskFailed,
@@ -233,7 +234,8 @@ def _failure_lines(failure: Failure | None) -> Iterator[str]:
     yield ""
     text = failure.traceback or f"{failure.exception_type}: {failure.message}"
     where = f"step {failure.step}, task {failure.task_id}, " if failure.task_id else ""
-    yield f"failed: {where}attempt {failure.attempt}"
+    how = "stopped" if failure.exception_type == STOPPED else "failed"
+    yield f"{how}: {where}attempt {failure.attempt}"
     yield from (f"  {harmless(line)}" for line in text.rstrip("\n").split("\n"))
 
 

@@ -4,8 +4,8 @@
 
 Pure: no clock and no I/O; times are the events' own, in local time. It stands on the engine's loop,
 so an event costs a few microseconds, and what it holds is bounded: for each task and stream one
-unfinished line of at most `HELD_CHARACTERS`. As in Metaflow, both streams of a task go into the one
-log, and so to standard output.
+unfinished line of at most `HELD_CHARACTERS`, and which tasks' failures are being caught. As in
+Metaflow, both streams of a task go into the one log, and so to standard output.
 
 What a task prints cannot break the shape. A line that has not ended waits until it does, or until
 its task has ended. Of a line with carriage returns (a progress bar) only what a terminal would be
@@ -50,7 +50,6 @@ _SEQUENCE = re.compile(
     r"|[\x00-\x08\x0a-\x1f\x7f-\x9f]"  # a control character by itself; a tab may stay
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
-_STOPPED: Final = "asyncflow.errors.TaskCancelledError"
 _COLOUR_OFF: Final = "\x1b[0m"
 
 
@@ -83,6 +82,7 @@ class LogRenderer:
         self._terminal = terminal
         self._colour = colour
         self._held: dict[tuple[str, str], str] = {}  # by task and stream: a line not yet ended
+        self._caught: set[str] = set()  # tasks whose place an attempt takes that runs nothing
         self._second = -1
         self._second_text = ""
 
@@ -101,6 +101,10 @@ class LogRenderer:
 
     def _render(self, event: Event, lines: list[str]) -> None:
         match event:
+            case TaskStarted() if event.task_id in self._caught:
+                pass  # it is told of with the failure
+            case TaskLogged(stream="stderr") if event.task_id in self._caught:
+                pass  # the traceback, which has been shown with the failure
             case TaskLogged():
                 self._logged(event, lines)
             case TaskStarted():
@@ -109,6 +113,7 @@ class LogRenderer:
             case TaskSucceeded():
                 if self._held:
                     self._release(event, lines)
+                self._caught.discard(event.task_id)
                 lines.append(self._line(event, "Task finished successfully.", bold=True))
             case TaskFailed():
                 self._failed(event, lines)
@@ -159,7 +164,8 @@ class LogRenderer:
 
     def _failed(self, event: TaskFailed, lines: list[str]) -> None:
         self._release(event, lines)
-        if event.exception_type == _STOPPED:
+        self._caught.discard(event.task_id)
+        if event.was_stopped:
             lines.append(self._line(event, f"Task was stopped: {event.message}.", bold=True))
             return
         text = event.traceback or f"{event.exception_type}: {event.message}"
@@ -167,6 +173,11 @@ class LogRenderer:
             shown = line.replace("\r", "\\r")
             shown = harmless(shown) if self._terminal else shown
             lines.append(self._line(event, shown, bad=True))
+        if event.caught:
+            self._caught.add(event.task_id)
+            text = "Task failed; the failure is caught, and the flow goes on."
+            lines.append(self._line(event, text, bold=True))
+            return
         lines.append(self._line(event, "Task failed.", bold=True, bad=True))
 
     # --- the shape ---

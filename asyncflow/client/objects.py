@@ -467,7 +467,8 @@ class Step(_View):
     def counts(self) -> dict[Status, int]:
         """How many of its tasks stand how, told from the table of tasks alone.
 
-        A task that waits for a retry counts as failed.
+        A task that waits for a retry counts as failed, one that was stopped because its run was
+        ending as cancelled.
         """
         unended = self._record.status()
         counts: dict[Status, int] = {}
@@ -519,6 +520,8 @@ def _status(state: int, unended: Status) -> Status:
         return Status.SUCCEEDED
     if state == TaskState.FAILED:
         return Status.FAILED
+    if state == TaskState.STOPPED:
+        return Status.CANCELLED
     return Status.RUNNING if unended is Status.RUNNING else Status.INTERRUPTED
 
 
@@ -783,7 +786,9 @@ class Task(_View):
 
 
 def _state(event: EndOfTask) -> TaskState:
-    return TaskState.FAILED if isinstance(event, TaskFailed) else TaskState.SUCCEEDED
+    if isinstance(event, TaskFailed):
+        return TaskState.STOPPED if event.was_stopped else TaskState.FAILED
+    return TaskState.SUCCEEDED
 
 
 def _seconds(event: EndOfTask) -> float:

@@ -22,6 +22,7 @@ import msgpack
 
 from asyncflow.errors import JournalError
 from asyncflow.events import (
+    STOPPED,
     RunCancelled,
     RunFailed,
     RunStarted,
@@ -83,6 +84,13 @@ _NOT_AN_EVENT: Final = (ValueError, TypeError, LookupError, OverflowError)
 
 _warm: Final[deque[JournalReader]] = deque(maxlen=16)
 """Journals that stay open: whoever looks at a thousand runs must not hold a thousand files."""
+
+
+def _fits(event: EndOfTask, state: int) -> bool:
+    """Whether a task that ended so can have this state; older tables call `STOPPED` `FAILED`."""
+    if state == TaskState.STOPPED:
+        return isinstance(event, TaskFailed) and event.was_stopped
+    return _STATES[event.code] == state
 
 
 class FlowPlace:
@@ -270,7 +278,7 @@ class RunRecord:
         if not entry.ended:
             return None
         event = self._event(entry.ended, self._called(task, entry))
-        if not isinstance(event, EndOfTask) or _STATES[event.code] != entry.state:
+        if not isinstance(event, EndOfTask) or not _fits(event, entry.state):
             self._refuse_index(f"takes a {type(event).__name__} for another end of task {task}")
         return self._checked(event, task, entry)
 
@@ -488,9 +496,11 @@ class _Replay:
     def _end_attempt(self, at: int, values: list[Any], state: TaskState) -> None:
         task = values[4]
         self.outputs.pop(task, None)
+        if state is TaskState.FAILED and values[7] == STOPPED:
+            state = TaskState.STOPPED
         started = at if state is TaskState.CLONED else self._started_at(task)
         self._note(values, started, at, state)
-        if values[3] == "end" and state is not TaskState.FAILED:
+        if values[3] == "end" and state not in {TaskState.FAILED, TaskState.STOPPED}:
             self._end_task = task
 
     def _started_at(self, task: int) -> int:

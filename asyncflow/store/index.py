@@ -64,6 +64,7 @@ class TaskState(IntEnum):
     SUCCEEDED = 2
     FAILED = 3
     CLONED = 4
+    STOPPED = 5
 
 
 class TaskEntry(NamedTuple):
