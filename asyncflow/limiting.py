@@ -264,6 +264,8 @@ class _Limit:
         at_once = self.effective(bounds).at_once
         if at_once is not None and len(self._places) >= at_once:
             self._full = True
+            if not at_once:
+                self._be_counted()
             self._wait(waiter)
             return False
         seconds = self._blocked_until - self._loop.time()
@@ -322,6 +324,12 @@ class _Limit:
             self._ticket = self.file.join_line()
         self._wait(waiter)
         self._look_after(seconds)
+
+    def _be_counted(self) -> None:
+        """Stand in line though nobody has a place: who looks is told that this engine waits."""
+        if self._ticket is None:
+            with suppress(LimitError):  # that it is counted is all that is lost
+                self._ticket = self.file.join_line()
 
     def _wait(self, waiter: Waiter) -> None:
         first = waiter is self._woken  # then it was its turn, and still is

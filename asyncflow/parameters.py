@@ -443,11 +443,28 @@ def resolve_new_parameters(
     Raises:
         ParameterError: One has none, or a value that it cannot take.
     """
+    check_new_parameters(cls, known, environ)
     return {
         attribute: _value_of(cls, parameter, {}, environ)
         for attribute, parameter in parameters_of(cls).items()
         if attribute not in known
     }
+
+
+def check_new_parameters(cls: type, known: Container[str], environ: Mapping[str, str]) -> None:
+    """See that those that are required are in `environ`; a resume gives parameters no other way.
+
+    Raises:
+        ParameterError: One is not.
+    """
+    for attribute, parameter in parameters_of(cls).items():
+        new = parameter.required and attribute not in known
+        if new and parameter.environment_name not in environ:
+            message = (
+                f"parameter {parameter.name!r} is required, and the run that is to be resumed was "
+                f"started without it: give it in the environment as {parameter.environment_name}"
+            )
+            raise ParameterError(message, parameter=parameter.name)
 
 
 def _unknown(cls: type, name: str, known: Mapping[str, Parameter[Any]]) -> ParameterError:

@@ -36,6 +36,7 @@ from asyncflow.frames import (
     ShutDown,
     pack_order,
 )
+from asyncflow.store.files import explain_write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -256,14 +257,15 @@ class WorkerPool:
             raise PoolError(message)
         self._tokens += 1
         try:
-            worker = self._connect(Worker(self, self._tokens))
+            spools = Spool(self._spool_dir), Spool(self._spool_dir)  # first: nothing else to close
+            worker = self._connect(Worker(self, self._tokens), spools)
         except OSError as error:
             raise PoolError(_explain_start(error)) from error
         self.workers[worker.token] = worker
         self._loop.add_reader(worker.reports, self._on_reports, worker)
         return worker
 
-    def _connect(self, worker: Worker) -> Worker:
+    def _connect(self, worker: Worker, spools: tuple[Spool, Spool]) -> Worker:
         assert self._template is not None  # noqa: S101 - start_worker has looked
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         worker.reports.close()
@@ -271,10 +273,10 @@ class WorkerPool:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         worker.orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        worker.spools = (Spool(self._spool_dir), Spool(self._spool_dir))
+        worker.spools = spools
         request = msgpack.packb(["fork", worker.token, _argv()], unicode_errors="surrogateescape")
-        spools = [spool.descriptor for spool in worker.spools]
-        descriptors = [worker.taken_back.fileno(), theirs.fileno(), *spools]
+        files = [spool.descriptor for spool in spools]
+        descriptors = [worker.taken_back.fileno(), theirs.fileno(), *files]
         socket.send_fds(self._template.control, [request], descriptors)
         theirs.close()
         for end in (worker.orders, ours):
@@ -450,8 +452,12 @@ class Spool:
     __slots__ = ("__weakref__", "descriptor")
 
     def __init__(self, folder: Path) -> None:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            self.descriptor = os.dup(file.fileno())
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                self.descriptor = os.dup(file.fileno())
+        except OSError as error:
+            error.filename = os.fspath(folder)  # the file has no name; the folder has one
+            raise
         fcntl.fcntl(self.descriptor, fcntl.F_SETFL, os.O_APPEND)
 
     def size(self) -> int:
@@ -484,6 +490,9 @@ def _explain_start(error: OSError) -> str:
     message = f"cannot start a worker process: {error.strerror}"
     if error.errno == errno.EMFILE:
         message += "; let this process open more files, as with `ulimit -n 4096`"
+    elif error.filename is not None:
+        why = explain_write(error.filename, error, doing="make a file in")
+        message = f"cannot start a worker process: {why}"
     return message
 
 

@@ -6,13 +6,15 @@ and what a resume does cannot differ.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncflow.events import RunStarted, TaskCloned, TaskStarted, TaskSucceeded
+from asyncflow.events import RunStarted, TaskCloned, TaskStarted, TaskSucceeded, unpack_manifest
 from asyncflow.graph import Fanout
+from asyncflow.parameters import check_new_parameters
 from asyncflow.plan import CloneTask, Plan
 from asyncflow.reading import read_graph
 from asyncflow.resuming import Origin
@@ -63,6 +65,7 @@ def preview_resume(
 
     Raises:
         ResumeError: As a resume would.
+        ParameterError: The flow has a new parameter that is required, and is not given.
         StoreError: There is no store.
     """
     graph = read_graph(flow)
@@ -71,6 +74,7 @@ def preview_resume(
     found = Origin(run_dir, name, origin)
     try:
         found.choose(graph, step)
+        check_new_parameters(flow, unpack_manifest(found.manifest), os.environ)
         return Preview(graph, found, found.left(), step).make(found.fanout)
     finally:
         found.close()

@@ -11,9 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.keeping import without_rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -229,6 +232,24 @@ def test_engine_that_cannot_go_on(folder) -> None:
     assert "was broken off: cannot write to the journal" in done.stdout
     assert "asyncflow resume flow.py --origin-run-id" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "interrupted"
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 and which("setpriv") is None, reason="root may write anywhere"
+)
+def test_store_that_may_not_be_written_to(folder, store) -> None:
+    """The store is named, nothing is begun, and no resume is suggested that would fail alike."""
+    assert asyncflow("run", "flow.py").returncode == 0
+    before = sorted(store.rglob("*"))
+    store.chmod(0o500)
+    try:
+        said = without_rights("run", "flow.py")
+    finally:
+        store.chmod(0o700)
+    assert said.status == 1
+    assert f"the store at {store} may not be written to; change its rights" in said.stderr
+    assert "resume" not in said.stderr
+    assert sorted(store.rglob("*")) == before
 
 
 # --- a script as a program --------------------------------------------------------------------

@@ -461,6 +461,7 @@ async def test_a_limit_can_be_changed_while_a_run_goes_on(store, engine):
         handle = await engine.start(Limited, width=20, seconds=0.3)
         await until(lambda: engine._limits._limits["api"]._waiting)
         assert engine.statistics().tasks_running == 0
+        assert (file.in_use(), file.in_line()) == (0, 1)
         file.set_bounds(Bounds(20))
         spans = (await handle).data.spans
     assert most_at_once(spans) > 2

@@ -200,6 +200,14 @@ async def test_what_a_worker_prints_outside_of_any_task_lies_in_its_spool(pool, 
     assert not list(tmp_path.iterdir())
 
 
+async def test_a_folder_that_takes_no_spool_file_is_named(pool, tmp_path):
+    """The file itself has no name that could be told."""
+    pool._spool_dir = tmp_path / "gone"
+    message = rf"cannot start a worker process: cannot make a file in {tmp_path / 'gone'}: No such"
+    with pytest.raises(PoolError, match=message):
+        pool.start_worker()
+
+
 ENGINE = """
     import asyncio, os, subprocess, sys, time
     from asyncflow import Engine, FlowSpec, step

@@ -296,9 +296,12 @@ async def test_a_parameter_that_is_new_has_its_default(engine, first):
 
 
 async def test_a_new_parameter_without_a_default_is_asked_for(engine, first, monkeypatch):
-    """The error tells how it can be given, and so it can."""
-    with pytest.raises(ParameterError, match="ASYNCFLOW_RUN_GAMMA"):
+    """The error tells the one way in which it can be given, and a plan says the same."""
+    message = "give it in the environment as ASYNCFLOW_RUN_GAMMA$"
+    with pytest.raises(ParameterError, match=message):
         await engine.resume(Demanding, origin=first.id)
+    with pytest.raises(ParameterError, match=message):
+        preview_resume(Demanding, store=engine.settings.store, origin=first.id)
     monkeypatch.setenv("ASYNCFLOW_RUN_GAMMA", "3")
     run = await engine.resume(Demanding, origin=first.id)
     assert run.data.gamma_seen == 3

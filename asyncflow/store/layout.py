@@ -67,6 +67,9 @@ class Layout:
             layout._check_format(create=create)
         except OSError as error:
             raise StoreError(_explain(layout.root, error)) from error
+        if create and not os.access(layout.root, os.W_OK | os.X_OK):
+            message = f"the store at {layout.root} may not be written to"
+            raise StoreError(f"{message}; change its rights, or {_ADVICE}")
         return layout
 
     def _check_format(self, *, create: bool) -> None:
