@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow.errors import AsyncflowError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _OWN_FOLDER: Final = str(Path(__file__).parent)
 _MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing more
@@ -102,13 +105,25 @@ def _is_users_frame(frame: traceback.FrameSummary) -> bool:
     return not frame.filename.startswith(_OWN_FOLDER)
 
 
+def past_own_frames(trace: TracebackType | None) -> TracebackType | None:
+    """From where the user's code begins; all of it where there is none."""
+    at = trace
+    while at is not None and at.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+        at = at.tb_next
+    return at or trace
+
+
 def _cut(summary: traceback.TracebackException, seen: set[int]) -> None:
     """Drop this library's own frames, here and in what the exception came from."""
     if id(summary) in seen:
         return
     seen.add(id(summary))
     users = [frame for frame in summary.stack if _is_users_frame(frame)]
-    if users:
+    own_call = len(users) < len(summary.stack)
+    while own_call and len(users) > 1 and Path(users[0].filename).name in _PICKLERS:
+        del users[0]
+    # Python itself makes another exception of a StopIteration, where a coroutine was awaited.
+    if users or (summary.__cause__ is not None and _is_users(summary.__cause__)):
         summary.stack[:] = users
     for other in (summary.__cause__, summary.__context__, *(summary.exceptions or ())):
         if other is not None:

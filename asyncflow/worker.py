@@ -40,7 +40,7 @@ from asyncflow.frames import (
 )
 from asyncflow.holding import Holder
 from asyncflow.task import RunView, TaskView
-from asyncflow.tracebacks import describe_exception
+from asyncflow.tracebacks import describe_exception, past_own_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -264,7 +264,8 @@ def end_fork(error: BaseException) -> NoReturn:
         print(code, file=sys.stderr)  # noqa: T201 - as the interpreter does
         code = 1
     elif not isinstance(error, SystemExit):
-        sys.excepthook(type(error), error, error.__traceback__)
+        trace = past_own_frames(error.__traceback__)
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit((code or 0) & 0xFF)
@@ -289,6 +290,10 @@ def failed(
     may_retry = not on or isinstance(error, on)
     key = order.run, order.task_id, order.attempt
     return Failed(*key, seconds, *described, may_retry, spooled)
+
+
+def _stop_loop(serving: Any) -> None:
+    serving.get_loop().stop()
 
 
 class AsyncSteps:
@@ -328,8 +333,11 @@ class AsyncSteps:
         while not serving.done():
             # A SystemExit or KeyboardInterrupt of a task that a step has made comes out here as
             # well; the step that waits for it is told, and the others go on.
+            # A loop that a step has stopped goes on: it is that of other tasks, too.
             with suppress(SystemExit, KeyboardInterrupt):
-                loop.run_until_complete(serving)
+                serving.add_done_callback(_stop_loop)
+                loop.run_forever()
+            serving.remove_done_callback(_stop_loop)
         exchange_handler(signal.SIG_DFL, stop_step)
         serving.result()
         later, self._later = self._later, []

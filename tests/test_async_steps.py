@@ -406,3 +406,24 @@ async def test_a_step_that_blocks_beyond_its_own_time_loses_its_worker(store):
         async with asyncio.timeout(60):
             run = await engine.run(BlocksForEver)
     assert run.data.failure.type.endswith("TaskTimeoutError")
+
+
+class StopsTheLoop(FlowSpec):
+    """Stops the event loop on which it runs."""
+
+    @step
+    async def start(self):
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.01)
+        self.pid = os.getpid()
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.same = self.pid == os.getpid()
+
+
+async def test_a_step_that_stops_the_loop_does_not_stop_it(store):
+    """The loop is its worker's, and goes on."""
+    async with Engine(store=store, workers=1) as engine:
+        assert (await engine.run(StopsTheLoop)).data.same

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -75,7 +76,7 @@ async def test_of_a_value_that_cannot_be_pickled_no_frame_of_ours_is_shown(store
             await engine.run(Locked, own=own)
     failure = caught.value.failure
     assert "self.kept[0] is a" in failure.message
-    assert own or "cloudpickle" not in failure.traceback
+    assert "cloudpickle" not in failure.traceback
     assert ('raise ValueError("my own reason")' in failure.traceback) == own
 
 
@@ -160,3 +161,47 @@ def test_what_a_step_raised_as_it_was_stopped_is_told_before_why_it_was():
     assert told_as("at\nOSError: full\n", "Late", "so long") == "at\nOSError: full\nLate: so long\n"
     assert told_as("at\nSystemExit: 143\n", "Late", "so long") == "at\nLate: so long\n"
     assert told_as("", "Late", "so long") == ""
+
+
+class Odd(FlowSpec):
+    """Ends a step as nobody should, or a process that it has forked."""
+
+    fork = Parameter("fork", default=False)
+
+    @step
+    async def start(self):
+        if not self.fork:
+            raise StopIteration
+        self.next(self.forks)
+
+    @step
+    def forks(self):
+        if os.fork() == 0:
+            raise ValueError
+        os.wait()
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_of_a_stop_iteration_in_an_async_step_no_frame_of_ours_is_shown(store):
+    """Python makes another exception of it in our code; the user's line is shown."""
+    async with Engine(store=store, workers=1) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Odd)
+    told = caught.value.failure.traceback
+    assert "            raise StopIteration\n".strip() in told
+    assert told.endswith("RuntimeError: coroutine raised StopIteration\n")
+    assert "asyncflow/" not in told.replace(__file__, "")
+
+
+async def test_of_a_forked_process_that_fails_no_frame_of_ours_is_shown(store):
+    """Its traceback begins in the step."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(Odd, fork=True)
+    head, first, *_, last = run["forks"].task.stderr.splitlines()
+    assert head == "Traceback (most recent call last):"
+    assert first.startswith(f'  File "{__file__}"')
+    assert last == "ValueError"
