@@ -31,6 +31,7 @@ from asyncflow.errors import (
     SubscriptionBusyError,
 )
 from asyncflow.events import ENDINGS, Event
+from asyncflow.hints import resume_command
 from asyncflow.news import Lines, NewsReader, Wish
 
 if TYPE_CHECKING:
@@ -420,7 +421,7 @@ class Subscription(Generic[Wish]):
             return
         self._drop(cursor)
         if broke_off and not self.closed:
-            raise RunInterruptedError.of(channel.pathspec)
+            raise RunInterruptedError.of(channel.pathspec, resume_command(channel.journal))
 
     def _drop(self, cursor: _Cursor) -> None:
         cursor.close()

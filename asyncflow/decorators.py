@@ -21,6 +21,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
+from asyncflow.callers import calling_line
 from asyncflow.errors import FlowError
 from asyncflow.values import LIMIT_NAME
 
@@ -154,11 +155,11 @@ def retry(
 
 
 def _exceptions(on: Any) -> tuple[type[BaseException], ...]:
-    given = (on,) if isinstance(on, type) else tuple(on)
+    given = tuple(on) if hasattr(on, "__iter__") and not isinstance(on, type | str) else (on,)
     for each in given:
         if not (isinstance(each, type) and issubclass(each, BaseException)):
             message = f"@retry takes exception classes as `on`, not {each!r}"
-            raise FlowError(message)
+            raise _mistake(message)
     return given
 
 
@@ -187,7 +188,7 @@ def _artifact_name(var: Any) -> str | None:
     if var is None or (isinstance(var, str) and var.isidentifier()):
         return var
     message = f"@catch takes the name of an artifact as `var`, not {var!r}"
-    raise FlowError(message)
+    raise _mistake(message)
 
 
 def timeout(
@@ -203,7 +204,7 @@ def timeout(
     total = checked["seconds"] + 60 * checked["minutes"] + 3600 * checked["hours"]
     if nothing is not None or not total:
         message = "@timeout takes a time above zero, as in @timeout(minutes=5)"
-        raise FlowError(message)
+        raise _mistake(message)
     return _noting("timeout", {"seconds": total})
 
 
@@ -224,7 +225,7 @@ def concurrency(n: int, /) -> Callable[[Method], Method]:
     """
     if callable(n):
         message = "@concurrency takes a number, as in @concurrency(4)"
-        raise FlowError(message)
+        raise _mistake(message)
     return _noting("concurrency", _count("concurrency", "n", n, least=1))
 
 
@@ -246,22 +247,24 @@ def limit(
     """
     given: Any = name
     if not (isinstance(given, str) and LIMIT_NAME.fullmatch(name)):
-        message = f'@limit takes a name of letters and digits, as in @limit("api", 5), not {name!r}'
-        raise FlowError(message)
+        message = '@limit takes a name of letters and digits, as in @limit("api", 5)'
+        if not callable(given):  # else it stands without parentheses
+            message += f", not {given!r}"
+        raise _mistake(message)
     if at_once is not None:
         _count("limit", "at_once", at_once, least=1)
     elif per_second is None:
         at_once = 1
     if per_second is not None and not _number("limit", "per_second", per_second):
         message = f"@limit takes a number above zero as `per_second`, not {per_second!r}"
-        raise FlowError(message)
+        raise _mistake(message)
 
     def decorate(function: Method) -> Method:
         limits = _noted(function, "limit").options.setdefault("limit", [])
         if any(each[0] == name for each in limits):
             where = getattr(function, "__qualname__", repr(function))
             message = f'@limit("{name}") stands twice on {where}: remove one of them'
-            raise FlowError(message)
+            raise _mistake(message)
         limits.append([name, at_once, None if per_second is None else float(per_second)])
         return function
 
@@ -281,7 +284,7 @@ def environment(
     """
     if nothing is not None or vars is None:
         message = '@environment takes variables, as in @environment(vars={"NAME": "value"})'
-        raise FlowError(message)
+        raise _mistake(message)
     return _noting("environment", {_text(name): _text(value) for name, value in vars.items()})
 
 
@@ -289,7 +292,7 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     message = f"@environment takes text for names and values, not {value!r}"
-    raise FlowError(message)
+    raise _mistake(message)
 
 
 # --- what means nothing on one machine --------------------------------------------------------
@@ -327,13 +330,13 @@ def _noted(function: Any, name: str) -> StepOptions:
         return options
     if not callable(function) or isinstance(function, type):
         message = f"@{name} decorates a method of a flow, not {function!r}"
-        raise FlowError(message)
+        raise _mistake(message)
     options = StepOptions()
     try:
         setattr(function, _ATTRIBUTE, options)
     except AttributeError:
         message = f"@{name} decorates a method written with `def`, not {function!r}"
-        raise FlowError(message) from None
+        raise _mistake(message) from None
     return options
 
 
@@ -342,7 +345,7 @@ def _note(function: Any, name: str, value: Any) -> None:
     if name in options:
         where = getattr(function, "__qualname__", repr(function))
         message = f"@{name} stands twice on {where}: remove one of them"
-        raise FlowError(message)
+        raise _mistake(message)
     options[name] = value
 
 
@@ -360,8 +363,14 @@ def _decorated(name: str, method: Any, decorate: Callable[[Any], Any]) -> Any:
         return decorate
     if not callable(method):
         message = f"@{name} takes its arguments by name, not {method!r}"
-        raise FlowError(message)
+        raise _mistake(message)
     return decorate(method)
+
+
+def _mistake(message: str) -> FlowError:
+    """The error, with the file and the line of the decorator."""
+    file, line = calling_line()
+    return FlowError(message, file=file, line=line)
 
 
 def _number(decorator: str, name: str, value: Any, *, most: float = math.inf) -> float:
@@ -369,14 +378,14 @@ def _number(decorator: str, name: str, value: Any, *, most: float = math.inf) ->
     if not (is_number and 0 <= value <= most and math.isfinite(value)):
         limits = "zero or more" if most == math.inf else f"from 0 to {most:g}"
         message = f"@{decorator} takes a number as `{name}`, {limits}, not {value!r}"
-        raise FlowError(message)
+        raise _mistake(message)
     return float(value)
 
 
 def _count(decorator: str, name: str, value: Any, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         message = f"@{decorator} takes a whole number as `{name}`, {least} or more, not {value!r}"
-        raise FlowError(message)
+        raise _mistake(message)
     return value
 
 

@@ -24,6 +24,7 @@ from asyncflow.errors import (
     RunCancelledError,
     RunFailedError,
 )
+from asyncflow.hints import logs_command, resume_command
 from asyncflow.limiting import Limits
 from asyncflow.metering import Statistics
 from asyncflow.news import Wanted, Wish
@@ -189,24 +190,26 @@ class RunHandle:
             message = f"{self.pathspec} was cancelled: {outcome.reason}"
             raise RunCancelledError(message, run=self.run)
         raise RunFailedError(
-            _explain(self.pathspec, outcome.failure), run=self.run, failure=outcome.failure
+            _explain(driver.identity.run_dir / "journal", outcome.failure),
+            run=self.run,
+            failure=outcome.failure,
         )
 
     def __repr__(self) -> str:
         return f"<RunHandle {self.pathspec} {self._status}>"
 
 
-def _explain(pathspec: str, failure: Failure | None) -> str:
+def _explain(journal: Path, failure: Failure | None) -> str:
     """What failed, where its log is, and what to do next."""
+    pathspec = f"{journal.parent.parent.name}/{journal.parent.name}"
     if failure is None:
         return f"{pathspec} failed"
-    flow, run_id = pathspec.split("/")
     where = f"{pathspec}/{failure.step}/{failure.task_id}" if failure.task_id else pathspec
     lines = [
         f"{where} failed in attempt {failure.attempt}: {failure.exception_type}: {failure.message}",
         failure.traceback.rstrip(),
-        f"Its log: asyncflow logs {where}",
-        f"To go on from here: asyncflow resume FILE:{flow} --origin-run-id {run_id}",
+        f"Its log: {logs_command(journal, where)}",
+        f"To go on from here: {resume_command(journal)}",
     ]
     return "\n".join(line for line in lines if line)
 

@@ -161,12 +161,11 @@ class RunInterruptedError(AsyncflowError):
         super().__init__(message)
 
     @classmethod
-    def of(cls, pathspec: str) -> Self:
-        """The error of the run `Flow/run`; it tells how to go on."""
-        flow, _, run_id = pathspec.partition("/")
+    def of(cls, pathspec: str, resume: str) -> Self:
+        """The error of the run `Flow/run`; `resume` is the command that goes on with it."""
         message = (
             f"{pathspec} was interrupted: its engine is gone and left no last word\n"
-            f"To go on from there: asyncflow resume FILE:{flow} --origin-run-id {run_id}"
+            f"To go on from there: {resume}"
         )
         return cls(message, pathspec=pathspec)
 

@@ -22,6 +22,7 @@ from typing import (
     overload,
 )
 
+from asyncflow.callers import calling_line
 from asyncflow.errors import ParameterError
 from asyncflow.spelling import did_you_mean
 
@@ -246,6 +247,8 @@ class Parameter(Generic[T]):
                 f"parameter {self.name!r} has the type {type!r}; it can be str, int, float, bool "
                 f"or, for anything that JSON can say, JSONType"
             )
+            file, line = calling_line()
+            message = f"{file}:{line}: {message}" if file else message
             raise ParameterError(message, parameter=self.name)
 
     def __set_name__(self, owner: builtins.type[Any], attribute: str) -> None:

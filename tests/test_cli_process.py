@@ -338,6 +338,8 @@ def test_second_signal_kills(folder, started) -> None:
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     assert "a second one kills it" in process.stderr.readline()
+    resume = process.stderr.readline()
+    assert resume.startswith("To go on after that:  asyncflow resume flow.py --origin-run-id ")
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) in {-signal.SIGINT, 130}

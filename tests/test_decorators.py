@@ -11,6 +11,7 @@ from asyncflow import (
     concurrency,
     environment,
     isolate,
+    limit,
     resources,
     retry,
     step,
@@ -145,6 +146,9 @@ def test_options_pass_through_wrappers():
         (lambda: retry(seconds=float("nan")), "@retry takes a number as `seconds`"),
         (lambda: retry(jitter=2), "@retry takes a number as `jitter`, from 0 to 1, not 2"),
         (lambda: retry(on=["OSError"]), "@retry takes exception classes as `on`, not 'OSError'"),  # type: ignore[list-item]
+        (lambda: retry(on="OSError"), "@retry takes exception classes as `on`, not 'OSError'$"),  # type: ignore[arg-type]
+        (lambda: retry(on=5), "@retry takes exception classes as `on`, not 5"),  # type: ignore[call-overload]
+        (lambda: decorated(limit), r'@limit takes a name .*, as in @limit\("api", 5\)$'),
         (lambda: retry(3), "@retry takes its arguments by name, not 3"),  # type: ignore[call-overload]
         (lambda: catch(var="a b"), "@catch takes the name of an artifact as `var`, not 'a b'"),
         (timeout, "@timeout takes a time above zero"),
@@ -161,6 +165,15 @@ def test_options_pass_through_wrappers():
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once(make, words):
-    """When the class is being made, at the line of the decorator."""
-    with pytest.raises(FlowError, match=words):
+    """When the class is being made, at the line of the decorator, which the error names."""
+    with pytest.raises(FlowError, match=words) as caught:
         make()
+    assert caught.value.file == __file__
+    assert str(caught.value).startswith(f"{__file__}:{caught.value.line}: @")
+
+
+def test_the_line_of_a_wrong_decorator_is_named():
+    """As the user's file has it, however deep in the library the mistake is found."""
+    with pytest.raises(FlowError) as caught:
+        exec(compile("\n\nconcurrency(0)\n", "my_flow.py", "exec"), {"concurrency": concurrency})  # noqa: S102 - as an import does
+    assert str(caught.value).startswith("my_flow.py:3: @concurrency takes a whole number")

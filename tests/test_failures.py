@@ -214,6 +214,8 @@ async def test_a_task_that_fails_too_often_fails_the_run(engine):
     with pytest.raises(RunFailedError) as caught:
         await engine.run(Flaky, failures=3)
     assert caught.value.failure.attempt == 2
+    file = os.path.relpath(__file__)
+    assert f"{file}:Flaky --origin-run-id {caught.value.run.id}" in str(caught.value)
 
 
 async def test_a_retry_is_announced(engine):

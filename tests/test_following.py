@@ -281,7 +281,19 @@ def test_an_interrupted_run_ends_the_command_with_status_1(written, verb, capsys
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 3
     assert "Linear/100 was interrupted" in captured.err
-    assert "asyncflow resume FILE:Linear --origin-run-id 100" in captured.err
+    assert "asyncflow resume FILE:Linear --origin-run-id 100\n" in captured.err
+
+
+@pytest.mark.parametrize("verb", ["events", "logs"])
+def test_the_command_that_goes_on_names_the_store_if_it_must(
+    written, store, monkeypatch, capsys, verb
+):
+    """It can be pasted where the other command was."""
+    written.close()
+    monkeypatch.delenv("ASYNCFLOW_STORE")
+    assert invoke([verb, "Linear/100", "--follow", "--store", str(store)]) == 1
+    wanted = f"asyncflow resume FILE:Linear --origin-run-id 100 --store {store}\n"
+    assert wanted in capsys.readouterr().err
 
 
 def test_a_task_that_never_comes_is_told_of(written, capsys):

@@ -98,7 +98,10 @@ class Session:
     def _stop(self, name: str) -> None:
         """A first signal has come, its name tells; a run that is being started is stopped then."""
         self._stopped_by = name
-        self._view.note(f"{name}: stopping the run; a second one kills it at once.\n")
+        note = f"{name}: stopping the run; a second one kills it at once.\n"
+        if self._handle is not None:  # after a second one nobody is left to say it
+            note += f"To go on after that:  {self._program.resume(self._handle.run_id)}\n"
+        self._view.note(note)
         if self._handle is not None:
             self._handle.cancel(reason=name)
 

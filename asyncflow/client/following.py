@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, Self
 
 from asyncflow.errors import RunInterruptedError
+from asyncflow.hints import resume_command
 from asyncflow.news import READ_RECORDS, NewsReader, Wanted, Wish
 from asyncflow.store.journal import HEADER, is_being_written
 
@@ -72,7 +73,7 @@ class Follower(Generic[Wish]):
                 self._check_whole(at)
                 if self._follow:
                     self._reader.release()
-                    raise RunInterruptedError.of(self._pathspec)
+                    raise RunInterruptedError.of(self._pathspec, resume_command(self._path))
                 return [], (at, True)
         return self._wanted.pick(excerpt.news), (excerpt.after, excerpt.ended)
 

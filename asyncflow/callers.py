@@ -1,0 +1,19 @@
+"""Where in the user's code something of ours was called. Imports nothing of ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+_PACKAGE: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - text is what is compared
+
+
+def calling_line() -> tuple[str, int]:
+    """The file and the line of the innermost call that is not asyncflow's own; else nothing."""
+    frame = sys._getframe(1)  # noqa: SLF001 - a traceback is not there yet
+    while frame.f_code.co_filename.startswith(_PACKAGE):
+        if frame.f_back is None:
+            return "", 0
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
