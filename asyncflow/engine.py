@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
@@ -36,6 +35,7 @@ from asyncflow.starting import NewRun
 from asyncflow.store.journal import HEADER, JournalWriter
 from asyncflow.store.layout import Layout
 from asyncflow.surroundings import look_around
+from asyncflow.threads import Threads
 from asyncflow.values import RunOptions, Status
 from asyncflow.watching import Watchable, Watchers
 
@@ -396,10 +396,10 @@ class Engine(Starter, Watchable):
             raise self._entered_again()
         self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
         writing = _DISK_THREADS if self.settings.durability == "power" else _WRITING_THREADS
-        self._disk = ThreadPoolExecutor(writing, thread_name_prefix="asyncflow-disk")
-        self._syncs = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="asyncflow-sync")
+        self._disk = Threads(writing, "asyncflow-disk")
+        self._syncs = Threads(_DISK_THREADS, "asyncflow-sync")
         # Of its own, because to read what a large run has finished takes it seconds.
-        self._makers = ThreadPoolExecutor(1, thread_name_prefix="asyncflow-start")
+        self._makers = Threads(1, "asyncflow-start")
         try:
             self._layout: Layout = await self._loop.run_in_executor(self._disk, self._open_store)
             self._dispatcher = Dispatcher(
@@ -596,7 +596,7 @@ async def _to_the_end(
     return task.result(), cancelled
 
 
-async def _shut_down(*executors: ThreadPoolExecutor) -> None:
+async def _shut_down(*executors: Threads) -> None:
     """Return when their threads are gone; a slow disk may hold them for a while."""
     loop, gone = asyncio.get_running_loop(), asyncio.Event()
 

@@ -1,0 +1,104 @@
+"""The threads of an engine.
+
+Python's own `ThreadPoolExecutor` takes nothing more once the main thread has ended, though a thread
+that is waited for may still run an engine. These take work for as long as they are not shut down.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from threading import RLock, Thread
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Result = TypeVar("Result")
+
+_Work = tuple["Future[Any]", "Callable[[], Any]"]
+
+
+class Threads(Executor):
+    """Some threads of one name, each started when there is something to do for it."""
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most, self._name = most, name
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        self._threads: list[Thread] = []
+        self._unfinished = 0
+        self._closed = False
+        self._lock = RLock()
+
+    def submit(
+        self, function: Callable[..., Result], /, *args: Any, **kwargs: Any
+    ) -> Future[Result]:
+        """Have it called in one of the threads.
+
+        Raises:
+            RuntimeError: They were shut down.
+        """
+        future: Future[Result] = Future()
+
+        def call() -> Result:
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._count_down()  # before anybody is told: who hands in more finds this one free
+
+        with self._lock:
+            if self._closed:
+                message = f"the threads {self._name!r} were shut down"
+                raise RuntimeError(message)
+            self._unfinished += 1
+            future.add_done_callback(self._on_done)
+            self._queue.put((future, call))
+            if len(self._threads) < min(self._most, self._unfinished):
+                self._begin()
+        return future
+
+    def _begin(self) -> None:
+        # A daemon: an engine that is never closed does not keep the interpreter from ending.
+        name = f"{self._name}_{len(self._threads)}"
+        thread = Thread(target=_carry_out, args=(self._queue,), name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _on_done(self, future: Future[Any]) -> None:
+        if future.cancelled():  # it will never be called
+            self._count_down()
+
+    def _count_down(self) -> None:
+        with self._lock:
+            self._unfinished -= 1
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002, ARG002 - as in the base class
+        """Take nothing more; with `wait`, return when all that was taken is done."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                for _ in self._threads:
+                    self._queue.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join()
+
+    def __del__(self) -> None:
+        for _ in self._threads if not self._closed else ():
+            self._queue.put(None)
+
+
+def _carry_out(queue: SimpleQueue[_Work | None]) -> None:
+    """What each thread does; it knows the queue alone, so that `Threads` can be dropped."""
+    while (work := queue.get()) is not None:
+        future, call = work
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+            del result
+        del work, future, call  # nothing is kept alive while there is nothing to do
