@@ -421,7 +421,9 @@ class Subscription(Generic[Wish]):
             return
         self._drop(cursor)
         if broke_off and not self.closed:
-            raise RunInterruptedError.of(channel.pathspec, resume_command(channel.journal))
+            raise RunInterruptedError.of(
+                channel.pathspec, resume_command(channel.pathspec, channel.journal)
+            )
 
     def _drop(self, cursor: _Cursor) -> None:
         cursor.close()

@@ -208,8 +208,8 @@ def _explain(journal: Path, failure: Failure | None) -> str:
     lines = [
         f"{where} failed in attempt {failure.attempt}: {failure.exception_type}: {failure.message}",
         failure.traceback.rstrip(),
-        f"Its log: {logs_command(journal, where)}",
-        f"To go on from here: {resume_command(journal)}",
+        f"Its log: {logs_command(where, journal)}",
+        f"To go on from here: {resume_command(pathspec, journal)}",
     ]
     return "\n".join(line for line in lines if line)
 

@@ -14,17 +14,17 @@ from asyncflow.store.journal import HEADER, JournalReader
 _UNREADABLE = (AsyncflowError, OSError, ValueError, TypeError, LookupError, AttributeError)
 
 
-def resume_command(journal: Path) -> str:
-    """The command that goes on with the run that has this journal, `STORE/flows/NAME/RUN/journal`.
+def resume_command(pathspec: str, journal: Path) -> str:
+    """The command that goes on with a run; its journal is `STORE/flows/NAME/RUN/journal`.
 
     Its file is FILE where the journal does not tell it, or it is there no more.
     """
-    run_id, flow = journal.parent.name, journal.parent.parent.name
+    flow, _, run_id = pathspec.partition("/")
     words = ["asyncflow", "resume", f"{_file_of(journal)}:{flow}", "--origin-run-id", run_id]
     return shlex.join([*words, *_store_option(journal.parents[3])])
 
 
-def logs_command(journal: Path, pathspec: str) -> str:
+def logs_command(pathspec: str, journal: Path) -> str:
     """The command that shows what a task of that run has printed, or the run."""
     return shlex.join(["asyncflow", "logs", pathspec, *_store_option(journal.parents[3])])
 

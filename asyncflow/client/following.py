@@ -73,7 +73,9 @@ class Follower(Generic[Wish]):
                 self._check_whole(at)
                 if self._follow:
                     self._reader.release()
-                    raise RunInterruptedError.of(self._pathspec, resume_command(self._path))
+                    raise RunInterruptedError.of(
+                        self._pathspec, resume_command(self._pathspec, self._path)
+                    )
                 return [], (at, True)
         return self._wanted.pick(excerpt.news), (excerpt.after, excerpt.ended)
 
