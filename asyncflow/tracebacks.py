@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _OWN_FOLDER: Final = str(Path(__file__).parent)
+_PYTHON: Final = Path(traceback.__file__).parent
 _MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing more
 _PICKLERS: Final = {"cloudpickle.py", "pickle.py", "copyreg.py"}  # whom this library has called
 _MESSAGE_BYTES: Final = 1 << 14  # nobody reads more, and it is journalled and sent in one packet
@@ -84,10 +85,14 @@ def _traceback(error: BaseException) -> str:
 
 def _drop_own_causes(summary: traceback.TracebackException) -> None:
     """Of an error that says what to do, leave nothing that has happened in this library alone."""
-    if summary.__cause__ is not None and not _is_users(summary.__cause__):
-        summary.__cause__ = None
-    if summary.__context__ is not None and not _is_users(summary.__context__):
-        summary.__context__ = None
+    for name in ("__cause__", "__context__"):
+        other = getattr(summary, name)
+        if other is None:
+            continue
+        if _is_users(other):
+            _drop_own_causes(other)
+        else:
+            setattr(summary, name, None)
     if not any(map(_is_users_frame, summary.stack)):
         summary.stack[:] = []
 
@@ -95,14 +100,19 @@ def _drop_own_causes(summary: traceback.TracebackException) -> None:
 def _is_users(summary: traceback.TracebackException) -> bool:
     """Whether any code of the user has to do with it, or with what it came from."""
     others = (summary.__cause__, summary.__context__)
-    frames = [frame for frame in summary.stack if Path(frame.filename).name not in _PICKLERS]
-    return any(map(_is_users_frame, frames)) or any(
+    return any(_is_users_frame(frame) and not _is_called(frame) for frame in summary.stack) or any(
         _is_users(other) for other in others if other is not None
     )
 
 
 def _is_users_frame(frame: traceback.FrameSummary) -> bool:
     return not frame.filename.startswith(_OWN_FOLDER)
+
+
+def _is_called(frame: traceback.FrameSummary) -> bool:
+    """Whether it is of Python's library or a pickler, which this library calls as well."""
+    path = Path(frame.filename)
+    return path.name in _PICKLERS or (_PYTHON in path.parents and "site-packages" not in path.parts)
 
 
 def past_own_frames(trace: TracebackType | None) -> TracebackType | None:

@@ -241,7 +241,7 @@ FAILS = """
 
 
 @pytest.mark.parametrize(
-    ("options", "ending"), [((), "failed"), (("--on-failure", "finish"), "succeeded")]
+    ("options", "ending"), [((), "cancelled"), (("--on-failure", "finish"), "succeeded")]
 )
 def test_on_failure_says_what_becomes_of_running_siblings(
     store, tmp_path, monkeypatch, options, ending

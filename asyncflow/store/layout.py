@@ -16,6 +16,7 @@ Folders are created 0700. Nothing here reads a value or an event.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -69,6 +70,8 @@ class Layout:
             raise StoreError(_explain(layout.root, error)) from error
         if create and not os.access(layout.root, os.W_OK | os.X_OK):
             message = f"the store at {layout.root} may not be written to"
+            if os.statvfs(layout.root).f_flag & os.ST_RDONLY:
+                raise StoreError(f"{message}: {os.strerror(errno.EROFS)}; {_ADVICE}")
             raise StoreError(f"{message}; change its rights, or {_ADVICE}")
         return layout
 
