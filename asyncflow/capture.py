@@ -54,7 +54,7 @@ class TaskStream(io.TextIOBase):
         target.write(self._number, text.encode("utf-8", "backslashreplace"))
         return len(text)
 
-    def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override]
+    def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override] # text only
         """Write one after the other."""
         for line in lines:
             self.write(line)
@@ -79,12 +79,12 @@ class TaskStream(io.TextIOBase):
         """Accepted for programs that set encoding or buffering; output is UTF-8, by the line."""
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:  # type: ignore[override] # never set
         """Always UTF-8."""
         return "utf-8"
 
     @property
-    def errors(self) -> str:  # type: ignore[override]
+    def errors(self) -> str:  # type: ignore[override] # never set
         """What becomes of text that UTF-8 cannot say."""
         return "backslashreplace"
 
@@ -108,7 +108,7 @@ class TaskBuffer(io.RawIOBase):
 
     def write(self, data: object, /) -> int:
         """Write bytes: to the task that the context names, else to the file."""
-        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        view = memoryview(data).cast("B")  # type: ignore[arg-type] # any buffer
         target = sink.get()
         if target is None:
             os.write(self._raw.fileno(), view)
@@ -158,8 +158,8 @@ def install(out: int, err: int) -> None:
         os.dup2(null.fileno(), 0)
     os.dup2(out, 1)
     os.dup2(err, 2)
-    sys.stdout = sys.__stdout__ = TaskStream(1)  # type: ignore[assignment, misc]
-    sys.stderr = sys.__stderr__ = TaskStream(2)  # type: ignore[assignment, misc]
+    sys.stdout = sys.__stdout__ = TaskStream(1)  # type: ignore[assignment, misc] # as a file
+    sys.stderr = sys.__stderr__ = TaskStream(2)  # type: ignore[assignment, misc] # as a file
 
 
 def written() -> tuple[int, int]:

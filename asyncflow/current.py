@@ -259,7 +259,7 @@ def _starting(start: Callable[[Thread], None]) -> Callable[[Thread], None]:
             vars(thread).pop("run", None)  # it refers to the thread: leave no cycle behind
             context.run(run)
 
-        thread.run = run_in_context  # type: ignore[method-assign]
+        thread.run = run_in_context  # type: ignore[method-assign] # of this one
         try:
             start(thread)
         except BaseException:

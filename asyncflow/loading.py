@@ -205,7 +205,7 @@ def describe(cls: type[FlowSpec], pickle: Callable[[type[FlowSpec]], Any]) -> di
 def _importable(name: str, file: Path) -> bool:
     """Whether `import name` would find this very file."""
     expected, root = _module_name(file)
-    return expected == name and str(root) in {os.path.abspath(entry) for entry in sys.path}  # noqa: PTH100
+    return expected == name and str(root) in {os.path.abspath(entry) for entry in sys.path}  # noqa: PTH100 - text
 
 
 def load(source: Mapping[str, Any], unpickle: Callable[[Any], Any]) -> type[FlowSpec]:

@@ -34,7 +34,7 @@ def whole_characters(data: bytes) -> int:
     for back in range(1, min(4, len(data) + 1)):
         byte = data[-back]
         if byte >= 0xC0:  # noqa: PLR2004 - the first byte of a character of 2, 3 or 4 bytes
-            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4  # noqa: PLR2004
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4  # noqa: PLR2004 - UTF-8's own
             return len(data) - back if back < length else len(data)
         if byte < 0x80:  # noqa: PLR2004 - ASCII: complete by itself
             break

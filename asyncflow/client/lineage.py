@@ -114,4 +114,4 @@ class Lineage:
                 groups.setdefault(record.path_of(task)[:-1], []).append(task)
         for group in groups.values():
             group.sort(key=table.index_of)
-        return groups  # type: ignore[return-value]
+        return groups  # type: ignore[return-value] # a dict is invariant: nobody else holds it

@@ -103,7 +103,7 @@ class FlowPlace:
     def artifacts(self) -> ArtifactReader:
         """Reads the flow's values."""
         # Start-up time: whoever reads no value needs no codec.
-        from asyncflow.store.artifacts import ArtifactReader  # noqa: PLC0415
+        from asyncflow.store.artifacts import ArtifactReader  # noqa: PLC0415 - start-up time
 
         return ArtifactReader(self.layout, self.flow)
 
