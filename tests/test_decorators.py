@@ -145,21 +145,21 @@ def test_options_pass_through_wrappers():
         (lambda: retry(seconds=-1), "@retry takes a number as `seconds`, zero or more"),
         (lambda: retry(seconds=float("nan")), "@retry takes a number as `seconds`"),
         (lambda: retry(jitter=2), "@retry takes a number as `jitter`, from 0 to 1, not 2"),
-        (lambda: retry(on=["OSError"]), "@retry takes exception classes as `on`, not 'OSError'"),  # type: ignore[list-item]
-        (lambda: retry(on="OSError"), "@retry takes exception classes as `on`, not 'OSError'$"),  # type: ignore[arg-type]
-        (lambda: retry(on=5), "@retry takes exception classes as `on`, not 5"),  # type: ignore[call-overload]
+        (lambda: retry(on=["OSError"]), "@retry takes exception classes as `on`, not 'OSError'"),  # type: ignore[list-item]  # the mistake that is examined
+        (lambda: retry(on="OSError"), "@retry takes exception classes as `on`, not 'OSError'$"),  # type: ignore[arg-type]  # the mistake that is examined
+        (lambda: retry(on=5), "@retry takes exception classes as `on`, not 5"),  # type: ignore[call-overload]  # the mistake that is examined
         (lambda: decorated(limit), r'@limit takes a name .*, as in @limit\("api", 5\)$'),
-        (lambda: retry(3), "@retry takes its arguments by name, not 3"),  # type: ignore[call-overload]
+        (lambda: retry(3), "@retry takes its arguments by name, not 3"),  # type: ignore[call-overload]  # the mistake that is examined
         (lambda: catch(var="a b"), "@catch takes the name of an artifact as `var`, not 'a b'"),
         (timeout, "@timeout takes a time above zero"),
         (lambda: decorated(timeout), "@timeout takes a time above zero"),
-        (lambda: timeout(minutes="5"), "@timeout takes a number as `minutes`"),  # type: ignore[arg-type]
+        (lambda: timeout(minutes="5"), "@timeout takes a number as `minutes`"),  # type: ignore[arg-type]  # the mistake that is examined
         (lambda: concurrency(0), "@concurrency takes a whole number as `n`, 1 or more, not 0"),
         (lambda: decorated(concurrency), "@concurrency takes a number, as in"),
         (lambda: decorated(environment), "@environment takes variables, as in"),
-        (lambda: environment(vars={"A": 1}), "@environment takes text for names and values, not 1"),  # type: ignore[dict-item]
+        (lambda: environment(vars={"A": 1}), "@environment takes text for names and values, not 1"),  # type: ignore[dict-item]  # the mistake that is examined
         (lambda: retry(int), "@retry decorates a method of a flow, not <class 'int'>"),
-        (lambda: step(3), "@step decorates a method of a flow, not 3"),  # type: ignore[call-overload]
+        (lambda: step(3), "@step decorates a method of a flow, not 3"),  # type: ignore[call-overload]  # the mistake that is examined
         (lambda: step(print), "@step decorates a method written with `def`, not <built-in"),
         (lambda: decorated(retry, retry), r"@retry stands twice on .*method: remove one of them"),
     ],

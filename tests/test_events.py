@@ -332,7 +332,7 @@ outputs = st.one_of(
 def pieces_of(data: bytes, first_seq: int = 5) -> list[TaskLogged]:
     """The events of one record of output."""
     record = pack_logged(first_seq, to_microseconds(LOG.time), ("train", 3, 0), 0, 4, data, 0)
-    return list(unpack_events(record, FLOW, RUN))  # type: ignore[arg-type]
+    return list(unpack_events(record, FLOW, RUN))  # type: ignore[arg-type]  # no other in such a record
 
 
 @given(outputs)
@@ -358,7 +358,7 @@ def test_an_event_of_output_is_like_one_that_is_made_by_hand():
     assert hash(event) == hash(replace(LOG, line="text", pid=4))
     assert repr(event) == repr(replace(LOG, line="text", pid=4))
     with pytest.raises(FrozenInstanceError):
-        event.line = "other"  # type: ignore[misc]
+        event.line = "other"  # type: ignore[misc]  # frozen: that is examined
 
 
 @given(outputs.filter(bool))
@@ -451,7 +451,7 @@ def test_the_line_end_stands_apart(piece, line, end):
 def test_an_event_cannot_be_changed():
     """It has happened."""
     with pytest.raises(FrozenInstanceError):
-        LOG.line = "other"  # type: ignore[misc]
+        LOG.line = "other"  # type: ignore[misc]  # frozen: that is examined
 
 
 def test_events_name_their_run_and_their_task():

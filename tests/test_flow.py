@@ -231,7 +231,7 @@ def test_a_parameter_is_read_from_the_task():
     assert task.loaded == ["alpha"]
     assert artifacts_of(instance) == {"alpha": 0.75}
     with pytest.raises(AttributeError, match="read-only"):
-        instance.alpha = 1  # type: ignore[assignment]
+        instance.alpha = 1  # type: ignore[assignment]  # the mistake that is examined
     with pytest.raises(AttributeError, match="read-only"):
         del instance.alpha
 
@@ -320,7 +320,7 @@ def test_constants_are_inherited_and_replaced():
     class Later(Everything, Mixin):
         number = 2
 
-        def text(self):  # type: ignore[override]
+        def text(self):  # type: ignore[override]  # that is examined
             return "now a method"
 
     found = constants_of(Later)

@@ -558,7 +558,7 @@ class Typed(FlowSpec):
 
     def change(self):
         """Try to assign a parameter."""
-        self.text = "b"  # type: ignore[assignment]
+        self.text = "b"  # type: ignore[assignment]  # the mistake that is examined
 
     @step
     def end(self):

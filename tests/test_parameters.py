@@ -331,7 +331,7 @@ def test_a_parameter_is_read_only():
     """The error says so, rather than that there is no setter."""
     flow = Training(use_cli=False)
     with pytest.raises(AttributeError, match="parameter 'alpha' is read-only"):
-        flow.alpha = 3  # type: ignore[assignment]
+        flow.alpha = 3  # type: ignore[assignment]  # the mistake that is examined
     with pytest.raises(AttributeError, match="parameter 'alpha' is read-only"):
         del flow.alpha
 
@@ -396,7 +396,7 @@ class F(FlowSpec):
         assert_type(self.needed_items, list[float])
         assert_type(self.called, int)
         assert_type(self.told, int)
-        self.number = 3.0  # type: ignore[assignment]
+        self.number = 3.0  # type: ignore[assignment]  # refused: that is examined
         self.anything = self.something_else
 
 assert_type(F.number, Parameter[float])

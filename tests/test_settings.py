@@ -135,7 +135,7 @@ def test_a_project_file_that_cannot_be_understood_is_named(tmp_path, text):
 def test_settings_do_not_change():
     """An engine's settings are those it was given; a type checker says so too."""
     with pytest.raises(AttributeError):
-        Settings().workers = 5  # type: ignore[misc]
+        Settings().workers = 5  # type: ignore[misc]  # frozen: that is examined
 
 
 def test_workers_are_as_many_as_there_are_usable_cpus(monkeypatch, tmp_path):
