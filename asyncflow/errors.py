@@ -106,6 +106,14 @@ class NotFoundError(AsyncflowError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class ArtifactNotFoundError(NotFoundError, AttributeError):
+    """There is no artifact of this name; an AttributeError too, so that `hasattr` tells it."""
+
+    def __init__(self, message: str = "", *, artifact: str = "") -> None:
+        self.artifact = artifact
+        super().__init__(message)
+
+
 # --- running ----------------------------------------------------------------------------------
 
 

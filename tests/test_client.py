@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncflow.client import Artifact, Attempt, Flow, Run, Step, Task
-from asyncflow.errors import JournalError, NotFoundError, StoreError
+from asyncflow.client import Artifact, Attempt, Data, Flow, Run, Step, Task
+from asyncflow.client.views import reopen
+from asyncflow.errors import ArtifactNotFoundError, JournalError, NotFoundError, StoreError
 from asyncflow.events import RunStarted, RunSucceeded, TaskLogged, TaskSucceeded
 from asyncflow.graph import Graph, Node
 from asyncflow.store.index import ENTRY_BYTES, TaskEntry, TaskState, TaskTable, write_summary
@@ -286,6 +287,9 @@ def test_a_missing_artifact_is_an_attribute_error_too(run):
     """So that `hasattr`, `getattr` with a default and notebooks work."""
     assert hasattr(run.data, "x")
     assert not hasattr(run.data, "y")
+    with pytest.raises(ArtifactNotFoundError) as caught:
+        run.data.y  # noqa: B018 - asking raises
+    assert caught.value.artifact == "y"
     assert not hasattr(run.data, "_repr_html_")
     assert getattr(run["train"].task.artifacts, "y", None) is None
 
@@ -326,7 +330,7 @@ def test_the_summary_that_a_replay_makes_is_the_one_that_the_engine_wrote(store)
 
 def vars_of(summary: object) -> dict[str, object]:
     """The fields of a summary."""
-    return {name: getattr(summary, name) for name in type(summary).__dataclass_fields__}  # type: ignore[attr-defined]
+    return {name: getattr(summary, name) for name in type(summary).__dataclass_fields__}  # type: ignore[attr-defined]  # a dataclass
 
 
 def test_data_are_those_of_the_end_task(run):
@@ -1154,6 +1158,8 @@ def test_views_can_be_pickled_and_copied(run, store, monkeypatch):
         assert hash(again) == hash(view)
         assert again.store == store
     assert copy.copy(run.data).x == 3
+    stored_before = b"casyncflow.client.objects\n_reopen\n.", b"casyncflow.client.objects\nData\n."
+    assert [pickle.loads(name) for name in stored_before] == [reopen, Data]
     assert run != run["train"]
     assert run != "F/100"
 

@@ -1,7 +1,8 @@
 """What users look back with: flows, runs, steps, tasks and their artifacts, as thin views.
 
 A view holds a name and the record to ask, nothing else, so that a hundred thousand of them may come
-and go. What is true on disk is known to `asyncflow.client.record` alone.
+and go. What is true on disk is known to `asyncflow.client.record` alone. The views stand in one
+module because each is made by the one above it, and tells it as its parent.
 """
 
 # ruff: noqa: SLF001 - the views are one family, and make each other out of what they hold
@@ -10,124 +11,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from asyncflow.client import output
+from asyncflow.client.attempts import Attempts, seconds_of, status_of
+from asyncflow.client.data import Data, no_artifact
 from asyncflow.client.following import EventStream, Follower
 from asyncflow.client.record import FlowPlace, RunRecord
-from asyncflow.errors import AsyncflowError, NotFoundError
-from asyncflow.events import (
-    RunFailed,
-    TaskCloned,
-    TaskFailed,
-    TaskStarted,
-    TaskSucceeded,
-    from_microseconds,
-)
+from asyncflow.client.views import View, how_large, how_long, how_many, parts_of, reopen, some_of
+from asyncflow.errors import NotFoundError
+from asyncflow.events import RunFailed, TaskCloned, TaskFailed, from_microseconds
 from asyncflow.news import Wanted, Wish
 from asyncflow.settings import Settings
-from asyncflow.store.index import TaskState
 from asyncflow.store.layout import Layout
 from asyncflow.values import Status, TaskKey
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
-    from asyncflow.client.record import EndOfTask
     from asyncflow.events import Event
     from asyncflow.graph import Graph
     from asyncflow.store.index import TaskEntry
-    from asyncflow.values import ArtifactRef, Failure, Manifest
+    from asyncflow.values import ArtifactRef, Failure
 
-_NAMED: Final = 8  # how many of a long list an error or a picture names
-
-
-class _View:
-    """What flow, run, step, task and artifact have in common."""
-
-    __slots__ = ("__weakref__", "_place")
-
-    _PARTS: ClassVar[int]
-    _place: FlowPlace
-
-    @property
-    def path_components(self) -> tuple[str, ...]:
-        """The parts of the pathspec."""
-        raise NotImplementedError
-
-    @property
-    def pathspec(self) -> str:
-        """`Flow/run/step/task/artifact`, up to what this is."""
-        return "/".join(self.path_components)
-
-    @property
-    def id(self) -> str:
-        """Its name within its parent: the last part of the pathspec."""
-        return self.path_components[-1]
-
-    @property
-    def store(self) -> Path:
-        """The folder of the store that it is in."""
-        return self._place.layout.root
-
-    def _describe(self) -> str:
-        """What there is to say of it in a few words."""
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        try:
-            said = self._describe()
-        except (AsyncflowError, OSError) as error:  # a debugger asks too: never fail
-            said = f"cannot be read: {error}"
-        return f"{type(self).__name__}({self.pathspec!r}) {said}"
-
-    def _repr_html_(self) -> str:
-        from asyncflow.client import notebook  # noqa: PLC0415 - start-up time: for notebooks alone
-
-        return notebook.show(self)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _View):
-            return NotImplemented
-        return self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
-
-    def _identity(self) -> tuple[object, ...]:
-        return type(self), self.store, self.path_components
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (type(self), self.pathspec, self.store)
-
-
-def _reopen(cls: Any, pathspec: str, store: Path) -> Any:
-    return cls(pathspec, store=store)
-
-
-def _parts(view: type[_View], pathspec: str) -> list[str]:
-    """The parts of a pathspec that a view was asked for with."""
-    parts = pathspec.split("/")
-    if len(parts) != view._PARTS or not all(parts):
-        wanted = "/".join(["Flow", "run", "step", "task", "artifact"][: view._PARTS])
-        message = f"{view.__name__} takes {wanted!r}, not {pathspec!r}"
-        raise ValueError(message)
-    return parts
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    if len(listed) > _NAMED:
-        listed[_NAMED - 1 :] = [f"{len(listed) - _NAMED + 1} more"]
-    return ", ".join(listed) or "nothing"
-
+_reopen = reopen  # the name by which artifacts that earlier versions stored know it
 
 # --- flow -------------------------------------------------------------------------------------
 
 
-class Flow(_View):
+class Flow(View):
     """A flow that has run: its runs, newest first.
 
     Raises:
@@ -140,11 +53,11 @@ class Flow(_View):
     _PARTS = 1
 
     def __init__(self, name: str, *, store: str | os.PathLike[str] | None = None) -> None:
-        _parts(Flow, name)
+        parts_of(Flow, name)
         root = Settings.read().store if store is None else store
         layout = Layout.open(root, create=False)
         if not layout.flow_dir(name).is_dir():
-            there = _some(layout.flows())
+            there = some_of(layout.flows())
             message = f"the store {layout.root} has no flow {name!r}; it has {there}"
             raise NotFoundError(message)
         self._place = FlowPlace(layout, name)
@@ -206,13 +119,13 @@ class Flow(_View):
 
     def _describe(self) -> str:
         count = len(self._place.layout.runs(self._place.flow))
-        return f"{_count(count, 'run')}"
+        return f"{how_many(count, 'run')}"
 
 
 # --- run --------------------------------------------------------------------------------------
 
 
-class Run(_View):
+class Run(View):
     """A run, finished or live: its steps, in the order of the graph.
 
     Raises:
@@ -226,7 +139,7 @@ class Run(_View):
     _record: RunRecord
 
     def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
-        flow, run_id = _parts(Run, pathspec)
+        flow, run_id = parts_of(Run, pathspec)
         self._record = Flow(flow, store=store)[run_id]._record
         self._place = self._record.place
 
@@ -389,26 +302,26 @@ class Run(_View):
 
     def __getitem__(self, step: str) -> Step:
         if step not in self:
-            there = _some(self._record.steps())
+            there = some_of(self._record.steps())
             message = f"run {self.pathspec} has no tasks of step {step!r}; it has those of {there}"
             raise NotFoundError(message)
         return Step._in(self._record, step)
 
     def _describe(self) -> str:
         status, seconds = self.status, self.seconds
-        said = f"{status}, {_count(self.task_count, 'task')}"
+        said = f"{status}, {how_many(self.task_count, 'task')}"
         if seconds is not None:
-            return f"{said}, {_duration(seconds)}"
+            return f"{said}, {how_long(seconds)}"
         if status is Status.RUNNING:
             age = (datetime.now(UTC) - self.created_at).total_seconds()
-            return f"{said}, {_duration(age)} so far"
+            return f"{said}, {how_long(age)} so far"
         return said
 
 
 # --- step -------------------------------------------------------------------------------------
 
 
-class Step(_View):
+class Step(View):
     """A step of a run: its tasks, in the order in which they were numbered.
 
     Raises:
@@ -423,7 +336,7 @@ class Step(_View):
     _step: str
 
     def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
-        flow, run_id, step = _parts(Step, pathspec)
+        flow, run_id, step = parts_of(Step, pathspec)
         self._record = Run(f"{flow}/{run_id}", store=store)[step]._record
         self._place, self._step = self._record.place, step
 
@@ -473,7 +386,7 @@ class Step(_View):
         unended = self._record.status()
         counts: dict[Status, int] = {}
         for state, count in self._record.table().states_of(self._number).items():
-            status = _status(state, unended)
+            status = status_of(state, unended)
             counts[status] = counts.get(status, 0) + count
         return counts
 
@@ -491,7 +404,7 @@ class Step(_View):
     def __getitem__(self, task_id: str | int) -> Task:
         if self._entry(str(task_id)) is None:
             tasks = self._record.table().tasks_of(self._number)
-            there = _count(len(tasks), "task") + (
+            there = how_many(len(tasks), "task") + (
                 f", from {tasks[0]} to {tasks[-1]}" if tasks else ""
             )
             message = f"step {self.pathspec} has no task {str(task_id)!r}; it has {there}"
@@ -511,24 +424,13 @@ class Step(_View):
         counts = self.counts()
         counts.pop(Status.SUCCEEDED, None)
         others = "".join(f", {count:,} {status}" for status, count in counts.items())
-        return _count(self.task_count, "task") + others
-
-
-def _status(state: int, unended: Status) -> Status:
-    """How a task stands; `unended` is how its run does, for a task that has no end."""
-    if state in {TaskState.SUCCEEDED, TaskState.CLONED}:
-        return Status.SUCCEEDED
-    if state == TaskState.FAILED:
-        return Status.FAILED
-    if state == TaskState.STOPPED:
-        return Status.CANCELLED
-    return Status.RUNNING if unended is Status.RUNNING else Status.INTERRUPTED
+        return how_many(self.task_count, "task") + others
 
 
 # --- task -------------------------------------------------------------------------------------
 
 
-class Task(_View):
+class Task(View):
     """A task of a step: its artifacts, and how its last attempt went.
 
     Raises:
@@ -537,47 +439,38 @@ class Task(_View):
         ValueError: What was given is no pathspec of a task.
     """
 
-    __slots__ = ("_ended_event", "_record", "_step", "_task")
+    __slots__ = ("_attempts",)
     _PARTS = 4
-    _record: RunRecord
-    _step: str
-    _task: int
-    _ended_event: EndOfTask | None
+    _attempts: Attempts
 
     def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
-        flow, run_id, step, task_id = _parts(Task, pathspec)
-        self._record = Step(f"{flow}/{run_id}/{step}", store=store)[task_id]._record
-        self._place, self._step, self._task = self._record.place, step, int(task_id)
-        self._ended_event = None
+        flow, run_id, step, task_id = parts_of(Task, pathspec)
+        self._attempts = Step(f"{flow}/{run_id}/{step}", store=store)[task_id]._attempts
+        self._place = self._attempts.record.place
 
     @classmethod
     def _in(cls, record: RunRecord, step: str, number: int) -> Self:
         task = cls.__new__(cls)
-        task._record, task._place = record, record.place
-        task._step, task._task = step, number
-        task._ended_event = None
+        task._attempts, task._place = Attempts(record, step, number), record.place
         return task
 
     @property
     def path_components(self) -> tuple[str, ...]:
         """The parts of the pathspec."""
-        return self._place.flow, self._record.run_id, self._step, str(self._task)
+        told = self._attempts
+        return self._place.flow, told.record.run_id, told.step, str(told.number)
 
     @property
     def parent(self) -> Step:
         """The step."""
-        return Step._in(self._record, self._step)
+        return Step._in(self._attempts.record, self._attempts.step)
 
     # --- how it stands ---
 
     @property
     def status(self) -> Status:
         """How it stands now; one that waits for a retry is as running as its run."""
-        ended = self._ended()
-        waits = isinstance(ended, TaskFailed) and ended.will_retry
-        if ended is None or (waits and not self._record.summary().status.finished):
-            return _status(TaskState.STARTED, self._record.status())
-        return _status(_state(ended), Status.SUCCEEDED)
+        return self._attempts.status()
 
     @property
     def successful(self) -> bool:
@@ -592,68 +485,41 @@ class Task(_View):
     @property
     def exception(self) -> Failure | None:
         """What its last attempt failed with; None for one that runs or has succeeded."""
-        ended = self._ended()
+        ended = self._attempts.ended()
         return ended.failure if isinstance(ended, TaskFailed) else None
 
     @property
     def attempt(self) -> int:
         """Which attempt is its last so far: 0 for the first."""
-        return self._last_event().attempt
+        return self._attempts.last_event().attempt
 
     @property
     def created_at(self) -> datetime:
         """When its last attempt began, UTC."""
-        started = self._record.started_task(self._task, self._entry())
-        return (started or self._last_event()).time
+        return self._attempts.created_at()
 
     @property
     def finished_at(self) -> datetime | None:
         """When its last attempt ended, UTC; None while it has not."""
-        ended = self._ended()
+        ended = self._attempts.ended()
         return ended.time if ended else None
 
     @property
     def seconds(self) -> float | None:
         """How long its last attempt took; None while it has not ended, 0 for a clone."""
-        ended = self._ended()
-        return _seconds(ended) if ended else None
+        ended = self._attempts.ended()
+        return seconds_of(ended) if ended else None
 
     def attempts(self) -> tuple[Attempt, ...]:
         """Its attempts from the first on. For one that was retried, the run's journal is read."""
-        entry = self._entry()
-        record, task = self._record, self._task
-        if entry.attempt:
-            found = list(record.attempts(task, entry.ended or entry.started))
-        else:
-            both = record.started_task(task, entry), self._ended()
-            found = [event for event in both if event is not None]
-        by_number: dict[int, Attempt] = {}
-        for event in found:
-            before = by_number.get(event.attempt)
-            by_number[event.attempt] = self._attempt(event, before)
-        return tuple(by_number.values())
-
-    def _attempt(self, event: TaskStarted | EndOfTask, before: Attempt | None) -> Attempt:
-        if isinstance(event, TaskStarted):
-            status = _status(TaskState.STARTED, self._record.status())
-            return Attempt(self, event.attempt, status, event.time, None, None, None)
-        return Attempt(
-            self,
-            event.attempt,
-            _status(_state(event), Status.SUCCEEDED),
-            before.created_at if before else event.time,
-            event.time,
-            _seconds(event),
-            event.failure if isinstance(event, TaskFailed) else None,
-            None if isinstance(event, TaskCloned) else event.log,
-        )
+        return tuple(Attempt(self, *told) for told in self._attempts.all())
 
     # --- where it stands in the graph ---
 
     @property
     def path(self) -> tuple[int, ...]:
         """The index of its item in each foreach around it, outermost first."""
-        return self._last_event().path
+        return self._attempts.last_event().path
 
     @property
     def index(self) -> int | None:
@@ -664,24 +530,25 @@ class Task(_View):
     @property
     def parents(self) -> Iterator[Task]:
         """The tasks whose artifacts it was given; for a join in the order of branches or items."""
-        key = TaskKey(self._step, self.path)
-        for step, task in self._record.lineage.parents(key):
-            yield Task._in(self._record, step, task)
+        key = TaskKey(self._attempts.step, self.path)
+        for step, task in self._attempts.record.lineage.parents(key):
+            yield Task._in(self._attempts.record, step, task)
 
     @property
     def children(self) -> Iterator[Task]:
         """The tasks that have begun with its artifacts, in the order of branches or items."""
-        key = TaskKey(self._step, self.path)
-        for step, task in self._record.lineage.children(key):
-            yield Task._in(self._record, step, task)
+        key = TaskKey(self._attempts.step, self.path)
+        for step, task in self._attempts.record.lineage.children(key):
+            yield Task._in(self._attempts.record, step, task)
 
     @property
     def origin_pathspec(self) -> str | None:
         """For a task taken over from the run that this one resumed: the task that did the work."""
-        ended = self._ended()
+        ended = self._attempts.ended()
         if not isinstance(ended, TaskCloned):
             return None
-        return f"{self._place.flow}/{ended.origin_run_id}/{self._step}/{ended.origin_task_id}"
+        origin = self._place.flow, ended.origin_run_id, self._attempts.step, ended.origin_task_id
+        return "/".join(map(str, origin))
 
     # --- what it printed ---
 
@@ -701,98 +568,51 @@ class Task(_View):
 
     def _output(self) -> tuple[RunRecord, int, int, int]:
         """Where its last output lies: a run, a task, an attempt, and a record of the journal."""
-        ended = self._ended()
+        ended = self._attempts.ended()
         if isinstance(ended, TaskCloned):
             return self._origin(ended)._output()
+        told = self._attempts
         if ended is not None:
-            return self._record, self._task, ended.attempt, ended.log
-        last = self._record.last_output(self._task, self._entry())
-        return self._record, self._task, self.attempt, last
+            return told.record, told.number, ended.attempt, ended.log
+        last = told.record.last_output(told.number, told.entry())
+        return told.record, told.number, self.attempt, last
 
     def _origin(self, cloned: TaskCloned) -> Task:
-        record = self._record_of(cloned.origin_run_id)
+        record = self._attempts.origin(cloned.origin_run_id)
         if record is None:
             message = (
                 f"what {self.pathspec} printed lies in {self.origin_pathspec}, "
                 "and that run is no longer in the store"
             )
             raise NotFoundError(message)
-        return Run._in(record)[self._step][cloned.origin_task_id]
-
-    def _record_of(self, origin: str) -> RunRecord | None:
-        """The run that a task was taken over from; of one that was removed, what is kept of it."""
-        if origin.isdecimal() and origin != self._record.run_id:
-            for removed in (False, True):
-                record = RunRecord(self._place, origin, removed=removed)
-                if record.exists():
-                    return record
-        return None
+        return Run._in(record)[self._attempts.step][cloned.origin_task_id]
 
     # --- what it made ---
 
     @property
     def data(self) -> Data:
         """Its artifacts' values, each loaded when it is asked for; none unless it has succeeded."""
-        return Data(self._place, self.pathspec, self._manifest())
+        return Data(self._place, self.pathspec, self._attempts.manifest())
 
     @property
     def artifacts(self) -> Artifacts:
         """Its artifacts, by attribute or by name, without their values."""
-        return Artifacts(self, self._manifest())
+        return Artifacts(self, self._attempts.manifest())
 
     def __iter__(self) -> Iterator[Artifact]:
         return iter(self.artifacts)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._manifest()
+        return name in self._attempts.manifest()
 
     def __getitem__(self, name: str) -> Artifact:
         return self.artifacts[name]
-
-    def _manifest(self) -> Manifest:
-        ended = self._ended()
-        return ended.artifacts if isinstance(ended, TaskSucceeded | TaskCloned) else {}
-
-    # --- what it is told from ---
-
-    def _entry(self) -> TaskEntry:
-        entry = self._record.entry(self._task)
-        if entry is None:
-            message = f"{self.pathspec} is not there any more"
-            raise NotFoundError(message)
-        return entry
-
-    def _ended(self) -> EndOfTask | None:
-        """The event that ended its last attempt; kept, because the next question needs it too."""
-        if self._ended_event is not None:
-            return self._ended_event
-        ended = self._record.ended_task(self._task, self._entry())
-        if ended is not None and not (isinstance(ended, TaskFailed) and ended.will_retry):
-            self._ended_event = ended
-        return ended
-
-    def _last_event(self) -> TaskStarted | EndOfTask:
-        event = self._ended() or self._record.started_task(self._task, self._entry())
-        if event is None:
-            message = f"{self.pathspec} has not begun"
-            raise NotFoundError(message)
-        return event
 
     def _describe(self) -> str:
         said, seconds, failure = str(self.status), self.seconds, self.exception
         if failure is not None:
             said = f"{said}: {failure.type}: {failure.message}".partition("\n")[0]
-        return said if seconds is None else f"{said}, {_duration(seconds)}"
-
-
-def _state(event: EndOfTask) -> TaskState:
-    if isinstance(event, TaskFailed):
-        return TaskState.STOPPED if event.was_stopped else TaskState.FAILED
-    return TaskState.SUCCEEDED
-
-
-def _seconds(event: EndOfTask) -> float:
-    return 0.0 if isinstance(event, TaskCloned) else event.seconds
+        return said if seconds is None else f"{said}, {how_long(seconds)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -822,51 +642,11 @@ class Attempt:
     def _output(self) -> tuple[RunRecord, int, int, int]:
         if self._log is None:  # still running, or a clone: the task knows
             return self.task._output()
-        return self.task._record, self.task._task, self.number, self._log
+        told = self.task._attempts
+        return told.record, told.number, self.number, self._log
 
 
 # --- artifacts --------------------------------------------------------------------------------
-
-
-class _NoArtifactError(NotFoundError, AttributeError):
-    """There is no such artifact; an AttributeError too, so that `hasattr` works."""
-
-
-def _no_artifact(owner: str, name: str, there: Iterable[str]) -> _NoArtifactError:
-    message = f"{owner} has no artifact {name!r}; it has {_some(there)}"
-    return _NoArtifactError(message)
-
-
-class Data:
-    """Values by attribute, each read when it is asked for, anew each time: `run.data.model`."""
-
-    __slots__ = ("_artifacts", "_owner", "_place")
-
-    def __init__(self, place: FlowPlace, owner: str, artifacts: Mapping[str, ArtifactRef]) -> None:
-        self._place, self._owner, self._artifacts = place, owner, artifacts
-
-    def __getattr__(self, name: str) -> Any:
-        if name in Data.__slots__:  # being copied: there is nothing to look in yet
-            raise AttributeError(name)
-        ref = self._artifacts.get(name)
-        if ref is None:
-            raise _no_artifact(self._owner, name, self._artifacts)
-        return self._place.artifacts.load(ref, f"{self._owner}/{name}").value
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._artifacts
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._artifacts)
-
-    def __len__(self) -> int:
-        return len(self._artifacts)
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._artifacts]
-
-    def __repr__(self) -> str:
-        return f"<Data {', '.join(self._artifacts) or 'without artifacts'}>"
 
 
 class Artifacts:
@@ -884,7 +664,7 @@ class Artifacts:
 
     def __getitem__(self, name: str) -> Artifact:
         if name not in self._artifacts:
-            raise _no_artifact(self._task.pathspec, name, self._artifacts)
+            raise no_artifact(self._task.pathspec, name, self._artifacts)
         return Artifact._in(self._task, name, self._artifacts[name])
 
     def __iter__(self) -> Iterator[Artifact]:
@@ -904,7 +684,7 @@ class Artifacts:
         return f"<Artifacts {', '.join(self._artifacts) or 'none'}>"
 
 
-class Artifact(_View):
+class Artifact(View):
     """An artifact of a task. Only `data` reads the value; all else is told without.
 
     Raises:
@@ -920,7 +700,7 @@ class Artifact(_View):
     _task: Task
 
     def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
-        *task, name = _parts(Artifact, pathspec)
+        *task, name = parts_of(Artifact, pathspec)
         found = Task("/".join(task), store=store)[name]
         self._place, self._task, self._name, self._ref = found._place, found._task, name, found._ref
 
@@ -973,29 +753,4 @@ class Artifact(_View):
         return self._task.finished_at or self._task.created_at
 
     def _describe(self) -> str:
-        return f"{self.type_name}, {_bytes(self.size)}"
-
-
-# --- words ------------------------------------------------------------------------------------
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:  # noqa: PLR2004 - a minute
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:  # noqa: PLR2004 - the next unit
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+        return f"{self.type_name}, {how_large(self.size)}"

@@ -1,0 +1,157 @@
+"""How a task's attempts went, told from the events in its run's journal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncflow.client.record import RunRecord
+from asyncflow.errors import NotFoundError
+from asyncflow.events import TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
+from asyncflow.store.index import TaskState
+from asyncflow.values import Status
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from asyncflow.client.record import EndOfTask
+    from asyncflow.store.index import TaskEntry
+    from asyncflow.values import Failure, Manifest
+
+
+def status_of(state: int, unended: Status) -> Status:
+    """How a task stands; `unended` is how its run does, for a task that has no end."""
+    if state in {TaskState.SUCCEEDED, TaskState.CLONED}:
+        return Status.SUCCEEDED
+    if state == TaskState.FAILED:
+        return Status.FAILED
+    if state == TaskState.STOPPED:
+        return Status.CANCELLED
+    return Status.RUNNING if unended is Status.RUNNING else Status.INTERRUPTED
+
+
+def _end_of(event: EndOfTask) -> Status:
+    if isinstance(event, TaskFailed):
+        return Status.CANCELLED if event.was_stopped else Status.FAILED
+    return Status.SUCCEEDED
+
+
+class Told(NamedTuple):
+    """What is known of one attempt."""
+
+    number: int
+    status: Status
+    created_at: datetime
+    finished_at: datetime | None
+    seconds: float | None
+    exception: Failure | None
+    log: int | None
+    """Where its last output lies; None while it runs, and for a clone."""
+
+
+class Attempts:
+    """The attempts of one task."""
+
+    __slots__ = ("_ended", "number", "record", "step")
+
+    def __init__(self, record: RunRecord, step: str, number: int) -> None:
+        self.record, self.step, self.number = record, step, number
+        self._ended: EndOfTask | None = None
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run/step/task`."""
+        return f"{self.record.pathspec}/{self.step}/{self.number}"
+
+    # --- the last one ---
+
+    def ended(self) -> EndOfTask | None:
+        """The event that ended the last one; kept, because the next question needs it too."""
+        if self._ended is not None:
+            return self._ended
+        ended = self.record.ended_task(self.number, self.entry())
+        if ended is not None and not (isinstance(ended, TaskFailed) and ended.will_retry):
+            self._ended = ended
+        return ended
+
+    def last_event(self) -> TaskStarted | EndOfTask:
+        """The event that ended the last one, or else began it."""
+        event = self.ended() or self.record.started_task(self.number, self.entry())
+        if event is None:
+            message = f"{self.pathspec} has not begun"
+            raise NotFoundError(message)
+        return event
+
+    def status(self) -> Status:
+        """How the task stands now; one that waits for a retry is as running as its run."""
+        ended = self.ended()
+        waits = isinstance(ended, TaskFailed) and ended.will_retry
+        if ended is None or (waits and not self.record.summary().status.finished):
+            return status_of(TaskState.STARTED, self.record.status())
+        return _end_of(ended)
+
+    def created_at(self) -> datetime:
+        """When the last one began."""
+        started = self.record.started_task(self.number, self.entry())
+        return (started or self.last_event()).time
+
+    def manifest(self) -> Manifest:
+        """The artifacts that the task has; none unless it has succeeded."""
+        ended = self.ended()
+        return ended.artifacts if isinstance(ended, TaskSucceeded | TaskCloned) else {}
+
+    def entry(self) -> TaskEntry:
+        """The task in the table of its run.
+
+        Raises:
+            NotFoundError: It was there when it was asked for, and is no more.
+        """
+        entry = self.record.entry(self.number)
+        if entry is None:
+            message = f"{self.pathspec} is not there any more"
+            raise NotFoundError(message)
+        return entry
+
+    # --- all of them ---
+
+    def all(self) -> list[Told]:
+        """From the first on. For a task that was retried, the run's journal is read."""
+        entry = self.entry()
+        if entry.attempt:
+            found = list(self.record.attempts(self.number, entry.ended or entry.started))
+        else:
+            both = self.record.started_task(self.number, entry), self.ended()
+            found = [event for event in both if event is not None]
+        by_number: dict[int, Told] = {}
+        for event in found:
+            by_number[event.attempt] = self._told(event, by_number.get(event.attempt))
+        return list(by_number.values())
+
+    def _told(self, event: TaskStarted | EndOfTask, before: Told | None) -> Told:
+        if isinstance(event, TaskStarted):
+            status = status_of(TaskState.STARTED, self.record.status())
+            return Told(event.attempt, status, event.time, None, None, None, None)
+        return Told(
+            event.attempt,
+            _end_of(event),
+            before.created_at if before else event.time,
+            event.time,
+            seconds_of(event),
+            event.failure if isinstance(event, TaskFailed) else None,
+            None if isinstance(event, TaskCloned) else event.log,
+        )
+
+    # --- the run that a clone was taken over from ---
+
+    def origin(self, run_id: str) -> RunRecord | None:
+        """That run; of one that was removed, what is kept of it."""
+        if run_id.isdecimal() and run_id != self.record.run_id:
+            for removed in (False, True):
+                record = RunRecord(self.record.place, run_id, removed=removed)
+                if record.exists():
+                    return record
+        return None
+
+
+def seconds_of(event: EndOfTask) -> float:
+    """How long the attempt took that has ended so; 0 for a clone."""
+    return 0.0 if isinstance(event, TaskCloned) else event.seconds

@@ -1,0 +1,127 @@
+"""What all views have in common, and the words in which they say what they are of."""
+
+# ruff: noqa: SLF001 - the views are one family
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from asyncflow.errors import AsyncflowError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from asyncflow.client.record import FlowPlace
+
+_NAMED: Final = 8  # how many of a long list an error or a picture names
+
+
+class View:
+    """What flow, run, step, task and artifact have in common."""
+
+    __slots__ = ("__weakref__", "_place")
+
+    _PARTS: ClassVar[int]
+    _place: FlowPlace
+
+    @property
+    def path_components(self) -> tuple[str, ...]:
+        """The parts of the pathspec."""
+        raise NotImplementedError
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run/step/task/artifact`, up to what this is."""
+        return "/".join(self.path_components)
+
+    @property
+    def id(self) -> str:
+        """Its name within its parent: the last part of the pathspec."""
+        return self.path_components[-1]
+
+    @property
+    def store(self) -> Path:
+        """The folder of the store that it is in."""
+        return self._place.layout.root
+
+    def _describe(self) -> str:
+        """What there is to say of it in a few words."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        try:
+            said = self._describe()
+        except (AsyncflowError, OSError) as error:  # a debugger asks too: never fail
+            said = f"cannot be read: {error}"
+        return f"{type(self).__name__}({self.pathspec!r}) {said}"
+
+    def _repr_html_(self) -> str:
+        from asyncflow.client import notebook  # noqa: PLC0415 - start-up time: for notebooks alone
+
+        return notebook.show(self)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, View):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[object, ...]:
+        return type(self), self.store, self.path_components
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopen, (type(self), self.pathspec, self.store)
+
+
+def reopen(cls: Any, pathspec: str, store: Path) -> Any:
+    """A view from its pickle."""
+    return cls(pathspec, store=store)
+
+
+def parts_of(view: type[View], pathspec: str) -> list[str]:
+    """The parts of a pathspec that a view was asked for with."""
+    parts = pathspec.split("/")
+    if len(parts) != view._PARTS or not all(parts):
+        wanted = "/".join(["Flow", "run", "step", "task", "artifact"][: view._PARTS])
+        message = f"{view.__name__} takes {wanted!r}, not {pathspec!r}"
+        raise ValueError(message)
+    return parts
+
+
+def some_of(names: Iterable[str]) -> str:
+    """Names, as an error lists them."""
+    listed = list(names)
+    if len(listed) > _NAMED:
+        listed[_NAMED - 1 :] = [f"{len(listed) - _NAMED + 1} more"]
+    return ", ".join(listed) or "nothing"
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def how_many(number: int, noun: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def how_long(seconds: float) -> str:
+    """`8 ms`, `1.5 s`, `2 min 3 s`, `1 h 5 min`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def how_large(size: float) -> str:
+    """`12 bytes`, `1.5 KiB`."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:  # noqa: PLR2004 - the next unit
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
