@@ -78,7 +78,7 @@ class StartTask(NamedTuple):
     inputs: bytes
     """u64 offsets of the tasks that this one follows; empty where `inputs_at` tells."""
     inputs_at: Sequence[Any]
-    """`(file, offset, count)`: where a wide join's inputs lie, the file within the run's folder."""
+    """`(file, crc32)`: where a wide join's inputs lie, a file within the run's folder."""
     caught: Sequence[str] = ()
     """Type, message and traceback of the failure to hand on in place of running the step."""
 

@@ -71,6 +71,7 @@ class Origin:
             JournalError: Its journal is damaged.
         """
         self.run_id = run_id
+        self._pathspec = f"{flow}/{run_id}"
         self._run_dir = run_dir
         path = run_dir / "journal"
         try:
@@ -200,7 +201,12 @@ class Origin:
         at = self._offsets.get((step, path))
         if at is None and self._rest is not None:
             return self._rest.result(step, path)
-        return self.run_id, unpack_result(self._journal.read_one(self._offsets[step, path]))
+        try:
+            return self.run_id, unpack_result(self._journal.read_one(self._offsets[step, path]))
+        except (JournalError, OSError) as error:  # it was whole a moment ago
+            of = f"{step}{list(path)}" if path else step
+            message = f"the artifacts of {of} cannot be taken over from {self._pathspec}: {error}"
+            raise JournalError(message) from error
 
     def fanout(self, key: Key) -> int | None:
         """How many items a finished task has handed out."""

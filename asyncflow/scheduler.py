@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 from asyncflow.commit_points import reached
 from asyncflow.dispatcher import BACKLOG_BYTES
@@ -252,9 +253,10 @@ class RunDriver:
         """Write a wide join's inputs to a file; in a thread."""
         name = f"inputs-{task.task_id}"
         reached("inputs.spill")
-        (self.identity.run_dir / name).write_bytes(self._offsets(task.inputs))
+        offsets = self._offsets(task.inputs)
+        (self.identity.run_dir / name).write_bytes(offsets)
         reached("inputs.spilled")
-        return self._start(task, b"", (name, 0, len(task.inputs)))
+        return self._start(task, b"", (name, crc32(offsets)))
 
     def _on_spilled(self, task_id: int, spilled: asyncio.Future[StartTask]) -> None:
         if self.finished.is_set():

@@ -11,14 +11,16 @@ import os
 import sys
 from array import array
 from collections import OrderedDict
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+from zlib import crc32
 
 import msgpack
 
 from asyncflow import codec, loading
 from asyncflow.current import TaskContext
-from asyncflow.errors import TransitionError
+from asyncflow.errors import JournalError, TransitionError
 from asyncflow.events import pack_manifest, unpack_events, unpack_result
 from asyncflow.flow import Inputs, InputView, Transition, artifacts_of, bind, check_items
 from asyncflow.graph import Fanout, Graph
@@ -29,7 +31,7 @@ from asyncflow.surroundings import Kept, Surroundings
 from asyncflow.values import ArtifactRef, Failure, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from asyncflow.events import RunStarted
     from asyncflow.flow import FlowSpec
@@ -64,12 +66,13 @@ class RunView:
         order = self.order
         layout = Layout.open(Path(order.store), create=False)
         self.run_dir = layout.run_dir(order.flow, order.run_id)
-        self.journal = JournalReader(self.run_dir / "journal")
+        with self.reading("its first event"):
+            self.journal = JournalReader(self.run_dir / "journal")
+            first = self.journal.read_one(len(HEADER))
         self.reader = ArtifactReader(layout, order.flow)
         self.writer = ArtifactWriter(
             layout, order.flow, order.run_id, f"w{self._pid}", durable=order.durable
         )
-        first = self.journal.read_one(len(HEADER))
         (self.started,) = cast(
             "tuple[RunStarted]", tuple(unpack_events(first, order.flow, order.run_id))
         )
@@ -78,7 +81,7 @@ class RunView:
         self.flow_class = self._load(self.started.source)
         self.has_own_class = self.started.source["kind"] == "pickle"
         self.kept = Kept()  # with what the module itself has changed
-        self.base = self.result(len(HEADER))
+        self.base = self.result(len(HEADER), "its parameters")
         if self.started.origin_run_id is not None:
             # Tasks that were taken over do not hand on a parameter that their flow did not have.
             named = self.started.parameters.keys() & self.base.refs.keys()
@@ -94,11 +97,33 @@ class RunView:
         codec.pickle_by_value(cls.__module__)
         return cls
 
-    def result(self, offset: int) -> Inherited:
-        """What the task whose record lies at `offset` handed on."""
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+        return f"{self.order.flow}/{self.order.run_id}"
+
+    @contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Within the block, an error of the journal says of which run it is, and what was read."""
+        try:
+            yield
+        except (JournalError, OSError, ValueError, LookupError) as error:
+            message = (
+                f"the journal of {self.pathspec} cannot be read: {error}. It was read for {what}. "
+                f"What else is affected: asyncflow verify {self.pathspec}"
+            )
+            raise JournalError(message) from error
+
+    def result(self, offset: int, of: str) -> Inherited:
+        """What the task whose record lies at `offset` handed on; `of` says what, in an error.
+
+        Raises:
+            JournalError: No such record is there.
+        """
         kept = self._results.get(offset)
         if kept is None:
-            kept = Inherited(self, offset)
+            with self.reading(of):
+                kept = Inherited(self, offset)
             self._results[offset] = kept
             if len(self._results) > _KEPT_RESULTS:
                 self._results.popitem(last=False)
@@ -125,7 +150,7 @@ def make_context(run: RunView, order: StartTask) -> TaskContext:
         task_id=str(order.task_id),
         attempt=order.attempt,
         parameter_names=tuple(started.parameters),
-        load_parameter=lambda name: run.reader.load(run.base.refs[name], name=name).value,
+        load_parameter=run.base.load,
         tags=started.tags,
         origin_run_id=started.origin_run_id,
         graph=run.graph,
@@ -146,6 +171,15 @@ class Inherited:
         self.items = ArtifactRef._make(msgpack.unpackb(result.items)) if result.items else None
         raw = msgpack.unpackb(result.manifest, strict_map_key=False)
         self.refs = {name: self._pass_on(ref, record, offset) for name, ref in raw.items()}
+
+    def called(self, name: str) -> str:
+        """The pathspec of one of the task's artifacts; the run's start has the parameters."""
+        owner = f"{self.step}/{self.task_id}" if self.step else "parameters"
+        return f"{self._run.pathspec}/{owner}/{name}"
+
+    def load(self, name: str) -> Any:
+        """The value of one of the task's artifacts."""
+        return self._run.reader.load(self.refs[name], self.called(name)).value
 
     def _pass_on(self, raw: list[Any], record: bytes, offset: int) -> ArtifactRef:
         """The ref as the next task hands it on: a longer inline value is left where it lies."""
@@ -174,14 +208,20 @@ class TaskView:
         self.node: Node = run.graph[order.step]
         self.transition: Transition | None = None
         self._loaded: dict[str, Loaded] = {}
-        self._refs: dict[str, ArtifactRef] = {**run.new_parameters, **self._origin().refs}
+        self._inherited = self._origin()
+        self._refs: dict[str, ArtifactRef] = {**run.new_parameters, **self._inherited.refs}
         self.index = order.path[-1] if order.path else None
         self.flow = bind(run.flow_class, self)
 
     def _origin(self) -> Inherited:
         if self.node.is_join:
             return self._run.base
-        return self._run.result(int.from_bytes(self._order.inputs[:8], "little"))
+        at = int.from_bytes(self._order.inputs[:8], "little")
+        return self._run.result(at, f"the artifacts that {self._pathspec} inherits")
+
+    @property
+    def _pathspec(self) -> str:
+        return f"{self._run.pathspec}/{self.step}/{self._order.task_id}"
 
     # --- TaskState ---
 
@@ -191,7 +231,14 @@ class TaskView:
 
     def load(self, name: str) -> object:
         """The value of an inherited artifact."""
-        loaded = self._run.reader.load(self._refs[name], name=name)
+        ref = self._refs[name]
+        if ref is self._inherited.refs.get(name):
+            called = self._inherited.called(name)
+        elif ref is self._run.new_parameters.get(name):
+            called = self._run.base.called(name)
+        else:  # it was taken over from an input
+            called = f"{self._pathspec}/{name}"
+        loaded = self._run.reader.load(ref, called)
         self._loaded[name] = loaded
         return loaded.value
 
@@ -206,11 +253,12 @@ class TaskView:
 
     def input(self) -> object:
         """The item of the innermost foreach that this task is for."""
-        return item_of(self._run, self._order.stack, self._order.path, len(self._order.path) - 1)
+        level = len(self._order.path) - 1
+        return item_of(self._run, self._pathspec, self._order.stack, self._order.path, level)
 
     def stack(self) -> list[tuple[int, int, object]]:
         """Index, count and item of every foreach around this task, outermost first."""
-        return stack_of(self._run, self._order.stack, self._order.path)
+        return stack_of(self._run, self._pathspec, self._order.stack, self._order.path)
 
     # --- running ---
 
@@ -259,7 +307,7 @@ class TaskView:
         run = self._run
         names = None
         if self.graph[str(self.node.joins)].fanout is Fanout.BRANCH:
-            names = [run.result(offset).step for offset in offsets]
+            names = [run.result(offset, f"an input of {self._pathspec}").step for offset in offsets]
         return Inputs(
             names, len(offsets), lambda index: input_view(run, self._order, offsets, index)
         )
@@ -267,9 +315,13 @@ class TaskView:
     def _input_offsets(self) -> array[int]:
         data = self._order.inputs
         if self._order.inputs_at:
-            file, offset, count = self._order.inputs_at
-            with (self._run.run_dir / file).open("rb") as spilled:
-                data = os.pread(spilled.fileno(), 8 * count, offset)
+            file, checksum = self._order.inputs_at
+            with self._run.reading(f"which tasks lead to {self._pathspec}"):
+                path = self._run.run_dir / file
+                data = path.read_bytes()
+                if crc32(data) != checksum:
+                    message = f"{path} is damaged: it is not what was written"
+                    raise JournalError(message)
         offsets = array("Q")
         offsets.frombytes(data)
         if sys.byteorder == "big":
@@ -318,8 +370,8 @@ class TaskView:
 
 def input_view(run: RunView, order: StartTask, offsets: Sequence[int], index: int) -> InputView:
     """One input of a join."""
-    inherited = run.result(offsets[index])
-    return InputView(InputSource(run, order, inherited))
+    of = f"the artifacts of input {index} of {run.pathspec}/{order.step}/{order.task_id}"
+    return InputView(InputSource(run, order, run.result(offsets[index], of)))
 
 
 class InputSource:
@@ -334,7 +386,7 @@ class InputSource:
 
     def load(self, name: str) -> object:
         """The value of one of the input's artifacts."""
-        return self._run.reader.load(self._inherited.refs[name], name=name).value
+        return self._inherited.load(name)
 
     def refs(self) -> Mapping[str, ArtifactRef]:
         """The input's artifacts, unread."""
@@ -346,27 +398,35 @@ class InputSource:
 
     def stack(self) -> list[tuple[int, int, object]]:
         """Index, count and item of every foreach around the input, outermost first."""
-        return stack_of(self._run, self._order.stack, self._inherited.path)
+        return stack_of(self._run, self._called, self._order.stack, self._inherited.path)
+
+    @property
+    def _called(self) -> str:
+        return f"{self._run.pathspec}/{self.step}/{self._inherited.task_id}"
 
 
 def stack_of(
-    run: RunView, stack: Sequence[int], path: Sequence[int]
+    run: RunView, task: str, stack: Sequence[int], path: Sequence[int]
 ) -> list[tuple[int, int, object]]:
-    """Index, count and item of every foreach on a path, outermost first."""
+    """Index, count and item of every foreach on the path of a task, outermost first."""
     levels = []
     for level, (offset, index) in enumerate(zip(stack, path, strict=False)):
-        levels.append((index, run.result(offset).fanout or 0, item_of(run, stack, path, level)))
+        fanout = run.result(offset, f"the foreach around {task}").fanout or 0
+        levels.append((index, fanout, item_of(run, task, stack, path, level)))
     return levels
 
 
-def item_of(run: RunView, stack: Sequence[int], path: Sequence[int], level: int) -> object:
-    """The item that one level of a path stands for."""
+def item_of(
+    run: RunView, task: str, stack: Sequence[int], path: Sequence[int], level: int
+) -> object:
+    """The item that one level of a task's path stands for."""
     if not 0 <= level < len(stack):
         return None
-    splitter = run.result(stack[level])
+    splitter = run.result(stack[level], f"the item of {task}")
     if splitter.items is None:
         return None
-    return run.reader.load_item(splitter.items, path[level])
+    called = splitter.called(run.graph[splitter.step].foreach or "")
+    return run.reader.load_item(splitter.items, path[level], called)
 
 
 class Environment:

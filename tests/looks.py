@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncflow import Flow, Run, Task
+from asyncflow import Artifact, Flow, Run, Task
 from asyncflow.errors import AsyncflowError
 from asyncflow.store.blobs import verified
 from asyncflow.store.files import open_file
@@ -27,7 +27,8 @@ Answers = dict[tuple[str, str], object]
 def look(store: Path, only: str = "", known: Answers | None = None) -> Answers:
     """Ask everything, as a process that has just started would; or of one run `only`.
 
-    Of tasks that are `known`, also by their names: that reads other bytes than listing them.
+    Of tasks and artifacts that are `known`, also by their names: that reads other bytes than
+    listing them.
     """
     verified.clear()
     open_file.cache_clear()
@@ -38,6 +39,9 @@ def look(store: Path, only: str = "", known: Answers | None = None) -> Answers:
     for name in {name for name, question in known or () if question == "artifacts"}:
         if name.startswith(only):
             _look_straight(store, name, asked.ask)
+    for name in {name for name, question in known or () if question == "kept"}:
+        if name.startswith(only):
+            _look_for_artifact(store, name, asked.ask)
     return asked.answers
 
 
@@ -85,6 +89,22 @@ def _look_straight(store: Path, pathspec: str, ask: Callable[..., Any]) -> None:
     task = ask(pathspec, "there", lambda: Task(pathspec, store=store))
     if task is not None:
         _look_at_task(task, ask, " straight")
+
+
+def _look_for_artifact(store: Path, pathspec: str, ask: Callable[..., Any]) -> None:
+    """By its name alone, and of its task by three ways that lead to it."""
+    artifact = ask(pathspec, "there", lambda: Artifact(pathspec, store=store))
+    if artifact is not None:
+        ask(pathspec, "data of it", lambda: _comparable(artifact.data))
+        ask(pathspec, "age of it", lambda: artifact.created_at)
+    owner, _, name = pathspec.rpartition("/")
+    try:
+        task = Task(owner, store=store)
+    except AsyncflowError:
+        return  # it was asked for, too
+    ask(pathspec, "data by name", lambda: _comparable(task[name].data))
+    ask(pathspec, "data by attribute", lambda: _comparable(getattr(task.data, name)))
+    ask(pathspec, "size by attribute", lambda: getattr(task.artifacts, name).size)
 
 
 def _look_at_task(task: Task, ask: Callable[..., Any], how: str = "") -> None:

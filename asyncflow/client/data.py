@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncflow.client.views import some_of
+from asyncflow.client.views import asking_for, some_of
 from asyncflow.errors import ArtifactNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from asyncflow.client.record import FlowPlace
     from asyncflow.values import ArtifactRef
@@ -23,30 +23,36 @@ def no_artifact(owner: str, name: str, there: Iterable[str]) -> ArtifactNotFound
 class Data:
     """Values by attribute, each read when it is asked for, anew each time: `run.data.model`."""
 
-    __slots__ = ("_artifacts", "_owner", "_place")
+    __slots__ = ("_manifest", "_owner", "_place")
 
-    def __init__(self, place: FlowPlace, owner: str, artifacts: Mapping[str, ArtifactRef]) -> None:
-        self._place, self._owner, self._artifacts = place, owner, artifacts
+    def __init__(
+        self, place: FlowPlace, owner: str, manifest: Callable[[], Mapping[str, ArtifactRef]]
+    ) -> None:
+        """Read nothing yet: an error shall tell which value was asked for."""
+        self._place, self._owner, self._manifest = place, owner, manifest
 
     def __getattr__(self, name: str) -> Any:
         if name in Data.__slots__:  # being copied: there is nothing to look in yet
             raise AttributeError(name)
-        ref = self._artifacts.get(name)
+        pathspec = f"{self._owner}/{name}"
+        with asking_for(pathspec):
+            artifacts = self._manifest()
+        ref = artifacts.get(name)
         if ref is None:
-            raise no_artifact(self._owner, name, self._artifacts)
-        return self._place.artifacts.load(ref, f"{self._owner}/{name}").value
+            raise no_artifact(self._owner, name, artifacts)
+        return self._place.artifacts.load(ref, pathspec).value
 
     def __contains__(self, name: object) -> bool:
-        return name in self._artifacts
+        return name in self._manifest()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._artifacts)
+        return iter(self._manifest())
 
     def __len__(self) -> int:
-        return len(self._artifacts)
+        return len(self._manifest())
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._artifacts]
+        return [*super().__dir__(), *self._manifest()]
 
     def __repr__(self) -> str:
-        return f"<Data {', '.join(self._artifacts) or 'without artifacts'}>"
+        return f"<Data {', '.join(self._manifest()) or 'without artifacts'}>"

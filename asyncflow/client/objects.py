@@ -18,7 +18,16 @@ from asyncflow.client.attempts import Attempts, seconds_of, status_of
 from asyncflow.client.data import Data, no_artifact
 from asyncflow.client.following import EventStream, Follower
 from asyncflow.client.record import FlowPlace, RunRecord
-from asyncflow.client.views import View, how_large, how_long, how_many, parts_of, reopen, some_of
+from asyncflow.client.views import (
+    View,
+    asking_for,
+    how_large,
+    how_long,
+    how_many,
+    parts_of,
+    reopen,
+    some_of,
+)
 from asyncflow.errors import NotFoundError
 from asyncflow.events import RunFailed, TaskCloned, TaskFailed, from_microseconds
 from asyncflow.news import Wanted, Wish
@@ -28,7 +37,7 @@ from asyncflow.values import Status, TaskKey
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from asyncflow.events import Event
     from asyncflow.graph import Graph
@@ -209,10 +218,7 @@ class Run(View):
     @property
     def parameters(self) -> Data:
         """The values of the flow's parameters, each loaded when it is asked for."""
-        started = self._record.started
-        artifacts = started.artifacts
-        named = {name: artifacts[name] for name in started.parameters if name in artifacts}
-        return Data(self._place, f"{self.pathspec}/parameters", named)
+        return Data(self._place, f"{self.pathspec}/parameters", self._record.parameters)
 
     @property
     def origin_run_id(self) -> str | None:
@@ -445,7 +451,8 @@ class Task(View):
 
     def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
         flow, run_id, step, task_id = parts_of(Task, pathspec)
-        self._attempts = Step(f"{flow}/{run_id}/{step}", store=store)[task_id]._attempts
+        with asking_for(pathspec):
+            self._attempts = Step(f"{flow}/{run_id}/{step}", store=store)[task_id]._attempts
         self._place = self._attempts.record.place
 
     @classmethod
@@ -592,12 +599,12 @@ class Task(View):
     @property
     def data(self) -> Data:
         """Its artifacts' values, each loaded when it is asked for; none unless it has succeeded."""
-        return Data(self._place, self.pathspec, self._attempts.manifest())
+        return Data(self._place, self.pathspec, self._attempts.manifest)
 
     @property
     def artifacts(self) -> Artifacts:
         """Its artifacts, by attribute or by name, without their values."""
-        return Artifacts(self, self._attempts.manifest())
+        return Artifacts(self)
 
     def __iter__(self) -> Iterator[Artifact]:
         return iter(self.artifacts)
@@ -652,10 +659,11 @@ class Attempt:
 class Artifacts:
     """The artifacts of a task, by attribute, by name, or one after another."""
 
-    __slots__ = ("_artifacts", "_task")
+    __slots__ = ("_task",)
 
-    def __init__(self, task: Task, artifacts: Mapping[str, ArtifactRef]) -> None:
-        self._task, self._artifacts = task, artifacts
+    def __init__(self, task: Task) -> None:
+        """Read nothing yet: an error shall tell which artifact was asked for."""
+        self._task = task
 
     def __getattr__(self, name: str) -> Artifact:
         if name in Artifacts.__slots__:  # being copied: there is nothing to look in yet
@@ -663,25 +671,27 @@ class Artifacts:
         return self[name]
 
     def __getitem__(self, name: str) -> Artifact:
-        if name not in self._artifacts:
-            raise no_artifact(self._task.pathspec, name, self._artifacts)
-        return Artifact._in(self._task, name, self._artifacts[name])
+        with asking_for(f"{self._task.pathspec}/{name}"):
+            artifacts = self._task._attempts.manifest()
+        if name not in artifacts:
+            raise no_artifact(self._task.pathspec, name, artifacts)
+        return Artifact._in(self._task, name, artifacts[name])
 
     def __iter__(self) -> Iterator[Artifact]:
-        for name, ref in self._artifacts.items():
+        for name, ref in self._task._attempts.manifest().items():
             yield Artifact._in(self._task, name, ref)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._artifacts
+        return name in self._task._attempts.manifest()
 
     def __len__(self) -> int:
-        return len(self._artifacts)
+        return len(self._task._attempts.manifest())
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._artifacts]
+        return [*super().__dir__(), *self._task._attempts.manifest()]
 
     def __repr__(self) -> str:
-        return f"<Artifacts {', '.join(self._artifacts) or 'none'}>"
+        return f"<Artifacts {', '.join(self._task._attempts.manifest()) or 'none'}>"
 
 
 class Artifact(View):
@@ -700,8 +710,10 @@ class Artifact(View):
     _task: Task
 
     def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
-        *task, name = parts_of(Artifact, pathspec)
-        found = Task("/".join(task), store=store)[name]
+        *step, task_id, name = parts_of(Artifact, pathspec)
+        with asking_for(pathspec):
+            task = Step("/".join(step), store=store)[task_id]
+        found = task[name]
         self._place, self._task, self._name, self._ref = found._place, found._task, name, found._ref
 
     @classmethod

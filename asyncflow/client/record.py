@@ -50,7 +50,7 @@ from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader, is_bein
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from asyncflow.client.lineage import Lineage
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from asyncflow.graph import Graph
     from asyncflow.store.artifacts import ArtifactReader
     from asyncflow.store.layout import Layout
+    from asyncflow.values import ArtifactRef
 
 EndOfTask = TaskSucceeded | TaskFailed | TaskCloned
 """What a task's entry in the table points to once an attempt has ended."""
@@ -183,6 +184,11 @@ class RunRecord:
         if not isinstance(event, RunStarted):
             self._refuse(f"its first event is a {type(event).__name__}")
         return event
+
+    def parameters(self) -> Mapping[str, ArtifactRef]:
+        """Where the values of the run's parameters lie."""
+        artifacts = self.started.artifacts
+        return {name: artifacts[name] for name in self.started.parameters if name in artifacts}
 
     def ended(self) -> EndOfRun | None:
         """The run's last event; None while there is none."""

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from asyncflow.errors import AsyncflowError
+from asyncflow.errors import AsyncflowError, JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from asyncflow.client.record import FlowPlace
@@ -89,6 +90,16 @@ def parts_of(view: type[View], pathspec: str) -> list[str]:
         message = f"{view.__name__} takes {wanted!r}, not {pathspec!r}"
         raise ValueError(message)
     return parts
+
+
+@contextmanager
+def asking_for(pathspec: str) -> Iterator[None]:
+    """Within the block, an error of the journal also says what was asked for."""
+    try:
+        yield
+    except JournalError as error:
+        message = f"{pathspec} cannot be looked up: {error}"
+        raise JournalError(message) from error
 
 
 def some_of(names: Iterable[str]) -> str:

@@ -1,0 +1,196 @@
+"""What a step reads is damaged while its run goes on: its failure names artifact and task."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from asyncflow import Engine, FlowSpec, Parameter, current, retry, step
+from asyncflow import scheduler as scheduling
+from asyncflow.errors import RunFailedError
+
+pytestmark = pytest.mark.anyio
+
+
+def spoil(path: Path, at: int) -> None:
+    """Change one byte of a file, though it be read-only."""
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.seek(at)
+        [byte] = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+def run_dir() -> Path:
+    """Where the files of the run lie in which this step runs."""
+    return Path(os.environ["ASYNCFLOW_STORE"], "flows", current.flow_name, current.run_id)
+
+
+def spoil_store(what: str) -> None:
+    """Damage what the steps of `Spoilt` have stored."""
+    store = run_dir().parents[2]
+    if what == "blob":
+        [path] = [path for path in store.glob("blobs/??/*") if path.is_file()]
+        spoil(path, 1000)
+    elif what == "journal":  # in the record of `start`, which has the small value inline
+        path = run_dir() / "journal"
+        spoil(path, path.read_bytes().index(b"small value"))
+    else:
+        for path in run_dir().glob("w*.seg"):
+            for at in (path.read_bytes().find(mark) for mark in (b"m" * 9000, b"item")):
+                if at >= 0:
+                    spoil(path, at)
+
+
+class Spoilt(FlowSpec):
+    """Its first attempt of `use` damages something, and its second comes to read it."""
+
+    what = Parameter("what", default="")
+
+    @step
+    def start(self):
+        self.small = "small value"
+        self.middling = b"m" * 9_000
+        self.large = b"L" * 300_000
+        self.items = ["item" * 3000, "other"]
+        self.next(self.use, foreach="items")
+
+    @retry(times=1, minutes_between_retries=0)
+    @step
+    def use(self):
+        if current.retry_count == 0 and self.index == 0:
+            spoil_store(self.what)
+            os._exit(3)
+        if self.index == 0:
+            name = {"blob": "large", "segment": "middling"}.get(self.what)
+            self.read = len(getattr(self, name) if name else self.input)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("what", "exception", "said"),
+    [
+        ("blob", "ArtifactCorruptError", ["'Spoilt/{run}/start/1/large' is damaged"]),
+        (
+            "segment",
+            "ArtifactCorruptError",
+            ["'Spoilt/{run}/start/1/middling' is damaged"],
+        ),
+        ("items", "ArtifactCorruptError", ["'Spoilt/{run}/start/1/items[0]' is damaged"]),
+        (
+            "journal",
+            "JournalError",
+            [
+                "the journal of Spoilt/{run} cannot be read",
+                "for the artifacts that Spoilt/{run}/use/2 inherits",
+                "asyncflow verify Spoilt/{run}",
+            ],
+        ),
+    ],
+)
+async def test_a_step_that_reads_what_is_damaged_fails_with_its_name(store, what, exception, said):
+    """By run, task and artifact; where the task's record is damaged, by the task that has it."""
+    async with Engine(store=store, workers=1) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Spoilt, what=what)
+    failure = caught.value.failure
+    assert failure.type.rpartition(".")[2] == exception
+    for words in said:
+        assert words.format(run=caught.value.run.id) in failure.message
+
+
+class Joined(FlowSpec):
+    """A join that takes an artifact over, and reads it after it was damaged."""
+
+    @step
+    def start(self):
+        self.large = b"L" * 300_000
+        self.next(self.left, self.right)
+
+    @step
+    def left(self):
+        self.next(self.join)
+
+    @step
+    def right(self):
+        self.next(self.join)
+
+    @retry(times=1, minutes_between_retries=0)
+    @step
+    def join(self, inputs):
+        if current.retry_count == 0:
+            spoil_store("blob")
+            os._exit(3)
+        self.merge_artifacts(inputs)
+        self.sizes = len(inputs.left.large), len(self.large)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_join_names_the_artifact_of_the_input(store):
+    """It is that of the task that leads to it."""
+    async with Engine(store=store, workers=1) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Joined)
+    [left] = caught.value.run["left"]
+    assert f"artifact '{left.pathspec}/large' is damaged" in caught.value.failure.message
+
+
+class Wide(FlowSpec):
+    """A join whose inputs are to be more than fit into an order."""
+
+    @step
+    def start(self):
+        self.items = range(9)
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.count = len(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_wide_join_never_joins_other_tasks_than_those_that_lead_to_it(
+    store, monkeypatch, cut
+):
+    """The file that names them is changed, or cut, before the worker reads it."""
+
+    def reached(point: str) -> None:
+        if point == "inputs.spilled":
+            [path] = store.glob("flows/Wide/*/inputs-*")
+            data = path.read_bytes()
+            path.write_bytes(data[:-8] if cut else data[:8] + data[:8] + data[16:])
+
+    monkeypatch.setattr(scheduling, "reached", reached)
+    monkeypatch.setattr(scheduling, "MAX_INPUTS_IN_ORDER", 4)
+    async with Engine(store=store, workers=2) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Wide)
+    failure = caught.value.failure
+    assert "is damaged: it is not what was written" in failure.message
+    assert f"which tasks lead to {caught.value.run.pathspec}/join/{failure.task_id}" in (
+        failure.message
+    )
