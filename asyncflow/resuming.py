@@ -31,6 +31,7 @@ from asyncflow.events import (
 )
 from asyncflow.graph import Graph
 from asyncflow.store.journal import JournalReader, is_being_written
+from asyncflow.store.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncflow.events import Result
-    from asyncflow.store.layout import Layout
 
     Key = tuple[str, tuple[int, ...]]
 
@@ -77,7 +77,7 @@ class Origin:
         try:
             self._journal = JournalReader(path)
         except FileNotFoundError:
-            message = f"{flow} has no run {run_id} to resume"
+            message = Layout(run_dir.parents[2]).has_no_run(flow, run_id)
             raise ResumeError(message) from None
         except OSError as error:
             message = f"{flow}/{run_id} cannot be resumed: {path}: {error.strerror}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from asyncflow.errors import SettingsError
 
@@ -59,25 +59,8 @@ class Settings:
     """How many runs an engine has at a time; to start one more waits. 0 for any number."""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "max_running_tasks", "max_runs", "blocked_seconds"):
-            if getattr(self, name) < 0:
-                message = f"{name} must be 0 or more, not {getattr(self, name)}"
-                raise SettingsError(message)
-        if self.durability not in {"crash", "power"}:
-            message = f"durability must be 'crash' or 'power', not {self.durability!r}"
-            raise SettingsError(message)
-        if self.on_failure not in {"cancel", "finish"}:
-            message = f"on_failure must be cancel or finish, not {self.on_failure!r}"
-            raise SettingsError(message)
-        if self.event_buffer < 1:
-            message = f"event_buffer must be 1 or more, not {self.event_buffer}"
-            raise SettingsError(message)
-        if self.grace_seconds < 0:
-            message = f"grace_seconds must be 0 or more, not {self.grace_seconds:g}"
-            raise SettingsError(message)
-        if self.sync_seconds < 0:
-            message = f"sync_seconds must be 0 or more, not {self.sync_seconds:g}"
-            raise SettingsError(message)
+        for each in fields(self):
+            _check(each.name, getattr(self, each.name))
 
     @property
     def worker_count(self) -> int:
@@ -106,7 +89,35 @@ class Settings:
         path = (directory or Path()) / "pyproject.toml"
         for name, value in _project_table(path).items():
             found.setdefault(name, (value, f"[tool.asyncflow] of {path}"))
-        return cls(**{name: _convert(name, *value) for name, value in found.items()})
+        converted = {name: _convert(name, *value) for name, value in found.items()}
+        for name, value in converted.items():
+            _check(name, value, found[name][1])
+        return cls(**converted)
+
+
+_CHOICES: Final = {"durability": ("crash", "power"), "on_failure": ("cancel", "finish")}
+_AT_LEAST: Final = {
+    "workers": 0,
+    "grace_seconds": 0,
+    "blocked_seconds": 0,
+    "sync_seconds": 0,
+    "event_buffer": 1,
+    "max_running_tasks": 0,
+    "max_runs": 0,
+}
+
+
+def _check(name: str, value: Any, where: str = "") -> None:
+    """See that a value of the right kind makes sense; `where` is what it comes from."""
+    source = f"; it comes from {where}" if where else ""
+    choices = _CHOICES.get(name)
+    if choices and value not in choices:
+        message = f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}{source}"
+        raise SettingsError(message)
+    least = _AT_LEAST.get(name)
+    if least is not None and value < least:
+        message = f"{name} must be {least} or more, not {value:g}{source}"
+        raise SettingsError(message)
 
 
 _CONVERTERS: dict[str, Any] = {f.name: type(f.default) for f in fields(Settings)}

@@ -214,7 +214,7 @@ def test_a_run_that_is_just_being_made_is_not_there_yet(store):
     begun.append(b"")
     begun.journal.write(begun._waiting[0][:50])
     assert [run.id for run in Flow("F")] == ["1"]
-    with pytest.raises(NotFoundError, match="no run '4'; the latest is 1"):
+    with pytest.raises(NotFoundError, match=r"no run '4' in the store .*; its latest: 1$"):
         Run("F/4")
     begun.journal.close()
 
@@ -239,7 +239,7 @@ def test_what_is_not_there_is_told_with_what_is(run):
     """Each error names the level above and what it has."""
     cases = {
         lambda: Flow("G"): "has no flow 'G'; it has F",
-        lambda: Run("F/7"): "flow F has no run '7'; the latest is 100",
+        lambda: Run("F/7"): f"flow F has no run '7' in the store {run.store}; its latest: 100",
         lambda: Step(
             "F/100/test"
         ): "run F/100 has no tasks of step 'test'; it has those of start, train, end",

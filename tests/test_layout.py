@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncflow.errors import StoreError, StoreFormatError
+from asyncflow.errors import NotFoundError, StoreError, StoreFormatError
 from asyncflow.store.layout import FORMAT, Layout
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def test_names_that_lead_elsewhere_are_refused(store: Path, name):
         lambda: layout.create_run(name),
         lambda: layout.runs(name),
     ):
-        with pytest.raises(StoreError, match="cannot name a flow or a run"):
+        with pytest.raises(NotFoundError, match="cannot name a flow or a run"):
             call()
 
 

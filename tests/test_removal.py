@@ -6,8 +6,10 @@ import json
 import os
 import time
 from shutil import which
+from typing import TYPE_CHECKING
 
 import pytest
+from blake3 import blake3
 
 from asyncflow import Engine, Flow, FlowSpec, Run, commit_points, step
 from asyncflow.errors import NotFoundError, RemoveError, ResumeError
@@ -19,6 +21,9 @@ from asyncflow.store.verification import verify
 from asyncflow.values import Status
 from tests.journals import RunWriter
 from tests.keeping import here, without_rights
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GRAPH = Graph("F", [Node("start", ("end",)), Node("end")])
 SEGMENT = 5_000
@@ -292,12 +297,36 @@ def test_rm_at_the_command_line_removes_what_the_filters_choose(store):
     assert not ids()
 
 
+NOT_YET = (
+    "blobs: 1 blob is referred to by nothing that can be read: mend the damage, then asyncflow gc"
+)
+
+
+def stray_blob(store: Path) -> None:
+    """A blob that no run refers to."""
+    digest = blake3(b"?").hexdigest()
+    shard = store / "blobs" / digest[:2]
+    shard.mkdir(parents=True, exist_ok=True)
+    (shard / digest).write_bytes(b"?")
+
+
+def test_verify_sends_nobody_to_gc_that_would_refuse(store):
+    """Beside a journal that is damaged, nobody can tell what is unreferenced."""
+    write_run(store, "1")
+    stray_blob(store)
+    assert "blobs: 1 blob is unreferenced: asyncflow gc\n" in here("verify").stdout
+    (store / "flows" / "F" / "1" / "journal").write_bytes(b"no journal")
+    assert f"{NOT_YET}\n" in here("verify").stdout
+    assert here("gc").status == 1
+
+
 @pytest.mark.skipif(os.geteuid() == 0 and which("setpriv") is None, reason="root may read anything")
 def test_a_flow_whose_folder_may_not_be_read_hides_no_other(store):
     """`runs` and `rm` pass over it and say so, `verify` tells of it, and `gc` says why not."""
     for flow in ("F", "Secret"):
         for run_id in ("1", "2"):
             write_run(store, run_id, flow=flow)
+    stray_blob(store)
     secret = store / "flows" / "Secret"
     secret.chmod(0)
     try:
@@ -318,6 +347,7 @@ def test_a_flow_whose_folder_may_not_be_read_hides_no_other(store):
     assert verified.status == 1
     assert f"Damaged: flows/Secret: {why}\n    affects Secret\n" in verified.stdout
     assert "Read 2 runs" in verified.stdout
+    assert NOT_YET in verified.stdout
     assert collected.status == 1
     assert f"nobody can tell what the runs of Secret need: {why}" in collected.stderr
     assert "nothing was deleted" in collected.stderr
@@ -330,7 +360,7 @@ def test_a_flow_whose_folder_may_not_be_read_hides_no_other(store):
         (["F/1", "--keep-last", "1"], "name runs as FLOW/RUN, or choose them"),
         (["F"], "'F' is not of the form Flow/run"),
         (["--older-than", "soon"], "'soon' is no age; write 30d"),
-        (["F/7"], "F has no run '7'; it was removed, or never was"),
+        (["F/7"], "; its latest: 1"),
         (["--flow", "H", "--keep-last", "1"], "has no flow 'H'; it has F"),
     ],
 )

@@ -123,8 +123,10 @@ async def test_an_unknown_step_or_run_is_refused(engine, tmp_path):
     origin = await fail(engine, tmp_path)
     with pytest.raises(ResumeError, match="start, work, join, end"):
         await engine.resume(Repaired, origin=origin, step="nowhere")
-    with pytest.raises(ResumeError, match="no run 17"):
+    with pytest.raises(ResumeError) as caught:
         await engine.resume(Repaired, origin="17")
+    where = f"in the store {engine.settings.store}; its latest: {origin}"
+    assert str(caught.value) == f"flow {Repaired.__name__} has no run '17' {where}"
 
 
 async def test_a_run_that_is_still_running_is_not_resumed(engine):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_a_project_that_sets_nothing_changes_nothing(tmp_path, text):
         ({"event_buffer": 0}, "event_buffer must be 1 or more, not 0"),
         ({"store": 5}, "the setting 'store' takes a path, not 5"),
         ({"store": ""}, "the setting 'store' takes a folder, not empty text"),
-        ({"on_failure": "panic"}, "on_failure must be cancel or finish, not 'panic'"),
+        ({"on_failure": "panic"}, "on_failure must be 'cancel' or 'finish', not 'panic'"),
         ({"durability": "eternal"}, "durability must be 'crash' or 'power', not 'eternal'"),
         ({"wrokers": 2}, "there is no setting 'wrokers'; there are "),
     ],
@@ -120,8 +121,21 @@ def test_an_error_says_where_the_value_came_from(project):
         SettingsError, match=r"takes a path, not 5; it comes from .*pyproject.toml$"
     ):
         Settings.read(environ={}, directory=project("store = 5"))
+    with pytest.raises(SettingsError, match=r"'power', not 'zz'; it comes from .*pyproject.toml$"):
+        Settings.read(environ={}, directory=project("durability = 'zz'"))
     with pytest.raises(SettingsError, match=r"pyproject.toml: there is no setting 'worker';"):
         Settings.read(environ={}, directory=project("worker = 5"))
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Settings) if each.name != "store"])
+def test_each_variable_that_makes_no_sense_is_named(tmp_path, name):
+    """Text where a number is wanted, a number that is too low, a word that is none of the two."""
+    variable = f"ASYNCFLOW_{name.upper()}"
+    for value in ("zz", "-1"):
+        with pytest.raises(SettingsError) as caught:
+            Settings.read(environ={variable: value}, directory=tmp_path)
+        assert str(caught.value).endswith(f"it comes from {variable}")
+        assert any(word in str(caught.value) for word in (" takes ", " must be "))
 
 
 @pytest.mark.parametrize("text", ["[tool.asyncflow]\nworkers = \n", "[tool]\nasyncflow = 5\n"])

@@ -91,8 +91,7 @@ def _check_there(layout: Layout, flow: str | None = None, run_id: str | None = N
         message = f"the store {layout.root} has no flow {flow!r}; it has {there}"
         raise NotFoundError(message)
     if flow is not None and run_id is not None and run_id not in layout.runs(flow):
-        message = f"flow {flow} has no run {run_id!r}"
-        raise NotFoundError(message)
+        raise NotFoundError(layout.has_no_run(flow, run_id))
 
 
 def _verified_lines(verified: Verified) -> Iterator[str]:

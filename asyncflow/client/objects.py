@@ -114,10 +114,8 @@ class Flow(View):
     def __getitem__(self, run_id: str | int) -> Run:
         run = self._run(str(run_id))
         if run is None:
-            latest = self.latest_run
-            there = f"the latest is {latest.id}" if latest else "it has none at all"
-            message = f"flow {self.id} has no run {str(run_id)!r}; {there}"
-            raise NotFoundError(message)
+            there = (run.id for run in self)
+            raise NotFoundError(self._place.layout.has_no_run(self.id, str(run_id), there))
         return run
 
     def _run(self, run_id: str) -> Run | None:

@@ -20,13 +20,17 @@ import errno
 import os
 import time
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from asyncflow.commit_points import reached
-from asyncflow.errors import StoreError, StoreFormatError
+from asyncflow.errors import NotFoundError, StoreError, StoreFormatError
 from asyncflow.store.files import sync_folder
 from asyncflow.values import RunId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FORMAT: Final = 1
 """The version of the layout that this asyncflow writes, and the newest that it reads."""
@@ -38,6 +42,7 @@ ASIDE: Final = "gc-"
 """How the name of a blob begins that a garbage collection has set aside."""
 
 _FOLDER_MODE = 0o700
+_NAMED_RUNS: Final = 3  # in an error
 _ADVICE = "choose another place with --store DIR or ASYNCFLOW_STORE"
 
 
@@ -149,7 +154,7 @@ class Layout:
         """The folder of a flow; it need not be there.
 
         Raises:
-            StoreError: The name cannot be that of a folder.
+            NotFoundError: There can be no flow of that name.
         """
         return self.root / "flows" / _checked(flow)
 
@@ -157,7 +162,7 @@ class Layout:
         """The folder of a run; it need not be there.
 
         Raises:
-            StoreError: A name cannot be that of a folder.
+            NotFoundError: There can be no flow or run of that name.
         """
         return self.flow_dir(flow) / _checked(run_id)
 
@@ -165,7 +170,7 @@ class Layout:
         """Where a removed run's folder lies, as far as other runs refer to its files.
 
         Raises:
-            StoreError: A name cannot be that of a folder.
+            NotFoundError: There can be no flow or run of that name.
         """
         folder = self.flow_dir(flow) / REMOVED
         return folder / _checked(run_id) if run_id else folder
@@ -176,8 +181,7 @@ class Layout:
         The id is the time in microseconds since 1970, or the next that is free.
 
         Raises:
-            StoreError: The name of the flow cannot be that of a folder, or the store cannot be
-                written to.
+            StoreError: The store cannot be written to.
         """
         folder = self.flow_dir(flow)
         number = time.time_ns() // 1000
@@ -207,6 +211,17 @@ class Layout:
             StoreError: Its folder cannot be read.
         """
         return _newest_first(self.flow_dir(flow))
+
+    def has_no_run(self, flow: str, run_id: str, there: Iterable[str] | None = None) -> str:
+        """The text of an error: which run there is not, and which there are, newest first.
+
+        Raises:
+            StoreError: The flow's folder cannot be read.
+        """
+        others = self.runs(flow) if there is None else there
+        named = ", ".join(islice((name for name in others if name != run_id), _NAMED_RUNS))
+        latest = f"its latest: {named}" if named else "it has none at all"
+        return f"flow {flow} has no run {run_id!r} in the store {self.root}; {latest}"
 
     def removed_runs(self, flow: str) -> list[RunId]:
         """The ids of the removed runs of which there are files left, newest first.
@@ -256,7 +271,7 @@ def _folders(path: Path) -> list[str]:
 
 def _checked(name: str) -> str:
     if not name or name.startswith(".") or any(letter in name for letter in "/\\\0"):
-        raise StoreError(
+        raise NotFoundError(
             f"{name!r} cannot name a flow or a run: it must not be empty, begin with a dot, or "
             "hold a slash"
         )

@@ -124,7 +124,7 @@ def remove(
 def _check(layout: Layout, flow: str, run_id: str) -> None:
     folder = layout.run_dir(flow, run_id)
     if not folder.is_dir():
-        raise NotFoundError(f"{flow} has no run {run_id!r}; it was removed, or never was")
+        raise NotFoundError(layout.has_no_run(flow, run_id))
     if is_being_written(folder / "journal"):
         raise RemoveError(f"{flow}/{run_id} is running: wait for its end, or cancel it")
 

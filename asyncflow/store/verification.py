@@ -330,9 +330,17 @@ class _Verification:
                     self._check_stray_blob(path)
         if count := self.verified.unreferenced.files - before - drafts:
             blobs = "1 blob is" if count == 1 else f"{count:,} blobs are"
-            self.note(self.layout.blobs, f"{blobs} unreferenced: asyncflow gc")
+            self.note(self.layout.blobs, f"{blobs} {self._unreferenced_blobs()}")
         if drafts:
             self.note(self.layout.blobs / "new", f"{drafts:,} unfinished blobs, or being written")
+
+    def _unreferenced_blobs(self) -> str:
+        """What there is to do about them: where refs cannot be read, nobody knows of any."""
+        for damage in self.verified.damage:
+            path = Path(damage.file)
+            if path.name == "journal" or path.parts[:-1] == ("flows",):
+                return "referred to by nothing that can be read: mend the damage, then asyncflow gc"
+        return "unreferenced: asyncflow gc"
 
     def _check_limits(self) -> None:
         for path in _files(self.layout.limits):
