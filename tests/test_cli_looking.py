@@ -103,6 +103,12 @@ def test_runs_lists_newest_first(place, look) -> None:
     assert second.split()[-1] == "nightly"
 
 
+@pytest.mark.parametrize("name", ["../..", "..", "F/1"])
+def test_runs_of_no_flow_name(look, name) -> None:
+    """What cannot be a flow's name is wrong usage."""
+    assert f"{name!r} is not of the form Flow" in look("runs", name, status=2)
+
+
 def test_runs_of_one_flow_as_json(place, look) -> None:
     """`runs FLOW --json` is an array of objects."""
     runs = as_json(look("runs", "LookedAtFlow", "--json"))
@@ -188,7 +194,7 @@ def test_show_artifact(place, look) -> None:
     assert re.search(r"type +int", look("show", f"{place.good}/join/4/total"))
 
 
-@pytest.mark.parametrize("pathspec", ["a/b/c/d/e/f", "a//b", ""])
+@pytest.mark.parametrize("pathspec", ["a/b/c/d/e/f", "a//b", "", "../../etc", "F/..", "."])
 def test_show_of_no_pathspec(look, pathspec) -> None:
     """What is no pathspec is wrong usage."""
     assert "is not of the form" in look("show", pathspec, status=2)
@@ -264,6 +270,61 @@ def test_dump_as_json_says_what_json_cannot(place, look) -> None:
     assert data == {"type": "builtins.set", "repr": "{1, 2}"}
 
 
+LOSING_FLOW = """
+from asyncflow import FlowSpec, step
+
+class Shy:
+    def __repr__(self):
+        raise OSError("not today")
+
+class LosingFlow(FlowSpec):
+    @step
+    def start(self):
+        self.first, self.lost, self.shy, self.last = 1, bytes(5000), Shy(), 4
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+"""
+
+
+@pytest.fixture(scope="module")
+def losing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a run of which one value is lost, and one cannot be shown."""
+    folder = tmp_path_factory.mktemp("losing")
+    file, store = folder / "losing_flow.py", folder / "store"
+    file.write_text(LOSING_FLOW)
+    command = [sys.executable, "-m", "asyncflow", "run", str(file), "--store", str(store)]
+    subprocess.run(command, capture_output=True, check=True)
+    for segment in store.rglob("w*.seg"):
+        segment.unlink()
+    return store
+
+
+@pytest.mark.parametrize("kind", ["", "--json"])
+def test_dump_of_what_cannot_all_be_read(losing, capsys, kind) -> None:
+    """The rest is printed; what is missing is named with its reason, and the exit status is 1."""
+    (run,) = (losing / "flows" / "LosingFlow").iterdir()
+    task = f"LosingFlow/{run.name}/start/1"
+    options = ["--store", str(losing), *([kind] if kind else [])]
+    assert invoke(["dump", task, *options]) == 1
+    out, err = capsys.readouterr()
+    assert re.search(rf"^Error: .*{task}/lost.* is gone", err, re.MULTILINE)
+    assert f"Error: {task}/shy: OSError: not today" in err
+    if kind:
+        data = as_json(out)
+        assert (data["first"], data["last"]) == (1, 4)
+        assert data["lost"].keys() == {"type", "error"}
+    else:
+        assert out.splitlines()[1:] == [
+            "first = 1",
+            "lost = <bytes that cannot be read>",
+            "shy = <losing_flow.Shy that cannot be read>",
+            "last = 4",
+        ]
+
+
 def test_dump_to_a_file(place, look, tmp_path) -> None:
     """`dump -o FILE` writes there and prints nothing."""
     path = tmp_path / "out"
@@ -282,6 +343,29 @@ def test_dump_of_what_has_failed(place, look) -> None:
     """A task that failed has no artifacts, and the error says so."""
     assert "has no artifacts" in look("dump", f"{place.failed}/work/3", status=2)
     assert "has not succeeded" in look("dump", place.failed, status=2)
+
+
+# --- wrong usage with --json ---
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("runs", "--json", "--bogus"),
+        ("runs", "NoSuchFlow", "--json"),
+        ("show", "../../etc", "--json"),
+        ("dump", "LookedAtFlow/1", "--json"),
+        ("events", "LookedAtFlow/1", "--json"),
+        ("verify", "NoSuchFlow", "--json"),
+        ("run", "no_such_file.py", "--json"),
+    ],
+)
+def test_wrong_usage_leaves_nothing_for_a_program_to_read(place, capsys, arguments) -> None:
+    """The text is on stderr, stdout is empty, and the exit status tells."""
+    assert invoke([*arguments, "--store", str(place.store)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Error: " in captured.err
 
 
 # --- events -----------------------------------------------------------------------------------

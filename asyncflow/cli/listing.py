@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from asyncflow.cli.log import LogRenderer, harmless
 from asyncflow.cli.report import failure_data
 from asyncflow.client import Artifact, Flow, Run, Step, Task
-from asyncflow.errors import NotFoundError, StoreError
+from asyncflow.errors import AsyncflowError, NotFoundError, StoreError
 from asyncflow.events import (
     STOPPED,
     RunStarted,
@@ -301,45 +301,70 @@ def _of_streams(renderer: LogRenderer, event: Event, streams: set[str]) -> str:
             return ""
 
 
-def values_text(found: Run | Step | Task | Artifact, *, as_json: bool) -> str:
-    """The values of artifacts as Python would write them, or as JSON.
+class Values:
+    """The values of artifacts as Python would write them, or as JSON."""
 
-    Raises:
-        NotFoundError: There is no artifact: the task has not succeeded.
-        ArtifactError: A value cannot be read.
-    """
-    match found:
-        case Artifact():
-            return json.dumps(_json_value(found.data), indent=2) if as_json else repr(found.data)
-        case Step():
-            tasks = list(found)
-        case Run():
-            tasks = [found.end_task] if found.end_task is not None else []
-        case Task():
-            tasks = [found]
-    if not any(len(task.artifacts) for task in tasks):
-        raise NotFoundError(_no_values(found))
-    if as_json:
-        each = {task.pathspec: _json_values(task) for task in tasks}
-        data = each if isinstance(found, Step) else next(iter(each.values()))
-        return json.dumps(data, indent=2)
-    return "\n\n".join("\n".join(_value_lines(task)) for task in tasks)
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self.unreadable: list[str] = []
+        """Why some of the values could not be had; the others are in the text."""
+
+    def text(self, found: Run | Step | Task | Artifact) -> str:
+        """All that there is of it.
+
+        Raises:
+            NotFoundError: There is no artifact: the task has not succeeded.
+            ArtifactError: It is an artifact, and its value cannot be read.
+        """
+        match found:
+            case Artifact():
+                value = found.data
+                return json.dumps(_json_value(value), indent=2) if self._as_json else repr(value)
+            case Step():
+                tasks = list(found)
+            case Run():
+                tasks = [found.end_task] if found.end_task is not None else []
+            case Task():
+                tasks = [found]
+        if not any(len(task.artifacts) for task in tasks):
+            raise NotFoundError(_no_values(found))
+        if self._as_json:
+            each = {task.pathspec: self._json_values(task) for task in tasks}
+            data = each if isinstance(found, Step) else next(iter(each.values()))
+            return json.dumps(data, indent=2)
+        return "\n\n".join("\n".join(self._lines(task)) for task in tasks)
+
+    def _lines(self, task: Task) -> Iterator[str]:
+        yield f"# {task.pathspec}"
+        for artifact in task:
+            try:
+                text = repr(artifact.data)
+            except Exception as error:  # noqa: BLE001 - its class may raise anything
+                self._note(artifact, error)
+                text = f"<{artifact.type_name} that cannot be read>"
+            yield f"{artifact.id} = {text}"
+
+    def _json_values(self, task: Task) -> dict[str, Any]:
+        return {artifact.id: self._json_or_why(artifact) for artifact in task}
+
+    def _json_or_why(self, artifact: Artifact) -> Any:
+        try:
+            return _json_value(artifact.data)
+        except Exception as error:  # noqa: BLE001 - as above
+            why = self._note(artifact, error)
+            return {"type": artifact.type_name, "error": why}
+
+    def _note(self, artifact: Artifact, error: Exception) -> str:
+        known = isinstance(error, AsyncflowError)
+        why = str(error) if known else f"{artifact.pathspec}: {type(error).__name__}: {error}"
+        self.unreadable.append(why)
+        return why
 
 
 def _no_values(found: Run | Step | Task) -> str:
     if isinstance(found, Run):
         return f"{found.pathspec} has no data: its step 'end' has not succeeded; name another step"
     return f"{found.pathspec} has no artifacts: it has not succeeded, or keeps nothing on self"
-
-
-def _value_lines(task: Task) -> Iterator[str]:
-    yield f"# {task.pathspec}"
-    for artifact in task:
-        yield f"{artifact.id} = {artifact.data!r}"
-
-
-def _json_values(task: Task) -> dict[str, Any]:
-    return {artifact.id: _json_value(artifact.data) for artifact in task}
 
 
 def _json_value(value: object) -> Any:

@@ -36,13 +36,25 @@ def _pathspec(flow: type[FlowSpec] | None, *parts: int, name: str = "pathspec") 
         given = [] if value is None else value.strip("/").split("/")
         if own is not None and given[:1] != [own]:
             given.insert(0, own)
-        if not all(given) or len(given) not in parts:
+        if not all(map(_can_be, given)) or len(given) not in parts:
             wanted = " or ".join(_SHAPES[count] for count in parts)
             message = f"{value!r} is not of the form {wanted}"
             raise click.BadParameter(message, ctx, param)
         return "/".join(given)
 
     return click.Argument([name], callback=whole, required=own is None or 1 not in parts)
+
+
+def _can_be(name: str) -> bool:
+    """Whether something may be called so; `..` is a slip of the hand."""
+    return bool(name) and not name.startswith(".")
+
+
+def _flow_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is None or (_can_be(value) and "/" not in value):
+        return value
+    message = f"{value!r} is not of the form {_SHAPES[1]}"
+    raise click.BadParameter(message, ctx, param)
 
 
 def find(pathspec: str, store: Path | None) -> Any:
@@ -84,7 +96,7 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     arguments = (
         []
         if flow is not None
-        else [click.Argument(["flow_name"], required=False, metavar="[FLOW]")]
+        else [click.Argument(["flow_name"], required=False, metavar="[FLOW]", callback=_flow_name)]
     )
     return click.Command(
         "runs",
@@ -217,17 +229,21 @@ def _follow_option(help_: str) -> click.Option:
 def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
     """`dump PATHSPEC [-o FILE]`."""
 
-    def dump(pathspec: str, store: Path | None, output: Path | None, *, as_json: bool) -> None:
+    def dump(pathspec: str, store: Path | None, output: Path | None, *, as_json: bool) -> int:
         from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
 
         if output is not None and not output.absolute().parent.is_dir():
             message = f"there is no folder {output.parent} to write the values to"
             raise click.UsageError(message)
-        text = listing.values_text(find(pathspec, store), as_json=as_json)
+        values = listing.Values(as_json=as_json)
+        text = values.text(find(pathspec, store))
         if output is None:
             click.echo(text)
         else:
             output.write_text(f"{text}\n", encoding="utf-8")
+        for why in values.unreadable:
+            click.echo(f"Error: {why}", err=True)
+        return 1 if values.unreadable else 0
 
     return click.Command(
         "dump",
@@ -249,7 +265,8 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         callback=dump,
         help=(
             "Print the values of artifacts: of one, of all that a task has, of every task of a "
-            "step, or of a run's last step."
+            "step, or of a run's last step. One that cannot be read is told of on stderr, the "
+            "others are printed, and the exit status is 1."
         ),
         short_help="Print the values of artifacts.",
     )
