@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
 from dataclasses import dataclass
 from functools import partial
@@ -206,6 +207,27 @@ def test_many_kinds_of_unpicklable_members_are_named(value, words):
     with pytest.raises(ArtifactPickleError) as caught:
         codec.encode(value, name="it")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["r", "w", "rb", "wb"])
+def test_an_open_file_is_refused_and_no_copy_takes_its_place(tmp_path, mode):
+    """Wherever it lies; the error says what to keep instead."""
+    path = tmp_path / "file"
+    path.touch()
+    with path.open(mode) as opened:
+        kind = f"_io.{type(opened).__name__}"
+        for value, where in ((opened, ""), ({"log": [opened]}, f"self.it['log'][0] is a {kind}: ")):
+            with pytest.raises(ArtifactPickleError) as caught:
+                codec.encode(value, name="it")
+            told = f"cannot be pickled: {where}TypeError: cannot pickle '{kind}' object. Keep the "
+            assert f"{told}file's name" in str(caught.value)
+
+
+def test_the_standard_streams_are_stored_as_such(tmp_path, monkeypatch):
+    """A function may have one at hand."""
+    with (tmp_path / "out").open("w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert round_trip(lambda out=stdout: out)() is stdout
 
 
 def test_what_a_closure_holds_is_named():

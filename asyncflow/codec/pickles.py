@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import sys
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -42,6 +44,10 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
+def _standard_streams() -> tuple[object, ...]:
+    return sys.stdout, sys.stderr
+
+
 @cache
 def _cloud_pickler() -> Any:
     import cloudpickle  # noqa: PLC0415 - start-up time: only lambdas and the like need it
@@ -59,6 +65,10 @@ def _cloud_pickler() -> Any:
                     reduced = NotImplemented
                 if reduced is not NotImplemented:
                     return reduced
+            elif type(value) is io.TextIOWrapper and value not in _standard_streams():
+                # cloudpickle would store what is in it, and another kind of file would come back.
+                message = f"cannot pickle {type_name(value)!r} object"
+                raise TypeError(message)
             return super().reducer_override(value)
 
     return CloudPickler
@@ -132,8 +142,9 @@ def _explain(value: object, name: str, error: Exception) -> ArtifactPickleError:
     what = f"artifact {name!r}" if name else "a value"
     kind = type_name(value)
     where = f"{path} is a {type_name(culprit)}: " if culprit is not value else ""
-    return ArtifactPickleError(
-        f"{what} of type {kind} cannot be pickled: {where}{type(error).__name__}: {error}. Keep it "
-        "out of `self`, or give its class a `__getstate__` that leaves it out",
-        artifact=name,
-    )
+    advice = "Keep it out of `self`, or give its class a `__getstate__` that leaves it out"
+    if isinstance(culprit, io.IOBase):
+        advice = "Keep the file's name, or what you have read from it"
+    why = f"{where}{type(error).__name__}: {error}"
+    message = f"{what} of type {kind} cannot be pickled: {why}. {advice}"
+    return ArtifactPickleError(message, artifact=name)
