@@ -9,6 +9,16 @@ from typing import Final
 _PACKAGE: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - text is what is compared
 
 
+def importing_line() -> tuple[str, int]:
+    """The file that is just being imported, and the line of it that has called us; else nothing."""
+    frame = sys._getframe(1)  # noqa: SLF001 - a traceback is not there yet
+    while frame.f_code.co_name != "<module>":
+        if frame.f_back is None:
+            return "", 0
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
 def calling_line() -> tuple[str, int]:
     """The file and the line of the innermost call that is not asyncflow's own; else nothing."""
     frame = sys._getframe(1)  # noqa: SLF001 - a traceback is not there yet

@@ -22,6 +22,7 @@ from asyncflow.errors import (
     EngineClosedError,
     RunCancelledError,
     RunFailedError,
+    UnguardedRunError,
 )
 from asyncflow.hints import logs_command, resume_command
 from asyncflow.limiting import Limits
@@ -63,6 +64,7 @@ class _Prepare(Protocol):
     def __call__(self, layout: Layout, *, durable: bool) -> NewRun: ...
 
 
+_UNGUARDED: Final = f"{UnguardedRunError.__module__}.{UnguardedRunError.__qualname__}"
 _DISK_THREADS: Final = 4  # journals that wait on the disk at once
 _WRITING_THREADS: Final = 1  # where none waits: several would take the interpreter from the loop
 
@@ -204,6 +206,8 @@ def _explain(journal: Path, failure: Failure | None) -> str:
     pathspec = f"{journal.parent.parent.name}/{journal.parent.name}"
     if failure is None:
         return f"{pathspec} failed"
+    if failure.exception_type == _UNGUARDED:  # what to do is to mend the file, and run it anew
+        return f"{pathspec} failed: {failure.message}"
     where = f"{pathspec}/{failure.step}/{failure.task_id}" if failure.task_id else pathspec
     lines = [
         f"{where} failed in attempt {failure.attempt}: {failure.exception_type}: {failure.message}",
@@ -386,12 +390,7 @@ class Engine(Starter, Watchable):
     # --- life ---
 
     async def __aenter__(self) -> Self:
-        if loading.is_inside_worker():
-            message = (
-                "a script started an engine while a worker was importing it; "
-                'put the call under `if __name__ == "__main__":`'
-            )
-            raise EngineClosedError(message)
+        loading.check_may_start()
         if self._task is not None:
             raise self._entered_again()
         self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
@@ -629,8 +628,10 @@ def run_sync(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters:
     """The same from ordinary code.
 
     Raises:
+        UnguardedRunError: The file of a flow starts a run whenever it is imported.
         AsyncflowError: Called where an event loop is running: await `asyncflow.run` there.
     """
+    loading.check_may_start()
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -642,4 +643,8 @@ def run_sync(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters:
     async def main() -> Run:
         return await run(flow, tags=tags, **parameters)
 
-    return anyio.run(main)
+    try:
+        return anyio.run(main)
+    except AsyncflowError as error:
+        # It says itself what is wrong; the frames of the event loop would say nothing.
+        raise error.with_traceback(None)  # noqa: B904 - the same error

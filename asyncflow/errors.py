@@ -32,6 +32,10 @@ class FlowError(AsyncflowError):
         super().__init__(f"{where}{message}" if message else "")
 
 
+class UnguardedRunError(FlowError):
+    """A run is started whenever its file is imported, which workers do, too."""
+
+
 class GraphError(FlowError):
     """The steps of the flow do not form a graph that can be run."""
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncflow.errors import FlowError
+from asyncflow.callers import importing_line
+from asyncflow.errors import EngineClosedError, FlowError, UnguardedRunError
 from asyncflow.flow import FlowSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
 
 MAIN_ALIAS: Final = "__mp_main__"
@@ -28,6 +30,7 @@ It is multiprocessing's name for the same, so that a process which a step starts
 """
 
 _inside_worker = False
+_imports = 0  # how many files of flows are being imported, one within another
 
 
 def is_inside_worker() -> bool:
@@ -39,6 +42,36 @@ def mark_worker() -> None:
     """This process is a worker from now on."""
     global _inside_worker  # noqa: PLW0603 - true of the whole process, for good
     _inside_worker = True
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    """A flow's file is run for what it defines."""
+    global _imports  # noqa: PLW0603 - true of the whole process
+    _imports += 1
+    try:
+        yield
+    finally:
+        _imports -= 1
+
+
+def check_may_start() -> None:
+    """See that this is a place where an engine may be started.
+
+    Raises:
+        UnguardedRunError: A flow's file is being imported.
+        EngineClosedError: This is a worker.
+    """
+    if _imports:
+        file, line = importing_line()
+        message = (
+            "this starts a run whenever the file is imported, which workers do, too; put it under "
+            '`if __name__ == "__main__":`'
+        )
+        raise UnguardedRunError(message, file=file, line=line)
+    if _inside_worker:
+        message = "no engine can be started within a step: have the program run the other flow"
+        raise EngineClosedError(message)
 
 
 # --- by the user's word -----------------------------------------------------------------------
@@ -53,6 +86,11 @@ def load_flow(spec: str) -> type[FlowSpec]:
     Raises:
         FlowError: There is no such file, module or flow, or several and none is named.
     """
+    with _importing():
+        return _load_flow(spec)
+
+
+def _load_flow(spec: str) -> type[FlowSpec]:
     target, _, name = spec.rpartition(":") if _names_flow(spec) else (spec, "", "")
     path = Path(target)
     if path.is_dir() and (os.sep in target or not target.isidentifier()):  # else perhaps a package
@@ -219,7 +257,8 @@ def load(source: Mapping[str, Any], unpickle: Callable[[Any], Any]) -> type[Flow
     if kind == "pickle":
         unpickled: type[FlowSpec] = unpickle(source["ref"])
         return unpickled
-    module = _module_of(source)
+    with _importing():
+        module = _module_of(source)
     found = _find(module, name)
     if isinstance(found, type) and issubclass(found, FlowSpec):
         return found

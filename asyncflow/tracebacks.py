@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _OWN_FOLDER: Final = str(Path(__file__).parent)
 _PYTHON: Final = Path(traceback.__file__).parent
+_RUNNING: Final = tuple(f"{_PYTHON}/{name}/" for name in ("asyncio", "concurrent", "importlib"))
+_PLUMBING: Final = ("<frozen importlib", f"{_PYTHON}/threading.py", *_RUNNING)
 _MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing more
 _PICKLERS: Final = {"cloudpickle.py", "pickle.py", "copyreg.py"}  # whom this library has called
 _MESSAGE_BYTES: Final = 1 << 14  # nobody reads more, and it is journalled and sent in one packet
@@ -109,6 +111,17 @@ def _is_users_frame(frame: traceback.FrameSummary) -> bool:
     return not frame.filename.startswith(_OWN_FOLDER)
 
 
+def _without_plumbing(stack: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """Without what Python itself runs and imports code with, but where that has raised."""
+    last = max((at for at, frame in enumerate(stack) if not _is_plumbing(frame)), default=-1)
+    return [frame for at, frame in enumerate(stack) if at > last or not _is_plumbing(frame)]
+
+
+def _is_plumbing(frame: traceback.FrameSummary) -> bool:
+    name = frame.filename
+    return name.startswith(_PLUMBING) or "/site-packages/anyio/" in name
+
+
 def _is_called(frame: traceback.FrameSummary) -> bool:
     """Whether it is of Python's library or a pickler, which this library calls as well."""
     path = Path(frame.filename)
@@ -128,12 +141,14 @@ def _cut(summary: traceback.TracebackException, seen: set[int]) -> None:
     if id(summary) in seen:
         return
     seen.add(id(summary))
-    users = [frame for frame in summary.stack if _is_users_frame(frame)]
-    own_call = len(users) < len(summary.stack)
+    users = list(filter(_is_users_frame, _without_plumbing(summary.stack)))
+    own_call = not all(map(_is_users_frame, summary.stack))
     while own_call and len(users) > 1 and Path(users[0].filename).name in _PICKLERS:
         del users[0]
+    if hasattr(summary, "offset"):  # a SyntaxError, which tells the place itself
+        summary.stack[:] = [frame for frame in users if not _is_plumbing(frame)]
     # Python itself makes another exception of a StopIteration, where a coroutine was awaited.
-    if users or (summary.__cause__ is not None and _is_users(summary.__cause__)):
+    elif users or (summary.__cause__ is not None and _is_users(summary.__cause__)):
         summary.stack[:] = users
     for other in (summary.__cause__, summary.__context__, *(summary.exceptions or ())):
         if other is not None:

@@ -125,7 +125,7 @@ def test_a_script_without_guard_fails_with_the_remedy(folder):
     """A worker that imports it refuses to start an engine: no process starts another."""
     (folder / "app.py").write_text(APPLICATION + "asyncio.run(main())")
     told = python(folder, "app.py", expected=1)
-    assert 'put the call under `if __name__ == "__main__":`' in told
+    assert 'put it under `if __name__ == "__main__":`' in told
 
 
 def test_a_program_without_guard_fails_with_the_remedy(folder):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, catch, step, timeout
+from asyncflow import Engine, FlowSpec, Parameter, catch, run_sync, step, timeout
 from asyncflow.errors import RunFailedError
+from asyncflow.loading import load_file
 from asyncflow.tracebacks import describe_exception, told_as
 
 
@@ -205,3 +208,132 @@ async def test_of_a_forked_process_that_fails_no_frame_of_ours_is_shown(store):
     assert head == "Traceback (most recent call last):"
     assert first.startswith(f'  File "{__file__}"')
     assert last == "ValueError"
+
+
+class Plumbed(FlowSpec):
+    """Fails in a thread of an event loop of its own."""
+
+    @step
+    def start(self):
+        asyncio.run(self.look())
+        self.next(self.end)
+
+    async def look(self):
+        """Fail elsewhere."""
+        await asyncio.to_thread(self.fail)
+
+    def fail(self):
+        """Fail."""
+        with asyncio.Runner() as runner:
+            runner.get_loop().run_until_complete(None)  # type: ignore[arg-type]  # it refuses that
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_what_python_runs_code_with_is_shown_only_where_it_has_raised(store):
+    """The lines of an event loop and an executor between the user's lines tell nothing."""
+    async with Engine(store=store, workers=1) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Plumbed)
+    lines = caught.value.failure.traceback.splitlines()
+    places = [line.split(", in ") for line in lines if line.startswith("  File ")]
+    own = [name for file, name in places if __file__ in file]
+    assert own == ["start", "look", "fail"]
+    last = max(at for at, (file, _) in enumerate(places) if __file__ in file)
+    assert last == len(own) - 1  # nothing lies between them
+    assert "asyncio" in places[-1][0]
+
+
+def test_of_a_file_that_is_no_python_only_the_place_is_shown(tmp_path):
+    """How it was imported tells nothing."""
+    (tmp_path / "broken.py").write_text("x = (")
+    with pytest.raises(SyntaxError) as caught:
+        load_file(tmp_path / "broken.py")
+    told = describe_exception(caught.value).traceback.splitlines()
+    places = [line for line in told if line.startswith("  File ")]
+    assert [__file__ in places[0], *places[1:]] == [
+        True,
+        f'  File "{tmp_path / "broken.py"}", line 1',
+    ]
+    assert told[-1] == "SyntaxError: '(' was never closed"
+
+
+UNGUARDED = """
+import asyncio
+import asyncflow
+from asyncflow import Engine, FlowSpec, run_sync, step
+
+class F(FlowSpec):
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+async def main():
+    async with Engine(workers=1) as engine:
+        await engine.run(F)
+
+"""
+
+
+@pytest.mark.parametrize(
+    "call", ["run_sync(F)", "asyncio.run(asyncflow.run(F))", "asyncio.run(main())"]
+)
+def test_a_script_without_a_guard_is_told_once_and_what_to_do(store, tmp_path, call):
+    """As a program or by the command line: one error, with the line, and no command to go on."""
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED + call)
+    what = f"{script}:19: this starts a run whenever the file is imported, which workers do"
+    program = python(script)
+    assert program.returncode == 1
+    assert program.stderr.count("Traceback") == 1
+    assert "resume" not in program.stderr
+    last = program.stderr.splitlines()[-1]
+    assert last.startswith("asyncflow.errors.RunFailedError: F/")
+    assert what in last
+    assert last.endswith('put it under `if __name__ == "__main__":`')
+    command = python("-m", "asyncflow", "run", script)
+    assert command.returncode == 2
+    assert command.stderr.startswith(f"Error: {what}")
+    assert command.stderr.count("\n") == 1
+
+
+def test_what_run_sync_raises_shows_no_frame_of_an_event_loop(store, tmp_path):
+    """The caller's line, and what is wrong."""
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED + "if __name__ == '__main__':\n    run_sync(F, nothing=1)")
+    told = python(script).stderr.splitlines()
+    assert told[1:3] == [f'  File "{script}", line 20, in <module>', "    run_sync(F, nothing=1)"]
+    assert [line for line in told if "anyio" in line or "asyncio" in line] == []
+    assert told[-1].startswith("asyncflow.errors.ParameterError: ")
+
+
+def python(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run Python to its end."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+class Nested(FlowSpec):
+    """Starts another run within a step."""
+
+    @step
+    def start(self):
+        run_sync(Plumbed)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_step_that_starts_an_engine_is_told_where_to_start_it(store):
+    """A worker has none."""
+    async with Engine(store=store, workers=1) as engine:
+        with pytest.raises(RunFailedError, match="no engine can be started within a step"):
+            await engine.run(Nested)

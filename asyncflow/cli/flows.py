@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from asyncflow.engine import Engine, RunHandle
     from asyncflow.flow import FlowSpec
 
-_LIBRARY: Final = (str(Path(__file__).parents[1]), "<frozen importlib")
 _FLOW: Final = "asyncflow.flow"  # where a context keeps the flow class
 
 
@@ -121,13 +120,10 @@ def _load(file: str) -> type[FlowSpec]:
 
 
 def _traceback(error: BaseException) -> str:
-    """The traceback from where the user's code begins."""
-    import traceback  # noqa: PLC0415 - start-up time: for an error alone
+    """The traceback with the user's own frames."""
+    from asyncflow.tracebacks import describe_exception  # noqa: PLC0415 - start-up time: for an error alone
 
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_LIBRARY):
-        trace = trace.tb_next
-    return "".join(traceback.format_exception(error.with_traceback(trace))).rstrip("\n")
+    return describe_exception(error).traceback.rstrip("\n")
 
 
 def flow_of(ctx: click.Context) -> type[FlowSpec]:
