@@ -32,6 +32,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
+from asyncflow.stop_signals import (
+    STOP_SIGNALS,
+    Moment,
+    StopSignals,
+    block_stop_signals,
+    note_stop_signals,
+)
 from asyncflow.surroundings import import_path
 
 if TYPE_CHECKING:
@@ -76,10 +83,12 @@ def prefork() -> None:
 
     ours, theirs = packet_pair()
     environment = dict(os.environ)
+    before = block_stop_signals()  # until the template has handlers of its own
     pid = os.fork()
     if pid == 0:
         ours.close()
         _exit_after(theirs)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     _preforked.append(TemplateProcess(pid, ours, environment))
 
@@ -105,12 +114,17 @@ def start(environment: Mapping[str, str] | None = None) -> TemplateProcess:
     setup = f"import sys; sys.path[:] = {import_path()!r}"
     code = f"{setup}; from asyncflow import template; template.main({theirs.fileno()})"
     environment = dict(os.environ if environment is None else environment)
-    process = subprocess.Popen(
-        [sys.executable, *flags, "-c", code],
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-        env=environment,
-    )
+    before = block_stop_signals()  # until the template has handlers of its own
+    try:
+        process = subprocess.Popen(
+            [sys.executable, *flags, "-c", code],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            process_group=0,  # Ctrl-C in the terminal is for the engine
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     process.returncode = 0  # the pool reaps it; Popen need not complain about it
     return TemplateProcess(process.pid, ours, environment)
@@ -146,13 +160,14 @@ def _thread_count() -> int:
 class _Template:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._workers: set[int] = set()
+        self._workers: dict[int, Moment] = {}  # by pid: when its engine has asked it to end
+        self._to_all = Moment()  # when this process was sent what all processes were sent
 
     def serve(self) -> None:
         """Answer requests until the engine is gone, then kill every descendant."""
         os.setpgid(0, 0)  # Ctrl-C in the terminal is for the engine
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        note_stop_signals(self._to_all)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         waking, wakeup = os.pipe()
         os.set_blocking(waking, False)
         os.set_blocking(wakeup, False)
@@ -197,21 +212,27 @@ class _Template:
             case ["fork", token, argv]:
                 self._fork(token, argv, descriptors)
             case ["kill", pid, number] if pid in self._workers:
+                if number == signal.SIGTERM:
+                    self._workers[pid].note()
                 _kill_group(pid, number)
 
     def _fork(self, token: int, argv: list[str], descriptors: list[int]) -> None:
         parent = os.getpid()
+        before = block_stop_signals()  # until the worker has handlers of its own
         try:
+            told = Moment()
             pid = os.fork()
         except OSError as error:  # too many processes, or no memory: perhaps not for long
             answer = ["failed", token, str(error.strerror)]
         else:
             if pid == 0:
-                _become_worker(self._control, parent, argv, descriptors)
+                signals = StopSignals(self._to_all, told)
+                _become_worker(self._control, parent, argv, descriptors, signals)
             with suppress(OSError):
                 os.setpgid(pid, pid)  # in both processes: whoever comes first
-            self._workers.add(pid)
+            self._workers[pid] = told
             answer = ["forked", token, pid]
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for descriptor in descriptors:
             os.close(descriptor)
         self._say(answer)
@@ -225,7 +246,7 @@ class _Template:
             if pid == 0:
                 return
             if pid in self._workers:
-                self._workers.discard(pid)
+                del self._workers[pid]
                 _kill_group(pid, signal.SIGKILL)  # what its steps had started
                 self._say(["exited", pid, status])
 
@@ -252,21 +273,23 @@ def _ignore(*_: object) -> None:
 
 
 def _become_worker(
-    control: socket.socket, parent: int, argv: list[str], descriptors: list[int]
+    control: socket.socket,
+    parent: int,
+    argv: list[str],
+    descriptors: list[int],
+    signals: StopSignals,
 ) -> None:
     code = 1
     try:
         control.close()
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with suppress(OSError):
             os.setpgid(0, 0)
         _die_with_parent(parent)
         from asyncflow import worker  # noqa: PLC0415 - already imported: a look-up
 
-        worker.main(descriptors, argv)
+        worker.main(descriptors, argv, signals)
         code = 0
     except SystemExit as stop:  # SIGTERM has come between two steps
         code = stop.code if isinstance(stop.code, int) else 1

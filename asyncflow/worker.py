@@ -47,13 +47,14 @@ if TYPE_CHECKING:
 
     from asyncflow.current import TaskContext
     from asyncflow.frames import OrderMessage, ReportMessage
+    from asyncflow.stop_signals import StopSignals
 
 _PACKET_BYTES: Final = 1 << 18
 _STOP: Final = frozenset({signal.SIGTERM})
 _NO_ENVIRONMENT: Final = nullcontext()
 
 
-def main(descriptors: Sequence[int], argv: Sequence[str]) -> None:
+def main(descriptors: Sequence[int], argv: Sequence[str], signals: StopSignals) -> None:
     """Live as a worker; `descriptors` are those of orders, reports and the two spool files."""
     orders, reports, out, err = descriptors
     capture.install(out, err)
@@ -64,33 +65,17 @@ def main(descriptors: Sequence[int], argv: Sequence[str]) -> None:
     sys.argv[:] = argv
     surroundings.remember_environment()
     install_thread_propagation()
-    signal.signal(signal.SIGTERM, stop_step)
-    os.register_at_fork(after_in_child=end_on_sigterm)
-    worker = Worker(socket.socket(fileno=orders), socket.socket(fileno=reports))
+    worker = Worker(socket.socket(fileno=orders), socket.socket(fileno=reports), signals)
+    signals.install()
     worker.serve()
-
-
-def stop_step(*_: object) -> NoReturn:
-    """SIGTERM: the step gets a `SystemExit`, so that what it has open is closed."""
-    sys.exit(128 + signal.SIGTERM)
-
-
-def end_on_sigterm() -> None:
-    """What a step has forked ends by SIGTERM like any process, unless the step said otherwise."""
-    exchange_handler(stop_step, signal.SIG_DFL)
-
-
-def exchange_handler(before: Any, after: Any) -> None:
-    """Have another handler for SIGTERM, unless a step has set its own."""
-    if signal.getsignal(signal.SIGTERM) is before:
-        signal.signal(signal.SIGTERM, after)
 
 
 class Worker:
     """One worker process, between its two sockets."""
 
-    def __init__(self, orders: socket.socket, reports: socket.socket) -> None:
+    def __init__(self, orders: socket.socket, reports: socket.socket, signals: StopSignals) -> None:
         self._orders, self._reports = orders, reports
+        self.signals = signals
         self._runs: dict[int, RunView] = {}
         self._pid = os.getpid()
         self._async: AsyncSteps | None = None
@@ -217,7 +202,7 @@ class Worker:
             self._async.run(run, order)
         else:
             # With the next task's start, if that is at hand: one system call instead of two.
-            self.report_soon(run_step(run, order, began, self.holder))
+            self.report_soon(run_step(run, order, began, self))
 
     def open(self, run: RunView) -> None:
         """Have the run's flow at hand, and tell the engine when it has just been imported."""
@@ -229,7 +214,7 @@ class Worker:
         return self._runs[order.run]
 
 
-def run_step(run: RunView, order: StartTask, began: float, holder: Holder) -> ReportMessage:
+def run_step(run: RunView, order: StartTask, began: float, worker: Worker) -> ReportMessage:
     """Run a `def` step; what comes of it, good or bad, is the report.
 
     A process that the step has forked and that comes back here ends: it is no worker.
@@ -242,13 +227,14 @@ def run_step(run: RunView, order: StartTask, began: float, holder: Holder) -> Re
                 task.hand_on_failure()
             else:
                 asked = task.node.shared
-                task.call(holder.open(run.flow_class, asked) if asked else {})
+                task.call(worker.holder.open(run.flow_class, asked) if asked else {})
         if os.getpid() != pid:
             sys.exit()
         manifest, fanout, items = task.persist()
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
         if os.getpid() != pid:
             end_fork(error)
+        error = worker.signals.outlast(error)
         return failed(order, began, error, capture.spooled(), retry_on(run, order))
     spooled = capture.spooled()
     seconds = time.perf_counter() - began
@@ -329,7 +315,7 @@ class AsyncSteps:
     def _enter(self, begin: Callable[[], object]) -> None:
         loop = self._runner.get_loop()
         serving = loop.create_task(self._serve(begin))
-        exchange_handler(stop_step, signal.SIG_DFL)  # it would break into the loop
+        self._worker.signals.on_loop = True
         while not serving.done():
             # A SystemExit or KeyboardInterrupt of a task that a step has made comes out here as
             # well; the step that waits for it is told, and the others go on.
@@ -338,7 +324,7 @@ class AsyncSteps:
                 serving.add_done_callback(_stop_loop)
                 loop.run_forever()
             serving.remove_done_callback(_stop_loop)
-        exchange_handler(signal.SIG_DFL, stop_step)
+        self._worker.signals.on_loop = False
         serving.result()
         later, self._later = self._later, []
         for waiting in later:
@@ -471,6 +457,7 @@ class AsyncSteps:
         except BaseException as error:  # noqa: BLE001 - cancelled ones report it too
             if os.getpid() != pid:
                 end_fork(error)
+            error = await worker.signals.outlast_on_loop(error)
             lines.close()
             worker.report(failed(order, began, error, capture.written(), retry_on(run, order)))
         finally:

@@ -11,8 +11,6 @@ from asyncflow import Engine, FlowSpec, Parameter, current, retry, step
 from asyncflow import scheduler as scheduling
 from asyncflow.errors import RunFailedError
 
-pytestmark = pytest.mark.anyio
-
 
 def spoil(path: Path, at: int) -> None:
     """Change one byte of a file, though it be read-only."""

@@ -86,7 +86,7 @@ class Session:
 
     async def run(self, start: Callable[[Engine], Awaitable[RunHandle]]) -> int:
         """The whole of it, from the engine's start to its end."""
-        with interrupts(self._stop) as signals:
+        with interrupts(self._stop, self._say_how_to_go_on) as signals:
             try:
                 ending = await self._carry_through(start)
             except AsyncflowError as error:
@@ -98,12 +98,15 @@ class Session:
     def _stop(self, name: str) -> None:
         """A first signal has come, its name tells; a run that is being started is stopped then."""
         self._stopped_by = name
-        note = f"{name}: stopping the run; a second one kills it at once.\n"
-        if self._handle is not None:  # after a second one nobody is left to say it
-            note += f"To go on after that:  {self._program.resume(self._handle.run_id)}\n"
-        self._view.note(note)
+        self._view.note(f"{name}: stopping the run; a second one kills it at once.\n")
         if self._handle is not None:
             self._handle.cancel(reason=name)
+
+    def _say_how_to_go_on(self) -> None:
+        """A second signal has come: the run is to end without its last words."""
+        if self._handle is not None:
+            resume = self._program.resume(self._handle.run_id)
+            self._errors.write_nowait(f"\nThe run is broken off.\nTo go on:  {resume}\n")
 
     async def _carry_through(self, start: Callable[[Engine], Awaitable[RunHandle]]) -> Event:
         from asyncflow.engine import Engine  # noqa: PLC0415 - start-up time: as late as it is needed
