@@ -8,15 +8,21 @@ is the border.
 Concurrent async tasks share the descriptors, so Python's own streams look up the task in the
 context, and send its lines to the engine instead. What C code prints there cannot be told apart and
 is given to the worker's oldest running task.
+
+A step may close these descriptors or lead them elsewhere; for the next task they are put back.
 """
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import sys
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from asyncflow.descriptors import Descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -156,10 +162,39 @@ def install(out: int, err: int) -> None:
     """Make two spool files this process's standard streams."""
     with open(os.devnull, "rb") as null:  # noqa: PTH123 - a descriptor is what is wanted
         os.dup2(null.fileno(), 0)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
+    kept = []
+    for number, spool in ((1, out), (2, err)):
+        os.dup2(spool, number)
+        kept.append(Descriptor(fcntl.fcntl(spool, fcntl.F_DUPFD_CLOEXEC, 3)))
+    _kept[:] = kept
     sys.stdout = sys.__stdout__ = TaskStream(1)  # type: ignore[assignment, misc] # as a file
     sys.stderr = sys.__stderr__ = TaskStream(2)  # type: ignore[assignment, misc] # as a file
+
+
+_kept: Final[list[Descriptor]] = []
+"""The two spool files once more; no child of a step inherits these."""
+
+
+def put_back() -> bool:
+    """Have the standard descriptors be what they were; False if a step has closed all of them."""
+    for number, kept in enumerate(_kept, 1):
+        if not kept.is_at(number):
+            try:
+                _open_null()
+                kept.check()
+                os.dup2(kept.number, number)
+            except OSError:
+                return False
+    return True
+
+
+def _open_null() -> None:
+    """Have something at 0: no file that is opened next shall be a child's standard input."""
+    try:
+        os.fstat(0)
+    except OSError:
+        null = os.open(os.devnull, os.O_RDONLY)  # takes the lowest number that is free
+        os.set_inheritable(null, True)  # noqa: FBT003 - positional only
 
 
 def written() -> tuple[int, int]:
@@ -169,8 +204,9 @@ def written() -> tuple[int, int]:
 
 def spooled() -> tuple[int, int]:
     """Sizes of the two spool files, after everything that is still buffered is in them."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a step's own, in our stream's place
+            stream.flush()
     _flush_c()
     return written()
 

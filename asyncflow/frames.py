@@ -49,6 +49,9 @@ MAX_ORDER_BYTES: Final = (
 )  # a packet socket takes no message above its buffer, 208 KiB by default
 MAX_INPUTS_IN_ORDER: Final = 4096  # 32 KiB of offsets; a wider join finds its inputs in a file
 
+DESCRIPTORS_CLOSED: Final = 213
+"""The exit status of a worker whose step has closed what it would answer with."""
+
 
 class OpenRun(NamedTuple):
     """A run whose tasks will follow; what it is, its journal's first record tells."""

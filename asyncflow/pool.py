@@ -30,6 +30,7 @@ import msgpack
 from asyncflow import logs, template
 from asyncflow.errors import PoolError
 from asyncflow.frames import (
+    DESCRIPTORS_CLOSED,
     Order,
     Ready,
     ReportStream,
@@ -499,6 +500,11 @@ def _explain_start(error: OSError) -> str:
 def _how_it_ended(status: int) -> str:
     """In words: what a wait status tells."""
     code = os.waitstatus_to_exitcode(status)
+    if code == DESCRIPTORS_CLOSED:
+        return (
+            "could not go on: its step has closed file descriptors that are the worker's, as "
+            "os.closerange(3, 256) does; close those alone that the step has opened"
+        )
     if code >= 0:
         return f"exited with status {code}"
     try:

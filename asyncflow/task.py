@@ -133,6 +133,10 @@ class RunView:
         """What `current` tells within the task."""
         return make_context(self, order)
 
+    def is_whole(self) -> bool:
+        """Whether no step has closed the run's files."""
+        return not self._opened or (self.journal.is_whole() and self.writer.is_whole())
+
     def close(self) -> None:
         """Let the run's files go."""
         if self._opened:

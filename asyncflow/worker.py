@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from asyncflow import capture, loading, surroundings
 from asyncflow.current import enter_task, install_thread_propagation
 from asyncflow.decorators import options_of
+from asyncflow.descriptors import Descriptor
 from asyncflow.frames import (
+    DESCRIPTORS_CLOSED,
     Blocked,
     CancelTask,
     CloseRun,
@@ -67,7 +69,11 @@ def main(descriptors: Sequence[int], argv: Sequence[str], signals: StopSignals) 
     install_thread_propagation()
     worker = Worker(socket.socket(fileno=orders), socket.socket(fileno=reports), signals)
     signals.install()
-    worker.serve()
+    try:
+        worker.serve()
+    except Exception:
+        worker.check_descriptors()
+        raise
 
 
 class Worker:
@@ -75,6 +81,7 @@ class Worker:
 
     def __init__(self, orders: socket.socket, reports: socket.socket, signals: StopSignals) -> None:
         self._orders, self._reports = orders, reports
+        self._sockets = Descriptor(orders.fileno()), Descriptor(reports.fileno())
         self.signals = signals
         self._runs: dict[int, RunView] = {}
         self._pid = os.getpid()
@@ -160,6 +167,17 @@ class Worker:
             return ShutDown()
         return unpack_order(packet)
 
+    def check_descriptors(self, run: RunView | None = None) -> None:
+        """Put back what a step has done to 1 and 2, and end this process if it closed ours.
+
+        Nothing could be told any more, or something else could be open in the place of a file that
+        the next value is written to.
+        """
+        orders, reports = self._sockets
+        whole = orders.is_whole() and reports.is_whole() and (run is None or run.is_whole())
+        if not (capture.put_back() and whole):
+            os._exit(DESCRIPTORS_CLOSED)
+
     @property
     def order_descriptor(self) -> int:
         """What an event loop waits on for the next order."""
@@ -194,6 +212,7 @@ class Worker:
             run.kept.put_back()
             is_async = run.graph[order.step].is_async
         except BaseException as error:  # noqa: BLE001 - whatever the user's module raises at import
+            self.check_descriptors(run)
             self.report(failed(order, began, error, capture.spooled()))
             return
         if is_async:
@@ -230,10 +249,12 @@ def run_step(run: RunView, order: StartTask, began: float, worker: Worker) -> Re
                 task.call(worker.holder.open(run.flow_class, asked) if asked else {})
         if os.getpid() != pid:
             sys.exit()
+        worker.check_descriptors(run)
         manifest, fanout, items = task.persist()
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
         if os.getpid() != pid:
             end_fork(error)
+        worker.check_descriptors(run)
         error = worker.signals.outlast(error)
         return failed(order, began, error, capture.spooled(), retry_on(run, order))
     spooled = capture.spooled()
@@ -449,6 +470,7 @@ class AsyncSteps:
                     await task.call_async(shared)
             if os.getpid() != pid:
                 sys.exit()
+            worker.check_descriptors(run)
             manifest, fanout, items = task.persist()
             lines.close()
             seconds = time.perf_counter() - began
@@ -457,6 +479,7 @@ class AsyncSteps:
         except BaseException as error:  # noqa: BLE001 - cancelled ones report it too
             if os.getpid() != pid:
                 end_fork(error)
+            worker.check_descriptors(run)
             error = await worker.signals.outlast_on_loop(error)
             lines.close()
             worker.report(failed(order, began, error, capture.written(), retry_on(run, order)))

@@ -107,6 +107,10 @@ class ArtifactWriter:
     ) -> None:
         self.close()
 
+    def is_whole(self) -> bool:
+        """Whether nobody else has closed its segment."""
+        return self._segment.is_whole()
+
     def close(self) -> None:
         """Close the segment; writing another value opens it again."""
         self._segment.close()

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final, Self
 from zlib import crc32
 
 from asyncflow.commit_points import reached
+from asyncflow.descriptors import Descriptor
 from asyncflow.errors import JournalError
 from asyncflow.store.files import explain_write, sync_file, sync_folder
 
@@ -220,6 +221,7 @@ class JournalReader:
         """
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._opened = Descriptor(self._descriptor)
         header = os.pread(self._descriptor, len(HEADER), 0)
         if not HEADER.startswith(header):
             self.close()
@@ -323,6 +325,10 @@ class JournalReader:
         # The length itself may be what was damaged.
         payload = os.pread(self._descriptor, rest, at + PREFIX_BYTES)
         return crc32(payload, crc32(rest.to_bytes(4, "little"))) != checksum
+
+    def is_whole(self) -> bool:
+        """Whether nobody else has closed its file."""
+        return self._opened.is_whole()
 
     def size(self) -> int:
         """Length of the file in bytes, a torn tail included."""

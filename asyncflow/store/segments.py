@@ -13,6 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final, Self
 
 from asyncflow.commit_points import reached
+from asyncflow.descriptors import Descriptor
 from asyncflow.errors import StoreError
 from asyncflow.store.files import explain_write, sync_file, sync_folder, write_all
 
@@ -38,6 +39,7 @@ class SegmentWriter:
         self.path = path
         self.name = path.name
         self._fd = -1
+        self._opened: Descriptor | None = None
         self._size = 0
         self._pid = 0
         self._unsynced = False
@@ -98,11 +100,15 @@ class SegmentWriter:
         self._unsynced = False
         reached("segment.synced")
 
+    def is_whole(self) -> bool:
+        """Whether nobody else has closed its file."""
+        return self._opened is None or self._opened.is_whole()
+
     def close(self) -> None:
         """Close the file; a later `append` opens it again."""
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd = -1
+            self._fd, self._opened = -1, None
 
     def _open(self) -> None:
         self.close()
@@ -126,6 +132,7 @@ class SegmentWriter:
             os.close(fd)
             return False
         self.path, self.name, self._fd, self._pid = path, path.name, fd, os.getpid()
+        self._opened = Descriptor(fd)
         self._folder_synced = False
         return True
 
