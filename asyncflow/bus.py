@@ -35,7 +35,7 @@ from asyncflow.hints import resume_command
 from asyncflow.news import Lines, NewsReader, Wish
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
     from asyncflow.news import News, Wanted
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 Got_co = TypeVar("Got_co", bound=Event, covariant=True)
 
 BUFFER_BYTES: Final = 16 << 20  # events of 64 KiB each are few, and much to hold
-PACE_SECONDS: Final = 0.01
+PACE_SECONDS: Final = 0.02
 """A subscriber that has just been woken is woken again after this long.
 
 Waking costs as much as some twenty events; a run of short tasks publishes every few hundred
-microseconds. The first event after a pause is told at once.
+microseconds. The first event after a pause is told at once, and so is a run's last.
 """
 _TAKEN_EVENTS: Final = 1000  # in one go
 _APART_LINES: Final = 1000  # more at once is taken apart in a thread: it takes some ms
@@ -78,13 +78,14 @@ class _Told:
 
     def __init__(self, news: Sequence[News], upto: int, size: int) -> None:
         self.news = news
-        self.count = sum([item.count if isinstance(item, Lines) else 1 for item in news])
+        lines = [item for item in news if isinstance(item, Lines)]
+        self.count = sum([item.count for item in lines], len(news) - len(lines))
         """How many events it stands for."""
         self.upto = upto
         """Where it ends in the journal."""
         self.size = size
         """Its length there."""
-        self._events: Sequence[Event] | None = None
+        self._events = None if lines else cast("Sequence[Event]", news)
 
     def pending(self) -> int:
         """How many lines of output there are to be taken apart."""
@@ -230,6 +231,8 @@ class _Cursor:
             self._live_from = told.upto
         if not self._rings:
             self.ring()
+        if self.channel.ended:
+            desk.wake()
 
     def ring(self) -> None:
         """Have the subscription look here."""
@@ -263,6 +266,8 @@ class _Cursor:
                 return wanted.pick(excerpt.news), excerpt.after
 
             return await anyio.to_thread.run_sync(replay, limiter=_one_thread())
+        if len(self._live) == 1 and self._live[0].count <= _APART_LINES:
+            return self._live[0].pick(wanted), self._live[0].upto
         picked: list[Wish] = []
         upto = self._next
         for told in self._live:
@@ -348,7 +353,7 @@ class Subscription(Generic[Wish]):
         self._finished = False  # whether what has happened by now is all that is of interest
         self._complains = complains  # whether a run without a last word is an error here
         self._tail = tail
-        self._ready: deque[Wish] = deque()
+        self._ready: Iterator[Wish] = iter(())  # what was fetched and is not handed out yet
         self._fetching = False
         self.closed = False
         """Whether it was ended from here; nothing more comes."""
@@ -364,45 +369,49 @@ class Subscription(Generic[Wish]):
         return self
 
     async def __anext__(self) -> Wish:
-        if not self._ready and not await self._fetch():
+        for event in self._ready:
+            return event
+        events = await self._fetch()
+        if not events:
             raise StopAsyncIteration
-        return self._ready.popleft()
+        self._ready = iter(events)
+        return next(self._ready)
 
     async def batches(self) -> AsyncIterator[Sequence[Wish]]:
         """The events, in the lists in which they were published or read."""
-        while self._ready or await self._fetch():
-            batch = list(self._ready)
-            self._ready.clear()
+        while batch := list(self._ready) or await self._fetch():
             yield batch
 
-    async def _fetch(self) -> bool:
-        """Have at least one event ready; False when no more will come."""
+    async def _fetch(self) -> Sequence[Wish]:
+        """The next events, at least one; none when no more will come."""
         if self._fetching:
             raise SubscriptionBusyError
         self._fetching = True
+        events: Sequence[Wish] = ()
         try:
-            while not self._ready:
+            while not events:
                 if self._desk.ringing:
-                    await self._take(self._desk.ringing.popleft())
+                    events = await self._take(self._desk.ringing.popleft())
                 elif self._tail is not None and not self.closed:
-                    await self._take_from_tail(self._tail)
+                    events = await self._take_from_tail(self._tail)
                 elif self._follows or self._cursors:
                     await self._desk.wait()
                 else:
-                    return False
+                    break
         finally:
             self._fetching = False
-        return True
+        return events
 
-    async def _take(self, cursor: _Cursor) -> None:
+    async def _take(self, cursor: _Cursor) -> Sequence[Wish]:
         """Take what one run has next."""
         cursor.answer()
+        events: Sequence[Wish] = ()
         try:
             if cursor.behind:
-                events, upto = await cursor.look(self._wanted)
+                found, upto = await cursor.look(self._wanted)
                 if not self.closed:  # it may have been, meanwhile
                     cursor.advance(upto)
-                    self._ready.extend(events)
+                    events = found
         except JournalError:
             self._drop(cursor)  # the other runs' journals may be whole: they go on
             raise
@@ -410,13 +419,14 @@ class Subscription(Generic[Wish]):
             if cursor.behind and cursor in self._cursors:
                 cursor.ring()
         if cursor.exhausted:
-            self._settle(cursor)
+            self._settle(cursor, events)
+        return events
 
-    def _settle(self, cursor: _Cursor) -> None:
-        """This run has no more to tell."""
+    def _settle(self, cursor: _Cursor, last: Sequence[Wish]) -> None:
+        """This run has no more to tell than these last events."""
         channel = cursor.channel
         broke_off = self._complains and not channel.ended
-        if broke_off and self._ready:
+        if broke_off and last:
             cursor.ring()  # these first
             return
         self._drop(cursor)
@@ -429,21 +439,21 @@ class Subscription(Generic[Wish]):
         cursor.close()
         self._cursors.discard(cursor)
 
-    async def _take_from_tail(self, tail: Tail[Wish]) -> None:
+    async def _take_from_tail(self, tail: Tail[Wish]) -> Sequence[Wish]:
         try:
             events, token = await anyio.to_thread.run_sync(tail.look)
         except AsyncflowError:
             self._tail = None  # it would say the same again
             raise
         if self.closed:
-            return
+            return ()
         more = tail.accept(token)
-        self._ready.extend(events)
         if tail.over or (self._finished and not more):
             self._tail = None
-        elif not more and not self._ready:
+        elif not more and not events:
             with anyio.move_on_after(tail.seconds):
                 await self._desk.wait()
+        return events
 
     # --- ending ---
 
@@ -465,7 +475,7 @@ class Subscription(Generic[Wish]):
             cursor.close()
         self._cursors.clear()
         self._desk.ringing.clear()
-        self._ready.clear()
+        self._ready = iter(())
         self._desk.wake()
 
     async def aclose(self) -> None:

@@ -322,7 +322,7 @@ async def test_who_is_woken_looks_at_the_runs_that_have_something(tmp_path, monk
 
     async def counted(self, cursor):
         looks.append(cursor)
-        await take(self, cursor)
+        return await take(self, cursor)
 
     monkeypatch.setattr(Subscription, "_take", counted)
     for _ in range(20):
@@ -398,7 +398,22 @@ async def test_a_burst_of_news_wakes_a_reader_a_few_times_only(run, monkeypatch)
     assert not reading.done()
     subscription._desk.wake()  # as the loop's clock does
     await reading
-    assert len(subscription._ready) == 99
+    assert len(await anext(subscription.batches())) == 99
+
+
+async def test_the_last_event_of_a_run_is_told_at_once(run, monkeypatch):
+    """Also to a reader that has just been woken: whoever waits for the end waits for nothing."""
+    monkeypatch.setattr("asyncflow.bus.PACE_SECONDS", 1000)
+    subscription = subscribe(run, start=None)
+    reading = asyncio.ensure_future(rest(subscription))
+    await asyncio.sleep(0)
+    run.publish("started")
+    await asyncio.sleep(0)
+    run.publish("started")
+    await asyncio.sleep(0)
+    run.publish("end")
+    run.close()
+    assert await reading == run.told
 
 
 async def test_closing_ends_a_reader_that_waits(run):
