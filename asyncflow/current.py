@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from asyncflow.parameters import user_name
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
     from contextvars import Context
     from threading import Thread
+    from types import FrameType
 
     from asyncflow.graph import Graph
 
@@ -222,6 +224,41 @@ current = Current()
 # --- threads ----------------------------------------------------------------------------------
 
 _INSTALLED: Final = "_asyncflow_installed"
+_started_by: Final[WeakKeyDictionary[Thread, TaskContext]] = WeakKeyDictionary()
+_LAID_OFF: Final = ("concurrent.futures", "anyio")
+"""Whose threads wait for more work when they have done what a step has asked of them."""
+
+
+def threads_left() -> list[tuple[str, str]]:
+    """The threads that steps have started and that still do something: name, and which task.
+
+    Not daemons: whoever makes one says that it may end with its process.
+    """
+    if not _started_by:
+        return []
+    frames = sys._current_frames()  # noqa: SLF001 - documented, whatever it is called
+    found = []
+    for thread, task in list(_started_by.items()):
+        frame = frames.get(thread.ident or 0)
+        if (
+            thread.daemon
+            or frame is None
+            or not thread.is_alive()
+            or _waits_for_work(thread, frame)
+        ):
+            continue
+        where = f"{task.flow_name}/{task.run_id}/{task.step_name}/{task.task_id}"
+        found.append((thread.name, where))
+    return found
+
+
+def _waits_for_work(thread: Thread, frame: FrameType) -> bool:
+    if type(thread).__module__.startswith(_LAID_OFF):
+        return True
+    executors = sys.modules.get("concurrent.futures.thread")
+    code = frame.f_code
+    is_executors = executors is not None and code.co_filename == executors.__file__
+    return is_executors and code.co_name == "_worker"  # else it stands in what it was given
 
 
 def install_thread_propagation() -> None:
@@ -250,9 +287,11 @@ def _starting(start: Callable[[Thread], None]) -> Callable[[Thread], None]:
         executors = sys.modules.get("concurrent.futures.thread")
         if executors is not None:
             _replace(executors.ThreadPoolExecutor, "submit", _submitting)
-        if _task.get() is None:
+        task = _task.get()
+        if task is None:
             start(thread)
             return
+        _started_by[thread] = task
         run, context = thread.run, copy_context()
 
         def run_in_context() -> None:

@@ -7,7 +7,13 @@ default warnings are shown on stderr, and the rest is not.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+NAME = "asyncflow"
+"""The logger's name."""
 
 
 @cache
@@ -16,12 +22,19 @@ def _logger() -> Any:
 
     import structlog  # noqa: PLC0415 - the same
 
-    render = structlog.processors.KeyValueRenderer(key_order=["event"])
     return structlog.wrap_logger(
-        logging.getLogger("asyncflow"),
-        processors=[structlog.stdlib.filter_by_level, render],
+        logging.getLogger(NAME),
+        processors=[structlog.stdlib.filter_by_level, _render],
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+
+
+def _render(_: object, __: str, facts: MutableMapping[str, Any]) -> tuple[Any, Any]:
+    """What happened and what is known of it, in words; the facts go along for a program."""
+    event, traceback = facts.pop("event"), facts.pop("traceback", "")
+    told = ", ".join(f"{name}: {value}" for name, value in facts.items())
+    lines = [f"{event} ({told})" if told else event, *([traceback] if traceback else [])]
+    return ("\n".join(lines),), {"extra": {"facts": dict(facts)}}
 
 
 def info(event: str, /, **facts: object) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import traceback
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
 
@@ -21,6 +20,7 @@ from asyncflow.client import Run
 from asyncflow.errors import EngineClosedError, NotFoundError
 from asyncflow.events import Event
 from asyncflow.news import Wanted
+from asyncflow.tracebacks import describe_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +117,7 @@ class Reaction:
 
     def _complain(self, what: str, error: BaseException, event: Event | None = None) -> None:
         told = {"about": f"{type(event).__name__} {event.seq} of {event.pathspec}"} if event else {}
-        text = "".join(traceback.format_exception(error)).rstrip()
+        text = describe_exception(error).traceback.rstrip()
         logs.warning(what, callback=self.name, **told, traceback=text)
 
     def abort(self) -> None:

@@ -18,7 +18,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncflow import capture, loading, surroundings
-from asyncflow.current import enter_task, install_thread_propagation
+from asyncflow.current import enter_task, install_thread_propagation, threads_left
 from asyncflow.decorators import options_of
 from asyncflow.descriptors import Descriptor
 from asyncflow.frames import (
@@ -106,6 +106,7 @@ class Worker:
             self.carry_out(order)
         self.report()
         self._let_go()
+        self._warn_of_threads()
         for run in self._runs.values():
             run.close()
 
@@ -143,6 +144,12 @@ class Worker:
     def _warn_of_shared(self, flow: str, name: str, error: str) -> None:
         facts = {"flow": flow, "shared": name, "error": error}
         self.report(Warned("something shared has failed", facts))
+
+    def _warn_of_threads(self) -> None:
+        """Nobody waits for them here, and nobody would hear of what they still do."""
+        for thread, task in threads_left():
+            facts = {"thread": thread, "started_by": task}
+            self.report(Warned("a thread was still running when its worker ended", facts))
 
     def on_blocked(self, task: TaskContext | None, seconds: float, where: str) -> None:
         """The loop does not turn, or does so again; called from the watchdog's thread."""

@@ -189,6 +189,44 @@ def test_quiet_failure(folder) -> None:
     assert "hello" not in done.stderr
 
 
+WARNING_FLOW = """
+from asyncflow import FlowSpec, step
+import logging, os, threading
+
+if "SETUP" in os.environ:
+    logging.basicConfig(format="mine: %(message)s")
+
+class WarningFlow(FlowSpec):
+    @step
+    def start(self):
+        threading.Thread(target=threading.Event().wait, name="uploader").start()
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--quiet"]])
+def test_a_warning_is_a_line_like_those_of_the_log(folder, options) -> None:
+    """On stderr; with --quiet there is none."""
+    (folder / "warns.py").write_text(WARNING_FLOW)
+    done = asyncflow("run", "warns.py", *options)
+    told = [line for line in done.stderr.splitlines() if "thread" in line]
+    assert len(told) == (options != ["--quiet"])
+    assert all(re.match(f"{STAMP} Warning: a thread was still running when", line) for line in told)
+
+
+def test_a_flow_that_sets_up_logging_has_warnings_where_it_wants_them(folder) -> None:
+    """With --quiet as well."""
+    (folder / "warns.py").write_text(WARNING_FLOW)
+    done = asyncflow("run", "warns.py", "--quiet", env={**os.environ, "SETUP": "1"})
+    told = [line for line in done.stderr.splitlines() if "thread" in line]
+    assert len(told) == 1
+    assert told[0].startswith("mine: a thread was still running")
+
+
 def test_json(folder) -> None:
     """With --json stdout is one JSON object and nothing else; the log goes to stderr."""
     done = asyncflow("run", "flow.py", "--json", "--tag", "a", "--tag", "b")

@@ -115,6 +115,31 @@ async def test_note_goes_above_the_bars(log) -> None:
     assert sum("0/1" in line for line in screen_of(path)) == 2
 
 
+async def test_a_warning_is_lines_above_the_bars_and_after_them(log) -> None:
+    """It has a time of its own, a traceback its lines, and one that comes last is shown as well."""
+    output, path = log
+    view = BarsView(output, colour=False)
+    await view.show([STARTED])
+    await view.tick()
+    view.warn(STARTED.time, "a callback raised (callback: tell)\nE: no\x1b[2J")
+    await view.tick()
+    await view.close()
+    view.warn(STARTED.time, "late")
+    lines = screen_of(path)[1:]
+    assert all(re.match(r"\d{4}-\d\d-\d\d ", line) for line in lines if line)
+    said = [line.split(" ", 2)[2] for line in lines if line]
+    assert said == ["Warning: a callback raised (callback: tell)", "E: no", "Warning: late"]
+
+
+async def test_a_warning_of_a_plain_log_is_a_note_and_quiet_has_none(log) -> None:
+    """It is no part of the log, and no failure."""
+    output, path = log
+    QuietView(output, output).warn(STARTED.time, "something")
+    assert path.read_text() == ""
+    LogView(output, output).warn(STARTED.time, "something")
+    assert path.read_text().endswith(" Warning: something\n")
+
+
 async def test_plain_log_has_no_bars(log) -> None:
     """Where nobody looks at a screen there is the log and no escape sequence."""
     output, path = log

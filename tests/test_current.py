@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from asyncflow import current
+from asyncflow import Engine, FlowSpec, current, step
 from asyncflow.current import TaskContext, enter_task
 from asyncflow.graph import Graph, Node
 
@@ -171,3 +171,35 @@ def test_nobody_else_is_touched():
     """An application's threads are its own affair: only workers install anything."""
     with ThreadPoolExecutor(1) as pool, enter_task(context(), solo=False):
         assert pool.submit(lambda: current.is_running_flow).result() is False
+
+
+class Threaded(FlowSpec):
+    """Starts threads of many kinds and waits for none."""
+
+    @step
+    def start(self):
+        forever = threading.Event().wait
+        threading.Thread(target=forever, name="uploader").start()
+        threading.Thread(target=forever, name="a daemon", daemon=True).start()
+        done = threading.Thread(target=int, name="done")
+        done.start()
+        done.join()
+        ThreadPoolExecutor(1, "busy").submit(forever)
+        idle = ThreadPoolExecutor(1, "idle")
+        idle.submit(int).result()
+        self.next(self.end)
+
+    @step
+    async def end(self):
+        await asyncio.to_thread(int)
+
+
+async def test_a_thread_that_outlives_its_step_is_told_of_when_its_worker_ends(store, caplog):
+    """With its name and the task that started it; a daemon may end so, and so may an idle one."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(Threaded)
+        task = run["start"].task
+    told = [text for text in caplog.messages if "thread" in text]
+    assert len(told) == 2
+    assert f"thread: uploader, started_by: {task.pathspec})" in told[0]
+    assert "thread: busy_0" in told[1]

@@ -13,8 +13,17 @@ from tests.flows import Linear
 def test_facts_stand_beside_the_event(caplog):
     """A line names what happened, then what is known of it."""
     with caplog.at_level(logging.INFO, logger="asyncflow"):
-        logs.info("a worker is gone", pid=7)
-    assert caplog.messages == ["event='a worker is gone' pid=7"]
+        logs.info("a worker is gone", pid=7, how="by SIGKILL")
+    assert caplog.messages == ["a worker is gone (pid: 7, how: by SIGKILL)"]
+    assert caplog.records[0].__dict__["facts"] == {"pid": 7, "how": "by SIGKILL"}
+
+
+def test_a_traceback_stands_on_lines_of_its_own(caplog):
+    """Below what happened, as Python shows it."""
+    logs.warning("a callback raised", callback="tell", traceback="Traceback:\n  line\nE: 5 % of 7")
+    assert caplog.messages == [
+        "a callback raised (callback: tell)\nTraceback:\n  line\nE: 5 % of 7"
+    ]
 
 
 def test_what_is_not_asked_for_is_not_made(caplog):

@@ -418,7 +418,7 @@ async def test_what_breaks_while_it_is_open_is_told_of_and_opened_anew(store, no
         run = await engine.run(Breaks)
     assert run.data.whole
     assert noted(notes) == ["open", "open"]
-    assert ["shared='line'" in text for text in caplog.messages] == [True]
+    assert ["shared: line" in text for text in caplog.messages] == [True]
 
 
 class Sour(FlowSpec):
@@ -450,7 +450,7 @@ async def test_a_failed_closing_is_in_the_librarys_log(store, caplog):
     told = [text for text in caplog.messages if "something shared has failed" in text]
     assert len(told) == 2
     assert "stuck, async" in told[0]
-    assert "shared='async_one'" in told[0]
+    assert "shared: async_one" in told[0]
     assert "stuck, def" in told[1]
     assert "test_shared.py:" in told[1]
 

@@ -326,8 +326,13 @@ async def test_a_callback_that_raises_is_logged_and_disturbs_nobody(engine, capl
     assert calls == [event.seq for event in others]
     first, second = caplog.messages
     assert "a callback raised" in first
-    assert "LookupError: no such channel" in first
-    assert f"TaskSucceeded 3 of {run.pathspec}" in first
+    assert first.startswith("a callback raised (callback: ")
+    assert (
+        f", about: TaskSucceeded 3 of {run.pathspec}/start/1)\nTraceback (most recent call last):\n"
+        in first
+    )
+    assert first.endswith("\nLookupError: no such channel")
+    assert "asyncflow/watching.py" not in first
     assert "bad" in first
     assert "a callback was cancelled" in second
 

@@ -167,7 +167,9 @@ def _running_options() -> list[click.Parameter]:
             type=click.Choice(["cancel", "finish"]),
             help="What a failed task does to those that are running; cancel by default.",
         ),
-        click.Option(["--quiet"], is_flag=True, help="Show failures and the last line only."),
+        click.Option(
+            ["--quiet"], is_flag=True, help="Show failures and the last line only, and no warnings."
+        ),
         click.Option(
             ["--json", "as_json"],
             is_flag=True,

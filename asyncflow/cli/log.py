@@ -99,6 +99,11 @@ class LogRenderer:
         self._release(event, lines)
         return "".join(lines)
 
+    def warning(self, time: datetime, text: str) -> str:
+        """The lines of something that is no event, and that somebody may want to look into."""
+        lines = [harmless(line) for line in f"Warning: {text}".split("\n")]
+        return "".join(self._stamped(time, line, colour=33) for line in lines)
+
     def _render(self, event: Event, lines: list[str]) -> None:
         match event:
             case TaskStarted() if event.task_id in self._caught:
@@ -200,10 +205,12 @@ class LogRenderer:
         return f"\x1b[35m{self._stamp(event.time)}\x1b[32m {head}{_COLOUR_OFF} {body}\n"
 
     def _plain(self, event: Event, body: str, *, bad: bool = False) -> str:
+        return self._stamped(event.time, body, colour=31 if bad else 39)
+
+    def _stamped(self, time: datetime, body: str, *, colour: int) -> str:
         if not self._colour:
-            return f"{self._stamp(event.time)} {body}\n"
-        colour = 31 if bad else 39
-        return f"\x1b[35m{self._stamp(event.time)}\x1b[1;{colour}m {body}{_COLOUR_OFF}\n"
+            return f"{self._stamp(time)} {body}\n"
+        return f"\x1b[35m{self._stamp(time)}\x1b[1;{colour}m {body}{_COLOUR_OFF}\n"
 
     def _stamp(self, time: datetime) -> str:
         second, microsecond = divmod(to_microseconds(time), 1_000_000)

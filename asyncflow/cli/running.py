@@ -20,6 +20,7 @@ from asyncflow.cli.view import (
     is_terminal,
     wants_colour,
 )
+from asyncflow.cli.warned import warnings_shown_by
 from asyncflow.errors import AsyncflowError, RunCancelledError, RunFailedError
 from asyncflow.events import RunCancelled, RunFailed
 from asyncflow.settings import Settings
@@ -86,7 +87,8 @@ class Session:
 
     async def run(self, start: Callable[[Engine], Awaitable[RunHandle]]) -> int:
         """The whole of it, from the engine's start to its end."""
-        with interrupts(self._stop, self._say_how_to_go_on) as signals:
+        stopping = interrupts(self._stop, self._say_how_to_go_on)
+        with stopping as signals, warnings_shown_by(self._view):
             try:
                 ending = await self._carry_through(start)
             except AsyncflowError as error:

@@ -12,6 +12,7 @@ from asyncflow.cli.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from asyncflow.cli.output import Output
     from asyncflow.events import Event
@@ -54,6 +55,10 @@ class LogView:
         """Write something that is no part of the log."""
         self._notes.write_nowait(text)
 
+    def warn(self, time: datetime, text: str) -> None:
+        """Write a warning of the library's."""
+        self._notes.write_nowait(self._renderer.warning(time, text))
+
     async def close(self) -> None:
         """Leave nothing on the screen but the log."""
 
@@ -73,6 +78,9 @@ class QuietView:
     def note(self, text: str) -> None:
         """Write something that is no part of the log."""
         self._notes.write_nowait(text)
+
+    def warn(self, time: datetime, text: str) -> None:
+        """A warning is no failure."""
 
     async def close(self) -> None:
         """Write the final line."""
@@ -94,6 +102,7 @@ class BarsView:
         self._began = clock()
         self._bars = ""  # as they stand on the screen now
         self._notes = ""
+        self._closed = False
         self._draw: Callable[..., str] | None = None
         self._writing = asyncio.Lock()  # a terminal that is held takes a write in pieces
 
@@ -120,12 +129,20 @@ class BarsView:
     async def close(self) -> None:
         """Take the bars away."""
         async with self._writing:
+            self._closed = True
             text, self._bars = f"{self._erasure()}{self._take_notes()}", ""
             await self._output.write(text)
 
     def note(self, text: str) -> None:
-        """Write something that is no part of the log, with the next write."""
-        self._notes += text
+        """Write something that is no part of the log, with the next write if there will be one."""
+        if self._closed:
+            self._output.write_nowait(text)
+        else:
+            self._notes += text
+
+    def warn(self, time: datetime, text: str) -> None:
+        """Write a warning of the library's, likewise."""
+        self.note(self._renderer.warning(time, text))
 
     def _take_notes(self) -> str:
         notes, self._notes = self._notes, ""
