@@ -21,9 +21,11 @@ import time
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow import logs
 from asyncflow.errors import LimitError
+from asyncflow.patience import Patience
 from asyncflow.store.limits import Bounds, LimitFile
 
 if TYPE_CHECKING:
@@ -32,17 +34,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow.graph import Graph
+    from asyncflow.patience import Waiter
 
+_NOTHING: Final = Bounds()
 _LOOK_SECONDS: Final = 0.02  # how late, at most, a place that another engine gave back is seen
 _KEEP_SECONDS: Final = 0.1  # that who has waited in line goes on before it lets others
 _READ_SECONDS: Final = 0.5  # how late, at most, what was set is seen
 _SLACK_SECONDS: Final = 0.02  # timers are no finer: of a high rate some begin together
-
-
-class Waiter(Protocol):
-    """A run, as a limit needs it."""
-
-    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +146,7 @@ class Limits:
             places = all(self._limits[need.name].take(waiter, need.bounds, grant) for need in needs)
             if places and self._begin(waiter, needs):
                 for need in needs:
-                    self._limits[need.name].had_its_turn()
+                    self._limits[need.name].had_its_turn(waiter)
                 return grant
         except BaseException:
             grant.undo()
@@ -228,7 +226,7 @@ class _Limit:
         self.file = file
         self._loop, self._wake = loop, wake
         self._set = bounds
-        self._places: set[int] = set()  # those that tasks of this engine have
+        self._places: dict[int, int] = {}  # those that tasks of this engine have, and of which run
         self._full = False  # the engine has all places itself: to look again is of no use
         self._waiting: OrderedDict[int, Waiter] = OrderedDict()
         self._woken: Waiter | None = None
@@ -236,6 +234,8 @@ class _Limit:
         self._keeps_until = 0.0
         self._blocked_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._asked = bounds
+        self._patience = Patience(loop, self._has_some, self._tell_of)
 
     @property
     def in_use(self) -> bool:
@@ -244,23 +244,19 @@ class _Limit:
 
     def effective(self, bounds: Bounds) -> Bounds:
         """What holds for a step that asks for these: what was set wins."""
-        at_once, per_second = self._set.at_once, self._set.per_second
-        if at_once is None and per_second is None:
-            return bounds
-        return Bounds(
-            bounds.at_once if at_once is None else at_once,
-            bounds.per_second if per_second is None else per_second,
-        )
+        return bounds if self._set == _NOTHING else self._set.or_else(bounds)
 
     def set(self, bounds: Bounds) -> None:
         """This is what was set now."""
         if bounds != self._set:
             self._set = bounds
+            self._patience.begin_anew()
             self.look()
 
     # --- taking ---
 
     def may_take(self, waiter: Waiter, bounds: Bounds) -> bool:
+        self._asked = bounds
         at_once = self.effective(bounds).at_once
         if at_once is not None and len(self._places) >= at_once:
             self._full = True
@@ -277,6 +273,7 @@ class _Limit:
 
     def take(self, waiter: Waiter, bounds: Bounds, grant: Grant) -> bool:
         """Take a place, if one is asked for, and if no other engine has waited longer."""
+        self._asked = bounds
         at_once = self.effective(bounds).at_once
         if at_once is not None and len(self._places) >= at_once:
             self._full = True
@@ -289,7 +286,7 @@ class _Limit:
             return True
         for place in range(at_once):
             if place not in self._places and self.file.take_place(place):
-                self._places.add(place)
+                self._places[place] = waiter.number
                 grant.add(self, place)
                 return True
         self._block(waiter, _LOOK_SECONDS)
@@ -303,15 +300,16 @@ class _Limit:
             self._block(waiter, seconds)
         return not seconds
 
-    def had_its_turn(self) -> None:
+    def had_its_turn(self, waiter: Waiter) -> None:
         """A task begins: who waits in another engine comes before the next, but for a moment."""
+        self._patience.granted(waiter)
         if self._ticket is not None:
             self._keeps_until = self._loop.time() + _KEEP_SECONDS
             self._leave_line()
 
     def give_back(self, place: int) -> None:
         """A task has no use for a place any more."""
-        self._places.discard(place)
+        self._places.pop(place, None)
         self._full = False
         self.file.free_place(place)
 
@@ -336,6 +334,17 @@ class _Limit:
         if first or waiter.number not in self._waiting:
             self._waiting[waiter.number] = waiter
             self._waiting.move_to_end(waiter.number, last=not first)
+            self._patience.refused(waiter)
+
+    def _has_some(self, waiter: Waiter) -> bool:
+        return waiter.number in self._places.values()
+
+    def _tell_of(self, waiter: Waiter) -> None:
+        """Say why nothing of a run under this limit moves."""
+        in_use = len(self._places) + self.file.in_use()
+        allowed = str(self.effective(self._asked))
+        what = f"a run waits for limit {self.file.path.name}"
+        logs.warning(what, run=waiter.pathspec, allowed=allowed, in_use=in_use)
 
     def _look_after(self, seconds: float) -> None:
         due = self._loop.time() + max(seconds, 0.001)
@@ -373,6 +382,7 @@ class _Limit:
     def forget(self, waiter: Waiter) -> None:
         """It waits no more."""
         self._waiting.pop(waiter.number, None)
+        self._patience.forget(waiter)
         if not self._waiting:
             self._leave_line()
 
@@ -380,6 +390,7 @@ class _Limit:
         """Give up what is held."""
         if self._timer is not None:
             self._timer.cancel()
+        self._patience.close()
         self.file.close()
 
     def __repr__(self) -> str:

@@ -11,13 +11,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, concurrency, current, events, limit, retry, step
+from asyncflow import (
+    Engine,
+    FlowSpec,
+    Parameter,
+    concurrency,
+    current,
+    events,
+    limit,
+    patience,
+    retry,
+    step,
+)
 from asyncflow.cli.commands import invoke
 from asyncflow.errors import FlowError, LimitError, RunCancelledError
 from asyncflow.limiting import needs_of
+from asyncflow.patience import Patience
 from asyncflow.store.collection import collect
 from asyncflow.store.layout import Layout
 from asyncflow.store.limits import FILE_BYTES, Bounds, LimitFile, names_in
@@ -465,6 +478,112 @@ async def test_a_limit_can_be_changed_while_a_run_goes_on(store, engine):
         file.set_bounds(Bounds(20))
         spans = (await handle).data.spans
     assert most_at_once(spans) > 2
+
+
+async def test_a_run_that_gets_nothing_of_a_limit_is_told_of_and_shown(
+    store, engine, caplog, capsys, monkeypatch
+):
+    """In the library's log, with the limit and how it stands, once; and by `asyncflow show`."""
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.01)
+    with LimitFile.open(Layout.open(store, create=True).limits, "api") as file:
+        file.set_bounds(Bounds(0))
+        handle = await engine.start(Limited)
+        await until(lambda: caplog.messages)
+        assert invoke(["show", handle.pathspec, "--json"]) == 0
+        (limit,) = json.loads(capsys.readouterr().out)["limits"]
+        assert limit == {
+            "name": "api",
+            "step": "call",
+            "at_once": 0,
+            "per_second": None,
+            "in_use": 0,
+            "engines_waiting": 1,
+        }
+        assert invoke(["show", handle.pathspec]) == 0
+        shown = capsys.readouterr().out
+        assert "limit       api of step call: 0 at a time; 0 in use, 1 engine waiting\n" in shown
+        file.set_bounds(Bounds())
+        await handle
+    what = f"a run waits for limit api (run: {handle.pathspec}, allowed: 0 at a time, in_use: 0)"
+    assert caplog.messages[0] == what
+    assert invoke(["show", handle.pathspec]) == 0
+    assert "limit" not in capsys.readouterr().out
+
+
+class Waiting:
+    """A run that waits."""
+
+    def __init__(self, number):
+        self.number, self.pathspec = number, f"F/{number}"
+
+
+class Watched:
+    """The patience of a limit, on a clock that is put forward by hand."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.due: Any = None
+        self.told: list[Any] = []
+        self.with_some: set[int] = set()
+        loop: Any = self
+        self.patience = Patience(loop, lambda run: run.number in self.with_some, self.told.append)
+
+    def time(self):
+        """The event loop's time."""
+        return self.now
+
+    def call_later(self, seconds, function):
+        """Remember what is to be called."""
+        assert self.due is None
+        self.due = self.now + seconds, function
+        return self.due
+
+    def advance(self, seconds):
+        """Let so much time pass."""
+        until = self.now + seconds
+        while self.due and self.due[0] <= until:
+            (self.now, function), self.due = self.due, None
+            function()
+        self.now = until
+
+
+def test_who_waits_long_is_told_of_once_and_anew_when_the_limit_is_another():
+    """Each run for itself; and no timer goes on for those that were told of."""
+    watched = Watched()
+    one, other = Waiting(1), Waiting(2)
+    watched.patience.refused(one)
+    watched.advance(1.5)
+    watched.patience.refused(other)
+    watched.patience.refused(one)
+    assert watched.told == []
+    watched.advance(1)
+    assert watched.told == [one]
+    watched.advance(10)
+    assert (watched.told, watched.due) == ([one, other], None)
+    watched.patience.granted(one)
+    watched.patience.refused(one)
+    watched.advance(10)
+    assert watched.told == [one, other]
+    watched.patience.forget(other)
+    watched.patience.begin_anew()
+    watched.advance(10)
+    assert watched.told == [one, other, one]
+
+
+def test_who_has_something_of_the_limit_or_gets_it_now_and_then_is_not_told_of():
+    """It does move."""
+    watched = Watched()
+    one, other = Waiting(1), Waiting(2)
+    watched.with_some.add(1)
+    watched.patience.refused(one)
+    for _ in range(10):
+        watched.patience.refused(other)
+        watched.advance(1.5)
+        watched.patience.granted(other)
+    assert watched.told == []
+    watched.with_some.clear()
+    watched.advance(10)
+    assert watched.told == [one]
 
 
 async def test_a_cancelled_run_gives_up_what_it_has_and_its_place_in_line(store, engine):

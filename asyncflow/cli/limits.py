@@ -52,9 +52,7 @@ def _make_list() -> click.Command:
             click.echo(json.dumps(data, indent=2))
             return
         for name, bounds, rest in found:
-            waiting = rest["engines_waiting"]
-            tail = f", {_count(waiting, 'engine')} waiting" if waiting else ""
-            click.echo(f"{name}: {_text(bounds)}; {rest['in_use']} in use{tail}")
+            click.echo(f"{name}: {bounds}; {use_of_limit(**rest)}")
         if not found:
             click.echo("No step of a run of this store was under a limit yet.")
 
@@ -142,20 +140,17 @@ def _tell(name: str, bounds: Bounds, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"name": name, **_data(bounds)}))
     else:
-        click.echo(f"{name}: {_text(bounds)}")
+        click.echo(f"{name}: {bounds}")
 
 
 def _data(bounds: Bounds) -> dict[str, Any]:
     return {"at_once": bounds.at_once, "per_second": bounds.per_second}
 
 
-def _text(bounds: Bounds) -> str:
-    parts = []
-    if bounds.at_once is not None:
-        parts.append(f"{bounds.at_once} at a time")
-    if bounds.per_second is not None:
-        parts.append(f"{bounds.per_second:g} per second")
-    return ", ".join(parts) or "as the steps say"
+def use_of_limit(*, in_use: int, engines_waiting: int) -> str:
+    """How much of a limit is in use, and who waits, in words."""
+    waiting = f", {_count(engines_waiting, 'engine')} waiting" if engines_waiting else ""
+    return f"{in_use} in use{waiting}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import heapq
 import json
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from asyncflow.cli.limits import use_of_limit
 from asyncflow.cli.log import LogRenderer, harmless
 from asyncflow.cli.report import failure_data
 from asyncflow.client import Artifact, Flow, Run, Step, Task
-from asyncflow.errors import AsyncflowError, NotFoundError, StoreError
+from asyncflow.errors import AsyncflowError, LimitError, NotFoundError, StoreError
 from asyncflow.events import (
     STOPPED,
     RunStarted,
@@ -23,6 +25,8 @@ from asyncflow.events import (
 )
 from asyncflow.settings import Settings
 from asyncflow.store.layout import Layout
+from asyncflow.store.limits import Bounds, LimitFile
+from asyncflow.values import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -144,6 +148,7 @@ def data_of(found: Found) -> Any:
                 "user": found.user,
                 "origin_run_id": found.origin_run_id,
                 "parameters": _parameters(found),
+                "limits": list(_limits(found)),
                 "failure": _failure_data(found, found.failure),
                 "steps": [_step_data(step) for step in found],
             }
@@ -168,6 +173,7 @@ def _run_lines(run: Run) -> Iterator[str]:
         ("took", duration(run.seconds)),
         ("tags", _tags(run)),
         ("resumes", run.origin_run_id or ""),
+        *(("limit", _limit_text(limit)) for limit in _limits(run)),
     )
     parameters = _parameters(run)
     if parameters:
@@ -178,6 +184,31 @@ def _run_lines(run: Run) -> Iterator[str]:
     rows = ((step.id, f"{step.task_count:,}", _counts(step)) for step in run)
     yield from table(("STEP", "TASKS", "STATUS"), rows)
     yield from _failure_lines(run.failure)
+
+
+def _limits(run: Run) -> Iterator[dict[str, Any]]:
+    """How the limits stand that the steps of a run are under: why nothing of it may move."""
+    if run.status is not Status.RUNNING:
+        return
+    folder = Layout(run.store).limits
+    for step in run.graph:
+        for name, *bounds in step.options.get("limit") or ():
+            with suppress(LimitError), LimitFile.open(folder, name) as file:
+                allowed = file.bounds().or_else(Bounds(*bounds))
+                yield {
+                    "name": name,
+                    "step": step.name,
+                    "at_once": allowed.at_once,
+                    "per_second": allowed.per_second,
+                    "in_use": file.in_use(),
+                    "engines_waiting": file.in_line(),
+                }
+
+
+def _limit_text(limit: dict[str, Any]) -> str:
+    allowed = Bounds(limit["at_once"], limit["per_second"])
+    use = use_of_limit(in_use=limit["in_use"], engines_waiting=limit["engines_waiting"])
+    return f"{limit['name']} of step {limit['step']}: {allowed}; {use}"
 
 
 def _parameters(run: Run) -> dict[str, str]:

@@ -65,6 +65,21 @@ class Bounds:
     at_once: int | None = None
     per_second: float | None = None
 
+    def or_else(self, other: Bounds) -> Bounds:
+        """These, and the other's where these say nothing."""
+        return Bounds(
+            other.at_once if self.at_once is None else self.at_once,
+            other.per_second if self.per_second is None else self.per_second,
+        )
+
+    def __str__(self) -> str:
+        parts = []
+        if self.at_once is not None:
+            parts.append(f"{self.at_once} at a time")
+        if self.per_second is not None:
+            parts.append(f"{self.per_second:g} per second")
+        return ", ".join(parts) or "as the steps say"
+
 
 class LimitFile:
     """The file of one limit, open in one engine."""
