@@ -28,7 +28,7 @@ FILES = sorted(
 )
 SAMPLES = 6
 OF_AN_ARTIFACT = 4  # slashes in its pathspec
-PART = 500  # bytes that one test takes on
+PART = 250  # bytes that one test takes on
 OF_THE_INDEX = (0x01, 0x02, 0x80, 0xFF)  # its numbers are small, and no checksum covers an entry
 
 
