@@ -53,6 +53,9 @@ _ARGV_CHARACTERS: Final = 1 << 14  # at the most 4 bytes and the length for each
 _FAILED_STARTS: Final = 3  # templates in a row that end before they have forked a worker
 _REAP_TRIES: Final = 2000  # a millisecond apart
 _CLOSE_SECONDS: Final = 2.0  # for idle workers to leave by themselves
+_LOOK_SECONDS: Final = 0.5
+_WOKEN_LOOKS: Final = 10  # without an answer of the template, until it is told to go on
+_KILLED_LOOKS: Final = 120  # the same, until it is killed: it may only just be starting
 
 
 class PoolListener(Protocol):
@@ -175,6 +178,9 @@ class WorkerPool:
         self._template: template.TemplateProcess | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gone = asyncio.Event()
+        self._unanswered = 0  # pings of the template
+        self._looks = 0  # in a row, at which it had not answered
+        self._looking: asyncio.TimerHandle | None = None
         self._unreaped: set[int] = set()  # templates that have ended or are about to
         self._watched: set[int] = set()
         self._readable: dict[int, Worker] = {}  # by token, in the order in which they are read
@@ -197,6 +203,7 @@ class WorkerPool:
         control = self._template.control
         control.setblocking(False)  # noqa: FBT003 - the socket's own signature
         self._loop.add_reader(control, self._on_control)
+        self._unanswered = self._looks = 0
 
     async def close(self) -> None:
         """Let idle workers leave, kill the others, and return when none is left.
@@ -224,14 +231,29 @@ class WorkerPool:
         ended, self._template = self._template, None
         self._loop.remove_reader(ended.control)
         ended.control.close()  # the template kills what is left, and exits
+        self._stop_looking()
+        left = [worker.pid for worker in self.workers.values()]
         for worker in list(self.workers.values()):
             self._forget(worker)
         self._unreaped.add(ended.pid)
+        if await self._reap_all():
+            return
+        _send(ended.pid, signal.SIGCONT)  # it has been stopped, perhaps
+        if await self._reap_all():
+            return
+        _send(ended.pid, signal.SIGKILL)  # its workers die with it
+        for pid in left:
+            _kill_group(pid)
+        await self._reap_all()
+
+    async def _reap_all(self) -> bool:
+        """Whether no template is left after a moment."""
         for _ in range(_REAP_TRIES):
             self._reap()
             if not self._unreaped:
-                return
+                return True
             await asyncio.sleep(0.001)
+        return False
 
     def _reap(self) -> None:
         """Take note of the exit of templates; one that was killed is heard of a moment before."""
@@ -263,6 +285,7 @@ class WorkerPool:
         except OSError as error:
             raise PoolError(_explain_start(error)) from error
         self.workers[worker.token] = worker
+        self._expect_answer()
         self._loop.add_reader(worker.reports, self._on_reports, worker)
         return worker
 
@@ -304,6 +327,44 @@ class WorkerPool:
         if self._template is not None:
             with suppress(OSError):
                 self._template.control.send(msgpack.packb(["kill", worker.pid, int(number)]))
+            self._expect_answer()
+
+    # --- whether the template does what it is asked for ---
+
+    def _expect_answer(self) -> None:
+        """Look, from time to time, whether the template has come to what it was just asked for.
+
+        Looks are counted, not seconds: while this process stood still, no answer could be heard.
+        """
+        if self._template is None or self._loop is None:
+            return
+        with suppress(OSError):  # where there is no room, others wait for their answer
+            self._template.control.send(msgpack.packb(["ping"]))
+            self._unanswered += 1
+        if self._looking is None:
+            self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        if self._template is None or self._loop is None or not self._unanswered:
+            self._looks = 0
+            return
+        self._looks += 1
+        self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
+        if self._looks == _WOKEN_LOOKS:
+            message = "the process that starts workers does not answer, and is told to go on"
+            logs.warning(message, pid=self._template.pid)
+        if _WOKEN_LOOKS <= self._looks < _KILLED_LOOKS:
+            _send(self._template.pid, signal.SIGCONT)
+        elif self._looks == _KILLED_LOOKS:
+            message = "the process that starts workers does not answer, and is killed"
+            logs.warning(message, pid=self._template.pid)
+            _send(self._template.pid, signal.SIGKILL)  # that it is gone is heard as ever
+
+    def _stop_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
 
     def watch_room(self, worker: Worker, *, wanted: bool) -> None:
         """Flush the worker's orders as soon as its socket has room."""
@@ -367,7 +428,10 @@ class WorkerPool:
         if not packet:
             self._on_template_gone()
             return
+        self._looks = 0
         match msgpack.unpackb(packet):
+            case ["pong"]:
+                self._unanswered -= 1
             case ["forked", token, pid]:
                 self._on_forked(token, pid)
             case ["failed", token, why]:
@@ -477,6 +541,12 @@ class Spool:
 def _argv() -> list[str]:
     """The program's arguments, unless they are too long for a packet: then its name alone."""
     return sys.argv if sum(map(len, sys.argv)) < _ARGV_CHARACTERS else sys.argv[:1]
+
+
+def _send(pid: int, number: int) -> None:
+    """Send a signal to a template, which nobody else reaps."""
+    with suppress(OSError):
+        os.kill(pid, number)
 
 
 def _kill_group(pid: int) -> None:

@@ -14,9 +14,11 @@ Requests and answers are msgpack arrays, one in a packet:
 
     engine -> template    ["fork", token, argv]               and 4 descriptors
                           ["kill", pid, signal]
+                          ["ping"]
     template -> engine    ["forked", token, pid]
                           ["failed", token, why]
                           ["exited", pid, wait status]
+                          ["pong"]                            all that was asked before is done
 """
 
 from __future__ import annotations
@@ -215,6 +217,8 @@ class _Template:
                 if number == signal.SIGTERM:
                     self._workers[pid].note()
                 _kill_group(pid, number)
+            case ["ping"]:
+                self._say(["pong"])
 
     def _fork(self, token: int, argv: list[str], descriptors: list[int]) -> None:
         parent = os.getpid()

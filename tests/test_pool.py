@@ -12,6 +12,7 @@ import textwrap
 import psutil
 import pytest
 
+from asyncflow import pool as pools
 from asyncflow.errors import PoolError
 from asyncflow.frames import CloseRun, Order, StartTask
 from asyncflow.pool import Spool, WorkerPool
@@ -170,6 +171,55 @@ async def test_when_the_template_is_killed_its_workers_are_told_and_new_ones_can
     await until(lambda: all(is_gone(worker.pid) for worker in workers))
     assert (await started(pool)).pid not in {worker.pid for worker in workers}
     assert not listener.broken
+
+
+async def test_a_template_that_was_stopped_is_told_to_go_on(pool, listener, monkeypatch, caplog):
+    """As soon as something is asked of it and it does not answer; its workers lose nothing."""
+    before = await started(pool)
+    await until(lambda: not pool._unanswered)
+    monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(pools, "_KILLED_LOOKS", 1 << 30)
+    (template,) = psutil.Process().children()
+    template.suspend()
+    after = await started(pool)
+    assert psutil.Process(after.pid).ppid() == template.pid == psutil.Process(before.pid).ppid()
+    assert "does not answer, and is told to go on" in caplog.text
+    assert not listener.exits
+    template.suspend()
+    after.kill(signal.SIGKILL, "not wanted any more")
+    await until(lambda: listener.exits)
+    assert listener.exits[0][0] is after
+
+
+async def test_a_template_that_never_answers_is_killed_and_started_anew(
+    pool, listener, monkeypatch, caplog
+):
+    """Its workers are lost with it: nobody could end them any more."""
+    before = await started(pool)
+    monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(pools, "_WOKEN_LOOKS", 1 << 30)
+    (template,) = psutil.Process().children()
+    template.suspend()
+    wanted = pool.start_worker()
+    await until(lambda: len(listener.exits) == 2)
+    monkeypatch.setattr(pools, "_LOOK_SECONDS", 10.0)
+    assert [who for who, _ in listener.exits] == [before, wanted]
+    assert "does not answer, and is killed" in caplog.text
+    assert psutil.Process((await started(pool)).pid).ppid() != template.pid
+    assert not listener.broken
+
+
+async def test_a_pool_is_closed_though_its_template_was_stopped(listener, tmp_path, monkeypatch):
+    """It is told to go on, so that it can end what is left."""
+    monkeypatch.setattr(pools, "_REAP_TRIES", 100)
+    pool = WorkerPool(size=1, spool_dir=tmp_path, listener=listener)
+    pool.start()
+    worker = await started(pool)
+    (template,) = psutil.Process().children()
+    await stopped(worker)
+    template.suspend()
+    await pool.close()
+    await until(lambda: is_gone(template.pid) and is_gone(worker.pid))
 
 
 async def test_a_closed_pool_leaves_no_process_and_starts_none(listener, tmp_path):
