@@ -33,6 +33,7 @@ class Assigned:
         "attempt",
         "expected",
         "grant",
+        "importing",
         "is_async",
         "isolated",
         "since",
@@ -60,6 +61,7 @@ class Assigned:
         if order.caught:  # to hand on a failure runs no step
             self.timeout = 0.0
         self.timed_out = False
+        self.importing = 0.0  # how long its flow could be imported, if that was not enough
         self.isolated = "isolate" in source.graph[order.step].options
         self.stopped = ""
         self.grant: Grant | None = None
@@ -68,7 +70,19 @@ class Assigned:
     @property
     def lateness(self) -> str:
         """What is to be said when it has had its time."""
+        if self.importing:
+            return f"a task of {self.step} waited too long for its flow to be imported"
         return f"a task of {self.step} took longer than {self.timeout:g} s"
+
+    @property
+    def why_late(self) -> str:
+        """What has taken it longer than it may."""
+        if self.importing:
+            return (
+                f"importing the flow took longer than {self.importing:g} s "
+                "(the setting import_seconds)"
+            )
+        return f"it took longer than {self.timeout:g} s"
 
     def stop_timer(self) -> None:
         """Nothing need be done about the task any more."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow import logs
@@ -102,6 +103,7 @@ class Dispatcher:
         grace_seconds: float,
         sync_seconds: float,
         blocked_seconds: float = 0.0,
+        import_seconds: float = 0.0,
         finish_running: bool = False,
     ) -> None:
         self.disk = disk
@@ -116,6 +118,7 @@ class Dispatcher:
         self._needs: dict[tuple[int, str], tuple[Need, ...]] = {}  # of steps with limits, by run
         self._dispatch_soon = False
         self._blocked_seconds = blocked_seconds
+        self._import_seconds = import_seconds
         self.pace = Pace()
         """Shares the event loop between runs and the application."""
         self.meter = Meter()
@@ -443,6 +446,9 @@ class Dispatcher:
             assigned.since = self._loop.time()
             if report.run in desk.imported:
                 self._limit(desk, assigned)
+            elif self._import_seconds and not assigned.stopped:
+                warn = partial(self._warn_of_import, desk, assigned)
+                self._stopper.import_limit(desk, assigned, self._import_seconds, warn)
             assigned.source.seated(report.task_id, desk.worker.pid)
             assigned.source.tell(report)
 
@@ -453,8 +459,23 @@ class Dispatcher:
             if key[0] == run and assigned.started:
                 self._limit(desk, assigned)
 
+    @staticmethod
+    def _warn_of_import(desk: Desk, assigned: Assigned, seconds: float) -> None:
+        """Say that a flow's import takes long, in the library's log and in the task's."""
+        task = f"{assigned.source.pathspec}/{assigned.step}/{assigned.task_id}"
+        facts = {"task": task, "seconds": round(seconds, 1), "pid": desk.worker.pid}
+        logs.warning("importing a flow takes long", **facts)
+        text = (
+            f"This worker has imported the flow for {seconds:.1f} s. Where it stands: "
+            f"py-spy dump --pid {desk.worker.pid}\n"
+        )
+        assigned.source.tell(Logged(*assigned.attempt, 1, text.encode()))
+
     def _limit(self, desk: Desk, assigned: Assigned) -> None:
-        if assigned.timeout and not assigned.stopped:  # a stopped one has its grace already
+        if assigned.stopped or assigned.timed_out:  # such a one has its grace already
+            return
+        assigned.stop_timer()  # that of its import
+        if assigned.timeout:
             self._stopper.time_limit(desk, assigned, assigned.timeout)
 
     def _on_loop_heard(self, desk: Desk, report: Blocked | Stopping) -> None:
@@ -573,7 +594,7 @@ class Dispatcher:
         on = retry["on"] if isinstance(retry, dict) else ()
         error: type[AsyncflowError]
         if assigned.timed_out:
-            error, why = TaskTimeoutError, f"it took longer than {assigned.timeout:g} s"
+            error, why = TaskTimeoutError, assigned.why_late
         elif assigned.stopped:
             error, why = TaskCancelledError, assigned.stopped
         elif worker.doomed:

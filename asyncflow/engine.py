@@ -406,6 +406,7 @@ class Engine(Starter, Watchable):
                 grace_seconds=self.settings.grace_seconds,
                 sync_seconds=self.settings.sync_seconds,
                 blocked_seconds=self.settings.blocked_seconds,
+                import_seconds=self.settings.import_seconds,
                 finish_running=self.settings.on_failure == "finish",
             )
             self._pool = WorkerPool(

@@ -46,6 +46,8 @@ class Settings:
     """What a task's failure does to those of its run that are running: `cancel`, or `finish`."""
     blocked_seconds: float = 1.0
     """How long an async step may block its worker's event loop before a warning; 0 for any time."""
+    import_seconds: float = 600.0
+    """How long a worker may import a flow before a task that waits for it fails; 0 for ever."""
     event_buffer: int = 10_000
     """How many events wait for a slow subscriber before it reads on from the journal."""
     sync_seconds: float = 1.0
@@ -100,6 +102,7 @@ _AT_LEAST: Final = {
     "workers": 0,
     "grace_seconds": 0,
     "blocked_seconds": 0,
+    "import_seconds": 0,
     "sync_seconds": 0,
     "event_buffer": 1,
     "max_running_tasks": 0,

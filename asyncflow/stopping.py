@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from asyncflow.frames import OrderMessage
 
+_LONG_IMPORT_SECONDS: Final = 10.0
 DEAF_SECONDS: Final = 1.0  # a loop that turns hears of a cancellation within milliseconds
 
 Attempt = tuple[int, int, int]  # run, task, attempt
@@ -30,6 +31,7 @@ class Stoppable(Protocol):
 
     is_async: bool
     timed_out: bool
+    importing: float
     stopped: str
     timer: asyncio.TimerHandle | None
 
@@ -95,6 +97,30 @@ class Stopper:
     def time_limit(self, place: Place, task: Stoppable, seconds: float) -> None:
         """The task has so long to end by itself."""
         self._set_timer(task, seconds, self._on_timeout, place, task)
+
+    def import_limit(
+        self, place: Place, task: Stoppable, seconds: float, warn: Callable[[float], None]
+    ) -> None:
+        """The flow may be imported for so long; at first there is a warning."""
+        first = min(_LONG_IMPORT_SECONDS, seconds / 2)
+        self._set_timer(task, first, self._on_long_import, place, task, seconds, first, warn)
+
+    def _on_long_import(
+        self,
+        place: Place,
+        task: Stoppable,
+        seconds: float,
+        first: float,
+        warn: Callable[[float], None],
+    ) -> None:
+        warn(first)
+        self._set_timer(task, seconds - first, self._on_import_timeout, place, task, seconds)
+
+    def _on_import_timeout(self, place: Place, task: Stoppable, seconds: float) -> None:
+        self._take_back(place)
+        task.timed_out, task.importing = True, seconds
+        place.worker.kill(signal.SIGTERM, task.lateness)  # so that it tells where it was
+        self._set_timer(task, self._grace_seconds, self._end_grace, place, task, task.lateness)
 
     def _set_timer(
         self, task: Stoppable, seconds: float, callback: Callable[..., None], *args: Any

@@ -1,0 +1,81 @@
+"""The import of a flow's file hangs in a worker: there is a word of it, and an end."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import asyncflow
+from asyncflow import Engine, events
+from asyncflow.settings import Settings
+
+FLOW = """
+    import os
+    import time
+    from pathlib import Path
+
+    from asyncflow import FlowSpec, retry, step
+
+    if Path("hang").exists():
+        Path("hang").unlink()
+        time.sleep(600)  # here it stands
+    if Path("last").exists():
+        Path("last").unlink()
+        while Path("go on").stat().st_size == 0:
+            time.sleep(0.01)
+
+
+    class Importing(FlowSpec):
+        @retry(times=1, seconds=0)
+        @step
+        def start(self):
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+"""
+
+
+def load(folder):
+    """The flow, as this process imports it: without any delay."""
+    file = folder / "importing.py"
+    file.write_text(textwrap.dedent(FLOW))
+    return asyncflow.loading.load_flow(f"{file}:Importing")
+
+
+async def test_an_import_that_hangs_costs_an_attempt_and_tells_where_it_stood(
+    store, tmp_path, monkeypatch, caplog
+):
+    """After a warning, and only when the time that is set for it is over."""
+    monkeypatch.chdir(tmp_path)
+    flow = load(tmp_path)
+    Path("hang").touch()
+    settings = Settings(store=store, workers=1, import_seconds=2.0)
+    async with Engine(settings=settings) as engine:
+        run = await engine.run(flow)
+    assert "importing a flow takes long" in caplog.text
+    [failed] = run.events(events.TaskFailed)
+    assert failed.exception_type == "asyncflow.errors.TaskTimeoutError"
+    assert "importing the flow took longer than 2 s (the setting import_seconds)" in failed.message
+    assert "time.sleep(600)  # here it stands" in failed.traceback
+    [first, _] = run["start"].task.attempts()
+    assert "This worker has imported the flow for 1.0 s." in first.stderr
+
+
+async def test_an_import_that_takes_long_and_ends_is_only_told_of(store, tmp_path, monkeypatch):
+    """The task begins then, and has its own time."""
+    monkeypatch.chdir(tmp_path)
+    flow = load(tmp_path)
+    Path("last").touch()
+    Path("go on").touch()
+    settings = Settings(store=store, workers=1, import_seconds=20.0)
+    monkeypatch.setattr("asyncflow.stopping._LONG_IMPORT_SECONDS", 0.05)
+    async with Engine(settings=settings) as engine:
+        handle = await engine.start(flow)
+        async for event in handle.events(events.TaskLogged):
+            assert "This worker has imported the flow for 0.1 s." in event.line
+            break
+        Path("go on").write_text("now")
+        run = await handle
+    assert not list(run.events(events.TaskFailed))
