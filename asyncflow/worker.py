@@ -448,10 +448,13 @@ class AsyncSteps:
         self._tasks[key] = task
         if self._watchdog is not None:
             self._watchdog.watch()
-        task.add_done_callback(lambda _: self._ended(key))
+        task.add_done_callback(lambda ended: self._ended(key, order, ended))
 
-    def _ended(self, key: tuple[int, int, int]) -> None:
+    def _ended(self, key: tuple[int, int, int], order: StartTask, task: Any) -> None:
         del self._tasks[key]
+        if task.cancelled():  # before its first line, so that nothing has told of its end
+            error = self._asyncio.CancelledError()
+            self._worker.report(failed(order, time.perf_counter(), error, capture.written()))
         if not self._tasks:
             self._idle.set()
             if self._watchdog is not None:

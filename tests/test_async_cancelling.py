@@ -1,0 +1,83 @@
+"""An async task is cancelled at the very moment in which its worker has begun it."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+import asyncflow
+from asyncflow import Engine, events
+from asyncflow.errors import RunCancelledError
+
+FLOW = '''
+import asyncio
+import socket
+import time
+
+from asyncflow import FlowSpec, step
+from asyncflow.frames import CancelTask, unpack_order
+from asyncflow.worker import AsyncSteps
+
+begin = AsyncSteps._begin
+
+
+def begin_and_let_it_be_cancelled(steps, run, order):
+    """Go on only when the next order is there, and is to cancel: both are read in one turn."""
+    begin(steps, run, order)
+    if len(steps._tasks) == 2:
+        orders = steps._worker._orders
+        while True:
+            try:
+                packet = orders.recv(1 << 18, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                packet = b""
+            if packet and isinstance(unpack_order(packet), CancelTask):
+                return
+            time.sleep(0.001)
+
+
+AsyncSteps._begin = begin_and_let_it_be_cancelled
+
+
+class Cancelled(FlowSpec):
+    @step
+    def start(self):
+        self.items = range(4)
+        self.next(self.wait, foreach="items")
+
+    @step
+    async def wait(self):
+        await asyncio.sleep(600)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+'''
+
+
+async def test_a_task_that_is_cancelled_before_its_first_line_ends_without_its_worker(
+    store, tmp_path
+):
+    """Asyncio never runs such a task, and the worker tells of its end all the same."""
+    file = tmp_path / "cancelled.py"
+    file.write_text(FLOW)
+    flow = asyncflow.loading.load_flow(f"{file}:Cancelled")
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(flow)
+        begun = []
+        async for event in handle.events(events.TaskStarted):
+            if event.step == "wait":
+                begun.append(event.pid)
+            if len(begun) == 2:  # the first waits, the second has not come to its first line
+                handle.cancel()
+                break
+        with pytest.raises(RunCancelledError) as caught:
+            await handle
+        assert psutil.pid_exists(begun[0])
+    ended = caught.value.run.events(events.TaskFailed)
+    assert [event.was_stopped for event in ended] == [True, True]
