@@ -24,15 +24,16 @@ from __future__ import annotations
 import functools
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
-from asyncflow.errors import FlowError, MergeArtifactsError, TransitionError
+from asyncflow.errors import FlowError, TransitionError
 from asyncflow.graph import Graph, Transition
+from asyncflow.inputs import Inputs, InputSource, InputView, Merge
 from asyncflow.parameters import Parameter, ParameterContext, user_name
 from asyncflow.spelling import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable
 
     from asyncflow.values import ArtifactRef
 
@@ -105,36 +106,6 @@ class TaskState(Protocol):
 
     def stack(self) -> list[tuple[int, int, object]]:
         """Index, count and item of every foreach around the task, outermost first."""
-        ...
-
-
-class InputSource(Protocol):
-    """What a join can ask of one of the tasks that lead to it."""
-
-    @property
-    def step(self) -> str:
-        """The step that it ran."""
-        ...
-
-    @property
-    def index(self) -> int | None:
-        """Which item of the innermost foreach it was for."""
-        ...
-
-    def refs(self) -> Mapping[str, ArtifactRef]:
-        """Its artifacts, unread."""
-        ...
-
-    def load(self, name: str) -> object:
-        """The value of one of them."""
-        ...
-
-    def input(self) -> object:
-        """The item that it was for."""
-        ...
-
-    def stack(self) -> list[tuple[int, int, object]]:
-        """Index, count and item of every foreach around it, outermost first."""
         ...
 
 
@@ -228,7 +199,7 @@ class FlowSpec:
             step = "" if state is None else state.step
             message = "merge_artifacts is for joins: for steps that take `inputs`"
             raise FlowError(message, step=step)
-        merge = _Merge(state.step, _names(include), _names(exclude), self._asyncflow_settled(state))
+        merge = Merge(state.step, _names(include), _names(exclude), self._asyncflow_settled(state))
         for name, ref in merge.run(inputs).items():
             vars(self).pop(name, None)
             if name in state.names():
@@ -377,194 +348,8 @@ class _Missing:
         return repr(str(self))
 
 
-# --- merging ----------------------------------------------------------------------------------
-
-
 def _names(given: Iterable[str] | None) -> list[str]:
     return [given] if isinstance(given, str) else list(given or ())
-
-
-class _Merge:
-    """One call of `merge_artifacts`."""
-
-    def __init__(
-        self, step: str, include: list[str], exclude: list[str], settled: set[str]
-    ) -> None:
-        if include and exclude:
-            message = "merge_artifacts takes `include` or `exclude`, not both"
-            raise MergeArtifactsError(message, step=step)
-        self._step, self._include = step, include
-        self._wanted = set(include)
-        self._left_alone = settled | set(exclude)
-        self._merged: dict[str, ArtifactRef] = {}
-        self._conflicts: dict[str, None] = {}
-
-    def run(self, inputs: Iterable[Any]) -> dict[str, ArtifactRef]:
-        """The refs to take over."""
-        for view in inputs:
-            if not isinstance(view, InputView):
-                message = f"merge_artifacts takes the inputs of a join, not {view!r}"
-                raise FlowError(message, step=self._step)
-            self._take(_refs_of(view))
-        if self._conflicts:
-            names = list(self._conflicts)
-            message = (
-                f"step {self._step!r} cannot merge {', '.join(names)}: the inputs have different "
-                f"values; assign self.{names[0]} before merging, or exclude it"
-            )
-            raise MergeArtifactsError(message, artifacts=names, step=self._step)
-        missing = [
-            name
-            for name in self._include
-            if name not in self._merged and name not in self._left_alone
-        ]
-        if missing:
-            message = f"step {self._step!r} cannot merge {', '.join(missing)}: no input has it"
-            raise MergeArtifactsError(message, artifacts=missing, step=self._step)
-        return self._merged
-
-    def _take(self, refs: Mapping[str, ArtifactRef]) -> None:
-        for name, ref in refs.items():
-            if name in self._left_alone or (self._wanted and name not in self._wanted):
-                continue
-            known = self._merged.setdefault(name, ref)
-            if known is not ref and not _is_same(known, ref):
-                self._conflicts[name] = None
-
-
-def _is_same(one: ArtifactRef, other: ArtifactRef) -> bool:
-    """Whether two refs name the same bytes, wherever they lie."""
-    return (one.encoding, one.digest, one.data) == (other.encoding, other.digest, other.data)
-
-
-# --- inputs -----------------------------------------------------------------------------------
-
-
-class Inputs:
-    """The tasks that lead to a join: by index, by iteration, and by name for those of branches.
-
-    `inputs.train` is the branch whose last step is `train`. Iterating makes one view at a time and
-    keeps none, so that a join over 100,000 tasks needs no more memory than one over ten.
-    """
-
-    def __init__(
-        self, names: Sequence[str] | None, count: int, make: Callable[[int], InputView]
-    ) -> None:
-        """Stand for `count` inputs, each made when asked for; branches have names."""
-        self._names = tuple(names) if names is not None else None
-        self._range = range(count)
-        self._make = make
-
-    def __len__(self) -> int:
-        return len(self._range)
-
-    @overload
-    def __getitem__(self, index: int) -> InputView: ...
-    @overload
-    def __getitem__(self, index: slice) -> Inputs: ...
-    def __getitem__(self, index: int | slice) -> InputView | Inputs:
-        if isinstance(index, slice):
-            some, make = self._range[index], self._make
-            names = None if self._names is None else self._names[index]
-            return Inputs(names, len(some), lambda at: make(some[at]))
-        try:
-            return self._make(self._range[index])
-        except IndexError:
-            message = f"there is no input {index}: the join has {len(self)}"
-            raise IndexError(message) from None
-
-    def __iter__(self) -> Iterator[InputView]:
-        return (self._make(index) for index in self._range)
-
-    def __getattr__(self, name: str) -> InputView:
-        names = self.__dict__.get("_names")
-        if names is not None and name in names:
-            return self._make(names.index(name))
-        if names is None:
-            message = f"inputs of a foreach have no names, so not {name!r} either: use inputs[0]"
-        else:
-            message = f"no input is called {name!r}: there are {', '.join(names)}"
-        raise AttributeError(message, name=name)
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *(self._names or ())]
-
-    def __repr__(self) -> str:
-        names = f": {', '.join(self._names)}" if self._names else ""
-        return f"<Inputs of {len(self)} tasks{names}>"
-
-    def __reduce_ex__(self, protocol: object) -> Any:
-        raise TypeError(_UNPICKLABLE_INPUTS)
-
-
-class InputView:
-    """One of the tasks that lead to a join: its artifacts are attributes, read when asked for."""
-
-    def __init__(self, source: InputSource) -> None:
-        vars(self)["_asyncflow_source"] = source
-
-    @property
-    def index(self) -> int | None:
-        """Which item of the innermost foreach the task was for."""
-        return _source_of(self).index
-
-    @property
-    def input(self) -> Any:
-        """The item that the task was for."""
-        return _source_of(self).input()
-
-    def foreach_stack(self) -> list[tuple[int, int, Any]]:
-        """Index, count and item of every foreach around the task, outermost first."""
-        return _source_of(self).stack()
-
-    def __getattr__(self, name: str) -> Any:
-        source = vars(self).get("_asyncflow_source")
-        if source is None or name not in source.refs():
-            raise AttributeError(_absent(source, name), name=name)
-        value = source.load(name)
-        vars(self)[name] = value
-        return value
-
-    def __setattr__(self, name: str, value: object) -> None:
-        message = f"inputs are read-only: assign to self.{name} instead"
-        raise AttributeError(message, name=name)
-
-    def __delattr__(self, name: str) -> None:
-        message = "inputs are read-only"
-        raise AttributeError(message, name=name)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *_refs_of(self)})
-
-    def __repr__(self) -> str:
-        source = _source_of(self)
-        index = "" if source.index is None else f"[{source.index}]"
-        return f"<input {source.step}{index}: {', '.join(source.refs()) or 'no artifacts'}>"
-
-    def __reduce_ex__(self, protocol: object) -> Any:
-        raise TypeError(_UNPICKLABLE_INPUTS)
-
-
-_UNPICKLABLE_INPUTS: Final = (
-    "inputs of a join cannot be pickled: keep the artifacts that are needed, as in "
-    "self.best = max(each.score for each in inputs)"
-)
-
-
-def _source_of(view: InputView) -> InputSource:
-    source: InputSource = vars(view)["_asyncflow_source"]
-    return source
-
-
-def _refs_of(view: InputView) -> Mapping[str, ArtifactRef]:
-    """The artifacts of an input, unread."""
-    return _source_of(view).refs()
-
-
-def _absent(source: InputSource | None, name: str) -> str:
-    if source is None:
-        return f"no attribute {name!r}"
-    return f"the input {source.step!r} has no artifact {name!r}; it has {', '.join(source.refs())}"
 
 
 # --- for the worker and the engine ------------------------------------------------------------
