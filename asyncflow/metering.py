@@ -31,7 +31,10 @@ class Statistics:
     events_per_second: float = 0.0
     """The same over the last ten seconds, or since it was opened if that is less."""
     bytes_written: int = 0
-    """Bytes that came into journals since then. Values go past the engine and are not counted."""
+    """Bytes that came into journals since then, artifacts of up to 1 KiB among them.
+
+    Larger ones lie in segments and blobs and are not counted: they never pass through the engine.
+    """
 
 
 class Meter:
