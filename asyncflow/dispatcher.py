@@ -67,7 +67,6 @@ if TYPE_CHECKING:
 _TASK_OVERHEAD_SECONDS: Final = 0.0001  # what a task costs beside its step
 _ASYNC_TASKS: Final = 1000  # of a step at a time, unless `@concurrency` says otherwise
 _POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
-_SEATING_SECONDS: Final = 0.001  # of the event loop at a time
 _STUCK_SECONDS: Final = 0.1  # a task that runs so long gives up those queued behind it
 _PATIENT_SECONDS: Final = 0.5  # that a `def` task waits for a worker of its kind to be free
 BACKLOG_BYTES: Final = 1 << 22  # output that may wait for the journal before workers are made to
@@ -251,7 +250,7 @@ class Dispatcher:
 
     def _seat_all(self) -> None:
         room = _Room()
-        until = self._loop.time() + _SEATING_SECONDS
+        until = self.pace.until()
         while (source := self._turns.next(room.shut)) is not None:
             step = None if source.congested else self._next_step(source)
             if step is None:

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 
     from asyncflow.frames import OrderMessage, ReportMessage
 
-_READ_BYTES: Final = 1 << 13  # some 80 reports: the event loop is held up for a millisecond
+_READ_BYTES: Final = 1 << 12  # some 40 reports: the event loop is held up for half a millisecond
 _SOCKET_BYTES: Final = 1 << 20  # room for the reports of some thousand short tasks
-_READ_SECONDS: Final = 0.001  # of the event loop at a time
+_READ_SECONDS: Final = 0.0005  # of the event loop at a time
 _PACKET_BYTES: Final = 1 << 18
 _ARGV_CHARACTERS: Final = 1 << 14  # at the most 4 bytes and the length for each
 _FAILED_STARTS: Final = 3  # templates in a row that end before they have forked a worker

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
 _BIG_ENDIAN: Final = sys.byteorder == "big"  # offsets travel little-endian
 _BATCH_FACTS: Final = 128  # a batch of them costs the event loop some 3 ms
+_LEAST_FACTS: Final = (
+    16  # in a batch, if there are, however little time is left: each costs a write
+)
 _CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
 
 
@@ -341,7 +344,10 @@ class RunDriver:
 
     def _collect(self, batch: Batch) -> None:
         """Make a batch of what has come in."""
-        for _ in range(min(len(self._inbox), _BATCH_FACTS)):
+        until = self._dispatcher.pace.until()
+        for number in range(min(len(self._inbox), _BATCH_FACTS)):
+            if number >= _LEAST_FACTS and self._loop.time() > until:
+                break
             fact = self._inbox.popleft()
             if isinstance(fact, Logged):
                 self.backlog_bytes -= len(fact.data)

@@ -159,7 +159,7 @@ class Play:
 @pytest.fixture
 async def play(monkeypatch):
     """Makes plays, in which all is seated at once however long that takes, and ends them."""
-    monkeypatch.setattr("asyncflow.dispatcher._SEATING_SECONDS", math.inf)
+    monkeypatch.setattr("asyncflow.pacing._WORK_SECONDS", math.inf)
     made = []
 
     def make(size):
@@ -339,7 +339,7 @@ async def test_what_waits_costs_little_to_look_past(play):
 
 async def test_to_seat_many_tasks_leaves_the_event_loop_to_others(play, monkeypatch):
     """It goes on in the next turn of the loop when its time is over, until all are seated."""
-    monkeypatch.setattr("asyncflow.dispatcher._SEATING_SECONDS", 0.0)
+    monkeypatch.setattr("asyncflow.pacing._WORK_SECONDS", 0.0)
     game = play(1)
     game.dispatcher.enter(Source(1, 500, is_async=True))
     turns = 0

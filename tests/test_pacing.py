@@ -69,3 +69,14 @@ async def test_without_work_it_takes_no_turns():
     pace = Pace()
     await pace.turn()
     assert await turns_until(lambda: not pace._turning) < 5
+
+
+async def test_the_time_for_work_is_one_for_all_in_a_turn_of_the_loop():
+    """Who asks later in the same turn gets no more of it; the next turn has time of its own."""
+    pace, loop = Pace(), asyncio.get_running_loop()
+    first = pace.until()
+    while loop.time() <= first:
+        pass
+    assert pace.until() == first
+    await asyncio.sleep(0)
+    assert pace.until() > first
