@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
     from contextvars import Context
-    from threading import Thread
+    from threading import ExceptHookArgs, Thread
     from types import FrameType
 
     from asyncflow.graph import Graph
@@ -238,17 +238,11 @@ def threads_left() -> list[tuple[str, str]]:
         return []
     frames = sys._current_frames()  # noqa: SLF001 - documented, whatever it is called
     found = []
-    for thread, task in list(_started_by.items()):
-        frame = frames.get(thread.ident or 0)
-        if (
-            thread.daemon
-            or frame is None
-            or not thread.is_alive()
-            or _waits_for_work(thread, frame)
-        ):
-            continue
-        where = f"{task.flow_name}/{task.run_id}/{task.step_name}/{task.task_id}"
-        found.append((thread.name, where))
+    for thread in sys.modules["threading"].enumerate():
+        task, frame = _started_by.get(thread), frames.get(thread.ident)
+        if task and frame and not thread.daemon and not _waits_for_work(thread, frame):
+            where = f"{task.flow_name}/{task.run_id}/{task.step_name}/{task.task_id}"
+            found.append((thread.name, where))
     return found
 
 
@@ -270,14 +264,28 @@ def install_thread_propagation() -> None:
     import threading  # noqa: PLC0415 - start-up time: the engine's process does without
 
     _replace(threading.Thread, "start", _starting)
+    _replace(threading, "excepthook", _excepting)
 
 
-def _replace(owner: type, name: str, wrap: Callable[[Any], Any]) -> None:
+def _replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
     original = getattr(owner, name)
     if not hasattr(original, _INSTALLED):
         replacement = functools.wraps(original)(wrap(original))
         setattr(replacement, _INSTALLED, True)
         setattr(owner, name, replacement)
+
+
+def _excepting(tell: Callable[[ExceptHookArgs], Any]) -> Callable[[ExceptHookArgs], None]:
+    def tell_without_our_frame(args: ExceptHookArgs) -> None:
+        trace = args.exc_traceback
+        while trace is not None and trace.tb_next is not None:
+            if trace.tb_next.tb_frame.f_code.co_filename == __file__:
+                trace.tb_next = trace.tb_next.tb_next
+            else:
+                trace = trace.tb_next
+        tell(args)
+
+    return tell_without_our_frame
 
 
 def _starting(start: Callable[[Thread], None]) -> Callable[[Thread], None]:

@@ -173,6 +173,42 @@ def test_nobody_else_is_touched():
         assert pool.submit(lambda: current.is_running_flow).result() is False
 
 
+RAISES = """
+import threading
+
+from asyncflow.current import TaskContext, enter_task, install_thread_propagation
+
+def work():
+    raise ValueError("in a thread")
+
+context = TaskContext(
+    flow_name="F", run_id="1", step_name="start", task_id="1", attempt=0, graph=None
+)
+with enter_task(context, solo=True):
+    if {installed}:
+        install_thread_propagation()
+        install_thread_propagation()
+    thread = threading.Thread(target=work, name="one")
+    thread.start()
+    thread.join()
+"""
+
+
+def test_of_what_a_thread_of_a_step_raises_no_frame_of_ours_is_shown():
+    """It is told as in any program."""
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", RAISES.format(installed=installed)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+        for installed in (False, True)
+    ]
+    assert "in a thread" in told[0]
+    assert told[0] == told[1]
+
+
 class Threaded(FlowSpec):
     """Starts threads of many kinds and waits for none."""
 
