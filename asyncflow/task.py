@@ -50,19 +50,20 @@ class RunView:
         self.order = order
         self._pid = pid
         self._opened = False
+        self._read = False
         self.has_own_class = False
         """Whether the flow class came with the run, and goes with it."""
         self._results: OrderedDict[int, Inherited] = OrderedDict()
         self.new_parameters: dict[str, ArtifactRef] = {}
 
-    def open(self) -> bool:
-        """Read the run's first event and load its flow class, once; whether that was now.
+    def read(self) -> None:
+        """Read the run's first event, once: then its graph is known.
 
         Raises:
-            Exception: Whatever the user's module raises when it is imported.
+            StoreError: It cannot be read.
         """
-        if self._opened:
-            return False
+        if self._read:
+            return
         order = self.order
         layout = Layout.open(Path(order.store), create=False)
         self.run_dir = layout.run_dir(order.flow, order.run_id)
@@ -77,7 +78,18 @@ class RunView:
             "tuple[RunStarted]", tuple(unpack_events(first, order.flow, order.run_id))
         )
         self.graph = Graph.from_data(self.started.graph)
-        Surroundings._make(order.surroundings).enter()
+        self._read = True
+
+    def open(self) -> bool:
+        """Load the run's flow class, once; whether that was now.
+
+        Raises:
+            Exception: Whatever the user's module raises when it is imported.
+        """
+        if self._opened:
+            return False
+        self.read()
+        Surroundings._make(self.order.surroundings).enter()
         self.flow_class = self._load(self.started.source)
         self.has_own_class = self.started.source["kind"] == "pickle"
         self.kept = Kept()  # with what the module itself has changed
@@ -135,11 +147,11 @@ class RunView:
 
     def is_whole(self) -> bool:
         """Whether no step has closed the run's files."""
-        return not self._opened or (self.journal.is_whole() and self.writer.is_whole())
+        return not self._read or (self.journal.is_whole() and self.writer.is_whole())
 
     def close(self) -> None:
         """Let the run's files go."""
-        if self._opened:
+        if self._read:
             self.writer.close()
             self.journal.close()
 

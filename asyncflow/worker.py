@@ -429,9 +429,7 @@ class AsyncSteps:
     def _begin_or_keep(self, order: StartTask) -> None:
         run = self._worker.run_of(order)
         try:
-            self._worker.open(run)
-            if not self._tasks:
-                run.kept.put_back()
+            run.read()
             is_async = run.graph[order.step].is_async
         except BaseException:  # noqa: BLE001 - it fails again, and properly, when it is carried out
             is_async = False
@@ -439,6 +437,15 @@ class AsyncSteps:
             self._keep(order)
             return
         self._worker.report(Started(order.run, order.task_id, order.attempt))
+        began = time.perf_counter()
+        try:
+            self._worker.open(run)
+            if not self._tasks:
+                run.kept.put_back()
+        except BaseException as error:  # noqa: BLE001 - whatever the user's module raises at import
+            self._worker.check_descriptors(run)
+            self._worker.report(failed(order, began, error, capture.written()))
+            return
         self._begin(run, order)
 
     def _begin(self, run: RunView, order: StartTask) -> None:

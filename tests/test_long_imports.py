@@ -5,8 +5,11 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+import pytest
+
 import asyncflow
 from asyncflow import Engine, events
+from asyncflow.errors import RunFailedError
 from asyncflow.settings import Settings
 
 FLOW = """
@@ -19,6 +22,8 @@ FLOW = """
     if Path("hang").exists():
         Path("hang").unlink()
         time.sleep(600)  # here it stands
+    if Path("fail").exists():
+        raise LookupError("no such library")
     if Path("last").exists():
         Path("last").unlink()
         while Path("go on").stat().st_size == 0:
@@ -28,7 +33,7 @@ FLOW = """
     class Importing(FlowSpec):
         @retry(times=1, seconds=0)
         @step
-        def start(self):
+        ASYNCdef start(self):
             self.next(self.end)
 
         @step
@@ -37,10 +42,10 @@ FLOW = """
 """
 
 
-def load(folder):
+def load(folder, kind=""):
     """The flow, as this process imports it: without any delay."""
     file = folder / "importing.py"
-    file.write_text(textwrap.dedent(FLOW))
+    file.write_text(textwrap.dedent(FLOW).replace("ASYNC", kind))
     return asyncflow.loading.load_flow(f"{file}:Importing")
 
 
@@ -51,16 +56,16 @@ async def test_an_import_that_hangs_costs_an_attempt_and_tells_where_it_stood(
     monkeypatch.chdir(tmp_path)
     flow = load(tmp_path)
     Path("hang").touch()
-    settings = Settings(store=store, workers=1, import_seconds=2.0)
+    settings = Settings(store=store, workers=1, import_seconds=4.0)
     async with Engine(settings=settings) as engine:
         run = await engine.run(flow)
     assert "importing a flow takes long" in caplog.text
     [failed] = run.events(events.TaskFailed)
     assert failed.exception_type == "asyncflow.errors.TaskTimeoutError"
-    assert "importing the flow took longer than 2 s (the setting import_seconds)" in failed.message
+    assert "importing the flow took longer than 4 s (the setting import_seconds)" in failed.message
     assert "time.sleep(600)  # here it stands" in failed.traceback
     [first, _] = run["start"].task.attempts()
-    assert "This worker has imported the flow for 1.0 s." in first.stderr
+    assert "This worker has imported the flow for 2.0 s." in first.stderr
 
 
 async def test_an_import_that_takes_long_and_ends_is_only_told_of(store, tmp_path, monkeypatch):
@@ -79,3 +84,79 @@ async def test_an_import_that_takes_long_and_ends_is_only_told_of(store, tmp_pat
         Path("go on").write_text("now")
         run = await handle
     assert not list(run.events(events.TaskFailed))
+
+
+# --- beside async tasks of another run ----------------------------------------------------------
+
+
+BESIDE = """
+    import asyncio
+    from pathlib import Path
+    from asyncflow import FlowSpec, retry, step
+
+    class Beside(FlowSpec):
+        @retry(times=1, seconds=0)
+        @step
+        async def start(self):
+            while not Path("end").exists():
+                await asyncio.sleep(0.01)
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+"""
+
+
+def load_beside(folder):
+    """A flow whose async task its worker has, until it may end."""
+    file = folder / "beside.py"
+    file.write_text(textwrap.dedent(BESIDE))
+    return asyncflow.loading.load_flow(f"{file}:Beside")
+
+
+async def begun(handle):
+    """Once its first task has."""
+    async for _ in handle.events(events.TaskStarted):
+        return
+
+
+async def test_an_import_that_fails_beside_async_tasks_is_told_at_once(
+    store, tmp_path, monkeypatch
+):
+    """It does not wait until these have ended."""
+    monkeypatch.chdir(tmp_path)
+    flow = load(tmp_path, "async ")
+    Path("fail").touch()
+    async with Engine(store=store, workers=1) as engine:
+        beside = await engine.start(load_beside(tmp_path))
+        await begun(beside)
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(flow)
+        Path("end").touch()
+        run = await beside
+    assert caught.value.failure.message == "no such library"
+    assert not list(run.events(events.TaskFailed))
+
+
+async def test_an_import_that_hangs_beside_async_tasks_has_its_time_as_well(
+    store, tmp_path, monkeypatch
+):
+    """The worker can do nothing else meanwhile, and is lost with it: one attempt of each."""
+    monkeypatch.chdir(tmp_path)
+    flow = load(tmp_path, "async ")
+    settings = Settings(store=store, workers=1, import_seconds=4.0)
+    async with Engine(settings=settings) as engine:
+        beside = await engine.start(load_beside(tmp_path))
+        await begun(beside)
+        Path("hang").touch()
+        importing = await engine.start(flow)
+        async for _ in importing.events(events.TaskFailed):
+            break
+        Path("end").touch()
+        run = await importing
+        other = await beside
+    [failed] = run.events(events.TaskFailed)
+    assert "importing the flow took longer than 4 s" in failed.message
+    [lost] = other.events(events.TaskFailed)
+    assert "waited too long for its flow to be imported" in lost.message
