@@ -106,7 +106,7 @@ def test_runs_lists_newest_first(place, look) -> None:
 @pytest.mark.parametrize("name", ["../..", "..", "F/1"])
 def test_runs_of_no_flow_name(look, name) -> None:
     """What cannot be a flow's name is wrong usage."""
-    assert f"{name!r} is not of the form Flow" in look("runs", name, status=2)
+    assert f"FLOW: {name!r} is not of the form Flow" in look("runs", name, status=2)
 
 
 def test_runs_of_one_flow_as_json(place, look) -> None:

@@ -54,7 +54,7 @@ def _flow_name(ctx: click.Context, param: click.Parameter, value: str | None) ->
     if value is None or (_can_be(value) and "/" not in value):
         return value
     message = f"{value!r} is not of the form {_SHAPES[1]}"
-    raise click.BadParameter(message, ctx, param)
+    raise click.BadParameter(message, ctx, param, param_hint="FLOW")
 
 
 def find(pathspec: str, store: Path | None) -> Any:
