@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import sys
 import threading
 from dataclasses import dataclass
@@ -219,8 +220,9 @@ def test_an_open_file_is_refused_and_no_copy_takes_its_place(tmp_path, mode):
         for value, where in ((opened, ""), ({"log": [opened]}, f"self.it['log'][0] is a {kind}: ")):
             with pytest.raises(ArtifactPickleError) as caught:
                 codec.encode(value, name="it")
-            told = f"cannot be pickled: {where}TypeError: cannot pickle '{kind}' object. Keep the "
-            assert f"{told}file's name" in str(caught.value)
+            # What pickle says itself depends on the version of Python.
+            told = re.escape(f"cannot be pickled: {where}TypeError: ") + "cannot pickle '.*'.*"
+            assert re.search(rf"{told}\. Keep the file's name", str(caught.value))
 
 
 def test_the_standard_streams_are_stored_as_such(tmp_path, monkeypatch):
