@@ -2,10 +2,10 @@
 
 Both are measured in turn within one run, on a warm engine, and each round is compared with itself,
 so that what else the machine does meanwhile touches both; the quartiles tell how much it did.
-Subscribers get every event of the
-run, one by one. Tasks that print are measured too, because output is what has most events: there
-the ten are handed 70 events for each task. The engine's CPU time tells where the difference comes
-from, and does not depend on what else runs.
+Subscribers get every event of the run: one by one, where most of the cost is Python's own for an
+`async for`, and by `batches()`. Tasks that print are measured too, because output is what has most
+events: there the ten are handed 70 events for each task. The engine's CPU time tells where the
+difference comes from, and does not depend on what else runs.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Measured:
     """What the rounds with so many subscribers have come to."""
 
     subscribers: int
+    in_batches: bool = False
     rates: list[float] = field(default_factory=list)
     microseconds: list[float] = field(default_factory=list)
 
@@ -45,7 +46,7 @@ class Measured:
         began, cpu_began = time.perf_counter(), time.process_time()
         async with anyio.create_task_group() as group:
             for _ in range(self.subscribers):
-                group.start_soon(read, engine.subscribe(), counts)
+                group.start_soon(self.read, engine.subscribe(), counts)
             run = await engine.run(flow, width=tasks)
         self.rates.append(tasks / (time.perf_counter() - began))
         self.microseconds.append((time.process_time() - cpu_began) / tasks * 1e6)
@@ -53,20 +54,25 @@ class Measured:
         assert all(count == counts[0] >= 2 * tasks for count in counts)  # noqa: S101 - the same
         assert run.data.count == tasks  # noqa: S101 - the same
 
+    async def read(self, subscription: Subscription[Event], counts: list[int]) -> None:
+        """Take every event of one run."""
+        count = 0
+        async with subscription:
+            if self.in_batches:
+                async for batch in subscription.batches():
+                    count += len(batch)
+                    if isinstance(batch[-1], events.RunSucceeded):
+                        break
+            else:
+                async for event in subscription:
+                    count += 1
+                    if isinstance(event, events.RunSucceeded):
+                        break
+        counts.append(count)
+
     def __str__(self) -> str:
         rate, cpu = statistics.median(self.rates), statistics.median(self.microseconds)
         return f"{rate:6.0f} tasks/s, {cpu:3.0f} µs of the engine for each"
-
-
-async def read(subscription: Subscription[Event], counts: list[int]) -> None:
-    """Take every event of one run."""
-    count = 0
-    async with subscription:
-        async for event in subscription:
-            count += 1
-            if isinstance(event, events.RunSucceeded):
-                break
-    counts.append(count)
 
 
 async def compare(tasks: int, rounds: int) -> None:
@@ -77,13 +83,17 @@ async def compare(tasks: int, rounds: int) -> None:
             await Measured(SUBSCRIBERS).run(engine, NoOps, 1000)
             for flow, required in ((NoOps, f" (at least {REQUIRED})"), (Talkative, "")):
                 none, ten = Measured(0), Measured(SUBSCRIBERS)
+                batches = Measured(SUBSCRIBERS, in_batches=True)
                 for turn in range(rounds):
-                    for measured in (none, ten) if turn % 2 else (ten, none):
+                    order = [none, ten, batches]
+                    for measured in order[turn % 3 :] + order[: turn % 3]:
                         await measured.run(engine, flow, tasks)
-                print(f"  {flow.__name__:9s}  none: {none}")
-                print(f"  {'':9s}  {SUBSCRIBERS:4d}: {ten}")
-                low, ratio, high = statistics.quantiles(map(truediv, ten.rates, none.rates))
-                print(f"  {'':9s}  ratio {ratio:.2f}{required}, quartiles {low:.2f} {high:.2f}")
+                print(f"  {flow.__name__:9s}  none        {none}")
+                for what, measured in (("one by one", ten), ("in batches", batches)):
+                    ratios = map(truediv, measured.rates, none.rates)
+                    low, ratio, high = statistics.quantiles(ratios)
+                    print(f"  {'':9s}  {what}  {measured}")
+                    print(f"  {'':9s}  ratio {ratio:.2f}{required}, quartiles {low:.2f} {high:.2f}")
 
 
 def main(tasks: int = 10_000, rounds: int = 15) -> None:
