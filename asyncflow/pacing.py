@@ -3,7 +3,7 @@
 asyncio runs everything that is ready before it looks at anything else. Of two hundred runs that all
 have something to do each would take its fraction of a millisecond, and a request of the application
 would wait for the sum. So a run asks here before each piece of work, and goes on when it is let: as
-many in a turn of the loop as take about two milliseconds, found out by how long the turns are.
+many in a turn of the loop as take about a millisecond, found out by how long the turns are.
 What can be done in part, such as giving tasks to workers, goes on until `until()` and then leaves
 the rest for the next turn.
 """
@@ -14,8 +14,8 @@ import asyncio
 from collections import deque
 from typing import Final
 
-_TURN_SECONDS: Final = 0.002  # that a turn of the loop may take before fewer are let go on in one
-_WORK_SECONDS: Final = 0.001  # of a turn, after which what is under way does no more than it must
+_TURN_SECONDS: Final = 0.001  # that a turn of the loop may take before fewer are let go on in one
+_WORK_SECONDS: Final = 0.0005  # of a turn, after which what is under way does no more than it must
 _MOST: Final = 4  # one takes up to half a millisecond, and it is known only afterwards
 
 
