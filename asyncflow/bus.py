@@ -195,11 +195,17 @@ class _Desk:
             self._alarm = None
         self._woken.set()
 
-    async def wait(self) -> None:
-        """Wait until there is something, or until it is over."""
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait until there is something, or until it is over; so long at the most."""
         loop = self._loop = asyncio.get_running_loop()
         self._woken.clear()
-        await self._woken.wait()
+        # No timeout, which would have to cancel the task: see `OrderlyTask`.
+        timer = None if seconds is None else loop.call_later(seconds, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._woken_at = loop.time()
 
 
@@ -451,8 +457,7 @@ class Subscription(Generic[Wish]):
         if tail.over or (self._finished and not more):
             self._tail = None
         elif not more and not events:
-            with anyio.move_on_after(tail.seconds):
-                await self._desk.wait()
+            await self._desk.wait(tail.seconds)
         return events
 
     # --- ending ---

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
 
@@ -28,6 +30,7 @@ from asyncflow.hints import logs_command, resume_command
 from asyncflow.limiting import Limits
 from asyncflow.metering import Statistics
 from asyncflow.news import Wanted, Wish
+from asyncflow.orderly import OrderlyTask
 from asyncflow.parameters import resolve_parameters
 from asyncflow.pool import WorkerPool
 from asyncflow.scheduler import RunDriver, RunIdentity
@@ -155,8 +158,13 @@ class RunHandle:
         return self.wait().__await__()
 
     def cancel(self, reason: str = "cancelled by the program") -> None:
-        """Have the run stopped; waiting for the handle tells when it has."""
-        self._driver.cancel(reason)
+        """Have the run stopped; waiting for the handle tells when it has.
+
+        It may be called in any thread, and by a signal's handler. Harmless when the run has ended.
+        """
+        with suppress(RuntimeError):  # the event loop is closed, and with it the run has ended
+            # Also on the loop itself: a signal may come in the middle of anything.
+            self._loop.call_soon_threadsafe(self._driver.cancel, reason)
 
     @overload
     def events(self, *, since: int = 0) -> Subscription[Event]: ...
@@ -360,8 +368,8 @@ class Engine(Starter, Watchable):
     """Runs flows on warm workers, for as long as an application holds it open.
 
     Use it as `async with`. Leaving the block cancels the runs that are still going on, journals
-    that, and leaves no task, thread, process or file descriptor behind. It is entered once, and
-    used on the event loop, and left by the task, that entered it.
+    that, and leaves no task, thread, process or file descriptor behind, however it is left. It is
+    entered once, and used on the event loop that entered it.
     """
 
     def __init__(
@@ -378,9 +386,8 @@ class Engine(Starter, Watchable):
         """
         self.settings = settings or Settings.read(store=store, workers=workers)
         self._numbers = 0
-        self._open = False
-        self._task: asyncio.Task[Any] | None = None
-        """Who entered it."""
+        self._open = self._closed = False
+        self._entered = False
         self._drivers: dict[int, RunDriver] = {}
         self._watchers = Watchers(self.settings.event_buffer)
         self._starting: set[asyncio.Task[Any]] = set()
@@ -391,9 +398,9 @@ class Engine(Starter, Watchable):
 
     async def __aenter__(self) -> Self:
         loading.check_may_start()
-        if self._task is not None:
+        if self._entered:
             raise self._entered_again()
-        self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
+        self._entered, self._loop = True, asyncio.get_running_loop()
         writing = _DISK_THREADS if self.settings.durability == "power" else _WRITING_THREADS
         self._disk = Threads(writing, "asyncflow-disk")
         self._syncs = Threads(_DISK_THREADS, "asyncflow-sync")
@@ -420,12 +427,12 @@ class Engine(Starter, Watchable):
             self._dispatcher.limits = self._limits
             self._pool.start()
         except BaseException:
-            self._task = None
+            self._entered = False
             self._disk.shutdown()
+            if hasattr(self, "_pool"):
+                await _to_the_end(self._pool.close())
             raise
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._watchers.open(self._layout, self._tasks)
+        self._watchers.open(self._layout)
         self._open = True
         return self
 
@@ -433,7 +440,7 @@ class Engine(Starter, Watchable):
         return Layout.open(self.settings.store.absolute(), create=True)
 
     def _entered_again(self) -> AsyncflowError:
-        if hasattr(self, "_tasks") and not self._open:
+        if self._closed:
             message = "this engine was closed, and is entered once: make another `Engine`"
             return EngineClosedError(message)
         return AsyncflowError("this engine is open already: use it as it is, without `async with`")
@@ -441,29 +448,21 @@ class Engine(Starter, Watchable):
     async def __aexit__(self, *exception: object) -> None:
         self._check_open()
         self._open = False
-        _, cancelled = await _to_the_end(self._end_runs())
-        try:
-            await self._leave_group()
-        finally:
-            self._dispatcher.close()
-            await _to_the_end(self._pool.close())
-            await _to_the_end(_shut_down(self._disk, self._syncs, self._makers))
-            self._limits.close()
+        self._closed = True
+        _, cancelled = await _to_the_end(self._close())  # all of it, if who waits is there or not
         if cancelled is not None:
             raise cancelled
 
-    async def _leave_group(self) -> None:
-        """Nothing is left in the group; the body's own exception goes on as it is."""
+    async def _close(self) -> None:
         try:
-            await self._tasks.__aexit__(None, None, None)
-        except RuntimeError:
-            if asyncio.current_task() is self._task:
-                raise
-            message = (
-                "this engine was left by another task than entered it; it is closed all the same: "
-                "let one task do both, as `async with` does by itself"
-            )
-            raise AsyncflowError(message) from None
+            await self._end_runs()
+        finally:
+            self._dispatcher.close()
+            try:
+                await self._pool.close()
+            finally:
+                await _shut_down(self._disk, self._syncs, self._makers)
+                self._limits.close()
 
     async def _end_runs(self) -> None:
         self._admission.close()
@@ -526,16 +525,24 @@ class Engine(Starter, Watchable):
         channel = Channel(journal.path, identity.flow, identity.run_id, published=len(HEADER))
         driver = RunDriver(identity, new.graph, journal, channel, self._dispatcher, new.origin)
         self._drivers[identity.number] = driver
-        self._watchers.begin(channel)
-        driver.begin(record)
-        self._dispatcher.enter(driver)
+        try:
+            self._watchers.begin(channel)
+            driver.begin(record)
+            self._dispatcher.enter(driver)
+        except BaseException:  # such as a signal's handler may raise
+            del self._drivers[identity.number]
+            self._watchers.forget(channel)
+            driver.let_go()
+            raise
         ear = _Ear()
-        self._tasks.start_soon(self._shepherd, driver, ear, name=repr(driver))
+        ask = partial(driver.cancel, "all asyncio tasks were cancelled")
+        task = OrderlyTask(driver.drive(), name=repr(driver), ask=ask)
+        task.add_done_callback(partial(self._on_driven, driver, ear))
         return RunHandle(driver, self.settings, ear)
 
-    async def _shepherd(self, driver: RunDriver, ear: _Ear) -> None:
-        with anyio.CancelScope(shield=True):  # it ends by being told to, with its journal in order
-            await driver.drive()
+    def _on_driven(self, driver: RunDriver, ear: _Ear, task: asyncio.Task[None]) -> None:
+        """A run has ended; what it was broken off by, if it was, the event loop has raised."""
+        task.exception()
         del self._drivers[driver.identity.number]
         ear.heard = ear.heard or bool(driver.channel.subscribers)
         if driver.error is not None or driver.plan.status is Status.FAILED:
@@ -581,8 +588,9 @@ async def _to_the_end(
     """Await `work` to its end, whoever cancels meanwhile; its result, and the cancellation.
 
     A cancel scope's shield is not enough: `Task.cancel()` and `asyncio.timeout` pass through it.
+    The work itself is not cancelled either, and goes on to its end where nobody waits any more.
     """
-    task = asyncio.ensure_future(work)
+    task = OrderlyTask(work)
     tasks = set() if tasks is None else tasks
     tasks.add(task)
     task.add_done_callback(tasks.discard)
@@ -603,7 +611,8 @@ async def _shut_down(*executors: Threads) -> None:
     def work() -> None:
         for executor in executors:
             executor.shutdown()
-        loop.call_soon_threadsafe(gone.set)
+        with suppress(RuntimeError):  # the program has closed the event loop without waiting
+            loop.call_soon_threadsafe(gone.set)
 
     thread = Thread(target=work, name="asyncflow-closing")
     thread.start()

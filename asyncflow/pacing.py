@@ -61,14 +61,16 @@ class Pace:
         elif self._gone >= self._at_once:
             self._at_once = min(self._at_once + 1, _MOST)
         self._turn_began, self._gone = now, 0
-        while self._line and self._gone < self._at_once:
-            waiter = self._line.popleft()
-            if not waiter.done():  # else whoever waited was cancelled
-                waiter.set_result(None)
-                self._gone += 1
-        self._turning = bool(self._gone)
-        if self._turning:
-            self._loop.call_soon(self._next)
+        try:
+            while self._line and self._gone < self._at_once:
+                waiter = self._line.popleft()
+                if not waiter.done():  # else whoever waited was cancelled
+                    waiter.set_result(None)
+                    self._gone += 1
+        finally:  # also if a signal's handler has raised something just here
+            self._turning = bool(self._gone or self._line)
+            if self._turning:
+                self._loop.call_soon(self._next)
 
     def __repr__(self) -> str:
         return f"<Pace {self._at_once} at once, {len(self._line)} waiting>"

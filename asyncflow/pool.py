@@ -216,13 +216,16 @@ class WorkerPool:
             worker.take_back()
             worker.doomed = worker.doomed or "the engine is closing"
             worker.send(ShutDown())
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _CLOSE_SECONDS
+        # No timeout, which would have to cancel the task: see `OrderlyTask`.
+        timer = loop.call_at(until, self._gone.set)
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    while self.workers:
-                        self._gone.clear()
-                        await self._gone.wait()
+            while self.workers and loop.time() < until:
+                self._gone.clear()
+                await self._gone.wait()
         finally:
+            timer.cancel()
             await self._end_template()
 
     async def _end_template(self) -> None:

@@ -276,7 +276,12 @@ class RunDriver:
     # --- the loop ---
 
     async def drive(self) -> None:
-        """Run to the end. Never raises: what went wrong is in `outcome` or `error`."""
+        """Run to the end. What went wrong is in `outcome` or `error`, and is not raised.
+
+        Raises:
+            SystemExit: A signal's handler has raised it, or another one that ends the program, just
+                here. The run is broken off, and is interrupted.
+        """
         try:
             await self._take_over()
             self._dispatcher.dispatch(self)
@@ -288,10 +293,17 @@ class RunDriver:
         except Exception as error:  # noqa: BLE001 - a defect of ours: this run ends, the engine goes on
             self.error = AsyncflowError(f"the engine failed: {type(error).__name__}: {error}")
             self.error.__cause__ = error
+        except BaseException as error:
+            self.error = AsyncflowError(f"the run was broken off by {type(error).__name__}")
+            self.error.__cause__ = error
+            raise
         finally:
-            await self._leave()
+            try:
+                await self._settle()
+            finally:
+                self.let_go()
 
-    async def _leave(self) -> None:
+    async def _settle(self) -> None:
         if self.error is not None:
             self.plan.cancel(str(self.error))
             self._dispatcher.stop(self, str(self.error))
@@ -299,14 +311,19 @@ class RunDriver:
             self._sync_due.cancel()
         if self._syncing is not None:
             await asyncio.wait([self._syncing])
-        for due in self._retries.values():  # else a run would be held in memory until then
-            due.cancel()
-        self._journal.close()
-        if self._origin is not None:
-            self._origin.close()
-        self._dispatcher.leave(self)
-        self.channel.close()
-        self.finished.set()
+
+    def let_go(self) -> None:
+        """Close what it has open, and wake who waits for its end; it is driven no more."""
+        try:
+            for due in self._retries.values():  # else a run would be held in memory until then
+                due.cancel()
+            self._journal.close()
+            if self._origin is not None:
+                self._origin.close()
+            self._dispatcher.leave(self)
+            self.channel.close()
+        finally:
+            self.finished.set()  # whatever has happened: somebody may wait for nothing else
 
     async def _turn(self) -> None:
         if not self._inbox and not self._commands:

@@ -11,8 +11,6 @@ import inspect
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
 
-import anyio
-
 from asyncflow import logs
 from asyncflow.bus import Subscription
 from asyncflow.checking import check_callback, check_flow, check_loop
@@ -20,13 +18,12 @@ from asyncflow.client import Run
 from asyncflow.errors import EngineClosedError, NotFoundError
 from asyncflow.events import Event
 from asyncflow.news import Wanted
+from asyncflow.orderly import OrderlyTask
 from asyncflow.tracebacks import describe_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
-
-    from anyio.abc import TaskGroup
 
     from asyncflow.bus import Channel
     from asyncflow.flow import FlowSpec
@@ -36,6 +33,7 @@ First = TypeVar("First", bound=Event)
 Second = TypeVar("Second", bound=Event)
 Third = TypeVar("Third", bound=Event)
 
+_AGAIN_SECONDS: Final = 1.0  # after which a callback that has survived its cancellation has another
 _NO_FLOW: Final = ""
 """The name of none: what a subscription to one run is told of besides."""
 
@@ -52,18 +50,28 @@ class Reaction:
     """A callback that is called for events; `stop()` ends that, and so does leaving `with`.
 
     It is called for one event at a time, in order within each run. One that is slow delays itself
-    alone. What it raises is logged, and it is called for the next event all the same.
+    alone. What it raises, and what it does to its own asyncio task, is logged, and it is called for
+    the next event all the same. `SystemExit` and `KeyboardInterrupt` are not held up: they end the
+    program, as those of any other task do, and it is called no more.
     """
 
     def __init__(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> None:
         self._subscription = subscription
         self._callback = callback
-        self._scope = anyio.CancelScope(shield=True)  # it is ended by its engine, and in order
+        self._loop = asyncio.get_running_loop()
+        self._call_task: asyncio.Task[None] | None = None  # of a call that goes on, if it is async
+        self.task = OrderlyTask(self._react(), name=repr(self), ask=self._on_cancelled)
+        """In which it is called."""
         self.done = asyncio.Event()
         """Set when it has been called for the last time, and has returned."""
 
     def stop(self) -> None:
-        """Call it no more. A call that has begun goes on to its end. Harmless when repeated."""
+        """Call it no more. A call that has begun goes on to its end. Harmless when repeated.
+
+        Raises:
+            AsyncflowError: Its engine was entered on another event loop.
+        """
+        check_loop(self._loop)
         self._subscription.close()
 
     def __enter__(self) -> Self:
@@ -82,38 +90,52 @@ class Reaction:
         """What the log calls it."""
         return getattr(self._callback, "__qualname__", None) or repr(self._callback)
 
-    async def react(self) -> None:
+    async def _react(self) -> None:
         """Call it for each event until there are no more; never raises what it raises."""
         try:
-            with self._scope:
-                await self._react()
+            while (event := await self._next()) is not None:
+                await self._call(event)
         finally:
             self._subscription.close()
             self.done.set()
 
-    async def _react(self) -> None:
+    async def _next(self) -> Event | None:
         while True:
             try:
-                event = await anext(self._subscription, None)
+                return await anext(self._subscription, None)
             except Exception as error:  # noqa: BLE001 - of one run; there may be others
                 self._complain("a callback could not be told of every event", error)
-            else:
-                if event is None:
-                    return
-                await self._call(event)
 
     async def _call(self, event: Event) -> None:
-        task = asyncio.current_task()
         try:
             answer = self._callback(event)
             if inspect.isawaitable(answer):
-                await answer
+                await self._finish(answer)
         except asyncio.CancelledError as error:
-            if task is not None and task.cancelling():
-                raise
-            self._complain("a callback was cancelled", error, event)  # by something of its own
+            self._complain("a callback was cancelled", error, event)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the callback's own
             self._complain("a callback raised", error, event)
+
+    async def _finish(self, answer: Awaitable[object]) -> None:
+        """Have a call end that was begun: in a task of its own, which may be cancelled."""
+
+        async def finish() -> None:
+            await answer
+
+        task = self._call_task = self._loop.create_task(finish(), name=repr(self))
+        await asyncio.wait([task])
+        self._call_task = None
+        if not task.cancelled() and isinstance(task.exception(), SystemExit | KeyboardInterrupt):
+            self._subscription.close()  # the event loop has raised it already
+        else:
+            task.result()
+
+    def _on_cancelled(self) -> None:
+        """Somebody cancels the task: the callback itself, or a program that ends."""
+        if asyncio.current_task(self._loop) is self.task:
+            logs.warning("a callback has cancelled its own task, which goes on", callback=self.name)
+        else:
+            self.abort()
 
     def _complain(self, what: str, error: BaseException, event: Event | None = None) -> None:
         told = {"about": f"{type(event).__name__} {event.seq} of {event.pathspec}"} if event else {}
@@ -121,8 +143,10 @@ class Reaction:
         logs.warning(what, callback=self.name, **told, traceback=text)
 
     def abort(self) -> None:
-        """Cancel the call that goes on."""
-        self._scope.cancel()
+        """Cancel the call that goes on, and call it no more."""
+        self._subscription.close()
+        if self._call_task is not None:
+            self._call_task.cancel()
 
     def __repr__(self) -> str:
         state = "stopped" if self._subscription.closed else "listening"
@@ -135,16 +159,16 @@ class Watchers:
     def __init__(self, buffer: int) -> None:
         self._buffer = buffer
         self._layout: Layout | None = None
-        self._tasks: TaskGroup | None = None
+        self._open = False
         self._channels: dict[str, Channel] = {}
         # Each with the flow whose runs it is told of: None for all of them.
         self._subscriptions: weakref.WeakKeyDictionary[Subscription[Any], str | None]
         self._subscriptions = weakref.WeakKeyDictionary()
-        self._reactions: set[Reaction] = set()
+        self._reactions: dict[asyncio.Task[None], Reaction] = {}
 
-    def open(self, layout: Layout, tasks: TaskGroup) -> None:
+    def open(self, layout: Layout) -> None:
         """From now on there may be some."""
-        self._layout, self._tasks = layout, tasks
+        self._layout, self._open = layout, True
         self._loop = asyncio.get_running_loop()
 
     # --- what the engine tells ---
@@ -164,15 +188,17 @@ class Watchers:
 
     async def end(self, grace_seconds: float) -> None:
         """The engine's runs have ended: let everybody hear the rest. Callbacks have this long."""
-        self._tasks = None
+        self._open = False
         for subscription in list(self._subscriptions):
             subscription.finish()
-        with anyio.move_on_after(grace_seconds):
-            for reaction in list(self._reactions):
-                await reaction.done.wait()
-        for reaction in list(self._reactions):
+        if self._reactions:
+            await asyncio.wait(self._reactions, timeout=grace_seconds)
+        for reaction in self._reactions.values():
             logs.warning("a callback was cancelled with its engine", callback=reaction.name)
-            reaction.abort()
+        while self._reactions:
+            for reaction in self._reactions.values():
+                reaction.abort()
+            await asyncio.wait(self._reactions, timeout=_AGAIN_SECONDS)
 
     # --- what the application asks for ---
 
@@ -184,7 +210,7 @@ class Watchers:
         since: int | None,
     ) -> Subscription[First]:
         """See `Watchable.subscribe`."""
-        if self._tasks is None or self._layout is None:
+        if not self._open or self._layout is None:
             raise EngineClosedError
         check_loop(self._loop)
         name = flow if isinstance(flow, str) or flow is None else _name_of(flow)
@@ -212,18 +238,16 @@ class Watchers:
 
     def react(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> Reaction:
         """Have the callback called for what comes."""
-        if self._tasks is None:
+        if not self._open:
             raise EngineClosedError
         reaction = Reaction(subscription, callback)
-        self._reactions.add(reaction)
-        self._tasks.start_soon(self._keep, reaction, name=repr(reaction))
+        self._reactions[reaction.task] = reaction
+        reaction.task.add_done_callback(self._on_ended)
         return reaction
 
-    async def _keep(self, reaction: Reaction) -> None:
-        try:
-            await reaction.react()
-        finally:
-            self._reactions.discard(reaction)
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        del self._reactions[task]
+        task.exception()  # the event loop has raised it
 
 
 def _name_of(flow: type[FlowSpec]) -> str:
@@ -392,7 +416,9 @@ class Watchable:
 
         The callback may be a coroutine function; an ordinary one is called on the event loop, so it
         has to be short. It is called for one event at a time. What it raises is logged with its
-        traceback (to the logger `asyncflow`) and disturbs nobody. Which runs: as for `subscribe`.
+        traceback (to the logger `asyncflow`) and disturbs nobody; a `SystemExit` or
+        `KeyboardInterrupt` ends the program, as in any asyncio task, and the callback is called no
+        more. Which runs: as for `subscribe`.
 
         Call `stop()` of what is returned to end it. Leaving the engine waits until it was called
         for everything that happened, `grace_seconds` at the most, and then cancels it.

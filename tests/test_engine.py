@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -291,6 +293,43 @@ async def test_cancelling_a_handle_ends_the_run_as_cancelled(engine):
     with pytest.raises(RunCancelledError, match="enough"):
         await handle
     assert handle.run.status is Status.CANCELLED
+
+
+async def test_a_handle_can_be_cancelled_in_another_thread(engine):
+    """The event loop is woken, though it has nothing else to do."""
+    handle = await engine.start(Waiting, width=1, seconds=600.0)
+    async for event in handle.events(events.TaskStarted):
+        if event.step == "wait":
+            break
+    await asyncio.to_thread(handle.cancel, "enough")
+    with pytest.raises(RunCancelledError, match="enough"):
+        await handle
+    await asyncio.to_thread(handle.cancel)
+
+
+async def test_a_handle_can_be_cancelled_by_a_signals_handler(engine):
+    """Whatever the event loop is at just then."""
+    handle = await engine.start(Waiting, width=1, seconds=600.0)
+    async for event in handle.events(events.TaskStarted):
+        if event.step == "wait":
+            break
+    before = signal.signal(signal.SIGUSR1, lambda *_: handle.cancel("asked by a signal"))
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(RunCancelledError, match="asked by a signal"):
+            await handle
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_handle_of_a_closed_event_loop_can_be_cancelled(store):
+    """There is nothing left to be done."""
+
+    async def main():
+        async with Engine(store=store, workers=1) as engine:
+            return await engine.start(Linear)
+
+    asyncio.run(main()).cancel()
 
 
 async def test_cancelling_the_awaiter_cancels_the_run(engine):

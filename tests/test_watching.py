@@ -337,6 +337,43 @@ async def test_a_callback_that_raises_is_logged_and_disturbs_nobody(engine, capl
     assert "a callback was cancelled" in second
 
 
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async"])
+async def test_a_callback_that_cancels_its_own_task_disturbs_nobody(engine, caplog, is_async):
+    """It is called for the next event all the same, and that is logged."""
+    calls: list[int] = []
+
+    def cancel(event):
+        calls.append(event.seq)
+        asyncio.current_task().cancel()
+
+    async def cancel_and_wait(event):
+        cancel(event)
+        await asyncio.sleep(60)
+
+    engine.on(events.TaskSucceeded, cancel_and_wait if is_async else cancel)
+    run = await engine.run(Linear)
+    await until(lambda: len(calls) == 3)
+    assert run.successful
+    assert len([each for each in caplog.messages if "cancelled" in each]) == 3
+
+
+async def test_a_callback_that_survives_its_cancellation_is_cancelled_again(store):
+    """Else leaving the engine would wait for it for ever."""
+    outcomes = []
+
+    async def survive(event):
+        for _ in range(2):
+            try:
+                await asyncio.sleep(1000)
+            except asyncio.CancelledError:
+                outcomes.append("cancelled")
+
+    async with Engine(settings=Settings(store=store, workers=1, grace_seconds=0.1)) as engine:
+        engine.on(events.RunSucceeded, survive)
+        await engine.run(Linear)
+    assert outcomes == ["cancelled", "cancelled"]
+
+
 async def test_a_callback_that_is_stopped_is_called_no_more(engine):
     """What it had begun it may end, also when it stops itself."""
     calls: list[Event] = []
