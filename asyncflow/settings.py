@@ -61,8 +61,15 @@ class Settings:
     """How many runs an engine has at a time; to start one more waits. 0 for any number."""
 
     def __post_init__(self) -> None:
+        """See that each value is of its kind and makes sense.
+
+        Raises:
+            SettingsError: It names the setting, what that takes, and what it got.
+        """
         for each in fields(self):
-            _check(each.name, getattr(self, each.name))
+            value = _convert(each.name, getattr(self, each.name), "")
+            _check(each.name, value)
+            object.__setattr__(self, each.name, value)  # a path that was given as text, say
 
     @property
     def worker_count(self) -> int:
@@ -108,6 +115,7 @@ _AT_LEAST: Final = {
     "max_running_tasks": 0,
     "max_runs": 0,
 }
+_MOST_SECONDS: Final = 10**9  # some thirty years; clocks and waits of the system end not far beyond
 
 
 def _check(name: str, value: Any, where: str = "") -> None:
@@ -120,6 +128,9 @@ def _check(name: str, value: Any, where: str = "") -> None:
     least = _AT_LEAST.get(name)
     if least is not None and value < least:
         message = f"{name} must be {least} or more, not {value:g}{source}"
+        raise SettingsError(message)
+    if name.endswith("_seconds") and value > _MOST_SECONDS:
+        message = f"{name} must be {_MOST_SECONDS:,} or less, not {value:g}{source}"
         raise SettingsError(message)
 
 
@@ -143,7 +154,7 @@ def _convert(name: str, value: Any, where: str) -> Any:
             return _number(kind, value)
         if isinstance(value, str | os.PathLike):
             return kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     source = f"; it comes from {where}" if where else ""
     takes = _NUMBERS.get(kind, "a path" if kind is Path else "text")

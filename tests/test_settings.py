@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -103,6 +105,8 @@ def test_a_project_that_sets_nothing_changes_nothing(tmp_path, text):
         ({"store": ""}, "the setting 'store' takes a folder, not empty text"),
         ({"on_failure": "panic"}, "on_failure must be 'cancel' or 'finish', not 'panic'"),
         ({"durability": "eternal"}, "durability must be 'crash' or 'power', not 'eternal'"),
+        ({"grace_seconds": "inf"}, "grace_seconds must be 1,000,000,000 or less, not inf"),
+        ({"sync_seconds": 1e300}, "sync_seconds must be 1,000,000,000 or less, not 1e+300"),
         ({"wrokers": 2}, "there is no setting 'wrokers'; there are "),
     ],
 )
@@ -111,6 +115,37 @@ def test_what_makes_no_sense_is_refused_by_name(tmp_path, given_values, complain
     with pytest.raises(SettingsError) as caught:
         Settings.read(environ={}, directory=tmp_path, **given_values)
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given_values", "complaint"),
+    [
+        ({"workers": "x"}, "the setting 'workers' takes a whole number, not 'x'"),
+        ({"max_runs": 1.5}, "the setting 'max_runs' takes a whole number, not 1.5"),
+        ({"workers": None}, "the setting 'workers' takes a whole number, not None"),
+        ({"workers": math.inf}, "the setting 'workers' takes a whole number, not inf"),
+        ({"grace_seconds": math.nan}, "the setting 'grace_seconds' takes a number, not nan"),
+        ({"grace_seconds": math.inf}, "grace_seconds must be 1,000,000,000 or less, not inf"),
+        ({"blocked_seconds": -1}, "blocked_seconds must be 0 or more, not -1"),
+        ({"store": 5}, "the setting 'store' takes a path, not 5"),
+        ({"store": ""}, "the setting 'store' takes a folder, not empty text"),
+        ({"durability": 3}, "the setting 'durability' takes text, not 3"),
+        ({"on_failure": "panic"}, "on_failure must be 'cancel' or 'finish', not 'panic'"),
+    ],
+)
+def test_settings_that_are_made_in_the_program_are_checked_too(given_values, complaint):
+    """As if they came from elsewhere."""
+    with pytest.raises(SettingsError) as caught:
+        Settings(**given_values)
+    assert str(caught.value).startswith(complaint)
+
+
+def test_settings_that_are_made_in_the_program_have_their_types():
+    """A path may be given as text, and a number of seconds as a whole one."""
+    given_values: dict[str, Any] = {"store": "here", "grace_seconds": 2}
+    made = Settings(**given_values)
+    assert (made.store, made.grace_seconds) == (Path("here"), 2.0)
+    assert isinstance(made.grace_seconds, float)
 
 
 def test_an_error_says_where_the_value_came_from(project):
