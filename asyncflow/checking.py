@@ -76,7 +76,7 @@ def check_callback(callback: object) -> None:
 
 
 def check_loop(own: asyncio.AbstractEventLoop) -> None:
-    """Refuse a call on another event loop than the engine's, where it would wait for ever.
+    """Refuse a call on another event loop than the engine's, or in another thread than its own.
 
     Raises:
         AsyncflowError: It is another one.
@@ -84,7 +84,14 @@ def check_loop(own: asyncio.AbstractEventLoop) -> None:
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:
-        return  # nothing can wait here
+        if not own.is_running():
+            return  # nobody else is at work, and nothing can wait here
+        message = (
+            "this engine is used in the thread of the event loop that entered it, and this is "
+            "another one: hand the call to that loop with `loop.call_soon_threadsafe(…)` or "
+            "`asyncio.run_coroutine_threadsafe(…, loop)`"
+        )
+        raise AsyncflowError(message) from None
     if running is not own:
         message = (
             "this engine was entered on another event loop than the one that runs here: open an "

@@ -557,9 +557,12 @@ class Engine(Starter, Watchable):
 
         Raises:
             EngineClosedError: The engine is not open.
+            AsyncflowError: It is called in another thread than the engine's, or on another loop.
         """
-        if not self._open:
-            raise EngineClosedError
+        self._check_open()
+        return self._statistics()
+
+    def _statistics(self) -> Statistics:
         meter = self._dispatcher.meter
         return Statistics(
             runs=len(self._drivers),
@@ -573,7 +576,11 @@ class Engine(Starter, Watchable):
     def __repr__(self) -> str:
         if not self._open:
             return f"<Engine {self.settings.store} closed>"
-        numbers = self.statistics()
+        try:
+            check_loop(self._loop)
+        except AsyncflowError:
+            return f"<Engine {self.settings.store} open>"  # its numbers may change meanwhile
+        numbers = self._statistics()
         waiting = f" and {numbers.runs_waiting} waiting" if numbers.runs_waiting else ""
         return (
             f"<Engine {self.settings.store} {numbers.runs} runs{waiting}, "

@@ -99,7 +99,7 @@ class Wanted(Generic[Wish]):
         """All types when none is named.
 
         Raises:
-            TypeError: One of `types` is no type of event.
+            TypeError: One of `types` is no type of event, or `since` is no whole number.
             ValueError: `since` is no `seq` and not 0.
         """
         types = tuple(types)
@@ -107,6 +107,10 @@ class Wanted(Generic[Wish]):
             if each not in _TYPES:
                 message = f"{each!r} is no type of event; see asyncflow.events"
                 raise TypeError(message)
+        given: object = since
+        if not isinstance(given, int) or isinstance(given, bool):
+            message = f"since takes the seq of an event, or 0 for all of them, not {since!r}"
+            raise TypeError(message)
         if since < 0:
             message = f"since takes the seq of an event, or 0 for all of them, not {since}"
             raise ValueError(message)

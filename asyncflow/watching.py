@@ -69,7 +69,8 @@ class Reaction:
         """Call it no more. A call that has begun goes on to its end. Harmless when repeated.
 
         Raises:
-            AsyncflowError: Its engine was entered on another event loop.
+            AsyncflowError: It is called on another event loop than its engine's, or in another
+                thread.
         """
         check_loop(self._loop)
         self._subscription.close()
@@ -214,7 +215,7 @@ class Watchers:
             raise EngineClosedError
         check_loop(self._loop)
         name = flow if isinstance(flow, str) or flow is None else _name_of(flow)
-        wanted: Wanted[First] = Wanted(types, since or 0)
+        wanted: Wanted[First] = Wanted(types, 0 if since is None else since)
         if run is not None:
             return self._subscribe_to(_pathspec_of(run, name, self._layout), wanted)
         subscription = Subscription(wanted, buffer=self._buffer, follows=True)
@@ -350,9 +351,9 @@ class Watchable:
 
         Raises:
             EngineClosedError: The engine is not open.
-            AsyncflowError: The engine was entered on another event loop.
+            AsyncflowError: The engine was entered on another event loop, or in another thread.
             FlowError: `flow` is neither a flow class nor the name of one.
-            TypeError: `types` or `run` is nothing of the kind.
+            TypeError: `types`, `run` or `since` is nothing of the kind.
             NotFoundError: The store has no such run.
             RunInterruptedError: When iterating: the run's engine is gone without a last word.
         """
@@ -425,12 +426,15 @@ class Watchable:
 
         Raises:
             EngineClosedError: The engine is not open.
-            AsyncflowError: The engine was entered on another event loop.
+            AsyncflowError: The engine was entered on another event loop, or in another thread.
             FlowError: `flow` is neither a flow class nor the name of one.
-            TypeError: `callback` cannot be called, or `types` or `run` is nothing of the kind.
+            TypeError: `callback` cannot be called, or another argument is nothing of its kind.
             NotFoundError: The store has no such run.
         """
         check_callback(callback)
         chosen = types if isinstance(types, tuple) else (types,)
+        if not chosen:
+            message = "name at least one type of event; events.Event stands for all of them"
+            raise TypeError(message)
         subscription = self._watchers.subscribe(chosen, flow, run, since)
         return self._watchers.react(subscription, callback)

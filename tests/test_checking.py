@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +15,9 @@ from asyncflow import Engine, Flow, events
 from asyncflow.cli.commands import invoke
 from asyncflow.errors import AsyncflowError, EngineClosedError, FlowError, ParameterError
 from tests.flows import Linear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -177,6 +181,53 @@ async def test_another_event_loop_is_refused_at_the_call(engine):
         with pytest.raises(AsyncflowError, match="entered on another event loop"):
             await asyncio.to_thread(asyncio.run, call())
     assert (await handle).successful
+
+
+async def test_a_call_in_another_thread_is_refused(store):
+    """It would get in the way of the event loop; what the loop itself is asked to do is done."""
+    loop = asyncio.get_running_loop()
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(Linear)
+        reaction = engine.on(events.RunStarted, print)
+        calls: list[Callable[[], object]] = [
+            lambda: engine.on(events.RunStarted, print),
+            engine.subscribe,
+            engine.statistics,
+            handle.events,
+            reaction.stop,
+        ]
+        for call in calls:
+            with pytest.raises(AsyncflowError, match="thread of the event loop that entered it"):
+                await asyncio.to_thread(call)
+        assert (await asyncio.to_thread(repr, engine)).endswith("open>")
+        work = asyncio.to_thread(asyncio.run_coroutine_threadsafe, handle.wait(), loop)
+        assert (await asyncio.wrap_future(await work)).successful
+
+
+def test_while_no_event_loop_runs_an_engine_can_be_looked_at(store):
+    """Between two calls of a program that runs its loop by hand."""
+    with asyncio.Runner() as runner:
+        engine = Engine(store=store, workers=1)
+        runner.run(engine.__aenter__())
+        assert engine.statistics().runs == 0
+        runner.run(engine.__aexit__(None, None, None))
+
+
+async def test_what_no_subscription_can_mean_is_refused(store):
+    """`since` is a whole number, and a callback is called for some type of events."""
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(Linear)
+        wrong: tuple[Any, ...] = ("5", "", 1.5, True)
+        for since in wrong:
+            with pytest.raises(TypeError, match="since takes the seq of an event, or 0"):
+                engine.subscribe(since=since)
+            with pytest.raises(TypeError, match="since takes the seq of an event, or 0"):
+                handle.events(since=since)
+            with pytest.raises(TypeError, match="since takes the seq of an event, or 0"):
+                handle.run.events(since=since)
+        with pytest.raises(TypeError, match=r"events\.Event stands for all"):
+            engine.on((), print)
+        await handle
 
 
 async def test_an_engine_may_be_left_by_another_task_than_entered_it(store):

@@ -256,6 +256,27 @@ async def test_a_failure_says_what_to_do_next(engine):
     assert "asyncflow resume" in str(caught.value)
 
 
+async def test_a_flow_without_a_file_is_resumed_from_python(engine):
+    """No command could name it: the error tells the line that does."""
+
+    class Failing(FlowSpec):
+        @step
+        def start(self):
+            self.x = 1 / 0
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(Failing)
+    run_id = caught.value.run.id
+    assert f'To go on from here: await engine.resume(Failing, origin="{run_id}")' in str(
+        caught.value
+    )
+
+
 async def test_the_engine_goes_on_after_a_worker_has_died(engine):
     """A dead worker is replaced."""
     with pytest.raises(RunFailedError):
