@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgpack
 
-from asyncflow import logs, template
+from asyncflow import forking, logs, template
 from asyncflow.errors import PoolError
+from asyncflow.forking import no_forks
 from asyncflow.frames import (
     DESCRIPTORS_CLOSED,
     Order,
@@ -134,6 +135,11 @@ class Worker:
         self._backlog += [packet for packet, order in orders if order[0] != Order.START_TASK]
         self.flush()
         return [order for _, order in orders if order[0] == Order.START_TASK]
+
+    def keep_from_children(self) -> None:
+        """Its ends are this process's alone, and no child's that is forked out of it."""
+        for end in (self.orders, self.taken_back, self.reports, *self.spools):
+            forking.keep_from_children(end)
 
     def spooled(self) -> tuple[int, int]:
         """How many bytes lie in its two spool files."""
@@ -283,8 +289,10 @@ class WorkerPool:
             raise PoolError(message)
         self._tokens += 1
         try:
-            spools = Spool(self._spool_dir), Spool(self._spool_dir)  # first: nothing else to close
-            worker = self._connect(Worker(self, self._tokens), spools)
+            with no_forks():
+                spools = Spool(self._spool_dir), Spool(self._spool_dir)  # first: nothing to close
+                worker = self._connect(Worker(self, self._tokens), spools)
+                worker.keep_from_children()
         except OSError as error:
             raise PoolError(_explain_start(error)) from error
         self.workers[worker.token] = worker
@@ -536,9 +544,15 @@ class Spool:
         """Up to so many of them."""
         return os.pread(self.descriptor, count, offset)
 
+    def close(self) -> None:
+        """Close it, whoever has it. Harmless when repeated."""
+        if self.descriptor >= 0:
+            number, self.descriptor = self.descriptor, -1
+            os.close(number)
+
     def __del__(self) -> None:
         with suppress(AttributeError, OSError):
-            os.close(self.descriptor)
+            self.close()
 
 
 def _argv() -> list[str]:

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
+from asyncflow.forking import keep_from_children, no_forks
 from asyncflow.stop_signals import (
     STOP_SIGNALS,
     Moment,
@@ -92,6 +93,7 @@ def prefork() -> None:
         _exit_after(theirs)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
+    keep_from_children(ours)
     _preforked.append(TemplateProcess(pid, ours, environment))
 
 
@@ -106,11 +108,19 @@ def start(environment: Mapping[str, str] | None = None) -> TemplateProcess:
 
     It may still be starting.
     """
-    if _preforked:
-        return _preforked.pop()
+    while _preforked:
+        preforked = _preforked.pop()
+        if preforked.control.fileno() >= 0:  # else it is a parent's, that forked this process
+            return preforked
+    with no_forks():  # a child with `theirs` would keep the engine from hearing of the end
+        return _execute(environment)
+
+
+def _execute(environment: Mapping[str, str] | None) -> TemplateProcess:
     import subprocess  # noqa: PLC0415 - start-up time: a preforked engine never needs it
 
     ours, theirs = packet_pair()
+    keep_from_children(ours)
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
     # sys.path goes along, so that the template finds the very asyncflow that its engine uses
     setup = f"import sys; sys.path[:] = {import_path()!r}"

@@ -29,6 +29,7 @@ from zlib import crc32
 from asyncflow.commit_points import reached
 from asyncflow.descriptors import Descriptor
 from asyncflow.errors import JournalError
+from asyncflow.forking import keep_from_children, no_forks
 from asyncflow.store.files import explain_write, sync_file, sync_folder
 
 if TYPE_CHECKING:
@@ -87,14 +88,15 @@ class JournalWriter:
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
         reached("journal.create")
         try:
-            descriptor = os.open(path, flags, 0o600)
+            with no_forks():
+                writer = cls(path, os.open(path, flags, 0o600), 0)
+                keep_from_children(writer)
         except OSError as error:
             raise JournalError(
                 explain_write(f"the journal {path}", error, doing="begin")
             ) from error
-        _lock(descriptor, path)
-        writer = cls(path, descriptor, 0)
         try:
+            _lock(writer._descriptor, path)
             writer.write(HEADER)
         except JournalError:
             writer.close()
@@ -164,8 +166,9 @@ class JournalWriter:
         """Release the lock. Harmless when repeated."""
         if self._descriptor >= 0:
             reached("journal.close")
-            os.close(self._descriptor)
-            self._descriptor = -1
+            with no_forks():
+                os.close(self._descriptor)
+                self._descriptor = -1
 
     def __repr__(self) -> str:
         state = "open" if self._descriptor >= 0 else "closed"
@@ -181,7 +184,6 @@ def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
-        os.close(descriptor)
         message = (
             f"the file system of {path} has no file locks ({error.strerror}); "
             "use a store on a local disk"
@@ -191,6 +193,11 @@ def _lock(descriptor: int, path: Path) -> None:
 
 def is_being_written(path: Path) -> bool:
     """Whether some process holds the journal's lock, so its run is running."""
+    with no_forks():  # else a child would go on holding the lock, and keep a run from starting
+        return _is_locked(path)
+
+
+def _is_locked(path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

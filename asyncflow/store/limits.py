@@ -34,6 +34,7 @@ from zlib import crc32
 
 from asyncflow.commit_points import reached
 from asyncflow.errors import LimitError
+from asyncflow.forking import keep_from_children, no_forks
 from asyncflow.values import LIMIT_NAME
 
 if TYPE_CHECKING:
@@ -102,11 +103,13 @@ class LimitFile:
         try:
             if not path.exists():
                 _create(path)
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            with no_forks():
+                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                file = cls(path, descriptor)
+                keep_from_children(file)
         except OSError as error:
             message = f"cannot use the limit {name!r}: {error.strerror}: {path}"
             raise LimitError(message) from error
-        file = cls(path, descriptor)
         if mend:
             return file
         try:
@@ -281,8 +284,9 @@ class LimitFile:
     def close(self) -> None:
         """Give up all that is held. Harmless when repeated."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            with no_forks():
+                os.close(self._descriptor)
+                self._descriptor = -1
 
     def __enter__(self) -> Self:
         return self

@@ -9,12 +9,12 @@ there before it.
 from __future__ import annotations
 
 import fcntl
-import os
 from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.errors import JournalError, StoreError
+from asyncflow.forking import keep_from_children, no_forks
 from asyncflow.store.index import Summary
 from asyncflow.store.journal import HEADER, JournalReader, is_being_written
 from asyncflow.store.references import (
@@ -60,13 +60,15 @@ def exclusive(layout: Layout) -> Iterator[None]:
     """
     path = layout.root / "format"
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with no_forks():
+            file = path.open("rb", buffering=0)
+            keep_from_children(file)
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
-        os.close(descriptor)
+        file.close()
         message = (
             f"the file system of {path} has no file locks ({error.strerror}), so nobody can tell "
             "which runs are running; collect from a machine where the store is on a local disk"
@@ -75,7 +77,7 @@ def exclusive(layout: Layout) -> Iterator[None]:
     try:
         yield
     finally:
-        os.close(descriptor)
+        file.close()
 
 
 class Marks:

@@ -1,0 +1,87 @@
+"""What a process that the application forks has a copy of, and must not keep.
+
+A lock on a file, and one end of a socket, live on until the last process that has the descriptor is
+gone. A child made by `os.fork`, as multiprocessing makes them on Linux, would go on holding the
+journals, limits and sockets of an engine whose process was killed: its runs would count as running,
+and its workers would not notice. What is executed, as by subprocess, has nothing of this: every
+descriptor here is closed on exec.
+
+So they are closed in the child, and only closed: as long as the parent has a descriptor too, that
+releases no lock and ends no connection. Where one is opened or closed stands under `no_forks`, so
+that no other thread forks a child in between, which would have a descriptor that nobody knows of.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from threading import Condition, get_ident
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Closable(Protocol):
+    """A file, a socket or the like; closing it does nothing else, and is harmless when repeated."""
+
+    def close(self) -> Any:
+        """Close its descriptor."""
+
+
+_kept: Final[WeakSet[Closable]] = WeakSet()
+_changing: Final[list[int]] = []  # threads that are opening or closing something now
+_forking: Final[list[int]] = []  # threads that wait until they may fork
+_change: Final = Condition()
+
+
+@contextmanager
+def no_forks() -> Iterator[None]:
+    """Within the block no other thread forks; any number of threads may be in such blocks."""
+    me = get_ident()
+    with _change:
+        while _forking and me not in _changing:  # else a fork might never find a moment
+            _change.wait()
+        _changing.append(me)
+    try:
+        yield
+    finally:
+        with _change:
+            _changing.remove(me)
+            _change.notify_all()
+
+
+def keep_from_children(opened: Closable) -> None:
+    """Have it closed in every child that is forked from now on; to be called under `no_forks`."""
+    with _change:
+        _kept.add(opened)
+
+
+def _before() -> None:
+    _change.acquire()  # a re-entrant lock: a signal handler may fork within `no_forks`
+    me = get_ident()
+    _forking.append(me)
+    while any(thread != me for thread in _changing):
+        _change.wait()
+    _forking.remove(me)
+
+
+def _after_in_parent() -> None:
+    _change.notify_all()
+    _change.release()
+
+
+def _after_in_child() -> None:
+    for opened in list(_kept):
+        with suppress(OSError):
+            opened.close()
+    _kept.clear()
+    _forking.clear()  # of its parent's threads it has this one alone
+    _change.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+    )
