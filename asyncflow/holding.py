@@ -10,6 +10,7 @@ What is held belongs to a flow class, and is closed in the reverse order of its 
 from __future__ import annotations
 
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncflow import capture
@@ -153,7 +154,15 @@ class Holder:
         opening = self._opening[key] = _Opening(asyncio.Event())
         name = f"shared {key[1]}"
         opening.host = asyncio.get_running_loop().create_task(self._host(key, opening), name=name)
+        opening.host.add_done_callback(partial(self._on_host_ended, key, opening))
         return opening
+
+    def _on_host_ended(self, key: Key, opening: _Opening, host: asyncio.Task[None]) -> None:
+        """See that nobody waits for a host that was cancelled before its first line."""
+        if host.cancelled() and not opening.over.is_set():
+            message = f"shared {key[1]!r} was not opened: the task that was to do so was cancelled"
+            opening.error = FlowError(message)
+            self._over(key, opening)
 
     async def _host(self, key: Key, opening: _Opening) -> None:
         """Open something; stay with it until it is to be closed, and close it."""

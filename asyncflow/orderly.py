@@ -29,10 +29,11 @@ class OrderlyTask(asyncio.Task[Result]):
         *,
         name: str | None = None,
         ask: Callable[[], object] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """`ask` is called when somebody cancels the task, which ends by itself if there is none."""
         self._ask = ask
-        super().__init__(work, loop=asyncio.get_running_loop(), name=name)
+        super().__init__(work, loop=loop or asyncio.get_running_loop(), name=name)
 
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - as in the base class
         """Ask it to end."""

@@ -320,9 +320,11 @@ class AsyncSteps:
     def __init__(self, worker: Worker, blocked_seconds: float) -> None:
         import asyncio  # noqa: PLC0415 - start-up time: a flow of `def` steps never needs it
 
+        from asyncflow.orderly import OrderlyTask  # noqa: PLC0415 - the same
         from asyncflow.watchdog import Watchdog  # noqa: PLC0415 - the same
 
         self._asyncio = asyncio
+        self._orderly_task = OrderlyTask  # a step may cancel all tasks that it finds
         self._worker = worker
         self._runner = asyncio.Runner()
         self._tasks: dict[tuple[int, int, int], Any] = {}  # by run, task and attempt
@@ -342,7 +344,7 @@ class AsyncSteps:
 
     def _enter(self, begin: Callable[[], object]) -> None:
         loop = self._runner.get_loop()
-        serving = loop.create_task(self._serve(begin))
+        serving = self._orderly_task(self._serve(begin), loop=loop)
         self._worker.signals.on_loop = True
         while not serving.done():
             # A SystemExit or KeyboardInterrupt of a task that a step has made comes out here as
@@ -382,7 +384,7 @@ class AsyncSteps:
         if not self._serving:
             self._runner.run(closing)
             return
-        task = self._asyncio.get_running_loop().create_task(closing)
+        task = self._orderly_task(closing)
         self._closing.add(task)
         task.add_done_callback(self._let_gone)
 

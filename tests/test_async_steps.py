@@ -427,3 +427,27 @@ async def test_a_step_that_stops_the_loop_does_not_stop_it(store):
     """The loop is its worker's, and goes on."""
     async with Engine(store=store, workers=1) as engine:
         assert (await engine.run(StopsTheLoop)).data.same
+
+
+class CancelsAll(FlowSpec):
+    """Its first step cancels all tasks that it finds on its event loop, itself among them."""
+
+    @step
+    async def start(self):
+        for task in asyncio.all_tasks():
+            task.cancel()
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            self.pid = os.getpid()
+        self.next(self.end)
+
+    @step
+    async def end(self):
+        self.same = self.pid == os.getpid()
+
+
+async def test_a_step_that_cancels_all_tasks_does_not_end_its_worker(store):
+    """The worker's own are none of its business."""
+    async with Engine(store=store, workers=1) as engine:
+        assert (await engine.run(CancelsAll)).data.same

@@ -23,6 +23,7 @@ from asyncflow import (
     step,
 )
 from asyncflow.errors import FlowError, GraphError, RunFailedError
+from asyncflow.holding import Holder
 from asyncflow.reading import read_graph
 
 
@@ -774,3 +775,22 @@ def test_the_graph_tells_what_a_step_shares():
     assert graph["upload"].shared == ("client", "config")
     assert type(graph).from_data(graph.to_data())["upload"].shared == ("client", "config")
     assert "upload (async, shares client, config)" in graph.to_text()
+
+
+async def test_who_waits_for_what_was_cancelled_before_it_began_to_open_is_told():
+    """Nobody waits for ever, and the next who asks has it opened."""
+
+    class Shares(FlowSpec):
+        @shared
+        async def client(*_):
+            yield "open"
+
+    holder = Holder(lambda *_: None)
+    asking = asyncio.create_task(holder.open_async(Shares, ["client"]))
+    await asyncio.sleep(0)  # it has asked, and who is to open it has not begun
+    (host,) = [task for task in asyncio.all_tasks() if task.get_name() == "shared client"]
+    host.cancel()
+    with pytest.raises(FlowError, match="'client' was not opened"):
+        await asking
+    assert await holder.open_async(Shares, ["client"]) == {"client": "open"}
+    await holder.close_async()
