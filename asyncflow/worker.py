@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from contextlib import nullcontext, suppress
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 _PACKET_BYTES: Final = 1 << 18
 _STOP: Final = frozenset({signal.SIGTERM})
+_ORDERS: Final = 64  # taken in one go, then the tasks have a turn
 _NO_ENVIRONMENT: Final = nullcontext()
 
 
@@ -87,6 +89,9 @@ class Worker:
         self._pid = os.getpid()
         self._async: AsyncSteps | None = None
         self._unsent: list[bytes] = []
+        self._early: list[StartTask] = []  # of runs that are not known yet
+        self.at_hand: deque[OrderMessage] = deque()
+        """Orders that were received before, and come next."""
         self._sending = RLock()  # what an async task prints in a thread is sent from there
         self.holder = Holder(self._warn_of_shared)
         self.closing = False
@@ -101,9 +106,9 @@ class Worker:
                 if self._async is not None and self.holder.needs_loop:
                     self._async.wait()
                     continue
-                packet = self._orders.recv(_PACKET_BYTES)
-                order = unpack_order(packet) if packet else ShutDown()
-            self.carry_out(order)
+                order = self._received(self._orders.recv(_PACKET_BYTES))
+            if order is not None:
+                self.carry_out(order)
         self.report()
         self._let_go()
         self._warn_of_threads()
@@ -165,14 +170,34 @@ class Worker:
 
     def receive_nowait(self) -> OrderMessage | None:
         """The next order if there is one."""
-        try:
-            packet = self._orders.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
+        order = None
+        while order is None:
+            if self.at_hand:
+                return self.at_hand.popleft()
+            try:
+                packet = self._orders.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return None
+            order = self._received(packet)
+        return order
+
+    def _received(self, packet: bytes) -> OrderMessage | None:
+        """What an order says; None for a task whose run is not known yet.
+
+        An engine that takes back tasks has all orders in its hands for a moment. A task can be
+        received in that moment, and the order before it, which opens its run, comes again after it.
+        """
         if not packet:
             self.closing = True
             return ShutDown()
-        return unpack_order(packet)
+        order = unpack_order(packet)
+        if isinstance(order, StartTask) and order.run not in self._runs:
+            self._early.append(order)
+            return None
+        if isinstance(order, OpenRun) and self._early:
+            self.at_hand += [early for early in self._early if early.run == order.run]
+            self._early = [early for early in self._early if early.run != order.run]
+        return order
 
     def check_descriptors(self, run: RunView | None = None) -> None:
         """Put back what a step has done to 1 and 2, and end this process if it closed ours.
@@ -393,7 +418,9 @@ class AsyncSteps:
         self._idle.set()
 
     def _take_orders(self) -> None:
-        for _ in range(64):  # then let the tasks have a turn
+        taken = 0
+        while taken < _ORDERS or self._worker.at_hand:
+            taken += 1
             order = self._worker.receive_nowait()
             if order is None:
                 return
