@@ -42,6 +42,7 @@ from asyncflow.frames import (
     Failed,
     Logged,
     Opened,
+    Ping,
     Started,
     StartTask,
     Stopping,
@@ -620,9 +621,12 @@ class Dispatcher:
     # --- from time to time ---
 
     def _poll(self) -> None:
-        """While tasks run: pass on their output, and free what waits behind a long one."""
+        """While tasks run: pass on their output, and free what waits behind a long one.
+
+        Also while a worker has nothing any more and is waited for: to say a word, or to end.
+        """
         self._polling = None
-        if not any(desk.tasks for desk in self._desks):
+        if not any(desk.tasks or desk.silent or desk.worker.doomed for desk in self._desks):
             return
         for desk in self._desks:
             first = desk.first()
@@ -668,6 +672,7 @@ class Dispatcher:
             desk.silent += 1
             if desk.silent == SILENT_POLLS:
                 freed += self._take_back(desk)
+                desk.worker.send(Ping())  # it may have nothing left that it would tell of
             elif desk.silent == _KILLED_POLLS:
                 desk.worker.kill(signal.SIGKILL, "it took no orders any more")
         if freed:

@@ -28,6 +28,7 @@ class Order(IntEnum):
     CLOSE_RUN = 3
     CANCEL_TASK = 4
     SHUT_DOWN = 5
+    PING = 6
 
 
 class Report(IntEnum):
@@ -42,6 +43,7 @@ class Report(IntEnum):
     OPENED = 7
     STOPPING = 8
     BLOCKED = 9
+    PONG = 10
 
 
 MAX_ORDER_BYTES: Final = (
@@ -104,7 +106,11 @@ class ShutDown(NamedTuple):
     """Finish what is running and exit."""
 
 
-OrderMessage = OpenRun | StartTask | CloseRun | CancelTask | ShutDown
+class Ping(NamedTuple):
+    """Say that you are there: all that was to be done was taken back, and you were not heard."""
+
+
+OrderMessage = OpenRun | StartTask | CloseRun | CancelTask | ShutDown | Ping
 
 _ORDERS: Final[dict[int, type[OrderMessage]]] = {
     Order.OPEN_RUN: OpenRun,
@@ -112,6 +118,7 @@ _ORDERS: Final[dict[int, type[OrderMessage]]] = {
     Order.CLOSE_RUN: CloseRun,
     Order.CANCEL_TASK: CancelTask,
     Order.SHUT_DOWN: ShutDown,
+    Order.PING: Ping,
 }
 _ORDER_KINDS: Final = {cls: int(kind) for kind, cls in _ORDERS.items()}
 
@@ -202,7 +209,13 @@ class Blocked(NamedTuple):
     """File, line, function and text; empty when it is over."""
 
 
-ReportMessage = Ready | Started | Opened | Logged | Succeeded | Failed | Warned | Stopping | Blocked
+class Pong(NamedTuple):
+    """The worker was slow and not stopped: it takes orders."""
+
+
+ReportMessage = (
+    Ready | Started | Opened | Logged | Succeeded | Failed | Warned | Stopping | Blocked | Pong
+)
 
 _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.READY: Ready,
@@ -214,6 +227,7 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.WARNED: Warned,
     Report.STOPPING: Stopping,
     Report.BLOCKED: Blocked,
+    Report.PONG: Pong,
 }
 _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 

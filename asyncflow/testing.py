@@ -28,6 +28,8 @@ from asyncflow.frames import (
     Failed,
     Opened,
     Order,
+    Ping,
+    Pong,
     Ready,
     ShutDown,
     Started,
@@ -244,6 +246,8 @@ class SimulatedWorker:
                     self._cancel(run, task_id)
                 case ShutDown():
                     self._closing = True
+                case Ping():
+                    self._unheard.append(Pong())
                 case _:
                     pass
         self.speak()

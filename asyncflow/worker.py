@@ -31,6 +31,8 @@ from asyncflow.frames import (
     Logged,
     Opened,
     OpenRun,
+    Ping,
+    Pong,
     Ready,
     ShutDown,
     Started,
@@ -126,6 +128,8 @@ class Worker:
                 self._close_run(order.run)
             case ShutDown():
                 self.closing = True
+            case Ping():
+                self.report(Pong())
             case CancelTask():  # it has ended meanwhile
                 pass
 
@@ -437,7 +441,7 @@ class AsyncSteps:
                 if task is not None:
                     self._worker.report(Stopping(order.run, order.task_id, order.attempt))
                     task.cancel()
-            case OpenRun():
+            case OpenRun() | Ping():
                 self._worker.carry_out(order)
             case CloseRun() if all(run != order.run for run, *_ in self._tasks):
                 self._worker.carry_out(order)

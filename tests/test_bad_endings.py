@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from asyncflow import Engine, FlowSpec, Parameter, current, events, retry, step, timeout
-from tests.flows import Wide
+from tests.flows import Linear, Wide
 
 
 class UnpicklableError(Exception):
@@ -471,3 +471,18 @@ async def test_the_process_that_starts_workers_may_be_killed_during_a_run(engine
     assert run.data.attempt == 1
     first, _ = run["start"].task.attempts()
     assert first.exception.type.endswith("WorkerDiedError")
+
+
+async def test_the_only_worker_goes_on_when_it_was_stopped_for_a_while(tmp_path):
+    """Its tasks are taken back meanwhile; it is asked whether it is there, and gets them again."""
+    async with Engine(store=tmp_path, workers=1) as engine:
+        first = await engine.run(Linear)
+        [pid] = {event.pid for event in first.events() if isinstance(event, events.TaskStarted)}
+        os.kill(pid, signal.SIGSTOP)
+        handle = await engine.start(Linear)
+        for silent in (False, True):  # it has an order, and then has none any more
+            while bool(engine.statistics().tasks_running) is silent:  # noqa: ASYNC110 - polled
+                await asyncio.sleep(0.01)
+        os.kill(pid, signal.SIGCONT)
+        run = await handle
+    assert {event.pid for event in run.events() if isinstance(event, events.TaskStarted)} == {pid}

@@ -24,6 +24,8 @@ from asyncflow.frames import (
     Opened,
     OpenRun,
     Order,
+    Ping,
+    Pong,
     ShutDown,
     Started,
     StartTask,
@@ -500,6 +502,29 @@ async def test_what_an_idle_worker_does_not_take_others_do(make):
     assert dispatcher.executor.all[1].signals == []
     dispatcher.on_exit(stopped, "was killed by SIGKILL")
     assert source.lost() == []
+
+
+async def test_the_only_worker_that_does_not_take_its_order_is_killed_too(make):
+    """It has nothing any more, and is waited for all the same."""
+    dispatcher, source = make(), Source(1, [1])
+    stopped = seat(dispatcher, source)
+    for _ in range(module._KILLED_POLLS):
+        dispatcher._loop.fire(module._POLL_SECONDS)
+    assert stopped.signals == [signal.SIGKILL]
+    dispatcher.on_exit(stopped, "was killed by SIGKILL")
+    assert began(dispatcher, dispatcher.executor.all[1]).task_id == 1
+
+
+async def test_a_worker_that_answers_at_last_is_given_its_task_again(make):
+    """It is asked whether it is there, and was slow, not stopped."""
+    dispatcher, source = make(), Source(1, [1])
+    worker = seat(dispatcher, source)
+    for _ in range(SILENT_POLLS):
+        dispatcher._loop.fire(module._POLL_SECONDS)
+    assert [type(order) for order in worker.waiting][-1] is Ping
+    dispatcher.on_reports(worker, [Pong()])
+    assert began(dispatcher, worker).task_id == 1
+    assert worker.signals == []
 
 
 async def test_a_worker_that_takes_its_order_late_is_left_alone(make):

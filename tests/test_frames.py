@@ -14,6 +14,7 @@ from asyncflow.frames import (
     Failed,
     Logged,
     OpenRun,
+    Ping,
     Ready,
     ReportStream,
     ShutDown,
@@ -47,6 +48,7 @@ ORDERS = st.one_of(
     ),
     st.builds(CloseRun, NUMBERS),
     st.builds(CancelTask, NUMBERS, NUMBERS),
+    st.builds(Ping),
     st.just(ShutDown()),
 )
 
