@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from asyncflow.callers import calling_line
 from asyncflow.errors import FlowError
-from asyncflow.values import LIMIT_NAME
+from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -252,12 +252,19 @@ def limit(
             message += f", not {given!r}"
         raise _mistake(message)
     if at_once is not None:
-        _count("limit", "at_once", at_once, least=1)
+        if _count("limit", "at_once", at_once, least=1) > MOST_AT_ONCE:
+            message = f"@limit takes up to {MOST_AT_ONCE} as `at_once`, not {at_once!r}"
+            raise _mistake(message)
     elif per_second is None:
         at_once = 1
-    if per_second is not None and not _number("limit", "per_second", per_second):
-        message = f"@limit takes a number above zero as `per_second`, not {per_second!r}"
-        raise _mistake(message)
+    if per_second is not None:
+        rate = _number("limit", "per_second", per_second, most=MOST_PER_SECOND)
+        if rate < LEAST_PER_SECOND:
+            message = (
+                f"@limit takes a number above zero as `per_second`, {LEAST_PER_SECOND:g} or more, "
+                f"not {per_second!r}"
+            )
+            raise _mistake(message)
 
     def decorate(function: Method) -> Method:
         limits = _noted(function, "limit").options.setdefault("limit", [])

@@ -25,6 +25,13 @@ StepName = NewType("StepName", str)
 LIMIT_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 """What a limit may be called: a file is named so."""
 
+MOST_AT_ONCE: Final = 1 << 31
+"""How many tasks a limit may let run at a time: each of them has a byte that is locked."""
+
+LEAST_PER_SECOND: Final = 1e-6
+MOST_PER_SECOND: Final = 1e6
+"""How many tasks a limit may let begin in a second: one in twelve days, or one in a microsecond."""
+
 
 def tags_from(stored: Iterable[object]) -> tuple[str, ...]:
     """The tags of a run as they were stored; what is no text, as text."""

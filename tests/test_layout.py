@@ -164,7 +164,9 @@ def test_flows_and_runs_are_listed(store: Path):
     assert layout.runs("Flow") == [*reversed(ids), "999"]
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "a\\b", "a\0b", ".hidden"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "/etc", "a\\b", "a\0b", ".hidden", "1" * 256, "\ud800"]
+)
 def test_names_that_lead_elsewhere_are_refused(store: Path, name):
     """No name of a flow or run reaches out of the store."""
     layout = Layout(store)

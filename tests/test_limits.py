@@ -33,7 +33,14 @@ from asyncflow.limiting import needs_of
 from asyncflow.patience import Patience
 from asyncflow.store.collection import collect
 from asyncflow.store.layout import Layout
-from asyncflow.store.limits import FILE_BYTES, Bounds, LimitFile, names_in
+from asyncflow.store.limits import (
+    FILE_BYTES,
+    Bounds,
+    LimitFile,
+    names_in,
+    pack_bounds,
+    unpack_bounds,
+)
 from asyncflow.store.verification import verify
 from tests.flows import Linear
 from tests.test_embedding import most_at_once
@@ -368,14 +375,36 @@ def test_limits_are_taken_in_the_order_of_their_names():
         ((print,), "takes a name"),
         (("api", 0), "at_once"),
         (("api", 1.5), "at_once"),
+        (("api", 2**31 + 1), "at_once"),
     ],
 )
 def test_a_limit_that_makes_no_sense_is_refused(arguments, words):
     """The error shows what it was given."""
     with pytest.raises(FlowError, match=words):
         limit(*arguments)
+
+
+@pytest.mark.parametrize("rate", [0, 1e-300, -1, 1e7, float("nan"), float("inf"), "often"])
+def test_a_rate_that_makes_no_sense_is_refused(rate, tmp_path, capsys):
+    """By the decorator and by the command line; what cannot be in a file is told, not obeyed."""
     with pytest.raises(FlowError, match="per_second"):
-        limit("api", per_second=0)
+        limit("api", per_second=rate)
+    arguments = ["limit", "set", "api", f"--per-second={rate}", "--store", str(tmp_path)]
+    assert invoke(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "--per-second" in said.err
+    if isinstance(rate, float):
+        written = pack_bounds(Bounds(1, rate))
+        with pytest.raises(LimitError, match="no limit can be"):
+            unpack_bounds(written, tmp_path / "api")
+
+
+def test_a_number_that_no_file_holds_is_refused(tmp_path, capsys):
+    """With the largest that can be."""
+    arguments = ["limit", "set", "gpu", "99999999999999999999999", "--store", str(tmp_path)]
+    assert invoke(arguments) == 2
+    assert "2147483648" in capsys.readouterr().err
 
 
 def test_the_same_limit_twice_on_a_step_is_refused():

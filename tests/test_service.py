@@ -159,6 +159,10 @@ def test_delete_cancels_a_run(service):
         (b"[]", "JSON object"),
         (b'{"top": "many"}', "top"),
         (b'{"nothing": 1}', "nothing"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"pause": -1}', "pause"),
+        (b'{"pause": "nan"}', "pause"),
+        (b'{"pause": NaN}', "pause"),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(service, body, told):
@@ -174,6 +178,17 @@ def test_a_run_that_is_not_there_is_a_404(service):
     answer = service.get("/runs/17")
     assert answer.status_code == 404
     assert "17" in answer.json()["error"]
+    assert service.get(f"/runs/{'1' * 300}").status_code == 404
+
+
+@pytest.mark.parametrize("seen", ["abc", "1.5", "-5"])
+def test_a_place_in_the_stream_that_cannot_be_is_refused(service, seen):
+    """Before anything of the stream is sent."""
+    run = start(service, package="json")
+    answer = service.get(f"{run}/events", headers={"Last-Event-ID": seen})
+    assert answer.status_code == 400
+    assert seen in answer.json()["error"]
+    ended(service, run)
 
 
 def test_shutting_down_cancels_what_runs_and_leaves_nothing(store):

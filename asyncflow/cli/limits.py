@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from asyncflow.cli.options import json_option, store_option
 from asyncflow.errors import NotFoundError
-from asyncflow.values import LIMIT_NAME
+from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,10 +89,12 @@ def _make_set() -> click.Command:
         "set",
         params=[
             click.Argument(["name"]),
-            click.Argument(["at_once"], type=click.IntRange(min=0), required=False, metavar="[N]"),
+            click.Argument(
+                ["at_once"], type=click.IntRange(0, MOST_AT_ONCE), required=False, metavar="[N]"
+            ),
             click.Option(
                 ["--per-second"],
-                type=click.FloatRange(min=0, min_open=True),
+                type=_Rate(LEAST_PER_SECOND, MOST_PER_SECOND),
                 metavar="RATE",
                 help="How many tasks may begin in a second.",
             ),
@@ -128,6 +131,23 @@ def _make_unset() -> click.Command:
         callback=unset,
         help="Have a limit be again what the steps say.",
     )
+
+
+class _Rate(click.FloatRange):
+    """A number within its range; `nan` is in no range, and not out of it either."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """As the base class does it.
+
+        Raises:
+            click.BadParameter: It is no number, or out of range.
+        """
+        rate: float = super().convert(value, param, ctx)
+        if math.isnan(rate):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return rate
 
 
 def _check_name(name: str) -> None:

@@ -42,6 +42,7 @@ ASIDE: Final = "gc-"
 """How the name of a blob begins that a garbage collection has set aside."""
 
 _FOLDER_MODE = 0o700
+_NAME_BYTES: Final = 255  # of a file, on every file system that Linux and macOS know
 _NAMED_RUNS: Final = 3  # in an error
 _ADVICE = "choose another place with --store DIR or ASYNCFLOW_STORE"
 
@@ -274,6 +275,14 @@ def _checked(name: str) -> str:
         raise NotFoundError(
             f"{name!r} cannot name a flow or a run: it must not be empty, begin with a dot, or "
             "hold a slash"
+        )
+    try:
+        size = len(os.fsencode(name))
+    except UnicodeEncodeError:
+        size = _NAME_BYTES + 1
+    if size > _NAME_BYTES:
+        raise NotFoundError(
+            f"{name[:40]!r}… cannot name a flow or a run: no file can have such a name"
         )
     return name
 

@@ -35,7 +35,7 @@ from zlib import crc32
 from asyncflow.commit_points import reached
 from asyncflow.errors import LimitError
 from asyncflow.forking import keep_from_children, no_forks
-from asyncflow.values import LIMIT_NAME
+from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -338,6 +338,14 @@ def unpack_bounds(data: bytes, path: Path) -> Bounds:
         )
         raise LimitError(message)
     at_once, per_second = _SETTING.unpack_from(whole, len(HEADER))
+    if at_once > MOST_AT_ONCE or not (
+        per_second <= 0 or LEAST_PER_SECOND <= per_second <= MOST_PER_SECOND
+    ):
+        message = (
+            f"{path} says what no limit can be, {at_once} at a time and {per_second:g} per second: "
+            f"set it again with `asyncflow limit set {path.name} N`"
+        )
+        raise LimitError(message)
     return Bounds(at_once if at_once >= 0 else None, per_second if per_second > 0 else None)
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 FLOW = LongestFunctions.__name__
 PAGE = Path(__file__).parent / "page.html"
 SHOWN_RUNS = 20
+LONGEST_PAUSE = 60  # seconds: workers are for everybody
 
 
 @asynccontextmanager
@@ -73,10 +74,13 @@ async def parameters_of(request: Request) -> dict[str, Any]:
     """The body of a request as the flow's parameters."""
     try:
         given = json.loads(await request.body() or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"the body is not JSON: {error}") from error
     if not isinstance(given, dict):
         raise HTTPException(400, "the body is to be a JSON object: the flow's parameters by name")
+    pause = given.get("pause", 0)
+    if not (isinstance(pause, int | float) and 0 <= pause <= LONGEST_PAUSE):
+        raise HTTPException(400, f"pause is to be a number from 0 to {LONGEST_PAUSE}")
     return given
 
 
@@ -141,8 +145,10 @@ async def cancel_run(request: Request) -> Response:
 async def send_events(request: Request) -> Response:
     """The run's events, from the first or from where the browser broke off, until it ends."""
     run = await find_run(request)
-    since = int(request.headers.get("last-event-id", "0"))
-    stream = event_stream(request.app.state.engine, run, since)
+    seen = request.headers.get("last-event-id", "0")
+    if not (seen.isascii() and seen.isdecimal()):
+        raise HTTPException(400, f"Last-Event-ID is to be the id of an event, not {seen!r}")
+    stream = event_stream(request.app.state.engine, run, int(seen))
     headers = {"Cache-Control": "no-store"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
@@ -166,7 +172,8 @@ async def show_page(_: Request) -> Response:
 async def tell_error(_: Request, error: Exception) -> Response:
     """Errors are JSON, too."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    return JSONResponse({"error": getattr(error, "detail", str(error))}, status)
+    told = getattr(error, "detail", "the service failed; its log says more")
+    return JSONResponse({"error": told}, status)
 
 
 app = Starlette(
@@ -179,7 +186,7 @@ app = Starlette(
         Route("/runs/{id}", cancel_run, methods=["DELETE"]),
         Route("/runs/{id}/events", send_events),
     ],
-    exception_handlers={HTTPException: tell_error},
+    exception_handlers={HTTPException: tell_error, Exception: tell_error},
 )
 
 
