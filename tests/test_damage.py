@@ -99,7 +99,13 @@ def check(store: Path, file: str, answers: Answers, what: str) -> None:
         if damage.file == file
     ]
     assert affected, f"{what}: verify does not find it"
-    for pathspec, question, answer in differences(answers, look(store, run, answers)):
+    # Of values that lie elsewhere, no other byte is read when they are asked for by name.
+    known = {
+        (pathspec, question): answer
+        for (pathspec, question), answer in answers.items()
+        if run or any(is_within(pathspec, each) or is_within(each, pathspec) for each in affected)
+    }
+    for pathspec, question, answer in differences(answers, look(store, run, known)):
         context = f"{what}: {question} of {pathspec}: {answer}"
         assert isinstance(answer, Refusal), context
         assert must_name(pathspec, question, run) in answer.message, context
@@ -147,7 +153,7 @@ def parts() -> Iterator[tuple[str, range]]:
     """Each file, and the bytes of it that one test takes on."""
     for file in FILES:
         size = (GOLDEN / file).stat().st_size
-        every = range(0, size, 1 if size < 1 << 16 else 101)  # a blob's bytes are all alike
+        every = range(0, size, 1 if size < 1 << 16 else 1009)  # a blob's bytes are all alike
         for begin in range(0, len(every), PART):
             yield file, every[begin : begin + PART]
 
