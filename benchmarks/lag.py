@@ -236,7 +236,7 @@ async def measure() -> None:
             await engine.run(Chain)
             gc.collect()
             gc.freeze()
-            gc.set_threshold(10_000, 20, 50)
+            gc.set_threshold(2_000, 100, 100)
             await many_runs(engine)
             await wide(engine)
             await gigabyte(engine)
