@@ -8,11 +8,14 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
-from asyncflow.errors import AsyncflowError, FlowError, ParameterError
+from asyncflow.errors import AsyncflowError, FlowError, ParameterError, ResumeError
 from asyncflow.flow import FlowSpec
 
-_BREAKING: Final = {"Cc", "Zl", "Zp", "Cs"}
-"""Control characters, the two separators of lines, and what is no text: half a surrogate pair."""
+_BREAKING: Final = {"Cc", "Zl", "Zp"}
+"""Control characters, and the two separators of lines."""
+
+_HALF: Final = "Cs"
+"""Half a surrogate pair, which is no text; Python has it for a byte that is not UTF-8, too."""
 
 
 def check_flow(flow: object) -> None:
@@ -59,9 +62,39 @@ def _wrong_with(tag: object) -> str:
         return f"is of type {type(tag).__name__!r}"
     if not tag.strip():
         return "is empty"
-    if any(unicodedata.category(character) in _BREAKING for character in tag):
+    categories = {unicodedata.category(character) for character in tag}
+    if _HALF in categories:
+        return "has a byte that is not UTF-8, or half a surrogate pair, which is no text"
+    if categories & _BREAKING:
         return "has a line break or another control character"
     return ""
+
+
+def check_origin(flow: type[FlowSpec], origin: object) -> str | None:
+    """The id of the run that is to be resumed; None, as it was given, for the flow's latest.
+
+    Whether there is such a run is not looked at.
+
+    Raises:
+        ResumeError: It names no run, or one of another flow.
+    """
+    if origin is None:
+        return None
+    shown = reprlib.repr(origin)
+    named = getattr(origin, "pathspec", origin)  # of a `Run`, and of what `Engine.start` gives
+    if isinstance(named, int) and not isinstance(named, bool):
+        named = str(named)
+    parts = named.split("/") if isinstance(named, str) else []
+    if not all(parts) or len(parts) not in {1, 2}:
+        message = (
+            f"{shown} names no run of {flow.__name__}: give a run's id, its pathspec "
+            f"({flow.__name__}/ID) or the run itself; without any, the latest run is resumed"
+        )
+        raise ResumeError(message)
+    if parts[:-1] not in ([], [flow.__name__]):
+        message = f"{named} is a run of {parts[0]}, and not of {flow.__name__}, which is resumed"
+        raise ResumeError(message)
+    return parts[-1]
 
 
 def check_callback(callback: object) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Method = TypeVar("Method", bound="Callable[..., Any]")
 
 _ATTRIBUTE: Final = "__asyncflow_step__"
+_RETRY_MINUTES: Final = 2.0  # as in Metaflow
 
 
 @dataclass(slots=True)
@@ -97,32 +98,32 @@ def retry(method: Method, /) -> Method: ...
 def retry(
     *,
     times: int = 3,
-    minutes_between_retries: float = 2,
+    minutes_between_retries: float | None = None,
     seconds: float | None = None,
     backoff: float = 1.0,
     max_seconds: float | None = None,
     jitter: float = 0.0,
-    on: type[BaseException] | Iterable[type[BaseException]] = (),
+    on: type[BaseException] | Iterable[type[BaseException]] | None = None,
 ) -> Callable[[Method], Method]: ...
 def retry(
     method: Any = None,
     /,
     *,
     times: int = 3,
-    minutes_between_retries: float = 2,
+    minutes_between_retries: float | None = None,
     seconds: float | None = None,
     backoff: float = 1.0,
     max_seconds: float | None = None,
     jitter: float = 0.0,
-    on: type[BaseException] | Iterable[type[BaseException]] = (),
+    on: type[BaseException] | Iterable[type[BaseException]] | None = None,
 ) -> Any:
     """Try a failed task again.
 
     Args:
         method: The step, where the decorator stands without parentheses.
         times: How often at the most, after the first attempt.
-        minutes_between_retries: How long to wait before.
-        seconds: The same in seconds; it wins over the minutes.
+        minutes_between_retries: How long to wait before; 2 by default.
+        seconds: The same in seconds; one of the two is given.
         backoff: Each wait is the one before times this: 2.0 doubles it.
         max_seconds: No wait is longer than this.
         jitter: Each wait is made longer or shorter at random by up to this fraction, 0.0 to 1.0.
@@ -132,12 +133,9 @@ def retry(
         FlowError: A value makes no sense.
     """
     exceptions = _exceptions(on)
-    wait = 60.0 * _number("retry", "minutes_between_retries", minutes_between_retries)
-    if seconds is not None:
-        wait = _number("retry", "seconds", seconds)
     options = {
         "times": _count("retry", "times", times, least=0),
-        "seconds": wait,
+        "seconds": _wait(minutes_between_retries, seconds),
         "backoff": _number("retry", "backoff", backoff),
         "max_seconds": None
         if max_seconds is None
@@ -154,8 +152,23 @@ def retry(
     return _decorated("retry", method, decorate)
 
 
+def _wait(minutes: float | None, seconds: float | None) -> float:
+    if seconds is None:
+        name, given = "minutes_between_retries", _RETRY_MINUTES if minutes is None else minutes
+        return 60.0 * _number("retry", name, given)
+    if minutes is not None:
+        message = "@retry takes `minutes_between_retries` or `seconds`, not both: remove one"
+        raise _mistake(message)
+    return _number("retry", "seconds", seconds)
+
+
 def _exceptions(on: Any) -> tuple[type[BaseException], ...]:
+    if on is None:
+        return ()
     given = tuple(on) if hasattr(on, "__iter__") and not isinstance(on, type | str) else (on,)
+    if not given:
+        message = "@retry takes at least one exception class as `on`; leave it out for any"
+        raise _mistake(message)
     for each in given:
         if not (isinstance(each, type) and issubclass(each, BaseException)):
             message = f"@retry takes exception classes as `on`, not {each!r}"
@@ -197,8 +210,11 @@ def timeout(
     """Stop an attempt that takes longer than this, and count it as failed.
 
     Raises:
-        FlowError: The time is not above zero.
+        FlowError: The time is not above zero, or has no name.
     """
+    if nothing is not None and not callable(nothing):
+        message = f"@timeout takes its time by name, as in @timeout(minutes=5), not {nothing!r}"
+        raise _mistake(message)
     parts = {"seconds": seconds, "minutes": minutes, "hours": hours}
     checked = {name: _number("timeout", name, value) for name, value in parts.items()}
     total = checked["seconds"] + 60 * checked["minutes"] + 3600 * checked["hours"]

@@ -8,6 +8,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
 
@@ -16,12 +17,13 @@ import anyio
 from asyncflow import loading
 from asyncflow.admission import Admission
 from asyncflow.bus import Channel, Subscription
-from asyncflow.checking import check_flow, check_loop, check_tags
+from asyncflow.checking import check_flow, check_loop, check_origin, check_tags
 from asyncflow.client import Run
 from asyncflow.dispatcher import Dispatcher
 from asyncflow.errors import (
     AsyncflowError,
     EngineClosedError,
+    ResumeError,
     RunCancelledError,
     RunFailedError,
     UnguardedRunError,
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
         Iterable,
         Sequence,
     )
-    from pathlib import Path
 
     from asyncflow.events import Event
     from asyncflow.flow import FlowSpec
@@ -226,6 +227,27 @@ def _explain(journal: Path, failure: Failure | None) -> str:
     return "\n".join(line for line in lines if line)
 
 
+def _check_store(layout: Layout, origin: object) -> None:
+    """Refuse a run of another store; where only its id is given, nothing tells of one.
+
+    Raises:
+        ResumeError: It is of another store.
+    """
+    match origin:
+        case Run():
+            store = origin.store
+        case RunHandle():
+            store = Path(origin._driver.identity.store)  # noqa: SLF001 - of this module
+        case _:
+            return
+    if store != layout.root and not (store.exists() and store.samefile(layout.root)):
+        message = (
+            f"{origin.pathspec} is in the store {store}, and this engine's is {layout.root}: open "
+            f"an engine with that store"
+        )
+        raise ResumeError(message)
+
+
 class Starter:
     """Starts runs: an engine, or an engine with options of its own for the runs to come.
 
@@ -282,20 +304,26 @@ class Starter:
         flow: type[FlowSpec],
         /,
         *,
-        origin: str | None = None,
+        origin: str | int | Run | RunHandle | None = None,
         step: str | None = None,
         tags: Iterable[str] = (),
     ) -> Run:
         """Run a flow to its end, taking over what had finished in an earlier run of it.
 
-        The finished tasks of `origin` (a run id; the flow's latest run if none is given) are taken
-        over as refs, all others are run; with `step`, that step and all that follow it are run
-        again. Parameters are those of the origin.
+        The finished tasks of `origin` are taken over as refs, all others are run; with `step`, that
+        step and all that follow it are run again. Parameters are those of the origin.
+
+        Args:
+            flow: The flow class, as it is now.
+            origin: A run id, a pathspec, a `Run` or a handle; the flow's latest run if left out.
+            step: From which step on all is run again.
+            tags: Those of the new run.
 
         Raises:
             FlowError: It is no flow class.
             ParameterError: A tag is no text.
-            ResumeError: The origin is still running, or the flow has changed in what had finished.
+            ResumeError: The origin is no run of this flow in this store, or is still running, or
+                the flow has changed in what had finished.
             RunFailedError: A task failed; the error tells which, and why.
             RunCancelledError: The run was cancelled, by somebody else.
 
@@ -308,7 +336,7 @@ class Starter:
         flow: type[FlowSpec],
         /,
         *,
-        origin: str | None = None,
+        origin: str | int | Run | RunHandle | None = None,
         step: str | None = None,
         tags: Iterable[str] = (),
     ) -> RunHandle:
@@ -319,14 +347,17 @@ class Starter:
             AsyncflowError: The engine was entered on another event loop.
             FlowError: It is no flow class.
             ParameterError: A tag is no text.
-            ResumeError: The origin is still running, or the flow has changed in what had finished.
+            ResumeError: The origin is no run of this flow in this store, or is still running, or
+                the flow has changed in what had finished.
         """
         check_flow(flow)
         stored = check_tags(tags)
+        run_id = check_origin(flow, origin)
 
         def prepare(layout: Layout, *, durable: bool) -> NewRun:
+            _check_store(layout, origin)
             new = NewRun(layout, flow, stored, durable=durable)
-            new.take_over_from(origin, step)
+            new.take_over_from(run_id, step)
             return new
 
         return await self._start(prepare, self._options)

@@ -123,12 +123,21 @@ def _check_names(cls: type, steps: Mapping[str, _Step]) -> None:
             )
             raise step.error(message)
         variable = (_options(step.method).options.get("catch") or {}).get("var")
-        if variable in {*RESERVED_NAMES, *steps, *shared_of(cls)}:
+        taken = {*RESERVED_NAMES, *steps, *shared_of(cls)}
+        if variable is not None and (variable in taken or not _takes_values(cls, variable)):
             message = f"catches into self.{variable}, which means something else: rename `var`"
             raise step.error(message)
     for owner in _written_classes(cls):
         for name, value in vars(owner).items():
             _check_attribute(owner, name, value, steps)
+
+
+def _takes_values(cls: type, name: str) -> bool:
+    """Whether a step may assign to it; not to a parameter or a property, which are read-only."""
+    found = inspect.getattr_static(cls, name, None)
+    if isinstance(found, property):
+        return found.fset is not None
+    return not inspect.isdatadescriptor(found)
 
 
 def _check_attribute(owner: type, name: str, value: object, steps: Mapping[str, _Step]) -> None:

@@ -54,7 +54,8 @@ class NewRun:
     def take_over_from(self, run_id: str | None, step: str | None) -> None:
         """Make it a run that resumes another, or the flow's latest."""
         name = self._flow.__name__
-        run_id = run_id or newest_run(self._layout, name)
+        if run_id is None:
+            run_id = newest_run(self._layout, name)
         origin = Origin(self._layout.run_dir(name, run_id), name, run_id)
         try:
             origin.choose(self.graph, step)

@@ -37,7 +37,8 @@ BAD_TAGS = [
     ([" "], "the tag ' ' is empty"),
     (["two\nlines"], r"the tag 'two\\nlines' has a line break"),
     (["red \x1b[31m"], "has a line break or another control character"),
-    (["half \ud800"], "has a line break or another control character"),
+    (["half \ud800"], "has a byte that is not UTF-8, or half a surrogate pair, which is no text"),
+    (["byte \udcff"], r"the tag 'byte \\udcff' has a byte that is not UTF-8"),
     ("abc", r"tags is a list of texts, not 'abc': write tags=\['abc'\]"),
     (7, "tags is a list of texts, not 7"),
 ]
@@ -51,6 +52,12 @@ async def test_a_tag_that_is_no_text_of_one_line_starts_nothing(engine, store, t
     with pytest.raises(ParameterError, match=words):
         await engine.start_resumed(Linear, tags=tags)
     assert not list(store.glob("Linear/*"))
+
+
+async def test_letters_of_all_kinds_are_a_tag(engine):
+    """Those of Latin-1's last line as well."""
+    run = await engine.run(Linear, tags=["\xff", "日本"])
+    assert run.tags == {"\xff", "日本"}
 
 
 @pytest.mark.parametrize("tag", ["", "two\nlines"])

@@ -151,6 +151,19 @@ def test_resume_of_a_repaired_flow(folder) -> None:
     assert "hello" not in done.stdout
 
 
+@pytest.mark.parametrize("plan", [[], ["--plan"]])
+def test_resume_of_a_run_by_its_pathspec(folder, plan) -> None:
+    """As `runs` shows it; an empty id does not stand for the latest run."""
+    asyncflow("run", "flow.py", "--fail", "--run-id-file", "id")
+    (folder / "flow.py").write_text(FLOW.replace("if self.fail:", "if False:"))
+    pathspec = f"ProcessFlow/{(folder / 'id').read_text()}"
+    done = asyncflow("resume", "flow.py", *plan, "--origin-run-id", pathspec)
+    assert done.returncode == 0, done.stderr
+    done = asyncflow("resume", "flow.py", *plan, "--origin-run-id", "")
+    assert done.returncode == 2
+    assert "Error: '' names no run of ProcessFlow: give a run's id" in done.stderr
+
+
 def test_resume_of_no_run(folder) -> None:
     """A run that is not there cannot be resumed: exit status 2."""
     done = asyncflow("resume", "flow.py", "--origin-run-id", "1")

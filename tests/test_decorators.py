@@ -147,6 +147,13 @@ def test_options_pass_through_wrappers():
         (lambda: retry(jitter=2), "@retry takes a number as `jitter`, from 0 to 1, not 2"),
         (lambda: retry(on=["OSError"]), "@retry takes exception classes as `on`, not 'OSError'"),  # type: ignore[list-item]  # the mistake that is examined
         (lambda: retry(on="OSError"), "@retry takes exception classes as `on`, not 'OSError'$"),  # type: ignore[arg-type]  # the mistake that is examined
+        (lambda: retry(on=()), "@retry takes at least one exception class as `on`; leave it out"),
+        (lambda: retry(on=[]), "@retry takes at least one exception class as `on`; leave it out"),
+        (
+            lambda: retry(seconds=5, minutes_between_retries=2),
+            "@retry takes `minutes_between_retries` or `seconds`, not both",
+        ),
+        (lambda: timeout(5), r"@timeout takes its time by name, .*\(minutes=5\), not 5$"),
         (lambda: retry(on=5), "@retry takes exception classes as `on`, not 5"),  # type: ignore[call-overload]  # the mistake that is examined
         (lambda: decorated(limit), r'@limit takes a name .*, as in @limit\("api", 5\)$'),
         (lambda: retry(3), "@retry takes its arguments by name, not 3"),  # type: ignore[call-overload]  # the mistake that is examined

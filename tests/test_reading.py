@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from asyncflow.graph import Graph
 
-HEAD = "from asyncflow import FlowSpec, Parameter, catch, retry, step\n\n\n"
+HEAD = "from asyncflow import FlowSpec, IncludeFile, Parameter, catch, retry, step\n\n\n"
 
 
 class Small(FlowSpec):
@@ -632,6 +632,27 @@ def test_catch_cannot_keep_its_exception_under_such_a_name(make):
     text = flow_text("self.next(self.end)").replace("@step\n", "@catch(var='end')\n    @step\n", 1)
     with pytest.raises(GraphError, match=r"catches into self\.end, which means something else"):
         read_graph(make(text))
+
+
+@pytest.mark.parametrize(
+    "member",
+    ['p = Parameter("given")', 'p = IncludeFile("given")', "@property\ndef p(self):\n    return 1"],
+)
+def test_catch_cannot_keep_its_exception_where_nothing_can_be_assigned(make, member):
+    """A parameter, a file that a run is started with and a property are read-only."""
+    text = flow_text("self.next(self.end)", member).replace(
+        "@step\n", "@catch(var='p')\n    @step\n", 1
+    )
+    with pytest.raises(GraphError, match=r"catches into self\.p, which means something else"):
+        read_graph(make(text))
+
+
+def test_catch_may_keep_its_exception_in_place_of_a_constant(make):
+    """And through a property that can be set."""
+    settable = "@property\ndef p(self):\n    return 1\n@p.setter\ndef p(self, value):\n    pass"
+    for member in ("p = None", settable):
+        text = flow_text("self.next(self.end)", member)
+        read_graph(make(text.replace("@step\n", "@catch(var='p')\n    @step\n", 1)))
 
 
 def test_a_step_cannot_begin_with_an_underscore(make):

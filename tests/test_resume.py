@@ -129,6 +129,44 @@ async def test_an_unknown_step_or_run_is_refused(engine, tmp_path):
     assert str(caught.value) == f"flow {Repaired.__name__} has no run '17' {where}"
 
 
+async def test_an_origin_is_named_in_any_way_that_names_a_run(engine, tmp_path):
+    """By an id, as text or as a number, by a pathspec, as a run, and as a handle."""
+    mended = tmp_path / "mended"
+    handle = await engine.start(Repaired, mended=str(mended), width=2)
+    with pytest.raises(RunFailedError) as caught:
+        await handle
+    mended.touch()
+    run = caught.value.run
+    for origin in (run.id, int(run.id), run.pathspec, run, handle):
+        resumed = await engine.resume(Repaired, origin=origin)
+        assert resumed.origin_run_id == run.id
+
+
+@pytest.mark.parametrize("origin", ["", "/", "17/", "Repaired/", "a/b/c", True, 1.5, b"17", Flow])
+async def test_what_names_no_run_is_no_origin(engine, origin):
+    """Above all it does not stand for the latest run."""
+    with pytest.raises(ResumeError, match="names no run of Repaired: give a run's id"):
+        await engine.start_resumed(Repaired, origin=origin)
+
+
+async def test_a_run_of_another_flow_or_store_is_no_origin(engine, tmp_path):
+    """The error names both, so that one sees which of them was meant."""
+    from tests.flows import Linear
+
+    run = await engine.run(Linear)
+    for origin in (run, run.pathspec):
+        with pytest.raises(ResumeError) as caught:
+            await engine.resume(Repaired, origin=origin)
+        said = f"{run.pathspec} is a run of Linear, and not of Repaired, which is resumed"
+        assert str(caught.value) == said
+    async with Engine(store=tmp_path / "other", workers=1) as other:
+        handle = await other.start(Linear)
+        elsewhere = await handle
+    for origin in (elsewhere, handle):
+        with pytest.raises(ResumeError, match=r"is in the store .*other, and this engine's is"):
+            await engine.resume(Linear, origin=origin)
+
+
 async def test_a_run_that_is_still_running_is_not_resumed(engine):
     """Two engines never work on the same tasks."""
     from tests.flows import Sleeping

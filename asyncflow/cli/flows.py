@@ -248,8 +248,8 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
             click.Option(
                 ["--origin-run-id"],
                 metavar="ID",
-                help="The run to go on from, the flow's latest by default: what succeeded there is "
-                "not run again.",
+                help="The run to go on from, by its id or as FLOW/ID; the flow's latest by "
+                "default. What succeeded there is not run again.",
             ),
             click.Option(
                 ["--plan", "only_plan"],
@@ -267,14 +267,17 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
 def _print_plan(
     ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
 ) -> None:
-    from asyncflow.cli.previews import plan_data, plan_lines  # noqa: PLC0415 - start-up time: for --plan alone
+    from asyncflow.checking import check_origin  # noqa: PLC0415 - start-up time: for --plan alone
+    from asyncflow.cli.previews import plan_data, plan_lines  # noqa: PLC0415 - the same
     from asyncflow.previewing import preview_resume  # noqa: PLC0415 - the same
     from asyncflow.resuming import newest_run  # noqa: PLC0415 - the same
     from asyncflow.settings import Settings  # noqa: PLC0415 - the same
     from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
 
+    origin = check_origin(flow, origin)
     store = Settings.read(store=ctx.params["store"]).store
-    origin = origin or newest_run(Layout.open(store, create=False), flow.__name__)
+    if origin is None:
+        origin = newest_run(Layout.open(store, create=False), flow.__name__)
     steps = preview_resume(flow, store=store, origin=origin, step=step)
     if ctx.params["as_json"]:
         import json  # noqa: PLC0415 - start-up time: few ask for it
