@@ -101,6 +101,7 @@ class Desk:
         "imported",
         "is_async",
         "isolated",
+        "known",
         "load",
         "opened",
         "paused",
@@ -119,7 +120,8 @@ class Desk:
         """Attempts that it may not have given up yet, though they count as ended."""
         self.blocker: tuple[int, int, int] | None = None
         """The attempt that keeps its event loop from turning."""
-        self.opened: set[int] = set()
+        self.opened: set[int] = set()  # runs that it may know
+        self.known: set[int] = set()  # of these, the runs that it is certain to know
         self.imported: set[int] = set()  # of these, the runs whose flow it has imported
         self.load = 0.0  # seconds that its tasks are expected to take
         self.read = [0, 0]  # how far its output has been passed on

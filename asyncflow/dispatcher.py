@@ -189,6 +189,7 @@ class Dispatcher:
         for desk in self._desks:
             if number in desk.opened:
                 desk.opened.discard(number)
+                desk.known.discard(number)
                 desk.imported.discard(number)
                 desk.worker.send(CloseRun(number))
 
@@ -380,9 +381,10 @@ class Dispatcher:
         desk.isolated = assigned.isolated
         self._running[order.run, order.step] += 1
         self._of_run[order.run] += 1
-        if order.run not in desk.opened:
+        if order.run not in desk.known:
             desk.opened.add(order.run)
-            desk.worker.send(source.opening._replace(blocked_seconds=self._blocked_seconds))
+            opening = source.opening._replace(blocked_seconds=self._blocked_seconds)
+            order = order._replace(opening=opening)
         desk.worker.send(order)
         if self._polling is None:
             self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
@@ -440,6 +442,8 @@ class Dispatcher:
 
     def _on_started(self, desk: Desk, report: Started) -> None:
         desk.blocker = None
+        if report.run in desk.opened:
+            desk.known.add(report.run)
         assigned = desk.tasks.get((report.run, report.task_id))
         if assigned is not None:
             assigned.started = True

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from asyncflow.errors import AsyncflowError
-    from asyncflow.frames import OpenRun, OrderMessage, StartTask
+    from asyncflow.frames import Opening, OrderMessage, StartTask
     from asyncflow.graph import Graph
 
 # --- what is needed of an executor --------------------------------------------------------------
@@ -121,8 +121,8 @@ class TaskSource(Protocol):
         """For each step that ended at least once: seconds for a task."""
 
     @property
-    def opening(self) -> OpenRun:
-        """The order that makes the run known to a worker."""
+    def opening(self) -> Opening:
+        """What makes the run known to a worker."""
 
     @property
     def ready(self) -> int:

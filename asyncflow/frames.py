@@ -2,6 +2,7 @@
 
 An order (engine to worker) is one message of a packet socket: the kernel keeps messages apart,
 hands each to one reader, and lets the engine take back those that the worker has not yet received.
+Worker and engine may take turns at that, so that an order must not need one that came before it.
 A report (worker to engine) travels in a stream of msgpack arrays, which delimit themselves.
 
 Every message is an array whose first element is its kind. `run` is the engine's own short number
@@ -23,12 +24,11 @@ if TYPE_CHECKING:
 class Order(IntEnum):
     """What an engine tells a worker."""
 
-    OPEN_RUN = 1
-    START_TASK = 2
-    CLOSE_RUN = 3
-    CANCEL_TASK = 4
-    SHUT_DOWN = 5
-    PING = 6
+    START_TASK = 1
+    CLOSE_RUN = 2
+    CANCEL_TASK = 3
+    SHUT_DOWN = 4
+    PING = 5
 
 
 class Report(IntEnum):
@@ -46,17 +46,15 @@ class Report(IntEnum):
     PONG = 10
 
 
-MAX_ORDER_BYTES: Final = (
-    1 << 17
-)  # a packet socket takes no message above its buffer, 208 KiB by default
+MAX_ORDER_BYTES: Final = 200_000  # a packet socket takes none above its buffer, 208 KiB by default
 MAX_INPUTS_IN_ORDER: Final = 4096  # 32 KiB of offsets; a wider join finds its inputs in a file
 
 DESCRIPTORS_CLOSED: Final = 213
 """The exit status of a worker whose step has closed what it would answer with."""
 
 
-class OpenRun(NamedTuple):
-    """A run whose tasks will follow; what it is, its journal's first record tells."""
+class Opening(NamedTuple):
+    """Where a run is and how it is run; the rest its journal's first record tells."""
 
     run: int
     store: str
@@ -86,6 +84,8 @@ class StartTask(NamedTuple):
     """`(file, crc32)`: where a wide join's inputs lie, a file within the run's folder."""
     caught: Sequence[str] = ()
     """Type, message and traceback of the failure to hand on in place of running the step."""
+    opening: Sequence[Any] = ()
+    """`Opening` of the run; empty once the worker has told of a task of it."""
 
 
 class CloseRun(NamedTuple):
@@ -110,10 +110,9 @@ class Ping(NamedTuple):
     """Say that you are there: all that was to be done was taken back, and you were not heard."""
 
 
-OrderMessage = OpenRun | StartTask | CloseRun | CancelTask | ShutDown | Ping
+OrderMessage = StartTask | CloseRun | CancelTask | ShutDown | Ping
 
 _ORDERS: Final[dict[int, type[OrderMessage]]] = {
-    Order.OPEN_RUN: OpenRun,
     Order.START_TASK: StartTask,
     Order.CLOSE_RUN: CloseRun,
     Order.CANCEL_TASK: CancelTask,

@@ -30,7 +30,7 @@ from asyncflow.events import (
     unpack_events,
 )
 from asyncflow.executors import Lost, Output
-from asyncflow.frames import MAX_INPUTS_IN_ORDER, Failed, Logged, OpenRun, StartTask
+from asyncflow.frames import MAX_INPUTS_IN_ORDER, Failed, Logged, Opening, StartTask
 from asyncflow.plan import CloneTask, FinishRun, Plan, RetryTask, StopTasks, Verdict
 from asyncflow.recording import OUTPUT_BYTES, Batch, Recorder
 from asyncflow.store.index import Summary, write_summary
@@ -160,11 +160,11 @@ class RunDriver:
     # --- what the dispatcher asks and tells ---
 
     @property
-    def opening(self) -> OpenRun:
-        """The order that makes the run known to a worker."""
+    def opening(self) -> Opening:
+        """What makes the run known to a worker."""
         identity = self.identity
         where = identity.store, identity.flow, identity.run_id
-        return OpenRun(identity.number, *where, identity.surroundings, identity.durable)
+        return Opening(identity.number, *where, identity.surroundings, identity.durable)
 
     @property
     def pathspec(self) -> str:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from asyncflow.events import RunStarted
     from asyncflow.flow import FlowSpec
-    from asyncflow.frames import OpenRun, StartTask
+    from asyncflow.frames import Opening, StartTask
     from asyncflow.graph import Node
     from asyncflow.store.artifacts import Loaded
 
@@ -46,7 +46,7 @@ _COPIED_INLINE_BYTES: Final = 64  # a longer inline value passes on as a ref int
 class RunView:
     """What a worker knows of a run: its flow class, its store, and the results others built on."""
 
-    def __init__(self, order: OpenRun, pid: int) -> None:
+    def __init__(self, order: Opening, pid: int) -> None:
         self.order = order
         self._pid = pid
         self._opened = False

@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from contextlib import nullcontext, suppress
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -30,7 +29,7 @@ from asyncflow.frames import (
     Failed,
     Logged,
     Opened,
-    OpenRun,
+    Opening,
     Ping,
     Pong,
     Ready,
@@ -91,9 +90,6 @@ class Worker:
         self._pid = os.getpid()
         self._async: AsyncSteps | None = None
         self._unsent: list[bytes] = []
-        self._early: list[StartTask] = []  # of runs that are not known yet
-        self.at_hand: deque[OrderMessage] = deque()
-        """Orders that were received before, and come next."""
         self._sending = RLock()  # what an async task prints in a thread is sent from there
         self.holder = Holder(self._warn_of_shared)
         self.closing = False
@@ -109,8 +105,7 @@ class Worker:
                     self._async.wait()
                     continue
                 order = self._received(self._orders.recv(_PACKET_BYTES))
-            if order is not None:
-                self.carry_out(order)
+            self.carry_out(order)
         self.report()
         self._let_go()
         self._warn_of_threads()
@@ -122,8 +117,6 @@ class Worker:
         match order:
             case StartTask():
                 self._start(order)
-            case OpenRun():
-                self._runs[order.run] = RunView(order, self._pid)
             case CloseRun():
                 self._close_run(order.run)
             case ShutDown():
@@ -174,33 +167,18 @@ class Worker:
 
     def receive_nowait(self) -> OrderMessage | None:
         """The next order if there is one."""
-        order = None
-        while order is None:
-            if self.at_hand:
-                return self.at_hand.popleft()
-            try:
-                packet = self._orders.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return None
-            order = self._received(packet)
-        return order
+        try:
+            return self._received(self._orders.recv(_PACKET_BYTES, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return None
 
-    def _received(self, packet: bytes) -> OrderMessage | None:
-        """What an order says; None for a task whose run is not known yet.
-
-        An engine that takes back tasks has all orders in its hands for a moment. A task can be
-        received in that moment, and the order before it, which opens its run, comes again after it.
-        """
+    def _received(self, packet: bytes) -> OrderMessage:
         if not packet:
             self.closing = True
             return ShutDown()
         order = unpack_order(packet)
         if isinstance(order, StartTask) and order.run not in self._runs:
-            self._early.append(order)
-            return None
-        if isinstance(order, OpenRun) and self._early:
-            self.at_hand += [early for early in self._early if early.run == order.run]
-            self._early = [early for early in self._early if early.run != order.run]
+            self._runs[order.run] = RunView(Opening(*order.opening), self._pid)
         return order
 
     def check_descriptors(self, run: RunView | None = None) -> None:
@@ -423,25 +401,25 @@ class AsyncSteps:
 
     def _take_orders(self) -> None:
         taken = 0
-        while taken < _ORDERS or self._worker.at_hand:
+        while taken < _ORDERS:
             taken += 1
             order = self._worker.receive_nowait()
             if order is None:
                 return
             self._take(order)
-            if isinstance(order, ShutDown):
+            if self._waits():
                 return
 
     def _take(self, order: OrderMessage) -> None:
         match order:
-            case StartTask() if not self._waits():
+            case StartTask():
                 self._begin_or_keep(order)
             case CancelTask():
                 task = self._tasks.get((order.run, order.task_id, order.attempt))
                 if task is not None:
                     self._worker.report(Stopping(order.run, order.task_id, order.attempt))
                     task.cancel()
-            case OpenRun() | Ping():
+            case Ping():
                 self._worker.carry_out(order)
             case CloseRun() if all(run != order.run for run, *_ in self._tasks):
                 self._worker.carry_out(order)
@@ -468,6 +446,8 @@ class AsyncSteps:
             is_async = False
         if not is_async:
             self._keep(order)
+            # The next ones stay where they can be taken back, until the loop has been left.
+            self._asyncio.get_running_loop().remove_reader(self._worker.order_descriptor)
             return
         self._worker.report(Started(order.run, order.task_id, order.attempt))
         began = time.perf_counter()

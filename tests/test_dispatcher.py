@@ -11,7 +11,7 @@ import pytest
 
 from asyncflow.dispatcher import Dispatcher
 from asyncflow.executors import Lost
-from asyncflow.frames import OpenRun, Order, Started, StartTask, Succeeded
+from asyncflow.frames import Opening, Order, Started, StartTask, Succeeded
 from asyncflow.graph import Graph, Node
 from asyncflow.surroundings import Surroundings
 
@@ -80,7 +80,7 @@ class Source:
         start = Node("start", next=("end",), is_async=is_async, options=options or {})
         self.graph = Graph("Flow", [start, Node("end")])
         self.expected = {} if seconds is None else {"start": seconds}
-        self.opening = OpenRun(number, "", "Flow", str(number), Surroundings("", [], {}), False)
+        self.opening = Opening(number, "", "Flow", str(number), Surroundings("", [], {}), False)
         self.given_back = []
         self.taken = 0
         self.facts = []

@@ -22,7 +22,7 @@ from asyncflow.frames import (
     Blocked,
     Failed,
     Opened,
-    OpenRun,
+    Opening,
     Order,
     Ping,
     Pong,
@@ -102,7 +102,7 @@ class Source:
         self.tasks = deque(tasks)
         self.told = []
         self.abandoned = []
-        self.opening = OpenRun(number, "store", "Some", "1", Surroundings("", (), {}))
+        self.opening = Opening(number, "store", "Some", "1", Surroundings("", (), {}))
 
     @property
     def ready(self):

@@ -13,7 +13,7 @@ from asyncflow.frames import (
     CloseRun,
     Failed,
     Logged,
-    OpenRun,
+    Opening,
     Ping,
     Ready,
     ReportStream,
@@ -25,6 +25,7 @@ from asyncflow.frames import (
     pack_report,
     unpack_order,
 )
+from asyncflow.surroundings import Surroundings
 
 NUMBERS = st.integers(0, 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -39,12 +40,13 @@ SURROUNDINGS = st.tuples(
 ).map(list)
 
 ORDERS = st.one_of(
-    st.builds(OpenRun, NUMBERS, ANY_TEXT, TEXT, TEXT, SURROUNDINGS, st.booleans()),
     st.builds(
         StartTask,
         *(NUMBERS, TEXT, NUMBERS, NUMBERS, OFFSETS, OFFSETS, BYTES),
         st.just([]) | st.tuples(TEXT, NUMBERS, NUMBERS).map(list),
         st.lists(TEXT, max_size=3),
+        st.just([])
+        | st.tuples(NUMBERS, ANY_TEXT, TEXT, TEXT, SURROUNDINGS, st.booleans()).map(list),
     ),
     st.builds(CloseRun, NUMBERS),
     st.builds(CancelTask, NUMBERS, NUMBERS),
@@ -95,11 +97,14 @@ def test_every_kind_of_message_has_a_number_of_its_own():
     assert len(frames._REPORTS) == len(frames.Report)
 
 
-def test_the_widest_join_that_names_its_inputs_fits_into_a_packet():
-    """An order is one packet, whose size the kernel bounds."""
+def test_the_largest_order_fits_into_a_packet():
+    """An order is one packet, whose size the kernel bounds: here all that can be large is."""
     inputs = b"\xff" * 8 * frames.MAX_INPUTS_IN_ORDER
-    names = ["e" * 1000, "m" * 10_000, "t" * 10_000]
-    order = StartTask(2**63, "s" * 100, 2**63, 2**31, [2**31] * 50, [2**63] * 50, inputs, (), names)
+    told = ["e" * 1000, "m" * (1 << 14), "t" * (1 << 16)]  # as an exception is cut off
+    around = Surroundings("/", (), {"NAME": "v" * (1 << 16)})  # as much as a run may have
+    opening = Opening(2**63, "s" * 4000, "F" * 100, "r" * 100, around)
+    where = 2**63, "s" * 100, 2**63, 2**31, [2**31] * 50, [2**63] * 50
+    order = StartTask(*where, inputs, (), told, opening)
     assert len(pack_order(order)) < frames.MAX_ORDER_BYTES
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from asyncflow import Engine
 from asyncflow.dispatcher import Dispatcher
-from asyncflow.frames import Failed, Opened, OpenRun, Ready, ShutDown, Started, StartTask, Succeeded
+from asyncflow.frames import Failed, Opened, Opening, Ready, ShutDown, Started, StartTask, Succeeded
 from asyncflow.pool import WorkerPool
 from asyncflow.store.journal import HEADER
 from asyncflow.surroundings import look_around
@@ -104,26 +104,26 @@ async def staffed(request, store):
     async with Engine(store=store, workers=1) as engine:
         run = await engine.run(Linear)
     heard = Heard()
-    opening = OpenRun(1, str(store), "Linear", run.id, look_around({}))
+    opening = Opening(1, str(store), "Linear", run.id, look_around({}))
 
     def order(task_id):
         start = len(HEADER).to_bytes(8, "little")
-        return StartTask(1, "start", task_id, 0, (), (), start, ())
+        return StartTask(1, "start", task_id, 0, (), (), start, (), (), opening)
 
     if request.param == "simulated":
-        yield heard, SimulatedExecutor(heard, lambda order: Act(0.01), size=1), opening, order
+        yield heard, SimulatedExecutor(heard, lambda order: Act(0.01), size=1), order
         return
     pool = WorkerPool(size=1, spool_dir=store, listener=heard)
     pool.start()
-    yield heard, pool, opening, order
+    yield heard, pool, order
     await pool.close()
 
 
 async def test_a_worker_says_that_a_task_began_and_then_that_it_ended(staffed):
     """One task after the other."""
-    heard, executor, opening, order = staffed
+    heard, executor, order = staffed
     worker = executor.start_worker()
-    for message in (opening, order(1), order(2)):
+    for message in (order(1), order(2)):
         worker.send(message)
     await heard.until(lambda: len(heard.reports) == 4)
     assert heard.kinds() == [Started, Succeeded, Started, Succeeded]
@@ -132,9 +132,8 @@ async def test_a_worker_says_that_a_task_began_and_then_that_it_ended(staffed):
 
 async def test_what_a_worker_has_not_received_can_be_taken_back(staffed):
     """It is not run, and other orders stay."""
-    heard, executor, opening, order = staffed
+    heard, executor, order = staffed
     worker = executor.start_worker()
-    worker.send(opening)
     for task_id in range(1, 4):
         worker.send(order(task_id))
     taken = [task_id for _, _, _, task_id, *_ in worker.take_back()]
@@ -147,9 +146,8 @@ async def test_what_a_worker_has_not_received_can_be_taken_back(staffed):
 
 async def test_a_killed_worker_is_gone_once(staffed):
     """With the signal's name, and what it was told before can still be taken back."""
-    heard, executor, opening, order = staffed
+    heard, executor, order = staffed
     worker = executor.start_worker()
-    worker.send(opening)
     worker.send(order(1))
     await heard.until(lambda: heard.reports)
     worker.kill(signal.SIGKILL, "a test")
@@ -164,9 +162,9 @@ async def test_a_killed_worker_is_gone_once(staffed):
 
 async def test_a_worker_that_is_shut_down_ends_what_it_has_first(staffed):
     """And then it goes by itself."""
-    heard, executor, opening, order = staffed
+    heard, executor, order = staffed
     worker = executor.start_worker()
-    for message in (opening, order(1), ShutDown()):
+    for message in (order(1), ShutDown()):
         worker.send(message)
     await heard.until(lambda: heard.exits)
     assert heard.kinds() == [Started, Succeeded]
