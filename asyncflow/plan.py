@@ -24,7 +24,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
-from zlib import crc32
+
+from blake3 import blake3
 
 from asyncflow.events import (
     RunCancelled,
@@ -488,7 +489,8 @@ class Plan:
         task = self._task(task_id)
         if event.will_retry and not self._stopping:
             task.move(TaskState.RETRYING)
-            after = retry_seconds(self.graph[task.step].options["retry"], task_id, task.attempt)
+            options, name = self.graph[task.step].options["retry"], f"{event.run_id}/{task_id}"
+            after = retry_seconds(options, name, task.attempt)
             return [RetryTask(task.step, task_id, task.attempt + 1, task.path, after)]
         if event.caught and not self._stopping:
             task.move(TaskState.RETRYING)
@@ -530,16 +532,20 @@ class Plan:
         return []
 
 
-def retry_seconds(options: Any, task_id: int, attempt: int) -> float:
-    """How long to wait after this attempt, as the step's `@retry` says.
+def retry_seconds(options: Any, name: str, attempt: int) -> float:
+    """How long to wait after this attempt of the task of this name, as the step's `@retry` says.
 
-    The jitter is drawn from the task and the attempt, so that a replay waits as long as the run
-    did.
+    The jitter is drawn from the name and the attempt: a replay waits as long as the run did, and no
+    two tasks, of whatever runs, have to do with each other. No wait is above `max_seconds`, and
+    those that would be are spread below it.
     """
     try:
         seconds: float = options["seconds"] * options["backoff"] ** attempt
     except OverflowError:
         seconds = _LONGEST_WAIT if options["seconds"] else 0.0
-    drawn = crc32(b"%d/%d" % (task_id, attempt)) / 0xFFFFFFFF  # from 0 to 1
-    seconds *= 1 + options["jitter"] * (2 * drawn - 1)
-    return min(seconds, _LONGEST_WAIT if options["max_seconds"] is None else options["max_seconds"])
+    most = _LONGEST_WAIT if options["max_seconds"] is None else options["max_seconds"]
+    seconds = min(seconds, most)
+    if options["jitter"]:
+        drawn = int.from_bytes(blake3(f"{name}/{attempt}".encode()).digest(4), "big") / 0xFFFFFFFF
+        seconds *= 1 + options["jitter"] * (2 * drawn - 1)
+    return min(seconds, max(0.0, 2 * most - seconds))

@@ -7,6 +7,7 @@ import ctypes
 import os
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,21 +53,44 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
-@given(OPTIONS, st.integers(1, 1 << 32), st.integers(0, 100_000))
-def test_a_wait_is_within_its_bounds_at_any_attempt(options, task_id, attempt):
+@given(OPTIONS, st.text(), st.integers(0, 100_000))
+def test_a_wait_is_within_its_bounds_at_any_attempt(options, name, attempt):
     """Never negative, never above `max_seconds`, the same each time it is asked for."""
-    seconds = retry_seconds(options, task_id, attempt)
+    seconds = retry_seconds(options, name, attempt)
     assert 0 <= seconds <= (1e9 if options["max_seconds"] is None else options["max_seconds"])
-    assert seconds == retry_seconds(options, task_id, attempt)
+    assert seconds == retry_seconds(options, name, attempt)
 
 
 def test_jitter_spreads_what_would_come_at_once():
     """Tasks that fail together do not come back together, and stay near what was asked for."""
     options = {"seconds": 10.0, "backoff": 1.0, "max_seconds": None, "jitter": 0.5}
-    waits = [retry_seconds(options, task_id, 0) for task_id in range(1000)]
+    waits = [retry_seconds(options, f"1/{task_id}", 0) for task_id in range(1000)]
     assert len(set(waits)) == 1000
     assert 5.0 <= min(waits) < 5.5
     assert 14.5 < max(waits) <= 15.0
+    assert_spread(waits, 5.0, 15.0)
+
+
+def test_jitter_spreads_neighbours_and_runs():
+    """Eight tasks in a row, or the same task of eight runs, are as far apart as any others."""
+    options = {"seconds": 10.0, "backoff": 1.0, "max_seconds": None, "jitter": 1.0}
+    for name in ("1795/{}", "{}/7"):
+        waits = [retry_seconds(options, name.format(number), 0) for number in range(8)]
+        assert max(waits) - min(waits) > 10.0
+
+
+def test_jitter_spreads_below_the_longest_wait():
+    """However often a task has failed."""
+    options = {"seconds": 1.0, "backoff": 2.0, "max_seconds": 10.0, "jitter": 0.5}
+    waits = [retry_seconds(options, f"1/{task_id}", 9) for task_id in range(1000)]
+    assert_spread(waits, 5.0, 10.0)
+
+
+def assert_spread(waits, least, most):
+    """Each tenth of the range has about a tenth of them."""
+    counts = Counter(int(10 * (wait - least) / (most - least)) for wait in waits)
+    assert set(counts) == set(range(10))
+    assert all(60 < count < 140 for count in counts.values())
 
 
 # --- retry --------------------------------------------------------------------------------------
