@@ -116,6 +116,7 @@ class RunDriver:
         )
         self._counted = 0  # events that the meter knows of
         self._inbox: deque[Fact] = deque()
+        self._failing = False  # a failure has come in that ends the run once it is in the journal
         self._commands: list[plan.Command] = []
         self._wake = asyncio.Event()
         self._prepared: deque[StartTask] = deque()
@@ -139,9 +140,16 @@ class RunDriver:
     def tell(self, fact: Fact) -> None:
         """A fact has come in; it is journalled with the next batch."""
         self._inbox.append(fact)
+        self._wake.set()
         if isinstance(fact, Logged):
             self.backlog_bytes += len(fact.data)
-        self._wake.set()
+        elif isinstance(fact, Failed | Lost) and self._ends_run(fact):
+            self._failing = True  # no further task begins while that is being written
+            self._dispatcher.stop(self, "another task of the run failed", running=False)
+
+    def _ends_run(self, fact: Failed | Lost) -> bool:
+        verdict = self.plan.verdict(fact.task_id, may_retry=fact.may_retry)
+        return verdict is Verdict.FAIL and not self.plan.stopping
 
     def cancel(self, reason: str) -> None:
         """Begin to end the run. Harmless when it is ending already."""
@@ -198,6 +206,8 @@ class RunDriver:
 
     def next_step(self) -> str | None:
         """The step of the task that would be taken next."""
+        if self._failing:
+            return None
         return self._prepared[0].step if self._prepared else self.plan.next_step()
 
     def postpone(self, steps: Collection[str]) -> bool:
@@ -334,6 +344,9 @@ class RunDriver:
         self._collect(batch)
         commands, self._commands = self._commands, []
         await self._publish(batch, commands)
+        self._failing = self._failing and any(
+            isinstance(each, Failed | Lost) for each in self._inbox
+        )
         await self._take_over()
         for command in commands:
             await self._carry_out(command)

@@ -270,6 +270,7 @@ def run_step(run: RunView, order: StartTask, began: float, worker: Worker) -> Re
             end_fork(error)
         worker.check_descriptors(run)
         error = worker.signals.outlast(error)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # until it is told, see `report_soon`
         return failed(order, began, error, capture.spooled(), retry_on(run, order))
     spooled = capture.spooled()
     seconds = time.perf_counter() - began

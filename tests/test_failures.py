@@ -280,6 +280,43 @@ class Unlucky(FlowSpec):
         pass
 
 
+class FailsFirst(FlowSpec):
+    """The first of its tasks fails, while others wait for a worker."""
+
+    @step
+    def start(self):
+        self.items = range(6)
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        if self.input == 0:
+            time.sleep(0.3)  # it has been told of, so that its failure comes alone
+            misbehave("raise")
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize("on_failure", ["cancel", "finish"])
+async def test_after_a_failure_no_further_task_begins(store, on_failure):
+    """Not even on the worker that has just become free by it."""
+    settings = Settings(store=store, workers=1, on_failure=on_failure)
+    async with Engine(settings=settings) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(FailsFirst)
+    started = [
+        event.step for event in caught.value.run.events() if isinstance(event, events.TaskStarted)
+    ]
+    assert started == ["start", "work"]
+
+
 @pytest.mark.parametrize(
     ("on_failure", "ending"), [("cancel", "cancelled"), ("finish", "succeeded")]
 )
