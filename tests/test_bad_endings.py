@@ -10,12 +10,14 @@ import resource
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from asyncflow import Engine, FlowSpec, Parameter, current, events, retry, step, timeout
+from asyncflow.errors import RunFailedError
 from tests.flows import Linear, Wide
 
 
@@ -125,6 +127,37 @@ WAYS = {
     "fork and exit": (fork_and_exit, r"^LookupError$", "3"),
     "well": (lambda: None, "", ""),
 }
+
+
+class EndsItsWorkerError(Exception):
+    """Has its worker asked to end in the moment in which its text is wanted."""
+
+    def __str__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        return "its own text"
+
+
+class Ends(FlowSpec):
+    """Fails like that."""
+
+    @step
+    def start(self):
+        raise_(EndsItsWorkerError())
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_failure_is_told_in_full_though_its_worker_is_asked_to_end(engine):
+    """As when another task of its run has failed at the same time."""
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(Ends)
+    assert caught.value.failure.type.endswith("EndsItsWorkerError")
+    assert caught.value.failure.message == "its own text"
+    assert "in raise_" in caught.value.failure.traceback
 
 
 class Bad(FlowSpec):
