@@ -94,14 +94,15 @@ class NewRun:
 
     def _begin(self, identity: RunIdentity) -> tuple[JournalWriter, bytes]:
         name, run_id = identity.flow, identity.run_id
-        writer = ArtifactWriter(self._layout, name, run_id, "engine", durable=self._durable)
-        try:
-            record = pack_event(self._first_event(identity, writer))
-            writer.sync()
-        finally:
-            writer.close()
+        # The journal before all else: a folder with other files and without it has lost it.
         journal = JournalWriter.create(identity.run_dir / "journal", durable=self._durable)
         try:
+            writer = ArtifactWriter(self._layout, name, run_id, "engine", durable=self._durable)
+            try:
+                record = pack_event(self._first_event(identity, writer))
+                writer.sync()
+            finally:
+                writer.close()
             reached("run.begin")
             journal.write(frame(record))
             reached("run.begun")
@@ -158,10 +159,12 @@ class NewRun:
 
 
 def _discard(run_dir: Path) -> None:
-    """Delete a run that nobody was told of; the journal first, as what makes it one."""
+    """Delete a run that nobody was told of: from the first moment on it is one that never began."""
     with suppress(OSError):
-        (run_dir / "journal").unlink(missing_ok=True)
-        for path in run_dir.iterdir():
+        journal = run_dir / "journal"
+        with suppress(FileNotFoundError):
+            os.truncate(journal, 0)
+        for path in sorted(run_dir.iterdir(), key=lambda path: path == journal):  # it last
             path.unlink()
         run_dir.rmdir()
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from asyncflow import Flow, Run, commit_points
-from asyncflow.errors import JournalError
+from asyncflow import Engine, Flow, FlowSpec, Run, commit_points, step
+from asyncflow.errors import JournalError, StoreError
 from asyncflow.graph import Graph, Node
 from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.collection import DRAFT_SECONDS, GRACE_SECONDS, Amount, Collected, collect
 from asyncflow.store.journal import HEADER, JournalReader
-from asyncflow.store.layout import Layout
+from asyncflow.store.layout import Layout, sign_of_beginning
 from asyncflow.store.marking import exclusive
 from asyncflow.store.verification import verify
 from tests.journals import RunWriter
@@ -65,6 +65,11 @@ def gc(store, **options):
     return collect(Layout.open(store, create=False), **options)
 
 
+def verified(store):
+    """The damage that `verify` finds."""
+    return verify(Layout.open(store, create=False)).damage
+
+
 def everything(store):
     """Every file of a store and its bytes."""
     return {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
@@ -105,6 +110,7 @@ def test_a_dry_run_counts_what_would_be_deleted_and_deletes_nothing(store):
     (store / "blobs" / "new" / ("0" * 24)).write_bytes(b"half")
     (store / "flows" / "F" / "1" / "w8.seg").write_bytes(b"never announced")
     (store / "flows" / "F" / "9").mkdir()
+    (store / "flows" / "F" / "9" / "journal").write_bytes(HEADER)
     (store / "flows" / "F" / "9" / "engine.seg").write_bytes(b"of no use")
     age(store)
     before = everything(store)
@@ -113,7 +119,7 @@ def test_a_dry_run_counts_what_would_be_deleted_and_deletes_nothing(store):
     real = gc(store)
     assert {**dry.to_data(), "dry_run": False} == real.to_data()
     assert [real.blobs.files, real.drafts.files, real.segments.files] == [1, 1, 1]
-    assert real.leftovers == Amount(1, 9)
+    assert real.leftovers == Amount(2, len(HEADER) + 9)
     assert not (store / "flows" / "F" / "9").exists()
 
 
@@ -273,6 +279,172 @@ def test_a_last_record_that_no_crash_can_have_left_stops_a_collection(store):
     assert len(blobs(store)) == 1
 
 
+def dangling(path):
+    """Put a link in its place that leads nowhere."""
+    path.symlink_to(path.with_name("not mounted"))
+
+
+def looping(path):
+    """Put a link in its place that leads to itself."""
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("place", ["flows", "flows/F", "flows/F/1"])
+@pytest.mark.parametrize("put_there", [dangling, looping, Path.touch])
+def test_what_is_there_and_cannot_be_looked_into_stops_a_collection(store, place, put_there):
+    """Runs may lie behind it; `verify` names it, and once it is back everything is whole."""
+    write_run(store, "1", model=b"m" * BLOB)
+    write_run(store, "2")
+    age(store)
+    (store / place).rename(store / "moved")
+    put_there(store / place)
+    before = everything(store)
+    with pytest.raises(StoreError, match=rf"nobody can tell what.*{place}.*nothing was deleted"):
+        gc(store)
+    assert everything(store) == before
+    assert [found.file for found in verified(store)] == [place]
+    (store / place).unlink()
+    (store / "moved").rename(store / place)
+    assert gc(store).kept.files == 1
+    assert not verified(store)
+
+
+@pytest.mark.parametrize("old", ["flows/F", "flows/F/1"])
+@pytest.mark.parametrize("new", [".F", "1.bak", ".1", "backup", "F.bak", "7", "01", "٣"])
+def test_what_was_renamed_stops_a_collection(store, old, new):
+    """Whatever the name is: one that the store would not give, or another's."""
+    write_run(store, "1", model=b"m" * BLOB, middling=b"s" * SEGMENT)
+    write_run(store, "2")
+    age(store)
+    strange = (store / old).rename((store / old).with_name(new))
+    before = everything(store)
+    with pytest.raises((StoreError, JournalError), match=r"nobody can tell.*nothing was deleted"):
+        gc(store)
+    assert everything(store) == before
+    assert any(str(store / found.file).startswith(str(strange)) for found in verified(store))
+    strange.rename(store / old)
+    assert gc(store).kept.files == 1
+
+
+@pytest.mark.parametrize("place", ["flows", "flows/F"])
+def test_blobs_without_any_flow_stop_a_collection(store, place):
+    """Somebody has moved all flows away, or their disk is not there."""
+    write_run(store, "1", model=b"m" * BLOB)
+    age(store)
+    (store / place).rename(store / "moved")
+    with pytest.raises(StoreError, match="no flow is there any more, and there are blobs"):
+        gc(store)
+    assert len(blobs(store)) == 1
+    assert [found.file for found in verified(store)] == ["flows"]
+
+
+def test_a_store_without_flows_and_blobs_is_whole(store):
+    """It is new, or has but limits."""
+    Layout.open(store, create=True)
+    assert gc(store).total == Amount()
+    assert not verified(store)
+
+
+def test_a_flow_on_another_disk_is_collected_as_any(store, tmp_path):
+    """Links are followed while they lead somewhere."""
+    write_run(store, "1", model=b"m" * BLOB)
+    put(store, b"x" * BLOB)
+    age(store)
+    (store / "flows" / "F").rename(tmp_path / "elsewhere")
+    (store / "flows" / "F").symlink_to(tmp_path / "elsewhere")
+    collected = gc(store)
+    assert (collected.kept.files, collected.blobs.files) == (1, 1)
+    assert not verified(store)
+
+
+@pytest.mark.parametrize("kept", ["index", "w1.seg", "inputs-7"])
+@pytest.mark.parametrize("journal", [None, b"", HEADER])
+def test_a_run_that_began_and_has_lost_what_tells_of_it_stops_a_collection(store, kept, journal):
+    """Without journal and summary, any other file shows that there was something to lose."""
+    write_run(store, "1", model=b"m" * BLOB)
+    write_run(store, "2")
+    folder = store / "flows" / "F" / "1"
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / kept).touch()
+    if journal is not None:
+        (folder / "journal").write_bytes(journal)
+    age(store)
+    before = everything(store)
+    with pytest.raises(JournalError, match=f"it tells of no beginning, and {kept} is there"):
+        gc(store)
+    assert everything(store) == before
+    [found] = verified(store)
+    assert (found.file, found.affected) == ("flows/F/1/journal", ["F/1"])
+    assert here("rm", "F/1").status == 0
+    assert gc(store).blobs.files == 1
+
+
+def test_a_run_that_begins_while_it_is_looked_at_stops_no_collection(store, monkeypatch):
+    """What the engine stores may be seen before the journal that it made first."""
+    write_run(store, "1")
+    folder = store / "flows" / "F" / "2"
+    folder.mkdir()
+    begun: list[RunWriter] = []
+
+    def begin(run_dir):
+        if run_dir == folder and not begun:
+            folder.rmdir()
+            begun.append(write_run(store, "2", end=False))
+            (folder / "w1.seg").touch()
+        return sign_of_beginning(run_dir)
+
+    monkeypatch.setattr("asyncflow.store.marking.sign_of_beginning", begin)
+    gc(store)
+    [writer] = begun
+    assert folder.exists()
+    writer.close()
+
+
+class Starting(FlowSpec):
+    """One that stores something before its first event."""
+
+    table = bytes(SEGMENT)
+
+    @step
+    def start(self):
+        """Go on."""
+        self.next(self.end)
+
+    @step
+    def end(self):
+        """The end."""
+
+
+@pytest.mark.parametrize("broken_off", [False, True])
+async def test_until_its_first_event_no_file_of_a_run_shows_that_it_began(
+    store, monkeypatch, broken_off
+):
+    """Wherever a crash comes in between, also when it is given up."""
+    seen: dict[str, list[tuple[set[str], str]]] = {}
+
+    def watch(name):
+        for folder in (store / "flows" / "Starting").glob("*"):
+            files = {path.name for path in folder.iterdir()}
+            seen.setdefault(name, []).append((files, sign_of_beginning(folder)))
+        if broken_off and name == "run.begun":
+            raise StoreError("broken off")
+
+    async with Engine(store=store, workers=1) as engine:
+        monkeypatch.setattr(commit_points, "watcher", watch)
+        if broken_off:
+            with pytest.raises(StoreError, match="broken off"):
+                await engine.start(Starting)
+        else:
+            await engine.start(Starting)
+        monkeypatch.setattr(commit_points, "watcher", None)
+    assert {"run.created", "journal.create", "segment.append", "run.begin"} <= set(seen)
+    assert seen["run.begin"] == [({"journal", "engine.seg"}, "")]
+    for name, looks in seen.items():
+        assert name == "run.begun" or not looks[0][1]
+    assert len(Layout(store).runs("Starting")) == (not broken_off)
+
+
 # --- beside others ------------------------------------------------------------------------------
 
 
@@ -316,6 +488,7 @@ def test_a_value_that_is_put_while_it_is_collected_is_there_afterwards(store):
 def test_collections_beside_runs_take_none_of_their_values(store):
     """Engines start and workers put what lay there, old and unreferenced, while it is collected."""
     layout = Layout.open(store, create=True)
+    write_run(store, "1")
     for number in range(4):
         put(store, b"%02d" % number * 150_000)
     age(store)

@@ -151,7 +151,7 @@ def test_a_run_is_named_for_the_time_of_its_start(store: Path):
 
 
 def test_flows_and_runs_are_listed(store: Path):
-    """Flows by name, runs newest first; what is neither is passed over."""
+    """Flows by name, runs newest first; what is neither is told apart from them."""
     layout = Layout.open(store, create=True)
     assert layout.flows() == []
     assert layout.runs("Flow") == []
@@ -162,6 +162,10 @@ def test_flows_and_runs_are_listed(store: Path):
     (layout.flow_dir("Flow") / "12345").touch()
     assert layout.flows() == ["Another", "Flow"]
     assert layout.runs("Flow") == [*reversed(ids), "999"]
+    listing = layout.list_runs("Flow")
+    assert listing.names == layout.runs("Flow")
+    assert [stray.path.name for stray in listing.strays] == ["12345", "notes"]
+    assert not layout.list_flows().strays
 
 
 @pytest.mark.parametrize(
@@ -186,7 +190,8 @@ def test_a_run_that_cannot_be_made_is_a_store_error(store: Path):
     (store / "flows").touch()
     with pytest.raises(StoreError, match="flows is no folder"):
         layout.create_run("Flow")
-    assert layout.flows() == []
+    with pytest.raises(StoreError, match=r"flows: Not a directory; put back what was"):
+        layout.flows()
 
 
 def test_blobs_lie_in_shards(store: Path):

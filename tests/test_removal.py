@@ -144,6 +144,17 @@ def test_beside_a_damaged_run_others_are_removed_and_their_files_kept(store):
     assert not (store / "flows" / "F" / ".removed").exists()
 
 
+def test_beside_a_run_that_was_renamed_others_are_removed_and_their_files_kept(store):
+    """It may need them."""
+    write_run(store, "1", middling=b"s" * SEGMENT)
+    write_run(store, "2", origin="1")
+    (store / "flows" / "F" / "2").rename(store / "flows" / "F" / "2.bak")
+    [removed] = rm(store, "1")
+    assert "w1.seg" in removed.kept
+    (store / "flows" / "F" / "2.bak").rename(store / "flows" / "F" / "2")
+    assert Run("F/2")["start"].task.data.middling == b"s" * SEGMENT
+
+
 def test_a_run_that_is_removed_while_it_is_verified_is_no_damage(store):
     """Its files go with it, and nobody misses them."""
     write_run(store, "1", blob=b"b" * 300_000, middling=b"s" * SEGMENT)

@@ -72,6 +72,7 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+_NO_REMEDY: Final = "see what the system says of it"
 _REMEDIES: Final = {
     errno.ENOSPC: "make room there",
     errno.EFBIG: "make room there",
@@ -87,7 +88,14 @@ _REMEDIES: Final = {
     errno.ENOLCK: "it has no file locks: use a local disk",
     errno.ENOTSUP: "it has no file locks: use a local disk",
     errno.ESTALE: "put back what was deleted or moved",
+    errno.ELOOP: "put back what was deleted or moved",
 }
+
+
+def explain(path: object, error: OSError, *, doing: str) -> str:
+    """Why something could not be done to a file, and what to do about it there."""
+    reason = error.strerror or str(error)
+    return f"cannot {doing} {path}: {reason}; {_REMEDIES.get(error.errno or 0, _NO_REMEDY)}"
 
 
 def explain_write(path: object, error: OSError, *, doing: str = "write to") -> str:

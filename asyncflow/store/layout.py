@@ -12,25 +12,30 @@ STORE/
 ```
 
 Folders are created 0700. Nothing here reads a value or an event.
+
+Whatever else is in `flows`, or in the folder of a flow, is a stray: most likely a flow or a run
+that was renamed, or that lies on a disk which is not there. Nobody can tell what it needs.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
+import stat
 import time
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow.commit_points import reached
 from asyncflow.errors import NotFoundError, StoreError, StoreFormatError
-from asyncflow.store.files import sync_folder
+from asyncflow.store.files import explain, sync_folder
 from asyncflow.values import RunId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 FORMAT: Final = 1
 """The version of the layout that this asyncflow writes, and the newest that it reads."""
@@ -41,10 +46,30 @@ REMOVED: Final = ".removed"
 ASIDE: Final = "gc-"
 """How the name of a blob begins that a garbage collection has set aside."""
 
+_ENGINE_SEGMENT: Final = "engine.seg"
+_RUN_ID: Final = re.compile(r"0|[1-9][0-9]*")
 _FOLDER_MODE = 0o700
 _NAME_BYTES: Final = 255  # of a file, on every file system that Linux and macOS know
 _NAMED_RUNS: Final = 3  # in an error
 _ADVICE = "choose another place with --store DIR or ASYNCFLOW_STORE"
+
+
+class Stray(NamedTuple):
+    """Something that is where flows or runs lie, and is none, or cannot be reached."""
+
+    path: Path
+    what: str
+    """What is wrong with it, and what to do."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+class Listing(NamedTuple):
+    """What is in a folder of flows or of runs."""
+
+    names: list[str]
+    strays: list[Stray]
 
 
 class Layout:
@@ -52,6 +77,7 @@ class Layout:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root: Final = Path(root)
+        self._flows: Final = self.root / "flows"
         self._blobs = f"{os.fspath(root)}/blobs"  # text: a Path costs more than opening the file
 
     def __repr__(self) -> str:
@@ -157,7 +183,7 @@ class Layout:
         Raises:
             NotFoundError: There can be no flow of that name.
         """
-        return self.root / "flows" / _checked(flow)
+        return self._flows / _checked(flow)
 
     def run_dir(self, flow: str, run_id: str) -> Path:
         """The folder of a run; it need not be there.
@@ -201,9 +227,66 @@ class Layout:
         except OSError as error:
             raise StoreError(_explain(folder, error)) from error
 
+    def list_flows(self) -> Listing:
+        """The flows that have ever run here, sorted by name, and what else is where they lie.
+
+        Raises:
+            StoreError: Their folder cannot be read.
+        """
+        has_blobs = self._has_blobs()  # first: whoever makes the first blob has a run by then
+        listing = _list(self._flows, _may_be_flow)
+        if has_blobs and not listing.names and not listing.strays:
+            listing.strays.append(Stray(self._flows, _FLOWS_GONE))
+        listing.names.sort()
+        return listing
+
+    def _has_blobs(self) -> bool:
+        """Whether there is a blob, finished or not."""
+        try:
+            shards = [entry.path for entry in os.scandir(self.blobs)]
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # whatever is in it
+        for shard in shards:
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(shard) as entries:
+                if next(entries, None) is not None:
+                    return True
+        return False
+
+    def list_runs(self, flow: str) -> Listing:
+        """A flow's runs, newest first, and what else is where they lie; none if it never ran.
+
+        Raises:
+            StoreError: A folder cannot be read.
+        """
+        listing = _newest_first(self.flow_dir(flow), _may_be_in_flow)
+        if REMOVED in listing.names:
+            listing.names.remove(REMOVED)
+            listing.strays.extend(_newest_first(self.removed_dir(flow)).strays)
+        return listing
+
     def flows(self) -> list[str]:
-        """The names of the flows that have ever run here, sorted."""
-        return sorted(name for name in _folders(self.root / "flows") if not name.startswith("."))
+        """The names of the flows that have ever run here, sorted.
+
+        Raises:
+            StoreError: Their folder cannot be read.
+        """
+        return sorted(_list(self._flows, _may_be_flow).names)
+
+    def has_flow(self, flow: str) -> bool:
+        """Whether a flow has ever run here.
+
+        Raises:
+            StoreError: There is something of its name that cannot be reached, or is no folder.
+        """
+        folder = self.flow_dir(flow)
+        if os.path.isdir(folder):  # noqa: PTH112 - the other one raises if it cannot be told
+            return True
+        for stray in self.list_flows().strays:
+            if stray.path == folder:
+                raise StoreError(str(stray))
+        return False
 
     def runs(self, flow: str) -> list[RunId]:
         """The ids of a flow's runs, newest first; none for a flow that never ran.
@@ -211,7 +294,7 @@ class Layout:
         Raises:
             StoreError: Its folder cannot be read.
         """
-        return _newest_first(self.flow_dir(flow))
+        return [RunId(name) for name in self.list_runs(flow).names]
 
     def has_no_run(self, flow: str, run_id: str, there: Iterable[str] | None = None) -> str:
         """The text of an error: which run there is not, and which there are, newest first.
@@ -230,16 +313,84 @@ class Layout:
         Raises:
             StoreError: Their folder cannot be read.
         """
-        return _newest_first(self.removed_dir(flow))
+        return [RunId(name) for name in _newest_first(self.removed_dir(flow)).names]
 
 
-def _newest_first(folder: Path) -> list[RunId]:
+def sign_of_beginning(run_dir: Path) -> str:
+    """A file that only a run which has begun can have; nothing where there is none.
+
+    Before its first event is on disk, a run has a journal and what the engine has stored, and the
+    latter not without the former.
+    """
     try:
-        names = [name for name in _folders(folder) if name.isdecimal()]
+        names = sorted(os.listdir(run_dir))  # noqa: PTH208 - names are what is wanted
+    except OSError:
+        return ""
+    early = {"journal", _ENGINE_SEGMENT} if "journal" in names else set()
+    return next((name for name in names if name not in early), "")
+
+
+_ADVICE_ON_STRAYS: Final = "put back what was there, or move it out of the store"
+_FLOWS_GONE: Final = (
+    "no flow is there any more, and there are blobs: put the flows back, or delete the blobs too "
+    "if nobody needs them"
+)
+
+
+def _may_be_flow(name: str) -> bool:
+    return not name.startswith(".")
+
+
+def _may_be_run(name: str) -> bool:
+    return _RUN_ID.fullmatch(name) is not None
+
+
+def _may_be_in_flow(name: str) -> bool:
+    return name == REMOVED or _may_be_run(name)
+
+
+def _newest_first(folder: Path, may_be: Callable[[str], bool] = _may_be_run) -> Listing:
+    listing = _list(folder, may_be)
+    listing.names.sort(key=lambda name: int(name) if _may_be_run(name) else 0, reverse=True)
+    return listing
+
+
+def _list(folder: Path, may_be: Callable[[str], bool]) -> Listing:
+    """The folders in a folder that have names of the store's, and what else there is.
+
+    Raises:
+        StoreError: It is there, and cannot be read.
+    """
+    listing = Listing([], [])
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                what = _what_is_wrong(entry, may_be)
+                if what is None:
+                    listing.names.append(entry.name)
+                elif what:
+                    stray = Stray(folder / entry.name, f"{what}; {_ADVICE_ON_STRAYS}")
+                    listing.strays.append(stray)
     except OSError as error:
-        message = f"cannot read the folder {folder}: {error.strerror}; change its rights"
-        raise StoreError(message) from error
-    return [RunId(name) for name in sorted(names, key=int, reverse=True)]
+        if isinstance(error, FileNotFoundError) and not folder.is_symlink():
+            return listing
+        raise StoreError(explain(f"the folder {folder}", error, doing="read")) from error
+    listing.strays.sort()
+    return listing
+
+
+def _what_is_wrong(entry: os.DirEntry[str], may_be: Callable[[str], bool]) -> str | None:
+    """Why this is no folder of ours; None if it is one, and nothing if it has just gone."""
+    if not may_be(entry.name):
+        return "the store gives no such name"
+    try:
+        if entry.is_dir(follow_symlinks=False):  # as nearly all are; that asks no disk
+            return None
+        return None if stat.S_ISDIR(entry.stat().st_mode) else "it is no folder"
+    except FileNotFoundError:
+        return "it is a link to what is not there" if entry.is_symlink() else ""
+    except OSError as error:
+        return f"it cannot be reached: {error.strerror}"
 
 
 def _check_version(root: Path, text: str) -> None:
@@ -260,14 +411,6 @@ def _make_folder(path: Path) -> None:
         path.mkdir(_FOLDER_MODE)
     if not path.is_dir():
         raise NotADirectoryError(20, os.strerror(20), str(path))
-
-
-def _folders(path: Path) -> list[str]:
-    try:
-        with os.scandir(path) as entries:
-            return [entry.name for entry in entries if entry.is_dir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def _checked(name: str) -> str:

@@ -17,6 +17,7 @@ from asyncflow.errors import JournalError, StoreError
 from asyncflow.forking import keep_from_children, no_forks
 from asyncflow.store.index import Summary
 from asyncflow.store.journal import HEADER, JournalReader, is_being_written
+from asyncflow.store.layout import REMOVED, sign_of_beginning
 from asyncflow.store.references import (
     CLONED,
     KNOWN,
@@ -31,11 +32,10 @@ from asyncflow.store.references import (
 from asyncflow.values import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from asyncflow.store.layout import Layout
-    from asyncflow.values import RunId
+    from asyncflow.store.layout import Layout, Listing
 
 _SEGMENT, _BLOB = int(Place.SEGMENT), int(Place.BLOB)  # see asyncflow.store.artifacts
 _PLACE_AT, _DIGEST_AT, _FILE_AT = 0, 4, 5
@@ -112,22 +112,18 @@ class Marks:
 
         Raises:
             JournalError: One is damaged: what it refers to cannot be told.
-            StoreError: The folder of a flow cannot be read: what its runs refer to likewise.
+            StoreError: Flows or runs cannot be found, or something there is none: likewise.
         """
-        for flow in self._layout.flows():
+        for flow in self._flows():
             for run_id in self._runs(flow):
                 self.read_run(flow, run_id)
             self.read_removed(flow)
 
-    def _runs(self, flow: str) -> list[RunId]:
-        try:
-            return self._layout.runs(flow)
-        except StoreError as error:
-            message = (
-                f"nobody can tell what the runs of {flow} need: {error} so that you may read it, "
-                "and collect again; nothing was deleted"
-            )
-            raise StoreError(message) from error
+    def _flows(self) -> list[str]:
+        return _clear("the runs of the store need", self._layout.list_flows)
+
+    def _runs(self, flow: str) -> list[str]:
+        return _clear(f"the runs of {flow} need", lambda: self._layout.list_runs(flow))
 
     def read_resumed(self, flow: str) -> None:
         """Read those journals of a flow that may refer to other runs' files.
@@ -142,7 +138,10 @@ class Marks:
 
     def read_news(self, flow: str) -> None:
         """Of the same journals, read those that may tell more than when they were read."""
-        for run_id in self._layout.runs(flow):
+        listing = self._layout.list_runs(flow)
+        if listing.strays:  # one may be a run that was renamed
+            self._obscure.add(flow)
+        for run_id in listing.names:
             run = flow, run_id
             if run not in self._leaving and self.stages.get(run) is not Stage.OVER:
                 try:
@@ -157,6 +156,18 @@ class Marks:
             JournalError: It is damaged.
         """
         folder = self._layout.run_dir(flow, run_id)
+        stage = self._read_run(flow, run_id, if_resumed=if_resumed)
+        if stage is Stage.UNBEGUN and sign_of_beginning(folder):
+            # It may have begun since, and have been quick.
+            stage = self._read_run(flow, run_id, if_resumed=if_resumed)
+            if stage is Stage.UNBEGUN and (sign := sign_of_beginning(folder)):
+                what = f"it tells of no beginning, and {sign} is there"
+                raise JournalError(_explain(folder, what))
+        self.stages[flow, run_id] = stage
+        return stage
+
+    def _read_run(self, flow: str, run_id: str, *, if_resumed: bool) -> Stage:
+        folder = self._layout.run_dir(flow, run_id)
         running = is_being_written(folder / "journal")  # first: see above
         begun = False
         for values in _referring(folder, running=running):
@@ -166,9 +177,7 @@ class Marks:
                 if if_resumed and not origin_of(values).run_id:
                     break
             self._note(flow, values)
-        stage = Stage.RUNNING if running else Stage.OVER if begun else Stage.UNBEGUN
-        self.stages[flow, run_id] = stage
-        return stage
+        return Stage.RUNNING if running else Stage.OVER if begun else Stage.UNBEGUN
 
     def _note_start(self, flow: str, run_id: str, values: list[object], *, running: bool) -> None:
         origin, started = origin_of(values)
@@ -237,6 +246,22 @@ class Marks:
         )
 
 
+def _clear(what: str, list_them: Callable[[], Listing]) -> list[str]:
+    """The names in a listing, unless it does not tell all.
+
+    Raises:
+        StoreError: It does not.
+    """
+    try:
+        listing = list_them()
+        if not listing.strays:
+            return listing.names
+        raise StoreError(str(listing.strays[0]))  # noqa: TRY301 - explained below, as the others
+    except StoreError as error:
+        message = f"nobody can tell what {what}: {error}, and collect again; nothing was deleted"
+        raise StoreError(message) from error
+
+
 def resumers(layout: Layout, flow: str) -> dict[str, str]:
     """The runs of a flow that a running run is taking tasks over from, and which run that is.
 
@@ -300,9 +325,19 @@ def _check_end(folder: Path, reader: JournalReader, end: int, summary: Summary |
 
 def _summary(folder: Path) -> Summary | None:
     try:
-        return Summary.read(folder / "summary")
+        summary = Summary.read(folder / "summary")
     except (JournalError, OSError):
         return None
+    if summary is not None and (owner := other_owner(summary, folder)):
+        raise JournalError(_explain(folder, f"its summary is that of {owner}"))
+    return summary
+
+
+def other_owner(summary: Summary, folder: Path) -> str:
+    """The run that a summary is of, if it lies in another's folder; else nothing."""
+    flow = folder.parent.parent if folder.parent.name == REMOVED else folder.parent
+    owner = f"{summary.flow}/{summary.run_id}"
+    return "" if owner == f"{flow.name}/{folder.name}" else owner
 
 
 def _explain(folder: Path, reason: str) -> str:

@@ -27,9 +27,9 @@ from asyncflow.store.collection import Amount
 from asyncflow.store.files import open_file, read_at
 from asyncflow.store.index import Summary, TaskTable
 from asyncflow.store.journal import HEADER, JournalReader, is_being_written
-from asyncflow.store.layout import FORMAT, REMOVED
+from asyncflow.store.layout import FORMAT, REMOVED, sign_of_beginning
 from asyncflow.store.limits import DRAFT, unpack_bounds
-from asyncflow.store.marking import NOT_A_RECORD
+from asyncflow.store.marking import NOT_A_RECORD, other_owner
 from asyncflow.store.references import (
     CLONED,
     ENDINGS,
@@ -50,7 +50,7 @@ from asyncflow.values import Place
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from asyncflow.store.layout import Layout
+    from asyncflow.store.layout import Layout, Listing
 
 _SEGMENT, _BLOB = int(Place.SEGMENT), int(Place.BLOB)  # see asyncflow.store.artifacts
 _CHUNK_BYTES: Final = 4 << 20
@@ -58,6 +58,7 @@ _NAMED: Final = 20  # affected things that are named; the others are counted
 _KEPT_RANGES: Final = 4_000_000  # above, ranges of segments are forgotten, and perhaps read twice
 _TOLD_EVERY: Final = 512  # records
 _DIGEST_HEX: Final = re.compile(r"[0-9a-f]{64}")
+_OF_A_FOLDER: Final = 4  # parts of the path of a run's folder, at most: flows/F/.removed/1
 _OF_A_RUN: Final = frozenset({"journal", "summary", "index"})
 
 
@@ -135,7 +136,7 @@ def verify(
     """
     open_file.cache_clear()  # what was opened before may have been deleted or replaced since
     verification = _Verification(layout, on_progress)
-    for name in layout.flows() if flow is None else [flow]:
+    for name in verification.flows() if flow is None else [flow]:
         verification.check_flow(name, run_id)
     if flow is None:
         verification.check_rest()
@@ -185,13 +186,26 @@ class _Verification:
 
     # --- runs ---
 
+    def flows(self) -> list[str]:
+        """All that can be found."""
+        try:
+            return self._found(self.layout.list_flows(), "the store")
+        except StoreError as error:
+            self.damage(self.layout.root / "flows", str(error), "the store")
+            return []
+
+    def _found(self, listing: Listing, owner: str) -> list[str]:
+        for stray in listing.strays:
+            self.damage(stray.path, stray.what, owner)
+        return listing.names
+
     def check_flow(self, flow: str, run_id: str | None) -> None:
         """A run of a flow, or all that there is of it."""
         if run_id is not None:
             self.check_run(flow, run_id)
             return
         try:
-            for each in self.layout.runs(flow):
+            for each in self._found(self.layout.list_runs(flow), flow):
                 self.check_run(flow, each)
             self.check_rest_of_flow(flow)
         except StoreError as error:
@@ -219,7 +233,11 @@ class _Verification:
                 self._check_folder(folder, flow, run_id)
 
     def _check_folder(self, folder: Path, flow: str, run_id: str) -> None:
-        for path in _files(folder):
+        try:
+            paths = _entries(folder)
+        except OSError:
+            return  # which has been told of: its journal cannot be read either
+        for path in paths:
             if path.name in _OF_A_RUN:
                 continue
             segment = f"{flow}/{run_id}/{path.name}"
@@ -313,7 +331,7 @@ class _Verification:
     def check_rest(self) -> None:
         """What belongs to no flow."""
         root = self.layout.root
-        for path in _files(root):
+        for path in self._entries(root):
             if path.name != "format":
                 self._unreferenced(path, "unreferenced: it is not of the store's own")
         if (root / "format").read_bytes() != f"{FORMAT}\n".encode():
@@ -321,8 +339,8 @@ class _Verification:
         self._check_limits()
         before = self.verified.unreferenced.files
         drafts = 0
-        for shard in _folders(self.layout.blobs):
-            for path in _files(shard):
+        for shard in self._entries(self.layout.blobs, are_folders=True):
+            for path in self._entries(shard):
                 if shard.name == "new":
                     drafts += 1
                     self._unreferenced(path)
@@ -334,16 +352,24 @@ class _Verification:
         if drafts:
             self.note(self.layout.blobs / "new", f"{drafts:,} unfinished blobs, or being written")
 
+    def _entries(self, folder: Path, *, are_folders: bool = False) -> list[Path]:
+        """What is in a folder; nothing if it cannot be read, which is damage."""
+        try:
+            return _entries(folder, are_folders=are_folders)
+        except OSError as error:
+            self.damage(folder, f"it cannot be read: {error.strerror}", "the store")
+            return []
+
     def _unreferenced_blobs(self) -> str:
         """What there is to do about them: where refs cannot be read, nobody knows of any."""
         for damage in self.verified.damage:
-            path = Path(damage.file)
-            if path.name == "journal" or path.parts[:-1] == ("flows",):
+            parts = Path(damage.file).parts
+            if parts[-1] == "journal" or (parts[0] == "flows" and len(parts) <= _OF_A_FOLDER):
                 return "referred to by nothing that can be read: mend the damage, then asyncflow gc"
         return "unreferenced: asyncflow gc"
 
     def _check_limits(self) -> None:
-        for path in _files(self.layout.limits):
+        for path in self._entries(self.layout.limits):
             if DRAFT.fullmatch(path.name):
                 self._unreferenced(path)
                 continue
@@ -396,7 +422,7 @@ class _RunVerification:
             if summary is not None:
                 self._whole.damage(self._path, "the file is gone", self._pathspec)
             elif not self._removed:
-                self._whole.note(self._folder, "unreferenced: a run that never began")
+                self._note_unbegun()
         except JournalError:
             what = f"it does not begin with {HEADER.decode().strip()!r}"
             self._whole.damage(self._path, what, self._pathspec)
@@ -418,6 +444,10 @@ class _RunVerification:
             what = f"it cannot be read: {error.strerror}"
             self._whole.damage(path, what, self._pathspec)
             return None
+        if summary is not None and (owner := other_owner(summary, self._folder)):
+            self._whole.damage(
+                path, f"it is that of {owner}: call the folder so again", self._pathspec
+            )
         if summary is not None:
             self._check_index(summary)
         return summary
@@ -488,7 +518,25 @@ class _RunVerification:
             if not damage.count:
                 damage.add(self._pathspec)
         if not self._begun and not self._holes and summary is None and not self._running:
+            self._note_unbegun()
+
+    def _note_unbegun(self) -> None:
+        """Nothing tells of its beginning; it may be beginning just now."""
+        sign = sign_of_beginning(self._folder)
+        if not sign:
             self._whole.note(self._folder, "unreferenced: a run that never began")
+        elif not self._has_begun_since():
+            what = f"it tells of no beginning, and {sign} is there"
+            self._whole.damage(self._path, what, self._pathspec)
+
+    def _has_begun_since(self) -> bool:
+        if is_being_written(self._path):
+            return True
+        try:
+            with JournalReader(self._path) as journal:
+                return any(True for _ in journal.read_from())
+        except (JournalError, OSError):
+            return False
 
     def _take(self, at: int, record: bytes) -> None:
         """One record that is as it was written."""
@@ -544,17 +592,21 @@ class _RunVerification:
                 yield f"{self._pathspec}/{self._steps[entry.step]}/{task}"
 
 
-def _files(folder: Path) -> list[Path]:
+def _entries(folder: Path, *, are_folders: bool = False) -> list[Path]:
+    """The folders in a folder, or all else; nothing if there is none.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     try:
         with os.scandir(folder) as entries:
-            return [Path(entry.path) for entry in entries if not entry.is_dir()]
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return []  # one that may not be read has been told of: its journal or its blobs may not
-
-
-def _folders(folder: Path) -> list[Path]:
-    try:
-        with os.scandir(folder) as entries:
-            return [Path(entry.path) for entry in entries if entry.is_dir()]
+            return [Path(entry.path) for entry in entries if _is_folder(entry) == are_folders]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, or where one may not go
+        return False
