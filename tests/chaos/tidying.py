@@ -14,6 +14,7 @@ from pathlib import Path
 from asyncflow import Flow, Run
 from asyncflow.store import verification
 from asyncflow.store.collection import DRAFT_SECONDS, GRACE_SECONDS, collect
+from asyncflow.store.journal import HEADER
 from asyncflow.store.layout import ASIDE, Layout
 from asyncflow.store.limits import Bounds, LimitFile
 from asyncflow.store.marking import Marks
@@ -30,6 +31,7 @@ def litter(store: Path) -> None:
     """
     layout = Layout(store)
     layout.run_dir("Linear", _UNBEGUN).mkdir(0o700)
+    (layout.run_dir("Linear", _UNBEGUN) / "journal").write_bytes(HEADER)
     (layout.run_dir("Linear", _UNBEGUN) / "engine.seg").write_bytes(b"of no use")
     (store / "format.123.0123abcd").write_text("1\n")
     Path(layout.new_blob()).write_bytes(b"half")
