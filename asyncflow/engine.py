@@ -28,7 +28,7 @@ from asyncflow.errors import (
     RunFailedError,
     UnguardedRunError,
 )
-from asyncflow.hints import logs_command, resume_command
+from asyncflow.hints import logs_command, resume_command, step_to_repeat
 from asyncflow.limiting import Limits
 from asyncflow.metering import Statistics
 from asyncflow.news import Wanted, Wish
@@ -70,6 +70,7 @@ class _Prepare(Protocol):
 
 _UNGUARDED: Final = f"{UnguardedRunError.__module__}.{UnguardedRunError.__qualname__}"
 _DISK_THREADS: Final = 4  # journals that wait on the disk at once
+_LOOKED_AT_RECORDS: Final = 1000  # for an error's text, while the event loop waits
 _WRITING_THREADS: Final = 1  # where none waits: several would take the interpreter from the loop
 
 
@@ -218,11 +219,12 @@ def _explain(journal: Path, failure: Failure | None) -> str:
     if failure.exception_type == _UNGUARDED:  # what to do is to mend the file, and run it anew
         return f"{pathspec} failed: {failure.message}"
     where = f"{pathspec}/{failure.step}/{failure.task_id}" if failure.task_id else pathspec
+    repeat = step_to_repeat(journal, failure, _LOOKED_AT_RECORDS)
     lines = [
         f"{where} failed in attempt {failure.attempt}: {failure.exception_type}: {failure.message}",
         failure.traceback.rstrip(),
         f"Its log: {logs_command(where, journal)}",
-        f"To go on from here: {resume_command(pathspec, journal)}",
+        f"To go on from here: {resume_command(pathspec, journal, repeat)}",
     ]
     return "\n".join(line for line in lines if line)
 

@@ -2,39 +2,105 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from asyncflow.errors import AsyncflowError, SettingsError
-from asyncflow.events import RunStarted, unpack_events
+import msgpack
+
+from asyncflow.errors import (
+    ArtifactCorruptError,
+    ArtifactMissingError,
+    AsyncflowError,
+    SettingsError,
+)
+from asyncflow.events import (
+    RunStarted,
+    TaskCloned,
+    TaskSucceeded,
+    unpack_events,
+    unpack_manifest,
+    unpack_result,
+)
 from asyncflow.settings import Settings
 from asyncflow.store.journal import HEADER, JournalReader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from asyncflow.values import Failure
 
 _UNREADABLE = (AsyncflowError, OSError, ValueError, TypeError, LookupError, AttributeError)
+_SPOILT: Final = {
+    f"{kind.__module__}.{kind.__qualname__}"
+    for kind in (ArtifactCorruptError, ArtifactMissingError)
+}
+_NAMED: Final = re.compile(r"artifact '([^']+)'")  # how the text of these errors begins
+_HANDS_ON: Final = {TaskSucceeded.code, TaskCloned.code}
 
 
-def resume_command(pathspec: str, journal: Path) -> str:
+def resume_command(pathspec: str, journal: Path, step: str = "") -> str:
     """The command that goes on with a run; its journal is `STORE/flows/NAME/RUN/journal`.
 
-    Its file is FILE where the journal does not tell it, or it is there no more. For a flow that has
-    no file, such as one of a notebook, it is the line of Python.
+    With `step`, that step and all that follow it are run again. The file is FILE where the journal
+    does not tell it, or it is there no more. For a flow that has no file, such as one of a
+    notebook, it is the line of Python.
     """
     flow, _, run_id = pathspec.partition("/")
     source = _source_of(journal)
     if source.get("kind") == "pickle":
-        return f'await engine.resume({flow}, origin="{run_id}")'
-    words = ["asyncflow", "resume", f"{_file_of(source)}:{flow}", "--origin-run-id", run_id]
+        again = f', step="{step}"' if step else ""
+        return f'await engine.resume({flow}, origin="{run_id}"{again})'
+    steps = [step] if step else []
+    words = ["asyncflow", "resume", f"{_file_of(source)}:{flow}", *steps, "--origin-run-id", run_id]
     return shlex.join([*words, *_store_option(journal.parents[3])])
 
 
 def logs_command(pathspec: str, journal: Path) -> str:
     """The command that shows what a task of that run has printed, or the run."""
     return shlex.join(["asyncflow", "logs", pathspec, *_store_option(journal.parents[3])])
+
+
+def step_to_repeat(journal: Path, failure: Failure, most_records: int | None = None) -> str:
+    """From which step on to resume a run that failed because an artifact is damaged or gone.
+
+    It is the first that has handed on these very bytes; a resume without it would read them again.
+    Empty where another failure ended the run, and where the journal does not tell, such as for the
+    value of a parameter, or within so many records.
+    """
+    found = _NAMED.match(failure.message)
+    if failure.exception_type not in _SPOILT or found is None:
+        return ""
+    of, _, artifact = found[1].rpartition("/")
+    run, _, task = of.partition(f"{journal.parent.name}/")
+    step, _, task_id = task.partition("/")
+    if run != f"{journal.parents[1].name}/" or not task_id:
+        return ""
+    if "[" in artifact:  # an item of a foreach: they are stored anew by the step that fans out
+        return step
+    with suppress(*_UNREADABLE), JournalReader(journal) as reader:
+        records = (record for _, record, _ in islice(reader.read_from(), most_records))
+        return _first_with(artifact, (step, task_id), records)
+    return ""
+
+
+def _first_with(artifact: str, last: tuple[str, str], records: Iterable[bytes]) -> str:
+    """The first step with an artifact as the task `last` has it, or the last task before that."""
+    first: dict[tuple[object, ...], str] = {}
+    made_by, name = "", msgpack.packb(artifact)
+    for record in records:
+        if name not in record or msgpack.unpackb(record)[0] not in _HANDS_ON:
+            continue
+        result = unpack_result(record)
+        ref = unpack_manifest(result.manifest).get(artifact)
+        if ref is not None:
+            made_by = first.setdefault((ref.digest, ref.file, ref.offset, ref.data), result.step)
+            if (result.step, str(result.task_id)) == last:
+                break
+    return made_by
 
 
 def _source_of(journal: Path) -> Mapping[str, Any]:

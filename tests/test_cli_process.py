@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ from tests.keeping import without_rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 FLOW = """
 from asyncflow import FlowSpec, Parameter, step
@@ -105,6 +105,27 @@ def wait_for(process: subprocess.Popen[str], words: str) -> None:
     pytest.fail(f"the process ended without {words!r}")
 
 
+needs_full_device = pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="only Linux has a device that is always full"
+)
+FULL = "standard output cannot be written to: No space left on device"
+
+
+def into_full_device(*arguments: str) -> tuple[int, str]:
+    """Run `asyncflow` with an output that nothing can be written to: exit status, errors."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "asyncflow", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            env={name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        )
+    return done.returncode, done.stderr
+
+
 # --- a run ------------------------------------------------------------------------------------
 
 
@@ -162,6 +183,85 @@ def test_resume_of_a_run_by_its_pathspec(folder, plan) -> None:
     done = asyncflow("resume", "flow.py", *plan, "--origin-run-id", "")
     assert done.returncode == 2
     assert "Error: '' names no run of ProcessFlow: give a run's id" in done.stderr
+
+
+@needs_full_device
+def test_a_result_that_cannot_be_printed_is_an_error(folder) -> None:
+    """Though the run has succeeded: whoever reads the result must not take that for one."""
+    status, errors = into_full_device("run", "flow.py", "--json")
+    assert status == 1
+    assert re.search(rf"\nError: {FULL}\. The run's result:  asyncflow show \S+/\d+\n$", errors)
+    assert asyncflow(*errors.split("asyncflow ")[-1].split()).returncode == 0
+
+
+@needs_full_device
+@pytest.mark.parametrize(("more", "expected"), [([], 0), (["--fail"], 1)])
+def test_a_log_that_cannot_be_printed_is_told_of(folder, more, expected) -> None:
+    """The run is worth more than its log: it goes on, and its exit status is as ever."""
+    status, errors = into_full_device("run", "flow.py", *more)
+    assert status == expected
+    assert errors.endswith(f"Warning: {FULL}. The run's log is not complete there.\n")
+
+
+@needs_full_device
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs"],
+        ["runs", "--json"],
+        ["show", "ProcessFlow"],
+        ["events", "RUN", "--json"],
+        ["logs", "RUN"],
+        ["dump", "RUN"],
+        ["verify", "--json"],
+        ["check", "flow.py"],
+        ["--help"],
+    ],
+)
+def test_an_output_that_cannot_be_written_is_named(folder, arguments) -> None:
+    """One sentence, and exit status 1."""
+    asyncflow("run", "flow.py", "--run-id-file", "id")
+    run = f"ProcessFlow/{(folder / 'id').read_text()}"
+    given = [run if each == "RUN" else each for each in arguments]
+    assert into_full_device(*given) == (1, f"Error: {FULL}\n")
+
+
+@pytest.mark.parametrize("arguments", [["runs"], ["show", "ProcessFlow"], ["check", "flow.py"]])
+def test_a_reader_that_has_gone_is_no_error(folder, monkeypatch, arguments) -> None:
+    """Nothing is said of it, whoever buffers the output."""
+    asyncflow("run", "flow.py")
+    for unbuffered in ("", "1"):
+        monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [sys.executable, "-m", "asyncflow", *arguments]
+        done = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_dump_of_a_run_whose_last_step_keeps_nothing(folder) -> None:
+    """It is not said to have failed."""
+    bare = "\n".join(line for line in FLOW.splitlines() if "Parameter(" not in line)
+    bare = bare.replace("self.lines", "1").replace("self.seconds", "0").replace("self.fail", "0")
+    (folder / "flow.py").write_text(bare.replace("self.answer = 42", "pass"))
+    asyncflow("run", "flow.py", "--run-id-file", "id")
+    run = f"ProcessFlow/{(folder / 'id').read_text()}"
+    done = asyncflow("dump", run)
+    assert done.returncode == 2
+    assert done.stderr == f"Error: {run} has no data: its step 'end' keeps nothing on self\n"
+
+
+@needs_full_device
+def test_a_file_that_cannot_be_written_is_named(folder) -> None:
+    """The one that `dump` was told to write."""
+    asyncflow("run", "flow.py", "--run-id-file", "id")
+    run = f"ProcessFlow/{(folder / 'id').read_text()}"
+    done = asyncflow("dump", run, "--output", "/dev/full")
+    said = "Error: /dev/full cannot be written to: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
 
 
 def test_resume_of_no_run(folder) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,6 +150,107 @@ async def test_a_join_names_the_artifact_of_the_input(store):
             await engine.run(Joined)
     [left] = caught.value.run["left"]
     assert f"artifact '{left.pathspec}/large' is damaged" in caught.value.failure.message
+
+
+NEED = """
+from pathlib import Path
+from asyncflow import FlowSpec, Parameter, step
+
+class Needy(FlowSpec):
+    go_on = Parameter("go_on", default=False)
+
+    @step
+    def start(self):
+        self.bytes = b"L" * 300_000
+        self.next(self.left, self.right)
+
+    @step
+    def left(self):
+        self.next(self.join)
+
+    @step
+    def right(self):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.merge_artifacts(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        if not Path("repaired").exists():
+            raise ValueError("not yet")
+        print(len(self.bytes))
+"""
+
+
+def asyncflow(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `asyncflow` to its end."""
+    command = [sys.executable, "-m", "asyncflow", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("way", ["damaged", "gone"])
+def test_the_command_that_goes_on_makes_anew_what_is_damaged(store, tmp_path, monkeypatch, way):
+    """It names the step that made the artifact, which others have only handed on."""
+    monkeypatch.chdir(tmp_path)
+    Path("needy.py").write_text(NEED)
+    asyncflow("run", "needy.py", "--workers=1")
+    [blob] = [path for path in store.glob("blobs/??/*") if path.stat().st_size >= 300_000]
+    spoil(blob, 1000) if way == "damaged" else blob.unlink()
+    Path("repaired").touch()
+    failed = asyncflow("resume", "needy.py", "--json", "--workers=1")
+    assert failed.returncode == 1
+    told = re.search(
+        r"To go on: +asyncflow (resume needy.py start --origin-run-id .*)", failed.stderr
+    )
+    assert told is not None, failed.stderr
+    assert json.loads(failed.stdout)["resume"] == f"asyncflow {told[1]}"
+    repaired = asyncflow(*told[1].split(), "--workers=1")
+    assert repaired.returncode == 0, repaired.stderr
+    assert "] 300000\n" in repaired.stdout
+
+
+async def test_an_error_of_a_run_names_that_step_too(store):
+    """So does one for a join that reads what it has taken over from its inputs."""
+    async with Engine(store=store, workers=1) as engine:
+        for flow in (Spoilt, Joined):
+            given = {"what": "blob"} if flow is Spoilt else {}
+            with pytest.raises(RunFailedError) as caught:
+                await engine.run(flow, **given)
+            name, run_id = caught.value.run.path_components
+            assert f"{name} start --origin-run-id {run_id}" in str(caught.value)
+            for blob in store.glob("blobs/??/*"):
+                blob.unlink()
+
+
+async def test_of_a_parameter_no_step_is_named(store):
+    """No step has made it, and none would make it anew."""
+    async with Engine(store=store, workers=1) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Given)
+    assert "parameters/large' is damaged" in str(caught.value)
+    assert f"Given --origin-run-id {caught.value.run.id}" in str(caught.value)
+
+
+class Given(FlowSpec):
+    """Reads a parameter that is damaged."""
+
+    large = Parameter("large", default="L" * 300_000)
+
+    @retry(times=1, minutes_between_retries=0)
+    @step
+    def start(self):
+        if current.retry_count == 0:
+            spoil_store("blob")
+            os._exit(3)
+        self.size = len(self.large)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
 
 
 class Wide(FlowSpec):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from asyncflow.cli.stdout import STANDARD_OUTPUT, cannot_write, named_stdout
 from asyncflow.errors import (
     AsyncflowError,
     FlowError,
@@ -116,7 +117,8 @@ def invoke(
     group = Commands(flow, script)
     name = "asyncflow" if flow is None else f"python {script}"
     try:
-        result = group.main(list(arguments), prog_name=name, standalone_mode=False)
+        with named_stdout():
+            result = group.main(list(arguments), prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -125,7 +127,10 @@ def invoke(
     except AsyncflowError as error:
         return complain(error)
     except OSError as error:  # a file that may not be read, a disk that cannot
-        click.echo(f"Error: {error}", err=True)
+        if not isinstance(error, BrokenPipeError):  # who does not read, as `| head`, misses nothing
+            is_output = error.filename == STANDARD_OUTPUT
+            said = cannot_write(error.strerror) if is_output else str(error)
+            click.echo(f"Error: {said}", err=True)
         return FAILED
     if not arguments:
         return MISUSED  # the help was shown, and nothing was done

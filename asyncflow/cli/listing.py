@@ -393,8 +393,10 @@ class Values:
 
 
 def _no_values(found: Run | Step | Task) -> str:
-    if isinstance(found, Run):
+    if isinstance(found, Run) and found.end_task is None:
         return f"{found.pathspec} has no data: its step 'end' has not succeeded; name another step"
+    if isinstance(found, Run):
+        return f"{found.pathspec} has no data: its step 'end' keeps nothing on self"
     return f"{found.pathspec} has no artifacts: it has not succeeded, or keeps nothing on self"
 
 

@@ -240,7 +240,11 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         if output is None:
             click.echo(text)
         else:
-            output.write_text(f"{text}\n", encoding="utf-8")
+            try:
+                output.write_text(f"{text}\n", encoding="utf-8")
+            except OSError as error:
+                message = f"{output} cannot be written to: {error.strerror}"
+                raise click.ClickException(message) from error
         for why in values.unreadable:
             click.echo(f"Error: {why}", err=True)
         return 1 if values.unreadable else 0

@@ -26,6 +26,8 @@ class Output:
         self._never_waits = _is_plain_file(descriptor)
         self.broken = False
         """Whether the reader has gone, or the disk is full: what is written is dropped."""
+        self.error: OSError | None = None
+        """What it is broken by, unless the reader has gone: who does not read misses nothing."""
 
     async def write(self, text: str) -> None:
         """Write all of it. Cancelled: some of it may be written."""
@@ -51,8 +53,9 @@ class Output:
         except BlockingIOError:  # somebody else made it non-blocking: wait as if they had not
             select.select([], [self._descriptor], [])
             return 0
-        except OSError:
+        except OSError as error:
             self.broken = True
+            self.error = None if isinstance(error, BrokenPipeError) else error
             return 0
 
 

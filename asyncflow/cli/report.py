@@ -26,19 +26,27 @@ class Program:
     options: tuple[str, ...] = ()
     """What has to be repeated, such as `--store DIR`."""
 
-    def resume(self, run_id: str) -> str:
-        """The command that goes on with a run."""
-        return shlex.join(
-            [*self.command, "resume", *self.file, "--origin-run-id", run_id, *self.options]
-        )
+    def resume(self, run_id: str, step: str = "") -> str:
+        """The command that goes on with a run, or that runs it again from a step on."""
+        words = [*self.command, "resume", *self.file, *([step] if step else [])]
+        return shlex.join([*words, "--origin-run-id", run_id, *self.options])
+
+    def show(self, pathspec: str) -> str:
+        """The command that tells how a run stands."""
+        return shlex.join([*self.command, "show", pathspec, *self.options])
 
     def logs(self, pathspec: str) -> str:
         """The command that shows what a task has printed."""
         return shlex.join([*self.command, "logs", pathspec, *self.options])
 
 
-def failure_text(flow: str, run_id: str, failure: Failure, program: Program) -> str:
-    """Which task failed at which attempt, the user's traceback, the log, and how to resume."""
+def failure_text(
+    flow: str, run_id: str, failure: Failure, program: Program, repeat: str = ""
+) -> str:
+    """Which task failed at which attempt, the user's traceback, the log, and how to resume.
+
+    `repeat` is the step from which on to run again, where what had failed is not enough.
+    """
     lines = ["", _headline(flow, run_id, failure), ""]
     traceback = failure.traceback or f"{failure.exception_type}: {failure.message}"
     lines += [f"    {harmless(line)}" for line in traceback.rstrip("\n").split("\n")]
@@ -46,7 +54,7 @@ def failure_text(flow: str, run_id: str, failure: Failure, program: Program) -> 
     if failure.task_id:
         task = f"{flow}/{run_id}/{failure.step}/{failure.task_id}"
         lines.append(f"What it printed:  {program.logs(task)}")
-    lines.append(f"To go on:         {program.resume(run_id)}")
+    lines.append(f"To go on:         {program.resume(run_id, repeat)}")
     return "\n".join(lines) + "\n"
 
 
@@ -100,8 +108,8 @@ def status_of(ending: Event) -> Status:
             return Status.INTERRUPTED
 
 
-def result_data(ending: Event, program: Program) -> dict[str, Any]:
-    """A run's result as plain data for JSON."""
+def result_data(ending: Event, program: Program, repeat: str = "") -> dict[str, Any]:
+    """A run's result as plain data for JSON; `repeat` as for `failure_text`."""
     status = status_of(ending)
     data: dict[str, Any] = {
         "flow": ending.flow,
@@ -110,7 +118,7 @@ def result_data(ending: Event, program: Program) -> dict[str, Any]:
         "status": str(status),
         "seconds": round(getattr(ending, "seconds", 0.0), 6),
         "failure": None,
-        "resume": None if status is Status.SUCCEEDED else program.resume(ending.run_id),
+        "resume": None if status is Status.SUCCEEDED else program.resume(ending.run_id, repeat),
     }
     if isinstance(ending, RunFailed):
         data["failure"] = failure_data(ending.flow, ending.run_id, ending.failure)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.cli.interrupts import interrupts
 from asyncflow.cli.output import Output
 from asyncflow.cli.report import broken_data, broken_text, cancelled_text, failure_text, result_data
+from asyncflow.cli.stdout import cannot_write
 from asyncflow.cli.view import (
     REDRAW_SECONDS,
     BarsView,
@@ -24,6 +25,7 @@ from asyncflow.cli.warned import warnings_shown_by
 from asyncflow.errors import AsyncflowError, RunCancelledError, RunFailedError
 from asyncflow.events import RunCancelled, RunFailed
 from asyncflow.settings import Settings
+from asyncflow.store.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -165,29 +167,53 @@ class Session:
     def _conclude(self, ending: Event, signal_number: int) -> int:
         """Say what is to be said at the end; the exit status."""
         flow, run_id = ending.flow, ending.run_id
-        status = SUCCEEDED
+        status, repeat = SUCCEEDED, ""
         if isinstance(ending, RunFailed):
-            status = FAILED
-            text = failure_text(flow, run_id, ending.failure, self._program)
+            status, repeat = FAILED, self._step_to_repeat(ending)
+            text = failure_text(flow, run_id, ending.failure, self._program, repeat)
             self._errors.write_nowait(text)
         elif isinstance(ending, RunCancelled):
             status = SIGNALLED + signal_number if signal_number else FAILED
             self._errors.write_nowait(cancelled_text(flow, run_id, self._program))
-        self._print_json(result_data(ending, self._program))
-        return status
+        printed = self._print_json(result_data(ending, self._program, repeat))
+        self._tell_of_lost_log()
+        return status if printed else status or FAILED
+
+    def _step_to_repeat(self, ending: RunFailed) -> str:
+        from asyncflow.hints import step_to_repeat  # noqa: PLC0415 - start-up time: for a failure alone
+
+        store = Settings.read(store=self._options.store).store.absolute()
+        run_dir = Layout(store).run_dir(ending.flow, ending.run_id)
+        return step_to_repeat(run_dir / "journal", ending.failure)
 
     def _break_off(self, handle: RunHandle, error: AsyncflowError) -> int:
         """The engine could not bring the run to an end: say why, and how to go on."""
         flow, run_id = handle.pathspec.split("/")
         self._errors.write_nowait(broken_text(flow, run_id, error, self._program))
         self._print_json(broken_data(flow, run_id, error, self._program))
+        self._tell_of_lost_log()
         return FAILED
 
-    def _print_json(self, data: dict[str, Any]) -> None:
-        if self._options.as_json:
-            import json  # noqa: PLC0415 - start-up time: few ask for it
+    def _print_json(self, data: dict[str, Any]) -> bool:
+        """Print the result, if it was asked for; False where it is lost, which is told."""
+        if not self._options.as_json:
+            return True
+        import json  # noqa: PLC0415 - start-up time: few ask for it
 
-            Output(_STDOUT).write_nowait(f"{json.dumps(data)}\n")
+        output = Output(_STDOUT)
+        output.write_nowait(f"{json.dumps(data)}\n")
+        if output.error is None:
+            return True
+        where = self._program.show(data["pathspec"])
+        said = cannot_write(output.error.strerror)
+        self._errors.write_nowait(f"Error: {said}. The run's result:  {where}\n")
+        return False
+
+    def _tell_of_lost_log(self) -> None:
+        """A run is worth more than its log, and goes on without it."""
+        if self._log is not self._errors and self._log.error is not None:
+            said = cannot_write(self._log.error.strerror)
+            self._errors.write_nowait(f"Warning: {said}. The run's log is not complete there.\n")
 
 
 @asynccontextmanager
