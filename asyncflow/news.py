@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Generic, NamedTuple, NoReturn
 
 from asyncflow.errors import JournalError
 from asyncflow.events import ENDINGS, LOGGED, Event, TaskEvent, event_types, unpack_events
+from asyncflow.store.files import reason_of
 from asyncflow.store.journal import JournalReader
 
 if TYPE_CHECKING:
@@ -179,6 +180,8 @@ class NewsReader:
             return self._read(start, wanted, stop, records)
         except FileNotFoundError:
             self.refuse("the file is gone")
+        except OSError as error:
+            self.refuse(f"{self._path}: {reason_of(error)}")
         except (JournalError, *NOT_AN_EVENT) as error:
             self.refuse(str(error))
 

@@ -30,6 +30,7 @@ from asyncflow.events import (
     unpack_result,
 )
 from asyncflow.graph import Graph
+from asyncflow.store.files import reason_of
 from asyncflow.store.journal import JournalReader, is_being_written
 from asyncflow.store.layout import Layout
 
@@ -80,7 +81,7 @@ class Origin:
             message = Layout(run_dir.parents[2]).has_no_run(flow, run_id)
             raise ResumeError(message) from None
         except OSError as error:
-            message = f"{flow}/{run_id} cannot be resumed: {path}: {error.strerror}"
+            message = f"{flow}/{run_id} cannot be resumed: {path}: {reason_of(error)}"
             raise JournalError(message) from error
         if is_being_written(path):
             message = f"{flow}/{run_id} is still running: wait for its end, or cancel it"

@@ -25,6 +25,7 @@ from asyncflow.events import pack_manifest, unpack_events, unpack_result
 from asyncflow.flow import Inputs, InputView, Transition, artifacts_of, bind, check_items
 from asyncflow.graph import Fanout, Graph
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
+from asyncflow.store.files import read_file
 from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.surroundings import Kept, Surroundings
@@ -334,7 +335,7 @@ class TaskView:
             file, checksum = self._order.inputs_at
             with self._run.reading(f"which tasks lead to {self._pathspec}"):
                 path = self._run.run_dir / file
-                data = path.read_bytes()
+                data = read_file(path)
                 if crc32(data) != checksum:
                     message = f"{path} is damaged: it is not what was written"
                     raise JournalError(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -146,6 +147,25 @@ def test_a_file_that_is_gone_is_never_a_wrong_value(kept, answers, file):
         else:
             check(kept, file, answers, f"{file} gone")
     finally:
+        aside.rename(kept / file)
+
+
+def endless(path: Path) -> None:
+    """Put a device in its place, which has no end."""
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("put_there", [os.mkfifo, endless, Path.mkdir])
+@pytest.mark.parametrize("file", FILES, ids=short)
+def test_what_is_no_file_is_never_a_wrong_value(kept, answers, file, put_there):
+    """Nobody waits for a pipe, or reads a device; it is told of as any other damage."""
+    aside = kept.parent / "aside"
+    (kept / file).rename(aside)
+    put_there(kept / file)
+    try:
+        check(kept, file, answers, f"{file} is none")
+    finally:
+        (kept / file).rmdir() if (kept / file).is_dir() else (kept / file).unlink()
         aside.rename(kept / file)
 
 

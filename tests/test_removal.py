@@ -12,7 +12,7 @@ import pytest
 from blake3 import blake3
 
 from asyncflow import Engine, Flow, FlowSpec, Run, commit_points, step
-from asyncflow.errors import NotFoundError, RemoveError, ResumeError
+from asyncflow.errors import JournalError, NotFoundError, RemoveError, ResumeError, RunFailedError
 from asyncflow.graph import Graph, Node
 from asyncflow.store.collection import Amount, collect
 from asyncflow.store.layout import Layout
@@ -311,6 +311,48 @@ def test_rm_at_the_command_line_removes_what_the_filters_choose(store):
 NOT_YET = (
     "blobs: 1 blob is referred to by nothing that can be read: mend the damage, then asyncflow gc"
 )
+
+
+@pytest.mark.parametrize("place", ["journal", "summary", "index"])
+def test_no_command_waits_for_a_pipe_in_the_place_of_a_file(store, place):
+    """It is damage, or the file is one that need not be read."""
+    write_run(store, "1", middling=b"s" * SEGMENT)
+    path = store / "flows" / "F" / "1" / place
+    path.unlink()
+    os.mkfifo(path)
+    assert "not a regular file" in here("verify").stdout
+    statuses = [
+        here(*command.split()).status
+        for command in ("show F/1", "logs F/1", "events F/1", "dump F/1/start", "gc")
+    ]
+    assert statuses == ([1] * 5 if place == "journal" else [0] * 5)
+    assert here("runs").status == 0
+    assert here("rm", "F/1").status == 0
+    assert not path.exists()
+
+
+def test_no_command_waits_for_a_pipe_in_the_place_of_the_format(store):
+    """The error names the file."""
+    write_run(store, "1")
+    (store / "format").unlink()
+    os.mkfifo(store / "format")
+    for command in ("verify", "gc", "runs", "show F/1", "rm F/1"):
+        said = here(*command.split())
+        assert said.status == 1
+        assert f"not a regular file: '{store / 'format'}'" in said.stderr
+
+
+async def test_a_resume_waits_for_no_pipe(store):
+    """In the place of the origin's journal it ends with an error, as any other damage does."""
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(Fails)
+        with pytest.raises(RunFailedError):
+            await handle
+        journal = store / "flows" / "Fails" / handle.run_id / "journal"
+        journal.unlink()
+        os.mkfifo(journal)
+        with pytest.raises(JournalError, match=r"cannot be resumed: .*not a regular file"):
+            await engine.resume(Fails, origin=handle.run_id)
 
 
 def stray_blob(store: Path) -> None:

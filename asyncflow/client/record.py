@@ -38,6 +38,7 @@ from asyncflow.events import (
 from asyncflow.pieces import (
     count_pieces,
 )
+from asyncflow.store.files import reason_of
 from asyncflow.store.index import (
     ENTRY_BYTES,
     Summary,
@@ -452,7 +453,7 @@ class RunRecord:
         except JournalError as error:
             self._refuse(f"{error}; it told of {of} there" if of else str(error))
         except OSError as error:
-            self._refuse(f"{self._dir / 'journal'}: {error.strerror}")
+            self._refuse(f"{self._dir / 'journal'}: {reason_of(error)}")
 
     def _refuse_index(self, what: str) -> NoReturn:
         self._refuse(

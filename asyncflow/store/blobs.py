@@ -23,7 +23,15 @@ from asyncflow.errors import (
     ArtifactMissingError,
     StoreError,
 )
-from asyncflow.store.files import explain_write, sync_file, sync_folder, write_all
+from asyncflow.store.files import (
+    explain_write,
+    is_no_file,
+    open_regular,
+    reason_of,
+    sync_file,
+    sync_folder,
+    write_all,
+)
 from asyncflow.store.pages import map_file
 
 if TYPE_CHECKING:
@@ -160,7 +168,7 @@ class BlobStore:
         return True
 
     def _sync(self, path: str) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_regular(path)
         try:
             os.fsync(fd)
         finally:
@@ -170,7 +178,7 @@ class BlobStore:
     def _is_intact(self, path: str, digest: bytes, status: os.stat_result) -> bool:
         if (digest, status) in verified:
             return True
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_regular(path)
         try:
             return _hash_file(fd, status.st_size) == digest
         finally:
@@ -371,12 +379,12 @@ def open_blob(layout: Layout, digest: bytes) -> int:
         FileNotFoundError: There is no such blob.
         OSError: It cannot be opened.
     """
-    path, flags = layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC
+    path = layout.blob(digest)
     for place in (path, layout.blob_aside(digest)):
         with suppress(FileNotFoundError):
-            return os.open(place, flags)
+            return open_regular(place)
     time.sleep(_SECOND_LOOK_SECONDS)  # it was being put back between the two looks
-    return os.open(path, flags)
+    return open_regular(path)
 
 
 def _hash_file(fd: int, size: int) -> bytes:
@@ -405,8 +413,10 @@ def corrupt(name: str, path: object, reason: str) -> ArtifactCorruptError:
 
 def unreadable(name: str, path: object, error: OSError) -> ArtifactError:
     """The error for a file that is there and cannot be read."""
+    if is_no_file(error):
+        return corrupt(name, path, f"it is {error.strerror}")
     return ArtifactError(
-        f"{_called(name)} cannot be read: {path}: {error.strerror or error}",
+        f"{_called(name)} cannot be read: {path}: {reason_of(error)}",
         artifact=_artifact(name),
         pathspec=_pathspec(name),
     )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.commit_points import reached
 from asyncflow.errors import StoreError
 from asyncflow.store.blobs import TOUCH_SECONDS
+from asyncflow.store.files import explain
 from asyncflow.store.layout import ASIDE
 from asyncflow.store.limits import DRAFT
 from asyncflow.store.marking import Marks, Stage, exclusive
@@ -107,8 +108,7 @@ def collect(layout: Layout, *, dry_run: bool = False) -> Collected:
         try:
             return sweep.run()
         except OSError as error:
-            message = f"cannot delete {error.filename}: {error.strerror}; change its rights"
-            raise StoreError(message) from error
+            raise StoreError(explain(error.filename, error, doing="delete")) from error
 
 
 class _Sweep:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -59,6 +60,44 @@ def _write_batch(fd: int, chunks: Sequence[Chunk]) -> int:
     return total
 
 
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
+    """Open a file of a store, and nothing else that may have come into its place.
+
+    A pipe would make whoever opens it wait, for ever as a rule, and a device may have no end.
+
+    Raises:
+        OSError: It cannot be opened; or it is no regular file, which `is_no_file` tells apart.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, mode)
+    except OSError as error:
+        if is_no_file(error):  # a socket, or a pipe that nobody reads from
+            error.strerror = _NO_FILE
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.ENXIO, _NO_FILE, os.fspath(path))
+
+
+_NO_FILE: Final = "not a regular file"
+
+
+def is_no_file(error: OSError) -> bool:
+    """Whether something that is not a regular file lies in the place of one."""
+    return error.errno == errno.ENXIO
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """All of a file of a store.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+    """
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file:
+        return file.read()
+
+
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Return once the names in a folder survive a power cut.
 
@@ -83,6 +122,7 @@ _REMEDIES: Final = {
     errno.EMFILE: "let this process open more files, as with `ulimit -n 4096`",
     errno.ENFILE: "let the machine open more files",
     errno.EIO: "see what the system says of that disk",
+    errno.ENXIO: "put back the file that was there",
     errno.ENOENT: "put back what was deleted or moved",
     errno.ENOTDIR: "put back what was deleted or moved",
     errno.ENOLCK: "it has no file locks: use a local disk",
@@ -92,10 +132,15 @@ _REMEDIES: Final = {
 }
 
 
-def explain(path: object, error: OSError, *, doing: str) -> str:
+def reason_of(error: OSError) -> str:
     """Why something could not be done to a file, and what to do about it there."""
     reason = error.strerror or str(error)
-    return f"cannot {doing} {path}: {reason}; {_REMEDIES.get(error.errno or 0, _NO_REMEDY)}"
+    return f"{reason}; {_REMEDIES.get(error.errno or 0, _NO_REMEDY)}"
+
+
+def explain(path: object, error: OSError, *, doing: str) -> str:
+    """What could not be done to a file, why, and what to do about it there."""
+    return f"cannot {doing} {path}: {reason_of(error)}"
 
 
 def explain_write(path: object, error: OSError, *, doing: str = "write to") -> str:
@@ -122,7 +167,7 @@ class OpenFile:
     __slots__ = ("fd",)
 
     def __init__(self, path: str) -> None:
-        self.fd: Final = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.fd: Final = open_regular(path)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         fd = getattr(self, "fd", None)  # absent where opening failed

@@ -38,6 +38,7 @@ import msgpack
 
 from asyncflow.commit_points import reached
 from asyncflow.errors import JournalError
+from asyncflow.store.files import open_regular, read_file
 from asyncflow.store.journal import frame
 from asyncflow.values import Status, tags_from
 
@@ -161,7 +162,7 @@ class TaskTable:
     def read(cls, path: Path) -> Self:
         """Read a table; empty when there is none."""
         try:
-            return cls(path.read_bytes())
+            return cls(read_file(path))
         except FileNotFoundError:
             return cls()
 
@@ -183,7 +184,7 @@ def _number(mask: bytes | bytearray) -> int:
 def read_entry(path: Path, task: int) -> TaskEntry | None:
     """One task's entry, without reading the others; None when the table has none."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_regular(path)
     except FileNotFoundError:
         return None
     known = 1 <= task <= _MAX_TASK
@@ -241,7 +242,7 @@ class Summary:
             JournalError: It is damaged.
         """
         try:
-            data = path.read_bytes()
+            data = read_file(path)
         except FileNotFoundError:
             return None
         if frame(data[8:])[:8] != data[:8]:

@@ -30,7 +30,7 @@ from asyncflow.commit_points import reached
 from asyncflow.descriptors import Descriptor
 from asyncflow.errors import JournalError
 from asyncflow.forking import keep_from_children, no_forks
-from asyncflow.store.files import explain_write, sync_file, sync_folder
+from asyncflow.store.files import explain_write, open_regular, sync_file, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -199,7 +199,7 @@ def is_being_written(path: Path) -> bool:
 
 def _is_locked(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_regular(path)
     except OSError:
         return False
     try:
@@ -227,7 +227,7 @@ class JournalReader:
             JournalError: The file is not a journal of this version.
         """
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = open_regular(path)
         self._opened = Descriptor(self._descriptor)
         header = os.pread(self._descriptor, len(HEADER), 0)
         if not HEADER.startswith(header):

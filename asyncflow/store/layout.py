@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow.commit_points import reached
 from asyncflow.errors import NotFoundError, StoreError, StoreFormatError
-from asyncflow.store.files import explain, sync_folder
+from asyncflow.store.files import explain, read_file, sync_folder
 from asyncflow.values import RunId
 
 if TYPE_CHECKING:
@@ -110,14 +110,14 @@ class Layout:
     def _check_format(self, *, create: bool) -> None:
         path = self.root / "format"
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = _text(path)
         except FileNotFoundError:
             if not create:
                 raise StoreError(
                     f"there is no store at {self.root}; run a flow first, or {_ADVICE}"
                 ) from None
             self._create(path)
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = _text(path)
         _check_version(self.root, text.strip())
 
     def _create(self, path: Path) -> None:
@@ -391,6 +391,10 @@ def _what_is_wrong(entry: os.DirEntry[str], may_be: Callable[[str], bool]) -> st
         return "it is a link to what is not there" if entry.is_symlink() else ""
     except OSError as error:
         return f"it cannot be reached: {error.strerror}"
+
+
+def _text(path: Path) -> str:
+    return read_file(path).decode(errors="replace")
 
 
 def _check_version(root: Path, text: str) -> None:

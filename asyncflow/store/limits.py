@@ -35,6 +35,7 @@ from zlib import crc32
 from asyncflow.commit_points import reached
 from asyncflow.errors import LimitError
 from asyncflow.forking import keep_from_children, no_forks
+from asyncflow.store.files import open_regular
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class LimitFile:
             if not path.exists():
                 _create(path)
             with no_forks():
-                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                descriptor = open_regular(path, os.O_RDWR)
                 file = cls(path, descriptor)
                 keep_from_children(file)
         except OSError as error:

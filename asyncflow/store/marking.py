@@ -9,12 +9,14 @@ there before it.
 from __future__ import annotations
 
 import fcntl
+import os
 from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.errors import JournalError, StoreError
 from asyncflow.forking import keep_from_children, no_forks
+from asyncflow.store.files import explain, open_regular, reason_of
 from asyncflow.store.index import Summary
 from asyncflow.store.journal import HEADER, JournalReader, is_being_written
 from asyncflow.store.layout import REMOVED, sign_of_beginning
@@ -61,10 +63,10 @@ def exclusive(layout: Layout) -> Iterator[None]:
     path = layout.root / "format"
     try:
         with no_forks():
-            file = path.open("rb", buffering=0)
+            file = os.fdopen(open_regular(path), "rb", buffering=0)
             keep_from_children(file)
     except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        raise StoreError(explain(path, error, doing="read")) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
@@ -209,10 +211,11 @@ class Marks:
             folder = self._layout.removed_dir(flow, run_id)
             if (flow, run_id) in self._leaving and not folder.exists():
                 folder = self._layout.run_dir(flow, run_id)
-            if run_id in seen or not (folder / "journal").exists():
+            if run_id in seen:
                 continue
             seen.add(run_id)
-            waiting += self._read_removed(flow, run_id, folder)
+            if _has_journal(folder):
+                waiting += self._read_removed(flow, run_id, folder)
 
     def _read_removed(self, flow: str, run_id: str, folder: Path) -> set[str]:
         origins = set()
@@ -262,6 +265,18 @@ def _clear(what: str, list_them: Callable[[], Listing]) -> list[str]:
         raise StoreError(message) from error
 
 
+def _has_journal(folder: Path) -> bool:
+    """Whether there is one, be it one that cannot be read.
+
+    Raises:
+        JournalError: Nobody can tell.
+    """
+    try:
+        return (folder / "journal").exists()
+    except OSError as error:
+        raise JournalError(_explain(folder, reason_of(error))) from error
+
+
 def resumers(layout: Layout, flow: str) -> dict[str, str]:
     """The runs of a flow that a running run is taking tasks over from, and which run that is.
 
@@ -298,7 +313,7 @@ def _referring(folder: Path, *, running: bool) -> Iterator[list[object]]:
             raise JournalError(_explain(folder, "it is gone")) from None
         return
     except (JournalError, OSError) as error:
-        raise JournalError(_explain(folder, str(error))) from error
+        raise JournalError(_explain(folder, _reason(error))) from error
     with reader:
         end = len(HEADER)
         try:
@@ -310,7 +325,7 @@ def _referring(folder: Path, *, running: bool) -> Iterator[list[object]]:
                 if code in REFERRING:
                     yield unpack(record)
         except (JournalError, OSError, *NOT_A_RECORD) as error:
-            raise JournalError(_explain(folder, str(error))) from error
+            raise JournalError(_explain(folder, _reason(error))) from error
         if not running:
             _check_end(folder, reader, end, summary)
 
@@ -338,6 +353,10 @@ def other_owner(summary: Summary, folder: Path) -> str:
     flow = folder.parent.parent if folder.parent.name == REMOVED else folder.parent
     owner = f"{summary.flow}/{summary.run_id}"
     return "" if owner == f"{flow.name}/{folder.name}" else owner
+
+
+def _reason(error: Exception) -> str:
+    return reason_of(error) if isinstance(error, OSError) else str(error)
 
 
 def _explain(folder: Path, reason: str) -> str:

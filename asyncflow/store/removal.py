@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncflow.errors import NotFoundError, RemoveError, StoreError
 from asyncflow.store.collection import Amount, prune, set_aside
+from asyncflow.store.files import explain
 from asyncflow.store.journal import is_being_written
 from asyncflow.store.marking import Marks, exclusive, resumers
 
@@ -117,8 +118,7 @@ def remove(
                     marks.read_removed(flow)
             return [_prune(layout, marks, flow, run_id, dry_run) for flow, run_id in runs]
         except OSError as error:
-            message = f"cannot delete {error.filename}: {error.strerror}; change its rights"
-            raise StoreError(message) from error
+            raise StoreError(explain(error.filename, error, doing="delete")) from error
 
 
 def _check(layout: Layout, flow: str, run_id: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 from asyncflow.commit_points import reached
 from asyncflow.descriptors import Descriptor
 from asyncflow.errors import StoreError
-from asyncflow.store.files import explain_write, sync_file, sync_folder, write_all
+from asyncflow.store.files import explain_write, open_regular, sync_file, sync_folder, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,7 +123,7 @@ class SegmentWriter:
 
     def _lock(self, path: Path) -> bool:
         reached("segment.open")
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = open_regular(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Behind whatever a writer before us has left, whole or torn.
