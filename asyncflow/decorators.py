@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from asyncflow.callers import calling_line
 from asyncflow.errors import FlowError
+from asyncflow.naming import sayable
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Method = TypeVar("Method", bound="Callable[..., Any]")
 
 _ATTRIBUTE: Final = "__asyncflow_step__"
+_ON_BYTES: Final = 1 << 10  # of the name of an exception
 _RETRY_MINUTES: Final = 2.0  # as in Metaflow
 
 
@@ -141,7 +143,7 @@ def retry(
         if max_seconds is None
         else _number("retry", "max_seconds", max_seconds),
         "jitter": _number("retry", "jitter", jitter, most=1.0),
-        "on": [f"{each.__module__}.{each.__qualname__}" for each in exceptions],
+        "on": [sayable(f"{each.__module__}.{each.__qualname__}", _ON_BYTES) for each in exceptions],
     }
 
     def decorate(function: Method) -> Method:

@@ -26,7 +26,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
-from asyncflow.errors import FlowError, TransitionError
+from asyncflow.errors import ArtifactError, FlowError, TransitionError
 from asyncflow.graph import Graph, Transition
 from asyncflow.inputs import Inputs, InputSource, InputView, Merge
 from asyncflow.parameters import Parameter, ParameterContext, user_name
@@ -365,14 +365,40 @@ def bind(cls: type[Flow], state: TaskState) -> Flow:
 
 
 def artifacts_of(instance: FlowSpec) -> dict[str, Any]:
-    """What a task has made or read, to be stored if it is new or changed."""
-    return {
-        name: value for name, value in vars(instance).items() if not name.startswith((_OURS, "__"))
-    }
+    """What a task has made or read, to be stored if it is new or changed.
+
+    Raises:
+        ArtifactError: An artifact has a name that cannot be stored.
+    """
+    values = vars(instance)
+    for name in values:
+        if type(name) is not str or not name.isascii():
+            _check_name(name)
+    return {name: value for name, value in values.items() if not name.startswith((_OURS, "__"))}
+
+
+def _check_name(name: object) -> None:
+    if isinstance(name, str):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            why = "its name holds half a surrogate pair, or a byte that is not UTF-8"
+        else:
+            return
+    else:
+        why = "its name is no text"
+    message = f"an artifact cannot be called {name!r}: {why}; assign it to another name"
+    raise ArtifactError(message)
 
 
 def constants_of(cls: type[FlowSpec]) -> dict[str, Any]:
-    """The class attributes that are artifacts; see the top of this module for which."""
+    """The class attributes that are artifacts; see the top of this module for which.
+
+    Raises:
+        ArtifactError: One has a name that cannot be stored.
+    """
+    for name in _values_of(cls):
+        _check_name(name)
     return {name: value for name, value in _values_of(cls).items() if not name.startswith("_")}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow.errors import AsyncflowError
+from asyncflow.naming import class_name, sayable, text_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,8 +33,9 @@ class Described(NamedTuple):
 
 def describe_exception(error: BaseException) -> Described:
     """Never raises, whatever the exception's own methods do."""
-    message = _sayable(_message(error), _MESSAGE_BYTES)
-    return Described(_name(type(error)), message, _sayable(_traceback(error), _TRACEBACK_BYTES))
+    message = sayable(text_of(error), _MESSAGE_BYTES)
+    trace = sayable(_traceback(error), _TRACEBACK_BYTES)
+    return Described(class_name(type(error)), message, trace)
 
 
 def told_as(trace: str, exception_type: str, message: str) -> str:
@@ -49,29 +51,6 @@ def told_as(trace: str, exception_type: str, message: str) -> str:
     return "\n".join([*before, f"{exception_type}: {message}\n"])
 
 
-def _name(kind: type[BaseException]) -> str:
-    module, name = str(kind.__module__), kind.__qualname__
-    return name if module in {"builtins", "__main__"} else f"{module}.{name}"
-
-
-def _sayable(text: str, most_bytes: int) -> str:
-    r"""With what UTF-8 cannot say, such as a file name's odd byte, as `\udcNN`; a flood cut."""
-    data = text.encode("utf-8", "backslashreplace")
-    left_out = len(data) - most_bytes
-    if left_out <= 0:
-        return data.decode("utf-8")
-    head, tail = data[: most_bytes // 2], data[-most_bytes // 2 :]
-    note = f"\n… {left_out} bytes are left out …\n"
-    return note.join(half.decode("utf-8", "ignore") for half in (head, tail))
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return "".join(str(error))  # a plain str, also of a subclass of it
-    except BaseException as second:  # noqa: BLE001 - the user's __str__ may do anything
-        return f"<the exception's text cannot be had: its __str__ raised {type(second).__name__}>"
-
-
 def _traceback(error: BaseException) -> str:
     try:
         summary = traceback.TracebackException.from_exception(error, limit=-_MOST_FRAMES)
@@ -79,10 +58,9 @@ def _traceback(error: BaseException) -> str:
             _drop_own_causes(summary)
         _cut(summary, set())
         return "".join(summary.format())
-    except BaseException as second:  # noqa: BLE001 - as above
-        return (
-            f"{type(error).__name__} (its traceback cannot be formatted: {type(second).__name__})\n"
-        )
+    except BaseException as second:  # noqa: BLE001 - what it is made of is the user's
+        why = class_name(type(second))
+        return f"{class_name(type(error))} (its traceback cannot be formatted: {why})\n"
 
 
 def _drop_own_causes(summary: traceback.TracebackException) -> None:

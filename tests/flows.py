@@ -188,6 +188,15 @@ RAISED = {
 }
 
 
+class Hiding(type):
+    """Tells nobody how its classes are called."""
+
+    def __getattribute__(cls, name):
+        if name in {"__module__", "__name__", "__qualname__"}:
+            raise RuntimeError(name)
+        return super().__getattribute__(name)
+
+
 def misbehave(how):
     """Do what the word says."""
     if how in RAISED:

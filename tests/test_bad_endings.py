@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from asyncflow import Engine, FlowSpec, Parameter, current, events, retry, step, timeout
-from asyncflow.errors import RunFailedError
-from tests.flows import Linear, Wide
+from asyncflow.errors import ArtifactError, RunFailedError
+from asyncflow.flow import constants_of
+from tests.flows import Hiding, Linear, Wide
 
 
 class UnpicklableError(Exception):
@@ -50,6 +51,25 @@ class NamelessError(Exception):
 
 
 setattr(NamelessError, "__module__", 7)  # noqa: B010 - what a metaclass may do by accident
+
+
+class HiddenError(Exception, metaclass=Hiding):
+    """Cannot be asked for its name."""
+
+
+class HalfError(Exception):
+    """Its name is no text that could be stored."""
+
+
+HalfError.__qualname__ = "Half\udcffError"
+HalfError.__module__ = "half\ud800module"
+
+
+class HiddenTextError(Exception):
+    """Has a text that raises what cannot be asked for its name."""
+
+    def __str__(self):
+        raise HiddenError
 
 
 class Unreducible:
@@ -113,6 +133,13 @@ WAYS = {
     "no text": (lambda: raise_(StubbornError()), r"StubbornError", "__str__ raised RuntimeError"),
     "no reduce": (lambda: raise_(UnreducibleError("x")), r"UnreducibleError", "x"),
     "no module": (lambda: raise_(NamelessError("y")), r"7.NamelessError", "y"),
+    "half a name": (lambda: raise_(HalfError("z")), r"^half\\ud800module.Half\\udcffError$", "z"),
+    "hidden name": (lambda: raise_(HiddenError("h")), r"HiddenError$", "h"),
+    "hidden text": (
+        lambda: raise_(HiddenTextError()),
+        r"HiddenTextError$",
+        "raised .*HiddenError>",
+    ),
     "long": (lambda: raise_(ValueError("long" * 1_000_000)), r"^ValueError$", "are left out"),
     "exit": (lambda: sys.exit(4), r"^SystemExit$", "4"),
     "interrupt": (lambda: raise_(KeyboardInterrupt), r"^KeyboardInterrupt$", ""),
@@ -238,6 +265,58 @@ async def test_a_value_that_raises_when_it_is_pickled_is_named(attempts):
     assert failed.exception_type == "asyncflow.errors.ArtifactPickleError"
     assert re.search(r"'bad'.*Unreducible.*not me", failed.message, re.DOTALL)
     assert isinstance(done, events.TaskSucceeded)
+
+
+class OddNames(FlowSpec):
+    """Keeps an artifact under a name that no artifact can have, and another that exits."""
+
+    name = Parameter("name", default="number")
+
+    @step
+    def start(self):
+        match self.name:
+            case "number":
+                vars(self)[5] = "value"  # type: ignore[index]  # the mistake that is examined
+            case "half":
+                setattr(self, "half \udcff", "value")
+            case "exits":
+                self.bad = Exiting()
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Exiting:
+    """Ends the process where it is pickled."""
+
+    def __reduce__(self):
+        sys.exit(4)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("number", r"an artifact cannot be called 5: its name is no text"),
+        ("half", r"an artifact cannot be called 'half \\udcff': its name holds half a surrogate"),
+        ("exits", r"artifact 'bad' of type .*Exiting cannot be pickled: SystemExit: 4"),
+    ],
+)
+async def test_an_artifact_that_cannot_be_stored_is_named(engine, name, words):
+    """Without a frame of this library in the traceback."""
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(OddNames, name=name)
+    failure = caught.value.failure
+    assert re.search(words, failure.message)
+    assert f"{os.sep}asyncflow{os.sep}" not in failure.traceback
+
+
+def test_a_constant_whose_name_cannot_be_stored_starts_nothing():
+    """It is told like one that a step has made."""
+    odd = type("Odd", (OddNames,), {"half \udcff": 1})
+    with pytest.raises(ArtifactError, match="an artifact cannot be called 'half"):
+        constants_of(odd)
 
 
 async def sleep_and_raise():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import signal
 import sys
 import threading
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from asyncflow import codec
 from asyncflow.codec.encoded import ALIGNMENT, parse_buffers
 from asyncflow.errors import ArtifactPickleError
 from asyncflow.values import Encoding
+from tests.flows import Hiding
 
 PLAIN = st.recursive(
     st.none()
@@ -250,13 +252,49 @@ def test_what_a_value_raises_is_told():
         codec.encode([Refuses()], name="it")
 
 
+class Leaves:
+    """Ends the process where it is stored."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def __reduce__(self):
+        sys.exit(self.status)
+
+
+def test_a_value_that_exits_when_it_is_pickled_is_named():
+    """It is an error of the artifact, and not the end of the process."""
+    with pytest.raises(ArtifactPickleError, match=r"self.it\['x'\] is a .*Leaves: SystemExit: 4"):
+        codec.encode({"x": Leaves(4)}, name="it")
+
+
+def test_a_stop_from_outside_goes_through():
+    """What a worker's handler raises in the midst of pickling is no error of the artifact."""
+    with pytest.raises(SystemExit):
+        codec.encode({"x": Leaves(128 + signal.SIGTERM)}, name="it")
+
+
+class Nameless(metaclass=Hiding):
+    """What only its instance's type knows."""
+
+
+def test_the_type_of_any_value_has_a_name_that_can_be_stored():
+    """Whatever its metaclass does, and whatever is in its name."""
+    odd = type("Odd", (), {"__module__": "here"})
+    odd.__qualname__ = "Odd\udc80"
+    assert codec.type_name(Nameless()) == f"{__name__}.Nameless"
+    assert codec.type_name(odd()) == r"here.Odd\udc80"
+
+
 def test_nesting_too_deep_is_an_error_and_no_crash():
     """A list of 100,000 levels cannot be pickled."""
     value: list[Any] = []
     for _ in range(100_000):
         value = [value]
-    with pytest.raises(ArtifactPickleError, match="recursion"):
+    with pytest.raises(ArtifactPickleError, match="nested too deeply") as caught:
         codec.encode(value, name="it")
+    assert re.search(r"self\.it\[0\].* … \d+ levels more … .*\[0\] is a list", str(caught.value))
+    assert len(str(caught.value)) < 500
     while value:  # else freeing it nests as deep
         value = value.pop()
 

@@ -9,34 +9,46 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow.naming import is_stop
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _SECONDS: Final = 2.0  # an error may take this long to explain itself
 _DEPTH: Final = 100
+_SHOWN_AHEAD: Final = 6  # of a way that is longer, its first steps and its last ones
+_SHOWN_BEHIND: Final = 3
 
 _Member = tuple[str, Any]
 
 
-def find_culprit(value: Any, path: str, can_pickle: Callable[[Any], bool]) -> tuple[str, Any]:
-    """The innermost member of a value that cannot be pickled, and the way to it.
+def find_culprit(value: Any, root: str, can_pickle: Callable[[Any], bool]) -> tuple[str, Any]:
+    """The way to the innermost member of a value that cannot be pickled, and that member.
 
     Goes from each member that cannot be pickled to the first of its own members that cannot.
     Where time runs out, that is as far as it gets.
     """
     deadline = time.monotonic() + _SECONDS
-    seen = {id(value)}
+    seen, steps = {id(value)}, [root]
     for _ in range(_DEPTH):
         for step, member in _members(value):
             if time.monotonic() > deadline:
-                return path, value
+                return _shown(steps), value
             if id(member) not in seen and not can_pickle(member):
-                path, value = f"{path}{step}", member
+                value = member
+                steps.append(step)
                 seen.add(id(member))
                 break
         else:
             break
-    return path, value
+    return _shown(steps), value
+
+
+def _shown(steps: list[str]) -> str:
+    left_out = len(steps) - _SHOWN_AHEAD - _SHOWN_BEHIND
+    if left_out > 1:
+        steps[_SHOWN_AHEAD:-_SHOWN_BEHIND] = [f" … {left_out} levels more … "]
+    return "".join(steps)
 
 
 def _members(value: Any) -> Iterator[_Member]:
@@ -79,7 +91,9 @@ def _members_of_function(function: FunctionType) -> Iterator[_Member]:
 def _members_of_state(value: Any) -> Iterator[_Member]:
     try:
         reduced = value.__reduce_ex__(4)  # not 5: buffers are not what is in the way
-    except Exception:  # noqa: BLE001 - then it is this very value
+    except BaseException as error:  # then it is this very value
+        if is_stop(error):
+            raise
         return
     if not isinstance(reduced, tuple):
         return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.codec.classes import CODE_TYPES, reduce_code
 from asyncflow.errors import ArtifactPickleError
+from asyncflow.naming import class_name, is_stop, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,13 +86,15 @@ def dump(
     Raises:
         ArtifactPickleError: Not even cloudpickle can do it; the message names the offending member.
     """
-    with suppress(Exception):
-        return _dump_with(_Pickler, value, code)
     try:
+        with suppress(Exception):
+            return _dump_with(_Pickler, value, code)
         return _dump_with(_cloud_pickler(), value, code)
     except MemoryError:
         raise
-    except Exception as error:
+    except BaseException as error:  # sys.exit in a `__reduce__`, too
+        if is_stop(error):
+            raise
         raise _explain(value, name, error) from error
 
 
@@ -120,7 +123,9 @@ def can_pickle(value: object) -> bool:
     for pickler in (_Pickler, _cloud_pickler()):
         try:
             pickler(_Sink(len), PROTOCOL, buffer_callback=bool).dump(value)
-        except Exception:  # noqa: BLE001, S112 - a value's own methods may raise anything
+        except BaseException as error:  # a value's own methods may raise anything
+            if is_stop(error):
+                raise
             continue
         return True
     return False
@@ -128,13 +133,10 @@ def can_pickle(value: object) -> bool:
 
 def type_name(value: object) -> str:
     """A value's type as text: `list`, `numpy.ndarray`."""
-    kind = type(value)
-    if kind.__module__ in {"builtins", "__main__"}:
-        return kind.__qualname__
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return class_name(type(value))
 
 
-def _explain(value: object, name: str, error: Exception) -> ArtifactPickleError:
+def _explain(value: object, name: str, error: BaseException) -> ArtifactPickleError:
     from asyncflow.codec.members import find_culprit  # noqa: PLC0415 - start-up time: only in need
 
     root = f"self.{name}" if name else "the value"
@@ -143,8 +145,10 @@ def _explain(value: object, name: str, error: Exception) -> ArtifactPickleError:
     kind = type_name(value)
     where = f"{path} is a {type_name(culprit)}: " if culprit is not value else ""
     advice = "Keep it out of `self`, or give its class a `__getstate__` that leaves it out"
-    if isinstance(culprit, io.IOBase):
+    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
+        advice = "It is nested too deeply: keep it as a flat list, such as one of nodes"
+    elif isinstance(culprit, io.IOBase):
         advice = "Keep the file's name, or what you have read from it"
-    why = f"{where}{type(error).__name__}: {error}"
+    why = f"{where}{class_name(type(error)).rpartition('.')[2]}: {text_of(error)}"
     message = f"{what} of type {kind} cannot be pickled: {why}. {advice}"
     return ArtifactPickleError(message, artifact=name)

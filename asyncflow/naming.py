@@ -1,0 +1,52 @@
+"""What classes and exceptions say of themselves, as text that can be stored.
+
+A class may hide its name behind a metaclass, and a name or a text may hold what UTF-8 cannot say.
+Nothing of ours is imported here.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Any, Final
+
+_NAME: Final[Any] = type.__dict__["__qualname__"]
+_MODULE: Final[Any] = type.__dict__["__module__"]
+_NAME_BYTES: Final = 1 << 10
+_HERE: Final = {"builtins", "__main__"}
+
+
+def class_name(kind: type) -> str:
+    """`ValueError`, or `package.module.Error`; a metaclass of the user's is not asked."""
+    name = _NAME.__get__(kind)
+    try:
+        module = "".join(str(_MODULE.__get__(kind)))
+    except BaseException:  # noqa: BLE001 - it was deleted, or is something of the user's
+        module = "?"
+    return sayable(name if module in _HERE else f"{module}.{name}", _NAME_BYTES)
+
+
+def text_of(error: BaseException) -> str:
+    """The text of an exception; never raises, whatever its `__str__` does."""
+    try:
+        return "".join(str(error))  # a plain str, also of a subclass of it
+    except BaseException as second:  # noqa: BLE001 - the user's __str__ may do anything
+        name = class_name(type(second))
+        return f"<the exception's text cannot be had: its __str__ raised {name}>"
+
+
+def sayable(text: str, most_bytes: int) -> str:
+    r"""With what UTF-8 cannot say, such as a file name's odd byte, as `\udcNN`; a flood cut."""
+    data = text.encode("utf-8", "backslashreplace")
+    left_out = len(data) - most_bytes
+    if left_out <= 0:
+        return data.decode("utf-8")
+    head, tail = data[: most_bytes // 2], data[-most_bytes // 2 :]
+    note = f"\n… {left_out} bytes are left out …\n"
+    return note.join(half.decode("utf-8", "ignore") for half in (head, tail))
+
+
+def is_stop(error: BaseException) -> bool:
+    """Whether it comes from outside, to end what runs, and not from what was called."""
+    if isinstance(error, SystemExit):
+        return error.code == 128 + signal.SIGTERM  # what a worker's handler raises
+    return isinstance(error, KeyboardInterrupt | GeneratorExit)
