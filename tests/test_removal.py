@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from shutil import which
 from typing import TYPE_CHECKING
@@ -27,6 +29,18 @@ if TYPE_CHECKING:
 
 GRAPH = Graph("F", [Node("start", ("end",)), Node("end")])
 SEGMENT = 5_000
+BLOB = 300_000
+COMMANDS = (
+    "runs",
+    "runs F",
+    "show F",
+    "show F/1",
+    "events F/1",
+    "verify",
+    "verify F",
+    "gc",
+    "rm F/1",
+)
 
 
 def write_run(store, run_id, *, end=True, origin=None, flow="F", **values):
@@ -404,6 +418,70 @@ def test_a_flow_whose_folder_may_not_be_read_hides_no_other(store):
     assert collected.status == 1
     assert f"nobody can tell what the runs of Secret need: {why}" in collected.stderr
     assert "nothing was deleted" in collected.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and which("setpriv") is None, reason="root may read anything")
+@pytest.mark.parametrize("place", ["flows/F/1", "flows/F", "flows", "blobs", "blobs/{shard}"])
+def test_a_folder_that_may_not_be_read_is_told_of_by_name(store, place):
+    """With what to do about it: a number of the system's alone is no answer."""
+    write_run(store, "1", model=b"m" * BLOB)
+    write_run(store, "2")
+    [shard] = [path.name for path in (store / "blobs").iterdir() if path.name != "new"]
+    folder = store / place.format(shard=shard)
+    folder.chmod(0)
+    try:
+        said = {name: without_rights(*name.split()) for name in COMMANDS}
+    finally:
+        folder.chmod(0o700)
+    for name, each in said.items():
+        assert "Errno" not in each.stderr, name
+        assert "Traceback" not in each.stderr, name
+    assert said["verify"].status == 1
+    assert f"Damaged: {folder.relative_to(store)}" in said["verify"].stdout
+    assert said["gc"].status == 1
+    assert "Permission denied; change its rights" in said["gc"].stderr
+    if place.startswith("flows"):
+        assert "nothing was deleted" in said["gc"].stderr
+        assert str(folder) in said["runs"].stderr
+        assert [said[name].status for name in ("show F/1", "rm F/1")] != [0, 0]
+    if place == "flows/F/1":
+        assert "F/2" in said["runs"].stdout
+        assert said["runs"].status == said["runs F"].status == 0
+        assert said["runs"].stderr.startswith("Passed over: the journal of F/1 cannot be read")
+
+
+def test_a_link_that_leads_to_itself_is_told_of_by_name(store):
+    """It hides no other flow."""
+    write_run(store, "1")
+    loop = store / "flows" / "Loop"
+    loop.symlink_to("Loop")
+    said = {
+        name: here(*name.split()) for name in ("runs", "verify", "runs Loop", "show Loop", "gc")
+    }
+    reason = "it cannot be reached: Too many levels of symbolic links; put back what was there"
+    assert said["runs"].status == 0
+    assert "F/1" in said["runs"].stdout
+    assert f"Passed over: {loop}: {reason}" in said["runs"].stderr
+    assert f"Damaged: flows/Loop: {reason}" in said["verify"].stdout
+    for name in ("runs Loop", "show Loop", "gc"):
+        assert said[name].status == 1
+        assert f"{loop}: {reason}" in said[name].stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or which("unshare") is None, reason="only root can mount")
+def test_on_a_read_only_file_system_rm_and_gc_say_what_it_is(store):
+    """No change of rights would help."""
+    write_run(store, "1", middling=b"s" * SEGMENT)
+    (store / "flows" / "F" / "1" / "w9.seg").touch()
+    mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    for command in (["rm", "F/1"], ["gc"]):
+        asked = ["unshare", "-m", "sh", "-c", mount, str(store)]
+        asked += [sys.executable, "-m", "asyncflow", *command, "--store", str(store)]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+        if "mount" in done.stderr and "permitted" in done.stderr:
+            pytest.skip("no mount is permitted here")
+        assert done.returncode == 1
+        assert "Read-only file system; make that file system writable" in done.stderr
 
 
 @pytest.mark.parametrize(

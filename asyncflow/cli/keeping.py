@@ -86,7 +86,7 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
 def _check_there(layout: Layout, flow: str | None = None, run_id: str | None = None) -> None:
     from asyncflow.errors import NotFoundError  # noqa: PLC0415 - start-up time: as above
 
-    if flow is not None and not layout.flow_dir(flow).is_dir():
+    if flow is not None and not layout.has_flow(flow):
         there = ", ".join(layout.flows()) or "nothing"
         message = f"the store {layout.root} has no flow {flow!r}; it has {there}"
         raise NotFoundError(message)

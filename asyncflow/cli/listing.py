@@ -12,7 +12,7 @@ from asyncflow.cli.limits import use_of_limit
 from asyncflow.cli.log import LogRenderer, harmless
 from asyncflow.cli.report import failure_data
 from asyncflow.client import Artifact, Flow, Run, Step, Task
-from asyncflow.errors import AsyncflowError, LimitError, NotFoundError, StoreError
+from asyncflow.errors import AsyncflowError, JournalError, LimitError, NotFoundError, StoreError
 from asyncflow.events import (
     STOPPED,
     RunStarted,
@@ -54,7 +54,7 @@ def newest_runs(
 ) -> Iterator[Run]:
     """The runs of a flow, or of all, newest first; `limit` 0 for all.
 
-    Of all flows, one whose folder cannot be read is passed over, and told of.
+    What cannot be read is passed over, and told of: a flow, a run, or what may have been one.
 
     Raises:
         NotFoundError: There is no such flow.
@@ -63,19 +63,41 @@ def newest_runs(
     root = Settings.read(store=store).store
     layout = Layout.open(root, create=False)
     names = _readable(layout, on_unreadable) if flow is None else [flow]
-    each = [Flow(name, store=root).runs(*tags) for name in names]
+    each = [_runs_of(Flow(name, store=root), tags, on_unreadable) for name in names]
+    for name in names:
+        for stray in layout.list_runs(name).strays:
+            on_unreadable(str(stray))
     merged = heapq.merge(*each, key=lambda run: int(run.id), reverse=True)
     return islice(merged, limit or None)
 
 
-def _readable(layout: Layout, on_unreadable: Callable[[str], object]) -> Iterator[str]:
-    for flow in layout.flows():
+def _readable(layout: Layout, on_unreadable: Callable[[str], object]) -> list[str]:
+    flows = layout.list_flows()
+    for stray in flows.strays:
+        on_unreadable(str(stray))
+    found = []
+    for flow in flows.names:
         try:
             layout.runs(flow)
         except StoreError as error:
             on_unreadable(str(error))
         else:
-            yield flow
+            found.append(flow)
+    return found
+
+
+def _runs_of(
+    flow: Flow, tags: Sequence[str], on_unreadable: Callable[[str], object]
+) -> Iterator[Run]:
+    for run in flow:
+        try:
+            has_tags = run.tags.issuperset(tags)
+            _ = run.status
+        except JournalError as error:
+            on_unreadable(str(error))
+        else:
+            if has_tags:
+                yield run
 
 
 def runs_table(runs: Iterable[Run]) -> Iterator[str]:

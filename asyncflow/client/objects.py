@@ -65,7 +65,7 @@ class Flow(View):
         parts_of(Flow, name)
         root = Settings.read().store if store is None else store
         layout = Layout.open(root, create=False)
-        if not layout.flow_dir(name).is_dir():
+        if not layout.has_flow(name):
             there = some_of(layout.flows())
             message = f"the store {layout.root} has no flow {name!r}; it has {there}"
             raise NotFoundError(message)

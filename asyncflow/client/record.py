@@ -155,13 +155,13 @@ class RunRecord:
 
     def exists(self) -> bool:
         """Whether the run has begun: its first event is on disk, be it damaged by now."""
-        if (self._dir / "summary").exists():
-            return True
-        if not (self._dir / "journal").exists():
-            return False
         try:
+            if (self._dir / "summary").exists():
+                return True
+            if not (self._dir / "journal").exists():
+                return False
             return any(True for _ in self._records(_FIRST))
-        except JournalError:
+        except (JournalError, OSError):
             return True  # whoever looks closer is told
 
     def summary(self) -> Summary:

@@ -300,9 +300,15 @@ def _count(folder: Path, amount: Amount) -> None:
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """What is in a folder; nothing where there is none."""
+    """What is in a folder; nothing where there is none.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise StoreError(explain(f"the folder {folder}", error, doing="read")) from error

@@ -241,17 +241,16 @@ class Layout:
         return listing
 
     def _has_blobs(self) -> bool:
-        """Whether there is a blob, finished or not."""
+        """Whether there is a blob, finished or not, or may be one where nobody may look."""
         try:
-            shards = [entry.path for entry in os.scandir(self.blobs)]
+            for shard in list(os.scandir(self.blobs)):
+                with suppress(FileNotFoundError, NotADirectoryError), os.scandir(shard) as entries:
+                    if next(entries, None) is not None:
+                        return True
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            return True  # whatever is in it
-        for shard in shards:
-            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(shard) as entries:
-                if next(entries, None) is not None:
-                    return True
+            return True
         return False
 
     def list_runs(self, flow: str) -> Listing:

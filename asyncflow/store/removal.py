@@ -12,6 +12,7 @@ renamed, we look whether such an event is there. One of the two sees the other.
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ def remove(
 
 def _check(layout: Layout, flow: str, run_id: str) -> None:
     folder = layout.run_dir(flow, run_id)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - the other one raises if it cannot be told
         raise NotFoundError(layout.has_no_run(flow, run_id))
     if is_being_written(folder / "journal"):
         raise RemoveError(f"{flow}/{run_id} is running: wait for its end, or cancel it")
