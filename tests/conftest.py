@@ -10,9 +10,12 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-# In the background of a script Ctrl-C is ignored, and what a test starts would inherit that.
+# In the background of a script Ctrl-C is ignored, and under nohup the end of the terminal: what a
+# test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
