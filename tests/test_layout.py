@@ -160,6 +160,7 @@ def test_flows_and_runs_are_listed(store: Path):
     layout.run_dir("Flow", "999").mkdir()
     layout.run_dir("Flow", "notes").mkdir()
     (layout.flow_dir("Flow") / "12345").touch()
+    (layout.flow_dir("Flow") / ".DS_Store").touch()  # what desktops make is no run of anybody's
     assert layout.flows() == ["Another", "Flow"]
     assert layout.runs("Flow") == [*reversed(ids), "999"]
     listing = layout.list_runs("Flow")

@@ -381,6 +381,8 @@ def _list(folder: Path, may_be: Callable[[str], bool]) -> Listing:
 def _what_is_wrong(entry: os.DirEntry[str], may_be: Callable[[str], bool]) -> str | None:
     """Why this is no folder of ours; None if it is one, and nothing if it has just gone."""
     if not may_be(entry.name):
+        if entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
+            return ""  # a desktop's or a file system's own, as .DS_Store and .nfs123 are
         return "the store gives no such name"
     try:
         if entry.is_dir(follow_symlinks=False):  # as nearly all are; that asks no disk
