@@ -6,13 +6,13 @@ Nothing of ours is imported here.
 
 from __future__ import annotations
 
-import signal
 from typing import Any, Final
 
 _NAME: Final[Any] = type.__dict__["__qualname__"]
 _MODULE: Final[Any] = type.__dict__["__module__"]
 _NAME_BYTES: Final = 1 << 10
 _HERE: Final = {"builtins", "__main__"}
+_TOLD_TO_STOP: Final = 128 + 15  # SIGTERM; what a worker's handler exits with
 
 
 def class_name(kind: type) -> str:
@@ -48,5 +48,5 @@ def sayable(text: str, most_bytes: int) -> str:
 def is_stop(error: BaseException) -> bool:
     """Whether it comes from outside, to end what runs, and not from what was called."""
     if isinstance(error, SystemExit):
-        return error.code == 128 + signal.SIGTERM  # what a worker's handler raises
+        return error.code == _TOLD_TO_STOP
     return isinstance(error, KeyboardInterrupt | GeneratorExit)

@@ -137,15 +137,16 @@ class Failure:
     step: str
     task_id: str
     attempt: int
-    exception_type: str
+    type: str
+    """The exception's type as text, such as `ValueError` or `package.module.Error`."""
     message: str
     traceback: str
     """The traceback's text, cut to the user's own frames."""
 
     @property
-    def type(self) -> str:
-        """The exception's type as text, such as `ValueError` or `package.module.Error`."""
-        return self.exception_type
+    def exception_type(self) -> str:
+        """The same as `type`, by the name that it has in an event."""
+        return self.type
 
 
 @dataclass(frozen=True, slots=True)

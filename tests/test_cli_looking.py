@@ -6,15 +6,15 @@ import json
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from shutil import copytree
+from typing import Any, NamedTuple
 
 import pytest
 
+from asyncflow import Run
 from asyncflow.cli.commands import invoke
 from asyncflow.loading import load_flow
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FLOW = """
 from asyncflow import FlowSpec, Parameter, step
@@ -404,3 +404,112 @@ def test_one_flow_needs_no_name(place, capsys) -> None:
     assert place.good in text("show")
     assert place.good in text("runs")
     assert "Workflow starting" in text("logs", run_id)
+
+
+# --- caught failures ----------------------------------------------------------------------------
+
+CATCHING = """
+from asyncflow import FlowSpec, catch, retry, step
+
+class CatchingFlow(FlowSpec):
+    @step
+    def start(self):
+        self.items = [1, 0, 2, 0]
+        self.next(self.divide, foreach="items")
+
+    @catch(var="failure", print_exception=False)
+    @retry(times=1, seconds=0)
+    @step
+    def divide(self):
+        self.result = 1 / self.input
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+"""
+
+
+@pytest.fixture(scope="module")
+def catching(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A store with a run in which failures were caught, and one that was resumed from it."""
+    folder = tmp_path_factory.mktemp("catching")
+    file, store = folder / "catching_flow.py", folder / "store"
+    file.write_text(CATCHING)
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "asyncflow", *arguments, "--json", "--workers=1"]
+        done = subprocess.run(
+            [*command, "--store", str(store)], capture_output=True, text=True, check=False
+        )
+        return str(json.loads(done.stdout)["pathspec"])
+
+    return Place(file, store, run("run", str(file)), run("resume", str(file)))
+
+
+def show_of(place: Place, pathspec: str, capsys: pytest.CaptureFixture[str], *more: str) -> str:
+    """What `show` prints."""
+    assert invoke(["show", pathspec, "--store", str(place.store), *more]) == 0
+    return capsys.readouterr().out
+
+
+def test_show_tells_of_failures_that_were_caught(catching, capsys) -> None:
+    """For a run and a step how many, for a task which; the tasks have succeeded all the same."""
+    text = show_of(catching, catching.good, capsys)
+    assert re.search(r"^divide +4 +4 succeeded \(2 caught\)$", text, re.MULTILINE)
+    assert re.search(r"^start +1 +1 succeeded$", text, re.MULTILINE)
+    assert "4 succeeded (2 caught)" in show_of(catching, f"{catching.good}/divide", capsys)
+    data = json.loads(show_of(catching, catching.good, capsys, "--json"))
+    assert {Path(step["pathspec"]).name: step["caught"] for step in data["steps"]} == {
+        "start": 0,
+        "divide": 2,
+        "join": 0,
+        "end": 0,
+    }
+    tasks = list(Run(catching.good, store=catching.store)["divide"])
+    assert [task.caught and task.caught.type for task in tasks] == [
+        None,
+        "ZeroDivisionError",
+        None,
+        "ZeroDivisionError",
+    ]
+    one = show_of(catching, tasks[1].pathspec, capsys)
+    assert f"\ncaught: step divide, task {tasks[1].id}, attempt 1\n" in one
+    assert "ZeroDivisionError: division by zero" in one
+    assert "caught" not in show_of(catching, tasks[0].pathspec, capsys)
+
+
+def test_a_caught_failure_is_dumped_with_the_name_that_is_documented(catching, capsys) -> None:
+    """The artifact that `@catch` names."""
+    task = list(Run(catching.good, store=catching.store)["divide"])[1]
+    assert invoke(["dump", f"{task.pathspec}/failure", "--store", str(catching.store)]) == 0
+    said = f"Failure(step='divide', task_id='{task.id}', attempt=1, type='ZeroDivisionError', "
+    assert capsys.readouterr().out.startswith(said)
+    assert task.data.failure.exception_type == task.data.failure.type
+
+
+def test_a_resumed_run_leaves_it_to_the_run_that_it_resumed(catching, capsys) -> None:
+    """There the task did its work, and its view tells where that was."""
+    assert Run(catching.failed, store=catching.store).caught() == {}
+    task = list(Run(catching.failed, store=catching.store)["divide"])[1]
+    assert task.caught is None
+    assert task.origin_pathspec is not None
+    assert "caught: step divide" in show_of(catching, task.origin_pathspec, capsys)
+
+
+def test_show_works_though_the_journal_is_damaged(catching, tmp_path, capsys) -> None:
+    """It says what it cannot tell."""
+    store = tmp_path / "copy"
+    copytree(catching.store, store)
+    path = store / "flows" / catching.good / "journal"
+    data = bytearray(path.read_bytes())
+    at = data.index(b"ZeroDivisionError")
+    data[at] ^= 1
+    path.write_bytes(data)
+    assert invoke(["show", f"{catching.good}/divide", "--store", str(store)]) == 0
+    said = "4 succeeded (how many were caught cannot be read: the journal is damaged)"
+    assert said in capsys.readouterr().out

@@ -29,7 +29,7 @@ from asyncflow.store.limits import Bounds, LimitFile
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -165,6 +165,7 @@ def data_of(found: Found) -> Any:
         case Flow():
             return [run_data(run) for run in found]
         case Run():
+            caught = _caught(found)
             return {
                 **run_data(found),
                 "user": found.user,
@@ -172,14 +173,18 @@ def data_of(found: Found) -> Any:
                 "parameters": _parameters(found),
                 "limits": list(_limits(found)),
                 "failure": _failure_data(found, found.failure),
-                "steps": [_step_data(step) for step in found],
+                "steps": [_step_data(step, caught) for step in found],
             }
         case Step():
-            return {**_step_data(found), "tasks": [_task_data(task) for task in found]}
+            return {
+                **_step_data(found, _caught(found.parent)),
+                "tasks": [_task_data(task) for task in found],
+            }
         case Task():
             return {
                 **_task_data(found),
                 "failure": _failure_data(found.parent.parent, found.exception),
+                "caught": _failure_data(found.parent.parent, found.caught),
                 "parents": [parent.pathspec for parent in found.parents],
                 "artifacts": [_artifact_data(artifact) for artifact in found],
             }
@@ -203,7 +208,8 @@ def _run_lines(run: Run) -> Iterator[str]:
         yield "parameters"
         yield from (f"  {name} = {harmless(text)}" for name, text in parameters.items())
     yield ""
-    rows = ((step.id, f"{step.task_count:,}", _counts(step)) for step in run)
+    caught = _caught(run)
+    rows = ((step.id, f"{step.task_count:,}", _counts(step, caught)) for step in run)
     yield from table(("STEP", "TASKS", "STATUS"), rows)
     yield from _failure_lines(run.failure)
 
@@ -239,12 +245,23 @@ def _parameters(run: Run) -> dict[str, str]:
     return dict(started.parameters) if isinstance(started, RunStarted) else {}
 
 
-def _counts(step: Step) -> str:
-    return ", ".join(f"{count:,} {status}" for status, count in step.counts().items())
+def _caught(run: Run) -> Mapping[str, int] | None:
+    """How many failures of each step were caught; None where the journal is damaged."""
+    try:
+        return run.caught()
+    except JournalError:
+        return None
+
+
+def _counts(step: Step, caught: Mapping[str, int] | None) -> str:
+    told = ", ".join(f"{count:,} {status}" for status, count in step.counts().items())
+    if caught is None:
+        return f"{told} (how many were caught cannot be read: the journal is damaged)"
+    return f"{told} ({caught[step.id]:,} caught)" if step.id in caught else told
 
 
 def _step_lines(step: Step, limit: int) -> Iterator[str]:
-    yield from _fields(("step", step.pathspec), ("tasks", _counts(step)))
+    yield from _fields(("step", step.pathspec), ("tasks", _counts(step, _caught(step.parent))))
     yield ""
     rows = (
         (
@@ -279,15 +296,16 @@ def _task_lines(task: Task) -> Iterator[str]:
         yield ""
         yield from table(("ARTIFACT", "TYPE", "BYTES"), rows)
     yield from _failure_lines(task.exception)
+    yield from _failure_lines(task.caught, "caught")
 
 
-def _failure_lines(failure: Failure | None) -> Iterator[str]:
+def _failure_lines(failure: Failure | None, how: str = "") -> Iterator[str]:
     if failure is None:
         return
     yield ""
     text = failure.traceback or f"{failure.exception_type}: {failure.message}"
     where = f"step {failure.step}, task {failure.task_id}, " if failure.task_id else ""
-    how = "stopped" if failure.exception_type == STOPPED else "failed"
+    how = how or ("stopped" if failure.exception_type == STOPPED else "failed")
     yield f"{how}: {where}attempt {failure.attempt}"
     yield from (f"  {harmless(line)}" for line in text.rstrip("\n").split("\n"))
 
@@ -296,9 +314,13 @@ def _failure_data(run: Run, failure: Failure | None) -> dict[str, Any] | None:
     return failure_data(run.parent.id, run.id, failure) if failure else None
 
 
-def _step_data(step: Step) -> dict[str, Any]:
-    counts = {str(status): count for status, count in step.counts().items()}
-    return {"pathspec": step.pathspec, "task_count": step.task_count, "counts": counts}
+def _step_data(step: Step, caught: Mapping[str, int] | None) -> dict[str, Any]:
+    return {
+        "pathspec": step.pathspec,
+        "task_count": step.task_count,
+        "counts": {str(status): count for status, count in step.counts().items()},
+        "caught": None if caught is None else caught.get(step.id, 0),
+    }
 
 
 def _task_data(task: Task) -> dict[str, Any]:

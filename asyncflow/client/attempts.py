@@ -140,6 +140,16 @@ class Attempts:
             None if isinstance(event, TaskCloned) else event.log,
         )
 
+    def caught(self) -> Failure | None:
+        """What the task failed with for good, where `@catch` let the run go on."""
+        entry = self.entry()
+        if "catch" not in self.record.graph[self.step].options or not entry.attempt:
+            return None
+        for event in self.record.attempts(self.number, entry.ended or entry.started):
+            if isinstance(event, TaskFailed) and event.caught:
+                return event.failure
+        return None
+
     # --- the run that a clone was taken over from ---
 
     def origin(self, run_id: str) -> RunRecord | None:

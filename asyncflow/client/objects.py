@@ -206,6 +206,13 @@ class Run(View):
         ended = self._record.ended()
         return ended.failure if isinstance(ended, RunFailed) else None
 
+    def caught(self) -> dict[str, int]:
+        """The steps whose `@catch` let the run go on, each with how many of its tasks had failed.
+
+        Those of a run that this one resumed are told by that one. The run's journal is read.
+        """
+        return dict(self._record.caught())
+
     # --- what it was started with ---
 
     @property
@@ -492,6 +499,14 @@ class Task(View):
         """What its last attempt failed with; None for one that runs or has succeeded."""
         ended = self._attempts.ended()
         return ended.failure if isinstance(ended, TaskFailed) else None
+
+    @property
+    def caught(self) -> Failure | None:
+        """What it had failed with for good where `@catch` let the run go on; else None.
+
+        Such a task has succeeded, and keeps nothing but the artifact that `@catch` names.
+        """
+        return self._attempts.caught()
 
     @property
     def attempt(self) -> int:

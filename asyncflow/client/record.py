@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import deque
+from collections import Counter, deque
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
@@ -331,6 +331,22 @@ class RunRecord:
                 for event in self._unpacked(at, payload):
                     if isinstance(event, TaskStarted | EndOfTask):
                         yield event
+
+    def caught(self) -> Counter[str]:
+        """Of each step, how many of its tasks failed for good and were caught by its `@catch`.
+
+        The journal is read, if any step could have caught something.
+        """
+        counts: Counter[str] = Counter()
+        if any("catch" in step.options for step in self.graph):
+            for at, payload in self._records(_FIRST):
+                if self._values(at, payload)[0] == TaskFailed.code:
+                    counts.update(
+                        event.step
+                        for event in self._unpacked(at, payload)
+                        if isinstance(event, TaskFailed) and event.caught
+                    )
+        return counts
 
     def last_output(self, task: int, entry: TaskEntry) -> int:
         """Where the journal has the last output of a task that has no end; 0 for none."""
