@@ -300,3 +300,12 @@ def test_file_that_cannot_be_imported(file, capsys, text, words) -> None:
 def test_options_are_made_of_parameters_alone(file) -> None:
     """A flow without parameters has no options."""
     assert options_of(load_flow(file(BAD))) == []
+
+
+def test_a_resume_makes_no_store(capsys, file, tmp_path) -> None:
+    """There is nothing to resume in a new one."""
+    for arguments in ([], ["--plan"]):
+        store = tmp_path / "nowhere"
+        assert invoke(["resume", str(file(GOOD)), *arguments, "--store", str(store)]) == 1
+        assert f"there is no store at {store}; run a flow first" in capsys.readouterr().err
+        assert not store.exists()

@@ -325,6 +325,18 @@ def test_of_many_affected_things_some_are_named_and_all_are_counted(kept):
     assert damage.count > 20
 
 
+def test_a_format_that_a_crash_has_left_unfinished_is_known_as_such(kept):
+    """It is the store's own, and goes with the next collection."""
+    draft = kept / "format.123.0123abcd"
+    draft.touch()
+    try:
+        verified = verify(Layout(kept))
+    finally:
+        draft.unlink()
+    assert not verified.damage
+    assert f"{draft.name}: unfinished; after an hour asyncflow gc deletes it" in verified.notes
+
+
 def test_what_belongs_to_nothing_is_noted_and_is_no_damage(kept):
     """Files of other programs, blobs that no run refers to, drafts."""
     strange = [kept / "blobs" / "ab" / ("ab" + "0" * 62), kept / "blobs" / "new" / ("0" * 24)]

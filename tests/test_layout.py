@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -78,8 +79,13 @@ def test_where_no_store_can_be(tmp_path: Path):
     file = tmp_path / "file"
     file.touch()
     for path in (file, file / "store"):
-        with pytest.raises(StoreError, match="is no folder; choose another"):
-            Layout.open(path, create=True)
+        for create in (True, False):
+            with pytest.raises(
+                StoreError, match=rf"at {path}: {file} is no folder; choose another"
+            ):
+                Layout.open(path, create=create)
+    with pytest.raises(StoreError, match=r"at /dev/null: /dev/null is no folder; choose another"):
+        Layout.open("/dev/null", create=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -94,6 +100,21 @@ def test_a_file_system_that_is_read_only(tmp_path: Path):
     """The system's own words come with the advice."""
     with pytest.raises(StoreError, match=r"the store at /proc/store cannot be used.*--store DIR"):
         Layout.open("/proc/store", create=True)
+
+
+def test_a_store_that_cannot_be_finished_leaves_no_draft(store: Path, monkeypatch):
+    """A disk that is full has room again: then the store is made."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StoreError, match="No space left on device"):
+            Layout.open(store, create=True)
+    assert not list(store.iterdir())
+    Layout.open(store, create=True)
+    assert [path.name for path in store.iterdir()] == ["format"]
 
 
 def test_folders_are_private(store: Path):

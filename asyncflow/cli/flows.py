@@ -233,6 +233,7 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
         if ctx.params["only_plan"]:
             _print_plan(ctx, flow, origin_run_id, step)
             return 0
+        _check_store(ctx)
         tags = ctx.params["tags"]
         return _carry_through(
             ctx,
@@ -262,6 +263,14 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
         help="Go on from where an earlier run failed or was stopped, or run again from STEP on.",
         short_help="Go on from where a run failed or was stopped.",
     )
+
+
+def _check_store(ctx: click.Context) -> None:
+    """An engine would make the store, and a resume finds nothing in a new one."""
+    from asyncflow.settings import Settings  # noqa: PLC0415 - start-up time: not for --help
+    from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
+
+    Layout.open(Settings.read(store=ctx.params["store"]).store, create=False)
 
 
 def _print_plan(

@@ -22,7 +22,7 @@ from asyncflow.commit_points import reached
 from asyncflow.errors import StoreError
 from asyncflow.store.blobs import TOUCH_SECONDS
 from asyncflow.store.files import explain
-from asyncflow.store.layout import ASIDE
+from asyncflow.store.layout import ASIDE, FORMAT_DRAFT
 from asyncflow.store.limits import DRAFT
 from asyncflow.store.marking import Marks, Stage, exclusive
 from asyncflow.store.segments import SUFFIX
@@ -40,7 +40,6 @@ DRAFT_SECONDS: Final = 86_400
 
 _DIGEST_HEX: Final = re.compile(r"[0-9a-f]{64}")
 _DRAFT: Final = re.compile(r"[0-9a-f]{24}")
-_FORMAT_DRAFT: Final = re.compile(r"format\.\d+\.[0-9a-f]{8}")
 _LEFT_BEHIND: Final = re.compile(r"inputs-\d+|\.index|\.summary")
 """Files of a run that nobody reads once it is over."""
 
@@ -141,7 +140,7 @@ class _Sweep:
 
     def _sweep_root(self) -> None:
         for entry in _entries(self._layout.root):
-            if _FORMAT_DRAFT.fullmatch(entry.name):
+            if FORMAT_DRAFT.fullmatch(entry.name):
                 self._delete_if_older(entry, self._old, self._collected.leftovers)
         for entry in _entries(self._layout.limits):
             if DRAFT.fullmatch(entry.name):

@@ -48,6 +48,9 @@ ASIDE: Final = "gc-"
 
 _ENGINE_SEGMENT: Final = "engine.seg"
 _RUN_ID: Final = re.compile(r"0|[1-9][0-9]*")
+FORMAT_DRAFT: Final = re.compile(r"format\.\d+\.[0-9a-f]{8}")
+"""How the file `format` is called until it is whole."""
+
 _FOLDER_MODE = 0o700
 _NAME_BYTES: Final = 255  # of a file, on every file system that Linux and macOS know
 _NAMED_RUNS: Final = 3  # in an error
@@ -126,16 +129,13 @@ class Layout:
         # Written aside and linked: whoever sees the file sees all of it, and a newer format that
         # somebody else has just put there is not overwritten.
         draft = self.root / f"format.{os.getpid()}.{os.urandom(4).hex()}"
-        with draft.open("w") as file:
-            file.write(f"{FORMAT}\n")
-            file.flush()
-            os.fsync(file.fileno())  # an empty one, after a power cut, would close the store
         try:
+            with draft.open("w") as file:
+                file.write(f"{FORMAT}\n")
+                file.flush()
+                os.fsync(file.fileno())  # an empty one, after a power cut, would close the store
             reached("store.format")
-            with suppress(FileExistsError):
-                os.link(draft, path)
-        except OSError:
-            draft.replace(path)  # a file system without hard links
+            _give_name(draft, path)
         finally:
             draft.unlink(missing_ok=True)
         with suppress(OSError):  # who may not read the folder above has to trust it
@@ -394,6 +394,14 @@ def _what_is_wrong(entry: os.DirEntry[str], may_be: Callable[[str], bool]) -> st
         return f"it cannot be reached: {error.strerror}"
 
 
+def _give_name(draft: Path, path: Path) -> None:
+    try:
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    except OSError:
+        draft.replace(path)  # a file system without hard links
+
+
 def _text(path: Path) -> str:
     return read_file(path).decode(errors="replace")
 
@@ -445,6 +453,12 @@ def _explain(path: Path, error: OSError) -> str:
         case PermissionError():
             return f"the store at {path} may not be used: {error}; change its rights, or {_ADVICE}"
         case NotADirectoryError() | FileExistsError():
-            return f"the store cannot be at {path}: {error.filename} is no folder; {_ADVICE}"
+            return f"the store cannot be at {path}: {_in_the_way(error)} is no folder; {_ADVICE}"
         case _:
             return f"the store at {path} cannot be used: {error}; {_ADVICE}"
+
+
+def _in_the_way(error: OSError) -> str:
+    """What is no folder, of a path on which something should be made or found."""
+    path = Path(error.filename)
+    return str(next(each for each in (path, *path.parents) if os.path.lexists(each)))

@@ -27,7 +27,7 @@ from asyncflow.store.collection import Amount
 from asyncflow.store.files import open_file, read_at, read_file
 from asyncflow.store.index import Summary, TaskTable
 from asyncflow.store.journal import HEADER, JournalReader, is_being_written
-from asyncflow.store.layout import FORMAT, REMOVED, sign_of_beginning
+from asyncflow.store.layout import FORMAT, FORMAT_DRAFT, REMOVED, sign_of_beginning
 from asyncflow.store.limits import DRAFT, unpack_bounds
 from asyncflow.store.marking import NOT_A_RECORD, other_owner
 from asyncflow.store.references import (
@@ -330,15 +330,7 @@ class _Verification:
 
     def check_rest(self) -> None:
         """What belongs to no flow."""
-        root = self.layout.root
-        for path in self._entries(root):
-            if path.name != "format":
-                self._unreferenced(path, "unreferenced: it is not of the store's own")
-        try:
-            if read_file(root / "format") != f"{FORMAT}\n".encode():
-                self.damage(root / "format", f"it does not say {FORMAT}", "the store")
-        except OSError as error:
-            self.damage(root / "format", f"it cannot be read: {error.strerror}", "the store")
+        self._check_root()
         self._check_limits()
         before = self.verified.unreferenced.files
         drafts = 0
@@ -354,6 +346,19 @@ class _Verification:
             self.note(self.layout.blobs, f"{blobs} {self._unreferenced_blobs()}")
         if drafts:
             self.note(self.layout.blobs / "new", f"{drafts:,} unfinished blobs, or being written")
+
+    def _check_root(self) -> None:
+        root = self.layout.root
+        for path in self._entries(root):
+            if FORMAT_DRAFT.fullmatch(path.name):
+                self._unreferenced(path, "unfinished; after an hour asyncflow gc deletes it")
+            elif path.name != "format":
+                self._unreferenced(path, "unreferenced: it is not of the store's own")
+        try:
+            if read_file(root / "format") != f"{FORMAT}\n".encode():
+                self.damage(root / "format", f"it does not say {FORMAT}", "the store")
+        except OSError as error:
+            self.damage(root / "format", f"it cannot be read: {error.strerror}", "the store")
 
     def _entries(self, folder: Path, *, are_folders: bool = False) -> list[Path]:
         """What is in a folder; nothing if it cannot be read, which is damage."""
