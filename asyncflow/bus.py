@@ -24,6 +24,7 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
+from asyncflow.checking import check_loop
 from asyncflow.errors import (
     AsyncflowError,
     JournalError,
@@ -341,17 +342,20 @@ class Subscription(Generic[Wish]):
         RunInterruptedError: It is of one run, and that run's engine is gone without a last word.
         JournalError: A journal that it has to read is damaged or gone.
         SubscriptionBusyError: Another task iterates over it.
+        AsyncflowError: It is iterated over on another event loop than its engine's.
     """
 
     def __init__(
         self,
         wanted: Wanted[Wish],
         *,
+        loop: asyncio.AbstractEventLoop | None = None,
         buffer: int = 10_000,
         follows: bool = False,
         complains: bool = False,
         tail: Tail[Wish] | None = None,
     ) -> None:
+        self._loop = loop
         self._desk = _Desk(buffer)
         self._cursors: set[_Cursor] = set()
         self._wanted = wanted
@@ -390,6 +394,8 @@ class Subscription(Generic[Wish]):
 
     async def _fetch(self) -> Sequence[Wish]:
         """The next events, at least one; none when no more will come."""
+        if self._loop is not None:
+            check_loop(self._loop)
         if self._fetching:
             raise SubscriptionBusyError
         self._fetching = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import reprlib
 import unicodedata
 from collections.abc import Iterable
@@ -98,14 +99,34 @@ def check_origin(flow: type[FlowSpec], origin: object) -> str | None:
 
 
 def check_callback(callback: object) -> None:
-    """Refuse what cannot be called.
+    """Refuse what cannot be called, and what a call would not run.
 
     Raises:
-        TypeError: It cannot.
+        TypeError: It is so.
     """
+    shown = reprlib.repr(callback)
     if not callable(callback):
-        message = f"{reprlib.repr(callback)} cannot be called: give a function that takes an event"
+        message = f"{shown} cannot be called: give a function that takes an event"
         raise TypeError(message)
+    if inspect.isgeneratorfunction(callback) or inspect.isasyncgenfunction(callback):
+        message = f"{shown} has a `yield`, so that a call would not run it: leave that out"
+        raise TypeError(message)
+
+
+def loop_here() -> asyncio.AbstractEventLoop:
+    """The event loop that runs.
+
+    Raises:
+        AsyncflowError: There is none of asyncio's.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        message = (
+            "no event loop of asyncio runs here, and asyncflow needs one; under trio, have a "
+            "thread do it: await trio.to_thread.run_sync(asyncflow.run_sync, TheFlow)"
+        )
+        raise AsyncflowError(message) from None
 
 
 def check_loop(own: asyncio.AbstractEventLoop) -> None:

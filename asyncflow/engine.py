@@ -17,7 +17,7 @@ import anyio
 from asyncflow import loading
 from asyncflow.admission import Admission
 from asyncflow.bus import Channel, Subscription
-from asyncflow.checking import check_flow, check_loop, check_origin, check_tags
+from asyncflow.checking import check_flow, check_loop, check_origin, check_tags, loop_here
 from asyncflow.client import Run
 from asyncflow.dispatcher import Dispatcher
 from asyncflow.errors import (
@@ -183,7 +183,7 @@ class RunHandle:
         self._ear.heard = True
         channel = self._driver.channel
         wanted: Wanted[Event] = Wanted(types, since)
-        subscription = Subscription(wanted, buffer=self._settings.event_buffer)
+        subscription = Subscription(wanted, loop=self._loop, buffer=self._settings.event_buffer)
         subscription.follow(channel, start=channel.first)
         return subscription
 
@@ -433,7 +433,8 @@ class Engine(Starter, Watchable):
         loading.check_may_start()
         if self._entered:
             raise self._entered_again()
-        self._entered, self._loop = True, asyncio.get_running_loop()
+        self._loop = loop_here()
+        self._entered = True
         writing = _DISK_THREADS if self.settings.durability == "power" else _WRITING_THREADS
         self._disk = Threads(writing, "asyncflow-disk")
         self._syncs = Threads(_DISK_THREADS, "asyncflow-sync")

@@ -226,16 +226,14 @@ def describe(cls: type[FlowSpec], pickle: Callable[[type[FlowSpec]], Any]) -> di
         return {**described, "kind": "pickle", "ref": pickle(cls)}
     file = _file_of(module)
     spec = getattr(module, "__spec__", None)
-    if module_name == "__main__" and spec is not None:  # python -m package.module
+    is_main = module_name == "__main__"
+    if is_main and spec is not None and spec.name != "__main__":  # python -m package.module
         return {**described, "kind": "module", "module": spec.name, "file": str(file or "")}
     if file is not None and file.is_file() and file.suffix == ".py":
-        kind = (
-            "module"
-            if spec is not None and module_name == spec.name and _importable(module_name, file)
-            else "file"
-        )
+        by_name = spec is not None and not is_main and module_name == spec.name
+        kind = "module" if by_name and _importable(module_name, file) else "file"
         return {**described, "kind": kind, "file": str(file)}
-    if module_name != "__main__" and spec is not None:
+    if not is_main and spec is not None:
         return {**described, "kind": "module", "file": ""}
     return {**described, "kind": "pickle", "ref": pickle(cls)}
 

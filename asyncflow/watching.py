@@ -15,7 +15,7 @@ from asyncflow import logs
 from asyncflow.bus import Subscription
 from asyncflow.checking import check_callback, check_flow, check_loop
 from asyncflow.client import Run
-from asyncflow.errors import EngineClosedError, NotFoundError
+from asyncflow.errors import EngineClosedError, FlowError, NotFoundError
 from asyncflow.events import Event
 from asyncflow.news import Wanted
 from asyncflow.orderly import OrderlyTask
@@ -214,11 +214,11 @@ class Watchers:
         if not self._open or self._layout is None:
             raise EngineClosedError
         check_loop(self._loop)
-        name = flow if isinstance(flow, str) or flow is None else _name_of(flow)
+        name = None if flow is None else _name_of(flow)
         wanted: Wanted[First] = Wanted(types, 0 if since is None else since)
         if run is not None:
             return self._subscribe_to(_pathspec_of(run, name, self._layout), wanted)
-        subscription = Subscription(wanted, buffer=self._buffer, follows=True)
+        subscription = Subscription(wanted, loop=self._loop, buffer=self._buffer, follows=True)
         for channel in self._channels.values():
             if name in {None, channel.flow}:
                 subscription.follow(channel, start=None if since is None else channel.first)
@@ -228,12 +228,14 @@ class Watchers:
     def _subscribe_to(self, pathspec: str, wanted: Wanted[First]) -> Subscription[First]:
         channel = self._channels.get(pathspec)
         if channel is not None:
-            subscription = Subscription(wanted, buffer=self._buffer, complains=True)
+            subscription = Subscription(
+                wanted, loop=self._loop, buffer=self._buffer, complains=True
+            )
             subscription.follow(channel, start=channel.first)
             return subscription
         assert self._layout is not None  # noqa: S101 - it is open
         follower = Run(pathspec, store=self._layout.root).follower(wanted)
-        subscription = Subscription(wanted, buffer=self._buffer, tail=follower)
+        subscription = Subscription(wanted, loop=self._loop, buffer=self._buffer, tail=follower)
         self._subscriptions[subscription] = _NO_FLOW
         return subscription
 
@@ -251,7 +253,12 @@ class Watchers:
         task.exception()  # the event loop has raised it
 
 
-def _name_of(flow: type[FlowSpec]) -> str:
+def _name_of(flow: str | type[FlowSpec]) -> str:
+    if isinstance(flow, str) and flow.isidentifier():
+        return flow
+    if isinstance(flow, str):
+        message = f"{flow!r} can be no flow's name: that is the name of a class"
+        raise FlowError(message)
     check_flow(flow)
     return flow.__name__
 

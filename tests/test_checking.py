@@ -108,12 +108,32 @@ async def test_a_subscription_takes_flows_types_and_runs_only(engine):
         engine.subscribe(run=3)
     with pytest.raises(TypeError, match="'RunStarted' is no type of event"):
         engine.subscribe("RunStarted")
+    for name in ("", "a b", "../x", "Flow/1"):
+        with pytest.raises(FlowError, match="can be no flow's name"):
+            engine.subscribe(flow=name)
 
 
 async def test_a_callback_has_to_be_callable(engine):
     """Nothing is registered for one that is not."""
     with pytest.raises(TypeError, match="None cannot be called: give a function"):
         engine.on(events.RunStarted, None)
+
+
+def generator(event):
+    """It has a `yield`."""
+    yield event
+
+
+async def asynchronous(event):
+    """It has one too."""
+    yield event
+
+
+@pytest.mark.parametrize("callback", [generator, asynchronous])
+async def test_a_callback_that_would_not_be_run_is_refused(engine, callback):
+    """To call a generator function only makes a generator."""
+    with pytest.raises(TypeError, match="has a `yield`, so that a call would not run it"):
+        engine.on(events.RunStarted, callback)
 
 
 # --- sessions -----------------------------------------------------------------------------------

@@ -283,6 +283,15 @@ def test_a_pathspec_of_another_length_is_refused(store, view, pathspec):
         view(pathspec)
 
 
+@pytest.mark.parametrize("view", [Flow, Run, Step, Task, Artifact])
+def test_what_is_no_text_names_nothing(store, view):
+    """A number, say; and a flow's class has its name in place of it."""
+    with pytest.raises(TypeError, match=f"{view.__name__} takes text such as 'Flow"):
+        view(3)
+    with pytest.raises(TypeError, match=r"write 'Path'"):
+        view(Path)
+
+
 def test_a_missing_artifact_is_an_attribute_error_too(run):
     """So that `hasattr`, `getattr` with a default and notebooks work."""
     assert hasattr(run.data, "x")

@@ -121,6 +121,12 @@ def test_an_application_script_runs_its_own_flow(folder):
     assert python(folder, "app.py", "one", "two") == reported(folder, ["one", "two"])
 
 
+def test_an_application_in_a_folder_runs_its_own_flow(folder):
+    """Python calls the module of a folder's `__main__.py` so, as it does the program."""
+    (folder / "__main__.py").write_text(GUARDED)
+    assert python(folder, ".", "one", "two") == reported(folder, ["one", "two"])
+
+
 def test_a_script_without_guard_fails_with_the_remedy(folder):
     """A worker that imports it refuses to start an engine: no process starts another."""
     (folder / "app.py").write_text(APPLICATION + "asyncio.run(main())")

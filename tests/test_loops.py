@@ -109,6 +109,29 @@ async def test_an_engine_runs_on_the_loop_of_another_thread(store, factory):
     assert await anyio.to_thread.run_sync(work) == [5.0, 50, 50]
 
 
+async def test_a_subscription_is_refused_to_another_loop_and_goes_on_on_its_own(store):
+    """Neither the run nor who subscribed is disturbed."""
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(Waiting, width=5, seconds=0.1)
+        for stream in (handle.events(), engine.subscribe(run=handle)):
+
+            async def take(stream=stream):
+                return await anext(stream)
+
+            with pytest.raises(AsyncflowError, match="another event loop"):
+                await asyncio.to_thread(asyncio.run, take())
+            seen = [event.seq async for event in stream]
+            assert seen == list(range(1, len(seen) + 1))
+        assert (await handle).successful
+
+
+def test_without_a_loop_of_asyncio_there_is_no_engine(store):
+    """Under another framework's, say."""
+    entering = Engine(store=store).__aenter__()
+    with pytest.raises(AsyncflowError, match="no event loop of asyncio runs here"):
+        entering.send(None)
+
+
 async def test_several_event_loops_have_engines_on_one_store_at_once(store):
     """Three threads, each with a loop and an engine of its own, besides that of this test."""
 

@@ -83,10 +83,20 @@ def reopen(cls: Any, pathspec: str, store: Path) -> Any:
 
 
 def parts_of(view: type[View], pathspec: str) -> list[str]:
-    """The parts of a pathspec that a view was asked for with."""
+    """The parts of a pathspec that a view was asked for with.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It is no pathspec of such a thing.
+    """
+    given: object = pathspec
+    wanted = "/".join(["Flow", "run", "step", "task", "artifact"][: view._PARTS])
+    if not isinstance(given, str):
+        of_class = f": write {given.__name__!r}" if isinstance(given, type) else ""
+        message = f"{view.__name__} takes text such as {wanted!r}, not {given!r}{of_class}"
+        raise TypeError(message)
     parts = pathspec.split("/")
     if len(parts) != view._PARTS or not all(parts):
-        wanted = "/".join(["Flow", "run", "step", "task", "artifact"][: view._PARTS])
         message = f"{view.__name__} takes {wanted!r}, not {pathspec!r}"
         raise ValueError(message)
     return parts
