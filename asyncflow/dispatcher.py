@@ -40,6 +40,7 @@ from asyncflow.frames import (
     Blocked,
     CloseRun,
     Failed,
+    GaveBack,
     Logged,
     Opened,
     Ping,
@@ -402,6 +403,17 @@ class Dispatcher:
                 taken += 1
         return taken
 
+    def _on_given_back(self, desk: Desk, report: GaveBack) -> None:
+        """The same for what it has received, and not begun."""
+        assigned = desk.tasks.get((report.run, report.task_id))
+        if assigned is None or assigned.attempt != (report.run, report.task_id, report.attempt):
+            return
+        del desk.tasks[report.run, report.task_id]
+        assigned.stop_timer()
+        self._unseat(assigned)
+        desk.load = desk.load - assigned.expected if desk.tasks else 0.0
+        assigned.source.give_back(report.task_id)
+
     def _unseat(self, assigned: Assigned) -> None:
         """A worker has a task no more: its run may have room for the next."""
         source = assigned.source
@@ -434,6 +446,8 @@ class Dispatcher:
                     self._on_logged(desk, report)
                 case Blocked() | Stopping():
                     self._on_loop_heard(desk, report)
+                case GaveBack():
+                    self._on_given_back(desk, report)
                 case Warned():
                     logs.warning(report.event, pid=desk.worker.pid, **report.facts)
                 case _:

@@ -44,6 +44,7 @@ class Report(IntEnum):
     STOPPING = 8
     BLOCKED = 9
     PONG = 10
+    GAVE_BACK = 11
 
 
 MAX_ORDER_BYTES: Final = 200_000  # a packet socket takes none above its buffer, 208 KiB by default
@@ -212,8 +213,26 @@ class Pong(NamedTuple):
     """The worker was slow and not stopped: it takes orders."""
 
 
+class GaveBack(NamedTuple):
+    """An async attempt that was received has not begun, and never will: the loop is blocked."""
+
+    run: int
+    task_id: int
+    attempt: int
+
+
 ReportMessage = (
-    Ready | Started | Opened | Logged | Succeeded | Failed | Warned | Stopping | Blocked | Pong
+    Ready
+    | Started
+    | Opened
+    | Logged
+    | Succeeded
+    | Failed
+    | Warned
+    | Stopping
+    | Blocked
+    | Pong
+    | GaveBack
 )
 
 _REPORTS: Final[dict[int, type[ReportMessage]]] = {
@@ -227,6 +246,7 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.STOPPING: Stopping,
     Report.BLOCKED: Blocked,
     Report.PONG: Pong,
+    Report.GAVE_BACK: GaveBack,
 }
 _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 

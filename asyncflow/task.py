@@ -81,6 +81,11 @@ class RunView:
         self.graph = Graph.from_data(self.started.graph)
         self._read = True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the run's flow class has been loaded."""
+        return self._opened
+
     def open(self) -> bool:
         """Load the run's flow class, once; whether that was now.
 

@@ -27,6 +27,7 @@ from asyncflow.frames import (
     CancelTask,
     CloseRun,
     Failed,
+    GaveBack,
     Logged,
     Opened,
     Opening,
@@ -164,6 +165,8 @@ class Worker:
             if (run.order.flow, run.order.run_id) == (task.flow_name, task.run_id):
                 key = number, int(task.task_id), task.attempt
                 self.report(Blocked(*key, seconds, where))
+                if where and self._async is not None:
+                    self.report(*self._async.give_back())
 
     def receive_nowait(self) -> OrderMessage | None:
         """The next order if there is one."""
@@ -336,6 +339,8 @@ class AsyncSteps:
         self._worker = worker
         self._runner = asyncio.Runner()
         self._tasks: dict[tuple[int, int, int], Any] = {}  # by run, task and attempt
+        self._waiting: dict[tuple[int, int, int], bool] = {}
+        """Those that have not come to their first line, and whether their start was told."""
         self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
         self._idle = asyncio.Event()
         self._serving = False
@@ -344,7 +349,7 @@ class AsyncSteps:
 
     def run(self, run: RunView, order: StartTask) -> None:
         """Run a task and all that come while it runs; then carry out what had to wait."""
-        self._enter(lambda: self._begin(run, order))
+        self._enter(lambda: self._begin(run, order, told=True))
 
     def wait(self) -> None:
         """Wait for an order here, where what tasks have left open has its turns meanwhile."""
@@ -450,7 +455,9 @@ class AsyncSteps:
             # The next ones stay where they can be taken back, until the loop has been left.
             self._asyncio.get_running_loop().remove_reader(self._worker.order_descriptor)
             return
-        self._worker.report(Started(order.run, order.task_id, order.attempt))
+        told = not run.is_open  # what takes long now is the import, and the engine is to know
+        if told:
+            self._worker.report(Started(order.run, order.task_id, order.attempt))
         began = time.perf_counter()
         try:
             self._worker.open(run)
@@ -460,20 +467,31 @@ class AsyncSteps:
             self._worker.check_descriptors(run)
             self._worker.report(failed(order, began, error, capture.written()))
             return
-        self._begin(run, order)
+        self._begin(run, order, told=told)
 
-    def _begin(self, run: RunView, order: StartTask) -> None:
+    def give_back(self) -> list[GaveBack]:
+        """Have no attempt begin that waits for the loop to turn; from the watchdog's thread.
+
+        Each is taken from `_waiting` once: here, or where it begins.
+        """
+        waiting = [key for key, told in list(self._waiting.items()) if not told]
+        return [GaveBack(*key) for key in waiting if self._waiting.pop(key, None) is not None]
+
+    def _begin(self, run: RunView, order: StartTask, *, told: bool) -> None:
         loop = self._asyncio.get_running_loop()
         task = loop.create_task(self._run_task(run, order), name=f"{order.step}/{order.task_id}")
         key = order.run, order.task_id, order.attempt
-        self._tasks[key] = task
+        self._tasks[key], self._waiting[key] = task, told
         if self._watchdog is not None:
             self._watchdog.watch()
-        task.add_done_callback(lambda ended: self._ended(key, order, ended))
+        task.add_done_callback(lambda _: self._ended(key, order))
 
-    def _ended(self, key: tuple[int, int, int], order: StartTask, task: Any) -> None:
+    def _ended(self, key: tuple[int, int, int], order: StartTask) -> None:
         del self._tasks[key]
-        if task.cancelled():  # before its first line, so that nothing has told of its end
+        told = self._waiting.pop(key, None)
+        if told is not None:  # it was cancelled before its first line: nothing has told of its end
+            if not told:
+                self._worker.report(Started(*key))
             error = self._asyncio.CancelledError()
             self._worker.report(failed(order, time.perf_counter(), error, capture.written()))
         if not self._tasks:
@@ -482,8 +500,14 @@ class AsyncSteps:
                 self._watchdog.rest()
 
     async def _run_task(self, run: RunView, order: StartTask) -> None:
-        began = time.perf_counter()
         worker, pid = self._worker, os.getpid()
+        key = order.run, order.task_id, order.attempt
+        told = self._waiting.pop(key, None)
+        if told is None:  # it was given back
+            return
+        if not told:
+            worker.report(Started(*key))
+        began = time.perf_counter()
 
         def send(stream: int, data: bytes) -> None:
             worker.report(Logged(order.run, order.task_id, order.attempt, stream, data))
@@ -505,7 +529,6 @@ class AsyncSteps:
             manifest, fanout, items = task.persist()
             lines.close()
             seconds = time.perf_counter() - began
-            key = order.run, order.task_id, order.attempt
             worker.report(Succeeded(*key, seconds, manifest, fanout, items, capture.written()))
         except BaseException as error:  # noqa: BLE001 - cancelled ones report it too
             if os.getpid() != pid:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import psutil
 import pytest
 
@@ -11,8 +13,10 @@ from asyncflow.errors import RunCancelledError
 
 FLOW = '''
 import asyncio
+import os
 import socket
 import time
+from pathlib import Path
 
 from asyncflow import FlowSpec, step
 from asyncflow.frames import CancelTask, unpack_order
@@ -21,10 +25,11 @@ from asyncflow.worker import AsyncSteps
 begin = AsyncSteps._begin
 
 
-def begin_and_let_it_be_cancelled(steps, run, order):
+def begin_and_let_it_be_cancelled(steps, run, order, *, told):
     """Go on only when the next order is there, and is to cancel: both are read in one turn."""
-    begin(steps, run, order)
+    begin(steps, run, order, told=told)
     if len(steps._tasks) == 2:
+        Path(os.environ["HELD"]).touch()
         orders = steps._worker._orders
         while True:
             try:
@@ -61,23 +66,22 @@ class Cancelled(FlowSpec):
 
 
 async def test_a_task_that_is_cancelled_before_its_first_line_ends_without_its_worker(
-    store, tmp_path
+    store, tmp_path, monkeypatch
 ):
     """Asyncio never runs such a task, and the worker tells of its end all the same."""
     file = tmp_path / "cancelled.py"
     file.write_text(FLOW)
+    monkeypatch.setenv("HELD", str(tmp_path / "held"))
     flow = asyncflow.loading.load_flow(f"{file}:Cancelled")
     async with Engine(store=store, workers=1) as engine:
         handle = await engine.start(flow)
-        begun = []
-        async for event in handle.events(events.TaskStarted):
-            if event.step == "wait":
-                begun.append(event.pid)
-            if len(begun) == 2:  # the first waits, the second has not come to its first line
-                handle.cancel()
-                break
+        while not (tmp_path / "held").exists():  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.01)
+        handle.cancel()  # the first task waits, the second has not come to its first line
         with pytest.raises(RunCancelledError) as caught:
             await handle
-        assert psutil.pid_exists(begun[0])
+        told = caught.value.run.events(events.TaskStarted)
+        (pid,) = {event.pid for event in told if event.step == "wait"}
+        assert psutil.pid_exists(pid)
     ended = caught.value.run.events(events.TaskFailed)
     assert [event.was_stopped for event in ended] == [True, True]

@@ -330,6 +330,54 @@ async def test_the_timeouts_of_others_fire_while_a_step_blocks(store, tmp_path):
     assert len(run.data.pids) == 1
 
 
+class Behind(FlowSpec):
+    """Tasks that are received together, of which one blocks the loop before the rest has begun."""
+
+    release = Parameter("release", default="")
+
+    @step
+    def start(self):
+        self.items = range(8)
+        self.next(self.work, foreach="items")
+
+    @retry(times=1, seconds=0)
+    @timeout(seconds=0.5)
+    @step
+    async def work(self):
+        print("begun")
+        if self.input == 2 and current.attempt == 0:
+            hold(self.release)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_what_has_not_begun_when_a_step_blocks_the_loop_is_begun_elsewhere(
+    store, tmp_path, workers
+):
+    """Or later, where there is no other worker: once, and its time counts from then on."""
+    settings = Settings(store=store, workers=workers, blocked_seconds=0.2)
+    ended = {False: 0, True: 0}
+    async with Engine(settings=settings) as engine:
+        handle = await engine.start(Behind, release=str(tmp_path / "release"))
+        async for event in handle.events(events.TaskSucceeded, events.TaskFailed):
+            ended[isinstance(event, events.TaskFailed)] += event.step == "work"
+            if ended[False] == 7 or (ended[True] and workers == 1):
+                (tmp_path / "release").touch()
+        run = await handle
+    told = {task.index: [each.stdout for each in task.attempts()] for task in run["work"]}
+    assert told.pop(2)[0] == "begun\n"
+    assert list(told) == [0, 1, 3, 4, 5, 6, 7]
+    assert all(printed == ["begun\n"] for printed in told.values())
+
+
 class Twice(FlowSpec):
     """Its late task is tried again on the very worker that has the first attempt still."""
 
