@@ -26,6 +26,7 @@ from asyncflow.errors import (
     ResumeError,
     RunCancelledError,
     RunFailedError,
+    SettingsError,
     UnguardedRunError,
 )
 from asyncflow.hints import logs_command, resume_command, step_to_repeat
@@ -414,10 +415,20 @@ class Engine(Starter, Watchable):
     ) -> None:
         """Prepare an engine; nothing is started before `async with`.
 
+        `store` and `workers` win over those of `settings`.
+
         Raises:
             SettingsError: A setting has a value that it cannot take.
         """
-        self.settings = settings or Settings.read(store=store, workers=workers)
+        given_settings: object = settings
+        if settings is None:
+            settings = Settings.read(store=store, workers=workers)
+        elif not isinstance(given_settings, Settings):
+            message = f"{given_settings!r} is no Settings: write settings=Settings.read(workers=…)"
+            raise SettingsError(message)
+        given: dict[str, Any] = {"store": store, "workers": workers}
+        named = {name: value for name, value in given.items() if value is not None}
+        self.settings = replace(settings, **named)
         self._numbers = 0
         self._open = self._closed = False
         self._entered = False

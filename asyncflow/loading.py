@@ -260,7 +260,11 @@ def load(source: Mapping[str, Any], unpickle: Callable[[Any], Any]) -> type[Flow
     found = _find(module, name)
     if isinstance(found, type) and issubclass(found, FlowSpec):
         return found
-    message = f"{source.get('file') or source['module']} has no flow {name!r} any more"
+    where = source.get("file") or source["module"]
+    message = (
+        f"{where} has no flow {name!r} where a worker imports it: it has been removed, or stands "
+        'under `if __name__ == "__main__":`; put it above that, at the top level of the file'
+    )
     raise FlowError(message)
 
 

@@ -105,7 +105,7 @@ class Wanted(Generic[Wish]):
         """
         types = tuple(types)
         for each in types:
-            if each not in _TYPES:
+            if not any(each is known for known in _TYPES):  # it may be unhashable
                 message = f"{each!r} is no type of event; see asyncflow.events"
                 raise TypeError(message)
         given: object = since

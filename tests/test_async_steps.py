@@ -368,6 +368,7 @@ async def test_what_has_not_begun_when_a_step_blocks_the_loop_is_begun_elsewhere
     async with Engine(settings=settings) as engine:
         handle = await engine.start(Behind, release=str(tmp_path / "release"))
         async for event in handle.events(events.TaskSucceeded, events.TaskFailed):
+            assert isinstance(event, events.TaskSucceeded | events.TaskFailed)
             ended[isinstance(event, events.TaskFailed)] += event.step == "work"
             if ended[False] == 7 or (ended[True] and workers == 1):
                 (tmp_path / "release").touch()

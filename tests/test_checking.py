@@ -13,7 +13,14 @@ import pytest
 import asyncflow
 from asyncflow import Engine, Flow, events
 from asyncflow.cli.commands import invoke
-from asyncflow.errors import AsyncflowError, EngineClosedError, FlowError, ParameterError
+from asyncflow.errors import (
+    AsyncflowError,
+    EngineClosedError,
+    FlowError,
+    ParameterError,
+    SettingsError,
+)
+from asyncflow.settings import Settings
 from tests.flows import Linear
 
 if TYPE_CHECKING:
@@ -108,6 +115,8 @@ async def test_a_subscription_takes_flows_types_and_runs_only(engine):
         engine.subscribe(run=3)
     with pytest.raises(TypeError, match="'RunStarted' is no type of event"):
         engine.subscribe("RunStarted")
+    with pytest.raises(TypeError, match="is no type of event"):
+        engine.subscribe([events.RunStarted])
     for name in ("", "a b", "../x", "Flow/1"):
         with pytest.raises(FlowError, match="can be no flow's name"):
             engine.subscribe(flow=name)
@@ -134,6 +143,15 @@ async def test_a_callback_that_would_not_be_run_is_refused(engine, callback):
     """To call a generator function only makes a generator."""
     with pytest.raises(TypeError, match="has a `yield`, so that a call would not run it"):
         engine.on(events.RunStarted, callback)
+
+
+def test_an_engine_takes_settings_and_what_wins_over_them(tmp_path):
+    """Each argument is heard."""
+    settings = Settings(store=tmp_path / "a", workers=3, grace_seconds=1)
+    engine = Engine(settings=settings, store=tmp_path / "b", workers=2)
+    assert engine.settings == Settings(store=tmp_path / "b", workers=2, grace_seconds=1)
+    with pytest.raises(SettingsError, match=r"is no Settings: write settings=Settings\.read"):
+        engine = Engine(settings={"workers": 2})  # type: ignore[arg-type]
 
 
 # --- sessions -----------------------------------------------------------------------------------

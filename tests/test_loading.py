@@ -121,6 +121,15 @@ def test_an_application_script_runs_its_own_flow(folder):
     assert python(folder, "app.py", "one", "two") == reported(folder, ["one", "two"])
 
 
+def test_a_flow_under_the_guard_fails_with_the_remedy(folder):
+    """No worker would ever find it."""
+    indented = textwrap.indent(APPLICATION.strip() + "\nasyncio.run(main())\n", "    ")
+    (folder / "app.py").write_text(f'if __name__ == "__main__":\n{indented}')
+    told = python(folder, "app.py", expected=1)
+    assert "stands under `if __name__" in told
+    assert "put it above that" in told
+
+
 def test_an_application_in_a_folder_runs_its_own_flow(folder):
     """Python calls the module of a folder's `__main__.py` so, as it does the program."""
     (folder / "__main__.py").write_text(GUARDED)
