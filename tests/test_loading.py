@@ -121,6 +121,39 @@ def test_an_application_script_runs_its_own_flow(folder):
     assert python(folder, "app.py", "one", "two") == reported(folder, ["one", "two"])
 
 
+HELPED = """
+from asyncflow import FlowSpec, run_sync, step
+
+class Point:
+    pass
+
+def make_point():
+    return Point()
+
+def make_flow():
+    class PointFlow(FlowSpec):
+        @step
+        def start(self):
+            self.point = make_point()
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+
+    return PointFlow
+
+if __name__ == "__main__":
+    print(isinstance(run_sync(make_flow()).data.point, Point))
+"""
+
+
+def test_what_a_helper_of_a_pickled_flow_makes_is_of_the_programs_own_class(folder):
+    """Also where no step names the class."""
+    (folder / "app.py").write_text(HELPED)
+    assert python(folder, "app.py") == "True\n"
+
+
 def test_a_flow_under_the_guard_fails_with_the_remedy(folder):
     """No worker would ever find it."""
     indented = textwrap.indent(APPLICATION.strip() + "\nasyncio.run(main())\n", "    ")

@@ -217,6 +217,9 @@ def _name_class(cls: Any) -> None:
         name = cls.__qualname__ if isinstance(cls, type) else cls.__name__
         text = f"{origin.file}\0{origin.source}\0{name}"
         ids[cls] = blake3(text.encode()).hexdigest(length=DIGEST_BYTES)
+        if _find(sys.modules.get(cls.__module__), name) is cls:
+            # What a worker has built of this very class is this class, when it comes back.
+            getattr(internals, "_DYNAMIC_CLASS_TRACKER_BY_ID", {})[ids[cls]] = cls
 
 
 # --- reading ----------------------------------------------------------------------------------
