@@ -266,6 +266,7 @@ def test_a_file_that_cannot_be_written_is_named(folder) -> None:
 
 def test_resume_of_no_run(folder) -> None:
     """A run that is not there cannot be resumed: exit status 2."""
+    asyncflow("run", "flow.py")
     done = asyncflow("resume", "flow.py", "--origin-run-id", "1")
     assert done.returncode == 2
     assert done.stderr.startswith("Error: ")
