@@ -30,7 +30,8 @@ from asyncflow.sharing import shared
 if TYPE_CHECKING:
     from asyncflow import errors, events
     from asyncflow.client import Artifact, Flow, Run, Step, Task
-    from asyncflow.engine import Engine, RunHandle, run, run_sync
+    from asyncflow.engine import Engine, run, run_sync
+    from asyncflow.handle import RunHandle
 
 __version__ = "0.1.0"
 
@@ -71,7 +72,7 @@ _LATER: Final = {
     "Engine": "asyncflow.engine",
     "Flow": "asyncflow.client",
     "Run": "asyncflow.client",
-    "RunHandle": "asyncflow.engine",
+    "RunHandle": "asyncflow.handle",
     "Step": "asyncflow.client",
     "Task": "asyncflow.client",
     "errors": "",

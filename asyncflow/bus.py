@@ -24,7 +24,6 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
-from asyncflow.checking import check_loop
 from asyncflow.errors import (
     AsyncflowError,
     JournalError,
@@ -33,6 +32,7 @@ from asyncflow.errors import (
 )
 from asyncflow.events import ENDINGS, Event
 from asyncflow.hints import resume_command
+from asyncflow.loops import check_loop
 from asyncflow.news import Lines, NewsReader, Wish
 
 if TYPE_CHECKING:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import reprlib
 import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
-from asyncflow.errors import AsyncflowError, FlowError, ParameterError, ResumeError
+from asyncflow.errors import FlowError, ParameterError, ResumeError
 from asyncflow.flow import FlowSpec
 
 _BREAKING: Final = {"Cc", "Zl", "Zp"}
@@ -111,45 +110,3 @@ def check_callback(callback: object) -> None:
     if inspect.isgeneratorfunction(callback) or inspect.isasyncgenfunction(callback):
         message = f"{shown} has a `yield`, so that a call would not run it: leave that out"
         raise TypeError(message)
-
-
-def loop_here() -> asyncio.AbstractEventLoop:
-    """The event loop that runs.
-
-    Raises:
-        AsyncflowError: There is none of asyncio's.
-    """
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        message = (
-            "no event loop of asyncio runs here, and asyncflow needs one; under trio, have a "
-            "thread do it: await trio.to_thread.run_sync(asyncflow.run_sync, TheFlow)"
-        )
-        raise AsyncflowError(message) from None
-
-
-def check_loop(own: asyncio.AbstractEventLoop) -> None:
-    """Refuse a call on another event loop than the engine's, or in another thread than its own.
-
-    Raises:
-        AsyncflowError: It is another one.
-    """
-    try:
-        running = asyncio.get_running_loop()
-    except RuntimeError:
-        if not own.is_running():
-            return  # nobody else is at work, and nothing can wait here
-        message = (
-            "this engine is used in the thread of the event loop that entered it, and this is "
-            "another one: hand the call to that loop with `loop.call_soon_threadsafe(…)` or "
-            "`asyncio.run_coroutine_threadsafe(…, loop)`"
-        )
-        raise AsyncflowError(message) from None
-    if running is not own:
-        message = (
-            "this engine was entered on another event loop than the one that runs here: open an "
-            "engine on each loop, or hand the call to the engine's own with "
-            "`asyncio.run_coroutine_threadsafe(…, loop)`"
-        )
-        raise AsyncflowError(message)

@@ -395,24 +395,25 @@ class Dispatcher:
         """Have back what a worker has not received, for its runs to seat anew."""
         taken = 0
         for _kind, run, _step, task_id, *_ in desk.worker.take_back():
-            assigned = desk.tasks.pop((run, task_id), None)
+            assigned = desk.tasks.get((run, task_id))
             if assigned is not None:
-                self._unseat(assigned)
-                desk.load -= assigned.expected
-                assigned.source.give_back(task_id)
+                self._return(desk, assigned)
                 taken += 1
         return taken
 
     def _on_given_back(self, desk: Desk, report: GaveBack) -> None:
         """The same for what it has received, and not begun."""
         assigned = desk.tasks.get((report.run, report.task_id))
-        if assigned is None or assigned.attempt != (report.run, report.task_id, report.attempt):
-            return
-        del desk.tasks[report.run, report.task_id]
-        assigned.stop_timer()
+        if assigned is not None and assigned.attempt[2] == report.attempt:
+            self._return(desk, assigned)
+
+    def _return(self, desk: Desk, assigned: Assigned) -> None:
+        """A task that a worker has not begun is its run's again."""
+        del desk.tasks[assigned.attempt[:2]]
+        assigned.stop_timer()  # it may have been told to stop
         self._unseat(assigned)
         desk.load = desk.load - assigned.expected if desk.tasks else 0.0
-        assigned.source.give_back(report.task_id)
+        assigned.source.give_back(assigned.task_id)
 
     def _unseat(self, assigned: Assigned) -> None:
         """A worker has a task no more: its run may have room for the next."""

@@ -8,31 +8,27 @@ import warnings
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import anyio
 
 from asyncflow import loading
 from asyncflow.admission import Admission
-from asyncflow.bus import Channel, Subscription
-from asyncflow.checking import check_flow, check_loop, check_origin, check_tags, loop_here
+from asyncflow.bus import Channel
+from asyncflow.checking import check_flow, check_origin, check_tags
 from asyncflow.client import Run
 from asyncflow.dispatcher import Dispatcher
 from asyncflow.errors import (
     AsyncflowError,
     EngineClosedError,
     ResumeError,
-    RunCancelledError,
-    RunFailedError,
     SettingsError,
-    UnguardedRunError,
 )
-from asyncflow.hints import logs_command, resume_command, step_to_repeat
+from asyncflow.handle import Ear, RunHandle
 from asyncflow.limiting import Limits
+from asyncflow.loops import check_loop, loop_here, to_the_end
 from asyncflow.metering import Statistics
-from asyncflow.news import Wanted, Wish
 from asyncflow.orderly import OrderlyTask
 from asyncflow.parameters import resolve_parameters
 from asyncflow.pool import WorkerPool
@@ -47,20 +43,11 @@ from asyncflow.values import RunOptions, Status
 from asyncflow.watching import Watchable, Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncIterator,
-        Coroutine,
-        Generator,
-        Iterable,
-        Sequence,
-    )
+    from collections.abc import Iterable
+    from pathlib import Path
 
-    from asyncflow.events import Event
     from asyncflow.flow import FlowSpec
     from asyncflow.surroundings import Surroundings
-    from asyncflow.values import Failure
-
-Result = TypeVar("Result")
 
 
 class _Prepare(Protocol):
@@ -69,165 +56,8 @@ class _Prepare(Protocol):
     def __call__(self, layout: Layout, *, durable: bool) -> NewRun: ...
 
 
-_UNGUARDED: Final = f"{UnguardedRunError.__module__}.{UnguardedRunError.__qualname__}"
 _DISK_THREADS: Final = 4  # journals that wait on the disk at once
-_LOOKED_AT_RECORDS: Final = 1000  # for an error's text, while the event loop waits
 _WRITING_THREADS: Final = 1  # where none waits: several would take the interpreter from the loop
-
-
-class _Ear:
-    """Whether anybody hears how a run ends: one that fails unheard gives a warning.
-
-    The run's handle has it, and so does the engine until the run has ended: the warning comes when
-    both have let it go, so that a handle may be looked at later, or be dropped at once.
-    """
-
-    __slots__ = ("failed", "heard")
-
-    def __init__(self) -> None:
-        self.heard = False
-        """Whether somebody waited for the run, looked at it or watched it."""
-        self.failed = ""
-        """The pathspec of a run that has failed."""
-
-    def __del__(self) -> None:
-        if self.failed and not self.heard:
-            message = f"{self.failed} failed, and nobody waited for its handle or watched its end"
-            warnings.warn(message, ResourceWarning, source=self, stacklevel=1)
-
-
-class RunHandle:
-    """A run that was started: watch it, wait for it, cancel it.
-
-    Awaiting the handle is `wait()`. A handle may be dropped: the run goes on. If it then fails, and
-    nobody has ever waited for it, looked at it through the handle or watched its events, a
-    `ResourceWarning` tells.
-    """
-
-    def __init__(self, driver: RunDriver, settings: Settings, ear: _Ear) -> None:
-        self._driver = driver
-        self._settings = settings
-        self._ear = ear
-        self._loop = asyncio.get_running_loop()
-
-    @property
-    def run_id(self) -> str:
-        """The run's id."""
-        return self._driver.identity.run_id
-
-    @property
-    def pathspec(self) -> str:
-        """`Flow/run`."""
-        return f"{self._driver.identity.flow}/{self.run_id}"
-
-    @property
-    def status(self) -> Status:
-        """How the run stands now."""
-        self._ear.heard = True
-        return self._status
-
-    @property
-    def _status(self) -> Status:
-        return Status.INTERRUPTED if self._driver.error is not None else self._driver.plan.status
-
-    @property
-    def run(self) -> Run:
-        """The client's view of the run; it can be looked at while the run goes on."""
-        self._ear.heard = True
-        return Run(self.pathspec, store=self._driver.identity.store)
-
-    async def wait(self) -> Run:
-        """Wait for the run's end.
-
-        Raises:
-            RunFailedError: A task failed; the error tells which, and why.
-            RunCancelledError: The run was cancelled.
-            AsyncflowError: The run could not be brought to an end, such as by a full disk; or its
-                engine was entered on another event loop.
-
-        Cancelled: the run is cancelled too; its journal says so before the cancellation goes on.
-        """
-        check_loop(self._loop)
-        self._ear.heard = True
-        try:
-            await self._driver.finished.wait()
-        except asyncio.CancelledError:
-            self._driver.cancel("the task that waited for it was cancelled")
-            await _to_the_end(self._driver.finished.wait())
-            raise
-        return self._result()
-
-    def __await__(self) -> Generator[Any, None, Run]:
-        return self.wait().__await__()
-
-    def cancel(self, reason: str = "cancelled by the program") -> None:
-        """Have the run stopped; waiting for the handle tells when it has.
-
-        It may be called in any thread, and by a signal's handler. Harmless when the run has ended.
-        """
-        with suppress(RuntimeError):  # the event loop is closed, and with it the run has ended
-            # Also on the loop itself: a signal may come in the middle of anything.
-            self._loop.call_soon_threadsafe(self._driver.cancel, reason)
-
-    @overload
-    def events(self, *, since: int = 0) -> Subscription[Event]: ...
-    @overload
-    def events(self, one: type[Wish], /, *, since: int = 0) -> Subscription[Wish]: ...
-    @overload
-    def events(self, *types: type[Event], since: int = 0) -> Subscription[Event]: ...
-    def events(self, *types: type[Event], since: int = 0) -> Subscription[Any]:
-        """Every event of the run, or those of some types, live or past; ends with the run.
-
-        From the first on, or from behind the one whose `seq` is `since`.
-        """
-        check_loop(self._loop)
-        self._ear.heard = True
-        channel = self._driver.channel
-        wanted: Wanted[Event] = Wanted(types, since)
-        subscription = Subscription(wanted, loop=self._loop, buffer=self._settings.event_buffer)
-        subscription.follow(channel, start=channel.first)
-        return subscription
-
-    def batches(self) -> AsyncIterator[Sequence[Event]]:
-        """Every event of the run from its first on, in lists as they came; ends with the run."""
-        return self.events().batches()
-
-    def _result(self) -> Run:
-        driver = self._driver
-        if driver.error is not None:
-            raise driver.error
-        outcome = driver.outcome
-        if outcome is None or outcome.status is Status.SUCCEEDED:
-            return self.run
-        if outcome.status is Status.CANCELLED:
-            message = f"{self.pathspec} was cancelled: {outcome.reason}"
-            raise RunCancelledError(message, run=self.run)
-        raise RunFailedError(
-            _explain(driver.identity.run_dir / "journal", outcome.failure),
-            run=self.run,
-            failure=outcome.failure,
-        )
-
-    def __repr__(self) -> str:
-        return f"<RunHandle {self.pathspec} {self._status}>"
-
-
-def _explain(journal: Path, failure: Failure | None) -> str:
-    """What failed, where its log is, and what to do next."""
-    pathspec = f"{journal.parent.parent.name}/{journal.parent.name}"
-    if failure is None:
-        return f"{pathspec} failed"
-    if failure.exception_type == _UNGUARDED:  # what to do is to mend the file, and run it anew
-        return f"{pathspec} failed: {failure.message}"
-    where = f"{pathspec}/{failure.step}/{failure.task_id}" if failure.task_id else pathspec
-    repeat = step_to_repeat(journal, failure, _LOOKED_AT_RECORDS)
-    lines = [
-        f"{where} failed in attempt {failure.attempt}: {failure.exception_type}: {failure.message}",
-        failure.traceback.rstrip(),
-        f"Its log: {logs_command(where, journal)}",
-        f"To go on from here: {resume_command(pathspec, journal, repeat)}",
-    ]
-    return "\n".join(line for line in lines if line)
 
 
 def _check_store(layout: Layout, origin: object) -> None:
@@ -236,16 +66,13 @@ def _check_store(layout: Layout, origin: object) -> None:
     Raises:
         ResumeError: It is of another store.
     """
-    match origin:
-        case Run():
-            store = origin.store
-        case RunHandle():
-            store = Path(origin._driver.identity.store)  # noqa: SLF001 - of this module
-        case _:
-            return
+    run = origin.run if isinstance(origin, RunHandle) else origin
+    if not isinstance(run, Run):
+        return
+    store = run.store
     if store != layout.root and not (store.exists() and store.samefile(layout.root)):
         message = (
-            f"{origin.pathspec} is in the store {store}, and this engine's is {layout.root}: open "
+            f"{run.pathspec} is in the store {store}, and this engine's is {layout.root}: open "
             f"an engine with that store"
         )
         raise ResumeError(message)
@@ -475,7 +302,7 @@ class Engine(Starter, Watchable):
             self._entered = False
             self._disk.shutdown()
             if hasattr(self, "_pool"):
-                await _to_the_end(self._pool.close())
+                await to_the_end(self._pool.close())
             raise
         self._watchers.open(self._layout)
         self._open = True
@@ -494,7 +321,7 @@ class Engine(Starter, Watchable):
         self._check_open()
         self._open = False
         self._closed = True
-        _, cancelled = await _to_the_end(self._close())  # all of it, if who waits is there or not
+        _, cancelled = await to_the_end(self._close())  # all of it, if who waits is there or not
         if cancelled is not None:
             raise cancelled
 
@@ -538,7 +365,7 @@ class Engine(Starter, Watchable):
         try:
             self._check_open()
             creating = self._create(prepare, options, look_around(self._pool.environment))
-            handle, cancelled = await _to_the_end(creating, self._starting)
+            handle, cancelled = await to_the_end(creating, self._starting)
         except BaseException:
             self._admission.leave()
             raise
@@ -579,13 +406,13 @@ class Engine(Starter, Watchable):
             self._watchers.forget(channel)
             driver.let_go()
             raise
-        ear = _Ear()
+        ear = Ear()
         ask = partial(driver.cancel, "all asyncio tasks were cancelled")
         task = OrderlyTask(driver.drive(), name=repr(driver), ask=ask)
         task.add_done_callback(partial(self._on_driven, driver, ear))
         return RunHandle(driver, self.settings, ear)
 
-    def _on_driven(self, driver: RunDriver, ear: _Ear, task: asyncio.Task[None]) -> None:
+    def _on_driven(self, driver: RunDriver, ear: Ear, task: asyncio.Task[None]) -> None:
         """A run has ended; what it was broken off by, if it was, the event loop has raised."""
         task.exception()
         del self._drivers[driver.identity.number]
@@ -632,28 +459,6 @@ class Engine(Starter, Watchable):
             f"{numbers.tasks_running} tasks running, {numbers.workers_idle} workers idle, "
             f"{numbers.workers_busy} busy>"
         )
-
-
-async def _to_the_end(
-    work: Coroutine[Any, Any, Result], tasks: set[asyncio.Task[Any]] | None = None
-) -> tuple[Result, asyncio.CancelledError | None]:
-    """Await `work` to its end, whoever cancels meanwhile; its result, and the cancellation.
-
-    A cancel scope's shield is not enough: `Task.cancel()` and `asyncio.timeout` pass through it.
-    The work itself is not cancelled either, and goes on to its end where nobody waits any more.
-    """
-    task = OrderlyTask(work)
-    tasks = set() if tasks is None else tasks
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-    cancelled = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-    return task.result(), cancelled
 
 
 async def _shut_down(*executors: Threads) -> None:

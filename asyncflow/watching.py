@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, overload
 
 from asyncflow import logs
 from asyncflow.bus import Subscription
-from asyncflow.checking import check_callback, check_flow, check_loop
+from asyncflow.checking import check_callback, check_flow
 from asyncflow.client import Run
 from asyncflow.errors import EngineClosedError, FlowError, NotFoundError
 from asyncflow.events import Event
+from asyncflow.loops import check_loop
 from asyncflow.news import Wanted
 from asyncflow.orderly import OrderlyTask
 from asyncflow.tracebacks import describe_exception

@@ -339,8 +339,8 @@ class AsyncSteps:
         self._worker = worker
         self._runner = asyncio.Runner()
         self._tasks: dict[tuple[int, int, int], Any] = {}  # by run, task and attempt
-        self._waiting: dict[tuple[int, int, int], bool] = {}
-        """Those that have not come to their first line, and whether their start was told."""
+        self._waiting: dict[tuple[int, int, int], Sequence[Started | Opened]] = {}
+        """Those that have not come to their first line, and what is to be told there."""
         self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
         self._idle = asyncio.Event()
         self._serving = False
@@ -349,7 +349,7 @@ class AsyncSteps:
 
     def run(self, run: RunView, order: StartTask) -> None:
         """Run a task and all that come while it runs; then carry out what had to wait."""
-        self._enter(lambda: self._begin(run, order, told=True))
+        self._enter(lambda: self._begin(run, order, ()))
 
     def wait(self) -> None:
         """Wait for an order here, where what tasks have left open has its turns meanwhile."""
@@ -455,45 +455,45 @@ class AsyncSteps:
             # The next ones stay where they can be taken back, until the loop has been left.
             self._asyncio.get_running_loop().remove_reader(self._worker.order_descriptor)
             return
-        told = not run.is_open  # what takes long now is the import, and the engine is to know
-        if told:
-            self._worker.report(Started(order.run, order.task_id, order.attempt))
+        started = Started(order.run, order.task_id, order.attempt)
+        if not run.is_open:  # what takes long now is the import, and the engine is to know
+            self._worker.report(started)
         began = time.perf_counter()
         try:
-            self._worker.open(run)
+            # The time of the first task counts from its first line as well.
+            untold = Opened(order.run) if run.open() else started
             if not self._tasks:
                 run.kept.put_back()
         except BaseException as error:  # noqa: BLE001 - whatever the user's module raises at import
             self._worker.check_descriptors(run)
             self._worker.report(failed(order, began, error, capture.written()))
             return
-        self._begin(run, order, told=told)
+        self._begin(run, order, (untold,))
 
     def give_back(self) -> list[GaveBack]:
         """Have no attempt begin that waits for the loop to turn; from the watchdog's thread.
 
         Each is taken from `_waiting` once: here, or where it begins.
         """
-        waiting = [key for key, told in list(self._waiting.items()) if not told]
+        waiting = [key for key, untold in list(self._waiting.items()) if Started(*key) in untold]
         return [GaveBack(*key) for key in waiting if self._waiting.pop(key, None) is not None]
 
-    def _begin(self, run: RunView, order: StartTask, *, told: bool) -> None:
+    def _begin(self, run: RunView, order: StartTask, untold: Sequence[Started | Opened]) -> None:
         loop = self._asyncio.get_running_loop()
         task = loop.create_task(self._run_task(run, order), name=f"{order.step}/{order.task_id}")
         key = order.run, order.task_id, order.attempt
-        self._tasks[key], self._waiting[key] = task, told
+        self._tasks[key], self._waiting[key] = task, untold
         if self._watchdog is not None:
             self._watchdog.watch()
         task.add_done_callback(lambda _: self._ended(key, order))
 
     def _ended(self, key: tuple[int, int, int], order: StartTask) -> None:
         del self._tasks[key]
-        told = self._waiting.pop(key, None)
-        if told is not None:  # it was cancelled before its first line: nothing has told of its end
-            if not told:
-                self._worker.report(Started(*key))
+        untold = self._waiting.pop(key, None)
+        if untold is not None:  # it was cancelled before its first line, and has told nothing
             error = self._asyncio.CancelledError()
-            self._worker.report(failed(order, time.perf_counter(), error, capture.written()))
+            end = failed(order, time.perf_counter(), error, capture.written())
+            self._worker.report(*untold, end)
         if not self._tasks:
             self._idle.set()
             if self._watchdog is not None:
@@ -502,11 +502,11 @@ class AsyncSteps:
     async def _run_task(self, run: RunView, order: StartTask) -> None:
         worker, pid = self._worker, os.getpid()
         key = order.run, order.task_id, order.attempt
-        told = self._waiting.pop(key, None)
-        if told is None:  # it was given back
+        untold = self._waiting.pop(key, None)
+        if untold is None:  # it was given back
             return
-        if not told:
-            worker.report(Started(*key))
+        if untold:
+            worker.report(*untold)
         began = time.perf_counter()
 
         def send(stream: int, data: bytes) -> None:

@@ -25,9 +25,9 @@ from asyncflow.worker import AsyncSteps
 begin = AsyncSteps._begin
 
 
-def begin_and_let_it_be_cancelled(steps, run, order, *, told):
+def begin_and_let_it_be_cancelled(steps, run, order, untold):
     """Go on only when the next order is there, and is to cancel: both are read in one turn."""
-    begin(steps, run, order, told=told)
+    begin(steps, run, order, untold)
     if len(steps._tasks) == 2:
         Path(os.environ["HELD"]).touch()
         orders = steps._worker._orders

@@ -23,6 +23,7 @@ from asyncflow import (
     concurrency,
     current,
     events,
+    loading,
     retry,
     step,
     timeout,
@@ -377,6 +378,71 @@ async def test_what_has_not_begun_when_a_step_blocks_the_loop_is_begun_elsewhere
     assert told.pop(2)[0] == "begun\n"
     assert list(told) == [0, 1, 3, 4, 5, 6, 7]
     assert all(printed == ["begun\n"] for printed in told.values())
+
+
+NEWCOMER = """
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from asyncflow import FlowSpec, step, timeout
+from asyncflow.worker import AsyncSteps
+
+begin = AsyncSteps._begin
+
+
+def begin_late(steps, run, order, untold):
+    \"\"\"Have the loop blocked between a newcomer's import and its first line.\"\"\"
+    begin(steps, run, order, untold)
+    if run.order.flow == "Newcomer":
+        Path(os.environ["HELD"]).touch()
+        time.sleep(3)  # the time limit, and what is waited for a loop that does not turn
+
+
+AsyncSteps._begin = begin_late
+
+
+class Resident(FlowSpec):
+    @step
+    async def start(self):
+        while not Path(os.environ["HELD"]).exists():
+            await asyncio.sleep(0.01)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Newcomer(FlowSpec):
+    @timeout(seconds=0.5)
+    @step
+    async def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+"""
+
+
+async def test_the_first_task_of_a_run_has_its_time_from_its_first_line_on(
+    store, tmp_path, monkeypatch
+):
+    """Its import is told of before; what blocks the loop after that is none of its time."""
+    monkeypatch.setenv("HELD", str(tmp_path / "held"))
+    (tmp_path / "newcomer.py").write_text(NEWCOMER)
+    resident, newcomer = (
+        loading.load_flow(f"{tmp_path / 'newcomer.py'}:{name}") for name in ("Resident", "Newcomer")
+    )
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(resident)
+        async for _ in handle.events(events.TaskStarted):
+            break
+        run = await engine.run(newcomer)
+        await handle
+    assert run["start"].task.attempt == 0
 
 
 class Twice(FlowSpec):

@@ -151,7 +151,7 @@ def test_an_engine_takes_settings_and_what_wins_over_them(tmp_path):
     engine = Engine(settings=settings, store=tmp_path / "b", workers=2)
     assert engine.settings == Settings(store=tmp_path / "b", workers=2, grace_seconds=1)
     with pytest.raises(SettingsError, match=r"is no Settings: write settings=Settings\.read"):
-        engine = Engine(settings={"workers": 2})  # type: ignore[arg-type]
+        engine = Engine(settings={"workers": 2})  # type: ignore[arg-type]  # the mistake that is examined
 
 
 # --- sessions -----------------------------------------------------------------------------------

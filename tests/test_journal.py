@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -287,6 +289,25 @@ def test_the_lock_tells_a_running_run_from_an_ended_one(tmp_path):
     writer.close()
     writer.close()
     assert not is_being_written(path)
+
+
+NO_DESCRIPTORS = """
+import os, resource, sys
+from asyncflow.store.journal import is_being_written
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0), most))
+print(is_being_written(sys.argv[1]))
+"""
+
+
+def test_where_nobody_can_tell_a_journal_is_left_alone(tmp_path):
+    """A process that can open no file takes its run for running, and removes nothing of it."""
+    path = tmp_path / "journal"
+    writer = JournalWriter.create(path)
+    command = [sys.executable, "-c", NO_DESCRIPTORS, str(path)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    writer.close()
+    assert told == "True\n"
 
 
 def test_the_lock_ends_with_its_process(tmp_path):

@@ -20,8 +20,9 @@ from asyncflow.errors import AsyncflowError, FlowError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from asyncflow.engine import Engine, RunHandle
+    from asyncflow.engine import Engine
     from asyncflow.flow import FlowSpec
+    from asyncflow.handle import RunHandle
 
 _FLOW: Final = "asyncflow.flow"  # where a context keeps the flow class
 

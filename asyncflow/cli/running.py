@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
     from asyncflow.cli.report import Program
     from asyncflow.cli.view import View
-    from asyncflow.engine import Engine, RunHandle
+    from asyncflow.engine import Engine
     from asyncflow.events import Event
+    from asyncflow.handle import RunHandle
 
 SUCCEEDED: Final = 0
 FAILED: Final = 1

@@ -200,8 +200,9 @@ def is_being_written(path: Path) -> bool:
 def _is_locked(path: Path) -> bool:
     try:
         descriptor = open_regular(path)
-    except OSError:
-        return False
+    except OSError as error:
+        # Where this process can open no file, nobody can tell: it is left alone, as if it were.
+        return error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
