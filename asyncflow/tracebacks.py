@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from asyncflow.callers import is_own
 from asyncflow.errors import AsyncflowError
 from asyncflow.naming import class_name, sayable, text_of
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-_OWN_FOLDER: Final = str(Path(__file__).parent)
-_PYTHON: Final = Path(traceback.__file__).parent
-_RUNNING: Final = tuple(f"{_PYTHON}/{name}/" for name in ("asyncio", "concurrent", "importlib"))
-_PLUMBING: Final = ("<frozen importlib", f"{_PYTHON}/threading.py", *_RUNNING)
+_PYTHON: Final = os.path.dirname(traceback.__file__) + os.sep  # noqa: PTH120 - text is compared
+_INSTALLED: Final = tuple(f"{_PYTHON}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+_RUNNING: Final = tuple(f"{_PYTHON}{name}/" for name in ("asyncio", "concurrent", "importlib"))
+_PLUMBING: Final = ("<frozen importlib", f"{_PYTHON}threading.py", *_RUNNING)
 _MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing more
-_PICKLERS: Final = {"cloudpickle.py", "pickle.py", "copyreg.py"}  # whom this library has called
+_PICKLERS: Final = (f"{_PYTHON}pickle.py", f"{_PYTHON}copyreg.py")  # this library calls them
 _MESSAGE_BYTES: Final = 1 << 14  # nobody reads more, and it is journalled and sent in one packet
 _TRACEBACK_BYTES: Final = 1 << 16  # the same
 _TOLD_TO_STOP: Final = {"asyncio.exceptions.CancelledError", "SystemExit: 143"}  # 128 + SIGTERM
@@ -86,7 +88,7 @@ def _is_users(summary: traceback.TracebackException) -> bool:
 
 
 def _is_users_frame(frame: traceback.FrameSummary) -> bool:
-    return not frame.filename.startswith(_OWN_FOLDER)
+    return not is_own(frame.filename)
 
 
 def _without_plumbing(stack: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
@@ -96,20 +98,29 @@ def _without_plumbing(stack: list[traceback.FrameSummary]) -> list[traceback.Fra
 
 
 def _is_plumbing(frame: traceback.FrameSummary) -> bool:
-    name = frame.filename
-    return name.startswith(_PLUMBING) or "/site-packages/anyio/" in name
+    return frame.filename.startswith(_PLUMBING) or _is_of("anyio", frame)
 
 
 def _is_called(frame: traceback.FrameSummary) -> bool:
     """Whether it is of Python's library or a pickler, which this library calls as well."""
-    path = Path(frame.filename)
-    return path.name in _PICKLERS or (_PYTHON in path.parents and "site-packages" not in path.parts)
+    name = frame.filename
+    return (name.startswith(_PYTHON) and not name.startswith(_INSTALLED)) or _is_pickler(frame)
+
+
+def _is_pickler(frame: traceback.FrameSummary) -> bool:
+    return frame.filename in _PICKLERS or _is_of("cloudpickle", frame)
+
+
+def _is_of(package: str, frame: traceback.FrameSummary) -> bool:
+    """Whether the frame is one of a package that is imported: the user may have such a name, too."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return bool(file) and frame.filename.startswith(os.path.dirname(str(file)) + os.sep)  # noqa: PTH120 - text
 
 
 def past_own_frames(trace: TracebackType | None) -> TracebackType | None:
     """From where the user's code begins; all of it where there is none."""
     at = trace
-    while at is not None and at.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+    while at is not None and is_own(at.tb_frame.f_code.co_filename):
         at = at.tb_next
     return at or trace
 
@@ -121,7 +132,7 @@ def _cut(summary: traceback.TracebackException, seen: set[int]) -> None:
     seen.add(id(summary))
     users = list(filter(_is_users_frame, _without_plumbing(summary.stack)))
     own_call = not all(map(_is_users_frame, summary.stack))
-    while own_call and len(users) > 1 and Path(users[0].filename).name in _PICKLERS:
+    while own_call and len(users) > 1 and _is_pickler(users[0]):
         del users[0]
     if hasattr(summary, "offset"):  # a SyntaxError, which tells the place itself
         summary.stack[:] = [frame for frame in users if not _is_plumbing(frame)]

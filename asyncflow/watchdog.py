@@ -15,6 +15,7 @@ import time
 from asyncio.events import Handle
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow.callers import is_own
 from asyncflow.current import task_in
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _LOOKS: Final = 4  # within the time that is to be noticed
 _LEAST_SECONDS: Final = 0.01  # between two looks
 _AGAIN: Final = 4.0  # a blocked loop is told of again when it has lasted so many times as long
 _RUN: Final[Any] = Handle._run.__code__  # noqa: SLF001 - every callback of a loop is called there
-_PACKAGE: Final = __name__.partition(".")[0]
 
 
 class Watchdog:
@@ -108,15 +108,10 @@ def _described(stack: list[FrameType], task: TaskContext | None) -> str:
     """The line that it stands in: the innermost of the flow's own file, else of any but ours."""
     file = task.graph[task.step_name].file if task is not None else ""
     own = [frame for frame in stack if frame.f_code.co_filename == file]
-    others = [frame for frame in stack if not _is_ours(frame)]
+    others = [frame for frame in stack if not is_own(frame.f_code.co_filename)]
     if not (own or others):
         return "in asyncflow itself, which reads or writes its artifacts"
     frame = (own or others)[0]
     place = f"{frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
     text = linecache.getline(frame.f_code.co_filename, frame.f_lineno, frame.f_globals).strip()
     return f"{place}: {text}" if text else place
-
-
-def _is_ours(frame: FrameType) -> bool:
-    name = str(frame.f_globals.get("__name__", ""))
-    return name == _PACKAGE or name.startswith(f"{_PACKAGE}.")

@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import asyncflow as package
 from asyncflow import Flow, Run, events
 from asyncflow.cli.commands import invoke
 from asyncflow.store.layout import Layout
@@ -21,7 +22,12 @@ ROOT = Path(__file__).parents[1]
 SECONDS = 60
 
 FINISHED = re.compile(r"/(\w+/\d+) \(pid \d+\)\] Task finished")
-OUR_FRAME = re.compile(r'File "[^"]*/asyncflow/\w+(/\w+)?\.py"')
+_OWN_FRAME = re.compile(rf'File "{re.escape(str(Path(package.__file__).parent))}/[^"]*"')
+
+
+def own_frames(text: str) -> list[str]:
+    """The frames of this library that a text shows; what has only such a name does not count."""
+    return _OWN_FRAME.findall(text)
 
 
 def start(*arguments: object, preexec: Any = None, **environ: str) -> subprocess.Popen[str]:
@@ -55,7 +61,7 @@ def end(process: subprocess.Popen[str], before: str = "") -> Said:
     """Wait for the end of a command. Whatever went wrong, our own traceback is never shown."""
     stdout, stderr = process.communicate(timeout=SECONDS)
     said = Said(process.returncode, before + stdout, stderr)
-    assert not OUR_FRAME.search(said.stdout + said.stderr), said
+    assert not own_frames(said.stdout + said.stderr), said
     return said
 
 

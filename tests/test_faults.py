@@ -13,7 +13,7 @@ import pytest
 from asyncflow import Flow, Run, events
 from asyncflow.values import Status
 from tests.faults import MODES
-from tests.keeping import OUR_FRAME
+from tests.keeping import own_frames
 
 FLOW = Path(__file__).parent / "faulty_flow.py"
 TOTAL = sum(5000 * n for n in range(3))
@@ -35,7 +35,7 @@ def command(*arguments, **environ):
         text=True,
         timeout=60,
     )
-    assert not OUR_FRAME.search(done.stderr + done.stdout), done.stderr + done.stdout
+    assert not own_frames(done.stderr + done.stdout), done.stderr + done.stdout
     return done
 
 

@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+import asyncflow
 from asyncflow import Engine, FlowSpec, Parameter, catch, run_sync, step, timeout
 from asyncflow.errors import RunFailedError
 from asyncflow.loading import load_file
 from asyncflow.tracebacks import describe_exception, told_as
+from tests.keeping import own_frames
 
 
 class Verbose(FlowSpec):
@@ -197,7 +200,7 @@ async def test_of_a_stop_iteration_in_an_async_step_no_frame_of_ours_is_shown(st
     told = caught.value.failure.traceback
     assert "            raise StopIteration\n".strip() in told
     assert told.endswith("RuntimeError: coroutine raised StopIteration\n")
-    assert "asyncflow/" not in told.replace(__file__, "")
+    assert not own_frames(told)
 
 
 async def test_of_a_forked_process_that_fails_no_frame_of_ours_is_shown(store):
@@ -301,6 +304,37 @@ def test_a_script_without_a_guard_is_told_once_and_what_to_do(store, tmp_path, c
     assert command.returncode == 2
     assert command.stderr.startswith(f"Error: {what}")
     assert command.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["asyncflow/worker.py", "pickle.py", "cloudpickle.py", "site-packages/anyio/flow.py"]
+)
+def test_a_users_file_that_is_called_like_one_of_a_library_is_shown(tmp_path, monkeypatch, name):
+    """Whose a frame is follows from the folder in which a library is installed."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    script = tmp_path / name
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(
+        "import json\ndef load():\n    json.loads('')\ndef main():\n    load()\nmain()\n"
+    )
+    with pytest.raises(ValueError, match="Expecting value") as caught:
+        load_file(script)
+    error = caught.value.with_traceback(caught.tb.tb_next)  # without this test's own frame
+    told = describe_exception(error).traceback.splitlines()
+    shown = [line.strip() for line in told if line.startswith("  File")]
+    assert shown[:3] == [
+        f'File "{script}", line 6, in <module>',
+        f'File "{script}", line 5, in main',
+        f'File "{script}", line 3, in load',
+    ]
+
+
+def test_a_package_whose_name_begins_with_ours_is_the_users():
+    """It may be installed beside this one."""
+    file = f"{Path(asyncflow.__file__).parent}_plugins/flow.py"
+    with pytest.raises(ZeroDivisionError) as caught:
+        exec(compile("1 / 0", file, "exec"))  # noqa: S102 - nothing may be written there
+    assert f'File "{file}", line 1' in describe_exception(caught.value).traceback
 
 
 def test_what_run_sync_raises_shows_no_frame_of_an_event_loop(store, tmp_path):
