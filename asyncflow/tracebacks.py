@@ -112,7 +112,7 @@ def _is_pickler(frame: traceback.FrameSummary) -> bool:
 
 
 def _is_of(package: str, frame: traceback.FrameSummary) -> bool:
-    """Whether the frame is one of a package that is imported: the user may have such a name, too."""
+    """Whether the frame is one of this package, if that is imported at all."""
     file = getattr(sys.modules.get(package), "__file__", None)
     return bool(file) and frame.filename.startswith(os.path.dirname(str(file)) + os.sep)  # noqa: PTH120 - text
 
