@@ -34,6 +34,9 @@ class Sink(Protocol):
     def write(self, stream: int, data: bytes) -> None:
         """Take some bytes; 0 is stdout, 1 is stderr."""
 
+    def flush(self, stream: int) -> None:
+        """Hold nothing back of what was written."""
+
 
 sink: ContextVar[Sink | None] = ContextVar("asyncflow_sink", default=None)
 
@@ -66,8 +69,9 @@ class TaskStream(io.TextIOBase):
             self.write(line)
 
     def flush(self) -> None:
-        """Have what is buffered in the file."""
+        """Have what is buffered in the file, or with the task that the context names."""
         self._file.flush()
+        self._binary.flush()
 
     def fileno(self) -> int:
         """The descriptor below."""
@@ -122,6 +126,12 @@ class TaskBuffer(io.RawIOBase):
             target.write(self._number, bytes(view))
         return len(view)
 
+    def flush(self) -> None:
+        """Have the task that the context names pass on what it was given."""
+        target = sink.get()
+        if target is not None:
+            target.flush(self._number)
+
     def writable(self) -> bool:
         """Always."""
         return True
@@ -132,7 +142,7 @@ class TaskBuffer(io.RawIOBase):
 
 
 class LineSink:
-    """Gathers what an async task prints into whole lines, and hands them on."""
+    """Gathers what an async task prints, as a line-buffered file would, and hands it on."""
 
     def __init__(self, send: Callable[[int, bytes], None], limit: int = 8192) -> None:
         self._send = send
@@ -140,18 +150,19 @@ class LineSink:
         self._held = [bytearray(), bytearray()]
 
     def write(self, stream: int, data: bytes) -> None:
-        """Take some bytes, and pass them on when a line is complete."""
+        """Take some bytes, and pass on what is there when a line ends, or begins anew."""
         held = self._held[stream]
         held += data
-        if data.endswith(b"\n") or len(held) > self._limit:
-            self._pass_on(stream)
+        if b"\n" in data or b"\r" in data or len(held) > self._limit:
+            self.flush(stream)
 
     def close(self) -> None:
         """Pass on what has no line end."""
-        self._pass_on(0)
-        self._pass_on(1)
+        self.flush(0)
+        self.flush(1)
 
-    def _pass_on(self, stream: int) -> None:
+    def flush(self, stream: int) -> None:
+        """Pass on what is there."""
         held = self._held[stream]
         if held:
             self._send(stream, bytes(held))

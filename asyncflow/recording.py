@@ -51,6 +51,22 @@ class _Identity(TypedDict):
     time: datetime
 
 
+class Unfinished:
+    """The last line of a stream, which has no end yet."""
+
+    __slots__ = ("data", "since")
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.since = 0.0
+        """When its first byte came."""
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether its end has been waited for long enough."""
+        return bool(self.data) and time.monotonic() - self.since > _PARTIAL_SECONDS
+
+
 class Attempt:
     """A running attempt: what its next events have to say."""
 
@@ -58,7 +74,6 @@ class Attempt:
         "attempt",
         "began",
         "held",
-        "held_since",
         "log",
         "path",
         "pid",
@@ -74,8 +89,7 @@ class Attempt:
         self.started = 0  # where the journal has its TaskStarted
         self.log = 0  # where the journal has its last output
         self.began = 0.0
-        self.held: list[bytes] | None = None  # of each stream, a last line that has no end yet
-        self.held_since = 0.0
+        self.held: tuple[Unfinished, Unfinished] | None = None  # of each stream
 
 
 class Batch:
@@ -282,8 +296,8 @@ class Recorder:
     def _end(self, attempt: Attempt, batch: Batch) -> None:
         """The attempt has ended: what it left without a line end is a line."""
         del self._attempts[attempt.task_id]
-        for stream, data in enumerate(attempt.held or ()):
-            self._logged(attempt, stream, data, batch)
+        for stream, held in enumerate(attempt.held or ()):
+            self._logged(attempt, stream, held.data, batch)
 
     def _note(self, attempt: Attempt, ended: int, state: TaskState) -> None:
         index = attempt.path[-1] if attempt.path else 0
@@ -303,22 +317,18 @@ class Recorder:
     def _lines(self, attempt: Attempt, stream: int, data: bytes, batch: Batch) -> None:
         """Journal whole lines, and hold back what has no end for a moment."""
         if attempt.held is None:
-            attempt.held = [b"", b""]
-        late = not data and self.has_held(attempt)
-        data = attempt.held[stream] + data
-        cut = data.rfind(b"\n") + 1
-        if late or len(data) - cut > _HELD_BYTES:
+            attempt.held = Unfinished(), Unfinished()
+        held = attempt.held[stream]
+        end = data.rfind(b"\n") + 1
+        overdue = not end and held.is_overdue
+        if end or overdue or not held.data:
+            held.since = time.monotonic()
+        cut = len(held.data) + end if end else 0
+        data = held.data + data
+        if overdue or len(data) - cut > _HELD_BYTES:
             cut = whole_characters(data)
-        attempt.held[stream] = data[cut:]
-        attempt.held_since = time.monotonic()
+        held.data = data[cut:]
         self._logged(attempt, stream, data[:cut], batch)
-
-    @staticmethod
-    def has_held(attempt: Attempt) -> bool:
-        """Whether a line without an end has been held back for long enough."""
-        if attempt.held is None or not any(attempt.held):
-            return False
-        return time.monotonic() - attempt.held_since > _PARTIAL_SECONDS
 
     def _logged(self, attempt: Attempt, stream: int, data: bytes, batch: Batch) -> None:
         if not data:

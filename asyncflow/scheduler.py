@@ -240,9 +240,9 @@ class RunDriver:
     def look_at_held(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
         """Show a line without an end, such as a prompt, once it has stood for a moment."""
         attempt = self._recorder.get(task_id)
-        if attempt is not None and self._recorder.has_held(attempt):
-            for stream, spool in enumerate(spools):
-                self.tell(Output(task_id, stream, spool, 0, 0))
+        for stream, held in enumerate((attempt and attempt.held) or ()):
+            if held.is_overdue:
+                self.tell(Output(task_id, stream, spools[stream], 0, 0))
 
     def _start(self, task: plan.StartTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
         ended_at = self._recorder.table.ended_at

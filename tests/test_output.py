@@ -53,6 +53,46 @@ class Prompting(FlowSpec):
         pass
 
 
+class Progressing(FlowSpec):
+    """Each step prints pieces of a line, and says much later that it is over."""
+
+    @step
+    def start(self):
+        print("50%", end="", flush=True, file=sys.stderr)
+        time.sleep(1.5)
+        self.next(self.often)
+
+    @step
+    def often(self):
+        for percent in range(50):
+            print(f"{percent}%", end=" ", flush=True)
+            time.sleep(0.03)
+        self.next(self.flushed)
+
+    @step
+    async def flushed(self):
+        print("50%", end="", flush=True)
+        await asyncio.sleep(1.5)
+        self.next(self.binary)
+
+    @step
+    async def binary(self):
+        sys.stderr.buffer.write(b"50%")
+        sys.stderr.buffer.flush()
+        await asyncio.sleep(1.5)
+        self.next(self.back)
+
+    @step
+    async def back(self):
+        print("\r50%", end="")
+        await asyncio.sleep(1.5)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
 class Numbered(FlowSpec):
     """Many short tasks, each of which prints its number; some are async."""
 
@@ -148,6 +188,19 @@ async def test_output_is_streamed_while_the_task_runs(engine):
     assert (seen[1][2] - seen[0][2]).total_seconds() > 0.3
 
 
+async def test_pieces_of_a_line_come_while_the_step_still_prints(engine):
+    """On either stream, in def and async steps, however fast one follows the other."""
+    handle = await engine.start(Progressing)
+    first, ends = {}, {}
+    async for event in handle.events(events.TaskLogged, events.TaskSucceeded):
+        times = first if isinstance(event, events.TaskLogged) else ends
+        times.setdefault(event.step, event.time)
+    waits = {step: (ends[step] - seen).total_seconds() for step, seen in first.items()}
+    assert waits.keys() == {"start", "often", "flushed", "binary", "back"}
+    assert {step: wait for step, wait in waits.items() if wait < 0.5} == {}
+    assert (await handle)["often"].task.stdout == "".join(f"{n}% " for n in range(50))
+
+
 async def test_a_line_of_megabytes_comes_in_pieces(engine):
     """Ten million characters without an end are read back whole, from pieces of bounded size."""
     handle = await engine.start(Flooding, lines=1, width=10_000_000)
@@ -171,16 +224,21 @@ async def test_a_flood_of_lines_arrives_complete_and_in_order(engine):
     assert seqs == list(range(1, len(seqs) + 1))
 
 
-def test_a_line_sink_passes_on_whole_lines():
-    """Partial writes wait for their line's end, or for the close."""
+def test_a_line_sink_passes_on_what_a_line_buffered_file_would():
+    """Partial writes wait for their line's end, for a carriage return, a flush or the close."""
     passed = []
     lines = LineSink(lambda stream, data: passed.append((stream, data)))
     lines.write(0, b"a")
     lines.write(0, b"b\n")
     lines.write(1, b"rest")
     assert passed == [(0, b"ab\n")]
+    lines.write(0, b"\r5%")
+    lines.write(0, b"6%")
+    lines.flush(0)
+    lines.flush(0)
+    assert passed[1:] == [(0, b"\r5%"), (0, b"6%")]
     lines.close()
-    assert passed[1:] == [(1, b"rest")]
+    assert passed[3:] == [(1, b"rest")]
 
 
 async def test_a_busy_event_loop_mixes_no_tasks_up(engine):
