@@ -191,11 +191,12 @@ async def test_output_is_streamed_while_the_task_runs(engine):
 async def test_pieces_of_a_line_come_while_the_step_still_prints(engine):
     """On either stream, in def and async steps, however fast one follows the other."""
     handle = await engine.start(Progressing)
-    first, ends = {}, {}
+    first: dict[str, float] = {}
+    ends: dict[str, float] = {}
     async for event in handle.events(events.TaskLogged, events.TaskSucceeded):
         times = first if isinstance(event, events.TaskLogged) else ends
-        times.setdefault(event.step, event.time)
-    waits = {step: (ends[step] - seen).total_seconds() for step, seen in first.items()}
+        times.setdefault(event.step, event.time.timestamp())
+    waits = {step: ends[step] - seen for step, seen in first.items()}
     assert waits.keys() == {"start", "often", "flushed", "binary", "back"}
     assert {step: wait for step, wait in waits.items() if wait < 0.5} == {}
     assert (await handle)["often"].task.stdout == "".join(f"{n}% " for n in range(50))
