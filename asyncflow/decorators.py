@@ -300,24 +300,33 @@ def environment(
     nothing: object = None,
     /,
     *,
-    vars: Mapping[str, str] | None = None,  # noqa: A002 - Metaflow's
+    vars: Mapping[str, object] | None = None,  # noqa: A002 - Metaflow's
 ) -> Callable[[Method], Method]:
     """Set environment variables while a task of the step runs.
 
+    A value is set as its text: `{"N": 3}` sets N to "3".
+
     Raises:
-        FlowError: A name or a value is not text.
+        FlowError: A name or a value cannot be that of a variable.
     """
     if nothing is not None or vars is None:
         message = '@environment takes variables, as in @environment(vars={"NAME": "value"})'
         raise _mistake(message)
-    return _noting("environment", {_text(name): _text(value) for name, value in vars.items()})
+    return _noting("environment", dict(_variable(name, value) for name, value in vars.items()))
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    message = f"@environment takes text for names and values, not {value!r}"
-    raise _mistake(message)
+def _variable(name: Any, value: object) -> tuple[str, str]:
+    if not isinstance(name, str) or not name or "=" in name or not _is_sayable(name):
+        message = f"@environment: {name!r} cannot be the name of a variable"
+        raise _mistake(message)
+    if isinstance(value, bytes) or not _is_sayable(str(value)):
+        message = f"@environment takes UTF-8 text without a NUL, which the value of {name} is not"
+        raise _mistake(message)
+    return name, str(value)
+
+
+def _is_sayable(text: str) -> bool:
+    return "\0" not in text and sayable(text, len(text) * 4) == text
 
 
 # --- what means nothing on one machine --------------------------------------------------------

@@ -56,35 +56,56 @@ def told_as(trace: str, exception_type: str, message: str) -> str:
 def _traceback(error: BaseException) -> str:
     try:
         summary = traceback.TracebackException.from_exception(error, limit=-_MOST_FRAMES)
+        with_users = _with_users(summary)
         if isinstance(error, AsyncflowError):
-            _drop_own_causes(summary)
-        _cut(summary, set())
+            _drop_own_causes(summary, with_users)
+        for each in _with_causes(summary):
+            _cut(each, with_users)
         return "".join(summary.format())
     except BaseException as second:  # noqa: BLE001 - what it is made of is the user's
         why = class_name(type(second))
         return f"{class_name(type(error))} (its traceback cannot be formatted: {why})\n"
 
 
-def _drop_own_causes(summary: traceback.TracebackException) -> None:
+def _with_causes(summary: traceback.TracebackException) -> list[traceback.TracebackException]:
+    """An exception and all that it came from, each before its own causes.
+
+    Here and below nothing recurses: there may be thousands.
+    """
+    found: dict[int, traceback.TracebackException] = {}
+    waiting = [summary]
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in found:
+            found[id(each)] = each
+            others = (each.__cause__, each.__context__, *(each.exceptions or ()))
+            waiting += [other for other in others if other is not None]
+    return list(found.values())
+
+
+def _with_users(summary: traceback.TracebackException) -> set[int]:
+    """The ids of those that any code of the user has to do with, or with what they came from."""
+    found: set[int] = set()
+    for each in reversed(_with_causes(summary)):
+        causes = {id(each.__cause__), id(each.__context__)}
+        if causes & found or any(_is_users_frame(f) and not _is_called(f) for f in each.stack):
+            found.add(id(each))
+    return found
+
+
+def _drop_own_causes(summary: traceback.TracebackException, with_users: set[int]) -> None:
     """Of an error that says what to do, leave nothing that has happened in this library alone."""
-    for name in ("__cause__", "__context__"):
-        other = getattr(summary, name)
-        if other is None:
-            continue
-        if _is_users(other):
-            _drop_own_causes(other)
-        else:
-            setattr(summary, name, None)
-    if not any(map(_is_users_frame, summary.stack)):
-        summary.stack[:] = []
-
-
-def _is_users(summary: traceback.TracebackException) -> bool:
-    """Whether any code of the user has to do with it, or with what it came from."""
-    others = (summary.__cause__, summary.__context__)
-    return any(_is_users_frame(frame) and not _is_called(frame) for frame in summary.stack) or any(
-        _is_users(other) for other in others if other is not None
-    )
+    waiting = [summary]
+    while waiting:
+        each = waiting.pop()
+        for name in ("__cause__", "__context__"):
+            other = getattr(each, name)
+            if id(other) in with_users:
+                waiting.append(other)
+            else:
+                setattr(each, name, None)
+        if not any(map(_is_users_frame, each.stack)):
+            each.stack[:] = []
 
 
 def _is_users_frame(frame: traceback.FrameSummary) -> bool:
@@ -125,11 +146,8 @@ def past_own_frames(trace: TracebackType | None) -> TracebackType | None:
     return at or trace
 
 
-def _cut(summary: traceback.TracebackException, seen: set[int]) -> None:
-    """Drop this library's own frames, here and in what the exception came from."""
-    if id(summary) in seen:
-        return
-    seen.add(id(summary))
+def _cut(summary: traceback.TracebackException, with_users: set[int]) -> None:
+    """Drop this library's own frames."""
     users = list(filter(_is_users_frame, _without_plumbing(summary.stack)))
     own_call = not all(map(_is_users_frame, summary.stack))
     while own_call and len(users) > 1 and _is_pickler(users[0]):
@@ -137,8 +155,5 @@ def _cut(summary: traceback.TracebackException, seen: set[int]) -> None:
     if hasattr(summary, "offset"):  # a SyntaxError, which tells the place itself
         summary.stack[:] = [frame for frame in users if not _is_plumbing(frame)]
     # Python itself makes another exception of a StopIteration, where a coroutine was awaited.
-    elif users or (summary.__cause__ is not None and _is_users(summary.__cause__)):
+    elif users or id(summary.__cause__) in with_users:
         summary.stack[:] = users
-    for other in (summary.__cause__, summary.__context__, *(summary.exceptions or ())):
-        if other is not None:
-            _cut(other, seen)

@@ -101,8 +101,10 @@ def test_what_needs_no_more_than_a_word():
 
 
 def test_environment():
-    """Text for text."""
-    assert decorated(environment(vars={"A": "1"})).options == {"environment": {"A": "1"}}
+    """A value is set as its text, as Metaflow does."""
+    given = {"A": "1", "N": 3, "F": 0.5, "X": None}
+    text = {"A": "1", "N": "3", "F": "0.5", "X": "None"}
+    assert decorated(environment(vars=given)).options == {"environment": text}
 
 
 def test_what_means_nothing_here_is_recorded():
@@ -164,7 +166,11 @@ def test_options_pass_through_wrappers():
         (lambda: concurrency(0), "@concurrency takes a whole number as `n`, 1 or more, not 0"),
         (lambda: decorated(concurrency), "@concurrency takes a number, as in"),
         (lambda: decorated(environment), "@environment takes variables, as in"),
-        (lambda: environment(vars={"A": 1}), "@environment takes text for names and values, not 1"),  # type: ignore[dict-item]  # the mistake that is examined
+        (lambda: environment(vars={1: "a"}), "@environment: 1 cannot be the name"),  # type: ignore[dict-item]  # the mistake that is examined
+        (lambda: environment(vars={"A=B": "a"}), "@environment: 'A=B' cannot be the name"),
+        (lambda: environment(vars={"A": "a\0b"}), "without a NUL, which the value of A is not"),
+        (lambda: environment(vars={"A": b"a"}), "without a NUL, which the value of A is not"),
+        (lambda: environment(vars={"A": "\udce9"}), "without a NUL, which the value of A is not"),
         (lambda: retry(int), "@retry decorates a method of a flow, not <class 'int'>"),
         (lambda: step(3), "@step decorates a method of a flow, not 3"),  # type: ignore[call-overload]  # the mistake that is examined
         (lambda: step(print), "@step decorates a method written with `def`, not <built-in"),

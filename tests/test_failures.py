@@ -144,11 +144,11 @@ class Apart(FlowSpec):
         self.next(self.work, foreach="items")
 
     @isolate
-    @environment(vars={"ASYNCFLOW_TEST_COLOUR": "green"})
+    @environment(vars={"ASYNCFLOW_TEST_COLOUR": "green", "ASYNCFLOW_TEST_NUMBER": 3})
     @step
     def work(self):
         self.pid = os.getpid()
-        self.colour = os.environ["ASYNCFLOW_TEST_COLOUR"]
+        self.colour = os.environ["ASYNCFLOW_TEST_COLOUR"] + os.environ["ASYNCFLOW_TEST_NUMBER"]
         self.next(self.join)
 
     @step
@@ -352,7 +352,7 @@ async def test_an_isolated_task_has_a_process_of_its_own(engine):
 async def test_environment_variables_hold_for_the_step_alone(engine):
     """`environment` sets them within the step and puts back what was there."""
     data = (await engine.run(Apart)).data
-    assert (data.colours, data.after) == ({"green"}, None)
+    assert (data.colours, data.after) == ({"green3"}, None)
 
 
 async def test_concurrency_bounds_the_tasks_of_a_step(engine):

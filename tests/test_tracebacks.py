@@ -95,6 +95,21 @@ def test_what_is_cut_out_is_cut_between_characters():
         assert set(tail.partition(" …\n")[2]) == {"🙂"}
 
 
+@pytest.mark.parametrize("explicit", [True, False])
+def test_of_thousands_of_causes_the_first_and_the_last_are_told(explicit):
+    """The traceback is cut in the middle, whichever way one exception came from another."""
+    error: Exception = KeyError("the first of all")
+    for number in range(5_000):
+        later = ValueError(f"number {number}")
+        later.__context__, later.__cause__ = error, error if explicit else None
+        later.__suppress_context__ = explicit
+        error = later
+    trace = describe_exception(error).traceback
+    assert trace.startswith("KeyError: 'the first of all'\n")
+    assert trace.endswith("ValueError: number 4999\n")
+    assert " bytes are left out …\n" in trace
+
+
 def test_an_exception_with_a_lone_surrogate_is_told():
     """As its escape."""
     assert describe_exception(OSError("caf\udce9")).message == r"caf\udce9"
