@@ -25,7 +25,7 @@ from asyncflow.values import ArtifactRef, Failure, Manifest, TaskKey, tags_from
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Goes up by one whenever an event or a field is added; what is there already never changes."""
 
 STOPPED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
@@ -155,6 +155,8 @@ class TaskSucceeded(TaskEvent):
     """After a foreach: the packed ref of the stored items."""
     log: int = 0
     """Where the journal has the attempt's last output (an offset); 0 when it printed nothing."""
+    failed: int = 0
+    """Where the journal has the failure that `@catch` has caught (an offset); 0 for none."""
 
     @property
     def artifacts(self) -> Manifest:
@@ -184,7 +186,10 @@ class TaskFailed(TaskEvent):
     log: int = 0
     """Where the journal has the attempt's last output (an offset); 0 when it printed nothing."""
     caught: bool = False
-    """Whether the step's `@catch` lets the run go on, with another attempt that runs nothing."""
+    """Whether the step's `@catch` lets the run go on: the attempt's `TaskSucceeded` follows.
+
+    In journals of earlier versions it is that of one more attempt, which ran nothing.
+    """
 
     @property
     def was_stopped(self) -> bool:

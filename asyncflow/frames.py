@@ -83,8 +83,8 @@ class StartTask(NamedTuple):
     """u64 offsets of the tasks that this one follows; empty where `inputs_at` tells."""
     inputs_at: Sequence[Any]
     """`(file, crc32)`: where a wide join's inputs lie, a file within the run's folder."""
-    caught: Sequence[str] = ()
-    """Type, message and traceback of the failure to hand on in place of running the step."""
+    caught: Sequence[Any] = ()
+    """Attempt, type, message and traceback of the failure to hand on in place of the step."""
     opening: Sequence[Any] = ()
     """`Opening` of the run; empty once the worker has told of a task of it."""
 
@@ -180,6 +180,8 @@ class Failed(NamedTuple):
     may_retry: bool
     """Whether the exception is one that the step's `@retry` is for."""
     spooled: Sequence[int]
+    manifest: bytes = b""
+    """The task's artifacts where the worker has caught its last failure; else empty."""
 
 
 class Warned(NamedTuple):

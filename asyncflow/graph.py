@@ -75,6 +75,16 @@ class Node:
     shared: tuple[str, ...] = ()
     """What the step shares with other tasks, by name; see `asyncflow.sharing`."""
 
+    def is_retried(self, attempt: int) -> bool:
+        """Whether the step's `@retry` has another attempt follow one of this number that fails."""
+        retry = self.options.get("retry")
+        return isinstance(retry, dict) and attempt < retry["times"]
+
+    @property
+    def catches(self) -> bool:
+        """Whether the step's `@catch` lets the run go on when a task has failed for good."""
+        return "catch" in self.options
+
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Graph:

@@ -11,7 +11,13 @@ A task is in one of these states, and moves as the table says:
 
     WAITING ──► READY ──► RUNNING ──► SUCCEEDED
                   ▲           ├─────► FAILED
-                  └─ RETRYING ◄┘
+                  ├─ RETRYING ◄┤
+                  └─ CAUGHT ◄──┘
+                       └────────────► SUCCEEDED
+
+A task whose failure is caught succeeds in its worker's next words. Where these do not come, because
+the worker has died, it is taken once more, for a stand-in: its order hands on the failure, and runs
+no step.
 
 Only tasks that are running or wait for a retry are held one by one; what is ready lies in sources,
 and what has succeeded is a task id in the slot of the join that will read it.
@@ -65,14 +71,21 @@ class TaskState(StrEnum):
     READY = "ready"
     RUNNING = "running"
     RETRYING = "retrying"
+    CAUGHT = "caught"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
 
 
 MOVES: Final = {
     TaskState.READY: {TaskState.RUNNING, TaskState.SUCCEEDED, TaskState.FAILED},
-    TaskState.RUNNING: {TaskState.SUCCEEDED, TaskState.FAILED, TaskState.RETRYING},
+    TaskState.RUNNING: {
+        TaskState.SUCCEEDED,
+        TaskState.FAILED,
+        TaskState.RETRYING,
+        TaskState.CAUGHT,
+    },
     TaskState.RETRYING: {TaskState.READY, TaskState.FAILED},
+    TaskState.CAUGHT: {TaskState.READY, TaskState.SUCCEEDED, TaskState.FAILED},
     TaskState.SUCCEEDED: set(),
     TaskState.FAILED: set(),
 }
@@ -96,7 +109,7 @@ class StartTask:
     inputs: Sequence[int]
     """Ids of the tasks that this one follows, in the order of branches or items; 0 is the run."""
     caught: Failure | None = None
-    """The failure that this attempt is to hand on in place of running the step."""
+    """The failure of the attempt before, which a stand-in hands on in place of running the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +133,13 @@ class RetryTask:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOn:
+    """Have a stand-in hand on a caught failure, unless the task has succeeded by now."""
+
+    task_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class StopTasks:
     """The run is ending early: what has not begun is not to begin."""
 
@@ -137,7 +157,7 @@ class FinishRun:
     reason: str = ""
 
 
-Command = RetryTask | StopTasks | FinishRun
+Command = RetryTask | HandOn | StopTasks | FinishRun
 
 
 # --- state ------------------------------------------------------------------------------------
@@ -268,11 +288,10 @@ class Plan:
         task = self._tasks.get(task_id)
         if task is None or self._stopping or task.caught is not None:
             return Verdict.FAIL
-        options = self.graph[task.step].options
-        retry = options.get("retry")
-        if may_retry and isinstance(retry, dict) and task.attempt < retry["times"]:
+        node = self.graph[task.step]
+        if may_retry and node.is_retried(task.attempt):
             return Verdict.RETRY
-        return Verdict.CATCH if "catch" in options else Verdict.FAIL
+        return Verdict.CATCH if node.catches else Verdict.FAIL
 
     def next_step(self) -> str | None:
         """The step of the task that `take` would give next; None when nothing is ready."""
@@ -383,6 +402,19 @@ class Plan:
             task.attempt += 1
             self._push(task)
 
+    def hand_on(self, task_id: int) -> list[Command]:
+        """A caught failure is to be handed on by a stand-in; nothing if the task has succeeded."""
+        task = self._tasks.get(task_id)
+        if task is None or task.state is not TaskState.CAUGHT:
+            return []
+        if self._stopping:
+            del self._tasks[task_id]
+            return self._finish_when_idle()
+        task.move(TaskState.READY)
+        task.attempt += 1
+        self._push(task)
+        return []
+
     # --- how it works ---
 
     def _task(self, task_id: int) -> _Task:
@@ -492,11 +524,10 @@ class Plan:
             options, name = self.graph[task.step].options["retry"], f"{event.run_id}/{task_id}"
             after = retry_seconds(options, name, task.attempt)
             return [RetryTask(task.step, task_id, task.attempt + 1, task.path, after)]
-        if event.caught and not self._stopping:
-            task.move(TaskState.RETRYING)
+        if event.caught:
+            task.move(TaskState.CAUGHT)
             task.caught = event.failure
-            self.wake(task_id)
-            return []
+            return [HandOn(task_id)]
         task.move(TaskState.FAILED)
         del self._tasks[task_id]
         if self._stopping:
@@ -515,7 +546,7 @@ class Plan:
         self.ready = 0
         self._ready_of.clear()
         for task_id, task in list(self._tasks.items()):
-            if task.state is TaskState.RETRYING:
+            if task.state in {TaskState.RETRYING, TaskState.CAUGHT}:
                 del self._tasks[task_id]
         reason = finish.reason or "another task of the run failed"
         return [StopTasks(reason, running), *self._finish_when_idle()]

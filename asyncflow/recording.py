@@ -73,21 +73,29 @@ class Attempt:
     __slots__ = (
         "attempt",
         "began",
+        "failed",
         "held",
         "log",
+        "number",
         "path",
         "pid",
+        "seconds",
         "started",
         "step",
         "task_id",
     )
 
     def __init__(self, task: plan.StartTask) -> None:
-        self.step, self.task_id, self.attempt = task.step, task.task_id, task.attempt
-        self.path = task.path
+        self.step, self.task_id, self.path = task.step, task.task_id, task.path
+        self.attempt = task.attempt
+        """By which number the worker has it."""
+        self.number = task.attempt
+        """By which number the journal tells of it; a stand-in has that of what it stands for."""
         self.pid = 0
         self.started = 0  # where the journal has its TaskStarted
         self.log = 0  # where the journal has its last output
+        self.failed = 0  # where the journal has its failure that was caught
+        self.seconds = 0.0  # how long it had taken then
         self.began = 0.0
         self.held: tuple[Unfinished, Unfinished] | None = None  # of each stream
 
@@ -135,6 +143,7 @@ class Recorder:
         self.end_task = 0
         """The task of the last step, once it has succeeded."""
         self._attempts: dict[int, Attempt] = {}
+        self._caught: dict[int, Attempt] = {}  # failed, and waiting for a stand-in to hand that on
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -143,7 +152,9 @@ class Recorder:
 
     def open(self, task: plan.StartTask) -> None:
         """An attempt is about to be given to a worker."""
-        self._attempts[task.task_id] = Attempt(task)
+        attempt = self._caught.get(task.task_id) or Attempt(task)
+        attempt.attempt = task.attempt
+        self._attempts[task.task_id] = attempt
 
     def drop(self, task_id: int) -> None:
         """It was not begun after all."""
@@ -175,6 +186,8 @@ class Recorder:
             case Failed():
                 described = fact.exception_type, fact.message, fact.traceback
                 self._failed(attempt, described, fact.seconds, batch, verdict)
+                if fact.manifest:
+                    self._succeeded(attempt, _handed_on(fact), batch)
             case Lost():
                 described = fact.exception_type, fact.how, fact.traceback
                 seconds = time.monotonic() - attempt.began
@@ -233,11 +246,13 @@ class Recorder:
 
     def _started(self, attempt: Attempt, batch: Batch) -> None:
         attempt.began = time.monotonic()
+        if attempt.failed:  # a stand-in is no attempt
+            return
         event = TaskStarted(
             **self.identity(batch),
             step=attempt.step,
             task_id=str(attempt.task_id),
-            attempt=attempt.attempt,
+            attempt=attempt.number,
             path=attempt.path,
             pid=attempt.pid,
         )
@@ -250,16 +265,18 @@ class Recorder:
             **self.identity(batch),
             step=attempt.step,
             task_id=str(attempt.task_id),
-            attempt=attempt.attempt,
+            attempt=attempt.number,
             path=attempt.path,
             manifest=fact.manifest,
-            seconds=fact.seconds,
+            seconds=attempt.seconds or fact.seconds,
             pid=attempt.pid,
             fanout=fact.fanout,
             items=fact.items,
             log=attempt.log,
+            failed=attempt.failed,
         )
         self._note(attempt, self.add(event, batch), TaskState.SUCCEEDED)
+        self._caught.pop(attempt.task_id, None)
         before = self.expected.get(attempt.step, fact.seconds)
         self.expected[attempt.step] = before + _SMOOTHING * (fact.seconds - before)
         if not self._graph[attempt.step].next:
@@ -279,7 +296,7 @@ class Recorder:
             **self.identity(batch),
             step=attempt.step,
             task_id=str(attempt.task_id),
-            attempt=attempt.attempt,
+            attempt=attempt.number,
             path=attempt.path,
             exception_type=exception_type,
             message=message,
@@ -291,18 +308,23 @@ class Recorder:
             caught=verdict == "catch",
         )
         state = TaskState.STOPPED if event.was_stopped else TaskState.FAILED
-        self._note(attempt, self.add(event, batch), state)
+        at = self.add(event, batch)
+        self._note(attempt, at, state)
+        if event.caught:
+            attempt.failed, attempt.seconds = at, seconds
+            self._caught[attempt.task_id] = attempt
 
     def _end(self, attempt: Attempt, batch: Batch) -> None:
         """The attempt has ended: what it left without a line end is a line."""
-        del self._attempts[attempt.task_id]
-        for stream, held in enumerate(attempt.held or ()):
+        self._attempts.pop(attempt.task_id, None)
+        unfinished, attempt.held = attempt.held, None
+        for stream, held in enumerate(unfinished or ()):
             self._logged(attempt, stream, held.data, batch)
 
     def _note(self, attempt: Attempt, ended: int, state: TaskState) -> None:
         index = attempt.path[-1] if attempt.path else 0
         step = self.step_numbers[attempt.step]
-        entry = TaskEntry(attempt.started, ended, step, state, attempt.attempt, index)
+        entry = TaskEntry(attempt.started, ended, step, state, attempt.number, index)
         self.table[attempt.task_id] = entry
 
     # --- output ---
@@ -333,7 +355,7 @@ class Recorder:
     def _logged(self, attempt: Attempt, stream: int, data: bytes, batch: Batch) -> None:
         if not data:
             return
-        task = attempt.step, attempt.task_id, attempt.attempt
+        task = attempt.step, attempt.task_id, attempt.number
         record = pack_logged(
             self.seq + 1, batch.microseconds, task, stream, attempt.pid, data, attempt.log
         )
@@ -345,3 +367,9 @@ class Recorder:
 
     def __repr__(self) -> str:
         return f"<Recorder of {self._flow}/{self._run_id}: {self.seq} events, {len(self)} running>"
+
+
+def _handed_on(fact: Failed) -> Succeeded:
+    """What a task's worker has made of a failure that it caught."""
+    key = fact.run, fact.task_id, fact.attempt
+    return Succeeded(*key, fact.seconds, fact.manifest, None, b"", fact.spooled)

@@ -31,7 +31,7 @@ from asyncflow.events import (
 )
 from asyncflow.executors import Lost, Output
 from asyncflow.frames import MAX_INPUTS_IN_ORDER, Failed, Logged, Opening, StartTask
-from asyncflow.plan import CloneTask, FinishRun, Plan, RetryTask, StopTasks, Verdict
+from asyncflow.plan import CloneTask, FinishRun, HandOn, Plan, RetryTask, StopTasks, Verdict
 from asyncflow.recording import OUTPUT_BYTES, Batch, Recorder
 from asyncflow.store.index import Summary, write_summary
 from asyncflow.store.journal import HEADER
@@ -148,8 +148,12 @@ class RunDriver:
             self._dispatcher.stop(self, "another task of the run failed", running=False)
 
     def _ends_run(self, fact: Failed | Lost) -> bool:
-        verdict = self.plan.verdict(fact.task_id, may_retry=fact.may_retry)
-        return verdict is Verdict.FAIL and not self.plan.stopping
+        return self._verdict(fact) is Verdict.FAIL and not self.plan.stopping
+
+    def _verdict(self, fact: Failed | Lost) -> Verdict:
+        if isinstance(fact, Failed) and fact.manifest:
+            return Verdict.CATCH
+        return self.plan.verdict(fact.task_id, may_retry=fact.may_retry)
 
     def cancel(self, reason: str) -> None:
         """Begin to end the run. Harmless when it is ending already."""
@@ -249,7 +253,7 @@ class RunDriver:
         stack = [ended_at(splitter) for splitter in task.stack]
         key = task.step, task.task_id, task.attempt, task.path
         caught = task.caught
-        told = (caught.exception_type, caught.message, caught.traceback) if caught else ()
+        told = (caught.attempt, caught.type, caught.message, caught.traceback) if caught else ()
         return StartTask(self.number, *key, stack, inputs, inputs_at, told)
 
     def _offsets(self, inputs: Sequence[int]) -> bytes:
@@ -383,7 +387,7 @@ class RunDriver:
                 self.backlog_bytes -= len(fact.data)
             verdict = None
             if isinstance(fact, Failed | Lost):
-                verdict = self.plan.verdict(fact.task_id, may_retry=fact.may_retry)
+                verdict = self._verdict(fact)
             rest = self._recorder.record(fact, batch, verdict=verdict)
             if rest is not None:
                 self._inbox.appendleft(rest)
@@ -448,6 +452,8 @@ class RunDriver:
                 self._recorder.retried(command, batch)
                 await self._publish(batch, [])
                 self._await_retry(command)
+            case HandOn():
+                self._commands += self.plan.hand_on(command.task_id)
             case StopTasks():
                 while self._prepared:
                     self.give_back(self._prepared.popleft().task_id)

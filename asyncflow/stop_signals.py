@@ -90,6 +90,11 @@ class StopSignals:
         os.register_at_fork(after_in_child=self._restore_defaults)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
+    @property
+    def asked(self) -> bool:
+        """Whether the engine has asked this worker to end."""
+        return bool(self._told.at)
+
     def _restore_defaults(self) -> None:
         """What a step has forked ends like any process, unless the step said otherwise."""
         for number in STOP_SIGNALS:

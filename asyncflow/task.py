@@ -20,7 +20,7 @@ import msgpack
 
 from asyncflow import codec, loading
 from asyncflow.current import TaskContext
-from asyncflow.errors import JournalError, TransitionError
+from asyncflow.errors import ArtifactPickleError, JournalError, TransitionError
 from asyncflow.events import pack_manifest, unpack_events, unpack_result
 from asyncflow.flow import Inputs, InputView, Transition, artifacts_of, bind, check_items
 from asyncflow.graph import Fanout, Graph
@@ -229,6 +229,7 @@ class TaskView:
         self.graph = run.graph
         self.node: Node = run.graph[order.step]
         self.transition: Transition | None = None
+        self._failed = False  # and its step's `@catch` has it handed on
         self._loaded: dict[str, Loaded] = {}
         self._inherited = self._origin()
         self._refs: dict[str, ArtifactRef] = {**run.new_parameters, **self._inherited.refs}
@@ -307,19 +308,31 @@ class TaskView:
         if isinstance(options, dict) and options["var"]:
             setattr(self.flow, options["var"], None)
 
-    def hand_on_failure(self) -> None:
-        """Take the place of a step whose failure is caught: its artifacts stay unset."""
-        exception_type, message, traceback = self._order.caught
+    def catches(self, *, may_retry: bool) -> bool:
+        """Whether the step's `@catch` is for a failure of this attempt, after which none follows.
+
+        `may_retry` tells whether the exception is one that the step's `@retry` is for.
+        """
+        if self._order.caught or not self.node.catches or self.node.foreach is not None:
+            return False
+        return not (may_retry and self.node.is_retried(self._order.attempt))
+
+    def hand_on(self, failed: Sequence[Any]) -> None:
+        """End as a step whose failure is caught: with what is set by now, and with the failure.
+
+        `failed` is attempt, type, message and traceback.
+        """
         options = self.node.options["catch"]
-        key = self.step, str(self._order.task_id), self._order.attempt - 1
+        failure = Failure(self.step, str(self._order.task_id), *failed)
         if options["print_exception"]:
-            print(traceback or f"{exception_type}: {message}", file=sys.stderr)  # noqa: T201 - into the task's log
+            print(failure.traceback or f"{failure.type}: {failure.message}", file=sys.stderr)  # noqa: T201 - into the task's log
         if options["var"]:
-            setattr(self.flow, options["var"], Failure(*key, exception_type, message, traceback))
+            setattr(self.flow, options["var"], failure)
         if self.node.foreach is not None:
             error = f"@catch cannot stand in for {self.step!r}: nothing is left to fan out over"
             raise TransitionError(error, step=self.step, file=self.node.file, line=self.node.line)
         self.transition = Transition(self.node.next, None) if self.node.next else None
+        self._failed = True
 
     def _arguments(self) -> tuple[Inputs, ...]:
         return (self._inputs(),) if self.node.is_join else ()
@@ -359,7 +372,13 @@ class TaskView:
             fanout, ref = self._put_items(transition.foreach, values)
             items = msgpack.packb(ref)
         for name, value in values.items():
-            self._refs[name] = self._put(name, value)
+            try:
+                self._refs[name] = self._put(name, value)
+            except ArtifactPickleError as error:
+                if not self._failed:
+                    raise
+                self._refs.pop(name, None)  # what it was before is not what the step had set
+                print(f"Not kept: {error}", file=sys.stderr)  # noqa: T201 - into the task's log
         self._run.writer.sync()
         return pack_manifest(self._refs), fanout, items
 

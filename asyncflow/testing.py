@@ -115,6 +115,8 @@ class Act:
     """How many items it hands out, if it is a foreach that succeeds."""
     error: str = ""
     """The message of the `ValueError` that it fails with; empty if it does not."""
+    caught: bool = False
+    """Whether the worker itself hands that on, as it does for a step with `@catch`."""
     dies: bool = False
     """Whether the worker is killed in place of an end."""
     is_async: bool = False
@@ -298,5 +300,6 @@ def _report(order: StartTask, act: Act) -> ReportMessage:
     key = order.run, order.task_id, order.attempt
     if act.error:
         failure = "ValueError", act.error, ""
-        return Failed(*key, act.seconds, *failure, may_retry=True, spooled=_NOTHING)
+        kept = b"\x80" if act.caught else b""
+        return Failed(*key, act.seconds, *failure, may_retry=True, spooled=_NOTHING, manifest=kept)
     return Succeeded(*key, act.seconds, b"\x80", act.fanout, b"", _NOTHING)

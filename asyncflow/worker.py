@@ -256,11 +256,12 @@ def run_step(run: RunView, order: StartTask, began: float, worker: Worker) -> Re
     A process that the step has forked and that comes back here ends: it is no worker.
     """
     pid = os.getpid()
+    task: TaskView | None = None
     try:
         task = TaskView(run, order)
         with enter_task(run.context(order), solo=True), task.environment() or _NO_ENVIRONMENT:
             if order.caught:
-                task.hand_on_failure()
+                task.hand_on(order.caught)
             else:
                 asked = task.node.shared
                 task.call(worker.holder.open(run.flow_class, asked) if asked else {})
@@ -274,7 +275,8 @@ def run_step(run: RunView, order: StartTask, began: float, worker: Worker) -> Re
         worker.check_descriptors(run)
         error = worker.signals.outlast(error)
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # until it is told, see `report_soon`
-        return failed(order, began, error, capture.spooled(), retry_on(run, order))
+        report = failed(order, began, error, capture.spooled(), retry_on(run, order))
+        return report if worker.signals.asked else caught(task, report, capture.spooled)
     spooled = capture.spooled()
     seconds = time.perf_counter() - began
     return Succeeded(
@@ -317,6 +319,24 @@ def failed(
     return Failed(*key, seconds, *described, may_retry, spooled)
 
 
+def caught(task: TaskView | None, report: Failed, spooled: Callable[[], tuple[int, int]]) -> Failed:
+    """The same with the task's artifacts, if the step's `@catch` is for this failure.
+
+    Where they cannot be kept, a stand-in hands on the failure without them.
+    """
+    if task is None or not task.catches(may_retry=report.may_retry):
+        return report
+    try:
+        task.hand_on((report.attempt, report.exception_type, report.message, report.traceback))
+        manifest, _, _ = task.persist()
+    except BaseException as error:  # noqa: BLE001 - whatever the artifacts' own methods raise
+        why = describe_exception(error)
+        text = f"What this attempt has set is not kept: {why.type}: {why.message}"
+        print(text, file=sys.stderr)  # noqa: T201 - into the task's log
+        return report._replace(spooled=spooled())
+    return report._replace(manifest=manifest, spooled=spooled())
+
+
 def _stop_loop(serving: Any) -> None:
     serving.get_loop().stop()
 
@@ -341,6 +361,7 @@ class AsyncSteps:
         self._tasks: dict[tuple[int, int, int], Any] = {}  # by run, task and attempt
         self._waiting: dict[tuple[int, int, int], Sequence[Started | Opened]] = {}
         """Those that have not come to their first line, and what is to be told there."""
+        self._asked: set[tuple[int, int, int]] = set()  # of those that the engine has cancelled
         self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
         self._idle = asyncio.Event()
         self._serving = False
@@ -424,6 +445,7 @@ class AsyncSteps:
                 task = self._tasks.get((order.run, order.task_id, order.attempt))
                 if task is not None:
                     self._worker.report(Stopping(order.run, order.task_id, order.attempt))
+                    self._asked.add((order.run, order.task_id, order.attempt))
                     task.cancel()
             case Ping():
                 self._worker.carry_out(order)
@@ -489,6 +511,7 @@ class AsyncSteps:
 
     def _ended(self, key: tuple[int, int, int], order: StartTask) -> None:
         del self._tasks[key]
+        self._asked.discard(key)
         untold = self._waiting.pop(key, None)
         if untold is not None:  # it was cancelled before its first line, and has told nothing
             error = self._asyncio.CancelledError()
@@ -514,11 +537,12 @@ class AsyncSteps:
 
         lines = capture.LineSink(send)
         token = capture.sink.set(lines)
+        task: TaskView | None = None
         try:
             task = TaskView(run, order)
             with enter_task(run.context(order), solo=False):
                 if order.caught:
-                    task.hand_on_failure()
+                    task.hand_on(order.caught)
                 else:
                     asked, holder = task.node.shared, worker.holder
                     shared = await holder.open_async(run.flow_class, asked) if asked else {}
@@ -535,7 +559,10 @@ class AsyncSteps:
                 end_fork(error)
             worker.check_descriptors(run)
             error = await worker.signals.outlast_on_loop(error)
+            report = failed(order, began, error, capture.written(), retry_on(run, order))
+            if key not in self._asked:
+                report = caught(task, report, capture.written)
             lines.close()
-            worker.report(failed(order, began, error, capture.written(), retry_on(run, order)))
+            worker.report(report)
         finally:
             capture.sink.reset(token)

@@ -54,6 +54,7 @@ class OpenTask:
     attempt: int = 0
     started: int = 0
     log: int = 0
+    failed: int = 0
 
 
 @dataclass
@@ -172,14 +173,17 @@ class RunWriter:
             seconds=0.5,
             fanout=fanout,
             log=self.open[task].log,
+            failed=self.open[task].failed,
         )
         self._note(task, at, TaskState.SUCCEEDED)
         if self.open.pop(task).step == "end":
             self.end_task = task
         return at
 
-    def fail(self, task: int, message: str = "no", *, will_retry: bool = False) -> int:
-        """Have a task fail."""
+    def fail(
+        self, task: int, message: str = "no", *, will_retry: bool = False, caught: bool = False
+    ) -> int:
+        """Have a task fail; if that is caught, it goes on and is to succeed."""
         at = self.event(
             TaskFailed,
             **self._identity(task),
@@ -189,8 +193,12 @@ class RunWriter:
             will_retry=will_retry,
             seconds=0.25,
             log=self.open[task].log,
+            caught=caught,
         )
         self._note(task, at, TaskState.FAILED)
+        if caught:
+            self.open[task].failed = at
+            return at
         opened = self.open.pop(task)
         if will_retry:
             self.open[task] = OpenTask(opened.step, opened.path, opened.attempt + 1)

@@ -111,19 +111,16 @@ def test_second_attempt_is_called_a_retry() -> None:
     assert "[17/a/3 (pid 100)] Task is starting (retry).\n" in text
 
 
-def test_a_caught_failure_says_so_and_what_takes_its_place_is_no_retry() -> None:
-    """The traceback, that it is caught, how the task ended; the next failure is one again."""
-    again = {**TASK, "attempt": 1}
-    caught = TaskFailed(**TASK, traceback="ValueError\n", caught=True)
-    repeated = TaskLogged(**again, stream="stderr", line="ValueError")
-    text = plain(
-        caught, TaskStarted(**again), repeated, TaskSucceeded(**again), TaskStarted(**again)
-    )
+def test_a_caught_failure_says_so_and_leaves_the_traceback_to_catch() -> None:
+    """Which prints it into the task's log, or not: it is shown once, or not at all."""
+    printed = TaskLogged(**TASK, stream="stderr", line="a long traceback")
+    of: dict[str, Any] = {"exception_type": "ValueError", "message": "no", "traceback": "a long"}
+    text = plain(printed, TaskFailed(**TASK, **of, caught=True), TaskSucceeded(**TASK))
     assert text == (
-        f"{HEAD} ValueError\n"
+        f"{HEAD} a long traceback\n"
+        f"{HEAD} ValueError: no\n"
         f"{HEAD} Task failed; the failure is caught, and the flow goes on.\n"
         f"{HEAD} Task finished successfully.\n"
-        f"{HEAD} Task is starting (retry).\n"
     )
 
 

@@ -26,7 +26,7 @@ from asyncflow.graph import Graph, Node
 from asyncflow.store.index import ENTRY_BYTES, TaskEntry, TaskState, TaskTable, write_summary
 from asyncflow.store.journal import frame, is_being_written
 from asyncflow.values import Failure, Status
-from tests.journals import STARTED_AT, RunWriter
+from tests.journals import STARTED_AT, OpenTask, RunWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -690,6 +690,55 @@ def test_a_retried_task_is_as_its_last_attempt(store):
         assert attempts[0].created_at < attempts[1].created_at < attempts[2].created_at
 
 
+CATCHING = Graph("F", [Node("start", ("end",), options={"catch": {"var": "e"}}), Node("end")])
+
+
+@pytest.mark.parametrize("summary", [True, False], ids=["summary", "replayed"])
+def test_a_caught_failure_belongs_to_the_attempt_that_the_task_succeeds_with(store, summary):
+    """The task has its output, its artifacts and when it began; the attempt has the failure."""
+    live = writer(store, graph=CATCHING)
+    task = live.start("start")
+    live.log(task, b"before\n")
+    live.fail(task, "for good", caught=True)
+    live.flush()
+    running = Run("F/100")["start"].task
+    assert (running.status, running.caught) == (Status.RUNNING, None)
+    live.log(task, b"a stand-in says\n")
+    live.succeed(task, {"x": 1})
+    live.run("end")
+    live.finish(summary=summary)
+    run = Run("F/100")
+    found = run["start"].task
+    assert (found.status, found.exception, found.attempt) == (Status.SUCCEEDED, None, 0)
+    assert (found.caught.message, found.caught.attempt, run.caught()) == (
+        "for good",
+        0,
+        {"start": 1},
+    )
+    assert (found.stdout, found.data.x) == ("before\na stand-in says\n", 1)
+    [attempt] = found.attempts()
+    assert (attempt.status, attempt.exception) == (Status.FAILED, found.caught)
+    assert (attempt.created_at, attempt.finished_at) == (found.created_at, found.finished_at)
+    assert found.created_at == STARTED_AT + timedelta(seconds=1)
+    assert attempt.stdout == found.stdout
+
+
+def test_a_caught_failure_of_an_earlier_version_is_told_as_it_was_written(store):
+    """By one more attempt, which succeeded and had run nothing."""
+    live = writer(store, graph=CATCHING)
+    task = live.start("start")
+    live.fail(task, "for good", caught=True)
+    live.open[task] = OpenTask("start", (), attempt=1)
+    live.start("start", task=task)
+    live.succeed(task)
+    live.run("end")
+    live.finish()
+    found = Run("F/100")["start"].task
+    assert (found.status, found.attempt) == (Status.SUCCEEDED, 1)
+    assert (found.caught.message, found.caught.attempt) == ("for good", 0)
+    assert [each.status for each in found.attempts()] == [Status.FAILED, Status.SUCCEEDED]
+
+
 def test_a_retry_that_never_came_is_a_failure_or_an_interruption(store):
     """By whether the engine said a last word."""
     for run_id, end in (("1", True), ("2", False)):
@@ -705,8 +754,6 @@ def test_a_task_whose_worker_died_before_it_began_is_failed(store):
     for summary in (True, False):
         run = writer(store, f"{summary:d}")
         run.run("start")
-        from tests.journals import OpenTask
-
         run.open[2] = OpenTask("train", ())
         run.fail(2, "the worker was killed")
         run.finish(Status.FAILED, summary=summary)

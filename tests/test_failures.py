@@ -236,7 +236,7 @@ async def test_a_retry_for_named_errors_lets_others_through(engine):
 
 
 async def test_a_caught_failure_is_an_artifact_and_the_flow_goes_on(engine):
-    """The step's own artifacts stay unset, inherited ones are there, the failure tells all."""
+    """What the step had not set yet is not there, inherited ones are, the failure tells all."""
     run = await engine.run(Caught)
     data = run["join"].task.data
     assert data.results == [10.0, None, 5.0]

@@ -18,7 +18,15 @@ from asyncflow.events import (
     TaskSucceeded,
 )
 from asyncflow.graph import Graph, Node
-from asyncflow.plan import FinishRun, IllegalEventError, Plan, RetryTask, StopTasks, Verdict
+from asyncflow.plan import (
+    FinishRun,
+    HandOn,
+    IllegalEventError,
+    Plan,
+    RetryTask,
+    StopTasks,
+    Verdict,
+)
 from asyncflow.values import Status
 from tests.graphs import Built, shapes
 
@@ -224,18 +232,51 @@ def test_a_retry_is_for_the_exceptions_that_it_names():
     assert plan.verdict(task.task_id, may_retry=False) is Verdict.FAIL
 
 
-def test_a_caught_failure_becomes_an_attempt_that_hands_it_on():
-    """After the last attempt a step with catch is started once more, with the failure."""
+def test_a_stand_in_hands_a_caught_failure_on():
+    """Where nothing else comes of it, the task is started once more, with the failure."""
     plan = Plan(linear(catch={"var": "failure", "print_exception": False}))
     plan.handle(started())
     (task,) = plan.take(1)
     plan.handle(began(task))
     assert plan.verdict(task.task_id) is Verdict.CATCH
-    assert plan.handle(failed(task, caught=True)) == []
+    assert plan.handle(failed(task, caught=True)) == [HandOn(task.task_id)]
+    assert plan.take(1) == []
+    assert plan.hand_on(task.task_id) == []
     (again,) = plan.take(1)
     assert (again.task_id, again.attempt) == (task.task_id, 1)
     assert again.caught.exception_type == "ValueError"
     assert plan.verdict(task.task_id) is Verdict.FAIL
+
+
+def test_a_task_whose_worker_has_handed_its_failure_on_needs_no_stand_in():
+    """It has succeeded, also in a run that is ending."""
+    for stops in (False, True):
+        plan = Plan(linear(catch={"var": "failure", "print_exception": False}))
+        plan.handle(started())
+        (task,) = plan.take(1)
+        plan.handle(began(task))
+        if stops:
+            plan.cancel("enough")
+        assert plan.handle(failed(task, caught=True)) == [HandOn(task.task_id)]
+        ended = plan.handle(done(task))
+        assert ended == ([FinishRun(Status.CANCELLED, None, "enough")] if stops else [])
+        assert plan.hand_on(task.task_id) == []
+        assert plan.ready == (0 if stops else 1)
+
+
+def test_no_stand_in_is_started_in_a_run_that_is_ending():
+    """The run ends, whether it was cancelled before the failure was known or after."""
+    for first in (True, False):
+        plan = Plan(linear(catch={"var": "failure", "print_exception": False}))
+        plan.handle(started())
+        (task,) = plan.take(1)
+        plan.handle(began(task))
+        commands = plan.cancel("enough") if first else []
+        commands += plan.handle(failed(task, caught=True))
+        commands += [] if first else plan.cancel("enough")
+        commands += plan.hand_on(task.task_id)
+        assert commands.count(FinishRun(Status.CANCELLED, None, "enough")) == 1
+        assert plan.take(1) == []
 
 
 def test_cancelling_ends_the_run_at_once_when_nothing_runs():

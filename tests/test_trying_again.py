@@ -314,7 +314,8 @@ class CatchesAll(FlowSpec):
     @catch(var="start_failure", print_exception=False)
     @step
     def start(self):
-        self.lost = 1
+        print("start prints")
+        self.kept = 1
         fail(ValueError())
         self.next(self.killed, self.late, self.async_late)
 
@@ -322,6 +323,8 @@ class CatchesAll(FlowSpec):
     @retry(times=1, seconds=0)
     @step
     def killed(self):
+        print("killed prints", flush=True)
+        self.own = 1
         misbehave("exit")
         self.next(self.join)
 
@@ -329,6 +332,7 @@ class CatchesAll(FlowSpec):
     @timeout(seconds=0.2)
     @step
     def late(self):
+        print("late prints")
         time.sleep(60)
         self.next(self.join)
 
@@ -336,6 +340,7 @@ class CatchesAll(FlowSpec):
     @timeout(seconds=0.2)
     @step
     async def async_late(self):
+        print("async_late prints")
         await asyncio.sleep(60)
         self.next(self.join)
 
@@ -343,6 +348,7 @@ class CatchesAll(FlowSpec):
     @step
     def join(self, inputs):
         self.start_failure = inputs[0].start_failure
+        print("join prints")
         self.failures = [branch.failure for branch in inputs]
         fail(LookupError())
         self.next(self.end)
@@ -350,6 +356,7 @@ class CatchesAll(FlowSpec):
     @catch(var="end_failure")
     @step
     def end(self):
+        print("end prints")
         raise OSError("at the end")
 
 
@@ -375,10 +382,85 @@ async def test_deaths_and_timeouts_are_caught_like_any_other(caught_all):
     assert late.type == async_late.type == "asyncflow.errors.TaskTimeoutError"
 
 
-async def test_what_a_caught_step_kept_is_not_there(caught_all):
-    """Its own artifacts stay unset, those it had from before are handed on."""
-    assert "lost" not in caught_all["killed"].task
+async def test_a_caught_step_keeps_what_it_had_set_before_it_failed(caught_all):
+    """Also a join what it has merged; what a step is given is handed on by any."""
+    assert caught_all["start"].task.data.kept == 1
     assert caught_all["late"].task.data.start_failure.type == "ValueError"
+    assert [each.type for each in caught_all.data.failures] == [
+        "asyncflow.errors.WorkerDiedError",
+        *["asyncflow.errors.TaskTimeoutError"] * 2,
+    ]
+
+
+async def test_a_step_that_died_is_caught_without_what_it_had_set(caught_all):
+    """Nobody has it any more; what the step was given is there."""
+    task = caught_all["killed"].task
+    assert "own" not in task
+    assert task.data.kept == 1
+
+
+async def test_a_caught_failure_is_that_of_the_last_attempt(caught_all):
+    """And no attempt more, also where a stand-in hands it on: so say task, attempts and events."""
+    for name, count in {"start": 1, "killed": 2, "late": 1, "async_late": 1, "end": 1}.items():
+        task = caught_all[name].task
+        told = [(each.number, each.status, each.exception) for each in task.attempts()]
+        assert [number for number, *_ in told] == list(range(count))
+        assert task.caught is not None
+        assert told[-1] == (count - 1, Status.FAILED, task.caught)
+        assert (task.attempt, task.status, task.exception) == (count - 1, Status.SUCCEEDED, None)
+        began = [each for each in caught_all.events(events.TaskStarted) if each.step == name]
+        assert len(began) == count
+
+
+async def test_what_a_caught_attempt_printed_is_the_output_of_its_task(caught_all):
+    """Of every kind of step, with the traceback where it is to be printed."""
+    for name in ("start", "killed", "late", "async_late", "join", "end"):
+        assert caught_all[name].task.stdout == f"{name} prints\n"
+    assert "OSError: at the end" in caught_all["end"].task.stderr
+    assert caught_all["start"].task.stderr == ""
+
+
+class KeepsTheRest(FlowSpec):
+    """Sets what can be stored and what cannot, and then fails."""
+
+    @step
+    def start(self):
+        self.counts: object = {"before": 1}
+        self.next(self.one, self.other)
+
+    @catch(var="failure", print_exception=False)
+    @step
+    def one(self):
+        self.good, self.lock, self.counts = 1, threading.Lock(), threading.Lock()
+        fail(ValueError("first"))
+        self.next(self.join)
+
+    @catch(var="failure", print_exception=False)
+    @step
+    def other(self):
+        self.good = 2
+        self.lock = threading.Lock()
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.failures = [each.failure.type for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_caught_step_keeps_all_but_what_cannot_be_stored(engine):
+    """That is told in the task's log, and what it was before is not there in its place."""
+    run = await engine.run(KeepsTheRest)
+    one, other = run["one"].task, run["other"].task
+    assert {artifact.id for artifact in one} == {"good", "failure"}
+    assert "Not kept" in one.stderr
+    assert "lock" in one.stderr
+    assert {artifact.id for artifact in other} == {"counts", "good", "failure"}
+    assert run["join"].task.data.failures == ["ValueError", "asyncflow.errors.ArtifactPickleError"]
 
 
 # --- when a run ends early ----------------------------------------------------------------------

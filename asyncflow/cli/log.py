@@ -4,8 +4,8 @@
 
 Pure: no clock and no I/O; times are the events' own, in local time. It stands on the engine's loop,
 so an event costs a few microseconds, and what it holds is bounded: for each task and stream one
-unfinished line of at most `HELD_CHARACTERS`, and which tasks' failures are being caught. As in
-Metaflow, both streams of a task go into the one log, and so to standard output.
+unfinished line of at most `HELD_CHARACTERS`. As in Metaflow, both streams of a task go into the one
+log, and so to standard output.
 
 What a task prints cannot break the shape. A line that has not ended waits until it does, or until
 its task has ended. Of a line with carriage returns (a progress bar) only what a terminal would be
@@ -82,7 +82,6 @@ class LogRenderer:
         self._terminal = terminal
         self._colour = colour
         self._held: dict[tuple[str, str], str] = {}  # by task and stream: a line not yet ended
-        self._caught: set[str] = set()  # tasks whose place an attempt takes that runs nothing
         self._second = -1
         self._second_text = ""
 
@@ -106,10 +105,6 @@ class LogRenderer:
 
     def _render(self, event: Event, lines: list[str]) -> None:
         match event:
-            case TaskStarted() if event.task_id in self._caught:
-                pass  # it is told of with the failure
-            case TaskLogged(stream="stderr") if event.task_id in self._caught:
-                pass  # the traceback, which has been shown with the failure
             case TaskLogged():
                 self._logged(event, lines)
             case TaskStarted():
@@ -118,7 +113,6 @@ class LogRenderer:
             case TaskSucceeded():
                 if self._held:
                     self._release(event, lines)
-                self._caught.discard(event.task_id)
                 lines.append(self._line(event, "Task finished successfully.", bold=True))
             case TaskFailed():
                 self._failed(event, lines)
@@ -169,17 +163,17 @@ class LogRenderer:
 
     def _failed(self, event: TaskFailed, lines: list[str]) -> None:
         self._release(event, lines)
-        self._caught.discard(event.task_id)
         if event.was_stopped:
             lines.append(self._line(event, f"Task was stopped: {event.message}.", bold=True))
             return
-        text = event.traceback or f"{event.exception_type}: {event.message}"
+        text = f"{event.exception_type}: {event.message}"
+        if not event.caught:  # else `@catch` says whether it is printed
+            text = event.traceback or text
         for line in text.rstrip("\n").split("\n"):
             shown = line.replace("\r", "\\r")
             shown = harmless(shown) if self._terminal else shown
             lines.append(self._line(event, shown, bad=True))
         if event.caught:
-            self._caught.add(event.task_id)
             text = "Task failed; the failure is caught, and the flow goes on."
             lines.append(self._line(event, text, bold=True))
             return

@@ -68,6 +68,8 @@ class Tally:
             step.running -= 1
 
     def _failed(self, event: TaskFailed) -> None:
+        if event.caught:  # what it has come to is told next
+            return
         step = self._steps[event.step]
         step.running = max(0, step.running - 1)  # an attempt may fail before it began
         if event.will_retry:

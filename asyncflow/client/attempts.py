@@ -35,6 +35,11 @@ def _end_of(event: EndOfTask) -> Status:
     return Status.SUCCEEDED
 
 
+def _goes_on(ended: EndOfTask) -> bool:
+    """Whether the task has not ended with this attempt's end."""
+    return isinstance(ended, TaskFailed) and (ended.will_retry or ended.caught)
+
+
 class Told(NamedTuple):
     """What is known of one attempt."""
 
@@ -69,7 +74,7 @@ class Attempts:
         if self._ended is not None:
             return self._ended
         ended = self.record.ended_task(self.number, self.entry())
-        if ended is not None and not (isinstance(ended, TaskFailed) and ended.will_retry):
+        if ended is not None and not _goes_on(ended):
             self._ended = ended
         return ended
 
@@ -84,8 +89,7 @@ class Attempts:
     def status(self) -> Status:
         """How the task stands now; one that waits for a retry is as running as its run."""
         ended = self.ended()
-        waits = isinstance(ended, TaskFailed) and ended.will_retry
-        if ended is None or (waits and not self.record.summary().status.finished):
+        if ended is None or (_goes_on(ended) and not self.record.summary().status.finished):
             return status_of(TaskState.STARTED, self.record.status())
         return _end_of(ended)
 
@@ -119,8 +123,8 @@ class Attempts:
         if entry.attempt:
             found = list(self.record.attempts(self.number, entry.ended or entry.started))
         else:
-            both = self.record.started_task(self.number, entry), self.ended()
-            found = [event for event in both if event is not None]
+            told = self.record.started_task(self.number, entry), self.failed(), self.ended()
+            found = [event for event in told if event is not None]
         by_number: dict[int, Told] = {}
         for event in found:
             by_number[event.attempt] = self._told(event, by_number.get(event.attempt))
@@ -130,6 +134,8 @@ class Attempts:
         if isinstance(event, TaskStarted):
             status = status_of(TaskState.STARTED, self.record.status())
             return Told(event.attempt, status, event.time, None, None, None, None)
+        if isinstance(event, TaskSucceeded) and before is not None and before.exception is not None:
+            return before._replace(finished_at=event.time, log=event.log)  # that was caught
         return Told(
             event.attempt,
             _end_of(event),
@@ -140,11 +146,21 @@ class Attempts:
             None if isinstance(event, TaskCloned) else event.log,
         )
 
+    def failed(self) -> TaskFailed | None:
+        """The failure of the last one, where it was caught."""
+        ended = self.ended()
+        if not isinstance(ended, TaskSucceeded) or not ended.failed:
+            return None
+        return self.record.failed_at(ended.failed, self.pathspec)
+
     def caught(self) -> Failure | None:
         """What the task failed with for good, where `@catch` let the run go on."""
+        failed = self.failed()
+        if failed is not None:
+            return failed.failure
         entry = self.entry()
-        if "catch" not in self.record.graph[self.step].options or not entry.attempt:
-            return None
+        if not (self.record.graph[self.step].catches and entry.attempt):
+            return None  # an earlier version told of it by an attempt of its own
         for event in self.record.attempts(self.number, entry.ended or entry.started):
             if isinstance(event, TaskFailed) and event.caught:
                 return event.failure

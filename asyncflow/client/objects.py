@@ -504,7 +504,8 @@ class Task(View):
     def caught(self) -> Failure | None:
         """What it had failed with for good where `@catch` let the run go on; else None.
 
-        Such a task has succeeded, and keeps nothing but the artifact that `@catch` names.
+        Such a task has succeeded. It keeps what the step had set, unless its worker died, and the
+        artifact that `@catch` names.
         """
         return self._attempts.caught()
 
@@ -643,6 +644,7 @@ class Attempt:
     number: int
     """0 for the first."""
     status: Status
+    """`FAILED` also for one whose failure `@catch` has caught, with which its task succeeds."""
     created_at: datetime
     finished_at: datetime | None
     seconds: float | None

@@ -348,6 +348,13 @@ class RunRecord:
                     )
         return counts
 
+    def failed_at(self, at: int, of: str) -> TaskFailed:
+        """The failure at this offset; `of` is the pathspec of the task whose it is."""
+        event = self._event(at, of)
+        if not isinstance(event, TaskFailed):
+            self._refuse(f"the record at byte {at} is no failure of {of}")
+        return event
+
     def last_output(self, task: int, entry: TaskEntry) -> int:
         """Where the journal has the last output of a task that has no end; 0 for none."""
         with self._lock:
@@ -521,17 +528,20 @@ class _Replay:
         self.outputs.pop(task, None)
         if state is TaskState.FAILED and values[7] == STOPPED:
             state = TaskState.STOPPED
-        started = at if state is TaskState.CLONED else self._started_at(task)
+        started = at if state is TaskState.CLONED else self._started_at(task, values[5])
         self._note(values, started, at, state)
         if values[3] == "end" and state not in {TaskState.FAILED, TaskState.STOPPED}:
             self._end_task = task
 
-    def _started_at(self, task: int) -> int:
-        """Where the attempt began that ends now; 0 when it died before."""
+    def _started_at(self, task: int, attempt: int) -> int:
+        """Where the attempt began that ends now; 0 when it died before.
+
+        One whose failure is caught ends twice: it has failed, and the task has succeeded.
+        """
         if task > len(self.table):
             return 0
         entry = self.table[task]
-        return entry.started if entry.state == TaskState.STARTED else 0
+        return entry.started if entry.attempt == min(attempt, _MAX_ATTEMPT) else 0
 
     def _note(self, values: list[Any], started: int, ended: int, state: TaskState) -> None:
         step, task, attempt, path = values[3:7]

@@ -31,7 +31,7 @@ class Task:
     """What came of a task."""
 
     attempts: int
-    """How many began; a caught failure is handed on by one more."""
+    """How many began."""
     artifacts: Artifacts | None
     """None for one that failed for good."""
 
@@ -105,12 +105,14 @@ class Reference:
         if failures <= step.retries:
             if step.catches:
                 artifacts[f"failure_{step.name}"] = None
+            if step.failing:
+                artifacts.pop("broken", None)
             self._do(step, artifacts, path, item)
             attempts = failures + 1
         elif step.catches:
             caught = Caught(step.name, failures - 1, "ValueError", step.name)
-            artifacts[f"failure_{step.name}"] = caught
-            attempts = failures + 1
+            artifacts |= {"broken": True, f"failure_{step.name}": caught}
+            attempts = failures
         else:
             self.tasks[step.name, path] = Task(failures, None)
             return None

@@ -394,7 +394,9 @@ class World:
             return replace(act, dies=True)
         if order.caught or not self._fails(step, key, order.attempt):
             return act
-        return replace(act, error=step.name, fanout=None)
+        last = step.catches and order.attempt >= step.retries
+        caught = last and self.random.random() < 0.8  # else its artifacts cannot be kept
+        return replace(act, error=step.name, caught=caught, fanout=None)
 
     def _fails(self, step: Step, key: Key, attempt: int) -> bool:
         ends_well = self._faults or step.catches or step.failing <= step.retries
