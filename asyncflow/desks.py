@@ -107,6 +107,7 @@ class Desk:
         "paused",
         "read",
         "silent",
+        "stopped",
         "stuck",
         "tasks",
         "used",
@@ -131,6 +132,7 @@ class Desk:
         self.isolated = False  # its task asked for a process of its own
         self.paused = False
         self.stuck = False  # its `def` task has taken so long that nobody should stand behind it
+        self.stopped = False  # by a signal such as SIGSTOP
         self.silent = 0  # looks in a row at which it should have said something and had not
 
     def first(self) -> Assigned | None:
@@ -173,7 +175,7 @@ class Desk:
         return self.load + wanted.expected < QUEUED_SECONDS
 
     def _has_async_room(self, wanted: Wanted) -> bool:
-        if self.blocker is not None:
+        if self.blocker is not None or self.stopped:
             return False
         most = max(_ASYNC_DESK_TASKS, wanted.most)
         return len(self.tasks) < (most + ASYNC_DESK_SPARE if wanted.few else most)

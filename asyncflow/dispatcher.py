@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,7 +59,7 @@ from asyncflow.tracebacks import told_as
 from asyncflow.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor as ThreadExecutor
 
     from asyncflow.errors import AsyncflowError
@@ -74,6 +75,7 @@ _PATIENT_SECONDS: Final = 0.5  # that a `def` task waits for a worker of its kin
 BACKLOG_BYTES: Final = 1 << 22  # output that may wait for the journal before workers are made to
 _STOPPED: Final = {"SystemExit", "asyncio.exceptions.CancelledError"}  # what a stopped step gets
 _DEAD_STARTS: Final = 3  # workers in a row that end before they say a word
+_STANDING_SECONDS: Final = 2.0  # that a worker stands still before there is a word of it
 _KILLED_POLLS: Final = 200  # the same, until it is killed: 10 s at least
 
 
@@ -631,6 +633,52 @@ class Dispatcher:
             self._dead_starts = 0
             message = f"workers end before they take a task: the last one {how}"
             self.on_broken(PoolError(message))
+
+    def on_stopped(self, worker: Any, how: str) -> None:
+        """A worker stands still, be it that somebody debugs it: nobody is to wait for a reason.
+
+        What it has not received goes to others. Time limits hold, and it is killed for no other
+        reason.
+        """
+        desk = self._desks.of(worker)
+        if desk is None:
+            return
+        desk.stopped = True
+        self._take_back(desk)
+        self._call_later(_STANDING_SECONDS, self._warn_of_stop, desk, how)
+        self.dispatch()
+
+    def _warn_of_stop(self, desk: Desk, how: str) -> None:
+        """Say it in the library's log, and in that of the task that the worker has had longest."""
+        first = desk.first()
+        if first is None or not desk.stopped or self._desks.of(desk.worker) is not desk:
+            return
+        task = f"{first.source.pathspec}/{first.step}/{first.task_id}"
+        pid, others = desk.worker.pid, len(desk.tasks) - 1
+        logs.warning("a worker was stopped, and its tasks stand still", task=task, pid=pid, how=how)
+        more = f", and with it {others} more" if others else ""
+        text = (
+            f"This task stands still{more}: its worker, process {pid}, was stopped {how}. "
+            f"To let it go on: kill -CONT {pid}\n"
+        )
+        first.source.tell(Logged(*first.attempt, 1, text.encode()))
+
+    def on_continued(self, worker: Any) -> None:
+        """A worker that stood still goes on."""
+        desk = self._desks.of(worker)
+        if desk is not None and desk.stopped:
+            desk.stopped = False
+            logs.info("a worker that was stopped goes on", pid=worker.pid)
+            self.dispatch()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """What passes within the block, in which all workers stand still, is no time of a task."""
+        began = self._loop.time()
+        try:
+            yield
+        finally:
+            self._stopper.suspended_seconds += self._loop.time() - began
 
     def on_broken(self, error: PoolError) -> None:
         """No worker can be started: nothing can go on."""

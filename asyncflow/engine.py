@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from threading import Thread
@@ -43,7 +43,7 @@ from asyncflow.values import RunOptions, Status
 from asyncflow.watching import Watchable, Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from asyncflow.flow import FlowSpec
@@ -421,6 +421,20 @@ class Engine(Starter, Watchable):
             ear.failed = driver.channel.pathspec
         self._watchers.forget(driver.channel)
         self._admission.leave()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Have all workers stand still within the block, and with them what their steps compute.
+
+        It is for a program that stops itself, as on Ctrl-Z: `os.kill(os.getpid(), signal.SIGSTOP)`.
+        A worker is stopped with its process group, by SIGSTOP. What passes within the block does
+        not count as time of a task. Where the engine is not open, nothing is done.
+        """
+        if not self._open:
+            yield
+            return
+        with self._dispatcher.suspended(), self._pool.suspended():
+            yield
 
     # --- watching ---
 

@@ -22,7 +22,7 @@ import socket
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgpack
@@ -41,7 +41,7 @@ from asyncflow.frames import (
 from asyncflow.store.files import explain_write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from asyncflow.frames import OrderMessage, ReportMessage
@@ -53,6 +53,7 @@ _PACKET_BYTES: Final = 1 << 18
 _ARGV_CHARACTERS: Final = 1 << 14  # at the most 4 bytes and the length for each
 _FAILED_STARTS: Final = 3  # templates in a row that end before they have forked a worker
 _REAP_TRIES: Final = 2000  # a millisecond apart
+_AGAIN_SECONDS: Final = 0.05
 _CLOSE_SECONDS: Final = 2.0  # for idle workers to leave by themselves
 _LOOK_SECONDS: Final = 0.5
 _WOKEN_LOOKS: Final = 10  # without an answer of the template, until it is told to go on
@@ -67,6 +68,12 @@ class PoolListener(Protocol):
 
     def on_exit(self, worker: Worker, how: str) -> None:
         """A worker is gone; all that it had reported came before."""
+
+    def on_stopped(self, worker: Worker, how: str) -> None:
+        """A worker stands still: somebody has sent it a signal such as SIGSTOP."""
+
+    def on_continued(self, worker: Worker) -> None:
+        """A worker that stood still goes on."""
 
     def on_broken(self, error: PoolError) -> None:
         """No worker can be started any more."""
@@ -247,10 +254,10 @@ class WorkerPool:
         self._unreaped.add(ended.pid)
         if await self._reap_all():
             return
-        _send(ended.pid, signal.SIGCONT)  # it has been stopped, perhaps
+        _send(ended, signal.SIGCONT)  # it has been stopped, perhaps
         if await self._reap_all():
             return
-        _send(ended.pid, signal.SIGKILL)  # its workers die with it
+        _send(ended, signal.SIGKILL)  # its workers die with it
         for pid in left:
             _kill_group(pid)
         await self._reap_all()
@@ -340,6 +347,26 @@ class WorkerPool:
                 self._template.control.send(msgpack.packb(["kill", worker.pid, int(number)]))
             self._expect_answer()
 
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Have all workers stand still within the block, in which this process may be stopped."""
+        self._ask_for("suspend")
+        try:
+            yield
+        finally:
+            self._ask_for("resume")
+
+    def _ask_for(self, what: str) -> None:
+        if self._template is None or self._loop is None:
+            return
+        try:
+            self._template.control.send(msgpack.packb([what]))
+        except BlockingIOError:  # soon there is room
+            self._loop.call_later(_AGAIN_SECONDS, self._ask_for, what)
+        except OSError:  # it is gone, and the workers with it
+            return
+        self._expect_answer()
+
     # --- whether the template does what it is asked for ---
 
     def _expect_answer(self) -> None:
@@ -366,11 +393,14 @@ class WorkerPool:
             message = "the process that starts workers does not answer, and is told to go on"
             logs.warning(message, pid=self._template.pid)
         if _WOKEN_LOOKS <= self._looks < _KILLED_LOOKS:
-            _send(self._template.pid, signal.SIGCONT)
+            _send(self._template, signal.SIGCONT)
         elif self._looks == _KILLED_LOOKS:
             message = "the process that starts workers does not answer, and is killed"
             logs.warning(message, pid=self._template.pid)
-            _send(self._template.pid, signal.SIGKILL)  # that it is gone is heard as ever
+            # Its reaper kills it, and all that it has started; that it is gone is heard as ever.
+            self._template.control.shutdown(socket.SHUT_RDWR)
+            if sys.platform != "linux":  # it has none there
+                _send(self._template, signal.SIGKILL)
 
     def _stop_looking(self) -> None:
         if self._looking is not None:
@@ -449,10 +479,17 @@ class WorkerPool:
                 worker = self.workers.get(token)
                 if worker is not None:
                     self._on_exited(worker, f"could not be started: {why}")
-            case ["exited", pid, status]:
-                worker = self._by_pid.get(pid)
-                if worker is not None:
-                    self._on_exited(worker, _how_it_ended(status))
+            case [what, pid, *more] if (worker := self._by_pid.get(pid)) is not None:
+                self._on_changed(worker, what, *more)
+
+    def _on_changed(self, worker: Worker, what: str, number: int = 0) -> None:
+        match what:
+            case "exited":
+                self._on_exited(worker, _how_it_ended(number))
+            case "stopped":
+                self._listener.on_stopped(worker, f"by {_name_of(number)}")
+            case "continued":
+                self._listener.on_continued(worker)
 
     def _on_forked(self, token: int, pid: int) -> None:
         worker = self.workers.get(token)
@@ -560,10 +597,10 @@ def _argv() -> list[str]:
     return sys.argv if sum(map(len, sys.argv)) < _ARGV_CHARACTERS else sys.argv[:1]
 
 
-def _send(pid: int, number: int) -> None:
-    """Send a signal to a template, which nobody else reaps."""
+def _send(ended: template.TemplateProcess, number: int) -> None:
+    """Send a signal to a template and its reaper, which nobody else reaps."""
     with suppress(OSError):
-        os.kill(pid, number)
+        os.killpg(ended.pid, number)
 
 
 def _kill_group(pid: int) -> None:
@@ -594,9 +631,12 @@ def _how_it_ended(status: int) -> str:
         )
     if code >= 0:
         return f"exited with status {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
     hint = " (out of memory, perhaps)" if -code == signal.SIGKILL else ""
-    return f"was killed by {name}{hint}"
+    return f"was killed by {_name_of(-code)}{hint}"
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

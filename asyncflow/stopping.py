@@ -93,6 +93,8 @@ class Stopper:
         """
         self._later, self._grace_seconds = later, grace_seconds
         self._has, self._disown, self._take_back = has, disown, take_back
+        self.suspended_seconds = 0.0
+        """How long, in all, tasks have stood still together with the engine."""
 
     def time_limit(self, place: Place, task: Stoppable, seconds: float) -> None:
         """The task has so long to end by itself."""
@@ -126,7 +128,17 @@ class Stopper:
         self, task: Stoppable, seconds: float, callback: Callable[..., None], *args: Any
     ) -> None:
         task.stop_timer()  # there is one for a task
-        task.timer = self._later(seconds, callback, *args)
+        before = self.suspended_seconds
+        task.timer = self._later(seconds, self._on_timer, task, before, callback, args)
+
+    def _on_timer(
+        self, task: Stoppable, before: float, callback: Callable[..., None], args: tuple[Any, ...]
+    ) -> None:
+        missed = self.suspended_seconds - before
+        if missed:  # the task has that long still
+            self._set_timer(task, missed, callback, *args)
+        else:
+            callback(*args)
 
     def stop(self, place: Place, task: Stoppable, reason: str) -> None:
         """Have a task end because its run does."""

@@ -6,17 +6,28 @@ fresh interpreter, because forking an application with threads and an event loop
 
 The template stays single-threaded, imports what every worker needs and no user code, and does three
 things: it forks a worker when asked (the sockets and files come with the request), it tells when
-one has exited, and when the engine goes away, however it does, it kills every descendant and
-exits. For that it is the *subreaper* of its descendants (prctl(2)): a grandchild whose parent died
-becomes its child. Where there is no subreaper (macOS), the process group of each worker is killed.
+one has exited or was stopped, and when the engine goes away, however it does, it kills every
+descendant and exits. For that it is the *subreaper* of its descendants (prctl(2)): a grandchild
+whose parent died becomes its child. Where there is no subreaper (macOS), the process group of each
+worker is killed.
+
+The template itself may be killed, and what its workers had started would then be nobody's. So its
+parent, between it and the engine, is the *reaper*: a process that does nothing but wait until the
+engine or the template is gone, and then kill every descendant. If the reaper is killed, the
+template does the same. As soon as one of the three is gone, then, another one clears up.
+
+    engine ── reaper ── template ── workers ── what steps start
 
 Requests and answers are msgpack arrays, one in a packet:
 
     engine -> template    ["fork", token, argv]               and 4 descriptors
                           ["kill", pid, signal]
+                          ["suspend"], ["resume"]             all workers stand still, and go on
                           ["ping"]
     template -> engine    ["forked", token, pid]
                           ["failed", token, why]
+                          ["stopped", pid, signal]            by somebody else; it has not ended
+                          ["continued", pid]
                           ["exited", pid, wait status]
                           ["pong"]                            all that was asked before is done
 """
@@ -66,6 +77,7 @@ class TemplateProcess:
     """A running template, as its engine holds it."""
 
     pid: int
+    """That of its reaper, where it has one; both are in the process group of this number."""
     control: socket.socket
     environment: Mapping[str, str]
     """The environment variables that its workers begin with."""
@@ -148,9 +160,19 @@ def main(control_descriptor: int) -> None:
 
 
 def _exit_after(control: socket.socket) -> None:
+    """Be the reaper of a template, and in a child that template."""
     code = 1
     try:
-        _Template(control).serve()
+        os.setpgid(0, 0)  # Ctrl-C in the terminal is for the engine
+        become_subreaper()
+        reaper_end, template_end = socket.socketpair()
+        if sys.platform == "linux" and os.fork():
+            template_end.close()
+            _reap_in_the_end(control, reaper_end)
+        else:
+            if sys.platform == "linux":
+                reaper_end.close()
+            _Template(control, template_end).serve()
         code = 0
     except BaseException:  # noqa: BLE001 - nobody above could handle it: say it and go
         sys.excepthook(*sys.exc_info())
@@ -158,6 +180,21 @@ def _exit_after(control: socket.socket) -> None:
         with suppress(BaseException):
             sys.stderr.flush()
         os._exit(code)
+
+
+def _reap_in_the_end(control: socket.socket, template: socket.socket) -> None:
+    """Wait until the engine or the template is gone, then kill every descendant.
+
+    The stop signals stay blocked here. While this process has `control` open, the engine does not
+    hear of the end of a template before all is cleared up.
+    """
+    import select  # noqa: PLC0415 - start-up time: the engine's process need not load it here
+
+    poll = select.poll()
+    poll.register(control, 0)  # what comes is for the template; that nobody is there is told anyway
+    poll.register(template, select.POLLIN)
+    poll.poll()
+    _kill_descendants()
 
 
 def _thread_count() -> int:
@@ -170,14 +207,14 @@ def _thread_count() -> int:
 
 
 class _Template:
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
+    def __init__(self, control: socket.socket, reaper: socket.socket) -> None:
+        self._control, self._reaper = control, reaper
         self._workers: dict[int, Moment] = {}  # by pid: when its engine has asked it to end
+        self._suspended = False  # whether the engine has all workers stand still
         self._to_all = Moment()  # when this process was sent what all processes were sent
 
     def serve(self) -> None:
-        """Answer requests until the engine is gone, then kill every descendant."""
-        os.setpgid(0, 0)  # Ctrl-C in the terminal is for the engine
+        """Answer requests until the engine or the reaper is gone, then kill every descendant."""
         note_stop_signals(self._to_all)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         waking, wakeup = os.pipe()
@@ -194,6 +231,7 @@ class _Template:
 
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
+        poll.register(self._reaper, select.POLLIN)
         poll.register(waking, select.POLLIN)
         try:
             while self._turn({descriptor for descriptor, _ in poll.poll()}, waking):
@@ -206,6 +244,8 @@ class _Template:
             with suppress(BlockingIOError):
                 os.read(waking, 4096)
             self._reap()
+        if self._reaper.fileno() in ready:
+            return False
         if self._control.fileno() in ready:
             try:
                 data, descriptors, _, _ = socket.recv_fds(
@@ -227,6 +267,10 @@ class _Template:
                 if number == signal.SIGTERM:
                     self._workers[pid].note()
                 _kill_group(pid, number)
+            case ["suspend" | "resume" as what]:
+                self._suspended = what == "suspend"
+                for pid in self._workers:
+                    _kill_group(pid, signal.SIGSTOP if self._suspended else signal.SIGCONT)
             case ["ping"]:
                 self._say(["pong"])
 
@@ -241,7 +285,8 @@ class _Template:
         else:
             if pid == 0:
                 signals = StopSignals(self._to_all, told)
-                _become_worker(self._control, parent, argv, descriptors, signals)
+                others = self._control, self._reaper
+                _become_worker(others, parent, argv, descriptors, signals)
             with suppress(OSError):
                 os.setpgid(pid, pid)  # in both processes: whoever comes first
             self._workers[pid] = told
@@ -254,15 +299,23 @@ class _Template:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
             if pid in self._workers:
-                del self._workers[pid]
-                _kill_group(pid, signal.SIGKILL)  # what its steps had started
-                self._say(["exited", pid, status])
+                self._tell_of(pid, status)
+
+    def _tell_of(self, pid: int, status: int) -> None:
+        if os.WIFCONTINUED(status):
+            self._say(["continued", pid])
+        elif not os.WIFSTOPPED(status):
+            del self._workers[pid]
+            _kill_group(pid, signal.SIGKILL)  # what its steps had started
+            self._say(["exited", pid, status])
+        elif not self._suspended:
+            self._say(["stopped", pid, os.WSTOPSIG(status)])
 
     def _say(self, answer: Sequence[Any]) -> None:
         with suppress(OSError):  # the engine is gone; the next turn sees it
@@ -272,14 +325,19 @@ class _Template:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for pid in self._workers:
             _kill_group(pid, signal.SIGKILL)
-        while True:
-            for pid in _children():
-                with suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
-            try:
-                os.waitpid(-1, 0)
-            except ChildProcessError:
-                return
+        _kill_descendants()
+
+
+def _kill_descendants() -> None:
+    """Kill all that comes from this process, which is its subreaper; it is gone on return."""
+    while True:
+        for pid in _children():
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
 
 
 def _ignore(*_: object) -> None:
@@ -287,7 +345,7 @@ def _ignore(*_: object) -> None:
 
 
 def _become_worker(
-    control: socket.socket,
+    others: Sequence[socket.socket],
     parent: int,
     argv: list[str],
     descriptors: list[int],
@@ -295,7 +353,8 @@ def _become_worker(
 ) -> None:
     code = 1
     try:
-        control.close()
+        for end in others:
+            end.close()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with suppress(OSError):

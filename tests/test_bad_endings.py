@@ -455,8 +455,8 @@ async def test_a_stopped_idle_worker_holds_nothing_up(store):
     before = psutil.Process().children()
     async with Engine(store=store, workers=2) as engine:
         await engine.run(Wide, width=50)
-        (template,) = [child for child in psutil.Process().children() if child not in before]
-        stopped = template.children()[0]
+        (reaper,) = [child for child in psutil.Process().children() if child not in before]
+        stopped = reaper.children()[0].children()[0]
         stopped.suspend()
         assert (await engine.run(Wide, width=50)).data.count == 50
         assert stopped.status() == psutil.STATUS_STOPPED
@@ -496,6 +496,96 @@ async def test_a_worker_that_is_stopped_at_work_costs_one_attempt(engine):
     task = next(task for task in run["work"] if task.index == 0)
     first, _ = task.attempts()
     assert first.exception.type.endswith("TaskTimeoutError")
+
+
+class StandsStill(FlowSpec):
+    """A task stops its own process; in the async branch others are at work there as well."""
+
+    @step
+    def start(self):
+        self.next(self.alone, self.items)
+
+    @step
+    def alone(self):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self.next(self.join)
+
+    @step
+    def items(self):
+        self.numbers = range(5)
+        self.next(self.beside, foreach="numbers")
+
+    @step
+    async def beside(self):
+        if self.input == 4:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        self.next(self.together)
+
+    @step
+    def together(self, inputs):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_worker_that_stands_still_at_work_is_named_and_goes_on_when_it_is_let(
+    store, caplog
+):
+    """In the task's log and in the library's, with the command; it is not killed."""
+    named = set()
+    async with Engine(store=store, workers=2) as engine:
+        handle = await engine.start(StandsStill)
+        async for event in handle.events(events.TaskLogged):
+            found = re.search(r"its worker, process (\d+), was stopped by SIGSTOP", event.line)
+            if found:
+                assert f"kill -CONT {found[1]}" in event.line
+                named.add(event.step)
+                os.kill(int(found[1]), signal.SIGCONT)
+        run = await handle
+    assert named == {"alone", "beside"}
+    told = [message for message in caplog.messages if "a worker was stopped" in message]
+    assert any(f"task: {run.pathspec}/alone/" in message for message in told)
+    assert not [event for event in run.events() if isinstance(event, events.TaskFailed)]
+
+
+class Timed(FlowSpec):
+    """Its task takes half of the time that it has."""
+
+    @timeout(seconds=2)
+    @step
+    def start(self):
+        print("at work", flush=True)
+        time.sleep(1)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_while_an_engine_is_suspended_its_workers_stand_still_and_no_time_passes(store):
+    """What the program was stopped for does not count as time of a task."""
+    async with Engine(store=store, workers=1) as engine:
+        with engine.suspended():  # nobody is at work: nothing happens
+            pass
+        handle = await engine.start(Timed)
+        async for event in handle.events(events.TaskLogged):
+            if event.line == "at work":
+                break
+        started = [each for each in handle.run.events() if isinstance(each, events.TaskStarted)]
+        worker = psutil.Process(started[0].pid)
+        with engine.suspended():
+            while worker.status() != psutil.STATUS_STOPPED:
+                time.sleep(0.01)
+            time.sleep(2.5)
+        await handle
+    assert not [event for event in handle.run.events() if isinstance(event, events.TaskFailed)]
 
 
 class Greedy(FlowSpec):
@@ -572,13 +662,14 @@ class Survivor(FlowSpec):
         pass
 
 
-async def test_the_process_that_starts_workers_may_be_killed_during_a_run(engine):
+@pytest.mark.parametrize("killed", ["reaper", "template"])
+async def test_the_process_that_starts_workers_may_be_killed_during_a_run(engine, killed):
     """What it had started is gone with it; each task loses one attempt, and the run goes on."""
     handle = await engine.start(Survivor)
     async for event in handle.events():
         if isinstance(event, events.TaskLogged) and event.attempt == 0:
-            for template in psutil.Process().children():
-                template.kill()
+            for reaper in psutil.Process().children():
+                (reaper if killed == "reaper" else reaper.children()[0]).kill()
     run = await handle
     assert run.data.attempt == 1
     first, _ = run["start"].task.attempts()

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
+import time
 
 import anyio
+import psutil
 import pytest
 
 from asyncflow.cli.interrupts import interrupts
@@ -44,3 +49,61 @@ async def test_two_signals_in_a_moment_are_one_and_a_later_one_ends_the_process(
     assert said == ["SIGTERM", "second"]
     assert ended == [(os.getpid(), signal.SIGTERM)]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+BEATS = """
+    import pathlib, time
+    from asyncflow import FlowSpec, step
+
+    class Beats(FlowSpec):
+        @step
+        def start(self):
+            while not pathlib.Path("enough").exists():
+                with open("beats", "a") as beats:
+                    beats.write("x")
+                time.sleep(0.01)
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+"""
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTSTP], [signal.SIGTSTP] * 2])
+def test_ctrl_z_stops_the_steps_with_the_command_and_fg_has_both_go_on(store, tmp_path, signals):
+    """The whole group of the command gets the signal, as from a terminal; once, or again."""
+    (tmp_path / "beats.py").write_text(textwrap.dedent(BEATS))
+    beats = tmp_path / "beats"
+    command = [sys.executable, "-m", "asyncflow", "run", "beats.py", "--quiet"]
+    with subprocess.Popen(command, cwd=tmp_path, process_group=0) as engine:
+        try:
+            for number in signals:
+                before = size(beats)
+                while size(beats) < before + 3:
+                    time.sleep(0.01)
+                family = [psutil.Process(engine.pid), worker_of(engine.pid)]
+                os.killpg(engine.pid, number)
+                while {each.status() for each in family} != {psutil.STATUS_STOPPED}:
+                    time.sleep(0.01)
+                written = size(beats)
+                time.sleep(0.3)
+                assert size(beats) == written
+                os.killpg(engine.pid, signal.SIGCONT)
+            (tmp_path / "enough").touch()
+            assert engine.wait(timeout=60) == 0
+        finally:
+            engine.kill()
+
+
+def size(file):
+    """How much was written to it."""
+    return file.stat().st_size if file.exists() else 0
+
+
+def worker_of(engine):
+    """The only worker of an engine."""
+    (reaper,) = psutil.Process(engine).children()
+    (template,) = reaper.children()
+    (worker,) = template.children()
+    return worker

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from contextlib import contextmanager, suppress
+from itertools import permutations
 
 import psutil
 import pytest
@@ -102,6 +103,36 @@ def test_after_kill_9_of_the_engine_not_even_daemons_are_left(store, tmp_path, s
         engine.kill()
         assert gone(processes)
     assert Flow("Family").latest_run.status is Status.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    "order", list(permutations(["engine", "template", "worker"])), ids="-".join
+)
+def test_after_kill_9_of_all_in_any_order_not_even_daemons_are_left(store, tmp_path, order):
+    """The engine, the process that starts workers and a worker, at once or one by one."""
+    for pause in (0.0, 0.2):
+        with family(tmp_path) as (engine, processes):
+            (reaper,) = psutil.Process(engine.pid).children()
+            (template,) = reaper.children()
+            victims = {"engine": engine, "template": template, "worker": processes[0]}
+            for name in order:
+                with suppress(psutil.NoSuchProcess):  # it has ended by the one before
+                    victims[name].kill()
+                time.sleep(pause)
+            assert gone([*processes, reaper, template])
+
+
+@pytest.mark.parametrize("killed", ["reaper", "template"])
+def test_while_the_engine_goes_on_no_daemon_outlives_who_started_its_worker(
+    store, tmp_path, killed
+):
+    """The process that starts workers, or the one that watches it, is killed: the run fails."""
+    with family(tmp_path) as (engine, processes):
+        (reaper,) = psutil.Process(engine.pid).children()
+        (reaper if killed == "reaper" else reaper.children()[0]).kill()
+        assert gone(processes)
+        engine.communicate(timeout=60)
+    assert Flow("Family").latest_run.status is Status.FAILED
 
 
 def test_after_a_run_that_succeeds_no_daemon_of_a_step_is_left(store, tmp_path):

@@ -24,7 +24,7 @@ class Listener:
     """Keeps what the pool tells."""
 
     def __init__(self):
-        self.exits, self.reports, self.broken = [], [], []
+        self.exits, self.reports, self.broken, self.stopped = [], [], [], []
 
     def on_reports(self, worker, reports):
         self.reports += reports
@@ -35,12 +35,25 @@ class Listener:
     def on_broken(self, error):
         self.broken.append(error)
 
+    def on_stopped(self, worker, how):
+        self.stopped.append((worker, how))
+
+    def on_continued(self, worker):
+        self.stopped.append((worker, ""))
+
 
 async def until(condition):
     """Wait for something to become true."""
     async with asyncio.timeout(SECONDS):
         while not condition():  # noqa: ASYNC110 - other processes are waited for
             await asyncio.sleep(0.005)
+
+
+def kin():
+    """The pool's two processes beside its workers: the reaper, and its child, the template."""
+    (reaper,) = psutil.Process().children()
+    (template,) = reaper.children()
+    return {"reaper": reaper, "template": template}
 
 
 def is_gone(pid):
@@ -89,7 +102,7 @@ def order(task_id):
 async def test_workers_are_processes_of_their_own(pool):
     """Each has its own process, and is a grandchild of this one by way of the template."""
     first, second = await started(pool), await started(pool)
-    (template,) = psutil.Process().children()
+    template = kin()["template"]
     assert {first.pid, second.pid} == {child.pid for child in template.children()}
     assert list(pool.workers.values()) == [first, second]
 
@@ -156,15 +169,16 @@ async def test_a_worker_that_is_doomed_before_it_is_there_is_killed_when_it_is(p
     assert "doomed" in repr(worker)
 
 
+@pytest.mark.parametrize("killed", ["reaper", "template"])
 async def test_when_the_template_is_killed_its_workers_are_told_and_new_ones_can_be_had(
-    pool, listener
+    pool, listener, killed
 ):
-    """They die with it; the template is started anew, once."""
+    """They die with it, or with its reaper; the two are started anew, once."""
     workers = [await started(pool), await started(pool)]
-    (template,) = psutil.Process().children()
-    template.kill()
+    before = kin()
+    before[killed].kill()
     await until(lambda: len(listener.exits) == len(workers))
-    await until(lambda: not psutil.pid_exists(template.pid))  # also reaped
+    await until(lambda: not any(psutil.pid_exists(each.pid) for each in before.values()))
     assert {how for _, how in listener.exits} == {
         "died together with the process that starts workers"
     }
@@ -179,7 +193,7 @@ async def test_a_template_that_was_stopped_is_told_to_go_on(pool, listener, monk
     await until(lambda: not pool._unanswered)
     monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(pools, "_KILLED_LOOKS", 1 << 30)
-    (template,) = psutil.Process().children()
+    template = kin()["template"]
     template.suspend()
     after = await started(pool)
     assert psutil.Process(after.pid).ppid() == template.pid == psutil.Process(before.pid).ppid()
@@ -198,7 +212,7 @@ async def test_a_template_that_never_answers_is_killed_and_started_anew(
     before = await started(pool)
     monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(pools, "_WOKEN_LOOKS", 1 << 30)
-    (template,) = psutil.Process().children()
+    template = kin()["template"]
     template.suspend()
     wanted = pool.start_worker()
     await until(lambda: len(listener.exits) == 2)
@@ -209,17 +223,36 @@ async def test_a_template_that_never_answers_is_killed_and_started_anew(
     assert not listener.broken
 
 
-async def test_a_pool_is_closed_though_its_template_was_stopped(listener, tmp_path, monkeypatch):
-    """It is told to go on, so that it can end what is left."""
+async def test_a_worker_that_was_stopped_is_told_with_the_signals_name(pool, listener):
+    """And that it goes on; not when it is the pool that has all of them stand still."""
+    worker = await started(pool)
+    os.kill(worker.pid, signal.SIGSTOP)
+    await until(lambda: listener.stopped == [(worker, "by SIGSTOP")])
+    os.kill(worker.pid, signal.SIGCONT)
+    await until(lambda: listener.stopped == [(worker, "by SIGSTOP"), (worker, "")])
+    listener.stopped.clear()
+    with pool.suspended():
+        await until(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED)
+        await until(lambda: not pool._unanswered)  # whatever it had to say has come
+    await until(lambda: listener.stopped)
+    assert listener.stopped == [(worker, "")]
+
+
+@pytest.mark.parametrize("suspended", ["reaper", "template"])
+async def test_a_pool_is_closed_though_its_template_was_stopped(
+    listener, tmp_path, monkeypatch, suspended
+):
+    """Its reaper kills it; a reaper that was stopped itself is told to go on."""
     monkeypatch.setattr(pools, "_REAP_TRIES", 100)
     pool = WorkerPool(size=1, spool_dir=tmp_path, listener=listener)
     pool.start()
     worker = await started(pool)
-    (template,) = psutil.Process().children()
+    left = kin()
     await stopped(worker)
-    template.suspend()
+    left[suspended].suspend()
     await pool.close()
-    await until(lambda: is_gone(template.pid) and is_gone(worker.pid))
+    pids = [worker.pid, *(each.pid for each in left.values())]
+    await until(lambda: all(map(is_gone, pids)))
 
 
 async def test_a_closed_pool_leaves_no_process_and_starts_none(listener, tmp_path):
@@ -228,9 +261,9 @@ async def test_a_closed_pool_leaves_no_process_and_starts_none(listener, tmp_pat
     pool.start()
     idle, stuck = await started(pool), await started(pool)
     await stopped(stuck)
-    (template,) = psutil.Process().children()
+    left = kin()
     await pool.close()
-    assert is_gone(template.pid)
+    assert all(is_gone(each.pid) for each in left.values())
     assert is_gone(idle.pid)
     assert is_gone(stuck.pid)
     assert [(who, how) for who, how in listener.exits] == [(idle, "exited with status 0")]
@@ -305,8 +338,9 @@ async def test_nothing_outlives_an_engine_that_was_killed(tmp_path):
     files = [tmp_path / f"pids-{way}" for way in ("child", "daemon", "stopped")]
     await until(lambda: all(file.exists() and file.read_text() for file in files))
     pids = [int(pid) for file in files for pid in file.read_text().split()]
-    pids += [child.pid for child in psutil.Process(engine.pid).children()]
-    assert len(pids) == 6  # three workers, two of their children, the template
+    (reaper,) = psutil.Process(engine.pid).children()
+    pids += [reaper.pid, *(child.pid for child in reaper.children())]
+    assert len(pids) == 7  # three workers, two of their children, the template and its reaper
     engine.kill()
     engine.wait()
     await until(lambda: all(is_gone(pid) for pid in pids))

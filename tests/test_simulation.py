@@ -94,6 +94,12 @@ class Heard:
     def on_broken(self, error):
         raise error
 
+    def on_stopped(self, worker, how):
+        raise AssertionError(how)
+
+    def on_continued(self, worker):
+        raise AssertionError(worker)
+
     def kinds(self):
         return [type(report) for report in self.reports]
 

@@ -64,6 +64,12 @@ class Heard:
     def on_broken(self, error):
         raise error
 
+    def on_stopped(self, worker, how):
+        raise AssertionError(how)
+
+    def on_continued(self, worker):
+        raise AssertionError(worker)
+
     async def until(self, happened):
         while not happened():
             self.changed.clear()

@@ -1,6 +1,9 @@
 """Ctrl-C and SIGTERM at the command line: the first one cancels the run, the second one kills.
 
 Two in a moment are one: `timeout` sends its signal to a command, and then to the group of that.
+
+Ctrl-Z stops the run with the command: workers are in process groups of their own, so that the
+terminal's signals reach this process alone.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from asyncflow.engine import Engine
 
 _SAME_SECONDS: Final = 0.5  # nobody looks at the screen and presses Ctrl-C again so soon
 _NUMBERS: Final = tuple(
@@ -79,3 +84,22 @@ def release() -> None:
     loop = asyncio.get_running_loop()
     for number in _NUMBERS:
         loop.remove_signal_handler(number)
+
+
+@contextmanager
+def suspending(engine: Engine) -> Iterator[None]:
+    """Have Ctrl-Z stop the engine's workers with this process within the block, and `fg` both."""
+    loop = asyncio.get_running_loop()
+    listens = signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+    if listens:
+        loop.add_signal_handler(signal.SIGTSTP, _suspend, engine)
+    try:
+        yield
+    finally:
+        if listens:
+            loop.remove_signal_handler(signal.SIGTSTP)
+
+
+def _suspend(engine: Engine) -> None:
+    with engine.suspended():
+        os.kill(os.getpid(), signal.SIGSTOP)  # returns when somebody has it go on

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncflow.cli.interrupts import interrupts
+from asyncflow.cli.interrupts import interrupts, suspending
 from asyncflow.cli.output import Output
 from asyncflow.cli.report import broken_data, broken_text, cancelled_text, failure_text, result_data
 from asyncflow.cli.stdout import cannot_write
@@ -125,11 +125,12 @@ class Session:
             on_failure=options.on_failure,
         )
         async with Engine(settings=settings) as engine:
-            self._handle = await start(engine)
-            await self._write_run_id(self._handle.run_id)
-            if self._stopped_by:
-                self._handle.cancel(reason=self._stopped_by)
-            return await self._show(self._handle)
+            with suspending(engine):
+                self._handle = await start(engine)
+                await self._write_run_id(self._handle.run_id)
+                if self._stopped_by:
+                    self._handle.cancel(reason=self._stopped_by)
+                return await self._show(self._handle)
 
     async def _write_run_id(self, run_id: str) -> None:
         file = self._options.run_id_file
