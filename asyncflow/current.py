@@ -76,6 +76,11 @@ def enter_task(context: TaskContext, *, solo: bool) -> Iterator[None]:
         _task.reset(token)
 
 
+def running_task() -> TaskContext | None:
+    """The task that the asking code runs in; None outside of any."""
+    return _task.get() or _solo
+
+
 def task_in(context: Context) -> TaskContext | None:
     """The task that code which runs in this context belongs to; may be asked in any thread."""
     return context.get(_task)
@@ -124,7 +129,7 @@ class Current:
     @property
     def is_running_flow(self) -> bool:
         """Whether this code runs in a task."""
-        return (_task.get() or _solo) is not None
+        return running_task() is not None
 
     @property
     def flow_name(self) -> str:
@@ -210,7 +215,7 @@ class Current:
 
 
 def _context() -> TaskContext:
-    context = _task.get() or _solo
+    context = running_task()
     if context is None:
         message = "no task runs here: `current` tells of a task only in the code of its step"
         raise AttributeError(message)

@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
+from contextlib import contextmanager
 from datetime import UTC, timedelta
 from itertools import islice
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 
 from asyncflow.client import Artifact, Attempt, Data, Flow, Run, Step, Task
 from asyncflow.client.views import reopen
+from asyncflow.current import TaskContext, enter_task
 from asyncflow.errors import ArtifactNotFoundError, JournalError, NotFoundError, StoreError
 from asyncflow.events import RunStarted, RunSucceeded, TaskLogged, TaskSucceeded
 from asyncflow.graph import Graph, Node
@@ -29,7 +32,7 @@ from asyncflow.values import Failure, Status
 from tests.journals import STARTED_AT, OpenTask, RunWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 LINEAR = Graph("F", [Node("start", ("train",)), Node("train", ("end",)), Node("end")])
 FOREACH = Graph(
@@ -689,6 +692,82 @@ def test_a_retried_task_is_as_its_last_attempt(store):
         assert [attempt.seconds for attempt in attempts] == [0.25, 0.25, 0.5]
         assert attempts[0].created_at < attempts[1].created_at < attempts[2].created_at
 
+
+# --- asked by a task of the run -----------------------------------------------------------------
+
+
+@contextmanager
+def asking(step: str, task: int, attempt: int = 0, run_id: str = "100") -> Iterator[None]:
+    """Within the block the code is that of a task."""
+    known = {"flow_name": "F", "run_id": run_id, "graph": LINEAR}
+    task_context = TaskContext(**known, step_name=step, task_id=str(task), attempt=attempt)  # type: ignore[arg-type]
+    with enter_task(task_context, solo=False):
+        yield
+
+
+@contextmanager
+def later(*writes: Callable[[], object]) -> Iterator[None]:
+    """Within the block, these are done in a thread, one after another."""
+
+    def do() -> None:
+        time.sleep(0.1)
+        for write in writes:
+            write()
+
+    thread = threading.Thread(target=do)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_a_task_finds_itself_though_its_start_is_still_on_the_way_to_the_journal(store):
+    """Whatever it asks about its run: it waits for what must come, also for a later attempt."""
+    live = writer(store)
+    live.run("start")
+    live.flush()
+    task = len(live.table) + 1
+    with asking("train", task), later(lambda: live.start("train"), live.flush):
+        assert [each.id for each in Run("F/100")["train"]] == [str(task)]
+    live.fail(task, will_retry=True)
+    live.flush()
+    with (
+        asking("train", task, attempt=1),
+        later(lambda: live.start("train", task=task), live.flush),
+    ):
+        assert Task(f"F/100/train/{task}").attempt == 1
+    live.close()
+
+
+def test_a_task_finds_a_sibling_whose_start_is_still_on_the_way_to_the_journal(store):
+    """By its id, and a step of which it is the first."""
+    live = writer(store)
+    live.run("start")
+    own = live.start("train")
+    live.flush()
+    with asking("train", own), later(lambda: live.start("train"), live.flush):
+        assert Task(f"F/100/train/{own + 1}").status is Status.RUNNING
+    with asking("train", own), later(lambda: live.start("end"), live.flush):
+        assert Run("F/100")["end"].task_count == 1
+    live.close()
+
+
+def test_nothing_is_waited_for_that_cannot_come(store):
+    """In a run whose engine is gone, of another run, for a step that there is none of."""
+    live = writer(store)
+    live.run("start")
+    live.flush()
+    other = writer(store, "101")
+    with asking("train", 7, run_id="101"), pytest.raises(NotFoundError):
+        Task("F/100/train/7")
+    with asking("start", 1), pytest.raises(NotFoundError, match="has no tasks of step 'nope'"):
+        Run("F/100")["nope"]
+    live.close()
+    other.close()
+    with asking("train", 7), pytest.raises(NotFoundError, match="has no tasks of step 'train'"):
+        Task("F/100/train/7")
+
+
+# --- caught failures ----------------------------------------------------------------------------
 
 CATCHING = Graph("F", [Node("start", ("end",), options={"catch": {"var": "e"}}), Node("end")])
 

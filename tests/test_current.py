@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from asyncflow import Engine, FlowSpec, current, step
+from asyncflow import Engine, FlowSpec, Run, Task, current, step
 from asyncflow.current import TaskContext, enter_task
 from asyncflow.graph import Graph, Node
 
@@ -40,6 +40,60 @@ def test_current_tells_of_the_task():
         assert current.graph is GRAPH
         assert current.namespace == f"user:{current.username}"
         assert repr(current) == "<current F/1795/start/3>"
+
+
+class LooksItselfUp(FlowSpec):
+    """Its tasks look themselves up, and the last one the task before it."""
+
+    @step
+    def start(self):
+        self.items = list(range(12))
+        self.next(self.each, self.also)
+
+    @step
+    def each(self):
+        self.next(self.one, foreach="items")
+
+    @step
+    def one(self):
+        self.found = Task(current.pathspec).index == self.input
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.found = all(each.found for each in inputs)
+        self.next(self.both)
+
+    @step
+    def also(self):
+        self.next(self.other, foreach="items")
+
+    @step
+    async def other(self):
+        self.found = Task(current.pathspec).index == self.input
+        self.next(self.joined)
+
+    @step
+    def joined(self, inputs):
+        self.found = all(each.found for each in inputs)
+        self.next(self.both)
+
+    @step
+    def both(self, inputs):
+        self.found = [each.found for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.finished = Run(f"{current.flow_name}/{current.run_id}")["both"].task.successful
+
+
+@pytest.mark.usefixtures("store")
+async def test_every_task_finds_itself_in_the_store():
+    """From its first line on, be it `def` or `async def`; and those before it have ended."""
+    async with Engine(workers=2) as engine:
+        data = (await engine.run(LooksItselfUp)).data
+    assert (data.found, data.finished) == ([True, True], True)
 
 
 def test_parameters_are_read_when_asked_for():

@@ -312,11 +312,14 @@ class Run(View):
         return step in self._record.steps()
 
     def __getitem__(self, step: str) -> Step:
-        if step not in self:
+        if step not in self and not self._comes(step):
             there = some_of(self._record.steps())
             message = f"run {self.pathspec} has no tasks of step {step!r}; it has those of {there}"
             raise NotFoundError(message)
         return Step._in(self._record, step)
+
+    def _comes(self, step: str) -> bool:
+        return step in self._record.graph and self._record.comes(lambda: step in self)
 
     def _describe(self) -> str:
         status, seconds = self.status, self.seconds
@@ -413,12 +416,13 @@ class Step(View):
         return self._entry(str(task_id)) is not None
 
     def __getitem__(self, task_id: str | int) -> Task:
-        if self._entry(str(task_id)) is None:
+        number = str(task_id)
+        if not (number.isdecimal() and self._record.comes(lambda: self._entry(number) is not None)):
             tasks = self._record.table().tasks_of(self._number)
             there = how_many(len(tasks), "task") + (
                 f", from {tasks[0]} to {tasks[-1]}" if tasks else ""
             )
-            message = f"step {self.pathspec} has no task {str(task_id)!r}; it has {there}"
+            message = f"step {self.pathspec} has no task {number!r}; it has {there}"
             raise NotFoundError(message)
         return Task._in(self._record, self._step, int(task_id))
 

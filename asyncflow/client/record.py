@@ -11,6 +11,7 @@ Nothing here loads a value, and nothing is shown to anybody.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections import Counter, deque
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from zlib import crc32
 
 import msgpack
 
+from asyncflow.current import running_task
 from asyncflow.errors import JournalError
 from asyncflow.events import (
     STOPPED,
@@ -51,10 +53,11 @@ from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader, is_bein
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from asyncflow.client.lineage import Lineage
+    from asyncflow.current import TaskContext
     from asyncflow.events import Event
     from asyncflow.graph import Graph
     from asyncflow.store.artifacts import ArtifactReader
@@ -71,6 +74,8 @@ _AnyTaskEvent = TypeVar("_AnyTaskEvent", bound="TaskStarted | EndOfTask")
 
 _FIRST: Final = len(HEADER)
 _MAX_ATTEMPT: Final = 255  # the table tells no higher one
+_PAUSE_SECONDS: Final = 0.001  # an engine writes a batch in less
+_BEHIND_SECONDS: Final = 0.5  # so far behind is an engine that has much else to do
 _STATES: Final = {
     TaskSucceeded.code: TaskState.SUCCEEDED,
     TaskFailed.code: TaskState.FAILED,
@@ -263,6 +268,24 @@ class RunRecord:
         except JournalError:  # one of the two is damaged: whoever asks is told which
             return False
         return True
+
+    def comes(self, is_there: Callable[[], bool]) -> bool:
+        """Whether it is there, or comes within half a second; only a task of this run waits.
+
+        Its siblings begin before the journal tells of them.
+        """
+        until = time.monotonic() + _BEHIND_SECONDS
+        while not is_there():
+            if self._own_task() is None or time.monotonic() > until:
+                return False
+            time.sleep(_PAUSE_SECONDS)
+        return True
+
+    def _own_task(self) -> TaskContext | None:
+        """The task that asks, if it is one of this run."""
+        task = running_task()
+        is_own = task and (task.flow_name, task.run_id) == (self.place.flow, self.run_id)
+        return task if is_own else None
 
     def step_of(self, entry: TaskEntry) -> str:
         """The step of a task's entry."""
@@ -458,14 +481,22 @@ class RunRecord:
             first = self.started
             self._replay = _Replay(first, list(self.graph.nodes))
             self._summary = self._table = None
-        replay = self._replay
+        replay, own = self._replay, self._own_task()
+        self._read_on(replay)
+        # A task begins while its start is on the way to the journal; the record that it is asked
+        # for is that of its own run, so it comes, unless this is a copy or the engine is gone.
+        while own and replay.misses(own) and is_being_written(self.journal_path):
+            time.sleep(_PAUSE_SECONDS)
+            self._read_on(replay)
+        return replay
+
+    def _read_on(self, replay: _Replay) -> None:
         if replay.status is Status.RUNNING:
             for at, payload in self._records(replay.size):
                 try:
                     replay.handle(at, payload, self._values(at, payload))
                 except _NOT_AN_EVENT as error:
                     self._refuse(f"the record at byte {at} is no event of this run: {error!r}")
-        return replay
 
     # --- damage ---
 
@@ -522,6 +553,15 @@ class _Replay:
         self._last = values
         self._last_at = at
         self.size = at + PREFIX_BYTES + len(payload)
+
+    def misses(self, task: TaskContext) -> bool:
+        """Whether the run goes on and the journal does not tell yet that this attempt began."""
+        if self.status is not Status.RUNNING:
+            return False
+        number = int(task.task_id)
+        if number > len(self.table) or self.table[number].state == TaskState.NEVER:
+            return True
+        return self.table[number].attempt < min(task.attempt, _MAX_ATTEMPT)
 
     def _end_attempt(self, at: int, values: list[Any], state: TaskState) -> None:
         task = values[4]
