@@ -33,7 +33,6 @@ Method = TypeVar("Method", bound="Callable[..., Any]")
 
 _ATTRIBUTE: Final = "__asyncflow_step__"
 _ON_BYTES: Final = 1 << 10  # of the name of an exception
-_RETRY_MINUTES: Final = 2.0  # as in Metaflow
 
 
 @dataclass(slots=True)
@@ -124,8 +123,8 @@ def retry(
     Args:
         method: The step, where the decorator stands without parentheses.
         times: How often at the most, after the first attempt.
-        minutes_between_retries: How long to wait before; 2 by default.
-        seconds: The same in seconds; one of the two is given.
+        minutes_between_retries: How long to wait before; not at all by default.
+        seconds: The same in seconds; at most one of the two is given.
         backoff: Each wait is the one before times this: 2.0 doubles it.
         max_seconds: No wait is longer than this.
         jitter: Each wait is made longer or shorter at random by up to this fraction, 0.0 to 1.0.
@@ -135,6 +134,12 @@ def retry(
         FlowError: A value makes no sense.
     """
     exceptions = _exceptions(on)
+    if seconds is minutes_between_retries is None and (backoff != 1 or jitter):
+        message = (
+            "@retry with `backoff` or `jitter` changes a wait that there is none of: say how long "
+            "it is at first, as in @retry(seconds=1, backoff=2)"
+        )
+        raise _mistake(message)
     options = {
         "times": _count("retry", "times", times, least=0),
         "seconds": _wait(minutes_between_retries, seconds),
@@ -156,8 +161,7 @@ def retry(
 
 def _wait(minutes: float | None, seconds: float | None) -> float:
     if seconds is None:
-        name, given = "minutes_between_retries", _RETRY_MINUTES if minutes is None else minutes
-        return 60.0 * _number("retry", name, given)
+        return 60.0 * _number("retry", "minutes_between_retries", minutes or 0.0)
     if minutes is not None:
         message = "@retry takes `minutes_between_retries` or `seconds`, not both: remove one"
         raise _mistake(message)

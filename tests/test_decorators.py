@@ -50,11 +50,11 @@ def test_the_order_of_decorators_does_not_matter():
     assert one == other
 
 
-def test_retry_as_metaflow_has_it():
-    """Three times, with two minutes in between."""
+def test_a_plain_retry_does_not_wait():
+    """Three times, at once, as Metaflow's local runs do."""
     expected: dict[str, object] = {
         "times": 3,
-        "seconds": 120.0,
+        "seconds": 0.0,
         "backoff": 1.0,
         "max_seconds": None,
         "jitter": 0.0,
@@ -62,6 +62,11 @@ def test_retry_as_metaflow_has_it():
     }
     assert decorated(retry).options["retry"] == expected
     assert decorated(retry()).options["retry"] == expected
+
+
+def test_a_wait_that_is_written_out_is_kept():
+    """Metaflow's minutes."""
+    assert decorated(retry(minutes_between_retries=2)).options["retry"]["seconds"] == 120.0
 
 
 def test_retry_in_seconds():
@@ -146,7 +151,12 @@ def test_options_pass_through_wrappers():
         (lambda: retry(times=True), "@retry takes a whole number as `times`"),
         (lambda: retry(seconds=-1), "@retry takes a number as `seconds`, zero or more"),
         (lambda: retry(seconds=float("nan")), "@retry takes a number as `seconds`"),
-        (lambda: retry(jitter=2), "@retry takes a number as `jitter`, from 0 to 1, not 2"),
+        (
+            lambda: retry(seconds=1, jitter=2),
+            "@retry takes a number as `jitter`, from 0 to 1, not 2",
+        ),
+        (lambda: retry(backoff=2), r"@retry with `backoff` .*, as in @retry\(seconds=1, backoff=2"),
+        (lambda: retry(jitter=0.5), "@retry with `backoff` or `jitter` changes a wait that there"),
         (lambda: retry(on=["OSError"]), "@retry takes exception classes as `on`, not 'OSError'"),  # type: ignore[list-item]  # the mistake that is examined
         (lambda: retry(on="OSError"), "@retry takes exception classes as `on`, not 'OSError'$"),  # type: ignore[arg-type]  # the mistake that is examined
         (lambda: retry(on=()), "@retry takes at least one exception class as `on`; leave it out"),

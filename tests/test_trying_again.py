@@ -104,7 +104,7 @@ class Waits(FlowSpec):
         self.items = range(30)
         self.next(self.work, foreach="items")
 
-    @retry(times=1)
+    @retry(times=1, minutes_between_retries=2)
     @step
     def work(self):
         if self.input == 0:
@@ -121,7 +121,7 @@ class Waits(FlowSpec):
 
 
 async def test_a_wait_for_a_retry_costs_no_worker(store):
-    """With one worker all others are run meanwhile; by default the wait is two minutes."""
+    """With one worker all others are run meanwhile, for the two minutes that are written out."""
     async with Engine(store=store, workers=1) as engine:
         handle = await engine.start(Waits)
         waits, done = [], 0
