@@ -20,7 +20,7 @@ import os
 import sys
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asyncflow.descriptors import Descriptor
 
@@ -169,43 +169,70 @@ class LineSink:
             held.clear()
 
 
+class TaskInput(io.TextIOWrapper):
+    """`sys.stdin` of a worker: it is empty, and no step closes it for the next one."""
+
+    def __init__(self) -> None:
+        super().__init__(io.FileIO(0, closefd=False), encoding="utf-8")
+
+    def close(self) -> None:
+        """Left open."""
+
+
 def install(out: int, err: int) -> None:
-    """Make two spool files this process's standard streams."""
-    with open(os.devnull, "rb") as null:  # noqa: PTH123 - a descriptor is what is wanted
-        os.dup2(null.fileno(), 0)
+    """Make two spool files this process's standard streams, and its input empty.
+
+    Whoever has kept the streams that a program had, as logging handlers do that were made before
+    this worker was forked out of it, prints to ours from now on. What was waiting in them then is
+    the program's to write.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    streams = TaskStream(1), TaskStream(2)
+    inherited = (sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)
+    for ours, theirs in zip(streams, inherited, strict=True):
+        os.dup2(null, ours.fileno())
+        for each in theirs:
+            _lead(each, ours)
     kept = []
-    for number, spool in ((1, out), (2, err)):
+    for number, spool in enumerate((null, out, err)):
         os.dup2(spool, number)
         kept.append(Descriptor(fcntl.fcntl(spool, fcntl.F_DUPFD_CLOEXEC, 3)))
+    os.close(null)
     _kept[:] = kept
-    sys.stdout = sys.__stdout__ = TaskStream(1)  # type: ignore[assignment, misc] # as a file
-    sys.stderr = sys.__stderr__ = TaskStream(2)  # type: ignore[assignment, misc] # as a file
+    sys.stdin = sys.__stdin__ = TaskInput()  # type: ignore[misc] # as a file
+    sys.stdout = sys.__stdout__ = streams[0]  # type: ignore[assignment, misc] # as a file
+    sys.stderr = sys.__stderr__ = streams[1]  # type: ignore[assignment, misc] # as a file
+
+
+def _lead(inherited: object, ours: TaskStream) -> None:
+    """Have one of Python's own streams, wherever it was kept, print as ours does."""
+    if type(inherited) is io.TextIOWrapper and _number_of(inherited) == ours.fileno():
+        buffer: Any = ours.buffer
+        options = {"encoding": ours.encoding, "errors": ours.errors}
+        inherited.__init__(buffer, **options, line_buffering=True, write_through=True)  # type: ignore[misc] # once more
+
+
+def _number_of(stream: io.TextIOWrapper) -> int:
+    try:
+        return stream.fileno()
+    except ValueError:  # closed, or without one
+        return -1
 
 
 _kept: Final[list[Descriptor]] = []
-"""The two spool files once more; no child of a step inherits these."""
+"""Input and the two spool files once more; no child of a step inherits these."""
 
 
 def put_back() -> bool:
     """Have the standard descriptors be what they were; False if a step has closed all of them."""
-    for number, kept in enumerate(_kept, 1):
+    for number, kept in enumerate(_kept):
         if not kept.is_at(number):
             try:
-                _open_null()
                 kept.check()
                 os.dup2(kept.number, number)
             except OSError:
                 return False
     return True
-
-
-def _open_null() -> None:
-    """Have something at 0: no file that is opened next shall be a child's standard input."""
-    try:
-        os.fstat(0)
-    except OSError:
-        null = os.open(os.devnull, os.O_RDONLY)  # takes the lowest number that is free
-        os.set_inheritable(null, True)  # noqa: FBT003 - positional only
 
 
 def written() -> tuple[int, int]:
@@ -215,9 +242,9 @@ def written() -> tuple[int, int]:
 
 def spooled() -> tuple[int, int]:
     """Sizes of the two spool files, after everything that is still buffered is in them."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # a step's own, in our stream's place
-            stream.flush()
+    for name in ("stdout", "stderr"):
+        with suppress(Exception):  # a step's own, in our stream's place, or none
+            getattr(sys, name).flush()
     _flush_c()
     return written()
 

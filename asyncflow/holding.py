@@ -10,6 +10,7 @@ What is held belongs to a flow class, and is closed in the reverse order of its 
 from __future__ import annotations
 
 import traceback
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
 class _Held:
     """Something that is open."""
 
-    __slots__ = ("closing", "host", "manager", "value")
+    __slots__ = ("closing", "context", "host", "manager", "value")
 
-    def __init__(self, manager: Any, value: object) -> None:
-        self.manager, self.value = manager, value
+    def __init__(self, manager: Any) -> None:
+        self.manager = manager
+        self.value: object = None
+        self.context = copy_context()
+        """In which one that is not async was opened, and is closed."""
         self.host: asyncio.Task[None] | None = None
         """Of an async one: the asyncio task that will close it."""
         self.closing: asyncio.Event | None = None
@@ -101,7 +105,10 @@ class Holder:
     def _enter(self, cls: type, name: str, manager: Any) -> _Held:
         if not hasattr(type(manager), "__enter__"):
             raise _unusable(name, manager)
-        held = self._held[cls, name] = _Held(manager, manager.__enter__())
+        held = _Held(manager)
+        held.value = held.context.run(manager.__enter__)
+        held.context.run(_leave_task)
+        self._held[cls, name] = held
         return held
 
     def close(self, cls: type | None = None) -> None:
@@ -115,7 +122,7 @@ class Holder:
     def _leave(self, key: Key) -> None:
         held = self._held.pop(key)
         try:
-            held.manager.__exit__(None, None, None)
+            held.context.run(held.manager.__exit__, None, None, None)
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             self._tell(key, error)
 
@@ -188,12 +195,12 @@ class Holder:
         import asyncio  # noqa: PLC0415 - start-up time: as above
 
         async with manager as value:
-            held = self._held[key] = _Held(manager, value)
+            held = self._held[key] = _Held(manager)
+            held.value = value
             held.host, held.closing = opening.host, asyncio.Event()
             opening.value = value
             self._over(key, opening)
-            capture.sink.set(None)
-            leave_task()
+            _leave_task()
             await held.closing.wait()
         self._held.pop(key, None)
 
@@ -221,6 +228,12 @@ class Holder:
 
     def __repr__(self) -> str:
         return f"<Holder of {', '.join(name for _, name in self._held) or 'nothing'}>"
+
+
+def _leave_task() -> None:
+    """This context belongs to no task from now on, neither does what is printed in it."""
+    capture.sink.set(None)
+    leave_task()
 
 
 def _unusable(name: str, manager: object) -> FlowError:

@@ -1,22 +1,35 @@
-"""What a task finds around it: the working directory, environment variables, where modules are.
+"""What a task finds around it: the working directory, variables, settings of its process.
 
-They are those of the program when it started the run, whichever worker a task comes to and whatever
-the tasks before it did there: each task begins with the working directory and the environment
-variables of its run. What else a step changes in its process stays: imported modules, `sys.path`,
-signal handlers, the locale, the state of libraries. A step that must not leave such traces asks for
-a process of its own, with `@isolate`.
+Tasks share their process, and each shall find it as if it were the first there. The rule: what the
+*process* has is put back, and what *modules* hold stays, since a module is imported once.
+
+- Working directory and environment variables are those of the program when it started the run.
+- Context variables (and with them the settings of `decimal` and NumPy) are a task's own.
+- What Python and the kernel keep for the process as a whole is `ProcessSettings`.
+- All of these are as the import of the flow's module has left them.
+
+What stays, whatever a step does: modules and all that they hold (their globals, logging handlers,
+warning filters, the state of random generators), `sys.path`, by which they were found, threads, and
+what cannot be undone, such as a resource limit. A step that must not leave such traces, or find
+them, asks for a process of its own, with `@isolate`.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+import time
+from _locale import LC_ALL, setlocale  # built in; `locale` takes a while to import
+from contextlib import contextmanager
+from operator import is_
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from asyncflow.errors import PoolError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextvars import Context
 
 _MOST_BYTES: Final = 1 << 16  # they travel in one packet, of at most `frames.MAX_ORDER_BYTES`
 
@@ -93,6 +106,96 @@ def working_directory() -> str:
         return ""
 
 
+class ProcessSettings(NamedTuple):
+    """What Python and the kernel keep for a process as a whole."""
+
+    of_sys: Sequence[Any]
+    """Attributes of `sys` that programs assign to: streams, hooks."""
+    handlers: Sequence[Any]
+    """Of signals."""
+    plain: Sequence[object]
+    """`sys.argv`, the limit of recursion, the locale."""
+    umask: int
+
+    @classmethod
+    def now(cls) -> ProcessSettings:
+        """As they are."""
+        return cls(_of_sys(), _handlers(), _plain(), _umask())
+
+    def put_back(self) -> None:
+        """Have them so again; costs some two microseconds if they are. In the main thread."""
+        os.umask(self.umask)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        of_sys, handlers = _of_sys(), _handlers()
+        if not all(map(is_, of_sys, self.of_sys)):
+            for name, value in zip(_SYS, self.of_sys, strict=True):
+                setattr(sys, name, value)
+        if not all(map(is_, handlers, self.handlers)):
+            _handle(self.handlers, handlers)
+        if _plain() != self.plain:
+            argv, recursion, locale = self.plain
+            sys.argv = list(cast("tuple[str]", argv))
+            sys.setrecursionlimit(cast("int", recursion))
+            setlocale(LC_ALL, cast("str", locale))
+
+    def with_changes(self, before: ProcessSettings, after: ProcessSettings) -> ProcessSettings:
+        """These, and what has changed between two moments."""
+        return ProcessSettings(
+            _changed(self.of_sys, before.of_sys, after.of_sys),
+            _changed(self.handlers, before.handlers, after.handlers),
+            _changed(self.plain, before.plain, after.plain),
+            self.umask if after.umask == before.umask else after.umask,
+        )
+
+
+_SYS: Final = (
+    "stdin",
+    "stdout",
+    "stderr",
+    "excepthook",
+    "unraisablehook",
+    "displayhook",
+    "breakpointhook",
+)
+_SIGNALS: Final = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})[:29]
+# Without the enumerations that `signal` makes of the answers, which take twenty times as long.
+_getsignal: Final[Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+
+
+def _of_sys() -> list[Any]:
+    return [getattr(sys, name, None) for name in _SYS]
+
+
+def _handlers() -> list[Any]:
+    return list(map(_getsignal, _SIGNALS))
+
+
+def _plain() -> tuple[object, ...]:
+    return tuple(getattr(sys, "argv", ())), sys.getrecursionlimit(), setlocale(LC_ALL, None)
+
+
+def _umask() -> int:
+    try:
+        with open("/proc/self/status") as file:  # noqa: PTH123 - one short read
+            return next(int(line[6:], 8) for line in file if line.startswith("Umask:"))
+    except (OSError, StopIteration):
+        # To ask is to change: another thread could make a file meanwhile.
+        umask = os.umask(0o077)
+        os.umask(umask)
+        return umask
+
+
+def _handle(wanted: Sequence[Any], now: Sequence[Any]) -> None:
+    for number, handler, other in zip(_SIGNALS, wanted, now, strict=True):
+        if handler is not other and handler is not None:  # None is one of C code
+            signal.signal(number, handler)
+
+
+def _changed(kept: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -> Sequence[Any]:
+    triples = zip(kept, before, after, strict=True)
+    return tuple(old if was is now or was == now else now for old, was, now in triples)
+
+
 class Kept:
     """The working directory and the environment variables at one moment, to be put back later."""
 
@@ -113,7 +216,7 @@ class Kept:
         self.put_back_variables()
 
     def put_back_variables(self) -> None:
-        """The same for the environment variables alone."""
+        """Have the environment variables alone as they were."""
         if _variables != self._variables:
             before = {_decoded(name): _decoded(value) for name, value in self._variables.items()}
             gone = dict.fromkeys(os.environ.keys() - before.keys())
@@ -125,17 +228,50 @@ def _decoded(text: Any) -> str:
 
 
 def _change(variables: Mapping[str, str | None]) -> None:
+    zone = os.environ.get("TZ")
     for name, value in variables.items():
         if value is None:
             os.environ.pop(name, None)
         elif os.environ.get(name) != value:
             os.environ[name] = value
+    if os.environ.get("TZ") != zone:
+        time.tzset()  # C keeps what it has read
 
 
 _initial = Kept()
+_settings: list[ProcessSettings] = []
+"""In a worker one: what each task begins with."""
 
 
-def remember_environment() -> None:
-    """What this process's environment is now, the next `enter` begins with."""
+def remember() -> None:
+    """What this worker's environment and settings are now, is what it begins with."""
     global _initial  # noqa: PLW0603 - of the process, like the environment
     _initial = Kept()
+    _settings[:] = [ProcessSettings.now()]
+
+
+def put_back_settings() -> None:
+    """Have the settings of this worker's process as they are for each task."""
+    for settings in _settings:
+        settings.put_back()
+
+
+@contextmanager
+def lasting_settings() -> Iterator[None]:
+    """What becomes of the settings within the block, by an import, is so for each task.
+
+    For all runs, because a module is imported once.
+    """
+    before = ProcessSettings.now()
+    yield
+    after = ProcessSettings.now()
+    _settings[:] = [settings.with_changes(before, after) for settings in _settings]
+
+
+def own_context(shared: Context) -> Context:
+    """A copy for one task; a change that it makes in it is seen by nobody else."""
+    context = shared.copy()
+    decimal = sys.modules.get("decimal")
+    if decimal is not None:  # its settings are one object that a variable refers to
+        context.run(lambda: decimal.setcontext(decimal.getcontext().copy()))
+    return context

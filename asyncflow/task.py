@@ -28,7 +28,7 @@ from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.files import read_file
 from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader
 from asyncflow.store.layout import Layout
-from asyncflow.surroundings import Kept, Surroundings
+from asyncflow.surroundings import Kept, Surroundings, lasting_settings
 from asyncflow.values import ArtifactRef, Failure, Place
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ class RunView:
             return False
         self.read()
         Surroundings._make(self.order.surroundings).enter()
-        self.flow_class = self._load(self.started.source)
+        with lasting_settings():
+            self.flow_class = self._load(self.started.source)
         self.has_own_class = self.started.source["kind"] == "pickle"
         self.kept = Kept()  # with what the module itself has changed
         self.base = self.result(len(HEADER), "its parameters")

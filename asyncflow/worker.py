@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from contextlib import nullcontext, suppress
+from contextvars import copy_context
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -49,6 +50,7 @@ from asyncflow.tracebacks import describe_exception, past_own_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextvars import Context
 
     from asyncflow.current import TaskContext
     from asyncflow.frames import OrderMessage, ReportMessage
@@ -69,10 +71,10 @@ def main(descriptors: Sequence[int], argv: Sequence[str], signals: StopSignals) 
     capture.flush_c_streams()
     loading.mark_worker()
     sys.argv[:] = argv
-    surroundings.remember_environment()
     install_thread_propagation()
     worker = Worker(socket.socket(fileno=orders), socket.socket(fileno=reports), signals)
     signals.install()
+    surroundings.remember()
     try:
         worker.serve()
     except Exception:
@@ -93,6 +95,7 @@ class Worker:
         self._unsent: list[bytes] = []
         self._sending = RLock()  # what an async task prints in a thread is sent from there
         self.holder = Holder(self._warn_of_shared)
+        self._context = copy_context()  # with what the imports of flows set
         self.closing = False
 
     def serve(self) -> None:
@@ -225,7 +228,9 @@ class Worker:
         self.report(Started(order.run, order.task_id, order.attempt))
         began = time.perf_counter()
         try:
-            self.open(run)
+            surroundings.put_back_settings()
+            if self.open(run):
+                self.report(Opened(run.order.run))
             run.kept.put_back()
             is_async = run.graph[order.step].is_async
         except BaseException as error:  # noqa: BLE001 - whatever the user's module raises at import
@@ -238,12 +243,15 @@ class Worker:
             self._async.run(run, order)
         else:
             # With the next task's start, if that is at hand: one system call instead of two.
-            self.report_soon(run_step(run, order, began, self))
+            self.report_soon(self.own_context().run(run_step, run, order, began, self))
 
-    def open(self, run: RunView) -> None:
-        """Have the run's flow at hand, and tell the engine when it has just been imported."""
-        if run.open():
-            self.report(Opened(run.order.run))
+    def open(self, run: RunView) -> bool:
+        """Have the run's flow at hand; whether it has just been imported."""
+        return self._context.run(run.open)
+
+    def own_context(self) -> Context:
+        """The context that a task begins with."""
+        return surroundings.own_context(self._context)
 
     def run_of(self, order: StartTask) -> RunView:
         """The run that the order belongs to."""
@@ -483,7 +491,9 @@ class AsyncSteps:
         began = time.perf_counter()
         try:
             # The time of the first task counts from its first line as well.
-            untold = Opened(order.run) if run.open() else started
+            if not self._tasks:
+                surroundings.put_back_settings()
+            untold = Opened(order.run) if self._worker.open(run) else started
             if not self._tasks:
                 run.kept.put_back()
         except BaseException as error:  # noqa: BLE001 - whatever the user's module raises at import
@@ -502,7 +512,11 @@ class AsyncSteps:
 
     def _begin(self, run: RunView, order: StartTask, untold: Sequence[Started | Opened]) -> None:
         loop = self._asyncio.get_running_loop()
-        task = loop.create_task(self._run_task(run, order), name=f"{order.step}/{order.task_id}")
+        task = loop.create_task(
+            self._run_task(run, order),
+            name=f"{order.step}/{order.task_id}",
+            context=self._worker.own_context(),
+        )
         key = order.run, order.task_id, order.attempt
         self._tasks[key], self._waiting[key] = task, untold
         if self._watchdog is not None:

@@ -43,7 +43,24 @@ def replace():
             os.dup2(0, number)
 
 
-HARMLESS = {"output": close_output, "null": reopen_output, "streams": close_streams}
+def close_input():
+    """The object, and the descriptor below: what is opened next would be in its place."""
+    sys.stdin.close()
+    os.close(0)
+
+
+def delete_streams():
+    """The names, which whatever prints looks up."""
+    del sys.stdin, sys.stdout, sys.stderr
+
+
+HARMLESS = {
+    "output": close_output,
+    "null": reopen_output,
+    "streams": close_streams,
+    "input": close_input,
+    "names": delete_streams,
+}
 HARMFUL = {
     "from 3": lambda: os.closerange(3, 256),
     "all": lambda: os.closerange(0, 256),
@@ -72,14 +89,14 @@ class Harmless(FlowSpec):
 
     @step
     def end(self):
-        print("after")
+        print("after" + sys.stdin.read())
         print("error", file=sys.stderr)
         subprocess.run(["sh", "-c", "echo child; cat"], check=True)
 
 
 @pytest.mark.parametrize("way", HARMLESS)
-async def test_the_next_task_has_its_output_again(store, way):
-    """And the one that did it has ended well."""
+async def test_the_next_task_has_its_streams_again(store, way):
+    """And the one that closed its own has ended well."""
     async with Engine(workers=1) as engine:
         run = await engine.run(Harmless, way=way)
     assert run["start"].task.stdout == "before\n"

@@ -14,7 +14,7 @@ import threading
 
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, events, step
+from asyncflow import Engine, Flow, FlowSpec, Parameter, events, step
 
 logger = logging.getLogger("asyncflow_test_output")
 
@@ -102,6 +102,72 @@ class Lingering(FlowSpec):
     @step
     def end(self):
         print("the end")
+
+
+KEPT = """
+    import asyncio, functools, logging, sys
+    from asyncflow import FlowSpec, step
+
+    logging.basicConfig(level=logging.INFO, format="logged %(message)s")
+    write = sys.stdout.write
+    err, out = sys.__stderr__, sys.__stdout__
+    print("waiting in the program's buffer, ", end="")
+
+    def tell(number):
+        logging.info("%s", number)
+        write(f"written {number}, ")
+        print("printed", number, file=out)
+        print("printed", number, file=err)
+
+    class Kept(FlowSpec):
+        @step
+        def start(self):
+            tell("start")
+            self.items = [0, 1, 2]
+            self.next(self.each, foreach="items")
+
+        @step
+        async def each(self):
+            for _ in range(2):
+                tell(self.input)
+                await asyncio.sleep(0.1)
+            self.next(self.join)
+
+        @step
+        def join(self, inputs):
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+
+    if __name__ == "__main__":
+        Kept()
+"""
+
+
+@pytest.mark.parametrize("command", [["kept.py", "run"], ["-m", "asyncflow", "run", "kept.py"]])
+def test_whoever_keeps_the_streams_that_a_module_had_prints_to_the_task(tmp_path, store, command):
+    """As logging handlers do: in async tasks side by side, however the run is started."""
+    (tmp_path / "kept.py").write_text(textwrap.dedent(KEPT))
+    options = ["--workers", "1", "--store", str(store)]
+    done = subprocess.run(
+        [sys.executable, *command, *options],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    run = Flow("Kept", store=store).latest_run
+    assert run is not None
+    assert run["start"].task.stdout.endswith("written start, printed start\n")
+    tasks = sorted(run["each"], key=lambda task: int(task.id))
+    for number, task in enumerate(tasks):
+        assert task.stdout == f"written {number}, printed {number}\n" * 2
+        assert task.stderr == f"logged {number}\nprinted {number}\n" * 2
+    imports = 1 if command[0] == "kept.py" else 2  # there it is the worker that imports the file
+    assert done.stdout.count("waiting in the program's buffer") == imports
 
 
 async def test_what_c_code_and_shells_print_is_there_in_order(engine):

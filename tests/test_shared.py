@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from contextvars import ContextVar
 from pathlib import Path
 
 import anyio
@@ -454,6 +455,43 @@ async def test_a_failed_closing_is_in_the_librarys_log(store, caplog):
     assert "shared: async_one" in told[0]
     assert "stuck, def" in told[1]
     assert "test_shared.py:" in told[1]
+
+
+opened_for = ContextVar("opened_for", default="nobody")
+
+
+class Tokens(FlowSpec):
+    """Opens what sets a context variable, and sets it back as it is closed."""
+
+    @shared
+    def thing():
+        token = opened_for.set("all")
+        yield 1
+        print("closing")
+        note(f"closed {opened_for.get()} {current.is_running_flow}")
+        opened_for.reset(token)
+
+    @step
+    def start(self, *, thing):
+        opened_for.set("start")
+        self.next(self.middle)
+
+    @step
+    async def middle(self, *, thing):
+        opened_for.set("middle")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_what_is_shared_is_closed_in_the_context_in_which_it_was_opened(store, notes, caplog):
+    """It is no task's by then. `reset` of a context variable works in that context alone."""
+    async with Engine(store=store, workers=1) as engine:
+        await engine.run(Tokens)
+    assert noted(notes) == ["closed all False"]
+    assert [text for text in caplog.messages if "shared" in text] == []
 
 
 class Apart(FlowSpec):

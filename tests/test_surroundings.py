@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import decimal
+import io
+import locale
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
+from contextvars import ContextVar
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from asyncflow import Engine, FlowSpec, step
@@ -96,6 +104,212 @@ async def test_more_variables_than_can_be_told_are_refused(engine, monkeypatch):
     monkeypatch.setenv(NAME, "x" * 50_000)
     data = (await engine.run(Looking)).data
     assert data.first["environment"][NAME] == "x" * 50_000
+
+
+user = ContextVar("user", default="nobody")
+
+
+def settings():
+    """What the context of this code and its process are set to."""
+    return {
+        "variable": user.get(),
+        "precision": decimal.getcontext().prec,
+        "numpy": np.geterr()["divide"],
+        "streams": [type(each).__name__ for each in (sys.stdin, sys.stdout, sys.stderr)],
+        "hooks": [each.__name__ for each in (sys.excepthook, sys.displayhook, sys.unraisablehook)],
+        "breakpoint": sys.breakpointhook.__name__,
+        "argv": list(sys.argv),
+        "recursion": sys.getrecursionlimit(),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "zone": (os.environ.get("TZ"), time.tzname),
+        "umask": umask(),
+        "signals": [
+            str(signal.getsignal(each)) for each in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
+        ],
+        "alarm": signal.getitimer(signal.ITIMER_REAL),
+    }
+
+
+def umask():
+    """That of this process."""
+    now = os.umask(0o022)
+    os.umask(now)
+    return now
+
+
+def say(*_: object) -> None:
+    """A hook and a handler that is easily told from others."""
+    print("said", flush=True)
+
+
+def change():
+    """Set all of them to something else."""
+    user.set("a task")
+    decimal.getcontext().prec = 4
+    np.seterr(divide="raise")
+    sys.stdin, sys.stdout, sys.stderr = io.StringIO("text"), io.StringIO(), io.StringIO()
+    sys.excepthook = sys.displayhook = sys.unraisablehook = sys.breakpointhook = say
+    sys.argv = ["another"]
+    sys.setrecursionlimit(12_345)
+    locale.setlocale(locale.LC_ALL, "C" if locale.setlocale(locale.LC_CTYPE) != "C" else "C.UTF-8")
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+    os.umask(0o077)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
+        signal.signal(number, say)
+    signal.alarm(1000)
+
+
+class Changing(FlowSpec):
+    """Each step tells of the settings that it finds, and changes them all."""
+
+    @step
+    def start(self):
+        self.found = [settings()]
+        change()
+        self.changed = settings()
+        self.next(self.same)
+
+    @step
+    def same(self):
+        self.found.append(settings())
+        change()
+        self.next(self.other)
+
+    @step
+    async def other(self):
+        self.found.append(settings())
+        change()
+        await asyncio.sleep(0)
+        self.next(self.again)
+
+    @step
+    async def again(self):
+        self.found.append(settings())
+        change()
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print("heard")
+        self.found.append(settings())
+
+
+async def test_each_task_has_its_own_context_and_finds_the_process_as_it_was(engine):
+    """Whether a def or an async step was there before; and what it prints is in its log."""
+    run = await engine.run(Changing)
+    first, *others = run.data.found
+    assert others == [first] * 4
+    same = [name for name, value in run.data.changed.items() if value == first[name]]
+    assert same == []
+    assert run["end"].task.stdout == "heard\n"
+
+
+class Bound(FlowSpec):
+    """Async tasks side by side that each set their context."""
+
+    @step
+    def start(self):
+        self.items = range(5)
+        self.next(self.each, foreach="items")
+
+    @step
+    async def each(self):
+        self.before = user.get(), decimal.getcontext().prec
+        user.set(str(self.input))
+        decimal.getcontext().prec = 10 + self.input
+        await asyncio.sleep(0.1)
+        self.after = user.get(), decimal.getcontext().prec
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.all_before = {each.before for each in inputs}
+        self.all_after = [each.after for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_async_tasks_that_run_at_once_have_each_its_own_context(engine):
+    """The settings of `decimal` as well, which are one object that can be changed."""
+    data = (await engine.run(Bound)).data
+    assert data.all_before == {("nobody", 28)}
+    assert data.all_after == [(str(number), 10 + number) for number in range(5)]
+
+
+MODULE = """
+    import decimal, os, signal, sys
+    from contextvars import ContextVar
+    from asyncflow import FlowSpec, step
+
+    user = ContextVar("user")
+    user.set("the module")
+    decimal.getcontext().prec = 7
+    sys.setrecursionlimit(2345)
+    signal.signal(signal.SIGUSR1, print)
+    os.umask(0o027)
+
+    def found():
+        umask = os.umask(0)
+        os.umask(umask)
+        usr1 = signal.getsignal(signal.SIGUSR1) is print
+        return user.get(), decimal.getcontext().prec, sys.getrecursionlimit(), usr1, umask
+
+    class Set(FlowSpec):
+        @step
+        async def start(self):
+            self.found = [found()]
+            decimal.getcontext().prec = 3
+            self.next(self.end)
+
+        @step
+        def end(self):
+            self.found = [*self.found, found()]
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+            os.umask(0o077)
+
+    if __name__ == "__main__":
+        Set()
+"""
+
+
+@pytest.mark.parametrize("command", [["set.py", "run"], ["-m", "asyncflow", "run", "set.py"]])
+def test_what_the_module_of_a_flow_sets_is_set_for_its_tasks(tmp_path, command):
+    """Whether its worker was forked out of the program that had imported it, or not."""
+    (tmp_path / "set.py").write_text(textwrap.dedent(MODULE))
+    command = [sys.executable, *command, "--workers", "1", "--json"]
+    told = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    assert told.stdout
+    script = "import asyncflow; print(asyncflow.Flow('Set').latest_run.data.found)"
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, timeout=60
+    )
+    assert eval(found.stdout) == [("the module", 7, 2345, True, 0o027)] * 2  # noqa: S307 - ours
+
+
+async def test_a_module_that_was_imported_for_one_run_has_set_it_for_the_next(
+    engine, tmp_path, monkeypatch
+):
+    """It is not imported again, and other flows' tasks run in between."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "setting_module.py").write_text(textwrap.dedent(MODULE))
+    mask, limit = umask(), sys.getrecursionlimit()
+    handler = signal.getsignal(signal.SIGUSR1)
+    precision = decimal.getcontext().prec
+    try:
+        import setting_module  # type: ignore[import-not-found] # made above
+    finally:
+        os.umask(mask)
+        sys.setrecursionlimit(limit)
+        signal.signal(signal.SIGUSR1, handler)
+        decimal.getcontext().prec = precision
+    first = (await engine.run(setting_module.Set)).data.found
+    await engine.run(Changing)
+    second = (await engine.run(setting_module.Set)).data.found
+    assert first == second == [("the module", 7, 2345, True, 0o027)] * 2
 
 
 SCRIPT = """
