@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from asyncflow.flow import FlowSpec
     from asyncflow.frames import Opening, StartTask
     from asyncflow.graph import Node
-    from asyncflow.store.artifacts import Loaded
+    from asyncflow.store.changes import Loaded
 
 _KEPT_RESULTS: Final = 256  # a foreach reads one for all of its tasks
 _COPIED_INLINE_BYTES: Final = 64  # a longer inline value passes on as a ref into the journal
@@ -263,6 +263,7 @@ class TaskView:
         else:  # it was taken over from an input
             called = f"{self._pathspec}/{name}"
         loaded = self._run.reader.load(ref, called)
+        loaded.note()
         self._loaded[name] = loaded
         return loaded.value
 
@@ -393,10 +394,8 @@ class TaskView:
         loaded = self._loaded.get(name)
         if loaded is None or loaded.value is not value:
             return self._run.writer.put(value, name=name)
-        verdict = loaded.unchanged(value)
-        if verdict is True:
-            return self._refs[name]
-        return self._run.writer.put_encoded(verdict)
+        encoded = loaded.changed(name)
+        return self._refs[name] if encoded is None else self._run.writer.put_encoded(encoded)
 
     def _put_items(self, name: str, values: dict[str, Any]) -> tuple[int, ArtifactRef]:
         """Store what a foreach runs over, item by item; a plain list is stored this once."""

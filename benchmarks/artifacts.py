@@ -95,14 +95,16 @@ def three_steps(
     bench.forget()
     loaded = bench.reader.load(ref)
     loaded_at = time.perf_counter()
-    if loaded.unchanged(loaded.value) is not True:
+    loaded.note()
+    if loaded.changed() is not None:
         raise RuntimeError("an array that was only read is called changed")
     read = time.perf_counter()
     bench.forget()
     loaded = bench.reader.load(ref)
+    loaded.note()
     change(loaded.value)
-    changed = loaded.unchanged(loaded.value)
-    if changed is True:
+    changed = loaded.changed()
+    if changed is None:
         raise RuntimeError("an array that was written to is called unchanged")
     bench.writer.put_encoded(changed)
     end = time.perf_counter()
@@ -145,21 +147,23 @@ def large_array(bench: Bench) -> None:
 
 
 def small_value(bench: Bench, value: object) -> list[float]:
-    """The microseconds to encode, to put, to load, and to see that it is unchanged."""
+    """The microseconds to encode, to put, to load, to note, and to see that it is unchanged."""
     ref = bench.writer.put(value)
     loaded = bench.reader.load(ref)
+    loaded.note()
     calls: list[Callable[[], object]] = [
         lambda: codec.encode(value),
         lambda: bench.writer.put(value),
         lambda: bench.reader.load(ref),
-        lambda: loaded.unchanged(loaded.value),
+        loaded.note,
+        loaded.changed,
     ]
     return [microseconds(call, 2000) for call in calls]
 
 
 def small_values(bench: Bench) -> None:
     """What a task pays for each small artifact, without and with the store."""
-    print("small values, µs each          encode      put     load unchanged")
+    print("small values, µs each          encode      put     load     note unchanged")
     values = {
         "int": 7,
         "dict of settings": {"alpha": 0.1, "layers": [64, 64], "name": "adam"},
@@ -185,7 +189,7 @@ def threshold(blobs: BlobStore, segment: SegmentWriter, size: int) -> dict[str, 
 
     def as_blob() -> None:
         data[:8] = time.perf_counter_ns().to_bytes(8, "little")  # else it is there already
-        blobs.put([data], codec.digest(data), size)
+        blobs.put_new([data], size)
 
     def as_segment() -> None:
         codec.digest(data)

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 from collections import Counter, deque
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflow.codec import Encoded
+from asyncflow import commit_points
+from asyncflow.codec import Encoded, digest_of
 from asyncflow.errors import (
     ArtifactCorruptError,
     ArtifactError,
@@ -29,15 +31,15 @@ from asyncflow.errors import (
     ArtifactPickleError,
     StoreError,
 )
-from asyncflow.store import artifacts, files, pages
+from asyncflow.store import artifacts, changes, files, pages
 from asyncflow.store.artifacts import (
     BLOB_BYTES,
     INLINE_BYTES,
     ArtifactReader,
     ArtifactWriter,
-    is_immutable,
 )
 from asyncflow.store.blobs import verified
+from asyncflow.store.changes import Loaded, is_immutable
 from asyncflow.store.files import open_file
 from asyncflow.store.layout import Layout
 from asyncflow.values import ArtifactRef, Encoding, Place
@@ -67,6 +69,13 @@ def reader(layout: Layout) -> ArtifactReader:
     verified.clear()
     open_file.cache_clear()
     return ArtifactReader(layout, "Flow")
+
+
+def read_by_a_step(reader: ArtifactReader, ref: ArtifactRef) -> Loaded:
+    """What a ref names, as a step gets it that may change it."""
+    loaded = reader.load(ref)
+    loaded.note()
+    return loaded
 
 
 def stored_bytes(layout: Layout) -> dict[str, int]:
@@ -159,9 +168,9 @@ def test_plain_data_is_read_as_it_was_written(tmp_path_factory, value):
     """Wherever it lies, it comes back equal, and is not called changed."""
     layout = Layout.open(tmp_path_factory.getbasetemp() / "plain", create=True)
     with ArtifactWriter(layout, "Flow", layout.create_run("Flow"), "w1") as writer:
-        loaded = ArtifactReader(layout, "Flow").load(writer.put(value))
+        loaded = read_by_a_step(ArtifactReader(layout, "Flow"), writer.put(value))
     assert loaded.value == value
-    assert loaded.unchanged(loaded.value) is True
+    assert loaded.changed() is None
 
 
 # --- changes ----------------------------------------------------------------------------------
@@ -206,9 +215,9 @@ def test_what_was_only_read_is_unchanged(layout, writer, reader, value):
     """Looking at a value costs no write; its ref goes on to the next task."""
     ref = writer.put(value)
     before = stored_bytes(layout)
-    loaded = reader.load(ref)
+    loaded = read_by_a_step(reader, ref)
     assert sorted(repr(loaded.value)) == sorted(repr(value))  # a set may come in another order
-    assert loaded.unchanged(loaded.value) is True
+    assert loaded.changed() is None
     assert stored_bytes(layout) == before
 
 
@@ -272,12 +281,12 @@ CHANGES = {
 def test_every_change_is_noticed(layout, writer, reader, value, change, tell, monkeypatch):
     """What was changed in place is stored as a new version, and the old one stays as it was."""
     if not tell:
-        monkeypatch.setattr(artifacts, "is_written", lambda address, size: None)
+        monkeypatch.setattr(changes, "is_written", lambda address, size: None)
     old = pickle.dumps(value)
     ref = writer.put(value)
-    loaded = reader.load(ref)
+    loaded = read_by_a_step(reader, ref)
     change(loaded.value)
-    encoded = loaded.unchanged(loaded.value)
+    encoded = loaded.changed()
     assert isinstance(encoded, Encoded)
     new = writer.put_encoded(encoded)
     assert reader.sha(new) != reader.sha(ref)
@@ -288,46 +297,44 @@ def test_every_change_is_noticed(layout, writer, reader, value, change, tell, mo
 
 def test_without_word_of_pages_an_array_is_hashed(writer, reader, monkeypatch):
     """Where the platform cannot tell, an unchanged array is still found to be so."""
-    monkeypatch.setattr(artifacts, "is_written", lambda address, size: None)
-    loaded = reader.load(writer.put(np.zeros(LARGE)))
-    assert loaded.unchanged(loaded.value) is True
+    monkeypatch.setattr(changes, "is_written", lambda address, size: None)
+    loaded = read_by_a_step(reader, writer.put(np.zeros(LARGE)))
+    assert loaded.changed() is None
 
 
 @pytest.mark.skipif(not pages._can_tell(), reason="this system does not tell about pages")
 def test_an_array_that_was_only_read_is_not_hashed_again(writer, reader, monkeypatch):
     """It costs no look at its bytes."""
-    loaded = reader.load(writer.put(np.zeros(LARGE)))
-    monkeypatch.setattr(artifacts, "digest_of", lambda *_: pytest.fail("hashed"))
+    hashed: list[int] = []
+
+    def counted(chunks, size):
+        hashed.append(size)
+        return digest_of(chunks, size)
+
+    monkeypatch.setattr(changes, "digest_of", counted)
+    loaded = read_by_a_step(reader, writer.put(np.zeros(LARGE)))
     assert loaded.value.sum() == 0
-    assert loaded.unchanged(loaded.value) is True
-
-
-def test_an_equal_value_in_its_place_is_unchanged(writer, reader):
-    """What was loaded, copied and put back is the same value."""
-    for value in ([1, 2], np.arange(5000), np.arange(LARGE)):
-        loaded = reader.load(writer.put(value))
-        copy = value.copy()
-        assert loaded.unchanged(copy) is True
-    assert reader.load(writer.put(7)).unchanged(8) is not True
+    assert loaded.changed() is None
+    assert max(hashed) < 1000
 
 
 def test_bytes_written_back_as_they_were_make_no_new_version(layout, writer, reader):
     """A page that was written to may hold what it held: then the blob is there already."""
     ref = writer.put(np.zeros(LARGE))
-    loaded = reader.load(ref)
+    loaded = read_by_a_step(reader, ref)
     loaded.value[5] = 0.0
     before = stored_bytes(layout)
-    encoded = loaded.unchanged(loaded.value)
-    assert encoded is True or writer.put_encoded(encoded) == ref
+    encoded = loaded.changed()
+    assert encoded is None or writer.put_encoded(encoded) == ref
     assert stored_bytes(layout) == before
 
 
 def test_a_changed_value_is_encoded_once(writer, reader, monkeypatch):
     """The answer is what is to be stored."""
     ref = writer.put([1, 2])
-    loaded = reader.load(ref)
+    loaded = read_by_a_step(reader, ref)
     loaded.value.append(3)
-    encoded = loaded.unchanged(loaded.value)
+    encoded = loaded.changed()
     monkeypatch.setattr(artifacts, "encode", lambda *_, **__: pytest.fail("again"))
     assert reader.load(writer.put_encoded(encoded)).value == [1, 2, 3]
 
@@ -342,9 +349,10 @@ def test_a_set_read_by_another_process_is_unchanged(layout, writer, tmp_path):
         from asyncflow.store.layout import Layout
         reader = ArtifactReader(Layout(sys.argv[1]), "Flow")
         loaded = reader.load(pickle.load(open(sys.argv[2], "rb")))
-        print(loaded.unchanged(loaded.value) is True)
+        loaded.note()
+        print(loaded.changed() is None)
         loaded.value["names"].remove("name 7")
-        print(loaded.unchanged(loaded.value) is True)
+        print(loaded.changed() is None)
         """
     for seed in ("1", "2"):
         told = subprocess.run(
@@ -363,10 +371,10 @@ def test_a_set_read_by_another_process_is_unchanged(layout, writer, tmp_path):
 
 def test_a_value_that_cannot_be_pickled_any_more_is_an_error(writer, reader):
     """As when it is stored the first time."""
-    loaded = reader.load(writer.put([1]))
+    loaded = read_by_a_step(reader, writer.put([1]))
     loaded.value.append(threading.Lock())
-    with pytest.raises(ArtifactPickleError):
-        loaded.unchanged(loaded.value)
+    with pytest.raises(ArtifactPickleError, match="artifact 'jobs' of type list"):
+        loaded.changed("jobs")
 
 
 def test_immutable_values_are_known_by_their_types():
@@ -380,6 +388,75 @@ def test_immutable_values_are_known_by_their_types():
         assert is_immutable(value)
     for other in ([], {}, ([],), Number(1), bytearray(), np.zeros(1), object()):
         assert not is_immutable(other)
+
+
+# --- what changes while it is stored -----------------------------------------------------------
+
+
+@contextmanager
+def written_to(array: np.ndarray[Any, Any]) -> Iterator[None]:
+    """Within the block a thread adds to all of an array, as one does that a step left behind."""
+    ends = threading.Event()
+
+    def add() -> None:
+        while not ends.is_set():
+            array[:] += 1
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("size", "place"),
+    [(100_000, Place.SEGMENT), (1 << 20, Place.BLOB), (24 << 20, Place.BLOB)],
+    ids=["segment", "blob", "large blob"],
+)
+def test_what_changes_while_it_is_stored_is_stored_whole(writer, reader, monkeypatch, size, place):
+    """Its hash is that of what was written, so it can be read, whichever state that is.
+
+    It changes at each commit point, so between hashing and writing, if there is such a moment.
+    """
+    array = np.zeros(size, np.uint8)
+    monkeypatch.setattr(commit_points, "watcher", lambda _: array.__iadd__(1))
+    ref = writer.put(array)
+    monkeypatch.undo()
+    assert ref.place == place
+    assert array[0] > 0
+    reader.verify(ref)
+    assert len(reader.load(ref).value) == size
+
+
+def test_an_array_that_a_thread_writes_to_is_stored_whole(writer, reader):
+    """The same without a choice of the moment."""
+    array = np.zeros(24 << 20, np.uint8)
+    with written_to(array):
+        refs = [writer.put(array) for _ in range(3)]
+    for ref in refs:
+        reader.verify(ref)
+
+
+@pytest.mark.parametrize("size", [100_000, 9 << 20])
+def test_items_that_change_while_they_are_stored_are_stored_whole(
+    writer, reader, monkeypatch, size
+):
+    """The hash of each item is that of what was written, and the hash of the list as well."""
+    array = np.zeros(size, np.uint8)
+
+    def items() -> Iterator[Any]:
+        for _ in range(4):
+            yield array
+            array.__iadd__(1)  # it is the caller's again
+
+    monkeypatch.setattr(commit_points, "watcher", lambda _: array.__iadd__(1))
+    _, ref = writer.put_items(items())
+    monkeypatch.undo()
+    reader.verify(ref)
+    assert [len(reader.load_item(ref, index)) for index in range(4)] == [size] * 4
 
 
 # --- mapped values ----------------------------------------------------------------------------
@@ -444,12 +521,12 @@ def test_each_item_is_read_by_itself(writer, reader, items, place):
     assert ref.type_name == type(items).__name__
     for index, item in list(enumerate(items))[:: max(1, count // 10)]:
         np.testing.assert_array_equal(reader.load_item(ref, index), item)
-    loaded = reader.load(ref)
+    loaded = read_by_a_step(reader, ref)
     assert type(loaded.value) is type(items)
     for one, other in zip(loaded.value, items, strict=True):
         np.testing.assert_array_equal(one, other)
     reader.verify(ref)
-    assert loaded.unchanged(loaded.value) is True
+    assert loaded.changed() is None
 
 
 def test_an_item_costs_the_same_in_a_long_list(writer, reader, monkeypatch):
@@ -531,14 +608,17 @@ def test_an_unpicklable_item_is_named(writer):
         writer.put_items([1, 2, threading.Lock()], name="rows")
 
 
-def test_a_changed_list_is_stored_item_by_item_again(writer, reader):
-    """Whoever appends to the list of a foreach still has a list to read items of."""
-    _, ref = writer.put_items([1, 2])
-    loaded = reader.load(ref)
-    loaded.value.append(3)
-    encoded = loaded.unchanged(loaded.value)
-    assert encoded.encoding == Encoding.ITEMS
-    assert reader.item_count(writer.put_encoded(encoded)) == 3
+@pytest.mark.parametrize(
+    "items", [[1, 2], [np.zeros(LARGE), np.ones(LARGE)]], ids=["numbers", "arrays"]
+)
+def test_a_changed_list_is_stored_like_any(writer, reader, items):
+    """Whoever appends to the list of a foreach, or changes an item, has made another list."""
+    _, ref = writer.put_items(items)
+    for change in (lambda value: value.append(3), lambda value: value.reverse()):
+        loaded = read_by_a_step(reader, ref)
+        change(loaded.value)
+        again = reader.load(writer.put_encoded(loaded.changed())).value
+        assert repr(again) == repr(loaded.value)
 
 
 # --- damage -----------------------------------------------------------------------------------
@@ -669,10 +749,10 @@ def test_three_gibibytes(layout, writer, reader):
     ref = writer.put(array)
     assert ref.size > 3 << 30
     del array
-    loaded = reader.load(ref)
+    loaded = read_by_a_step(reader, ref)
     assert loaded.value[-1] == 5
-    assert loaded.unchanged(loaded.value) is True
+    assert loaded.changed() is None
     loaded.value[1 << 28] = 1
-    changed = writer.put_encoded(loaded.unchanged(loaded.value))
+    changed = writer.put_encoded(loaded.changed())
     assert reader.load(changed).value[1 << 28] == 1
     assert reader.load(ref).value[1 << 28] == 0

@@ -23,6 +23,7 @@ from asyncflow.codec.encoded import ALIGNMENT, parse_buffers
 from asyncflow.errors import ArtifactPickleError
 from asyncflow.values import Encoding
 from tests.flows import Hiding
+from tests.items import encode_items
 
 PLAIN = st.recursive(
     st.none()
@@ -63,7 +64,7 @@ def test_plain_data_comes_back_as_it_was(value):
 @given(st.lists(PLAIN))
 def test_items_come_back_as_they_were(items):
     """A list that was stored item by item decodes to the same list."""
-    encoded = codec.encode_items(items)
+    encoded = encode_items(items)
     data = b"".join(encoded.chunks)
     assert len(data) == encoded.size
     assert codec.decode(encoded.encoding, data) == items

@@ -17,6 +17,7 @@ from asyncflow import codec
 from asyncflow.codec import classes
 from asyncflow.errors import ArtifactPickleError
 from asyncflow.values import Encoding
+from tests.items import encode_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -405,7 +406,7 @@ def test_an_edited_class_is_another_class(flow):
 
 def test_a_foreach_list_stores_a_class_once(flow, elsewhere):
     """Ten thousand items of one class do not carry its code ten thousand times."""
-    encoded = codec.encode_items([flow.Point(i) for i in range(100)])
+    encoded = encode_items([flow.Point(i) for i in range(100)])
     single = len(stored(flow.Point(1)))
     assert encoded.size < single + 100 * 300
     data = b"".join(encoded.chunks)

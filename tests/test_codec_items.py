@@ -9,6 +9,7 @@ from asyncflow import codec
 from asyncflow.codec.items import ENTRY_BYTES, TRAILER_BYTES, DamagedError, Entry, Trailer
 from asyncflow.errors import ArtifactPickleError
 from asyncflow.values import Encoding
+from tests.items import encode_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def stored(items: Iterable[object]) -> bytes:
     """A list's bytes."""
-    encoded = codec.encode_items(items)
+    encoded = encode_items(items)
     assert encoded.encoding is Encoding.ITEMS
     return b"".join(encoded.chunks)
 
@@ -45,8 +46,8 @@ def test_the_kind_of_the_list_is_kept():
     assert codec.decode(Encoding.ITEMS, stored([1, 2])) == [1, 2]
     assert codec.decode(Encoding.ITEMS, stored({1: "a", 2: "b"})) == [1, 2]
     assert codec.decode(Encoding.ITEMS, stored(n for n in range(3))) == [0, 1, 2]
-    assert codec.encode_items((1,)).type_name == "tuple"
-    assert codec.encode_items(range(3)).type_name == "list"
+    assert encode_items((1,)).type_name == "tuple"
+    assert encode_items(range(3)).type_name == "list"
 
 
 def test_an_empty_list_has_no_items():
@@ -59,7 +60,7 @@ def test_an_empty_list_has_no_items():
 def test_an_unpicklable_item_is_named():
     """The error tells which of the items it is."""
     with pytest.raises(ArtifactPickleError, match=r"rows\[2\]"):
-        codec.encode_items([1, 2, (x for x in "abc")], name="rows")
+        encode_items([1, 2, (x for x in "abc")], name="rows")
 
 
 @pytest.mark.parametrize("items", [[1, "two", b"three"], [np.arange(600.0), 1]])

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from blake3 import blake3
 
 from asyncflow.codec.classes import by_value_modules, pickle_by_value
-from asyncflow.codec.encoded import Encoded, decode_value, encode_value
-from asyncflow.codec.items import ItemsEncoder, decode_items, encode_items
+from asyncflow.codec.encoded import Encoded, batches, decode_value, encode_value
+from asyncflow.codec.items import ItemsEncoder, decode_items
 from asyncflow.codec.pickles import Chunk, type_name
 from asyncflow.values import Encoding
 
@@ -26,11 +26,12 @@ __all__ = [
     "Chunk",
     "Encoded",
     "ItemsEncoder",
+    "batches",
     "by_value_modules",
     "decode",
     "digest",
+    "digest_of",
     "encode",
-    "encode_items",
     "pickle_by_value",
     "type_name",
 ]

@@ -27,11 +27,13 @@ from asyncflow.codec.pickles import PROTOCOL, dump, type_name
 from asyncflow.values import Encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from asyncflow.codec.pickles import Chunk
 
 ALIGNMENT: Final = 64  # a cache line, and the widest vector there is
+BATCH_BYTES: Final = 1 << 20  # fits a processor's cache, from which it is then hashed and written
+_BATCH_PIECES: Final = 512  # as many buffers as one `writev` takes on any system
 _MAGIC: Final = b"AFB1"
 _HEADER: Final = struct.Struct("<4sIQ")
 _RANGE: Final = struct.Struct("<QQ")
@@ -45,12 +47,37 @@ class Encoded(NamedTuple):
 
     encoding: Encoding
     chunks: list[Chunk]
-    """The bytes in pieces, some of them the value's own memory: write them before it changes."""
+    """The bytes in pieces. All but `bytes` are the value's own memory: see `batches`."""
     size: int
     """The length of all chunks."""
     type_name: str
-    digest: bytes = b""
-    """blake3 of all chunks, where it is known already."""
+
+
+def batches(chunks: Iterable[Chunk]) -> Iterator[list[bytes]]:
+    """The chunks in pieces that nobody can change any more, about a megabyte of them at a time.
+
+    A thread that a step has left behind may be writing to an array while it is stored. Of the same
+    piece, hash and file get the same bytes.
+    """
+    batch: list[bytes] = []
+    size = 0
+    for piece in _pieces(chunks):
+        batch.append(piece)
+        size += len(piece)
+        if size >= BATCH_BYTES or len(batch) >= _BATCH_PIECES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _pieces(chunks: Iterable[Chunk]) -> Iterator[bytes]:
+    for chunk in chunks:
+        if type(chunk) is bytes:
+            yield chunk
+        else:
+            for at in range(0, len(chunk), BATCH_BYTES):
+                yield bytes(memoryview(chunk)[at : at + BATCH_BYTES])
 
 
 def encode_value(value: Any, name: str = "", code: dict[bytes, bytes] | None = None) -> Encoded:

@@ -32,11 +32,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from blake3 import blake3
 
 from asyncflow.codec.classes import CodeMissingError, adopt_code
-from asyncflow.codec.encoded import ALIGNMENT, Encoded, decode_value, encode_value
+from asyncflow.codec.encoded import ALIGNMENT, batches, decode_value, encode_value
 from asyncflow.values import Encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Sequence
 
     from asyncflow.codec.pickles import Chunk
 
@@ -133,7 +133,7 @@ class Trailer(NamedTuple):
         adopt_code(pickle.loads(section))
 
 
-def _entry_digest(prefix: bytes, chunks: list[Chunk]) -> bytes:
+def _entry_digest(prefix: bytes, chunks: Sequence[Chunk]) -> bytes:
     if len(chunks) == 1 and len(chunks[0]) < _JOINED_BYTES:
         return blake3(prefix + chunks[0]).digest(_DIGEST_BYTES)
     hasher = blake3(prefix)
@@ -143,9 +143,9 @@ def _entry_digest(prefix: bytes, chunks: list[Chunk]) -> bytes:
 
 
 class ItemsEncoder:
-    """Turns items into the chunks of a stored list, one after the other.
+    """Turns items into the bytes of a stored list, one after the other.
 
-    Everything that `add` and `finish` return is to be written in that order, without gaps.
+    Everything that `add` yields and `finish` returns is to be written in that order, without gaps.
     """
 
     def __init__(self, kind: type = list, name: str = "") -> None:
@@ -158,53 +158,42 @@ class ItemsEncoder:
         self.size = 0
         """How many bytes there are so far."""
 
-    def add(self, item: object) -> list[Chunk]:
-        """The chunks of one more item.
+    def add(self, item: object) -> Iterator[list[bytes]]:
+        """The bytes of one more item, in batches; take all of them before the next item.
 
         Raises:
             ArtifactPickleError: It cannot be pickled.
         """
         name = f"{self._name}[{self.count}]" if self._name else ""
         encoded = encode_value(item, name, self._code)
-        chunks = encoded.chunks
         if encoded.encoding is Encoding.BUFFERS and self.size % ALIGNMENT:
             gap = -self.size % ALIGNMENT
-            chunks = [bytes(gap), *chunks]
+            yield [bytes(gap)]
             self.size += gap
         prefix = _PLACE.pack(self.size, encoded.size | encoded.encoding << _LENGTH_BITS)
+        hasher = blake3(prefix)
+        for batch in batches(encoded.chunks):
+            for piece in batch:
+                hasher.update(piece)
+            yield batch
         self._table += prefix
-        self._table += _entry_digest(prefix, encoded.chunks)
+        self._table += hasher.digest(_DIGEST_BYTES)
         self.size += encoded.size
         self.count += 1
-        return chunks
 
-    def finish(self) -> list[Chunk]:
-        """The chunks that come after the last item's."""
+    def finish(self) -> list[bytes]:
+        """The bytes that come after the last item's."""
         code = pickle.dumps(self._code, 5) if self._code else b""
         code_digest = blake3(code).digest(_DIGEST_BYTES)
         head = _TRAILER.pack(_MAGIC, self._kind, self.count, self.size, len(code), code_digest)
         self.size += len(code) + len(self._table) + TRAILER_BYTES
         trailer = head + blake3(head).digest(_DIGEST_BYTES)
-        return [chunk for chunk in (code, self._table, trailer) if chunk]
+        return [code, bytes(self._table), trailer]
 
     @property
     def type_name(self) -> str:
         """What the list is when it is read."""
         return _KINDS[self._kind].__name__
-
-
-def encode_items(items: Iterable[object], name: str = "") -> Encoded:
-    """A foreach list in one go.
-
-    Raises:
-        ArtifactPickleError: An item cannot be pickled; the message names it.
-    """
-    encoder = ItemsEncoder(type(items), name)
-    chunks: list[Chunk] = []
-    for item in items:
-        chunks += encoder.add(item)
-    chunks += encoder.finish()
-    return Encoded(Encoding.ITEMS, chunks, encoder.size, encoder.type_name)
 
 
 def decode_items(data: memoryview) -> list[object] | tuple[object, ...]:
@@ -233,5 +222,4 @@ __all__ = [
     "ItemsEncoder",
     "Trailer",
     "decode_items",
-    "encode_items",
 ]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from datetime import date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from blake3 import blake3
 
-from asyncflow.codec import Encoded, ItemsEncoder, decode, digest, digest_of, encode, encode_items
-from asyncflow.codec.encoded import decode_value, parse_buffers
+from asyncflow.codec import Encoded, ItemsEncoder, decode, digest, encode
+from asyncflow.codec.encoded import decode_value
 from asyncflow.codec.items import (
     ENTRY_BYTES,
     TRAILER_BYTES,
@@ -33,14 +33,15 @@ from asyncflow.store.blobs import (
     open_blob,
     unreadable,
 )
+from asyncflow.store.changes import Loaded
 from asyncflow.store.files import open_file, read_at, read_writable_at
 from asyncflow.store.layout import REMOVED
-from asyncflow.store.pages import address_of, is_written, map_file
+from asyncflow.store.pages import map_file
 from asyncflow.store.segments import SUFFIX, SegmentWriter
 from asyncflow.values import ArtifactRef, Encoding, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from types import TracebackType
 
     from asyncflow.codec import Chunk
@@ -64,18 +65,8 @@ length that is what hashing and writing cost; below, files would cost the most o
 _INLINE, _SEGMENT, _BLOB = int(Place.INLINE), int(Place.SEGMENT), int(Place.BLOB)
 _MAPPED = frozenset({int(Encoding.BUFFERS), int(Encoding.ITEMS)})  # these may refer to their bytes
 
-_SECOND_LOOK_BYTES: Final = 4 << 20
-"""Up to here a value that seems changed is compared a second time; see `Loaded.unchanged`."""
-
 _KEPT_TRAILERS: Final = 256
 """How many foreach lists a reader knows the ends of; a task needs one per level of its nesting."""
-
-_IMMUTABLE: Final = frozenset(
-    {
-        *(bool, bytes, complex, float, int, str, type(None), type(...), range),
-        *(date, datetime, time, timedelta),
-    }
-)
 
 
 class ArtifactWriter:
@@ -136,26 +127,23 @@ class ArtifactWriter:
     def put_encoded(self, encoded: Encoded) -> ArtifactRef:
         """Store a value that has been encoded already.
 
+        Should something change its chunks meanwhile, what is stored is still whole: its hash is
+        that of what was written.
+
         Raises:
             StoreError: It cannot be written.
         """
-        encoding, chunks, size, type_name, known = encoded
-        if size <= INLINE_BYTES:
-            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            return ArtifactRef(_INLINE, int(encoding), type_name, size, b"", "", 0, bytes(data))
+        encoding, chunks, size, type_name = encoded
         if size >= BLOB_BYTES:
-            hashed = self._put_blob(chunks, size, known)
+            hashed = self._blobs.put_new(chunks, size)
             return ArtifactRef(_BLOB, int(encoding), type_name, size, hashed, "", 0, b"")
-        hashed = known or digest_of(chunks, size)
-        offset = self._segment.append(chunks)
+        data = b"".join(chunks)
+        if size <= INLINE_BYTES:
+            return ArtifactRef(_INLINE, int(encoding), type_name, size, b"", "", 0, data)
+        hashed = digest(data)
+        offset = self._segment.append([data])
         file = f"{self._run_id}/{self._segment.name}"
         return ArtifactRef(_SEGMENT, int(encoding), type_name, size, hashed, file, offset, b"")
-
-    def _put_blob(self, chunks: Sequence[Chunk], size: int, known: bytes) -> bytes:
-        if not known:
-            return self._blobs.put_new(chunks, size)
-        self._blobs.put(chunks, known, size)
-        return known
 
     def put_items(self, items: Iterable[Any], *, name: str = "") -> tuple[int, ArtifactRef]:
         """Store what a foreach runs over, each item to be read by itself; how many there are.
@@ -169,19 +157,20 @@ class ArtifactWriter:
             StoreError: They cannot be written.
         """
         encoder = ItemsEncoder(type(items), name)
-        waiting: list[Chunk] = []
-        waiting_from = 0
+        waiting: list[bytes] = []
+        waiting_bytes = 0
         with ExitStack() as stack:
             blob: BlobWriter | None = None
-            for item in items:
-                waiting += encoder.add(item)
-                if encoder.size - waiting_from >= BLOB_BYTES:
+            for batch in chain.from_iterable(map(encoder.add, items)):
+                waiting += batch
+                waiting_bytes += sum(map(len, batch))
+                if waiting_bytes >= BLOB_BYTES:
                     blob = blob or stack.enter_context(self._blobs.writer())
                     blob.write_and_hash(waiting)
-                    waiting, waiting_from = [], encoder.size
+                    waiting, waiting_bytes = [], 0
             waiting += encoder.finish()
             if blob is None:
-                encoded = Encoded(Encoding.ITEMS, waiting, encoder.size, encoder.type_name)
+                encoded = Encoded(Encoding.ITEMS, [*waiting], encoder.size, encoder.type_name)
                 return encoder.count, self.put_encoded(encoded)
             blob.write_and_hash(waiting)
             return encoder.count, self._commit(blob, encoder)
@@ -233,8 +222,8 @@ class ArtifactReader:
             raise
         except Exception as error:
             raise _not_decoded(ref, name, error) from error
-        mapped = ref.place == _BLOB and ref.encoding == Encoding.BUFFERS
-        return Loaded(value, ref, self, data if mapped else None)
+        mapped = ref.place == _BLOB and ref.encoding in _MAPPED
+        return Loaded(value, ref, memoryview(data) if mapped else None)
 
     def load_bytes(self, ref: ArtifactRef, name: str = "") -> Chunk:
         """The stored bytes of a value, checked against their hash; the caller may change them.
@@ -383,107 +372,6 @@ class ArtifactReader:
         os.close(open_blob(self._layout, ref.digest))
         path = self._path(ref)
         return path if os.path.exists(path) else self._layout.blob_aside(ref.digest)  # noqa: PTH110 - text
-
-
-class Loaded:
-    """A value that was read from the store, and what it takes to notice that it has changed."""
-
-    __slots__ = ("_mapping", "_reader", "ref", "value")
-
-    def __init__(
-        self, value: Any, ref: ArtifactRef, reader: ArtifactReader, mapping: Chunk | None
-    ) -> None:
-        self.value: Any = value
-        self.ref: Final = ref
-        self._reader: Final = reader
-        # Kept, for else another mapping could get the same address, and be taken for this one.
-        self._mapping: Final = mapping
-
-    def __repr__(self) -> str:
-        return f"<Loaded {self.ref.type_name}, {self.ref.size} bytes>"
-
-    def unchanged(self, value: Any) -> Encoded | Literal[True]:
-        """True if `value` still is what was stored; else its encoding, ready to be stored.
-
-        A change is never missed. At times a value is called changed that is not: that costs
-        storing it again. An array that was mapped is not read for this, only asked for.
-
-        Raises:
-            ArtifactPickleError: The value cannot be pickled any more.
-        """
-        if value is self.value and is_immutable(value):
-            return True
-        if self.ref.encoding == Encoding.ITEMS and type(value) in {list, tuple}:
-            encoded = encode_items(value)
-        else:
-            encoded = encode(value)
-        if self._mapping is None:
-            return self._compare(encoded)
-        untouched = self._is_untouched(encoded, self._mapping)
-        if untouched is None:
-            return self._compare(encoded)
-        return True if untouched or self._is_same_again(encoded) else encoded
-
-    def _is_untouched(self, encoded: Encoded, mapping: Chunk) -> bool | None:
-        """Whether the value is the mapped one, bit for bit, without looking at its buffers.
-
-        So it is if it pickles as before, each of its buffers lies where it was mapped, and no page
-        of the mapping has been written to. None where this cannot be told.
-        """
-        if encoded.encoding != Encoding.BUFFERS or encoded.size != self.ref.size:
-            return False
-        view = memoryview(mapping)
-        base = address_of(view)
-        _, ranges = parse_buffers(view)
-        at, buffers = 0, iter(ranges)
-        place = next(buffers, None)
-        for chunk in encoded.chunks:
-            if place is not None and at == place.start:
-                if address_of(chunk) != base + at or len(chunk) != place.stop - place.start:
-                    return None  # a copy, which may be an equal one
-                place = next(buffers, None)
-            elif isinstance(chunk, memoryview) or view[at : at + len(chunk)].tobytes() != chunk:
-                return False  # a buffer that was not there, or another pickle
-            at += len(chunk)
-        written = is_written(base, len(view))
-        return None if written is None else not written
-
-    def _compare(self, encoded: Encoded) -> Encoded | Literal[True]:
-        """Compare with what is stored, byte by byte or by hash."""
-        ref = self.ref
-        if encoded.encoding == ref.encoding and encoded.size == ref.size:
-            if ref.place == _INLINE:
-                if b"".join(encoded.chunks) == ref.data:
-                    return True
-            else:
-                encoded = encoded._replace(digest=digest_of(encoded.chunks, encoded.size))
-                if encoded.digest == ref.digest:
-                    return True
-        return True if self._is_same_again(encoded) else encoded
-
-    def _is_same_again(self, encoded: Encoded) -> bool:
-        """Whether the stored bytes, read once more, encode to the same.
-
-        Some values encode otherwise after they were read: sets are ordered by the hashes of a
-        process, and two equal strings may have become one. In a join, such an artifact would be at
-        odds with its siblings though nobody had changed it.
-        """
-        if max(encoded.size, self.ref.size) > _SECOND_LOOK_BYTES:
-            return False
-        try:
-            again = self._reader.load(self.ref).value
-            other = encode_items(again) if encoded.encoding == Encoding.ITEMS else encode(again)
-        except ArtifactError:
-            return False
-        return other[:1] == encoded[:1] and b"".join(other.chunks) == b"".join(encoded.chunks)
-
-
-def is_immutable(value: Any) -> bool:
-    """Whether nobody can change this value in place: plain atoms, and tuples of them."""
-    kind = type(value)
-    if kind in _IMMUTABLE:
-        return True
-    return kind in {tuple, frozenset} and all(map(is_immutable, value))
 
 
 def _not_decoded(ref: ArtifactRef, name: str, error: Exception) -> ArtifactError:

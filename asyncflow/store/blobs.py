@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from itertools import chain
+from queue import Queue
 from threading import Thread
 from typing import TYPE_CHECKING, Final, Self
 
 from blake3 import blake3
 
-from asyncflow.codec import digest_of
+from asyncflow.codec import batches, digest_of
 from asyncflow.commit_points import reached
 from asyncflow.errors import (
     ArtifactCorruptError,
@@ -53,6 +55,8 @@ _TOGETHER_BYTES: Final = 8 << 20
 What turns out to be there already is then deleted again, before the disk has seen much of it. That
 takes no longer than hashing first and comparing.
 """
+
+_BATCHES_AHEAD: Final = 4  # what is written and not hashed yet: it should still be in the cache
 
 _SECOND_LOOK_SECONDS: Final = 0.02
 """A garbage collection has a blob aside for some microseconds; a scheduler may make it more."""
@@ -110,7 +114,7 @@ class BlobStore:
 
     # --- writing --------------------------------------------------------------------------------
 
-    def put(self, chunks: Sequence[Chunk], digest: bytes, size: int) -> bool:
+    def put(self, chunks: Sequence[bytes], digest: bytes, size: int) -> bool:
         """Store a blob whose digest and length are those given; False if it was there already.
 
         Whatever happens meanwhile, the blob is there whole or not at all.
@@ -128,26 +132,28 @@ class BlobStore:
     def put_new(self, chunks: Sequence[Chunk], size: int) -> bytes:
         """Store a blob of a length that is known, and return its digest, which is not.
 
+        Somebody may be changing the chunks meanwhile: the digest is that of what was written.
+
         Raises:
             StoreError: It could not be written.
         """
         if size < _TOGETHER_BYTES:
-            digest = digest_of(chunks, size)
-            self.put(chunks, digest, size)
+            own = list(chain.from_iterable(batches(chunks)))
+            digest = digest_of(own, size)
+            self.put(own, digest, size)
             return digest
-        hashing = _Hashing(chunks)
-        try:
-            with self.writer() as writer:
-                writer.write(chunks)
-                digest = hashing.wait()
-                if not self._has(digest, size):
-                    writer.commit(digest)
-        except StoreError:
-            digest = hashing.wait()  # no room to write what is there already: no harm done
+        with self.writer() as writer:
+            failed: StoreError | None = None
+            with _Hashing() as hashing:
+                for batch in batches(chunks):
+                    hashing.add(batch)
+                    if failed is None:
+                        failed = _write(writer, batch)
+            digest = hashing.digest
             if not self._has(digest, size):
-                raise
-        finally:
-            hashing.join()
+                if failed is not None:
+                    raise failed
+                writer.commit(digest)
         return digest
 
     def _has(self, digest: bytes, size: int) -> bool:
@@ -230,35 +236,60 @@ class BlobStore:
         return data
 
 
-class _Hashing:
-    """blake3 of some chunks, computed by a thread of its own that ends with it."""
+def _write(writer: BlobWriter, batch: list[bytes]) -> StoreError | None:
+    """Write a batch; where that fails, the error: it is no matter if the blob is there already."""
+    try:
+        writer.write(batch)
+    except StoreError as error:
+        return error
+    return None
 
-    def __init__(self, chunks: Sequence[Chunk]) -> None:
-        self._chunks = chunks
+
+class _Hashing:
+    """blake3 of what is added within its `with` block, computed by a thread that ends with it."""
+
+    def __init__(self) -> None:
+        self._batches: Queue[list[bytes] | None] = Queue(_BATCHES_AHEAD)
         self._digest = b""
         self._thread = Thread(target=self._run, name="asyncflow-hash", daemon=True)
+
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
 
-    def _run(self) -> None:
-        hasher = blake3()
-        for chunk in self._chunks:
-            hasher.update(chunk)
-        self._digest = hasher.digest()
-
-    def join(self) -> None:
-        """Wait until the chunks are not read any more."""
+    def __exit__(self, *_: object) -> None:
+        self._batches.put(None)
         self._thread.join()
 
-    def wait(self) -> bytes:
-        """The digest, once it is known.
+    def add(self, batch: list[bytes]) -> None:
+        """Take in a batch; waits while the thread has several to do."""
+        self._batches.put(batch)
+
+    @property
+    def digest(self) -> bytes:
+        """That of all that was added, once the block was left.
 
         Raises:
-            StoreError: The thread ended before its time.
+            StoreError: The thread could not compute it.
         """
-        self.join()
         if not self._digest:
             raise StoreError("a value could not be hashed; the log tells why")
         return self._digest
+
+    def _run(self) -> None:
+        try:
+            self._digest = self._hash()
+        except BaseException:
+            while self._batches.get() is not None:  # who adds must not wait for ever
+                pass
+            raise
+
+    def _hash(self) -> bytes:
+        hasher = blake3()
+        while (batch := self._batches.get()) is not None:
+            for piece in batch:
+                hasher.update(piece)
+        return hasher.digest()
 
 
 class BlobWriter:
@@ -300,7 +331,7 @@ class BlobWriter:
             self._layout.make_parent(self._path)
             return os.open(self._path, flags, 0o444)
 
-    def write(self, chunks: Sequence[Chunk]) -> None:
+    def write(self, chunks: Sequence[bytes]) -> None:
         """Append the chunks.
 
         Raises:
@@ -312,7 +343,7 @@ class BlobWriter:
             raise StoreError(explain_write(self._path, error)) from error
         reached("blob.written")
 
-    def write_and_hash(self, chunks: Sequence[Chunk]) -> None:
+    def write_and_hash(self, chunks: Sequence[bytes]) -> None:
         """Append the chunks and take them into `digest`.
 
         Raises:
