@@ -42,7 +42,24 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, CODE_TYPES):
             return reduce_code(value, self.code)
+        return _reduce_array(value)
+
+
+def _reduce_array(value: Any) -> Any:
+    """How to pickle an array of pandas, such as one of dates, without what it has in its cache.
+
+    It keeps there what somebody has asked for. A frame would count as changed once it was read.
+    """
+    arrays = sys.modules.get("pandas._libs.arrays")
+    if arrays is None or not isinstance(value, arrays.NDArrayBacked):
         return NotImplemented
+    reduced = value.__reduce_ex__(PROTOCOL)
+    match reduced:
+        case (make, arguments, (dtype, array, dict(attributes))) if "_cache" in attributes:
+            attributes = {name: kept for name, kept in attributes.items() if name != "_cache"}
+            state = (dtype, array, attributes) if attributes else (dtype, array)
+            return make, arguments, state
+    return reduced
 
 
 def _standard_streams() -> tuple[object, ...]:
@@ -70,7 +87,8 @@ def _cloud_pickler() -> Any:
                 # cloudpickle would store what is in it, and another kind of file would come back.
                 message = f"cannot pickle {type_name(value)!r} object"
                 raise TypeError(message)
-            return super().reducer_override(value)
+            reduced = _reduce_array(value)
+            return super().reducer_override(value) if reduced is NotImplemented else reduced
 
     return CloudPickler
 
