@@ -1,22 +1,47 @@
 """How many runs an engine has at a time: those beyond wait to be let in, and none is turned away.
 
-On one event loop, and without a task of its own.
+A run that was let in is to be carried through, so that no more are than the process may have files
+open for. On one event loop, and without a task of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 from heapq import heapify, heappop, heappush
 from typing import Final
 
 from asyncflow.errors import EngineClosedError
+
+_RUN_DESCRIPTORS: Final = 2
+"""Here a run's journal and that of its origin; in a worker its journal and its segment."""
+_SPARE_DESCRIPTORS: Final = 64
+_SPARE_SHARE: Final = 4
+"""One of so many is left for what application and steps open later, if that is more."""
+
+
+def runs_that_fit() -> int:
+    """How many runs this process, and each of its workers, may have files open for; at least one.
+
+    Whatever is open now counts as taken. 0 stands for any number.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return 0
+    try:
+        taken = len(os.listdir("/dev/fd"))  # noqa: PTH208 - names are not wanted
+    except OSError:  # none is left even for that
+        return 1
+    free = limit - taken - max(_SPARE_DESCRIPTORS, limit // _SPARE_SHARE)
+    return max(1, free // _RUN_DESCRIPTORS)
 
 
 class Admission:
     """Lets in so many at a time: the higher priority first, and of one priority who came first."""
 
     def __init__(self, most: int) -> None:
-        self._most: Final = most  # 0 for any number
+        self._most = most  # 0 for any number
         self._inside = 0
         self._numbers = 0
         self._line: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
@@ -30,6 +55,10 @@ class Admission:
     def waiting(self) -> int:
         """How many wait to be let in."""
         return len(self._line)
+
+    def narrow(self, most: int) -> None:
+        """Let in no more than so many, before anybody has come; 0 for as many as before."""
+        self._most = min(filter(None, (self._most, most)), default=0)
 
     async def enter(self, priority: int = 0) -> None:
         """Wait to be let in.

@@ -269,7 +269,10 @@ class _Cursor:
             start, stop, reader = self._next, self._live_from, self._reader
 
             def replay() -> tuple[list[Wish], int]:
-                excerpt = reader.read(start, wanted, stop=stop)
+                try:
+                    excerpt = reader.read(start, wanted, stop=stop)
+                finally:
+                    reader.release()  # thousands of runs may wait to be read on
                 return wanted.pick(excerpt.news), excerpt.after
 
             return await anyio.to_thread.run_sync(replay, limiter=_one_thread())
@@ -292,8 +295,6 @@ class _Cursor:
     def advance(self, upto: int) -> None:
         """Everything before this offset has been handed out."""
         self._next = upto
-        if upto >= self._live_from:
-            self._reader.release()
         while self._live and self._live[0].upto <= upto:
             told = self._live.popleft()
             self._live_from = told.upto

@@ -208,6 +208,8 @@ class Desks:
     def __init__(self) -> None:
         self.executor: Executor | None = None
         """Who starts workers; nothing is found before there is one."""
+        self.resting = False
+        """Whether no worker can be started for the moment: those that are there have to do."""
         self._desks: dict[int, Desk] = {}  # by id(worker)
 
     def __iter__(self) -> Iterator[Desk]:
@@ -250,7 +252,9 @@ class Desks:
 
     @property
     def _may_grow(self) -> bool:
-        return self.executor is not None and len(self._desks) < self.executor.size
+        if self.executor is None or self.resting:
+            return False
+        return len(self._desks) < self.executor.size
 
     def _fresh(self) -> Desk | None:
         """A worker that has had no task yet, for one that asks for a process of its own."""

@@ -55,6 +55,7 @@ from asyncflow.limiting import needs_of
 from asyncflow.metering import Meter
 from asyncflow.pacing import Pace
 from asyncflow.stopping import Stopper
+from asyncflow.store.files import SHORTAGES
 from asyncflow.tracebacks import told_as
 from asyncflow.turns import Turns
 
@@ -74,6 +75,8 @@ _STUCK_SECONDS: Final = 0.1  # a task that runs so long gives up those queued be
 _PATIENT_SECONDS: Final = 0.5  # that a `def` task waits for a worker of its kind to be free
 BACKLOG_BYTES: Final = 1 << 22  # output that may wait for the journal before workers are made to
 _STOPPED: Final = {"SystemExit", "asyncio.exceptions.CancelledError"}  # what a stopped step gets
+_START_TRIES: Final = 5  # that fail for want of something, where there is no worker at all
+_REST_SECONDS: Final = 0.5  # between them
 _DEAD_STARTS: Final = 3  # workers in a row that end before they say a word
 _STANDING_SECONDS: Final = 2.0  # that a worker stands still before there is a word of it
 _KILLED_POLLS: Final = 200  # the same, until it is killed: 10 s at least
@@ -140,6 +143,7 @@ class Dispatcher:
         )
         self._polling: asyncio.TimerHandle | None = None
         self._dead_starts = 0
+        self._failed_starts = 0  # in a row, for want of descriptors or memory
         self._dispatching = False
         self._running: Counter[tuple[int, str]] = Counter()  # seated tasks by run and step
         self._of_run: Counter[int] = Counter()  # seated tasks by run
@@ -233,9 +237,29 @@ class Dispatcher:
         try:
             self._seat_all()
         except PoolError as error:
-            self.on_broken(error)
+            self._on_start_failed(error)
         finally:
             self._dispatching = False
+
+    def _on_start_failed(self, error: PoolError) -> None:
+        """Have those workers do it all that are there, and try again in a moment.
+
+        Where there is none, runs that were let in wait for one, unless none can be had for long.
+        """
+        short = isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORTAGES
+        self._failed_starts += 1
+        if not short or (self._failed_starts > _START_TRIES and not len(self._desks)):
+            self.on_broken(error)
+            return
+        if self._failed_starts == 1:
+            logs.warning("a worker cannot be started, which is tried again", why=str(error))
+        self._desks.resting = True
+        self._call_later(_REST_SECONDS, self._start_again)
+        self._dispatch_later()
+
+    def _start_again(self) -> None:
+        self._desks.resting = False
+        self.dispatch()
 
     def wake(self, source: TaskSource) -> None:
         """A limit that a run waited for is free, perhaps: it is looked at soon."""
@@ -436,7 +460,7 @@ class Dispatcher:
             return
         desk.heard = True
         desk.silent = 0
-        self._dead_starts = 0
+        self._dead_starts = self._failed_starts = 0
         for report in reports:
             match report:
                 case Started():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 import anyio
 
 from asyncflow import loading
-from asyncflow.admission import Admission
+from asyncflow.admission import Admission, runs_that_fit
 from asyncflow.bus import Channel
 from asyncflow.checking import check_flow, check_origin, check_tags
 from asyncflow.client import Run
@@ -304,6 +304,7 @@ class Engine(Starter, Watchable):
             if hasattr(self, "_pool"):
                 await to_the_end(self._pool.close())
             raise
+        self._admission.narrow(runs_that_fit())
         self._watchers.open(self._layout)
         self._open = True
         return self

@@ -39,9 +39,22 @@ def _render(_: object, __: str, facts: MutableMapping[str, Any]) -> tuple[Any, A
 
 def info(event: str, /, **facts: object) -> None:
     """Note something that the engine has dealt with by itself."""
-    _logger().info(event, **facts)
+    _say("info", event, facts)
 
 
 def warning(event: str, /, **facts: object) -> None:
     """Note something that somebody may want to look into."""
-    _logger().warning(event, **facts)
+    _say("warning", event, facts)
+
+
+def _say(level: str, event: str, facts: dict[str, object]) -> None:
+    try:
+        logger = _logger()
+    except (OSError, MemoryError):
+        # It is loaded now, and there may be no descriptor left, which is what is to be told of.
+        import logging  # noqa: PLC0415 - as above; asyncio has loaded it
+
+        (text,), more = _render(None, level, {"event": event, **facts})
+        getattr(logging.getLogger(NAME), level)("%s", text, **more)
+    else:
+        getattr(logger, level)(event, **facts)

@@ -19,7 +19,7 @@ class Statistics:
     runs: int = 0
     """Runs that are going on."""
     runs_waiting: int = 0
-    """Starts that wait because there are `max_runs` already."""
+    """Starts that wait because there are as many as may be: `max_runs`, or what files allow."""
     tasks_waiting: int = 0
     """Tasks that could begin if there were room for them."""
     tasks_running: int = 0

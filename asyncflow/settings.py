@@ -58,7 +58,8 @@ class Settings:
     max_running_tasks: int = 0
     """How many tasks of a run workers may have at a time, if it is told nothing else; 0 for any."""
     max_runs: int = 0
-    """How many runs an engine has at a time; to start one more waits. 0 for any number."""
+    """How many runs an engine has at a time; to start one more waits. 0 for as many as it may have
+    files open for."""
 
     def __post_init__(self) -> None:
         """See that each value is of its kind and makes sense.

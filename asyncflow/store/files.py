@@ -111,6 +111,10 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+SHORTAGES: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
+)
+"""The process or the machine lacks something just then; a little later it may be there again."""
 _NO_REMEDY: Final = "see what the system says of it"
 _REMEDIES: Final = {
     errno.ENOSPC: "make room there",

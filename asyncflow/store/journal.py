@@ -30,7 +30,13 @@ from asyncflow.commit_points import reached
 from asyncflow.descriptors import Descriptor
 from asyncflow.errors import JournalError
 from asyncflow.forking import keep_from_children, no_forks
-from asyncflow.store.files import explain_write, open_regular, sync_file, sync_folder
+from asyncflow.store.files import (
+    SHORTAGES,
+    explain_write,
+    open_regular,
+    sync_file,
+    sync_folder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -157,6 +163,8 @@ class JournalWriter:
                 sync_folder(self._folders[-1])
                 self._folders.pop()
         except OSError as error:
+            if error.errno in SHORTAGES and not self._durable:
+                return  # the folders could not be opened: that is done with the next sync
             raise JournalError(
                 explain_write(f"the journal {self.path}", error, doing="sync")
             ) from error
@@ -202,7 +210,7 @@ def _is_locked(path: Path) -> bool:
         descriptor = open_regular(path)
     except OSError as error:
         # Where this process can open no file, nobody can tell: it is left alone, as if it were.
-        return error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+        return error.errno in SHORTAGES
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
