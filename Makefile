@@ -19,7 +19,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations into one environment would trip over each other
-.PHONY: help setup demo test check chaos soak bench bench-others browser docs test-all-pythons clean
+.PHONY: help setup demo test check chaos soak mutants bench bench-others browser docs test-all-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,9 @@ chaos: $(VENV)/.test ## Show that nothing is lost: kills, faults, random graphs,
 
 soak: $(VENV)/.test ## Work for MINUTES (60), and see that nothing grows
 	$(BIN)/python -m tests.chaos.soak $(MINUTES)
+
+mutants: $(VENV)/.mutants ## Change the code in small ways, and see whether a test notices
+	$(BIN)/python -m tests.mutants $(PARTS) $(ARGS)
 
 bench: $(VENV)/.test ## Measure; the numbers are printed
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -101,6 +104,11 @@ $(VENV)/.test: $(PINS) | $(BIN)/python
 $(VENV)/.setup: $(PINS) | $(BIN)/python
 	@echo "Installing asyncflow with everything for developing it into $(VENV) …"
 	$(INSTALL) '.[examples,test,dev]'
+	@touch $(VENV)/.demo $(VENV)/.test $@
+
+$(VENV)/.mutants: $(PINS) | $(BIN)/python
+	@echo "Installing asyncflow and what changes it for its tests into $(VENV) …"
+	$(INSTALL) '.[examples,test,mutants]'
 	@touch $(VENV)/.demo $(VENV)/.test $@
 
 $(VENV)/.docs: $(PINS) | $(BIN)/python
