@@ -41,11 +41,12 @@ PROGRAM = """
         def end(self):
             pass
 
-    def let_no_file_be_opened():
+    def let_few_files_be_opened():
         lowest = os.dup(0)
         os.close(lowest)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, most[1]))
+        # Enough to make a run, and not enough for a worker.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 4, most[1]))
         return most
 
     async def many(engine):
@@ -67,10 +68,8 @@ PROGRAM = """
     async def short(engine):
         if sys.argv[2:] == ["beside"]:
             await engine.run(Fans, width=1)
+        most = let_few_files_be_opened()
         handle = await engine.start(Fans, seconds=0.2)
-        most = let_no_file_be_opened()
-        while engine.statistics().tasks_waiting < 1 and engine.statistics().workers_busy < 1:
-            await asyncio.sleep(0.01)
         await asyncio.sleep(1)
         resource.setrlimit(resource.RLIMIT_NOFILE, most)
         print("succeeded", (await handle).successful)
