@@ -33,6 +33,8 @@ from asyncflow.executors import Lost, Output
 from asyncflow.frames import MAX_INPUTS_IN_ORDER, Failed, Logged, Opening, StartTask
 from asyncflow.plan import CloneTask, FinishRun, HandOn, Plan, RetryTask, StopTasks, Verdict
 from asyncflow.recording import OUTPUT_BYTES, Batch, Recorder
+from asyncflow.store.files import write_file
+from asyncflow.store.folders import Folder
 from asyncflow.store.index import Summary, write_summary
 from asyncflow.store.journal import HEADER
 from asyncflow.values import Failure, RunOptions, Status
@@ -271,7 +273,7 @@ class RunDriver:
         name = f"inputs-{task.task_id}"
         reached("inputs.spill")
         offsets = self._offsets(task.inputs)
-        (self.identity.run_dir / name).write_bytes(offsets)
+        write_file(self.identity.run_dir / name, offsets)
         reached("inputs.spilled")
         return self._start(task, b"", (name, crc32(offsets)))
 
@@ -526,8 +528,10 @@ class RunDriver:
             tags=identity.tags,
         )
         with suppress(OSError):
-            for spilled in identity.run_dir.glob("inputs-*"):
-                spilled.unlink()
+            with Folder.open(identity.store, "flows", identity.flow, identity.run_id) as folder:
+                for entry in folder.entries():
+                    if entry.name.startswith("inputs-"):
+                        folder.delete(entry.name)
             write_summary(identity.run_dir, summary, recorder.table)
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,6 @@ from asyncflow.store.journal import JournalWriter, frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from asyncflow.flow import FlowSpec
     from asyncflow.store.layout import Layout
@@ -80,7 +80,7 @@ class NewRun:
             run_id=run_id,
             run_dir=run_dir,
             tags=self._tags,
-            started=int(run_id),
+            started=min(int(run_id), time.time_ns() // 1000),  # the clock may have gone back
             surroundings=surroundings,
             options=options,
             durable=self._durable,
@@ -88,7 +88,7 @@ class NewRun:
         try:
             journal, record = self._begin(identity)
         except BaseException:
-            _discard(run_dir)
+            _discard(self._layout, name, run_id)
             raise
         return identity, journal, record
 
@@ -158,15 +158,18 @@ class NewRun:
         )
 
 
-def _discard(run_dir: Path) -> None:
+def _discard(layout: Layout, flow: str, run_id: str) -> None:
     """Delete a run that nobody was told of: from the first moment on it is one that never began."""
-    with suppress(OSError):
-        journal = run_dir / "journal"
+    with (
+        suppress(OSError),
+        layout.folder("flows", flow) as parent,
+        layout.folder("flows", flow, run_id) as folder,
+    ):
         with suppress(FileNotFoundError):
-            os.truncate(journal, 0)
-        for path in sorted(run_dir.iterdir(), key=lambda path: path == journal):  # it last
-            path.unlink()
-        run_dir.rmdir()
+            os.close(folder.open_file("journal", os.O_WRONLY | os.O_TRUNC))
+        for entry in sorted(folder.entries(), key=lambda entry: entry.name == "journal"):
+            folder.delete(entry.name)  # the journal last
+        parent.delete_folder(run_id)
 
 
 def _shown(value: object) -> str:

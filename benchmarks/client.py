@@ -61,7 +61,7 @@ print(json.dumps([opened - begin, read - begin, again - read, found - again, wal
 BY_HAND = """
 import json, os, pickle, sys, time
 begin = time.perf_counter()
-latest = max(os.listdir(sys.argv[1]), key=int)
+latest = max((name for name in os.listdir(sys.argv[1]) if name.isdecimal()), key=int)
 with open(sys.argv[2], "rb") as file:
     model = pickle.loads(file.read())
 print(json.dumps([time.perf_counter() - begin]))

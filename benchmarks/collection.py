@@ -45,7 +45,7 @@ def write_blobs(layout: Layout, count: int, first: int = 0) -> Iterator[Artifact
         data = b"%020d" % number
         digest = blake3(data).digest()
         path = layout.blob(digest)
-        layout.make_parent(path)
+        layout.folder("blobs", digest.hex()[:2], make=True).close()
         with open(path, "wb") as file:  # noqa: PTH123 - text, a hundred thousand times
             file.write(data)
         os.utime(path, (old, old))

@@ -122,7 +122,8 @@ class Faults:
 
     def open(self, path, flags, *args, **more):
         """`os.open`, spoilt or not where it may make or change a file."""
-        if not flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) or not self.comes(path):
+        place = place_in(path, more.get("dir_fd"))
+        if not flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) or not self.comes(place):
             return self.real["open"](path, flags, *args, **more)
         if self.mode == "late":
             os.close(self.real["open"](path, flags, *args, **more))
@@ -171,7 +172,8 @@ class Faults:
 
         def spoilt(*args, **more):
             frees = name in FREEING and self.mode == "full"  # that is what a full disk still does
-            if frees or not self.comes(args[0]):
+            folder = more.get("dir_fd", more.get("src_dir_fd"))
+            if frees or not self.comes(place_in(args[0], folder)):
                 return self.real[name](*args, **more)
             if self.mode == "late":
                 self.real[name](*args, **more)
@@ -193,6 +195,11 @@ def place_of(fd):
     except OSError:
         return ""
     return "" if place.endswith("(deleted)") else place
+
+
+def place_in(path, folder):
+    """The path of an operation, which may be told relative to an open folder."""
+    return path if folder is None else f"{place_of(folder)}/{path}"
 
 
 def install_from_environ():

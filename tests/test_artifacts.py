@@ -142,8 +142,9 @@ def test_tiny_values_make_no_file(layout, writer):
 def test_equal_values_of_two_runs_are_one_blob(layout, writer):
     """The second run writes nothing."""
     first = writer.put(np.arange(LARGE))
+    run_id = layout.create_run("Other")
     before = stored_bytes(layout)
-    with ArtifactWriter(layout, "Other", layout.create_run("Other"), "w1") as other:
+    with ArtifactWriter(layout, "Other", run_id, "w1") as other:
         assert other.put(np.arange(LARGE)) == first
     assert stored_bytes(layout) == before
 

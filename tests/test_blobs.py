@@ -72,7 +72,7 @@ def test_a_blob_is_a_file_named_by_its_hash(layout, blobs):
     assert blobs.put([DATA[:10], DATA[10:]], DIGEST, len(DATA)) is True
     assert files(layout) == [name_of()]
     assert path_of(layout).read_bytes() == DATA
-    assert path_of(layout).stat().st_mode & 0o777 == 0o444
+    assert path_of(layout).stat().st_mode & 0o777 == 0o400
     assert bytes(blobs.open(DIGEST, len(DATA))) == DATA
 
 
@@ -164,7 +164,7 @@ def test_whatever_fails_leaves_nothing(layout, blobs, monkeypatch, call):
         raise OSError(5, "Input/output error")
 
     if call == "mkdir":
-        monkeypatch.setattr(Path, "mkdir", fail)
+        monkeypatch.setattr(os, "mkdir", fail)
     else:
         monkeypatch.setattr(os, call, fail)
     with pytest.raises(StoreError, match="Input/output error"):

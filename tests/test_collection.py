@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -345,15 +346,18 @@ def test_a_store_without_flows_and_blobs_is_whole(store):
     assert not verified(store)
 
 
-def test_a_flow_on_another_disk_is_collected_as_any(store, tmp_path):
-    """Links are followed while they lead somewhere."""
+def test_what_a_flow_on_another_disk_needs_is_kept(store, tmp_path):
+    """A link is followed to read what runs refer to; behind it nothing is deleted."""
     write_run(store, "1", model=b"m" * BLOB)
     put(store, b"x" * BLOB)
+    (store / "flows" / "F" / "1" / "w9.seg").write_bytes(b"of no use")
     age(store)
-    (store / "flows" / "F").rename(tmp_path / "elsewhere")
-    (store / "flows" / "F").symlink_to(tmp_path / "elsewhere")
+    elsewhere = (store / "flows" / "F").rename(tmp_path / "elsewhere")
+    (store / "flows" / "F").symlink_to(elsewhere)
     collected = gc(store)
     assert (collected.kept.files, collected.blobs.files) == (1, 1)
+    assert collected.links == [str(store / "flows" / "F")]
+    assert (elsewhere / "1" / "w9.seg").exists()
     assert not verified(store)
 
 
@@ -424,7 +428,7 @@ async def test_until_its_first_event_no_file_of_a_run_shows_that_it_began(
     seen: dict[str, list[tuple[set[str], str]]] = {}
 
     def watch(name):
-        for folder in (store / "flows" / "Starting").glob("*"):
+        for folder in (store / "flows" / "Starting").glob("[0-9]*"):
             files = {path.name for path in folder.iterdir()}
             seen.setdefault(name, []).append((files, sign_of_beginning(folder)))
         if broken_off and name == "run.begun":
@@ -460,6 +464,21 @@ def test_one_collects_at_a_time(store):
         assert not done
     second.join()
     assert len(done) == 1
+
+
+@pytest.mark.parametrize("command", [["gc"], ["rm", "F/1"]])
+def test_who_waits_for_a_lock_says_for_whom(store, command):
+    """Also where what holds it is no asyncflow: then it goes on as soon as it may."""
+    write_run(store, "1")
+    with (store / "format").open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        process = start(*command)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+    said = end(process)
+    held_by = f"process {os.getpid()}, which holds a lock on {store}/format"
+    assert line == f"Waiting for {held_by}\n"
+    assert (said.status, said.stderr) == (0, "")
 
 
 def test_a_value_that_is_put_while_it_is_collected_is_there_afterwards(store):

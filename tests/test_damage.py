@@ -222,8 +222,8 @@ def interrupted(kept, tmp_path):
     """A store with one run, whose engine was killed right after a task had been announced."""
     store = tmp_path / "store"
     shutil.copytree(kept, store)
-    run = min((store / "flows" / "GoldenFlow").iterdir())
-    for other in (store / "flows" / "GoldenFlow").iterdir():
+    run = min((store / "flows" / "GoldenFlow").glob("[0-9]*"))
+    for other in (store / "flows" / "GoldenFlow").glob("[0-9]*"):
         if other != run:
             shutil.rmtree(other)
     (run / "summary").unlink()
@@ -311,7 +311,7 @@ def test_of_many_affected_things_some_are_named_and_all_are_counted(kept):
     runs = kept / "flows" / "GoldenFlow"
     copies = [runs / str(number) for number in range(1, 9)]
     for copy in copies:
-        shutil.copytree(min(runs.iterdir(), key=lambda path: -int(path.name)), copy)
+        shutil.copytree(min(runs.glob("[0-9]*"), key=lambda path: -int(path.name)), copy)
         (copy / "summary").unlink()  # which names the run that it is of
     [blob] = [file for file in FILES if file.startswith("blobs")]
     data = (kept / blob).read_bytes()
@@ -340,7 +340,7 @@ def test_a_format_that_a_crash_has_left_unfinished_is_known_as_such(kept):
 def test_what_belongs_to_nothing_is_noted_and_is_no_damage(kept):
     """Files of other programs, blobs that no run refers to, drafts."""
     strange = [kept / "blobs" / "ab" / ("ab" + "0" * 62), kept / "blobs" / "new" / ("0" * 24)]
-    strange += [kept / "notes.txt", *[run / "w9.seg" for run in (kept / "flows").glob("*/*")]]
+    strange += [kept / "notes.txt", *[run / "w9.seg" for run in (kept / "flows").glob("*/[0-9]*")]]
     for path in strange:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"?")

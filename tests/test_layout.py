@@ -1,21 +1,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import subprocess
 import sys
 import textwrap
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from asyncflow.errors import NotFoundError, StoreError, StoreFormatError
 from asyncflow.store.layout import FORMAT, Layout
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def processes(count: int, script: str, *arguments: object) -> list[str]:
@@ -121,7 +119,7 @@ def test_folders_are_private(store: Path):
     """Nobody else may look into a store."""
     layout = Layout.open(store, create=True)
     run = layout.run_dir("Flow", layout.create_run("Flow"))
-    layout.make_parent(layout.blob(b"\xab" * 32))
+    layout.folder("blobs", "ab", make=True).close()
     shard = layout.blobs / "ab"
     for folder in (store, run, run.parent, run.parent.parent, layout.blobs, shard):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -223,3 +221,143 @@ def test_blobs_lie_in_shards(store: Path):
     assert layout.blob(digest) == f"{store}/blobs/00/{digest.hex()}"
     assert layout.new_blob() != layout.new_blob()
     assert repr(layout) == f"<Layout {store}>"
+
+
+# --- the ids of runs ----------------------------------------------------------------------------
+
+YEAR = 365 * 86_400 * 1_000_000
+
+
+def set_clock(monkeypatch, microseconds):
+    """Have this process's clock stand there."""
+    monkeypatch.setattr(time, "time_ns", lambda: microseconds * 1000)
+
+
+def test_the_run_that_is_started_last_is_the_newest_though_the_clock_went_back(store, monkeypatch):
+    """And once the clock has caught up, ids are the time again."""
+    layout = Layout.open(store, create=True)
+    ids = []
+    for clock in (3 * YEAR, 2 * YEAR, 0, 3 * YEAR - 1, 4 * YEAR):
+        set_clock(monkeypatch, clock)
+        ids.append(layout.create_run("Flow"))
+        assert layout.runs("Flow")[0] == ids[-1]
+    assert ids == [str(3 * YEAR + n) for n in range(4)] + [str(4 * YEAR)]
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_the_id_of_a_run_that_is_gone_is_not_given_again(store, monkeypatch, removed):
+    """Others may still refer to what is left of it."""
+    layout = Layout.open(store, create=True)
+    set_clock(monkeypatch, 3 * YEAR)
+    first = layout.create_run("Flow")
+    layout.removed_dir("Flow").mkdir()
+    if removed:
+        layout.run_dir("Flow", first).rename(layout.removed_dir("Flow", first))
+        (layout.flow_dir("Flow") / ".newest").unlink()
+    else:
+        layout.run_dir("Flow", first).rmdir()
+    assert layout.create_run("Flow") == str(3 * YEAR + 1)
+
+
+@pytest.mark.parametrize("text", [None, "", "no number\n", "17", f"{2 * YEAR}\n"])
+def test_without_the_id_that_was_given_last_the_runs_are_asked(store, monkeypatch, text):
+    """An older version writes no such file, and a power cut may leave an older or empty one."""
+    layout = Layout.open(store, create=True)
+    set_clock(monkeypatch, 3 * YEAR)
+    layout.create_run("Flow")
+    newest = layout.flow_dir("Flow") / ".newest"
+    newest.unlink() if text is None else newest.write_text(text)
+    set_clock(monkeypatch, YEAR)
+    assert layout.create_run("Flow") == str(3 * YEAR + 1)
+
+
+def test_processes_with_clocks_of_their_own_start_runs_in_one_order(store):
+    """Whoever starts a run after another has started one has the greater id."""
+    Layout.open(store, create=True)
+    told = processes(
+        4,
+        """
+        import os, time
+        from asyncflow.store.layout import Layout
+        behind = os.getpid() % 7 * 10**15
+        real = time.time_ns
+        time.time_ns = lambda: real() - behind
+        layout = Layout.open(sys.argv[1], create=False)
+        for _ in range(50):
+            before = layout.runs("Flow")
+            run_id = layout.create_run("Flow")
+            assert not before or int(before[0]) < int(run_id)
+            print(run_id)
+        """,
+        store,
+    )
+    mine = [[int(line) for line in lines.split()] for lines in told]
+    assert all(ids == sorted(ids) for ids in mine)
+    assert len({run_id for ids in mine for run_id in ids}) == 200
+
+
+def test_a_start_that_is_kept_waiting_names_who_holds_the_lock(store, monkeypatch):
+    """It does not wait for ever."""
+    monkeypatch.setattr("asyncflow.store.numbering._LOCK_SECONDS", 0.0)
+    layout = Layout.open(store, create=True)
+    layout.create_run("Flow")
+    path = layout.flow_dir("Flow") / ".newest"
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="this process holds a lock on"):
+            layout.create_run("Flow")
+    layout.create_run("Flow")
+
+
+def test_where_no_greater_id_can_be_given_the_error_says_what_to_do(store):
+    """Somebody has put a run there that the store did not name."""
+    layout = Layout.open(store, create=True)
+    layout.create_run("Flow")
+    (layout.flow_dir("Flow") / ("9" * 19)).mkdir()
+    (layout.flow_dir("Flow") / ".newest").unlink()
+    with pytest.raises(StoreError, match="no run can have a greater id than 9999999999999999999"):
+        layout.create_run("Flow")
+
+
+# --- modes --------------------------------------------------------------------------------------
+
+
+def test_a_store_is_its_owners_alone_whatever_the_umask(store, tmp_path):
+    """Every file and every folder that a run with values of all sizes makes, and a limit."""
+    (tmp_path / "open_flow.py").write_text(
+        textwrap.dedent(
+            """
+            from asyncflow import FlowSpec, limit, step
+
+            class OpenFlow(FlowSpec):
+                @step
+                def start(self):
+                    self.middling, self.large = b"m" * 5000, b"q" * 400_000
+                    self.items = list(range(5000))
+                    self.next(self.work, foreach="items")
+
+                @step
+                def work(self):
+                    self.next(self.join)
+
+                @limit("api", 2)
+                @step
+                def join(self, inputs):
+                    self.next(self.end)
+
+                @step
+                def end(self):
+                    pass
+            """
+        )
+    )
+    command = [sys.executable, "-m", "asyncflow", "run", "open_flow.py", "--quiet"]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run(command, cwd=tmp_path, env=environ, umask=0, check=True)
+    modes = {
+        str(path.relative_to(store)): stat.S_IMODE(path.stat().st_mode)
+        for path in [store, *store.rglob("*")]
+    }
+    assert {name for name, mode in modes.items() if mode & 0o077} == set()
+    assert {"format", "limits/api"} < set(modes)
+    assert {Path(name).name for name in modes} > {"summary", "index", "journal", ".newest"}

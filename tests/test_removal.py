@@ -317,7 +317,7 @@ def test_rm_at_the_command_line_removes_what_the_filters_choose(store):
     assert "`asyncflow gc` frees their blobs" in said.stdout
     assert ids() == [young]
     assert [run.id for run in Flow("G")] == [old]
-    data = json.loads(here("rm", "--keep-last", "0", "--json").stdout)
+    data = json.loads(here("rm", "--all-flows", "--keep-last", "0", "--json").stdout)
     assert {each["pathspec"] for each in data["removed"]} == {f"F/{young}", f"G/{old}"}
     assert not ids()
 
@@ -400,7 +400,7 @@ def test_a_flow_whose_folder_may_not_be_read_hides_no_other(store):
         runs = without_rights("runs")
         verified = without_rights("verify")
         collected = without_rights("gc")
-        removed = without_rights("rm", "--keep-last", "1")
+        removed = without_rights("rm", "--all-flows", "--keep-last", "1")
     finally:
         secret.chmod(0o700)
     why = f"cannot read the folder {secret}: Permission denied; change its rights"
@@ -491,6 +491,10 @@ def test_on_a_read_only_file_system_rm_and_gc_say_what_it_is(store):
         (["F/1", "--keep-last", "1"], "name runs as FLOW/RUN, or choose them"),
         (["F"], "'F' is not of the form Flow/run"),
         (["--older-than", "soon"], "'soon' is no age; write 30d"),
+        (["--keep-last", "0"], "say of which flow with --flow F, or --all-flows"),
+        (["--older-than", "0s"], "say of which flow with --flow F, or --all-flows"),
+        (["--all-flows", "--flow", "F", "--keep-last", "0"], "without --flow"),
+        (["--all-flows", "F/1"], "--all-flows goes with --older-than and --keep-last"),
         (["F/7"], "; its latest: 1"),
         (["--flow", "H", "--keep-last", "1"], "has no flow 'H'; it has F"),
     ],

@@ -148,7 +148,7 @@ def make_gc(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
     def gc(store: Path | None, *, dry_run: bool, as_json: bool) -> None:
         from asyncflow.store.collection import collect  # noqa: PLC0415 - start-up time: as above
 
-        collected = collect(_open(store), dry_run=dry_run)
+        collected = collect(_open(store), dry_run=dry_run, on_wait=_tell)
         if as_json:
             click.echo(json.dumps(collected.to_data(), indent=2))
         else:
@@ -185,6 +185,8 @@ def _collected_lines(collected: Collected) -> Iterator[str]:
             f"Spared {_count(collected.spared.files, 'blob')}, {_bytes(collected.spared.size)}, "
             "that no run refers to yet: too young to tell."
         )
+    for link in collected.links:
+        yield f"Passed over {link}: it is a link, and nothing behind one is deleted"
     yield f"Kept {_count(collected.kept.files, 'blob')} that runs refer to."
 
 
@@ -203,6 +205,7 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         dry_run: bool,
         as_json: bool,
         flow_name: str | None = None,
+        all_flows: bool = False,
     ) -> None:
         from asyncflow.store.removal import remove  # noqa: PLC0415 - start-up time: as above
 
@@ -211,13 +214,19 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
             message = "name runs as FLOW/RUN, or choose them with --older-than or --keep-last"
             raise click.UsageError(message)
         name = flow.__name__ if flow is not None else flow_name
+        if all_flows and (name is not None or runs):
+            message = "--all-flows goes with --older-than and --keep-last, and without --flow"
+            raise click.UsageError(message)
+        if filtered and name is None and not all_flows:
+            message = "say of which flow with --flow F, or --all-flows"
+            raise click.UsageError(message)
         layout = _open(store)
         running: tuple[tuple[str, str], ...] = ()
         if filtered:
             wanted, running = _choose(layout, name, older_than, keep_last or 0)
         else:
             wanted = [_run(flow, name, each) for each in dict.fromkeys(runs)]
-        removed = remove(layout, wanted, dry_run=dry_run)
+        removed = remove(layout, wanted, dry_run=dry_run, on_wait=_tell)
         if as_json:
             data = _removed_data(removed, running, dry_run=dry_run)
             click.echo(json.dumps(data, indent=2))
@@ -228,7 +237,8 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         []
         if flow is not None
         else [
-            click.Option(["--flow", "flow_name"], metavar="F", help="Only runs of this flow."),
+            click.Option(["--flow", "flow_name"], metavar="F", help="Runs of this flow."),
+            click.Option(["--all-flows"], is_flag=True, help="Runs of every flow of the store."),
         ]
     )
     return click.Command(
@@ -304,6 +314,11 @@ def _removed_lines(
         yield f"{would} {run.pathspec}: {_count(run.freed.files, 'file')}, {_bytes(run.freed.size)}"
         if run.kept:
             yield f"    kept, because other runs refer to them: {', '.join(run.kept)}"
+        if run.strange:
+            names = ", ".join(run.strange)
+            yield f"    left in .removed, because it is not the store's own: {names}"
+        if run.link:
+            yield "    it was a link: what it leads to was left alone"
     for flow, run_id in running:
         yield f"Passed over {flow}/{run_id}: it is running"
     size = sum(run.freed.size for run in removed)
@@ -327,6 +342,10 @@ def _removed_data(
 
 def _dry_run_option() -> click.Option:
     return click.Option(["--dry-run"], is_flag=True, help="Say what would be done, and do nothing.")
+
+
+def _tell(what: str) -> None:
+    click.echo(f"{what[:1].upper()}{what[1:]}", err=True)
 
 
 def _print_lines(lines: Iterator[str]) -> None:

@@ -35,7 +35,7 @@ from asyncflow.store.blobs import (
 )
 from asyncflow.store.changes import Loaded
 from asyncflow.store.files import open_file, read_at, read_writable_at
-from asyncflow.store.layout import REMOVED
+from asyncflow.store.numbering import REMOVED
 from asyncflow.store.pages import map_file
 from asyncflow.store.segments import SUFFIX, SegmentWriter
 from asyncflow.values import ArtifactRef, Encoding, Place

@@ -7,6 +7,7 @@ modification tells a garbage collection when it was last put, within `TOUCH_SECO
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -40,7 +41,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncflow.codec import Chunk
+    from asyncflow.store.folders import Folder
     from asyncflow.store.layout import Layout
+
+BLOB_MODE: Final = 0o400
+"""Nobody writes to a blob again."""
 
 TOUCH_SECONDS: Final = 3600
 """A blob that is put again gets a new time of modification once the old one is of this age.
@@ -160,13 +165,14 @@ class BlobStore:
         """Whether the very bytes are there already; keeps them from being collected."""
         path = self._layout.blob(digest)
         try:
-            status = os.stat(path)  # noqa: PTH116 - text, see Layout
+            status = os.lstat(path)  # of a link: its own size, so it is replaced
             # A file that a power cut has emptied, or a disk has bent, is written anew.
             if status.st_size != size or not self._is_intact(path, digest, status):
                 return False
             if time.time() - status.st_mtime > TOUCH_SECONDS:
-                os.utime(path)
-                verified.add(digest, os.stat(path))  # noqa: PTH116 - the same
+                with self._layout.folder("blobs", digest.hex()[:2]) as shard:
+                    shard.touch(digest.hex())
+                verified.add(digest, os.lstat(path))
             if self._durable:
                 self._sync(path)  # whoever wrote it may not have
         except OSError:
@@ -303,33 +309,36 @@ class BlobWriter:
         self._layout: Final = layout
         self._durable: Final = durable
         self._path: Final = layout.new_blob()
+        self._name: Final = self._path.rpartition("/")[2]
         self._hasher: Final = blake3()
         self._fd = -1
+        self._new: Folder | None = None  # where it is being written
         self.size = 0
         """How many bytes have been written."""
 
     def __enter__(self) -> Self:
         try:
-            self._fd = self._create()
+            self._create()
         except OSError as error:
             raise StoreError(explain_write(self._path, error)) from error
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._fd >= 0:
-            self._close()
+        if self._fd >= 0 and self._new is not None:
             with suppress(OSError):
-                os.unlink(self._path)  # noqa: PTH108 - text, see Layout
+                self._new.delete(self._name)
+        self._close()
 
-    def _create(self) -> int:
+    def _create(self) -> None:
         reached("blob.draft")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        # Read-only from the start: a blob that changes under its readers is worth an extra hurdle.
+        self._new = self._layout.folder("blobs", "new", make=True)
         try:
-            return os.open(self._path, flags, 0o444)
-        except FileNotFoundError:
-            self._layout.make_parent(self._path)
-            return os.open(self._path, flags, 0o444)
+            # Read-only from the start: a blob that changes under its readers is worth a hurdle.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            self._fd = self._new.open_file(self._name, flags, BLOB_MODE)
+        except OSError:
+            self._close()
+            raise
 
     def write(self, chunks: Sequence[bytes]) -> None:
         """Append the chunks.
@@ -370,7 +379,7 @@ class BlobWriter:
             if self._durable:
                 reached("blob.sync")
                 sync_file(self._fd)
-            self._rename(path)
+            self._rename(digest.hex())
             if self._durable:
                 sync_names(self._layout, path)
             status = os.fstat(self._fd)
@@ -381,16 +390,19 @@ class BlobWriter:
         self._close()
         reached("blob.renamed")
 
-    def _rename(self, path: str) -> None:
-        try:
-            os.rename(self._path, path)  # noqa: PTH104 - text, see Layout
-        except FileNotFoundError:
-            self._layout.make_parent(path)
-            os.rename(self._path, path)  # noqa: PTH104 - the same
+    def _rename(self, digest: str) -> None:
+        if self._new is None:
+            raise FileNotFoundError(errno.ENOENT, "it was closed")
+        with self._layout.folder("blobs", digest[:2], make=True) as shard:
+            self._new.rename(self._name, shard, digest)
 
     def _close(self) -> None:
-        os.close(self._fd)
-        self._fd = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self._new is not None:
+            self._new.close()
+            self._new = None
 
 
 def sync_names(layout: Layout, path: str) -> None:

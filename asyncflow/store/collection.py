@@ -6,10 +6,14 @@ spared that are no older than that and a grace, and no older than that at the st
 running run: however long a task takes between putting a value and telling of it, its run is older.
 
 A crash at any moment leaves a store that is as whole as before, and the next collection goes on.
+
+Only what has a name that the store gives is deleted, and nothing behind a link, which may lead to
+somebody else's files: see `asyncflow.store.folders`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -25,11 +29,13 @@ from asyncflow.store.files import explain
 from asyncflow.store.layout import ASIDE, FORMAT_DRAFT
 from asyncflow.store.limits import DRAFT
 from asyncflow.store.marking import Marks, Stage, exclusive
+from asyncflow.store.numbering import REMOVED, RUN_ID
 from asyncflow.store.segments import SUFFIX
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
+    from asyncflow.store.folders import Folder
     from asyncflow.store.layout import Layout
 
 GRACE_SECONDS: Final = 3600
@@ -39,9 +45,12 @@ DRAFT_SECONDS: Final = 86_400
 """A blob that is being written is written to at least once a day."""
 
 _DIGEST_HEX: Final = re.compile(r"[0-9a-f]{64}")
+_SHARD: Final = re.compile(r"[0-9a-f]{2}")
 _DRAFT: Final = re.compile(r"[0-9a-f]{24}")
-_LEFT_BEHIND: Final = re.compile(r"inputs-\d+|\.index|\.summary")
+LEFT_BEHIND: Final = re.compile(r"inputs-\d+|\.index|\.summary")
 """Files of a run that nobody reads once it is over."""
+_OF_A_RUN: Final = re.compile(rf"journal|summary|index|.+{re.escape(SUFFIX)}|{LEFT_BEHIND.pattern}")
+"""How the store calls the files of a run."""
 
 
 @dataclass(slots=True)
@@ -76,6 +85,8 @@ class Collected:
     """Blobs that no journal refers to and that are too young to be deleted."""
     kept: Amount = field(default_factory=Amount)
     """Blobs that journals refer to; their bytes are not counted."""
+    links: list[str] = field(default_factory=list)
+    """Folders of the store in whose place there is a link: nothing behind them was looked at."""
 
     @property
     def total(self) -> Amount:
@@ -90,16 +101,19 @@ class Collected:
         return {**data, "total": asdict(self.total)}
 
 
-def collect(layout: Layout, *, dry_run: bool = False) -> Collected:
+def collect(
+    layout: Layout, *, dry_run: bool = False, on_wait: Callable[[str], None] = lambda _: None
+) -> Collected:
     """Delete what nobody needs, or with `dry_run` count it.
 
+    `on_wait` is told in words what is waited for, if others are removing or collecting.
     Cancelled or killed: what is deleted is deleted, and nothing that anybody needs.
 
     Raises:
         JournalError: A journal is damaged, so what it needs cannot be told; nothing was deleted.
         StoreError: A file cannot be deleted, or the store has no file locks.
     """
-    with exclusive(layout):
+    with exclusive(layout, on_wait):
         now = time.time()
         marks = Marks(layout)
         marks.read_all()
@@ -124,85 +138,117 @@ class _Sweep:
         self._collected = Collected(dry_run)
 
     def run(self) -> Collected:
-        self._sweep_root()
+        with self._layout.folder() as root:
+            self._sweep_drafts(root, FORMAT_DRAFT)
+        for limits in self._folder("limits"):
+            self._sweep_drafts(limits, DRAFT)
         for (flow, run_id), stage in self._marks.stages.items():
-            self._sweep_run(self._layout.run_dir(flow, run_id), flow, run_id, stage)
+            self._sweep_run(flow, run_id, stage)
         for flow in self._layout.flows():
-            for run_id in self._layout.removed_runs(flow):
-                folder = self._layout.removed_dir(flow, run_id)
-                amount = self._collected.removed
-                prune(folder, self._marks, (flow, run_id), amount, dry_run=self._dry_run)
+            self._sweep_removed(flow)
         self._sweep_aside()
         self._sweep_blobs()
         return self._collected
 
+    def _folder(self, *names: str, make: bool = False) -> Iterator[Folder]:
+        """The folder of these names, to be looked at within a `for`; nothing if there is none."""
+        try:
+            folder = self._layout.folder(*names, make=make and not self._dry_run)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise StoreError(explain(error.filename, error, doing="read")) from error
+            if error.filename not in self._collected.links:
+                self._collected.links.append(error.filename)
+            return
+        with folder:
+            yield folder
+
     # --- runs ---
 
-    def _sweep_root(self) -> None:
-        for entry in _entries(self._layout.root):
-            if FORMAT_DRAFT.fullmatch(entry.name):
-                self._delete_if_older(entry, self._old, self._collected.leftovers)
-        for entry in _entries(self._layout.limits):
-            if DRAFT.fullmatch(entry.name):
-                self._delete_if_older(entry, self._old, self._collected.leftovers)
-
-    def _sweep_run(self, folder: Path, flow: str, run_id: str, stage: Stage) -> None:
-        if stage is Stage.UNBEGUN:
-            self._sweep_unbegun(folder, flow, run_id)
-        if stage is not Stage.OVER:
-            return
+    def _sweep_drafts(self, folder: Folder, name: re.Pattern[str]) -> None:
         for entry in _entries(folder):
-            if self._marks.needs(flow, run_id, entry.name):
-                continue
-            if _LEFT_BEHIND.fullmatch(entry.name):
-                self._delete(entry.path, entry.stat().st_size, self._collected.leftovers)
-            elif entry.name.endswith(SUFFIX):
-                self._delete(entry.path, entry.stat().st_size, self._collected.segments)
+            if name.fullmatch(entry.name):
+                self._delete_if_older(folder, entry, self._old, self._collected.leftovers)
 
-    def _sweep_unbegun(self, folder: Path, flow: str, run_id: str) -> None:
+    def _sweep_run(self, flow: str, run_id: str, stage: Stage) -> None:
+        for folder in self._folder("flows", flow, run_id):
+            if stage is Stage.UNBEGUN:
+                self._sweep_unbegun(folder, flow, run_id)
+            if stage is not Stage.OVER:
+                continue
+            for entry in _entries(folder):
+                if self._marks.needs(flow, run_id, entry.name):
+                    continue
+                if LEFT_BEHIND.fullmatch(entry.name):
+                    self._delete(folder, entry, self._collected.leftovers)
+                elif entry.name.endswith(SUFFIX):
+                    self._delete(folder, entry, self._collected.segments)
+
+    def _sweep_unbegun(self, folder: Folder, flow: str, run_id: str) -> None:
         """A run that came to nothing before its first event; or it is just starting."""
         with suppress(FileNotFoundError):
-            if folder.stat().st_mtime >= self._old:
+            if folder.status(".").st_mtime >= self._old:
                 return
             if self._dry_run:
-                _count(folder, self._collected.leftovers)
+                for entry in _entries(folder):
+                    self._collected.leftovers.add(entry.stat(follow_symlinks=False).st_size)
                 return
             set_aside(self._layout, flow, run_id)
-            folder = self._layout.removed_dir(flow, run_id)
-            prune(folder, self._marks, (flow, run_id), self._collected.leftovers)
+            for removed in self._folder("flows", flow, REMOVED):
+                prune(removed, run_id, self._marks, (flow, run_id), self._collected.leftovers)
+
+    def _sweep_removed(self, flow: str) -> None:
+        for removed in self._folder("flows", flow, REMOVED):
+            for entry in _entries(removed):
+                if RUN_ID.fullmatch(entry.name):
+                    run = flow, entry.name
+                    amount = self._collected.removed
+                    prune(removed, entry.name, self._marks, run, amount, dry_run=self._dry_run)
+        if not self._dry_run:
+            for folder in self._folder("flows", flow):
+                with suppress(OSError):  # there are some
+                    folder.delete_folder(REMOVED)
 
     # --- blobs ---
 
     def _sweep_aside(self) -> None:
         """Drafts that a crash has left, and what a collection before this one was about to do."""
-        for entry in _entries(self._layout.blobs / "new"):
-            digest = entry.name.removeprefix(ASIDE)
-            if entry.name.startswith(ASIDE) and _DIGEST_HEX.fullmatch(digest):
-                if not self._dry_run:
-                    self._decide(entry.path, bytes.fromhex(digest))
-            elif _DRAFT.fullmatch(entry.name):
-                self._delete_if_older(entry, self._old_draft, self._collected.drafts)
+        for new in self._folder("blobs", "new"):
+            for entry in _entries(new):
+                digest = entry.name.removeprefix(ASIDE)
+                if entry.name.startswith(ASIDE) and _DIGEST_HEX.fullmatch(digest):
+                    if not self._dry_run:
+                        for shard in self._folder("blobs", digest[:2], make=True):
+                            self._decide(new, shard, digest)
+                elif _DRAFT.fullmatch(entry.name):
+                    self._delete_if_older(new, entry, self._old_draft, self._collected.drafts)
 
     def _sweep_blobs(self) -> None:
+        for blobs in self._folder("blobs"):
+            for entry in _entries(blobs):
+                if _SHARD.fullmatch(entry.name):
+                    self._sweep_shard(entry.name)
+
+    def _sweep_shard(self, name: str) -> None:
         marked, kept = self._marks.blobs, 0
-        if not self._dry_run and self._layout.blobs.is_dir():
-            self._layout.make_parent(self._layout.new_blob())
-        for shard in _entries(self._layout.blobs):
-            if len(shard.name) != 2:  # noqa: PLR2004 - a byte in hex
-                continue
-            for entry in _entries(shard.path):
-                if not _DIGEST_HEX.fullmatch(entry.name):
-                    continue  # not ours
-                digest = bytes.fromhex(entry.name)
-                if digest in marked:
-                    kept += 1
-                else:
-                    self._sweep_blob(entry, digest)
+        for shard in self._folder("blobs", name):
+            for new in self._folder("blobs", "new", make=True):
+                for entry in _entries(shard):
+                    if not _DIGEST_HEX.fullmatch(entry.name) or not entry.name.startswith(name):
+                        continue  # not ours
+                    if bytes.fromhex(entry.name) in marked:
+                        kept += 1
+                    else:
+                        self._sweep_blob(new, shard, entry)
         self._collected.kept.add(0, kept)
 
-    def _sweep_blob(self, entry: os.DirEntry[str], digest: bytes) -> None:
+    def _sweep_blob(self, new: Folder, shard: Folder, entry: os.DirEntry[str]) -> None:
         with suppress(FileNotFoundError):
             status = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                return  # not ours
             if status.st_mtime >= self._young:
                 self._collected.spared.add(status.st_size)
             elif self._dry_run:
@@ -210,104 +256,148 @@ class _Sweep:
             else:
                 # Out of everybody's reach first, and then a second look: a task may have put this
                 # very value between the first look and now, and have made the file young.
-                aside = self._layout.blob_aside(digest)
                 reached("gc.aside")
-                os.rename(entry.path, aside)  # noqa: PTH104 - text, a hundred thousand times
-                self._decide(aside, digest)
+                shard.rename(entry.name, new, f"{ASIDE}{entry.name}")
+                self._decide(new, shard, entry.name)
 
-    def _decide(self, aside: str, digest: bytes) -> None:
+    def _decide(self, new: Folder, shard: Folder, digest: str) -> None:
         """Delete a blob that was set aside, or put it back."""
-        status = os.stat(aside)  # noqa: PTH116 - as above
-        if digest in self._marks.blobs or status.st_mtime >= self._young:
+        name = f"{ASIDE}{digest}"
+        status = new.status(name)
+        if bytes.fromhex(digest) in self._marks.blobs or status.st_mtime >= self._young:
             reached("gc.put_back")
-            _put_back(aside, self._layout.blob(digest))
+            _put_back(new, name, shard, digest)
             self._collected.spared.add(status.st_size)
         else:
-            self._delete(aside, status.st_size, self._collected.blobs)
+            reached("gc.delete")
+            new.delete(name)
+            self._collected.blobs.add(status.st_size)
 
     # --- deleting ---
 
-    def _delete_if_older(self, entry: os.DirEntry[str], than: float, amount: Amount) -> None:
+    def _delete_if_older(
+        self, folder: Folder, entry: os.DirEntry[str], than: float, amount: Amount
+    ) -> None:
         with suppress(FileNotFoundError):
-            status = entry.stat(follow_symlinks=False)
-            if status.st_mtime < than:
-                self._delete(entry.path, status.st_size, amount)
+            if entry.stat(follow_symlinks=False).st_mtime < than:
+                self._delete(folder, entry, amount)
 
-    def _delete(self, path: str, size: int, amount: Amount) -> None:
+    def _delete(self, folder: Folder, entry: os.DirEntry[str], amount: Amount) -> None:
+        size = entry.stat(follow_symlinks=False).st_size
         if not self._dry_run:
             reached("gc.delete")
-            os.unlink(path)  # noqa: PTH108 - as above
+            folder.delete(entry.name)
         amount.add(size)
 
 
-def _put_back(aside: str, path: str) -> None:
+def _put_back(new: Folder, aside: str, shard: Folder, digest: str) -> None:
     """Give a blob its name again, unless somebody has put the same bytes there meanwhile."""
     try:
         with suppress(FileExistsError):
-            os.link(aside, path)
+            new.link(aside, shard, digest)
     except OSError:
-        os.rename(aside, path)  # noqa: PTH104 - a file system without hard links
+        new.rename(aside, shard, digest)  # a file system without hard links
     else:
-        os.unlink(aside)  # noqa: PTH108 - text, as all of these
+        new.delete(aside)
 
 
 # --- removed runs -------------------------------------------------------------------------------
 
 
 def set_aside(layout: Layout, flow: str, run_id: str) -> None:
-    """Take a run out of the list of runs, all at once; its files can still be referred to."""
-    removed = layout.removed_dir(flow)
-    with suppress(FileExistsError):
-        removed.mkdir(0o700)
-    reached("rm.rename")
-    layout.run_dir(flow, run_id).rename(removed / run_id)
-    reached("rm.renamed")
+    """Take a run out of the list of runs, all at once; its files can still be referred to.
+
+    Of a link in the place of a run, it is the link that is taken out.
+    """
+    with layout.folder("flows", flow) as folder, folder.child(REMOVED, make=True) as removed:
+        reached("rm.rename")
+        folder.rename(run_id, removed, run_id)
+        reached("rm.renamed")
+
+
+@dataclass(slots=True)
+class Left:
+    """What stays of a removed run, by name."""
+
+    needed: list[str] = field(default_factory=list)
+    """Files that other runs refer to."""
+    strange: list[str] = field(default_factory=list)
+    """What is none of the store's."""
 
 
 def prune(
-    folder: Path, marks: Marks, run: tuple[str, str], amount: Amount, *, dry_run: bool = False
-) -> list[str]:
-    """Delete the files of a removed run that nobody refers to; the names of those that stay."""
-    kept = []
-    # The journal last: while it is there, everything else can be told what it is.
-    for entry in sorted(_entries(folder), key=lambda entry: entry.name == "journal"):
-        if marks.needs(*run, entry.name):
-            kept.append(entry.name)
-        else:
-            _prune_file(entry, amount, dry_run=dry_run)
-    if not kept and not dry_run:
-        with suppress(OSError):  # something of somebody else's is in it
-            folder.rmdir()
-            folder.parent.rmdir()
-    return kept
+    parent: Folder,
+    name: str,
+    marks: Marks,
+    run: tuple[str, str],
+    amount: Amount,
+    *,
+    dry_run: bool = False,
+) -> Left:
+    """Delete the files of a removed run that nobody refers to; what stays is returned.
+
+    Where a link is in the place of its folder, that may go, and nothing that it leads to.
+    """
+    left = Left()
+    try:
+        folder = parent.child(name)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            _prune_link(parent, name, marks, run, left, dry_run=dry_run)
+        elif error.errno not in {errno.ENOENT, errno.ENOTDIR}:
+            raise
+        return left
+    with folder:
+        # The journal last: while it is there, everything else can be told what it is.
+        for entry in sorted(_entries(folder), key=lambda entry: entry.name == "journal"):
+            _prune_file(folder, entry, marks, run, amount, left, dry_run=dry_run)
+    if not left.needed and not left.strange and not dry_run:
+        with suppress(OSError):  # something has come into it
+            parent.delete_folder(name)
+    return left
 
 
-def _prune_file(entry: os.DirEntry[str], amount: Amount, *, dry_run: bool) -> None:
+def _prune_link(
+    parent: Folder, name: str, marks: Marks, run: tuple[str, str], left: Left, *, dry_run: bool
+) -> None:
+    with suppress(OSError), os.scandir(f"{parent.path}/{name}") as behind:  # it may lead nowhere
+        left.needed += (entry.name for entry in behind if marks.needs(*run, entry.name))
+    if not left.needed and not dry_run:
+        reached("rm.delete")
+        parent.delete(name)
+
+
+def _prune_file(
+    folder: Folder,
+    entry: os.DirEntry[str],
+    marks: Marks,
+    run: tuple[str, str],
+    amount: Amount,
+    left: Left,
+    *,
+    dry_run: bool,
+) -> None:
+    if marks.needs(*run, entry.name):
+        left.needed.append(entry.name)
+        return
     with suppress(FileNotFoundError):
         status = entry.stat(follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(status.st_mode) or not _OF_A_RUN.fullmatch(entry.name):
+            left.strange.append(entry.name)
             return
         if not dry_run:
             reached("rm.delete")
-            os.unlink(entry.path)  # noqa: PTH108 - an entry has text
+            folder.delete(entry.name)
         amount.add(status.st_size)
 
 
-def _count(folder: Path, amount: Amount) -> None:
-    for entry in _entries(folder):
-        amount.add(entry.stat(follow_symlinks=False).st_size)
-
-
-def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """What is in a folder; nothing where there is none.
+def _entries(folder: Folder) -> list[os.DirEntry[str]]:
+    """What is in a folder.
 
     Raises:
         StoreError: It cannot be read.
     """
     try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+        return folder.entries()
     except OSError as error:
-        raise StoreError(explain(f"the folder {folder}", error, doing="read")) from error
+        raise StoreError(explain(f"the folder {folder.path}", error, doing="read")) from error

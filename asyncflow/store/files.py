@@ -63,11 +63,14 @@ def _write_batch(fd: int, chunks: Sequence[Chunk]) -> int:
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
     """Open a file of a store, and nothing else that may have come into its place.
 
-    A pipe would make whoever opens it wait, for ever as a rule, and a device may have no end.
+    A pipe would make whoever opens it wait, for ever as a rule, and a device may have no end. A
+    link is followed to read what it leads to, and not to write there.
 
     Raises:
         OSError: It cannot be opened; or it is no regular file, which `is_no_file` tells apart.
     """
+    if flags & (os.O_WRONLY | os.O_RDWR):
+        flags |= os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, mode)
     except OSError as error:
@@ -96,6 +99,23 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     """
     with os.fdopen(open_regular(path), "rb", buffering=0) as file:
         return file.read()
+
+
+def write_file(path: str | os.PathLike[str], data: Chunk, *, sync: bool = False) -> None:
+    """Make a file of a store that holds these bytes, in the place of one that may be there.
+
+    With `sync`, its bytes survive a power cut when this returns.
+
+    Raises:
+        OSError: It could not be written; a beginning of it may have been.
+    """
+    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_all(descriptor, [data])
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
@@ -132,7 +152,7 @@ _REMEDIES: Final = {
     errno.ENOLCK: "it has no file locks: use a local disk",
     errno.ENOTSUP: "it has no file locks: use a local disk",
     errno.ESTALE: "put back what was deleted or moved",
-    errno.ELOOP: "put back what was deleted or moved",
+    errno.ELOOP: "put a file or a folder in the place of the link",
 }
 
 

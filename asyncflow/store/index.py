@@ -38,7 +38,7 @@ import msgpack
 
 from asyncflow.commit_points import reached
 from asyncflow.errors import JournalError
-from asyncflow.store.files import open_regular, read_file
+from asyncflow.store.files import open_regular, read_file, write_file
 from asyncflow.store.journal import frame
 from asyncflow.values import Status, tags_from
 
@@ -268,7 +268,7 @@ def write_summary(run_dir: Path, summary: Summary, table: TaskTable) -> None:
     summary = replace(summary, index_checksum=crc32(index))
     for name, data in (("index", index), ("summary", summary.dump())):
         temporary = run_dir / f".{name}"
-        temporary.write_bytes(data)
+        write_file(temporary, data)
         reached("summary.rename")  # of the table, then of the summary itself
         temporary.replace(run_dir / name)
     reached("summary.renamed")

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEADER: Final = b"ASYNCFLOW JOURNAL 1\n"
+_FORMAT: Final = 1
 _ANY_HEADER: Final = re.compile(rb"ASYNCFLOW JOURNAL (\d+)\n?")
 _PREFIX: Final = struct.Struct("<II")
 PREFIX_BYTES: Final = _PREFIX.size
@@ -91,7 +92,7 @@ class JournalWriter:
         Raises:
             JournalError: There is one already, or the file cannot be made.
         """
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC  # O_EXCL: no link
         reached("journal.create")
         try:
             with no_forks():
@@ -374,6 +375,19 @@ def _refusal(path: Path, header: bytes) -> str:
     if found is None:
         return message
     return f"{message}: a later one wrote it, in format {int(found[1])}; upgrade asyncflow"
+
+
+def later_format(path: Path) -> int:
+    """The format of a journal that only a later version can read; 0 for any other file, or none."""
+    try:
+        descriptor = open_regular(path)
+    except OSError:
+        return 0
+    try:
+        found = _ANY_HEADER.match(os.pread(descriptor, 2 * len(HEADER), 0))
+    finally:
+        os.close(descriptor)
+    return int(found[1]) if found is not None and int(found[1]) > _FORMAT else 0
 
 
 def _is_cut_short(data: bytes) -> bool:

@@ -9,9 +9,11 @@ STORE/
   flows/NAME/RUN/      journal, *.seg (values), and after the end summary and index
   limits/NAME          a limit with a name, see asyncflow.store.limits
   flows/NAME/.removed/RUN/   of a run that was removed: the files that other runs still refer to
+  flows/NAME/.newest   the id that was given last, see asyncflow.store.numbering
 ```
 
-Folders are created 0700. Nothing here reads a value or an event.
+Folders are created 0700 and files 0600, whatever the umask. Nothing here reads a value or an event.
+What changes a store goes through `folder`, which follows no link.
 
 Whatever else is in `flows`, or in the folder of a flow, is a stray: most likely a flow or a run
 that was renamed, or that lies on a disk which is not there. Nobody can tell what it needs.
@@ -23,7 +25,6 @@ import errno
 import os
 import re
 import stat
-import time
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -31,7 +32,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow.commit_points import reached
 from asyncflow.errors import NotFoundError, StoreError, StoreFormatError
-from asyncflow.store.files import explain, read_file, sync_folder
+from asyncflow.store.files import explain, read_file, sync_folder, write_file
+from asyncflow.store.folders import FOLDER_MODE, Folder
+from asyncflow.store.numbering import REMOVED, RUN_ID, next_run
 from asyncflow.values import RunId
 
 if TYPE_CHECKING:
@@ -40,18 +43,13 @@ if TYPE_CHECKING:
 FORMAT: Final = 1
 """The version of the layout that this asyncflow writes, and the newest that it reads."""
 
-REMOVED: Final = ".removed"
-"""The folder, in that of a flow, of what is kept of removed runs; no run can be called so."""
-
 ASIDE: Final = "gc-"
 """How the name of a blob begins that a garbage collection has set aside."""
 
 _ENGINE_SEGMENT: Final = "engine.seg"
-_RUN_ID: Final = re.compile(r"0|[1-9][0-9]*")
 FORMAT_DRAFT: Final = re.compile(r"format\.\d+\.[0-9a-f]{8}")
 """How the file `format` is called until it is whole."""
 
-_FOLDER_MODE = 0o700
 _NAME_BYTES: Final = 255  # of a file, on every file system that Linux and macOS know
 _NAMED_RUNS: Final = 3  # in an error
 _ADVICE = "choose another place with --store DIR or ASYNCFLOW_STORE"
@@ -125,15 +123,14 @@ class Layout:
 
     def _create(self, path: Path) -> None:
         reached("store.create")
-        _make_folder(self.root)
+        with suppress(FileExistsError):
+            self.root.mkdir(FOLDER_MODE)
         # Written aside and linked: whoever sees the file sees all of it, and a newer format that
         # somebody else has just put there is not overwritten.
         draft = self.root / f"format.{os.getpid()}.{os.urandom(4).hex()}"
         try:
-            with draft.open("w") as file:
-                file.write(f"{FORMAT}\n")
-                file.flush()
-                os.fsync(file.fileno())  # an empty one, after a power cut, would close the store
+            # Synced, for an empty one, after a power cut, would close the store.
+            write_file(draft, f"{FORMAT}\n".encode(), sync=True)
             reached("store.format")
             _give_name(draft, path)
         finally:
@@ -141,6 +138,16 @@ class Layout:
         with suppress(OSError):  # who may not read the folder above has to trust it
             sync_folder(self.root)
             sync_folder(self.root.parent)
+
+    # --- changing -------------------------------------------------------------------------------
+
+    def folder(self, *names: str, make: bool = False) -> Folder:
+        """The folder that these names lead to, to change something in it; `make` those not there.
+
+        Raises:
+            OSError: One is not there, is a link, is no folder, or may not be opened.
+        """
+        return Folder.open(os.fspath(self.root), *names, make=make)
 
     # --- blobs ----------------------------------------------------------------------------------
 
@@ -161,12 +168,6 @@ class Layout:
     def blob_aside(self, digest: bytes) -> str:
         """Where a garbage collection has a blob while it looks at it for the last time."""
         return f"{self._blobs}/new/{ASIDE}{digest.hex()}"
-
-    def make_parent(self, path: str) -> None:
-        """Create the folder of a blob's file, and that folder's parents within the store."""
-        folder = path.rpartition("/")[0]
-        _make_folder(Path(self._blobs))
-        _make_folder(Path(folder))
 
     # --- limits ---------------------------------------------------------------------------------
 
@@ -205,27 +206,21 @@ class Layout:
     def create_run(self, flow: str) -> RunId:
         """Make the folder of a new run, which nobody else has, and return the run's id.
 
-        The id is the time in microseconds since 1970, or the next that is free.
+        The id is the time in microseconds since 1970, or one above the flow's newest where the
+        clock is not beyond that: the newest run is always the one that was started last.
 
         Raises:
             StoreError: The store cannot be written to.
         """
-        folder = self.flow_dir(flow)
-        number = time.time_ns() // 1000
+        path = self.flow_dir(flow)
         try:
-            _make_folder(folder.parent)
-            _make_folder(folder)
-            reached("run.create")
-            while True:
-                try:
-                    (folder / str(number)).mkdir(_FOLDER_MODE)
-                except FileExistsError:
-                    number += 1
-                else:
-                    reached("run.created")
-                    return RunId(str(number))
+            with self.folder("flows", flow, make=True) as folder:
+                reached("run.create")
+                run_id = next_run(folder)
+                reached("run.created")
         except OSError as error:
-            raise StoreError(_explain(folder, error)) from error
+            raise StoreError(_explain(path, error)) from error
+        return RunId(str(run_id))
 
     def list_flows(self) -> Listing:
         """The flows that have ever run here, sorted by name, and what else is where they lie.
@@ -341,7 +336,7 @@ def _may_be_flow(name: str) -> bool:
 
 
 def _may_be_run(name: str) -> bool:
-    return _RUN_ID.fullmatch(name) is not None
+    return RUN_ID.fullmatch(name) is not None
 
 
 def _may_be_in_flow(name: str) -> bool:
@@ -419,13 +414,6 @@ def _check_version(root: Path, text: str) -> None:
         )
 
 
-def _make_folder(path: Path) -> None:
-    with suppress(FileExistsError):
-        path.mkdir(_FOLDER_MODE)
-    if not path.is_dir():
-        raise NotADirectoryError(20, os.strerror(20), str(path))
-
-
 def _checked(name: str) -> str:
     if not name or name.startswith(".") or any(letter in name for letter in "/\\\0"):
         raise NotFoundError(
@@ -454,6 +442,9 @@ def _explain(path: Path, error: OSError) -> str:
             return f"the store at {path} may not be used: {error}; change its rights, or {_ADVICE}"
         case NotADirectoryError() | FileExistsError():
             return f"the store cannot be at {path}: {_in_the_way(error)} is no folder; {_ADVICE}"
+        case OSError(errno=errno.ELOOP):
+            link = error.filename
+            return f"the store at {path} cannot be used: {link}: {error.strerror}; {_ADVICE}"
         case _:
             return f"the store at {path} cannot be used: {error}; {_ADVICE}"
 

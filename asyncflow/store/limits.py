@@ -35,7 +35,7 @@ from zlib import crc32
 from asyncflow.commit_points import reached
 from asyncflow.errors import LimitError
 from asyncflow.forking import keep_from_children, no_forks
-from asyncflow.store.files import open_regular
+from asyncflow.store.folders import Folder
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
@@ -102,15 +102,20 @@ class LimitFile:
             raise LimitError(message)
         path = folder / name
         try:
-            if not path.exists():
-                _create(path)
-            with no_forks():
-                descriptor = open_regular(path, os.O_RDWR)
-                file = cls(path, descriptor)
-                keep_from_children(file)
+            with Folder.open(os.fspath(folder.parent), folder.name, make=True) as limits:
+                with suppress(FileNotFoundError):
+                    return cls._open(limits, path, mend=mend)
+                _create(limits, name)
+                return cls._open(limits, path, mend=mend)
         except OSError as error:
             message = f"cannot use the limit {name!r}: {error.strerror}: {path}"
             raise LimitError(message) from error
+
+    @classmethod
+    def _open(cls, folder: Folder, path: Path, *, mend: bool) -> Self:
+        with no_forks():
+            file = cls(path, folder.open_file(path.name, os.O_RDWR))
+            keep_from_children(file)
         if mend:
             return file
         try:
@@ -299,21 +304,20 @@ class LimitFile:
         return f"<LimitFile {self.path.name}>"
 
 
-def _create(path: Path) -> None:
+def _create(folder: Folder, name: str) -> None:
     """Make the file of a limit, whole at once: any number of processes may do so."""
-    with suppress(FileExistsError):
-        path.parent.mkdir(0o700)
     reached("limit.create")
-    draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    draft = f".{name}.{os.urandom(8).hex()}"
+    descriptor = folder.open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         os.write(descriptor, pack_bounds(Bounds()))
         reached("limit.link")
         with suppress(FileExistsError):
-            os.link(draft, path)
+            folder.link(draft, folder, name)
     finally:
         os.close(descriptor)
-        draft.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            folder.delete(draft)
 
 
 def pack_bounds(bounds: Bounds) -> bytes:

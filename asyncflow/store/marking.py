@@ -18,8 +18,10 @@ from asyncflow.errors import JournalError, StoreError
 from asyncflow.forking import keep_from_children, no_forks
 from asyncflow.store.files import explain, open_regular, reason_of
 from asyncflow.store.index import Summary
-from asyncflow.store.journal import HEADER, JournalReader, is_being_written
-from asyncflow.store.layout import REMOVED, sign_of_beginning
+from asyncflow.store.journal import HEADER, JournalReader, is_being_written, later_format
+from asyncflow.store.layout import sign_of_beginning
+from asyncflow.store.locking import holder_of, lock_within
+from asyncflow.store.numbering import REMOVED
 from asyncflow.store.references import (
     CLONED,
     KNOWN,
@@ -45,6 +47,9 @@ NOT_A_RECORD: Final = (ValueError, TypeError, LookupError, AttributeError)
 """What unpacking raises for a record that was written whole and is none of ours all the same."""
 
 
+_SILENT_SECONDS: Final = 1.0
+
+
 class Stage(Enum):
     """How far a run has come."""
 
@@ -54,8 +59,10 @@ class Stage(Enum):
 
 
 @contextmanager
-def exclusive(layout: Layout) -> Iterator[None]:
+def exclusive(layout: Layout, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Within the block nobody else collects or removes; waits until that is so.
+
+    After a second of that, `on_wait` is told once what is waited for.
 
     Raises:
         StoreError: The store is on a file system without locks, or cannot be read.
@@ -68,7 +75,9 @@ def exclusive(layout: Layout) -> Iterator[None]:
     except OSError as error:
         raise StoreError(explain(path, error, doing="read")) from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if not lock_within(file.fileno(), _SILENT_SECONDS):
+            on_wait(f"waiting for {holder_of(file.fileno())}, which holds a lock on {path}")
+            fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         file.close()
         message = (
@@ -315,17 +324,20 @@ def _referring(folder: Path, *, running: bool) -> Iterator[list[object]]:
     except (JournalError, OSError) as error:
         raise JournalError(_explain(folder, _reason(error))) from error
     with reader:
-        end = len(HEADER)
+        end, later = len(HEADER), 0
         try:
             for at, record, end in reader.read_from():  # noqa: B007 - where the last one ends
                 code = code_of(record)
                 if code not in KNOWN:
-                    what = f"a later version of asyncflow wrote the record at byte {at}"
-                    raise JournalError(what)  # noqa: TRY301 - explained below, as the others
+                    later = at
+                    break
                 if code in REFERRING:
                     yield unpack(record)
         except (JournalError, OSError, *NOT_A_RECORD) as error:
             raise JournalError(_explain(folder, _reason(error))) from error
+        if later:
+            what = f"a later version of asyncflow wrote the record at byte {later}"
+            raise JournalError(_cannot_tell(folder, f"{what}; upgrade asyncflow"))
         if not running:
             _check_end(folder, reader, end, summary)
 
@@ -360,9 +372,19 @@ def _reason(error: Exception) -> str:
 
 
 def _explain(folder: Path, reason: str) -> str:
+    told = _cannot_tell(folder, reason)
+    if later_format(folder / "journal"):
+        return told
+    run = f"{folder.parent.name}/{folder.name}"
+    return (
+        f"{told}. `asyncflow verify {run}` tells more, and after "
+        f"`asyncflow rm {run}` the others can be collected"
+    )
+
+
+def _cannot_tell(folder: Path, reason: str) -> str:
     run = f"{folder.parent.name}/{folder.name}"
     return (
         f"nobody can tell what the run {run} needs, because its journal cannot be read: {reason}; "
-        f"nothing was deleted. `asyncflow verify {run}` tells more, and after "
-        f"`asyncflow rm {run}` the others can be collected"
+        "nothing was deleted"
     )

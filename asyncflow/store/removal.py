@@ -13,6 +13,7 @@ renamed, we look whether such an event is there. One of the two sees the other.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,11 +22,13 @@ from typing import TYPE_CHECKING, Any
 from asyncflow.errors import NotFoundError, RemoveError, StoreError
 from asyncflow.store.collection import Amount, prune, set_aside
 from asyncflow.store.files import explain
-from asyncflow.store.journal import is_being_written
+from asyncflow.store.folders import is_link
+from asyncflow.store.journal import is_being_written, later_format
 from asyncflow.store.marking import Marks, exclusive, resumers
+from asyncflow.store.numbering import REMOVED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from asyncflow.store.layout import Layout
 
@@ -40,6 +43,10 @@ class Removed:
     """What was deleted of its folder; its blobs are left to the garbage collection."""
     kept: tuple[str, ...] = ()
     """Its files that other runs refer to."""
+    strange: tuple[str, ...] = ()
+    """What lay in its folder and is none of the store's: it lies in `.removed` now."""
+    link: bool = False
+    """Whether a link was in the place of its folder: that is gone, and nothing behind it."""
 
     @property
     def pathspec(self) -> str:
@@ -53,6 +60,8 @@ class Removed:
             "files": self.freed.files,
             "bytes": self.freed.size,
             "kept": list(self.kept),
+            "strange": list(self.strange),
+            "link": self.link,
         }
 
 
@@ -90,20 +99,26 @@ def choose(
 
 
 def remove(
-    layout: Layout, runs: Sequence[tuple[str, str]], *, dry_run: bool = False
+    layout: Layout,
+    runs: Sequence[tuple[str, str]],
+    *,
+    dry_run: bool = False,
+    on_wait: Callable[[str], None] = lambda _: None,
 ) -> list[Removed]:
     """Remove runs; of none is anything done if one of them may not be removed.
 
+    `on_wait` is told in words what is waited for, if others are removing or collecting.
     Killed: each run is removed or not; the garbage collection deletes what is left of it.
 
     Raises:
         NotFoundError: There is no such run.
-        RemoveError: It is running, or a running run is taking tasks over from it.
+        RemoveError: It is running, a running run is taking tasks over from it, a later version of
+            asyncflow wrote it, or it is a link and other runs need what it leads to.
         StoreError: The store has no file locks, or a file cannot be deleted.
         JournalError: The journal of a running run is damaged, so that nobody can tell what it
             takes over; or that of a run that it takes over from.
     """
-    with exclusive(layout):
+    with exclusive(layout, on_wait):
         flows = {flow for flow, _ in runs}
         for flow, run_id in runs:
             _check(layout, flow, run_id)
@@ -112,6 +127,8 @@ def remove(
         for flow in flows:
             marks.read_resumed(flow)
         try:
+            for flow, run_id in runs:
+                _check_link(layout, marks, flow, run_id)
             if not dry_run:
                 _set_aside(layout, flows, runs)
                 for flow in flows:  # what was resumed from them, and is over, since they were read
@@ -126,6 +143,11 @@ def _check(layout: Layout, flow: str, run_id: str) -> None:
     folder = layout.run_dir(flow, run_id)
     if not os.path.isdir(folder):  # noqa: PTH112 - the other one raises if it cannot be told
         raise NotFoundError(layout.has_no_run(flow, run_id))
+    if number := later_format(folder / "journal"):
+        raise RemoveError(
+            f"{flow}/{run_id} was written by a later version of asyncflow, in format {number}, and "
+            "this one cannot tell whether it is running: upgrade asyncflow to remove it"
+        )
     if is_being_written(folder / "journal"):
         raise RemoveError(f"{flow}/{run_id} is running: wait for its end, or cancel it")
 
@@ -148,13 +170,33 @@ def _set_aside(layout: Layout, flows: Iterable[str], runs: Sequence[tuple[str, s
         _check_resumers(layout, flows, runs)
     except RemoveError:  # it began in this very moment
         for flow, run_id in runs:
-            with suppress(OSError):
-                layout.removed_dir(flow, run_id).rename(layout.run_dir(flow, run_id))
+            with (
+                suppress(OSError),
+                layout.folder("flows", flow) as folder,
+                folder.child(REMOVED) as removed,
+            ):
+                removed.rename(run_id, folder, run_id)
         raise
+
+
+def _check_link(layout: Layout, marks: Marks, flow: str, run_id: str) -> None:
+    """Refuse to take away a link that others find values through; elsewhere it may lead nowhere."""
+    folder = layout.run_dir(flow, run_id)
+    if is_link(folder) and any(marks.needs(flow, run_id, name) for name in os.listdir(folder)):  # noqa: PTH208 - names are what is wanted
+        raise RemoveError(
+            f"{flow}/{run_id} is a link, and other runs need files of what it leads to: remove "
+            "those runs first, or put the folder itself in the place of the link"
+        )
 
 
 def _prune(layout: Layout, marks: Marks, flow: str, run_id: str, dry_run: bool) -> Removed:  # noqa: FBT001 - internal
     freed = Amount()
-    folder = layout.run_dir(flow, run_id) if dry_run else layout.removed_dir(flow, run_id)
-    kept = prune(folder, marks, (flow, run_id), freed, dry_run=dry_run)
-    return Removed(flow, run_id, freed, tuple(sorted(kept)))
+    place = ("flows", flow) if dry_run else ("flows", flow, REMOVED)
+    with layout.folder(*place) as parent:
+        link = stat.S_ISLNK(parent.status(run_id).st_mode)
+        left = prune(parent, run_id, marks, (flow, run_id), freed, dry_run=dry_run)
+    if not dry_run:
+        with suppress(OSError), layout.folder("flows", flow) as folder:  # it may not be empty
+            folder.delete_folder(REMOVED)
+    kept, strange = tuple(sorted(left.needed)), tuple(sorted(left.strange))
+    return Removed(flow, run_id, freed, kept, strange, link)

@@ -123,7 +123,7 @@ class SegmentWriter:
 
     def _lock(self, path: Path) -> bool:
         reached("segment.open")
-        fd = open_regular(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        fd = open_regular(path, os.O_WRONLY | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Behind whatever a writer before us has left, whole or torn.

@@ -25,11 +25,13 @@ from asyncflow.errors import JournalError, LimitError, StoreError
 from asyncflow.store.blobs import open_blob
 from asyncflow.store.collection import Amount
 from asyncflow.store.files import open_file, read_at, read_file
+from asyncflow.store.folders import is_link
 from asyncflow.store.index import Summary, TaskTable
-from asyncflow.store.journal import HEADER, JournalReader, is_being_written
-from asyncflow.store.layout import FORMAT, FORMAT_DRAFT, REMOVED, sign_of_beginning
+from asyncflow.store.journal import HEADER, JournalReader, is_being_written, later_format
+from asyncflow.store.layout import FORMAT, FORMAT_DRAFT, sign_of_beginning
 from asyncflow.store.limits import DRAFT, unpack_bounds
 from asyncflow.store.marking import NOT_A_RECORD, other_owner
+from asyncflow.store.numbering import REMOVED
 from asyncflow.store.references import (
     CLONED,
     ENDINGS,
@@ -168,6 +170,11 @@ class _Verification:
         """Something is no damage, but worth knowing."""
         self.verified.notes.append(f"{self._relative(path)}: {what}")
 
+    def note_link(self, path: Path) -> None:
+        """A folder is a link, if it is."""
+        if is_link(path):
+            self.note(path, "a link: what it leads to is read, and never changed")
+
     def _unreferenced(self, path: Path, what: str = "") -> None:
         try:
             size = path.stat().st_size
@@ -201,6 +208,7 @@ class _Verification:
 
     def check_flow(self, flow: str, run_id: str | None) -> None:
         """A run of a flow, or all that there is of it."""
+        self.note_link(self.layout.flow_dir(flow))
         if run_id is not None:
             self.check_run(flow, run_id)
             return
@@ -213,6 +221,7 @@ class _Verification:
 
     def check_run(self, flow: str, run_id: str) -> None:
         folder = self.layout.run_dir(flow, run_id)
+        self.note_link(folder)
         before = len(self.verified.damage)
         _RunVerification(self, folder, f"{flow}/{run_id}", flow).check()
         if not folder.exists():  # somebody has removed it meanwhile, and its files with it
@@ -222,8 +231,10 @@ class _Verification:
 
     def check_rest_of_flow(self, flow: str) -> None:
         """What its runs have in their folders, and what is left of removed ones."""
+        self.note_link(self.layout.removed_dir(flow))
         for run_id in self.layout.removed_runs(flow):
             folder = self.layout.removed_dir(flow, run_id)
+            self.note_link(folder)
             pathspec = f"{flow}/{run_id} (removed)"
             _RunVerification(self, folder, pathspec, flow, removed=True).check()
             self._check_folder(folder, flow, run_id)
@@ -334,7 +345,10 @@ class _Verification:
         self._check_limits()
         before = self.verified.unreferenced.files
         drafts = 0
+        for folder in (self.layout.root / "flows", self.layout.blobs, self.layout.limits):
+            self.note_link(folder)
         for shard in self._entries(self.layout.blobs, are_folders=True):
+            self.note_link(shard)
             for path in self._entries(shard):
                 if shard.name == "new":
                     drafts += 1
@@ -432,6 +446,10 @@ class _RunVerification:
             elif not self._removed:
                 self._note_unbegun()
         except JournalError:
+            if number := later_format(self._path):
+                what = f"a later version of asyncflow wrote it, in format {number}; not verified"
+                self._whole.note(self._path, f"{what}: upgrade asyncflow for that")
+                return
             what = f"it does not begin with {HEADER.decode().strip()!r}"
             self._whole.damage(self._path, what, self._pathspec)
         except OSError as error:

@@ -1,0 +1,215 @@
+"""A store's folders, held open, so that what is changed in a store stays within it.
+
+A store may come from elsewhere, with links in it to what is somebody else's. Reading follows them:
+every value is compared with its hash. Whatever makes, renames or deletes something goes through a
+`Folder` instead. It is opened part by part from the store's root on, and no part may be a link.
+From then on its descriptor names it, so a link that takes its place meanwhile is not followed.
+
+The root alone may be reached by a link: the user has named it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDER_MODE: Final = 0o700
+FILE_MODE: Final = 0o600
+"""The mode of every file of a store that may be written to again: its owner's alone."""
+
+_OPENED: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_A_LINK: Final = "it is a link, and a store changes nothing behind one"
+
+
+class Folder:
+    """One folder of a store, open until it is closed; use it in a `with` block.
+
+    Every method that takes a name takes that of an entry, not a path, and follows no link. The
+    `OSError` that it raises has the whole path as its `filename`.
+    """
+
+    __slots__ = ("_descriptor", "path")
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path: Final = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def open(cls, root: str, *names: str, make: bool = False) -> Self:
+        """Open the folder that these names lead to from a store's root; `make` those not there.
+
+        Raises:
+            OSError: One of them is not there, is a link (`ELOOP`), is no folder, or may not be
+                opened.
+        """
+        folder = cls(root, os.open(root, _OPENED))
+        for name in names:
+            with folder:
+                folder = folder.child(name, make=make)
+        return folder
+
+    def child(self, name: str, *, make: bool = False) -> Self:
+        """Open a folder in this one; with `make`, it is made if there is nothing of its name.
+
+        Raises:
+            OSError: As of `open`.
+        """
+        with self._naming(name):
+            try:
+                descriptor = self._open_child(name)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                with suppress(FileExistsError):
+                    os.mkdir(name, FOLDER_MODE, dir_fd=self._descriptor)
+                descriptor = self._open_child(name)
+        return type(self)(f"{self.path}/{name}", descriptor)
+
+    def _open_child(self, name: str) -> int:
+        try:
+            return os.open(name, _OPENED | os.O_NOFOLLOW, dir_fd=self._descriptor)
+        except NotADirectoryError:  # Linux says so of a link, too
+            if stat.S_ISLNK(self.status(name).st_mode):
+                raise OSError(errno.ELOOP, _A_LINK) from None
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it. Harmless when repeated."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __repr__(self) -> str:
+        return f"<Folder {self.path}>"
+
+    # --- looking ---
+
+    def entries(self) -> list[os.DirEntry[str]]:
+        """What is in it. An entry can be asked of its status as long as the folder is open.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        with self._naming(""), os.scandir(self._descriptor) as entries:
+            return list(entries)
+
+    def status(self, name: str) -> os.stat_result:
+        """The status of an entry, of a link that of the link itself.
+
+        Raises:
+            OSError: There is none.
+        """
+        with self._naming(name):
+            return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+
+    # --- changing ---
+
+    def open_file(self, name: str, flags: int, mode: int = FILE_MODE) -> int:
+        """A descriptor of a file in it; the caller closes it.
+
+        Raises:
+            OSError: It cannot be opened; it is a link (`ELOOP`), or no regular file (`ENXIO`).
+        """
+        flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        with self._naming(name):
+            descriptor = os.open(name, flags, mode, dir_fd=self._descriptor)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise OSError(errno.ENXIO, "not a regular file")
+        return descriptor
+
+    def make(self, name: str) -> None:
+        """Make a folder in it.
+
+        Raises:
+            OSError: There is something of that name, or it cannot be made.
+        """
+        with self._naming(name):
+            os.mkdir(name, FOLDER_MODE, dir_fd=self._descriptor)
+
+    def touch(self, name: str) -> None:
+        """Make a file of it young.
+
+        Raises:
+            OSError: There is none, or it is not ours.
+        """
+        with self._naming(name):
+            os.utime(name, dir_fd=self._descriptor, follow_symlinks=False)
+
+    def delete(self, name: str) -> None:
+        """Delete a file of it, or a link.
+
+        Raises:
+            OSError: There is none, or it cannot be deleted.
+        """
+        with self._naming(name):
+            os.unlink(name, dir_fd=self._descriptor)
+
+    def delete_folder(self, name: str) -> None:
+        """Delete an empty folder of it.
+
+        Raises:
+            OSError: There is none, it is not empty, or it cannot be deleted.
+        """
+        with self._naming(name):
+            os.rmdir(name, dir_fd=self._descriptor)
+
+    def rename(self, name: str, folder: Folder, new: str) -> None:
+        """Move an entry to another folder of the store, in the place of what is there.
+
+        Raises:
+            OSError: It cannot be done.
+        """
+        with self._naming(name):
+            os.rename(name, new, src_dir_fd=self._descriptor, dst_dir_fd=folder._descriptor)
+
+    def link(self, name: str, folder: Folder, new: str) -> None:
+        """Give a file a second name.
+
+        Raises:
+            FileExistsError: There is something of that name.
+            OSError: It cannot be done, as on a file system without hard links.
+        """
+        with self._naming(name):
+            os.link(
+                name,
+                new,
+                src_dir_fd=self._descriptor,
+                dst_dir_fd=folder._descriptor,
+                follow_symlinks=False,
+            )
+
+    def sync(self) -> None:
+        """Return once the names in it survive a power cut.
+
+        Raises:
+            OSError: The disk reports an error.
+        """
+        with self._naming(""):
+            os.fsync(self._descriptor)
+
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Have an error of the system name the whole path."""
+        try:
+            yield
+        except OSError as error:
+            path = f"{self.path}/{name}" if name else self.path
+            raise OSError(error.errno, error.strerror, path) from error
+
+
+def is_link(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a link, wherever it leads."""
+    return os.path.islink(path)  # noqa: PTH114 - text or a path
