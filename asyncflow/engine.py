@@ -310,7 +310,7 @@ class Engine(Starter, Watchable):
         return self
 
     def _open_store(self) -> Layout:
-        return Layout.open(self.settings.store.absolute(), create=True)
+        return Layout.open(self.settings.store, create=True)
 
     def _entered_again(self) -> AsyncflowError:
         if self._closed:

@@ -204,5 +204,16 @@ class RemoveError(AsyncflowError):
     """The run cannot be removed."""
 
 
+class WorkingDirectoryError(AsyncflowError):
+    """A relative path means nothing: the working directory was deleted."""
+
+    def __init__(self, path: object) -> None:
+        """Name the path."""
+        super().__init__(
+            f"{path} is told from the working directory, and that was deleted: "
+            "change to another, or give the absolute path"
+        )
+
+
 class SettingsError(AsyncflowError):
     """A setting has a value that it cannot take."""

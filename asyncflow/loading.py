@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.callers import importing_line
 from asyncflow.errors import EngineClosedError, FlowError, UnguardedRunError
 from asyncflow.flow import FlowSpec
+from asyncflow.surroundings import absolute, import_path, working_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -112,8 +113,9 @@ def _names_flow(spec: str) -> bool:
 
 
 def _import(name: str) -> ModuleType:
-    if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109 - text is what is needed
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as `python -m` does
+    here = working_directory()
+    if here and here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -128,7 +130,7 @@ def _import(name: str) -> ModuleType:
 
 def load_file(path: Path) -> ModuleType:
     """Run a file as a module, once; a second call gives the same module."""
-    path = path.resolve()
+    path = absolute(path).resolve()
     name, root = _module_name(path)
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
@@ -152,7 +154,7 @@ def _module_name(path: Path) -> tuple[str, Path]:
 
 def _file_of(module: ModuleType) -> Path | None:
     file = getattr(module, "__file__", None)
-    return Path(file).resolve() if file else None
+    return absolute(file).resolve() if file else None
 
 
 def _execute(name: str, path: Path) -> ModuleType:
@@ -241,7 +243,9 @@ def describe(cls: type[FlowSpec], pickle: Callable[[type[FlowSpec]], Any]) -> di
 def _importable(name: str, file: Path) -> bool:
     """Whether `import name` would find this very file."""
     expected, root = _module_name(file)
-    return expected == name and str(root) in {os.path.abspath(entry) for entry in sys.path}  # noqa: PTH100 - text
+    here = working_directory()
+    places = {os.path.normpath(os.path.join(here, entry)) for entry in import_path()}  # noqa: PTH118 - text
+    return expected == name and str(root) in places
 
 
 def load(source: Mapping[str, Any], unpickle: Callable[[Any], Any]) -> type[FlowSpec]:

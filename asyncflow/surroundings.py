@@ -23,9 +23,10 @@ import time
 from _locale import LC_ALL, setlocale  # built in; `locale` takes a while to import
 from contextlib import contextmanager
 from operator import is_
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from asyncflow.errors import PoolError
+from asyncflow.errors import PoolError, WorkingDirectoryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -104,6 +105,18 @@ def working_directory() -> str:
         return os.getcwd()  # noqa: PTH109 - text is wanted
     except FileNotFoundError:
         return ""
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """The path from the root on.
+
+    Raises:
+        WorkingDirectoryError: It is told from the working directory, and that is gone.
+    """
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError:
+        raise WorkingDirectoryError(path) from None
 
 
 class ProcessSettings(NamedTuple):

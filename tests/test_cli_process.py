@@ -111,7 +111,7 @@ needs_full_device = pytest.mark.skipif(
 FULL = "standard output cannot be written to: No space left on device"
 
 
-def into_full_device(*arguments: str) -> tuple[int, str]:
+def into_full_device(*arguments: str, unbuffered: str = "") -> tuple[int, str]:
     """Run `asyncflow` with an output that nothing can be written to: exit status, errors."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -121,7 +121,7 @@ def into_full_device(*arguments: str) -> tuple[int, str]:
             text=True,
             timeout=60,
             check=False,
-            env={name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
     return done.returncode, done.stderr
 
@@ -214,16 +214,20 @@ def test_a_log_that_cannot_be_printed_is_told_of(folder, more, expected) -> None
         ["logs", "RUN"],
         ["dump", "RUN"],
         ["verify", "--json"],
+        ["verify"],
+        ["gc"],
         ["check", "flow.py"],
+        ["graph", "flow.py"],
         ["--help"],
     ],
 )
 def test_an_output_that_cannot_be_written_is_named(folder, arguments) -> None:
-    """One sentence, and exit status 1."""
+    """One sentence, and exit status 1, whether Python holds it back or writes it at once."""
     asyncflow("run", "flow.py", "--run-id-file", "id")
     run = f"ProcessFlow/{(folder / 'id').read_text()}"
     given = [run if each == "RUN" else each for each in arguments]
-    assert into_full_device(*given) == (1, f"Error: {FULL}\n")
+    for unbuffered in ("", "1"):
+        assert into_full_device(*given, unbuffered=unbuffered) == (1, f"Error: {FULL}\n")
 
 
 @pytest.mark.parametrize("arguments", [["runs"], ["show", "ProcessFlow"], ["check", "flow.py"]])
@@ -262,6 +266,42 @@ def test_a_file_that_cannot_be_written_is_named(folder) -> None:
     done = asyncflow("dump", run, "--output", "/dev/full")
     said = "Error: /dev/full cannot be written to: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "../flow.py"],
+        ["check", "../flow.py"],
+        ["resume", "../flow.py"],
+        ["runs"],
+        ["show", "ProcessFlow"],
+        ["gc"],
+        ["rm", "ProcessFlow/1"],
+        ["limit", "list"],
+    ],
+)
+def test_a_working_directory_that_was_deleted_is_told_of(folder, monkeypatch, arguments) -> None:
+    """One line that names what was told from there, and what to do."""
+    monkeypatch.delenv("ASYNCFLOW_STORE")
+    (folder / "gone").mkdir()
+    command = ["sh", "-c", 'cd gone && rmdir ../gone && exec "$0" -m asyncflow "$@"']
+    done = run([*command, sys.executable, *arguments])
+    named = "../flow.py" if "../flow.py" in arguments else ".asyncflow"
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Error: {named} is told from the working directory, and that was deleted: "
+        "change to another, or give the absolute path\n"
+    )
+
+
+def test_absolute_paths_do_without_a_working_directory(folder, store) -> None:
+    """A run, and a look at it."""
+    (folder / "gone").mkdir()
+    command = ["sh", "-c", 'cd gone && rmdir ../gone && exec "$0" -m asyncflow "$@"']
+    done = run([*command, sys.executable, "run", str(folder / "flow.py"), "--store", str(store)])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ProcessFlow/" in asyncflow("runs", "--store", str(store)).stdout
 
 
 def test_resume_of_no_run(folder) -> None:

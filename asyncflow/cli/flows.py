@@ -16,6 +16,7 @@ from asyncflow.cli.options import store_option
 from asyncflow.cli.parameters import clash, given_parameters, options_of, parameters_section
 from asyncflow.cli.report import Program
 from asyncflow.errors import AsyncflowError, FlowError
+from asyncflow.surroundings import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -188,7 +189,7 @@ def _carry_through(
     names = tuple(field.name for field in fields(RunOptions))
     options = RunOptions(**{name: ctx.params[name] for name in names})
     file = options.run_id_file
-    if file is not None and not file.absolute().parent.is_dir():
+    if file is not None and not absolute(file).parent.is_dir():
         message = f"there is no folder {file.parent} to write the run id to"
         raise click.UsageError(message, ctx)
     return carry_through(start, options, program)

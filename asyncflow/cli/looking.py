@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from asyncflow.cli.options import json_option, store_option
+from asyncflow.surroundings import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -232,7 +233,7 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     def dump(pathspec: str, store: Path | None, output: Path | None, *, as_json: bool) -> int:
         from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
 
-        if output is not None and not output.absolute().parent.is_dir():
+        if output is not None and not absolute(output).parent.is_dir():
             message = f"there is no folder {output.parent} to write the values to"
             raise click.UsageError(message)
         values = listing.Values(as_json=as_json)

@@ -20,6 +20,8 @@ class _NamedStream:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.error: OSError | None = None
+        """What it could not take first; whoever wrote that may have passed it over."""
 
     def write(self, text: str) -> int:
         with self._naming():
@@ -35,6 +37,7 @@ class _NamedStream:
             yield
         except OSError as error:
             error.filename = STANDARD_OUTPUT
+            self.error = self.error or error
             self._drop_rest()
             raise
 
@@ -59,6 +62,8 @@ def named_stdout() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
+        if named.error is not None:  # libraries write nothing at all, to see what a stream is
+            raise named.error
     finally:
         if sys.stdout is named:  # else its reader has gone, and click has silenced it
             sys.stdout = stream

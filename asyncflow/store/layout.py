@@ -35,6 +35,7 @@ from asyncflow.errors import NotFoundError, StoreError, StoreFormatError
 from asyncflow.store.files import explain, read_file, sync_folder, write_file
 from asyncflow.store.folders import FOLDER_MODE, Folder
 from asyncflow.store.numbering import REMOVED, RUN_ID, next_run
+from asyncflow.surroundings import absolute
 from asyncflow.values import RunId
 
 if TYPE_CHECKING:
@@ -93,10 +94,11 @@ class Layout:
         Any number of processes may create the same store at once.
 
         Raises:
+            WorkingDirectoryError: It is in the working directory, and that is gone.
             StoreFormatError: A newer asyncflow wrote it, or it is no store at all.
             StoreError: It is not there, or cannot be made or read; the message says what to do.
         """
-        layout = cls(Path(root).absolute())
+        layout = cls(absolute(root))
         try:
             layout._check_format(create=create)
         except OSError as error:
