@@ -123,7 +123,7 @@ class Desk:
         """The attempt that keeps its event loop from turning."""
         self.opened: set[int] = set()  # runs that it may know
         self.known: set[int] = set()  # of these, the runs that it is certain to know
-        self.imported: set[int] = set()  # of these, the runs whose flow it has imported
+        self.imported: dict[int, float] = {}  # of these, when it had imported the run's flow
         self.load = 0.0  # seconds that its tasks are expected to take
         self.read = [0, 0]  # how far its output has been passed on
         self.heard = False

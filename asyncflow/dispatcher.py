@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor as ThreadExecutor
 
     from asyncflow.errors import AsyncflowError
-    from asyncflow.executors import Executor, Seat, TaskSource
+    from asyncflow.executors import Executor, TaskSource
     from asyncflow.frames import ReportMessage
     from asyncflow.limiting import Limits, Need
 
@@ -197,7 +197,7 @@ class Dispatcher:
             if number in desk.opened:
                 desk.opened.discard(number)
                 desk.known.discard(number)
-                desk.imported.discard(number)
+                desk.imported.pop(number, None)
                 desk.worker.send(CloseRun(number))
 
     def stop(self, source: TaskSource, reason: str, *, running: bool = True) -> None:
@@ -222,7 +222,7 @@ class Dispatcher:
         desk.ghosts[attempt] = desk.tasks.pop((run, task_id))
         self._unseat(assigned)
         desk.load = desk.load - assigned.expected if desk.tasks else 0.0
-        assigned.source.tell(self._loss(assigned, desk.worker, ""))
+        assigned.source.tell(self._loss(desk, assigned, ""))
         self.dispatch()
 
     # --- seating ---
@@ -499,7 +499,7 @@ class Dispatcher:
 
     def _on_opened(self, desk: Desk, run: int) -> None:
         """The flow is imported there: from now on the time of the tasks that wait for it counts."""
-        desk.imported.add(run)
+        desk.imported[run] = self._loop.time()
         for key, assigned in desk.tasks.items():
             if key[0] == run and assigned.started:
                 self._limit(desk, assigned)
@@ -580,7 +580,7 @@ class Dispatcher:
         desk.load = desk.load - assigned.expected if desk.tasks else 0.0
         ordered = assigned.stopped and getattr(report, "exception_type", "") in _STOPPED
         if isinstance(report, Failed) and (assigned.timed_out or ordered):
-            assigned.source.tell(self._loss(assigned, desk.worker, "", report.traceback))
+            assigned.source.tell(self._loss(desk, assigned, "", report.traceback))
         else:
             assigned.source.tell(report)
 
@@ -625,16 +625,15 @@ class Dispatcher:
             self._unseat(assigned)
             assigned.stop_timer()
             if assigned.started:
-                assigned.source.tell(self._loss(assigned, worker, how))
+                assigned.source.tell(self._loss(desk, assigned, how))
             else:
                 assigned.source.give_back(assigned.task_id)
         if desk.used and not (desk.heard or worker.doomed):
             self._count_dead_start(how)
         self.dispatch()
 
-    @staticmethod
-    def _loss(assigned: Assigned, worker: Seat, how: str, traceback: str = "") -> Lost:
-        step = assigned.step
+    def _loss(self, desk: Desk, assigned: Assigned, how: str, traceback: str = "") -> Lost:
+        step, worker = assigned.step, desk.worker
         retry = assigned.source.graph[step].options.get("retry")
         on = retry["on"] if isinstance(retry, dict) else ()
         error: type[AsyncflowError]
@@ -649,7 +648,9 @@ class Dispatcher:
         lineage = {f"{each.__module__}.{each.__qualname__}" for each in error.__mro__}
         name = f"{error.__module__}.{error.__qualname__}"
         may_retry = not on or bool(lineage & set(on))
-        return Lost(assigned.task_id, name, why, may_retry, told_as(traceback, name, why))
+        began = max(assigned.since, desk.imported.get(assigned.attempt[0], 0.0))
+        seconds = self._loop.time() - began
+        return Lost(assigned.task_id, name, why, may_retry, seconds, told_as(traceback, name, why))
 
     def _count_dead_start(self, how: str) -> None:
         self._dead_starts += 1

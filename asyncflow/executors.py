@@ -90,6 +90,8 @@ class Lost:
     exception_type: str
     how: str
     may_retry: bool
+    seconds: float = 0.0
+    """How long it had taken, without the import of its flow."""
     traceback: str = ""
     """Where an async task was when it was stopped."""
 

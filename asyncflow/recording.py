@@ -72,7 +72,6 @@ class Attempt:
 
     __slots__ = (
         "attempt",
-        "began",
         "failed",
         "held",
         "log",
@@ -96,7 +95,6 @@ class Attempt:
         self.log = 0  # where the journal has its last output
         self.failed = 0  # where the journal has its failure that was caught
         self.seconds = 0.0  # how long it had taken then
-        self.began = 0.0
         self.held: tuple[Unfinished, Unfinished] | None = None  # of each stream
 
 
@@ -190,8 +188,7 @@ class Recorder:
                     self._succeeded(attempt, _handed_on(fact), batch)
             case Lost():
                 described = fact.exception_type, fact.how, fact.traceback
-                seconds = time.monotonic() - attempt.began
-                self._failed(attempt, described, seconds, batch, verdict)
+                self._failed(attempt, described, fact.seconds, batch, verdict)
         return None
 
     def identity(self, batch: Batch) -> _Identity:
@@ -245,7 +242,6 @@ class Recorder:
         return batch.add(record)
 
     def _started(self, attempt: Attempt, batch: Batch) -> None:
-        attempt.began = time.monotonic()
         if attempt.failed:  # a stand-in is no attempt
             return
         event = TaskStarted(

@@ -230,6 +230,7 @@ class Worker:
         try:
             surroundings.put_back_settings()
             if self.open(run):
+                began = time.perf_counter()
                 self.report(Opened(run.order.run))
             run.kept.put_back()
             is_async = run.graph[order.step].is_async

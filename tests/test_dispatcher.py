@@ -11,7 +11,7 @@ import pytest
 
 from asyncflow.dispatcher import Dispatcher
 from asyncflow.executors import Lost
-from asyncflow.frames import Opening, Order, Started, StartTask, Succeeded
+from asyncflow.frames import Opened, Opening, Order, Started, StartTask, Succeeded
 from asyncflow.graph import Graph, Node
 from asyncflow.surroundings import Surroundings
 
@@ -306,6 +306,23 @@ async def test_a_worker_that_dies_loses_what_it_had_begun_and_nothing_else(play)
     ended = {fact.task_id for fact in source.facts if isinstance(fact, Succeeded)}
     assert [fact.task_id for fact in source.facts if isinstance(fact, Lost)] == [lost[1]]
     assert ended == set(range(1, 21)) - {lost[1]}
+
+
+async def test_a_lost_task_has_taken_no_longer_than_since_its_flow_was_imported(play, monkeypatch):
+    """A clock that goes on by a thousand seconds, while the flow is imported, is not told of."""
+    loop, ahead = asyncio.get_running_loop(), [0.0]
+    real = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead[0])
+    game = play(1)
+    source = Source(1, 1)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    game.begin(worker)
+    ahead[0] += 1000.0
+    game.dispatcher.on_reports(worker, [Opened(1)])
+    game.dispatcher.on_exit(worker, "was killed by SIGKILL")
+    (lost,) = [fact for fact in source.facts if isinstance(fact, Lost)]
+    assert 0 <= lost.seconds < 500
 
 
 async def test_a_run_that_leaves_is_served_no_more(play):

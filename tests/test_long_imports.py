@@ -68,6 +68,38 @@ async def test_an_import_that_hangs_costs_an_attempt_and_tells_where_it_stood(
     assert "This worker has imported the flow for 2.0 s." in first.stderr
 
 
+CLOCK = """
+    import time
+    from asyncflow import FlowSpec, loading, step
+
+    if loading._inside_worker:  # the import takes a thousand seconds, by the clock
+        real = time.perf_counter
+        time.perf_counter = lambda: real() + 1000.0
+
+    class Timed(FlowSpec):
+        @step
+        ASYNC def start(self):
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+"""
+
+
+@pytest.mark.parametrize("kind", ["", "async"])
+async def test_the_time_of_a_task_is_without_the_import_of_its_flow(
+    store, tmp_path, monkeypatch, kind
+):
+    """Of the first task of a worker, which waits for that."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "timed.py"
+    file.write_text(textwrap.dedent(CLOCK).replace("ASYNC def", f"{kind} def".strip()))
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(asyncflow.loading.load_flow(f"{file}:Timed"))
+    assert 0 <= run["start"].task.seconds < 500
+
+
 async def test_an_import_that_takes_long_and_ends_is_only_told_of(store, tmp_path, monkeypatch):
     """The task begins then, and has its own time."""
     monkeypatch.chdir(tmp_path)
