@@ -10,7 +10,7 @@ What was noted comes into the graph as plain data (`Node.options`), under the na
     isolate      True
     concurrency  n
     limit        [[name, at a time or None, per second or None]]
-    environment  {name: value}
+    environment  [name, ...]; the values are often secrets, and stay in `StepOptions`
     resources    {name: value}      no effect on one machine
     card         [{name: value}]    no effect
 """
@@ -45,6 +45,12 @@ class StepOptions:
     """The exceptions that `retry` is for; none means all."""
     replaced_line: int = 0
     """Where the class body had already bound the step's name; 0 for nowhere."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """The environment variables that the step asks for, with their values."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out the variables: a flow class that is stored with its run has no secrets."""
+        return StepOptions, (self.is_step, self.options, self.retry_on, self.replaced_line)
 
 
 def options_of(method: object) -> StepOptions | None:
@@ -308,7 +314,8 @@ def environment(
 ) -> Callable[[Method], Method]:
     """Set environment variables while a task of the step runs.
 
-    A value is set as its text: `{"N": 3}` sets N to "3".
+    A value is set as its text: `{"N": 3}` sets N to "3". Values go from this program to its
+    workers, and are not written to the store: events, journal and client have the names alone.
 
     Raises:
         FlowError: A name or a value cannot be that of a variable.
@@ -316,7 +323,14 @@ def environment(
     if nothing is not None or vars is None:
         message = '@environment takes variables, as in @environment(vars={"NAME": "value"})'
         raise _mistake(message)
-    return _noting("environment", dict(_variable(name, value) for name, value in vars.items()))
+    variables = dict(_variable(name, value) for name, value in vars.items())
+
+    def decorate(function: Method) -> Method:
+        _note(function, "environment", list(variables))
+        _noted(function, "environment").variables = variables
+        return function
+
+    return decorate
 
 
 def _variable(name: Any, value: object) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import msgpack
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Order(IntEnum):
@@ -67,6 +67,8 @@ class Opening(NamedTuple):
     """Whether values are synced before their task is told of."""
     blocked_seconds: float = 0.0
     """How long an async step may block its loop before it is told of; 0 for any time."""
+    variables: Mapping[str, Mapping[str, str]] = {}
+    """The environment variables that `@environment` gives to steps, by the step's name."""
 
 
 class StartTask(NamedTuple):

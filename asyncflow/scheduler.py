@@ -79,6 +79,8 @@ class RunIdentity:
     options: RunOptions = field(default_factory=RunOptions)
     durable: bool = False
     """Whether what is told of survives a power cut, and not only a crash."""
+    variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The environment variables that `@environment` gives to steps; nothing of a run keeps them."""
 
 
 class RunDriver:
@@ -178,7 +180,8 @@ class RunDriver:
         """What makes the run known to a worker."""
         identity = self.identity
         where = identity.store, identity.flow, identity.run_id
-        return Opening(identity.number, *where, identity.surroundings, identity.durable)
+        how = identity.surroundings, identity.durable
+        return Opening(identity.number, *where, *how, variables=identity.variables)
 
     @property
     def pathspec(self) -> str:

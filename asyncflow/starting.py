@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow import codec, loading
 from asyncflow.commit_points import reached
-from asyncflow.errors import ResumeError
+from asyncflow.decorators import options_of
+from asyncflow.errors import FlowError, ResumeError
 from asyncflow.events import (
     SCHEMA_VERSION,
     RunStarted,
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asyncflow.flow import FlowSpec
+    from asyncflow.graph import Graph
     from asyncflow.store.layout import Layout
     from asyncflow.surroundings import Surroundings
     from asyncflow.values import RunOptions
 
 _SHOWN_PARAMETER_CHARACTERS: Final = 200
+_MOST_VARIABLE_BYTES: Final = 1 << 15  # they travel in one packet, with the surroundings
 _VERSION: Final = "0.1.0"
 
 
@@ -71,6 +74,7 @@ class NewRun:
     ) -> tuple[RunIdentity, JournalWriter, bytes]:
         """The run is on disk when this returns."""
         name = self._flow.__name__
+        variables = _variables_of(self._flow, self.graph)
         run_id = self._layout.create_run(name)
         run_dir = self._layout.run_dir(name, run_id)
         identity = RunIdentity(
@@ -84,6 +88,7 @@ class NewRun:
             surroundings=surroundings,
             options=options,
             durable=self._durable,
+            variables=variables,
         )
         try:
             journal, record = self._begin(identity)
@@ -156,6 +161,29 @@ class NewRun:
                 "events": str(SCHEMA_VERSION),
             },
         )
+
+
+def _variables_of(flow: type[FlowSpec], graph: Graph) -> dict[str, dict[str, str]]:
+    """What `@environment` gives to steps, by the step's name.
+
+    Raises:
+        FlowError: It is too much to be told to a worker.
+    """
+    found = {}
+    for node in graph:
+        options = options_of(getattr(flow, node.name, None))
+        if options is not None and options.variables:
+            found[node.name] = options.variables
+    size = sum(
+        len(f"{each}{value}".encode()) for vars_ in found.values() for each, value in vars_.items()
+    )
+    if size > _MOST_VARIABLE_BYTES:
+        message = (
+            f"the variables of @environment have {size} bytes, and a flow may have "
+            f"{_MOST_VARIABLE_BYTES}: give the flow the data in a file"
+        )
+        raise FlowError(message)
+    return found
 
 
 def _discard(layout: Layout, flow: str, run_id: str) -> None:

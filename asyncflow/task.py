@@ -289,7 +289,7 @@ class TaskView:
 
     def environment(self) -> Environment | None:
         """A block with the environment variables that the step asks for; None for no such."""
-        variables = self.node.options.get("environment")
+        variables = self._run.order.variables.get(self.step)
         return Environment(variables) if variables else None
 
     def call(self, shared: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import functools
+import pickle
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -106,10 +108,12 @@ def test_what_needs_no_more_than_a_word():
 
 
 def test_environment():
-    """A value is set as its text, as Metaflow does."""
+    """A value is set as its text, as Metaflow does; what is told of a step has the names alone."""
     given = {"A": "1", "N": 3, "F": 0.5, "X": None}
-    text = {"A": "1", "N": "3", "F": "0.5", "X": "None"}
-    assert decorated(environment(vars=given)).options == {"environment": text}
+    options = decorated(environment(vars=given))
+    assert options.variables == {"A": "1", "N": "3", "F": "0.5", "X": "None"}
+    assert options.options == {"environment": ["A", "N", "F", "X"]}
+    assert pickle.loads(pickle.dumps(options)) == replace(options, variables={})
 
 
 def test_what_means_nothing_here_is_recorded():

@@ -12,14 +12,16 @@ import subprocess
 import sys
 import textwrap
 import time
+import zlib
 from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from asyncflow import Engine, FlowSpec, step
-from asyncflow.errors import PoolError
+from asyncflow import Engine, FlowSpec, environment, step
+from asyncflow.errors import FlowError, PoolError
+from asyncflow.events import to_json
 
 NAME = "ASYNCFLOW_TEST_WORD"
 
@@ -310,6 +312,52 @@ async def test_a_module_that_was_imported_for_one_run_has_set_it_for_the_next(
     await engine.run(Changing)
     second = (await engine.run(setting_module.Set)).data.found
     assert first == second == [("the module", 7, 2345, True, 0o027)] * 2
+
+
+def secretive(value):
+    """A flow that only comes with its run, whose middle step has this value in its environment."""
+
+    class Secretive(FlowSpec):
+        @step
+        def start(self):
+            self.next(self.work)
+
+        @environment(vars={NAME: value})
+        @step
+        def work(self):
+            self.found = zlib.crc32(os.environ[NAME].encode())
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+
+    return Secretive
+
+
+def files_with(store, text):
+    """The files of a store in which there is a text."""
+    return [path for path in store.rglob("*") if path.is_file() and text in path.read_bytes()]
+
+
+async def test_a_value_of_environment_is_never_in_the_store(engine, store):
+    """Nor in an event; whoever resumes the run gives the value that holds then."""
+    run = await engine.run(secretive("hunter2hunter2"))
+    assert run["work"].task["found"].data == zlib.crc32(b"hunter2hunter2")
+    told = "".join(to_json(event) for event in run.events())
+    assert NAME in told
+    assert "hunter2" not in told
+    assert b"hunter2".hex() not in told
+    assert files_with(store, b"Secretive")
+    assert not files_with(store, b"hunter2")
+    resumed = await engine.resume(secretive("another"), origin=run, step="work")
+    assert resumed["work"].task["found"].data == zlib.crc32(b"another")
+
+
+async def test_variables_that_no_packet_could_hold_are_refused_before_anything_runs(engine):
+    """The error says how many bytes there may be."""
+    with pytest.raises(FlowError, match="have 40019 bytes, and a flow may have 32768"):
+        await engine.start(secretive("x" * 40_000))
 
 
 SCRIPT = """
