@@ -15,8 +15,10 @@ inherits comes from a `TaskState` when it is first asked for, and then lies ther
 makes an instance for each task with `bind`, and takes what to store from `artifacts_of`.
 
 Class attributes are artifacts as well, called constants: all but methods and other descriptors,
-classes, modules, parameters, and what begins with an underscore. Each task has its own copy, so a
-list that one task appends to is unchanged in the next one.
+classes, modules, parameters, and what begins with an underscore.
+
+Parameters and constants belong to the run, and are the same in each of its tasks. They cannot be
+assigned. Each task has its own copy: what it changes in place it sees itself, until it ends.
 """
 
 from __future__ import annotations
@@ -47,13 +49,13 @@ __all__ = [
     "artifacts_of",
     "bind",
     "constants_of",
+    "is_constant",
     "set_launcher",
 ]
 
 _OURS: Final = "_asyncflow_"
 """How every attribute begins that is not the user's."""
 _STATE: Final = "_asyncflow_state"
-_LOADED: Final = "_asyncflow_loaded"
 _INPUT: Final = "_asyncflow_input"
 
 _KEPT_OVERLAYS: Final = 64  # of the flow classes used last; a worker has a handful
@@ -183,7 +185,8 @@ class FlowSpec:
         """In a join, take over the artifacts on which all inputs that have them agree.
 
         Values are not read: two are the same if they were stored as the same bytes. What the join
-        has assigned itself stays as it is.
+        has itself stays as it is: what it has assigned, what it took over before, and what stands
+        in the class.
 
         Args:
             inputs: Those of the join, or some of them.
@@ -199,11 +202,9 @@ class FlowSpec:
             step = "" if state is None else state.step
             message = "merge_artifacts is for joins: for steps that take `inputs`"
             raise FlowError(message, step=step)
-        merge = Merge(state.step, _names(include), _names(exclude), self._asyncflow_settled(state))
+        own = {*artifacts_of(self), *state.names()}
+        merge = Merge(state.step, _names(include), _names(exclude), own)
         for name, ref in merge.run(inputs).items():
-            vars(self).pop(name, None)
-            if name in state.names():
-                state.forget(name)
             state.adopt(name, ref)
 
     # --- attributes ---
@@ -221,7 +222,8 @@ class FlowSpec:
     def __delattr__(self, name: str) -> None:
         state = self._asyncflow_task()
         inherited = state is not None and name in state.names()
-        if name in vars(self) or not inherited or isinstance(_of_class(self, name), Parameter):
+        is_run_s = isinstance(_of_class(self, name), Parameter | _Constant)
+        if name in vars(self) or not inherited or is_run_s:
             super().__delattr__(name)
         if state is not None and inherited:
             state.forget(name)
@@ -251,8 +253,6 @@ class FlowSpec:
         values = vars(self)
         state: TaskState = values[_STATE]
         value = values[name] = state.load(name)
-        if state.graph[state.step].is_join:  # else nobody asks, and it would keep the value alive
-            values.setdefault(_LOADED, {})[name] = value
         return value
 
     def _asyncflow_parameter(self, parameter: Parameter[Any]) -> Any:
@@ -264,19 +264,6 @@ class FlowSpec:
             message = f"parameter {name!r} has no value here: it gets one when a run is started"
             raise AttributeError(message, name=name)
         return parameter.default_value(ParameterContext(type(self).__name__, name, user_name()))
-
-    def _asyncflow_settled(self, state: TaskState) -> set[str]:
-        """What a merge leaves alone: what this task has assigned, and the parameters."""
-        loaded = vars(self).get(_LOADED, {})
-        assigned = {
-            name
-            for name, value in artifacts_of(self).items()
-            if name not in loaded or loaded[name] is not value
-        }
-        parameters = {
-            name for name in state.names() if isinstance(_of_class(self, name), Parameter)
-        }
-        return assigned | parameters
 
     def _asyncflow_check_items(self, state: TaskState, name: str) -> None:
         values = vars(self)
@@ -402,7 +389,12 @@ def constants_of(cls: type[FlowSpec]) -> dict[str, Any]:
     return {name: value for name, value in _values_of(cls).items() if not name.startswith("_")}
 
 
-def _values_of(cls: type[FlowSpec]) -> dict[str, Any]:
+def is_constant(cls: type, name: str) -> bool:
+    """Whether the name is that of a constant of the class."""
+    return not name.startswith("_") and name in _values_of(cls)
+
+
+def _values_of(cls: type) -> dict[str, Any]:
     """The class attributes that are plain values, those with an underscore included."""
     found: dict[str, Any] = {}
     for owner in reversed(cls.__mro__):
@@ -422,30 +414,54 @@ def _is_value(name: str, value: object) -> bool:
     return not (isinstance(value, type | ModuleType) or hasattr(type(value), "__get__"))
 
 
-class _ClassValue:
-    """Stands for a class attribute in an instance: the task's own value, and never the shared one.
+class _Constant:
+    """Stands for a constant in an instance: the task's own copy of the run's value."""
 
-    An attribute with an underscore is no artifact, so there it is the shared one, unless a step has
-    assigned another and so made it an artifact.
-    """
-
-    __slots__ = ("_is_constant", "_name", "_value")
+    __slots__ = ("_name", "_value")
 
     def __init__(self, name: str, value: object) -> None:
         self._name, self._value = name, value
-        self._is_constant = not name.startswith("_")
 
     def __get__(self, instance: FlowSpec | None, owner: type[FlowSpec]) -> Any:
         if instance is None:
             return self._value
+        values = vars(instance)
+        if self._name in values:
+            return values[self._name]
         state = instance._asyncflow_task()  # noqa: SLF001 - of this module
-        if state is None:
+        if state is None or self._name not in state.names():  # it is new in the flow's file
             return self._value
-        if self._name in state.names():
-            return instance._asyncflow_load(self._name)  # noqa: SLF001 - of this module
-        if self._is_constant:  # deleted by a step
-            raise AttributeError(_Missing(instance, self._name), name=self._name)
-        return self._value
+        return instance._asyncflow_load(self._name)  # noqa: SLF001 - of this module
+
+    def __set__(self, instance: FlowSpec, value: object) -> None:
+        message = (
+            f"{self._name!r} is a constant of the class, the same in every task, and read-only: "
+            f"assign to another name, or take it out of the class and assign it in `start`"
+        )
+        raise AttributeError(message)
+
+    def __delete__(self, instance: FlowSpec) -> None:
+        message = f"{self._name!r} is a constant of the class, and cannot be deleted"
+        raise AttributeError(message)
+
+
+class _Hidden:
+    """Stands for a class attribute with an underscore, which is no artifact.
+
+    In an instance it is the class's own, unless a step has assigned another and so made it an
+    artifact.
+    """
+
+    __slots__ = ("_name", "_value")
+
+    def __init__(self, name: str, value: object) -> None:
+        self._name, self._value = name, value
+
+    def __get__(self, instance: FlowSpec | None, owner: type[FlowSpec]) -> Any:
+        state = None if instance is None else instance._asyncflow_task()  # noqa: SLF001 - of this module
+        if instance is None or state is None or self._name not in state.names():
+            return self._value
+        return instance._asyncflow_load(self._name)  # noqa: SLF001 - of this module
 
 
 class _Silent:
@@ -460,7 +476,10 @@ class _Silent:
 @functools.lru_cache(_KEPT_OVERLAYS)
 def _overlay(cls: Any) -> Any:
     """A subclass that looks like the class itself, and keeps its values from being shared."""
-    values = {name: _ClassValue(name, value) for name, value in _values_of(cls).items()}
+    values = {
+        name: (_Hidden if name.startswith("_") else _Constant)(name, value)
+        for name, value in _values_of(cls).items()
+    }
     namespace = {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.bodies import read_body
 from asyncflow.decorators import is_step, options_of
 from asyncflow.errors import GraphError
+from asyncflow.flow import is_constant
 from asyncflow.graph import END, Graph, Node, Transition
 from asyncflow.parameters import Parameter, parameters_of
 from asyncflow.sharing import Shared, check_shared, keyword_only, shared_of
@@ -133,7 +134,9 @@ def _check_names(cls: type, steps: Mapping[str, _Step]) -> None:
 
 
 def _takes_values(cls: type, name: str) -> bool:
-    """Whether a step may assign to it; not to a parameter or a property, which are read-only."""
+    """Whether a step may assign to it; parameters, constants and properties are read-only."""
+    if is_constant(cls, name):
+        return False
     found = inspect.getattr_static(cls, name, None)
     if isinstance(found, property):
         return found.fset is not None

@@ -55,7 +55,6 @@ class RunView:
         self.has_own_class = False
         """Whether the flow class came with the run, and goes with it."""
         self._results: OrderedDict[int, Inherited] = OrderedDict()
-        self.new_parameters: dict[str, ArtifactRef] = {}
 
     def read(self) -> None:
         """Read the run's first event, once: then its graph is known.
@@ -101,10 +100,6 @@ class RunView:
         self.has_own_class = self.started.source["kind"] == "pickle"
         self.kept = Kept()  # with what the module itself has changed
         self.base = self.result(len(HEADER), "its parameters")
-        if self.started.origin_run_id is not None:
-            # Tasks that were taken over do not hand on a parameter that their flow did not have.
-            named = self.started.parameters.keys() & self.base.refs.keys()
-            self.new_parameters = {name: self.base.refs[name] for name in named}
         self._opened = True
         return True
 
@@ -233,7 +228,8 @@ class TaskView:
         self._failed = False  # and its step's `@catch` has it handed on
         self._loaded: dict[str, Loaded] = {}
         self._inherited = self._origin()
-        self._refs: dict[str, ArtifactRef] = {**run.new_parameters, **self._inherited.refs}
+        # What stands in the class is the run's, whatever a task said of it that was taken over.
+        self._refs: dict[str, ArtifactRef] = {**self._inherited.refs, **run.base.refs}
         self.index = order.path[-1] if order.path else None
         self.flow = bind(run.flow_class, self)
 
@@ -255,13 +251,12 @@ class TaskView:
 
     def load(self, name: str) -> object:
         """The value of an inherited artifact."""
+        base = self._run.base
+        if name in base.refs:  # nobody can assign it, so nobody asks whether it has changed
+            return base.load(name)
         ref = self._refs[name]
-        if ref is self._inherited.refs.get(name):
-            called = self._inherited.called(name)
-        elif ref is self._run.new_parameters.get(name):
-            called = self._run.base.called(name)
-        else:  # it was taken over from an input
-            called = f"{self._pathspec}/{name}"
+        adopted = ref is not self._inherited.refs.get(name)
+        called = f"{self._pathspec}/{name}" if adopted else self._inherited.called(name)
         loaded = self._run.reader.load(ref, called)
         loaded.note()
         self._loaded[name] = loaded
@@ -374,6 +369,8 @@ class TaskView:
             fanout, ref = self._put_items(transition.foreach, values)
             items = msgpack.packb(ref)
         for name, value in values.items():
+            if name in self._run.base.refs:
+                continue  # what the task did to its copy of a parameter or a constant ends with it
             try:
                 self._refs[name] = self._put(name, value)
             except ArtifactPickleError as error:
@@ -405,7 +402,8 @@ class TaskView:
         if type(value) in {list, tuple} or not hasattr(value, "__len__"):
             # An iterator is used up now; what it gave is the artifact.
             values.pop(name, None)
-            self._refs[name] = ref
+            if name not in self._run.base.refs:
+                self._refs[name] = ref
         return count, ref
 
 

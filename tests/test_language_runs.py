@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -447,6 +448,7 @@ class Changing(FlowSpec):
     """Changes in place what it inherits."""
 
     table = [1, 2]  # noqa: RUF012 - the very thing that is examined
+    options = Parameter("options", type=JSONType, default='{"a": [1]}')
 
     @step
     def start(self):
@@ -457,15 +459,19 @@ class Changing(FlowSpec):
 
     @step
     def work(self):
-        self.before = list(self.table), list(self.words), float(self.array.sum())
-        self.table.append(self.input)
+        self.before = list(self.words), float(self.array.sum())
+        self.of_run_before = copy.deepcopy((self.table, self.options))
         self.words.append(f"work {self.input}")
         self.array[self.input] = 1
+        self.table.append(self.input)
+        self.options["a"].append(self.input)
+        self.of_run_now = copy.deepcopy((self.table, self.options))
         self.next(self.after)
 
     @step
     def after(self):
-        self.then = list(self.table), list(self.words), float(self.array.sum())
+        self.then = list(self.words), float(self.array.sum())
+        self.of_run_then = self.table, self.options
         self.next(self.join)
 
     @step
@@ -473,6 +479,10 @@ class Changing(FlowSpec):
         self.befores = [each.before for each in inputs]
         self.thens = [each.then for each in inputs]
         self.arrays = [int(np.flatnonzero(each.array)[0]) for each in inputs]
+        self.of_run = [(each.of_run_before, each.of_run_now, each.of_run_then) for each in inputs]
+        self.table.append(7)
+        self.merge_artifacts(inputs, include=["items"])
+        self.merged = list(self.table)
         self.next(self.end)
 
     @step
@@ -481,21 +491,34 @@ class Changing(FlowSpec):
 
 
 async def test_siblings_do_not_see_each_others_changes(engine):
-    """A list, an array and a class constant changed in place by one task are as before for others.
+    """A list and an array changed in place by one task are as before for others.
 
     There are six tasks on two workers.
     """
     run = await engine.run(Changing)
-    assert run.data.befores == [([1, 2], ["start"], 0.0)] * 6
+    assert run.data.befores == [(["start"], 0.0)] * 6
 
 
 async def test_changes_in_place_reach_the_next_step(engine):
     """What was appended or written to is what the task after it inherits."""
     run = await engine.run(Changing)
-    assert run.data.thens == [
-        ([1, 2, number], ["start", f"work {number}"], 1.0) for number in range(6)
-    ]
+    assert run.data.thens == [(["start", f"work {number}"], 1.0) for number in range(6)]
     assert run.data.arrays == list(range(6))
+
+
+async def test_what_stands_in_the_class_is_the_same_in_each_task(engine):
+    """A task has its own copy of a constant and of a parameter's value, and it ends with the task.
+
+    Until then nothing undoes what was changed in place, not even a merge.
+    """
+    run = await engine.run(Changing)
+    begun = ([1, 2], {"a": [1]})
+    assert run.data.of_run == [
+        (begun, ([1, 2, number], {"a": [1, number]}), begun) for number in range(6)
+    ]
+    assert run.data.merged == [1, 2, 7]
+    assert run.data.table == run.data.at_end == [1, 2]
+    assert run["after"].task.data.options == {"a": [1]}
 
 
 async def test_class_constants_do_not_change_for_good(engine):
@@ -504,8 +527,8 @@ async def test_class_constants_do_not_change_for_good(engine):
     assert run.data.at_end == Changing.table == [1, 2]
 
 
-class Aliased(FlowSpec):
-    """Assigns class constants of its own, and a name with an underscore."""
+class Constant(FlowSpec):
+    """Tries to assign what stands in the class, and assigns a name with an underscore."""
 
     limit = 3
     _hidden = 7
@@ -513,27 +536,70 @@ class Aliased(FlowSpec):
     @step
     def start(self):
         self.was = self.limit, self._hidden
+        self._hidden = 8
+        self.refused = complaint(self.change)
+        self.next(self.end)
+
+    def change(self):
+        """Try to assign a constant."""
         self.limit = 4
+
+    @step
+    def end(self):
+        self.inherited = self.limit, self._hidden
+
+
+async def test_a_constant_cannot_be_assigned(engine):
+    """As a parameter cannot; a name with an underscore is no constant."""
+    run = await engine.run(Constant)
+    assert run.data.was == (3, 7)
+    assert run.data.refused.startswith("AttributeError: 'limit' is a constant of the class")
+    assert run.data.inherited == (3, 8)
+
+
+class Fanning(FlowSpec):
+    """Fans out over a constant, after a change of its own copy, and then over a parameter."""
+
+    numbers = [1, 2]  # noqa: RUF012 - the very thing that is examined
+    names = Parameter("names", default="a,b", separator=",")
+
+    @step
+    def start(self):
+        self.numbers.append(3)
+        self.next(self.each, foreach="numbers")
+
+    @step
+    def each(self):
+        self.number = self.input
         self.next(self.middle)
 
     @step
-    def middle(self):
-        self.inherited = self.limit, self._hidden
-        del self.limit
+    def middle(self, inputs):
+        self.found = [each.number for each in inputs]
+        self.next(self.name, foreach="names")
+
+    @step
+    def name(self):
+        self.called = self.input
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.called = [each.called for each in inputs]
+        self.found = inputs[0].found
         self.next(self.end)
 
     @step
     def end(self):
-        self.after = getattr(self, "limit", "gone")
+        self.kept = list(self.numbers), list(self.names)
 
 
-async def test_a_constant_can_be_assigned_and_deleted(engine):
-    """Like any other artifact, from the task on that does it."""
-    run = await engine.run(Aliased)
-    assert run.data.was == (3, 7)
-    assert run.data.inherited == (4, 7)
-    assert run.data.after == "gone"
-    assert Aliased.limit == 3
+async def test_a_foreach_runs_over_what_its_step_has_made_of_a_constant(engine):
+    """And the constant is what it was, for the tasks that follow and in the store."""
+    run = await engine.run(Fanning)
+    assert (run.data.found, run.data.called) == ([1, 2, 3], ["a", "b"])
+    assert run.data.kept == ([1, 2], ["a", "b"])
+    assert run["start"].task.data.numbers == [1, 2]
 
 
 class Typed(FlowSpec):

@@ -636,7 +636,12 @@ def test_catch_cannot_keep_its_exception_under_such_a_name(make):
 
 @pytest.mark.parametrize(
     "member",
-    ['p = Parameter("given")', 'p = IncludeFile("given")', "@property\ndef p(self):\n    return 1"],
+    [
+        "p = None",
+        'p = Parameter("given")',
+        'p = IncludeFile("given")',
+        "@property\ndef p(self):\n    return 1",
+    ],
 )
 def test_catch_cannot_keep_its_exception_where_nothing_can_be_assigned(make, member):
     """A parameter, a file that a run is started with and a property are read-only."""
@@ -647,10 +652,10 @@ def test_catch_cannot_keep_its_exception_where_nothing_can_be_assigned(make, mem
         read_graph(make(text))
 
 
-def test_catch_may_keep_its_exception_in_place_of_a_constant(make):
-    """And through a property that can be set."""
+def test_catch_may_keep_its_exception_where_something_can_be_assigned(make):
+    """In what is no artifact of the class, and through a property that can be set."""
     settable = "@property\ndef p(self):\n    return 1\n@p.setter\ndef p(self, value):\n    pass"
-    for member in ("p = None", settable):
+    for member in ("p: object", settable):
         text = flow_text("self.next(self.end)", member)
         read_graph(make(text.replace("@step\n", "@catch(var='p')\n    @step\n", 1)))
 

@@ -175,6 +175,7 @@ async def test_a_task_that_had_failed_for_good_has_all_its_attempts_again(engine
 class First(FlowSpec):
     """A flow as it was."""
 
+    rate = 1
     alpha = Parameter("alpha", default=1)
 
     @step
@@ -199,6 +200,7 @@ class First(FlowSpec):
 class WithoutReport(FlowSpec):
     """The same, with a new parameter, a mended end, and one step less."""
 
+    rate = 2
     alpha = Parameter("alpha", default=1)
     beta = Parameter("beta", default=7)
 
@@ -214,7 +216,7 @@ class WithoutReport(FlowSpec):
 
     @step
     def end(self):
-        self.beta_seen = self.beta
+        self.beta_seen, self.rate_seen = self.beta, self.rate
 
 
 class Demanding(FlowSpec):
@@ -293,6 +295,12 @@ async def test_a_parameter_that_is_new_has_its_default(engine, first):
     """The others are those of the origin."""
     run = await engine.resume(WithoutReport, origin=first.id, step="train")
     assert (run.data.alpha, run.data.beta, run.data.beta_seen) == (5, 7, 7)
+
+
+async def test_a_constant_is_what_the_class_says_now(engine, first):
+    """In each task that is run, also in one that follows a task that was taken over."""
+    run = await engine.resume(WithoutReport, origin=first.id, step="train")
+    assert (run["start"].task.data.rate, run.data.rate_seen, run.data.rate) == (1, 2, 2)
 
 
 async def test_a_new_parameter_without_a_default_is_asked_for(engine, first, monkeypatch):
