@@ -347,7 +347,7 @@ def pack_manifest(manifest: Mapping[str, ArtifactRef]) -> bytes:
 def unpack_manifest(data: bytes) -> Manifest:
     """Undo `pack_manifest`."""
     raw = msgpack.unpackb(data, strict_map_key=False)
-    return {name: ArtifactRef._make(ref) for name, ref in raw.items()}
+    return {name: ArtifactRef.read(ref) for name, ref in raw.items()}
 
 
 # --- journal records --------------------------------------------------------------------------
@@ -537,9 +537,9 @@ def to_json_data(event: Event) -> dict[str, Any]:
                 name: _ref_data(ref) for name, ref in unpack_manifest(value).items()
             }
         elif f.name == "items":
-            data["items"] = _ref_data(ArtifactRef._make(msgpack.unpackb(value))) if value else None
+            data["items"] = _ref_data(ArtifactRef.read(msgpack.unpackb(value))) if value else None
         elif f.name == "source" and "ref" in value:
-            data["source"] = {**value, "ref": _ref_data(ArtifactRef._make(value["ref"]))}
+            data["source"] = {**value, "ref": _ref_data(ArtifactRef.read(value["ref"]))}
         elif f.name == "time":
             data["time"] = value.isoformat()
         else:
@@ -585,5 +585,6 @@ def _ref_data(ref: ArtifactRef) -> dict[str, Any]:
 
 
 def _ref_of(data: Mapping[str, Any]) -> ArtifactRef:
-    raw = {**data, "digest": bytes.fromhex(data["digest"]), "data": bytes.fromhex(data["data"])}
-    return ArtifactRef(**raw)
+    known = {name: data[name] for name in ArtifactRef._fields}
+    known |= {name: bytes.fromhex(data[name]) for name in ("digest", "data")}
+    return ArtifactRef(**known)

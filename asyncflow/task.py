@@ -105,7 +105,7 @@ class RunView:
 
     def _load(self, source: Mapping[str, Any]) -> type[FlowSpec]:
         def unpickle(ref: Sequence[Any]) -> Any:
-            return self.reader.load(ArtifactRef._make(ref), name="the flow class").value
+            return self.reader.load(ArtifactRef.read(ref), name="the flow class").value
 
         cls = loading.load(source, unpickle)
         codec.pickle_by_value(cls.__module__)
@@ -186,7 +186,7 @@ class Inherited:
         result = unpack_result(record)
         self.step, self.task_id, self.path = result.step, result.task_id, tuple(result.path)
         self.fanout = result.fanout
-        self.items = ArtifactRef._make(msgpack.unpackb(result.items)) if result.items else None
+        self.items = ArtifactRef.read(msgpack.unpackb(result.items)) if result.items else None
         raw = msgpack.unpackb(result.manifest, strict_map_key=False)
         self.refs = {name: self._pass_on(ref, record, offset) for name, ref in raw.items()}
 
@@ -201,7 +201,7 @@ class Inherited:
 
     def _pass_on(self, raw: list[Any], record: bytes, offset: int) -> ArtifactRef:
         """The ref as the next task hands it on: a longer inline value is left where it lies."""
-        ref = ArtifactRef._make(raw)
+        ref = ArtifactRef.read(raw)
         if ref.place != Place.INLINE or len(ref.data) <= _COPIED_INLINE_BYTES:
             return ref
         return ref._replace(

@@ -270,6 +270,26 @@ def test_fields_of_a_later_version_are_passed_over(event, later):
     assert list(unpack_events(record, FLOW, RUN)) == [event]
 
 
+@given(refs)
+def test_fields_that_a_later_version_adds_to_a_ref_are_passed_over(ref):
+    """Wherever an event has one, in the journal and in JSON."""
+    longer = [*ref, "of a later version"]
+    task = {"step": "train", "task_id": "3", "attempt": 0, "path": ()}
+    about = {"flow": FLOW, "run_id": RUN, "seq": 1, "time": from_microseconds(0)}
+    manifest, items = msgpack.packb({"model": longer}), msgpack.packb(longer)
+    done = TaskSucceeded(**about, **task, manifest=manifest, items=items)
+    begun = RunStarted(**about, graph={}, manifest=manifest, source={"ref": longer})
+    told = to_json_data(done)
+    plain = to_json_data(
+        replace(done, manifest=pack_manifest({"model": ref}), items=msgpack.packb(ref))
+    )
+    assert told == plain
+    assert done.artifacts == begun.artifacts == {"model": ref}
+    assert to_json_data(begun)["source"]["ref"] == told["items"]
+    told["artifacts"]["model"]["newer"] = told["items"]["newer"] = 7
+    assert from_json_data(told) == from_json_data(plain)
+
+
 def test_fields_that_an_older_version_did_not_have_take_their_defaults():
     """An old journal stays readable."""
     record = msgpack.packb([TaskStarted.code, 9, 0, "train", 3, 1])

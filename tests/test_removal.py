@@ -10,6 +10,7 @@ import time
 from shutil import which
 from typing import TYPE_CHECKING
 
+import msgpack
 import pytest
 from blake3 import blake3
 
@@ -17,6 +18,7 @@ from asyncflow import Engine, Flow, FlowSpec, Run, commit_points, step
 from asyncflow.errors import JournalError, NotFoundError, RemoveError, ResumeError, RunFailedError
 from asyncflow.graph import Graph, Node
 from asyncflow.store.collection import Amount, collect
+from asyncflow.store.journal import frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.removal import choose, remove
 from asyncflow.store.verification import verify
@@ -133,6 +135,21 @@ def test_a_chain_of_resumes_may_be_removed_in_any_order(store):
     assert (task.data.middling, task.stdout) == (b"s" * SEGMENT, "hello\n")
 
 
+def test_what_is_not_the_stores_own_is_not_deleted_with_a_run(store):
+    """It is named, and lies beside what is kept of removed runs."""
+    write_run(store, "1")
+    folder = store / "flows" / "F" / "1"
+    (folder / "notes.txt").write_text("mine")
+    (folder / "more").mkdir()
+    said = here("rm", "F/1")
+    assert "left in .removed, because it is not the store's own: more, notes.txt" in said.stdout
+    assert not folder.exists()
+    kept = folder.parent / ".removed" / "1"
+    assert {path.name for path in kept.iterdir()} == {"notes.txt", "more"}
+    collect(layout_of(store))
+    assert (kept / "notes.txt").read_text() == "mine"
+
+
 def test_a_damaged_run_can_be_removed(store):
     """Whatever is the matter with it."""
     for number in range(1, 4):
@@ -185,6 +202,40 @@ def test_a_run_that_is_removed_while_it_is_verified_is_no_damage(store):
 
 
 # --- what is refused ----------------------------------------------------------------------------
+
+
+def test_a_run_of_a_later_format_is_no_damage_and_is_not_removed(store):
+    """This version cannot tell whether it is running, nor what it needs; it says to upgrade."""
+    write_run(store, "1")
+    write_run(store, "2", large=b"l" * BLOB)
+    path = store / "flows" / "F" / "2" / "journal"
+    path.write_bytes(path.read_bytes().replace(b"JOURNAL 1", b"JOURNAL 2", 1))
+    verified = verify(layout_of(store))
+    assert not verified.damage
+    later = "a later version of asyncflow wrote it, in format 2; not verified: upgrade asyncflow"
+    assert any(later in note for note in verified.notes)
+    with pytest.raises(RemoveError, match=r"in format 2, and this one cannot tell.*: upgrade"):
+        rm(store, "1", "2")
+    assert ids() == ["2", "1"]
+    said = here("gc")
+    assert said.status == 1
+    assert "nothing was deleted" in said.stderr
+    assert "asyncflow rm" not in said.stderr
+    assert here("rm", "F/1").status == 0
+
+
+def test_a_record_of_a_later_version_stops_a_collection_and_asks_for_an_upgrade(store):
+    """It does not ask to remove the run."""
+    writer = write_run(store, "1", end=False)
+    writer.close()
+    path = store / "flows" / "F" / "1" / "journal"
+    with path.open("ab") as journal:
+        journal.write(frame(msgpack.packb([99, 9, 0])))
+    said = here("gc")
+    assert said.status == 1
+    assert "a later version of asyncflow wrote the record" in said.stderr
+    assert "upgrade asyncflow; nothing was deleted" in said.stderr
+    assert "asyncflow rm" not in said.stderr
 
 
 def test_a_running_run_is_refused_and_nothing_is_removed(store):
