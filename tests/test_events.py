@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import msgpack
 import pytest
@@ -274,8 +275,8 @@ def test_fields_of_a_later_version_are_passed_over(event, later):
 def test_fields_that_a_later_version_adds_to_a_ref_are_passed_over(ref):
     """Wherever an event has one, in the journal and in JSON."""
     longer = [*ref, "of a later version"]
-    task = {"step": "train", "task_id": "3", "attempt": 0, "path": ()}
-    about = {"flow": FLOW, "run_id": RUN, "seq": 1, "time": from_microseconds(0)}
+    task: dict[str, Any] = {"step": "train", "task_id": "3", "attempt": 0, "path": ()}
+    about: dict[str, Any] = {"flow": FLOW, "run_id": RUN, "seq": 1, "time": from_microseconds(0)}
     manifest, items = msgpack.packb({"model": longer}), msgpack.packb(longer)
     done = TaskSucceeded(**about, **task, manifest=manifest, items=items)
     begun = RunStarted(**about, graph={}, manifest=manifest, source={"ref": longer})
