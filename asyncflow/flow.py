@@ -49,6 +49,7 @@ __all__ = [
     "artifacts_of",
     "bind",
     "constants_of",
+    "initialize",
     "is_constant",
     "set_launcher",
 ]
@@ -121,10 +122,15 @@ class FlowSpec:
     `if __name__ == "__main__": MyFlow()` is a program. `MyFlow(use_cli=False)` is an instance to
     try methods on, as a unit test does: parameters have their defaults, `self.next` does nothing.
     At Python's prompt the first is refused: it would end the session.
+
+    A flow with an `__init__` of its own has it called, without arguments, at the beginning of each
+    task. What it assigns is an artifact of each of them, whatever the step before made of it.
     """
 
     def __init__(self, use_cli: bool = True) -> None:  # noqa: FBT001, FBT002 - as in Metaflow
-        if use_cli:
+        if (
+            use_cli and self._asyncflow_task() is None
+        ):  # a task calls an `__init__` of the flow's own
             _launch(type(self))
 
     # --- for steps ---
@@ -345,10 +351,20 @@ Flow = TypeVar("Flow", bound=FlowSpec)
 
 
 def bind(cls: type[Flow], state: TaskState) -> Flow:
-    """An instance for one task, made without `__init__`; its artifacts come from `state`."""
+    """An instance for one task, before `initialize`; its artifacts come from `state`."""
     flow: Flow = object.__new__(_overlay(cast("Any", cls)))
     vars(flow)[_STATE] = state
     return flow
+
+
+def initialize(instance: FlowSpec) -> None:
+    """Call the flow's own `__init__`, if it has one.
+
+    Raises:
+        Exception: Whatever that raises.
+    """
+    if type(instance).__init__ is not FlowSpec.__init__:
+        instance.__init__()  # type: ignore[misc]  # each task has an instance of its own
 
 
 def artifacts_of(instance: FlowSpec) -> dict[str, Any]:

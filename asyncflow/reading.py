@@ -113,6 +113,7 @@ def _innermost(name: str, method: Any) -> FunctionType:
 
 def _check_names(cls: type, steps: Mapping[str, _Step]) -> None:
     parameters_of(cls)
+    _check_init(cls)
     for step in steps.values():
         if step.name.startswith("_"):
             raise step.error("has a name that begins with an underscore: rename it")
@@ -131,6 +132,21 @@ def _check_names(cls: type, steps: Mapping[str, _Step]) -> None:
     for owner in _written_classes(cls):
         for name, value in vars(owner).items():
             _check_attribute(owner, name, value, steps)
+
+
+def _check_init(cls: type) -> None:
+    init = cls.__init__  # type: ignore[misc]  # of the very class that is examined
+    required = [
+        each.name
+        for each in [*inspect.signature(init).parameters.values()][1:]
+        if each.default is each.empty and each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}
+    ]
+    if required:
+        message = (
+            f"{cls.__name__!r} has an `__init__` that needs {', '.join(required)}, and each task "
+            f"calls it without arguments: give them defaults, or make parameters of them"
+        )
+        raise _error_at(message, cls, "__init__", init)
 
 
 def _takes_values(cls: type, name: str) -> bool:

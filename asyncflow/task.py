@@ -22,7 +22,15 @@ from asyncflow import codec, loading
 from asyncflow.current import TaskContext
 from asyncflow.errors import ArtifactPickleError, JournalError, TransitionError
 from asyncflow.events import pack_manifest, unpack_events, unpack_result
-from asyncflow.flow import Inputs, InputView, Transition, artifacts_of, bind, check_items
+from asyncflow.flow import (
+    Inputs,
+    InputView,
+    Transition,
+    artifacts_of,
+    bind,
+    check_items,
+    initialize,
+)
 from asyncflow.graph import Fanout, Graph
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.files import read_file
@@ -289,12 +297,14 @@ class TaskView:
 
     def call(self, shared: Mapping[str, Any]) -> None:
         """Run the user's method, with what it shares with other tasks."""
+        initialize(self.flow)
         self._clear_caught()
         method = getattr(self.flow, self.step)
         method(*self._arguments(), **shared)
 
     async def call_async(self, shared: Mapping[str, Any]) -> None:
         """The same for an async step."""
+        initialize(self.flow)
         self._clear_caught()
         method = getattr(self.flow, self.step)
         await method(*self._arguments(), **shared)

@@ -557,6 +557,63 @@ async def test_a_constant_cannot_be_assigned(engine):
     assert run.data.inherited == (3, 8)
 
 
+class WithInit(FlowSpec):
+    """Sets artifacts where Python's classes do."""
+
+    limit = 3
+
+    def __init__(self, use_cli=True):
+        self.scale = self.limit * 2
+        self.count = 0
+        self.where = current.step_name
+        super().__init__(use_cli)
+
+    @step
+    def start(self):
+        self.count += 1
+        self.seen = [(self.scale, self.count, self.where)]
+        self.next(self.middle)
+
+    @step
+    async def middle(self):
+        self.seen.append((self.scale, self.count, self.where))
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_each_task_calls_the_flow_s_own_init(engine):
+    """What it assigns is there, in each task anew, and is an artifact."""
+    run = await engine.run(WithInit)
+    assert run.data.seen == [(6, 1, "start"), (6, 0, "middle")]
+    assert [run[name].task.data.count for name in ("start", "middle", "end")] == [1, 0, 0]
+
+
+class FailingInit(FlowSpec):
+    """Cannot be made."""
+
+    def __init__(self):
+        raise ValueError("no instance today")
+
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_an_init_that_fails_fails_the_task(engine):
+    """As a line of the step does."""
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(FailingInit)
+    assert caught.value.failure.step == "start"
+    assert "in __init__" in caught.value.failure.traceback
+
+
 class Fanning(FlowSpec):
     """Fans out over a constant, after a change of its own copy, and then over a parameter."""
 

@@ -660,6 +660,14 @@ def test_catch_may_keep_its_exception_where_something_can_be_assigned(make):
         read_graph(make(text.replace("@step\n", "@catch(var='p')\n    @step\n", 1)))
 
 
+def test_an_init_that_needs_arguments_is_refused(make):
+    """Each task calls it, and has none; those with a default are no matter."""
+    text = "def __init__(self, {}use_cli=True, *more, **options):\n    super().__init__(use_cli)"
+    read_graph(make(flow_text("self.next(self.end)", text.format(""))))
+    with pytest.raises(GraphError, match="has an `__init__` that needs config, and each task"):
+        read_graph(make(flow_text("self.next(self.end)", text.format("config, "))))
+
+
 def test_a_step_cannot_begin_with_an_underscore(make):
     """Such names are for what is not shown."""
     more = "@step\ndef _a(self):\n    self.next(self.end)"
