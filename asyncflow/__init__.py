@@ -99,9 +99,10 @@ def __dir__() -> list[str]:
 
 
 def _launch(flow: type[FlowSpec]) -> None:
-    from asyncflow import cli  # noqa: PLC0415 - start-up time: only a script run as a program needs it
+    from asyncflow import cli, loading  # noqa: PLC0415 - start-up time: a program's alone
 
-    cli.launch(flow)
+    if loading.is_program():
+        cli.launch(flow)
 
 
 set_launcher(_launch)

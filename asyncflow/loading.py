@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncflow.callers import importing_line
+from asyncflow.callers import importing_line, importing_module
 from asyncflow.errors import EngineClosedError, FlowError, UnguardedRunError
 from asyncflow.flow import FlowSpec
 from asyncflow.surroundings import absolute, import_path, working_directory
@@ -64,15 +64,34 @@ def check_may_start() -> None:
         EngineClosedError: This is a worker.
     """
     if _imports:
-        file, line = importing_line()
-        message = (
-            "this starts a run whenever the file is imported, which workers do, too; put it under "
-            '`if __name__ == "__main__":`'
-        )
-        raise UnguardedRunError(message, file=file, line=line)
+        raise _unguarded("starts a run")
     if _inside_worker:
         message = "no engine can be started within a step: have the program run the other flow"
         raise EngineClosedError(message)
+
+
+def is_program() -> bool:
+    """Whether a file that makes an instance of its flow wants its command line.
+
+    Not so where asyncflow runs the file for what it defines: there a bare `MyFlow()` does nothing.
+
+    Raises:
+        UnguardedRunError: A program imports the file, and has a command line of its own.
+    """
+    if _imports:
+        return False
+    if importing_module() not in {"__main__", ""}:
+        raise _unguarded("is a command line")
+    return True
+
+
+def _unguarded(what: str) -> UnguardedRunError:
+    file, line = importing_line()
+    message = (
+        f"this {what} whenever the file is imported, which workers do, too; put it under "
+        '`if __name__ == "__main__":`'
+    )
+    return UnguardedRunError(message, file=file, line=line)
 
 
 # --- by the user's word -----------------------------------------------------------------------
@@ -144,9 +163,13 @@ def load_file(path: Path) -> ModuleType:
 
 
 def _module_name(path: Path) -> tuple[str, Path]:
-    """The dotted name under which Python would import the file, and from where."""
-    parts, folder = [path.stem], path.parent
-    while (folder / "__init__.py").is_file():
+    """The dotted name under which Python would import the file, and from where.
+
+    A file or a folder that has a dot in its name is in no package: Python could not name it.
+    """
+    parts, folder = [path.stem.replace(".", "_")], path.parent
+    in_package = "." not in path.stem
+    while in_package and "." not in folder.name and (folder / "__init__.py").is_file():
         parts.insert(0, folder.name)
         folder = folder.parent
     return ".".join(parts), folder
@@ -245,7 +268,7 @@ def _importable(name: str, file: Path) -> bool:
     expected, root = _module_name(file)
     here = working_directory()
     places = {os.path.normpath(os.path.join(here, entry)) for entry in import_path()}  # noqa: PTH118 - text
-    return expected == name and str(root) in places
+    return expected == name and "." not in file.stem and str(root) in places
 
 
 def load(source: Mapping[str, Any], unpickle: Callable[[Any], Any]) -> type[FlowSpec]:

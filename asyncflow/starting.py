@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from asyncflow.graph import Graph
     from asyncflow.store.layout import Layout
     from asyncflow.surroundings import Surroundings
-    from asyncflow.values import RunOptions
+    from asyncflow.values import ArtifactRef, RunOptions
 
 _SHOWN_PARAMETER_CHARACTERS: Final = 200
 _MOST_VARIABLE_BYTES: Final = 1 << 15  # they travel in one packet, with the surroundings
@@ -151,7 +151,7 @@ class NewRun:
             manifest=pack_manifest(manifest),
             origin_run_id=self.origin.run_id if self.origin is not None else None,
             origin_step=self.origin.step if self.origin is not None else None,
-            source=loading.describe(flow, lambda cls: writer.put(cls, name="the flow class")),
+            source=loading.describe(flow, lambda cls: _put_class(cls, writer)),
             user=user_name(),
             pid=os.getpid(),
             host=os.uname().nodename,
@@ -184,6 +184,11 @@ def _variables_of(flow: type[FlowSpec], graph: Graph) -> dict[str, dict[str, str
         )
         raise FlowError(message)
     return found
+
+
+def _put_class(cls: type[FlowSpec], writer: ArtifactWriter) -> ArtifactRef:
+    with codec.complete_code():  # a worker has nothing else
+        return writer.put(cls, name="the flow class")
 
 
 def _discard(layout: Layout, flow: str, run_id: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import operator
 import os
 import pickle
 import subprocess
@@ -26,7 +27,8 @@ FLOW_FILE = """
 import abc
 import enum
 import threading
-from dataclasses import dataclass, field
+from collections import namedtuple
+from dataclasses import dataclass, field, make_dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -113,7 +115,26 @@ def local():
     return Local()
 
 add = lambda x: Point(x)
+
+Hue = enum.Enum("OtherHue", "WARM COLD")
+Place = namedtuple("OtherPlace", "x y")
+Record = make_dataclass("OtherRecord", [("key", int)])
+Kept = type(local())
+
+class Namespace:
+    Kind = enum.Enum("OtherKind", "ONE")
+
+def kind(number):
+    class Kind:
+        value = number
+    return Kind
+
+class First(kind(1)): pass
+class Second(kind(2)): pass
 """
+
+RENAMED = ["Hue", "Place", "Record", "Kept", "Namespace.Kind"]
+"""What the file has under another name than its own."""
 
 
 def import_file(path: Path, name: str) -> types.ModuleType:
@@ -249,6 +270,48 @@ def test_another_file_of_the_same_name_does_not_count(flow, tmp_path):
     assert (back.x, back.y) == (1, 2)
 
 
+@pytest.mark.parametrize("name", RENAMED)
+def test_a_class_under_another_name_than_its_own_is_the_files(flow, name):
+    """In a worker that has not made the value, too: its file is another module there."""
+    data = stored(operator.attrgetter(name)(flow))
+    del sys.modules["shapes_flow"], codec.by_value_modules["shapes_flow"]
+    module = import_file(Path(flow.__file__), "shapes_flow")
+    codec.pickle_by_value("shapes_flow")
+    assert codec.decode(0, data) is operator.attrgetter(name)(module)
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_a_class_of_any_module_under_another_name_is_that_modules(flow, tmp_path, name):
+    """A module of helpers is imported by its name wherever the value is read."""
+    (tmp_path / "shapes_helpers.py").write_text(FLOW_FILE)
+    reader = tmp_path / "read.py"
+    reader.write_text(
+        textwrap.dedent(f"""
+        import sys
+        from asyncflow import codec
+        back = codec.decode(0, bytes.fromhex(sys.argv[1]))
+        import shapes_helpers
+        print(back is shapes_helpers.{name})
+        """)
+    )
+    helpers = import_file(tmp_path / "shapes_helpers.py", "shapes_helpers")
+    data = stored(operator.attrgetter(name)(helpers)).hex()
+    path = os.pathsep.join(filter(None, sys.path))
+    command = [sys.executable, reader, data]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.stdout == "True\n"
+
+
+def test_a_file_that_is_imported_without_being_a_flows_has_the_classes(flow):
+    """As in a program that reads artifacts and uses the flow's file as a module, by any name."""
+    data = stored(flow.Colour.RED)
+    del sys.modules["shapes_flow"], codec.by_value_modules["shapes_flow"]
+    module = import_file(Path(flow.__file__), "__shapes_alias__")
+    assert codec.decode(0, data) is module.Colour.RED
+
+
 def test_a_lambda_of_the_flow_file_uses_the_live_classes(flow):
     """A function without a name is stored whole, and what it refers to is the file's own."""
     assert type(codec.decode(0, stored(flow.add))(3)) is flow.Point
@@ -314,6 +377,24 @@ def test_values_open_without_the_file(flow, elsewhere):
     }
     told = elsewhere([stored(value) for value in values], *expressions)
     assert told == list(expressions.values())
+
+
+def test_classes_under_other_names_open_without_the_file(flow, elsewhere):
+    """They keep the names that they were given."""
+    values = [flow.Hue.COLD, flow.Place(1, 2), flow.Record(5), flow.Kept(), flow.Namespace.Kind.ONE]
+    told = elsewhere(
+        [stored(value) for value in values],
+        "v[0] is type(v[0]).COLD, repr(v[0]), v[1], v[2], v[3].value, v[4].name",
+    )
+    assert told == [
+        "(True, '<OtherHue.COLD: 2>', OtherPlace(x=1, y=2), OtherRecord(key=5), 5, 'ONE')"
+    ]
+
+
+def test_local_classes_of_one_name_are_not_taken_for_each_other(flow, elsewhere):
+    """A function makes a base class with each call."""
+    told = elsewhere([stored(flow.First()), stored(flow.Second())], "v[0].value, v[1].value")
+    assert told == ["(1, 2)"]
 
 
 def test_artifacts_share_their_class(flow, elsewhere):

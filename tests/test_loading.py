@@ -176,11 +176,69 @@ def test_a_script_without_guard_fails_with_the_remedy(folder):
     assert 'put it under `if __name__ == "__main__":`' in told
 
 
-def test_a_program_without_guard_fails_with_the_remedy(folder):
-    """The same for a file that ends with a bare `MyFlow()`."""
+@pytest.mark.parametrize("start", ["command", "program"])
+def test_a_program_without_guard_runs(folder, start):
+    """A bare `MyFlow()` does nothing where the file is run for what it defines."""
     (folder / "flow.py").write_text(FLOW + "Training()")
-    told = python(folder, "run", "flow.py", module="asyncflow", expected=2)
-    assert "__main__" in told
+    if start == "program":
+        python(folder, "flow.py", "run", "--quiet")
+    else:
+        python(folder, "check", "flow.py", module="asyncflow")
+        python(folder, "run", "flow.py", "--quiet", module="asyncflow")
+    assert show() == [True, True, 1.0, "RED"]
+
+
+def test_a_program_that_imports_a_flow_without_guard_is_told_the_remedy(folder):
+    """The command line of the flow does not take the place of the program."""
+    (folder / "flow.py").write_text(FLOW + "Training()")
+    (folder / "app.py").write_text("import flow")
+    told = python(folder, "app.py", "run", expected=1)
+    line = FLOW.count("\n") + 1
+    assert f"flow.py:{line}: this is a command line whenever the file is imported" in told
+    assert told.endswith('put it under `if __name__ == "__main__":`\n')
+
+
+@pytest.mark.parametrize("name", ["hello.v2.py", "exp.1/flow.py", ".hidden.py", "pack/hello.v2.py"])
+@pytest.mark.parametrize("start", ["command", "program", "application"])
+def test_a_file_with_a_dot_in_its_name_is_run(folder, name, start):
+    """Or in that of its package's folder: by each way to start, and in its workers."""
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    (file.parent / "__init__.py").touch()
+    file.write_text(GUARDED if start == "application" else PROGRAM)
+    if start == "command":
+        python(folder, "run", f"{name}:Training", "--quiet", module="asyncflow")
+    elif start == "program":
+        python(folder, name, "run", "--quiet")
+    else:
+        assert python(folder, name) == reported(folder, [])
+    assert show() == [True, True, 1.0, "RED"]
+
+
+@pytest.mark.parametrize("start", [["-m", "asyncflow", "run", "flow.py"], ["flow.py", "run"]])
+@pytest.mark.parametrize("link", ["flow.py", "linked.py"])
+def test_a_reader_that_has_the_file_imported_has_its_classes(folder, start, link):
+    """Whatever the file was called when it ran, and whatever it is called in the reader."""
+    (folder / "flow.py").write_text(FLOW + "if __name__ == '__main__': Training()")
+    if link != "flow.py":
+        (folder / link).symlink_to("flow.py")
+    subprocess.run([sys.executable, *start, "--quiet"], cwd=folder, check=True)
+    module = link.removesuffix(".py")
+    reader = f"""
+import asyncflow, {module}
+read = asyncflow.Flow("Training").latest_run.data.model
+print(type(read) is {module}.Model, read.colour is {module}.Colour.RED)
+"""
+    (folder / "reader.py").write_text(reader)
+    assert python(folder, "reader.py") == "True True\n"
+
+
+def test_the_program_itself_reads_what_a_worker_has_made_of_its_classes(folder):
+    """Its file is `__main__` there, and a module in the worker."""
+    own = 'read = asyncflow.Flow("Training").latest_run.data.model; print(type(read) is Model)'
+    (folder / "flow.py").write_text(f"import asyncflow\n{FLOW}if __name__ == '__main__': {own}")
+    python(folder, "run", "flow.py", "--quiet", module="asyncflow")
+    assert python(folder, "flow.py") == "True\n"
 
 
 @pytest.mark.parametrize("arguments", [["run", "flow.py"], ["run", "flow.py:Training"]])
@@ -207,6 +265,62 @@ def test_a_script_from_standard_input(folder):
 def test_a_command_line_script(folder):
     """Neither has `python -c`."""
     assert python(folder, "-c", GUARDED) == reported(folder, [])
+
+
+LARGE_GLOBAL = """
+import threading
+import asyncflow
+from asyncflow import FlowSpec, step
+
+table = b"x" * 2_000_000
+lock = threading.Lock()
+
+def measured():
+    return len(table)
+
+class Point:
+    def size(self):
+        return len(table)
+
+def make():
+    class UsesGlobal(FlowSpec):
+        @step
+        def start(self):
+            self.size, self.point = measured(), Point()
+            self.next(self.end)
+
+        @step
+        def end(self):
+            self.same = isinstance(self.point, Point)
+
+    return UsesGlobal
+
+UsesGlobal = make()
+if __name__ == "__main__":
+    data = asyncflow.run_sync(WHICH).data
+    print(data.size, data.same, isinstance(data.point, Point), data.point.size())
+"""
+
+
+@pytest.mark.parametrize("which", ["UsesGlobal", "make()"])
+@pytest.mark.parametrize("from_file", [False, True], ids=["stdin", "file"])
+def test_a_large_global_travels_with_a_flow_that_no_worker_can_import(folder, which, from_file):
+    """Two megabytes that a function, and a class of an artifact, refer to."""
+    text = LARGE_GLOBAL.replace("WHICH", which)
+    (folder / "app.py").write_text(text)
+    told = python(folder, "app.py") if from_file else python(folder, "-", given=text)
+    assert told == "2000000 True True 2000000\n"
+
+
+@pytest.mark.parametrize("from_file", [False, True], ids=["stdin", "file"])
+def test_a_global_that_cannot_travel_is_named(folder, from_file):
+    """Before the run begins, with what uses it and what to do."""
+    text = LARGE_GLOBAL.replace("return len(table)", "return lock", 1).replace("WHICH", "make()")
+    (folder / "app.py").write_text(text)
+    arguments = ["app.py"] if from_file else ["-"]
+    told = python(folder, *arguments, given=text, expected=1)
+    assert "UsesGlobal.start's global measured's global lock is a _thread.lock" in told
+    assert told.endswith("or put the code into a file: each worker imports that\n")
 
 
 # --- modules --------------------------------------------------------------------------------------

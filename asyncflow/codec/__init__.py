@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from blake3 import blake3
 
-from asyncflow.codec.classes import by_value_modules, pickle_by_value
+from asyncflow.codec.classes import by_value_modules, complete_code, pickle_by_value
 from asyncflow.codec.encoded import Encoded, batches, decode_value, encode_value
 from asyncflow.codec.items import ItemsEncoder, decode_items
 from asyncflow.codec.pickles import Chunk, type_name
@@ -28,6 +28,7 @@ __all__ = [
     "ItemsEncoder",
     "batches",
     "by_value_modules",
+    "complete_code",
     "decode",
     "digest",
     "digest_of",

@@ -10,10 +10,16 @@ every worker of the flow has, gets the very class from there, whatever the modul
 (`__main__` in one, the file's name in another); `isinstance` holds from step to step. Any other
 process builds the class from `code`, once for equal code.
 
+`qualname` is the name by which the file has it, be it the class's own or another one, as after
+`Colour = Enum("Color", "RED GREEN")`. A class that a module other than a flow's has under another
+name is stored as `pkgutil.resolve_name("module:name")`. One that no module has under any name is
+pickled by cloudpickle, and is another class in each process.
+
 `code` is empty where cloudpickle cannot pickle the class (a method refers to a lock in a global
 variable) or makes too much of it (to a table of megabytes): then only a process that has the file
-imported can read the value. It is a digest of 16 bytes within a foreach list, which stores the code
-of a class once for all its items; see `asyncflow.codec.items`.
+imported can read the value. Where there is no file that could be imported, it is never empty. It is
+a digest of 16 bytes within a foreach list, which stores the code of a class once for all its items;
+see `asyncflow.codec.items`.
 
 Pickles in the store name `asyncflow.codec.classes.restore` with these parameters: that is part of
 the format.
@@ -23,9 +29,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import pkgutil
 import sys
 import threading
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, lru_cache
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -33,12 +41,15 @@ from weakref import WeakKeyDictionary
 
 from blake3 import blake3
 
+from asyncflow.naming import text_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import Iterator, Mapping, MutableMapping
     from types import ModuleType
 
 CODE_BYTES: Final = 1 << 20
-"""The code of a class is stored with every artifact that uses it: not more than this of it."""
+"""The code of a class is stored with every artifact that uses it: not more than this of it, where
+its file can be imported instead."""
 
 DIGEST_BYTES: Final = 16
 
@@ -50,7 +61,7 @@ class Origin(NamedTuple):
     """Where a module that is pickled by value came from."""
 
     file: str
-    """Its file, with links resolved; empty where it has none."""
+    """Its file, with links resolved; empty where none is there."""
     source: str
     """The digest of that file as it was when the module was registered."""
 
@@ -65,6 +76,11 @@ _built: Final[dict[bytes, Any]] = {}
 _shared: Final[dict[bytes, bytes]] = {}
 """The code that foreach lists have stored apart, by digest."""
 _lock: Final = threading.RLock()  # cloudpickle's own registry is for the whole process
+_complete: Final = ContextVar("_complete", default=False)
+_imported_as: Final[dict[str, str]] = {}
+"""The names of imported modules by their files, as far as somebody has asked."""
+_not_imported: Final[dict[str, int]] = {}
+"""The files of which no module was imported when so many were."""
 
 
 class CodeMissingError(Exception):
@@ -95,8 +111,8 @@ def _origin_of(module: ModuleType) -> Origin:
     try:
         with open(file, "rb") as source:  # noqa: PTH123 - pathlib may not be imported yet
             return Origin(file, blake3(source.read()).hexdigest())
-    except OSError:
-        return Origin(file, "")
+    except OSError:  # such as `<stdin>`: nobody can import that
+        return Origin("", "")
 
 
 def _file_of(module: ModuleType) -> str:
@@ -122,16 +138,19 @@ def reduce_code(value: Any, shared: MutableMapping[bytes, bytes] | None = None) 
     """
     module = getattr(value, "__module__", None)
     if module not in by_value_modules and module != _MAIN:
-        if module in sys.modules or not isinstance(module, str):
+        found = sys.modules.get(module) if isinstance(module, str) else None
+        if found is not None and _find(found, value.__qualname__) is value:
             return NotImplemented
-        # Plain pickle would import the module, that is to say run the script of another flow.
-        if value not in _reduced:
-            raise pickle.PicklingError(f"{module} is not imported")
     reduced = _reduced.get(value)
-    if reduced is None:
-        if _find(sys.modules.get(module), value.__qualname__) is not value:
-            raise pickle.PicklingError(f"{value!r} is not what its module has under that name")
-        reduced = _reduced[value] = _reduce(value, module)
+    if reduced is None or (_complete.get() and not reduced[3]):
+        place = _place_of(value)
+        if place is None:
+            return _of_no_module(value, module)
+        if place.module not in by_value_modules and place.module != _MAIN:
+            return pkgutil.resolve_name, (f"{place.module}:{place.name}",)
+        reduced = _reduce(value, place)
+        if reduced[3] or not _complete.get():
+            _reduced[value] = reduced
     if shared is None or len(reduced[3]) <= DIGEST_BYTES:
         return restore, reduced
     *named, code = reduced
@@ -140,25 +159,90 @@ def reduce_code(value: Any, shared: MutableMapping[bytes, bytes] | None = None) 
     return restore, (*named, digest)
 
 
-def _reduce(value: Any, module: str) -> _Reduced:
-    origin = by_value_modules.get(module) or Origin(_file_of(sys.modules[module]), "")
-    return module, value.__qualname__, origin.file, _code_of(value)
+def _of_no_module(value: Any, module: object) -> Any:
+    if module not in by_value_modules and (module in sys.modules or not isinstance(module, str)):
+        return NotImplemented
+    # Plain pickle would import the module, that is to say run the script of another flow.
+    raise pickle.PicklingError(f"{module} has no {value!r} under any name")
 
 
-def _code_of(value: Any) -> bytes:
-    sink = _BoundedSink()
+class _Place(NamedTuple):
+    module: str
+    name: str
+
+
+def _place_of(value: Any) -> _Place | None:
+    """Where a class, function or type variable is found in every process that imports the module.
+
+    `Colour = Enum("Color", "RED GREEN")` is not to be found under its own name, and up to Python
+    3.11 `make_dataclass` does not know its module.
+    """
+    module, name = value.__module__, getattr(value, "__qualname__", value.__name__)
+    others = sorted(sys.modules) if module == "types" else ()
+    for home in (module, *by_value_modules, *others):
+        found = sys.modules.get(home)
+        if found is None:
+            continue
+        if _find(found, name) is value:
+            return _Place(home, name)
+        alias = _name_within(vars(found), value, found.__name__)
+        if alias:
+            return _Place(home, alias)
+    return None
+
+
+_members_of: Final = type.__dict__["__dict__"].__get__
+"""What `vars` gives of a class, whatever its metaclass says."""
+
+
+def _name_within(names: Mapping[str, Any], value: object, module: str, depth: int = 3) -> str:
+    """The name of a value among these, or among those of the module's classes; else nothing."""
+    for name, each in list(names.items()):
+        if each is value:
+            return name
+    for name, each in list(names.items()) if depth else ():
+        members = _members_of(each) if isinstance(each, type) else {}
+        if members.get("__module__") == module:
+            within = _name_within(members, value, module, depth - 1)
+            if within:
+                return f"{name}.{within}"
+    return ""
+
+
+@contextmanager
+def complete_code() -> Iterator[None]:
+    """Within the block code is stored whatever its size, or is an error, as for who has no file."""
+    token = _complete.set(True)
+    try:
+        yield
+    finally:
+        _complete.reset(token)
+
+
+def _reduce(value: Any, place: _Place) -> _Reduced:
+    module, name = place
+    origin = by_value_modules.get(module) or _origin_of(sys.modules[module])
+    # Where there is no file, nobody can import it instead.
+    code = _code_of(value, complete=_complete.get() or not origin.file)
+    return module, name, origin.file, code
+
+
+def _code_of(value: Any, *, complete: bool) -> bytes:
+    sink = _Sink(sys.maxsize if complete else CODE_BYTES)
     try:
         with _lock, _registered_with_cloudpickle():
             _code_pickler()(sink, pickle.HIGHEST_PROTOCOL).dump(value)
-    except Exception:  # noqa: BLE001 - whatever a class holds may raise whatever it likes
+    except Exception as error:  # whatever a class holds may raise whatever it likes
+        if complete:
+            raise pickle.PicklingError(text_of(error)) from error
         return b""
     return b"".join(sink.chunks)
 
 
-class _BoundedSink:
-    def __init__(self) -> None:
+class _Sink:
+    def __init__(self, room: int) -> None:
         self.chunks: list[bytes] = []
-        self._room = CODE_BYTES
+        self._room = room
 
     def write(self, chunk: bytes) -> None:
         self._room -= len(chunk)
@@ -207,19 +291,18 @@ def _name_class(cls: Any) -> None:
     a class of its own from every worker. The source is part of the id: after an edit it is another
     class.
     """
-    origin = by_value_modules.get(cls.__module__)
-    if origin is None or not origin.source:
+    place = _place_of(cls)
+    origin = by_value_modules.get(place.module) if place is not None else None
+    if place is None or origin is None or not origin.source:
         return
     import cloudpickle.cloudpickle as internals  # noqa: PLC0415 - start-up time: as above
 
     ids = getattr(internals, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", None)
     if ids is not None and cls not in ids:
-        name = cls.__qualname__ if isinstance(cls, type) else cls.__name__
-        text = f"{origin.file}\0{origin.source}\0{name}"
+        text = f"{origin.file}\0{origin.source}\0{place.name}"
         ids[cls] = blake3(text.encode()).hexdigest(length=DIGEST_BYTES)
-        if _find(sys.modules.get(cls.__module__), name) is cls:
-            # What a worker has built of this very class is this class, when it comes back.
-            getattr(internals, "_DYNAMIC_CLASS_TRACKER_BY_ID", {})[ids[cls]] = cls
+        # What a worker has built of this very class is this class, when it comes back.
+        getattr(internals, "_DYNAMIC_CLASS_TRACKER_BY_ID", {})[ids[cls]] = cls
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -245,7 +328,8 @@ def restore(module: str, qualname: str, file: str, code: bytes) -> Any:
         )
     if code not in _built:
         built = _built.setdefault(code, pickle.loads(code))
-        built.__qualname__ = qualname  # cloudpickle forgets that of a class within a class
+        if built.__name__ == qualname.rpartition(".")[2]:
+            built.__qualname__ = qualname  # cloudpickle forgets that of a class within a class
         _reduced[built] = (module, qualname, file, code)
     return _built[code]
 
@@ -262,6 +346,25 @@ def _live(module: str, qualname: str, file: str) -> Any:
     for name, origin in by_value_modules.items():
         if (file and origin.file == file) or _has_moved(origin.file, file):
             return _find(sys.modules.get(name), qualname)
+    return _find(_module_of(file), qualname) if file else None
+
+
+def _module_of(file: str) -> ModuleType | None:
+    """The module that has been imported from this file, if any, whatever its name is."""
+    known = sys.modules.get(_imported_as.get(file, ""))
+    if known is not None and _file_of(known) == file:
+        return known
+    if _not_imported.get(file) == len(sys.modules):
+        return None
+    ending = os.sep + os.path.basename(file)  # noqa: PTH119 - text, as all of this
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if not isinstance(path, str) or not (path.endswith(ending) or os.path.islink(path)):  # noqa: PTH114
+            continue
+        if _file_of(module) == file:
+            _imported_as[file] = name
+            return module
+    _not_imported[file] = len(sys.modules)
     return None
 
 

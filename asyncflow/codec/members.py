@@ -19,6 +19,9 @@ _DEPTH: Final = 100
 _SHOWN_AHEAD: Final = 6  # of a way that is longer, its first steps and its last ones
 _SHOWN_BEHIND: Final = 3
 
+USING: Final = "'s global "
+"""Stands in the way to a member before the name of a global variable."""
+
 _Member = tuple[str, Any]
 
 
@@ -82,7 +85,7 @@ def _members_of_function(function: FunctionType) -> Iterator[_Member]:
             continue
     for name in function.__code__.co_names:
         if name in function.__globals__:
-            yield f" using {name}", function.__globals__[name]
+            yield f"{USING}{name}", function.__globals__[name]
     yield from (
         (f" default {index}", each) for index, each in enumerate(function.__defaults__ or ())
     )
@@ -110,3 +113,5 @@ def _members_of_state(value: Any) -> Iterator[_Member]:
         for index, each in enumerate(arguments)
         if not isinstance(each, type)
     )
+    kind = type(value)
+    yield f"'s class {kind.__qualname__}", kind  # what its methods use

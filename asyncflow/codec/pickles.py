@@ -155,18 +155,22 @@ def type_name(value: object) -> str:
 
 
 def _explain(value: object, name: str, error: BaseException) -> ArtifactPickleError:
-    from asyncflow.codec.members import find_culprit  # noqa: PLC0415 - start-up time: only in need
+    from asyncflow.codec.members import USING, find_culprit  # noqa: PLC0415 - start-up time: only in need
 
     root = f"self.{name}" if name else "the value"
-    path, culprit = find_culprit(value, root, can_pickle)
-    what = f"artifact {name!r}" if name else "a value"
     kind = type_name(value)
+    what = f"artifact {name!r} of type {kind}" if name else f"a value of type {kind}"
+    if isinstance(value, type):
+        root, what = value.__name__, f"the class {value.__qualname__}"
+    path, culprit = find_culprit(value, root, can_pickle)
     where = f"{path} is a {type_name(culprit)}: " if culprit is not value else ""
     advice = "Keep it out of `self`, or give its class a `__getstate__` that leaves it out"
-    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
+    if USING in path:
+        advice = "Make it where it is used, or put the code into a file: each worker imports that"
+    elif isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
         advice = "It is nested too deeply: keep it as a flat list, such as one of nodes"
     elif isinstance(culprit, io.IOBase):
         advice = "Keep the file's name, or what you have read from it"
     why = f"{where}{class_name(type(error)).rpartition('.')[2]}: {text_of(error)}"
-    message = f"{what} of type {kind} cannot be pickled: {why}. {advice}"
+    message = f"{what} cannot be pickled: {why}. {advice}"
     return ArtifactPickleError(message, artifact=name)
