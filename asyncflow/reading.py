@@ -70,6 +70,12 @@ class _Step:
 
     def error(self, message: str, line: int = 0) -> GraphError:
         code = self.function.__code__
+        if code.co_name != self.name and "<locals>" in self.function.__qualname__:
+            decorator = self.function.__qualname__.partition(".<locals>")[0]
+            message += (
+                f"; what was read is {code.co_name!r}, which the decorator {decorator!r} puts in "
+                f"its place: give that @functools.wraps, so that the step itself is read"
+            )
         return GraphError(
             f"step {self.name!r} {message}",
             step=self.name,
@@ -105,6 +111,9 @@ def _innermost(name: str, method: Any) -> FunctionType:
     if isinstance(function, FunctionType):
         return function
     message = f"step {name!r} is {function!r}, but a step is a method written with `def`"
+    if callable(function):
+        kind = type(function).__name__
+        message += f"; if {kind!r} is a decorator, have it call functools.update_wrapper"
     raise GraphError(message, step=name)
 
 

@@ -241,6 +241,62 @@ def test_what_decorators_say_is_in_the_graph():
     assert not read_graph(Decorated)["end"].options
 
 
+def forgetful(function):
+    """A decorator without `functools.wraps`."""
+
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
+def with_options(times):
+    """One that is called first."""
+
+    def outer(function):
+        def inner(self):
+            return [function(self) for _ in range(times)]
+
+        return inner
+
+    return outer
+
+
+class Counting:
+    """One that is a class."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, *args):
+        return self.function(*args)
+
+
+@pytest.mark.parametrize(
+    ("decorator", "told"),
+    [
+        (forgetful, "'wrapper', which the decorator 'forgetful' puts in its place: .*wraps"),
+        (with_options(2), "'inner', which the decorator 'with_options' puts in its place: .*wraps"),
+        (Counting, "'Counting' is a decorator, have it call functools.update_wrapper"),
+    ],
+)
+def test_a_decorator_that_hides_its_step_is_named(decorator, told):
+    """With what it has to do so that the step is seen."""
+
+    class Hidden(FlowSpec):
+        @step
+        @decorator
+        def start(self):
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+
+    with pytest.raises(GraphError, match=told):
+        read_graph(Hidden)
+
+
 def test_steps_under_decorators_of_the_user():
     """Those that use `functools.wraps` are seen through, to what the user wrote."""
 
