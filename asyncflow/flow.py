@@ -24,13 +24,14 @@ assigned. Each task has its own copy: what it changes in place it sees itself, u
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from asyncflow.errors import ArtifactError, FlowError, TransitionError
 from asyncflow.graph import Graph, Transition
-from asyncflow.inputs import Inputs, InputSource, InputView, Merge
+from asyncflow.inputs import Inputs, InputSource, InputView, Merge, lost_in_joins
 from asyncflow.parameters import Parameter, ParameterContext, user_name
 from asyncflow.spelling import did_you_mean
 
@@ -276,11 +277,10 @@ class FlowSpec:
         if name in values:
             check_items(state, name, values[name])
         elif name not in state.names() and not hasattr(type(self), name):
-            hint = did_you_mean(name, [*state.names(), *artifacts_of(self)])
             message = (
                 f"goes on with foreach={name!r}, but there is no self.{name}: assign it before"
             )
-            raise _misled(state, message + hint)
+            raise _misled(state, message + _Missing(self, name).hint)
 
 
 def check_items(state: TaskState, name: str, value: object) -> None:
@@ -319,23 +319,41 @@ class _Missing:
     `hasattr(self, "x")` is usual in steps, and need not pay for a search of similar names.
     """
 
-    __slots__ = ("_flow", "_in_join", "_known", "_name")
+    __slots__ = ("_class", "_graph", "_known", "_name", "_step")
 
     def __init__(self, instance: FlowSpec, name: str) -> None:
         state = instance._asyncflow_task()  # noqa: SLF001 - of this module
-        self._flow, self._name = type(instance).__name__, name
+        self._class, self._name = type(instance), name
         self._known = [*artifacts_of(instance), *(state.names() if state else ())]
-        self._in_join = state is not None and state.graph[state.step].is_join
+        self._graph = state.graph if state else None
+        self._step = state.step if state else ""
 
     def __str__(self) -> str:
-        text = f"{self._flow!r} has no artifact {self._name!r} here"
+        return f"{self._class.__name__!r} has no artifact {self._name!r} here{self.hint}"
+
+    @property
+    def hint(self) -> str:
+        """What to do about it, beginning with a semicolon; nothing where nobody knows."""
         hint = did_you_mean(self._name, self._known)
-        if self._in_join and not hint:
-            hint = (
+        return hint if self._graph is None else self._hint_of_joins(self._graph, hint)
+
+    def _hint_of_joins(self, graph: Graph, hint: str) -> str:
+        if graph[self._step].is_join:
+            return hint or (
                 "; a join inherits none: read it from one of the inputs, or call "
                 "self.merge_artifacts(inputs) before"
             )
-        return text + hint
+        passed = graph.before(self._step)
+        makers = [node.name for node in graph if node.name in passed and self._assigns(node.name)]
+        if hint and not makers:
+            return hint
+        return lost_in_joins(self._name, graph, passed, makers) or hint
+
+    def _assigns(self, step: str) -> bool:
+        from asyncflow.bodies import read_body  # noqa: PLC0415 - start-up time: only errors need it
+
+        function = inspect.unwrap(getattr(self._class, step, None))  # type: ignore[arg-type]  # any
+        return isinstance(function, FunctionType) and self._name in read_body(function).assigned
 
     def __repr__(self) -> str:
         return repr(str(self))

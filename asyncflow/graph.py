@@ -133,6 +133,16 @@ class Graph:
         """The steps that lead to this one; to a join, in the order of its split's branches."""
         return self._previous[name]
 
+    def before(self, name: str) -> set[str]:
+        """All steps that lead to this one, over however many others."""
+        found: set[str] = set()
+        pending = [name]
+        while pending:
+            new = set(self._previous[pending.pop()]) - found
+            found |= new
+            pending += new
+        return found
+
     # --- as plain data ---
 
     def to_data(self) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, overload
 from asyncflow.errors import FlowError, MergeArtifactsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+    from asyncflow.graph import Graph
     from asyncflow.values import ArtifactRef
 
 
@@ -27,6 +28,11 @@ class InputSource(Protocol):
     @property
     def index(self) -> int | None:
         """Which item of the innermost foreach it was for."""
+        ...
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of the flow."""
         ...
 
     def refs(self) -> Mapping[str, ArtifactRef]:
@@ -170,7 +176,30 @@ def refs_of(view: InputView) -> Mapping[str, ArtifactRef]:
 def _absent(source: InputSource | None, name: str) -> str:
     if source is None:
         return f"no attribute {name!r}"
-    return f"the input {source.step!r} has no artifact {name!r}; it has {', '.join(source.refs())}"
+    text = f"the input {source.step!r} has no artifact {name!r}; it has {', '.join(source.refs())}"
+    passed = source.graph.before(source.step) | {source.step}
+    return text + lost_in_joins(name, source.graph, passed)
+
+
+def lost_in_joins(
+    name: str, graph: Graph, passed: Collection[str], makers: Sequence[str] = ()
+) -> str:
+    """What to do if an artifact is not there because a join has not handed it on.
+
+    `passed` are the steps on the way so far, `makers` those of them that are known to assign it.
+    Nothing if that cannot be the cause.
+    """
+    joins = [node.name for node in graph if node.is_join and node.name in passed]
+    if makers:
+        joins = [join for join in joins if graph.before(join).intersection(makers)]
+    if not joins:
+        return ""
+    made = f"{makers[0]!r} assigns it, but a" if makers else "if a step before made it: a"
+    return (
+        f"; {made} join hands on only what it assigns or merges: in "
+        f"{' and '.join(map(repr, joins))}, call self.merge_artifacts(inputs) or assign "
+        f"self.{name} = inputs[0].{name}, and resume from {joins[0]!r}"
+    )
 
 
 # --- merging ----------------------------------------------------------------------------------

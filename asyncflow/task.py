@@ -426,11 +426,11 @@ def input_view(run: RunView, order: StartTask, offsets: Sequence[int], index: in
 class InputSource:
     """What a join can ask of one of its inputs."""
 
-    __slots__ = ("_inherited", "_order", "_run", "index", "step")
+    __slots__ = ("_inherited", "_order", "_run", "graph", "index", "step")
 
     def __init__(self, run: RunView, order: StartTask, inherited: Inherited) -> None:
         self._run, self._order, self._inherited = run, order, inherited
-        self.step = inherited.step
+        self.step, self.graph = inherited.step, run.graph
         self.index = inherited.path[-1] if inherited.path else None
 
     def load(self, name: str) -> object:

@@ -106,7 +106,7 @@ class Source:
     """A task that leads to a join."""
 
     def __init__(self, step_name: str = "left", index: int | None = 0, **refs: Any) -> None:
-        self.step, self.index = step_name, index
+        self.step, self.index, self.graph = step_name, index, read_graph(Sample)
         self._refs = refs
         self.loaded: list[str] = []
 
@@ -214,6 +214,37 @@ def test_the_message_is_made_only_for_who_reads_it(monkeypatch):
     monkeypatch.setattr(flow, "did_you_mean", lambda *_: pytest.fail("searched"))
     instance, _ = sample()
     assert not hasattr(instance, "x")
+
+
+@pytest.mark.parametrize(
+    ("step_name", "name", "told"),
+    [
+        ("end", "items", r"'start' assigns it, but a join hands .* in 'meet' and 'gather', "),
+        (
+            "end",
+            "table",
+            r"if a step before made it: a join hands .* in 'meet' and 'gather', ",
+        ),
+        ("end", "limits", r"here; did you mean 'limit'\?$"),
+        ("work", "table", "here$"),
+        ("gather", "items", "here; a join inherits none: .* self.merge_artifacts"),
+    ],
+)
+def test_an_artifact_that_a_join_did_not_hand_on_is_explained(step_name, name, told):
+    """Where it was lost, what to write there, and from where to resume."""
+    instance, _ = sample(step_name)
+    with pytest.raises(AttributeError, match=told) as caught:
+        getattr(instance, name)
+    if "hands on" in told:
+        advice = f"or assign self.{name} = inputs[0].{name}, and resume from 'meet'"
+        assert advice in str(caught.value)
+
+
+def test_an_input_that_lacks_what_an_inner_join_did_not_hand_on_is_explained():
+    """As a step behind that join is told."""
+    view = InputView(Source("meet", x=ref_to(1)))
+    with pytest.raises(AttributeError, match=r"no artifact 'row'; it has x; if .* in 'meet', "):
+        _ = view.row
 
 
 def test_a_property_that_fails_says_what_it_missed():

@@ -441,6 +441,60 @@ async def test_merging_says_what_is_wrong(engine, how, message):
     assert failure.message.startswith(message)
 
 
+class Lost(FlowSpec):
+    """Asks behind a join for what the join has not taken over."""
+
+    fan_out = Parameter("fan_out", default=False)
+
+    @step
+    def start(self):
+        self.begun = ["at noon"]
+        self.next(self.one, self.other)
+
+    @step
+    def one(self):
+        self.next(self.meet)
+
+    @step
+    def other(self):
+        self.next(self.meet)
+
+    @step
+    def meet(self, inputs):
+        self.next(self.ask)
+
+    @step
+    def ask(self):
+        if not self.fan_out:
+            print(self.begun)
+        self.next(self.each, foreach="begun")
+
+    @step
+    def each(self):
+        self.next(self.gather)
+
+    @step
+    def gather(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize("fan_out", [False, True])
+async def test_what_a_join_has_lost_is_said_with_the_join(engine, fan_out):
+    """Whoever asks for it, and whoever fans out over it, is told where to merge."""
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(Lost, fan_out=fan_out)
+    failure = caught.value.failure
+    assert failure.step == "ask"
+    assert (
+        "'start' assigns it, but a join hands on only what it assigns or merges: in 'meet', call "
+        "self.merge_artifacts(inputs) or assign self.begun = inputs[0].begun, and resume"
+    ) in failure.message
+
+
 # --- artifacts ----------------------------------------------------------------------------------
 
 
