@@ -38,7 +38,7 @@ def check_flow(flow: object) -> None:
 
 
 def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """The tags as they are stored.
+    """The tags as they are stored: each once, sorted.
 
     Raises:
         ParameterError: They are no list, or one of them is no text of one line.
@@ -54,7 +54,7 @@ def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
         if wrong:
             message = f"the tag {reprlib.repr(tag)} {wrong}: give a text of one line"
             raise ParameterError(message, parameter="tags")
-    return found
+    return tuple(sorted(set(found)))
 
 
 def _wrong_with(tag: object) -> str:
