@@ -7,7 +7,7 @@ import functools
 import threading
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from asyncflow.store import pages
 from asyncflow.store.artifacts import BLOB_BYTES, ArtifactReader, ArtifactWriter
 from asyncflow.store.layout import Layout
 from asyncflow.values import Encoding, Place
+from tests.kept_objects import Account, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,36 +71,6 @@ def stored(layout: Layout, writer: ArtifactWriter) -> Callable[[Loaded], Any]:
 
 
 # --- objects of a process -----------------------------------------------------------------------
-
-
-class Account:
-    """There is one for each name in a process, as in the identity map of an ORM."""
-
-    known: ClassVar[dict[str, Account]] = {}
-
-    def __init__(self, name: str, balance: int) -> None:
-        self.name, self.balance = name, balance
-
-    @classmethod
-    def get(cls, name: str, balance: int) -> Account:
-        """The one that is there already, whatever its balance."""
-        return cls.known.setdefault(name, cls(name, balance))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Account.get, (self.name, self.balance)
-
-
-class Settings:
-    """There is one, and reading a stored one puts the stored state into it."""
-
-    one: ClassVar[Settings | None] = None
-
-    def __new__(cls) -> Self:
-        if cls.one is None:
-            cls.one = super().__new__(cls)
-        return cls.one  # type: ignore[return-value]  # as singletons are written
-
-    level = 0
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,9 @@ import pyarrow as pa
 import pytest
 
 from asyncflow import Engine, FlowSpec, step
+from asyncflow.store.layout import Layout
+from asyncflow.store.verification import verify
+from tests.kept_objects import Account, Settings
 
 
 @dataclass
@@ -156,6 +160,116 @@ def test_what_was_only_read_is_not_stored_again(run, name):
 def test_what_nobody_touched_is_handed_on_to_the_end(run):
     """Its ref is the same in every step."""
     assert len({run[name].task["untouched"].sha for name in ("start", "change", "end")}) == 1
+
+
+# --- what counts as a change ----------------------------------------------------------------------
+
+
+class Kept(FlowSpec):
+    """Changes objects of a process in place, in one branch, and looks at them in the other."""
+
+    @step
+    def start(self):
+        self.account = Account.get("bob", 100)
+        self.settings = Settings()
+        self.settings.level = 1
+        self.numbers = [1]
+        self.words = {f"word {number} {'x' * 40}" for number in range(100_000)}
+        self.next(self.change, self.look)
+
+    @step
+    def change(self):
+        self.account.balance -= 50
+        self.settings.level += 1
+        self.both = {"account": self.account, "settings": self.settings}
+        self.numbers.append(2)
+        self.alias = self.numbers
+        self.alias.append(3)
+        self.next(self.join)
+
+    @step
+    def look(self):
+        self.seen = len(self.words), list(self.numbers)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.lists = inputs.change.numbers, inputs.change.alias
+        self.merge_artifacts(inputs, include=["words", "seen"])
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A run of it, with all tasks in one worker."""
+
+    async def once():
+        async with Engine(store=tmp_path_factory.mktemp("kept"), workers=1) as engine:
+            return await engine.run(Kept)
+
+    return anyio.run(once)
+
+
+def test_changed_objects_of_a_process_are_stored_as_the_step_left_them(kept):
+    """One that is kept for its key, and one of which there is one, in each artifact that has it."""
+    changed = kept["change"].task
+
+    def read(name: str) -> Any:
+        Account.known.clear()  # as in a process that has read nothing yet
+        Settings.one = None
+        return changed[name].data
+
+    assert (read("account").balance, read("settings").level) == (50, 2)
+    both = read("both")
+    assert (both["account"].balance, both["settings"].level) == (50, 2)
+
+
+def test_a_change_reaches_each_artifact_that_refers_to_the_object(kept):
+    """Two names for one list are two artifacts with the same items."""
+    assert kept.data.lists == ([1, 2, 3], [1, 2, 3])
+
+
+def test_a_large_set_that_a_branch_has_read_is_merged(kept):
+    """Nobody has changed it, though it comes in another order when it is pickled again."""
+    assert kept.data.seen == (100_000, [1])
+    assert len(kept.data.words) == 100_000
+    assert kept["look"].task["words"].sha == kept["start"].task["words"].sha
+
+
+class LeftRunning(FlowSpec):
+    """Leaves a thread that goes on writing to an artifact."""
+
+    @step
+    def start(self):
+        self.table = table = np.zeros(3_000_000)
+
+        def add() -> None:
+            while not ENDED.is_set():
+                table[:] += 1.0
+
+        threading.Thread(target=add, daemon=True).start()
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.length = len(self.table)
+        ENDED.set()
+
+
+ENDED = threading.Event()  # of the one worker
+
+
+async def test_an_artifact_that_a_thread_still_writes_to_can_be_read(tmp_path):
+    """The run succeeds, and no byte in the store is other than what was hashed."""
+    async with Engine(store=tmp_path / "store", workers=1) as engine:
+        run = await engine.run(LeftRunning)
+    assert run.data.length == 3_000_000
+    assert len(run.data.table) == 3_000_000
+    assert verify(Layout.open(tmp_path / "store", create=False)).damage == []
 
 
 LARGE = """
