@@ -155,21 +155,95 @@ def test_delete_cancels_a_run(service):
 @pytest.mark.parametrize(
     ("body", "told"),
     [
+        (b"", "not JSON"),
         (b"{", "not JSON"),
         (b"[]", "JSON object"),
         (b'{"top": "many"}', "top"),
         (b'{"nothing": 1}', "nothing"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 9_000, "not JSON"),
         (b'{"pause": -1}', "pause"),
         (b'{"pause": "nan"}', "pause"),
         (b'{"pause": NaN}', "pause"),
+        (b'{"pause": true}', "pause"),
+        (b'{"top": 100000}', "top"),
+        (b'{"top": %s}' % (b"1" * 5000), "not JSON"),
+        (b'{"package": "evil.package"}', "package is to be one of"),
+        (b'{"package": ["json"]}', "package is to be one of"),
+        (b'{"tags": "one"}', "tags"),
+        (b'{"tags": ["of the caller"]}', "tags"),
+        (b'{"tags": ["1", "2", "3", "4", "5", "6"]}', "tags"),
+        (b'{"\\ud800": 1}', "parameter"),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(service, body, told):
     """Status 400, and an error that names it."""
-    answer = service.post("/runs", content=body)
+    before = service.get("/runs").json()
+    answer = service.post("/runs", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert told in answer.json()["error"]
+    assert service.get("/runs").json() == before
+
+
+STRANGERS = [
+    {"Host": "evil.example"},
+    {"Host": ""},
+    {"Host": "localhost.evil.example"},
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:1"},
+]
+
+
+@pytest.mark.parametrize("headers", STRANGERS, ids=str)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_page_of_another_origin_is_refused(service, method, headers):
+    """Whether it asks for another name's page, or is one itself: it starts and reads nothing."""
+    answer = service.request(method, "/runs", json={"package": "json"}, headers=headers)
+    assert answer.status_code == 403
+    assert "this service" in answer.json()["error"]
+
+
+def test_the_services_own_page_may_use_it(service):
+    """Its origin is the name by which it was reached."""
+    origin = {"Origin": str(service.base_url).rstrip("/")}
+    answer = service.post("/runs", json={"package": "json", "tags": ["mine"]}, headers=origin)
+    assert answer.status_code == 201
+    ended(service, answer.headers["location"])
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_only_json_is_taken(service, kind):
+    """What a form of any page can send is not."""
+    headers = {"Content-Type": kind}
+    answer = service.post("/runs", content=b'{"package": "json"}', headers=headers)
+    assert answer.status_code == 415
+    assert "application/json" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["length", "chunked"])
+def test_a_body_beyond_the_bound_is_not_read(service, declared):
+    """Nor does it have to say how long it is."""
+    body = b'{"package": "' + b"x" * 20_000 + b'"}'
+    content = body if declared else iter([body[:10_000], body[10_000:]])
+    headers = {"Content-Type": "application/json"}
+    answer = service.post("/runs", content=content, headers=headers)
+    assert answer.status_code == 413
+    assert "10000 bytes" in answer.json()["error"]
+
+
+def test_only_so_many_runs_go_on_at_once(service):
+    """The next one is told to come later, and may when one has ended."""
+    runs = [start(service, package="json", pause=60) for _ in range(20)]
+    answer = service.post("/runs", json={"package": "json"})
+    assert answer.status_code == 429
+    assert "try again later" in answer.json()["error"]
+    for run in runs:
+        service.delete(run)
+    for run in runs:
+        ended(service, run)
+    wait_until(
+        lambda: service.post("/runs", json={"package": "json"}).status_code == 201, "room for a run"
+    )
 
 
 def test_a_run_that_is_not_there_is_a_404(service):
@@ -181,13 +255,13 @@ def test_a_run_that_is_not_there_is_a_404(service):
     assert service.get(f"/runs/{'1' * 300}").status_code == 404
 
 
-@pytest.mark.parametrize("seen", ["abc", "1.5", "-5"])
+@pytest.mark.parametrize("seen", ["abc", "1.5", "-5", "9" * 5000])
 def test_a_place_in_the_stream_that_cannot_be_is_refused(service, seen):
     """Before anything of the stream is sent."""
     run = start(service, package="json")
     answer = service.get(f"{run}/events", headers={"Last-Event-ID": seen})
     assert answer.status_code == 400
-    assert seen in answer.json()["error"]
+    assert seen[:40] in answer.json()["error"]
     ended(service, run)
 
 
