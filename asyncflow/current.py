@@ -53,6 +53,11 @@ class TaskContext:
     origin_run_id: str | None = None
     """The run that this one resumes."""
 
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run/step/task`."""
+        return f"{self.flow_name}/{self.run_id}/{self.step_name}/{self.task_id}"
+
 
 _task: ContextVar[TaskContext | None] = ContextVar("asyncflow_task", default=None)
 _solo: TaskContext | None = None  # the one task of this process, for threads without a context
@@ -164,8 +169,7 @@ class Current:
     @property
     def pathspec(self) -> str:
         """`Flow/run/step/task`."""
-        context = _context()
-        return f"{context.flow_name}/{context.run_id}/{context.step_name}/{context.task_id}"
+        return _context().pathspec
 
     @property
     def parameter_names(self) -> list[str]:
@@ -235,19 +239,19 @@ _LAID_OFF: Final = ("concurrent.futures", "anyio")
 
 
 def threads_left() -> list[tuple[str, str]]:
-    """The threads that steps have started and that still do something: name, and which task.
+    """The threads that still do something: name, and which task has started it.
 
     Not daemons: whoever makes one says that it may end with its process.
     """
-    if not _started_by:
-        return []
+    threading = sys.modules["threading"]
     frames = sys._current_frames()  # noqa: SLF001 - documented, whatever it is called
     found = []
-    for thread in sys.modules["threading"].enumerate():
-        task, frame = _started_by.get(thread), frames.get(thread.ident)
-        if task and frame and not thread.daemon and not _waits_for_work(thread, frame):
-            where = f"{task.flow_name}/{task.run_id}/{task.step_name}/{task.task_id}"
-            found.append((thread.name, where))
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident)
+        is_main = thread is threading.main_thread()
+        if frame and not (is_main or thread.daemon or _waits_for_work(thread, frame)):
+            task = _started_by.get(thread)
+            found.append((thread.name, task.pathspec if task is not None else "no task"))
     return found
 
 

@@ -21,6 +21,7 @@ import signal
 import sys
 import time
 from _locale import LC_ALL, setlocale  # built in; `locale` takes a while to import
+from _signal import getsignal  # type: ignore[import-not-found] # that of `signal` is slow
 from contextlib import contextmanager
 from operator import is_
 from pathlib import Path
@@ -170,9 +171,7 @@ _SYS: Final = (
     "displayhook",
     "breakpointhook",
 )
-_SIGNALS: Final = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})[:29]
-# Without the enumerations that `signal` makes of the answers, which take twenty times as long.
-_getsignal: Final[Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_SIGNALS: Final = sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))[:29]
 
 
 def _of_sys() -> list[Any]:
@@ -180,7 +179,7 @@ def _of_sys() -> list[Any]:
 
 
 def _handlers() -> list[Any]:
-    return list(map(_getsignal, _SIGNALS))
+    return list(map(getsignal, _SIGNALS))
 
 
 def _plain() -> tuple[object, ...]:

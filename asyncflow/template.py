@@ -95,7 +95,9 @@ def prefork() -> None:
         return
     # Before the fork: what both processes need is then imported once.
     import asyncflow.worker  # noqa: F401, PLC0415 - start-up time: only a command that will run a flow
+    from asyncflow.finalization import flush_files  # noqa: PLC0415 - the same
 
+    flush_files()
     ours, theirs = packet_pair()
     environment = dict(os.environ)
     before = block_stop_signals()  # until the template has handlers of its own

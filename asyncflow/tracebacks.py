@@ -22,6 +22,7 @@ _MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing mo
 _PICKLERS: Final = (f"{_PYTHON}pickle.py", f"{_PYTHON}copyreg.py")  # this library calls them
 _MESSAGE_BYTES: Final = 1 << 14  # nobody reads more, and it is journalled and sent in one packet
 _TRACEBACK_BYTES: Final = 1 << 16  # the same
+_END_OF_INPUT: Final = "EOF when reading a line"  # what `input` raises an EOFError with
 _TOLD_TO_STOP: Final = {"asyncio.exceptions.CancelledError", "SystemExit: 143"}  # 128 + SIGTERM
 
 
@@ -32,12 +33,38 @@ class Described(NamedTuple):
     message: str
     traceback: str
 
+    def with_note(self, note: str) -> Described:
+        """With a note behind the message, also where that ends the traceback; "" adds nothing."""
+        if not note:
+            return self
+        message = f"{self.message}: {note}" if self.message else note
+        return Described(self.type, message, f"{self.traceback.rstrip()}: {note}\n")
+
 
 def describe_exception(error: BaseException) -> Described:
     """Never raises, whatever the exception's own methods do."""
     message = sayable(text_of(error), _MESSAGE_BYTES)
     trace = sayable(_traceback(error), _TRACEBACK_BYTES)
     return Described(class_name(type(error)), message, trace)
+
+
+def why_no_terminal(error: BaseException) -> str:
+    """What to do about a step's failure that comes from its having no terminal; "" for others."""
+    name, trace = class_name(type(error)), error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    asked = trace is not None and trace.tb_frame.f_globals.get("__name__") == "getpass"
+    if asked or (name == "EOFError" and text_of(error) == _END_OF_INPUT):
+        return (
+            "a step has no terminal to read from; make what you ask for a Parameter of the flow, "
+            "or ask before the run is started"
+        )
+    if name == "bdb.BdbQuit":
+        return (
+            "a step has no terminal for a debugger; use one that listens on a port, for example "
+            "with PYTHONBREAKPOINT=remote_pdb.set_trace in the environment"
+        )
+    return ""
 
 
 def told_as(trace: str, exception_type: str, message: str) -> str:

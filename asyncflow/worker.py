@@ -8,6 +8,7 @@ engine closes the socket (the template kills it should it be stuck).
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import socket
@@ -19,9 +20,10 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncflow import capture, loading, surroundings
-from asyncflow.current import enter_task, install_thread_propagation, threads_left
+from asyncflow.current import enter_task, install_thread_propagation
 from asyncflow.decorators import options_of
 from asyncflow.descriptors import Descriptor
+from asyncflow.finalization import disown, finalize
 from asyncflow.frames import (
     DESCRIPTORS_CLOSED,
     Blocked,
@@ -46,7 +48,7 @@ from asyncflow.frames import (
 )
 from asyncflow.holding import Holder
 from asyncflow.task import RunView, TaskView
-from asyncflow.tracebacks import describe_exception, past_own_frames
+from asyncflow.tracebacks import describe_exception, past_own_frames, why_no_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,17 +71,25 @@ def main(descriptors: Sequence[int], argv: Sequence[str], signals: StopSignals) 
     os.close(out)
     os.close(err)
     capture.flush_c_streams()
+    faulthandler.enable(file=2)  # of a task that crashes, its log shows where
     loading.mark_worker()
+    disown()
     sys.argv[:] = argv
     install_thread_propagation()
     worker = Worker(socket.socket(fileno=orders), socket.socket(fileno=reports), signals)
     signals.install()
+    for number in (signal.SIGTTIN, signal.SIGTTOU):  # who asks for a terminal is refused it, and
+        signal.signal(number, signal.SIG_IGN)  # not stopped: this process is in the background
     surroundings.remember()
     try:
         worker.serve()
+    except SystemExit:  # SIGTERM has come between two steps
+        finalize(worker.warn)
+        raise
     except Exception:
         worker.check_descriptors()
         raise
+    finalize(worker.warn, worker.close)
 
 
 class Worker:
@@ -111,8 +121,10 @@ class Worker:
                 order = self._received(self._orders.recv(_PACKET_BYTES))
             self.carry_out(order)
         self.report()
+
+    def close(self) -> None:
+        """Close what tasks shared, and the files of all runs."""
         self._let_go()
-        self._warn_of_threads()
         for run in self._runs.values():
             run.close()
 
@@ -149,20 +161,19 @@ class Worker:
 
     def _warn_of_shared(self, flow: str, name: str, error: str) -> None:
         facts = {"flow": flow, "shared": name, "error": error}
-        self.report(Warned("something shared has failed", facts))
+        self.warn("something shared has failed", facts)
 
-    def _warn_of_threads(self) -> None:
-        """Nobody waits for them here, and nobody would hear of what they still do."""
-        for thread, task in threads_left():
-            facts = {"thread": thread, "started_by": task}
-            self.report(Warned("a thread was still running when its worker ended", facts))
+    def warn(self, event: str, facts: dict[str, Any]) -> None:
+        """Have the engine note something in the library's log, if it is there to hear it."""
+        with suppress(OSError):
+            self.report(Warned(event, facts))
 
     def on_blocked(self, task: TaskContext | None, seconds: float, where: str) -> None:
         """The loop does not turn, or does so again; called from the watchdog's thread."""
         if task is None:
             if where:
                 facts = {"seconds": round(seconds, 1), "line": where}
-                self.report(Warned("something blocks the event loop of async steps", facts))
+                self.warn("something blocks the event loop of async steps", facts)
             return
         for number, run in list(self._runs.items()):
             if (run.order.flow, run.order.run_id) == (task.flow_name, task.run_id):
@@ -321,7 +332,7 @@ def failed(
     on: tuple[type[BaseException], ...] = (),
 ) -> Failed:
     """A failure as data, whatever the exception does when it is looked at."""
-    described = describe_exception(error)
+    described = describe_exception(error).with_note(why_no_terminal(error))
     seconds = time.perf_counter() - began
     may_retry = not on or isinstance(error, on)
     key = order.run, order.task_id, order.attempt

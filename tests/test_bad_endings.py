@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, current, events, retry, step, timeout
+from asyncflow import Engine, FlowSpec, Parameter, Run, current, events, retry, step, timeout
 from asyncflow.errors import ArtifactError, RunFailedError
 from asyncflow.flow import constants_of
 from tests.flows import Hiding, Linear, Wide
@@ -689,3 +689,34 @@ async def test_the_only_worker_goes_on_when_it_was_stopped_for_a_while(tmp_path)
         os.kill(pid, signal.SIGCONT)
         run = await handle
     assert {event.pid for event in run.events() if isinstance(event, events.TaskStarted)} == {pid}
+
+
+class Crashing(FlowSpec):
+    """A step of either kind that crashes its process in C code."""
+
+    is_async = Parameter("is_async", default=False)
+
+    @step
+    def start(self):
+        if not self.is_async:
+            print("before")
+            ctypes.string_at(0)
+        self.next(self.end)
+
+    @step
+    async def end(self):
+        print("before")
+        ctypes.string_at(0)
+
+
+@pytest.mark.parametrize("name", ["start", "end"])
+async def test_the_log_of_a_task_that_crashes_says_how_and_where(store, name):
+    """The signal's meaning, and the line of the step, behind what it had printed."""
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(Crashing, is_async=name == "end")
+        with pytest.raises(RunFailedError):
+            await handle
+    task = Run(handle.pathspec, store=store)[name].task
+    assert task.stdout == "before\n"
+    assert task.stderr.startswith("Fatal Python error: Segmentation fault\n")
+    assert re.search(rf'File ".*test_bad_endings.py", line \d+ in {name}\n', task.stderr)

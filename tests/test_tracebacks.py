@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
+import pdb  # noqa: T100 - what a step may import
+import pty
 import subprocess
 import sys
+import textwrap
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -216,6 +221,97 @@ async def test_of_a_stop_iteration_in_an_async_step_no_frame_of_ours_is_shown(st
     assert "            raise StopIteration\n".strip() in told
     assert told.endswith("RuntimeError: coroutine raised StopIteration\n")
     assert not own_frames(told)
+
+
+def debug():
+    """As somebody does who wants to see what goes on."""
+    breakpoint()  # noqa: T100 - that is what is examined
+
+
+def debug_here():
+    """The same without the hook."""
+    pdb.set_trace()  # noqa: T100 - the same
+
+
+ASKING = {
+    "input": (lambda: input("which one? "), "EOFError", "Parameter"),
+    "getpass": (getpass.getpass, "EOFError", "Parameter"),
+    "breakpoint": (debug, "bdb.BdbQuit", "PYTHONBREAKPOINT"),
+    "pdb": (debug_here, "bdb.BdbQuit", "PYTHONBREAKPOINT"),
+}
+
+
+class Asking(FlowSpec):
+    """Wants somebody to type something."""
+
+    way = Parameter("way", default="")
+
+    @step
+    def start(self):
+        self.answer = ASKING[self.way][0]()
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize("way", ASKING)
+async def test_a_step_that_wants_a_terminal_is_told_that_it_has_none_and_what_to_do(store, way):
+    """In the message, and at the end of the traceback."""
+    _, kind, word = ASKING[way]
+    async with Engine(store=store, workers=1) as engine:
+        with pytest.raises(RunFailedError, match=f"a step has no terminal.*{word}") as raised:
+            await engine.run(Asking, way=way)
+    failure = raised.value.failure
+    assert failure.exception_type == kind
+    assert failure.traceback.endswith(f": {failure.message}\n")
+
+
+ON_TERMINAL = """
+    import getpass
+    from asyncflow import FlowSpec, step
+
+    class OnTerminal(FlowSpec):
+        @step
+        def start(self):
+            self.word = getpass.getpass("password: ")
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+
+    if __name__ == "__main__":
+        OnTerminal()
+"""
+
+
+def test_on_a_terminal_a_step_that_asks_for_a_password_fails_as_well(store, tmp_path):
+    """A process in the background that reads from a terminal is stopped, unless it sees to that."""
+    (tmp_path / "terminal.py").write_text(textwrap.dedent(ON_TERMINAL))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        command = [sys.executable, "terminal.py", "run", "--store", str(store)]
+        os.execv(sys.executable, command)  # noqa: S606 - this test's own
+    shown = b""
+    with suppress(OSError):  # the other end is closed
+        while piece := os.read(terminal, 1 << 16):
+            shown += piece
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert b"a step has no terminal to read from" in shown, shown.decode()
+
+
+async def test_a_step_can_be_debugged_by_what_the_environment_names(store, tmp_path, monkeypatch):
+    """`breakpoint()` calls it in the worker, as in any process."""
+    (tmp_path / "listening.py").write_text("def set_trace():\n    print('it listens')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONBREAKPOINT", "listening.set_trace")
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(Asking, way="breakpoint")
+    assert run["start"].task.stdout == "it listens\n"
 
 
 async def test_of_a_forked_process_that_fails_no_frame_of_ours_is_shown(store):
