@@ -182,9 +182,9 @@ class Current:
         return ParameterValues(_context())
 
     @property
-    def tags(self) -> frozenset[str]:
-        """The tags that the run was started with."""
-        return frozenset(_context().tags)
+    def tags(self) -> set[str]:
+        """The tags that the run was started with; changing the set changes nothing."""
+        return set(_context().tags)
 
     @property
     def origin_run_id(self) -> str | None:

@@ -104,6 +104,7 @@ class Origin:
             raise ResumeError(message)
         self.graph = Graph.from_data(started.graph)
         self.parameters: Mapping[str, str] = started.parameters
+        self.tags = started.tags
         self.manifest: bytes = started.manifest
         if started.origin_run_id is not None and not self._complete:
             self._find_rest(run_dir.with_name(started.origin_run_id), flow, started)

@@ -68,6 +68,7 @@ class NewRun:
             origin.close()
             raise
         self.origin = origin
+        self._tags = tuple(dict.fromkeys([*origin.tags, *self._tags]))
 
     def create(
         self, number: int, options: RunOptions, surroundings: Surroundings

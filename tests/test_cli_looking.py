@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -14,7 +15,10 @@ import pytest
 
 from asyncflow import Run
 from asyncflow.cli.commands import invoke
+from asyncflow.cli.values import write_value
+from asyncflow.graph import Graph, Node
 from asyncflow.loading import load_flow
+from tests.journals import RunWriter
 
 FLOW = """
 from asyncflow import FlowSpec, Parameter, step
@@ -302,6 +306,125 @@ def losing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
+def test_an_interrupted_run_is_shown_as_what_it_was_resumed_as(tmp_path, capsys) -> None:
+    """By its last resumption; one that nobody has resumed is interrupted."""
+    graph = Graph("F", [Node("start", ("end",)), Node("end")])
+    for run_id, origin in [("1", None), ("2", "1"), ("3", None)]:
+        RunWriter(tmp_path / "store", "F", run_id, graph, origin=origin).close()
+    store = ["--store", str(tmp_path / "store")]
+    assert invoke(["runs", *store]) == 0
+    lines = [line.split("  ")[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [[part.strip() for part in line] for line in lines] == [
+        ["F/3", "interrupted"],
+        ["F/2", "interrupted"],
+        ["F/1", "resumed as 2"],
+    ]
+    assert invoke(["show", "F/1", *store]) == 0
+    assert re.search(r"^resumed as +2$", capsys.readouterr().out, re.MULTILINE)
+    assert invoke(["runs", "--json", *store]) == 0
+    told = {each["run_id"]: each["resumed_as"] for each in as_json(capsys.readouterr().out)}
+    assert told == {"3": [], "2": [], "1": ["2"]}
+
+
+def test_dump_of_one_value_that_cannot_be_shown(losing, capsys) -> None:
+    """It says that the value is there, and why it is not shown."""
+    (run,) = (losing / "flows" / "LosingFlow").glob("[0-9]*")
+    shy = f"LosingFlow/{run.name}/start/1/shy"
+    assert invoke(["dump", shy, "--store", str(losing)]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == (
+        "",
+        f"Error: {shy} is there and cannot be shown: OSError: not today\n",
+    )
+
+
+FILES_FLOW = """
+from asyncflow import FlowSpec, step
+
+class FilesFlow(FlowSpec):
+    @step
+    def start(self):
+        self.raw, self.text, self.number = bytes(range(256)), "grün\\r\\n", 7
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.drawn = self.figure() if hasattr(self, "figure") else None
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A task that has values which are a file's content by themselves, and its store."""
+    folder = tmp_path_factory.mktemp("files")
+    file, store = folder / "files_flow.py", folder / "store"
+    file.write_text(FILES_FLOW, encoding="utf-8")
+    command = [sys.executable, "-m", "asyncflow", "run", str(file), "--store", str(store)]
+    subprocess.run(command, capture_output=True, check=True)
+    (run,) = (store / "flows" / "FilesFlow").glob("[0-9]*")
+    return f"FilesFlow/{run.name}/start/1", store
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("raw", bytes(range(256))), ("text", "grün\r\n".encode()), ("number", b"7\n")],
+)
+def test_dump_writes_bytes_as_bytes_and_text_as_text(files, tmp_path, name, content) -> None:
+    """Into a file, whatever they are; any other value as it is printed."""
+    task, store = files
+    target = tmp_path / "out"
+    assert invoke(["dump", f"{task}/{name}", "--store", str(store), "-o", str(target)]) == 0
+    assert target.read_bytes() == content
+
+
+def test_dump_of_several_artifacts_is_as_it_is_printed(files, tmp_path, capsys) -> None:
+    """Also in a file."""
+    task, store = files
+    assert invoke(["dump", task, "--store", str(store), "--include", "text,number"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == f"# {task}\ntext = 'grün\\r\\n'\nnumber = 7\n"
+    more = ["--exclude", "raw", "-o", str(tmp_path / "out")]
+    assert invoke(["dump", task, "--store", str(store), *more]) == 0
+    assert (tmp_path / "out").read_text() == printed
+
+
+def test_dump_shows_no_value_that_is_larger_than_was_said(files, capsys) -> None:
+    """By its size in the store; that is no error."""
+    task, store = files
+    assert invoke(["dump", task, "--store", str(store), "--max-value-size", "100"]) == 0
+    assert "raw = <bytes of 256 bytes, more than --max-value-size>" in capsys.readouterr().out
+
+
+def test_dump_writes_a_pickle_as_metaflow_does(files, tmp_path) -> None:
+    """The values by the task's pathspec and by name."""
+    task, store = files
+    target = tmp_path / "out.pkl"
+    more = ["--file", str(target), "--include", "number,text"]
+    assert invoke(["dump", task, "--store", str(store), *more]) == 0
+    assert pickle.loads(target.read_bytes()) == {task: {"text": "grün\r\n", "number": 7}}
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_a_figure_is_written_as_a_picture_of_its_suffix(tmp_path, kind) -> None:
+    """Of matplotlib, where that is installed; without a suffix nobody knows of which kind."""
+    figure = pytest.importorskip("matplotlib.figure", reason="it is large, and nothing needs it")
+    drawn = figure.Figure()
+    drawn.subplots().plot([1, 2])
+    assert write_value(drawn, tmp_path / f"plot.{kind}")
+    begins = {"png": b"\x89PNG", "svg": b"<?xml"}[kind]
+    assert (tmp_path / f"plot.{kind}").read_bytes().startswith(begins)
+    with pytest.raises(ValueError, match="by no suffix"):
+        write_value(drawn, tmp_path / "plot")
+
+
+def test_logs_of_a_task_with_the_time_of_each_line(place, look) -> None:
+    """As local time, in place of what stands before the lines of a run's log."""
+    text = look("logs", f"{place.good}/work/2", "--timestamps", "--stdout")
+    assert text.endswith(" working on 3\n")
+    for line in text.splitlines():
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d ", line)
+
+
 @pytest.mark.parametrize("kind", ["", "--json"])
 def test_dump_of_what_cannot_all_be_read(losing, capsys, kind) -> None:
     """The rest is printed; what is missing is named with its reason, and the exit status is 1."""
@@ -311,7 +434,7 @@ def test_dump_of_what_cannot_all_be_read(losing, capsys, kind) -> None:
     assert invoke(["dump", task, *options]) == 1
     out, err = capsys.readouterr()
     assert re.search(rf"^Error: .*{task}/lost.* is gone", err, re.MULTILINE)
-    assert f"Error: {task}/shy: OSError: not today" in err
+    assert f"Error: {task}/shy is there and cannot be shown: OSError: not today" in err
     if kind:
         data = as_json(out)
         assert (data["first"], data["last"]) == (1, 4)
@@ -320,7 +443,7 @@ def test_dump_of_what_cannot_all_be_read(losing, capsys, kind) -> None:
         assert out.splitlines()[1:] == [
             "first = 1",
             "lost = <bytes that cannot be read>",
-            "shy = <losing_flow.Shy that cannot be read>",
+            "shy = <losing_flow.Shy that is there and cannot be shown: OSError: not today>",
             "last = 4",
         ]
 

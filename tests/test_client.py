@@ -693,6 +693,75 @@ def test_a_retried_task_is_as_its_last_attempt(store):
         assert attempts[0].created_at < attempts[1].created_at < attempts[2].created_at
 
 
+def test_a_step_has_finished_when_all_of_its_tasks_have(store):
+    """Those that are yet to begin included, as far as the foreach before it has said."""
+    live = writer(store, graph=FOREACH)
+    start = live.start("start")
+    live.flush()
+    run = Run("F/100")
+    assert run["start"].finished_at is None
+    live.succeed(start, fanout=2)
+    first = live.start("train", (0,))
+    live.succeed(first)
+    live.flush()
+    assert run["start"].finished_at == run["start"].task.finished_at
+    assert run["train"].finished_at is None  # the second is yet to begin
+    second = live.start("train", (1,))
+    live.fail(second, will_retry=True)
+    live.flush()
+    assert run["train"].finished_at is None
+    live.start("train", (1,), task=second)
+    live.succeed(second)
+    live.flush()
+    assert run["train"].finished_at == run["train"][second].finished_at
+    live.close()
+
+
+def test_a_step_of_a_run_that_has_failed_finished_with_its_last_task(store):
+    """However many were to come."""
+    live = writer(store, graph=FOREACH)
+    live.succeed(live.start("start"), fanout=3)
+    live.fail(live.start("train", (0,)))
+    live.finish(Status.FAILED)
+    run = Run("F/100")
+    assert run["train"].finished_at == run["train"].task.finished_at
+
+
+# --- resumed runs -------------------------------------------------------------------------------
+
+
+def test_a_run_knows_the_runs_that_have_resumed_it(store):
+    """Oldest first; a run that has resumed another, or none, is not among them."""
+    for run_id, origin in [("1", None), ("2", "1"), ("3", None), ("4", "1"), ("5", "2")]:
+        linear(store, run_id, origin=origin)
+    flow = Flow("F")
+    assert [flow[run_id].resumed_as for run_id in "12345"] == [("2", "4"), ("5",), (), (), ()]
+
+
+def test_a_flow_knows_the_interrupted_runs_that_nobody_has_resumed(store):
+    """Newest first: none that goes on, none that has ended, none that is being resumed."""
+    linear(store, "1")
+    for run_id, origin in [("2", None), ("3", "2"), ("4", None), ("5", None)]:
+        writer(store, run_id, origin=origin).close()
+    resuming = writer(store, "6", origin="4")
+    resuming.flush()
+    assert [run.id for run in Flow("F").runs_to_resume()] == ["5", "3"]
+    resuming.close()
+    assert [run.id for run in Flow("F").runs_to_resume()] == ["6", "5", "3"]
+
+
+def test_a_run_that_cannot_be_read_has_resumed_none(store):
+    """The others are told of."""
+    writer(store, "1").close()
+    linear(store, "2", origin="1")
+    linear(store, "3", origin="1")
+    journal = store / "flows" / "F" / "2" / "journal"
+    data = bytearray(journal.read_bytes())
+    data[30] ^= 0xFF
+    journal.write_bytes(data)
+    assert Run("F/1").resumed_as == ("3",)
+
+
 # --- asked by a task of the run -----------------------------------------------------------------
 
 

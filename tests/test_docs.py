@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from asyncflow import Run, events
+from asyncflow import FlowSpec, Run, events
 from asyncflow.cli.commands import Commands
 from asyncflow.settings import Settings
 from asyncflow.store.artifacts import BLOB_BYTES, INLINE_BYTES
@@ -122,11 +122,22 @@ def test_the_reference_has_every_option_of_a_command(name):
     command = commands()[name]
     parts = command.commands.values() if isinstance(command, click.Group) else [command]
     given = [param for part in parts for param in part.params]
-    options = [each for each in given if isinstance(each, click.Option)]
+    options = [each for each in given if isinstance(each, click.Option) and not each.hidden]
     rows = "".join(line for line in text.splitlines() if line.startswith("|"))
     assert set(re.findall(r"`(--?[a-z][a-z-]*)", rows)) == {
         spelling for option in options for spelling in option.opts
     }
+
+
+def test_the_page_on_metaflow_has_every_option_that_only_its_users_know():
+    """Those that `--help` does not tell of: each stands there, and no other."""
+    flow = type("F", (FlowSpec,), {})
+    parts = [Commands(flow), *commands().values()]
+    hidden = [each for part in parts for each in part.params if getattr(each, "hidden", False)]
+    spellings = {text for each in hidden for text in (*each.opts, *each.secondary_opts)}
+    page = section((DOCS / "how-to/move-from-metaflow.md").read_text(), "## Command lines")
+    rows = "".join(line for line in page.splitlines() if line.startswith("|"))
+    assert set(re.findall(r"`(--[a-z][a-z-]*)", rows)) == spellings
 
 
 def test_the_reference_has_every_command_and_no_other():

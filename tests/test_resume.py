@@ -55,11 +55,11 @@ class Repaired(FlowSpec):
         pass
 
 
-async def fail(engine, tmp_path):
+async def fail(engine, tmp_path, tags=()):
     """A failed run, and what mends it for the next one."""
     mended = tmp_path / "mended"
     with pytest.raises(RunFailedError) as caught:
-        await engine.run(Repaired, mended=str(mended))
+        await engine.run(Repaired, mended=str(mended), tags=tags)
     mended.touch()
     return caught.value.run.id
 
@@ -80,6 +80,16 @@ async def test_finished_tasks_are_taken_over_and_the_rest_is_run(engine, tmp_pat
     assert cloned == finished
     assert not cloned & started
     assert run.data.total == sum(n * n for n in range(6))
+
+
+async def test_a_resumed_run_keeps_the_tags_of_its_origin(engine, tmp_path):
+    """Those that it is given as well come behind them."""
+    origin = await fail(engine, tmp_path, tags=("nightly", "v2"))
+    run = await engine.resume(Repaired, origin=origin, tags=("again", "v2"))
+    assert run.tags == {"nightly", "v2", "again"}
+    [started] = run.events(events.RunStarted)
+    assert started.tags == ("nightly", "v2", "again")
+    assert Run(f"Repaired/{origin}", store=engine.settings.store).resumed_as == (run.id,)
 
 
 async def test_a_resumed_run_keeps_its_parameters_and_names_its_origin(engine, tmp_path):

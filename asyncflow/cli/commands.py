@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
+from asyncflow.cli import accepted
 from asyncflow.cli.stdout import STANDARD_OUTPUT, cannot_write, named_stdout
 from asyncflow.errors import (
     AsyncflowError,
@@ -55,8 +56,7 @@ class Commands(click.Group):
             context_settings={"help_option_names": ["--help", "-h"]},
         )
         self._flow, self._script = flow, script
-        if flow is None:
-            self.params.append(_version_option())
+        self.params += [_version_option()] if flow is None else accepted.before_commands()
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         """All of them, in the order in which one meets them."""
@@ -66,7 +66,13 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the first argument names; else tell which one it may have meant."""
+        args = [*accepted.COMMANDS.get(args[0], args[:1]), *args[1:]]
         name = args[0]
+        if name == "version":
+            _show_version(ctx)
+        if name == "--help":
+            click.echo(ctx.get_help())
+            ctx.exit()
         if name not in _MODULES and not name.startswith("-"):
             from asyncflow.spelling import did_you_mean  # noqa: PLC0415 - start-up time: only errors need it
 
@@ -86,13 +92,17 @@ class Commands(click.Group):
         return make(self._flow, self._script)
 
 
+def _show_version(ctx: click.Context) -> NoReturn:
+    from asyncflow import __version__  # noqa: PLC0415 - start-up time: nobody else asks
+
+    click.echo(f"asyncflow {__version__}")
+    ctx.exit()
+
+
 def _version_option() -> click.Option:
     def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
         if wanted:
-            from asyncflow import __version__  # noqa: PLC0415 - start-up time: nobody else asks
-
-            click.echo(f"asyncflow {__version__}")
-            ctx.exit()
+            _show_version(ctx)
 
     return click.Option(
         ["--version"],

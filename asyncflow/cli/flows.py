@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from asyncflow.cli import accepted
 from asyncflow.cli.options import store_option
 from asyncflow.cli.parameters import clash, given_parameters, options_of, parameters_section
 from asyncflow.cli.report import Program
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from asyncflow.engine import Engine
     from asyncflow.flow import FlowSpec
     from asyncflow.handle import RunHandle
+    from asyncflow.previewing import StepPreview
 
 _FLOW: Final = "asyncflow.flow"  # where a context keeps the flow class
 
@@ -70,7 +72,8 @@ class FlowCommand(click.Command):
         return _load(file)
 
     def _refuse_clash(self, ctx: click.Context, flow: type[FlowSpec]) -> None:
-        own = {option for param in super().get_params(ctx) for option in param.opts}
+        params = (each for each in super().get_params(ctx) if not _gives_way(each))
+        own = {option for param in params for option in param.opts}
         name = clash(flow, own)
         if name is not None:
             message = (
@@ -84,7 +87,10 @@ class FlowCommand(click.Command):
         """The command's own, and the flow's parameters as soon as it is known."""
         params = super().get_params(ctx)
         flow = ctx.meta.get(_FLOW)
-        return [*params, *options_of(flow)] if flow and self._takes_parameters else params
+        if not (flow and self._takes_parameters):
+            return params
+        kept = (each for each in params if not (_gives_way(each) and clash(flow, each.opts)))
+        return [*kept, *options_of(flow)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The flow's parameters in a section of their own, then the command's options."""
@@ -107,6 +113,11 @@ class FlowCommand(click.Command):
                 for paragraph in inspect.cleandoc(flow.__doc__).split("\n\n"):
                     formatter.write_paragraph()
                     formatter.write_text(paragraph)
+
+
+def _gives_way(param: click.Parameter) -> bool:
+    """Whether a parameter of the flow may have the option's name."""
+    return isinstance(param, accepted.Accepted)
 
 
 def _load(file: str) -> type[FlowSpec]:
@@ -177,6 +188,7 @@ def _running_options() -> list[click.Parameter]:
             is_flag=True,
             help="Print the result as JSON; the log goes to stderr.",
         ),
+        *accepted.of_runs(),
     ]
 
 
@@ -186,8 +198,12 @@ def _carry_through(
     """Start the run, show it, and give the exit status."""
     from asyncflow.cli.running import RunOptions, carry_through  # noqa: PLC0415 - start-up time: not for --help
 
-    names = tuple(field.name for field in fields(RunOptions))
-    options = RunOptions(**{name: ctx.params[name] for name in names})
+    before = ctx.find_root().params  # what stood before the command
+    named = ctx.params.get("decorators") or ()
+    accepted.decorate(flow_of(ctx), [*(before.get("decorators") or ()), *named])
+    given = {field.name: ctx.params[field.name] for field in fields(RunOptions)}
+    given["quiet"] = given["quiet"] or before.get("quiet", False)
+    options = RunOptions(**given)
     file = options.run_id_file
     if file is not None and not absolute(file).parent.is_dir():
         message = f"there is no folder {file.parent} to write the run id to"
@@ -236,6 +252,8 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
             _print_plan(ctx, flow, origin_run_id, step)
             return 0
         _check_store(ctx)
+        if ctx.params["clone_only"]:
+            _refuse_to_run(ctx, flow, origin_run_id, step)
         tags = ctx.params["tags"]
         return _carry_through(
             ctx,
@@ -259,6 +277,7 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
                 is_flag=True,
                 help="Tell for each step what would be reused and what run, and why; run nothing.",
             ),
+            accepted.Accepted(["--clone-only"], is_flag=True),
             *_running_options(),
         ],
         callback=resume,
@@ -275,11 +294,25 @@ def _check_store(ctx: click.Context) -> None:
     Layout.open(Settings.read(store=ctx.params["store"]).store, create=False)
 
 
-def _print_plan(
+def _refuse_to_run(
     ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
 ) -> None:
+    """Metaflow's `--clone-only`: nothing but taking over, so there may be nothing else to do."""
+    _, steps = _planned(ctx, flow, origin, step)
+    to_run = ", ".join(each.step for each in steps if each.to_run or each.open_ended)
+    if to_run:
+        message = (
+            f"--clone-only takes over a run that has succeeded, and here tasks of {to_run} are to "
+            "be run: leave it out to run them, or see --plan"
+        )
+        raise click.UsageError(message, ctx)
+
+
+def _planned(
+    ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
+) -> tuple[str, Sequence[StepPreview]]:
+    """The run that would be resumed, and what would become of each step."""
     from asyncflow.checking import check_origin  # noqa: PLC0415 - start-up time: for --plan alone
-    from asyncflow.cli.previews import plan_data, plan_lines  # noqa: PLC0415 - the same
     from asyncflow.previewing import preview_resume  # noqa: PLC0415 - the same
     from asyncflow.resuming import newest_run  # noqa: PLC0415 - the same
     from asyncflow.settings import Settings  # noqa: PLC0415 - the same
@@ -289,7 +322,15 @@ def _print_plan(
     store = Settings.read(store=ctx.params["store"]).store
     if origin is None:
         origin = newest_run(Layout.open(store, create=False), flow.__name__)
-    steps = preview_resume(flow, store=store, origin=origin, step=step)
+    return origin, preview_resume(flow, store=store, origin=origin, step=step)
+
+
+def _print_plan(
+    ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
+) -> None:
+    from asyncflow.cli.previews import plan_data, plan_lines  # noqa: PLC0415 - start-up time: for --plan alone
+
+    origin, steps = _planned(ctx, flow, origin, step)
     if ctx.params["as_json"]:
         import json  # noqa: PLC0415 - start-up time: few ask for it
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,8 @@ from asyncflow.cli.limits import use_of_limit
 from asyncflow.cli.log import LogRenderer, harmless
 from asyncflow.cli.report import failure_data
 from asyncflow.client import Artifact, Flow, Run, Step, Task
-from asyncflow.errors import AsyncflowError, JournalError, LimitError, NotFoundError, StoreError
+from asyncflow.client.resumptions import Resumptions
+from asyncflow.errors import JournalError, LimitError, StoreError
 from asyncflow.events import (
     STOPPED,
     RunStarted,
@@ -100,13 +100,34 @@ def _runs_of(
                 yield run
 
 
+class Standings:
+    """How runs stand, in words: one that was interrupted may have been resumed since."""
+
+    def __init__(self) -> None:
+        self._flows: dict[str, Resumptions] = {}
+
+    def resumed_as(self, run: Run) -> list[str]:
+        """The runs that have resumed it, oldest first."""
+        place = run._place  # noqa: SLF001 - one look at a flow for all of its runs
+        return self._flows.setdefault(place.flow, Resumptions(place)).of(run.id)
+
+    def of(self, run: Run) -> str:
+        """The status, or the run that goes on in its place."""
+        status = run.status
+        if status is Status.INTERRUPTED:
+            for later in self.resumed_as(run)[-1:]:
+                return f"resumed as {later}"
+        return str(status)
+
+
 def runs_table(runs: Iterable[Run]) -> Iterator[str]:
     """A line for each run."""
+    standings = Standings()
     head = ("RUN", "STATUS", "STARTED", "TOOK", "TAGS")
     rows = (
         (
             run.pathspec,
-            str(run.status),
+            standings.of(run),
             local(run.created_at),
             duration(run.seconds),
             _tags(run),
@@ -121,8 +142,13 @@ def _tags(run: Run) -> str:
     return " ".join(tag if tag.isprintable() else repr(tag) for tag in sorted(run.tags))
 
 
-def run_data(run: Run) -> dict[str, Any]:
-    """A run as plain data, without its steps."""
+def runs_data(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """Runs as plain data, without their steps."""
+    standings = Standings()
+    return [_run_data(run, standings) for run in runs]
+
+
+def _run_data(run: Run, standings: Standings) -> dict[str, Any]:
     return {
         "pathspec": run.pathspec,
         "flow": run.parent.id,
@@ -132,6 +158,7 @@ def run_data(run: Run) -> dict[str, Any]:
         "finished_at": iso(run.finished_at),
         "seconds": run.seconds,
         "tags": sorted(run.tags),
+        "resumed_as": standings.resumed_as(run),
     }
 
 
@@ -163,11 +190,11 @@ def data_of(found: Found) -> Any:
     """The same as plain data, whole."""
     match found:
         case Flow():
-            return [run_data(run) for run in found]
+            return runs_data(found)
         case Run():
             caught = _caught(found)
             return {
-                **run_data(found),
+                **_run_data(found, Standings()),
                 "user": found.user,
                 "origin_run_id": found.origin_run_id,
                 "parameters": _parameters(found),
@@ -200,6 +227,7 @@ def _run_lines(run: Run) -> Iterator[str]:
         ("took", duration(run.seconds)),
         ("tags", _tags(run)),
         ("resumes", run.origin_run_id or ""),
+        ("resumed as", " ".join(run.resumed_as)),
         *(("limit", _limit_text(limit)) for limit in _limits(run)),
     )
     parameters = _parameters(run)
@@ -374,82 +402,6 @@ def _of_streams(renderer: LogRenderer, event: Event, streams: set[str]) -> str:
             return renderer.unfinished(event)
         case _:
             return ""
-
-
-class Values:
-    """The values of artifacts as Python would write them, or as JSON."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
-        self.unreadable: list[str] = []
-        """Why some of the values could not be had; the others are in the text."""
-
-    def text(self, found: Run | Step | Task | Artifact) -> str:
-        """All that there is of it.
-
-        Raises:
-            NotFoundError: There is no artifact: the task has not succeeded.
-            ArtifactError: It is an artifact, and its value cannot be read.
-        """
-        match found:
-            case Artifact():
-                value = found.data
-                return json.dumps(_json_value(value), indent=2) if self._as_json else repr(value)
-            case Step():
-                tasks = list(found)
-            case Run():
-                tasks = [found.end_task] if found.end_task is not None else []
-            case Task():
-                tasks = [found]
-        if not any(len(task.artifacts) for task in tasks):
-            raise NotFoundError(_no_values(found))
-        if self._as_json:
-            each = {task.pathspec: self._json_values(task) for task in tasks}
-            data = each if isinstance(found, Step) else next(iter(each.values()))
-            return json.dumps(data, indent=2)
-        return "\n\n".join("\n".join(self._lines(task)) for task in tasks)
-
-    def _lines(self, task: Task) -> Iterator[str]:
-        yield f"# {task.pathspec}"
-        for artifact in task:
-            try:
-                text = repr(artifact.data)
-            except Exception as error:  # noqa: BLE001 - its class may raise anything
-                self._note(artifact, error)
-                text = f"<{artifact.type_name} that cannot be read>"
-            yield f"{artifact.id} = {text}"
-
-    def _json_values(self, task: Task) -> dict[str, Any]:
-        return {artifact.id: self._json_or_why(artifact) for artifact in task}
-
-    def _json_or_why(self, artifact: Artifact) -> Any:
-        try:
-            return _json_value(artifact.data)
-        except Exception as error:  # noqa: BLE001 - as above
-            why = self._note(artifact, error)
-            return {"type": artifact.type_name, "error": why}
-
-    def _note(self, artifact: Artifact, error: Exception) -> str:
-        known = isinstance(error, AsyncflowError)
-        why = str(error) if known else f"{artifact.pathspec}: {type(error).__name__}: {error}"
-        self.unreadable.append(why)
-        return why
-
-
-def _no_values(found: Run | Step | Task) -> str:
-    if isinstance(found, Run) and found.end_task is None:
-        return f"{found.pathspec} has no data: its step 'end' has not succeeded; name another step"
-    if isinstance(found, Run):
-        return f"{found.pathspec} has no data: its step 'end' keeps nothing on self"
-    return f"{found.pathspec} has no artifacts: it has not succeeded, or keeps nothing on self"
-
-
-def _json_value(value: object) -> Any:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return {"type": f"{type(value).__module__}.{type(value).__qualname__}", "repr": repr(value)}
-    return value
 
 
 def event_lines(events: Iterable[Event], *, as_json: bool) -> Iterator[str]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from asyncflow.cli.accepted import Accepted
 from asyncflow.cli.options import json_option, store_option
 from asyncflow.surroundings import absolute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from asyncflow.cli.values import Values
+    from asyncflow.client import Task
     from asyncflow.flow import FlowSpec
 
 _SHOWN_RUNS = 20
@@ -90,7 +94,7 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         name = flow.__name__ if flow is not None else flow_name
         found = listing.newest_runs(name, store, tags, limit, _pass_over)
         if as_json:
-            _print_json([listing.run_data(run) for run in found])
+            _print_json(listing.runs_data(found))
         else:
             _print_lines(listing.runs_table(found))
 
@@ -176,20 +180,27 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     """`logs PATHSPEC [--stdout] [--stderr]`."""
 
     def logs(
-        pathspec: str, store: Path | None, *, stdout: bool, stderr: bool, follow: bool
+        pathspec: str,
+        store: Path | None,
+        *,
+        stdout: bool,
+        stderr: bool,
+        follow: bool,
+        both: bool,
+        timestamps: bool,
     ) -> None:
         from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
 
-        streams = {name for name, on in (("stdout", stdout), ("stderr", stderr)) if on}
+        streams = {name for name, on in (("stdout", stdout), ("stderr", stderr)) if on and not both}
         if follow:
             _follow_logs(pathspec, store, streams)
             return
         found = find(pathspec, store)
         if pathspec.count("/") == 3:  # noqa: PLR2004 - a task: its own words, as it printed them
-            if streams != {"stderr"}:
-                click.echo(found.stdout, nl=False)
-            if streams != {"stdout"}:
-                click.echo(found.stderr, nl=False, err=streams != {"stderr"})
+            for stream in ("stdout", "stderr"):
+                if stream in (streams or {stream}):
+                    text = _stamped(found, stream) if timestamps else getattr(found, stream)
+                    _echo(stream, text, streams)
             return
         for text in listing.log_of(found, streams):
             click.echo(text, nl=False)
@@ -200,6 +211,10 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
             _pathspec(flow, 2, 3, 4),
             click.Option(["--stdout"], is_flag=True, help="Only what went to standard output."),
             click.Option(["--stderr"], is_flag=True, help="Only what went to standard error."),
+            Accepted(["--both"], is_flag=True),
+            click.Option(
+                ["--timestamps"], is_flag=True, help="Begin each line of a task with its time."
+            ),
             _follow_option("Go on with what is printed, to the end of the task or the run."),
             store_option(),
         ],
@@ -217,7 +232,19 @@ def _follow_logs(pathspec: str, store: Path | None, streams: set[str]) -> None:
     from asyncflow.cli import following  # noqa: PLC0415 - start-up time: few follow
 
     for stream, text in following.output_of(pathspec, store, streams):
-        click.echo(text, nl=False, err=stream == "stderr" and streams != {"stderr"})
+        _echo(stream, text, streams)
+
+
+def _echo(stream: str, text: str, streams: set[str]) -> None:
+    """Print what was printed to a stream: to the same one, unless that alone is asked for."""
+    click.echo(text, nl=False, err=stream == "stderr" and streams != {"stderr"})
+
+
+def _stamped(task: Task, stream: str) -> str:
+    lines = task.loglines(stream)
+    return "".join(
+        f"{time.astimezone().isoformat(' ', 'milliseconds')} {line}\n" for time, line in lines
+    )
 
 
 def _follow_option(help_: str) -> click.Option:
@@ -230,25 +257,41 @@ def _follow_option(help_: str) -> click.Option:
 def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
     """`dump PATHSPEC [-o FILE]`."""
 
-    def dump(pathspec: str, store: Path | None, output: Path | None, *, as_json: bool) -> int:
-        from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
+    def dump(
+        pathspec: str,
+        store: Path | None,
+        output: Path | None,
+        file: Path | None,
+        include: str,
+        exclude: str,
+        max_value_size: int | None,
+        *,
+        as_json: bool,
+    ) -> int:
+        from asyncflow.cli.values import Values  # noqa: PLC0415 - start-up time: not for --help
 
-        if output is not None and not absolute(output).parent.is_dir():
-            message = f"there is no folder {output.parent} to write the values to"
-            raise click.UsageError(message)
-        values = listing.Values(as_json=as_json)
-        text = values.text(find(pathspec, store))
-        if output is None:
-            click.echo(text)
+        for path in (output, file):
+            if path is not None and not absolute(path).parent.is_dir():
+                message = f"there is no folder {path.parent} to write the values to"
+                raise click.UsageError(message)
+        values = Values(
+            as_json=as_json,
+            include=_names(include),
+            exclude=_names(exclude),
+            most_bytes=max_value_size,
+        )
+        found = find(pathspec, store)
+        if file is not None:
+            with _writing(file):
+                file.write_bytes(values.pickled(found))
+        elif output is not None:
+            with _writing(output):
+                _write(found, values, output, as_json=as_json)
         else:
-            try:
-                output.write_text(f"{text}\n", encoding="utf-8")
-            except OSError as error:
-                message = f"{output} cannot be written to: {error.strerror}"
-                raise click.ClickException(message) from error
-        for why in values.unreadable:
+            click.echo(values.text(found))
+        for why in values.untold:
             click.echo(f"Error: {why}", err=True)
-        return 1 if values.unreadable else 0
+        return 1 if values.untold else 0
 
     return click.Command(
         "dump",
@@ -258,8 +301,31 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 ["-o", "--output"],
                 type=click.Path(dir_okay=False, path_type=Path),
                 metavar="FILE",
-                help="Write to this file.",
+                help="Write to this file; of one artifact bytes as they are, text as text, a "
+                "figure as a picture.",
             ),
+            click.Option(
+                ["--file"],
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="FILE",
+                help="Write a pickle to this file: the values by task and by name.",
+            ),
+            click.Option(
+                ["--include"],
+                default="",
+                metavar="NAMES",
+                help="Only artifacts of these names, divided by commas.",
+            ),
+            click.Option(
+                ["--exclude"], default="", metavar="NAMES", help="No artifacts of these names."
+            ),
+            click.Option(
+                ["--max-value-size"],
+                type=click.IntRange(min=0),
+                metavar="BYTES",
+                help="Show no value that is larger as stored.",
+            ),
+            Accepted(["--private/--no-private"], expose_value=False),
             store_option(),
             click.Option(
                 ["--json", "as_json"],
@@ -270,11 +336,37 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         callback=dump,
         help=(
             "Print the values of artifacts: of one, of all that a task has, of every task of a "
-            "step, or of a run's last step. One that cannot be read is told of on stderr, the "
-            "others are printed, and the exit status is 1."
+            "step, or of a run's last step. One that cannot be read or shown is told of on "
+            "stderr, the others are printed, and the exit status is 1."
         ),
         short_help="Print the values of artifacts.",
     )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Within the block, what cannot be written is an error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{file} cannot be written to: {error.strerror or error}"
+        raise click.ClickException(message) from error
+    except ValueError as error:
+        message = f"{file} cannot be written: {error}"
+        raise click.ClickException(message) from error
+
+
+def _write(found: Any, values: Values, file: Path, *, as_json: bool) -> None:
+    """Write the values to a file: one that is a file's content as that, others as they print."""
+    from asyncflow.cli.values import write_value  # noqa: PLC0415 - start-up time: not for --help
+    from asyncflow.client import Artifact  # noqa: PLC0415 - the same
+
+    if as_json or not (isinstance(found, Artifact) and write_value(found.data, file)):
+        file.write_text(f"{values.text(found)}\n", encoding="utf-8")
 
 
 # --- events -----------------------------------------------------------------------------------

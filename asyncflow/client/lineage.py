@@ -40,6 +40,9 @@ class Tasks(Protocol):
     def path_of(self, task: int) -> tuple[int, ...]:
         """A task's foreach indexes, outermost first."""
 
+    def fanout_of(self, task: int) -> int | None:
+        """How many items a task has handed out; None while it has not succeeded."""
+
 
 class Lineage:
     """Parents and children of one run's tasks, as (step, task id), in the order of items."""
@@ -73,6 +76,32 @@ class Lineage:
             else:
                 found = self._at(step, key.path)
             yield from ((step, task) for task in found)
+
+    def expected(self, step: str) -> int | None:
+        """How many tasks a step has when all have begun; None as long as nobody knows."""
+        counts: dict[str, int | None] = {}
+        for node in self._graph:  # those before it come first
+            before = [self._led_to(each, counts[each]) for each in self._graph.previous(node.name)]
+            if node.joins is not None:
+                counts[node.name] = counts[node.joins]
+            elif None in before:
+                counts[node.name] = None
+            else:
+                counts[node.name] = sum(each or 0 for each in before) if before else 1
+            if node.name == step:
+                break
+        return counts[step]
+
+    def _led_to(self, step: str, count: int | None) -> int | None:
+        """To how many tasks of a step after it the tasks of this one lead."""
+        if count is None or self._graph[step].fanout is not Fanout.FOREACH:
+            return count
+        record = self._record
+        tasks = record.table().tasks_of(record.step_number(step))
+        handed_out = [record.fanout_of(task) for task in tasks]
+        if len(handed_out) < count or None in handed_out:
+            return None
+        return sum(each or 0 for each in handed_out)
 
     def _closes_foreach(self, join: Node) -> bool:
         return join.joins is not None and self._graph[join.joins].fanout is Fanout.FOREACH

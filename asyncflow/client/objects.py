@@ -18,6 +18,7 @@ from asyncflow.client.attempts import Attempts, seconds_of, status_of
 from asyncflow.client.data import Data, no_artifact
 from asyncflow.client.following import EventStream, Follower
 from asyncflow.client.record import FlowPlace, RunRecord
+from asyncflow.client.resumptions import Resumptions
 from asyncflow.client.views import (
     View,
     asking_for,
@@ -103,6 +104,17 @@ class Flow(View):
         for run_id in self._place.layout.runs(self._place.flow):
             run = self._run(run_id)
             if run is not None and (not wanted or wanted <= run.tags):
+                yield run
+
+    def runs_to_resume(self) -> Iterator[Run]:
+        """The interrupted runs that no run has resumed yet, newest first.
+
+        A run that is being resumed now is none of them, nor is one that has failed or was
+        cancelled: such a run has ended by its engine's own word.
+        """
+        resumptions = Resumptions(self._place)
+        for run in self:
+            if run.status is Status.INTERRUPTED and not resumptions.of(run.id):
                 yield run
 
     def __iter__(self) -> Iterator[Run]:
@@ -229,6 +241,14 @@ class Run(View):
     def origin_run_id(self) -> str | None:
         """The run that this one resumed; None when it began afresh."""
         return self._record.started.origin_run_id
+
+    @property
+    def resumed_as(self) -> tuple[str, ...]:
+        """The ids of the runs that have resumed this one, oldest first.
+
+        The first event of each younger run of the flow is read for it.
+        """
+        return tuple(Resumptions(self._place).of(self.id))
 
     @property
     def user(self) -> str:
@@ -385,6 +405,15 @@ class Step(View):
     def created_at(self) -> datetime:
         """When its first task began, UTC."""
         return self.task.created_at
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the last of its tasks ended, UTC; None while one goes on or is yet to begin."""
+        expected = self._record.lineage.expected(self._step)
+        if not self.parent.finished and expected != self.task_count:
+            return None
+        ends = [task.finished_at if task.finished else None for task in self]
+        return max((end for end in ends if end is not None), default=None) if all(ends) else None
 
     @property
     def is_join(self) -> bool:

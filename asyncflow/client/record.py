@@ -318,6 +318,12 @@ class RunRecord:
         event = entry and (self.ended_task(task, entry) or self.started_task(task, entry))
         return event.path if event else ()
 
+    def fanout_of(self, task: int) -> int | None:
+        """How many items a task has handed out; None while it has not succeeded."""
+        entry = self.entry(task)
+        event = entry and self.ended_task(task, entry)
+        return event.fanout if isinstance(event, TaskSucceeded | TaskCloned) else None
+
     def _called(self, task: int, entry: TaskEntry) -> str:
         return f"{self.pathspec}/{self.step_of(entry)}/{task}"
 

@@ -1,0 +1,41 @@
+"""Which runs of a flow have resumed which: only the younger one tells."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from asyncflow.client.record import RunRecord
+from asyncflow.errors import JournalError
+
+if TYPE_CHECKING:
+    from asyncflow.client.record import FlowPlace
+
+
+class Resumptions:
+    """Reads the first event of a flow's runs, newest first, once each and no further than asked."""
+
+    def __init__(self, place: FlowPlace) -> None:
+        """Read nothing yet."""
+        self._place = place
+        self._unread = deque(place.layout.runs(place.flow))
+        self._of: dict[str, list[str]] = {}
+
+    def of(self, run_id: str) -> list[str]:
+        """The ids of the runs that have resumed this one, oldest first.
+
+        A run whose journal cannot be read is passed over.
+        """
+        while self._unread and int(self._unread[0]) > int(run_id):
+            younger = self._unread.popleft()
+            origin = self._origin_of(younger)
+            if origin is not None:
+                self._of.setdefault(origin, []).insert(0, younger)
+        return self._of.get(run_id, [])
+
+    def _origin_of(self, run_id: str) -> str | None:
+        record = RunRecord(self._place, run_id)
+        try:
+            return record.started.origin_run_id if record.exists() else None
+        except JournalError:
+            return None
