@@ -57,6 +57,13 @@ def test_links_between_pages_lead_somewhere(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_in_a_table_has_no_bar(page):
+    """Escaped, it is shown with its backslash in the built pages; as it is, it ends the cell."""
+    cells = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    assert [line for line in cells if re.search(r"`[^`]*\\\|[^`]*`", line)] == []
+
+
 # --- what the pages list ------------------------------------------------------------------------
 
 
