@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+from asyncflow.errors import FlowError
 from asyncflow.parameters import user_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
     from contextvars import Context
     from threading import ExceptHookArgs, Thread
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 
 def _no_parameter(name: str) -> Any:
     raise KeyError(name)
+
+
+def _not_awaitable(name: str, of: object) -> Awaitable[Any]:
+    read = f"self.{name}" if of is None else f"the input's attribute {name!r}"
+    raise FlowError(f"current.load is for async steps: in a `def` step, read {read}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +55,8 @@ class TaskContext:
     parameter_names: tuple[str, ...] = ()
     load_parameter: Callable[[str], Any] = _no_parameter
     """The value of a parameter; called when somebody asks."""
+    load: Callable[[str, Any], Awaitable[Any]] = _not_awaitable
+    """An artifact of the task, or of an input of it."""
     tags: tuple[str, ...] = ()
     origin_run_id: str | None = None
     """The run that this one resumes."""
@@ -206,6 +214,27 @@ class Current:
     def namespace(self) -> str:
         """`user:NAME`, as in Metaflow."""
         return f"user:{self.username}"
+
+    def load(self, name: str, of: Any = None) -> Awaitable[Any]:
+        """In an async step, read an artifact that is large while other tasks go on.
+
+        `await current.load("model")` is `self.model`, and has it be that from then on. It is read,
+        hashed and unpickled in a thread, code of its class included, and is known to be what was
+        stored when it comes back. `"input"` is `self.input`.
+
+        Args:
+            name: The artifact, or the parameter.
+            of: In a join, one of the inputs, to read its artifact: `await current.load("model",
+                inputs.train)` is `inputs.train.model`.
+
+        Raises:
+            AttributeError: There is no such artifact; or no task runs here.
+            FlowError: The step is no async step.
+            ArtifactError: It cannot be read.
+
+        Cancelled: the reading goes on in its thread, and what comes of it is dropped.
+        """
+        return _context().load(name, of)
 
     def get(self, name: str, default: Any = None) -> Any:
         """The attribute of this name, else the default."""

@@ -259,8 +259,10 @@ class FlowSpec:
     def _asyncflow_load(self, name: str) -> Any:
         values = vars(self)
         state: TaskState = values[_STATE]
-        value = values[name] = state.load(name)
-        return value
+        value = state.load(name)
+        if name not in state.names():  # deleted meanwhile, when this thread is not the loop's
+            return value
+        return values.setdefault(name, value)
 
     def _asyncflow_parameter(self, parameter: Parameter[Any]) -> Any:
         name = parameter.attribute

@@ -11,16 +11,16 @@ import os
 import sys
 from array import array
 from collections import OrderedDict
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from zlib import crc32
 
 import msgpack
 
 from asyncflow import codec, loading
-from asyncflow.current import TaskContext
-from asyncflow.errors import ArtifactPickleError, JournalError, TransitionError
+from asyncflow.current import TaskContext, enter_task
+from asyncflow.errors import ArtifactPickleError, FlowError, JournalError, TransitionError
 from asyncflow.events import pack_manifest, unpack_events, unpack_result
 from asyncflow.flow import (
     Inputs,
@@ -32,24 +32,64 @@ from asyncflow.flow import (
     initialize,
 )
 from asyncflow.graph import Fanout, Graph
+from asyncflow.inputs import refs_of
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.files import read_file
 from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.surroundings import Kept, Surroundings, lasting_settings
+from asyncflow.tracebacks import past_own_frames
 from asyncflow.values import ArtifactRef, Failure, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
 
     from asyncflow.events import RunStarted
     from asyncflow.flow import FlowSpec
     from asyncflow.frames import Opening, StartTask
     from asyncflow.graph import Node
+    from asyncflow.offloading import OffLoop
+    from asyncflow.store.blobs import Later
     from asyncflow.store.changes import Loaded
 
+Stored = tuple[bytes, "int | None", bytes]
+
+_LOADED_AT_ONCE_BYTES: Final = 64 << 10  # a thread costs as much as to unpickle so many
+_NO_ENVIRONMENT: Final = nullcontext()
 _KEPT_RESULTS: Final = 256  # a foreach reads one for all of its tasks
 _COPIED_INLINE_BYTES: Final = 64  # a longer inline value passes on as a ref into the journal
+
+
+@contextmanager
+def ending_forks() -> Iterator[None]:
+    """A process that the user's code forks within the block ends where it would leave the block.
+
+    It is no worker, and has nothing to store and nothing to tell.
+    """
+    pid = os.getpid()
+    try:
+        yield
+    except BaseException as error:
+        if os.getpid() != pid:
+            _end_fork(error)
+        raise
+    if os.getpid() != pid:
+        _end_fork(SystemExit())
+
+
+def _end_fork(error: BaseException) -> NoReturn:
+    """End a process that a step has forked as the interpreter would, and touch nothing of ours."""
+    code = error.code if isinstance(error, SystemExit) else 1
+    if not (code is None or isinstance(code, int)):
+        print(code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+        code = 1
+    elif not isinstance(error, SystemExit):
+        trace = past_own_frames(error.__traceback__)
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 class RunView:
@@ -151,10 +191,6 @@ class RunView:
                 self._results.popitem(last=False)
         return kept
 
-    def context(self, order: StartTask) -> TaskContext:
-        """What `current` tells within the task."""
-        return make_context(self, order)
-
     def is_whole(self) -> bool:
         """Whether no step has closed the run's files."""
         return not self._read or (self.journal.is_whole() and self.writer.is_whole())
@@ -166,21 +202,8 @@ class RunView:
             self.journal.close()
 
 
-def make_context(run: RunView, order: StartTask) -> TaskContext:
-    """What `current` tells within a task."""
-    started = run.started
-    return TaskContext(
-        flow_name=run.order.flow,
-        run_id=run.order.run_id,
-        step_name=order.step,
-        task_id=str(order.task_id),
-        attempt=order.attempt,
-        parameter_names=tuple(started.parameters),
-        load_parameter=run.base.load,
-        tags=started.tags,
-        origin_run_id=started.origin_run_id,
-        graph=run.graph,
-    )
+class _StoppedError(Exception):
+    """What a task made is not wanted any more."""
 
 
 class Inherited:
@@ -203,9 +226,9 @@ class Inherited:
         owner = f"{self.step}/{self.task_id}" if self.step else "parameters"
         return f"{self._run.pathspec}/{owner}/{name}"
 
-    def load(self, name: str) -> Any:
+    def load(self, name: str, later: Later | None = None) -> Any:
         """The value of one of the task's artifacts."""
-        return self._run.reader.load(self.refs[name], self.called(name)).value
+        return self._run.reader.load(self.refs[name], self.called(name), later).value
 
     def _pass_on(self, raw: list[Any], record: bytes, offset: int) -> ArtifactRef:
         """The ref as the next task hands it on: a longer inline value is left where it lies."""
@@ -227,8 +250,14 @@ class TaskView:
     It is the `TaskState` that `asyncflow.flow` asks for.
     """
 
-    def __init__(self, run: RunView, order: StartTask) -> None:
+    def __init__(self, run: RunView, order: StartTask, off_loop: OffLoop | None = None) -> None:
+        """Make the instance; an async step has an `off_loop`."""
         self._run, self._order = run, order
+        self._off_loop = off_loop
+        self._later = self._check_later if off_loop else None
+        self._checks: list[Future[None]] = []
+        self._damage: BaseException | None = None
+        self._stopped = False
         self.step = order.step
         self.graph = run.graph
         self.node: Node = run.graph[order.step]
@@ -251,6 +280,23 @@ class TaskView:
     def _pathspec(self) -> str:
         return f"{self._run.pathspec}/{self.step}/{self._order.task_id}"
 
+    def _context(self) -> TaskContext:
+        started = self._run.started
+        more = {"load": self._load_off_loop} if self._off_loop else {}
+        return TaskContext(
+            flow_name=self._run.order.flow,
+            run_id=self._run.order.run_id,
+            step_name=self.step,
+            task_id=str(self._order.task_id),
+            attempt=self._order.attempt,
+            parameter_names=tuple(started.parameters),
+            load_parameter=lambda name: self._run.base.load(name, self._later),
+            tags=started.tags,
+            origin_run_id=started.origin_run_id,
+            graph=self.graph,
+            **more,
+        )
+
     # --- TaskState ---
 
     def names(self) -> Collection[str]:
@@ -261,11 +307,11 @@ class TaskView:
         """The value of an inherited artifact."""
         base = self._run.base
         if name in base.refs:  # nobody can assign it, so nobody asks whether it has changed
-            return base.load(name)
+            return base.load(name, self._later)
         ref = self._refs[name]
         adopted = ref is not self._inherited.refs.get(name)
         called = f"{self._pathspec}/{name}" if adopted else self._inherited.called(name)
-        loaded = self._run.reader.load(ref, called)
+        loaded = self._run.reader.load(ref, called, self._later)
         loaded.note()
         self._loaded[name] = loaded
         return loaded.value
@@ -282,18 +328,24 @@ class TaskView:
     def input(self) -> object:
         """The item of the innermost foreach that this task is for."""
         level = len(self._order.path) - 1
-        return item_of(self._run, self._pathspec, self._order.stack, self._order.path, level)
+        order = self._order
+        return item_of(self._run, self._pathspec, order.stack, order.path, level, self._later)
 
     def stack(self) -> list[tuple[int, int, object]]:
         """Index, count and item of every foreach around this task, outermost first."""
-        return stack_of(self._run, self._pathspec, self._order.stack, self._order.path)
+        order = self._order
+        return stack_of(self._run, self._pathspec, order.stack, order.path, self._later)
 
     # --- running ---
 
-    def environment(self) -> Environment | None:
-        """A block with the environment variables that the step asks for; None for no such."""
-        variables = self._run.order.variables.get(self.step)
-        return Environment(variables) if variables else None
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Within the block, `current` is of this task, and so is a `def` step's environment."""
+        solo = self._off_loop is None
+        variables = self._run.order.variables.get(self.step) if solo else None
+        environment = Environment(variables) if variables else _NO_ENVIRONMENT
+        with enter_task(self._context(), solo=solo), environment:
+            yield
 
     def call(self, shared: Mapping[str, Any]) -> None:
         """Run the user's method, with what it shares with other tasks."""
@@ -350,9 +402,12 @@ class TaskView:
         names = None
         if self.graph[str(self.node.joins)].fanout is Fanout.BRANCH:
             names = [run.result(offset, f"an input of {self._pathspec}").step for offset in offsets]
-        return Inputs(
-            names, len(offsets), lambda index: input_view(run, self._order, offsets, index)
-        )
+        return Inputs(names, len(offsets), lambda index: self._input_view(offsets, index))
+
+    def _input_view(self, offsets: Sequence[int], index: int) -> InputView:
+        of = f"the artifacts of input {index} of {self._pathspec}"
+        inherited = self._run.result(offsets[index], of)
+        return InputView(InputSource(self._run, self._order, inherited, self._later))
 
     def _input_offsets(self) -> array[int]:
         data = self._order.inputs
@@ -370,7 +425,70 @@ class TaskView:
             offsets.byteswap()
         return offsets
 
-    def persist(self) -> tuple[bytes, int | None, bytes]:
+    # --- off the event loop ---
+
+    def _check_later(self, digest: bytes, check: Callable[[], None]) -> None:
+        going_on = self._off_loop.check(digest, check) if self._off_loop else None
+        if going_on is not None:
+            self._checks.append(going_on)
+
+    async def checked(self) -> None:
+        """Return once all that an async step has read is known to be right.
+
+        Raises:
+            ArtifactCorruptError: Something is not what was stored.
+        """
+        if self._checks and self._off_loop:
+            try:
+                await self._off_loop.checked(self._checks)
+            except BaseException as error:  # damage, or it is cancelled
+                self._damage = error
+                raise
+
+    async def damage(self) -> BaseException | None:
+        """What `checked` raises or has raised: nothing that the task has made can be relied on."""
+        with suppress(BaseException):
+            await self.checked()
+        return self._damage
+
+    async def _load_off_loop(self, name: str, of: InputView | None) -> Any:
+        """See `current.load`."""
+        owner: FlowSpec | InputView = self.flow if of is None else of
+        if not isinstance(of, InputView | None):
+            raise FlowError(f"current.load takes one of the inputs of a join, not {of!r}")
+        refs = self._refs if of is None else refs_of(of)
+        ref = refs.get(name)
+        takes_long = ref.size >= _LOADED_AT_ONCE_BYTES if ref else name == "input"
+        if takes_long and name not in vars(owner) and self._off_loop:
+            await self._off_loop.run(lambda: getattr(owner, name))
+        return getattr(owner, name)
+
+    async def store(self) -> Stored:
+        """`persist` in a thread, unless it is done sooner than that begins.
+
+        Cancelled: the rest is not written, and nothing of it goes on.
+        """
+        if self._off_loop is None or self._is_stored_at_once():
+            return self.persist()
+        self._stopped = False
+        return await self._off_loop.to_the_end(self.persist, self._stop)
+
+    def _stop(self) -> None:
+        self._stopped = True
+
+    def _is_stored_at_once(self) -> bool:
+        if self._run.order.durable:
+            return False
+        values = artifacts_of(self.flow)
+        foreach = self.transition.foreach if self.transition else None
+        if foreach is not None and type(values.get(foreach)) not in {list, tuple}:
+            return False  # a generator, say
+        return codec.are_small(values.values())
+
+    # --- storing ---
+
+    @ending_forks()
+    def persist(self) -> Stored:
         """Write what the task made or changed; the manifest, and what a foreach fans out over."""
         transition = self._checked_transition()
         values = artifacts_of(self.flow)
@@ -381,6 +499,8 @@ class TaskView:
         for name, value in values.items():
             if name in self._run.base.refs:
                 continue  # what the task did to its copy of a parameter or a constant ends with it
+            if self._stopped:
+                raise _StoppedError
             try:
                 self._refs[name] = self._put(name, value)
             except ArtifactPickleError as error:
@@ -417,25 +537,21 @@ class TaskView:
         return count, ref
 
 
-def input_view(run: RunView, order: StartTask, offsets: Sequence[int], index: int) -> InputView:
-    """One input of a join."""
-    of = f"the artifacts of input {index} of {run.pathspec}/{order.step}/{order.task_id}"
-    return InputView(InputSource(run, order, run.result(offsets[index], of)))
-
-
 class InputSource:
     """What a join can ask of one of its inputs."""
 
-    __slots__ = ("_inherited", "_order", "_run", "graph", "index", "step")
+    __slots__ = ("_inherited", "_later", "_order", "_run", "graph", "index", "step")
 
-    def __init__(self, run: RunView, order: StartTask, inherited: Inherited) -> None:
-        self._run, self._order, self._inherited = run, order, inherited
+    def __init__(
+        self, run: RunView, order: StartTask, inherited: Inherited, later: Later | None
+    ) -> None:
+        self._run, self._order, self._inherited, self._later = run, order, inherited, later
         self.step, self.graph = inherited.step, run.graph
         self.index = inherited.path[-1] if inherited.path else None
 
     def load(self, name: str) -> object:
         """The value of one of the input's artifacts."""
-        return self._inherited.load(name)
+        return self._inherited.load(name, self._later)
 
     def refs(self) -> Mapping[str, ArtifactRef]:
         """The input's artifacts, unread."""
@@ -447,7 +563,8 @@ class InputSource:
 
     def stack(self) -> list[tuple[int, int, object]]:
         """Index, count and item of every foreach around the input, outermost first."""
-        return stack_of(self._run, self._called, self._order.stack, self._inherited.path)
+        stack, path = self._order.stack, self._inherited.path
+        return stack_of(self._run, self._called, stack, path, self._later)
 
     @property
     def _called(self) -> str:
@@ -455,18 +572,23 @@ class InputSource:
 
 
 def stack_of(
-    run: RunView, task: str, stack: Sequence[int], path: Sequence[int]
+    run: RunView, task: str, stack: Sequence[int], path: Sequence[int], later: Later | None
 ) -> list[tuple[int, int, object]]:
     """Index, count and item of every foreach on the path of a task, outermost first."""
     levels = []
     for level, (offset, index) in enumerate(zip(stack, path, strict=False)):
         fanout = run.result(offset, f"the foreach around {task}").fanout or 0
-        levels.append((index, fanout, item_of(run, task, stack, path, level)))
+        levels.append((index, fanout, item_of(run, task, stack, path, level, later)))
     return levels
 
 
 def item_of(
-    run: RunView, task: str, stack: Sequence[int], path: Sequence[int], level: int
+    run: RunView,
+    task: str,
+    stack: Sequence[int],
+    path: Sequence[int],
+    level: int,
+    later: Later | None,
 ) -> object:
     """The item that one level of a task's path stands for."""
     if not 0 <= level < len(stack):
@@ -475,7 +597,7 @@ def item_of(
     if splitter.items is None:
         return None
     called = splitter.called(run.graph[splitter.step].foreach or "")
-    return run.reader.load_item(splitter.items, path[level], called)
+    return run.reader.load_item(splitter.items, path[level], called, later)
 
 
 class Environment:

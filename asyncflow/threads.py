@@ -1,4 +1,4 @@
-"""The threads of an engine.
+"""The threads of an engine, and those of a worker.
 
 Python's own `ThreadPoolExecutor` takes nothing more once the main thread has ended, though a thread
 that is waited for may still run an engine. These take work for as long as they are not shut down.
@@ -7,6 +7,7 @@ that is waited for may still run an engine. These take work for as long as they 
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future
+from contextvars import Context
 from queue import SimpleQueue
 from threading import RLock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,8 +23,11 @@ _Work = tuple["Future[Any]", "Callable[[], Any]"]
 class Threads(Executor):
     """Some threads of one name, each started when there is something to do for it."""
 
-    def __init__(self, most: int, name: str) -> None:
-        self._most, self._name = most, name
+    def __init__(
+        self, most: int, name: str, *, prepare: Callable[[], object] | None = None
+    ) -> None:
+        """Start no thread yet; `prepare` is what each calls first."""
+        self._most, self._name, self._prepare = most, name, prepare
         self._queue: SimpleQueue[_Work | None] = SimpleQueue()
         self._threads: list[Thread] = []
         self._unfinished = 0
@@ -60,8 +64,9 @@ class Threads(Executor):
     def _begin(self) -> None:
         # A daemon: an engine that is never closed does not keep the interpreter from ending.
         name = f"{self._name}_{len(self._threads)}"
-        thread = Thread(target=_carry_out, args=(self._queue,), name=name, daemon=True)
-        thread.start()
+        work = self._queue, self._prepare
+        thread = Thread(target=_carry_out, args=work, name=name, daemon=True)
+        Context().run(thread.start)  # it outlives whoever hands in the first work, and its context
         self._threads.append(thread)
 
     def _on_done(self, future: Future[Any]) -> None:
@@ -88,8 +93,10 @@ class Threads(Executor):
             self._queue.put(None)
 
 
-def _carry_out(queue: SimpleQueue[_Work | None]) -> None:
+def _carry_out(queue: SimpleQueue[_Work | None], prepare: Callable[[], object] | None) -> None:
     """What each thread does; it knows the queue alone, so that `Threads` can be dropped."""
+    if prepare is not None:
+        prepare()
     while (work := queue.get()) is not None:
         future, call = work
         if not future.set_running_or_notify_cancel():

@@ -14,13 +14,13 @@ import signal
 import socket
 import sys
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from contextvars import copy_context
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow import capture, loading, surroundings
-from asyncflow.current import enter_task, install_thread_propagation
+from asyncflow.current import install_thread_propagation
 from asyncflow.decorators import options_of
 from asyncflow.descriptors import Descriptor
 from asyncflow.finalization import disown, finalize
@@ -47,8 +47,8 @@ from asyncflow.frames import (
     unpack_order,
 )
 from asyncflow.holding import Holder
-from asyncflow.task import RunView, TaskView
-from asyncflow.tracebacks import describe_exception, past_own_frames, why_no_terminal
+from asyncflow.task import RunView, TaskView, ending_forks
+from asyncflow.tracebacks import describe_exception, why_no_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,12 +56,13 @@ if TYPE_CHECKING:
 
     from asyncflow.current import TaskContext
     from asyncflow.frames import OrderMessage, ReportMessage
+    from asyncflow.offloading import OffLoop
     from asyncflow.stop_signals import StopSignals
+    from asyncflow.task import Stored
 
 _PACKET_BYTES: Final = 1 << 18
 _STOP: Final = frozenset({signal.SIGTERM})
 _ORDERS: Final = 64  # taken in one go, then the tasks have a turn
-_NO_ENVIRONMENT: Final = nullcontext()
 
 
 def main(descriptors: Sequence[int], argv: Sequence[str], signals: StopSignals) -> None:
@@ -255,7 +256,8 @@ class Worker:
             self._async.run(run, order)
         else:
             # With the next task's start, if that is at hand: one system call instead of two.
-            self.report_soon(self.own_context().run(run_step, run, order, began, self))
+            attempt = Attempt(self, run, order, began, is_asked=lambda: self.signals.asked)
+            self.report_soon(self.own_context().run(attempt.carry_out_now))
 
     def open(self, run: RunView) -> bool:
         """Have the run's flow at hand; whether it has just been imported."""
@@ -270,52 +272,100 @@ class Worker:
         return self._runs[order.run]
 
 
-def run_step(run: RunView, order: StartTask, began: float, worker: Worker) -> ReportMessage:
-    """Run a `def` step; what comes of it, good or bad, is the report.
+class Attempt:
+    """One attempt of a task: runs its step and stores what that made; what comes of it is told."""
 
-    A process that the step has forked and that comes back here ends: it is no worker.
-    """
-    pid = os.getpid()
-    task: TaskView | None = None
-    try:
-        task = TaskView(run, order)
-        with enter_task(run.context(order), solo=True), task.environment() or _NO_ENVIRONMENT:
-            if order.caught:
-                task.hand_on(order.caught)
-            else:
-                asked = task.node.shared
-                task.call(worker.holder.open(run.flow_class, asked) if asked else {})
-        if os.getpid() != pid:
-            sys.exit()
-        worker.check_descriptors(run)
-        manifest, fanout, items = task.persist()
-    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
-        if os.getpid() != pid:
-            end_fork(error)
-        worker.check_descriptors(run)
-        error = worker.signals.outlast(error)
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # until it is told, see `report_soon`
-        report = failed(order, began, error, capture.spooled(), retry_on(run, order))
-        return report if worker.signals.asked else caught(task, report, capture.spooled)
-    spooled = capture.spooled()
-    seconds = time.perf_counter() - began
-    return Succeeded(
-        order.run, order.task_id, order.attempt, seconds, manifest, fanout, items, spooled
-    )
+    def __init__(
+        self,
+        worker: Worker,
+        run: RunView,
+        order: StartTask,
+        began: float,
+        *,
+        is_asked: Callable[[], bool],
+        off_loop: OffLoop | None = None,
+    ) -> None:
+        """`is_asked` is whether the engine has asked it to end; a `def` step has no `off_loop`."""
+        self._worker, self._run, self._order, self._began = worker, run, order, began
+        self._is_asked, self._off_loop = is_asked, off_loop
+        self._task: TaskView | None = None
 
+    def carry_out_now(self) -> ReportMessage:
+        """The same for a `def` step, which awaits nothing."""
+        try:
+            self.carry_out().send(None)
+        except StopIteration as end:
+            report: ReportMessage = end.value
+            return report
+        raise AssertionError("a `def` step was awaited")
 
-def end_fork(error: BaseException) -> NoReturn:
-    """End a process that a step has forked as the interpreter would, and touch nothing of ours."""
-    code = error.code if isinstance(error, SystemExit) else 1
-    if not (code is None or isinstance(code, int)):
-        print(code, file=sys.stderr)  # noqa: T201 - as the interpreter does
-        code = 1
-    elif not isinstance(error, SystemExit):
-        trace = past_own_frames(error.__traceback__)
-        sys.excepthook(type(error), error.with_traceback(trace), trace)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit((code or 0) & 0xFF)
+    async def carry_out(self) -> ReportMessage:
+        """What comes of it, good or bad."""
+        worker, run, order = self._worker, self._run, self._order
+        asked, holder = run.graph[order.step].shared, worker.holder
+        try:
+            task = self._task = TaskView(run, order, self._off_loop)
+            with task.entered():
+                with ending_forks():
+                    if order.caught:
+                        task.hand_on(order.caught)
+                    elif self._off_loop is None:  # here, for else a StopIteration became another
+                        task.call(holder.open(run.flow_class, asked) if asked else {})
+                    else:
+                        shared = await holder.open_async(run.flow_class, asked) if asked else {}
+                        await task.call_async(shared)
+                worker.check_descriptors(run)
+                manifest, fanout, items = await self._store(task)
+        except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
+            worker.check_descriptors(run)
+            return await self._failure(error)
+        seconds = time.perf_counter() - self._began
+        key = order.run, order.task_id, order.attempt
+        return Succeeded(*key, seconds, manifest, fanout, items, self._printed())
+
+    async def _store(self, task: TaskView) -> Stored:
+        if self._off_loop is None:
+            return task.persist()
+        stored = await task.store()
+        self._worker.check_descriptors(self._run)  # others were at work meanwhile
+        await task.checked()
+        return stored
+
+    async def _failure(self, error: BaseException) -> Failed:
+        """What to tell of a failure: with the task's artifacts, if the step's `@catch` is for it.
+
+        Where they cannot be kept, a stand-in hands on the failure without them.
+        """
+        task, signals = self._task, self._worker.signals
+        damage: BaseException | None = None
+        if self._off_loop is None:
+            error = signals.outlast(error)
+            signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # until it is told, see `report_soon`
+        else:
+            error = await signals.outlast_on_loop(error)
+            if task is not None and not self._is_asked():
+                damage = await task.damage()
+        retried = retry_on(self._run, self._order)
+        report = failed(self._order, self._began, damage or error, self._printed(), retried)
+        if task is None or damage or self._is_asked():
+            return report
+        if not task.catches(may_retry=report.may_retry):
+            return report
+        try:
+            with task.entered():
+                task.hand_on(
+                    (report.attempt, report.exception_type, report.message, report.traceback)
+                )
+                manifest, _, _ = await self._store(task)
+        except BaseException as second:  # noqa: BLE001 - whatever the artifacts' own methods raise
+            why = describe_exception(second)
+            text = f"What this attempt has set is not kept: {why.type}: {why.message}"
+            print(text, file=sys.stderr)  # noqa: T201 - into the task's log
+            return report._replace(spooled=self._printed())
+        return report._replace(manifest=manifest, spooled=self._printed())
+
+    def _printed(self) -> tuple[int, int]:
+        return capture.spooled() if self._off_loop is None else capture.written()
 
 
 def retry_on(run: RunView, order: StartTask) -> tuple[type[BaseException], ...]:
@@ -339,24 +389,6 @@ def failed(
     return Failed(*key, seconds, *described, may_retry, spooled)
 
 
-def caught(task: TaskView | None, report: Failed, spooled: Callable[[], tuple[int, int]]) -> Failed:
-    """The same with the task's artifacts, if the step's `@catch` is for this failure.
-
-    Where they cannot be kept, a stand-in hands on the failure without them.
-    """
-    if task is None or not task.catches(may_retry=report.may_retry):
-        return report
-    try:
-        task.hand_on((report.attempt, report.exception_type, report.message, report.traceback))
-        manifest, _, _ = task.persist()
-    except BaseException as error:  # noqa: BLE001 - whatever the artifacts' own methods raise
-        why = describe_exception(error)
-        text = f"What this attempt has set is not kept: {why.type}: {why.message}"
-        print(text, file=sys.stderr)  # noqa: T201 - into the task's log
-        return report._replace(spooled=spooled())
-    return report._replace(manifest=manifest, spooled=spooled())
-
-
 def _stop_loop(serving: Any) -> None:
     serving.get_loop().stop()
 
@@ -371,6 +403,7 @@ class AsyncSteps:
     def __init__(self, worker: Worker, blocked_seconds: float) -> None:
         import asyncio  # noqa: PLC0415 - start-up time: a flow of `def` steps never needs it
 
+        from asyncflow.offloading import OffLoop  # noqa: PLC0415 - the same
         from asyncflow.orderly import OrderlyTask  # noqa: PLC0415 - the same
         from asyncflow.watchdog import Watchdog  # noqa: PLC0415 - the same
 
@@ -378,6 +411,7 @@ class AsyncSteps:
         self._orderly_task = OrderlyTask  # a step may cancel all tasks that it finds
         self._worker = worker
         self._runner = asyncio.Runner()
+        self._off_loop = OffLoop()
         self._tasks: dict[tuple[int, int, int], Any] = {}  # by run, task and attempt
         self._waiting: dict[tuple[int, int, int], Sequence[Started | Opened]] = {}
         """Those that have not come to their first line, and what is to be told there."""
@@ -549,46 +583,29 @@ class AsyncSteps:
                 self._watchdog.rest()
 
     async def _run_task(self, run: RunView, order: StartTask) -> None:
-        worker, pid = self._worker, os.getpid()
-        key = order.run, order.task_id, order.attempt
+        worker, key = self._worker, (order.run, order.task_id, order.attempt)
         untold = self._waiting.pop(key, None)
         if untold is None:  # it was given back
             return
         if untold:
             worker.report(*untold)
-        began = time.perf_counter()
 
         def send(stream: int, data: bytes) -> None:
             worker.report(Logged(order.run, order.task_id, order.attempt, stream, data))
 
         lines = capture.LineSink(send)
         token = capture.sink.set(lines)
-        task: TaskView | None = None
+        attempt = Attempt(
+            worker,
+            run,
+            order,
+            time.perf_counter(),
+            is_asked=lambda: key in self._asked,
+            off_loop=self._off_loop,
+        )
         try:
-            task = TaskView(run, order)
-            with enter_task(run.context(order), solo=False):
-                if order.caught:
-                    task.hand_on(order.caught)
-                else:
-                    asked, holder = task.node.shared, worker.holder
-                    shared = await holder.open_async(run.flow_class, asked) if asked else {}
-                    await task.call_async(shared)
-            if os.getpid() != pid:
-                sys.exit()
-            worker.check_descriptors(run)
-            manifest, fanout, items = task.persist()
-            lines.close()
-            seconds = time.perf_counter() - began
-            worker.report(Succeeded(*key, seconds, manifest, fanout, items, capture.written()))
-        except BaseException as error:  # noqa: BLE001 - cancelled ones report it too
-            if os.getpid() != pid:
-                end_fork(error)
-            worker.check_descriptors(run)
-            error = await worker.signals.outlast_on_loop(error)
-            report = failed(order, began, error, capture.written(), retry_on(run, order))
-            if key not in self._asked:
-                report = caught(task, report, capture.written)
-            lines.close()
-            worker.report(report)
+            report = await attempt.carry_out()
         finally:
             capture.sink.reset(token)
+        lines.close()
+        worker.report(report)

@@ -15,6 +15,7 @@ ALL = (
     "client",
     "waiting",
     "watching",
+    "beside",
     "lag",
 )
 

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import errno
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
 
 from asyncflow.errors import StoreError
-from asyncflow.store import files
+from asyncflow.store import files, segments
 from asyncflow.store.files import open_file, read_at, read_writable_at, write_all
 from asyncflow.store.segments import SegmentWriter
 
@@ -205,3 +208,58 @@ def test_more_is_written_than_one_call_can(tmp_path: Path):
     assert path.stat().st_size == len(data) + 2
     whole = read_at(str(path), 1, len(data)) == data
     assert whole  # not in one expression: pytest would show 2 GiB
+
+
+def test_what_is_appended_while_another_thread_syncs_is_synced_again(tmp_path: Path, monkeypatch):
+    """A sync covers what was appended before it began, and no more."""
+    begun, go_on, synced = Event(), Event(), []
+
+    def sync(fd):
+        synced.append(os.fstat(fd).st_size)
+        begun.set()
+        assert go_on.wait(60)
+        os.fdatasync(fd)
+
+    monkeypatch.setattr(segments, "sync_file", sync)
+    with SegmentWriter(tmp_path / "w1.seg") as segment, ThreadPoolExecutor(2) as threads:
+        segment.append([b"one"])
+        first = threads.submit(segment.sync)
+        assert begun.wait(60)
+        segment.append([b"two"])
+        second = threads.submit(segment.sync)
+        go_on.set()
+        first.result()
+        second.result()
+        segment.sync()
+    assert synced == [3, 6]
+
+
+def test_a_sync_that_fails_fails_for_all_that_had_been_appended(tmp_path: Path, monkeypatch):
+    """The system tells of it once; the next sync would succeed, and mean nothing."""
+    failures = [OSError(errno.EIO, "Input/output error")]
+
+    def sync(fd):
+        if failures:
+            raise failures.pop()
+        os.fdatasync(fd)
+
+    monkeypatch.setattr(segments, "sync_file", sync)
+    with SegmentWriter(tmp_path / "w1.seg") as segment:
+        segment.append([b"of one task"])
+        segment.append([b"of another"])
+        for _ in range(2):
+            with pytest.raises(StoreError, match="Input/output error"):
+                segment.sync()
+    assert not failures
+
+
+def test_values_that_several_threads_append_are_each_whole(tmp_path: Path):
+    """Each is where it was said to be."""
+    values = [bytes([number]) * (1000 + number) for number in range(200)]
+    path = tmp_path / "w1.seg"
+    with SegmentWriter(path) as segment, ThreadPoolExecutor(8) as threads:
+        places = list(threads.map(lambda value: segment.append([value]), values))
+    data = path.read_bytes()
+    assert all(
+        data[at : at + len(value)] == value for at, value in zip(places, values, strict=True)
+    )

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncflow.codec.pickles import PROTOCOL, dump, type_name
@@ -39,6 +40,19 @@ _HEADER: Final = struct.Struct("<4sIQ")
 _RANGE: Final = struct.Struct("<QQ")
 _STREAM_CHARACTERS: Final = 1 << 16  # from here on pickle.dumps copies a text twice, a pickler once
 
+_FRAMES_BYTES: Final = 1 << 20  # from here on unpickling takes more than some milliseconds
+
+_SMALL_BYTES: Final = 64 << 10
+"""Up to here plain values are stored at once on the event loop of async steps.
+
+A thread costs the task some 100 µs, more where the machine is busy; encoding, hashing and writing
+64 KiB of small objects take about 500.
+"""
+
+_SLOT_BYTES: Final = 16  # an object in a container takes as long to pickle as so many plain bytes
+_CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
+_FLAT: Final = frozenset({str, bytes, bytearray})
+_TIMES: Final = frozenset({date, datetime, time, timedelta})
 _ATOMS: Final = frozenset({bool, float, int, type(None)})
 
 
@@ -102,6 +116,32 @@ def encode_value(value: Any, name: str = "", code: dict[bytes, bytes] | None = N
     return _with_buffers(stream, size, buffers, type_name(value))
 
 
+def are_small(values: Iterable[Any]) -> bool:
+    """Whether these are plain values that are encoded within some hundred microseconds.
+
+    False for whatever brings code of its own: nobody knows how long that takes.
+    """
+    room, waiting = _SMALL_BYTES, list(values)
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind in _FLAT:
+            room -= len(value)
+        elif kind in _CONTAINERS or kind is dict:
+            room -= _SLOT_BYTES * len(value)
+            if room >= 0:
+                waiting += value
+                if kind is dict:
+                    waiting += value.values()
+        elif kind is int:
+            room -= value.bit_length() >> 3
+        elif kind not in _ATOMS and kind not in _TIMES:
+            return False
+        if room < 0:
+            return False
+    return True
+
+
 def _with_buffers(
     stream: list[Chunk], stream_size: int, buffers: list[memoryview], name: str
 ) -> Encoded:
@@ -127,13 +167,49 @@ def decode_value(encoding: int, data: Chunk) -> Any:
         ValueError: These are not the bytes of a value in this encoding.
         Exception: Whatever unpickling raises.
     """
-    if encoding == Encoding.PICKLE:
-        return pickle.loads(data)
     if encoding == Encoding.BYTES:
         return bytes(data)
     view = memoryview(data)
+    if encoding == Encoding.PICKLE:
+        return _unpickle(view)
     stream, ranges = parse_buffers(view)
-    return pickle.loads(view[stream.start : stream.stop], buffers=_cut(view, ranges))
+    return _unpickle(view[stream.start : stream.stop], _cut(view, ranges))
+
+
+def _unpickle(stream: memoryview, buffers: Iterable[memoryview] = ()) -> Any:
+    if len(stream) < _FRAMES_BYTES:
+        return pickle.loads(stream, buffers=buffers)
+    return pickle.Unpickler(_Frames(stream), buffers=buffers).load()
+
+
+class _Frames:
+    """A pickle as the file that a C unpickler reads it from, frame by frame: 64 KiB at a time.
+
+    `pickle.loads` keeps the interpreter's lock from end to end. This is Python code, at which
+    another thread can have it.
+    """
+
+    __slots__ = ("_at", "_stream")
+
+    def __init__(self, stream: memoryview) -> None:
+        self._stream, self._at = stream, 0
+
+    def read(self, size: int) -> bytes:
+        data = bytes(self._stream[self._at : self._at + size])
+        self._at += len(data)
+        return data
+
+    def readinto(self, target: memoryview) -> int:
+        data = self._stream[self._at : self._at + len(target)]
+        target[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def readline(self) -> bytes:  # of protocols before 2
+        rest = bytes(self._stream[self._at :])
+        line = rest[: rest.find(b"\n") + 1] or rest
+        self._at += len(line)
+        return line
 
 
 def _cut(view: memoryview, ranges: list[slice]) -> Iterator[memoryview]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asyncflow.codec import Chunk
+    from asyncflow.store.blobs import Later
     from asyncflow.store.layout import Layout
 
 INLINE_BYTES: Final = 1024
@@ -64,6 +66,10 @@ length that is what hashing and writing cost; below, files would cost the most o
 # As plain numbers: comparing with a member of an enum takes longer than a dictionary's look-up.
 _INLINE, _SEGMENT, _BLOB = int(Place.INLINE), int(Place.SEGMENT), int(Place.BLOB)
 _MAPPED = frozenset({int(Encoding.BUFFERS), int(Encoding.ITEMS)})  # these may refer to their bytes
+
+_CHECKED_AT_ONCE_BYTES: Final = 1 << 20  # hashing so many takes as long as having a thread do it
+# To unpickle anything else takes far longer than to hash it before.
+_CHECKED_LATER: Final = frozenset({int(Encoding.BUFFERS), int(Encoding.BYTES)})
 
 _KEPT_TRAILERS: Final = 256
 """How many foreach lists a reader knows the ends of; a task needs one per level of its nesting."""
@@ -207,25 +213,30 @@ class ArtifactReader:
 
     # --- whole values ---------------------------------------------------------------------------
 
-    def load(self, ref: ArtifactRef, name: str = "") -> Loaded:
+    def load(self, ref: ArtifactRef, name: str = "", later: Later | None = None) -> Loaded:
         """The value that a ref names, checked against its hash.
+
+        With `later`, that is given the check of a large value that refers to its bytes; what it
+        raises then is as good as raised here.
 
         Raises:
             ArtifactMissingError: The file that holds it is gone.
             ArtifactCorruptError: Its bytes are not those that were written.
             ArtifactError: It cannot be unpickled here; the cause tells why.
         """
-        data = self.load_bytes(ref, name)
+        data = self.load_bytes(ref, name, later)
         try:
             value = decode(ref.encoding, data)
         except MemoryError:
             raise
         except Exception as error:
+            if later is not None:
+                self.load_bytes(ref, name)  # because it is damaged?
             raise _not_decoded(ref, name, error) from error
         mapped = ref.place == _BLOB and ref.encoding in _MAPPED
         return Loaded(value, ref, memoryview(data) if mapped else None)
 
-    def load_bytes(self, ref: ArtifactRef, name: str = "") -> Chunk:
+    def load_bytes(self, ref: ArtifactRef, name: str = "", later: Later | None = None) -> Chunk:
         """The stored bytes of a value, checked against their hash; the caller may change them.
 
         Only where the value has buffers are they in memory of their own; else they may be `bytes`.
@@ -237,7 +248,9 @@ class ArtifactReader:
         if ref.place == _INLINE:
             return ref.data
         if ref.place == _BLOB:
-            return self._blobs.open(ref.digest, ref.size, name=name)
+            if not _is_checked_later(ref.size, ref.encoding):
+                later = None
+            return self._blobs.open(ref.digest, ref.size, name=name, later=later)
         data = self._read(ref, 0, ref.size, name)
         if blake3(data).digest() != ref.digest:
             raise self._corrupt(ref, name, f"from byte {ref.offset} on it has another hash")
@@ -261,8 +274,12 @@ class ArtifactReader:
 
     # --- foreach lists --------------------------------------------------------------------------
 
-    def load_item(self, ref: ArtifactRef, index: int, name: str = "") -> Any:
+    def load_item(
+        self, ref: ArtifactRef, index: int, name: str = "", later: Later | None = None
+    ) -> Any:
         """One item of a value stored by `put_items`, at the same cost for any length of the list.
+
+        `later` is as in `load`.
 
         Raises:
             IndexError: There is no such item.
@@ -278,15 +295,30 @@ class ArtifactReader:
             data = self._read(ref, trailer.entry(index), ENTRY_BYTES, label)
             entry = Entry.parse(bytes(data), trailer.code)
             data = self._read(ref, entry.offset, entry.size, label, entry.encoding)
-            entry.check(data)
         except DamagedError as error:
             raise self._corrupt(ref, label, str(error)) from error
+        check = partial(self._check_item, ref, label, entry, data)
+        if later is None or not _is_checked_later(entry.size, entry.encoding):
+            later = None
+            check()
         try:
-            return self._decode_item(ref, trailer, entry, data)
+            item = self._decode_item(ref, trailer, entry, data)
         except MemoryError:
             raise
         except Exception as error:
+            check()
             raise _not_decoded(ref, label, error) from error
+        if later is not None:
+            if entry.encoding in _MAPPED:  # and may be changed in place
+                data = self._read(ref, entry.offset, entry.size, label, entry.encoding)
+            later(entry.digest, partial(self._check_item, ref, label, entry, data))
+        return item
+
+    def _check_item(self, ref: ArtifactRef, label: str, entry: Entry, data: Chunk) -> None:
+        try:
+            entry.check(data)
+        except DamagedError as error:
+            raise self._corrupt(ref, label, str(error)) from error
 
     def _decode_item(self, ref: ArtifactRef, trailer: Trailer, entry: Entry, data: Chunk) -> Any:
         try:
@@ -372,6 +404,10 @@ class ArtifactReader:
         os.close(open_blob(self._layout, ref.digest))
         path = self._path(ref)
         return path if os.path.exists(path) else self._layout.blob_aside(ref.digest)  # noqa: PTH110 - text
+
+
+def _is_checked_later(size: int, encoding: int) -> bool:
+    return size >= _CHECKED_AT_ONCE_BYTES and encoding in _CHECKED_LATER
 
 
 def _not_decoded(ref: ArtifactRef, name: str, error: Exception) -> ArtifactError:

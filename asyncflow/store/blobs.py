@@ -11,6 +11,7 @@ import errno
 import os
 import time
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from queue import Queue
 from threading import Thread
@@ -38,11 +39,14 @@ from asyncflow.store.files import (
 from asyncflow.store.pages import map_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from asyncflow.codec import Chunk
     from asyncflow.store.folders import Folder
     from asyncflow.store.layout import Layout
+
+    Later = Callable[[bytes, Callable[[], None]], object]
+    """Is given a digest and a check of the bytes that have it, to be called later."""
 
 BLOB_MODE: Final = 0o400
 """Nobody writes to a blob again."""
@@ -202,14 +206,18 @@ class BlobStore:
 
     # --- reading --------------------------------------------------------------------------------
 
-    def open(self, digest: bytes, size: int, *, name: str = "") -> memoryview:
+    def open(
+        self, digest: bytes, size: int, *, name: str = "", later: Later | None = None
+    ) -> memoryview:
         """The bytes of a blob, mapped copy-on-write and checked; `name` is for the error.
+
+        With `later` they are checked when that calls what it is given.
 
         Raises:
             ArtifactMissingError: There is no such file.
             ArtifactCorruptError: Its bytes are not those that were written.
         """
-        return self._read(digest, size, name, check_again=False)
+        return self._read(digest, size, name, check_again=False, later=later)
 
     def verify(self, digest: bytes, size: int, *, name: str = "") -> None:
         """Hash a blob, even if this process has done so before.
@@ -220,7 +228,15 @@ class BlobStore:
         """
         self._read(digest, size, name, check_again=True)
 
-    def _read(self, digest: bytes, size: int, name: str, *, check_again: bool) -> memoryview:
+    def _read(
+        self,
+        digest: bytes,
+        size: int,
+        name: str,
+        *,
+        check_again: bool,
+        later: Later | None = None,
+    ) -> memoryview:
         path = self._layout.blob(digest)
         try:
             fd = open_blob(self._layout, digest)
@@ -234,9 +250,13 @@ class BlobStore:
                 raise corrupt(name, path, f"it has {status.st_size} bytes instead of {size}")
             data = map_file(fd, 0, size) if size else memoryview(bytearray())
             if check_again or (digest, status) not in verified:
-                if digest_of([data], size) != digest:
-                    raise corrupt(name, path, "its bytes have another hash")
-                verified.add(digest, status)
+                # Of the same file, also if another comes into its place, and of no page of `data`.
+                own = data if later is None else map_file(fd, 0, size)
+                check = partial(_check, own, digest, status, partial(corrupt, name, path))
+                if later is None:
+                    check()
+                else:
+                    later(digest, check)
         finally:
             os.close(fd)
         return data
@@ -249,6 +269,17 @@ def _write(writer: BlobWriter, batch: list[bytes]) -> StoreError | None:
     except StoreError as error:
         return error
     return None
+
+
+def _check(
+    data: memoryview,
+    digest: bytes,
+    status: os.stat_result,
+    error: Callable[[str], ArtifactCorruptError],
+) -> None:
+    if digest_of([data], status.st_size) != digest:
+        raise error("its bytes have another hash")
+    verified.add(digest, status)
 
 
 class _Hashing:

@@ -10,6 +10,7 @@ import fcntl
 import os
 from contextlib import suppress
 from itertools import count
+from threading import Lock
 from typing import TYPE_CHECKING, Final, Self
 
 from asyncflow.commit_points import reached
@@ -32,6 +33,7 @@ class SegmentWriter:
 
     `path` says how the segment should be called. Where another process is writing to such a file
     already, the name gets a number: `path` and `name` are the true ones after the first `append`.
+    Several threads may append and sync.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,6 +46,9 @@ class SegmentWriter:
         self._pid = 0
         self._unsynced = False
         self._folder_synced = False
+        self._sync_error: OSError | None = None
+        self._changing = Lock()
+        self._syncing = Lock()
 
     def __repr__(self) -> str:
         state = f"{self._size} bytes" if self._fd >= 0 else "closed"
@@ -66,39 +71,48 @@ class SegmentWriter:
         Raises:
             StoreError: They could not be written; the segment is as before.
         """
-        # A child that the user's step forked has the same open file, and would not notice what
-        # its parent appends.
-        if self._fd < 0 or self._pid != os.getpid():
-            self._open()
-        offset = self._size
-        reached("segment.append")
-        self._unsynced = True
-        try:
-            self._size = offset + write_all(self._fd, chunks)
-        except OSError as error:
-            self._take_back(offset)
-            raise StoreError(explain_write(self.path, error)) from error
-        reached("segment.appended")
-        return offset
+        with self._changing:
+            # A child that the user's step forked has the same open file, and would not notice what
+            # its parent appends.
+            if self._fd < 0 or self._pid != os.getpid():
+                self._open()
+            offset = self._size
+            reached("segment.append")
+            try:
+                self._size = offset + write_all(self._fd, chunks)
+            except OSError as error:
+                self._take_back(offset)
+                raise StoreError(explain_write(self.path, error)) from error
+            self._unsynced = True  # not before it is written: a sync may be going on
+            reached("segment.appended")
+            return offset
 
     def sync(self) -> None:
         """Return once what was appended survives a power cut.
 
         Raises:
-            StoreError: The disk reports an error.
+            StoreError: The disk reports an error, now or at a sync before: the system reports it
+                once, for all that was appended until then.
         """
-        if not self._unsynced or self._fd < 0:
-            return
+        with self._syncing:  # who comes second waits for the first, and may find it all done
+            if self._unsynced and self._fd >= 0 and self._sync_error is None:
+                self._sync()
+            if self._sync_error is not None:
+                error = self._sync_error
+                raise StoreError(explain_write(self.path, error)) from error
+
+    def _sync(self) -> None:
         reached("segment.sync")
+        self._unsynced = False  # what is appended from now on may come too late for this one
         try:
             sync_file(self._fd)
             if not self._folder_synced:
                 sync_folder(self.path.parent)
                 self._folder_synced = True
         except OSError as error:
-            raise StoreError(explain_write(self.path, error)) from error
-        self._unsynced = False
-        reached("segment.synced")
+            self._sync_error = error
+        else:
+            reached("segment.synced")
 
     def is_whole(self) -> bool:
         """Whether nobody else has closed its file."""
@@ -106,12 +120,16 @@ class SegmentWriter:
 
     def close(self) -> None:
         """Close the file; a later `append` opens it again."""
+        with self._changing:
+            self._close()
+
+    def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd, self._opened = -1, None
+            self._fd, self._opened, self._sync_error = -1, None, None
 
     def _open(self) -> None:
-        self.close()
+        self._close()
         try:
             for number in count(1):
                 ending = SUFFIX if number == 1 else f"-{number}{SUFFIX}"

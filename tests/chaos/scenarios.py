@@ -146,6 +146,8 @@ class Async(FlowSpec):
         print(f"working on {self.input}")
         await asyncio.sleep(0.005 * self.input)
         self.square, self.value = self.input**2, b"v" * SEGMENT
+        if self.input % 2:  # then it is stored in a thread
+            self.blob = bytes([self.input]) * BLOB
         self.next(self.join)
 
     @step
