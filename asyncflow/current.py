@@ -263,7 +263,7 @@ current = Current()
 
 _INSTALLED: Final = "_asyncflow_installed"
 _started_by: Final[WeakKeyDictionary[Thread, TaskContext]] = WeakKeyDictionary()
-_LAID_OFF: Final = ("concurrent.futures", "anyio")
+_LAID_OFF: Final = ("concurrent.futures", "anyio", "loky", "joblib.externals.loky")
 """Whose threads wait for more work when they have done what a step has asked of them."""
 
 

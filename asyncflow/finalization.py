@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Complain = Callable[[str, dict[str, Any]], object]
 
 _THREADS_SECONDS: Final = 1.0
-_SECONDS: Final = 2.0  # for all of it: an engine that closes waits a little longer
+_SECONDS: Final = 5.0  # for all of it: an engine that closes waits a little longer
 _LOOK_SECONDS: Final = 0.005
 
 

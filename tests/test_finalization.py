@@ -167,7 +167,7 @@ LEFT = {
 WARNED = {
     "a thread that does not end": "still running when its worker ended (pid: N, thread: endless",
     "a function that fails": "has failed (pid: N, error: ValueError: too late for this)",
-    "a function that does not end": "taken too long, and is given up (pid: N, seconds: 2.0, line",
+    "a function that does not end": "taken too long, and is given up (pid: N, seconds: 5.0, line",
 }
 
 
