@@ -30,10 +30,11 @@ from asyncflow.errors import (
     RunInterruptedError,
     SubscriptionBusyError,
 )
-from asyncflow.events import ENDINGS, Event
+from asyncflow.events import Event
 from asyncflow.hints import resume_command
 from asyncflow.loops import check_loop
 from asyncflow.news import Lines, NewsReader, Wish
+from asyncflow.records import ENDINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -52,8 +53,6 @@ microseconds. The first event after a pause is told at once, and so is a run's l
 """
 _TAKEN_EVENTS: Final = 1000  # in one go
 _APART_LINES: Final = 1000  # more at once is taken apart in a thread: it takes some ms
-_ENDING_CODES: Final = {cls.code for cls in ENDINGS}
-
 
 _one_at_a_time: RunVar[anyio.CapacityLimiter] = RunVar("asyncflow.replays")
 
@@ -126,7 +125,7 @@ class Channel:
         """Tell what the journal has up to `upto` beyond what was told before."""
         size = upto - self.published
         self.published = upto
-        if news and news[-1].code in _ENDING_CODES:
+        if news and news[-1].code in ENDINGS:
             self.ended = True
         cursors = tuple(self._cursors)  # one that was forgotten may leave at any time
         if cursors:

@@ -95,6 +95,10 @@ class JournalError(StoreError):
     """The journal of a run cannot be read or written."""
 
 
+class RecordError(JournalError):
+    """A record was written whole, and is not what asyncflow writes."""
+
+
 class JournalLockedError(JournalError):
     """Another process is writing to this run."""
 

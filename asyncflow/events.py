@@ -1,10 +1,9 @@
-"""What happened in a run: frozen facts in the past tense, msgpack both ways.
+"""What happened in a run: frozen facts in the past tense, and the same as JSON.
 
 The same event is the live subscription, the journal's record, the state that a resume replays and
-what the client reads back. A record of the journal is a msgpack array `[code, seq, time, *fields]`;
-`time` is microseconds since 1970 (UTC), flow and run id are those of the journal's file. Fields are
-only ever added at the end, with a default, so that an old journal stays readable; a reader passes
-over what it does not know. docs/reference/events.md lists them byte by byte.
+what the client reads back. How it lies in a journal is told in `asyncflow.records`. Fields are only
+ever added at the end, with a default, so that an old journal stays readable; a reader passes over
+what it does not know. docs/reference/events.md lists them byte by byte.
 
 No I/O here, and nothing that knows how events are stored, sent or shown.
 """
@@ -13,17 +12,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
-
-import msgpack
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from asyncflow.errors import TaskCancelledError, UnknownEventError
-from asyncflow.pieces import split_lines
+from asyncflow.manifests import pack_manifest, pack_ref, ref_of, unpack_manifest, unpack_ref
 from asyncflow.values import ArtifactRef, Failure, Manifest, TaskKey, tags_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
 SCHEMA_VERSION: Final = 2
 """Goes up by one whenever an event or a field is added; what is there already never changes."""
@@ -297,30 +293,23 @@ class RunCancelled(Event):
 ENDINGS: Final = (RunSucceeded, RunFailed, RunCancelled)
 """The last event of a run is one of these."""
 
-_TYPES: Final[dict[int, type[Event]]] = {
-    cls.code: cls
-    for cls in (
-        RunStarted,
-        TaskStarted,
-        TaskLogged,
-        TaskSucceeded,
-        TaskFailed,
-        TaskRetried,
-        TaskCloned,
-        RunSucceeded,
-        RunFailed,
-        RunCancelled,
-    )
-}
-_FIELDS: Final[dict[int, tuple[str, ...]]] = {
-    code: tuple(f.name for f in fields(cls))[4:] for code, cls in _TYPES.items()
-}
-_INTEGER_IDS: Final = "task_id"  # text for people, a small integer on disk
+_TYPES: Final[tuple[type[Event], ...]] = (
+    RunStarted,
+    TaskStarted,
+    TaskLogged,
+    TaskSucceeded,
+    TaskFailed,
+    TaskRetried,
+    TaskCloned,
+    RunSucceeded,
+    RunFailed,
+    RunCancelled,
+)
 
 
 def event_types() -> tuple[type[Event], ...]:
     """Every type of event, in the order of their codes."""
-    return tuple(_TYPES.values())
+    return _TYPES
 
 
 # --- time -------------------------------------------------------------------------------------
@@ -334,170 +323,6 @@ def to_microseconds(time: datetime) -> int:
 def from_microseconds(microseconds: int) -> datetime:
     """The UTC time of so many microseconds since 1970."""
     return _EPOCH + timedelta(microseconds=microseconds)
-
-
-# --- manifests --------------------------------------------------------------------------------
-
-
-def pack_manifest(manifest: Mapping[str, ArtifactRef]) -> bytes:
-    """Turn refs by name into the bytes that ride in an event."""
-    return cast("bytes", msgpack.packb(manifest))
-
-
-def unpack_manifest(data: bytes) -> Manifest:
-    """Undo `pack_manifest`."""
-    raw = msgpack.unpackb(data, strict_map_key=False)
-    return {name: ArtifactRef.read(ref) for name, ref in raw.items()}
-
-
-# --- journal records --------------------------------------------------------------------------
-#
-# Lines are journalled by the chunk, as the bytes that the task wrote: one record
-# `[3, first_seq, time, step, task_id, attempt, stream, pid, data, previous]` stands for as many
-# TaskLogged as `data` has pieces. `previous` is the journal offset of the same task's record
-# before it (0 for none), so that a task's output is read without reading the run's.
-
-LOGGED: Final = TaskLogged.code
-STREAMS: Final = ("stdout", "stderr")
-
-
-def pack_logged(
-    first_seq: int,
-    time: int,
-    task: tuple[str, int, int],
-    stream: int,
-    pid: int,
-    data: bytes,
-    previous: int,
-) -> bytes:
-    """A journal record of a chunk of output; `task` is step, task id, attempt."""
-    record = (LOGGED, first_seq, time, *task, stream, pid, data, previous)
-    return cast("bytes", msgpack.packb(record))
-
-
-_VALUES_OF: Final = {code: attrgetter("seq", "time", *names) for code, names in _FIELDS.items()}
-_OF_TASKS: Final = {code for code, cls in _TYPES.items() if issubclass(cls, TaskEvent)}
-_TASK_ID_AT: Final = 4  # behind code, seq, time and step
-
-
-def journalled(event: Event) -> tuple[bytes, Event]:
-    """The journal record of any event but TaskLogged, and the event as the journal tells it."""
-    try:
-        return _pack(event, "strict"), event
-    except UnicodeEncodeError:
-        # A file name that is not UTF-8, in a message or on the command line, shows as `\udcNN`.
-        record = _pack(event, "backslashreplace")
-        return record, _unpack(record, event.flow, event.run_id)
-
-
-def pack_event(event: Event) -> bytes:
-    """The journal record of any event but TaskLogged."""
-    return journalled(event)[0]
-
-
-def _pack(event: Event, unicode_errors: str) -> bytes:
-    code = event.code
-    seq, time, *fields_ = _VALUES_OF[code](event)
-    values = [code, seq, to_microseconds(time), *fields_]
-    if code in _OF_TASKS:
-        values[_TASK_ID_AT] = int(values[_TASK_ID_AT] or 0)
-    return cast("bytes", msgpack.packb(values, unicode_errors=unicode_errors))
-
-
-def _unpack(record: bytes, flow: str, run_id: str) -> Event:
-    values = msgpack.unpackb(record, strict_map_key=False)
-    return _event(_TYPES[values[0]], values, flow, run_id)
-
-
-def unpack_events(record: bytes, flow: str, run_id: str) -> Iterable[Event]:
-    """The events that one journal record stands for; none for a record of a later version."""
-    values = msgpack.unpackb(record, strict_map_key=False)
-    code = values[0]
-    if code == LOGGED:
-        return _logged(values, flow, run_id)
-    cls = _TYPES.get(code)
-    if cls is None:
-        return ()
-    return (_event(cls, values, flow, run_id),)
-
-
-def _event(cls: type[Event], values: list[Any], flow: str, run_id: str) -> Event:
-    named = dict(zip(_FIELDS[cls.code], values[3:], strict=False))
-    if named.get(_INTEGER_IDS):
-        named[_INTEGER_IDS] = str(named[_INTEGER_IDS])
-    if "path" in named:
-        named["path"] = tuple(named["path"])
-    if "tags" in named:
-        named["tags"] = tags_from(named["tags"])
-    time = from_microseconds(values[2])
-    return cls(flow=flow, run_id=run_id, seq=values[1], time=time, **named)
-
-
-def _logged(values: list[Any], flow: str, run_id: str) -> Iterator[TaskLogged]:
-    _, seq, time, step, task_id, attempt, stream, pid, data, *_ = values
-    moment = from_microseconds(time)
-    task_id, stream = str(task_id), STREAMS[stream]
-    for line, end in split_lines(data):
-        # There are more of these than of all other events: past the checks that keep an event from
-        # being changed, one is made in a third of the time.
-        event = _new(TaskLogged)
-        _set_flow(event, flow)
-        _set_run_id(event, run_id)
-        _set_seq(event, seq)
-        _set_time(event, moment)
-        _set_step(event, step)
-        _set_task_id(event, task_id)
-        _set_attempt(event, attempt)
-        _set_stream(event, stream)
-        _set_line(event, line)
-        _set_end(event, end)
-        _set_pid(event, pid)
-        yield event
-        seq += 1
-
-
-_new: Final = object.__new__
-_set_flow, _set_run_id, _set_seq, _set_time = (
-    vars(Event)[name].__set__ for name in ("flow", "run_id", "seq", "time")
-)
-_set_step, _set_task_id, _set_attempt = (
-    vars(TaskEvent)[name].__set__ for name in ("step", "task_id", "attempt")
-)
-_set_stream, _set_line, _set_end, _set_pid = (
-    vars(TaskLogged)[name].__set__ for name in ("stream", "line", "end", "pid")
-)
-
-
-# --- what a worker reads ----------------------------------------------------------------------
-
-
-class Result(NamedTuple):
-    """What a record says that a task, or the start of the run, handed on."""
-
-    step: str
-    task_id: int
-    path: Sequence[int]
-    manifest: bytes
-    fanout: int | None
-    items: bytes
-
-
-def unpack_result(record: bytes) -> Result:
-    """Read the record of a RunStarted, TaskSucceeded or TaskCloned, without making an event of it.
-
-    Raises:
-        ValueError: It is another kind of record.
-    """
-    values = msgpack.unpackb(record, strict_map_key=False)
-    code = values[0]
-    if code == RunStarted.code:
-        return Result("", 0, (), values[6], None, b"")
-    if code == TaskSucceeded.code:
-        return Result(values[3], values[4], values[6], values[7], values[10], values[11])
-    if code == TaskCloned.code:
-        return Result(values[3], values[4], values[6], values[7], values[8], values[9])
-    message = f"a record of kind {code} hands on nothing"
-    raise ValueError(message)
 
 
 # --- JSON -------------------------------------------------------------------------------------
@@ -537,9 +362,9 @@ def to_json_data(event: Event) -> dict[str, Any]:
                 name: _ref_data(ref) for name, ref in unpack_manifest(value).items()
             }
         elif f.name == "items":
-            data["items"] = _ref_data(ArtifactRef.read(msgpack.unpackb(value))) if value else None
+            data["items"] = _ref_data(unpack_ref(value)) if value else None
         elif f.name == "source" and "ref" in value:
-            data["source"] = {**value, "ref": _ref_data(ArtifactRef.read(value["ref"]))}
+            data["source"] = {**value, "ref": _ref_data(ref_of(value["ref"]))}
         elif f.name == "time":
             data["time"] = value.isoformat()
         else:
@@ -553,7 +378,7 @@ def from_json_data(data: Mapping[str, Any]) -> Event:
     Raises:
         UnknownEventError: A later version of asyncflow told of it.
     """
-    cls = next((each for each in _TYPES.values() if each.__name__ == data["type"]), None)
+    cls = next((each for each in _TYPES if each.__name__ == data["type"]), None)
     if cls is None:
         message = f"this version of asyncflow does not know the event {data['type']!r}"
         raise UnknownEventError(message)
@@ -564,7 +389,7 @@ def from_json_data(data: Mapping[str, Any]) -> Event:
         named["manifest"] = pack_manifest(refs)
     if "items" in named:
         ref = named["items"]
-        named["items"] = cast("bytes", msgpack.packb(_ref_of(ref))) if ref else b""
+        named["items"] = pack_ref(_ref_of(ref)) if ref else b""
     if "ref" in named.get("source", ()):
         source = named["source"]
         named["source"] = {**source, "ref": list(_ref_of(source["ref"]))}

@@ -156,7 +156,11 @@ class Graph:
         Raises:
             GraphError: The data are not those of a graph that can be run.
         """
-        return cls(data["flow"], [_node_of(step) for step in data["steps"]])
+        try:
+            return cls(data["flow"], [_node_of(step) for step in data["steps"]])
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"these are not the data of a graph: {type(error).__name__}: {error}"
+            raise GraphError(message) from error
 
     # --- as a picture ---
 
@@ -419,7 +423,26 @@ def _node_data(node: Node) -> dict[str, Any]:
     }
 
 
+_NODE_TYPES: Final = {
+    "name": str,
+    "next": list,
+    "foreach": str | None,
+    "is_join": bool,
+    "is_async": bool,
+    "line": int,
+    "file": str,
+    "doc": str,
+    "options": dict,
+}
+
+
 def _node_of(step: Mapping[str, Any]) -> Node:
+    for name, types in _NODE_TYPES.items():
+        if not isinstance(step[name], types):
+            message = f"{name!r} of a step cannot be {step[name]!r:.40}"
+            raise TypeError(message)
+    if not all(isinstance(name, str) for name in (*step["next"], *step.get("shared", ()))):
+        raise TypeError("the name of a step, or of what it shares, is no text")
     return Node(
         name=step["name"],
         next=tuple(step["next"]),

@@ -9,22 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgpack
-
 from asyncflow.errors import (
     ArtifactCorruptError,
     ArtifactMissingError,
     AsyncflowError,
     SettingsError,
 )
-from asyncflow.events import (
-    RunStarted,
-    TaskCloned,
-    TaskSucceeded,
-    unpack_events,
-    unpack_manifest,
-    unpack_result,
-)
+from asyncflow.events import RunStarted
+from asyncflow.manifests import unpack_manifest
+from asyncflow.records import HANDING_ON, code_of, unpack_events, unpack_result
 from asyncflow.settings import Settings
 from asyncflow.store.journal import HEADER, JournalReader
 
@@ -33,13 +26,12 @@ if TYPE_CHECKING:
 
     from asyncflow.values import Failure
 
-_UNREADABLE = (AsyncflowError, OSError, ValueError, TypeError, LookupError, AttributeError)
+_UNREADABLE = (AsyncflowError, OSError)
 _SPOILT: Final = {
     f"{kind.__module__}.{kind.__qualname__}"
     for kind in (ArtifactCorruptError, ArtifactMissingError)
 }
 _NAMED: Final = re.compile(r"artifact '([^']+)'")  # how the text of these errors begins
-_HANDS_ON: Final = {TaskSucceeded.code, TaskCloned.code}
 
 
 def resume_command(pathspec: str, journal: Path, step: str = "") -> str:
@@ -90,9 +82,9 @@ def step_to_repeat(journal: Path, failure: Failure, most_records: int | None = N
 def _first_with(artifact: str, last: tuple[str, str], records: Iterable[bytes]) -> str:
     """The first step with an artifact as the task `last` has it, or the last task before that."""
     first: dict[tuple[object, ...], str] = {}
-    made_by, name = "", msgpack.packb(artifact)
+    made_by, name = "", artifact.encode()
     for record in records:
-        if name not in record or msgpack.unpackb(record)[0] not in _HANDS_ON:
+        if name not in record or code_of(record) not in HANDING_ON:
             continue
         result = unpack_result(record)
         ref = unpack_manifest(result.manifest).get(artifact)
@@ -107,13 +99,13 @@ def _source_of(journal: Path) -> Mapping[str, Any]:
     """Where the run's flow came from; nothing where the journal does not tell."""
     with suppress(*_UNREADABLE), JournalReader(journal) as reader:
         for event in unpack_events(reader.read_one(len(HEADER)), "", ""):
-            if isinstance(event, RunStarted) and isinstance(event.source, dict):
+            if isinstance(event, RunStarted):
                 return event.source
     return {}
 
 
 def _file_of(source: Mapping[str, Any]) -> str:
-    with suppress(*_UNREADABLE):
+    with suppress(OSError, ValueError, TypeError):  # somebody else's idea of a path
         path = Path(source.get("file") or "FILE")
         if path.is_file():
             here = Path.cwd()

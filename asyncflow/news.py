@@ -12,8 +12,9 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING, ClassVar, Final, Generic, NamedTuple, NoReturn, TypeVar, cast
 
-from asyncflow.errors import JournalError
-from asyncflow.events import ENDINGS, LOGGED, Event, TaskEvent, event_types, unpack_events
+from asyncflow.errors import JournalError, RecordError
+from asyncflow.events import Event, TaskEvent, event_types
+from asyncflow.records import ENDINGS, LOGGED, peek, unpack_events
 from asyncflow.store.files import reason_of
 from asyncflow.store.journal import JournalReader
 
@@ -26,34 +27,7 @@ Wish = TypeVar("Wish", bound=Event)
 
 READ_RECORDS: Final = 1000  # at once from a journal: some milliseconds of a thread
 READ_BYTES: Final = 1 << 20  # the same for large ones, so that nobody holds much of a journal
-NOT_AN_EVENT: Final = (ValueError, TypeError, LookupError, OverflowError)
-"""What unpacking raises for a record that was written whole and is no event all the same."""
 _TYPES: Final = {Event, TaskEvent, *event_types()}
-_ENDING_CODES: Final = {cls.code for cls in ENDINGS}
-
-_FIXARRAY, _ARRAY_16 = 0x90, 0xDC  # how msgpack begins an array: up to 15 elements, or more
-_FIXINT_END, _UINT_8 = 0x80, 0xCC  # how it begins a number: itself, or in 1, 2, 4 or 8 bytes
-
-
-def code_and_seq(record: bytes) -> tuple[int, int]:
-    """What kind of event a journal's record tells of, and its number: without unpacking the rest.
-
-    Raises:
-        LookupError: It is no record of an event.
-        ValueError: The same.
-    """
-    begin = 1 if record[0] & 0xF0 == _FIXARRAY else 3 if record[0] == _ARRAY_16 else 0
-    code, first = record[begin], record[begin + 1]
-    if not begin or code >= _FIXINT_END:
-        message = "it does not begin with the code of an event"
-        raise ValueError(message)
-    if first < _FIXINT_END:
-        return code, first
-    size = 1 << (first - _UINT_8)
-    if size not in {1, 2, 4, 8}:
-        message = "its second field is not the number of an event"
-        raise ValueError(message)
-    return code, int.from_bytes(record[begin + 2 : begin + 2 + size], "big")
 
 
 class Lines:
@@ -78,10 +52,17 @@ class Lines:
         return self.count if self._events is None else 0
 
     def events(self) -> Sequence[Event]:
-        """A `TaskLogged` for each line; made when first asked for, then kept."""
+        """A `TaskLogged` for each line; made when first asked for, then kept.
+
+        Raises:
+            JournalError: The record is none: it came from a file, and nobody had looked at it.
+        """
         with self._lock:  # what takes long is done in threads: by one of them
             if self._events is None:
-                self._events = tuple(unpack_events(self._record, self._flow, self._run_id))
+                try:
+                    self._events = tuple(unpack_events(self._record, self._flow, self._run_id))
+                except RecordError as error:
+                    raise _unreadable(self._flow, self._run_id, str(error)) from error
             return self._events
 
     def __repr__(self) -> str:
@@ -182,7 +163,7 @@ class NewsReader:
             self.refuse("the file is gone")
         except OSError as error:
             self.refuse(f"{self._path}: {reason_of(error)}")
-        except (JournalError, *NOT_AN_EVENT) as error:
+        except JournalError as error:
             self.refuse(str(error))
 
     def _read(self, start: int, wanted: Wanted[Wish], stop: int | None, records: int) -> Excerpt:
@@ -192,12 +173,12 @@ class NewsReader:
         for at, record, after in journal.read_from(start):
             if at == stop or len(news) >= records or at - start >= READ_BYTES:
                 break
-            code, seq = code_and_seq(record)
+            code, seq = peek(record)
             if code == LOGGED and code in wanted.codes:
                 news.append(Lines(record, seq, self._flow, self._run_id))
             elif code in wanted.codes and seq > wanted.since:
                 news += unpack_events(record, self._flow, self._run_id)
-            end, ended = after, code in _ENDING_CODES
+            end, ended = after, code in ENDINGS
         else:
             if stop is not None and end < stop:
                 self.refuse(f"it ends at byte {end}, and {stop} bytes had been written")
@@ -213,8 +194,11 @@ class NewsReader:
         Raises:
             JournalError: Always.
         """
-        message = f"the journal of {self._flow}/{self._run_id} cannot be read: {what}"
-        raise JournalError(message)
+        raise _unreadable(self._flow, self._run_id, what)
 
     def __repr__(self) -> str:
         return f"<NewsReader {self._flow}/{self._run_id}>"
+
+
+def _unreadable(flow: str, run_id: str, what: str) -> JournalError:
+    return JournalError(f"the journal of {flow}/{run_id} cannot be read: {what}")

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncflow.events import RunStarted, TaskCloned, TaskStarted, TaskSucceeded, unpack_manifest
+from asyncflow.events import RunStarted, TaskCloned, TaskStarted, TaskSucceeded
 from asyncflow.graph import Fanout
+from asyncflow.manifests import unpack_manifest
 from asyncflow.parameters import check_new_parameters
 from asyncflow.plan import CloneTask, Plan
 from asyncflow.reading import read_graph

@@ -17,8 +17,6 @@ from asyncflow.events import (
     TaskRetried,
     TaskStarted,
     TaskSucceeded,
-    journalled,
-    pack_logged,
     to_microseconds,
 )
 from asyncflow.executors import Lost, Output
@@ -28,15 +26,17 @@ from asyncflow.pieces import (
     count_pieces,
     whole_characters,
 )
+from asyncflow.records import journalled, pack_logged
 from asyncflow.store.index import TaskEntry, TaskState, TaskTable
 from asyncflow.store.journal import frame
 
 if TYPE_CHECKING:
     from asyncflow import plan
-    from asyncflow.events import Event, Result
+    from asyncflow.events import Event
     from asyncflow.executors import Fact
     from asyncflow.graph import Graph
     from asyncflow.news import News
+    from asyncflow.records import Result
 
 OUTPUT_BYTES: Final = 1 << 18  # of a task's output at a time: far below 1 ms to copy
 _PARTIAL_SECONDS: Final = 0.3  # how long a line without an end is waited for

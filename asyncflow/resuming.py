@@ -11,41 +11,50 @@ found it, in the run that it resumed.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from time import time
 from typing import TYPE_CHECKING, cast
 
-import msgpack
-
-from asyncflow.errors import JournalError, ResumeError
-from asyncflow.events import (
-    RunStarted,
-    RunSucceeded,
-    TaskCloned,
-    TaskFailed,
-    TaskRetried,
-    TaskStarted,
-    TaskSucceeded,
-    unpack_events,
-    unpack_result,
-)
+from asyncflow.codec.items import ENTRY_BYTES
+from asyncflow.errors import GraphError, JournalError, RecordError, ResumeError
+from asyncflow.events import RunStarted, RunSucceeded
 from asyncflow.graph import Graph
+from asyncflow.manifests import unpack_ref
+from asyncflow.records import (
+    FAILED,
+    HANDING_ON,
+    RETRIED,
+    RUN_STARTED,
+    STARTED,
+    code_of,
+    event_of,
+    fields_of,
+    head_of,
+    result_of,
+    retried_at,
+    unpack_known_result,
+    was_stopped,
+    will_retry,
+)
 from asyncflow.store.files import reason_of
 from asyncflow.store.journal import JournalReader, is_being_written
 from asyncflow.store.layout import Layout
+from asyncflow.values import Place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
     from typing import Any
 
-    from asyncflow.events import Result
+    from asyncflow.records import Result
 
     Key = tuple[str, tuple[int, ...]]
 
-_HANDS_ON = {TaskSucceeded.code, TaskCloned.code}
 # Not TaskRetried: a task that goes on waiting is told of while others are still being taken over.
-_AFTER_TAKING_OVER = {TaskStarted.code, RunSucceeded.code}
+_AFTER_TAKING_OVER = {STARTED, RunSucceeded.code}
+_FEW_ITEMS = 1000  # of a foreach: what they take is not worth a look at what is stored
+_MOST_ORIGINS = 64  # in a row, none of which has taken over all of the one before it
 
 
 def newest_run(layout: Layout, flow: str) -> str:
@@ -64,8 +73,12 @@ def newest_run(layout: Layout, flow: str) -> str:
 class Origin:
     """The finished tasks of a run, by step and path."""
 
-    def __init__(self, run_dir: Path, flow: str, run_id: str) -> None:
+    def __init__(
+        self, run_dir: Path, flow: str, run_id: str, *, resumers: tuple[str, ...] = ()
+    ) -> None:
         """Read the run's journal once; a few hundred bytes are kept of each finished task.
+
+        `resumers` are the runs that lead to this one, each of which is its successor's origin.
 
         Raises:
             ResumeError: There is no such run, or it is still running.
@@ -74,11 +87,12 @@ class Origin:
         self.run_id = run_id
         self._pathspec = f"{flow}/{run_id}"
         self._run_dir = run_dir
+        self._layout = Layout(run_dir.parents[2])
         path = run_dir / "journal"
         try:
             self._journal = JournalReader(path)
         except FileNotFoundError:
-            message = Layout(run_dir.parents[2]).has_no_run(flow, run_id)
+            message = self._layout.has_no_run(flow, run_id)
             raise ResumeError(message) from None
         except OSError as error:
             message = f"{flow}/{run_id} cannot be resumed: {path}: {reason_of(error)}"
@@ -93,7 +107,8 @@ class Origin:
         self._rest: Origin | None = None
         try:
             started = self._read(flow)
-        except JournalError as error:
+            self._check_origin(started, (*resumers, run_id))
+        except (JournalError, GraphError) as error:
             message = (
                 f"{flow}/{run_id} cannot be resumed: {error}. What is affected: asyncflow verify "
                 f"{flow}/{run_id}. Resume an earlier run, or run the flow anew"
@@ -102,17 +117,28 @@ class Origin:
         if started is None:
             message = f"{flow}/{run_id} had not begun when it was broken off: run the flow anew"
             raise ResumeError(message)
-        self.graph = Graph.from_data(started.graph)
         self.parameters: Mapping[str, str] = started.parameters
         self.tags = started.tags
         self.manifest: bytes = started.manifest
         if started.origin_run_id is not None and not self._complete:
-            self._find_rest(run_dir.with_name(started.origin_run_id), flow, started)
+            self._find_rest(run_dir.with_name(started.origin_run_id), started, resumers)
 
-    def _find_rest(self, run_dir: Path, flow: str, started: RunStarted) -> None:
+    def _check_origin(self, started: RunStarted | None, runs: tuple[str, ...]) -> None:
+        if started is None:
+            return
+        self.graph = Graph.from_data(started.graph)
+        if started.origin_step is not None and started.origin_step not in self.graph:
+            message = f"it was resumed from a step {started.origin_step!r}, which it does not have"
+            raise JournalError(message)
+        if started.origin_run_id in runs or len(runs) > _MOST_ORIGINS:
+            message = f"of the run {started.origin_run_id}, from which it goes on, it is the origin"
+            raise JournalError(message)
+
+    def _find_rest(self, run_dir: Path, started: RunStarted, resumers: tuple[str, ...]) -> None:
         """The run was broken off before it had taken over all of its own origin."""
         with suppress(ResumeError):  # removed since: what is here has to do
-            self._rest = Origin(run_dir, flow, run_dir.name)
+            runs = (*resumers, self.run_id)
+            self._rest = Origin(run_dir, started.flow, run_dir.name, resumers=runs)
             if started.origin_step is not None:
                 self._rest.forget(following(self.graph, started.origin_step))
 
@@ -120,25 +146,45 @@ class Origin:
         started: RunStarted | None = None
         self._complete = False
         for offset, record, _ in self._journal.read_from():
-            code = record[1] if record[0] != _FIXARRAY_16 else record[3]
+            code = code_of(record)
             self._complete = self._complete or code in _AFTER_TAKING_OVER
-            if code in _HANDS_ON:
-                result = unpack_result(record)
+            if code in HANDING_ON:
+                result = result_of(fields_of(record))
+                self._check_fanout(result)
                 self._offsets[result.step, tuple(result.path)] = offset
-            elif code == TaskRetried.code:
-                _, _, at, step, _, attempt, path, seconds, *_ = msgpack.unpackb(record)
-                self._retries[step, tuple(path)] = attempt, at / 1e6 + seconds
-            elif code == TaskFailed.code:
-                self._fail(record, flow)
-            elif code == RunStarted.code:
-                (started,) = cast("tuple[RunStarted]", unpack_events(record, flow, self.run_id))
+            elif code == RETRIED:
+                values = fields_of(record)
+                step, _, attempt, path = head_of(values)
+                self._retries[step, tuple(path)] = attempt, retried_at(values)
+            elif code == FAILED:
+                self._fail(fields_of(record))
+            elif code == RUN_STARTED:
+                started = cast("RunStarted", event_of(fields_of(record), flow, self.run_id))
         return started
 
-    def _fail(self, record: bytes, flow: str) -> None:
+    def _check_fanout(self, result: Result) -> None:
+        """Make sure that as many items are stored as are told of: the plan has a place for each.
+
+        Raises:
+            RecordError: There are not.
+        """
+        count = result.fanout or 0
+        if count <= _FEW_ITEMS:
+            return
+        ref = unpack_ref(result.items)
+        size = ref.size
+        if ref.place == Place.BLOB:
+            with suppress(OSError):
+                size = min(size, os.path.getsize(self._layout.blob(ref.digest)))  # noqa: PTH202 - text
+        if size < count * ENTRY_BYTES:
+            message = f"{result.step}/{result.task_id} has stored fewer than the {count} items"
+            raise RecordError(f"{message} that it is said to have")
+
+    def _fail(self, values: list[Any]) -> None:
         """A task that had failed for good begins anew, with all its attempts."""
-        for event in unpack_events(record, flow, self.run_id):
-            if isinstance(event, TaskFailed) and not event.will_retry:
-                self._retries.pop((event.step, event.path), None)
+        if not will_retry(values):
+            step, _, _, path = head_of(values)
+            self._retries.pop((step, tuple(path)), None)
 
     def choose(self, graph: Graph, step: str | None) -> None:
         """Forget what cannot be taken over: the named step, and what follows it.
@@ -204,7 +250,9 @@ class Origin:
         if at is None and self._rest is not None:
             return self._rest.result(step, path)
         try:
-            return self.run_id, unpack_result(self._journal.read_one(self._offsets[step, path]))
+            return self.run_id, unpack_known_result(
+                self._journal.read_one(self._offsets[step, path])
+            )
         except (JournalError, OSError) as error:  # it was whole a moment ago
             of = f"{step}{list(path)}" if path else step
             message = f"the artifacts of {of} cannot be taken over from {self._pathspec}: {error}"
@@ -218,13 +266,11 @@ class Origin:
         """How the tasks stood that had begun and are not taken over."""
         found = self._rest.left() if self._rest is not None else {}
         for _, record, _ in self._journal.read_from():
-            for event in unpack_events(record, "", ""):
-                if isinstance(event, TaskStarted):
-                    found[event.step, event.path] = "had not ended"
-                elif isinstance(event, TaskFailed):
-                    found[event.step, event.path] = (
-                        "had been stopped" if event.was_stopped else "had failed"
-                    )
+            code = code_of(record)
+            if code in {STARTED, FAILED}:
+                values = fields_of(record)
+                step, _, _, path = head_of(values)
+                found[step, tuple(path)] = _how_it_was_left(values)
         found |= dict.fromkeys(self.waiting(), "had to be tried again")
         return {key: how for key, how in found.items() if key not in self}
 
@@ -240,7 +286,10 @@ class Origin:
             self._rest.close()
 
 
-_FIXARRAY_16 = 0xDC  # a msgpack array of more than 15 elements: its length takes two more bytes
+def _how_it_was_left(values: list[Any]) -> str:
+    if values[0] == STARTED:
+        return "had not ended"
+    return "had been stopped" if was_stopped(values) else "had failed"
 
 
 def following(graph: Graph, step: str) -> set[str]:

@@ -23,16 +23,12 @@ from zlib import crc32
 from asyncflow.commit_points import reached
 from asyncflow.dispatcher import BACKLOG_BYTES
 from asyncflow.errors import AsyncflowError, JournalError
-from asyncflow.events import (
-    RunCancelled,
-    RunFailed,
-    RunSucceeded,
-    unpack_events,
-)
+from asyncflow.events import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.executors import Lost, Output
 from asyncflow.frames import MAX_INPUTS_IN_ORDER, Failed, Logged, Opening, StartTask
 from asyncflow.plan import CloneTask, FinishRun, HandOn, Plan, RetryTask, StopTasks, Verdict
 from asyncflow.recording import OUTPUT_BYTES, Batch, Recorder
+from asyncflow.records import unpack_events
 from asyncflow.store.files import write_file
 from asyncflow.store.folders import Folder
 from asyncflow.store.index import Summary, write_summary

@@ -12,17 +12,12 @@ from asyncflow import codec, loading
 from asyncflow.commit_points import reached
 from asyncflow.decorators import options_of
 from asyncflow.errors import FlowError, ResumeError
-from asyncflow.events import (
-    SCHEMA_VERSION,
-    RunStarted,
-    from_microseconds,
-    pack_event,
-    pack_manifest,
-    unpack_manifest,
-)
+from asyncflow.events import SCHEMA_VERSION, RunStarted, from_microseconds
 from asyncflow.flow import constants_of
+from asyncflow.manifests import pack_manifest, unpack_manifest
 from asyncflow.parameters import parameters_of, resolve_new_parameters, user_name
 from asyncflow.reading import read_graph
+from asyncflow.records import pack_event
 from asyncflow.resuming import Origin, newest_run
 from asyncflow.scheduler import RunIdentity
 from asyncflow.store.artifacts import ArtifactWriter

@@ -16,12 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from zlib import crc32
 
-import msgpack
-
 from asyncflow import codec, loading
 from asyncflow.current import TaskContext, enter_task
 from asyncflow.errors import ArtifactPickleError, FlowError, JournalError, TransitionError
-from asyncflow.events import pack_manifest, unpack_events, unpack_result
 from asyncflow.flow import (
     Inputs,
     InputView,
@@ -33,6 +30,8 @@ from asyncflow.flow import (
 )
 from asyncflow.graph import Fanout, Graph
 from asyncflow.inputs import refs_of
+from asyncflow.manifests import pack_manifest, pack_ref, ref_of, unpack_manifest, unpack_ref
+from asyncflow.records import MAX_TASK, unpack_events, unpack_result
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.files import read_file
 from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader
@@ -153,7 +152,7 @@ class RunView:
 
     def _load(self, source: Mapping[str, Any]) -> type[FlowSpec]:
         def unpickle(ref: Sequence[Any]) -> Any:
-            return self.reader.load(ArtifactRef.read(ref), name="the flow class").value
+            return self.reader.load(ref_of(ref), name="the flow class").value
 
         cls = loading.load(source, unpickle)
         codec.pickle_by_value(cls.__module__)
@@ -217,9 +216,11 @@ class Inherited:
         result = unpack_result(record)
         self.step, self.task_id, self.path = result.step, result.task_id, tuple(result.path)
         self.fanout = result.fanout
-        self.items = ArtifactRef.read(msgpack.unpackb(result.items)) if result.items else None
-        raw = msgpack.unpackb(result.manifest, strict_map_key=False)
-        self.refs = {name: self._pass_on(ref, record, offset) for name, ref in raw.items()}
+        self.items = unpack_ref(result.items) if result.items else None
+        self.refs = {
+            name: self._pass_on(ref, record, offset)
+            for name, ref in unpack_manifest(result.manifest).items()
+        }
 
     def called(self, name: str) -> str:
         """The pathspec of one of the task's artifacts; the run's start has the parameters."""
@@ -230,9 +231,8 @@ class Inherited:
         """The value of one of the task's artifacts."""
         return self._run.reader.load(self.refs[name], self.called(name), later).value
 
-    def _pass_on(self, raw: list[Any], record: bytes, offset: int) -> ArtifactRef:
+    def _pass_on(self, ref: ArtifactRef, record: bytes, offset: int) -> ArtifactRef:
         """The ref as the next task hands it on: a longer inline value is left where it lies."""
-        ref = ArtifactRef.read(raw)
         if ref.place != Place.INLINE or len(ref.data) <= _COPIED_INLINE_BYTES:
             return ref
         return ref._replace(
@@ -415,7 +415,7 @@ class TaskView:
             file, checksum = self._order.inputs_at
             with self._run.reading(f"which tasks lead to {self._pathspec}"):
                 path = self._run.run_dir / file
-                data = read_file(path)
+                data = read_file(path, most=MAX_TASK * 8)  # an offset for each task
                 if crc32(data) != checksum:
                     message = f"{path} is damaged: it is not what was written"
                     raise JournalError(message)
@@ -495,7 +495,7 @@ class TaskView:
         fanout, items = None, b""
         if transition is not None and transition.foreach is not None:
             fanout, ref = self._put_items(transition.foreach, values)
-            items = msgpack.packb(ref)
+            items = pack_ref(ref)
         for name, value in values.items():
             if name in self._run.base.refs:
                 continue  # what the task did to its copy of a parameter or a constant ends with it

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NewType
+from typing import TYPE_CHECKING, Final, NamedTuple, NewType
 
 from asyncflow.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 RunId = NewType("RunId", str)
 """Names a run within its flow: the microseconds since 1970 at which it was started, as text."""
@@ -125,17 +125,6 @@ class ArtifactRef(NamedTuple):
     data: bytes
     """For an inline value: the stored bytes; else empty."""
 
-    @classmethod
-    def read(cls, stored: Sequence[Any]) -> ArtifactRef:
-        """The ref of these fields; those that a later version has added are passed over.
-
-        Raises:
-            TypeError: Some are missing.
-        """
-        return cls._make(stored[:_REF_FIELDS])
-
-
-_REF_FIELDS: Final = len(ArtifactRef._fields)
 
 Manifest = dict[str, ArtifactRef]
 """The artifacts of one task by name."""

@@ -17,14 +17,13 @@ from asyncflow.events import (
     TaskStarted,
     TaskSucceeded,
     from_microseconds,
-    pack_event,
-    pack_logged,
-    pack_manifest,
     to_microseconds,
 )
+from asyncflow.manifests import pack_manifest
 from asyncflow.pieces import (
     count_pieces,
 )
+from asyncflow.records import pack_event, pack_logged
 from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.index import Summary, TaskEntry, TaskState, TaskTable, write_summary
 from asyncflow.store.journal import HEADER, JournalWriter, frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -12,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflow import events
-from asyncflow.errors import UnknownEventError
+from asyncflow.errors import RecordError, UnknownEventError
 from asyncflow.events import (
     Event,
     RunCancelled,
@@ -30,17 +30,11 @@ from asyncflow.events import (
     from_json,
     from_json_data,
     from_microseconds,
-    journalled,
-    pack_event,
-    pack_logged,
-    pack_manifest,
     to_json,
     to_json_data,
     to_microseconds,
-    unpack_events,
-    unpack_manifest,
-    unpack_result,
 )
+from asyncflow.manifests import pack_manifest, unpack_manifest
 from asyncflow.pieces import (
     PIECE_BYTES,
     count_pieces,
@@ -48,6 +42,15 @@ from asyncflow.pieces import (
     split_lines,
     split_pieces,
     whole_characters,
+)
+from asyncflow.records import (
+    STREAMS,
+    fields_of,
+    journalled,
+    pack_event,
+    pack_logged,
+    unpack_events,
+    unpack_result,
 )
 from asyncflow.values import ArtifactRef, Encoding, Failure, Place, TaskKey
 
@@ -60,17 +63,26 @@ naturals = st.integers(0, (1 << 63) - 1)
 seconds = st.floats(0, 1e9)
 moments = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 texts_by_name = st.dictionaries(texts, texts, max_size=3)
-refs = st.builds(
-    ArtifactRef,
-    place=st.sampled_from([int(place) for place in Place]),
-    encoding=st.sampled_from([int(encoding) for encoding in Encoding]),
-    type_name=texts,
-    size=naturals,
-    digest=st.binary(max_size=32),
-    file=texts,
-    offset=naturals,
-    data=st.binary(max_size=40),
+encodings = st.sampled_from([int(encoding) for encoding in Encoding])
+inline = st.builds(
+    lambda encoding, name, data: ArtifactRef(0, encoding, name, len(data), b"", "", 0, data),
+    encodings,
+    texts,
+    st.binary(max_size=40),
 )
+in_files = st.builds(
+    ArtifactRef,
+    place=st.sampled_from([int(Place.SEGMENT), int(Place.BLOB)]),
+    encoding=encodings,
+    type_name=texts,
+    size=st.integers(0, (1 << 18) - 1),
+    digest=st.binary(min_size=32, max_size=32),
+    file=st.sampled_from(["17/w123.seg", "17/journal"]),
+    offset=st.integers(0, (1 << 62) - 1),
+    data=st.just(b""),
+)
+refs = inline | in_files
+run_ids = st.integers(0, (1 << 63) - 1).map(str)
 manifests = st.dictionaries(texts, refs, max_size=3)
 of_event = {
     "flow": st.just(FLOW),
@@ -91,7 +103,7 @@ plain = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
-fanouts = st.none() | naturals
+fanouts = st.none() | st.integers(0, (1 << 32) - 1)
 failure = {"exception_type": texts, "message": texts, "traceback": texts}
 
 started = st.builds(
@@ -101,7 +113,7 @@ started = st.builds(
     parameters=texts_by_name,
     tags=st.lists(texts, max_size=3).map(tuple),
     manifest=manifests.map(pack_manifest),
-    origin_run_id=st.none() | texts,
+    origin_run_id=st.none() | run_ids,
     source=st.dictionaries(texts, plain, max_size=3),
     user=texts,
     pid=naturals,
@@ -140,7 +152,7 @@ stored: st.SearchStrategy[Event] = st.one_of(
         manifest=manifests.map(pack_manifest),
         fanout=fanouts,
         items=items,
-        origin_run_id=texts,
+        origin_run_id=run_ids,
         origin_task_id=texts,
     ),
     st.builds(RunSucceeded, **of_event, seconds=seconds),
@@ -158,7 +170,7 @@ stored: st.SearchStrategy[Event] = st.one_of(
 logged = st.builds(
     TaskLogged,
     **of_task,
-    stream=st.sampled_from(events.STREAMS),
+    stream=st.sampled_from(STREAMS),
     line=texts,
     end=st.sampled_from(["", "\n", "\r\n"]),
     pid=naturals,
@@ -265,7 +277,7 @@ def test_every_type_has_its_own_code_in_order():
 def test_fields_of_a_later_version_are_passed_over(event, later):
     """They are only ever added at the end."""
     values = msgpack.unpackb(pack_event(event), strict_map_key=False)
-    fields = len(events._FIELDS[event.code])
+    fields = len(dataclasses.fields(event)) - len(dataclasses.fields(Event))
     assert len(values) == 3 + fields
     record = msgpack.packb([*values, *later])
     assert list(unpack_events(record, FLOW, RUN)) == [event]
@@ -317,6 +329,82 @@ def test_json_of_an_unknown_type_is_an_error():
     """There is nothing that it could become."""
     with pytest.raises(UnknownEventError, match="TaskBlessed"):
         from_json_data({"type": "TaskBlessed", "time": "2026-01-01T00:00:00+00:00"})
+
+
+# --- what somebody else wrote -----------------------------------------------------------------
+
+WRONG = [None, True, -1, 1 << 63, 1.5, float("nan"), "x", b"x", [], [[]], {}, {"x": b"y"}]
+
+
+@given(stored, st.integers(0, 14), st.sampled_from(WRONG))
+def test_a_record_with_one_wrong_field_is_an_event_or_is_refused(event, at, wrong):
+    """Its checksum is right; whatever the field is, no other error comes of it."""
+    values = msgpack.unpackb(pack_event(event), strict_map_key=False)
+    values[at % len(values)] = wrong
+    try:
+        again = list(unpack_events(msgpack.packb(values), FLOW, RUN))
+    except RecordError:
+        return
+    for each in again:
+        try:
+            assert from_json(to_json(each)) == each
+        except RecordError:  # its manifest or its items, which are packed by themselves
+            assert wrong == b"x"
+
+
+@pytest.mark.parametrize(
+    ("at", "wrong"),
+    [(1, 0), (2, 1 << 60), (4, 0), (4, 1 << 32), (5, -1), (6, [1 << 32]), (6, ["0"]), (8, -1.0)],
+)
+def test_numbers_that_nothing_can_have_are_refused(at, wrong):
+    """A time that no clock shows, an id that no table holds, an index that no item has."""
+    event = TaskSucceeded(
+        flow=FLOW, run_id=RUN, seq=1, time=LOG.time, step="a", task_id="1", attempt=0
+    )
+    values = msgpack.unpackb(pack_event(event))
+    values[at] = wrong
+    with pytest.raises(RecordError):
+        unpack_events(msgpack.packb(values), FLOW, RUN)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"place": 3},
+        {"encoding": 4},
+        {"size": 16 << 20},
+        {"digest": b""},
+        {"file": "../secret"},
+        {"file": "17/../secret"},
+        {"file": "/etc/passwd"},
+        {"offset": -1},
+        {"offset": 1 << 62},
+    ],
+    ids=str,
+)
+def test_a_ref_to_what_the_store_cannot_have_is_refused(wrong):
+    """A value in a segment lies in the folder of a run of the flow, and is short."""
+    ref = ArtifactRef(1, 0, "int", 5, bytes(32), "17/w1.seg", 0, b"")
+    assert unpack_manifest(pack_manifest({"x": ref})) == {"x": ref}
+    with pytest.raises(RecordError, match="no ref"):
+        unpack_manifest(pack_manifest({"x": ref._replace(**wrong)}))
+
+
+@given(st.binary(max_size=60))
+def test_what_is_no_record_at_all_is_refused(data):
+    """Be it MessagePack or not; numbers in it claim no memory."""
+    try:
+        values = fields_of(data)
+    except RecordError:
+        return
+    assert isinstance(values[0], int)
+
+
+def test_a_record_that_claims_to_hold_more_than_it_has_bytes_is_refused():
+    """A thousand arrays within each other, said to have a million elements each: none is made."""
+    data = (b"\xdd" + (1 << 20).to_bytes(4, "big")) * 1000
+    with pytest.raises(RecordError):
+        fields_of(data + bytes(1 << 10))
 
 
 # --- text that is not text --------------------------------------------------------------------
@@ -513,7 +601,7 @@ def test_a_worker_reads_what_was_handed_on_without_the_event(event):
     """Faster, and the same; what hands nothing on is refused."""
     record = pack_event(event)
     if not isinstance(event, RunStarted | TaskSucceeded | TaskCloned):
-        with pytest.raises(ValueError, match="hands on nothing"):
+        with pytest.raises(RecordError, match="hands on nothing"):
             unpack_result(record)
         return
     result = unpack_result(record)

@@ -12,8 +12,8 @@ import pytest
 
 from asyncflow import Engine, Flow, FlowSpec, Run, events, step
 from asyncflow.errors import ResumeError, RunFailedError
-from asyncflow.events import pack_event
 from asyncflow.previewing import preview_resume
+from asyncflow.records import pack_event
 from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.removal import remove

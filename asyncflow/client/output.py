@@ -10,14 +10,16 @@ from array import array
 from typing import TYPE_CHECKING
 
 from asyncflow.errors import JournalError
-from asyncflow.events import STREAMS, from_microseconds
+from asyncflow.events import from_microseconds
 from asyncflow.pieces import split_end
+from asyncflow.records import STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from asyncflow.client.record import Output, RunRecord
+    from asyncflow.client.record import RunRecord
+    from asyncflow.records import Output
 
 
 def read_text(record: RunRecord, task: int, attempt: int, last: int, stream: str) -> str:

@@ -16,29 +16,41 @@ import weakref
 from collections import Counter, deque
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from zlib import crc32
 
-import msgpack
-
 from asyncflow.current import running_task
-from asyncflow.errors import JournalError
+from asyncflow.errors import GraphError, JournalError, RecordError
 from asyncflow.events import (
-    STOPPED,
     RunCancelled,
     RunFailed,
     RunStarted,
     RunSucceeded,
     TaskCloned,
     TaskFailed,
-    TaskLogged,
     TaskStarted,
     TaskSucceeded,
     to_microseconds,
-    unpack_events,
 )
-from asyncflow.pieces import (
-    count_pieces,
+from asyncflow.records import (
+    ENDING_ATTEMPTS,
+    ENDINGS,
+    FAILED,
+    LOGGED,
+    OF_ATTEMPTS,
+    STARTED,
+    Output,
+    TaskHead,
+    code_of,
+    events_of,
+    fields_of,
+    head_of,
+    last_seq_of,
+    output_of,
+    task_of,
+    time_of,
+    unpack_events,
+    was_stopped,
 )
 from asyncflow.store.files import reason_of
 from asyncflow.store.index import (
@@ -47,6 +59,7 @@ from asyncflow.store.index import (
     TaskEntry,
     TaskState,
     TaskTable,
+    most_table_bytes,
     read_entry,
 )
 from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader, is_being_written
@@ -81,13 +94,6 @@ _STATES: Final = {
     TaskFailed.code: TaskState.FAILED,
     TaskCloned.code: TaskState.CLONED,
 }
-_ENDINGS: Final = {
-    RunSucceeded.code: Status.SUCCEEDED,
-    RunFailed.code: Status.FAILED,
-    RunCancelled.code: Status.CANCELLED,
-}
-_NOT_AN_EVENT: Final = (ValueError, TypeError, LookupError, OverflowError)
-"""What unpacking raises for a record that was written whole and is no event all the same."""
 
 _warm: Final[deque[JournalReader]] = deque(maxlen=16)
 """Journals that stay open: whoever looks at a thousand runs must not hold a thousand files."""
@@ -113,20 +119,6 @@ class FlowPlace:
         from asyncflow.store.artifacts import ArtifactReader  # noqa: PLC0415 - start-up time
 
         return ArtifactReader(self.layout, self.flow)
-
-
-class Output(NamedTuple):
-    """One record of a task's output; see `asyncflow.events.pack_logged`."""
-
-    seq: int
-    time: int
-    step: str
-    task: int
-    attempt: int
-    stream: int
-    pid: int
-    data: bytes
-    previous: int
 
 
 class RunRecord:
@@ -211,7 +203,10 @@ class RunRecord:
         """The graph that the run follows."""
         from asyncflow.graph import Graph  # noqa: PLC0415 - start-up time: few looks need it
 
-        return Graph.from_data(self.started.graph)
+        try:
+            return Graph.from_data(self.started.graph)
+        except GraphError as error:
+            self._refuse(f"its graph is none: {error}")
 
     @cached_property
     def lineage(self) -> Lineage:
@@ -355,11 +350,12 @@ class RunRecord:
         for at, payload in self._records(_FIRST):
             if at > until:
                 return
-            values = self._values(at, payload)
-            if (values[0] == TaskStarted.code or values[0] in _STATES) and values[4] == task:
-                for event in self._unpacked(at, payload):
-                    if isinstance(event, TaskStarted | EndOfTask):
-                        yield event
+            if self._code(at, payload) in OF_ATTEMPTS:
+                values = self._values(at, payload)
+                if task_of(values) == task:
+                    for event in events_of(values, self.place.flow, self.run_id):
+                        if isinstance(event, TaskStarted | EndOfTask):
+                            yield event
 
     def caught(self) -> Counter[str]:
         """Of each step, how many of its tasks failed for good and were caught by its `@catch`.
@@ -369,7 +365,7 @@ class RunRecord:
         counts: Counter[str] = Counter()
         if any("catch" in step.options for step in self.graph):
             for at, payload in self._records(_FIRST):
-                if self._values(at, payload)[0] == TaskFailed.code:
+                if self._code(at, payload) == FAILED:
                     counts.update(
                         event.step
                         for event in self._unpacked(at, payload)
@@ -391,17 +387,17 @@ class RunRecord:
                 return self._replayed().outputs.get(task, 0)
         last = 0
         for at, payload in self._records(entry.started):
-            values = self._values(at, payload)
-            if values[0] == TaskLogged.code and values[4] == task:
+            if self._code(at, payload) == LOGGED and task_of(self._values(at, payload)) == task:
                 last = at
         return last
 
     def output(self, at: int, of: int) -> Output:
         """The record of output at this offset; `of` is the task's number, for the error."""
-        values = self._values(at, self._read(at, f"the output of task {of}"))
-        if values[0] != TaskLogged.code:
-            self._refuse(f"the record at byte {at} is no task's output")
-        return Output._make(values[1 : 1 + len(Output._fields)])
+        payload = self._read(at, f"the output of task {of}")
+        try:
+            return output_of(fields_of(payload))
+        except RecordError as error:
+            self._refuse_record(at, error)
 
     def _event(self, at: int, of: str = "") -> Event:
         """The event at this offset; `of` is the pathspec of the task that it tells of."""
@@ -416,15 +412,20 @@ class RunRecord:
     def _unpacked(self, at: int, payload: bytes) -> list[Event]:
         try:
             return list(unpack_events(payload, self.place.flow, self.run_id))
-        except _NOT_AN_EVENT as error:
-            self._refuse(f"the record at byte {at} is no event: {error}")
+        except RecordError as error:
+            self._refuse_record(at, error)
 
     def _values(self, at: int, payload: bytes) -> list[Any]:
         try:
-            values: list[Any] = msgpack.unpackb(payload, strict_map_key=False)
-        except _NOT_AN_EVENT as error:
-            self._refuse(f"the record at byte {at} is no event: {error}")
-        return values
+            return fields_of(payload)
+        except RecordError as error:
+            self._refuse_record(at, error)
+
+    def _code(self, at: int, payload: bytes) -> int:
+        try:
+            return code_of(payload)
+        except RecordError as error:
+            self._refuse_record(at, error)
 
     def _read(self, at: int, of: str = "") -> bytes:
         with self._naming_the_run(of):
@@ -473,10 +474,17 @@ class RunRecord:
             size = (self._dir / "index").stat().st_size
         except OSError:
             return False
-        return size % ENTRY_BYTES == 0 and size >= ENTRY_BYTES * sum(n for _, n in summary.steps)
+        least = ENTRY_BYTES * sum(n for _, n in summary.steps)
+        return size % ENTRY_BYTES == 0 and least <= size <= self._most_table_bytes()
+
+    def _most_table_bytes(self) -> int:
+        try:
+            return most_table_bytes((self._dir / "journal").stat().st_size)
+        except OSError:
+            return most_table_bytes(0)
 
     def _read_table(self, summary: Summary) -> TaskTable:
-        table = TaskTable.read(self._dir / "index")
+        table = TaskTable.read(self._dir / "index", most=self._most_table_bytes())
         if crc32(table.dump()) != summary.index_checksum:
             self._refuse_index("is not what was written")
         return table
@@ -500,9 +508,9 @@ class RunRecord:
         if replay.status is Status.RUNNING:
             for at, payload in self._records(replay.size):
                 try:
-                    replay.handle(at, payload, self._values(at, payload))
-                except _NOT_AN_EVENT as error:
-                    self._refuse(f"the record at byte {at} is no event of this run: {error!r}")
+                    replay.handle(at, payload)
+                except RecordError as error:
+                    self._refuse_record(at, error)
 
     # --- damage ---
 
@@ -519,6 +527,9 @@ class RunRecord:
         self._refuse(
             f"its index {what}; delete {self._dir / 'index'} and the journal is read instead"
         )
+
+    def _refuse_record(self, at: int, error: RecordError) -> NoReturn:
+        self._refuse(f"the record at byte {at} is no event of this run: {error}")
 
     def _refuse(self, what: str) -> NoReturn:
         message = (
@@ -545,17 +556,22 @@ class _Replay:
         self._last: list[Any] = []
         self._last_at = 0
 
-    def handle(self, at: int, payload: bytes, values: list[Any]) -> None:
-        """Take note of one record."""
+    def handle(self, at: int, payload: bytes) -> None:
+        """Take note of one record.
+
+        Raises:
+            RecordError: It is none, or none of this run.
+        """
+        values = fields_of(payload)
         code = values[0]
-        if code == TaskLogged.code:
-            self.outputs[values[4]] = at
-        elif code == TaskStarted.code:
-            self._note(values, at, 0, TaskState.STARTED)
-        elif code in _STATES:
+        if code == LOGGED:
+            self.outputs[task_of(values)] = at
+        elif code == STARTED:
+            self._note(at, head_of(values), at, 0, TaskState.STARTED)
+        elif code in ENDING_ATTEMPTS:
             self._end_attempt(at, values, _STATES[code])
-        elif code in _ENDINGS:
-            self.status = _ENDINGS[code]
+        elif code in ENDINGS:
+            self.status = ENDINGS[code]
         self._last = values
         self._last_at = at
         self.size = at + PREFIX_BYTES + len(payload)
@@ -570,14 +586,14 @@ class _Replay:
         return self.table[number].attempt < min(task.attempt, _MAX_ATTEMPT)
 
     def _end_attempt(self, at: int, values: list[Any], state: TaskState) -> None:
-        task = values[4]
-        self.outputs.pop(task, None)
-        if state is TaskState.FAILED and values[7] == STOPPED:
+        head = head_of(values)
+        self.outputs.pop(head.task, None)
+        if state is TaskState.FAILED and was_stopped(values):
             state = TaskState.STOPPED
-        started = at if state is TaskState.CLONED else self._started_at(task, values[5])
-        self._note(values, started, at, state)
-        if values[3] == "end" and state not in {TaskState.FAILED, TaskState.STOPPED}:
-            self._end_task = task
+        started = at if state is TaskState.CLONED else self._started_at(head.task, head.attempt)
+        self._note(at, head, started, at, state)
+        if head.step == "end" and state not in {TaskState.FAILED, TaskState.STOPPED}:
+            self._end_task = head.task
 
     def _started_at(self, task: int, attempt: int) -> int:
         """Where the attempt began that ends now; 0 when it died before.
@@ -589,9 +605,13 @@ class _Replay:
         entry = self.table[task]
         return entry.started if entry.attempt == min(attempt, _MAX_ATTEMPT) else 0
 
-    def _note(self, values: list[Any], started: int, ended: int, state: TaskState) -> None:
-        step, task, attempt, path = values[3:7]
-        number = self._numbers[step]
+    def _note(self, at: int, head: TaskHead, started: int, ended: int, state: TaskState) -> None:
+        step, task, attempt, path = head
+        number = self._numbers.get(step)
+        if number is None:
+            raise RecordError(f"it tells of a step {step!r}, which the run does not have")
+        if task * ENTRY_BYTES > most_table_bytes(at):
+            raise RecordError(f"there cannot have been {task} tasks before it")
         if task > len(self.table) or self.table[task].state == TaskState.NEVER:
             self._counts[number] += 1
         index = path[-1] if path else 0
@@ -604,18 +624,14 @@ class _Replay:
         return Summary(
             status=self.status,
             started=to_microseconds(first.time),
-            finished=self._last[2] if ended else 0,
+            finished=time_of(self._last) if ended else 0,
             flow=first.flow,
             run_id=first.run_id,
             first=_FIRST,
             last=self._last_at if ended else 0,
             journal_bytes=self.size,
-            events=self._events(),
+            events=last_seq_of(self._last),
             end_task=self._end_task,
             steps=tuple(zip(self._numbers, self._counts, strict=True)),
             tags=first.tags,
         )
-
-    def _events(self) -> int:
-        code, seq, *_ = self._last
-        return int(seq) + (count_pieces(self._last[8]) - 1 if code == TaskLogged.code else 0)

@@ -37,7 +37,9 @@ from zlib import crc32
 import msgpack
 
 from asyncflow.commit_points import reached
-from asyncflow.errors import JournalError
+from asyncflow.errors import RecordError
+from asyncflow.manifests import unpack
+from asyncflow.records import INT, LIST, MAX_TASK, TEXT, check_types, is_plain, is_time
 from asyncflow.store.files import open_regular, read_file, write_file
 from asyncflow.store.journal import frame
 from asyncflow.values import Status, tags_from
@@ -54,7 +56,19 @@ _STEP_AT: Final = 16
 _STATE_AT: Final = 18
 _INDEX_AT: Final = 20
 _MAX_ATTEMPT: Final = 255
-_MAX_TASK: Final = (1 << 32) - 1  # an array of ids has 4 bytes for each; a larger table has 100 GB
+_MOST_UNTOLD: Final = 1 << 20  # tasks with an id that no record tells of: they were about to begin
+_MOST_SUMMARY_BYTES: Final = 16 << 20  # names of steps, and tags
+_MAX_STEPS: Final = 1 << 16
+_MAX_OFFSET: Final = 1 << 62
+
+
+def most_table_bytes(journal_bytes: int) -> int:
+    """How long a table can be at the most beside a journal of this length.
+
+    Each record that tells of a task is longer than the task's entry. So a number in a file does not
+    say how much memory a reader takes: the file's length does.
+    """
+    return journal_bytes + _MOST_UNTOLD * ENTRY_BYTES
 
 
 class TaskState(IntEnum):
@@ -95,7 +109,7 @@ class TaskTable:
         return TaskEntry._make(_ENTRY.unpack_from(self._data, self._at(task)))
 
     def __setitem__(self, task: int, entry: TaskEntry) -> None:
-        if not 1 <= task <= _MAX_TASK:
+        if not 1 <= task <= MAX_TASK:
             message = f"{task} is not a task id"
             raise IndexError(message)
         missing = task * ENTRY_BYTES - len(self._data)
@@ -159,10 +173,10 @@ class TaskTable:
         return bytes(self._data)
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a table; empty when there is none."""
+    def read(cls, path: Path, *, most: int) -> Self:
+        """Read a table; empty when there is none; of one above `most` bytes, the beginning."""
         try:
-            return cls(read_file(path))
+            return cls(read_file(path, most=most))
         except FileNotFoundError:
             return cls()
 
@@ -187,7 +201,7 @@ def read_entry(path: Path, task: int) -> TaskEntry | None:
         descriptor = open_regular(path)
     except FileNotFoundError:
         return None
-    known = 1 <= task <= _MAX_TASK
+    known = 1 <= task <= MAX_TASK
     try:
         data = os.pread(descriptor, ENTRY_BYTES, (task - 1) * ENTRY_BYTES) if known else b""
     finally:
@@ -242,20 +256,55 @@ class Summary:
             JournalError: It is damaged.
         """
         try:
-            data = read_file(path)
+            data = read_file(path, most=_MOST_SUMMARY_BYTES)
         except FileNotFoundError:
             return None
-        if frame(data[8:])[:8] != data[:8]:
-            message = f"{path} is damaged; delete it, and the journal is read instead"
-            raise JournalError(message)
-        version, *values = msgpack.unpackb(data[8:])
-        if version != _VERSION:
+        try:
+            if frame(data[8:])[:8] != data[:8]:
+                raise RecordError("its bytes are not those that were written")  # noqa: TRY301 - explained below
+            return cls._of(unpack(data[8:]))
+        except RecordError as error:
+            message = f"{path} is damaged: {error}; delete it, and the journal is read instead"
+            raise RecordError(message) from error
+
+    @classmethod
+    def _of(cls, values: object) -> Self | None:
+        """The summary with these fields; None for one of another version.
+
+        Raises:
+            RecordError: No summary has such fields.
+        """
+        if type(values) is not list or not values:
+            raise RecordError("it is no array")
+        if values[0] != _VERSION:
             return None
-        named = dict(zip((field.name for field in fields(cls)), values, strict=False))
+        check_types("a summary", tuple(map(type, values)), _KINDS)
+        names = (field.name for field in fields(cls))
+        named = dict(zip(names, values[1:], strict=False))
+        if named["status"] not in _STATUSES:
+            raise RecordError(f"no run ends as {named['status']!r}")
+        if not (is_time(named["started"]) and is_time(named["finished"])):
+            raise RecordError("its times are none")
+        if not all(0 <= named[name] < _MAX_OFFSET for name in _COUNTS):
+            raise RecordError("one of its numbers cannot be so large, or negative")
+        if not all(map(_is_step, named["steps"])) or len(named["steps"]) > _MAX_STEPS:
+            raise RecordError("its steps are not pairs of a name and a number")
+        if not all(is_plain(tag, 0) for tag in named["tags"]):
+            raise RecordError("its tags are no text")
         named["status"] = Status(named["status"])
         named["steps"] = tuple((name, count) for name, count in named["steps"])
         named["tags"] = tags_from(named["tags"])
         return cls(**named)
+
+
+_KINDS: Final = (INT, TEXT, INT, INT, TEXT, TEXT, INT, INT, INT, INT, INT, LIST, LIST, INT)
+"""Which types each field of a summary may have."""
+_STATUSES: Final = {str(status) for status in Status if status.finished}
+_COUNTS: Final = ("first", "last", "journal_bytes", "events", "end_task", "index_checksum")
+
+
+def _is_step(step: object) -> bool:
+    return type(step) is list and tuple(map(type, step)) == (str, int) and 0 <= step[1] <= MAX_TASK
 
 
 def write_summary(run_dir: Path, summary: Summary, table: TaskTable) -> None:

@@ -53,6 +53,7 @@ FORMAT_DRAFT: Final = re.compile(r"format\.\d+\.[0-9a-f]{8}")
 
 _NAME_BYTES: Final = 255  # of a file, on every file system that Linux and macOS know
 _NAMED_RUNS: Final = 3  # in an error
+_FORMAT_BYTES: Final = 1000  # enough to say that it is none
 _ADVICE = "choose another place with --store DIR or ASYNCFLOW_STORE"
 
 
@@ -400,7 +401,7 @@ def _give_name(draft: Path, path: Path) -> None:
 
 
 def _text(path: Path) -> str:
-    return read_file(path).decode(errors="replace")
+    return read_file(path, most=_FORMAT_BYTES).decode(errors="replace")
 
 
 def _check_version(root: Path, text: str) -> None:

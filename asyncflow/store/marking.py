@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, Final
 
 from asyncflow.errors import JournalError, StoreError
 from asyncflow.forking import keep_from_children, no_forks
-from asyncflow.store.files import explain, open_regular, reason_of
-from asyncflow.store.index import Summary
-from asyncflow.store.journal import HEADER, JournalReader, is_being_written, later_format
-from asyncflow.store.layout import sign_of_beginning
-from asyncflow.store.locking import holder_of, lock_within
-from asyncflow.store.numbering import REMOVED
-from asyncflow.store.references import (
+from asyncflow.records import (
     CLONED,
     KNOWN,
     REFERRING,
     RUN_STARTED,
     cloned_from,
     code_of,
+    fields_of,
     origin_of,
     references_of,
-    unpack,
 )
+from asyncflow.store.files import explain, open_regular, reason_of
+from asyncflow.store.index import Summary
+from asyncflow.store.journal import HEADER, JournalReader, is_being_written, later_format
+from asyncflow.store.layout import sign_of_beginning
+from asyncflow.store.locking import holder_of, lock_within
+from asyncflow.store.numbering import REMOVED
 from asyncflow.values import Place
 
 if TYPE_CHECKING:
@@ -40,11 +40,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow.store.layout import Layout, Listing
+    from asyncflow.values import ArtifactRef
 
 _SEGMENT, _BLOB = int(Place.SEGMENT), int(Place.BLOB)  # see asyncflow.store.artifacts
-_PLACE_AT, _DIGEST_AT, _FILE_AT = 0, 4, 5
-NOT_A_RECORD: Final = (ValueError, TypeError, LookupError, AttributeError)
-"""What unpacking raises for a record that was written whole and is none of ours all the same."""
 
 
 _SILENT_SECONDS: Final = 1.0
@@ -181,13 +179,13 @@ class Marks:
         folder = self._layout.run_dir(flow, run_id)
         running = is_being_written(folder / "journal")  # first: see above
         begun = False
-        for values in _referring(folder, running=running):
+        for values, refs in _referring(folder, running=running):
             if values[0] == RUN_STARTED:
                 begun = True
                 self._note_start(flow, run_id, values, running=running)
                 if if_resumed and not origin_of(values).run_id:
                     break
-            self._note(flow, values)
+            self._note(flow, values, refs)
         return Stage.RUNNING if running else Stage.OVER if begun else Stage.UNBEGUN
 
     def _note_start(self, flow: str, run_id: str, values: list[object], *, running: bool) -> None:
@@ -198,12 +196,12 @@ class Marks:
         if origin:
             self.resuming[flow, origin] = run_id
 
-    def _note(self, flow: str, values: list[object]) -> None:
-        for _, ref in references_of(values):
-            if ref[_PLACE_AT] == _BLOB:
-                self.blobs.add(ref[_DIGEST_AT])
-            elif ref[_PLACE_AT] == _SEGMENT:
-                self.files.add((flow, ref[_FILE_AT]))
+    def _note(self, flow: str, values: list[object], refs: Iterable[ArtifactRef]) -> None:
+        for ref in refs:
+            if ref.place == _BLOB:
+                self.blobs.add(ref.digest)
+            elif ref.place == _SEGMENT:
+                self.files.add((flow, ref.file))
         if values[0] == CLONED:
             self.logs.add((flow, cloned_from(values)))
 
@@ -230,12 +228,12 @@ class Marks:
         origins = set()
         whole = (flow, run_id) in self.resuming
         try:
-            for values in _referring(folder, running=False):
+            for values, refs in _referring(folder, running=False):
                 if values[0] == CLONED:
                     origins.add(cloned_from(values))
                     self.logs.add((flow, cloned_from(values)))
                 if whole:
-                    self._note(flow, values)
+                    self._note(flow, values, refs)
         except JournalError:
             if whole:
                 raise
@@ -307,13 +305,13 @@ def resumers(layout: Layout, flow: str) -> dict[str, str]:
 
 def _origin_of(folder: Path, *, running: bool) -> str:
     """The run that a run resumes; nothing if it resumes none, or has not begun."""
-    for values in _referring(folder, running=running):
+    for values, _ in _referring(folder, running=running):
         return origin_of(values).run_id
     return ""
 
 
-def _referring(folder: Path, *, running: bool) -> Iterator[list[object]]:
-    """The records of a journal that refer to something, unpacked."""
+def _referring(folder: Path, *, running: bool) -> Iterator[tuple[list[object], list[ArtifactRef]]]:
+    """The records of a journal that refer to something, and the values that they refer to."""
     summary = _summary(folder)
     try:
         reader = JournalReader(folder / "journal")
@@ -332,8 +330,9 @@ def _referring(folder: Path, *, running: bool) -> Iterator[list[object]]:
                     later = at
                     break
                 if code in REFERRING:
-                    yield unpack(record)
-        except (JournalError, OSError, *NOT_A_RECORD) as error:
+                    values = fields_of(record)
+                    yield values, [ref for _, ref in references_of(values)]
+        except (JournalError, OSError) as error:
             raise JournalError(_explain(folder, _reason(error))) from error
         if later:
             what = f"a later version of asyncflow wrote the record at byte {later}"

@@ -21,38 +21,40 @@ from zlib import crc32
 
 from blake3 import blake3
 
-from asyncflow.errors import JournalError, LimitError, StoreError
-from asyncflow.store.blobs import open_blob
-from asyncflow.store.collection import Amount
-from asyncflow.store.files import open_file, read_at, read_file
-from asyncflow.store.folders import is_link
-from asyncflow.store.index import Summary, TaskTable
-from asyncflow.store.journal import HEADER, JournalReader, is_being_written, later_format
-from asyncflow.store.layout import FORMAT, FORMAT_DRAFT, sign_of_beginning
-from asyncflow.store.limits import DRAFT, unpack_bounds
-from asyncflow.store.marking import NOT_A_RECORD, other_owner
-from asyncflow.store.numbering import REMOVED
-from asyncflow.store.references import (
-    CLONED,
+from asyncflow.errors import JournalError, LimitError, RecordError, StoreError
+from asyncflow.records import (
     ENDINGS,
     FAILED,
+    HANDING_ON,
     KNOWN,
     OF_TASKS,
     REFERRING,
     RUN_STARTED,
-    SUCCEEDED,
     code_of,
+    fields_of,
     output_before,
     references_of,
-    unpack,
+    step_of,
+    task_of,
 )
+from asyncflow.store.blobs import open_blob
+from asyncflow.store.collection import Amount
+from asyncflow.store.files import open_file, read_at, read_file
+from asyncflow.store.folders import is_link
+from asyncflow.store.index import Summary, TaskTable, most_table_bytes
+from asyncflow.store.journal import HEADER, JournalReader, is_being_written, later_format
+from asyncflow.store.layout import FORMAT, FORMAT_DRAFT, sign_of_beginning
+from asyncflow.store.limits import DRAFT, FILE_BYTES, unpack_bounds
+from asyncflow.store.marking import other_owner
+from asyncflow.store.numbering import REMOVED
 from asyncflow.store.segments import SUFFIX
 from asyncflow.values import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from asyncflow.store.layout import Layout, Listing
+    from asyncflow.values import ArtifactRef
 
 _SEGMENT, _BLOB = int(Place.SEGMENT), int(Place.BLOB)  # see asyncflow.store.artifacts
 _CHUNK_BYTES: Final = 4 << 20
@@ -258,9 +260,9 @@ class _Verification:
 
     # --- values ---
 
-    def check_ref(self, flow: str, ref: Sequence[Any], pathspec: str) -> None:
+    def check_ref(self, flow: str, ref: ArtifactRef, pathspec: str) -> None:
         """Check the bytes that a ref names, unless that was done."""
-        place, _, _, size, digest, file, offset, _ = ref[:8]
+        place, _, _, size, digest, file, offset, _ = ref
         if place == _BLOB:
             if digest not in self._blobs:
                 self._check_blob(digest, size)
@@ -369,7 +371,7 @@ class _Verification:
             elif path.name != "format":
                 self._unreferenced(path, "unreferenced: it is not of the store's own")
         try:
-            if read_file(root / "format") != f"{FORMAT}\n".encode():
+            if read_file(root / "format", most=100) != f"{FORMAT}\n".encode():
                 self.damage(root / "format", f"it does not say {FORMAT}", "the store")
         except OSError as error:
             self.damage(root / "format", f"it cannot be read: {error.strerror}", "the store")
@@ -396,7 +398,7 @@ class _Verification:
                 self._unreferenced(path)
                 continue
             try:
-                data = read_file(path)
+                data = read_file(path, most=FILE_BYTES)
                 self.verified.size += len(data)
                 unpack_bounds(data, path)
             except OSError as error:
@@ -462,8 +464,8 @@ class _RunVerification:
         path = self._folder / "summary"
         try:
             summary = Summary.read(path)
-        except JournalError:
-            what = "it is not what was written; delete it, and the journal is read instead"
+        except RecordError as error:
+            what = f"{error.__cause__}; delete it, and the journal is read instead"
             self._whole.damage(path, what, self._pathspec)
             return None
         except OSError as error:
@@ -483,15 +485,22 @@ class _RunVerification:
         self._steps = [name for name, _ in summary.steps]
         advice = "delete it, and the journal is read instead"
         try:
-            table = TaskTable(read_file(path))
+            size = path.stat().st_size
+            table = TaskTable.read(path, most=most_table_bytes(self._journal_bytes()))
         except OSError as error:
             self._whole.damage(path, f"it cannot be read: {error.strerror}", self._pathspec)
             return
         self._whole.verified.size += len(table.dump())
-        if crc32(table.dump()) != summary.index_checksum:
+        if len(table.dump()) != size or crc32(table.dump()) != summary.index_checksum:
             self._whole.damage(path, f"it is not what was written; {advice}", self._pathspec)
         else:
             self._table = table
+
+    def _journal_bytes(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return 0
 
     # --- the journal ---
 
@@ -567,13 +576,15 @@ class _RunVerification:
     def _take(self, at: int, record: bytes) -> None:
         """One record that is as it was written."""
         whole = self._whole
-        code = code_of(record)
+        code = -1
         self._begun = True
+        with self._blaming(at):
+            code = code_of(record)
+            values = fields_of(record)
+            if code in REFERRING or (self._holes and code in OF_TASKS):
+                self._follow(values)
         self._ended = self._ended or code in ENDINGS
-        if code in REFERRING or (self._holes and code in OF_TASKS):
-            with self._blaming(at):
-                self._follow(unpack(record))
-        if code not in KNOWN:
+        if code >= 0 and code not in KNOWN:
             whole.note(self._path, f"a later version wrote the record at byte {at}; not followed")
         if not at % _TOLD_EVERY:
             whole.told()
@@ -582,18 +593,18 @@ class _RunVerification:
     def _blaming(self, at: int) -> Iterator[None]:
         try:
             yield
-        except NOT_A_RECORD as error:
+        except RecordError as error:
             what = f"the record at byte {at} is no event: {error}"
             self._whole.damage(self._path, what, self._pathspec)
 
     def _follow(self, values: list[Any]) -> None:
         code = values[0]
         run = self._pathspec
-        owner = run if code == RUN_STARTED else f"{run}/{values[3]}/{values[4]}"
+        owner = run if code == RUN_STARTED else f"{run}/{step_of(values)}/{task_of(values)}"
         self._link_output(values, owner)
         if code not in REFERRING or self._removed:
             return
-        if code in {SUCCEEDED, CLONED}:
+        if code in HANDING_ON:
             self._whole.verified.tasks += 1
         owner = f"{run}/parameters" if code == RUN_STARTED else owner
         for name, ref in references_of(values):
@@ -615,7 +626,8 @@ class _RunVerification:
         for task in range(1, len(self._table) + 1):
             entry = self._table[task]
             if begin <= entry.started < end or begin <= entry.ended < end:
-                yield f"{self._pathspec}/{self._steps[entry.step]}/{task}"
+                step = self._steps[entry.step] if entry.step < len(self._steps) else "?"
+                yield f"{self._pathspec}/{step}/{task}"
 
 
 def _entries(folder: Path, *, are_folders: bool = False) -> list[Path]:

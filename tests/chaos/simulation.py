@@ -25,8 +25,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asyncflow import events
 from asyncflow.bus import Channel
 from asyncflow.dispatcher import Dispatcher
-from asyncflow.events import RunStarted, from_microseconds, pack_event, unpack_events
+from asyncflow.events import (
+    RunStarted,
+    from_microseconds,
+)
 from asyncflow.graph import Graph, Node
+from asyncflow.records import pack_event, unpack_events
 from asyncflow.resuming import Origin
 from asyncflow.scheduler import RunDriver, RunIdentity
 from asyncflow.store import verification

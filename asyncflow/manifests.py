@@ -1,0 +1,111 @@
+"""Refs and manifests as bytes, and what of such bytes is a ref.
+
+A manifest is a msgpack map from the names of artifacts to refs, a ref an array of the fields of an
+`ArtifactRef`. What comes from a file is checked here once, so that whoever holds a ref need not ask
+whether its numbers are numbers, and whether its file lies in the flow's own folder.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgpack
+
+from asyncflow.errors import RecordError
+from asyncflow.values import ArtifactRef, Encoding, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asyncflow.values import Manifest
+
+MOST_IN_A_SEGMENT: Final = 16 << 20
+"""No value in a segment is that long, so one may be read whole: from 256 KiB on it is a blob."""
+
+_FIELDS: Final = len(ArtifactRef._fields)
+_new_ref: Final = partial(tuple.__new__, ArtifactRef)  # half of what `_make` takes
+_TYPES: Final = (int, int, str, int, bytes, str, int, bytes)
+_INLINE, _SEGMENT, _BLOB = int(Place.INLINE), int(Place.SEGMENT), int(Place.BLOB)
+_LAST_ENCODING: Final = int(max(Encoding))
+_DIGEST_BYTES: Final = 32
+_MOST_BYTES: Final = 1 << 62  # no file is that long
+_SEGMENT_FILE: Final = re.compile(r"[0-9]{1,20}/(?!\.)[^/\0]+")  # RUN/NAME, below the flow
+
+
+NOT_MSGPACK: Final = (ValueError, TypeError, OverflowError, MemoryError)
+"""What msgpack raises where bytes are none, or say that they hold more than there is memory for."""
+
+
+def unpack(data: bytes) -> Any:
+    """Plain values from msgpack.
+
+    Raises:
+        RecordError: These bytes are none, or say that they hold more than there is memory for.
+    """
+    try:
+        return msgpack.unpackb(data, strict_map_key=False)
+    except NOT_MSGPACK as error:
+        message = f"it is not MessagePack: {str(error) or type(error).__name__}"
+        raise RecordError(message) from error
+
+
+def ref_of(fields: object) -> ArtifactRef:
+    """The ref with these fields; those that a later version has added are passed over.
+
+    Raises:
+        RecordError: No ref has such fields.
+    """
+    known = fields[:_FIELDS] if type(fields) is list else ()
+    if tuple(map(type, known)) != _TYPES:
+        raise _no_ref(fields)
+    ref = _new_ref(known)
+    place, encoding, _, size, digest, file, offset, data = ref
+    if place == _INLINE:
+        fits = size == len(data)
+    elif place == _SEGMENT:
+        fits = 0 <= size < MOST_IN_A_SEGMENT and _SEGMENT_FILE.fullmatch(file) is not None
+    else:
+        fits = place == _BLOB and 0 <= size < _MOST_BYTES
+    if place != _INLINE:
+        fits = fits and len(digest) == _DIGEST_BYTES and 0 <= offset < _MOST_BYTES
+    if not fits or not 0 <= encoding <= _LAST_ENCODING:
+        raise _no_ref(fields)
+    return ref
+
+
+def _no_ref(fields: object) -> RecordError:
+    return RecordError(f"it names a value by what is no ref: {fields!r:.100}")
+
+
+def pack_ref(ref: ArtifactRef) -> bytes:
+    """A ref as it rides in an event by itself."""
+    return cast("bytes", msgpack.packb(ref))
+
+
+def unpack_ref(data: bytes) -> ArtifactRef:
+    """Undo `pack_ref`.
+
+    Raises:
+        RecordError: These are not the bytes of a ref.
+    """
+    return ref_of(unpack(data))
+
+
+def pack_manifest(manifest: Mapping[str, ArtifactRef]) -> bytes:
+    """Turn refs by name into the bytes that ride in an event."""
+    return cast("bytes", msgpack.packb(manifest))
+
+
+def unpack_manifest(data: bytes) -> Manifest:
+    """Undo `pack_manifest`.
+
+    Raises:
+        RecordError: These are not the bytes of a manifest.
+    """
+    raw = unpack(data)
+    if type(raw) is not dict or not all(type(name) is str for name in raw):
+        message = f"its manifest is no map from names to refs, but {raw!r:.60}"
+        raise RecordError(message)
+    return {name: ref_of(ref) for name, ref in raw.items()}
