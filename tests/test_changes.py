@@ -17,8 +17,9 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from asyncflow import codec
 from asyncflow.errors import ArtifactPickleError
-from asyncflow.store import pages
+from asyncflow.store import changes, pages
 from asyncflow.store.artifacts import BLOB_BYTES, ArtifactReader, ArtifactWriter
 from asyncflow.store.layout import Layout
 from asyncflow.values import Encoding, Place
@@ -412,6 +413,32 @@ def test_what_is_read_and_cannot_be_pickled_is_told_at_the_end(read, stored):
         loaded.changed()
     loaded.value[0] = "nothing locked"
     assert stored(loaded) == ["nothing locked"]
+
+
+@pytest.mark.parametrize(
+    ("value", "times"),
+    [
+        ({"rows": [[number, f"row {number}"] for number in range(500)]}, 1),
+        ([Slotted() for _ in range(500)], 3),  # might be objects of the process
+    ],
+    ids=["plain", "objects"],
+)
+def test_a_plain_value_is_encoded_once_however_often_it_is_read(read, monkeypatch, value, times):
+    """Reading it calls nothing, so it always encodes to what was stored; a change is noticed."""
+    encoded = []
+
+    def counted(value, **options):
+        encoded.append(1)
+        return codec.encode(value, **options)
+
+    monkeypatch.setattr(changes, "encode", counted)
+    monkeypatch.setattr(changes, "_steady", set())
+    for _ in range(3):
+        loaded = read(value)
+    assert len(encoded) == times
+    assert loaded.changed() is None
+    loaded.value.clear()
+    assert loaded.changed() is not None
 
 
 def test_a_list_of_a_foreach_is_compared_as_it_is(layout, writer):

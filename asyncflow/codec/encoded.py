@@ -65,6 +65,8 @@ class Encoded(NamedTuple):
     size: int
     """The length of all chunks."""
     type_name: str
+    is_plain: bool = False
+    """Whether it is known to name no class: reading it calls nothing, and gives new objects."""
 
 
 def batches(chunks: Iterable[Chunk]) -> Iterator[list[bytes]]:
@@ -109,10 +111,10 @@ def encode_value(value: Any, name: str = "", code: dict[bytes, bytes] | None = N
     if kind in _ATOMS or (kind is str and len(value) < _STREAM_CHARACTERS):
         data = pickle.dumps(value, PROTOCOL)
         return Encoded(Encoding.PICKLE, [data], len(data), kind.__name__)
-    stream, buffers = dump(value, name, code)
+    stream, buffers, is_plain = dump(value, name, code)
     size = len(stream[0]) if len(stream) == 1 else sum(map(len, stream))
     if not buffers:
-        return Encoded(Encoding.PICKLE, stream, size, type_name(value))
+        return Encoded(Encoding.PICKLE, stream, size, type_name(value), is_plain)
     return _with_buffers(stream, size, buffers, type_name(value))
 
 

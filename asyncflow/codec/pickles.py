@@ -50,8 +50,10 @@ class _Pickler(pickle.Pickler):
     """Plain pickle, but for the classes and functions of the flow's own file."""
 
     code: dict[bytes, bytes] | None = None
+    is_plain = True
 
     def reducer_override(self, value: Any) -> Any:
+        self.is_plain = False  # it is asked about all but numbers, texts, lists, dicts and the like
         if isinstance(value, CODE_TYPES):
             return reduce_code(value, self.code)
         return _reduce_array(value)
@@ -86,6 +88,7 @@ def _cloud_pickler() -> Any:
         """cloudpickle, but for the classes and functions of the flow's own file."""
 
         code: dict[bytes, bytes] | None = None
+        is_plain = False
 
         def reducer_override(self, value: Any) -> Any:
             if isinstance(value, CODE_TYPES):
@@ -107,8 +110,8 @@ def _cloud_pickler() -> Any:
 
 def dump(
     value: object, name: str = "", code: dict[bytes, bytes] | None = None
-) -> tuple[list[Chunk], list[memoryview]]:
-    """The pickle of a value in pieces, and its large buffers apart.
+) -> tuple[list[Chunk], list[memoryview], bool]:
+    """The pickle of a value in pieces, its large buffers apart, and whether it names no class.
 
     Large `bytes` and all buffers are those of the value itself, not copies. `code` collects the
     code of the flow file's classes, which then is not in the pickle.
@@ -130,7 +133,7 @@ def dump(
 
 def _dump_with(
     pickler: Any, value: object, code: dict[bytes, bytes] | None
-) -> tuple[list[Chunk], list[memoryview]]:
+) -> tuple[list[Chunk], list[memoryview], bool]:
     chunks: list[Chunk] = []
     buffers: list[memoryview] = []
 
@@ -145,7 +148,7 @@ def _dump_with(
     if code is not None:
         writing.code = code
     writing.dump(value)
-    return chunks, buffers
+    return chunks, buffers, writing.is_plain
 
 
 def can_pickle(value: object) -> bool:

@@ -139,7 +139,7 @@ class ArtifactWriter:
         Raises:
             StoreError: It cannot be written.
         """
-        encoding, chunks, size, type_name = encoded
+        encoding, chunks, size, type_name, _ = encoded
         if size >= BLOB_BYTES:
             hashed = self._blobs.put_new(chunks, size)
             return ArtifactRef(_BLOB, int(encoding), type_name, size, hashed, "", 0, b"")

@@ -27,6 +27,16 @@ _IMMUTABLE: Final = frozenset(
 )
 
 
+_KEPT_STEADY: Final = 4096  # some 300 KB, in a worker that has read as many
+
+_steady: Final[set[bytes]] = set()
+"""The hashes of stored values that this process knows to encode to what was stored, once read.
+
+Only of those that name no class. Another may be read as an object of the process, and encode as
+that object is by then.
+"""
+
+
 def is_immutable(value: Any) -> bool:
     """Whether nobody can change this value in place: plain atoms, and tuples of them."""
     kind = type(value)
@@ -68,10 +78,18 @@ class Loaded:
         if self._mapping is not None and _is_touched(self._mapping):
             # It was written to while it was unpickled, or nobody can tell: its bytes count.
             self._mapping = None
+        if self.ref.digest in _steady:
+            self._before = _Fingerprint(self.ref.digest, [])
+            return
         try:
-            self._before = self._fingerprint(encode(self.value))
+            encoded = encode(self.value)
         except ArtifactPickleError:
-            self._before = None  # it can be read and not be pickled: `changed` says so, if it is so
+            return  # it can be read and not be pickled: `changed` says so, if it is so at the end
+        self._before = self._fingerprint(encoded)
+        if encoded.is_plain and self._before.digest == self.ref.digest:
+            if len(_steady) >= _KEPT_STEADY:
+                _steady.clear()
+            _steady.add(self.ref.digest)
 
     def changed(self, name: str = "") -> Encoded | None:
         """What is to be stored if the value does not encode as it did at `note`; None if it does.
