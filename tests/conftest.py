@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
+
+_HANGING_SECONDS: Final = float(os.environ.get("HANGING_SECONDS", "240"))
+"""A test that takes longer hangs; below pytest's own limit, which ends the whole process."""
 
 # In the background of a script Ctrl-C is ignored, and under nohup the end of the terminal: what a
 # test starts would inherit that.
@@ -16,6 +24,41 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Have a test that hangs fail where it hangs, so that the others go on.
+
+    An async one is cancelled, in order: all async tests share an event loop.
+    """
+    test = pyfuncitem.obj
+    if pyfuncitem.get_closest_marker("slow"):
+        return (yield)
+    if inspect.iscoroutinefunction(test):
+        pyfuncitem.obj = _within_time(test)
+        return (yield)
+    before = signal.signal(signal.SIGALRM, _tell_that_it_hangs)
+    signal.setitimer(signal.ITIMER_REAL, _HANGING_SECONDS)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _within_time(test: Any) -> Any:
+    @functools.wraps(test)
+    async def bounded(**fixtures: Any) -> None:
+        with anyio.fail_after(_HANGING_SECONDS):
+            await test(**fixtures)
+
+    return bounded
+
+
+def _tell_that_it_hangs(*_: object) -> None:
+    message = f"the test hangs: it has taken {_HANGING_SECONDS:g} s"
+    raise TimeoutError(message)
 
 
 @pytest.fixture(scope="session")

@@ -144,7 +144,7 @@ def _run_commands(text: str) -> str:
             continue
         command = RUN_ID.sub(lambda _: latest_run(), line)
         done = subprocess.run(
-            ["/bin/bash", "-c", command], check=False, capture_output=True, text=True, timeout=60
+            ["/bin/bash", "-c", command], check=False, capture_output=True, text=True, timeout=180
         )
         expected = STATUS.search(line)
         if done.returncode != int(expected[1] if expected else 0):

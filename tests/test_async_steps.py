@@ -298,7 +298,7 @@ async def test_a_step_that_blocks_its_loop_is_named(store, tmp_path, caplog, how
     settings = Settings(store=store, workers=1, blocked_seconds=0.2)
     async with Engine(settings=settings) as engine:
         handle = await engine.start(Blocking, how=how, release=str(tmp_path / "release"))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while not caplog.messages:  # noqa: ASYNC110 - a log has no event to wait for
                 await asyncio.sleep(0.01)
         (tmp_path / "release").touch()
@@ -319,7 +319,7 @@ async def test_the_timeouts_of_others_fire_while_a_step_blocks(store, tmp_path):
     settings = Settings(store=store, workers=1, blocked_seconds=0.2, grace_seconds=0.3)
     async with Engine(settings=settings) as engine:
         handle = await engine.start(Blocking, release=str(tmp_path / "release"))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             async for event in handle.events():
                 if isinstance(event, events.TaskFailed):
                     assert event.step == "late"
@@ -489,7 +489,7 @@ async def test_an_attempt_that_counts_as_ended_does_not_disturb_the_next(store, 
     settings = Settings(store=store, workers=1, blocked_seconds=0.2)
     async with Engine(settings=settings) as engine:
         handle = await engine.start(Twice, release=str(tmp_path / "release"))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             async for event in handle.events():
                 if isinstance(event, events.TaskRetried):
                     break
@@ -518,7 +518,7 @@ async def test_a_step_that_blocks_beyond_its_own_time_loses_its_worker(store):
     """It fails with the timeout, and the next step has a worker that works."""
     settings = Settings(store=store, workers=1, blocked_seconds=0.2, grace_seconds=0.3)
     async with Engine(settings=settings) as engine:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             run = await engine.run(BlocksForEver)
     assert run.data.failure.type.endswith("TaskTimeoutError")
 

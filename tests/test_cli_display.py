@@ -122,7 +122,7 @@ def watch(folder, *, columns):
         if wanted and time.monotonic() > deadline:
             process.kill()
     os.close(leader)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=180) == 0
     shown: list[list[str]] = []
     for write in seen.decode().split("\r\x1b["):  # each write of bars begins so
         screen.feed(f"\r\x1b[{write}" if shown else write)

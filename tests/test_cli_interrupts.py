@@ -91,7 +91,7 @@ def test_ctrl_z_stops_the_steps_with_the_command_and_fg_has_both_go_on(store, tm
                 assert size(beats) == written
                 os.killpg(engine.pid, signal.SIGCONT)
             (tmp_path / "enough").touch()
-            assert engine.wait(timeout=60) == 0
+            assert engine.wait(timeout=180) == 0
         finally:
             engine.kill()
 

@@ -74,7 +74,7 @@ def asyncflow(*arguments: str, **options: Any) -> subprocess.CompletedProcess[st
 def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, **options
+        command, capture_output=True, text=True, timeout=180, check=False, **options
     )
 
 
@@ -119,7 +119,7 @@ def into_full_device(*arguments: str, unbuffered: str = "") -> tuple[int, str]:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
             env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
@@ -240,7 +240,7 @@ def test_a_reader_that_has_gone_is_no_error(folder, monkeypatch, arguments) -> N
         os.close(reading)
         command = [sys.executable, "-m", "asyncflow", *arguments]
         done = subprocess.run(
-            command, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False
+            command, stdout=writing, stderr=subprocess.PIPE, timeout=180, check=False
         )
         os.close(writing)
         assert (done.returncode, done.stderr) == (1, b"")
@@ -482,7 +482,7 @@ def test_signal_cancels(started, number, status) -> None:
     wait_for(process, "at work")
     began = time.monotonic()
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == status
     assert time.monotonic() - began < 4
     assert out.splitlines()[-1].endswith(f" Workflow cancelled: {number.name}.")
@@ -560,7 +560,7 @@ def test_ignored_signal_stays_ignored(folder) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(process, "at work")
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 0
     assert "Done!" in out
 
@@ -605,7 +605,7 @@ def test_terminal_gets_bars(folder) -> None:
     seen = read_until(leader, b"1 running")
     assert "work" in seen
     os.write(leader, b"\x03")
-    assert process.wait(timeout=20) == 130
+    assert process.wait(timeout=180) == 130
     rest = read_until(leader, b"To go on:")
     os.close(leader)
     assert "Workflow cancelled: SIGINT." in rest

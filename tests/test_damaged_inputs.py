@@ -188,7 +188,7 @@ class Needy(FlowSpec):
 def asyncflow(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `asyncflow` to its end."""
     command = [sys.executable, "-m", "asyncflow", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
 @pytest.mark.parametrize("way", ["damaged", "gone"])

@@ -33,7 +33,7 @@ def command(*arguments, **environ):
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert not own_frames(done.stderr + done.stdout), done.stderr + done.stdout
     return done

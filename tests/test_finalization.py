@@ -128,7 +128,7 @@ def test_what_the_program_has_open_is_the_programs_to_finalize(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -110,7 +110,7 @@ def test_a_child_that_outlives_the_program_holds_nothing_of_its_engine(tmp_path,
             engine.wait()
             store = tmp_path / ".asyncflow"
             assert Run(pathspec, store=store).status is Status.INTERRUPTED
-            assert not psutil.wait_procs(own, timeout=60)[1]
+            assert not psutil.wait_procs(own, timeout=180)[1]
             with LimitFile.open(Layout.open(store, create=False).limits, "gpu") as file:
                 assert file.in_use() == 0
             assert child.is_running()

@@ -90,7 +90,7 @@ def python(folder, *arguments, given="", module="", expected=0):
     """Run Python there to its end; what it printed."""
     start = [sys.executable, *(["-m", module] if module else []), *arguments]
     done = subprocess.run(
-        start, cwd=folder, input=given, capture_output=True, text=True, timeout=60, check=False
+        start, cwd=folder, input=given, capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == expected, done.stderr
     return done.stdout if not expected else done.stderr

@@ -27,7 +27,7 @@ from asyncflow.settings import Settings
 from asyncflow.values import Status
 from tests.flows import Linear, Misbehaving, Waiting, Wide
 
-PATIENCE_SECONDS = 30.0  # for what takes some milliseconds on an idle machine
+PATIENCE_SECONDS = 180.0  # for what takes some milliseconds on an idle machine
 
 
 class Halting(FlowSpec):

@@ -331,7 +331,7 @@ def test_a_tutorials_flow_runs_after_changing_its_import(name, tmp_path, store):
     (tmp_path / "notes.txt").write_text("nothing else")
     command = [sys.executable, "flow.py", "run", "--max-workers", "2", *arguments]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180
     )
     assert done.returncode == 0, done.stdout + done.stderr
     run = Flow(flow).latest_successful_run
@@ -381,7 +381,7 @@ def lines(tmp_path, store, monkeypatch):
     def carry_out(line):
         run_id = (tmp_path / "id").read_text() if "RUN" in line else ""
         command = [sys.executable, "flow.py", *line.replace("RUN", run_id).split()]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
     assert carry_out("run --quiet --run-id-file id").returncode == 0
     return carry_out

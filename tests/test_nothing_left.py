@@ -91,7 +91,7 @@ def alive(pids):
 
 def gone(processes):
     """Whether all of them end."""
-    return not psutil.wait_procs(processes, timeout=20)[1]
+    return not psutil.wait_procs(processes, timeout=180)[1]
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -131,14 +131,14 @@ def test_while_the_engine_goes_on_no_daemon_outlives_who_started_its_worker(
         (reaper,) = psutil.Process(engine.pid).children()
         (reaper if killed == "reaper" else reaper.children()[0]).kill()
         assert gone(processes)
-        engine.communicate(timeout=60)
+        engine.communicate(timeout=180)
     assert Flow("Family").latest_run.status is Status.FAILED
 
 
 def test_after_a_run_that_succeeds_no_daemon_of_a_step_is_left(store, tmp_path):
     """What a step leaves behind ends with its engine."""
     with family(tmp_path, LASTS="0") as (engine, processes):
-        assert engine.wait(timeout=60) == 0
+        assert engine.wait(timeout=180) == 0
         assert gone(processes)
 
 
@@ -147,7 +147,7 @@ def test_after_a_signal_no_daemon_is_left_and_the_journal_says_cancelled(store, 
     """The exit status is 128 and the signal's number, and the resume's command is told."""
     with family(tmp_path) as (engine, processes):
         engine.send_signal(number)
-        out, err = engine.communicate(timeout=60)
+        out, err = engine.communicate(timeout=180)
         assert gone(processes)
     assert engine.returncode == 128 + number
     assert f"Workflow cancelled: {signal.Signals(number).name}." in out
@@ -212,7 +212,7 @@ def test_the_grace_of_a_step_that_ignores_sigterm_can_be_set(stubborn, by):
     else:
         engine = stubborn(ASYNCFLOW_GRACE_SECONDS="0.3")
     engine.send_signal(signal.SIGTERM)
-    engine.communicate(timeout=60)
+    engine.communicate(timeout=180)
     assert engine.returncode == 143
     (run,) = Flow("Stubborn")
     (ended,) = [event for event in run.events() if isinstance(event, events.TaskFailed)]
@@ -293,7 +293,7 @@ def test_on_failure_says_what_becomes_of_running_siblings(
             if "ValueError: first of all" in line:
                 (tmp_path / "failed").touch()
                 break
-        out, _ = engine.communicate(timeout=60)
+        out, _ = engine.communicate(timeout=180)
     assert engine.returncode == 1
     told = json.loads(out)
     assert (told["failure"]["step"], told["failure"]["message"]) == ("bad", "first of all")

@@ -157,7 +157,7 @@ def test_whoever_keeps_the_streams_that_a_module_had_prints_to_the_task(tmp_path
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     run = Flow("Kept", store=store).latest_run
     assert run is not None
@@ -255,7 +255,7 @@ async def test_a_progress_bar_is_kept_as_it_was_printed(engine):
 def test_lines_on_the_terminal_stay_whole_when_tasks_print_at_once(store, tmp_path):
     """Each line has its task's prefix and all of its text; of a bar the last state is shown."""
     command = [sys.executable, "-m", "asyncflow", "run", f"{__file__}:Progress", "--workers", "2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=180, check=True)
     found = [LINE.fullmatch(line) for line in done.stdout.decode().splitlines()]
     assert all(found)
     texts = [match[2] for match in found if match and match[1] and "/show/" in match[1]]

@@ -17,7 +17,7 @@ from asyncflow.errors import PoolError
 from asyncflow.frames import CloseRun, Order, StartTask
 from asyncflow.pool import Spool, WorkerPool
 
-SECONDS = 20  # for what takes milliseconds, on a machine that is busy with something else
+SECONDS = 180  # for what takes milliseconds on an idle machine
 
 
 class Listener:

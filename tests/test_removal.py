@@ -528,7 +528,7 @@ def test_on_a_read_only_file_system_rm_and_gc_say_what_it_is(store):
     for command in (["rm", "F/1"], ["gc"]):
         asked = ["unshare", "-m", "sh", "-c", mount, str(store)]
         asked += [sys.executable, "-m", "asyncflow", *command, "--store", str(store)]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=180, check=False)
         if "mount" in done.stderr and "permitted" in done.stderr:
             pytest.skip("no mount is permitted here")
         assert done.returncode == 1

@@ -282,7 +282,7 @@ def test_after_kill_9_nothing_is_left_and_a_resume_completes(store, tmp_path):
         children = psutil.Process(engine.pid).children(recursive=True)
         engine.send_signal(signal.SIGKILL)
     assert len(children) == 3  # the template and two workers
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not psutil.wait_procs(children, timeout=180)[1]
 
     origin = Flow("Killed").latest_run
     assert origin.status is Status.INTERRUPTED
@@ -316,4 +316,4 @@ def test_a_stopped_worker_does_not_outlive_its_engine(store, tmp_path):
         children = psutil.Process(engine.pid).children(recursive=True)
         children[-1].suspend()
         engine.kill()
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not psutil.wait_procs(children, timeout=180)[1]

@@ -50,7 +50,7 @@ def noted(path):
 
 async def until(condition):
     """Wait for what another process will have noted."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(180):
         while not condition():  # noqa: ASYNC110 - no event crosses processes
             await asyncio.sleep(0.01)
 

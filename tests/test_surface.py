@@ -50,7 +50,7 @@ def loaded_by(code):
         print(*sorted(set(sys.modules) - before))
     """
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=180)
     return set(done.stdout.split())
 
 
@@ -122,5 +122,5 @@ def test_imports_form_no_circle():
         print("each")
     """
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert (done.stdout, done.stderr) == ("each\n", "")

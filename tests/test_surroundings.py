@@ -283,11 +283,11 @@ def test_what_the_module_of_a_flow_sets_is_set_for_its_tasks(tmp_path, command):
     """Whether its worker was forked out of the program that had imported it, or not."""
     (tmp_path / "set.py").write_text(textwrap.dedent(MODULE))
     command = [sys.executable, *command, "--workers", "1", "--json"]
-    told = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    told = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=180)
     assert told.stdout
     script = "import asyncflow; print(asyncflow.Flow('Set').latest_run.data.found)"
     found = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, timeout=60
+        [sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, timeout=180
     )
     assert eval(found.stdout) == [("the module", 7, 2345, True, 0o027)] * 2  # noqa: S307 - ours
 
@@ -405,7 +405,7 @@ def test_a_workers_import_does_not_run_the_main_guard(tmp_path, command):
         cwd=tmp_path,
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=180,
     )
     imports = [line.split() for line in (tmp_path / "imported").read_text().splitlines()]
     assert 1 <= len(imports) <= 3  # the program, and workers that were not forked out of it

@@ -70,7 +70,7 @@ def test_threads_that_nobody_holds_end():
     (thread,) = alive("dropped")
     del threads
     gc.collect()
-    thread.join(30)
+    thread.join(180)
     assert not thread.is_alive()
 
 

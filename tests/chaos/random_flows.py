@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from asyncflow import FlowSpec
 
-_SECONDS = 60.0  # for one run; some take one hundredth of it
+_SECONDS = 180.0  # for one run; some take one hundredth of it
 
 
 class Bench:

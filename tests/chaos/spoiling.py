@@ -125,7 +125,7 @@ class Spoiler:
             check=False,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
         )
         assert not own_frames(done.stderr + done.stdout), done.stderr + done.stdout
         return done
