@@ -478,13 +478,11 @@ def test_script_help(folder) -> None:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_cancels(started, number, status) -> None:
     """Ctrl-C and SIGTERM stop the run, its journal says so, and the way to go on is told."""
-    process = started("--seconds", "30")
+    process = started("--seconds", "600", "--grace", "600")  # neither is waited for
     wait_for(process, "at work")
-    began = time.monotonic()
     process.send_signal(number)
     out, err = process.communicate(timeout=180)
     assert process.returncode == status
-    assert time.monotonic() - began < 4
     assert out.splitlines()[-1].endswith(f" Workflow cancelled: {number.name}.")
     resume = re.search(r"asyncflow (resume .*)", err)
     assert resume is not None
@@ -515,7 +513,7 @@ class ProcessFlow(FlowSpec):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("at work", flush=True)
-        time.sleep(30)
+        time.sleep(600)
         self.next(self.end)
 
     @step
@@ -527,15 +525,13 @@ class ProcessFlow(FlowSpec):
 def test_second_signal_kills(folder, started) -> None:
     """When a task does not let itself be stopped, a second Ctrl-C ends the process at once."""
     (folder / "flow.py").write_text(STUBBORN)
-    process = started()
+    process = started("--grace", "600")  # this is not waited for
     wait_for(process, "at work")
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     assert "a second one kills it" in process.stderr.readline()
-    began = time.monotonic()
     send_until_it_ends(process, signal.SIGINT)
     assert process.returncode == -signal.SIGINT
-    assert time.monotonic() - began < 4
     assert re.fullmatch(
         r"\nThe run is broken off\.\nTo go on:  asyncflow resume flow\.py --origin-run-id \d+\n",
         process.stderr.read(),

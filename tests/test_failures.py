@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -260,15 +261,20 @@ class Unlucky(FlowSpec):
     def start(self):
         self.next(self.fails, self.lasts)
 
+    folder = Parameter("folder", default="")
+
     @step
     def fails(self):
-        time.sleep(0.5)  # until the other one has begun
+        while not Path(self.folder, "begun").exists():
+            time.sleep(0.01)
         misbehave("raise")
         self.next(self.join)
 
     @step
     def lasts(self):
-        time.sleep(1.5)
+        Path(self.folder, "begun").touch()
+        while not Path(self.folder, "failed").exists():
+            time.sleep(0.01)
         self.next(self.join)
 
     @step
@@ -321,13 +327,15 @@ async def test_after_a_failure_no_further_task_begins(store, on_failure):
     ("on_failure", "ending"), [("cancel", "cancelled"), ("finish", "succeeded")]
 )
 async def test_a_failure_cancels_the_running_siblings_or_lets_them_finish(
-    store, on_failure, ending
+    store, tmp_path, on_failure, ending
 ):
     """Either way nothing new starts, and the failure that came first is told."""
     settings = Settings(store=store, workers=2, on_failure=on_failure)
     async with Engine(settings=settings) as engine:
+        if on_failure == "finish":
+            engine.on(events.TaskFailed, lambda _: (tmp_path / "failed").touch())
         with pytest.raises(RunFailedError) as caught:
-            await engine.run(Unlucky)
+            await engine.run(Unlucky, folder=str(tmp_path))
     assert caught.value.failure.step == "fails"
     run = caught.value.run
     assert run["lasts"].task.status == ending
