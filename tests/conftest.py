@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-_HANGING_SECONDS: Final = float(os.environ.get("HANGING_SECONDS", "240"))
+_HANGING_SECONDS: Final = float(os.environ.get("HANGING_SECONDS", "280"))
 """A test that takes longer hangs; below pytest's own limit, which ends the whole process."""
 
 # In the background of a script Ctrl-C is ignored, and under nohup the end of the terminal: what a

@@ -20,6 +20,7 @@ from asyncflow import Engine, FlowSpec, Parameter, Run, current, events, retry, 
 from asyncflow.errors import ArtifactError, RunFailedError
 from asyncflow.flow import constants_of
 from tests.flows import Hiding, Linear, Wide
+from tests.keeping import own_frames
 
 
 class UnpicklableError(Exception):
@@ -309,7 +310,7 @@ async def test_an_artifact_that_cannot_be_stored_is_named(engine, name, words):
         await engine.run(OddNames, name=name)
     failure = caught.value.failure
     assert re.search(words, failure.message)
-    assert f"{os.sep}asyncflow{os.sep}" not in failure.traceback
+    assert not own_frames(failure.traceback)
 
 
 def test_a_constant_whose_name_cannot_be_stored_starts_nothing():

@@ -133,6 +133,7 @@ async def test_options_that_make_no_sense_are_refused(engine, options):
 async def test_a_run_of_a_higher_priority_passes_one_that_is_going_on(engine):
     """It is done while most of the other's tasks still wait."""
     slow = await engine.start(Napping, width=20_000)
+    await until(lambda: engine.statistics().tasks_waiting > 10_000)
     await engine.options(priority=1).run(Napping, width=6)
     assert engine.statistics().tasks_waiting > 1000
     slow.cancel()

@@ -137,9 +137,11 @@ async def test_since_begins_behind_that_event_live_or_past(engine):
     numbers = [0, 1, 7, 38, 39, 100]
     live = [(engine.subscribe(run=handle, since=n), handle.events(since=n)) for n in numbers]
     run = await handle
+    count = len(journal(run))  # 39, and more where the machine is so busy that the engine says so
+    assert count >= 39
     for since, streams in zip(numbers, live, strict=True):
         expected = [event for event in journal(run) if event.seq > since]
-        assert len(expected) == max(0, 39 - since)
+        assert len(expected) == max(0, count - since)
         for stream in (*streams, engine.subscribe(run=run, since=since)):
             assert await everything(stream) == expected
         assert list(run.events(since=since)) == expected
