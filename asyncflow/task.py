@@ -499,8 +499,7 @@ class TaskView:
         for name, value in values.items():
             if name in self._run.base.refs:
                 continue  # what the task did to its copy of a parameter or a constant ends with it
-            if self._stopped:
-                raise _StoppedError
+            self._go_on()
             try:
                 self._refs[name] = self._put(name, value)
             except ArtifactPickleError as error:
@@ -511,6 +510,10 @@ class TaskView:
         self._run.writer.sync()
         return pack_manifest(self._refs), fanout, items
 
+    def _go_on(self) -> None:
+        if self._stopped:
+            raise _StoppedError
+
     def _checked_transition(self) -> Transition | None:
         if self.node.next and self.transition is None:
             message = f"the step {self.step!r} ended without self.next(...)"
@@ -520,15 +523,17 @@ class TaskView:
     def _put(self, name: str, value: object) -> ArtifactRef:
         loaded = self._loaded.get(name)
         if loaded is None or loaded.value is not value:
-            return self._run.writer.put(value, name=name)
+            return self._run.writer.put(value, name=name, go_on=self._go_on)
         encoded = loaded.changed(name)
-        return self._refs[name] if encoded is None else self._run.writer.put_encoded(encoded)
+        if encoded is None:
+            return self._refs[name]
+        return self._run.writer.put_encoded(encoded, self._go_on)
 
     def _put_items(self, name: str, values: dict[str, Any]) -> tuple[int, ArtifactRef]:
         """Store what a foreach runs over, item by item; a plain list is stored this once."""
         value = values[name] if name in values else getattr(self.flow, name)
         check_items(self, name, value)
-        count, ref = self._run.writer.put_items(value, name=name)
+        count, ref = self._run.writer.put_items(value, name=name, go_on=self._go_on)
         if type(value) in {list, tuple} or not hasattr(value, "__len__"):
             # An iterator is used up now; what it gave is the artifact.
             values.pop(name, None)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.callers import is_own
 from asyncflow.current import task_in
+from asyncflow.stop_signals import block_stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,7 @@ class Watchdog:
         self._awake.clear()
 
     def _run(self) -> None:
+        block_stop_signals()  # where the worker's main thread blocks one, this must not take it
         pause = max(self._seconds / _LOOKS, _LEAST_SECONDS)
         while True:
             self._awake.wait()

@@ -341,3 +341,36 @@ def test_an_empty_blob_is_a_blob(layout, blobs):
     digest = blobs.put_new([], 0)
     assert bytes(blobs.open(digest, 0)) == b""
     assert repr(blobs) == f"<BlobStore {layout.blobs}>"
+
+
+def test_a_blob_whose_file_was_closed_meanwhile_gets_no_name(blobs: BlobStore, layout: Layout):
+    """Another thread may close it by mistake, and have its own file under the number."""
+    other = layout.root / "other"
+    with other.open("wb") as file, blobs.writer() as writer:
+        writer.write([DATA])
+        draft = str(layout.blobs / "new")
+        [number] = [
+            int(link.name)
+            for link in Path("/proc/self/fd").iterdir()
+            if link.exists() and str(link.readlink()).startswith(f"{draft}/")
+        ]
+        os.dup2(file.fileno(), number)
+        with pytest.raises(StoreError, match="something in this process has closed it"):
+            writer.commit(DIGEST)
+    assert files(layout) == []
+    os.close(number)  # it was left to whoever has opened it
+
+
+def test_what_is_not_wanted_any_more_is_not_written_to_its_end(blobs: BlobStore, layout: Layout):
+    """What `go_on` raises comes through, and nothing is left."""
+    asked: list[None] = []
+
+    def go_on() -> None:
+        asked.append(None)
+        if len(asked) == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        blobs.put_new([memoryview(bytearray(64 << 20))], 64 << 20, go_on)
+    assert len(asked) == 3
+    assert files(layout) == []

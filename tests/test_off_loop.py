@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -335,6 +336,30 @@ async def test_a_process_that_is_forked_while_a_task_is_stored_ends_there(store)
     async with Engine(store=store, workers=1) as engine:
         run = await engine.run(Forked)
     assert [event.step for event in run.events(events.TaskSucceeded)] == ["start", "end"]
+
+
+class Masks(FlowSpec):
+    """A worker that has run async steps runs a `def` step."""
+
+    @step
+    async def start(self):
+        self.value = Speaks()
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.blocked = {}
+        for thread in set(threading.enumerate()) - {threading.main_thread()}:
+            status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+            [mask] = re.findall(r"SigBlk:\t(\w+)", status)
+            self.blocked[thread.name] = bool(int(mask, 16) >> signal.SIGTERM - 1 & 1)
+
+
+async def test_no_thread_of_a_workers_own_takes_a_signal_that_is_for_its_main_thread(store):
+    """Else what the main thread blocks, while it has a result to tell, would end the worker."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(Masks)
+    assert run.data.blocked == {"watchdog": True, "asyncflow-store_0": True}
 
 
 # --- reading ------------------------------------------------------------------------------------

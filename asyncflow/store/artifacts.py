@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asyncflow.codec import Chunk
-    from asyncflow.store.blobs import Later
+    from asyncflow.store.blobs import GoOn, Later
     from asyncflow.store.layout import Layout
 
 INLINE_BYTES: Final = 1024
@@ -121,17 +121,20 @@ class ArtifactWriter:
         if self._durable:
             self._segment.sync()
 
-    def put(self, value: Any, *, name: str = "") -> ArtifactRef:
+    def put(self, value: Any, *, name: str = "", go_on: GoOn | None = None) -> ArtifactRef:
         """Store a value; `name` is the artifact's, for the error.
+
+        Where it is large, `go_on` is called before each megabyte; if that raises, it comes through,
+        and the value is not stored.
 
         Raises:
             ArtifactPickleError: It cannot be pickled.
             StoreError: It cannot be written.
         """
-        return self.put_encoded(encode(value, name=name))
+        return self.put_encoded(encode(value, name=name), go_on)
 
-    def put_encoded(self, encoded: Encoded) -> ArtifactRef:
-        """Store a value that has been encoded already.
+    def put_encoded(self, encoded: Encoded, go_on: GoOn | None = None) -> ArtifactRef:
+        """Store a value that has been encoded already; `go_on` is as in `put`.
 
         Should something change its chunks meanwhile, what is stored is still whole: its hash is
         that of what was written.
@@ -141,7 +144,7 @@ class ArtifactWriter:
         """
         encoding, chunks, size, type_name, _ = encoded
         if size >= BLOB_BYTES:
-            hashed = self._blobs.put_new(chunks, size)
+            hashed = self._blobs.put_new(chunks, size, go_on)
             return ArtifactRef(_BLOB, int(encoding), type_name, size, hashed, "", 0, b"")
         data = b"".join(chunks)
         if size <= INLINE_BYTES:
@@ -151,12 +154,14 @@ class ArtifactWriter:
         file = f"{self._run_id}/{self._segment.name}"
         return ArtifactRef(_SEGMENT, int(encoding), type_name, size, hashed, file, offset, b"")
 
-    def put_items(self, items: Iterable[Any], *, name: str = "") -> tuple[int, ArtifactRef]:
+    def put_items(
+        self, items: Iterable[Any], *, name: str = "", go_on: GoOn | None = None
+    ) -> tuple[int, ArtifactRef]:
         """Store what a foreach runs over, each item to be read by itself; how many there are.
 
         A tuple is read back as a tuple, everything else as a list. Two items that share an object
         do not share it any more. Of a generator never more than a megabyte and one item are in
-        memory; what it raises comes through, and then nothing is stored.
+        memory; what it raises comes through, and then nothing is stored. `go_on` is as in `put`.
 
         Raises:
             ArtifactPickleError: An item cannot be pickled; the message names it.
@@ -171,6 +176,8 @@ class ArtifactWriter:
                 waiting += batch
                 waiting_bytes += sum(map(len, batch))
                 if waiting_bytes >= BLOB_BYTES:
+                    if go_on is not None:
+                        go_on()
                     blob = blob or stack.enter_context(self._blobs.writer())
                     blob.write_and_hash(waiting)
                     waiting, waiting_bytes = [], 0

@@ -21,6 +21,7 @@ from blake3 import blake3
 
 from asyncflow.codec import batches, digest_of
 from asyncflow.commit_points import reached
+from asyncflow.descriptors import Descriptor
 from asyncflow.errors import (
     ArtifactCorruptError,
     ArtifactError,
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from asyncflow.codec import Chunk
     from asyncflow.store.folders import Folder
     from asyncflow.store.layout import Layout
+
+    GoOn = Callable[[], object]
+    """Raises if what is being stored is not wanted any more."""
 
     Later = Callable[[bytes, Callable[[], None]], object]
     """Is given a digest and a check of the bytes that have it, to be called later."""
@@ -138,10 +142,11 @@ class BlobStore:
             writer.commit(digest)
         return True
 
-    def put_new(self, chunks: Sequence[Chunk], size: int) -> bytes:
+    def put_new(self, chunks: Sequence[Chunk], size: int, go_on: GoOn | None = None) -> bytes:
         """Store a blob of a length that is known, and return its digest, which is not.
 
         Somebody may be changing the chunks meanwhile: the digest is that of what was written.
+        `go_on` may be called before each batch; what it raises comes through.
 
         Raises:
             StoreError: It could not be written.
@@ -155,6 +160,8 @@ class BlobStore:
             failed: StoreError | None = None
             with _Hashing() as hashing:
                 for batch in batches(chunks):
+                    if go_on is not None:
+                        go_on()
                     hashing.add(batch)
                     if failed is None:
                         failed = _write(writer, batch)
@@ -343,6 +350,7 @@ class BlobWriter:
         self._name: Final = self._path.rpartition("/")[2]
         self._hasher: Final = blake3()
         self._fd = -1
+        self._opened: Descriptor | None = None
         self._new: Folder | None = None  # where it is being written
         self.size = 0
         """How many bytes have been written."""
@@ -367,6 +375,7 @@ class BlobWriter:
             # Read-only from the start: a blob that changes under its readers is worth a hurdle.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             self._fd = self._new.open_file(self._name, flags, BLOB_MODE)
+            self._opened = Descriptor(self._fd)
         except OSError:
             self._close()
             raise
@@ -407,6 +416,7 @@ class BlobWriter:
         path = self._layout.blob(digest)
         reached("blob.rename")
         try:
+            self._check_file()
             if self._durable:
                 reached("blob.sync")
                 sync_file(self._fd)
@@ -416,10 +426,20 @@ class BlobWriter:
             status = os.fstat(self._fd)
         except OSError as error:
             raise StoreError(explain_write(path, error)) from error
-        if status.st_size == self.size:
-            verified.add(digest, status)
+        verified.add(digest, status)
         self._close()
         reached("blob.renamed")
+
+    def _check_file(self) -> None:
+        """Make sure that all that was written is in the file.
+
+        Another thread may have closed the descriptor meanwhile, by mistake, and have opened a file
+        of its own under its number.
+        """
+        if self._opened is None or not self._opened.is_whole():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if os.fstat(self._fd).st_size != self.size:
+            raise OSError(errno.EIO, "something else was written to it, or it was cut off")
 
     def _rename(self, digest: str) -> None:
         if self._new is None:
@@ -428,9 +448,9 @@ class BlobWriter:
             self._new.rename(self._name, shard, digest)
 
     def _close(self) -> None:
-        if self._fd >= 0:
+        if self._opened is not None and self._opened.is_whole():
             os.close(self._fd)
-            self._fd = -1
+        self._fd, self._opened = -1, None
         if self._new is not None:
             self._new.close()
             self._new = None

@@ -155,6 +155,7 @@ _REMEDIES: Final = {
     errno.EROFS: "make that file system writable",
     errno.EMFILE: "let this process open more files, as with `ulimit -n 4096`",
     errno.ENFILE: "let the machine open more files",
+    errno.EBADF: "something in this process has closed it, perhaps by closing another file twice",
     errno.EIO: "see what the system says of that disk",
     errno.ENXIO: "put back the file that was there",
     errno.ENOENT: "put back what was deleted or moved",
