@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow.frames import ShutDown
+from asyncflow.tracebacks import too_long
 
 if TYPE_CHECKING:
     import asyncio
@@ -82,7 +83,7 @@ class Assigned:
                 f"importing the flow took longer than {self.importing:g} s "
                 "(the setting import_seconds)"
             )
-        return f"it took longer than {self.timeout:g} s"
+        return too_long(self.timeout)
 
     def stop_timer(self) -> None:
         """Nothing need be done about the task any more."""

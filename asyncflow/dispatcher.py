@@ -579,7 +579,7 @@ class Dispatcher:
             desk.retire()  # also one that was to end and has outlived it: its place is needed
         desk.load = desk.load - assigned.expected if desk.tasks else 0.0
         ordered = assigned.stopped and getattr(report, "exception_type", "") in _STOPPED
-        if isinstance(report, Failed) and (assigned.timed_out or ordered):
+        if isinstance(report, Failed) and not report.manifest and (assigned.timed_out or ordered):
             assigned.source.tell(self._loss(desk, assigned, "", report.traceback))
         else:
             assigned.source.tell(report)

@@ -80,6 +80,11 @@ def told_as(trace: str, exception_type: str, message: str) -> str:
     return "\n".join([*before, f"{exception_type}: {message}\n"])
 
 
+def too_long(seconds: float) -> str:
+    """The message of a step that was stopped because its time was over."""
+    return f"it took longer than {seconds:g} s"
+
+
 def _traceback(error: BaseException) -> str:
     try:
         summary = traceback.TracebackException.from_exception(error, limit=-_MOST_FRAMES)

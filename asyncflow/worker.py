@@ -23,6 +23,7 @@ from asyncflow import capture, loading, surroundings
 from asyncflow.current import install_thread_propagation
 from asyncflow.decorators import options_of
 from asyncflow.descriptors import Descriptor
+from asyncflow.errors import TaskTimeoutError
 from asyncflow.finalization import disown, finalize
 from asyncflow.frames import (
     DESCRIPTORS_CLOSED,
@@ -48,7 +49,7 @@ from asyncflow.frames import (
 )
 from asyncflow.holding import Holder
 from asyncflow.task import RunView, TaskView, ending_forks
-from asyncflow.tracebacks import describe_exception, why_no_terminal
+from asyncflow.tracebacks import describe_exception, told_as, too_long, why_no_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -347,22 +348,39 @@ class Attempt:
                 damage = await task.damage()
         retried = retry_on(self._run, self._order)
         report = failed(self._order, self._began, damage or error, self._printed(), retried)
-        if task is None or damage or self._is_asked():
+        if task is None or damage:
             return report
-        if not task.catches(may_retry=report.may_retry):
+        told = self._late(report, retried) if self._is_asked() else report
+        if told is None or not task.catches(may_retry=told.may_retry):
             return report
         try:
             with task.entered():
-                task.hand_on(
-                    (report.attempt, report.exception_type, report.message, report.traceback)
-                )
+                task.hand_on((told.attempt, told.exception_type, told.message, told.traceback))
                 manifest, _, _ = await self._store(task)
         except BaseException as second:  # noqa: BLE001 - whatever the artifacts' own methods raise
             why = describe_exception(second)
             text = f"What this attempt has set is not kept: {why.type}: {why.message}"
             print(text, file=sys.stderr)  # noqa: T201 - into the task's log
             return report._replace(spooled=self._printed())
-        return report._replace(manifest=manifest, spooled=self._printed())
+        return told._replace(manifest=manifest, spooled=self._printed())
+
+    def _late(self, report: Failed, on: tuple[type[BaseException], ...]) -> Failed | None:
+        """The failure as the engine tells it, which has cancelled an async step that was too late.
+
+        None where its time was not over: then its run is ending, and nothing is caught.
+        """
+        limit = self._run.graph[self._order.step].options.get("timeout")
+        is_late = isinstance(limit, dict) and report.seconds >= limit["seconds"]
+        if not is_late or self._off_loop is None:
+            return None
+        name = f"{TaskTimeoutError.__module__}.{TaskTimeoutError.__qualname__}"
+        message = too_long(limit["seconds"])
+        return report._replace(
+            exception_type=name,
+            message=message,
+            traceback=told_as(report.traceback, name, message),
+            may_retry=not on or issubclass(TaskTimeoutError, on),
+        )
 
     def _printed(self) -> tuple[int, int]:
         return capture.spooled() if self._off_loop is None else capture.written()
@@ -587,6 +605,7 @@ class AsyncSteps:
         untold = self._waiting.pop(key, None)
         if untold is None:  # it was given back
             return
+        began = time.perf_counter()  # no later than by the engine's clock
         if untold:
             worker.report(*untold)
 
@@ -599,7 +618,7 @@ class AsyncSteps:
             worker,
             run,
             order,
-            time.perf_counter(),
+            began,
             is_asked=lambda: key in self._asked,
             off_loop=self._off_loop,
         )

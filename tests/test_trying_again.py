@@ -324,7 +324,7 @@ class CatchesAll(FlowSpec):
     @step
     def killed(self):
         print("killed prints", flush=True)
-        self.own = 1
+        self.own: object = 1
         misbehave("exit")
         self.next(self.join)
 
@@ -333,6 +333,7 @@ class CatchesAll(FlowSpec):
     @step
     def late(self):
         print("late prints")
+        self.own = "late"
         time.sleep(60)
         self.next(self.join)
 
@@ -341,6 +342,7 @@ class CatchesAll(FlowSpec):
     @step
     async def async_late(self):
         print("async_late prints")
+        self.own = "async_late"
         await asyncio.sleep(60)
         self.next(self.join)
 
@@ -392,11 +394,22 @@ async def test_a_caught_step_keeps_what_it_had_set_before_it_failed(caught_all):
     ]
 
 
+async def test_an_async_step_that_was_out_of_time_keeps_what_it_had_set(caught_all):
+    """It is told of as any that was: with why, and where it stood."""
+    task = caught_all["async_late"].task
+    assert task.data.own == "async_late"
+    assert task.caught == task.data.failure
+    assert task.caught.message == "it took longer than 0.2 s"
+    assert "await asyncio.sleep(60)" in task.caught.traceback
+    assert task.caught.traceback.endswith("TaskTimeoutError: it took longer than 0.2 s\n")
+
+
 async def test_a_step_that_died_is_caught_without_what_it_had_set(caught_all):
-    """Nobody has it any more; what the step was given is there."""
-    task = caught_all["killed"].task
-    assert "own" not in task
-    assert task.data.kept == 1
+    """Nobody has it any more; what the step was given is there. So it is of one that is killed."""
+    for name in ("killed", "late"):
+        task = caught_all[name].task
+        assert "own" not in task
+        assert task.data.kept == 1
 
 
 async def test_a_caught_failure_is_that_of_the_last_attempt(caught_all):
