@@ -103,6 +103,8 @@ class CancelTask(NamedTuple):
     run: int
     task_id: int
     attempt: int
+    is_late: bool = False
+    """Whether its time is over; else its run is ending."""
 
 
 class ShutDown(NamedTuple):

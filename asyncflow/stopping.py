@@ -152,7 +152,7 @@ class Stopper:
     def _on_timeout(self, place: Place, task: Stoppable) -> None:
         if task.is_async:
             task.timed_out = True
-            place.worker.send(CancelTask(*task.attempt))
+            place.worker.send(CancelTask(*task.attempt, is_late=True))
             self._set_timer(task, DEAF_SECONDS, self._on_deaf, place, task)
             return
         self._take_back(place)

@@ -284,11 +284,22 @@ class Attempt:
         began: float,
         *,
         is_asked: Callable[[], bool],
+        is_late: Callable[[], bool] = lambda: False,
         off_loop: OffLoop | None = None,
     ) -> None:
-        """`is_asked` is whether the engine has asked it to end; a `def` step has no `off_loop`."""
+        """Run nothing yet.
+
+        Args:
+            worker: Where it is run.
+            run: What it is part of.
+            order: Which attempt it is.
+            began: When it began, by `perf_counter`.
+            is_asked: Tells whether the engine has asked it to end.
+            is_late: Tells whether that was because its time was over.
+            off_loop: Of an async step.
+        """
         self._worker, self._run, self._order, self._began = worker, run, order, began
-        self._is_asked, self._off_loop = is_asked, off_loop
+        self._is_asked, self._is_late, self._off_loop = is_asked, is_late, off_loop
         self._task: TaskView | None = None
 
     def carry_out_now(self) -> ReportMessage:
@@ -369,10 +380,9 @@ class Attempt:
 
         None where its time was not over: then its run is ending, and nothing is caught.
         """
-        limit = self._run.graph[self._order.step].options.get("timeout")
-        is_late = isinstance(limit, dict) and report.seconds >= limit["seconds"]
-        if not is_late or self._off_loop is None:
+        if not self._is_late():
             return None
+        limit = self._run.graph[self._order.step].options["timeout"]
         name = f"{TaskTimeoutError.__module__}.{TaskTimeoutError.__qualname__}"
         message = too_long(limit["seconds"])
         return report._replace(
@@ -433,7 +443,8 @@ class AsyncSteps:
         self._tasks: dict[tuple[int, int, int], Any] = {}  # by run, task and attempt
         self._waiting: dict[tuple[int, int, int], Sequence[Started | Opened]] = {}
         """Those that have not come to their first line, and what is to be told there."""
-        self._asked: set[tuple[int, int, int]] = set()  # of those that the engine has cancelled
+        self._asked: dict[tuple[int, int, int], bool] = {}
+        """Those that the engine has cancelled, and whether because their time was over."""
         self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
         self._idle = asyncio.Event()
         self._serving = False
@@ -517,7 +528,7 @@ class AsyncSteps:
                 task = self._tasks.get((order.run, order.task_id, order.attempt))
                 if task is not None:
                     self._worker.report(Stopping(order.run, order.task_id, order.attempt))
-                    self._asked.add((order.run, order.task_id, order.attempt))
+                    self._asked[order.run, order.task_id, order.attempt] = order.is_late
                     task.cancel()
             case Ping():
                 self._worker.carry_out(order)
@@ -589,7 +600,7 @@ class AsyncSteps:
 
     def _ended(self, key: tuple[int, int, int], order: StartTask) -> None:
         del self._tasks[key]
-        self._asked.discard(key)
+        self._asked.pop(key, None)
         untold = self._waiting.pop(key, None)
         if untold is not None:  # it was cancelled before its first line, and has told nothing
             error = self._asyncio.CancelledError()
@@ -605,9 +616,9 @@ class AsyncSteps:
         untold = self._waiting.pop(key, None)
         if untold is None:  # it was given back
             return
-        began = time.perf_counter()  # no later than by the engine's clock
         if untold:
             worker.report(*untold)
+        began = time.perf_counter()
 
         def send(stream: int, data: bytes) -> None:
             worker.report(Logged(order.run, order.task_id, order.attempt, stream, data))
@@ -620,6 +631,7 @@ class AsyncSteps:
             order,
             began,
             is_asked=lambda: key in self._asked,
+            is_late=lambda: self._asked.get(key, False),
             off_loop=self._off_loop,
         )
         try:
