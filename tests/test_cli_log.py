@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import time
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from asyncflow.cli.log import HELD_CHARACTERS, LogRenderer, harmless, left_showing
+from asyncflow.cli.log import HELD_CHARACTERS, LogRenderer, left_showing
+from asyncflow.cli.visible import visible, visible_line, visible_output
 from asyncflow.events import (
     RunCancelled,
     RunFailed,
@@ -216,19 +220,31 @@ def test_escape_sequences_pass_to_a_pipe() -> None:
     ("line", "shown"),
     [
         ("\x1b[31mred", "\x1b[31mred\x1b[0m"),
-        ("up\x1b[2A and \x1b[2Kgone", "up and gone"),
-        ("\x1b]0;title\x07text", "text"),
-        ("\x1b]0;never ended", ""),
-        ("bell\x07 form\x0c feed\x0b", "bell form feed"),
+        ("up\x1b[2A \x1b[1mbold", "up\\x1b[2A \x1b[1mbold\x1b[0m"),
+        ("\x1b]0;title\x07text", "\\x1b]0;title\\x07text"),
+        ("bell\x07 form\x0c feed\x0b del\x7f", "bell\\x07 form\\x0c feed\\x0b del\\x7f"),
         ("a\tb", "a\tb"),
-        ("größe ✓", "größe ✓"),
-        ("half\x1b[", "half"),
-        ("c1\x9b2J", "c12J"),
+        ("größe ✓ 👩‍💻", "größe ✓ 👩‍💻"),
+        ("half\x1b[", "half\\x1b["),
+        ("c1\x9b2J\x85", "c1\\x9b2J\\x85"),
+        ("abc\u202eexe\u2066\u200f\u2028", "abc\\u202eexe\\u2066\\u200f\\u2028"),
+        ("alone \ud800", "alone \\ud800"),
+        ("two\nlines", "two\\nlines"),
     ],
 )
-def test_terminal_gets_colours_and_nothing_that_moves(line: str, shown: str) -> None:
-    """On a terminal, what would move the cursor is left out and colours end with the line."""
-    assert harmless(line) == shown
+def test_a_terminal_gets_colours_and_sees_all_else_that_would_control_it(line, shown):
+    """On a terminal a control character is its escape, and colours end with the line."""
+    assert visible_output(line) == shown
+    assert visible_line(line) == shown.replace("\x1b[0m", "").replace("\x1b", "\\x1b")
+
+
+@given(st.text())
+def test_nothing_that_was_made_visible_controls_a_terminal(text):
+    """And what is visible stays as it is."""
+    shown = visible(text)
+    assert visible(shown) == shown
+    controlling = {unicodedata.category(letter) for letter in shown if letter not in "\t\n"}
+    assert not controlling & {"Cc", "Cs", "Zl", "Zp"}
 
 
 def test_any_output_keeps_one_prefix_a_line() -> None:

@@ -642,3 +642,113 @@ def test_plain_run_imports_no_rich(folder) -> None:
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "asyncflow.engine" in imported
     assert not {"rich", "asyncflow.cli.listing", "asyncflow.cli.display"} & imported
+
+
+# --- text of somebody else -----------------------------------------------------------------------
+
+LOUD = """
+from asyncflow import FlowSpec, step
+
+class Loud(FlowSpec):
+    @step
+    def start(self):
+        print("one \\x1b[31mred\\x1b[0m \\x1b]0;owned\\x07 two \\x1b[2J é")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+"""
+
+
+def on_a_terminal(*arguments, **environ):
+    """What a command sends to a terminal."""
+    mine, its = pty.openpty()
+    command = [sys.executable, "-m", "asyncflow", *arguments]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=its,
+        stderr=its,
+        env={**os.environ, "TERM": "xterm", **environ},
+    ):
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # the terminal's other end is closed
+            while piece := os.read(mine, 4096):
+                shown += piece
+    os.close(mine)
+    return shown.decode()
+
+
+@pytest.fixture
+def loud(tmp_path, monkeypatch):
+    """A store with a run that printed escapes; the run's pathspec."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loud.py").write_text(LOUD)
+    subprocess.run(
+        [sys.executable, "-m", "asyncflow", "run", "loud.py", "--quiet"],
+        check=True,
+        capture_output=True,
+    )
+    [run] = Path(".asyncflow/flows/Loud").glob("[0-9]*")
+    return f"Loud/{run.name}"
+
+
+def test_a_terminal_sees_escapes_that_a_task_printed_and_a_pipe_gets_them(loud):
+    """The log of a run, of a step and of a task alike; `--raw` is for who wants them."""
+    for name in (loud, f"{loud}/start", f"{loud}/start/1"):
+        shown = on_a_terminal("logs", name)
+        assert "one \x1b[31mred\x1b[0m \\x1b]0;owned\\x07 two \\x1b[2J é" in shown
+        assert "\x1b]0;owned\x07" in on_a_terminal("logs", name, "--raw")
+        piped = subprocess.run(
+            [sys.executable, "-m", "asyncflow", "logs", name],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert "\x1b]0;owned\x07 two \x1b[2J" in piped.stdout
+
+
+@pytest.mark.parametrize("command", ["runs", "gc --dry-run", "verify", "show Nope", "limit list"])
+def test_names_in_a_store_control_no_terminal(loud, command):
+    """Neither on a terminal nor in a pipe, which often ends in one."""
+    name = "\x1b]0;owned\x07\u202ex"
+    flows = Path(".asyncflow/flows")
+    for folder in (flows / f"F{name}", flows / "Loud" / name):
+        folder.mkdir()
+    (flows / name).touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "asyncflow", *command.split()],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    for said in (done.stdout + done.stderr, on_a_terminal(*command.split())):
+        assert not re.search("[\x1b\x07\u202e]", said)
+    assert "Traceback" not in done.stderr
+
+
+def test_in_a_locale_of_ascii_what_it_lacks_is_escaped_and_what_is_sound_is_sound(tmp_path):
+    """Every line of the events is there, and the name of the flow is no damage."""
+    (tmp_path / "size.py").write_text(LOUD.replace("Loud", "Größe"), encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    def asyncflow(*arguments, **environ):
+        return subprocess.run(
+            [sys.executable, "-m", "asyncflow", *arguments],
+            check=False,
+            cwd=tmp_path,
+            capture_output=True,
+            env={**os.environ, **environ},
+        )
+
+    assert asyncflow("run", "size.py", "--quiet").returncode == 0
+    [folder] = (tmp_path / ".asyncflow/flows/Größe").glob("[0-9]*")
+    run = f"Größe/{folder.name}"
+    events = asyncflow("events", run, **ascii_only)
+    assert events.returncode == 0, events.stderr
+    assert events.stdout.count(b"\n") == asyncflow("events", run).stdout.count(b"\n")
+    assert b"\\xe9" in events.stdout
+    verified = asyncflow("verify", **ascii_only)
+    assert verified.returncode == 0, verified.stdout

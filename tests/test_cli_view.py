@@ -128,7 +128,7 @@ async def test_a_warning_is_lines_above_the_bars_and_after_them(log) -> None:
     lines = screen_of(path)[1:]
     assert all(re.match(r"\d{4}-\d\d-\d\d ", line) for line in lines if line)
     said = [line.split(" ", 2)[2] for line in lines if line]
-    assert said == ["Warning: a callback raised (callback: tell)", "E: no", "Warning: late"]
+    assert said == ["Warning: a callback raised (callback: tell)", "E: no\\x1b[2J", "Warning: late"]
 
 
 async def test_a_warning_of_a_plain_log_is_a_note_and_quiet_has_none(log) -> None:

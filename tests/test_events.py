@@ -333,7 +333,7 @@ def test_json_of_an_unknown_type_is_an_error():
 
 # --- what somebody else wrote -----------------------------------------------------------------
 
-WRONG = [None, True, -1, 1 << 63, 1.5, float("nan"), "x", b"x", [], [[]], {}, {"x": b"y"}]
+WRONG: list[object] = [None, True, -1, 1 << 63, 1.5, float("nan"), "x", b"x", [], [[]], {}]
 
 
 @given(stored, st.integers(0, 14), st.sampled_from(WRONG))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
 from asyncflow.cli import accepted
-from asyncflow.cli.stdout import STANDARD_OUTPUT, cannot_write, named_stdout
+from asyncflow.cli.stdout import STANDARD_OUTPUT, cannot_write, named_stdout, visible_stderr
 from asyncflow.errors import (
     AsyncflowError,
     FlowError,
@@ -124,27 +125,37 @@ def invoke(
     arguments: Sequence[str], *, flow: type[FlowSpec] | None = None, script: str = ""
 ) -> int:
     """Carry out a command; the exit status. What went wrong has been said on stderr."""
+    with visible_stderr():
+        return _invoke(arguments, flow, script)
+
+
+def _invoke(arguments: Sequence[str], flow: type[FlowSpec] | None, script: str) -> int:
     group = Commands(flow, script)
     name = "asyncflow" if flow is None else f"python {script}"
     try:
         with named_stdout():
             result = group.main(list(arguments), prog_name=name, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        error.show(file=sys.stderr)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except AsyncflowError as error:
         return complain(error)
-    except OSError as error:  # a file that may not be read, a disk that cannot
+    except (OSError, MemoryError) as error:  # a file that may not be read, a disk that cannot
         if not isinstance(error, BrokenPipeError):  # who does not read, as `| head`, misses nothing
-            is_output = error.filename == STANDARD_OUTPUT
-            said = cannot_write(error.strerror) if is_output else str(error)
-            click.echo(f"Error: {said}", err=True)
+            click.echo(f"Error: {_said(error)}", err=True)
         return FAILED
     if not arguments:
         return MISUSED  # the help was shown, and nothing was done
     return result if isinstance(result, int) else 0
+
+
+def _said(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this"
+    is_output = error.filename == STANDARD_OUTPUT
+    return cannot_write(error.strerror) if is_output else str(error)
 
 
 _MISUSE: Final = (FlowError, NotFoundError, ParameterError, RemoveError, ResumeError, SettingsError)

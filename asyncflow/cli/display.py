@@ -16,6 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from asyncflow.cli.visible import visible_line
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -64,7 +66,7 @@ def _table(rows: Sequence[StepTally], width: int) -> Table:
     if remark_cells > 0:
         table.add_column(no_wrap=True, overflow="crop", width=remark_cells)
     for row, count in zip(rows, counts, strict=True):
-        cells: list[RenderableType] = [Text(row.step)]  # as text: a name is no markup
+        cells: list[RenderableType] = [Text(visible_line(row.step))]  # as text: a name is no markup
         if bar_cells:
             total = max(1, row.expected)
             cells.append(ProgressBar(total=total, completed=row.done, width=bar_cells))

@@ -65,7 +65,7 @@ def _output_of_task(
             case TaskCloned():  # what it printed lies with the task that did the work
                 task = run[step][task_id]
                 for stream in sorted(streams, reverse=True):
-                    yield stream, getattr(task, stream)
+                    yield from ((stream, text) for text in task.printed(stream))
                 return
             case TaskSucceeded():
                 return

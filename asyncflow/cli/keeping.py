@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from asyncflow.cli.options import json_option, store_option
+from asyncflow.cli.stdout import draw_on_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,16 +96,16 @@ def _check_there(layout: Layout, flow: str | None = None, run_id: str | None = N
 
 
 def _verified_lines(verified: Verified) -> Iterator[str]:
-    from asyncflow.cli.log import harmless  # noqa: PLC0415 - start-up time: not for --help
+    from asyncflow.cli.visible import visible_line  # noqa: PLC0415 - start-up time: not for --help
 
     for damage in verified.damage:
-        yield harmless(f"Damaged: {damage.file}: {damage.what}")
+        yield visible_line(f"Damaged: {damage.file}: {damage.what}")
         for pathspec in damage.affected:
-            yield harmless(f"    affects {pathspec}")
+            yield visible_line(f"    affects {pathspec}")
         if damage.count > len(damage.affected):
             yield f"    and {damage.count - len(damage.affected):,} more"
     for note in verified.notes:
-        yield harmless(f"Note: {note}")
+        yield visible_line(f"Note: {note}")
     yield f"Read {_progress_text(verified)}."
     found = len(verified.damage)
     yield f"Found damage in {_count(found, 'place')}." if found else "Found no damage."
@@ -123,20 +124,21 @@ class _Progress:
     def __init__(self) -> None:
         self._on = sys.stderr is not None and sys.stderr.isatty()
         self._next = time.monotonic() + 1.0  # a short one needs none
+        self._drawn = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._on:
-            click.echo("\r\x1b[K", err=True, nl=False)
+        if self._drawn:
+            draw_on_stderr("\r\x1b[K")
 
     def show(self, verified: Verified) -> None:
         """Draw the line anew, if it is time to."""
         now = time.monotonic()
         if self._on and now >= self._next:
-            self._next = now + _REDRAW_SECONDS
-            click.echo(f"\r\x1b[Kverifying: {_progress_text(verified)}", err=True, nl=False)
+            self._next, self._drawn = now + _REDRAW_SECONDS, True
+            draw_on_stderr(f"\r\x1b[Kverifying: {_progress_text(verified)}")
 
 
 # --- gc ---------------------------------------------------------------------------------------

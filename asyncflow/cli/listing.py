@@ -8,8 +8,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from asyncflow.cli.limits import use_of_limit
-from asyncflow.cli.log import LogRenderer, harmless
+from asyncflow.cli.log import LogRenderer
 from asyncflow.cli.report import failure_data
+from asyncflow.cli.visible import visible_line
 from asyncflow.client import Artifact, Flow, Run, Step, Task
 from asyncflow.client.resumptions import Resumptions
 from asyncflow.errors import JournalError, LimitError, StoreError
@@ -234,7 +235,7 @@ def _run_lines(run: Run) -> Iterator[str]:
     if parameters:
         yield ""
         yield "parameters"
-        yield from (f"  {name} = {harmless(text)}" for name, text in parameters.items())
+        yield from (f"  {name} = {visible_line(text)}" for name, text in parameters.items())
     yield ""
     caught = _caught(run)
     rows = ((step.id, f"{step.task_count:,}", _counts(step, caught)) for step in run)
@@ -335,7 +336,7 @@ def _failure_lines(failure: Failure | None, how: str = "") -> Iterator[str]:
     where = f"step {failure.step}, task {failure.task_id}, " if failure.task_id else ""
     how = how or ("stopped" if failure.exception_type == STOPPED else "failed")
     yield f"{how}: {where}attempt {failure.attempt}"
-    yield from (f"  {harmless(line)}" for line in text.rstrip("\n").split("\n"))
+    yield from (f"  {visible_line(line)}" for line in text.rstrip("\n").split("\n"))
 
 
 def _failure_data(run: Run, failure: Failure | None) -> dict[str, Any] | None:
@@ -376,16 +377,18 @@ def _artifact_data(artifact: Artifact) -> dict[str, Any]:
 # --- logs, values, events ---------------------------------------------------------------------
 
 
-def log_of(found: Run | Step, streams: set[str]) -> Iterator[str]:
+def log_of(found: Run | Step, streams: set[str], *, terminal: bool = False) -> Iterator[str]:
     """The log of a run or of one step of it, as it stood on the terminal; or one stream's lines."""
     if isinstance(found, Step):
-        return log_lines(found.parent.events(), found.id, streams)
-    return log_lines(found.events(), None, streams)
+        return log_lines(found.parent.events(), found.id, streams, terminal=terminal)
+    return log_lines(found.events(), None, streams, terminal=terminal)
 
 
-def log_lines(events: Iterable[Event], step: str | None, streams: set[str]) -> Iterator[str]:
+def log_lines(
+    events: Iterable[Event], step: str | None, streams: set[str], *, terminal: bool = False
+) -> Iterator[str]:
     """The same from a run's events; of all its steps, or of one."""
-    renderer = LogRenderer()
+    renderer = LogRenderer(terminal=terminal)
     for event in events:
         if step is not None and not (isinstance(event, TaskEvent) and event.step == step):
             continue
@@ -436,17 +439,17 @@ def _short(value: object) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Rows with a heading, in columns as wide as they need to be."""
-    cells = [head, *rows]
+    cells = [[visible_line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:
-        padded = (harmless(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(padded).rstrip()
 
 
 def _fields(*fields: tuple[str, str]) -> Iterator[str]:
     for name, value in fields:
         if value:
-            yield f"{name:<12}{harmless(value)}"
+            yield f"{name:<12}{visible_line(value)}"
 
 
 def local(time: datetime | None) -> str:

@@ -1,4 +1,4 @@
-"""A run's log: events in, the text of whole lines out, in the shape that people know from Metaflow.
+r"""A run's log: events in, the text of whole lines out, in the shape that Metaflow's has.
 
     2026-11-23 22:24:43.009 [1795472682985927/start/1 (pid 2920)] Task is starting.
 
@@ -10,16 +10,16 @@ log, and so to standard output.
 What a task prints cannot break the shape. A line that has not ended waits until it does, or until
 its task has ended. Of a line with carriage returns (a progress bar) only what a terminal would be
 left showing is kept: the text after the last of them. Other control characters pass as they are
-where the log goes to a file or a pipe; on a terminal those that would move the cursor are left out,
-colours stay and end with their line.
+where the log goes to a file or a pipe; on a terminal they become visible, as `\x1b`, but for
+colours, which stay and end with their line.
 """
 
 from __future__ import annotations
 
-import re
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Final
 
+from asyncflow.cli.visible import visible_line, visible_output
 from asyncflow.events import (
     RunCancelled,
     RunFailed,
@@ -43,36 +43,12 @@ if TYPE_CHECKING:
 HELD_CHARACTERS: Final = 1 << 18
 """A longer line is shown in several, so that a task that never ends its line costs no memory."""
 
-_SEQUENCE = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]?"  # a control sequence: colours, cursor, erasing
-    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|\x9c|$)"  # a string for the terminal: title, link, picture
-    r"|\x1b[ -/]*[0-~]?"  # any other escape
-    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f]"  # a control character by itself; a tab may stay
-)
-_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 _COLOUR_OFF: Final = "\x1b[0m"
 
 
 def left_showing(line: str) -> str:
     """What a terminal would be left showing of a line with carriage returns."""
     return line.rstrip("\r").rpartition("\r")[2]
-
-
-def harmless(line: str) -> str:
-    """The line without what would move a terminal's cursor; colours stay, and end with it."""
-    if line.isprintable():
-        return line
-    coloured = False
-
-    def keep_colour(match: re.Match[str]) -> str:
-        nonlocal coloured
-        if not _COLOUR.fullmatch(match[0]):
-            return ""
-        coloured = True
-        return match[0]
-
-    cleaned = _SEQUENCE.sub(keep_colour, line)
-    return cleaned + _COLOUR_OFF if coloured else cleaned
 
 
 class LogRenderer:
@@ -100,7 +76,7 @@ class LogRenderer:
 
     def warning(self, time: datetime, text: str) -> str:
         """The lines of something that is no event, and that somebody may want to look into."""
-        lines = [harmless(line) for line in f"Warning: {text}".split("\n")]
+        lines = [visible_line(line) for line in f"Warning: {text}".split("\n")]
         return "".join(self._stamped(time, line, colour=33) for line in lines)
 
     def _render(self, event: Event, lines: list[str]) -> None:
@@ -135,7 +111,7 @@ class LogRenderer:
             case RunFailed():
                 lines.append(self._plain(event, "Workflow failed.", bad=True))
             case RunCancelled():
-                reason = f": {harmless(event.reason)}" if event.reason else ""
+                reason = f": {visible_line(event.reason)}" if event.reason else ""
                 lines.append(self._plain(event, f"Workflow cancelled{reason}.", bad=True))
 
     # --- what tasks print ---
@@ -153,7 +129,7 @@ class LogRenderer:
     def _printed(self, event: TaskLogged | TaskSucceeded | TaskFailed, line: str) -> str:
         if "\r" in line:
             line = left_showing(line)
-        return self._line(event, harmless(line) if self._terminal else line)
+        return self._line(event, visible_output(line) if self._terminal else line)
 
     def _release(self, event: TaskSucceeded | TaskFailed, lines: list[str]) -> None:
         for stream in ("stdout", "stderr"):
@@ -171,7 +147,7 @@ class LogRenderer:
             text = event.traceback or text
         for line in text.rstrip("\n").split("\n"):
             shown = line.replace("\r", "\\r")
-            shown = harmless(shown) if self._terminal else shown
+            shown = visible_output(shown) if self._terminal else shown
             lines.append(self._line(event, shown, bad=True))
         if event.caught:
             text = "Task failed; the failure is caught, and the flow goes on."
@@ -191,7 +167,7 @@ class LogRenderer:
     ) -> str:
         pid = getattr(event, "pid", 0)
         process = f" (pid {pid})" if pid else ""
-        head = f"[{event.run_id}/{event.step}/{event.task_id}{process}]"
+        head = visible_line(f"[{event.run_id}/{event.step}/{event.task_id}{process}]")
         if not self._colour:
             return f"{self._stamp(event.time)} {head} {body}\n"
         if bold or bad:

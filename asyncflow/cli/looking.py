@@ -11,6 +11,7 @@ import click
 
 from asyncflow.cli.accepted import Accepted
 from asyncflow.cli.options import json_option, store_option
+from asyncflow.cli.stdout import print_output
 from asyncflow.surroundings import absolute
 
 if TYPE_CHECKING:
@@ -188,22 +189,26 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         follow: bool,
         both: bool,
         timestamps: bool,
+        raw: bool,
     ) -> None:
         from asyncflow.cli import listing  # noqa: PLC0415 - start-up time: not for --help
 
         streams = {name for name, on in (("stdout", stdout), ("stderr", stderr)) if on and not both}
         if follow:
-            _follow_logs(pathspec, store, streams)
+            for stream, text in _followed(pathspec, store, streams):
+                _echo(stream, text, streams, raw=raw)
             return
         found = find(pathspec, store)
         if pathspec.count("/") == 3:  # noqa: PLR2004 - a task: its own words, as it printed them
             for stream in ("stdout", "stderr"):
                 if stream in (streams or {stream}):
-                    text = _stamped(found, stream) if timestamps else getattr(found, stream)
-                    _echo(stream, text, streams)
+                    pieces = _stamped(found, stream) if timestamps else found.printed(stream)
+                    for text in pieces:
+                        _echo(stream, text, streams, raw=raw)
             return
-        for text in listing.log_of(found, streams):
-            click.echo(text, nl=False)
+        terminal = sys.stdout is not None and sys.stdout.isatty() and not raw
+        for text in listing.log_of(found, streams, terminal=terminal):
+            print_output(text, raw=raw)
 
     return click.Command(
         "logs",
@@ -215,6 +220,11 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
             click.Option(
                 ["--timestamps"], is_flag=True, help="Begin each line of a task with its time."
             ),
+            click.Option(
+                ["--raw"],
+                is_flag=True,
+                help="Send control characters to a terminal as they were printed.",
+            ),
             _follow_option("Go on with what is printed, to the end of the task or the run."),
             store_option(),
         ],
@@ -222,29 +232,27 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         help=(
             "Print what a task has printed, as it printed it: each stream to the same stream "
             "here, unless one of them is asked for. Of a run or a step, print the log as it stood "
-            "on the terminal."
+            "on the terminal. On a terminal control characters show as escapes, such as \\x1b, "
+            "and colours stay; a file or a pipe is sent what was printed."
         ),
         short_help="Print what tasks have printed.",
     )
 
 
-def _follow_logs(pathspec: str, store: Path | None, streams: set[str]) -> None:
+def _followed(pathspec: str, store: Path | None, streams: set[str]) -> Iterable[tuple[str, str]]:
     from asyncflow.cli import following  # noqa: PLC0415 - start-up time: few follow
 
-    for stream, text in following.output_of(pathspec, store, streams):
-        _echo(stream, text, streams)
+    return following.output_of(pathspec, store, streams)
 
 
-def _echo(stream: str, text: str, streams: set[str]) -> None:
+def _echo(stream: str, text: str, streams: set[str], *, raw: bool) -> None:
     """Print what was printed to a stream: to the same one, unless that alone is asked for."""
-    click.echo(text, nl=False, err=stream == "stderr" and streams != {"stderr"})
+    print_output(text, raw=raw, to_stderr=stream == "stderr" and streams != {"stderr"})
 
 
-def _stamped(task: Task, stream: str) -> str:
-    lines = task.loglines(stream)
-    return "".join(
-        f"{time.astimezone().isoformat(' ', 'milliseconds')} {line}\n" for time, line in lines
-    )
+def _stamped(task: Task, stream: str) -> Iterator[str]:
+    for time, line in task.loglines(stream):
+        yield f"{time.astimezone().isoformat(' ', 'milliseconds')} {line}\n"
 
 
 def _follow_option(help_: str) -> click.Option:

@@ -13,6 +13,8 @@ import select
 import stat
 from typing import Final
 
+from asyncflow.cli.visible import visible
+
 _PIECE_BYTES: Final = min(getattr(select, "PIPE_BUF", 512), 4096)
 """A pipe that is ready to be written to takes this much without waiting, as POSIX promises."""
 
@@ -24,14 +26,19 @@ class Output:
         self._descriptor = descriptor
         self._encoding = encoding
         self._never_waits = _is_plain_file(descriptor)
+        self._is_terminal = _is_terminal(descriptor)
         self.broken = False
         """Whether the reader has gone, or the disk is full: what is written is dropped."""
         self.error: OSError | None = None
         """What it is broken by, unless the reader has gone: who does not read misses nothing."""
 
-    async def write(self, text: str) -> None:
-        """Write all of it. Cancelled: some of it may be written."""
-        data = memoryview(text.encode(self._encoding, "backslashreplace"))
+    async def write(self, text: str, *, drawn: str = "", erasure: str = "") -> None:
+        """Write all of it. Cancelled: some of it may be written.
+
+        A terminal is shown control characters as escapes, but for colours; not those of `erasure`
+        and of what is `drawn`, which stand before and behind the text.
+        """
+        data = self._encoded(text, drawn, erasure)
         while data and not self.broken:
             if self._never_waits:
                 data = data[self._write(data) :]
@@ -43,9 +50,14 @@ class Output:
 
     def write_nowait(self, text: str) -> None:
         """Write all of it at once, waiting if need be: for a few last words."""
-        data = memoryview(text.encode(self._encoding, "backslashreplace"))
+        data = self._encoded(text)
         while data and not self.broken:
             data = data[self._write(data) :]
+
+    def _encoded(self, text: str, drawn: str = "", erasure: str = "") -> memoryview:
+        shown = visible(text, colours=True) if self._is_terminal else text
+        whole = f"{erasure}{shown}{drawn}"
+        return memoryview(whole.encode(self._encoding, "backslashreplace"))
 
     def _write(self, data: memoryview) -> int:
         try:
@@ -57,6 +69,13 @@ class Output:
             self.broken = True
             self.error = None if isinstance(error, BrokenPipeError) else error
             return 0
+
+
+def _is_terminal(descriptor: int) -> bool:
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
 
 
 def _is_plain_file(descriptor: int) -> bool:

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from asyncflow.cli.log import harmless
+from asyncflow.cli.visible import visible_line
 from asyncflow.events import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.values import Status
 
@@ -49,7 +49,7 @@ def failure_text(
     """
     lines = ["", _headline(flow, run_id, failure), ""]
     traceback = failure.traceback or f"{failure.exception_type}: {failure.message}"
-    lines += [f"    {harmless(line)}" for line in traceback.rstrip("\n").split("\n")]
+    lines += [f"    {visible_line(line)}" for line in traceback.rstrip("\n").split("\n")]
     lines.append("")
     if failure.task_id:
         task = f"{flow}/{run_id}/{failure.step}/{failure.task_id}"
@@ -76,7 +76,7 @@ def cancelled_text(flow: str, run_id: str, program: Program) -> str:
 def broken_text(flow: str, run_id: str, error: Exception, program: Program) -> str:
     """That the engine could not go on with a run, why, and how to."""
     return (
-        f"\nThe run {flow}/{run_id} was broken off: {harmless(str(error))}\n"
+        f"\nThe run {flow}/{run_id} was broken off: {visible_line(str(error))}\n"
         f"What had finished is kept.\n"
         f"To go on:  {program.resume(run_id)}\n"
     )

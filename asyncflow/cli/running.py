@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.cli.interrupts import interrupts, suspending
 from asyncflow.cli.output import Output
 from asyncflow.cli.report import broken_data, broken_text, cancelled_text, failure_text, result_data
-from asyncflow.cli.stdout import cannot_write
+from asyncflow.cli.stdout import cannot_write, encoding_of
 from asyncflow.cli.view import (
     REDRAW_SECONDS,
     BarsView,
@@ -82,8 +83,9 @@ class Session:
     def __init__(self, options: RunOptions, program: Program) -> None:
         self._options = options
         self._program = program
-        self._errors = Output(_STDERR)
-        self._log = self._errors if options.as_json or options.quiet else Output(_STDOUT)
+        self._errors = Output(_STDERR, encoding=encoding_of(sys.stderr))
+        log = Output(_STDOUT, encoding=encoding_of(sys.stdout))
+        self._log = self._errors if options.as_json or options.quiet else log
         self._view = self._make_view()
         self._handle: RunHandle | None = None
         self._stopped_by = ""

@@ -1,12 +1,20 @@
-"""Has an error of the standard output say that it is one: a bare errno tells of no file."""
+"""The one way out of a command: text becomes visible here, and an error says what it is of.
+
+Names, messages and output in a store were written by somebody else. So `sys.stdout` and
+`sys.stderr` make all control characters visible, and escape what their encoding does not have; what
+a command draws, and what a task printed, goes by `drawn_on` and `print_output`.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from asyncflow.cli.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,21 +23,44 @@ STANDARD_OUTPUT: Final = "standard output"
 """What the error has in place of a file's name."""
 
 
-class _NamedStream:
-    """A stream as it is, but for the name in its errors."""
+class _VisibleStream:
+    """A stream that shows control characters instead of sending them."""
+
+    encoding: Final = "utf-8"  # it takes all text; click goes around one that is for ASCII alone
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self.stream = stream
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        self.send(visible(text))
+        return len(text)
+
+    def send(self, text: str) -> None:
+        """Write text as it is."""
+        self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class _NamedStream(_VisibleStream):
+    """The same, with a name in its errors."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
         self.error: OSError | None = None
         """What it could not take first; whoever wrote that may have passed it over."""
 
-    def write(self, text: str) -> int:
+    def send(self, text: str) -> None:
+        """Write text as it is."""
         with self._naming():
-            return self._stream.write(text)
+            self.stream.write(text)
 
     def flush(self) -> None:
         with self._naming():
-            self._stream.flush()
+            self.stream.flush()
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -44,10 +75,47 @@ class _NamedStream:
     def _drop_rest(self) -> None:
         """What is still held is written at the interpreter's end, which would complain again."""
         with suppress(OSError), Path(os.devnull).open("w") as null:
-            os.dup2(null.fileno(), self._stream.fileno())
+            os.dup2(null.fileno(), self.stream.fileno())
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+
+@contextmanager
+def visible_stderr() -> Iterator[None]:
+    """Within the block, `sys.stderr` shows control characters instead of sending them."""
+    stream: TextIO | None = sys.stderr
+    if stream is None:
+        yield
+        return
+    shown: Any = _VisibleStream(stream)
+    sys.stderr = shown
+    try:
+        yield
+    finally:
+        sys.stderr = stream
+
+
+def print_output(text: str, *, raw: bool = False, to_stderr: bool = False) -> None:
+    """Write what a task printed: to a terminal made visible but for its colours, else as it is."""
+    stream: Any = sys.stderr if to_stderr else sys.stdout
+    if stream is None:
+        return
+    on_terminal = not raw and stream.isatty()
+    _sender_of(stream)(visible(text, colours=True) if on_terminal else text)
+
+
+def draw_on_stderr(text: str) -> None:
+    """Write what a command draws itself, such as a line that it draws anew."""
+    _sender_of(sys.stderr)(text)
+    sys.stderr.flush()
+
+
+def encoding_of(stream: Any) -> str:
+    """In which encoding a standard stream writes."""
+    beneath = stream.stream if isinstance(stream, _VisibleStream) else stream
+    return getattr(beneath, "encoding", None) or "utf-8"
+
+
+def _sender_of(stream: Any) -> Any:
+    return stream.send if isinstance(stream, _VisibleStream) else stream.write
 
 
 @contextmanager

@@ -112,8 +112,8 @@ class BarsView:
         text = self._renderer.render(batch)
         if text:
             async with self._writing:
-                above = f"{self._erasure()}{self._take_notes()}{text}"
-                await self._output.write(f"{above}{self._bars}")
+                above = f"{self._take_notes()}{text}"
+                await self._output.write(above, erasure=self._erasure(), drawn=self._bars)
 
     async def tick(self) -> None:
         """Draw the bars as they stand now."""
@@ -123,15 +123,15 @@ class BarsView:
         async with self._writing:
             seconds = self._clock() - self._began
             bars = self._draw(self._tally.rows(), seconds=seconds, colour=self._colour)
-            text, self._bars = f"{self._erasure()}{self._take_notes()}{bars}", bars
-            await self._output.write(text)
+            erasure, self._bars = self._erasure(), bars
+            await self._output.write(self._take_notes(), erasure=erasure, drawn=bars)
 
     async def close(self) -> None:
         """Take the bars away."""
         async with self._writing:
             self._closed = True
-            text, self._bars = f"{self._erasure()}{self._take_notes()}", ""
-            await self._output.write(text)
+            erasure, self._bars = self._erasure(), ""
+            await self._output.write(self._take_notes(), erasure=erasure)
 
     def note(self, text: str) -> None:
         """Write something that is no part of the log, with the next write if there will be one."""

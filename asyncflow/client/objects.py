@@ -29,7 +29,7 @@ from asyncflow.client.views import (
     reopen,
     some_of,
 )
-from asyncflow.errors import NotFoundError
+from asyncflow.errors import JournalError, NotFoundError
 from asyncflow.events import RunFailed, TaskCloned, TaskFailed, from_microseconds
 from asyncflow.news import Wanted, Wish
 from asyncflow.settings import Settings
@@ -608,13 +608,20 @@ class Task(View):
 
     @property
     def stdout(self) -> str:
-        """All that its last attempt printed to standard output."""
+        """All that its last attempt printed to standard output, in memory; see `printed`."""
         return output.read_text(*self._output(), "stdout")
 
     @property
     def stderr(self) -> str:
-        """All that its last attempt printed to standard error."""
+        """All that its last attempt printed to standard error, in memory; see `printed`."""
         return output.read_text(*self._output(), "stderr")
+
+    def printed(self, stream: str) -> Iterator[str]:
+        """What its last attempt printed to `stdout` or `stderr`, piece by piece.
+
+        However much that is: of the output no more than some hundred kilobytes are in memory.
+        """
+        return output.read_pieces(*self._output(), stream)
 
     def loglines(self, stream: str) -> Iterator[tuple[datetime, str]]:
         """What its last attempt printed to `stdout` or `stderr`, each line with its time."""
@@ -622,14 +629,18 @@ class Task(View):
 
     def _output(self) -> tuple[RunRecord, int, int, int]:
         """Where its last output lies: a run, a task, an attempt, and a record of the journal."""
-        ended = self._attempts.ended()
-        if isinstance(ended, TaskCloned):
-            return self._origin(ended)._output()
-        told = self._attempts
+        task, runs = self, {self._attempts.record.run_id}
+        while isinstance(ended := task._attempts.ended(), TaskCloned):
+            if ended.origin_run_id in runs:
+                message = f"{task.pathspec} was taken over from a run that took it over from there"
+                raise JournalError(message)
+            runs.add(ended.origin_run_id)
+            task = task._origin(ended)
+        told = task._attempts
         if ended is not None:
             return told.record, told.number, ended.attempt, ended.log
         last = told.record.last_output(told.number, told.entry())
-        return told.record, told.number, self.attempt, last
+        return told.record, told.number, task.attempt, last
 
     def _origin(self, cloned: TaskCloned) -> Task:
         record = self._attempts.origin(cloned.origin_run_id)

@@ -7,6 +7,7 @@ one before it lies. Bytes that are not UTF-8 show as `\xNN`.
 from __future__ import annotations
 
 from array import array
+from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING
 
 from asyncflow.errors import JournalError
@@ -24,8 +25,18 @@ if TYPE_CHECKING:
 
 def read_text(record: RunRecord, task: int, attempt: int, last: int, stream: str) -> str:
     """All that an attempt printed to a stream."""
-    data = b"".join(chunk.data for chunk in _chunks(record, task, attempt, last, stream))
-    return data.decode("utf-8", "backslashreplace")
+    return "".join(read_pieces(record, task, attempt, last, stream))
+
+
+def read_pieces(
+    record: RunRecord, task: int, attempt: int, last: int, stream: str
+) -> Iterator[str]:
+    """The same in pieces, of some hundred kilobytes at the most."""
+    decoder = getincrementaldecoder("utf-8")("backslashreplace")
+    for chunk in _chunks(record, task, attempt, last, stream):
+        yield decoder.decode(chunk.data)
+    if rest := decoder.decode(b"", final=True):
+        yield rest
 
 
 def read_lines(

@@ -60,6 +60,7 @@ from asyncflow.store.index import (
     TaskState,
     TaskTable,
     most_table_bytes,
+    other_owner,
     read_entry,
 )
 from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader, is_being_written
@@ -464,7 +465,7 @@ class RunRecord:
             summary = Summary.read(self._dir / "summary")
         except (JournalError, OSError):
             return None  # the journal tells the same
-        if summary and (summary.flow, summary.run_id) != (self.place.flow, self.run_id):
+        if summary and other_owner(summary, self._dir):
             self._refuse(f"its summary is that of {summary.flow}/{summary.run_id}")
         return summary
 

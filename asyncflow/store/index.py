@@ -42,6 +42,7 @@ from asyncflow.manifests import unpack
 from asyncflow.records import INT, LIST, MAX_TASK, TEXT, check_types, is_plain, is_time
 from asyncflow.store.files import open_regular, read_file, write_file
 from asyncflow.store.journal import frame
+from asyncflow.store.numbering import REMOVED
 from asyncflow.values import Status, tags_from
 
 if TYPE_CHECKING:
@@ -305,6 +306,16 @@ _COUNTS: Final = ("first", "last", "journal_bytes", "events", "end_task", "index
 
 def _is_step(step: object) -> bool:
     return type(step) is list and tuple(map(type, step)) == (str, int) and 0 <= step[1] <= MAX_TASK
+
+
+def other_owner(summary: Summary, folder: Path) -> str:
+    """The run that a summary is of, if it lies in another's folder; else nothing.
+
+    Compared as bytes: a process whose file names are ASCII shows others in its own way.
+    """
+    flow = folder.parent.parent if folder.parent.name == REMOVED else folder.parent
+    owner = f"{summary.flow}/{summary.run_id}"
+    return "" if os.fsencode(f"{flow.name}/{folder.name}") == owner.encode() else owner
 
 
 def write_summary(run_dir: Path, summary: Summary, table: TaskTable) -> None:

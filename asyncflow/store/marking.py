@@ -28,11 +28,10 @@ from asyncflow.records import (
     references_of,
 )
 from asyncflow.store.files import explain, open_regular, reason_of
-from asyncflow.store.index import Summary
+from asyncflow.store.index import Summary, other_owner
 from asyncflow.store.journal import HEADER, JournalReader, is_being_written, later_format
 from asyncflow.store.layout import sign_of_beginning
 from asyncflow.store.locking import holder_of, lock_within
-from asyncflow.store.numbering import REMOVED
 from asyncflow.values import Place
 
 if TYPE_CHECKING:
@@ -357,13 +356,6 @@ def _summary(folder: Path) -> Summary | None:
     if summary is not None and (owner := other_owner(summary, folder)):
         raise JournalError(_explain(folder, f"its summary is that of {owner}"))
     return summary
-
-
-def other_owner(summary: Summary, folder: Path) -> str:
-    """The run that a summary is of, if it lies in another's folder; else nothing."""
-    flow = folder.parent.parent if folder.parent.name == REMOVED else folder.parent
-    owner = f"{summary.flow}/{summary.run_id}"
-    return "" if owner == f"{flow.name}/{folder.name}" else owner
 
 
 def _reason(error: Exception) -> str:

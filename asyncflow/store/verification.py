@@ -41,11 +41,10 @@ from asyncflow.store.blobs import open_blob
 from asyncflow.store.collection import Amount
 from asyncflow.store.files import open_file, read_at, read_file
 from asyncflow.store.folders import is_link
-from asyncflow.store.index import Summary, TaskTable, most_table_bytes
+from asyncflow.store.index import Summary, TaskTable, most_table_bytes, other_owner
 from asyncflow.store.journal import HEADER, JournalReader, is_being_written, later_format
 from asyncflow.store.layout import FORMAT, FORMAT_DRAFT, sign_of_beginning
 from asyncflow.store.limits import DRAFT, FILE_BYTES, unpack_bounds
-from asyncflow.store.marking import other_owner
 from asyncflow.store.numbering import REMOVED
 from asyncflow.store.segments import SUFFIX
 from asyncflow.values import Place

@@ -1,0 +1,49 @@
+r"""What a terminal is shown of text that somebody else wrote: names in a store, output, messages.
+
+A control character can move the cursor, set the title or erase what stands above; an override of
+the direction shows letters in another order than they have. Each becomes its escape, such as
+`\x1b`, so that it is seen and does nothing. Colours may stay, and then end with their line.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_HIDDEN: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, DEL, C1
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction
+    "\u2028\u2029\ud800-\udfff]"  # other ends of lines, and what no encoding has
+)
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;:]*m")
+_COLOUR_OFF: Final = "\x1b[0m"
+
+
+def visible(text: str, *, colours: bool = False) -> str:
+    """The text with an escape in the place of each control character but tab and line feed."""
+    if not _HIDDEN.search(text):
+        return text
+    if not colours:
+        return _HIDDEN.sub(_escape, text)
+    pieces, at = [], 0
+    for colour in _COLOUR.finditer(text):
+        pieces += [_HIDDEN.sub(_escape, text[at : colour.start()]), colour[0]]
+        at = colour.end()
+    return "".join(pieces) + _HIDDEN.sub(_escape, text[at:])
+
+
+def visible_line(line: str) -> str:
+    """The same of text that is to stay on one line."""
+    return line if line.isprintable() else visible(line).replace("\n", "\\n")
+
+
+def visible_output(line: str) -> str:
+    """The same of a line that a task printed: its colours stay, and end with it."""
+    if line.isprintable():
+        return line
+    shown = visible(line, colours=True).replace("\n", "\\n")
+    return shown + _COLOUR_OFF if "\x1b" in shown else shown
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
