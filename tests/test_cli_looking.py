@@ -227,6 +227,26 @@ def test_logs_of_one_stream(place, capfd, stream, text) -> None:
     assert capfd.readouterr() == (text, "")
 
 
+@pytest.mark.parametrize("options", [[], ["--stdout"], ["--stderr"]])
+def test_logs_of_a_task_have_the_bytes_that_it_printed(store, options) -> None:
+    """Into a file or a pipe, whether they are text or not."""
+    graph = Graph("F", [Node("start", ("end",)), Node("end")])
+    writer = RunWriter(store, "F", "1", graph)
+    task = writer.start("start")
+    printed = {"stdout": b"\xff\x00 half \xe2\x82", "stderr": b"\xac\r\nred \x1b[31m\x80"}
+    for number, data in enumerate(printed.values()):
+        writer.log(task, data, stream=number)
+    writer.succeed(task)
+    writer.run("end")
+    writer.finish()
+    command = [sys.executable, "-m", "asyncflow", "logs", "F/1/start/1", *options]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    if options:
+        assert (done.stdout, done.stderr) == (printed[options[0][2:]], b"")
+    else:
+        assert (done.stdout, done.stderr) == (printed["stdout"], printed["stderr"])
+
+
 def test_logs_of_a_run_are_its_log(place, look) -> None:
     """The log of a run reads as it did on the terminal."""
     lines = look("logs", place.good).splitlines()

@@ -11,7 +11,7 @@ import click
 
 from asyncflow.cli.accepted import Accepted
 from asyncflow.cli.options import json_option, store_option
-from asyncflow.cli.stdout import print_output
+from asyncflow.cli.stdout import print_bytes, print_output, takes_bytes
 from asyncflow.surroundings import absolute
 
 if TYPE_CHECKING:
@@ -202,9 +202,7 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         if pathspec.count("/") == 3:  # noqa: PLR2004 - a task: its own words, as it printed them
             for stream in ("stdout", "stderr"):
                 if stream in (streams or {stream}):
-                    pieces = _stamped(found, stream) if timestamps else found.printed(stream)
-                    for text in pieces:
-                        _echo(stream, text, streams, raw=raw)
+                    _print_stream(found, stream, streams, timestamps=timestamps, raw=raw)
             return
         terminal = sys.stdout is not None and sys.stdout.isatty() and not raw
         for text in listing.log_of(found, streams, terminal=terminal):
@@ -243,6 +241,19 @@ def _followed(pathspec: str, store: Path | None, streams: set[str]) -> Iterable[
     from asyncflow.cli import following  # noqa: PLC0415 - start-up time: few follow
 
     return following.output_of(pathspec, store, streams)
+
+
+def _print_stream(
+    task: Task, stream: str, streams: set[str], *, timestamps: bool, raw: bool
+) -> None:
+    """Print all that a task has printed to a stream, byte by byte where nobody reads it here."""
+    to_stderr = stream == "stderr" and streams != {"stderr"}
+    if not timestamps and takes_bytes(to_stderr=to_stderr):
+        for data in task._printed_bytes(stream):  # noqa: SLF001 - the two are one thing
+            print_bytes(data, to_stderr=to_stderr)
+        return
+    for text in _stamped(task, stream) if timestamps else task.printed(stream):
+        _echo(stream, text, streams, raw=raw)
 
 
 def _echo(stream: str, text: str, streams: set[str], *, raw: bool) -> None:

@@ -41,6 +41,11 @@ class _VisibleStream:
         """Write text as it is."""
         self.stream.write(text)
 
+    def send_bytes(self, data: bytes) -> None:
+        """Write bytes as they are, behind all text before them."""
+        self.stream.flush()
+        self.stream.buffer.write(data)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
@@ -57,6 +62,11 @@ class _NamedStream(_VisibleStream):
         """Write text as it is."""
         with self._naming():
             self.stream.write(text)
+
+    def send_bytes(self, data: bytes) -> None:
+        """Write bytes as they are, behind all text before them."""
+        with self._naming():
+            super().send_bytes(data)
 
     def flush(self) -> None:
         with self._naming():
@@ -100,6 +110,19 @@ def print_output(text: str, *, raw: bool = False, to_stderr: bool = False) -> No
         return
     on_terminal = not raw and stream.isatty()
     _sender_of(stream)(visible(text, colours=True) if on_terminal else text)
+
+
+def takes_bytes(*, to_stderr: bool) -> bool:
+    """Whether a standard stream goes to a file or a pipe: what a task printed need be no text."""
+    stream: Any = sys.stderr if to_stderr else sys.stdout
+    known = isinstance(stream, _VisibleStream) and hasattr(stream, "buffer")
+    return known and not stream.isatty()
+
+
+def print_bytes(data: bytes, *, to_stderr: bool) -> None:
+    """Write what a task printed to a stream that `takes_bytes`."""
+    stream: Any = sys.stderr if to_stderr else sys.stdout
+    stream.send_bytes(data)
 
 
 def draw_on_stderr(text: str) -> None:

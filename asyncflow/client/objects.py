@@ -623,6 +623,9 @@ class Task(View):
         """
         return output.read_pieces(*self._output(), stream)
 
+    def _printed_bytes(self, stream: str) -> Iterator[bytes]:
+        return output.read_bytes(*self._output(), stream)
+
     def loglines(self, stream: str) -> Iterator[tuple[datetime, str]]:
         """What its last attempt printed to `stdout` or `stderr`, each line with its time."""
         return output.read_lines(*self._output(), stream)

@@ -39,6 +39,13 @@ def read_pieces(
         yield rest
 
 
+def read_bytes(
+    record: RunRecord, task: int, attempt: int, last: int, stream: str
+) -> Iterator[bytes]:
+    """The same as it was printed, whether it is text or not."""
+    return (chunk.data for chunk in _chunks(record, task, attempt, last, stream))
+
+
 def read_lines(
     record: RunRecord, task: int, attempt: int, last: int, stream: str
 ) -> Iterator[tuple[datetime, str]]:
