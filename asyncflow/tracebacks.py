@@ -120,7 +120,7 @@ def _with_users(summary: traceback.TracebackException) -> set[int]:
     found: set[int] = set()
     for each in reversed(_with_causes(summary)):
         causes = {id(each.__cause__), id(each.__context__)}
-        if causes & found or any(_is_users_frame(f) and not _is_called(f) for f in each.stack):
+        if causes & found or any(map(_is_users_own, each.stack)):
             found.add(id(each))
     return found
 
@@ -136,8 +136,12 @@ def _drop_own_causes(summary: traceback.TracebackException, with_users: set[int]
                 waiting.append(other)
             else:
                 setattr(each, name, None)
-        if not any(map(_is_users_frame, each.stack)):
+        if not any(map(_is_users_own, each.stack)):
             each.stack[:] = []
+
+
+def _is_users_own(frame: traceback.FrameSummary) -> bool:
+    return _is_users_frame(frame) and not _is_called(frame)
 
 
 def _is_users_frame(frame: traceback.FrameSummary) -> bool:
