@@ -35,6 +35,7 @@ from asyncflow.hints import resume_command
 from asyncflow.loops import check_loop
 from asyncflow.news import Lines, NewsReader, Wish
 from asyncflow.records import ENDINGS
+from asyncflow.waiting import Condition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -168,7 +169,8 @@ class _Desk:
         self.waiting = 0
         self.waiting_bytes = 0
         self.ringing: deque[_Cursor] = deque()
-        self._woken = asyncio.Event()
+        self._woken = False
+        self._waiting: Condition | None = None
         self._woken_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None  # that of who waits
         self._alarm: asyncio.TimerHandle | None = None
@@ -181,7 +183,7 @@ class _Desk:
     def ring(self, cursor: _Cursor) -> None:
         """This cursor has something: wake who waits, but not again and again within a moment."""
         self.ringing.append(cursor)
-        if self._alarm is not None or self._woken.is_set():
+        if self._alarm is not None or self._woken:
             return
         if self._loop is None or self._loop.time() - self._woken_at >= PACE_SECONDS:
             self.wake()
@@ -193,19 +195,18 @@ class _Desk:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        self._woken.set()
+        self._woken = True
+        if self._waiting is not None:
+            self._waiting.look()
 
     async def wait(self, seconds: float | None = None) -> None:
         """Wait until there is something, or until it is over; so long at the most."""
         loop = self._loop = asyncio.get_running_loop()
-        self._woken.clear()
-        # No timeout, which would have to cancel the task: see `OrderlyTask`.
-        timer = None if seconds is None else loop.call_later(seconds, self._woken.set)
-        try:
-            await self._woken.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
+        self._woken = False
+        # What rings is waited for until it wakes, unless the alarm that is to do it is lost.
+        self._waiting = Condition(lambda: self._woken or bool(self.ringing))
+        await self._waiting.wait(seconds)
+        self._woken = True
         self._woken_at = loop.time()
 
 

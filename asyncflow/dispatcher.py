@@ -58,6 +58,7 @@ from asyncflow.stopping import Stopper
 from asyncflow.store.files import SHORTAGES
 from asyncflow.tracebacks import told_as
 from asyncflow.turns import Turns
+from asyncflow.waiting import call_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -117,6 +118,8 @@ class Dispatcher:
         self.syncs: ThreadExecutor = disk
         """Threads that wait for the disk to have what was written."""
         self.sync_seconds = sync_seconds
+        self.grace_seconds = grace_seconds
+        """How long tasks have to end when their run is cancelled."""
         self.finish_running = finish_running
         """Whether a task's failure leaves the others of its run that are running to their end."""
         self.limits: Limits | None = None
@@ -148,11 +151,20 @@ class Dispatcher:
         self._running: Counter[tuple[int, str]] = Counter()  # seated tasks by run and step
         self._of_run: Counter[int] = Counter()  # seated tasks by run
         self._impatient_at: float | None = None  # when a waiting `def` task may ask for more
+        call_again(self)
 
     def _call_later(
         self, seconds: float, callback: Callable[..., None], *args: Any
     ) -> asyncio.TimerHandle:
         return self._loop.call_later(seconds, callback, *args)
+
+    def call_again(self) -> None:
+        """Seat what could be seated, and look at workers, should nobody be at it."""
+        self._dispatching = False  # nobody calls this from within
+        if self._polling is not None and self._polling.when() < self._loop.time() - _POLL_SECONDS:
+            self._polling.cancel()
+            self._poll()
+        self._on_woken()
 
     @property
     def executor(self) -> Executor | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import anyio
@@ -40,6 +39,7 @@ from asyncflow.store.layout import Layout
 from asyncflow.surroundings import look_around
 from asyncflow.threads import Threads
 from asyncflow.values import RunOptions, Status
+from asyncflow.waiting import in_thread, look_again, thread_done, until
 from asyncflow.watching import Watchable, Watchers
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class _Prepare(Protocol):
 
 
 _DISK_THREADS: Final = 4  # journals that wait on the disk at once
+_LOOK_SECONDS: Final = 0.5
 _WRITING_THREADS: Final = 1  # where none waits: several would take the interpreter from the loop
 
 
@@ -260,6 +261,8 @@ class Engine(Starter, Watchable):
         self._open = self._closed = False
         self._entered = False
         self._drivers: dict[int, RunDriver] = {}
+        self._ears: dict[int, Ear] = {}  # of these
+        self._looking: asyncio.TimerHandle | None = None
         self._watchers = Watchers(self.settings.event_buffer)
         self._starting: set[asyncio.Task[Any]] = set()
         self._options = RunOptions(max_running_tasks=self.settings.max_running_tasks)
@@ -279,7 +282,9 @@ class Engine(Starter, Watchable):
         # Of its own, because to read what a large run has finished takes it seconds.
         self._makers = Threads(1, "asyncflow-start")
         try:
-            self._layout: Layout = await self._loop.run_in_executor(self._disk, self._open_store)
+            for threads in (self._disk, self._syncs, self._makers):
+                threads.begin()  # now, when a want of memory is no more than an error
+            self._layout: Layout = await in_thread(self._disk, self._open_store)
             self._dispatcher = Dispatcher(
                 self._disk,
                 grace_seconds=self.settings.grace_seconds,
@@ -300,7 +305,8 @@ class Engine(Starter, Watchable):
             self._pool.start()
         except BaseException:
             self._entered = False
-            self._disk.shutdown()
+            for threads in (self._disk, self._syncs, self._makers):
+                threads.shutdown()
             if hasattr(self, "_pool"):
                 await to_the_end(self._pool.close())
             raise
@@ -322,6 +328,7 @@ class Engine(Starter, Watchable):
         self._check_open()
         self._open = False
         self._closed = True
+        self._keep_looking()
         _, cancelled = await to_the_end(self._close())  # all of it, if who waits is there or not
         if cancelled is not None:
             raise cancelled
@@ -336,17 +343,42 @@ class Engine(Starter, Watchable):
             finally:
                 await _shut_down(self._disk, self._syncs, self._makers)
                 self._limits.close()
+                if self._looking is not None:
+                    self._looking.cancel()
 
     async def _end_runs(self) -> None:
         self._admission.close()
-        while self._starting:
-            await asyncio.wait(self._starting)
-        drivers = list(self._drivers.values())
-        for driver in drivers:
-            driver.cancel("its engine was closed")
-        for driver in drivers:
-            await driver.finished.wait()
+        try:
+            for starting in list(self._starting):
+                await until(starting.done, by=[starting])
+            for driver in self._drivers.values():
+                driver.cancel("its engine was closed")
+            for driver in list(self._drivers.values()):
+                await driver.finished.wait()
+        finally:
+            for driver in self._drivers.values():  # none, unless something has broken in here
+                driver.break_off()
         await self._watchers.end(self.settings.grace_seconds)
+
+    # --- what was to be called, and is not ---
+
+    def _keep_looking(self) -> None:
+        """As long as there is something to wait for, look again and again at whether it has come.
+
+        See `asyncflow.waiting`. Where the last look is long overdue, it is lost.
+        """
+        now = self._loop.time()
+        if self._looking is None or self._looking.when() < now - _LOOK_SECONDS:
+            self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        look_again(self._loop)
+        for number, driver in list(self._drivers.items()):
+            if driver.task is None or driver.task.done():
+                self._on_driven(number)
+        if self._drivers or self._starting or self._closed:
+            self._keep_looking()
 
     def __del__(self) -> None:
         if getattr(self, "_open", False):
@@ -362,6 +394,7 @@ class Engine(Starter, Watchable):
     async def _start(self, prepare: _Prepare, options: RunOptions) -> RunHandle:
         """Start what `prepare` makes; it reads sources and journals, so it runs in a thread."""
         self._check_open()
+        self._keep_looking()
         await self._admission.enter(options.priority)
         try:
             self._check_open()
@@ -386,9 +419,9 @@ class Engine(Starter, Watchable):
             self._limits.open(new.graph)
             return new, new.create(number, options, surroundings)
 
-        loop, pace = asyncio.get_running_loop(), self._dispatcher.pace
+        pace = self._dispatcher.pace
         await pace.turn()
-        new, created = await loop.run_in_executor(self._makers, create)
+        new, created = await in_thread(self._makers, create)
         await pace.turn()
         return self._drive(new, *created)
 
@@ -409,18 +442,25 @@ class Engine(Starter, Watchable):
             raise
         ear = Ear()
         ask = partial(driver.cancel, "all asyncio tasks were cancelled")
-        task = OrderlyTask(driver.drive(), name=repr(driver), ask=ask)
-        task.add_done_callback(partial(self._on_driven, driver, ear))
+        self._ears[identity.number] = ear
+        driver.task = OrderlyTask(driver.drive(), name=repr(driver), ask=ask)
+        driver.task.add_done_callback(partial(self._on_driven, identity.number))
         return RunHandle(driver, self.settings, ear)
 
-    def _on_driven(self, driver: RunDriver, ear: Ear, task: asyncio.Task[None]) -> None:
+    def _on_driven(self, number: int, task: asyncio.Task[None] | None = None) -> None:
         """A run has ended; what it was broken off by, if it was, the event loop has raised."""
-        task.exception()
-        del self._drivers[driver.identity.number]
+        driver, ear = self._drivers.pop(number, None), self._ears.pop(number, None)
+        if driver is None:
+            return
+        driver.let_go()  # once more: it may have been broken off right there
+        self._watchers.forget(driver.channel)
+        if ear is None or driver.task is None:  # its start was broken off
+            return
+        if task is not None:
+            task.exception()
         ear.heard = ear.heard or bool(driver.channel.subscribers)
         if driver.error is not None or driver.plan.status is Status.FAILED:
             ear.failed = driver.channel.pathspec
-        self._watchers.forget(driver.channel)
         self._admission.leave()
 
     @contextmanager
@@ -478,18 +518,10 @@ class Engine(Starter, Watchable):
 
 async def _shut_down(*executors: Threads) -> None:
     """Return when their threads are gone; a slow disk may hold them for a while."""
-    loop, gone = asyncio.get_running_loop(), asyncio.Event()
-
-    def work() -> None:
-        for executor in executors:
-            executor.shutdown()
-        with suppress(RuntimeError):  # the program has closed the event loop without waiting
-            loop.call_soon_threadsafe(gone.set)
-
-    thread = Thread(target=work, name="asyncflow-closing")
-    thread.start()
-    await gone.wait()
-    thread.join()  # it has nothing left to do
+    for end in [end for executor in executors for end in executor.close()]:
+        await thread_done(end)
+    for executor in executors:
+        executor.shutdown()  # they have nothing left to do
 
 
 async def run(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any) -> Run:

@@ -9,6 +9,7 @@ import anyio
 
 from asyncflow.errors import AsyncflowError
 from asyncflow.orderly import OrderlyTask
+from asyncflow.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -74,7 +75,7 @@ async def to_the_end(
     with anyio.CancelScope(shield=True):
         while not task.done():
             try:
-                await asyncio.wait([task])
+                await until(task.done, by=[task])
             except asyncio.CancelledError as error:
                 cancelled = error
     return task.result(), cancelled

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asyncflow.waiting import look_again_soon
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -20,7 +22,8 @@ class OrderlyTask(asyncio.Task[Result]):
     """A task that is asked to end where others are cancelled.
 
     Nothing is thrown into it, so that no timeout and no cancel scope has an effect within it. What
-    cancels a task by way of these has to be given a task of its own.
+    cancels a task by way of these has to be given a task of its own. Within it, whatever is awaited
+    is a condition of `asyncflow.waiting`: a call that is lost leaves no other way to wake it.
     """
 
     def __init__(
@@ -37,6 +40,8 @@ class OrderlyTask(asyncio.Task[Result]):
 
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - as in the base class
         """Ask it to end."""
-        if self._ask is not None and not self.done():
-            self._ask()
+        if not self.done():
+            if self._ask is not None:
+                self._ask()
+            look_again_soon(self.get_loop())  # what is lost is lost by what ends a program
         return False

@@ -14,8 +14,11 @@ import asyncio
 from collections import deque
 from typing import Final
 
+from asyncflow.waiting import call_again
+
 _TURN_SECONDS: Final = 0.001  # that a turn of the loop may take before fewer are let go on in one
 _WORK_SECONDS: Final = 0.0005  # of a turn, after which what is under way does no more than it must
+_LOST_SECONDS: Final = 0.1  # that a turn has lasted when the call that ends it is looked for
 _MOST: Final = 4  # one takes up to half a millisecond, and it is known only afterwards
 
 
@@ -29,6 +32,7 @@ class Pace:
         self._gone = 0  # in this turn
         self._turn_began = 0.0
         self._turning = False
+        call_again(self)
 
     async def turn(self) -> None:
         """Wait until there is time for a piece of work; where there is, not at all."""
@@ -71,6 +75,11 @@ class Pace:
             self._turning = bool(self._gone or self._line)
             if self._turning:
                 self._loop.call_soon(self._next)
+
+    def call_again(self) -> None:
+        """Begin the next turn, if none has begun for long: the call that was to do it is lost."""
+        if self._turning and self._loop.time() - self._turn_began > _LOST_SECONDS:
+            self._next()
 
     def __repr__(self) -> str:
         return f"<Pace {self._at_once} at once, {len(self._line)} waiting>"

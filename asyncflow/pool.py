@@ -39,6 +39,7 @@ from asyncflow.frames import (
     pack_order,
 )
 from asyncflow.store.files import explain_write
+from asyncflow.waiting import Condition, call_again, pause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +56,7 @@ _FAILED_STARTS: Final = 3  # templates in a row that end before they have forked
 _REAP_TRIES: Final = 2000  # a millisecond apart
 _AGAIN_SECONDS: Final = 0.05
 _CLOSE_SECONDS: Final = 6.0  # for idle workers to leave by themselves, in 5 s at the most
+_SILENT_LOOKS: Final = 20  # after the end of its reports, until a worker counts as gone
 _LOOK_SECONDS: Final = 0.5
 _WOKEN_LOOKS: Final = 10  # without an answer of the template, until it is told to go on
 _KILLED_LOOKS: Final = 120  # the same, until it is killed: it may only just be starting
@@ -89,6 +91,7 @@ class Worker:
         "orders",
         "pid",
         "reports",
+        "silent",
         "spools",
         "stream",
         "taken_back",
@@ -107,6 +110,8 @@ class Worker:
         self.reports = socket.socket()
         self.spools: tuple[Spool, Spool]
         self.stream = ReportStream()
+        self.silent = 0
+        """Looks since it has said its last; 0 while it may say more."""
         self._backlog: list[bytes] = []  # orders for which the socket has no room yet
 
     def send(self, order: OrderMessage) -> None:
@@ -190,7 +195,6 @@ class WorkerPool:
         self._failed_starts = 0
         self._template: template.TemplateProcess | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._gone = asyncio.Event()
         self._unanswered = 0  # pings of the template
         self._looks = 0  # in a row, at which it had not answered
         self._looking: asyncio.TimerHandle | None = None
@@ -208,6 +212,8 @@ class WorkerPool:
             PoolError: No process can be started.
         """
         self._loop = asyncio.get_running_loop()
+        self._left = Condition(lambda: not self.workers)
+        call_again(self)
         try:
             self._template = template.start(self.environment or None)
             self.environment = self._template.environment
@@ -229,16 +235,9 @@ class WorkerPool:
             worker.take_back()
             worker.doomed = worker.doomed or "the engine is closing"
             worker.send(ShutDown())
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _CLOSE_SECONDS
-        # No timeout, which would have to cancel the task: see `OrderlyTask`.
-        timer = loop.call_at(until, self._gone.set)
         try:
-            while self.workers and loop.time() < until:
-                self._gone.clear()
-                await self._gone.wait()
+            await self._left.wait(_CLOSE_SECONDS)
         finally:
-            timer.cancel()
             await self._end_template()
 
     async def _end_template(self) -> None:
@@ -268,7 +267,7 @@ class WorkerPool:
             self._reap()
             if not self._unreaped:
                 return True
-            await asyncio.sleep(0.001)
+            await pause(0.001)
         return False
 
     def _reap(self) -> None:
@@ -436,6 +435,16 @@ class WorkerPool:
             self._reading = True
             self._loop.call_soon(self._read_some)
 
+    def call_again(self) -> None:
+        """Read what workers said, and hear of those that have ended, should nobody be at it."""
+        if self._reading:
+            self._read_some()
+        for worker in list(self.workers.values()):
+            if worker.silent and self._template is not None:
+                worker.silent += 1
+                if worker.silent > _SILENT_LOOKS:
+                    self._on_exited(worker, "ended")
+
     def _read(self, worker: Worker) -> None:
         try:
             data = worker.reports.recv(_READ_BYTES)
@@ -445,7 +454,9 @@ class WorkerPool:
             data = b""
         if not data:
             if self._loop is not None:
-                self._loop.remove_reader(worker.reports)  # its exit is told by the template
+                self._loop.remove_reader(worker.reports)
+            worker.silent = 1
+            self._expect_answer()  # its exit is told by the template
             return
         self._deliver(worker, data)
 
@@ -505,7 +516,7 @@ class WorkerPool:
         self._drain(worker)
         self._listener.on_exit(worker, how)
         self._forget(worker)
-        self._gone.set()
+        self._left.look()
 
     def _drain(self, worker: Worker) -> None:
         with suppress(OSError):

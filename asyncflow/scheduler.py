@@ -34,9 +34,11 @@ from asyncflow.store.folders import Folder
 from asyncflow.store.index import Summary, write_summary
 from asyncflow.store.journal import HEADER
 from asyncflow.values import Failure, RunOptions, Status
+from asyncflow.waiting import Condition, in_thread, thread_done
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from concurrent.futures import Future as ThreadFuture
     from pathlib import Path
 
     from asyncflow import plan
@@ -54,6 +56,8 @@ _BATCH_FACTS: Final = 128  # a batch of them costs the event loop some 3 ms
 _LEAST_FACTS: Final = (
     16  # in a batch, if there are, however little time is left: each costs a write
 )
+_GRACES: Final = 2  # that a run has to end once it is told to,
+_END_SECONDS: Final = 30.0  # and so long beyond: some workers are killed, some journals written
 _CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
 
 
@@ -105,7 +109,12 @@ class RunDriver:
         """What the run came to; None while it goes on."""
         self.error: AsyncflowError | None = None
         """Why the run could not be brought to an end of its own."""
-        self.finished = asyncio.Event()
+        self.over = False
+        """Whether it is driven no more, and holds nothing open."""
+        self.task: asyncio.Task[None] | None = None
+        """In which it is driven."""
+        self.finished = Condition(lambda: self.over or (self.task is not None and self.task.done()))
+        """That it has come to its end, well or not."""
         self.backlog_bytes = 0
         """Output that has come in and is not in the journal yet."""
         self._journal = journal
@@ -118,14 +127,15 @@ class RunDriver:
         self._inbox: deque[Fact] = deque()
         self._failing = False  # a failure has come in that ends the run once it is in the journal
         self._commands: list[plan.Command] = []
-        self._wake = asyncio.Event()
+        self._news = Condition(lambda: bool(self._inbox or self._commands) or self._is_late)
+        self._ends_by = float("inf")  # by the loop's clock, once it has been told to end
         self._prepared: deque[StartTask] = deque()
         self._retries: dict[int, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
         self._synced_at = self._loop.time()
         self._sync_due: asyncio.TimerHandle | None = None
         self._sync_again = False
-        self._syncing: asyncio.Future[None] | None = None
+        self._syncing: ThreadFuture[None] | None = None
 
     # --- what others tell it ---
 
@@ -140,7 +150,7 @@ class RunDriver:
     def tell(self, fact: Fact) -> None:
         """A fact has come in; it is journalled with the next batch."""
         self._inbox.append(fact)
-        self._wake.set()
+        self._news.look()
         if isinstance(fact, Logged):
             self.backlog_bytes += len(fact.data)
         elif isinstance(fact, Failed | Lost) and self._ends_run(fact):
@@ -157,7 +167,18 @@ class RunDriver:
 
     def cancel(self, reason: str) -> None:
         """Begin to end the run. Harmless when it is ending already."""
+        seconds = _GRACES * self._dispatcher.grace_seconds + _END_SECONDS
+        self._ends_by = min(self._ends_by, self._loop.time() + seconds)
         self._order(self.plan.cancel(reason))
+
+    def break_off(self) -> None:
+        """End the run without its last words, as soon as nothing of it is being written."""
+        self._ends_by = 0.0
+        self._news.look()
+
+    @property
+    def _is_late(self) -> bool:
+        return self._loop.time() >= self._ends_by
 
     def abandon(self, error: AsyncflowError) -> None:
         """The run cannot go on, for a reason that is none of its tasks'."""
@@ -165,9 +186,9 @@ class RunDriver:
         self._order(self.plan.fail(failure))
 
     def _order(self, commands: list[plan.Command]) -> None:
-        if not self.finished.is_set():
+        if not self.over:
             self._commands += commands
-            self._wake.set()
+            self._news.look()
 
     # --- what the dispatcher asks and tells ---
 
@@ -277,7 +298,7 @@ class RunDriver:
         return self._start(task, b"", (name, crc32(offsets)))
 
     def _on_spilled(self, task_id: int, spilled: asyncio.Future[StartTask]) -> None:
-        if self.finished.is_set():
+        if self.over:
             return
         error = spilled.exception()
         if error is not None:
@@ -325,7 +346,8 @@ class RunDriver:
         if self._sync_due is not None:
             self._sync_due.cancel()
         if self._syncing is not None:
-            await asyncio.wait([self._syncing])
+            with suppress(Exception):  # it is told of where it has ended
+                await thread_done(self._syncing)
 
     def let_go(self) -> None:
         """Close what it has open, and wake who waits for its end; it is driven no more."""
@@ -338,13 +360,14 @@ class RunDriver:
             self._dispatcher.leave(self)
             self.channel.close()
         finally:
-            self.finished.set()  # whatever has happened: somebody may wait for nothing else
+            self.over = True
+            self.finished.look()  # or later: see `asyncflow.waiting`
 
     async def _turn(self) -> None:
-        if not self._inbox and not self._commands:
-            await self._wake.wait()
+        await self._news.wait()
+        if not self._inbox and not self._commands and self._is_late:
+            raise AsyncflowError("the run was told to end, and did not")
         await self._dispatcher.pace.turn()
-        self._wake.clear()
         batch = Batch(self._journal.size)
         self._collect(batch)
         commands, self._commands = self._commands, []
@@ -366,12 +389,11 @@ class RunDriver:
             self._commands += [command for command in taken if isinstance(command, RetryTask)]
             clones = [command for command in taken if isinstance(command, CloneTask)]
             batch = Batch(self._journal.size)
-            read = self._loop.run_in_executor(
+            results = await in_thread(
                 self._dispatcher.disk,
                 lambda wanted: [origin.result(clone.step, clone.path) for clone in wanted],
                 clones,
             )
-            results = await read
             await self._dispatcher.pace.turn()
             for clone, (run_id, result) in zip(clones, results, strict=True):
                 self._recorder.cloned(clone, result, run_id, batch)
@@ -396,8 +418,6 @@ class RunDriver:
                 break
             if verdict is Verdict.FAIL and not self.plan.stopping:
                 break  # the plan is to know that the run is ending before it judges the next one
-        if self._inbox:
-            self._wake.set()
         if self.backlog_bytes < BACKLOG_BYTES:
             self._dispatcher.relieve()
 
@@ -414,7 +434,7 @@ class RunDriver:
 
     async def _write(self, batch: Batch) -> None:
         data = batch.data()
-        await self._loop.run_in_executor(self._dispatcher.disk, self._journal.write, data)
+        await in_thread(self._dispatcher.disk, self._journal.write, data)
         self._count(len(data))
 
     def _count(self, size: int) -> None:
@@ -434,10 +454,15 @@ class RunDriver:
             self._sync_again = True
             return
         self._synced_at = self._loop.time()
-        self._syncing = self._loop.run_in_executor(self._dispatcher.syncs, self._journal.sync)
-        self._syncing.add_done_callback(self._on_synced)
+        self._syncing = self._dispatcher.syncs.submit(self._journal.sync)
+        self._syncing.add_done_callback(self._tell_of_sync)
 
-    def _on_synced(self, synced: asyncio.Future[None]) -> None:
+    def _tell_of_sync(self, synced: ThreadFuture[None]) -> None:
+        """Called in the thread that has done it."""
+        with suppress(RuntimeError):  # the program has closed the event loop without waiting
+            self._loop.call_soon_threadsafe(self._on_synced, synced)
+
+    def _on_synced(self, synced: ThreadFuture[None]) -> None:
         self._syncing = None
         error = synced.exception()
         if isinstance(error, AsyncflowError):
@@ -480,11 +505,11 @@ class RunDriver:
         reached("run.end")
         disk = self._dispatcher.disk
         # Nobody is told of the end of a run whose journal nobody would find.
-        await self._loop.run_in_executor(disk, self._journal.check_in_place)
+        await in_thread(disk, self._journal.check_in_place)
         await self._write(batch)
         reached("run.ended")
         self.plan.handle(event)
-        await self._loop.run_in_executor(disk, self._summarize, last, batch.microseconds)
+        await in_thread(disk, self._summarize, last, batch.microseconds)
         self.channel.publish(batch.news, self._journal.size)
 
     def _last_event(self, finish: FinishRun, batch: Batch) -> Event:

@@ -12,6 +12,8 @@ from queue import SimpleQueue
 from threading import RLock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asyncflow.errors import AsyncflowError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -29,7 +31,7 @@ class Threads(Executor):
         """Start no thread yet; `prepare` is what each calls first."""
         self._most, self._name, self._prepare = most, name, prepare
         self._queue: SimpleQueue[_Work | None] = SimpleQueue()
-        self._threads: list[Thread] = []
+        self._threads: dict[Thread, Future[None]] = {}  # each with what tells that it ends
         self._unfinished = 0
         self._closed = False
         self._lock = RLock()
@@ -41,6 +43,7 @@ class Threads(Executor):
 
         Raises:
             RuntimeError: They were shut down.
+            AsyncflowError: The system has no room for any of them.
         """
         future: Future[Result] = Future()
 
@@ -58,16 +61,43 @@ class Threads(Executor):
             future.add_done_callback(self._on_done)
             self._queue.put((future, call))
             if len(self._threads) < min(self._most, self._unfinished):
-                self._begin()
+                self._try_to_begin(future)
         return future
 
-    def _begin(self) -> None:
+    def _try_to_begin(self, future: Future[Any]) -> None:
+        try:
+            self.begin()
+        except AsyncflowError:
+            if not self._threads:  # else those that there are have to do
+                future.cancel()
+                raise
+
+    def begin(self) -> None:
+        """Start one of the threads now.
+
+        Raises:
+            AsyncflowError: The system has no room for one.
+        """
         # A daemon: an engine that is never closed does not keep the interpreter from ending.
         name = f"{self._name}_{len(self._threads)}"
-        work = self._queue, self._prepare
+        end: Future[None] = Future()
+        work = self._queue, self._prepare, end
         thread = Thread(target=_carry_out, args=work, name=name, daemon=True)
-        Context().run(thread.start)  # it outlives whoever hands in the first work, and its context
-        self._threads.append(thread)
+        try:
+            # It outlives whoever hands in the first work, and its context.
+            Context().run(thread.start)
+        except RuntimeError as error:
+            raise no_thread(error) from None
+        self._threads[thread] = end
+
+    def close(self) -> list[Future[None]]:
+        """Take nothing more; a future for each thread, done when all that was taken is."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                for _ in self._threads:
+                    self._queue.put(None)
+        return list(self._threads.values())
 
     def _on_done(self, future: Future[Any]) -> None:
         if future.cancelled():  # it will never be called
@@ -79,11 +109,7 @@ class Threads(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002, ARG002 - as in the base class
         """Take nothing more; with `wait`, return when all that was taken is done."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                for _ in self._threads:
-                    self._queue.put(None)
+        self.close()
         if wait:
             for thread in self._threads:
                 thread.join()
@@ -93,8 +119,26 @@ class Threads(Executor):
             self._queue.put(None)
 
 
-def _carry_out(queue: SimpleQueue[_Work | None], prepare: Callable[[], object] | None) -> None:
-    """What each thread does; it knows the queue alone, so that `Threads` can be dropped."""
+def is_lack_of_threads(error: BaseException) -> bool:
+    """Whether it says that no thread can be started; Python has no class for it."""
+    return isinstance(error, RuntimeError) and "start new thread" in str(error)
+
+
+def no_thread(error: BaseException) -> AsyncflowError:
+    """What to say when no thread can be started."""
+    message = (
+        f"this process cannot go on: {error}; let it have more memory or more threads, as with "
+        "`ulimit -v unlimited` and `ulimit -u 4096`"
+    )
+    return AsyncflowError(message)
+
+
+def _carry_out(
+    queue: SimpleQueue[_Work | None],
+    prepare: Callable[[], object] | None,
+    end: Future[None],
+) -> None:
+    """What each thread does; it knows these alone, so that `Threads` can be dropped."""
     if prepare is not None:
         prepare()
     while (work := queue.get()) is not None:
@@ -109,3 +153,4 @@ def _carry_out(queue: SimpleQueue[_Work | None], prepare: Callable[[], object] |
             future.set_result(result)
             del result
         del work, future, call  # nothing is kept alive while there is nothing to do
+    end.set_result(None)

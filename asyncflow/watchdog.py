@@ -55,8 +55,12 @@ class Watchdog:
     def watch(self) -> None:
         """There are tasks; cheap when repeated."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no room for one: tasks run, and are not watched
+                return
+            self._thread = thread
         if not self._awake.is_set():
             self._awake.set()
 

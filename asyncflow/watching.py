@@ -21,6 +21,7 @@ from asyncflow.loops import check_loop
 from asyncflow.news import Wanted
 from asyncflow.orderly import OrderlyTask
 from asyncflow.tracebacks import describe_exception
+from asyncflow.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -125,7 +126,7 @@ class Reaction:
             await answer
 
         task = self._call_task = self._loop.create_task(finish(), name=repr(self))
-        await asyncio.wait([task])
+        await until(task.done, by=[task])
         self._call_task = None
         if not task.cancelled() and isinstance(task.exception(), SystemExit | KeyboardInterrupt):
             self._subscription.close()  # the event loop has raised it already
@@ -194,13 +195,20 @@ class Watchers:
         for subscription in list(self._subscriptions):
             subscription.finish()
         if self._reactions:
-            await asyncio.wait(self._reactions, timeout=grace_seconds)
+            await self._all_done(grace_seconds)
         for reaction in self._reactions.values():
             logs.warning("a callback was cancelled with its engine", callback=reaction.name)
         while self._reactions:
             for reaction in self._reactions.values():
                 reaction.abort()
-            await asyncio.wait(self._reactions, timeout=_AGAIN_SECONDS)
+            await self._all_done(_AGAIN_SECONDS)
+
+    async def _all_done(self, seconds: float) -> None:
+        tasks = list(self._reactions)
+        await until(lambda: all(task.done() for task in tasks), by=tasks, seconds=seconds)
+        for task in tasks:
+            if task.done():
+                self._reactions.pop(task, None)  # the call that was to do it may be lost
 
     # --- what the application asks for ---
 
@@ -250,7 +258,7 @@ class Watchers:
         return reaction
 
     def _on_ended(self, task: asyncio.Task[None]) -> None:
-        del self._reactions[task]
+        self._reactions.pop(task, None)
         task.exception()  # the event loop has raised it
 
 

@@ -223,6 +223,20 @@ def test_descriptors_that_are_used_up_are_a_clear_error(store, limit):
         assert said.announced <= succeeded(latest("Storing"))
 
 
+@pytest.mark.parametrize("megabytes", [130, 200, 260])
+def test_memory_that_is_too_little_for_a_thread_is_a_clear_error(store, megabytes):
+    """In the engine's process; the run ends well, or one line says what is short."""
+
+    def little_memory() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (megabytes * 1000 * 1024,) * 2)
+
+    said = asyncflow("run", FLOW, "--workers", 1, preexec=little_memory)
+    assert "Traceback" not in said.stderr, said
+    if said.status:
+        assert said.status == 1, said
+        assert "memory" in said.stderr, said
+
+
 # --- no locks -----------------------------------------------------------------------------------
 
 WITHOUT_LOCKS = """

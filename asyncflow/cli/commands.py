@@ -140,8 +140,8 @@ def _invoke(arguments: Sequence[str], flow: type[FlowSpec] | None, script: str) 
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except AsyncflowError as error:
-        return complain(error)
+    except (AsyncflowError, RuntimeError) as error:
+        return complain(_in_words(error))
     except (OSError, MemoryError) as error:  # a file that may not be read, a disk that cannot
         if not isinstance(error, BrokenPipeError):  # who does not read, as `| head`, misses nothing
             click.echo(f"Error: {_said(error)}", err=True)
@@ -156,6 +156,17 @@ def _said(error: OSError | MemoryError) -> str:
         return "there is not enough memory for this"
     is_output = error.filename == STANDARD_OUTPUT
     return cannot_write(error.strerror) if is_output else str(error)
+
+
+def _in_words(error: AsyncflowError | RuntimeError) -> AsyncflowError:
+    """What is short, if it is that; any other defect is raised again."""
+    if isinstance(error, AsyncflowError):
+        return error
+    from asyncflow.threads import is_lack_of_threads, no_thread  # noqa: PLC0415 - start-up time
+
+    if is_lack_of_threads(error):
+        return no_thread(error)
+    raise error
 
 
 _MISUSE: Final = (FlowError, NotFoundError, ParameterError, RemoveError, ResumeError, SettingsError)
