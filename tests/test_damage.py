@@ -16,6 +16,7 @@ from asyncflow.errors import StoreFormatError
 from asyncflow.store.journal import HEADER, JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.store.verification import verify
+from tests.chaos import nonsense
 from tests.looks import Answers, Refusal, differences, look
 
 if TYPE_CHECKING:
@@ -355,3 +356,12 @@ def test_what_belongs_to_nothing_is_noted_and_is_no_damage(kept):
     assert found.unreferenced.files == len(strange)
     [damage] = found.damage  # what is named as a blob and has another hash
     assert (damage.affected, damage.what[-12:]) == ([], "unreferenced")
+
+
+# --- right checksums, wrong content ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_store_with_nonsense_in_it_is_answered_or_refused_in_words(seed):
+    """No traceback, no memory that no file accounts for, and nothing in it is run."""
+    nonsense.check(seed)

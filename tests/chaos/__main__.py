@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from tests.chaos import killing, random_flows, simulation, spoiling, storms
+from tests.chaos import killing, nonsense, random_flows, simulation, spoiling, storms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 PARTS: dict[str, Callable[[], str]] = {
     "commit-points": killing.everything,
     "faults": spoiling.everything,
+    "nonsense": nonsense.everything,
     "random-flows": random_flows.everything,
     "simulation": simulation.everything,
     "storms": storms.everything,
