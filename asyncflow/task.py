@@ -464,11 +464,11 @@ class TaskView:
         return getattr(owner, name)
 
     async def store(self) -> Stored:
-        """`persist` in a thread, unless it is done sooner than that begins.
+        """`persist` in a thread.
 
         Cancelled: the rest is not written, and nothing of it goes on.
         """
-        if self._off_loop is None or self._is_stored_at_once():
+        if self._off_loop is None:
             return self.persist()
         self._stopped = False
         return await self._off_loop.to_the_end(self.persist, self._stop)
@@ -476,7 +476,8 @@ class TaskView:
     def _stop(self) -> None:
         self._stopped = True
 
-    def _is_stored_at_once(self) -> bool:
+    def is_stored_at_once(self) -> bool:
+        """Whether `persist` is over sooner than a thread begins with it."""
         if self._run.order.durable:
             return False
         values = artifacts_of(self.flow)

@@ -338,8 +338,11 @@ class Attempt:
     async def _store(self, task: TaskView) -> Stored:
         if self._off_loop is None:
             return task.persist()
-        stored = await task.store()
-        self._worker.check_descriptors(self._run)  # others were at work meanwhile
+        if task.is_stored_at_once():
+            stored = task.persist()
+        else:
+            stored = await task.store()
+            self._worker.check_descriptors(self._run)  # others were at work meanwhile
         await task.checked()
         return stored
 
