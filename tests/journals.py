@@ -71,6 +71,7 @@ class RunWriter:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     origin: str | None = None
+    began: datetime = STARTED_AT
 
     def __post_init__(self) -> None:
         layout = Layout.open(self.store, create=True)
@@ -80,7 +81,7 @@ class RunWriter:
         self.journal = JournalWriter.create(self.run_dir / "journal")
         self.table = TaskTable()
         self.steps = {name: number for number, name in enumerate(self.graph.nodes)}
-        self.time = to_microseconds(STARTED_AT) - 1_000_000
+        self.time = to_microseconds(self.began) - 1_000_000
         self.seq = 0
         self.end_task = 0
         self.open: dict[int, OpenTask] = {}

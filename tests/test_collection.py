@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from asyncflow.store.journal import HEADER, JournalReader
 from asyncflow.store.layout import Layout, sign_of_beginning
 from asyncflow.store.marking import exclusive
 from asyncflow.store.verification import verify
-from tests.journals import RunWriter
+from tests.journals import STARTED_AT, RunWriter
 from tests.keeping import end, here, start
 
 GRAPH = Graph("F", [Node("start", ("end",)), Node("end")])
@@ -30,9 +31,9 @@ DAYS = 86_400
 FLOW = Path(__file__).parent / "collected_flow.py"
 
 
-def write_run(store, run_id, *, end=True, **values):
+def write_run(store, run_id, *, end=True, began=STARTED_AT, **values):
     """A run with these values, ended or still running; `writer.close()` interrupts it."""
-    writer = RunWriter(store, "F", run_id, GRAPH)
+    writer = RunWriter(store, "F", run_id, GRAPH, began=began)
     writer.run("start")
     writer.run("end", **values)
     if end:
@@ -54,6 +55,11 @@ def age(store, seconds=3 * DAYS):
     for path in [store, *store.rglob("*")]:
         then = path.stat().st_mtime - seconds
         os.utime(path, (then, then))
+
+
+def after(days):
+    """So many days after the time at which the first run of a test began."""
+    return STARTED_AT - timedelta(days=30 - days)
 
 
 def blobs(store):
@@ -196,6 +202,20 @@ def test_while_a_run_is_running_nothing_is_deleted_that_is_younger_than_it(store
     writer.close()
     assert gc(store).total.files == 2
     assert not path.exists()
+
+
+@pytest.mark.parametrize("ids", ["12", "21"])
+def test_of_two_running_runs_the_older_one_decides_what_is_spared(store, ids):
+    """What was put after it began is its own, perhaps; in whatever order they are read."""
+    days = dict(zip(ids, (0, 8), strict=True))
+    writers = {run: write_run(store, run, end=False, began=after(days[run])) for run in "12"}
+    path = put(store, b"x" * BLOB, run_id=ids[0])
+    then = after(4).timestamp()
+    os.utime(path, (then, then))
+    assert gc(store).spared.files == 1
+    assert path.exists()
+    writers[ids[0]].close()
+    assert gc(store).blobs.files == 1
 
 
 def test_what_a_running_run_refers_to_stays(store):

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from pathlib import Path
 
 import anyio
 import pytest
 
 from asyncflow import Engine, FlowSpec, events, step
+from asyncflow.bus import Channel
 from asyncflow.errors import SettingsError
+from asyncflow.records import REFERRING, code_of, fields_of, references_of
 from asyncflow.settings import Settings
 from asyncflow.store import journal as journal_module
 from asyncflow.store.artifacts import ArtifactWriter
-from asyncflow.store.journal import JournalWriter
+from asyncflow.store.journal import JournalReader, JournalWriter
 from asyncflow.store.layout import Layout
+from asyncflow.values import Place
+from tests.syncing_flow import Disk, Syncing, watch
 
 
 class Sizes(FlowSpec):
@@ -23,7 +28,7 @@ class Sizes(FlowSpec):
 
     @step
     def start(self):
-        self.inline, self.segment, self.blob = b"1", os.urandom(9_000), os.urandom(300_000)
+        self.inline, self.segment, self.blob = b"1", b"2" * 9_000, b"3" * 300_000
         self.next(self.end)
 
     @step
@@ -98,13 +103,69 @@ def test_a_blob_that_is_there_already_is_synced_all_the_same(store, synced):
     assert layout.blob(ref.digest) in synced
 
 
-async def test_a_run_with_durability_power_ends_like_any_other(store):
-    """Only what is waited for differs."""
-    settings = Settings(store=store, workers=1, durability="power")
+async def test_a_run_with_durability_power_ends_like_any_other(tmp_path):
+    """Only what is waited for differs: the same events, the same values, in the same places."""
+    ended = []
+    for durability in ("crash", "power"):
+        settings = Settings(store=tmp_path / durability, workers=1, durability=durability)
+        async with Engine(settings=settings) as engine:
+            run = await engine.run(Sizes)
+        refs = run["start"].task.artifacts
+        kinds = [type(event) for event in run.events()]
+        ended.append((run.status, kinds, [(a.id, a.sha, a.data, a.size) for a in refs]))
+    assert ended[0] == ended[1]
+    assert len(ended[0][2]) == 3
+
+
+async def test_with_power_all_that_is_told_would_outlive_a_power_cut(store, tmp_path, monkeypatch):
+    """Whenever records are told: they, the values that they name, and all names on the way."""
+    log, told = tmp_path / "synced", []
+    monkeypatch.setenv("SYNCED", str(log))
+    watch(str(log), monkeypatch.setattr)
+    publish = Channel.publish
+
+    def noting(channel, news, size):
+        told.append((size, log.stat().st_size))
+        publish(channel, news, size)
+
+    monkeypatch.setattr(Channel, "publish", noting)
+    settings = Settings(store=store, workers=2, durability="power")
     async with Engine(settings=settings) as engine:
-        run = await engine.run(Sizes)
-    assert run.successful
-    assert len(run.data.blob) == 300_000
+        run = await engine.run(Syncing)
+    synced, layout = log.read_bytes(), Layout(store)
+    journal = layout.run_dir("Syncing", run.id) / "journal"
+    needed = [(end, wanted(layout, record)) for record, end in records(journal)]
+    places = Counter(path.parent.parent.name for _, files in needed for path in files)
+    assert sorted(places) == ["Syncing", "blobs"]
+    begun = 0
+    for size, upto in told:
+        disk = Disk(synced[:upto])
+        assert disk.size(journal, tmp_path) >= size
+        assert disk.size(store / "format", tmp_path) > 0
+        for end, files in needed:
+            if begun < end <= size:
+                left = {path: disk.size(path, tmp_path) for path in files}
+                assert {path: left[path] for path in files if left[path] < files[path]} == {}
+        begun = size
+    assert begun == needed[-1][0]
+
+
+def records(journal):
+    """The records of a journal, and where each ends."""
+    with JournalReader(journal) as reader:
+        return [(record, end) for _, record, end in reader.read_from()]
+
+
+def wanted(layout, record):
+    """The files that a record needs, and how many bytes of each."""
+    sizes: Counter[Path] = Counter()
+    for _, ref in references_of(fields_of(record)) if code_of(record) in REFERRING else ():
+        if ref.place == Place.BLOB:
+            sizes[Path(layout.blob(ref.digest))] = ref.size
+        elif ref.place == Place.SEGMENT:
+            path = layout.flow_dir("Syncing") / ref.file
+            sizes[path] = max(sizes[path], ref.offset + ref.size)
+    return sizes
 
 
 class Waits(FlowSpec):

@@ -108,6 +108,18 @@ def test_a_dry_run_tells_the_same_and_removes_nothing(store):
     assert real.kept == ("index", "journal", "summary", "w1.seg")
 
 
+def test_a_dry_run_knows_what_is_needed_by_way_of_a_run_that_was_removed(store):
+    """The third run's output lies in the first one, and only the second one's journal says so."""
+    for run_id, origin in (("1", None), ("2", "1"), ("3", "2")):
+        write_run(store, run_id, origin=origin)
+    rm(store, "2")
+    [dry] = rm(store, "1", dry_run=True)
+    [real] = rm(store, "1")
+    assert dry == real
+    assert real.kept == ("index", "journal", "summary")
+    assert Run("F/3")["start"].task.stdout == "hello\n"
+
+
 def test_what_a_resume_took_over_stays_as_long_as_the_resume(store):
     """Values in segments, and what tasks printed; then the garbage collection has it."""
     write_run(store, "1", middling=b"s" * SEGMENT)
