@@ -45,8 +45,8 @@ class Syncing(FlowSpec):
 
     @step
     def spread(self):
-        self.items = ["i" * SEGMENT, "j" * SEGMENT]
-        self.next(self.each, foreach="items")
+        self.texts = ["i" * SEGMENT, "j" * SEGMENT]
+        self.next(self.each, foreach="texts")
 
     @step
     def each(self):
