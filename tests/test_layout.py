@@ -253,7 +253,7 @@ def test_the_id_of_a_run_that_is_gone_is_not_given_again(store, monkeypatch, rem
     layout.removed_dir("Flow").mkdir()
     if removed:
         layout.run_dir("Flow", first).rename(layout.removed_dir("Flow", first))
-        (layout.flow_dir("Flow") / ".newest").unlink()
+        layout.newest_id("Flow").unlink()
     else:
         layout.run_dir("Flow", first).rmdir()
     assert layout.create_run("Flow") == str(3 * YEAR + 1)
@@ -265,7 +265,7 @@ def test_without_the_id_that_was_given_last_the_runs_are_asked(store, monkeypatc
     layout = Layout.open(store, create=True)
     set_clock(monkeypatch, 3 * YEAR)
     layout.create_run("Flow")
-    newest = layout.flow_dir("Flow") / ".newest"
+    newest = layout.newest_id("Flow")
     newest.unlink() if text is None else newest.write_text(text)
     set_clock(monkeypatch, YEAR)
     assert layout.create_run("Flow") == str(3 * YEAR + 1)
@@ -301,7 +301,7 @@ def test_a_start_that_is_kept_waiting_names_who_holds_the_lock(store, monkeypatc
     monkeypatch.setattr("asyncflow.store.numbering._LOCK_SECONDS", 0.0)
     layout = Layout.open(store, create=True)
     layout.create_run("Flow")
-    path = layout.flow_dir("Flow") / ".newest"
+    path = layout.newest_id("Flow")
     with path.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(StoreError, match="this process holds a lock on"):
@@ -314,7 +314,7 @@ def test_where_no_greater_id_can_be_given_the_error_says_what_to_do(store):
     layout = Layout.open(store, create=True)
     layout.create_run("Flow")
     (layout.flow_dir("Flow") / ("9" * 19)).mkdir()
-    (layout.flow_dir("Flow") / ".newest").unlink()
+    layout.newest_id("Flow").unlink()
     with pytest.raises(StoreError, match="no run can have a greater id than 9999999999999999999"):
         layout.create_run("Flow")
 
@@ -359,5 +359,5 @@ def test_a_store_is_its_owners_alone_whatever_the_umask(store, tmp_path):
         for path in [store, *store.rglob("*")]
     }
     assert {name for name, mode in modes.items() if mode & 0o077} == set()
-    assert {"format", "limits/api"} < set(modes)
-    assert {Path(name).name for name in modes} > {"summary", "index", "journal", ".newest"}
+    assert {"format", "limits/api", "newest/OpenFlow"} < set(modes)
+    assert {Path(name).name for name in modes} > {"summary", "index", "journal"}

@@ -9,7 +9,7 @@ STORE/
   flows/NAME/RUN/      journal, *.seg (values), and after the end summary and index
   limits/NAME          a limit with a name, see asyncflow.store.limits
   flows/NAME/.removed/RUN/   of a run that was removed: the files that other runs still refer to
-  flows/NAME/.newest   the id that was given last, see asyncflow.store.numbering
+  newest/NAME          the id that a flow was given last, see asyncflow.store.numbering
 ```
 
 Folders are created 0700 and files 0600, whatever the umask. Nothing here reads a value or an event.
@@ -34,7 +34,7 @@ from asyncflow.commit_points import reached
 from asyncflow.errors import NotFoundError, StoreError, StoreFormatError
 from asyncflow.store.files import explain, read_file, sync_folder, write_file
 from asyncflow.store.folders import FOLDER_MODE, Folder
-from asyncflow.store.numbering import REMOVED, RUN_ID, next_run
+from asyncflow.store.numbering import NEWEST, REMOVED, RUN_ID, next_run
 from asyncflow.surroundings import absolute
 from asyncflow.values import RunId
 
@@ -181,6 +181,10 @@ class Layout:
 
     # --- runs -----------------------------------------------------------------------------------
 
+    def newest_id(self, flow: str) -> Path:
+        """The file with the id that a flow's last run was given; it need not be there."""
+        return self.root / NEWEST / _checked(flow)
+
     def flow_dir(self, flow: str) -> Path:
         """The folder of a flow; it need not be there.
 
@@ -217,9 +221,12 @@ class Layout:
         """
         path = self.flow_dir(flow)
         try:
-            with self.folder("flows", flow, make=True) as folder:
+            with (
+                self.folder("flows", flow, make=True) as runs,
+                self.folder(NEWEST, make=True) as newest_ids,
+            ):
                 reached("run.create")
-                run_id = next_run(folder)
+                run_id = next_run(flow, runs, newest_ids)
                 reached("run.created")
         except OSError as error:
             raise StoreError(_explain(path, error)) from error

@@ -1,8 +1,8 @@
 """Which id a new run gets: the time, and never one below that of a run that was started before.
 
 A clock can go back: a machine wakes up, its battery was empty, another one's clock is behind. So
-the file `.newest` in a flow's folder has the id that was given last, as decimal digits and a line
-feed. It is read and written under a lock, before the run's folder is made. A crash in between
+the file `newest/FLOW` of a store has the id that the flow was given last, as decimal digits and a
+line feed. It is read and written under a lock, before the run's folder is made. A crash in between
 leaves out an id. Where the file is not there, cannot be made out, or is ahead of the clock, the
 flow's runs are listed as well: a power cut may have taken the last change of it.
 """
@@ -22,8 +22,8 @@ from asyncflow.store.locking import holder_of, lock_within
 if TYPE_CHECKING:
     from asyncflow.store.folders import Folder
 
-NEWEST: Final = ".newest"
-"""The file, in the folder of a flow, with the id that was given last."""
+NEWEST: Final = "newest"
+"""The folder of a store with a file for each flow: the id that was given last."""
 
 REMOVED: Final = ".removed"
 """The folder, in that of a flow, of what is kept of removed runs; no run can be called so."""
@@ -34,27 +34,27 @@ _MOST_BYTES: Final = 32
 _LOCK_SECONDS: Final = 5.0  # to make a folder takes microseconds
 
 
-def next_run(folder: Folder) -> int:
-    """Make the folder of a new run in that of its flow, and return its id.
+def next_run(flow: str, runs: Folder, newest_ids: Folder) -> int:
+    """Make the folder of a new run among those of its flow, and return its id.
 
     Raises:
-        OSError: The folder cannot be written to.
-        StoreError: There are no file locks, or another process holds that of `.newest` for good.
+        OSError: A folder cannot be written to.
+        StoreError: There are no file locks, or another process holds that of the id for good.
     """
-    path = f"{folder.path}/{NEWEST}"
+    path = f"{newest_ids.path}/{flow}"
     with no_forks():
-        file = os.fdopen(folder.open_file(NEWEST, os.O_RDWR | os.O_CREAT), "rb+", buffering=0)
+        file = os.fdopen(newest_ids.open_file(flow, os.O_RDWR | os.O_CREAT), "rb+", buffering=0)
         keep_from_children(file)
     try:
         _lock(file.fileno(), path)
         newest = _read(file.fileno())
         number = time.time_ns() // 1000
         if newest is None or number <= newest:
-            number = max(number, 1 + max((newest or 0, *_runs_of(folder))))
+            number = max(number, 1 + max((newest or 0, *_runs_of(runs))))
             _refuse_greatest(number, path)
         os.pwrite(file.fileno(), b"%d\n" % number, 0)
         reached("run.numbered")
-        return _make(folder, number)
+        return _make(runs, number)
     finally:
         with no_forks():
             file.close()
