@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from asyncflow.dispatcher import Dispatcher
-from asyncflow.executors import Lost
-from asyncflow.frames import Opened, Opening, Order, Started, StartTask, Succeeded
+from asyncflow.dispatcher import BACKLOG_BYTES, Dispatcher
+from asyncflow.executors import Lost, Output
+from asyncflow.frames import Logged, Opened, Opening, Order, Started, StartTask, Succeeded
 from asyncflow.graph import Graph, Node
+from asyncflow.pool import Spool
 from asyncflow.surroundings import Surroundings
-
-NOWHERE = (0, 0)
 
 
 class Worker:
     """A worker that keeps its orders until a test carries them out."""
 
-    def __init__(self, pid):
+    def __init__(self, pid, folder):
         self.pid, self.doomed = pid, ""
-        self.spools = ()
+        self.spools = Spool(folder), Spool(folder)
+        self.unheard = False
         self.orders: deque[StartTask] = deque()
         self.received: deque[StartTask] = deque()
 
@@ -36,11 +37,15 @@ class Worker:
         self.orders.clear()
         return taken
 
+    def prints(self, text, stream=0):
+        """Whatever it is at prints this."""
+        os.write(self.spools[stream].descriptor, text)
+
     def spooled(self):
-        return NOWHERE
+        return tuple(spool.size() for spool in self.spools)
 
     def has_more(self):
-        return False
+        return self.unheard
 
     def kill(self, number, why):
         self.doomed = why
@@ -54,24 +59,25 @@ class Worker:
 class Workers:
     """An executor of such workers."""
 
-    def __init__(self, size):
-        self.size = size
+    def __init__(self, size, folder):
+        self.size, self.folder = size, folder
         self.workers = []
+        self.heard = []  # whenever it is to hear no more of a worker, or again
 
     def start_worker(self):
-        self.workers.append(Worker(len(self.workers) + 1))
+        self.workers.append(Worker(len(self.workers) + 1, self.folder))
         return self.workers[-1]
 
     def pause(self, worker):
-        """Nothing comes from it anyway."""
+        self.heard.append(("pause", worker.pid))
 
-    resume = pause
+    def resume(self, worker):
+        self.heard.append(("resume", worker.pid))
 
 
 class Source:
     """A run with so many ready tasks of one step, `start`."""
 
-    backlog_bytes = 0
     congested = False
     max_running_tasks = 0
 
@@ -84,6 +90,8 @@ class Source:
         self.given_back = []
         self.taken = 0
         self.facts = []
+        self.backlog_bytes = 0
+        self.looked_at = []
 
     @property
     def ready(self):
@@ -112,9 +120,16 @@ class Source:
 
     def tell(self, fact):
         self.facts.append(fact)
+        self.backlog_bytes += len(fact.data) if isinstance(fact, Logged) else 0
 
     def look_at_held(self, task_id, spools):
-        """Nothing is printed."""
+        self.looked_at.append((task_id, spools))
+
+    @property
+    def printed(self):
+        """What it was told that its tasks have printed: task, stream and text, in order."""
+        outputs = [fact for fact in self.facts if isinstance(fact, Output)]
+        return [(o.task_id, o.stream, o.spool.read(o.start, o.end - o.start)) for o in outputs]
 
     def abandon(self, error):
         raise error
@@ -123,10 +138,10 @@ class Source:
 class Play:
     """A dispatcher, its workers, and what they do."""
 
-    def __init__(self, size):
+    def __init__(self, size, folder):
         self.disk = ThreadPoolExecutor(1)  # never used, so it starts no thread
         self.dispatcher = Dispatcher(self.disk, grace_seconds=1.0, sync_seconds=1.0)
-        self.executor = Workers(size)
+        self.executor = Workers(size, folder)
         self.dispatcher.executor = self.executor
 
     @property
@@ -142,7 +157,7 @@ class Play:
     def end(self, worker):
         """The worker ends the task that it began first."""
         order = worker.received.popleft()
-        done = Succeeded(order.run, order.task_id, 0, 0.001, b"", None, b"", NOWHERE)
+        done = Succeeded(order.run, order.task_id, 0, 0.001, b"", None, b"", worker.spooled())
         self.dispatcher.on_reports(worker, [done])
         return order.run
 
@@ -151,24 +166,32 @@ class Play:
         self.begin(worker)
         return self.end(worker)
 
+    def look(self):
+        """The time has come at which the dispatcher looks at its workers."""
+        self.dispatcher.close()
+        self.dispatcher._poll()
+
     def running(self):
         """How many tasks of each run workers have."""
         return Counter(run for worker in self.workers for run, _ in worker.tasks)
 
 
 @pytest.fixture
-async def play(monkeypatch):
+async def play(monkeypatch, tmp_path):
     """Makes plays, in which all is seated at once however long that takes, and ends them."""
     monkeypatch.setattr("asyncflow.pacing._WORK_SECONDS", math.inf)
     made = []
 
     def make(size):
-        made.append(Play(size))
+        made.append(Play(size, tmp_path))
         return made[-1]
 
     yield make
     for each in made:
         each.dispatcher.close()
+        for worker in each.workers:
+            for spool in worker.spools:
+                spool.close()
 
 
 async def test_short_tasks_stand_behind_each_other_and_long_ones_do_not(play):
@@ -177,6 +200,20 @@ async def test_short_tasks_stand_behind_each_other_and_long_ones_do_not(play):
         game = play(1)
         game.dispatcher.enter(Source(1, 1000, seconds=seconds))
         assert len(game.workers[0].tasks) == pytest.approx(most, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("count", "is_async", "workers"),
+    [(1, False, 1), (3, False, 3), (9, False, 4), (64, True, 1), (65, True, 2), (200, True, 4)],
+)
+async def test_tasks_that_one_worker_could_have_at_hand_are_given_to_several(
+    play, count, is_async, workers
+):
+    """A short `def` task rather has a new worker than waits; 64 async ones go to each at first."""
+    game = play(4)
+    game.dispatcher.enter(Source(1, count, seconds=0.0001, is_async=is_async))
+    assert len(game.workers) == workers
+    assert game.running()[1] == count
 
 
 @pytest.mark.parametrize("seconds", [None, 0.001, 5.0])
@@ -364,3 +401,100 @@ async def test_to_seat_many_tasks_leaves_the_event_loop_to_others(play, monkeypa
         turns += 1
         await asyncio.sleep(0)
     assert turns > 5
+
+
+# --- output -------------------------------------------------------------------------------------
+
+
+async def test_what_a_worker_printed_belongs_to_the_task_that_has_ended_then(play):
+    """Of each stream what is new, and nothing twice."""
+    game = play(1)
+    source = Source(1, 3, seconds=0.001)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    for number in (b"1", b"2", b"3"):
+        game.begin(worker)
+        worker.prints(number)
+        worker.prints(number * 2, stream=1)
+        game.end(worker)
+    assert source.printed == [
+        (task, stream, b"%d" % task * (stream + 1)) for task in (1, 2, 3) for stream in (0, 1)
+    ]
+
+
+async def test_what_a_worker_printed_last_is_its_tasks_before_that_is_lost(play):
+    """It may have said why it dies."""
+    game = play(1)
+    source = Source(1, 1)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    game.begin(worker)
+    worker.prints(b"so it ends")
+    game.dispatcher.on_exit(worker, "was killed by SIGKILL")
+    assert source.printed == [(1, 0, b"so it ends")]
+    assert [type(fact) for fact in source.facts] == [Started, Output, Lost]
+
+
+async def test_what_a_task_prints_is_passed_on_while_it_runs(play):
+    """Then the run looks whether a line without an end has stood for long."""
+    game = play(1)
+    source = Source(1, 1)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    worker.prints(b"by nobody")
+    game.look()
+    assert not source.printed
+    assert not source.looked_at
+    game.begin(worker)
+    game.look()
+    worker.prints(b"more")
+    game.look()
+    assert source.printed == [(1, 0, b"by nobody"), (1, 0, b"more")]
+    assert source.looked_at == [(1, worker.spools)] * 2
+
+
+async def test_output_waits_for_what_its_worker_has_said_and_nobody_heard(play):
+    """It may be that another task has begun, and has printed it."""
+    game = play(1)
+    source = Source(1, 2, seconds=0.001)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    game.begin(worker)
+    worker.prints(b"first")
+    upto = worker.spooled()
+    worker.prints(b"second")
+    worker.unheard = True
+    game.look()
+    assert not source.printed
+    assert not source.looked_at
+    worker.received.popleft()
+    ended = Succeeded(1, 1, 0, 0.001, b"", None, b"", upto)
+    worker.received.append(worker.orders.popleft())
+    game.dispatcher.on_reports(worker, [ended, Started(1, 2, 0)])
+    worker.unheard = False
+    game.look()
+    assert source.printed == [(1, 0, b"first"), (2, 0, b"second")]
+
+
+async def test_a_worker_whose_output_outruns_the_journal_is_heard_again_when_that_has_caught_up(
+    play,
+):
+    """Once each, however much it had said by then; who has printed little is heard throughout."""
+    game = play(2)
+    loud, quiet = Source(1, 1, is_async=True), Source(2, 1)
+    game.dispatcher.enter(loud)
+    game.dispatcher.enter(quiet)
+    first, second = game.workers
+    game.begin(first)
+    game.begin(second)
+    game.dispatcher.on_reports(second, [Logged(2, 1, 0, 0, b"hello")])
+    game.dispatcher.on_reports(first, [Logged(1, 1, 0, 0, b"x" * BACKLOG_BYTES)])
+    assert not game.executor.heard
+    for _ in range(3):
+        game.dispatcher.on_reports(first, [Logged(1, 1, 0, 0, b"x")])
+    assert game.executor.heard == [("pause", first.pid)]
+    for _ in range(3):
+        game.dispatcher.relieve()
+    assert game.executor.heard == [("pause", first.pid), ("resume", first.pid)]
+    game.dispatcher.on_reports(first, [Logged(1, 1, 0, 0, b"x")])
+    assert game.executor.heard[2:] == [("pause", first.pid)]

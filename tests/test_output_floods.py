@@ -7,14 +7,21 @@ import ctypes
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 
+import anyio
 import pytest
 
 from asyncflow import Engine, Flow, FlowSpec, Parameter, events, step
+from asyncflow.dispatcher import BACKLOG_BYTES
+from asyncflow.errors import JournalError, RunFailedError
+from asyncflow.pool import WorkerPool
+from asyncflow.scheduler import RunDriver
+from asyncflow.store.journal import JournalWriter
 
 logger = logging.getLogger("asyncflow_test_output")
 
@@ -264,6 +271,74 @@ def test_lines_on_the_terminal_stay_whole_when_tasks_print_at_once(store, tmp_pa
     ]
     assert texts.count("half a line") == 200
     assert texts.count("done 199/199") == 1
+
+
+class LastWords(FlowSpec):
+    """Its only task says something, and its worker is gone in the same moment."""
+
+    @step
+    def start(self):
+        print("a line before")
+        print("so it ends", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_what_a_task_printed_last_before_its_worker_was_killed_is_there(engine):
+    """It may be all that tells why."""
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(LastWords)
+    assert caught.value.run["start"].task.stdout == "a line before\nso it ends\n"
+
+
+class AsyncFlood(FlowSpec):
+    """One async task prints far more than may wait for the journal."""
+
+    @step
+    async def start(self):
+        for number in range(AsyncFlood.lines):
+            print(number, "x" * 50_000)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+    lines = 8 * BACKLOG_BYTES // 50_000
+
+
+async def test_an_async_task_that_outruns_the_journal_waits_for_it(engine, monkeypatch):
+    """The engine holds a bounded part of what it prints meanwhile, and nothing is lost."""
+    paused, waiting = threading.Event(), []
+    pause, write, tell = WorkerPool.pause, JournalWriter.write, RunDriver.tell
+
+    def noting_pause(pool, worker):
+        pause(pool, worker)
+        paused.set()
+
+    def slow_write(journal, frames):
+        if len(frames) > 100_000 and not paused.wait(60):
+            message = "no worker was made to wait"
+            raise JournalError(message)
+        write(journal, frames)
+
+    def noting_tell(driver, fact):
+        tell(driver, fact)
+        waiting.append(driver.backlog_bytes)
+
+    monkeypatch.setattr(WorkerPool, "pause", noting_pause)
+    monkeypatch.setattr(JournalWriter, "write", slow_write)
+    monkeypatch.setattr(RunDriver, "tell", noting_tell)
+    with anyio.fail_after(120):
+        run = await engine.run(AsyncFlood)
+    lines = run["start"].task.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [str(number) for number in range(len(lines))]
+    assert len(lines) == AsyncFlood.lines
+    assert BACKLOG_BYTES < max(waiting) < 2 * BACKLOG_BYTES
 
 
 class Million(FlowSpec):
