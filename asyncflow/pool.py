@@ -22,6 +22,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -201,6 +202,7 @@ class WorkerPool:
         self._unreaped: set[int] = set()  # templates that have ended or are about to
         self._watched: set[int] = set()
         self._readable: dict[int, Worker] = {}  # by token, in the order in which they are read
+        self._heard: deque[bytes] = deque()  # packets of the template that are acted on
         self._reading = False
 
     # --- life ---
@@ -439,6 +441,7 @@ class WorkerPool:
         """Read what workers said, and hear of those that have ended, should nobody be at it."""
         if self._reading:
             self._read_some()
+        self._take_in()
         for worker in list(self.workers.values()):
             if worker.silent and self._template is not None:
                 worker.silent += 1
@@ -481,6 +484,20 @@ class WorkerPool:
             self._on_template_gone()
             return
         self._looks = 0
+        self._heard.append(packet)
+        self._take_in()
+
+    def _take_in(self) -> None:
+        """Act on what the template said; a packet stays until that is done, see `call_again`."""
+        while self._heard:
+            try:
+                self._act_on(self._heard[0])
+            except Exception:
+                self._heard.popleft()  # it would fail again
+                raise
+            self._heard.popleft()
+
+    def _act_on(self, packet: bytes) -> None:
         match msgpack.unpackb(packet):
             case ["pong"]:
                 self._unanswered -= 1
