@@ -124,6 +124,7 @@ def statuses():
         "Dispatcher._poll",
         "Dispatcher.on_reports",
         "WorkerPool._read_some",
+        "WorkerPool._act_on",
         "WorkerPool._on_exited",
         "Engine._on_driven",
         "Engine._close",

@@ -357,6 +357,23 @@ def test_a_store_with_limits_can_be_copied_verified_and_collected(tmp_path):
 # --- the language -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/b", "", ".hidden", "n" * 101])
+def test_a_name_that_no_limit_can_have_makes_no_file(tmp_path, name):
+    """A journal may say any name: nothing outside of the folder is made or opened."""
+    (tmp_path / "limits").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(LimitError, match="no limit can be called"):
+        LimitFile.open(tmp_path / "limits", name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_who_only_looks_makes_no_limit(tmp_path):
+    """Where nobody has used a limit yet there is nothing to look at."""
+    with pytest.raises(LimitError, match="cannot use the limit 'api': No such file"):
+        LimitFile.open(tmp_path / "limits", "api", make=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_limits_are_taken_in_the_order_of_their_names():
     """However they stand on the step."""
     needs = needs_of([["gpu", 1, None], ["api", 5, 2.0]])

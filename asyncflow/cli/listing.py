@@ -250,7 +250,7 @@ def _limits(run: Run) -> Iterator[dict[str, Any]]:
     folder = Layout(run.store).limits
     for step in run.graph:
         for name, *bounds in step.options.get("limit") or ():
-            with suppress(LimitError), LimitFile.open(folder, name) as file:
+            with suppress(LimitError), LimitFile.open(folder, name, make=False) as file:
                 allowed = file.bounds().or_else(Bounds(*bounds))
                 yield {
                     "name": name,

@@ -91,20 +91,28 @@ class LimitFile:
         self._descriptor = descriptor
 
     @classmethod
-    def open(cls, folder: Path, name: str, *, mend: bool = False) -> Self:
-        """Open a limit, and make its file if there is none; with `mend`, also if it is damaged.
+    def open(cls, folder: Path, name: str, *, make: bool = True, mend: bool = False) -> Self:
+        """Open a limit; with `mend` also one whose file is damaged.
+
+        Where there is no file, `make` makes it.
 
         Raises:
-            LimitError: The file cannot be made or read, or it is damaged, or there are no locks.
+            LimitError: No limit can have that name; its file is not there, cannot be made or read,
+                or is damaged; or there are no locks.
         """
+        if not LIMIT_NAME.fullmatch(name):
+            raise LimitError(f"no limit can be called {name!r}")
         if _SET_LOCK is None:
             message = "named limits need a Linux kernel: nothing else has locks that fit"
             raise LimitError(message)
         path = folder / name
         try:
-            with Folder.open(os.fspath(folder.parent), folder.name, make=True) as limits:
-                with suppress(FileNotFoundError):
+            with Folder.open(os.fspath(folder.parent), folder.name, make=make) as limits:
+                try:
                     return cls._open(limits, path, mend=mend)
+                except FileNotFoundError:
+                    if not make:
+                        raise
                 _create(limits, name)
                 return cls._open(limits, path, mend=mend)
         except OSError as error:
