@@ -357,7 +357,7 @@ def test_a_store_with_limits_can_be_copied_verified_and_collected(tmp_path):
 # --- the language -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/b", "", ".hidden", "n" * 101])
+@pytest.mark.parametrize("name", ["../outside", "/outside", "a/b", "", ".hidden", "n" * 101])
 def test_a_name_that_no_limit_can_have_makes_no_file(tmp_path, name):
     """A journal may say any name: nothing outside of the folder is made or opened."""
     (tmp_path / "limits").mkdir()
