@@ -16,6 +16,7 @@ import pytest
 
 from asyncflow import codec
 from asyncflow.codec import classes
+from asyncflow.codec.items import TRAILER_BYTES, DamagedError, Trailer
 from asyncflow.errors import ArtifactPickleError
 from asyncflow.values import Encoding
 from tests.items import encode_items
@@ -205,6 +206,23 @@ def elsewhere(tmp_path: Path) -> Any:
         return done.stdout.splitlines()
 
     return run
+
+
+def test_no_flipped_byte_of_the_code_of_a_lists_items_is_unpickled(flow, monkeypatch):
+    """It is code that would run."""
+    data = b"".join(encode_items([flow.Point(1), flow.Square(2)]).chunks)
+    trailer = Trailer.parse(data[-TRAILER_BYTES:], len(data))
+    section = slice(trailer.code, trailer.code + trailer.code_size)
+    assert b"Square" in data[section]
+    trailer.adopt_code(data[section])
+    monkeypatch.setattr(pickle, "loads", lambda *_: pytest.fail("it was unpickled"))
+    for at in range(trailer.code, section.stop):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 + at % 255
+        with pytest.raises(DamagedError, match="the code of the items' classes"):
+            trailer.adopt_code(damaged[section])
+        with pytest.raises(DamagedError, match="the code of the items' classes"):
+            codec.decode(Encoding.ITEMS, damaged)
 
 
 # --- where the file is imported ---------------------------------------------------------------

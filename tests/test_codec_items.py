@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from asyncflow import codec
 from asyncflow.codec.items import ENTRY_BYTES, TRAILER_BYTES, DamagedError, Entry, Trailer
@@ -55,6 +57,27 @@ def test_an_empty_list_has_no_items():
     data = stored([])
     assert Trailer.parse(data, len(data)).length == 0
     assert codec.decode(Encoding.ITEMS, data) == []
+
+
+def test_a_list_has_the_very_bytes_that_its_format_says():
+    """Item by item, then the table, then the trailer; an array begins at a multiple of 64."""
+    items = [7, b"y" * 77, "x" * 5000, np.arange(5000.0)]
+    expected, table = b"", b""
+    for each in items:
+        encoded = codec.encode(each)
+        data = b"".join(encoded.chunks)
+        if encoded.encoding is Encoding.BUFFERS:
+            expected += bytes(-len(expected) % 64)
+        place = struct.pack("<QQ", len(expected), len(data) | encoded.encoding << 56)
+        table += place + blake3(place + data).digest()[:16]
+        expected += data
+    kind, gap = b"\0", bytes(3)
+    place = struct.pack("<QQQ", 4, len(expected), 0)
+    trailer = b"AFI1" + kind + gap + place + blake3(b"").digest()[:16]
+    trailer += blake3(trailer).digest()[:16]
+    assert {codec.encode(each).encoding for each in items} > {Encoding.PICKLE}
+    assert (len(table), len(trailer)) == (4 * 32, 64)
+    assert stored(items) == expected + table + trailer
 
 
 def test_an_unpicklable_item_is_named():

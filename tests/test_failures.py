@@ -215,6 +215,10 @@ async def test_a_task_that_fails_too_often_fails_the_run(engine):
     with pytest.raises(RunFailedError) as caught:
         await engine.run(Flaky, failures=3)
     assert caught.value.failure.attempt == 2
+    [failed] = caught.value.run.events(events.RunFailed)
+    assert (failed.step, failed.task_id, failed.attempt) == ("start", "1", 2)
+    assert (failed.exception_type, failed.message) == ("ValueError", "attempt 2")
+    assert caught.value.run.failure == caught.value.failure
     file = os.path.relpath(__file__)
     assert f"{file}:Flaky --origin-run-id {caught.value.run.id}" in str(caught.value)
 

@@ -398,10 +398,12 @@ def test_syncing_includes_the_file_s_name(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     writer = JournalWriter.create(tmp_path / "run" / "journal")
     monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(journal, "sync_file", fsync)
     writer.sync()
     writer.sync()
     writer.close()
-    assert synced[-2:] == [tmp_path.name, "run"]
+    folders = list((tmp_path / "run" / "journal").parents[:4])  # up to where the store would be
+    assert synced == ["journal", *(folder.name for folder in reversed(folders)), "journal"]
 
 
 def test_a_closed_writer_does_not_sync(tmp_path):

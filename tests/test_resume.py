@@ -234,6 +234,17 @@ async def test_a_retry_that_was_waiting_waits_what_is_left(engine):
     assert started.time.timestamp() >= due - 0.1
 
 
+async def test_a_step_that_is_run_again_begins_with_its_first_attempt(engine):
+    """Also where it was waiting for a retry."""
+    handle = await engine.start(Patient)
+    async for event in handle.events():
+        if isinstance(event, events.TaskRetried):
+            handle.cancel()
+    run = await engine.resume(Patient, origin=handle.run_id, step="start")
+    began = [event.attempt for event in run.events(events.TaskStarted) if event.step == "start"]
+    assert began == [0, 1]
+
+
 PROGRAM = """
     import os, sys, time
     from asyncflow import FlowSpec, step

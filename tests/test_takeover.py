@@ -111,6 +111,19 @@ async def test_a_resume_that_was_cancelled_while_taking_over_loses_nothing(engin
     assert keys(third, events.TaskCloned) == keys(first, events.TaskSucceeded)
 
 
+async def test_what_has_taken_over_everything_is_resumed_without_its_own_origin(engine, store):
+    """The first of three runs may be damaged by then."""
+    first = await fail(engine)
+    second = await fail(engine, first)
+    journal = store / "flows" / "Fails" / first / "journal"
+    data = bytearray(journal.read_bytes())
+    data[len(HEADER) + 20] ^= 1
+    journal.write_bytes(data)
+    third = await fail(engine, second)
+    assert keys(third, events.TaskCloned) == keys(second, events.TaskCloned)
+    assert keys(third, events.TaskStarted) == {("work", (4,))}
+
+
 async def test_the_log_of_what_was_taken_over_twice_is_still_found(engine, store):
     """A task that was skipped over by a broken-off resume is told from the run that ran it."""
     first = await fail(engine)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import threading
 import time
+import weakref
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +32,7 @@ from asyncflow import (
 )
 from asyncflow.errors import RunCancelledError, RunFailedError
 from asyncflow.plan import retry_seconds
+from asyncflow.scheduler import RunDriver
 from asyncflow.settings import Settings
 from asyncflow.values import Status
 from tests.flows import Wide, misbehave
@@ -135,6 +139,45 @@ async def test_a_wait_for_a_retry_costs_no_worker(store):
         with pytest.raises(RunCancelledError):
             await handle
     assert waits == [120.0]
+
+
+class WaitsLong(FlowSpec):
+    """Is tried again an hour later."""
+
+    @retry(times=1, seconds=3600)
+    @step
+    def start(self):
+        if current.attempt == 0:
+            raise ValueError
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+def drivers():
+    """The runs that this process has in memory."""
+    gc.collect()
+    return [each for each in gc.get_objects() if isinstance(each, RunDriver)]
+
+
+async def test_a_run_that_is_cancelled_is_not_held_in_memory_until_its_retry_is_due(store):
+    """The event loop has forgotten the retry, and with it the run."""
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(WaitsLong)
+        async for event in handle.events():
+            if isinstance(event, events.TaskRetried):
+                break
+        [driver] = [weakref.ref(each) for each in drivers() if each.pathspec == handle.pathspec]
+        handle.cancel()
+        with pytest.raises(RunCancelledError):
+            await handle
+        del handle, event
+        with anyio.fail_after(60):
+            while driver() is not None:
+                await anyio.sleep(0.01)
+                gc.collect()
 
 
 class Often(FlowSpec):
