@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -193,6 +194,37 @@ async def test_the_journal_of_a_run_that_is_silent_is_synced_too(store, synced):
         written = Path(journal).stat().st_size
         while synced.sizes.get(journal, 0) < written:  # noqa: ASYNC110 - a thread's
             await anyio.sleep(0.01)
+        handle.cancel()
+
+
+async def test_what_is_written_while_a_slow_disk_syncs_is_synced_after_that(
+    store, synced, monkeypatch
+):
+    """Also when nothing comes in any more."""
+    go, busy = threading.Event(), threading.Event()
+    sync = journal_module.sync_file
+
+    def slow(descriptor):
+        sync(descriptor)
+        busy.set()
+        go.wait(60)
+
+    monkeypatch.setattr(journal_module, "sync_file", slow)
+    settings = Settings(store=store, workers=1, sync_seconds=0.05)
+    async with Engine(settings=settings) as engine:
+        handle = await engine.start(Waits)
+        journal = str(Layout(store).run_dir("Waits", handle.run_id) / "journal")
+        async for event in handle.events():
+            if isinstance(event, events.TaskStarted) and event.step == "end":
+                break
+        written = Path(journal).stat().st_size
+        assert busy.wait(60)
+        await anyio.sleep(0.3)  # the next sync is due meanwhile, and cannot begin
+        assert synced.sizes[journal] < written
+        go.set()
+        with anyio.fail_after(60):
+            while synced.sizes[journal] < written:
+                await anyio.sleep(0.01)
         handle.cancel()
 
 
