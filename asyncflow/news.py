@@ -26,7 +26,7 @@ Wish = TypeVar("Wish", bound=Event)
 """The type of event that somebody asked for."""
 
 READ_RECORDS: Final = 1000  # at once from a journal: some milliseconds of a thread
-READ_BYTES: Final = 1 << 20  # the same for large ones, so that nobody holds much of a journal
+READ_BYTES: Final = 1 << 18  # the same for large ones: of short lines that is 25,000 events
 _TYPES: Final = {Event, TaskEvent, *event_types()}
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import subprocess
@@ -374,3 +375,17 @@ def test_what_is_not_wanted_any_more_is_not_written_to_its_end(blobs: BlobStore,
         blobs.put_new([memoryview(bytearray(64 << 20))], 64 << 20, go_on)
     assert len(asked) == 3
     assert files(layout) == []
+
+
+@pytest.mark.parametrize("name", ["Flow/17/train/3/model", "model"])
+@pytest.mark.parametrize("what", ["missing", "corrupt", "unreadable"])
+def test_an_error_names_the_artifact_and_where_it_is_told_of(name, what):
+    """The pathspec too, where the reader knew it."""
+    error = {
+        "missing": blobs_module.missing(name, "FILE"),
+        "corrupt": blobs_module.corrupt(name, "FILE", "it is cut off"),
+        "unreadable": blobs_module.unreadable(name, "FILE", OSError(errno.EIO, "no")),
+    }[what]
+    assert error.artifact == "model"
+    assert error.pathspec == (name if "/" in name else "")
+    assert name in str(error)

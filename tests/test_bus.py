@@ -36,7 +36,8 @@ from asyncflow.events import (
     event_types,
     to_microseconds,
 )
-from asyncflow.news import Lines, Wanted
+from asyncflow.news import Lines, NewsReader, Wanted
+from asyncflow.recording import OUTPUT_BYTES
 from asyncflow.records import pack_event, pack_logged, peek
 from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
 
@@ -216,6 +217,19 @@ def test_whatever_happens_everybody_gets_every_event_once_and_in_order(steps, bu
 
 
 # --- one by one ---------------------------------------------------------------------------------
+
+
+def test_a_read_of_a_journal_takes_a_bounded_piece_of_it(tmp_path):
+    """Also of output, a few bytes of which are an event of some hundred: two records of it."""
+    journal = JournalWriter.create(tmp_path / "journal")
+    text = b"x\n" * (OUTPUT_BYTES // 2)
+    for seq in range(1, 9):
+        journal.write(frame(pack_logged(seq, 0, ("start", 1, 0), 0, 4, text, 0)))
+    journal.close()
+    wanted: Wanted[Event] = Wanted()
+    excerpt = NewsReader(tmp_path / "journal", "F", "17").read(FIRST, wanted)
+    assert 0 < len(wanted.pick(excerpt.news)) <= OUTPUT_BYTES
+    assert FIRST + OUTPUT_BYTES < excerpt.after < FIRST + 2.1 * OUTPUT_BYTES
 
 
 async def test_a_reader_that_is_fast_enough_gets_the_very_objects_that_were_published(run):

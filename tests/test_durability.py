@@ -207,7 +207,7 @@ async def test_what_is_written_while_a_slow_disk_syncs_is_synced_after_that(
     def slow(descriptor):
         sync(descriptor)
         busy.set()
-        go.wait(60)
+        go.wait(180)
 
     monkeypatch.setattr(journal_module, "sync_file", slow)
     settings = Settings(store=store, workers=1, sync_seconds=0.05)
@@ -218,11 +218,11 @@ async def test_what_is_written_while_a_slow_disk_syncs_is_synced_after_that(
             if isinstance(event, events.TaskStarted) and event.step == "end":
                 break
         written = Path(journal).stat().st_size
-        assert busy.wait(60)
+        assert busy.wait(180)
         await anyio.sleep(0.3)  # the next sync is due meanwhile, and cannot begin
         assert synced.sizes[journal] < written
         go.set()
-        with anyio.fail_after(60):
+        with anyio.fail_after(180):
             while synced.sizes[journal] < written:
                 await anyio.sleep(0.01)
         handle.cancel()

@@ -216,6 +216,19 @@ def test_json_of_a_later_version_is_read_as_far_as_it_is_known(event, later):
     assert from_json_data({**to_json_data(event), **later}) == event
 
 
+def test_json_without_artifacts_tells_of_none_and_others_may_have_some():
+    """A later version may leave them out where there are none, and add them elsewhere."""
+    seen: dict[str, Any] = {"flow": FLOW, "run_id": RUN, "seq": 2, "time": datetime.now(UTC)}
+    key: dict[str, Any] = {"step": "start", "task_id": "1", "attempt": 0}
+    ref = ArtifactRef(Place.INLINE, Encoding.BYTES, "bytes", 1, b"", "", 0, b"x")
+    ended = TaskSucceeded(**seen, **key, manifest=pack_manifest({"x": ref}))
+    began = TaskStarted(**seen, **key)
+    data = to_json_data(ended)
+    artifacts = data.pop("artifacts")
+    assert from_json_data(data) == replace(ended, manifest=pack_manifest({}))
+    assert from_json_data({**to_json_data(began), "artifacts": artifacts}) == began
+
+
 @given(started, refs)
 def test_a_class_that_was_pickled_is_named_in_json_too(event, ref):
     """A flow of a notebook is known by a ref, whose bytes JSON cannot say."""

@@ -29,7 +29,8 @@ from asyncflow import (
 )
 from asyncflow.cli.commands import invoke
 from asyncflow.errors import FlowError, LimitError, RunCancelledError
-from asyncflow.limiting import needs_of
+from asyncflow.graph import Graph, Node
+from asyncflow.limiting import Limits, needs_of
 from asyncflow.patience import Patience
 from asyncflow.store.collection import collect
 from asyncflow.store.layout import Layout
@@ -42,6 +43,7 @@ from asyncflow.store.limits import (
     unpack_bounds,
 )
 from asyncflow.store.verification import verify
+from asyncflow.testing import InlineExecutor
 from tests.flows import Linear
 from tests.test_embedding import most_at_once
 
@@ -445,6 +447,47 @@ async def test_no_more_tasks_run_at_a_time_than_the_limit_says_over_all_runs(eng
     spans = [span for run in runs for span in run.data.spans]
     assert len(spans) == 16
     assert most_at_once(spans) == 2
+
+
+class Waiting:
+    """A run that waits for a limit."""
+
+    priority = 0
+
+    def __init__(self, number):
+        self.number, self.pathspec = number, f"Flow/{number}"
+
+
+async def test_who_is_woken_and_gets_nothing_is_the_first_to_be_woken_again(tmp_path):
+    """Another engine may have taken the place in that moment: that is nobody's fault."""
+    woken: list[Waiting] = []
+    one = [("api", 1, None)]
+    graph = Graph("Flow", [Node("start", ("end",), options={"limit": one}), Node("end")])
+    limits = Limits(tmp_path, InlineExecutor(), woken.append)
+    limits.open(graph)
+    await asyncio.sleep(0)
+    needs = needs_of(one)
+    first, second = Waiting(1), Waiting(2)
+
+    def ask(run):
+        return limits.take(run, needs) if limits.may_take(run, needs) else None
+
+    with LimitFile.open(tmp_path, "api") as other:
+        assert other.take_place(0)
+        assert ask(first) is None
+        assert ask(second) is None
+        for turn in range(1, 4):
+            await until(lambda turn=turn: len(woken) == turn)
+            assert ask(woken[-1]) is None
+            limits.settle()
+        assert woken == [first] * 3
+        other.free_place(0)
+        await until(lambda: len(woken) == 4)
+        grant = ask(woken[-1])
+    assert grant is not None
+    grant.release()
+    assert woken[3:] == [first, second]
+    limits.close()
 
 
 async def test_engines_share_a_limit_and_each_has_its_share(store):

@@ -321,7 +321,7 @@ async def test_an_async_task_that_outruns_the_journal_waits_for_it(engine, monke
         paused.set()
 
     def slow_write(journal, frames):
-        if len(frames) > 100_000 and not paused.wait(60):
+        if len(frames) > 100_000 and not paused.wait(180):
             message = "no worker was made to wait"
             raise JournalError(message)
         write(journal, frames)
@@ -333,7 +333,7 @@ async def test_an_async_task_that_outruns_the_journal_waits_for_it(engine, monke
     monkeypatch.setattr(WorkerPool, "pause", noting_pause)
     monkeypatch.setattr(JournalWriter, "write", slow_write)
     monkeypatch.setattr(RunDriver, "tell", noting_tell)
-    with anyio.fail_after(120):
+    with anyio.fail_after(200):
         run = await engine.run(AsyncFlood)
     lines = run["start"].task.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [str(number) for number in range(len(lines))]
@@ -359,7 +359,10 @@ class Million(FlowSpec):
 
 @pytest.mark.slow
 def test_a_million_lines_cost_no_memory(store, tmp_path):
-    """The whole of `asyncflow run` takes as much for a million lines as for some ten thousand."""
+    """However many lines a task prints, `asyncflow run` holds some ten thousand of them at a time.
+
+    That is why it takes more for 500,000 lines than for 50,000, and no more for 2,000,000.
+    """
     (tmp_path / "measure.py").write_text(
         textwrap.dedent("""
             import resource, subprocess, sys

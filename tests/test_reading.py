@@ -683,6 +683,37 @@ def test_an_artifact_cannot_have_the_name_of_something_else(make, name, statemen
     assert caught.value.line == 7
 
 
+class HasIndex(FlowSpec):
+    """Has an attribute where a flow has something of its own."""
+
+    index = 3
+
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+def test_a_method_with_the_name_of_something_else_is_refused_where_it_stands(make):
+    """With its line and its file."""
+    text = flow_text("self.next(self.end)", "def index(self):\n    pass")
+    with pytest.raises(GraphError, match="'F' has a method 'index'") as caught:
+        read_graph(make(text))
+    assert text.splitlines()[caught.value.line - 1].strip() == "def index(self):"
+    assert caught.value.file.endswith(("flow_file.py", "<nowhere>"))
+
+
+def test_an_attribute_with_the_name_of_something_else_is_refused_where_its_class_stands():
+    """Nobody knows the line of an attribute."""
+    with pytest.raises(GraphError, match="'HasIndex' has an attribute 'index'") as caught:
+        read_graph(HasIndex)
+    assert (caught.value.file, caught.value.step) == (__file__, "")
+    assert linecache.getline(__file__, caught.value.line).startswith("class HasIndex")
+
+
 def test_catch_cannot_keep_its_exception_under_such_a_name(make):
     """It would be an artifact."""
     text = flow_text("self.next(self.end)").replace("@step\n", "@catch(var='end')\n    @step\n", 1)

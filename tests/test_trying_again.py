@@ -174,7 +174,7 @@ async def test_a_run_that_is_cancelled_is_not_held_in_memory_until_its_retry_is_
         with pytest.raises(RunCancelledError):
             await handle
         del handle, event
-        with anyio.fail_after(60):
+        with anyio.fail_after(180):
             while driver() is not None:
                 await anyio.sleep(0.01)
                 gc.collect()
