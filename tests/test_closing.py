@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import threading
 
@@ -10,6 +11,7 @@ import psutil
 import pytest
 
 from asyncflow import Engine, Flow, events
+from asyncflow.bus import Channel
 from asyncflow.orderly import OrderlyTask
 from tests.flows import Linear, Wide
 
@@ -108,6 +110,36 @@ def test_a_callback_may_end_the_program(store, kind, act, error, is_async):
     check_nothing_is_left()
     assert len(calls) == 1
     assert statuses(Linear) <= {"cancelled", "succeeded"}
+
+
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_a_signals_handler_may_end_the_program_in_the_middle_of_a_run(store, monkeypatch, number):
+    """Also where it comes while a run tells of events: the run is broken off, and interrupted."""
+    publish, published = Channel.publish, []
+
+    def interrupted(channel, news, size):
+        publish(channel, news, size)
+        published.append(size)
+        if len(published) == number + 1:
+            signal.raise_signal(signal.SIGUSR1)
+
+    def handler(*_):
+        sys.exit(7)
+
+    async def main():
+        async with Engine(store=store, workers=1) as engine:
+            await engine.run(Linear)
+
+    monkeypatch.setattr(Channel, "publish", interrupted)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            asyncio.run(main())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert caught.value.code == 7
+    check_nothing_is_left()
+    assert statuses(Linear) <= {"interrupted"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -223,7 +223,7 @@ async def test_what_is_written_while_a_slow_disk_syncs_is_synced_after_that(
         assert synced.sizes[journal] < written
         go.set()
         with anyio.fail_after(180):
-            while synced.sizes[journal] < written:
+            while synced.sizes[journal] < written:  # noqa: ASYNC110 - a thread's
                 await anyio.sleep(0.01)
         handle.cancel()
 

@@ -438,6 +438,13 @@ def test_the_same_limit_twice_on_a_step_is_refused():
         limit("api", 3)(method)
 
 
+class Waiting:
+    """A run that waits."""
+
+    def __init__(self, number):
+        self.number, self.pathspec = number, f"F/{number}"
+
+
 # --- in engines ---------------------------------------------------------------------------------
 
 
@@ -447,15 +454,6 @@ async def test_no_more_tasks_run_at_a_time_than_the_limit_says_over_all_runs(eng
     spans = [span for run in runs for span in run.data.spans]
     assert len(spans) == 16
     assert most_at_once(spans) == 2
-
-
-class Waiting:
-    """A run that waits for a limit."""
-
-    priority = 0
-
-    def __init__(self, number):
-        self.number, self.pathspec = number, f"Flow/{number}"
 
 
 async def test_who_is_woken_and_gets_nothing_is_the_first_to_be_woken_again(tmp_path):
@@ -597,13 +595,6 @@ async def test_a_run_that_gets_nothing_of_a_limit_is_told_of_and_shown(
     assert caplog.messages[0] == what
     assert invoke(["show", handle.pathspec]) == 0
     assert "limit" not in capsys.readouterr().out
-
-
-class Waiting:
-    """A run that waits."""
-
-    def __init__(self, number):
-        self.number, self.pathspec = number, f"F/{number}"
 
 
 class Watched:
