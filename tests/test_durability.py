@@ -202,7 +202,7 @@ async def test_what_is_written_while_a_slow_disk_syncs_is_synced_after_that(
 ):
     """Also when nothing comes in any more."""
     go, busy = threading.Event(), threading.Event()
-    sync = journal_module.sync_file
+    sync = vars(journal_module)["sync_file"]
 
     def slow(descriptor):
         sync(descriptor)
