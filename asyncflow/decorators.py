@@ -18,6 +18,9 @@ What was noted comes into the graph as plain data (`Node.options`), under the na
 from __future__ import annotations
 
 import math
+import reprlib
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
@@ -27,7 +30,7 @@ from asyncflow.naming import sayable
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
 Method = TypeVar("Method", bound="Callable[..., Any]")
 
@@ -314,13 +317,17 @@ def environment(
 ) -> Callable[[Method], Method]:
     """Set environment variables while a task of the step runs.
 
-    A value is set as its text: `{"N": 3}` sets N to "3". Values go from this program to its
-    workers, and are not written to the store: events, journal and client have the names alone.
+    A value is set as its text, `{"N": 3}` sets N to "3"; a collection is refused. Values go from
+    this program to its workers, and are not written to the store: events, journal and client have
+    the names alone.
+
+    Variables belong to a process, and async tasks run side by side in one: an `async def` step
+    needs `@isolate` too, without which its flow is refused before it runs.
 
     Raises:
         FlowError: A name or a value cannot be that of a variable.
     """
-    if nothing is not None or vars is None:
+    if nothing is not None or not isinstance(vars, Mapping):
         message = '@environment takes variables, as in @environment(vars={"NAME": "value"})'
         raise _mistake(message)
     variables = dict(_variable(name, value) for name, value in vars.items())
@@ -336,6 +343,12 @@ def environment(
 def _variable(name: Any, value: object) -> tuple[str, str]:
     if not isinstance(name, str) or not name or "=" in name or not _is_sayable(name):
         message = f"@environment: {name!r} cannot be the name of a variable"
+        raise _mistake(message)
+    if isinstance(value, Mapping | AbstractSet | list | tuple):
+        message = (
+            f"@environment takes a text or a number for {name}, not {reprlib.repr(value)}: a "
+            f"variable holds one text"
+        )
         raise _mistake(message)
     if isinstance(value, bytes) or not _is_sayable(str(value)):
         message = f"@environment takes UTF-8 text without a NUL, which the value of {name} is not"

@@ -218,17 +218,24 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
         if target not in steps and hasattr(cls, target):
             message = f"leads to {target!r}, which is no step: put @step on it"
             raise step.error(message, body.calls[0].line)
+    is_async, options = _is_async(step.method), _options(step.method).options
+    if is_async and "environment" in options and "isolate" not in options:
+        message = (
+            "is `async def` and has @environment, but its tasks run side by side in a process, "
+            "and the variables belong to the process: put @isolate on it too, or write it as `def`"
+        )
+        raise step.error(message, body.line)
     return Node(
         name=step.name,
         next=transition.steps,
         foreach=transition.foreach,
         is_join=is_join,
-        is_async=_is_async(step.method),
+        is_async=is_async,
         line=body.line,
         file=step.function.__code__.co_filename,
         doc=inspect.cleandoc(step.method.__doc__ or ""),
         shared=keyword_only(step.function),
-        options=dict(_options(step.method).options),
+        options=dict(options),
     )
 
 

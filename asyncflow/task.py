@@ -340,9 +340,9 @@ class TaskView:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Within the block, `current` is of this task, and so is a `def` step's environment."""
+        """Within the block, `current` and what `@environment` gives are of this task."""
         solo = self._off_loop is None
-        variables = self._run.order.variables.get(self.step) if solo else None
+        variables = self._run.order.variables.get(self.step)
         environment = Environment(variables) if variables else _NO_ENVIRONMENT
         with enter_task(self._context(), solo=solo), environment:
             yield

@@ -367,6 +367,39 @@ async def test_environment_variables_hold_for_the_step_alone(engine):
     assert (data.colours, data.after) == ({"green3"}, None)
 
 
+class AsyncApart(FlowSpec):
+    """An async step with variables of its own, in processes of its own."""
+
+    @step
+    def start(self):
+        self.items = [0, 1, 2]
+        self.next(self.work, foreach="items")
+
+    @isolate
+    @environment(vars={"ASYNCFLOW_TEST_COLOUR": "blue"})
+    @step
+    async def work(self):
+        await asyncio.sleep(0)
+        self.colour = os.environ.get("ASYNCFLOW_TEST_COLOUR")
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.colours = [task.colour for task in inputs]
+        self.after = os.environ.get("ASYNCFLOW_TEST_COLOUR")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_environment_variables_hold_for_an_isolated_async_step(engine):
+    """Its tasks have a process each, so that the variables are theirs alone."""
+    data = (await engine.run(AsyncApart)).data
+    assert (data.colours, data.after) == (["blue"] * 3, None)
+
+
 async def test_concurrency_bounds_the_tasks_of_a_step(engine):
     """Never more than so many at once."""
     spans = (await engine.run(Bounded)).data.spans

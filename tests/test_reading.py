@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflow import FlowSpec, Parameter, retry, step, timeout
+from asyncflow import FlowSpec, Parameter, environment, retry, step, timeout
 from asyncflow.bodies import from_bytecode, from_source
 from asyncflow.errors import GraphError, ParameterError
 from asyncflow.reading import RESERVED_NAMES, read_graph
@@ -857,3 +857,20 @@ def _assert_same(definition: ast.FunctionDef, compiled: Any) -> None:
         assert from_text.calls == from_code.calls
     assert from_text.calls[0].is_last
     assert from_code.assigned.keys() <= from_text.assigned.keys()
+
+
+def test_variables_of_an_async_step_that_shares_its_process() -> None:
+    """They would be those of other tasks too: the message tells where, and both ways out."""
+
+    class Coloured(Small):
+        @environment(vars={"COLOUR": "red"})
+        @step
+        async def start(self):
+            self.next(self.end)
+
+    with pytest.raises(GraphError, match=r"put @isolate on it too, or write it as `def`") as caught:
+        read_graph(Coloured)
+    line = Coloured.start.__code__.co_firstlineno
+    assert caught.value.step == "start"
+    assert caught.value.file == __file__
+    assert caught.value.line >= line
