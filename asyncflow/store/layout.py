@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow.commit_points import reached
 from asyncflow.errors import NotFoundError, StoreError, StoreFormatError
-from asyncflow.store.files import explain, read_file, sync_folder, write_file
+from asyncflow.store.files import explain, read_file, reason_of, sync_folder, write_file
 from asyncflow.store.folders import FOLDER_MODE, Folder
 from asyncflow.store.numbering import NEWEST, REMOVED, RUN_ID, next_run
 from asyncflow.surroundings import absolute
@@ -456,7 +456,7 @@ def _explain(path: Path, error: OSError) -> str:
             link = error.filename
             return f"the store at {path} cannot be used: {link}: {error.strerror}; {_ADVICE}"
         case _:
-            return f"the store at {path} cannot be used: {error}; {_ADVICE}"
+            return f"the store at {path} cannot be used: {reason_of(error)}, or {_ADVICE}"
 
 
 def _in_the_way(error: OSError) -> str:
