@@ -7,11 +7,20 @@ are asked for, and compared without being read.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol, overload
+from weakref import WeakValueDictionary
 
 from asyncflow.errors import FlowError, MergeArtifactsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Mapping,
+        MutableMapping,
+        Sequence,
+    )
 
     from asyncflow.graph import Graph
     from asyncflow.values import ArtifactRef
@@ -55,8 +64,10 @@ class InputSource(Protocol):
 class Inputs:
     """The tasks that lead to a join: by index, by iteration, and by name for those of branches.
 
-    `inputs.train` is the branch whose last step is `train`. Iterating makes one view at a time and
-    keeps none, so that a join over 100,000 tasks needs no more memory than one over ten.
+    `inputs.train` is the branch whose last step is `train`. Each input has one view, made when it
+    is first asked for, which holds what has been read by it, with what the join changes in place.
+    The few of branches are kept as long as the join runs. One of a foreach lasts as long as
+    somebody holds it, so that a join over 100,000 tasks needs no more memory than one over ten.
     """
 
     def __init__(
@@ -66,6 +77,13 @@ class Inputs:
         self._names = tuple(names) if names is not None else None
         self._range = range(count)
         self._make = make
+        self._views: MutableMapping[int, InputView] = WeakValueDictionary() if names is None else {}
+
+    def _view(self, index: int) -> InputView:
+        view = self._views.get(index)
+        if view is None:
+            view = self._views[index] = self._make(index)
+        return view
 
     def __len__(self) -> int:
         return len(self._range)
@@ -76,22 +94,22 @@ class Inputs:
     def __getitem__(self, index: slice) -> Inputs: ...
     def __getitem__(self, index: int | slice) -> InputView | Inputs:
         if isinstance(index, slice):
-            some, make = self._range[index], self._make
+            some, view = self._range[index], self._view
             names = None if self._names is None else self._names[index]
-            return Inputs(names, len(some), lambda at: make(some[at]))
+            return Inputs(names, len(some), lambda at: view(some[at]))
         try:
-            return self._make(self._range[index])
+            return self._view(self._range[index])
         except IndexError:
             message = f"there is no input {index}: the join has {len(self)}"
             raise IndexError(message) from None
 
     def __iter__(self) -> Iterator[InputView]:
-        return (self._make(index) for index in self._range)
+        return (self._view(index) for index in self._range)
 
     def __getattr__(self, name: str) -> InputView:
         names = self.__dict__.get("_names")
         if names is not None and name in names:
-            return self._make(names.index(name))
+            return self._view(names.index(name))
         if names is None:
             message = f"inputs of a foreach have no names, so not {name!r} either: use inputs[0]"
         else:

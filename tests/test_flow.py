@@ -3,8 +3,10 @@ from __future__ import annotations
 import abc
 import copy
 import functools
+import gc
 import math
 import pickle
+import weakref
 from typing import Any
 
 import pytest
@@ -549,6 +551,30 @@ def test_inputs_are_made_when_asked_for():
     assert made == [0, 2]
     with pytest.raises(IndexError, match="there is no input 3: the join has 3"):
         inputs[3]
+
+
+def test_an_input_of_a_branch_is_the_same_however_it_is_asked_for():
+    """By name, by number, in a loop or in a slice, at any time while the join runs."""
+    inputs, made = make_inputs(2, ["left", "right"])
+    vars(inputs.left)["rows"] = ["changed"]
+    gc.collect()
+    views = [inputs.left, inputs[0], inputs[-2], next(iter(inputs)), inputs[:1][0]]
+    assert all(view is views[0] for view in views)
+    assert inputs[:1].left.rows == ["changed"]
+    assert made == [0]
+
+
+def test_an_input_of_a_foreach_is_the_same_as_long_as_it_is_held():
+    """Nobody else keeps it: a wide join would hold the values of all."""
+    inputs, _ = make_inputs(3)
+    held = inputs[1]
+    assert inputs[1] is held
+    assert inputs[1:][0] is held
+    assert list(inputs)[1] is held
+    gone = weakref.ref(held)
+    del held
+    gc.collect()
+    assert gone() is None
 
 
 def test_inputs_are_iterated_one_at_a_time():

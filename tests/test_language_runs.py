@@ -320,6 +320,40 @@ async def test_inputs_by_index_from_both_ends(joined):
     assert (joined.first, joined.last) == ("A", "E")
 
 
+class Appending(FlowSpec):
+    """Its joins change in place what they find in an input."""
+
+    @step
+    def start(self):
+        self.rows = ["start"]
+        self.next(self.left, self.right)
+
+    @step
+    def left(self):
+        self.rows.append("left")
+        self.next(self.join)
+
+    @step
+    def right(self):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        inputs[0].rows.append("join")
+        self.rows, self.other = inputs.left.rows, inputs.right.rows
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_what_a_join_changes_in_an_input_it_finds_there(engine):
+    """It is changed for the rest of the join, in that input alone."""
+    data = (await engine.run(Appending)).data
+    assert (data.rows, data.other) == (["start", "left", "join"], ["start"])
+
+
 async def test_inputs_by_slice(joined):
     """A slice is itself something to slice, count and go through."""
     assert joined.middle == ["B", "C", "D"]
