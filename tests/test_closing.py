@@ -112,7 +112,7 @@ def test_a_callback_may_end_the_program(store, kind, act, error, is_async):
     assert statuses(Linear) <= {"cancelled", "succeeded"}
 
 
-@pytest.mark.parametrize("number", [0, 1, 5])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_signals_handler_may_end_the_program_in_the_middle_of_a_run(store, monkeypatch, number):
     """Also where it comes while a run tells of events: the run is broken off, and interrupted."""
     publish, published = Channel.publish, []
@@ -139,7 +139,7 @@ def test_a_signals_handler_may_end_the_program_in_the_middle_of_a_run(store, mon
         signal.signal(signal.SIGUSR1, before)
     assert caught.value.code == 7
     check_nothing_is_left()
-    assert statuses(Linear) <= {"interrupted"}
+    assert statuses(Linear) == {"interrupted"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
