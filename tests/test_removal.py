@@ -416,7 +416,7 @@ def test_no_command_waits_for_a_pipe_in_the_place_of_the_format(store):
     for command in ("verify", "gc", "runs", "show F/1", "rm F/1"):
         said = here(*command.split())
         assert said.status == 1
-        assert f"not a regular file: '{store / 'format'}'" in said.stderr
+        assert f"{store / 'format'}: not a regular file" in said.stderr
 
 
 async def test_a_resume_waits_for_no_pipe(store):

@@ -456,7 +456,8 @@ def _explain(path: Path, error: OSError) -> str:
             link = error.filename
             return f"the store at {path} cannot be used: {link}: {error.strerror}; {_ADVICE}"
         case _:
-            return f"the store at {path} cannot be used: {reason_of(error)}, or {_ADVICE}"
+            where = f"{error.filename}: " if error.filename else ""
+            return f"the store at {path} cannot be used: {where}{reason_of(error)}, or {_ADVICE}"
 
 
 def _in_the_way(error: OSError) -> str:
