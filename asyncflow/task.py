@@ -38,7 +38,7 @@ from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.surroundings import Kept, Surroundings, lasting_settings
 from asyncflow.tracebacks import past_own_frames
-from asyncflow.values import ArtifactRef, Failure, Place
+from asyncflow.values import ArtifactRef, Encoding, Failure, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -522,23 +522,43 @@ class TaskView:
         return self.transition
 
     def _put(self, name: str, value: object) -> ArtifactRef:
-        loaded = self._loaded.get(name)
-        if loaded is None or loaded.value is not value:
+        loaded = self._as_read(name, value)
+        if loaded is None:
             return self._run.writer.put(value, name=name, go_on=self._go_on)
         encoded = loaded.changed(name)
         if encoded is None:
             return self._refs[name]
         return self._run.writer.put_encoded(encoded, self._go_on)
 
+    def _as_read(self, name: str, value: object) -> Loaded | None:
+        """What is known of an artifact that the step has read, if it has not assigned another."""
+        loaded = self._loaded.get(name)
+        return loaded if loaded is not None and loaded.value is value else None
+
+    def _is_unchanged(self, name: str, value: object) -> bool:
+        loaded = self._as_read(name, value)
+        return loaded is not None and loaded.changed(name) is None
+
     def _put_items(self, name: str, values: dict[str, Any]) -> tuple[int, ArtifactRef]:
-        """Store what a foreach runs over, item by item; a plain list is stored this once."""
+        """Store what a foreach runs over, item by item; a plain list is stored this once.
+
+        An inherited artifact stays as it is, unless the step has changed it.
+        """
+        inherited = self._refs.get(name)
+        if (
+            inherited is not None
+            and inherited.encoding == Encoding.ITEMS
+            and (name not in values or self._is_unchanged(name, values[name]))
+        ):
+            values.pop(name, None)
+            return self._run.reader.item_count(inherited, f"{self._pathspec}/{name}"), inherited
         value = values[name] if name in values else getattr(self.flow, name)
         check_items(self, name, value)
         count, ref = self._run.writer.put_items(value, name=name, go_on=self._go_on)
         if type(value) in {list, tuple} or not hasattr(value, "__len__"):
-            # An iterator is used up now; what it gave is the artifact.
             values.pop(name, None)
-            if name not in self._run.base.refs:
+            # An iterator is used up now, and so has changed; what it gave is the artifact.
+            if name not in self._run.base.refs and not self._is_unchanged(name, value):
                 self._refs[name] = ref
         return count, ref
 

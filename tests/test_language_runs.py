@@ -792,6 +792,113 @@ async def test_parameters_cannot_be_assigned(engine):
     assert run.data.still == ("a", ["a", "b"])
 
 
+class FansOutOverInherited(FlowSpec):
+    """One branch runs a foreach over what `start` made, the other leaves it alone."""
+
+    @step
+    def start(self):
+        self.made = list("abc")
+        self.listed = list("abc")
+        self.rows = Rows(3)
+        self.used_up = iter("abc")
+        self.changed = list("ab")
+        self.next(self.list_them, foreach="listed")
+
+    @step
+    def list_them(self):
+        self.next(self.listing)
+
+    @step
+    def listing(self, inputs):
+        self.merge_artifacts(inputs)
+        self.next(self.fan, self.leave)
+
+    @step
+    def fan(self):
+        self.next(self.over_made, foreach="made")
+
+    @step
+    def over_made(self):
+        self.next(self.then_listed)
+
+    @step
+    def then_listed(self, inputs):
+        self.merge_artifacts(inputs)
+        self.sorted = sorted(self.listed)  # which only reads it
+        self.next(self.over_listed, foreach="listed")
+
+    @step
+    def over_listed(self):
+        self.next(self.then_rows)
+
+    @step
+    def then_rows(self, inputs):
+        self.merge_artifacts(inputs)
+        self.next(self.over_rows, foreach="rows")
+
+    @step
+    def over_rows(self):
+        self.row = self.input
+        self.next(self.then_changed)
+
+    @step
+    def then_changed(self, inputs):
+        self.merge_artifacts(inputs, exclude=["row"])
+        self.seen = [each.row for each in inputs]
+        self.changed.append("c")
+        self.next(self.over_changed, foreach="changed")
+
+    @step
+    def over_changed(self):
+        self.next(self.then_used_up)
+
+    @step
+    def then_used_up(self, inputs):
+        self.merge_artifacts(inputs)
+        self.next(self.over_used_up, foreach="used_up")
+
+    @step
+    def over_used_up(self):
+        self.next(self.fanned)
+
+    @step
+    def fanned(self, inputs):
+        self.merge_artifacts(inputs)
+        self.next(self.meet)
+
+    @step
+    def leave(self):
+        self.next(self.meet)
+
+    @step
+    def meet(self, inputs):
+        self.merge_artifacts(inputs, exclude=["used_up", "changed"])
+        self.after = [(each.changed, list(each.used_up)) for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Rows:
+    """Can be iterated as often as one likes, and has no length."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __iter__(self):
+        return iter(range(self.count))
+
+
+async def test_a_foreach_over_an_inherited_artifact_is_no_change_of_it(engine):
+    """What its step has changed, or the foreach has used up, is a new version."""
+    run = await engine.run(FansOutOverInherited)
+    assert run.data.seen == [0, 1, 2]
+    assert type(run.data.rows) is Rows
+    assert run.data.after == [(list("abc"), list("abc")), (list("ab"), list("abc"))]
+
+
 # --- current ------------------------------------------------------------------------------------
 
 
