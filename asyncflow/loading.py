@@ -162,6 +162,11 @@ def load_file(path: Path) -> ModuleType:
     return _execute(name if name not in sys.modules else f"asyncflow_flow_{name}", path)
 
 
+def import_root(path: Path) -> Path:
+    """The folder in which Python would find a file, and the modules beside it."""
+    return _module_name(path)[1]
+
+
 def _module_name(path: Path) -> tuple[str, Path]:
     """The dotted name under which Python would import the file, and from where.
 

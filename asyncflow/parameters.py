@@ -425,12 +425,16 @@ def resolve_parameters(
     """
     parameters = parameters_of(cls)
     by_name = {parameter.name: parameter for parameter in parameters.values()}
-    spelt = {name.replace("-", "_"): name for name in by_name}
+    spelt = {attribute: parameter.name for attribute, parameter in parameters.items()}
+    spelt |= {name.replace("-", "_"): name for name in by_name}  # of two that fit, the name
     chosen: dict[str, object] = {}
     for name, value in given.items():
         found = name if name in by_name else spelt.get(name)
         if found is None:
             raise _unknown(cls, name, by_name)
+        if found in chosen:
+            message = f"parameter {found!r} is given twice, once as {name!r}: leave one out"
+            raise ParameterError(message, parameter=found)
         chosen[found] = value
     return {
         attribute: _value_of(cls, parameter, chosen, environ)

@@ -7,10 +7,13 @@ import pickle
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from asyncflow import Run
@@ -247,6 +250,15 @@ def test_logs_of_a_task_have_the_bytes_that_it_printed(store, options) -> None:
         assert (done.stdout, done.stderr) == (printed["stdout"], printed["stderr"])
 
 
+def test_logs_of_a_task_that_failed_tell_why(place, capfd) -> None:
+    """On stderr, below what it printed there; stdout has what it printed and nothing else."""
+    assert invoke(["logs", f"{place.failed}/work/3", "--store", str(place.store)]) == 0
+    out, err = capfd.readouterr()
+    assert out == "working on 4\n"
+    assert err.startswith("a warning\nTraceback (most recent call last):\n")
+    assert err.endswith("ValueError: no good\n")
+
+
 def test_logs_of_a_run_are_its_log(place, look) -> None:
     """The log of a run reads as it did on the terminal."""
     lines = look("logs", place.good).splitlines()
@@ -424,13 +436,173 @@ def test_dump_writes_a_pickle_as_metaflow_does(files, tmp_path) -> None:
     assert pickle.loads(target.read_bytes()) == {task: {"text": "grün\r\n", "number": 7}}
 
 
+OWN_CLASSES_FLOW = """
+import helper
+from asyncflow import FlowSpec, step
+
+class Box:
+    def __init__(self, content):
+        self.content = content
+
+class Locked(Box):
+    def __setstate__(self, state):
+        self.content, self.lock = state["content"], __import__("threading").Lock()
+
+class OwnClassesFlow(FlowSpec):
+    @step
+    def start(self):
+        self.box, self.pots = Box(3), [helper.Pot(4)]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.first, self.second, self.locked = helper.Pot(5), helper.Pot(6), Locked(7)
+
+if __name__ == "__main__":
+    OwnClassesFlow()
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A run whose values are of classes of the flow's file, and of a module beside it."""
+    folder = tmp_path_factory.mktemp("own")
+    file, store = folder / "own_flow.py", folder / "store"
+    file.write_text(OWN_CLASSES_FLOW)
+    (folder / "helper.py").write_text(
+        "class Pot:\n    def __init__(self, size):\n        self.size = size\n"
+        "    def __repr__(self):\n        return f'Pot({self.size})'\n"
+    )
+    command = [sys.executable, "-m", "asyncflow", "run", str(file), "--store", str(store)]
+    subprocess.run(command, capture_output=True, check=True)
+    (run,) = (store / "flows" / "OwnClassesFlow").glob("[0-9]*")
+    return Place(file, store, f"OwnClassesFlow/{run.name}", "")
+
+
+def carried_out(own: Place, *arguments: str, script: bool = False) -> subprocess.CompletedProcess:
+    """A command in a process of its own, which has imported nothing of the flow."""
+    begins = [str(own.file)] if script else ["-m", "asyncflow"]
+    command = [sys.executable, *begins, *arguments, "--store", str(own.store)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, cwd=own.store
+    )
+
+
+@pytest.mark.parametrize("script", [False, True])
+def test_a_pickle_of_the_flows_own_classes_opens_elsewhere(own, tmp_path, script) -> None:
+    """Where nobody can import the flow's file, whoever has written it."""
+    file = tmp_path / "out.pkl"
+    task = f"{own.good}/start/1"
+    done = carried_out(own, "dump", task, "--include=box", "--file", str(file), script=script)
+    assert (done.returncode, done.stderr) == (0, "")
+    opens = f"import pickle; print(pickle.load(open({str(file)!r}, 'rb'))[{task!r}]['box'].content)"
+    read = subprocess.run(
+        [sys.executable, "-c", opens], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (read.stdout, read.stderr) == ("3\n", "")
+
+
+def test_a_pickle_of_one_artifact(own, tmp_path) -> None:
+    """It has the shape that the pickle of its task has."""
+    file = tmp_path / "out.pkl"
+    done = carried_out(own, "dump", f"{own.good}/start/1/pots", "--file", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert b"helper" in file.read_bytes()
+
+
+def test_a_pickle_leaves_out_what_cannot_be_pickled(own, tmp_path) -> None:
+    """It names that, and has all other values; the exit status is 1."""
+    file = tmp_path / "out.pkl"
+    task = f"{own.good}/end/2"
+    done = carried_out(own, "dump", task, "--include=box,locked", "--file", str(file))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: {task}/locked cannot be pickled: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(pickle.loads(file.read_bytes())[task]) == ["box"]
+
+
+def test_dump_finds_modules_beside_the_flows_file(own) -> None:
+    """Wherever it is called from."""
+    done = carried_out(own, "dump", f"{own.good}/start/1/pots")
+    assert (done.stdout, done.stderr, done.returncode) == ("[Pot(4)]\n", "", 0)
+
+
+def test_dump_tells_of_each_cause_once(own, tmp_path) -> None:
+    """With how many values it keeps back, and what to do."""
+    moved = tmp_path / "store"
+    copytree(own.store, moved)
+    helper = own.file.with_name("helper.py")
+    text = helper.read_text()
+    helper.unlink()
+    try:
+        alone = own._replace(store=moved)
+        done = carried_out(alone, "dump", f"{own.good}/end/2", "--include=first,second,pots")
+    finally:
+        helper.write_text(text)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "No module named 'helper'; install it, or put the folder that has it on PYTHON" in line
+    assert line.endswith("; 2 more for the same cause")
+
+
+def test_dump_of_a_name_that_no_task_has(place, look) -> None:
+    """It is wrong usage, and the name that is close is told."""
+    error = look("dump", place.good, "--include", "total,badd", status=2)
+    assert "--include: there is no artifact 'badd'; did you mean 'bad'?" in error
+
+
+@pytest.mark.parametrize(
+    ("suffix", "read"),
+    [(".json", lambda file: json.loads(file.read_text())), (".pkl", pd.read_pickle)],
+)
+def test_dump_writes_a_value_as_its_suffix_says(place, look, tmp_path, suffix, read) -> None:
+    """JSON and pickles of any value that can be that."""
+    file = tmp_path / f"out{suffix}"
+    look("dump", f"{place.good}/join/4/total", "-o", str(file))
+    assert read(file) == 14
+
+
+@pytest.mark.parametrize(
+    ("suffix", "read"), [(".csv", partial(pd.read_csv, index_col=0)), (".parquet", pd.read_parquet)]
+)
+def test_a_frame_is_written_as_its_suffix_says(tmp_path, suffix, read) -> None:
+    """By its own method."""
+    frame, file = pd.DataFrame({"a": [1, 2]}), tmp_path / f"frame{suffix}"
+    write_value(frame, file)
+    assert read(file).equals(frame)
+
+
+def test_an_array_is_written_whole(tmp_path) -> None:
+    """As `numpy.load` reads it, not as a text that leaves most of it out."""
+    array = np.arange(100_000)
+    write_value(array, tmp_path / "array.npy")
+    assert np.array_equal(np.load(tmp_path / "array.npy"), array)
+
+
+@pytest.mark.parametrize("name", ["out.npy", "out.csv", "out.parquet", "out.xyz"])
+def test_a_value_is_not_written_as_what_it_is_not(place, look, tmp_path, name) -> None:
+    """The error lists what can be written, and there is no file."""
+    file = tmp_path / name
+    error = look("dump", f"{place.good}/join/4/total", "-o", str(file), status=2)
+    assert "with one of the suffixes .pkl, .txt, .json" in error
+    assert not file.exists()
+
+
+def test_values_are_not_written_as_a_file_that_has_one(place, look, tmp_path) -> None:
+    """Of several the error lists what can be written, and there is no file."""
+    file = tmp_path / "out.csv"
+    error = look("dump", place.good, "-o", str(file), status=2)
+    assert "with one of the suffixes .txt, .json, .pkl, or name one artifact" in error
+    assert not file.exists()
+
+
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_a_figure_is_written_as_a_picture_of_its_suffix(tmp_path, kind) -> None:
     """Of matplotlib, where that is installed; without a suffix nobody knows of which kind."""
     figure = pytest.importorskip("matplotlib.figure", reason="it is large, and nothing needs it")
     drawn = figure.Figure()
     drawn.subplots().plot([1, 2])
-    assert write_value(drawn, tmp_path / f"plot.{kind}")
+    write_value(drawn, tmp_path / f"plot.{kind}")
     begins = {"png": b"\x89PNG", "svg": b"<?xml"}[kind]
     assert (tmp_path / f"plot.{kind}").read_bytes().startswith(begins)
     with pytest.raises(ValueError, match="by no suffix"):

@@ -75,6 +75,13 @@ def test_a_name_of_its_own():
     assert resolve(data="x", environ={"ASYNCFLOW_RUN_MAX_ROUNDS": "5"})["rounds"] == 5
 
 
+def test_a_name_of_its_own_or_the_attributes():
+    """A keyword may be either where no other parameter is called so, and not both."""
+    assert resolve(data="x", rounds=4)["rounds"] == 4
+    with pytest.raises(ParameterError, match="is given twice, once as 'rounds': leave one out"):
+        resolve(data="x", max_rounds=4, rounds=5)
+
+
 def test_a_required_parameter_has_to_be_given():
     """The error tells the ways to give it."""
     with pytest.raises(ParameterError, match="'data' is required: give it as data=") as caught:

@@ -17,7 +17,6 @@ from asyncflow.surroundings import absolute
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from asyncflow.cli.values import Values
     from asyncflow.client import Task
     from asyncflow.flow import FlowSpec
 
@@ -203,6 +202,8 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
             for stream in ("stdout", "stderr"):
                 if stream in (streams or {stream}):
                     _print_stream(found, stream, streams, timestamps=timestamps, raw=raw)
+            if not streams:
+                _print_failure(found, raw=raw)
             return
         terminal = sys.stdout is not None and sys.stdout.isatty() and not raw
         for text in listing.log_of(found, streams, terminal=terminal):
@@ -229,9 +230,10 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         callback=logs,
         help=(
             "Print what a task has printed, as it printed it: each stream to the same stream "
-            "here, unless one of them is asked for. Of a run or a step, print the log as it stood "
-            "on the terminal. On a terminal control characters show as escapes, such as \\x1b, "
-            "and colours stay; a file or a pipe is sent what was printed."
+            "here, unless one of them is asked for; why it failed follows on stderr. Of a run or a "
+            "step, print the log as it stood on the terminal. On a terminal control characters "
+            "show as escapes, such as \\x1b, and colours stay; a file or a pipe is sent what was "
+            "printed."
         ),
         short_help="Print what tasks have printed.",
     )
@@ -254,6 +256,18 @@ def _print_stream(
         return
     for text in _stamped(task, stream) if timestamps else task.printed(stream):
         _echo(stream, text, streams, raw=raw)
+
+
+def _print_failure(task: Task, *, raw: bool) -> None:
+    """Print why a task has failed on stderr, on lines of its own, below what it printed there."""
+    failure = task.exception
+    if failure is None:
+        return
+    last = ""
+    for text in task.printed("stderr"):
+        last = text[-1:] or last
+    told = (failure.traceback or f"{failure.type}: {failure.message}").rstrip("\n")
+    print_output("\n" * (last not in {"", "\n"}) + told + "\n", raw=raw, to_stderr=True)
 
 
 def _echo(stream: str, text: str, streams: set[str], *, raw: bool) -> None:
@@ -287,7 +301,7 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         *,
         as_json: bool,
     ) -> int:
-        from asyncflow.cli.values import Values  # noqa: PLC0415 - start-up time: not for --help
+        from asyncflow.cli.values import Values, look_beside  # noqa: PLC0415 - start-up time
 
         for path in (output, file):
             if path is not None and not absolute(path).parent.is_dir():
@@ -300,12 +314,14 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
             most_bytes=max_value_size,
         )
         found = find(pathspec, store)
+        look_beside(found)
         if file is not None:
+            pickled = values.pickled(found)
             with _writing(file):
-                file.write_bytes(values.pickled(found))
+                file.write_bytes(pickled)
         elif output is not None:
             with _writing(output):
-                _write(found, values, output, as_json=as_json)
+                values.write(found, output)
         else:
             click.echo(values.text(found))
         for why in values.untold:
@@ -321,13 +337,15 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 type=click.Path(dir_okay=False, path_type=Path),
                 metavar="FILE",
                 help="Write to this file; of one artifact bytes as they are, text as text, a "
-                "figure as a picture.",
+                "figure as a picture, any other as the suffix says: .pkl, .json, .npy, .csv, "
+                ".parquet, .txt.",
             ),
             click.Option(
                 ["--file"],
                 type=click.Path(dir_okay=False, path_type=Path),
                 metavar="FILE",
-                help="Write a pickle to this file: the values by task and by name.",
+                help="Write a pickle to this file: the values by task and by name. It opens where "
+                "cloudpickle is installed; what cannot be pickled is left out.",
             ),
             click.Option(
                 ["--include"],
@@ -377,15 +395,6 @@ def _writing(file: Path) -> Iterator[None]:
     except ValueError as error:
         message = f"{file} cannot be written: {error}"
         raise click.ClickException(message) from error
-
-
-def _write(found: Any, values: Values, file: Path, *, as_json: bool) -> None:
-    """Write the values to a file: one that is a file's content as that, others as they print."""
-    from asyncflow.cli.values import write_value  # noqa: PLC0415 - start-up time: not for --help
-    from asyncflow.client import Artifact  # noqa: PLC0415 - the same
-
-    if as_json or not (isinstance(found, Artifact) and write_value(found.data, file)):
-        file.write_text(f"{values.text(found)}\n", encoding="utf-8")
 
 
 # --- events -----------------------------------------------------------------------------------

@@ -419,8 +419,11 @@ def _is_checked_later(size: int, encoding: int) -> bool:
 
 def _not_decoded(ref: ArtifactRef, name: str, error: Exception) -> ArtifactError:
     what = f"artifact {name!r}" if name else "an artifact"
+    why = f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError):
+        why += "; install it, or put the folder that has it on PYTHONPATH"
     return ArtifactError(
-        f"{what}, a {ref.type_name}, cannot be opened here: {type(error).__name__}: {error}",
+        f"{what}, a {ref.type_name}, cannot be opened here: {why}",
         artifact=name.rpartition("/")[2],
         pathspec=name if "/" in name else "",
     )
