@@ -479,7 +479,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(file, store, f"OwnClassesFlow/{run.name}", "")
 
 
-def carried_out(own: Place, *arguments: str, script: bool = False) -> subprocess.CompletedProcess:
+def carried_out(
+    own: Place, *arguments: str, script: bool = False
+) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, which has imported nothing of the flow."""
     begins = [str(own.file)] if script else ["-m", "asyncflow"]
     command = [sys.executable, *begins, *arguments, "--store", str(own.store)]
