@@ -566,22 +566,25 @@ class TaskView:
 class InputSource:
     """What a join can ask of one of its inputs."""
 
-    __slots__ = ("_inherited", "_later", "_order", "_run", "graph", "index", "step")
+    __slots__ = ("_inherited", "_later", "_order", "_refs", "_run", "graph", "index", "step")
 
     def __init__(
         self, run: RunView, order: StartTask, inherited: Inherited, later: Later | None
     ) -> None:
         self._run, self._order, self._inherited, self._later = run, order, inherited, later
+        # As for any task: what stands in the class is the run's.
+        self._refs: dict[str, ArtifactRef] = {**inherited.refs, **run.base.refs}
         self.step, self.graph = inherited.step, run.graph
         self.index = inherited.path[-1] if inherited.path else None
 
     def load(self, name: str) -> object:
         """The value of one of the input's artifacts."""
-        return self._inherited.load(name, self._later)
+        base = self._run.base
+        return (base if name in base.refs else self._inherited).load(name, self._later)
 
     def refs(self) -> Mapping[str, ArtifactRef]:
         """The input's artifacts, unread."""
-        return self._inherited.refs
+        return self._refs
 
     def input(self) -> object:
         """The item that the input was for."""

@@ -298,9 +298,59 @@ async def test_a_parameter_that_is_new_has_its_default(engine, first):
 
 
 async def test_a_constant_is_what_the_class_says_now(engine, first):
-    """In each task that is run, also in one that follows a task that was taken over."""
+    """In each task, whether it is run, was taken over, or follows one that was."""
     run = await engine.resume(WithoutReport, origin=first.id, step="train")
-    assert (run["start"].task.data.rate, run.data.rate_seen, run.data.rate) == (1, 2, 2)
+    assert (run["start"].task.data.rate, run.data.rate_seen, run.data.rate) == (2, 2, 2)
+    assert first["start"].task.data.rate == 1
+
+
+class Rated(FlowSpec):
+    """Fails in its join."""
+
+    rate = 1
+
+    @step
+    def start(self):
+        self.items = [1, 2]
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        if len(inputs) > 1:
+            raise ValueError
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class RatedAnew(Rated):
+    """The same with another rate, which looks at its inputs."""
+
+    rate = 2
+    limit = 3
+
+    @step
+    def join(self, inputs):
+        self.rates = [(each.rate, each.limit) for each in inputs]
+        self.next(self.end)
+
+
+RatedAnew.__name__ = "Rated"
+
+
+async def test_the_inputs_of_a_join_have_the_constants_of_the_run(engine):
+    """Also inputs that were taken over from a run in which the class said something else."""
+    with pytest.raises(RunFailedError):
+        await engine.run(Rated)
+    run = await engine.resume(RatedAnew)
+    assert run.data.rates == [(2, 3), (2, 3)]
+    assert [task.data.rate for task in run["work"]] == [2, 2]
 
 
 async def test_a_new_parameter_without_a_default_is_asked_for(engine, first, monkeypatch):

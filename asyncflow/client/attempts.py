@@ -99,9 +99,14 @@ class Attempts:
         return (started or self.last_event()).time
 
     def manifest(self) -> Manifest:
-        """The artifacts that the task has; none unless it has succeeded."""
+        """The artifacts that the task has; none unless it has succeeded.
+
+        Parameters and constants belong to the run, whatever a task that was taken over had.
+        """
         ended = self.ended()
-        return ended.artifacts if isinstance(ended, TaskSucceeded | TaskCloned) else {}
+        if isinstance(ended, TaskCloned):
+            return {**ended.artifacts, **self.record.started.artifacts}
+        return ended.artifacts if isinstance(ended, TaskSucceeded) else {}
 
     def entry(self) -> TaskEntry:
         """The task in the table of its run.
