@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from asyncflow.errors import ArtifactError, FlowError, TransitionError
 from asyncflow.graph import Graph, Transition
-from asyncflow.inputs import Inputs, InputSource, InputView, Merge, lost_in_joins
+from asyncflow.inputs import Inputs, InputSource, InputView, Merge, load_once, lost_in_joins
 from asyncflow.parameters import Parameter, ParameterContext, user_name
 from asyncflow.spelling import did_you_mean
 
@@ -169,7 +169,7 @@ class FlowSpec:
         values = vars(self)
         if _INPUT not in values:
             state = self._asyncflow_task()
-            values[_INPUT] = None if state is None else state.input()
+            return None if state is None else load_once(values, _INPUT, state.input)
         return values[_INPUT]
 
     @property
@@ -259,10 +259,8 @@ class FlowSpec:
     def _asyncflow_load(self, name: str) -> Any:
         values = vars(self)
         state: TaskState = values[_STATE]
-        value = state.load(name)
-        if name not in state.names():  # deleted meanwhile, when this thread is not the loop's
-            return value
-        return values.setdefault(name, value)
+        # It may be deleted meanwhile, when this thread is not the loop's.
+        return load_once(values, name, lambda: state.load(name), lambda: name in state.names())
 
     def _asyncflow_parameter(self, parameter: Parameter[Any]) -> Any:
         name = parameter.attribute

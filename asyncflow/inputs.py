@@ -6,7 +6,8 @@ are asked for, and compared without being read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol, overload
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 from weakref import WeakValueDictionary
 
 from asyncflow.errors import FlowError, MergeArtifactsError
@@ -151,9 +152,7 @@ class InputView:
         source = vars(self).get("_asyncflow_source")
         if source is None or name not in source.refs():
             raise AttributeError(_absent(source, name), name=name)
-        value = source.load(name)
-        vars(self)[name] = value
-        return value
+        return load_once(vars(self), name, lambda: source.load(name))
 
     def __setattr__(self, name: str, value: object) -> None:
         message = f"inputs are read-only: assign to self.{name} instead"
@@ -173,6 +172,35 @@ class InputView:
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise TypeError(_UNPICKLABLE_INPUTS)
+
+
+Lock = TypeVar("Lock")
+
+_LOCKS: Final = "_asyncflow_locks"
+
+
+def lock_of(values: dict[str, Any], name: str, make: Callable[[], Lock]) -> Lock:
+    """The lock of one kind for one name of an instance's `__dict__`, in which it is kept."""
+    lock: Lock = values.setdefault(_LOCKS, {}).setdefault((make, name), make())
+    return lock
+
+
+def load_once(
+    values: dict[str, Any],
+    name: str,
+    load: Callable[[], Any],
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Any:
+    """What an instance's `__dict__` has under a name, loaded into it by the first who asks.
+
+    Others who ask meanwhile, in other threads, wait and get the same object. What is not wanted
+    any more once it is loaded does not go into the dictionary.
+    """
+    with lock_of(values, name, RLock):
+        if name in values:
+            return values[name]
+        value = load()
+        return values.setdefault(name, value) if is_wanted() else value
 
 
 _UNPICKLABLE_INPUTS: Final = (

@@ -7,6 +7,7 @@ the step asks for them, and what it made or changed is written to the store when
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from array import array
@@ -29,7 +30,7 @@ from asyncflow.flow import (
     initialize,
 )
 from asyncflow.graph import Fanout, Graph
-from asyncflow.inputs import refs_of
+from asyncflow.inputs import lock_of, refs_of
 from asyncflow.manifests import pack_manifest, pack_ref, ref_of, unpack_manifest, unpack_ref
 from asyncflow.records import MAX_TASK, unpack_events, unpack_result
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
@@ -460,7 +461,10 @@ class TaskView:
         ref = refs.get(name)
         takes_long = ref.size >= _LOADED_AT_ONCE_BYTES if ref else name == "input"
         if takes_long and name not in vars(owner) and self._off_loop:
-            await self._off_loop.run(lambda: getattr(owner, name))
+            # Whoever asks meanwhile waits here, and not in one of the few threads.
+            async with lock_of(vars(owner), name, asyncio.Lock):
+                if name not in vars(owner):
+                    await self._off_loop.run(lambda: getattr(owner, name))
         return getattr(owner, name)
 
     async def store(self) -> Stored:

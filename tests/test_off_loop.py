@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -462,6 +463,75 @@ async def test_what_is_loaded_is_what_a_plain_read_gives_and_others_go_on(store)
     assert in_def == "current.load is for async steps: in a `def` step, read self.sum"
     for task in run["work"]:  # what was only read was handed on, not stored again
         assert task["array"].sha == run["start"].task["array"].sha
+
+
+def scrambled() -> set[str]:
+    """A large set, in another order than an equal one has that is new."""
+    names = {f"name {number}" for number in range(40_000)}
+    return (names - {f"name {number}" for number in range(0, 40_000, 3)}) | {"more", "and more"}
+
+
+class LoadsAtOnce(FlowSpec):
+    """Each artifact is read by several at a time, in tasks of the loop or in threads."""
+
+    @step
+    def start(self):
+        self.names = scrambled()
+        self.next(self.tasks, self.threads, self.nobody)
+
+    @step
+    async def tasks(self):
+        first, *others = await asyncio.gather(*(current.load("names") for _ in range(8)))
+        self.are_one = all(each is first for each in [*others, self.names])
+        self.next(self.join)
+
+    @step
+    def threads(self):
+        with ThreadPoolExecutor(8) as pool:
+            meet = threading.Barrier(8)
+            first, *others = pool.map(lambda _: (meet.wait(), self.names)[1], range(8))
+        self.are_one = all(each is first for each in [*others, self.names])
+        self.next(self.join)
+
+    @step
+    def nobody(self):
+        self.are_one = True
+        self.next(self.join)
+
+    @step
+    async def join(self, inputs):
+        assert all(each.are_one for each in inputs)
+        view = inputs.nobody
+        first, *others = await asyncio.gather(*(current.load("names", view) for _ in range(8)))
+        self.inputs_are_one = all(each is first for each in [*others, view.names])
+        self.merge_artifacts(inputs)
+        self.items = [np.arange(MIB)]
+        self.next(self.work, foreach="items")
+
+    @step
+    async def work(self):
+        first, *others = await asyncio.gather(*(current.load("input") for _ in range(8)))
+        self.items_are_one = all(each is first for each in [*others, self.input])
+        self.next(self.end_of_work)
+
+    @step
+    def end_of_work(self, inputs):
+        self.merge_artifacts(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_all_who_load_an_artifact_at_once_get_the_same_object(store):
+    """It is unchanged, so that it can be merged; the same goes for inputs and items."""
+    async with Engine(store=store, workers=2) as engine:
+        run = await engine.run(LoadsAtOnce)
+    assert run.data.are_one
+    assert run.data.inputs_are_one
+    assert run.data.items_are_one
+    assert run["end"].task["names"].sha == run["start"].task["names"].sha
 
 
 def test_outside_of_a_task_there_is_nothing_to_load():
