@@ -8,7 +8,6 @@ lie, and gives back the records.
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from asyncflow.events import (
@@ -17,7 +16,7 @@ from asyncflow.events import (
     TaskRetried,
     TaskStarted,
     TaskSucceeded,
-    to_microseconds,
+    from_microseconds,
 )
 from asyncflow.executors import Lost, Output
 from asyncflow.frames import Failed, Logged, Started, Succeeded
@@ -31,6 +30,8 @@ from asyncflow.store.index import TaskEntry, TaskState, TaskTable
 from asyncflow.store.journal import frame
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from asyncflow import plan
     from asyncflow.events import Event
     from asyncflow.executors import Fact
@@ -41,7 +42,14 @@ if TYPE_CHECKING:
 OUTPUT_BYTES: Final = 1 << 18  # of a task's output at a time: far below 1 ms to copy
 _PARTIAL_SECONDS: Final = 0.3  # how long a line without an end is waited for
 _HELD_BYTES: Final = 1 << 16  # how much of it is held back at the most
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Nobody sets it, and it goes on while the machine sleeps."""
 _SMOOTHING: Final = 0.3  # how much the latest task tells of how long the next one takes
+
+
+def elapsed() -> int:
+    """Microseconds by a clock that is never set, since some moment; for differences."""
+    return time.clock_gettime_ns(_CLOCK) // 1000
 
 
 class _Identity(TypedDict):
@@ -101,7 +109,7 @@ class Attempt:
 class Batch:
     """Records that go to the journal in one write, and the events that they stand for."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, now: int) -> None:
         self.at = at
         """Where in the journal the next record will lie."""
         self.frames: list[bytes] = []
@@ -109,8 +117,8 @@ class Batch:
         """What the plan has to know."""
         self.news: list[News] = []
         """What subscribers are told: those events, and output."""
-        self.now = datetime.now(UTC)
-        self.microseconds = to_microseconds(self.now)
+        self.now = from_microseconds(now)
+        self.microseconds = now
         self.output_bytes = 0
 
     def add(self, record: bytes) -> int:

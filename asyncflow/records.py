@@ -310,8 +310,11 @@ def _check_start(code: int, values: list[Any]) -> None:
 
 
 def _check_end(code: int, values: list[Any]) -> None:
-    if not 0 <= values[_SECONDS_AT[code]] <= _MAX_SECONDS:
-        _refuse(code, "duration", values[_SECONDS_AT[code]])
+    at = _SECONDS_AT[code]
+    if not -_MAX_SECONDS <= values[at] <= _MAX_SECONDS:
+        _refuse(code, "duration", values[at])
+    # An earlier version took it from the wall clock, which may have been set back meanwhile.
+    values[at] = max(values[at], 0.0)
 
 
 _CHECKS: Final = {
@@ -386,9 +389,9 @@ def will_retry(values: Sequence[Any]) -> bool:
     return bool(values[_WILL_RETRY_AT])
 
 
-def retried_at(values: Sequence[Any]) -> float:
-    """When the attempt may begin that a TaskRetried orders: seconds since 1970."""
-    return float(values[_TIME_AT] / 1e6 + values[_AFTER_AT])
+def retry_of(values: Sequence[Any]) -> tuple[float, float]:
+    """When a TaskRetried ordered an attempt, in seconds since 1970, and how long that waits."""
+    return values[_TIME_AT] / 1e6, values[_AFTER_AT]
 
 
 class Result(NamedTuple):

@@ -32,7 +32,7 @@ from asyncflow.records import (
     fields_of,
     head_of,
     result_of,
-    retried_at,
+    retry_of,
     unpack_known_result,
     was_stopped,
     will_retry,
@@ -103,7 +103,7 @@ class Origin:
         self.step: str | None = None
         """The step from which on nothing is taken over."""
         self._offsets: dict[tuple[str, tuple[int, ...]], int] = {}
-        self._retries: dict[tuple[str, tuple[int, ...]], tuple[int, float]] = {}
+        self._retries: dict[tuple[str, tuple[int, ...]], tuple[int, float, float]] = {}
         self._rest: Origin | None = None
         try:
             started = self._read(flow)
@@ -155,7 +155,7 @@ class Origin:
             elif code == RETRIED:
                 values = fields_of(record)
                 step, _, attempt, path = head_of(values)
-                self._retries[step, tuple(path)] = attempt, retried_at(values)
+                self._retries[step, tuple(path)] = attempt, *retry_of(values)
             elif code == FAILED:
                 self._fail(fields_of(record))
             elif code == RUN_STARTED:
@@ -226,7 +226,11 @@ class Origin:
         """Of the tasks that waited for a retry: the attempt to come, and the seconds left."""
         now = time()
         rest = self._rest.waiting() if self._rest is not None else {}
-        own = {key: (attempt, max(0.0, due - now)) for key, (attempt, due) in self._retries.items()}
+        own = {
+            # The clock may have been set back since: nobody waits longer than was ordered.
+            key: (attempt, max(0.0, min(seconds, ordered + seconds - now)))
+            for key, (attempt, ordered, seconds) in self._retries.items()
+        }
         return {key: due for key, due in (rest | own).items() if key not in self._offsets}
 
     def __contains__(self, key: object) -> bool:

@@ -27,7 +27,7 @@ from asyncflow.events import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.executors import Lost, Output
 from asyncflow.frames import MAX_INPUTS_IN_ORDER, Failed, Logged, Opening, StartTask
 from asyncflow.plan import CloneTask, FinishRun, HandOn, Plan, RetryTask, StopTasks, Verdict
-from asyncflow.recording import OUTPUT_BYTES, Batch, Recorder
+from asyncflow.recording import OUTPUT_BYTES, Batch, Recorder, elapsed
 from asyncflow.records import unpack_events
 from asyncflow.store.files import write_file
 from asyncflow.store.folders import Folder
@@ -81,6 +81,17 @@ class RunIdentity:
     """Whether what is told of survives a power cut, and not only a crash."""
     variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The environment variables that `@environment` gives to steps; nothing of a run keeps them."""
+    begun: int = field(default_factory=elapsed)
+    """The same moment as `started`, by the clock of `elapsed`."""
+
+    @property
+    def now(self) -> int:
+        """Microseconds since 1970, by the wall clock as it stood when the run was started.
+
+        So a run's times never go back, and their differences are durations, however somebody sets
+        the clock meanwhile.
+        """
+        return self.started + elapsed() - self.begun
 
 
 class RunDriver:
@@ -368,7 +379,7 @@ class RunDriver:
         if not self._inbox and not self._commands and self._is_late:
             raise AsyncflowError("the run was told to end, and did not")
         await self._dispatcher.pace.turn()
-        batch = Batch(self._journal.size)
+        batch = self._new_batch()
         self._collect(batch)
         commands, self._commands = self._commands, []
         await self._publish(batch, commands)
@@ -380,6 +391,9 @@ class RunDriver:
             await self._carry_out(command)
         self._dispatcher.dispatch(self)
 
+    def _new_batch(self) -> Batch:
+        return Batch(self._journal.size, self.identity.now)
+
     async def _take_over(self) -> None:
         """Take over from the origin run whatever is ready and finished there."""
         origin = self._origin
@@ -388,7 +402,7 @@ class RunDriver:
         while taken := self.plan.clone(_BATCH_FACTS):
             self._commands += [command for command in taken if isinstance(command, RetryTask)]
             clones = [command for command in taken if isinstance(command, CloneTask)]
-            batch = Batch(self._journal.size)
+            batch = self._new_batch()
             results = await in_thread(
                 self._dispatcher.disk,
                 lambda wanted: [origin.result(clone.step, clone.path) for clone in wanted],
@@ -474,7 +488,7 @@ class RunDriver:
     async def _carry_out(self, command: plan.Command) -> None:
         match command:
             case RetryTask():
-                batch = Batch(self._journal.size)
+                batch = self._new_batch()
                 self._recorder.retried(command, batch)
                 await self._publish(batch, [])
                 self._await_retry(command)
@@ -499,7 +513,7 @@ class RunDriver:
     # --- the end ---
 
     async def _finish(self, finish: FinishRun) -> None:
-        batch = Batch(self._journal.size)
+        batch = self._new_batch()
         event = self._last_event(finish, batch)
         last = self._recorder.add(event, batch)
         reached("run.end")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import gc
 import os
 import signal
+import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -174,6 +177,40 @@ async def test_events_can_be_had_after_the_run_has_ended(engine):
     live = await collect(handle)
     await handle
     assert await collect(handle) == live == list(Run(handle.pathspec).events())
+
+
+@pytest.fixture
+def wall_clock(monkeypatch):
+    """Sets back, by so many seconds, every wall clock that asyncflow could read."""
+
+    def set_back(seconds):
+        read, read_ns = time.time, time.time_ns
+
+        class SetBack(dt.datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return dt.datetime.now(tz) - dt.timedelta(seconds=seconds)
+
+        monkeypatch.setattr(time, "time", lambda: read() - seconds)
+        monkeypatch.setattr(time, "time_ns", lambda: read_ns() - int(seconds * 1e9))
+        for name, module in list(sys.modules.items()):
+            if name.startswith("asyncflow") and vars(module).get("datetime") is dt.datetime:
+                monkeypatch.setattr(module, "datetime", SetBack)
+
+    return set_back
+
+
+async def test_a_run_is_whole_though_the_clock_was_set_back_meanwhile(engine, wall_clock):
+    """Its times never go back, and how long it took is what it took."""
+    handle = await engine.start(Linear)
+    wall_clock(3600)
+    told = await collect(handle)
+    run = await handle
+    times = [event.time for event in told]
+    assert times == sorted(times)
+    assert list(run.events()) == told
+    assert run.seconds == told[-1].seconds > 0
+    assert (run.finished_at - run.created_at).total_seconds() == run.seconds
 
 
 async def test_events_are_on_disk_before_they_are_told(engine):

@@ -380,6 +380,12 @@ def test_numbers_that_nothing_can_have_are_refused(at, wrong):
         unpack_events(msgpack.packb(values), FLOW, RUN)
 
 
+def test_a_run_that_ended_before_it_began_by_a_clock_set_back_took_no_time():
+    """An earlier version journalled such durations: its runs stay readable."""
+    ended = RunSucceeded(flow=FLOW, run_id=RUN, seq=9, time=LOG.time, seconds=-5.0)
+    assert list(unpack_events(pack_event(ended), FLOW, RUN)) == [replace(ended, seconds=0.0)]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -232,6 +233,20 @@ async def test_a_retry_that_was_waiting_waits_what_is_left(engine):
     (started,) = [e for e in run.events() if isinstance(e, events.TaskStarted) and e.attempt == 1]
     assert run.data.attempt == 1
     assert started.time.timestamp() >= due - 0.1
+
+
+async def test_a_retry_waits_no_longer_than_ordered_when_the_clock_was_set_back(
+    engine, monkeypatch
+):
+    """Though a day has to go by until the clock is where it was when the retry was ordered."""
+    handle = await engine.start(Patient)
+    async for event in handle.events():
+        if isinstance(event, events.TaskRetried):
+            handle.cancel()
+    read = time.time
+    monkeypatch.setattr("asyncflow.resuming.time", lambda: read() - 86_400)
+    run = await asyncio.wait_for(engine.resume(Patient, origin=handle.run_id), 60)
+    assert run.data.attempt == 1
 
 
 async def test_a_step_that_is_run_again_begins_with_its_first_attempt(engine):

@@ -210,7 +210,10 @@ class Run(View):
     def seconds(self) -> float | None:
         """How long it took from its start to its end; None while it has not ended."""
         summary = self._record.summary()
-        return (summary.finished - summary.started) / 1e6 if summary.status.finished else None
+        if not summary.status.finished:
+            return None
+        # An earlier version took both from the wall clock, which may have been set back meanwhile.
+        return max(summary.finished - summary.started, 0) / 1e6
 
     @property
     def failure(self) -> Failure | None:
@@ -347,7 +350,7 @@ class Run(View):
         if seconds is not None:
             return f"{said}, {how_long(seconds)}"
         if status is Status.RUNNING:
-            age = (datetime.now(UTC) - self.created_at).total_seconds()
+            age = max((datetime.now(UTC) - self.created_at).total_seconds(), 0)  # a clock set back
             return f"{said}, {how_long(age)} so far"
         return said
 
