@@ -250,9 +250,10 @@ def test_logs_of_a_task_have_the_bytes_that_it_printed(store, options) -> None:
         assert (done.stdout, done.stderr) == (printed["stdout"], printed["stderr"])
 
 
-def test_logs_of_a_task_that_failed_tell_why(place, capfd) -> None:
+@pytest.mark.parametrize("more", [[], ["--follow"]])
+def test_logs_of_a_task_that_failed_tell_why(place, capfd, more) -> None:
     """On stderr, below what it printed there; stdout has what it printed and nothing else."""
-    assert invoke(["logs", f"{place.failed}/work/3", "--store", str(place.store)]) == 0
+    assert invoke(["logs", f"{place.failed}/work/3", *more, "--store", str(place.store)]) == 0
     out, err = capfd.readouterr()
     assert out == "working on 4\n"
     assert err.startswith("a warning\nTraceback (most recent call last):\n")

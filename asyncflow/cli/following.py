@@ -53,7 +53,11 @@ def output_of(pathspec: str, store: Path | None, streams: set[str]) -> Iterator[
 def _output_of_task(
     run: Run, step: str, task_id: str, streams: set[str]
 ) -> Iterator[tuple[str, str]]:
-    """What a task prints in the attempt that goes on, and in those that follow it."""
+    """What a task prints in the attempt that goes on, and in those that follow it; why it failed.
+
+    That comes where both streams are asked for, on a line of its own.
+    """
+    open_line = False
     begun = step in run and task_id in run[step]
     attempt = run[step][task_id].attempt if begun else 0
     for event in run.events(TaskEvent, follow=True):
@@ -62,6 +66,8 @@ def _output_of_task(
         match event:
             case TaskLogged() if event.stream in streams and event.attempt >= attempt:
                 yield event.stream, f"{event.line}{event.end}"
+                if event.stream == "stderr":
+                    open_line = not event.end
             case TaskCloned():  # what it printed lies with the task that did the work
                 task = run[step][task_id]
                 for stream in sorted(streams, reverse=True):
@@ -70,6 +76,9 @@ def _output_of_task(
             case TaskSucceeded():
                 return
             case TaskFailed() if not (event.will_retry or event.caught):
+                if len(streams) > 1:
+                    told = event.traceback or f"{event.exception_type}: {event.message}"
+                    yield "stderr", "\n" * open_line + told.rstrip("\n") + "\n"
                 return
     message = f"{run.pathspec} has ended, and has no task {step}/{task_id} that did"
     raise NotFoundError(message)
