@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -375,6 +376,44 @@ def test_an_object_that_changes_as_it_is_pickled_is_stored_anew(read, stored):
     """It encodes otherwise each time, so nobody can say that it is what it was."""
     loaded = read(Counting())
     assert stored(loaded).pickled > 1
+
+
+class Zone(dt.tzinfo):
+    """A time zone that can be moved."""
+
+    hours = 1
+
+    def utcoffset(self, _moment: dt.datetime | None) -> dt.timedelta:
+        return dt.timedelta(hours=self.hours)
+
+    def dst(self, _moment: dt.datetime | None) -> None:
+        return None
+
+    def tzname(self, _moment: dt.datetime | None) -> str:
+        return f"+{self.hours}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Zone, (), vars(self)
+
+
+@pytest.mark.parametrize(
+    "moment", [dt.datetime(2026, 1, 1, tzinfo=Zone()), dt.time(12, tzinfo=Zone())]
+)
+def test_a_change_of_the_time_zone_of_a_moment_is_stored(read, stored, moment):
+    """A moment cannot be changed, but a time zone that is no standard one can."""
+    loaded = read((moment, 1))
+    assert loaded.changed() is None
+    loaded.value[0].tzinfo.hours = 5
+    assert stored(loaded)[0].tzinfo.hours == 5
+    assert not codec.are_small([moment])
+
+
+@pytest.mark.parametrize("zone", [None, dt.UTC, ZoneInfo("Europe/Berlin")], ids=str)
+def test_a_moment_of_a_standard_time_zone_cannot_be_changed(zone):
+    """So nothing of it is encoded to find a change."""
+    moment = dt.datetime(2026, 1, 1, tzinfo=zone)
+    assert changes.is_immutable(moment)
+    assert codec.are_small([moment, moment.timetz()])
 
 
 class Telling:

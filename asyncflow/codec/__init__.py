@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 from blake3 import blake3
 
 from asyncflow.codec.classes import by_value_modules, complete_code, pickle_by_value
-from asyncflow.codec.encoded import Encoded, are_small, batches, decode_value, encode_value
+from asyncflow.codec.encoded import (
+    Encoded,
+    are_small,
+    batches,
+    decode_value,
+    encode_value,
+    is_plain_time,
+)
 from asyncflow.codec.items import ItemsEncoder, decode_items
 from asyncflow.codec.pickles import Chunk, type_name
 from asyncflow.values import Encoding
@@ -34,6 +41,7 @@ __all__ = [
     "digest",
     "digest_of",
     "encode",
+    "is_plain_time",
     "pickle_by_value",
     "type_name",
 ]

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import pickle
 import struct
-from datetime import date, datetime, time, timedelta
+import sys
+from datetime import date, datetime, time, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncflow.codec.pickles import PROTOCOL, dump, type_name
@@ -53,6 +54,7 @@ _SLOT_BYTES: Final = 16  # an object in a container takes as long to pickle as s
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
 _FLAT: Final = frozenset({str, bytes, bytearray})
 _TIMES: Final = frozenset({date, datetime, time, timedelta})
+_ZONES: Final = frozenset({type(None), timezone})
 _ATOMS: Final = frozenset({bool, float, int, type(None)})
 
 
@@ -118,6 +120,20 @@ def encode_value(value: Any, name: str = "", code: dict[bytes, bytes] | None = N
     return _with_buffers(stream, size, buffers, type_name(value))
 
 
+def is_plain_time(value: Any) -> bool:
+    """Whether this is a date or time of the standard library, with its time zone.
+
+    A time zone of another class may be changed in place, and has code of its own.
+    """
+    if type(value) not in _TIMES:
+        return False
+    zone = getattr(value, "tzinfo", None)
+    if type(zone) in _ZONES:
+        return True
+    zoneinfo = sys.modules.get("zoneinfo")  # imported where there is a zone of it
+    return zoneinfo is not None and type(zone) is zoneinfo.ZoneInfo
+
+
 def are_small(values: Iterable[Any]) -> bool:
     """Whether these are plain values that are encoded within some hundred microseconds.
 
@@ -137,7 +153,7 @@ def are_small(values: Iterable[Any]) -> bool:
                     waiting += value.values()
         elif kind is int:
             room -= value.bit_length() >> 3
-        elif kind not in _ATOMS and kind not in _TIMES:
+        elif kind not in _ATOMS and not is_plain_time(value):
             return False
         if room < 0:
             return False

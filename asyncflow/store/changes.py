@@ -8,10 +8,9 @@ gives back an object of the process, whatever was stored. Nothing is unpickled t
 
 from __future__ import annotations
 
-from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from asyncflow.codec import digest_of, encode
+from asyncflow.codec import digest_of, encode, is_plain_time
 from asyncflow.errors import ArtifactPickleError
 from asyncflow.store.pages import address_of, is_written
 
@@ -19,12 +18,7 @@ if TYPE_CHECKING:
     from asyncflow.codec import Chunk, Encoded
     from asyncflow.values import ArtifactRef
 
-_IMMUTABLE: Final = frozenset(
-    {
-        *(bool, bytes, complex, float, int, str, type(None), type(...), range),
-        *(date, datetime, time, timedelta),
-    }
-)
+_IMMUTABLE: Final = frozenset({bool, bytes, complex, float, int, str, type(None), type(...), range})
 
 
 _KEPT_STEADY: Final = 4096  # some 300 KB, in a worker that has read as many
@@ -40,7 +34,7 @@ that object is by then.
 def is_immutable(value: Any) -> bool:
     """Whether nobody can change this value in place: plain atoms, and tuples of them."""
     kind = type(value)
-    if kind in _IMMUTABLE:
+    if kind in _IMMUTABLE or is_plain_time(value):
         return True
     return kind in {tuple, frozenset} and all(map(is_immutable, value))
 
