@@ -529,7 +529,7 @@ class TaskView:
         loaded = self._as_read(name, value)
         if loaded is None:
             return self._run.writer.put(value, name=name, go_on=self._go_on)
-        encoded = loaded.changed(name)
+        encoded = self._changed(name, loaded)
         if encoded is None:
             return self._refs[name]
         return self._run.writer.put_encoded(encoded, self._go_on)
@@ -541,7 +541,18 @@ class TaskView:
 
     def _is_unchanged(self, name: str, value: object) -> bool:
         loaded = self._as_read(name, value)
-        return loaded is not None and loaded.changed(name) is None
+        return loaded is not None and self._changed(name, loaded) is None
+
+    def _changed(self, name: str, loaded: Loaded) -> codec.Encoded | None:
+        """What is to be stored of an artifact that the step has read; None if it is unchanged."""
+        try:
+            return loaded.changed(name)
+        except ArtifactPickleError as error:
+            if loaded.is_comparable:
+                raise
+            # Only what was stored can be handed on, and the step may have done no more than look.
+            print(f"Handed on as it was read, even if it has changed: {error}", file=sys.stderr)  # noqa: T201 - into the task's log
+            return None
 
     def _put_items(self, name: str, values: dict[str, Any]) -> tuple[int, ArtifactRef]:
         """Store what a foreach runs over, item by item; a plain list is stored this once.

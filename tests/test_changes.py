@@ -446,10 +446,13 @@ class Locked:
 
 
 def test_what_is_read_and_cannot_be_pickled_is_told_at_the_end(read, stored):
-    """Reading it works; and if the step puts it right, it is stored."""
+    """Reading it works, and it is known that it could not be; put right, it is stored."""
     loaded = read([Locked()])
     with pytest.raises(ArtifactPickleError, match="lock"):
         loaded.changed()
+    assert not loaded.is_comparable
+    assert read([1]).is_comparable
+    assert read(1).is_comparable
     loaded.value[0] = "nothing locked"
     assert stored(loaded) == ["nothing locked"]
 

@@ -16,7 +16,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from asyncflow import Engine, FlowSpec, step
+from asyncflow import Engine, FlowSpec, Parameter, step
+from asyncflow.errors import RunFailedError
 from asyncflow.store.layout import Layout
 from asyncflow.store.verification import verify
 from tests.kept_objects import Account, Settings
@@ -238,6 +239,50 @@ def test_a_large_set_that_a_branch_has_read_is_merged(kept):
     assert kept.data.seen == (100_000, [1])
     assert len(kept.data.words) == 100_000
     assert kept["look"].task["words"].sha == kept["start"].task["words"].sha
+
+
+class Locks:
+    """Becomes a lock when it is read, and that cannot be pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return threading.Lock, ()
+
+
+class ReadsLocks(FlowSpec):
+    """Looks at locks, replaces one, and makes one where there was none."""
+
+    bad = Parameter("bad", default=False)
+
+    @step
+    def start(self):
+        self.read: list[Any] = [Locks()]
+        self.replaced: list[Any] = [Locks()]
+        self.spoiled: list[Any] = ["no lock"]
+        self.next(self.look)
+
+    @step
+    def look(self):
+        self.kind = type(self.read[0]).__name__
+        self.replaced[0] = "no lock"
+        if self.bad:
+            self.spoiled[0] = threading.Lock()
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.kinds = [type(each[0]).__name__ for each in (self.read, self.replaced, self.spoiled)]
+
+
+async def test_what_could_not_be_pickled_when_it_was_read_is_handed_on_as_it_was(store):
+    """The log says so; what the step has made picklable is stored as it is then."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(ReadsLocks)
+        assert run.data.kinds == ["lock", "str", "str"]
+        log = run["look"].task.stderr
+        assert log.startswith("Handed on as it was read, even if it has changed: artifact 'read'")
+        assert "replaced" not in log
+        with pytest.raises(RunFailedError, match="'spoiled'"):
+            await engine.run(ReadsLocks, bad=True)
 
 
 class LeftRunning(FlowSpec):

@@ -78,12 +78,17 @@ class Loaded:
         try:
             encoded = encode(self.value)
         except ArtifactPickleError:
-            return  # it can be read and not be pickled: `changed` says so, if it is so at the end
+            return  # it can be read and not be pickled
         self._before = self._fingerprint(encoded)
         if encoded.is_plain and self._before.digest == self.ref.digest:
             if len(_steady) >= _KEPT_STEADY:
                 _steady.clear()
             _steady.add(self.ref.digest)
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether the value could be pickled when it was read, so that a change can be told."""
+        return self._before is not None or not self._may_change
 
     def changed(self, name: str = "") -> Encoded | None:
         """What is to be stored if the value does not encode as it did at `note`; None if it does.
@@ -92,7 +97,7 @@ class Loaded:
         whether it was written to.
 
         Raises:
-            ArtifactPickleError: The value cannot be pickled any more.
+            ArtifactPickleError: The value cannot be pickled; see `is_comparable`.
         """
         if not self._may_change:
             return None
