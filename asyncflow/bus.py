@@ -20,10 +20,6 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, cast
 
-import anyio
-import anyio.to_thread
-from anyio.lowlevel import RunVar
-
 from asyncflow.errors import (
     AsyncflowError,
     JournalError,
@@ -35,7 +31,8 @@ from asyncflow.hints import resume_command
 from asyncflow.loops import check_loop
 from asyncflow.news import Lines, NewsReader, Wish
 from asyncflow.records import ENDINGS
-from asyncflow.waiting import Condition
+from asyncflow.threads import reading_thread
+from asyncflow.waiting import Condition, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -54,22 +51,6 @@ microseconds. The first event after a pause is told at once, and so is a run's l
 """
 _TAKEN_EVENTS: Final = 1000  # in one go
 _APART_LINES: Final = 1000  # more at once is taken apart in a thread: it takes some ms
-
-_one_at_a_time: RunVar[anyio.CapacityLimiter] = RunVar("asyncflow.replays")
-
-
-def _one_thread() -> anyio.CapacityLimiter:
-    """The thread of this event loop in which journals are read and events are made.
-
-    It computes nearly all the time, and several would be no quicker: each would only take the
-    interpreter from the event loop for another while.
-    """
-    try:
-        return _one_at_a_time.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(1)
-        _one_at_a_time.set(limiter)
-        return limiter
 
 
 class _Told:
@@ -275,7 +256,7 @@ class _Cursor:
                     reader.release()  # thousands of runs may wait to be read on
                 return wanted.pick(excerpt.news), excerpt.after
 
-            return await anyio.to_thread.run_sync(replay, limiter=_one_thread())
+            return await in_thread(reading_thread(), replay)
         if len(self._live) == 1 and self._live[0].count <= _APART_LINES:
             return self._live[0].pick(wanted), self._live[0].upto
         picked: list[Wish] = []
@@ -284,8 +265,7 @@ class _Cursor:
             if told.count > _APART_LINES and wanted.takes_lines and told.pending() > _APART_LINES:
                 if picked:
                     break
-                work = anyio.to_thread.run_sync(told.pick, wanted, limiter=_one_thread())
-                return await work, told.upto
+                return await in_thread(reading_thread(), told.pick, wanted), told.upto
             picked += told.pick(wanted)
             upto = told.upto
             if len(picked) >= _TAKEN_EVENTS:
@@ -454,7 +434,7 @@ class Subscription(Generic[Wish]):
 
     async def _take_from_tail(self, tail: Tail[Wish]) -> Sequence[Wish]:
         try:
-            events, token = await anyio.to_thread.run_sync(tail.look)
+            events, token = await in_thread(reading_thread(), tail.look)
         except AsyncflowError:
             self._tail = None  # it would say the same again
             raise

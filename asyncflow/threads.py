@@ -1,4 +1,4 @@
-"""The threads of an engine, and those of a worker.
+"""The threads of an engine, those of a worker, and the one in which a program reads journals.
 
 Python's own `ThreadPoolExecutor` takes nothing more once the main thread has ended, though a thread
 that is waited for may still run an engine. These take work for as long as they are not shut down.
@@ -6,11 +6,12 @@ that is waited for may still run an engine. These take work for as long as they 
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Executor, Future
 from contextvars import Context
 from queue import SimpleQueue
 from threading import RLock, Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asyncflow.errors import AsyncflowError
 
@@ -117,6 +118,19 @@ class Threads(Executor):
     def __del__(self) -> None:
         for _ in self._threads if not self._closed else ():
             self._queue.put(None)
+
+
+_reading: Final[dict[int, Threads]] = {}  # by process: a forked one has not its parent's thread
+
+
+def reading_thread() -> Threads:
+    """The one thread in which this process reads journals and makes events for event loops.
+
+    It computes nearly all the time, and several would be no quicker: each would only take the
+    interpreter from the event loop for another while. It may outlive engines and event loops.
+    """
+    me = os.getpid()
+    return _reading.get(me) or _reading.setdefault(me, Threads(1, "asyncflow-read"))
 
 
 def is_lack_of_threads(error: BaseException) -> bool:

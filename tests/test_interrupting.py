@@ -148,6 +148,54 @@ def test_a_program_ends_at_every_place_that_the_second_ctrl_c_may_hit(interrupt)
         assert statuses() <= {"cancelled", "interrupted", "succeeded"}, place
 
 
+READER = """
+    import asyncio, signal, threading
+
+    from asyncflow import Engine, FlowSpec, Run, step
+
+    class Short(FlowSpec):
+        @step
+        def start(self):
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+
+    async def main():
+        async with Engine(workers=1) as engine:
+            handle = await engine.start(Short)
+            await handle
+            assert [event async for event in handle.events()]  # from the journal
+            assert [event async for event in Run(handle.pathspec).events()]
+            print(*(each.name for each in threading.enumerate() if not each.daemon))
+            signal.raise_signal(signal.SIGINT)  # asyncio cancels `main`
+            asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+            async for event in engine.subscribe():
+                pass
+
+    if __name__ == "__main__":
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            pass
+"""
+
+
+def test_a_program_that_has_read_events_waits_for_no_thread_at_its_end(store, tmp_path):
+    """However it was interrupted: none of those that read journals outlives the main thread."""
+    (tmp_path / "program.py").write_text(textwrap.dedent(READER))
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.stdout == "MainThread\n", done.stderr
+
+
 # --- what is lost is made good ------------------------------------------------------------------
 
 

@@ -126,14 +126,16 @@ class EventStream(Generic[Wish]):
         return self
 
     async def __anext__(self) -> Wish:
-        import anyio.to_thread  # noqa: PLC0415 - start-up time: whoever reads with `for` needs none
+        # Start-up time: whoever reads with `for` needs neither.
+        from asyncflow.threads import reading_thread  # noqa: PLC0415
+        from asyncflow.waiting import in_thread, pause  # noqa: PLC0415
 
         while not self._ready:
             if self._follower.over:
                 raise StopAsyncIteration
-            events, token = await anyio.to_thread.run_sync(self._follower.look)
+            events, token = await in_thread(reading_thread(), self._follower.look)
             if not self._take(events, token):
-                await anyio.sleep(self._follower.seconds)
+                await pause(self._follower.seconds)
         return self._ready.popleft()
 
     def _take(self, events: Sequence[Wish], token: Any) -> bool:
