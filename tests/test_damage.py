@@ -307,6 +307,16 @@ def test_what_is_affected_is_named_by_task_and_artifact(kept):
     assert all(pathspec.endswith("/large") for pathspec in damage.affected)
 
 
+def test_a_blob_of_another_length_is_not_read(kept):
+    """However long it is: a file of a terabyte would take hours."""
+    (blob, *_) = (kept / file for file in FILES if file.startswith("blobs/"))
+    data = blob.read_bytes()
+    with altered(blob, data):
+        os.truncate(blob, 1 << 40)
+        found = verify(Layout.open(kept, create=False))
+    assert f"it has {1 << 40} bytes instead of {len(data)}" in [each.what for each in found.damage]
+
+
 def test_of_many_affected_things_some_are_named_and_all_are_counted(kept):
     """A value of a hundred thousand tasks does not fill the screen."""
     runs = kept / "flows" / "GoldenFlow"

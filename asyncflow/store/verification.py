@@ -288,20 +288,20 @@ class _Verification:
     def _hash_blob(self, digest: bytes, size: int | None) -> str:
         """What is wrong with a blob; nothing if nothing is."""
         hasher = blake3()
-        read = 0
         try:
             with os.fdopen(open_blob(self.layout, digest), "rb", buffering=0) as file:
-                while chunk := file.read(_CHUNK_BYTES):
+                left = os.fstat(file.fileno()).st_size
+                if size is not None and left != size:
+                    return f"it has {left} bytes instead of {size}"
+                while chunk := file.read(min(left, _CHUNK_BYTES)):
                     hasher.update(chunk)
-                    read += len(chunk)
+                    left -= len(chunk)
                     self.verified.size += len(chunk)
                     self.told()
         except FileNotFoundError:
             return "the file is gone"
         except OSError as error:
             return f"it cannot be read: {error.strerror}"
-        if size is not None and read != size:
-            return f"it has {read} bytes instead of {size}"
         return "" if hasher.digest() == digest else "its bytes have another hash than its name says"
 
     def _check_range(
