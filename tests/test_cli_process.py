@@ -583,6 +583,17 @@ def test_closed_stdout(folder) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_an_answer_without_a_standard_output_is_an_error(folder) -> None:
+    """It is lost, and that is told, as where it cannot be written for another reason."""
+    assert asyncflow("run", "flow.py", "--run-id-file", "id").returncode == 0
+    pathspec = f"ProcessFlow/{(folder / 'id').read_text()}"
+    looking = ["runs", "runs --json", f"events {pathspec}", f"logs {pathspec}", "--help"]
+    for command in [*looking, "run flow.py --json"]:
+        done = run(["bash", "-c", f"{sys.executable} -m asyncflow {command} >&-"])
+        assert (done.returncode, command) == (1, command)
+        assert "standard output cannot be written to: Bad file descriptor" in done.stderr
+
+
 # --- a terminal -------------------------------------------------------------------------------
 
 

@@ -51,9 +51,13 @@ def _warm_up(arguments: list[str]) -> None:
 
 
 def _hold_standard_descriptors() -> None:
-    """Open those of 0, 1 and 2 that are closed: no file of ours may take their place."""
+    """Open those of 0, 1 and 2 that are closed: no file of ours may take their place.
+
+    To write to standard output stays an error, so that no answer is lost without a word.
+    """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
+            how = os.O_RDONLY if descriptor == 1 else os.O_RDWR
+            os.open(os.devnull, how)  # takes the lowest that is free

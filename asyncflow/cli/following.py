@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from asyncflow.cli import listing
 from asyncflow.client import Run
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 
 def print_events(stream: EventStream[Event], *, as_json: bool) -> None:
     """A line for each event, written out whenever the next one has to be waited for."""
-    out: TextIO | None = sys.stdout  # None where we were started without one
     for line in listing.event_lines(stream, as_json=as_json):
-        if out is not None:
-            out.write(f"{line}\n")
-            if not stream.waiting:
-                out.flush()
+        sys.stdout.write(f"{line}\n")
+        if not stream.waiting:
+            sys.stdout.flush()
 
 
 def output_of(pathspec: str, store: Path | None, streams: set[str]) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -205,7 +205,7 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
             if not streams:
                 _print_failure(found, raw=raw)
             return
-        terminal = sys.stdout is not None and sys.stdout.isatty() and not raw
+        terminal = sys.stdout.isatty() and not raw
         for text in listing.log_of(found, streams, terminal=terminal):
             print_output(text, raw=raw)
 
@@ -435,10 +435,8 @@ def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
 
 
 def _print_lines(lines: Iterable[str]) -> None:
-    out: TextIO | None = sys.stdout  # None where we were started without one
     for line in lines:
-        if out is not None:
-            out.write(f"{line}\n")
+        sys.stdout.write(f"{line}\n")
 
 
 def _print_json(data: object) -> None:

@@ -7,10 +7,11 @@ a command draws, and what a task printed, goes by `drawn_on` and `print_output`.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import contextmanager, suppress
-from io import TextIOWrapper
+from io import TextIOBase, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -88,6 +89,15 @@ class _NamedStream(_VisibleStream):
             os.dup2(null.fileno(), self.stream.fileno())
 
 
+class _ClosedStream(TextIOBase):
+    """Stands for a standard output that the program was started without."""
+
+    def write(self, text: str) -> int:
+        if text:  # libraries write nothing at all, to see what a stream is
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return 0
+
+
 @contextmanager
 def visible_stderr() -> Iterator[None]:
     """Within the block, `sys.stderr` shows control characters instead of sending them."""
@@ -144,11 +154,9 @@ def _sender_of(stream: Any) -> Any:
 @contextmanager
 def named_stdout() -> Iterator[None]:
     """Within the block, and at its end, what `sys.stdout` cannot take is an error with its name."""
-    stream: TextIO | None = sys.stdout  # None where we were started without one
-    if stream is None:
-        yield
-        return
-    named: Any = _NamedStream(stream)
+    stream: Any = sys.stdout  # None where we were started without one
+    beneath: Any = _ClosedStream() if stream is None else stream
+    named: Any = _NamedStream(beneath)
     sys.stdout = named
     try:
         yield
