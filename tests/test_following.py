@@ -306,7 +306,7 @@ def test_a_task_that_never_comes_is_told_of(written, capsys):
 
 
 def test_the_output_of_a_task_is_that_of_its_attempt_now(written, capsys):
-    """What earlier ones printed is not repeated; what later ones print follows."""
+    """What earlier ones printed is not repeated; what later ones print follows, and the failure."""
     task = written.start("middle")
     written.log(task, b"first\n")
     written.fail(task, will_retry=True)
@@ -318,7 +318,7 @@ def test_the_output_of_a_task_is_that_of_its_attempt_now(written, capsys):
     later.start()
     assert invoke(["logs", f"Linear/100/middle/{task}", "-f"]) == 0
     later.join()
-    assert capsys.readouterr() == ("second\n", "to the other\n")
+    assert capsys.readouterr() == ("second\n", "to the other\nTraceback …\n")
 
 
 # --- killed at random ---------------------------------------------------------------------------
