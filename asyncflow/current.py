@@ -232,7 +232,8 @@ class Current:
             FlowError: The step is no async step.
             ArtifactError: It cannot be read.
 
-        Cancelled: the reading goes on in its thread, and what comes of it is dropped.
+        Cancelled: the reading goes on in its thread, and what comes of it is dropped. The task does
+        not end before that has.
         """
         return _context().load(name, of)
 

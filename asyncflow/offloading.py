@@ -16,7 +16,7 @@ from asyncflow.stop_signals import block_stop_signals
 from asyncflow.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
 Result = TypeVar("Result")
@@ -49,16 +49,24 @@ class OffLoop:
         except asyncio.CancelledError:
             stop()
             job.cancel()
-            while not job.done():
-                with suppress(asyncio.CancelledError):
-                    await _end_of(job)
+            with suppress(asyncio.CancelledError):
+                await ended([job])
             raise
         return job.result()
 
-    async def run(self, call: Callable[[], Result]) -> Result:
-        """What the call returns. Cancelled: it goes on, and its result is dropped."""
+    async def run(self, call: Callable[[], Result], going_on: set[Future[Any]]) -> Result:
+        """What the call returns; meanwhile it is one of those that are `going_on`.
+
+        Cancelled: it is not begun, unless it was; then it goes on, and its result is dropped.
+        """
         job = self._submit(call)
-        await _end_of(job)
+        going_on.add(job)
+        job.add_done_callback(going_on.discard)
+        try:
+            await _end_of(job)
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
         return job.result()
 
     def _submit(self, call: Callable[[], Result]) -> Future[Result]:
@@ -89,6 +97,19 @@ class OffLoop:
         while checks:
             await _end_of(checks[-1])
             checks.pop().result()
+
+
+async def ended(jobs: Iterable[Future[Any]]) -> None:
+    """Return once all of them are done; cancelled meanwhile, only then."""
+    cancelled: asyncio.CancelledError | None = None
+    for job in tuple(jobs):
+        while not job.done():
+            try:
+                await _end_of(job)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 async def _end_of(job: Future[Any]) -> None:

@@ -257,6 +257,7 @@ class TaskView:
         self._off_loop = off_loop
         self._later = self._check_later if off_loop else None
         self._checks: list[Future[None]] = []
+        self._loads: set[Future[Any]] = set()  # that go on in threads, waited for or not
         self._damage: BaseException | None = None
         self._stopped = False
         self.step = order.step
@@ -461,11 +462,23 @@ class TaskView:
         ref = refs.get(name)
         takes_long = ref.size >= _LOADED_AT_ONCE_BYTES if ref else name == "input"
         if takes_long and name not in vars(owner) and self._off_loop:
+
+            @ending_forks()
+            def read() -> None:
+                getattr(owner, name)
+
             # Whoever asks meanwhile waits here, and not in one of the few threads.
             async with lock_of(vars(owner), name, asyncio.Lock):
                 if name not in vars(owner):
-                    await self._off_loop.run(lambda: getattr(owner, name))
+                    await self._off_loop.run(read, self._loads)
         return getattr(owner, name)
+
+    async def loads_ended(self) -> None:
+        """Return once none of the task's threads reads any more; cancelled meanwhile, only then."""
+        if self._loads:
+            from asyncflow.offloading import ended  # noqa: PLC0415 - start-up time: see `AsyncSteps`
+
+            await ended(self._loads)
 
     async def store(self) -> Stored:
         """`persist` in a thread.

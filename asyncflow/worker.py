@@ -326,6 +326,7 @@ class Attempt:
                     else:
                         shared = await holder.open_async(run.flow_class, asked) if asked else {}
                         await task.call_async(shared)
+                        await task.loads_ended()  # what they print is the task's
                 worker.check_descriptors(run)
                 manifest, fanout, items = await self._store(task)
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
@@ -358,6 +359,9 @@ class Attempt:
             signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # until it is told, see `report_soon`
         else:
             error = await signals.outlast_on_loop(error)
+            if task is not None:
+                with suppress(BaseException):  # it is cancelled, and fails all the same
+                    await task.loads_ended()
             if task is not None and not self._is_asked():
                 damage = await task.damage()
         retried = retry_on(self._run, self._order)

@@ -7,7 +7,9 @@ import os
 import re
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from asyncflow import (
     Engine,
     FlowSpec,
     Parameter,
+    Run,
     Task,
     catch,
     current,
@@ -26,7 +29,7 @@ from asyncflow import (
     step,
     timeout,
 )
-from asyncflow.errors import FlowError
+from asyncflow.errors import FlowError, RunFailedError
 from asyncflow.store import verification
 from asyncflow.store.layout import Layout
 from tests.test_damaged_inputs import spoil
@@ -469,6 +472,91 @@ def scrambled() -> set[str]:
     """A large set, in another order than an equal one has that is new."""
     names = {f"name {number}" for number in range(40_000)}
     return (names - {f"name {number}" for number in range(0, 40_000, 3)}) | {"more", "and more"}
+
+
+class Talks:
+    """Says how far it is with being unpickled."""
+
+    def __init__(self):
+        self.filling = os.urandom(MIB)
+
+    def __setstate__(self, state):
+        _begun.set()
+        _opened.wait(_PATIENCE)
+        time.sleep(0.5)  # while its task would end
+        print("unpickled late")
+
+
+class GivesUp(FlowSpec):
+    """Waits for what it loads until that has begun, and no longer."""
+
+    fail = Parameter("fail", default=False)
+
+    @step
+    def start(self):
+        self.talks = Talks()
+        self.next(self.work)
+
+    @step
+    async def work(self):
+        loading = asyncio.ensure_future(current.load("talks"))
+        await begun()
+        loading.cancel()
+        _opened.set()
+        if self.fail:
+            raise ValueError
+        self.next(self.end)
+
+    @step
+    async def end(self):
+        await asyncio.sleep(1)
+
+
+@pytest.mark.parametrize("fail", [False, True])
+async def test_a_task_ends_after_what_it_has_begun_to_load(store, fail):
+    """What that prints is in the task's log, though the task no longer waits for it."""
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(GivesUp, fail=fail)
+        with suppress(RunFailedError):
+            await handle
+    assert Run(handle.pathspec)["work"].task.stdout == "unpickled late\n"
+
+
+class ForksWhenRead:
+    """Forks the process that unpickles it."""
+
+    def __init__(self):
+        self.filling = os.urandom(MIB)
+
+    def __setstate__(self, state):
+        child = os.fork()
+        self.status = os.waitpid(child, 0)[1] if child else None
+
+
+class ForkedWhenRead(FlowSpec):
+    """What it loads comes back in a process that is no worker, which is waited for."""
+
+    @step
+    def start(self):
+        self.value = ForksWhenRead()
+        self.next(self.work)
+
+    @step
+    async def work(self):
+        loaded = await current.load("value")
+        self.status = loaded.status
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_process_that_is_forked_while_an_artifact_is_loaded_ends_there(store):
+    """Its parent, which waits for it, goes on."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await asyncio.wait_for(engine.run(ForkedWhenRead), _PATIENCE)
+    assert run.data.status == 0
 
 
 class LoadsAtOnce(FlowSpec):
