@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, step
+from asyncflow import Engine, FlowSpec, Parameter, isolate, step
 from asyncflow.errors import RunFailedError
 from asyncflow.store.layout import Layout
 from asyncflow.store.verification import verify
@@ -283,6 +283,46 @@ async def test_what_could_not_be_pickled_when_it_was_read_is_handed_on_as_it_was
         assert "replaced" not in log
         with pytest.raises(RunFailedError, match="'spoiled'"):
             await engine.run(ReadsLocks, bad=True)
+
+
+class Rated:
+    """Has what a step changes in the class and in its objects."""
+
+    rate = 1
+
+
+class ChangesClass(FlowSpec):
+    """Changes a class, an object and a lambda, which are artifacts, each task in a process."""
+
+    @isolate
+    @step
+    def start(self):
+        Rated.rate = 2
+        self.cls, self.object = Rated, Rated()
+        self.function = lambda: None
+        vars(self.function)["rate"] = 1
+        self.next(self.change)
+
+    @isolate
+    @step
+    def change(self):
+        self.cls.rate = self.object.rate = 3
+        vars(self.function)["rate"] = 3
+        self.next(self.end)
+
+    @isolate
+    @step
+    def end(self):
+        self.rates = self.cls.rate, self.object.rate, vars(self.function)["rate"]
+
+
+async def test_what_a_step_sets_in_a_class_of_the_flows_file_stays_in_its_process(store):
+    """A class is code; its objects are stored with what they hold, and so are lambdas."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(ChangesClass)
+    assert run.data.rates == (1, 3, 3)
+    assert run.data.cls is Rated
+    assert run["change"].task["cls"].sha == run["start"].task["cls"].sha
 
 
 class LeftRunning(FlowSpec):
