@@ -259,6 +259,7 @@ class TaskView:
         self._checks: list[Future[None]] = []
         self._loads: set[Future[Any]] = set()  # that go on in threads, waited for or not
         self._damage: BaseException | None = None
+        self._stored: dict[str, tuple[object, ArtifactRef]] = {}
         self._stopped = False
         self.step = order.step
         self.graph = run.graph
@@ -480,18 +481,20 @@ class TaskView:
 
             await ended(self._loads)
 
-    async def store(self) -> Stored:
+    async def store(self, is_kept: Callable[[], bool]) -> Stored:
         """`persist` in a thread.
 
-        Cancelled: the rest is not written, and nothing of it goes on.
+        Cancelled: where `is_kept` says that what the task has set is handed on all the same, it is
+        stored to the end; else the rest is not written. Nothing of it goes on.
         """
         if self._off_loop is None:
             return self.persist()
         self._stopped = False
-        return await self._off_loop.to_the_end(self.persist, self._stop)
 
-    def _stop(self) -> None:
-        self._stopped = True
+        def stop() -> None:
+            self._stopped = not is_kept()
+
+        return await self._off_loop.to_the_end(self.persist, stop)
 
     def is_stored_at_once(self) -> bool:
         """Whether `persist` is over sooner than a thread begins with it."""
@@ -539,6 +542,16 @@ class TaskView:
         return self.transition
 
     def _put(self, name: str, value: object) -> ArtifactRef:
+        if not self.node.catches:
+            return self._put_now(name, value)
+        # It may have failed while it stored this: what `@catch` hands on is not stored again.
+        stored, ref = self._stored.get(name, (None, None))
+        if ref is None or stored is not value:
+            ref = self._put_now(name, value)
+            self._stored[name] = value, ref
+        return ref
+
+    def _put_now(self, name: str, value: object) -> ArtifactRef:
         loaded = self._as_read(name, value)
         if loaded is None:
             return self._run.writer.put(value, name=name, go_on=self._go_on)

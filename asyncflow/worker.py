@@ -342,7 +342,7 @@ class Attempt:
         if task.is_stored_at_once():
             stored = task.persist()
         else:
-            stored = await task.store()
+            stored = await task.store(self._is_caught_late)
             self._worker.check_descriptors(self._run)  # others were at work meanwhile
         await task.checked()
         return stored
@@ -382,6 +382,12 @@ class Attempt:
             return report._replace(spooled=self._printed())
         return told._replace(manifest=manifest, spooled=self._printed())
 
+    def _is_caught_late(self) -> bool:
+        """Whether it was cancelled because it was late, and its step's `@catch` is for that."""
+        on = retry_on(self._run, self._order)
+        task = self._task
+        return self._is_late() and task is not None and task.catches(may_retry=retries_late(on))
+
     def _late(self, report: Failed, on: tuple[type[BaseException], ...]) -> Failed | None:
         """The failure as the engine tells it, which has cancelled an async step that was too late.
 
@@ -396,7 +402,7 @@ class Attempt:
             exception_type=name,
             message=message,
             traceback=told_as(report.traceback, name, message),
-            may_retry=not on or issubclass(TaskTimeoutError, on),
+            may_retry=retries_late(on),
         )
 
     def _printed(self) -> tuple[int, int]:
@@ -407,6 +413,11 @@ def retry_on(run: RunView, order: StartTask) -> tuple[type[BaseException], ...]:
     """The exceptions that the step's `@retry` is for; none means all."""
     options = options_of(getattr(run.flow_class, order.step, None))
     return options.retry_on if options is not None else ()
+
+
+def retries_late(on: tuple[type[BaseException], ...]) -> bool:
+    """Whether a `@retry` for these exceptions is for an attempt whose time was over."""
+    return not on or issubclass(TaskTimeoutError, on)
 
 
 def failed(

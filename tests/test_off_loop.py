@@ -191,6 +191,48 @@ async def test_a_task_that_is_stopped_while_it_is_stored_stores_no_more(store):
     assert len({event.pid for event in run.events(events.TaskStarted)}) == 1
 
 
+class Told:
+    """Says that it is pickled, at the gate."""
+
+    def __init__(self):
+        self.filling = os.urandom(MIB)
+
+    def __getstate__(self):
+        print("pickled", flush=True)
+        _begun.set()
+        if not _opened.wait(_PATIENCE):
+            raise TimeoutError("nobody else has had a turn")
+        return vars(self)
+
+
+class CaughtOutOfTime(OutOfTime):
+    """The same, but that what was set is handed on with the failure."""
+
+    @catch(var="failure", print_exception=False)
+    @timeout(seconds=3)
+    @step
+    async def one(self):
+        self.number = 1
+        self.told = Told()
+        self.last = [bytes(MIB)]
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.merge_artifacts(inputs)
+        self.next(self.end)
+
+
+async def test_what_catch_hands_on_of_a_task_that_is_out_of_time_is_stored_once(store):
+    """It was being stored when the time was over: that is completed, and not done again."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(CaughtOutOfTime)
+    assert run["one"].task.stdout == "pickled\n"
+    assert run.data.failure.type == "asyncflow.errors.TaskTimeoutError"
+    assert (run.data.number, run.data.last) == (1, [bytes(MIB)])
+    assert isinstance(run.data.told, Told)
+
+
 class Deadly:
     """Kills its process where that pickles it for the first time."""
 
