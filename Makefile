@@ -45,10 +45,10 @@ check: $(VENV)/.setup ## Lint, format and types
 	$(BIN)/mypy $(CHECKED)
 
 chaos: $(VENV)/.test ## Show that nothing is lost: kills, faults, random graphs, in full
-	$(BIN)/python -m tests.chaos $(PARTS)
+	$(BIN)/python -m tests.durability.chaos $(PARTS)
 
 soak: $(VENV)/.test ## Work for MINUTES (60), and see that nothing grows
-	$(BIN)/python -m tests.chaos.soak $(MINUTES)
+	$(BIN)/python -m tests.durability.chaos.soak $(MINUTES)
 
 mutants: $(VENV)/.mutants ## Change the code in small ways, and see whether a test notices
 	$(BIN)/python -m tests.mutants $(PARTS) $(ARGS)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncflow.current import current
-from asyncflow.decorators import (
+from asyncflow.flow.current import current
+from asyncflow.flow.decorators import (
     card,
     catch,
     concurrency,
@@ -22,16 +22,16 @@ from asyncflow.decorators import (
     step,
     timeout,
 )
-from asyncflow.flow import FlowSpec, set_launcher
-from asyncflow.including import IncludeFile
-from asyncflow.parameters import JSONType, Parameter
-from asyncflow.sharing import shared
+from asyncflow.flow.include_file import IncludeFile
+from asyncflow.flow.parameters import JSONType, Parameter
+from asyncflow.flow.shared import shared
+from asyncflow.flow.spec import FlowSpec, set_launcher
 
 if TYPE_CHECKING:
     from asyncflow import errors, events
     from asyncflow.client import Artifact, Flow, Run, Step, Task
-    from asyncflow.engine import Engine, run, run_sync
-    from asyncflow.handle import RunHandle
+    from asyncflow.engine.engine import Engine, run, run_sync
+    from asyncflow.engine.run_handle import RunHandle
 
 __version__ = "0.1.0"
 
@@ -72,7 +72,7 @@ _LATER: Final = {
     "Engine": "asyncflow.engine",
     "Flow": "asyncflow.client",
     "Run": "asyncflow.client",
-    "RunHandle": "asyncflow.handle",
+    "RunHandle": "asyncflow.engine.run_handle",
     "Step": "asyncflow.client",
     "Task": "asyncflow.client",
     "errors": "",
@@ -99,9 +99,10 @@ def __dir__() -> list[str]:
 
 
 def _launch(flow: type[FlowSpec]) -> None:
-    from asyncflow import cli, loading  # noqa: PLC0415 - start-up time: a program's alone
+    from asyncflow import cli  # noqa: PLC0415 - start-up time: a program's alone
+    from asyncflow.flow import loader  # noqa: PLC0415 - start-up time: a program's alone
 
-    if loading.is_program():
+    if loader.is_program():
         cli.launch(flow)
 
 

@@ -23,7 +23,7 @@ from itertools import count
 from selectors import DefaultSelector
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from asyncflow.frames import (
+from asyncflow.workers.messages import (
     CancelTask,
     Failed,
     Opened,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from selectors import SelectorKey
 
-    from asyncflow.frames import OrderMessage, ReportMessage
+    from asyncflow.workers.messages import OrderMessage, ReportMessage
 
 Result = TypeVar("Result")
 

@@ -24,8 +24,7 @@ from asyncflow.store.blobs import verified
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asyncflow.flow import Inputs
-    from asyncflow.inputs import InputView
+    from asyncflow.flow.join_inputs import Inputs, InputView
 
 BYTES = 256 << 20
 ROUNDS = 5

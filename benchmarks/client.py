@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyncflow.client import Run
-from asyncflow.graph import Graph, Node
-from tests.journals import RunWriter
+from asyncflow.flow.graph import Graph, Node
+from tests.support.written_runs import RunWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

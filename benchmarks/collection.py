@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from asyncflow.graph import Graph, Node
-from asyncflow.store.collection import collect
+from asyncflow.flow.graph import Graph, Node
 from asyncflow.store.layout import Layout
-from asyncflow.store.verification import verify
+from asyncflow.store.maintenance.collect import collect
+from asyncflow.store.maintenance.verify import verify
 from asyncflow.values import ArtifactRef, Encoding, Place
-from tests.journals import RunWriter
+from tests.support.written_runs import RunWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

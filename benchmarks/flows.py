@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from asyncflow import FlowSpec, Parameter, step
-from asyncflow.flow import Inputs
+from asyncflow.flow.join_inputs import Inputs
 
 
 class NoOps(FlowSpec):

@@ -31,7 +31,7 @@ from benchmarks.waiting import Waits
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
-    from asyncflow.flow import Inputs
+    from asyncflow.flow.join_inputs import Inputs
 
 WORKERS = 2
 RUNS = 200

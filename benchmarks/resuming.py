@@ -10,7 +10,7 @@ import anyio
 
 from asyncflow import Engine
 from asyncflow.errors import RunFailedError
-from asyncflow.previewing import preview_resume
+from asyncflow.scheduling.resume_preview import preview_resume
 from benchmarks.flows import Unfinished
 
 WIDTH = 100_000

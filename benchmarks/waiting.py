@@ -20,7 +20,7 @@ from asyncflow import Engine, FlowSpec, Parameter, concurrency, step
 from benchmarks.flows import NoOps
 
 if TYPE_CHECKING:
-    from asyncflow.flow import Inputs
+    from asyncflow.flow.join_inputs import Inputs
 
 FEW, MANY = 1_000, 10_000
 WORKERS = 2

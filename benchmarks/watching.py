@@ -23,7 +23,7 @@ from asyncflow import Engine, events
 from benchmarks.flows import NoOps, Talkative
 
 if TYPE_CHECKING:
-    from asyncflow.bus import Subscription
+    from asyncflow.engine.subscription import Subscription
     from asyncflow.events import Event
 
 WORKERS = 2

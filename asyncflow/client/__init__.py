@@ -14,7 +14,7 @@ What is asked of a run that still goes on is answered from what its journal hold
 
 from __future__ import annotations
 
-from asyncflow.client.data import Data
+from asyncflow.client.artifact_values import Data
 from asyncflow.client.objects import Artifact, Artifacts, Attempt, Flow, Run, Step, Task
 
 __all__ = ["Artifact", "Artifacts", "Attempt", "Data", "Flow", "Run", "Step", "Task"]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncflow.client.record import RunRecord
+from asyncflow.client.run_files import RunRecord
 from asyncflow.errors import NotFoundError
-from asyncflow.events import TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
-from asyncflow.store.index import TaskState
+from asyncflow.events.types import TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
+from asyncflow.store.run_index import TaskState
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from asyncflow.client.record import EndOfTask
-    from asyncflow.store.index import TaskEntry
+    from asyncflow.client.run_files import EndOfTask
+    from asyncflow.store.run_index import TaskEntry
     from asyncflow.values import Failure, Manifest
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Protocol
 
-from asyncflow.graph import Fanout
+from asyncflow.flow.graph import Fanout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asyncflow.graph import Graph, Node
-    from asyncflow.store.index import TaskTable
+    from asyncflow.flow.graph import Graph, Node
+    from asyncflow.store.run_index import TaskTable
     from asyncflow.values import TaskKey
 
 Path = tuple[int, ...]

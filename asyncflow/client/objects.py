@@ -1,7 +1,7 @@
 """What users look back with: flows, runs, steps, tasks and their artifacts, as thin views.
 
 A view holds a name and the record to ask, nothing else, so that a hundred thousand of them may come
-and go. What is true on disk is known to `asyncflow.client.record` alone. The views stand in one
+and go. What is true on disk is known to `asyncflow.client.run_files` alone. The views stand in one
 module because each is made by the one above it, and tells it as its parent.
 """
 
@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from asyncflow.client import output
+from asyncflow._support.settings import Settings
+from asyncflow.client import task_output
+from asyncflow.client.artifact_values import Data, no_artifact
 from asyncflow.client.attempts import Attempts, seconds_of, status_of
-from asyncflow.client.data import Data, no_artifact
-from asyncflow.client.following import EventStream, Follower
-from asyncflow.client.record import FlowPlace, RunRecord
+from asyncflow.client.event_stream import EventStream, Follower
 from asyncflow.client.resumptions import Resumptions
+from asyncflow.client.run_files import FlowPlace, RunRecord
 from asyncflow.client.views import (
     View,
     asking_for,
@@ -30,9 +31,8 @@ from asyncflow.client.views import (
     some_of,
 )
 from asyncflow.errors import JournalError, NotFoundError
-from asyncflow.events import RunFailed, TaskCloned, TaskFailed, from_microseconds
-from asyncflow.news import Wanted, Wish
-from asyncflow.settings import Settings
+from asyncflow.events.selection import Wanted, Wish
+from asyncflow.events.types import RunFailed, TaskCloned, TaskFailed, from_microseconds
 from asyncflow.store.layout import Layout
 from asyncflow.values import Status, TaskKey
 
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-    from asyncflow.events import Event
-    from asyncflow.graph import Graph
-    from asyncflow.store.index import TaskEntry
+    from asyncflow.events.types import Event
+    from asyncflow.flow.graph import Graph
+    from asyncflow.store.run_index import TaskEntry
     from asyncflow.values import ArtifactRef, Failure
 
 _reopen = reopen  # the name by which artifacts that earlier versions stored know it
@@ -612,26 +612,26 @@ class Task(View):
     @property
     def stdout(self) -> str:
         """All that its last attempt printed to standard output, in memory; see `printed`."""
-        return output.read_text(*self._output(), "stdout")
+        return task_output.read_text(*self._output(), "stdout")
 
     @property
     def stderr(self) -> str:
         """All that its last attempt printed to standard error, in memory; see `printed`."""
-        return output.read_text(*self._output(), "stderr")
+        return task_output.read_text(*self._output(), "stderr")
 
     def printed(self, stream: str) -> Iterator[str]:
         """What its last attempt printed to `stdout` or `stderr`, piece by piece.
 
         However much that is: of the output no more than some hundred kilobytes are in memory.
         """
-        return output.read_pieces(*self._output(), stream)
+        return task_output.read_pieces(*self._output(), stream)
 
     def _printed_bytes(self, stream: str) -> Iterator[bytes]:
-        return output.read_bytes(*self._output(), stream)
+        return task_output.read_bytes(*self._output(), stream)
 
     def loglines(self, stream: str) -> Iterator[tuple[datetime, str]]:
         """What its last attempt printed to `stdout` or `stderr`, each line with its time."""
-        return output.read_lines(*self._output(), stream)
+        return task_output.read_lines(*self._output(), stream)
 
     def _output(self) -> tuple[RunRecord, int, int, int]:
         """Where its last output lies: a run, a task, an attempt, and a record of the journal."""
@@ -704,12 +704,12 @@ class Attempt:
     @property
     def stdout(self) -> str:
         """All that it printed to standard output."""
-        return output.read_text(*self._output(), "stdout")
+        return task_output.read_text(*self._output(), "stdout")
 
     @property
     def stderr(self) -> str:
         """All that it printed to standard error."""
-        return output.read_text(*self._output(), "stderr")
+        return task_output.read_text(*self._output(), "stderr")
 
     def _output(self) -> tuple[RunRecord, int, int, int]:
         if self._log is None:  # still running, or a clone: the task knows

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from asyncflow.client.record import RunRecord
+from asyncflow.client.run_files import RunRecord
 from asyncflow.errors import JournalError
 
 if TYPE_CHECKING:
-    from asyncflow.client.record import FlowPlace
+    from asyncflow.client.run_files import FlowPlace
 
 
 class Resumptions:

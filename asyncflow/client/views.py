@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from asyncflow.client.record import FlowPlace
+    from asyncflow.client.run_files import FlowPlace
 
 _NAMED: Final = 8  # how many of a long list an error or a picture names
 

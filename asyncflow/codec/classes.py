@@ -41,7 +41,7 @@ from weakref import WeakKeyDictionary
 
 from blake3 import blake3
 
-from asyncflow.naming import text_of
+from asyncflow._support.safe_text import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping

@@ -9,9 +9,9 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
+from asyncflow._support.safe_text import class_name, is_stop, text_of
 from asyncflow.codec.classes import CODE_TYPES, reduce_code
 from asyncflow.errors import ArtifactPickleError
-from asyncflow.naming import class_name, is_stop, text_of
 
 Chunk = bytes | bytearray | memoryview
 """A piece of stored bytes, one item per byte."""
@@ -170,7 +170,7 @@ def type_name(value: object) -> str:
 
 
 def _explain(value: object, name: str, error: BaseException) -> ArtifactPickleError:
-    from asyncflow.codec.members import USING, find_culprit  # noqa: PLC0415 - start-up time: only in need
+    from asyncflow.codec.unpicklable import USING, find_culprit  # noqa: PLC0415 - start-up time: only in need
 
     root = f"self.{name}" if name else "the value"
     kind = type_name(value)

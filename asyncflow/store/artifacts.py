@@ -34,10 +34,10 @@ from asyncflow.store.blobs import (
     open_blob,
     unreadable,
 )
-from asyncflow.store.changes import Loaded
+from asyncflow.store.change_detection import Loaded
 from asyncflow.store.files import open_file, read_at, read_writable_at
-from asyncflow.store.numbering import REMOVED
-from asyncflow.store.pages import map_file
+from asyncflow.store.mapped_files import map_file
+from asyncflow.store.run_ids import REMOVED
 from asyncflow.store.segments import SUFFIX, SegmentWriter
 from asyncflow.values import ArtifactRef, Encoding, Place
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 from blake3 import blake3
 
+from asyncflow._support.commit_points import reached
+from asyncflow._support.guarded_descriptor import Descriptor
 from asyncflow.codec import batches, digest_of
-from asyncflow.commit_points import reached
-from asyncflow.descriptors import Descriptor
 from asyncflow.errors import (
     ArtifactCorruptError,
     ArtifactError,
@@ -37,7 +37,7 @@ from asyncflow.store.files import (
     sync_folder,
     write_all,
 )
-from asyncflow.store.pages import map_file
+from asyncflow.store.mapped_files import map_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -26,10 +26,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 from zlib import crc32
 
-from asyncflow.commit_points import reached
-from asyncflow.descriptors import Descriptor
+from asyncflow._support.commit_points import reached
+from asyncflow._support.fork_safety import keep_from_children, no_forks
+from asyncflow._support.guarded_descriptor import Descriptor
 from asyncflow.errors import JournalError
-from asyncflow.forking import keep_from_children, no_forks
 from asyncflow.store.files import (
     SHORTAGES,
     explain_write,

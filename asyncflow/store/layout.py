@@ -7,9 +7,9 @@ STORE/
   blobs/new/…          blobs being written; what a crash leaves here may be deleted after a day
   blobs/new/gc-ab…     a blob that a garbage collection has aside; a killed one leaves it here
   flows/NAME/RUN/      journal, *.seg (values), and after the end summary and index
-  limits/NAME          a limit with a name, see asyncflow.store.limits
+  limits/NAME          a limit with a name, see asyncflow.store.limit_files
   flows/NAME/.removed/RUN/   of a run that was removed: the files that other runs still refer to
-  newest/NAME          the id that a flow was given last, see asyncflow.store.numbering
+  newest/NAME          the id that a flow was given last, see asyncflow.store.run_ids
 ```
 
 Folders are created 0700 and files 0600, whatever the umask. Nothing here reads a value or an event.
@@ -30,12 +30,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from asyncflow.commit_points import reached
+from asyncflow._support.commit_points import reached
+from asyncflow._support.paths import absolute
 from asyncflow.errors import NotFoundError, StoreError, StoreFormatError
 from asyncflow.store.files import explain, read_file, reason_of, sync_folder, write_file
 from asyncflow.store.folders import FOLDER_MODE, Folder
-from asyncflow.store.numbering import NEWEST, REMOVED, RUN_ID, next_run
-from asyncflow.surroundings import absolute
+from asyncflow.store.run_ids import NEWEST, REMOVED, RUN_ID, next_run
 from asyncflow.values import RunId
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Self
 
-from asyncflow.commit_points import reached
-from asyncflow.descriptors import Descriptor
+from asyncflow._support.commit_points import reached
+from asyncflow._support.guarded_descriptor import Descriptor
 from asyncflow.errors import StoreError
 from asyncflow.store.files import explain_write, open_regular, sync_file, sync_folder, write_all
 

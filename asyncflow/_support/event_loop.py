@@ -1,0 +1,117 @@
+"""An engine and its event loop: which one it is, and what is awaited there to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+
+from asyncflow._support.conditions import until
+from asyncflow.errors import AsyncflowError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+
+from typing import TYPE_CHECKING
+
+from asyncflow._support.conditions import look_again_soon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+Result = TypeVar("Result")
+
+
+def loop_here() -> asyncio.AbstractEventLoop:
+    """The event loop that runs.
+
+    Raises:
+        AsyncflowError: There is none of asyncio's.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        message = (
+            "no event loop of asyncio runs here, and asyncflow needs one; under trio, have a "
+            "thread do it: await trio.to_thread.run_sync(asyncflow.run_sync, TheFlow)"
+        )
+        raise AsyncflowError(message) from None
+
+
+def check_loop(own: asyncio.AbstractEventLoop) -> None:
+    """Refuse a call on another event loop than the engine's, or in another thread than its own.
+
+    Raises:
+        AsyncflowError: It is another one.
+    """
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        if not own.is_running():
+            return  # nobody else is at work, and nothing can wait here
+        message = (
+            "this engine is used in the thread of the event loop that entered it, and this is "
+            "another one: hand the call to that loop with `loop.call_soon_threadsafe(…)` or "
+            "`asyncio.run_coroutine_threadsafe(…, loop)`"
+        )
+        raise AsyncflowError(message) from None
+    if running is not own:
+        message = (
+            "this engine was entered on another event loop than the one that runs here: open an "
+            "engine on each loop, or hand the call to the engine's own with "
+            "`asyncio.run_coroutine_threadsafe(…, loop)`"
+        )
+        raise AsyncflowError(message)
+
+
+async def to_the_end(
+    work: Coroutine[Any, Any, Result], tasks: set[asyncio.Task[Any]] | None = None
+) -> tuple[Result, asyncio.CancelledError | None]:
+    """Await `work` to its end, whoever cancels meanwhile; its result, and the cancellation.
+
+    A cancel scope's shield is not enough: `Task.cancel()` and `asyncio.timeout` pass through it.
+    The work itself is not cancelled either, and goes on to its end where nobody waits any more.
+    """
+    task = OrderlyTask(work)
+    tasks = set() if tasks is None else tasks
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    cancelled = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await until(task.done, by=[task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    return task.result(), cancelled
+
+
+class OrderlyTask(asyncio.Task[Result]):
+    """A task that is asked to end where others are cancelled.
+
+    Nothing is thrown into it, so that no timeout and no cancel scope has an effect within it. What
+    cancels a task by way of these has to be given a task of its own. Within it, whatever is awaited
+    is a condition of `asyncflow._support.conditions`: a call that is lost leaves no other way to wake it.
+    """
+
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, Result],
+        *,
+        name: str | None = None,
+        ask: Callable[[], object] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """`ask` is called when somebody cancels the task, which ends by itself if there is none."""
+        self._ask = ask
+        super().__init__(work, loop=loop or asyncio.get_running_loop(), name=name)
+
+    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - as in the base class
+        """Ask it to end."""
+        if not self.done():
+            if self._ask is not None:
+                self._ask()
+            look_again_soon(self.get_loop())  # what is lost is lost by what ends a program
+        return False

@@ -1,0 +1,195 @@
+"""An exception as text: type, message, and the traceback cut to the user's own frames."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from asyncflow._support.call_site import is_own
+from asyncflow._support.safe_text import class_name, sayable, text_of
+from asyncflow.errors import AsyncflowError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_PYTHON: Final = os.path.dirname(traceback.__file__) + os.sep  # noqa: PTH120 - text is compared
+_INSTALLED: Final = tuple(f"{_PYTHON}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+_RUNNING: Final = tuple(f"{_PYTHON}{name}/" for name in ("asyncio", "concurrent", "importlib"))
+_PLUMBING: Final = ("<frozen importlib", f"{_PYTHON}threading.py", *_RUNNING)
+_MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing more
+_PICKLERS: Final = (f"{_PYTHON}pickle.py", f"{_PYTHON}copyreg.py")  # this library calls them
+_MESSAGE_BYTES: Final = 1 << 14  # nobody reads more, and it is journalled and sent in one packet
+_TRACEBACK_BYTES: Final = 1 << 16  # the same
+_END_OF_INPUT: Final = "EOF when reading a line"  # what `input` raises an EOFError with
+_TOLD_TO_STOP: Final = {"asyncio.exceptions.CancelledError", "SystemExit: 143"}  # 128 + SIGTERM
+
+
+class Described(NamedTuple):
+    """What is kept of an exception."""
+
+    type: str
+    message: str
+    traceback: str
+
+    def with_note(self, note: str) -> Described:
+        """With a note behind the message, also where that ends the traceback; "" adds nothing."""
+        if not note:
+            return self
+        message = f"{self.message}: {note}" if self.message else note
+        return Described(self.type, message, f"{self.traceback.rstrip()}: {note}\n")
+
+
+def describe_exception(error: BaseException) -> Described:
+    """Never raises, whatever the exception's own methods do."""
+    message = sayable(text_of(error), _MESSAGE_BYTES)
+    trace = sayable(_traceback(error), _TRACEBACK_BYTES)
+    return Described(class_name(type(error)), message, trace)
+
+
+def why_no_terminal(error: BaseException) -> str:
+    """What to do about a step's failure that comes from its having no terminal; "" for others."""
+    name, trace = class_name(type(error)), error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    asked = trace is not None and trace.tb_frame.f_globals.get("__name__") == "getpass"
+    if asked or (name == "EOFError" and text_of(error) == _END_OF_INPUT):
+        return (
+            "a step has no terminal to read from; make what you ask for a Parameter of the flow, "
+            "or ask before the run is started"
+        )
+    if name == "bdb.BdbQuit":
+        return (
+            "a step has no terminal for a debugger; use one that listens on a port, for example "
+            "with PYTHONBREAKPOINT=remote_pdb.set_trace in the environment"
+        )
+    return ""
+
+
+def told_as(trace: str, exception_type: str, message: str) -> str:
+    """The text of a traceback that ends with another exception: with why a step was stopped.
+
+    Of a step that has let itself be stopped, how it was told of it is left out.
+    """
+    if not trace:
+        return ""
+    *before, last = trace.rstrip("\n").split("\n")
+    if last not in _TOLD_TO_STOP:
+        before.append(last)
+    return "\n".join([*before, f"{exception_type}: {message}\n"])
+
+
+def too_long(seconds: float) -> str:
+    """The message of a step that was stopped because its time was over."""
+    return f"it took longer than {seconds:g} s"
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        summary = traceback.TracebackException.from_exception(error, limit=-_MOST_FRAMES)
+        with_users = _with_users(summary)
+        if isinstance(error, AsyncflowError):
+            _drop_own_causes(summary, with_users)
+        for each in _with_causes(summary):
+            _cut(each, with_users)
+        return "".join(summary.format())
+    except BaseException as second:  # noqa: BLE001 - what it is made of is the user's
+        why = class_name(type(second))
+        return f"{class_name(type(error))} (its traceback cannot be formatted: {why})\n"
+
+
+def _with_causes(summary: traceback.TracebackException) -> list[traceback.TracebackException]:
+    """An exception and all that it came from, each before its own causes.
+
+    Here and below nothing recurses: there may be thousands.
+    """
+    found: dict[int, traceback.TracebackException] = {}
+    waiting = [summary]
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in found:
+            found[id(each)] = each
+            others = (each.__cause__, each.__context__, *(each.exceptions or ()))
+            waiting += [other for other in others if other is not None]
+    return list(found.values())
+
+
+def _with_users(summary: traceback.TracebackException) -> set[int]:
+    """The ids of those that any code of the user has to do with, or with what they came from."""
+    found: set[int] = set()
+    for each in reversed(_with_causes(summary)):
+        causes = {id(each.__cause__), id(each.__context__)}
+        if causes & found or any(map(_is_users_own, each.stack)):
+            found.add(id(each))
+    return found
+
+
+def _drop_own_causes(summary: traceback.TracebackException, with_users: set[int]) -> None:
+    """Of an error that says what to do, leave nothing that has happened in this library alone."""
+    waiting = [summary]
+    while waiting:
+        each = waiting.pop()
+        for name in ("__cause__", "__context__"):
+            other = getattr(each, name)
+            if id(other) in with_users:
+                waiting.append(other)
+            else:
+                setattr(each, name, None)
+        if not any(map(_is_users_own, each.stack)):
+            each.stack[:] = []
+
+
+def _is_users_own(frame: traceback.FrameSummary) -> bool:
+    return _is_users_frame(frame) and not _is_called(frame)
+
+
+def _is_users_frame(frame: traceback.FrameSummary) -> bool:
+    return not is_own(frame.filename)
+
+
+def _without_plumbing(stack: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """Without what Python itself runs and imports code with, but where that has raised."""
+    last = max((at for at, frame in enumerate(stack) if not _is_plumbing(frame)), default=-1)
+    return [frame for at, frame in enumerate(stack) if at > last or not _is_plumbing(frame)]
+
+
+def _is_plumbing(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(_PLUMBING) or _is_of("anyio", frame)
+
+
+def _is_called(frame: traceback.FrameSummary) -> bool:
+    """Whether it is of Python's library or a pickler, which this library calls as well."""
+    name = frame.filename
+    return (name.startswith(_PYTHON) and not name.startswith(_INSTALLED)) or _is_pickler(frame)
+
+
+def _is_pickler(frame: traceback.FrameSummary) -> bool:
+    return frame.filename in _PICKLERS or _is_of("cloudpickle", frame)
+
+
+def _is_of(package: str, frame: traceback.FrameSummary) -> bool:
+    """Whether the frame is one of this package, if that is imported at all."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return bool(file) and frame.filename.startswith(os.path.dirname(str(file)) + os.sep)  # noqa: PTH120 - text
+
+
+def past_own_frames(trace: TracebackType | None) -> TracebackType | None:
+    """From where the user's code begins; all of it where there is none."""
+    at = trace
+    while at is not None and is_own(at.tb_frame.f_code.co_filename):
+        at = at.tb_next
+    return at or trace
+
+
+def _cut(summary: traceback.TracebackException, with_users: set[int]) -> None:
+    """Drop this library's own frames."""
+    users = list(filter(_is_users_frame, _without_plumbing(summary.stack)))
+    own_call = not all(map(_is_users_frame, summary.stack))
+    while own_call and len(users) > 1 and _is_pickler(users[0]):
+        del users[0]
+    if hasattr(summary, "offset"):  # a SyntaxError, which tells the place itself
+        summary.stack[:] = [frame for frame in users if not _is_plumbing(frame)]
+    # Python itself makes another exception of a StopIteration, where a coroutine was awaited.
+    elif users or id(summary.__cause__) in with_users:
+        summary.stack[:] = users

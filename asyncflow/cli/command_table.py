@@ -1,0 +1,178 @@
+"""The commands by name, each loaded when it is used, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+
+from asyncflow.cli import metaflow_options
+from asyncflow.cli.stdout_errors import STANDARD_OUTPUT, cannot_write, named_stdout, visible_stderr
+from asyncflow.errors import (
+    AsyncflowError,
+    FlowError,
+    NotFoundError,
+    ParameterError,
+    RemoveError,
+    ResumeError,
+    SettingsError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncflow.flow.spec import FlowSpec
+
+FAILED: Final = 1
+MISUSED: Final = 2
+INTERRUPTED: Final = 130
+
+_MODULES: Final = {
+    "run": "asyncflow.cli.run_commands",
+    "resume": "asyncflow.cli.run_commands",
+    "check": "asyncflow.cli.run_commands",
+    "graph": "asyncflow.cli.run_commands",
+    "runs": "asyncflow.cli.look_commands",
+    "show": "asyncflow.cli.look_commands",
+    "logs": "asyncflow.cli.look_commands",
+    "dump": "asyncflow.cli.look_commands",
+    "events": "asyncflow.cli.look_commands",
+    "limit": "asyncflow.cli.limit_commands",
+    "verify": "asyncflow.cli.store_commands",
+    "gc": "asyncflow.cli.store_commands",
+    "rm": "asyncflow.cli.store_commands",
+}
+"""Where the function `make_NAME` of each command is."""
+
+
+class Commands(click.Group):
+    """The commands of `asyncflow`, or those of one flow, which then need no FILE."""
+
+    def __init__(self, flow: type[FlowSpec] | None = None, script: str = "") -> None:
+        super().__init__(
+            name="asyncflow" if flow is None else flow.__name__,
+            help=_about(flow),
+            context_settings={"help_option_names": ["--help", "-h"]},
+        )
+        self._flow, self._script = flow, script
+        self.params += [_version_option()] if flow is None else metaflow_options.before_commands()
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
+        """All of them, in the order in which one meets them."""
+        return list(_MODULES)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names; else tell which one it may have meant."""
+        args = [*metaflow_options.COMMANDS.get(args[0], args[:1]), *args[1:]]
+        name = args[0]
+        if name == "version":
+            _show_version(ctx)
+        if name == "--help":
+            click.echo(ctx.get_help())
+            ctx.exit()
+        if name not in _MODULES and not name.startswith("-"):
+            from asyncflow._support.suggestions import did_you_mean  # noqa: PLC0415 - start-up time: only errors need it
+
+            ctx.fail(f"there is no command {name!r}{did_you_mean(name, _MODULES)}")
+        return super().resolve_command(ctx, args)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's
+        cmd_name: str,
+    ) -> click.Command | None:
+        """The command of this name."""
+        if cmd_name not in _MODULES:
+            return None
+        module = importlib.import_module(_MODULES[cmd_name])
+        make: Callable[..., click.Command] = getattr(module, f"make_{cmd_name}")
+        return make(self._flow, self._script)
+
+
+def _show_version(ctx: click.Context) -> NoReturn:
+    from asyncflow import __version__  # noqa: PLC0415 - start-up time: nobody else asks
+
+    click.echo(f"asyncflow {__version__}")
+    ctx.exit()
+
+
+def _version_option() -> click.Option:
+    def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
+        if wanted:
+            _show_version(ctx)
+
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show_version,
+        help="Show the version and exit.",
+    )
+
+
+def _about(flow: type[FlowSpec] | None) -> str:
+    if flow is not None:
+        return flow.__doc__ or f"The flow {flow.__name__}."
+    return "Run data and machine-learning workflows, and look at what was run."
+
+
+def invoke(
+    arguments: Sequence[str], *, flow: type[FlowSpec] | None = None, script: str = ""
+) -> int:
+    """Carry out a command; the exit status. What went wrong has been said on stderr."""
+    with visible_stderr():
+        return _invoke(arguments, flow, script)
+
+
+def _invoke(arguments: Sequence[str], flow: type[FlowSpec] | None, script: str) -> int:
+    group = Commands(flow, script)
+    name = "asyncflow" if flow is None else f"python {script}"
+    try:
+        with named_stdout():
+            result = group.main(list(arguments), prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show(file=sys.stderr)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except (AsyncflowError, RuntimeError) as error:
+        return complain(_in_words(error))
+    except (OSError, MemoryError) as error:  # a file that may not be read, a disk that cannot
+        if not isinstance(error, BrokenPipeError):  # who does not read, as `| head`, misses nothing
+            click.echo(f"Error: {_said(error)}", err=True)
+        return FAILED
+    if not arguments:
+        return MISUSED  # the help was shown, and nothing was done
+    return result if isinstance(result, int) else 0
+
+
+def _said(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this"
+    is_output = error.filename == STANDARD_OUTPUT
+    return cannot_write(error.strerror) if is_output else str(error)
+
+
+def _in_words(error: AsyncflowError | RuntimeError) -> AsyncflowError:
+    """What is short, if it is that; any other defect is raised again."""
+    if isinstance(error, AsyncflowError):
+        return error
+    from asyncflow._support.thread_pool import is_lack_of_threads, no_thread  # noqa: PLC0415 - start-up time
+
+    if is_lack_of_threads(error):
+        return no_thread(error)
+    raise error
+
+
+_MISUSE: Final = (FlowError, NotFoundError, ParameterError, RemoveError, ResumeError, SettingsError)
+
+
+def complain(error: AsyncflowError) -> int:
+    """Say what went wrong; the exit status that goes with it."""
+    click.echo(f"Error: {error}", err=True)
+    return MISUSED if isinstance(error, _MISUSE) else FAILED

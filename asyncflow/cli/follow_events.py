@@ -1,0 +1,82 @@
+"""What `--follow` shows, as it comes, to the run's end: its events, or what its tasks print."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from asyncflow.cli import tables
+from asyncflow.client import Run
+from asyncflow.errors import NotFoundError
+from asyncflow.events.types import TaskCloned, TaskEvent, TaskFailed, TaskLogged, TaskSucceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from asyncflow.client.event_stream import EventStream
+    from asyncflow.events.types import Event
+
+
+def print_events(stream: EventStream[Event], *, as_json: bool) -> None:
+    """A line for each event, written out whenever the next one has to be waited for."""
+    for line in tables.event_lines(stream, as_json=as_json):
+        sys.stdout.write(f"{line}\n")
+        if not stream.waiting:
+            sys.stdout.flush()
+
+
+def output_of(pathspec: str, store: Path | None, streams: set[str]) -> Iterator[tuple[str, str]]:
+    """What a run, a step or a task prints, as `logs` shows it, each with the stream it goes to.
+
+    A step or a task need not have begun.
+
+    Raises:
+        NotFoundError: There is no such run or step, or the run has ended without the task.
+        RunInterruptedError: The run's engine is gone without a last word.
+    """
+    flow, run_id, *rest = pathspec.split("/")
+    run = Run(f"{flow}/{run_id}", store=store)
+    if rest and rest[0] not in run.graph.nodes:
+        message = f"flow {flow} has no step {rest[0]!r}; it has {', '.join(run.graph.nodes)}"
+        raise NotFoundError(message)
+    if len(rest) > 1:
+        yield from _output_of_task(run, rest[0], rest[1], streams or {"stdout", "stderr"})
+        return
+    events = run.events(follow=True)
+    for text in tables.log_lines(events, rest[0] if rest else None, streams):
+        yield "stdout", text
+
+
+def _output_of_task(
+    run: Run, step: str, task_id: str, streams: set[str]
+) -> Iterator[tuple[str, str]]:
+    """What a task prints in the attempt that goes on, and in those that follow it; why it failed.
+
+    That comes where both streams are asked for, on a line of its own.
+    """
+    open_line = False
+    begun = step in run and task_id in run[step]
+    attempt = run[step][task_id].attempt if begun else 0
+    for event in run.events(TaskEvent, follow=True):
+        if (event.step, event.task_id) != (step, task_id):
+            continue
+        match event:
+            case TaskLogged() if event.stream in streams and event.attempt >= attempt:
+                yield event.stream, f"{event.line}{event.end}"
+                if event.stream == "stderr":
+                    open_line = not event.end
+            case TaskCloned():  # what it printed lies with the task that did the work
+                task = run[step][task_id]
+                for stream in sorted(streams, reverse=True):
+                    yield from ((stream, text) for text in task.printed(stream))
+                return
+            case TaskSucceeded():
+                return
+            case TaskFailed() if not (event.will_retry or event.caught):
+                if len(streams) > 1:
+                    told = event.traceback or f"{event.exception_type}: {event.message}"
+                    yield "stderr", "\n" * open_line + told.rstrip("\n") + "\n"
+                return
+    message = f"{run.pathspec} has ended, and has no task {step}/{task_id} that did"
+    raise NotFoundError(message)

@@ -1,0 +1,177 @@
+"""`asyncflow limit`: look at the limits of a store, and change them while runs go on."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asyncflow.cli.common_options import json_option, store_option
+from asyncflow.errors import NotFoundError
+from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asyncflow.flow.spec import FlowSpec
+    from asyncflow.store.limit_files import Bounds
+
+
+def make_limit(flow: type[FlowSpec] | None, script: str) -> click.Group:  # noqa: ARG001 - as its siblings
+    """`limit list|set|unset`."""
+    return click.Group(
+        "limit",
+        commands=[_make_list(), _make_set(), _make_unset()],
+        help=(
+            "Look at the limits that steps are under with @limit, and change them while runs go "
+            "on. What is set here counts for every run of the store, whatever the step says."
+        ),
+        short_help="Look at limits, and change them while runs go on.",
+    )
+
+
+def _folder(store: Path | None, *, create: bool = False) -> Path:
+    from asyncflow._support.settings import Settings  # noqa: PLC0415 - start-up time: not for --help
+    from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
+
+    return Layout.open(Settings.read(store=store).store, create=create).limits
+
+
+def _make_list() -> click.Command:
+    def list_limits(store: Path | None, *, as_json: bool) -> None:
+        from asyncflow.store.limit_files import LimitFile, names_in  # noqa: PLC0415 - start-up time: as above
+
+        folder, found = _folder(store), []
+        for name in names_in(folder):
+            with LimitFile.open(folder, name) as file:
+                numbers = {"in_use": file.in_use(), "engines_waiting": file.in_line()}
+                found.append((name, file.bounds(), numbers))
+        if as_json:
+            data = [{"name": name, **_data(bounds), **rest} for name, bounds, rest in found]
+            click.echo(json.dumps(data, indent=2))
+            return
+        for name, bounds, rest in found:
+            click.echo(f"{name}: {bounds}; {use_of_limit(**rest)}")
+        if not found:
+            click.echo("No step of a run of this store was under a limit yet.")
+
+    return click.Command(
+        "list",
+        params=[store_option(), json_option()],
+        callback=list_limits,
+        help="List the limits of the store: what is set, and how much of it is in use.",
+    )
+
+
+def _make_set() -> click.Command:
+    def set_limit(
+        name: str,
+        at_once: int | None,
+        per_second: float | None,
+        store: Path | None,
+        *,
+        as_json: bool,
+    ) -> None:
+        from asyncflow.store.limit_files import Bounds, LimitFile  # noqa: PLC0415 - start-up time: as above
+
+        _check_name(name)
+        if at_once is None and per_second is None:
+            message = f"say what {name} is to be: a number at a time, or --per-second, or both"
+            raise click.UsageError(message)
+        bounds = Bounds(at_once, per_second)
+        with LimitFile.open(_folder(store, create=True), name, mend=True) as file:
+            file.set_bounds(bounds)
+        _tell(name, bounds, as_json=as_json)
+
+    return click.Command(
+        "set",
+        params=[
+            click.Argument(["name"]),
+            click.Argument(
+                ["at_once"], type=click.IntRange(0, MOST_AT_ONCE), required=False, metavar="[N]"
+            ),
+            click.Option(
+                ["--per-second"],
+                type=_Rate(LEAST_PER_SECOND, MOST_PER_SECOND),
+                metavar="RATE",
+                help="How many tasks may begin in a second.",
+            ),
+            store_option(),
+            json_option(),
+        ],
+        callback=set_limit,
+        help=(
+            "Set how many tasks at a time may have a limit, 0 to hold all of them back, or how "
+            "many may begin in a second, or both. What is not set is as the step says. Engines "
+            "that are running notice within a second; tasks that are running go on."
+        ),
+        short_help="Set a limit.",
+    )
+
+
+def _make_unset() -> click.Command:
+    def unset(name: str, store: Path | None, *, as_json: bool) -> None:
+        from asyncflow.store.limit_files import Bounds, LimitFile, names_in  # noqa: PLC0415 - start-up time: as above
+
+        _check_name(name)
+        folder = _folder(store)
+        if name not in names_in(folder):
+            there = ", ".join(names_in(folder)) or "none"
+            message = f"the store has no limit {name!r}; it has {there}"
+            raise NotFoundError(message)
+        with LimitFile.open(folder, name, mend=True) as file:
+            file.set_bounds(Bounds())
+        _tell(name, Bounds(), as_json=as_json)
+
+    return click.Command(
+        "unset",
+        params=[click.Argument(["name"]), store_option(), json_option()],
+        callback=unset,
+        help="Have a limit be again what the steps say.",
+    )
+
+
+class _Rate(click.FloatRange):
+    """A number within its range; `nan` is in no range, and not out of it either."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """As the base class does it.
+
+        Raises:
+            click.BadParameter: It is no number, or out of range.
+        """
+        rate: float = super().convert(value, param, ctx)
+        if math.isnan(rate):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return rate
+
+
+def _check_name(name: str) -> None:
+    if not LIMIT_NAME.fullmatch(name):
+        message = f"{name!r} cannot name a limit: use letters, digits, and _ - . between them"
+        raise click.BadParameter(message, param_hint="NAME")
+
+
+def _tell(name: str, bounds: Bounds, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"name": name, **_data(bounds)}))
+    else:
+        click.echo(f"{name}: {bounds}")
+
+
+def _data(bounds: Bounds) -> dict[str, Any]:
+    return {"at_once": bounds.at_once, "per_second": bounds.per_second}
+
+
+def use_of_limit(*, in_use: int, engines_waiting: int) -> str:
+    """How much of a limit is in use, and who waits, in words."""
+    waiting = f", {_count(engines_waiting, 'engine')} waiting" if engines_waiting else ""
+    return f"{in_use} in use{waiting}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,199 @@
+r"""A run's log: events in, the text of whole lines out, in the shape that Metaflow's has.
+
+    2026-11-23 22:24:43.009 [1795472682985927/start/1 (pid 2920)] Task is starting.
+
+Pure: no clock and no I/O; times are the events' own, in local time. It stands on the engine's loop,
+so an event costs a few microseconds, and what it holds is bounded: for each task and stream one
+unfinished line of at most `HELD_CHARACTERS`. As in Metaflow, both streams of a task go into the one
+log, and so to standard output.
+
+What a task prints cannot break the shape. A line that has not ended waits until it does, or until
+its task has ended. Of a line with carriage returns (a progress bar) only what a terminal would be
+left showing is kept: the text after the last of them. Other control characters pass as they are
+where the log goes to a file or a pipe; on a terminal they become visible, as `\x1b`, but for
+colours, which stay and end with their line.
+"""
+
+from __future__ import annotations
+
+from time import localtime, strftime
+from typing import TYPE_CHECKING, Final
+
+from asyncflow.cli.terminal_text import visible_line, visible_output
+from asyncflow.events.types import (
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    TaskCloned,
+    TaskFailed,
+    TaskLogged,
+    TaskRetried,
+    TaskStarted,
+    TaskSucceeded,
+    to_microseconds,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from asyncflow.events.types import Event
+
+HELD_CHARACTERS: Final = 1 << 18
+"""A longer line is shown in several, so that a task that never ends its line costs no memory."""
+
+_COLOUR_OFF: Final = "\x1b[0m"
+
+
+def left_showing(line: str) -> str:
+    """What a terminal would be left showing of a line with carriage returns."""
+    return line.rstrip("\r").rpartition("\r")[2]
+
+
+class LogRenderer:
+    """Turns the events of one run, in their order, into the lines of its log."""
+
+    def __init__(self, *, terminal: bool = False, colour: bool = False) -> None:
+        self._terminal = terminal
+        self._colour = colour
+        self._held: dict[tuple[str, str], str] = {}  # by task and stream: a line not yet ended
+        self._second = -1
+        self._second_text = ""
+
+    def render(self, batch: Iterable[Event]) -> str:
+        """The lines of these events, each with its line end; nothing if they have none to show."""
+        lines: list[str] = []
+        for event in batch:
+            self._render(event, lines)
+        return "".join(lines)
+
+    def unfinished(self, event: TaskSucceeded | TaskFailed) -> str:
+        """What the task of this event has printed last without a line end, and nothing more."""
+        lines: list[str] = []
+        self._release(event, lines)
+        return "".join(lines)
+
+    def warning(self, time: datetime, text: str) -> str:
+        """The lines of something that is no event, and that somebody may want to look into."""
+        lines = [visible_line(line) for line in f"Warning: {text}".split("\n")]
+        return "".join(self._stamped(time, line, colour=33) for line in lines)
+
+    def _render(self, event: Event, lines: list[str]) -> None:
+        match event:
+            case TaskLogged():
+                self._logged(event, lines)
+            case TaskStarted():
+                retry = " (retry)" if event.attempt else ""
+                lines.append(self._line(event, f"Task is starting{retry}.", bold=True))
+            case TaskSucceeded():
+                if self._held:
+                    self._release(event, lines)
+                lines.append(self._line(event, "Task finished successfully.", bold=True))
+            case TaskFailed():
+                self._failed(event, lines)
+            case TaskRetried() if event.after_seconds > 0:
+                text = f"Task will be tried again in {event.after_seconds:g} seconds."
+                lines.append(self._line(event, text))
+            case TaskCloned():
+                origin = f"{event.origin_run_id}/{event.step}/{event.origin_task_id}"
+                text = f"Cloning results of a previously run task {origin}"
+                lines.append(self._line(event, text))
+            case _:
+                self._of_run(event, lines)
+
+    def _of_run(self, event: Event, lines: list[str]) -> None:
+        match event:
+            case RunStarted():
+                lines.append(self._plain(event, f"Workflow starting (run-id {event.run_id}):"))
+            case RunSucceeded():
+                lines.append(self._plain(event, "Done!"))
+            case RunFailed():
+                lines.append(self._plain(event, "Workflow failed.", bad=True))
+            case RunCancelled():
+                reason = f": {visible_line(event.reason)}" if event.reason else ""
+                lines.append(self._plain(event, f"Workflow cancelled{reason}.", bad=True))
+
+    # --- what tasks print ---
+
+    def _logged(self, event: TaskLogged, lines: list[str]) -> None:
+        line = event.line
+        if self._held or not event.end:
+            key = event.task_id, event.stream
+            line = self._held.pop(key, "") + line
+            if not event.end and len(line) < HELD_CHARACTERS:
+                self._held[key] = _shortened(line)
+                return
+        lines.append(self._printed(event, line))
+
+    def _printed(self, event: TaskLogged | TaskSucceeded | TaskFailed, line: str) -> str:
+        if "\r" in line:
+            line = left_showing(line)
+        return self._line(event, visible_output(line) if self._terminal else line)
+
+    def _release(self, event: TaskSucceeded | TaskFailed, lines: list[str]) -> None:
+        for stream in ("stdout", "stderr"):
+            line = self._held.pop((event.task_id, stream), "")
+            if line:
+                lines.append(self._printed(event, line))
+
+    def _failed(self, event: TaskFailed, lines: list[str]) -> None:
+        self._release(event, lines)
+        if event.was_stopped:
+            lines.append(self._line(event, f"Task was stopped: {event.message}.", bold=True))
+            return
+        text = f"{event.exception_type}: {event.message}"
+        if not event.caught:  # else `@catch` says whether it is printed
+            text = event.traceback or text
+        for line in text.rstrip("\n").split("\n"):
+            shown = line.replace("\r", "\\r")
+            shown = visible_output(shown) if self._terminal else shown
+            lines.append(self._line(event, shown, bad=True))
+        if event.caught:
+            text = "Task failed; the failure is caught, and the flow goes on."
+            lines.append(self._line(event, text, bold=True))
+            return
+        lines.append(self._line(event, "Task failed.", bold=True, bad=True))
+
+    # --- the shape ---
+
+    def _line(
+        self,
+        event: TaskStarted | TaskLogged | TaskSucceeded | TaskFailed | TaskRetried | TaskCloned,
+        body: str,
+        *,
+        bold: bool = False,
+        bad: bool = False,
+    ) -> str:
+        pid = getattr(event, "pid", 0)
+        process = f" (pid {pid})" if pid else ""
+        head = visible_line(f"[{event.run_id}/{event.step}/{event.task_id}{process}]")
+        if not self._colour:
+            return f"{self._stamp(event.time)} {head} {body}\n"
+        if bold or bad:
+            body = f"\x1b[{1 if bold else 0};{31 if bad else 39}m{body}{_COLOUR_OFF}"
+        return f"\x1b[35m{self._stamp(event.time)}\x1b[32m {head}{_COLOUR_OFF} {body}\n"
+
+    def _plain(self, event: Event, body: str, *, bad: bool = False) -> str:
+        return self._stamped(event.time, body, colour=31 if bad else 39)
+
+    def _stamped(self, time: datetime, body: str, *, colour: int) -> str:
+        if not self._colour:
+            return f"{self._stamp(time)} {body}\n"
+        return f"\x1b[35m{self._stamp(time)}\x1b[1;{colour}m {body}{_COLOUR_OFF}\n"
+
+    def _stamp(self, time: datetime) -> str:
+        second, microsecond = divmod(to_microseconds(time), 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._second_text = strftime("%Y-%m-%d %H:%M:%S", localtime(second))
+        return f"{self._second_text}.{microsecond // 1000:03d}"
+
+
+def _shortened(line: str) -> str:
+    """A line not yet ended, without what later carriage returns have hidden."""
+    if "\r" not in line:
+        return line
+    kept = left_showing(line)
+    # The last return hides what it stands behind only when something follows.
+    return f"{kept}\r" if line.endswith("\r") else kept

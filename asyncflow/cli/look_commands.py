@@ -1,0 +1,445 @@
+"""The commands that look back: runs, show, logs, dump, events. They start and change nothing."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asyncflow._support.paths import absolute
+from asyncflow.cli.common_options import json_option, store_option
+from asyncflow.cli.metaflow_options import Accepted
+from asyncflow.cli.stdout_errors import print_bytes, print_output, takes_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from asyncflow.client import Task
+    from asyncflow.flow.spec import FlowSpec
+
+_SHOWN_RUNS = 20
+_SHOWN_TASKS = 50
+
+
+_SHAPES = {
+    1: "Flow",
+    2: "Flow/run",
+    3: "Flow/run/step",
+    4: "Flow/run/step/task",
+    5: "Flow/run/step/task/artifact",
+}
+
+
+def _pathspec(flow: type[FlowSpec] | None, *parts: int, name: str = "pathspec") -> click.Argument:
+    """The argument PATHSPEC, with so many parts; of one flow it may leave out the flow's name."""
+    own = None if flow is None else flow.__name__
+
+    def whole(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+        given = [] if value is None else value.strip("/").split("/")
+        if own is not None and given[:1] != [own]:
+            given.insert(0, own)
+        if not all(map(_can_be, given)) or len(given) not in parts:
+            wanted = " or ".join(_SHAPES[count] for count in parts)
+            message = f"{value!r} is not of the form {wanted}"
+            raise click.BadParameter(message, ctx, param)
+        return "/".join(given)
+
+    return click.Argument([name], callback=whole, required=own is None or 1 not in parts)
+
+
+def _can_be(name: str) -> bool:
+    """Whether something may be called so; `..` is a slip of the hand."""
+    return bool(name) and not name.startswith(".")
+
+
+def _flow_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is None or (_can_be(value) and "/" not in value):
+        return value
+    message = f"{value!r} is not of the form {_SHAPES[1]}"
+    raise click.BadParameter(message, ctx, param, param_hint="FLOW")
+
+
+def find(pathspec: str, store: Path | None) -> Any:
+    """What a pathspec names.
+
+    Raises:
+        NotFoundError: The store has no such thing.
+        StoreError: There is no store, or it cannot be read.
+    """
+    from asyncflow import client  # noqa: PLC0415 - start-up time: not for --help
+
+    kinds = (client.Flow, client.Run, client.Step, client.Task, client.Artifact)
+    return kinds[pathspec.count("/")](pathspec, store=store)
+
+
+# --- runs -------------------------------------------------------------------------------------
+
+
+def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`runs [FLOW]`."""
+
+    def runs(
+        store: Path | None,
+        limit: int,
+        tags: tuple[str, ...],
+        *,
+        as_json: bool,
+        flow_name: str | None = None,
+    ) -> None:
+        from asyncflow.cli import tables  # noqa: PLC0415 - start-up time: not for --help
+
+        name = flow.__name__ if flow is not None else flow_name
+        found = tables.newest_runs(name, store, tags, limit, _pass_over)
+        if as_json:
+            _print_json(tables.runs_data(found))
+        else:
+            _print_lines(tables.runs_table(found))
+
+    arguments = (
+        []
+        if flow is not None
+        else [click.Argument(["flow_name"], required=False, metavar="[FLOW]", callback=_flow_name)]
+    )
+    return click.Command(
+        "runs",
+        params=[
+            *arguments,
+            click.Option(
+                ["--tag", "tags"],
+                multiple=True,
+                metavar="T",
+                help="Only runs with this tag; repeatable.",
+            ),
+            click.Option(
+                ["--limit"],
+                type=click.IntRange(min=0),
+                default=_SHOWN_RUNS,
+                show_default=True,
+                metavar="N",
+                help="How many at the most; 0 for all.",
+            ),
+            store_option(),
+            json_option(),
+        ],
+        callback=runs,
+        help="List runs, newest first: how each stands, when it began and how long it took.",
+        short_help="List runs.",
+    )
+
+
+def _pass_over(why: str) -> None:
+    click.echo(f"Passed over: {why}", err=True)
+
+
+# --- show -------------------------------------------------------------------------------------
+
+
+def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`show PATHSPEC`."""
+
+    def show(pathspec: str, store: Path | None, limit: int, *, as_json: bool) -> None:
+        from asyncflow.cli import tables  # noqa: PLC0415 - start-up time: not for --help
+
+        found = find(pathspec, store)
+        if as_json:
+            _print_json(tables.data_of(found))
+        else:
+            _print_lines(tables.lines_of(found, limit))
+
+    return click.Command(
+        "show",
+        params=[
+            _pathspec(flow, 1, 2, 3, 4, 5),
+            click.Option(
+                ["--limit"],
+                type=click.IntRange(min=0),
+                default=_SHOWN_TASKS,
+                show_default=True,
+                metavar="N",
+                help="How many runs or tasks to list at the most; 0 for all.",
+            ),
+            store_option(),
+            json_option(),
+        ],
+        callback=show,
+        help=(
+            "Show a flow, run, step, task or artifact: how it stands and what it has. "
+            "PATHSPEC is Flow/run/step/task/artifact or a beginning of it. No value is loaded."
+        ),
+        short_help="Show a flow, run, step, task or artifact.",
+    )
+
+
+# --- logs -------------------------------------------------------------------------------------
+
+
+def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`logs PATHSPEC [--stdout] [--stderr]`."""
+
+    def logs(
+        pathspec: str,
+        store: Path | None,
+        *,
+        stdout: bool,
+        stderr: bool,
+        follow: bool,
+        both: bool,
+        timestamps: bool,
+        raw: bool,
+    ) -> None:
+        from asyncflow.cli import tables  # noqa: PLC0415 - start-up time: not for --help
+
+        streams = {name for name, on in (("stdout", stdout), ("stderr", stderr)) if on and not both}
+        if follow:
+            for stream, text in _followed(pathspec, store, streams):
+                _echo(stream, text, streams, raw=raw)
+            return
+        found = find(pathspec, store)
+        if pathspec.count("/") == 3:  # noqa: PLR2004 - a task: its own words, as it printed them
+            for stream in ("stdout", "stderr"):
+                if stream in (streams or {stream}):
+                    _print_stream(found, stream, streams, timestamps=timestamps, raw=raw)
+            if not streams:
+                _print_failure(found, raw=raw)
+            return
+        terminal = sys.stdout.isatty() and not raw
+        for text in tables.log_of(found, streams, terminal=terminal):
+            print_output(text, raw=raw)
+
+    return click.Command(
+        "logs",
+        params=[
+            _pathspec(flow, 2, 3, 4),
+            click.Option(["--stdout"], is_flag=True, help="Only what went to standard output."),
+            click.Option(["--stderr"], is_flag=True, help="Only what went to standard error."),
+            Accepted(["--both"], is_flag=True),
+            click.Option(
+                ["--timestamps"], is_flag=True, help="Begin each line of a task with its time."
+            ),
+            click.Option(
+                ["--raw"],
+                is_flag=True,
+                help="Send control characters to a terminal as they were printed.",
+            ),
+            _follow_option("Go on with what is printed, to the end of the task or the run."),
+            store_option(),
+        ],
+        callback=logs,
+        help=(
+            "Print what a task has printed, as it printed it: each stream to the same stream "
+            "here, unless one of them is asked for; why it failed follows on stderr. Of a run or a "
+            "step, print the log as it stood on the terminal. On a terminal control characters "
+            "show as escapes, such as \\x1b, and colours stay; a file or a pipe is sent what was "
+            "printed."
+        ),
+        short_help="Print what tasks have printed.",
+    )
+
+
+def _followed(pathspec: str, store: Path | None, streams: set[str]) -> Iterable[tuple[str, str]]:
+    from asyncflow.cli import follow_events  # noqa: PLC0415 - start-up time: few follow
+
+    return follow_events.output_of(pathspec, store, streams)
+
+
+def _print_stream(
+    task: Task, stream: str, streams: set[str], *, timestamps: bool, raw: bool
+) -> None:
+    """Print all that a task has printed to a stream, byte by byte where nobody reads it here."""
+    to_stderr = stream == "stderr" and streams != {"stderr"}
+    if not timestamps and takes_bytes(to_stderr=to_stderr):
+        for data in task._printed_bytes(stream):  # noqa: SLF001 - the two are one thing
+            print_bytes(data, to_stderr=to_stderr)
+        return
+    for text in _stamped(task, stream) if timestamps else task.printed(stream):
+        _echo(stream, text, streams, raw=raw)
+
+
+def _print_failure(task: Task, *, raw: bool) -> None:
+    """Print why a task has failed on stderr, on lines of its own, below what it printed there."""
+    failure = task.exception
+    if failure is None:
+        return
+    last = ""
+    for text in task.printed("stderr"):
+        last = text[-1:] or last
+    told = (failure.traceback or f"{failure.type}: {failure.message}").rstrip("\n")
+    print_output("\n" * (last not in {"", "\n"}) + told + "\n", raw=raw, to_stderr=True)
+
+
+def _echo(stream: str, text: str, streams: set[str], *, raw: bool) -> None:
+    """Print what was printed to a stream: to the same one, unless that alone is asked for."""
+    print_output(text, raw=raw, to_stderr=stream == "stderr" and streams != {"stderr"})
+
+
+def _stamped(task: Task, stream: str) -> Iterator[str]:
+    for time, line in task.loglines(stream):
+        yield f"{time.astimezone().isoformat(' ', 'milliseconds')} {line}\n"
+
+
+def _follow_option(help_: str) -> click.Option:
+    return click.Option(["--follow", "-f"], is_flag=True, help=help_)
+
+
+# --- dump -------------------------------------------------------------------------------------
+
+
+def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`dump PATHSPEC [-o FILE]`."""
+
+    def dump(
+        pathspec: str,
+        store: Path | None,
+        output: Path | None,
+        file: Path | None,
+        include: str,
+        exclude: str,
+        max_value_size: int | None,
+        *,
+        as_json: bool,
+    ) -> int:
+        from asyncflow.cli.dump_text import Values, look_beside  # noqa: PLC0415 - start-up time
+
+        for path in (output, file):
+            if path is not None and not absolute(path).parent.is_dir():
+                message = f"there is no folder {path.parent} to write the values to"
+                raise click.UsageError(message)
+        values = Values(
+            as_json=as_json,
+            include=_names(include),
+            exclude=_names(exclude),
+            most_bytes=max_value_size,
+        )
+        found = find(pathspec, store)
+        look_beside(found)
+        if file is not None:
+            pickled = values.pickled(found)
+            with _writing(file):
+                file.write_bytes(pickled)
+        elif output is not None:
+            with _writing(output):
+                values.write(found, output)
+        else:
+            click.echo(values.text(found))
+        for why in values.untold:
+            click.echo(f"Error: {why}", err=True)
+        return 1 if values.untold else 0
+
+    return click.Command(
+        "dump",
+        params=[
+            _pathspec(flow, 2, 3, 4, 5),
+            click.Option(
+                ["-o", "--output"],
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="FILE",
+                help="Write to this file; of one artifact bytes as they are, text as text, a "
+                "figure as a picture, any other as the suffix says: .pkl, .json, .npy, .csv, "
+                ".parquet, .txt.",
+            ),
+            click.Option(
+                ["--file"],
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="FILE",
+                help="Write a pickle to this file: the values by task and by name. It opens where "
+                "cloudpickle is installed; what cannot be pickled is left out.",
+            ),
+            click.Option(
+                ["--include"],
+                default="",
+                metavar="NAMES",
+                help="Only artifacts of these names, divided by commas.",
+            ),
+            click.Option(
+                ["--exclude"], default="", metavar="NAMES", help="No artifacts of these names."
+            ),
+            click.Option(
+                ["--max-value-size"],
+                type=click.IntRange(min=0),
+                metavar="BYTES",
+                help="Show no value that is larger as stored.",
+            ),
+            Accepted(["--private/--no-private"], expose_value=False),
+            store_option(),
+            click.Option(
+                ["--json", "as_json"],
+                is_flag=True,
+                help='Print JSON; what JSON cannot say becomes {"type": …, "repr": …}.',
+            ),
+        ],
+        callback=dump,
+        help=(
+            "Print the values of artifacts: of one, of all that a task has, of every task of a "
+            "step, or of a run's last step. One that cannot be read or shown is told of on "
+            "stderr, the others are printed, and the exit status is 1."
+        ),
+        short_help="Print the values of artifacts.",
+    )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Within the block, what cannot be written is an error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{file} cannot be written to: {error.strerror or error}"
+        raise click.ClickException(message) from error
+    except ValueError as error:
+        message = f"{file} cannot be written: {error}"
+        raise click.ClickException(message) from error
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`events RUN [--follow] [--since N] [--json]`."""
+
+    def events(run: str, store: Path | None, since: int, *, follow: bool, as_json: bool) -> None:
+        from asyncflow.cli import follow_events  # noqa: PLC0415 - start-up time: not for --help
+
+        stream = find(run, store).events(since=since, follow=follow)
+        follow_events.print_events(stream, as_json=as_json)
+
+    return click.Command(
+        "events",
+        params=[
+            _pathspec(flow, 2, name="run"),
+            _follow_option("Go on with what happens, to the run's last event."),
+            click.Option(
+                ["--since"],
+                type=click.IntRange(min=0),
+                default=0,
+                metavar="N",
+                help="Only events with a number (seq) above this one.",
+            ),
+            store_option(),
+            click.Option(
+                ["--json", "as_json"],
+                is_flag=True,
+                help="A JSON object on each line, with every field.",
+            ),
+        ],
+        callback=events,
+        help="Print every event of a run, in order; RUN is Flow/run.",
+        short_help="Print a run's events.",
+    )
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+
+
+def _print_json(data: object) -> None:
+    import json  # noqa: PLC0415 - start-up time: few ask for it
+
+    click.echo(json.dumps(data, indent=2))

@@ -1,0 +1,96 @@
+"""Command lines that people have from Metaflow: options of the same meaning, or of none here.
+
+They are not told of by `--help`. A parameter of the flow comes before an option of the same name.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from asyncflow.errors import FlowError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asyncflow.flow.spec import FlowSpec
+
+COMMANDS: Final = {"output-dot": ("graph", "--format", "dot"), "help": ("--help",)}
+"""What each stands for; the version is told as `asyncflow --version` does."""
+
+_WITHOUT_EFFECT: Final = ("metadata", "environment", "datastore", "datastore-root")
+_WATCHING: Final = ("event-logger", "monitor")
+_OF_RUNS: Final = ("max-num-splits", "max-log-size", "namespace")
+_DECORATORS: Final = ("retry", "catch", "timeout", "environment", "resources", "card", "isolate")
+_ALONE: Final = ("isolate",)  # written without brackets
+
+
+class Accepted(click.Option):
+    """An option that `--help` does not tell of, and that a parameter of the flow may replace."""
+
+    def __init__(self, names: list[str], **attributes: Any) -> None:
+        super().__init__(names, hidden=True, **attributes)
+
+
+def before_commands() -> list[click.Option]:
+    """Options that stand before the command, as in `python FILE --quiet run`."""
+    nothing = [
+        Accepted([f"--{name}"], expose_value=False)
+        for name in (*_WITHOUT_EFFECT, *_WATCHING, "namespace")
+    ]
+    pylint = Accepted(["--pylint/--no-pylint"], expose_value=False)
+    return [*nothing, pylint, Accepted(["--quiet/--not-quiet"]), with_option()]
+
+
+def of_runs() -> list[click.Option]:
+    """Options of `run` and `resume`."""
+    return [with_option(), *(Accepted([f"--{name}"], expose_value=False) for name in _OF_RUNS)]
+
+
+def with_option() -> click.Option:
+    """`--with DECORATOR`."""
+    return Accepted(["--with", "decorators"], multiple=True)
+
+
+def decorate(flow: type[FlowSpec], wanted: Iterable[str]) -> None:
+    """Put decorators on every step that has none of the name, as `--with retry:times=2` says.
+
+    Raises:
+        FlowError: There is no such decorator, or it does not take what is said.
+    """
+    from asyncflow.flow import decorators  # noqa: PLC0415 - start-up time: few ask for it
+
+    methods = [getattr(flow, name) for name in dir(flow)]
+    steps = [method for method in methods if decorators.is_step(method)]
+    for each in wanted:
+        name, _, said = each.partition(":")
+        if name not in _DECORATORS:
+            message = f"--with takes {', '.join(_DECORATORS)}; it has no decorator {name!r}"
+            raise FlowError(message)
+        make = getattr(decorators, name)
+        try:
+            put = make if name in _ALONE else make(**_arguments(each, said))
+        except TypeError as error:
+            message = f"--with {each}: {error}"
+            raise FlowError(message) from error
+        for step in steps:
+            options = decorators.options_of(step)
+            if options is not None and name not in options.options:
+                put(step)
+
+
+def _arguments(whole: str, said: str) -> dict[str, Any]:
+    """What `times=2,minutes_between_retries=0` says: JSON values, or else text."""
+    arguments = {}
+    for part in said.split(",") if said else ():
+        name, equals, text = part.partition("=")
+        if not equals:
+            message = f"--with {whole} is not of the form NAME:ARGUMENT=VALUE,ARGUMENT=VALUE"
+            raise FlowError(message)
+        try:
+            arguments[name.strip()] = json.loads(text)
+        except ValueError:
+            arguments[name.strip()] = text
+    return arguments

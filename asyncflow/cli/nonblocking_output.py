@@ -1,0 +1,92 @@
+"""Writes to one descriptor without ever stopping the event loop, and goes on when nobody reads.
+
+What can take the bytes at once gets them at once. A pipe that is full or a terminal that is held
+waits in a thread, one write at a time, so lines stay whole and in order. When the reader has gone
+(`| head`), what is written after that is dropped: a run is worth more than its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import stat
+from typing import Final
+
+from asyncflow.cli.terminal_text import visible
+
+_PIECE_BYTES: Final = min(getattr(select, "PIPE_BUF", 512), 4096)
+"""A pipe that is ready to be written to takes this much without waiting, as POSIX promises."""
+
+
+class Output:
+    """A descriptor that lines are written to, such as 1 for the standard output."""
+
+    def __init__(self, descriptor: int, *, encoding: str = "utf-8") -> None:
+        self._descriptor = descriptor
+        self._encoding = encoding
+        self._never_waits = _is_plain_file(descriptor)
+        self._is_terminal = _is_terminal(descriptor)
+        self.broken = False
+        """Whether the reader has gone, or the disk is full: what is written is dropped."""
+        self.error: OSError | None = None
+        """What it is broken by, unless the reader has gone: who does not read misses nothing."""
+
+    async def write(self, text: str, *, drawn: str = "", erasure: str = "") -> None:
+        """Write all of it. Cancelled: some of it may be written.
+
+        A terminal is shown control characters as escapes, but for colours; not those of `erasure`
+        and of what is `drawn`, which stand before and behind the text.
+        """
+        data = self._encoded(text, drawn, erasure)
+        while data and not self.broken:
+            if self._never_waits:
+                data = data[self._write(data) :]
+            elif _takes_more(self._descriptor):
+                data = data[self._write(data[:_PIECE_BYTES]) :]
+            else:
+                written = await asyncio.to_thread(self._write, data)
+                data = data[written:]
+
+    def write_nowait(self, text: str) -> None:
+        """Write all of it at once, waiting if need be: for a few last words."""
+        data = self._encoded(text)
+        while data and not self.broken:
+            data = data[self._write(data) :]
+
+    def _encoded(self, text: str, drawn: str = "", erasure: str = "") -> memoryview:
+        shown = visible(text, colours=True) if self._is_terminal else text
+        whole = f"{erasure}{shown}{drawn}"
+        return memoryview(whole.encode(self._encoding, "backslashreplace"))
+
+    def _write(self, data: memoryview) -> int:
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:  # somebody else made it non-blocking: wait as if they had not
+            select.select([], [self._descriptor], [])
+            return 0
+        except OSError as error:
+            self.broken = True
+            self.error = None if isinstance(error, BrokenPipeError) else error
+            return 0
+
+
+def _is_terminal(descriptor: int) -> bool:
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
+
+
+def _is_plain_file(descriptor: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
+def _takes_more(descriptor: int) -> bool:
+    try:
+        return bool(select.select([], [descriptor], [], 0)[1])
+    except (OSError, ValueError):  # closed, or beyond what select can take
+        return True

@@ -1,0 +1,162 @@
+"""What the user sees of a run while it goes on: its log, on a terminal with bars under it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+from asyncflow.cli.log_text import LogRenderer
+from asyncflow.cli.step_counts import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from asyncflow.cli.nonblocking_output import Output
+    from asyncflow.events.types import Event
+
+REDRAW_SECONDS: Final = 0.2
+"""How often bars are drawn anew; also how long a run lasts before it gets any."""
+
+
+def wants_colour(descriptor: int) -> bool:
+    """Whether text for this descriptor should be coloured; https://no-color.org says when not."""
+    return is_terminal(descriptor) and not os.environ.get("NO_COLOR")
+
+
+def is_terminal(descriptor: int) -> bool:
+    """Whether somebody looks at a screen that can move its cursor."""
+    try:
+        return os.isatty(descriptor) and os.environ.get("TERM", "") not in {"", "dumb"}
+    except OSError:
+        return False
+
+
+class LogView:
+    """The log as plain lines."""
+
+    def __init__(
+        self, output: Output, notes: Output, *, colour: bool = False, terminal: bool = False
+    ) -> None:
+        self._output, self._notes = output, notes
+        self._renderer = LogRenderer(colour=colour, terminal=terminal)
+
+    async def show(self, batch: Sequence[Event]) -> None:
+        """Write what these events have to show."""
+        if self._output.broken:
+            return
+        text = self._renderer.render(batch)
+        if text:
+            await self._output.write(text)
+
+    def note(self, text: str) -> None:
+        """Write something that is no part of the log."""
+        self._notes.write_nowait(text)
+
+    def warn(self, time: datetime, text: str) -> None:
+        """Write a warning of the library's."""
+        self._notes.write_nowait(self._renderer.warning(time, text))
+
+    async def close(self) -> None:
+        """Leave nothing on the screen but the log."""
+
+
+class QuietView:
+    """Shows the last event of the run and nothing else."""
+
+    def __init__(self, output: Output, notes: Output, *, colour: bool = False) -> None:
+        self._output, self._notes = output, notes
+        self._renderer = LogRenderer(colour=colour)
+        self._last: Event | None = None
+
+    async def show(self, batch: Sequence[Event]) -> None:
+        """Keep the last event."""
+        self._last = batch[-1]
+
+    def note(self, text: str) -> None:
+        """Write something that is no part of the log."""
+        self._notes.write_nowait(text)
+
+    def warn(self, time: datetime, text: str) -> None:
+        """A warning is no failure."""
+
+    async def close(self) -> None:
+        """Write the final line."""
+        if self._last is not None:
+            await self._output.write(self._renderer.render([self._last]))
+
+
+class BarsView:
+    """The log, and under it a bar for each step."""
+
+    def __init__(
+        self, output: Output, *, colour: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._output = output
+        self._renderer = LogRenderer(terminal=True, colour=colour)
+        self._tally = Tally()
+        self._colour = colour
+        self._clock = clock
+        self._began = clock()
+        self._bars = ""  # as they stand on the screen now
+        self._notes = ""
+        self._closed = False
+        self._draw: Callable[..., str] | None = None
+        self._writing = asyncio.Lock()  # a terminal that is held takes a write in pieces
+
+    async def show(self, batch: Sequence[Event]) -> None:
+        """Write what these events have to show, above the bars."""
+        self._tally.count(batch)
+        text = self._renderer.render(batch)
+        if text:
+            async with self._writing:
+                above = f"{self._take_notes()}{text}"
+                await self._output.write(above, erasure=self._erasure(), drawn=self._bars)
+
+    async def tick(self) -> None:
+        """Draw the bars as they stand now."""
+        if self._draw is None:
+            # In a thread, because it takes a while: rich is loaded for a run that lasts.
+            self._draw = await asyncio.to_thread(_load_drawing)
+        async with self._writing:
+            seconds = self._clock() - self._began
+            bars = self._draw(self._tally.rows(), seconds=seconds, colour=self._colour)
+            erasure, self._bars = self._erasure(), bars
+            await self._output.write(self._take_notes(), erasure=erasure, drawn=bars)
+
+    async def close(self) -> None:
+        """Take the bars away."""
+        async with self._writing:
+            self._closed = True
+            erasure, self._bars = self._erasure(), ""
+            await self._output.write(self._take_notes(), erasure=erasure)
+
+    def note(self, text: str) -> None:
+        """Write something that is no part of the log, with the next write if there will be one."""
+        if self._closed:
+            self._output.write_nowait(text)
+        else:
+            self._notes += text
+
+    def warn(self, time: datetime, text: str) -> None:
+        """Write a warning of the library's, likewise."""
+        self.note(self._renderer.warning(time, text))
+
+    def _take_notes(self) -> str:
+        notes, self._notes = self._notes, ""
+        return notes
+
+    def _erasure(self) -> str:
+        lines = self._bars.count("\n")
+        return f"\r\x1b[{lines}A\x1b[J" if lines else ""
+
+
+def _load_drawing() -> Callable[..., str]:
+    from asyncflow.cli.progress_bars import draw_bars  # noqa: PLC0415 - start-up time: rich only on a terminal
+
+    return draw_bars
+
+
+View = LogView | QuietView | BarsView

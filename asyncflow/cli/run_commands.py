@@ -1,0 +1,387 @@
+"""The commands on a flow: run, resume, check, graph.
+
+Their FILE is loaded while the arguments are parsed, so that the flow's parameters are options like
+any other. For a script that is run as a program there is no FILE: the flow is there already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from asyncflow._support.paths import absolute
+from asyncflow.cli import metaflow_options
+from asyncflow.cli.common_options import store_option
+from asyncflow.cli.final_report import Program
+from asyncflow.cli.flow_options import clash, given_parameters, options_of, parameters_section
+from asyncflow.errors import AsyncflowError, FlowError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from asyncflow.engine.engine import Engine
+    from asyncflow.engine.run_handle import RunHandle
+    from asyncflow.flow.spec import FlowSpec
+    from asyncflow.scheduling.resume_preview import StepPreview
+
+_FLOW: Final = "asyncflow.flow"  # where a context keeps the flow class
+
+
+class FlowCommand(click.Command):
+    """A command on a flow; with `parameters=True` the flow's parameters are options of it."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        flow: type[FlowSpec] | None,
+        parameters: bool = False,
+        **attributes: Any,
+    ) -> None:
+        params = attributes.pop("params", [])
+        if flow is None:
+            params = [click.Argument(["file"], metavar="FILE[:Flow]"), *params]
+        super().__init__(name, params=params, **attributes)
+        self._flow = flow
+        self._takes_parameters = parameters
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Find the flow first: only it can tell what the other arguments mean."""
+        flow = self._flow or self._find_flow(ctx, args)
+        if flow is not None:
+            ctx.meta[_FLOW] = flow
+            if self._takes_parameters:
+                self._refuse_clash(ctx, flow)
+        return super().parse_args(ctx, args)
+
+    def _find_flow(self, ctx: click.Context, args: Sequence[str]) -> type[FlowSpec] | None:
+        parser = super().make_parser(ctx)
+        parser.ignore_unknown_options = True
+        if not args:
+            return None
+        found, _, _ = parser.parse_args(list(args))
+        file = found.get("file")
+        if not isinstance(file, str):  # click says what is missing
+            return None
+        if file.startswith("-"):
+            message = f"FILE comes before the flow's parameters, but here {file} comes first"
+            raise click.UsageError(message, ctx)
+        return _load(file)
+
+    def _refuse_clash(self, ctx: click.Context, flow: type[FlowSpec]) -> None:
+        params = (each for each in super().get_params(ctx) if not _gives_way(each))
+        own = {option for param in params for option in param.opts}
+        name = clash(flow, own)
+        if name is not None:
+            message = (
+                f"the parameter {name!r} of {flow.__name__} has the name of an option of this "
+                f"command: call it something else, or run the flow from Python, where it does "
+                f"not matter: asyncflow.run_sync({flow.__name__}, {name}=...)"
+            )
+            raise click.UsageError(message, ctx)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own, and the flow's parameters as soon as it is known."""
+        params = super().get_params(ctx)
+        flow = ctx.meta.get(_FLOW)
+        if not (flow and self._takes_parameters):
+            return params
+        kept = (each for each in params if not (_gives_way(each) and clash(flow, each.opts)))
+        return [*kept, *options_of(flow)]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The flow's parameters in a section of their own, then the command's options."""
+        flow = ctx.meta.get(_FLOW)
+        if flow and self._takes_parameters:
+            parameters_section(flow, formatter)
+        params = super().get_params(ctx)
+        own = [p.get_help_record(ctx) for p in params if isinstance(p, click.Option)]
+        with formatter.section("Options"):
+            formatter.write_dl([record for record in own if record is not None])
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What the command does, and what the flow says of itself."""
+        super().format_help_text(ctx, formatter)
+        flow = ctx.meta.get(_FLOW)
+        if flow is not None and flow.__doc__:
+            import inspect  # noqa: PLC0415 - start-up time: for help alone
+
+            with formatter.section(flow.__name__):
+                for paragraph in inspect.cleandoc(flow.__doc__).split("\n\n"):
+                    formatter.write_paragraph()
+                    formatter.write_text(paragraph)
+
+
+def _gives_way(param: click.Parameter) -> bool:
+    """Whether a parameter of the flow may have the option's name."""
+    return isinstance(param, metaflow_options.Accepted)
+
+
+def _load(file: str) -> type[FlowSpec]:
+    from asyncflow.flow.loader import load_flow  # noqa: PLC0415 - start-up time: --help by itself needs no flow
+
+    try:
+        return load_flow(file)
+    except (AsyncflowError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # whatever a user's module may raise, SystemExit too
+        message = f"{file} cannot be imported\n\n{_traceback(error)}"
+        raise FlowError(message) from error
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback with the user's own frames."""
+    from asyncflow._support.tracebacks import describe_exception  # noqa: PLC0415 - start-up time: for an error alone
+
+    return describe_exception(error).traceback.rstrip("\n")
+
+
+def flow_of(ctx: click.Context) -> type[FlowSpec]:
+    """The flow that the command is about."""
+    flow: type[FlowSpec] = ctx.meta[_FLOW]
+    return flow
+
+
+def _running_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--workers", "--max-workers"],
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="How many worker processes at the most; as many as there are CPUs by default.",
+        ),
+        click.Option(
+            ["--max-running-tasks"],
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="How many of its tasks workers may have at a time; any number by default.",
+        ),
+        store_option(),
+        click.Option(
+            ["--tag", "tags"], multiple=True, metavar="T", help="A tag for the run; repeatable."
+        ),
+        click.Option(
+            ["--run-id-file"],
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="F",
+            help="Write the run id to this file as soon as it is known.",
+        ),
+        click.Option(
+            ["--grace"],
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            help="How long steps have between SIGTERM and SIGKILL when the run ends early.",
+        ),
+        click.Option(
+            ["--on-failure"],
+            type=click.Choice(["cancel", "finish"]),
+            help="What a failed task does to those that are running; cancel by default.",
+        ),
+        click.Option(
+            ["--quiet"], is_flag=True, help="Show failures and the last line only, and no warnings."
+        ),
+        click.Option(
+            ["--json", "as_json"],
+            is_flag=True,
+            help="Print the result as JSON; the log goes to stderr.",
+        ),
+        *metaflow_options.of_runs(),
+    ]
+
+
+def _carry_through(
+    ctx: click.Context, program: Program, start: Callable[[Engine], Awaitable[RunHandle]]
+) -> int:
+    """Start the run, show it, and give the exit status."""
+    from asyncflow.cli.session import RunOptions, carry_through  # noqa: PLC0415 - start-up time: not for --help
+
+    before = ctx.find_root().params  # what stood before the command
+    named = ctx.params.get("decorators") or ()
+    metaflow_options.decorate(flow_of(ctx), [*(before.get("decorators") or ()), *named])
+    given = {field.name: ctx.params[field.name] for field in fields(RunOptions)}
+    given["quiet"] = given["quiet"] or before.get("quiet", False)
+    options = RunOptions(**given)
+    file = options.run_id_file
+    if file is not None and not absolute(file).parent.is_dir():
+        message = f"there is no folder {file.parent} to write the run id to"
+        raise click.UsageError(message, ctx)
+    return carry_through(start, options, program)
+
+
+def _program(ctx: click.Context, script: str) -> Program:
+    store: Path | None = ctx.params.get("store")
+    options = () if store is None else ("--store", str(store))
+    if script:
+        return Program(command=("python", script), options=options)
+    return Program(file=(ctx.params["file"],), options=options)
+
+
+def make_run(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
+    """`run FILE [--PARAMETER VALUE…]`."""
+
+    @click.pass_context
+    def run(ctx: click.Context, /, **_: Any) -> int:
+        flow = flow_of(ctx)
+        given = given_parameters(flow, ctx.params)
+        tags = ctx.params["tags"]
+        return _carry_through(
+            ctx, _program(ctx, script), lambda engine: engine.start(flow, tags=tags, **given)
+        )
+
+    return FlowCommand(
+        "run",
+        flow=flow,
+        parameters=True,
+        params=_running_options(),
+        callback=run,
+        help="Run a flow. Its parameters are options; `run FILE --help` lists them.",
+        short_help="Run a flow.",
+    )
+
+
+def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
+    """`resume FILE [STEP] [--origin-run-id ID]`."""
+
+    @click.pass_context
+    def resume(ctx: click.Context, /, step: str | None, origin_run_id: str | None, **_: Any) -> int:
+        flow = flow_of(ctx)
+        if ctx.params["only_plan"]:
+            _print_plan(ctx, flow, origin_run_id, step)
+            return 0
+        _check_store(ctx)
+        if ctx.params["clone_only"]:
+            _refuse_to_run(ctx, flow, origin_run_id, step)
+        tags = ctx.params["tags"]
+        return _carry_through(
+            ctx,
+            _program(ctx, script),
+            lambda engine: engine.start_resumed(flow, origin=origin_run_id, step=step, tags=tags),
+        )
+
+    return FlowCommand(
+        "resume",
+        flow=flow,
+        params=[
+            click.Argument(["step"], required=False),
+            click.Option(
+                ["--origin-run-id"],
+                metavar="ID",
+                help="The run to go on from, by its id or as FLOW/ID; the flow's latest by "
+                "default. What succeeded there is not run again.",
+            ),
+            click.Option(
+                ["--plan", "only_plan"],
+                is_flag=True,
+                help="Tell for each step what would be reused and what run, and why; run nothing.",
+            ),
+            metaflow_options.Accepted(["--clone-only"], is_flag=True),
+            *_running_options(),
+        ],
+        callback=resume,
+        help="Go on from where an earlier run failed or was stopped, or run again from STEP on.",
+        short_help="Go on from where a run failed or was stopped.",
+    )
+
+
+def _check_store(ctx: click.Context) -> None:
+    """An engine would make the store, and a resume finds nothing in a new one."""
+    from asyncflow._support.settings import Settings  # noqa: PLC0415 - start-up time: not for --help
+    from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
+
+    Layout.open(Settings.read(store=ctx.params["store"]).store, create=False)
+
+
+def _refuse_to_run(
+    ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
+) -> None:
+    """Metaflow's `--clone-only`: nothing but taking over, so there may be nothing else to do."""
+    _, steps = _planned(ctx, flow, origin, step)
+    to_run = ", ".join(each.step for each in steps if each.to_run or each.open_ended)
+    if to_run:
+        message = (
+            f"--clone-only takes over a run that has succeeded, and here tasks of {to_run} are to "
+            "be run: leave it out to run them, or see --plan"
+        )
+        raise click.UsageError(message, ctx)
+
+
+def _planned(
+    ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
+) -> tuple[str, Sequence[StepPreview]]:
+    """The run that would be resumed, and what would become of each step."""
+    from asyncflow._support.settings import Settings  # noqa: PLC0415 - the same
+    from asyncflow.engine.arguments import check_origin  # noqa: PLC0415 - start-up time: for --plan alone
+    from asyncflow.scheduling.resume import newest_run  # noqa: PLC0415 - the same
+    from asyncflow.scheduling.resume_preview import preview_resume  # noqa: PLC0415 - the same
+    from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
+
+    origin = check_origin(flow, origin)
+    store = Settings.read(store=ctx.params["store"]).store
+    if origin is None:
+        origin = newest_run(Layout.open(store, create=False), flow.__name__)
+    return origin, preview_resume(flow, store=store, origin=origin, step=step)
+
+
+def _print_plan(
+    ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
+) -> None:
+    from asyncflow.cli.resume_preview_text import plan_data, plan_lines  # noqa: PLC0415 - start-up time: for --plan alone
+
+    origin, steps = _planned(ctx, flow, origin, step)
+    if ctx.params["as_json"]:
+        import json  # noqa: PLC0415 - start-up time: few ask for it
+
+        click.echo(json.dumps(plan_data(steps)))
+    else:
+        click.echo("\n".join(plan_lines(f"{flow.__name__}/{origin}", steps)))
+
+
+def make_check(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa: ARG001 - as its siblings
+    """`check FILE`."""
+
+    @click.pass_context
+    def check(ctx: click.Context, /, **_: Any) -> None:
+        from asyncflow.flow.graph_reader import read_graph  # noqa: PLC0415 - start-up time: not for --help
+
+        flow = flow_of(ctx)
+        steps = len(list(read_graph(flow)))
+        click.echo(f"{flow.__name__} can be run: {steps} steps.")
+
+    return FlowCommand(
+        "check",
+        flow=flow,
+        callback=check,
+        help="Tell whether a flow's steps form a graph that can be run. Runs nothing of it.",
+        short_help="Tell whether a flow can be run.",
+    )
+
+
+def make_graph(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa: ARG001 - as its siblings
+    """`graph FILE --format text|dot|mermaid`."""
+
+    @click.pass_context
+    def graph(ctx: click.Context, /, picture: str, **_: Any) -> None:
+        from asyncflow.flow.graph_reader import read_graph  # noqa: PLC0415 - start-up time: not for --help
+
+        drawn = getattr(read_graph(flow_of(ctx)), f"to_{picture}")()
+        click.echo(drawn.rstrip("\n"))
+
+    return FlowCommand(
+        "graph",
+        flow=flow,
+        params=[
+            click.Option(
+                ["--format", "picture"],
+                type=click.Choice(["text", "dot", "mermaid"]),
+                default="text",
+                show_default=True,
+                help="How to draw it: for people, for Graphviz, or for Markdown.",
+            )
+        ],
+        callback=graph,
+        help="Draw the steps of a flow and how they follow each other.",
+        short_help="Draw a flow's steps.",
+    )

@@ -1,0 +1,250 @@
+"""Runs a flow in front of the user: starts it, shows it, takes Ctrl-C, gives the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow._support.settings import Settings
+from asyncflow.cli.final_report import (
+    broken_data,
+    broken_text,
+    cancelled_text,
+    failure_text,
+    result_data,
+)
+from asyncflow.cli.nonblocking_output import Output
+from asyncflow.cli.progress_view import (
+    REDRAW_SECONDS,
+    BarsView,
+    LogView,
+    QuietView,
+    is_terminal,
+    wants_colour,
+)
+from asyncflow.cli.shown_warnings import warnings_shown_by
+from asyncflow.cli.signals import interrupts, suspending
+from asyncflow.cli.stdout_errors import cannot_write, encoding_of
+from asyncflow.errors import AsyncflowError, RunCancelledError, RunFailedError
+from asyncflow.events.types import RunCancelled, RunFailed
+from asyncflow.store.layout import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from asyncflow.cli.final_report import Program
+    from asyncflow.cli.progress_view import View
+    from asyncflow.engine.engine import Engine
+    from asyncflow.engine.run_handle import RunHandle
+    from asyncflow.events.types import Event
+
+SUCCEEDED: Final = 0
+FAILED: Final = 1
+MISUSED: Final = 2
+SIGNALLED: Final = 128
+"""Added to the number of the signal that ended a run, as shells do: 130 is Ctrl-C."""
+
+_STDOUT: Final = 1
+_STDERR: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the options of a running command say, but for the flow's own parameters."""
+
+    workers: int | None = None
+    max_running_tasks: int | None = None
+    store: Path | None = None
+    tags: tuple[str, ...] = ()
+    run_id_file: Path | None = None
+    grace: float | None = None
+    on_failure: str | None = None
+    quiet: bool = False
+    as_json: bool = False
+
+
+def carry_through(
+    start: Callable[[Engine], Awaitable[RunHandle]], options: RunOptions, program: Program
+) -> int:
+    """Start a run, show it to its end, and give the exit status.
+
+    Raises:
+        AsyncflowError: The run could not be started, or its engine broke.
+    """
+    session = Session(options, program)
+    gc.freeze()  # what is there now stays to the end
+    gc.enable()
+    return asyncio.run(session.run(start))
+
+
+class Session:
+    """One run in front of the user."""
+
+    def __init__(self, options: RunOptions, program: Program) -> None:
+        self._options = options
+        self._program = program
+        self._errors = Output(_STDERR, encoding=encoding_of(sys.stderr))
+        log = Output(_STDOUT, encoding=encoding_of(sys.stdout))
+        self._log = self._errors if options.as_json or options.quiet else log
+        self._view = self._make_view()
+        self._handle: RunHandle | None = None
+        self._stopped_by = ""
+
+    async def run(self, start: Callable[[Engine], Awaitable[RunHandle]]) -> int:
+        """The whole of it, from the engine's start to its end."""
+        stopping = interrupts(self._stop, self._say_how_to_go_on)
+        with stopping as signals, warnings_shown_by(self._view):
+            try:
+                ending = await self._carry_through(start)
+            except AsyncflowError as error:
+                if self._handle is None:
+                    raise
+                return self._break_off(self._handle, error)
+        return self._conclude(ending, signals.received)
+
+    def _stop(self, name: str) -> None:
+        """A first signal has come, its name tells; a run that is being started is stopped then."""
+        self._stopped_by = name
+        self._view.note(f"{name}: stopping the run; a second one kills it at once.\n")
+        if self._handle is not None:
+            self._handle.cancel(reason=name)
+
+    def _say_how_to_go_on(self) -> None:
+        """A second signal has come: the run is to end without its last words."""
+        if self._handle is not None:
+            resume = self._program.resume(self._handle.run_id)
+            self._errors.write_nowait(f"\nThe run is broken off.\nTo go on:  {resume}\n")
+
+    async def _carry_through(self, start: Callable[[Engine], Awaitable[RunHandle]]) -> Event:
+        from asyncflow.engine.engine import Engine  # noqa: PLC0415 - start-up time: as late as it is needed
+
+        options = self._options
+        settings = Settings.read(
+            store=options.store,
+            workers=options.workers,
+            max_running_tasks=options.max_running_tasks,
+            grace_seconds=options.grace,
+            on_failure=options.on_failure,
+        )
+        async with Engine(settings=settings) as engine:
+            with suspending(engine):
+                self._handle = await start(engine)
+                await self._write_run_id(self._handle.run_id)
+                if self._stopped_by:
+                    self._handle.cancel(reason=self._stopped_by)
+                return await self._show(self._handle)
+
+    async def _write_run_id(self, run_id: str) -> None:
+        file = self._options.run_id_file
+        if file is not None:
+            import aiofiles  # noqa: PLC0415 - start-up time: few runs have such a file
+
+            written = file.with_name(f".{file.name}.{os.getpid()}")
+            async with aiofiles.open(written, "w") as opened:
+                await opened.write(run_id)
+            written.replace(file)  # whoever waits for it never sees half of it
+
+    async def _show(self, handle: RunHandle) -> Event:
+        """Show the run to its end; its last event."""
+        view = self._view
+        ending: Event | None = None
+        async with _ticking(view):
+            async for batch in handle.batches():
+                ending = batch[-1]
+                await view.show(batch)
+        await view.close()
+        with suppress(RunFailedError, RunCancelledError):  # the last event says it
+            await handle
+        assert ending is not None  # noqa: S101 - a run has a first event
+        return ending
+
+    def _make_view(self) -> View:
+        descriptor = _STDERR if self._log is self._errors else _STDOUT
+        colour = wants_colour(descriptor)
+        if self._options.quiet:
+            return QuietView(self._log, self._errors, colour=colour)
+        if self._options.as_json or not is_terminal(descriptor):
+            terminal = is_terminal(descriptor)
+            return LogView(self._log, self._errors, colour=colour, terminal=terminal)
+        return BarsView(self._log, colour=colour)
+
+    def _conclude(self, ending: Event, signal_number: int) -> int:
+        """Say what is to be said at the end; the exit status."""
+        flow, run_id = ending.flow, ending.run_id
+        status, repeat = SUCCEEDED, ""
+        if isinstance(ending, RunFailed):
+            status, repeat = FAILED, self._step_to_repeat(ending)
+            text = failure_text(flow, run_id, ending.failure, self._program, repeat)
+            self._errors.write_nowait(text)
+        elif isinstance(ending, RunCancelled):
+            status = SIGNALLED + signal_number if signal_number else FAILED
+            self._errors.write_nowait(cancelled_text(flow, run_id, self._program))
+        printed = self._print_json(result_data(ending, self._program, repeat))
+        self._tell_of_lost_log()
+        return status if printed else status or FAILED
+
+    def _step_to_repeat(self, ending: RunFailed) -> str:
+        from asyncflow.client.resume_hint import step_to_repeat  # noqa: PLC0415 - start-up time: for a failure alone
+
+        store = Settings.read(store=self._options.store).store.absolute()
+        run_dir = Layout(store).run_dir(ending.flow, ending.run_id)
+        return step_to_repeat(run_dir / "journal", ending.failure)
+
+    def _break_off(self, handle: RunHandle, error: AsyncflowError) -> int:
+        """The engine could not bring the run to an end: say why, and how to go on."""
+        flow, run_id = handle.pathspec.split("/")
+        self._errors.write_nowait(broken_text(flow, run_id, error, self._program))
+        self._print_json(broken_data(flow, run_id, error, self._program))
+        self._tell_of_lost_log()
+        return FAILED
+
+    def _print_json(self, data: dict[str, Any]) -> bool:
+        """Print the result, if it was asked for; False where it is lost, which is told."""
+        if not self._options.as_json:
+            return True
+        import json  # noqa: PLC0415 - start-up time: few ask for it
+
+        output = Output(_STDOUT)
+        output.write_nowait(f"{json.dumps(data)}\n")
+        if output.error is None:
+            return True
+        where = self._program.show(data["pathspec"])
+        said = cannot_write(output.error.strerror)
+        self._errors.write_nowait(f"Error: {said}. The run's result:  {where}\n")
+        return False
+
+    def _tell_of_lost_log(self) -> None:
+        """A run is worth more than its log, and goes on without it."""
+        if self._log is not self._errors and self._log.error is not None:
+            said = cannot_write(self._log.error.strerror)
+            self._errors.write_nowait(f"Warning: {said}. The run's log is not complete there.\n")
+
+
+@asynccontextmanager
+async def _ticking(view: View) -> AsyncIterator[None]:
+    """Have the view's moving parts move within the block."""
+    if not isinstance(view, BarsView):
+        yield
+        return
+    over = asyncio.Event()
+    ticker = asyncio.create_task(_tick(view, over))  # its parent is this block
+    try:
+        yield
+    finally:
+        over.set()
+        await ticker
+
+
+async def _tick(view: BarsView, over: asyncio.Event) -> None:
+    while not over.is_set():
+        try:
+            async with asyncio.timeout(REDRAW_SECONDS):
+                await over.wait()
+        except TimeoutError:
+            await view.tick()

@@ -1,0 +1,105 @@
+"""Ctrl-C and SIGTERM at the command line: the first one cancels the run, the second one kills.
+
+Two in a moment are one: `timeout` sends its signal to a command, and then to the group of that.
+
+Ctrl-Z stops the run with the command: workers are in process groups of their own, so that the
+terminal's signals reach this process alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asyncflow.engine.engine import Engine
+
+_SAME_SECONDS: Final = 0.5  # nobody looks at the screen and presses Ctrl-C again so soon
+_NUMBERS: Final = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+
+@dataclass(slots=True)
+class Interrupts:
+    """What has come so far, and what the first one does."""
+
+    on_first: Callable[[str], None]
+    """Called once, with the signal's name."""
+    on_second: Callable[[], None]
+    """Called before this process ends, with nobody to say anything any more."""
+    received: int = 0
+    """The number of the first signal; 0 for none."""
+    _at: float = 0.0
+
+    def receive(self, number: int) -> None:
+        """Take the first signal; from now on the next one ends this process at once."""
+        self.received, self._at = number, monotonic()
+        release()
+        for each in _NUMBERS:
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                signal.signal(each, self._receive_again)  # the loop need not turn any more
+        self.on_first(signal.Signals(number).name)
+
+    def _receive_again(self, number: int, _: object) -> None:
+        if monotonic() - self._at < _SAME_SECONDS:
+            return
+        for each in _NUMBERS:  # a third one ends this process, should the last words have to wait
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                signal.signal(each, signal.SIG_DFL)
+        try:
+            self.on_second()
+        finally:
+            os.kill(os.getpid(), number)
+
+
+@contextmanager
+def interrupts(
+    on_first: Callable[[str], None], on_second: Callable[[], None]
+) -> Iterator[Interrupts]:
+    """Listen within the block, on the running event loop.
+
+    A signal that this process was started to ignore (`nohup`, a background job) stays ignored.
+    """
+    listening = Interrupts(on_first, on_second)
+    loop = asyncio.get_running_loop()
+    for number in _NUMBERS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, listening.receive, number)
+    try:
+        yield listening
+    finally:
+        release()
+
+
+def release() -> None:
+    """Listen no more. Harmless when repeated."""
+    loop = asyncio.get_running_loop()
+    for number in _NUMBERS:
+        loop.remove_signal_handler(number)
+
+
+@contextmanager
+def suspending(engine: Engine) -> Iterator[None]:
+    """Have Ctrl-Z stop the engine's workers with this process within the block, and `fg` both."""
+    loop = asyncio.get_running_loop()
+    listens = signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+    if listens:
+        loop.add_signal_handler(signal.SIGTSTP, _suspend, engine)
+    try:
+        yield
+    finally:
+        if listens:
+            loop.remove_signal_handler(signal.SIGTSTP)
+
+
+def _suspend(engine: Engine) -> None:
+    with engine.suspended():
+        os.kill(os.getpid(), signal.SIGSTOP)  # returns when somebody has it go on

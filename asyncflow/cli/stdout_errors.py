@@ -1,0 +1,173 @@
+"""The one way out of a command: text becomes visible here, and an error says what it is of.
+
+Names, messages and output in a store were written by somebody else. So `sys.stdout` and
+`sys.stderr` make all control characters visible, and escape what their encoding does not have; what
+a command draws, and what a task printed, goes by `drawn_on` and `print_output`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import contextmanager, suppress
+from io import TextIOBase, TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from asyncflow.cli.terminal_text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STANDARD_OUTPUT: Final = "standard output"
+"""What the error has in place of a file's name."""
+
+
+class _VisibleStream:
+    """A stream that shows control characters instead of sending them."""
+
+    encoding: Final = "utf-8"  # it takes all text; click goes around one that is for ASCII alone
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        self.send(visible(text))
+        return len(text)
+
+    def send(self, text: str) -> None:
+        """Write text as it is."""
+        self.stream.write(text)
+
+    def send_bytes(self, data: bytes) -> None:
+        """Write bytes as they are, behind all text before them."""
+        self.stream.flush()
+        self.stream.buffer.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class _NamedStream(_VisibleStream):
+    """The same, with a name in its errors."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self.error: OSError | None = None
+        """What it could not take first; whoever wrote that may have passed it over."""
+
+    def send(self, text: str) -> None:
+        """Write text as it is."""
+        with self._naming():
+            self.stream.write(text)
+
+    def send_bytes(self, data: bytes) -> None:
+        """Write bytes as they are, behind all text before them."""
+        with self._naming():
+            super().send_bytes(data)
+
+    def flush(self) -> None:
+        with self._naming():
+            self.stream.flush()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = STANDARD_OUTPUT
+            self.error = self.error or error
+            self._drop_rest()
+            raise
+
+    def _drop_rest(self) -> None:
+        """What is still held is written at the interpreter's end, which would complain again."""
+        with suppress(OSError), Path(os.devnull).open("w") as null:
+            os.dup2(null.fileno(), self.stream.fileno())
+
+
+class _ClosedStream(TextIOBase):
+    """Stands for a standard output that the program was started without."""
+
+    def write(self, text: str) -> int:
+        if text:  # libraries write nothing at all, to see what a stream is
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return 0
+
+
+@contextmanager
+def visible_stderr() -> Iterator[None]:
+    """Within the block, `sys.stderr` shows control characters instead of sending them."""
+    stream: TextIO | None = sys.stderr
+    if stream is None:
+        yield
+        return
+    shown: Any = _VisibleStream(stream)
+    sys.stderr = shown
+    try:
+        yield
+    finally:
+        sys.stderr = stream
+
+
+def print_output(text: str, *, raw: bool = False, to_stderr: bool = False) -> None:
+    """Write what a task printed: to a terminal made visible but for its colours, else as it is."""
+    stream: Any = sys.stderr if to_stderr else sys.stdout
+    if stream is None:
+        return
+    on_terminal = not raw and stream.isatty()
+    _sender_of(stream)(visible(text, colours=True) if on_terminal else text)
+
+
+def takes_bytes(*, to_stderr: bool) -> bool:
+    """Whether a standard stream goes to a file or a pipe: what a task printed need be no text."""
+    stream: Any = sys.stderr if to_stderr else sys.stdout
+    known = isinstance(stream, _VisibleStream) and hasattr(stream, "buffer")
+    return known and not stream.isatty()
+
+
+def print_bytes(data: bytes, *, to_stderr: bool) -> None:
+    """Write what a task printed to a stream that `takes_bytes`."""
+    stream: Any = sys.stderr if to_stderr else sys.stdout
+    stream.send_bytes(data)
+
+
+def draw_on_stderr(text: str) -> None:
+    """Write what a command draws itself, such as a line that it draws anew."""
+    _sender_of(sys.stderr)(text)
+    sys.stderr.flush()
+
+
+def encoding_of(stream: Any) -> str:
+    """In which encoding a standard stream writes."""
+    beneath = stream.stream if isinstance(stream, _VisibleStream) else stream
+    return getattr(beneath, "encoding", None) or "utf-8"
+
+
+def _sender_of(stream: Any) -> Any:
+    return stream.send if isinstance(stream, _VisibleStream) else stream.write
+
+
+@contextmanager
+def named_stdout() -> Iterator[None]:
+    """Within the block, and at its end, what `sys.stdout` cannot take is an error with its name."""
+    stream: Any = sys.stdout  # None where we were started without one
+    beneath: Any = _ClosedStream() if stream is None else stream
+    named: Any = _NamedStream(beneath)
+    sys.stdout = named
+    try:
+        yield
+        sys.stdout.flush()
+        if named.error is not None:  # libraries write nothing at all, to see what a stream is
+            raise named.error
+    finally:
+        if sys.stdout is named:  # else its reader has gone, and click has silenced it
+            sys.stdout = stream
+
+
+def cannot_write(reason: str | None) -> str:
+    """The text of such an error."""
+    return f"{STANDARD_OUTPUT} cannot be written to: {reason}"

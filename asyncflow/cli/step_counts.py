@@ -1,0 +1,107 @@
+"""Counts a run's tasks step by step, for progress bars. Pure: events in, rows out.
+
+How many tasks a step will have is known as far as the foreach steps before it have said it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncflow.events.types import RunStarted, TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
+from asyncflow.flow.graph import Fanout, Graph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asyncflow.events.types import Event
+
+
+@dataclass(slots=True)
+class StepTally:
+    """How the tasks of one step stand."""
+
+    step: str
+    expected: int = 0
+    """How many tasks there will be, as far as is known."""
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    """Tasks that failed for good."""
+    retried: int = 0
+    """Attempts that failed and were followed by another."""
+    fanned: int = 0
+    """How many tasks its tasks have fanned out to."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all tasks that are known of have an end."""
+        return self.done + self.failed >= self.expected > 0
+
+
+class Tally:
+    """The steps of one run in the order of the graph, each with its counts."""
+
+    def __init__(self) -> None:
+        self._graph: Graph | None = None
+        self._steps: dict[str, StepTally] = {}
+
+    def count(self, batch: Iterable[Event]) -> None:
+        """Take note of events, in their order."""
+        for event in batch:
+            match event:
+                case TaskStarted():
+                    self._steps[event.step].running += 1
+                case TaskSucceeded() | TaskCloned():
+                    self._done(event)
+                case TaskFailed():
+                    self._failed(event)
+                case RunStarted():
+                    self._graph = Graph.from_data(event.graph)
+                    self._steps = {node.name: StepTally(node.name) for node in self._graph}
+
+    def _done(self, event: TaskSucceeded | TaskCloned) -> None:
+        step = self._steps[event.step]
+        step.done += 1
+        step.fanned += event.fanout or 0
+        if isinstance(event, TaskSucceeded):
+            step.running -= 1
+
+    def _failed(self, event: TaskFailed) -> None:
+        if event.caught:  # what it has come to is told next
+            return
+        step = self._steps[event.step]
+        step.running = max(0, step.running - 1)  # an attempt may fail before it began
+        if event.will_retry:
+            step.retried += 1
+        else:
+            step.failed += 1
+
+    def rows(self) -> list[StepTally]:
+        """Every step with its counts up to date."""
+        if self._graph is None:
+            return []
+        parents = _parents(self._graph)
+        for node in self._graph:
+            step = self._steps[node.name]
+            if node.joins:
+                known = self._steps[node.joins].expected
+            elif node.name == "start":
+                known = 1
+            else:
+                known = sum(self._leading_to(parent) for parent in parents[node.name])
+            step.expected = max(known, step.running + step.done + step.failed)
+        return list(self._steps.values())
+
+    def _leading_to(self, parent: str) -> int:
+        step = self._steps[parent]
+        foreach = self._graph is not None and self._graph[parent].fanout is Fanout.FOREACH
+        return step.fanned if foreach else step.expected
+
+
+def _parents(graph: Graph) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {node.name: [] for node in graph}
+    for node in graph:
+        for child in node.next:
+            found[child].append(node.name)
+    return found

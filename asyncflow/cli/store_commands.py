@@ -1,0 +1,368 @@
+"""The commands that keep a store healthy: verify, gc, rm."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import click
+
+from asyncflow.cli.common_options import json_option, store_option
+from asyncflow.cli.stdout_errors import draw_on_stderr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from asyncflow.flow.spec import FlowSpec
+    from asyncflow.store.layout import Layout
+    from asyncflow.store.maintenance.collect import Collected
+    from asyncflow.store.maintenance.remove import Removed
+    from asyncflow.store.maintenance.verify import Verified
+
+_DAMAGED: Final = 1
+_REDRAW_SECONDS: Final = 0.1
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+
+
+def _open(store: Path | None) -> Layout:
+    from asyncflow._support.settings import Settings  # noqa: PLC0415 - start-up time: not for --help
+    from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
+
+    return Layout.open(Settings.read(store=store).store, create=False)
+
+
+def _parts(flow: type[FlowSpec] | None, given: str | None) -> list[str]:
+    """A pathspec's parts; of one flow it may leave out the flow's name."""
+    parts = given.strip("/").split("/") if given else []
+    if flow is not None and parts[:1] != [flow.__name__]:
+        parts.insert(0, flow.__name__)
+    return parts
+
+
+# --- verify -----------------------------------------------------------------------------------
+
+
+def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`verify [PATHSPEC]`."""
+
+    def verify(pathspec: str | None, store: Path | None, *, as_json: bool) -> int:
+        from asyncflow.store.maintenance import verify  # noqa: PLC0415 - start-up time: not for --help
+
+        parts = _parts(flow, pathspec)
+        if len(parts) > 2 or not all(parts):  # noqa: PLR2004 - a flow and a run
+            message = f"{pathspec!r} is not of the form Flow or Flow/run"
+            raise click.BadParameter(message, param_hint="PATHSPEC")
+        layout = _open(store)
+        _check_there(layout, *parts)
+        with _Progress() as progress:
+            verified = verify.verify(layout, *parts, on_progress=progress.show)
+        if as_json:
+            click.echo(json.dumps(verified.to_data(), indent=2))
+        else:
+            _print_lines(_verified_lines(verified))
+        return _DAMAGED if verified.damage else 0
+
+    return click.Command(
+        "verify",
+        params=[
+            click.Argument(["pathspec"], required=False, metavar="[FLOW[/RUN]]"),
+            store_option(),
+            json_option(),
+        ],
+        callback=verify,
+        help=(
+            "Read the whole store, or a flow or a run of it, compare all that is stored with its "
+            "checksums, and say what is damaged and what that affects. Nothing is changed. Exit "
+            "status 1 if there is damage."
+        ),
+        short_help="Check that what is stored is what was written.",
+    )
+
+
+def _check_there(layout: Layout, flow: str | None = None, run_id: str | None = None) -> None:
+    from asyncflow.errors import NotFoundError  # noqa: PLC0415 - start-up time: as above
+
+    if flow is not None and not layout.has_flow(flow):
+        there = ", ".join(layout.flows()) or "nothing"
+        message = f"the store {layout.root} has no flow {flow!r}; it has {there}"
+        raise NotFoundError(message)
+    if flow is not None and run_id is not None and run_id not in layout.runs(flow):
+        raise NotFoundError(layout.has_no_run(flow, run_id))
+
+
+def _verified_lines(verified: Verified) -> Iterator[str]:
+    from asyncflow.cli.terminal_text import visible_line  # noqa: PLC0415 - start-up time: not for --help
+
+    for damage in verified.damage:
+        yield visible_line(f"Damaged: {damage.file}: {damage.what}")
+        for pathspec in damage.affected:
+            yield visible_line(f"    affects {pathspec}")
+        if damage.count > len(damage.affected):
+            yield f"    and {damage.count - len(damage.affected):,} more"
+    for note in verified.notes:
+        yield visible_line(f"Note: {note}")
+    yield f"Read {_progress_text(verified)}."
+    found = len(verified.damage)
+    yield f"Found damage in {_count(found, 'place')}." if found else "Found no damage."
+
+
+def _progress_text(verified: Verified) -> str:
+    return (
+        f"{_count(verified.runs, 'run')}, {_count(verified.tasks, 'task')}, "
+        f"{_count(verified.values, 'stored value')}, {_bytes(verified.size)}"
+    )
+
+
+class _Progress:
+    """A line on the terminal that tells how far a long verification is; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._on = sys.stderr is not None and sys.stderr.isatty()
+        self._next = time.monotonic() + 1.0  # a short one needs none
+        self._drawn = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._drawn:
+            draw_on_stderr("\r\x1b[K")
+
+    def show(self, verified: Verified) -> None:
+        """Draw the line anew, if it is time to."""
+        now = time.monotonic()
+        if self._on and now >= self._next:
+            self._next, self._drawn = now + _REDRAW_SECONDS, True
+            draw_on_stderr(f"\r\x1b[Kverifying: {_progress_text(verified)}")
+
+
+# --- gc ---------------------------------------------------------------------------------------
+
+
+def make_gc(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`gc [--dry-run]`."""
+
+    def gc(store: Path | None, *, dry_run: bool, as_json: bool) -> None:
+        from asyncflow.store.maintenance.collect import collect  # noqa: PLC0415 - start-up time: as above
+
+        collected = collect(_open(store), dry_run=dry_run, on_wait=_tell)
+        if as_json:
+            click.echo(json.dumps(collected.to_data(), indent=2))
+        else:
+            _print_lines(_collected_lines(collected))
+
+    return click.Command(
+        "gc",
+        params=[_dry_run_option(), store_option(), json_option()],
+        callback=gc,
+        help=(
+            "Delete what no run of the store needs any more: blobs and segments that no journal "
+            "refers to, and what crashes have left. Runs may be running and starting meanwhile; "
+            "what is younger than two hours, or than the oldest running run, is spared."
+        ),
+        short_help="Delete what no run needs any more.",
+    )
+
+
+def _collected_lines(collected: Collected) -> Iterator[str]:
+    total = collected.total
+    would = "Would delete" if collected.dry_run else "Deleted"
+    yield f"{would} {_count(total.files, 'file')}, {_bytes(total.size)}."
+    for noun, more, amount in (
+        ("blob", " that no run refers to", collected.blobs),
+        ("unfinished blob", "", collected.drafts),
+        ("segment", " that no run refers to", collected.segments),
+        ("temporary file", " of runs that are over", collected.leftovers),
+        ("file", " of removed runs", collected.removed),
+    ):
+        if amount.files:
+            yield f"    {_count(amount.files, noun)}{more}, {_bytes(amount.size)}"
+    if collected.spared.files:
+        yield (
+            f"Spared {_count(collected.spared.files, 'blob')}, {_bytes(collected.spared.size)}, "
+            "that no run refers to yet: too young to tell."
+        )
+    for link in collected.links:
+        yield f"Passed over {link}: it is a link, and nothing behind one is deleted"
+    yield f"Kept {_count(collected.kept.files, 'blob')} that runs refer to."
+
+
+# --- rm ---------------------------------------------------------------------------------------
+
+
+def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
+    """`rm RUN…`."""
+
+    def rm(
+        runs: tuple[str, ...],
+        store: Path | None,
+        older_than: float | None,
+        keep_last: int | None,
+        *,
+        dry_run: bool,
+        as_json: bool,
+        flow_name: str | None = None,
+        all_flows: bool = False,
+    ) -> None:
+        from asyncflow.store.maintenance.remove import remove  # noqa: PLC0415 - start-up time: as above
+
+        filtered = older_than is not None or keep_last is not None
+        if bool(runs) == filtered:
+            message = "name runs as FLOW/RUN, or choose them with --older-than or --keep-last"
+            raise click.UsageError(message)
+        name = flow.__name__ if flow is not None else flow_name
+        if all_flows and (name is not None or runs):
+            message = "--all-flows goes with --older-than and --keep-last, and without --flow"
+            raise click.UsageError(message)
+        if filtered and name is None and not all_flows:
+            message = "say of which flow with --flow F, or --all-flows"
+            raise click.UsageError(message)
+        layout = _open(store)
+        running: tuple[tuple[str, str], ...] = ()
+        if filtered:
+            wanted, running = _choose(layout, name, older_than, keep_last or 0)
+        else:
+            wanted = [_run(flow, name, each) for each in dict.fromkeys(runs)]
+        removed = remove(layout, wanted, dry_run=dry_run, on_wait=_tell)
+        if as_json:
+            data = _removed_data(removed, running, dry_run=dry_run)
+            click.echo(json.dumps(data, indent=2))
+        else:
+            _print_lines(_removed_lines(removed, running, dry_run=dry_run))
+
+    own = (
+        []
+        if flow is not None
+        else [
+            click.Option(["--flow", "flow_name"], metavar="F", help="Runs of this flow."),
+            click.Option(["--all-flows"], is_flag=True, help="Runs of every flow of the store."),
+        ]
+    )
+    return click.Command(
+        "rm",
+        params=[
+            click.Argument(["runs"], nargs=-1, metavar="[RUN]..."),
+            *own,
+            click.Option(
+                ["--older-than"],
+                callback=_age,
+                metavar="AGE",
+                help="Runs that were started longer ago: 30d, 12h, 90m.",
+            ),
+            click.Option(
+                ["--keep-last"],
+                type=click.IntRange(min=0),
+                metavar="N",
+                help="Of each flow, all but the newest N runs.",
+            ),
+            _dry_run_option(),
+            store_option(),
+            json_option(),
+        ],
+        callback=rm,
+        help=(
+            "Remove runs, each RUN a Flow/run, or those that the options choose. A running run is "
+            "refused, or passed over by the options. What other runs need of a removed run is "
+            "kept. Blobs are freed by `asyncflow gc`."
+        ),
+        short_help="Remove runs.",
+    )
+
+
+def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    match = _AGE.fullmatch(value)
+    if match is None:
+        message = f"{value!r} is no age; write 30d, 12h, 90m or 45s"
+        raise click.BadParameter(message, ctx, param)
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _run(flow: type[FlowSpec] | None, flow_name: str | None, given: str) -> tuple[str, str]:
+    parts = _parts(flow, given)
+    if flow is None and flow_name is not None and len(parts) == 1:
+        parts.insert(0, flow_name)
+    if len(parts) != 2 or not all(parts):  # noqa: PLR2004 - a flow and a run
+        message = f"{given!r} is not of the form Flow/run"
+        raise click.BadParameter(message, param_hint="RUN")
+    return parts[0], parts[1]
+
+
+def _choose(
+    layout: Layout, flow: str | None, older_than: float | None, keep_last: int
+) -> tuple[list[tuple[str, str]], tuple[tuple[str, str], ...]]:
+    from asyncflow.store.maintenance.remove import choose  # noqa: PLC0415 - start-up time: as above
+
+    if flow is not None:
+        _check_there(layout, flow)
+    flows = layout.flows() if flow is None else [flow]
+    chosen = choose(layout, flows, older_than=older_than, keep_last=keep_last)
+    for why in chosen.unreadable:
+        click.echo(f"Passed over: {why}", err=True)
+    return list(chosen.runs), chosen.running
+
+
+def _removed_lines(
+    removed: list[Removed], running: tuple[tuple[str, str], ...], *, dry_run: bool
+) -> Iterator[str]:
+    would = "Would remove" if dry_run else "Removed"
+    for run in removed:
+        yield f"{would} {run.pathspec}: {_count(run.freed.files, 'file')}, {_bytes(run.freed.size)}"
+        if run.kept:
+            yield f"    kept, because other runs refer to them: {', '.join(run.kept)}"
+        if run.strange:
+            names = ", ".join(run.strange)
+            yield f"    left in .removed, because it is not the store's own: {names}"
+        if run.link:
+            yield "    it was a link: what it leads to was left alone"
+    for flow, run_id in running:
+        yield f"Passed over {flow}/{run_id}: it is running"
+    size = sum(run.freed.size for run in removed)
+    runs = _count(len(removed), "run")
+    yield f"{would} {runs}, {_bytes(size)}; `asyncflow gc` frees their blobs."
+
+
+def _removed_data(
+    removed: list[Removed], running: tuple[tuple[str, str], ...], *, dry_run: bool
+) -> dict[str, Any]:
+    return {
+        "dry_run": dry_run,
+        "removed": [run.to_data() for run in removed],
+        "running": [f"{flow}/{run_id}" for flow, run_id in running],
+        "bytes": sum(run.freed.size for run in removed),
+    }
+
+
+# --- what they share --------------------------------------------------------------------------
+
+
+def _dry_run_option() -> click.Option:
+    return click.Option(["--dry-run"], is_flag=True, help="Say what would be done, and do nothing.")
+
+
+def _tell(what: str) -> None:
+    click.echo(f"{what[:1].upper()}{what[1:]}", err=True)
+
+
+def _print_lines(lines: Iterator[str]) -> None:
+    echo: Callable[[str], None] = click.echo
+    for line in lines:
+        echo(line)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:  # noqa: PLR2004 - the next unit
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

@@ -1,0 +1,58 @@
+"""The values of artifacts by attribute, each read when it is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncflow.client.views import asking_for, some_of
+from asyncflow.errors import ArtifactNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from asyncflow.client.run_files import FlowPlace
+    from asyncflow.values import ArtifactRef
+
+
+def no_artifact(owner: str, name: str, there: Iterable[str]) -> ArtifactNotFoundError:
+    """The error that says which artifacts there are instead."""
+    message = f"{owner} has no artifact {name!r}; it has {some_of(there)}"
+    return ArtifactNotFoundError(message, artifact=name)
+
+
+class Data:
+    """Values by attribute, each read when it is asked for, anew each time: `run.data.model`."""
+
+    __slots__ = ("_manifest", "_owner", "_place")
+
+    def __init__(
+        self, place: FlowPlace, owner: str, manifest: Callable[[], Mapping[str, ArtifactRef]]
+    ) -> None:
+        """Read nothing yet: an error shall tell which value was asked for."""
+        self._place, self._owner, self._manifest = place, owner, manifest
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Data.__slots__:  # being copied: there is nothing to look in yet
+            raise AttributeError(name)
+        pathspec = f"{self._owner}/{name}"
+        with asking_for(pathspec):
+            artifacts = self._manifest()
+        ref = artifacts.get(name)
+        if ref is None:
+            raise no_artifact(self._owner, name, artifacts)
+        return self._place.artifacts.load(ref, pathspec).value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._manifest()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._manifest())
+
+    def __len__(self) -> int:
+        return len(self._manifest())
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._manifest()]
+
+    def __repr__(self) -> str:
+        return f"<Data {', '.join(self._manifest()) or 'without artifacts'}>"

@@ -1,0 +1,153 @@
+"""A run's events from its journal, whoever writes it: what is there, and on request what comes.
+
+A `Follower` looks into the journal and never waits, so that one thing serves all: a `for` loop that
+sleeps between looks, an `async for` loop that looks in a thread, and an engine's subscription to a
+run of another engine. Looking takes nothing: events count as handed out when they are accepted, so
+a reader that is cancelled in between loses nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Generic, Self
+
+from asyncflow.client.resume_hint import resume_command
+from asyncflow.errors import RunInterruptedError
+from asyncflow.events.selection import Wanted, Wish
+from asyncflow.store.event_reader import READ_RECORDS, NewsReader
+from asyncflow.store.journal import HEADER, is_being_written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+_FIRST_RECORDS: Final = 8  # many want the first event only; from there each look may be larger
+_MORE: Final = 4  # how many times
+_SHORTEST_SECONDS: Final = 0.01  # between two looks at a run that has just told something
+_LONGEST_SECONDS: Final = 0.1  # between two looks at one that has not: unnoticed by eye and CPU
+
+
+class Follower(Generic[Wish]):
+    """A place in the journal of one run, and what comes behind it.
+
+    `check_whole` is called with where the journal ends, when no more is there: it raises if there
+    should be.
+    """
+
+    def __init__(
+        self,
+        journal: Path,
+        pathspec: str,
+        wanted: Wanted[Wish],
+        check_whole: Callable[[int], None],
+        *,
+        follow: bool = True,
+    ) -> None:
+        self._path, self._pathspec = journal, pathspec
+        self._reader = NewsReader(journal, *pathspec.split("/"))
+        self._wanted = wanted
+        self._check_whole = check_whole
+        self._follow = follow
+        self._at = len(HEADER)
+        self._records = _FIRST_RECORDS
+        self.seconds = _SHORTEST_SECONDS
+        """How long to wait before the next look, after one that has brought nothing."""
+        self.over = False
+        """Whether everything has been accepted, and no more will come."""
+
+    def look(self) -> tuple[list[Wish], tuple[int, bool]]:
+        """The next events, and what to accept them with; blocks on the disk.
+
+        Raises:
+            RunInterruptedError: There are no more, and nobody is there who could add any.
+            JournalError: The journal cannot be read.
+        """
+        at = self._at
+        excerpt = self._reader.read(at, self._wanted, records=self._records)
+        if excerpt.after == at:
+            if self._follow and is_being_written(self._path):
+                return [], (at, False)
+            # Its last words may have come between the two looks.
+            excerpt = self._reader.read(at, self._wanted, records=self._records)
+            if excerpt.after == at:
+                self._check_whole(at)
+                if self._follow:
+                    self._reader.release()
+                    raise RunInterruptedError.of(
+                        self._pathspec, resume_command(self._pathspec, self._path)
+                    )
+                return [], (at, True)
+        return self._wanted.pick(excerpt.news), (excerpt.after, excerpt.ended)
+
+    def accept(self, token: tuple[int, bool]) -> bool:
+        """Those events have been handed out; whether there may be more at once."""
+        before, (self._at, self.over) = self._at, token
+        if self.over:
+            self._reader.release()
+        if self._at == before:
+            self.seconds = min(2 * self.seconds, _LONGEST_SECONDS)
+            return False
+        self.seconds = _SHORTEST_SECONDS
+        self._records = min(_MORE * self._records, READ_RECORDS)
+        return True
+
+    def __repr__(self) -> str:
+        return f"<Follower {self._pathspec} at byte {self._at}>"
+
+
+class EventStream(Generic[Wish]):
+    """The events of a run, for `for` and for `async for`; each is handed out once.
+
+    One that follows its run waits for what comes, and ends with the run's last event. A loop that
+    was left can be taken up again where it was. Nothing has to be closed.
+
+    Raises:
+        RunInterruptedError: The run was followed, and its engine is gone without a last word.
+        JournalError: The journal is damaged or gone.
+    """
+
+    def __init__(self, follower: Follower[Wish]) -> None:
+        self._follower = follower
+        self._ready: deque[Wish] = deque()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Wish:
+        while not self._ready:
+            if self._follower.over:
+                raise StopIteration
+            events, token = self._follower.look()
+            if not self._take(events, token):
+                time.sleep(self._follower.seconds)
+        return self._ready.popleft()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Wish:
+        # Start-up time: whoever reads with `for` needs neither.
+        from asyncflow._support.conditions import in_thread, pause  # noqa: PLC0415
+        from asyncflow._support.thread_pool import reading_thread  # noqa: PLC0415
+
+        while not self._ready:
+            if self._follower.over:
+                raise StopAsyncIteration
+            events, token = await in_thread(reading_thread(), self._follower.look)
+            if not self._take(events, token):
+                await pause(self._follower.seconds)
+        return self._ready.popleft()
+
+    def _take(self, events: Sequence[Wish], token: Any) -> bool:
+        more = self._follower.accept(token)
+        self._ready.extend(events)
+        return more or self._follower.over
+
+    @property
+    def waiting(self) -> int:
+        """How many events can be had at once: none before one that has to be waited for."""
+        return len(self._ready)
+
+    def __repr__(self) -> str:
+        return f"<EventStream of {self._follower!r}>"

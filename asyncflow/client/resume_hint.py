@@ -1,0 +1,121 @@
+"""What an error tells to do, written so that it works when it is pasted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow._support.settings import Settings
+from asyncflow.errors import (
+    ArtifactCorruptError,
+    ArtifactMissingError,
+    AsyncflowError,
+    SettingsError,
+)
+from asyncflow.events.manifests import unpack_manifest
+from asyncflow.events.records import HANDING_ON, code_of, unpack_events, unpack_result
+from asyncflow.events.types import RunStarted
+from asyncflow.store.journal import HEADER, JournalReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from asyncflow.values import Failure
+
+_UNREADABLE = (AsyncflowError, OSError)
+_SPOILT: Final = {
+    f"{kind.__module__}.{kind.__qualname__}"
+    for kind in (ArtifactCorruptError, ArtifactMissingError)
+}
+_NAMED: Final = re.compile(r"artifact '([^']+)'")  # how the text of these errors begins
+
+
+def resume_command(pathspec: str, journal: Path, step: str = "") -> str:
+    """The command that goes on with a run; its journal is `STORE/flows/NAME/RUN/journal`.
+
+    With `step`, that step and all that follow it are run again. The file is FILE where the journal
+    does not tell it, or it is there no more. For a flow that has no file, such as one of a
+    notebook, it is the line of Python.
+    """
+    flow, _, run_id = pathspec.partition("/")
+    source = _source_of(journal)
+    if source.get("kind") == "pickle":
+        again = f', step="{step}"' if step else ""
+        return f'await engine.resume({flow}, origin="{run_id}"{again})'
+    steps = [step] if step else []
+    words = ["asyncflow", "resume", f"{_file_of(source)}:{flow}", *steps, "--origin-run-id", run_id]
+    return shlex.join([*words, *_store_option(journal.parents[3])])
+
+
+def logs_command(pathspec: str, journal: Path) -> str:
+    """The command that shows what a task of that run has printed, or the run."""
+    return shlex.join(["asyncflow", "logs", pathspec, *_store_option(journal.parents[3])])
+
+
+def step_to_repeat(journal: Path, failure: Failure, most_records: int | None = None) -> str:
+    """From which step on to resume a run that failed because an artifact is damaged or gone.
+
+    It is the first that has handed on these very bytes; a resume without it would read them again.
+    Empty where another failure ended the run, and where the journal does not tell, such as for the
+    value of a parameter, or within so many records.
+    """
+    found = _NAMED.match(failure.message)
+    if failure.exception_type not in _SPOILT or found is None:
+        return ""
+    of, _, artifact = found[1].rpartition("/")
+    run, _, task = of.partition(f"{journal.parent.name}/")
+    step, _, task_id = task.partition("/")
+    if run != f"{journal.parents[1].name}/" or not task_id:
+        return ""
+    if "[" in artifact:  # an item of a foreach: they are stored anew by the step that fans out
+        return step
+    with suppress(*_UNREADABLE), JournalReader(journal) as reader:
+        records = (record for _, record, _ in islice(reader.read_from(), most_records))
+        return _first_with(artifact, (step, task_id), records)
+    return ""
+
+
+def _first_with(artifact: str, last: tuple[str, str], records: Iterable[bytes]) -> str:
+    """The first step with an artifact as the task `last` has it, or the last task before that."""
+    first: dict[tuple[object, ...], str] = {}
+    made_by, name = "", artifact.encode()
+    for record in records:
+        if name not in record or code_of(record) not in HANDING_ON:
+            continue
+        result = unpack_result(record)
+        ref = unpack_manifest(result.manifest).get(artifact)
+        if ref is not None:
+            made_by = first.setdefault((ref.digest, ref.file, ref.offset, ref.data), result.step)
+            if (result.step, str(result.task_id)) == last:
+                break
+    return made_by
+
+
+def _source_of(journal: Path) -> Mapping[str, Any]:
+    """Where the run's flow came from; nothing where the journal does not tell."""
+    with suppress(*_UNREADABLE), JournalReader(journal) as reader:
+        for event in unpack_events(reader.read_one(len(HEADER)), "", ""):
+            if isinstance(event, RunStarted):
+                return event.source
+    return {}
+
+
+def _file_of(source: Mapping[str, Any]) -> str:
+    with suppress(OSError, ValueError, TypeError):  # somebody else's idea of a path
+        path = Path(source.get("file") or "FILE")
+        if path.is_file():
+            here = Path.cwd()
+            return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return "FILE"
+
+
+def _store_option(store: Path) -> list[str]:
+    """`--store DIR`, where the command would look into another store without it."""
+    with suppress(SettingsError, OSError):
+        if Settings.read().store.absolute() == store:
+            return []
+    return ["--store", str(store)]

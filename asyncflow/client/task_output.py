@@ -1,0 +1,91 @@
+r"""What tasks printed, read from the journal record by record, without reading the run's.
+
+The event that ends an attempt tells where its last output lies, and each record of output where the
+one before it lies. Bytes that are not UTF-8 show as `\xNN`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from codecs import getincrementaldecoder
+from typing import TYPE_CHECKING
+
+from asyncflow.errors import JournalError
+from asyncflow.events.output_lines import split_end
+from asyncflow.events.records import STREAMS
+from asyncflow.events.types import from_microseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from asyncflow.client.run_files import RunRecord
+    from asyncflow.events.records import Output
+
+
+def read_text(record: RunRecord, task: int, attempt: int, last: int, stream: str) -> str:
+    """All that an attempt printed to a stream."""
+    return "".join(read_pieces(record, task, attempt, last, stream))
+
+
+def read_pieces(
+    record: RunRecord, task: int, attempt: int, last: int, stream: str
+) -> Iterator[str]:
+    """The same in pieces, of some hundred kilobytes at the most."""
+    decoder = getincrementaldecoder("utf-8")("backslashreplace")
+    for chunk in _chunks(record, task, attempt, last, stream):
+        yield decoder.decode(chunk.data)
+    if rest := decoder.decode(b"", final=True):
+        yield rest
+
+
+def read_bytes(
+    record: RunRecord, task: int, attempt: int, last: int, stream: str
+) -> Iterator[bytes]:
+    """The same as it was printed, whether it is text or not."""
+    return (chunk.data for chunk in _chunks(record, task, attempt, last, stream))
+
+
+def read_lines(
+    record: RunRecord, task: int, attempt: int, last: int, stream: str
+) -> Iterator[tuple[datetime, str]]:
+    """Line by line, without line ends, each with the time at which it was complete."""
+    rest: list[bytes] = []
+    time = 0
+    for chunk in _chunks(record, task, attempt, last, stream):
+        time = chunk.time
+        *lines, last_line = chunk.data.split(b"\n")
+        for line in lines:
+            yield from_microseconds(time), split_end(b"".join([*rest, line, b"\n"]))[0]
+            rest = []
+        rest.append(last_line)
+    if any(rest):
+        yield from_microseconds(time), split_end(b"".join(rest))[0]
+
+
+def _chunks(record: RunRecord, task: int, attempt: int, last: int, stream: str) -> Iterator[Output]:
+    if stream not in STREAMS:
+        message = f"a task prints to {' or '.join(STREAMS)}, not to {stream!r}"
+        raise ValueError(message)
+    wanted = STREAMS.index(stream)
+    for at in reversed(_offsets(record, task, attempt, last, wanted)):
+        yield record.output(at, task)
+
+
+def _offsets(record: RunRecord, task: int, attempt: int, last: int, stream: int) -> array[int]:
+    """Where the attempt's output to a stream lies, the last record first."""
+    offsets, at = array("Q"), last
+    while at:
+        output = record.output(at, task)
+        if output.task != task or output.previous >= at:
+            message = (
+                f"the journal of {record.pathspec} cannot be read: "
+                f"the record at byte {at} is not output of task {task}"
+            )
+            raise JournalError(message)
+        if output.attempt != attempt:
+            break
+        if output.stream == stream:
+            offsets.append(at)
+        at = output.previous
+    return offsets

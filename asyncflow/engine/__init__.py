@@ -1,0 +1,23 @@
+"""What an application holds: the engine, the handle of a run, subscriptions.
+
+This is the only package that joins all parts: it makes runs, lets them in, and hands events to
+subscribers. The command line is above it. Nothing below imports it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncflow.engine.engine import Engine, run, run_sync
+
+__all__ = ["Engine", "run", "run_sync"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    from asyncflow.engine import engine  # noqa: PLC0415 - start-up time: other modules need less
+
+    return getattr(engine, name)

@@ -1,0 +1,129 @@
+"""Calls a subscriber's callback with each event, one call at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from asyncflow._support import log
+from asyncflow._support.conditions import until
+from asyncflow._support.event_loop import OrderlyTask, check_loop
+from asyncflow._support.tracebacks import describe_exception
+from asyncflow.engine.subscription import Subscription
+from asyncflow.events.types import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+
+_AGAIN_SECONDS: Final = 1.0  # after which a callback that has survived its cancellation has another
+
+
+class Reaction:
+    """A callback that is called for events; `stop()` ends that, and so does leaving `with`.
+
+    It is called for one event at a time, in order within each run. One that is slow delays itself
+    alone. What it raises, and what it does to its own asyncio task, is logged, and it is called for
+    the next event all the same. `SystemExit` and `KeyboardInterrupt` are not held up: they end the
+    program, as those of any other task do, and it is called no more.
+    """
+
+    def __init__(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> None:
+        self._subscription = subscription
+        self._callback = callback
+        self._loop = asyncio.get_running_loop()
+        self._call_task: asyncio.Task[None] | None = None  # of a call that goes on, if it is async
+        self.task = OrderlyTask(self._react(), name=repr(self), ask=self._on_cancelled)
+        """In which it is called."""
+        self.done = asyncio.Event()
+        """Set when it has been called for the last time, and has returned."""
+
+    def stop(self) -> None:
+        """Call it no more. A call that has begun goes on to its end. Harmless when repeated.
+
+        Raises:
+            AsyncflowError: It is called on another event loop than its engine's, or in another
+                thread.
+        """
+        check_loop(self._loop)
+        self._subscription.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return getattr(self._callback, "__qualname__", None) or repr(self._callback)
+
+    async def _react(self) -> None:
+        """Call it for each event until there are no more; never raises what it raises."""
+        try:
+            while (event := await self._next()) is not None:
+                await self._call(event)
+        finally:
+            self._subscription.close()
+            self.done.set()
+
+    async def _next(self) -> Event | None:
+        while True:
+            try:
+                return await anext(self._subscription, None)
+            except Exception as error:  # noqa: BLE001 - of one run; there may be others
+                self._complain("a callback could not be told of every event", error)
+
+    async def _call(self, event: Event) -> None:
+        try:
+            answer = self._callback(event)
+            if inspect.isawaitable(answer):
+                await self._finish(answer)
+        except asyncio.CancelledError as error:
+            self._complain("a callback was cancelled", error, event)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the callback's own
+            self._complain("a callback raised", error, event)
+
+    async def _finish(self, answer: Awaitable[object]) -> None:
+        """Have a call end that was begun: in a task of its own, which may be cancelled."""
+
+        async def finish() -> None:
+            await answer
+
+        task = self._call_task = self._loop.create_task(finish(), name=repr(self))
+        await until(task.done, by=[task])
+        self._call_task = None
+        if not task.cancelled() and isinstance(task.exception(), SystemExit | KeyboardInterrupt):
+            self._subscription.close()  # the event loop has raised it already
+        else:
+            task.result()
+
+    def _on_cancelled(self) -> None:
+        """Somebody cancels the task: the callback itself, or a program that ends."""
+        if asyncio.current_task(self._loop) is self.task:
+            log.warning("a callback has cancelled its own task, which goes on", callback=self.name)
+        else:
+            self.abort()
+
+    def _complain(self, what: str, error: BaseException, event: Event | None = None) -> None:
+        told = {"about": f"{type(event).__name__} {event.seq} of {event.pathspec}"} if event else {}
+        text = describe_exception(error).traceback.rstrip()
+        log.warning(what, callback=self.name, **told, traceback=text)
+
+    def abort(self) -> None:
+        """Cancel the call that goes on, and call it no more."""
+        self._subscription.close()
+        if self._call_task is not None:
+            self._call_task.cancel()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._subscription.closed else "listening"
+        return f"<Reaction {self.name} {state}>"

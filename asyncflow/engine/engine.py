@@ -1,0 +1,565 @@
+"""The one place that joins the parts: what an application holds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+import anyio
+
+from asyncflow._support.conditions import in_thread, look_again, thread_done, until
+from asyncflow._support.event_loop import OrderlyTask, check_loop, loop_here, to_the_end
+from asyncflow._support.settings import Settings
+from asyncflow._support.thread_pool import Threads
+from asyncflow.client import Run
+from asyncflow.engine.admission import Admission, runs_that_fit
+from asyncflow.engine.arguments import check_flow, check_origin, check_tags
+from asyncflow.engine.new_run import NewRun
+from asyncflow.engine.run_handle import Ear, RunHandle
+from asyncflow.engine.subscription import Channel
+from asyncflow.engine.watchers import Watchable, Watchers
+from asyncflow.errors import (
+    AsyncflowError,
+    EngineClosedError,
+    ResumeError,
+    SettingsError,
+)
+from asyncflow.flow import loader
+from asyncflow.flow.parameters import resolve_parameters
+from asyncflow.scheduling.dispatcher import Dispatcher
+from asyncflow.scheduling.named_limits import Limits
+from asyncflow.scheduling.run_driver import RunDriver, RunIdentity
+from asyncflow.scheduling.statistics import Statistics
+from asyncflow.store.journal import HEADER, JournalWriter
+from asyncflow.store.layout import Layout
+from asyncflow.values import RunOptions, Status
+from asyncflow.workers.local.pool import WorkerPool
+from asyncflow.workers.process.environment import look_around
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from asyncflow.flow.spec import FlowSpec
+    from asyncflow.workers.process.environment import Surroundings
+
+
+class _Prepare(Protocol):
+    """Makes what a run begins with; called in a thread."""
+
+    def __call__(self, layout: Layout, *, durable: bool) -> NewRun: ...
+
+
+_DISK_THREADS: Final = 4  # journals that wait on the disk at once
+_LOOK_SECONDS: Final = 0.5
+_WRITING_THREADS: Final = 1  # where none waits: several would take the interpreter from the loop
+
+
+def _check_store(layout: Layout, origin: object) -> None:
+    """Refuse a run of another store; where only its id is given, nothing tells of one.
+
+    Raises:
+        ResumeError: It is of another store.
+    """
+    run = origin.run if isinstance(origin, RunHandle) else origin
+    if not isinstance(run, Run):
+        return
+    store = run.store
+    if store != layout.root and not (store.exists() and store.samefile(layout.root)):
+        message = (
+            f"{run.pathspec} is in the store {store}, and this engine's is {layout.root}: open "
+            f"an engine with that store"
+        )
+        raise ResumeError(message)
+
+
+class Starter:
+    """Starts runs: an engine, or an engine with options of its own for the runs to come.
+
+    All but `tags` that is given by keyword is a parameter of the flow; other options of a run are
+    given with `options`.
+    """
+
+    _options: RunOptions
+
+    async def run(
+        self, flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any
+    ) -> Run:
+        """Run a flow to its end.
+
+        Raises:
+            FlowError: It is no flow class.
+            GraphError: The flow's steps form no graph that can be run.
+            ParameterError: A parameter has a value that it cannot take, or a tag is no text.
+            RunFailedError: A task failed; the error tells which, and why.
+            RunCancelledError: The run was cancelled, by somebody else.
+
+        Cancelled: the run is cancelled too; its journal says so before the cancellation goes on.
+        """
+        handle = await self.start(flow, tags=tags, **parameters)
+        return await handle
+
+    async def start(
+        self, flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any
+    ) -> RunHandle:
+        """Start a flow; returns once the run is in its journal.
+
+        Raises:
+            EngineClosedError: The engine is not open.
+            AsyncflowError: The engine was entered on another event loop.
+            FlowError: It is no flow class.
+            GraphError: The flow's steps form no graph that can be run.
+            ParameterError: A parameter has a value that it cannot take, or a tag is no text.
+            StoreError: The store cannot be written.
+
+        Cancelled: no run was started, or it is cancelled like any other.
+        """
+        check_flow(flow)
+        stored = check_tags(tags)
+
+        def prepare(layout: Layout, *, durable: bool) -> NewRun:
+            new = NewRun(layout, flow, stored, durable=durable)
+            new.parameters = resolve_parameters(flow, parameters, os.environ)
+            return new
+
+        return await self._start(prepare, self._options)
+
+    async def resume(
+        self,
+        flow: type[FlowSpec],
+        /,
+        *,
+        origin: str | int | Run | RunHandle | None = None,
+        step: str | None = None,
+        tags: Iterable[str] = (),
+    ) -> Run:
+        """Run a flow to its end, taking over what had finished in an earlier run of it.
+
+        The finished tasks of `origin` are taken over as refs, all others are run; with `step`, that
+        step and all that follow it are run again. Parameters are those of the origin.
+
+        Args:
+            flow: The flow class, as it is now.
+            origin: A run id, a pathspec, a `Run` or a handle; the flow's latest run if left out.
+            step: From which step on all is run again.
+            tags: Those of the new run.
+
+        Raises:
+            FlowError: It is no flow class.
+            ParameterError: A tag is no text.
+            ResumeError: The origin is no run of this flow in this store, or is still running, or
+                the flow has changed in what had finished.
+            RunFailedError: A task failed; the error tells which, and why.
+            RunCancelledError: The run was cancelled, by somebody else.
+
+        Cancelled: the run is cancelled too; its journal says so before the cancellation goes on.
+        """
+        return await (await self.start_resumed(flow, origin=origin, step=step, tags=tags))
+
+    async def start_resumed(
+        self,
+        flow: type[FlowSpec],
+        /,
+        *,
+        origin: str | int | Run | RunHandle | None = None,
+        step: str | None = None,
+        tags: Iterable[str] = (),
+    ) -> RunHandle:
+        """The same, but return once the new run is in its journal.
+
+        Raises:
+            EngineClosedError: The engine is not open.
+            AsyncflowError: The engine was entered on another event loop.
+            FlowError: It is no flow class.
+            ParameterError: A tag is no text.
+            ResumeError: The origin is no run of this flow in this store, or is still running, or
+                the flow has changed in what had finished.
+        """
+        check_flow(flow)
+        stored = check_tags(tags)
+        run_id = check_origin(flow, origin)
+
+        def prepare(layout: Layout, *, durable: bool) -> NewRun:
+            _check_store(layout, origin)
+            new = NewRun(layout, flow, stored, durable=durable)
+            new.take_over_from(run_id, step)
+            return new
+
+        return await self._start(prepare, self._options)
+
+    def options(
+        self, *, priority: int | None = None, max_running_tasks: int | None = None
+    ) -> Starter:
+        """What starts runs with these options, and as before where one is left out.
+
+        Args:
+            priority: Tasks of runs with a higher one are given to workers first; 0 by default.
+            max_running_tasks: How many tasks of a run workers may have at a time; 0 for any number.
+
+        Raises:
+            SettingsError: A value makes no sense.
+        """
+        given = {"priority": priority, "max_running_tasks": max_running_tasks}
+        changed = {name: value for name, value in given.items() if value is not None}
+        return _OptionedEngine(self, replace(self._options, **changed))
+
+    async def _start(self, prepare: _Prepare, options: RunOptions) -> RunHandle:
+        raise NotImplementedError
+
+
+class _OptionedEngine(Starter):
+    """Starts runs with options of its own."""
+
+    def __init__(self, starter: Starter, options: RunOptions) -> None:
+        self._starter, self._options = starter, options
+
+    async def _start(self, prepare: _Prepare, options: RunOptions) -> RunHandle:
+        return await self._starter._start(prepare, options)  # noqa: SLF001 - the two are one thing
+
+    def __repr__(self) -> str:
+        return f"<{self._options} of {self._starter!r}>"
+
+
+class Engine(Starter, Watchable):
+    """Runs flows on warm workers, for as long as an application holds it open.
+
+    Use it as `async with`. Leaving the block cancels the runs that are still going on, journals
+    that, and leaves no task, thread, process or file descriptor behind, however it is left. It is
+    entered once, and used on the event loop that entered it.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: str | Path | None = None,
+        workers: int | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """Prepare an engine; nothing is started before `async with`.
+
+        `store` and `workers` win over those of `settings`.
+
+        Raises:
+            SettingsError: A setting has a value that it cannot take.
+        """
+        given_settings: object = settings
+        if settings is None:
+            settings = Settings.read(store=store, workers=workers)
+        elif not isinstance(given_settings, Settings):
+            message = f"{given_settings!r} is no Settings: write settings=Settings.read(workers=…)"
+            raise SettingsError(message)
+        given: dict[str, Any] = {"store": store, "workers": workers}
+        named = {name: value for name, value in given.items() if value is not None}
+        self.settings = replace(settings, **named)
+        self._numbers = 0
+        self._open = self._closed = False
+        self._entered = False
+        self._drivers: dict[int, RunDriver] = {}
+        self._channels: dict[int, Channel] = {}
+        self._ears: dict[int, Ear] = {}  # of these
+        self._looking: asyncio.TimerHandle | None = None
+        self._watchers = Watchers(self.settings.event_buffer)
+        self._starting: set[asyncio.Task[Any]] = set()
+        self._options = RunOptions(max_running_tasks=self.settings.max_running_tasks)
+        self._admission = Admission(self.settings.max_runs)
+
+    # --- life ---
+
+    async def __aenter__(self) -> Self:
+        loader.check_may_start()
+        if self._entered:
+            raise self._entered_again()
+        self._loop = loop_here()
+        self._entered = True
+        writing = _DISK_THREADS if self.settings.durability == "power" else _WRITING_THREADS
+        self._disk = Threads(writing, "asyncflow-disk")
+        self._syncs = Threads(_DISK_THREADS, "asyncflow-sync")
+        # Of its own, because to read what a large run has finished takes it seconds.
+        self._makers = Threads(1, "asyncflow-start")
+        try:
+            for threads in (self._disk, self._syncs, self._makers):
+                threads.begin()  # now, when a want of memory is no more than an error
+            self._layout: Layout = await in_thread(self._disk, self._open_store)
+            self._dispatcher = Dispatcher(
+                self._disk,
+                grace_seconds=self.settings.grace_seconds,
+                sync_seconds=self.settings.sync_seconds,
+                blocked_seconds=self.settings.blocked_seconds,
+                import_seconds=self.settings.import_seconds,
+                finish_running=self.settings.on_failure == "finish",
+            )
+            self._pool = WorkerPool(
+                size=self.settings.worker_count,
+                spool_dir=self._layout.root,
+                listener=self._dispatcher,
+            )
+            self._dispatcher.executor = self._pool
+            self._dispatcher.syncs = self._syncs
+            self._limits = Limits(self._layout.limits, self._disk, self._dispatcher.wake)
+            self._dispatcher.limits = self._limits
+            self._pool.start()
+        except BaseException:
+            self._entered = False
+            for threads in (self._disk, self._syncs, self._makers):
+                threads.shutdown()
+            if hasattr(self, "_pool"):
+                await to_the_end(self._pool.close())
+            raise
+        self._admission.narrow(runs_that_fit())
+        self._watchers.open(self._layout)
+        self._open = True
+        return self
+
+    def _open_store(self) -> Layout:
+        return Layout.open(self.settings.store, create=True)
+
+    def _entered_again(self) -> AsyncflowError:
+        if self._closed:
+            message = "this engine was closed, and is entered once: make another `Engine`"
+            return EngineClosedError(message)
+        return AsyncflowError("this engine is open already: use it as it is, without `async with`")
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._check_open()
+        self._open = False
+        self._closed = True
+        self._keep_looking()
+        _, cancelled = await to_the_end(self._close())  # all of it, if who waits is there or not
+        if cancelled is not None:
+            raise cancelled
+
+    async def _close(self) -> None:
+        try:
+            await self._end_runs()
+        finally:
+            self._dispatcher.close()
+            try:
+                await self._pool.close()
+            finally:
+                await _shut_down(self._disk, self._syncs, self._makers)
+                self._limits.close()
+                if self._looking is not None:
+                    self._looking.cancel()
+
+    async def _end_runs(self) -> None:
+        self._admission.close()
+        try:
+            for starting in list(self._starting):
+                await until(starting.done, by=[starting])
+            for driver in self._drivers.values():
+                driver.cancel("its engine was closed")
+            for driver in list(self._drivers.values()):
+                await driver.finished.wait()
+        finally:
+            for driver in self._drivers.values():  # none, unless something has broken in here
+                driver.break_off()
+        await self._watchers.end(self.settings.grace_seconds)
+
+    # --- what was to be called, and is not ---
+
+    def _keep_looking(self) -> None:
+        """As long as there is something to wait for, look again and again at whether it has come.
+
+        See `asyncflow._support.conditions`. Where the last look is long overdue, it is lost.
+        """
+        now = self._loop.time()
+        if self._looking is None or self._looking.when() < now - _LOOK_SECONDS:
+            self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        look_again(self._loop)
+        for number, driver in list(self._drivers.items()):
+            if driver.task is None or driver.task.done():
+                self._on_driven(number)
+        if self._drivers or self._starting or self._closed:
+            self._keep_looking()
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False):
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
+
+    # --- running ---
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise EngineClosedError
+        check_loop(self._loop)
+
+    async def _start(self, prepare: _Prepare, options: RunOptions) -> RunHandle:
+        """Start what `prepare` makes; it reads sources and journals, so it runs in a thread."""
+        self._check_open()
+        self._keep_looking()
+        await self._admission.enter(options.priority)
+        try:
+            self._check_open()
+            creating = self._create(prepare, options, look_around(self._pool.environment))
+            handle, cancelled = await to_the_end(creating, self._starting)
+        except BaseException:
+            self._admission.leave()
+            raise
+        if cancelled is not None:
+            handle.cancel("the task that started it was cancelled")
+            raise cancelled
+        return handle
+
+    async def _create(
+        self, prepare: _Prepare, options: RunOptions, surroundings: Surroundings
+    ) -> RunHandle:
+        self._numbers += 1
+        number = self._numbers
+
+        def create() -> tuple[NewRun, tuple[RunIdentity, JournalWriter, bytes]]:
+            new = prepare(self._layout, durable=self.settings.durability == "power")
+            self._limits.open(new.graph)
+            return new, new.create(number, options, surroundings)
+
+        pace = self._dispatcher.pace
+        await pace.turn()
+        new, created = await in_thread(self._makers, create)
+        await pace.turn()
+        return self._drive(new, *created)
+
+    def _drive(
+        self, new: NewRun, identity: RunIdentity, journal: JournalWriter, record: bytes
+    ) -> RunHandle:
+        channel = Channel(journal.path, identity.flow, identity.run_id, published=len(HEADER))
+        driver = RunDriver(identity, new.graph, journal, channel, self._dispatcher, new.origin)
+        self._drivers[identity.number], self._channels[identity.number] = driver, channel
+        try:
+            self._watchers.begin(channel)
+            driver.begin(record)
+            self._dispatcher.enter(driver)
+        except BaseException:  # such as a signal's handler may raise
+            del self._drivers[identity.number], self._channels[identity.number]
+            self._watchers.forget(channel)
+            driver.let_go()
+            raise
+        ear = Ear()
+        ask = partial(driver.cancel, "all asyncio tasks were cancelled")
+        self._ears[identity.number] = ear
+        driver.task = OrderlyTask(driver.drive(), name=repr(driver), ask=ask)
+        driver.task.add_done_callback(partial(self._on_driven, identity.number))
+        return RunHandle(driver, channel, self.settings, ear)
+
+    def _on_driven(self, number: int, task: asyncio.Task[None] | None = None) -> None:
+        """A run has ended; what it was broken off by, if it was, the event loop has raised."""
+        driver, ear = self._drivers.pop(number, None), self._ears.pop(number, None)
+        channel = self._channels.pop(number, None)
+        if driver is None or channel is None:
+            return
+        driver.let_go()  # once more: it may have been broken off right there
+        self._watchers.forget(channel)
+        if ear is None or driver.task is None:  # its start was broken off
+            return
+        if task is not None:
+            task.exception()
+        ear.heard = ear.heard or bool(channel.subscribers)
+        if driver.error is not None or driver.plan.status is Status.FAILED:
+            ear.failed = channel.pathspec
+        self._admission.leave()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Have all workers stand still within the block, and with them what their steps compute.
+
+        It is for a program that stops itself, as on Ctrl-Z: `os.kill(os.getpid(), signal.SIGSTOP)`.
+        A worker is stopped with its process group, by SIGSTOP. What passes within the block does
+        not count as time of a task. Where the engine is not open, nothing is done.
+        """
+        if not self._open:
+            yield
+            return
+        with self._dispatcher.suspended(), self._pool.suspended():
+            yield
+
+    # --- watching ---
+
+    def statistics(self) -> Statistics:
+        """How it stands now: runs, tasks, workers, events.
+
+        Raises:
+            EngineClosedError: The engine is not open.
+            AsyncflowError: It is called in another thread than the engine's, or on another loop.
+        """
+        self._check_open()
+        return self._statistics()
+
+    def _statistics(self) -> Statistics:
+        meter = self._dispatcher.meter
+        return Statistics(
+            runs=len(self._drivers),
+            runs_waiting=self._admission.waiting,
+            events=meter.events,
+            events_per_second=meter.per_second(),
+            bytes_written=meter.bytes,
+            **self._dispatcher.statistics,
+        )
+
+    def __repr__(self) -> str:
+        if not self._open:
+            return f"<Engine {self.settings.store} closed>"
+        try:
+            check_loop(self._loop)
+        except AsyncflowError:
+            return f"<Engine {self.settings.store} open>"  # its numbers may change meanwhile
+        numbers = self._statistics()
+        waiting = f" and {numbers.runs_waiting} waiting" if numbers.runs_waiting else ""
+        return (
+            f"<Engine {self.settings.store} {numbers.runs} runs{waiting}, "
+            f"{numbers.tasks_running} tasks running, {numbers.workers_idle} workers idle, "
+            f"{numbers.workers_busy} busy>"
+        )
+
+
+async def _shut_down(*executors: Threads) -> None:
+    """Return when their threads are gone; a slow disk may hold them for a while."""
+    for end in [end for executor in executors for end in executor.close()]:
+        await thread_done(end)
+    for executor in executors:
+        executor.shutdown()  # they have nothing left to do
+
+
+async def run(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any) -> Run:
+    """Run a flow to its end, with an engine of its own.
+
+    Raises:
+        RunFailedError: A task failed; the error tells which, and why.
+        AsyncflowError: As from `Engine.run`.
+
+    Cancelled: the run is cancelled too, and its journal says so before the cancellation goes on.
+    """
+    check_flow(flow)
+    async with Engine() as engine:
+        return await engine.run(flow, tags=tags, **parameters)
+
+
+def run_sync(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any) -> Run:
+    """The same from ordinary code.
+
+    Raises:
+        UnguardedRunError: The file of a flow starts a run whenever it is imported.
+        AsyncflowError: Called where an event loop is running: await `asyncflow.run` there.
+    """
+    loader.check_may_start()
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        message = "an event loop is running here: write `await asyncflow.run(...)` instead"
+        raise AsyncflowError(message)
+
+    async def main() -> Run:
+        return await run(flow, tags=tags, **parameters)
+
+    try:
+        return anyio.run(main)
+    except AsyncflowError as error:
+        # It says itself what is wrong; the frames of the event loop would say nothing.
+        raise error.with_traceback(None)  # noqa: B904 - the same error

@@ -1,0 +1,209 @@
+"""Makes a run: its folder, its first artifacts, and its journal's first record."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow import codec
+from asyncflow._support.commit_points import reached
+from asyncflow.errors import FlowError, ResumeError
+from asyncflow.events.manifests import pack_manifest, unpack_manifest
+from asyncflow.events.records import pack_event
+from asyncflow.events.types import SCHEMA_VERSION, RunStarted, from_microseconds
+from asyncflow.flow import loader
+from asyncflow.flow.decorators import options_of
+from asyncflow.flow.graph_reader import read_graph
+from asyncflow.flow.parameters import parameters_of, resolve_new_parameters, user_name
+from asyncflow.flow.spec import constants_of
+from asyncflow.scheduling.resume import Origin, newest_run
+from asyncflow.scheduling.run_driver import RunIdentity
+from asyncflow.store.artifacts import ArtifactWriter
+from asyncflow.store.journal import JournalWriter, frame
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asyncflow.flow.graph import Graph
+    from asyncflow.flow.spec import FlowSpec
+    from asyncflow.store.layout import Layout
+    from asyncflow.values import ArtifactRef, RunOptions
+    from asyncflow.workers.process.environment import Surroundings
+
+_SHOWN_PARAMETER_CHARACTERS: Final = 200
+_MOST_VARIABLE_BYTES: Final = 1 << 15  # they travel in one packet, with the surroundings
+_VERSION: Final = "0.1.0"
+
+
+class NewRun:
+    """Makes a run's folder, its first artifacts and its journal's first record; in a thread."""
+
+    def __init__(
+        self, layout: Layout, flow: type[FlowSpec], tags: tuple[str, ...], *, durable: bool
+    ) -> None:
+        self._layout, self._flow, self._tags = layout, flow, tags
+        self._durable = durable
+        self.graph = read_graph(flow)
+        self.origin: Origin | None = None
+        self.parameters: Mapping[str, Any] = {}
+
+    def take_over_from(self, run_id: str | None, step: str | None) -> None:
+        """Make it a run that resumes another, or the flow's latest."""
+        name = self._flow.__name__
+        if run_id is None:
+            run_id = newest_run(self._layout, name)
+        origin = Origin(self._layout.run_dir(name, run_id), name, run_id)
+        try:
+            origin.choose(self.graph, step)
+            known = unpack_manifest(origin.manifest)
+            self.parameters = resolve_new_parameters(self._flow, known, os.environ)
+        except BaseException:
+            origin.close()
+            raise
+        self.origin = origin
+        self._tags = tuple(dict.fromkeys([*origin.tags, *self._tags]))
+
+    def create(
+        self, number: int, options: RunOptions, surroundings: Surroundings
+    ) -> tuple[RunIdentity, JournalWriter, bytes]:
+        """The run is on disk when this returns."""
+        name = self._flow.__name__
+        variables = _variables_of(self._flow, self.graph)
+        run_id = self._layout.create_run(name)
+        run_dir = self._layout.run_dir(name, run_id)
+        identity = RunIdentity(
+            number=number,
+            store=str(self._layout.root),
+            flow=name,
+            run_id=run_id,
+            run_dir=run_dir,
+            tags=self._tags,
+            started=min(int(run_id), time.time_ns() // 1000),  # the clock may have gone back
+            surroundings=surroundings,
+            options=options,
+            durable=self._durable,
+            variables=variables,
+        )
+        try:
+            journal, record = self._begin(identity)
+        except BaseException:
+            _discard(self._layout, name, run_id)
+            raise
+        return identity, journal, record
+
+    def _begin(self, identity: RunIdentity) -> tuple[JournalWriter, bytes]:
+        name, run_id = identity.flow, identity.run_id
+        # The journal before all else: a folder with other files and without it has lost it.
+        journal = JournalWriter.create(identity.run_dir / "journal", durable=self._durable)
+        try:
+            writer = ArtifactWriter(self._layout, name, run_id, "engine", durable=self._durable)
+            try:
+                record = pack_event(self._first_event(identity, writer))
+                writer.sync()
+            finally:
+                writer.close()
+            reached("run.begin")
+            journal.write(frame(record))
+            reached("run.begun")
+            self._check_origin()
+        except BaseException:
+            journal.close()
+            raise
+        return journal, record
+
+    def _check_origin(self) -> None:
+        """Refuse to take over from a run that was removed before anybody could know of this one.
+
+        Whoever removes a run looks, once it is gone, whether somebody has begun to resume it; we
+        look, once we have begun, whether it is gone. One of the two sees the other.
+        """
+        if self.origin is not None and not self.origin.is_there():
+            message = (
+                f"{self._flow.__name__}/{self.origin.run_id} was removed just now: run the flow "
+                "anew, or resume another of its runs"
+            )
+            raise ResumeError(message)
+
+    def _first_event(self, identity: RunIdentity, writer: ArtifactWriter) -> RunStarted:
+        flow = self._flow
+        codec.pickle_by_value(flow.__module__)
+        values = {**constants_of(flow), **self.parameters}
+        manifest = {name: writer.put(value, name=name) for name, value in values.items()}
+        shown = {name: _shown(value) for name, value in self.parameters.items()}
+        if self.origin is not None:
+            shown |= self.origin.parameters
+            kept = unpack_manifest(self.origin.manifest)
+            manifest |= {name: kept[name] for name in parameters_of(flow) if name in kept}
+        return RunStarted(
+            flow=identity.flow,
+            run_id=identity.run_id,
+            seq=1,
+            time=from_microseconds(identity.started),
+            graph=self.graph.to_data(),
+            parameters=shown,
+            tags=self._tags,
+            manifest=pack_manifest(manifest),
+            origin_run_id=self.origin.run_id if self.origin is not None else None,
+            origin_step=self.origin.step if self.origin is not None else None,
+            source=loader.describe(flow, lambda cls: _put_class(cls, writer)),
+            user=user_name(),
+            pid=os.getpid(),
+            host=os.uname().nodename,
+            versions={
+                "python": sys.version.split()[0],
+                "asyncflow": _VERSION,
+                "events": str(SCHEMA_VERSION),
+            },
+        )
+
+
+def _variables_of(flow: type[FlowSpec], graph: Graph) -> dict[str, dict[str, str]]:
+    """What `@environment` gives to steps, by the step's name.
+
+    Raises:
+        FlowError: It is too much to be told to a worker.
+    """
+    found = {}
+    for node in graph:
+        options = options_of(getattr(flow, node.name, None))
+        if options is not None and options.variables:
+            found[node.name] = options.variables
+    size = sum(
+        len(f"{each}{value}".encode()) for vars_ in found.values() for each, value in vars_.items()
+    )
+    if size > _MOST_VARIABLE_BYTES:
+        message = (
+            f"the variables of @environment have {size} bytes, and a flow may have "
+            f"{_MOST_VARIABLE_BYTES}: give the flow the data in a file"
+        )
+        raise FlowError(message)
+    return found
+
+
+def _put_class(cls: type[FlowSpec], writer: ArtifactWriter) -> ArtifactRef:
+    with codec.complete_code():  # a worker has nothing else
+        return writer.put(cls, name="the flow class")
+
+
+def _discard(layout: Layout, flow: str, run_id: str) -> None:
+    """Delete a run that nobody was told of: from the first moment on it is one that never began."""
+    with (
+        suppress(OSError),
+        layout.folder("flows", flow) as parent,
+        layout.folder("flows", flow, run_id) as folder,
+    ):
+        with suppress(FileNotFoundError):
+            os.close(folder.open_file("journal", os.O_WRONLY | os.O_TRUNC))
+        for entry in sorted(folder.entries(), key=lambda entry: entry.name == "journal"):
+            folder.delete(entry.name)  # the journal last
+        parent.delete_folder(run_id)
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    if len(text) <= _SHOWN_PARAMETER_CHARACTERS:
+        return text
+    return text[: _SHOWN_PARAMETER_CHARACTERS - 1] + "…"

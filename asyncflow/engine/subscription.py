@@ -1,0 +1,490 @@
+"""Publish and subscribe within one process: news of what is already in a journal.
+
+A `Channel` is one run's news; it knows how far its journal has been published. A `Subscription`
+reads any number of channels, each from a given place in its journal: up to where the channel was
+when it subscribed from the file, then live, as the very objects that were published. What waits for
+a subscription is bounded, over all its runs: past that, a run's waiting news are dropped, and the
+subscription reads on from that run's journal. So a slow reader neither holds up a run nor loses an
+event nor grows.
+
+Nothing here scans: a channel wakes those who read it, and a subscription takes from those channels
+that have something for it, in turn. Nothing is handed on before it has been taken for good, so a
+reader that is cancelled while it waits loses nothing.
+
+The bus never writes and never calls anybody: it wakes whoever waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, cast
+
+from asyncflow._support.conditions import Condition, in_thread
+from asyncflow._support.event_loop import check_loop
+from asyncflow._support.thread_pool import reading_thread
+from asyncflow.client.resume_hint import resume_command
+from asyncflow.errors import (
+    AsyncflowError,
+    JournalError,
+    RunInterruptedError,
+    SubscriptionBusyError,
+)
+from asyncflow.events.records import ENDINGS
+from asyncflow.events.selection import Lines, Wish
+from asyncflow.events.types import Event
+from asyncflow.store.event_reader import NewsReader
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+    from pathlib import Path
+
+    from asyncflow.events.selection import News, Wanted
+
+Got_co = TypeVar("Got_co", bound=Event, covariant=True)
+
+BUFFER_BYTES: Final = 16 << 20  # events of 64 KiB each are few, and much to hold
+PACE_SECONDS: Final = 0.02
+"""A subscriber that has just been woken is woken again after this long.
+
+Waking costs as much as some twenty events; a run of short tasks publishes every few hundred
+microseconds. The first event after a pause is told at once, and so is a run's last.
+"""
+_TAKEN_EVENTS: Final = 1000  # in one go
+_APART_LINES: Final = 1000  # more at once is taken apart in a thread: it takes some ms
+
+
+class _Told:
+    """What was published in one go."""
+
+    __slots__ = ("_events", "count", "news", "size", "upto")
+
+    def __init__(self, news: Sequence[News], upto: int, size: int) -> None:
+        self.news = news
+        lines = [item for item in news if isinstance(item, Lines)]
+        self.count = sum([item.count for item in lines], len(news) - len(lines))
+        """How many events it stands for."""
+        self.upto = upto
+        """Where it ends in the journal."""
+        self.size = size
+        """Its length there."""
+        self._events = None if lines else cast("Sequence[Event]", news)
+
+    def pending(self) -> int:
+        """How many lines of output there are to be taken apart."""
+        return sum(item.pending for item in self.news if isinstance(item, Lines))
+
+    def pick(self, wanted: Wanted[Wish]) -> Sequence[Wish]:
+        """What of it is wanted. Most want all: for them it is made once."""
+        if not wanted.takes_all:
+            return wanted.pick(self.news)
+        if self._events is None:
+            self._events = wanted.pick(self.news)
+        return cast("Sequence[Wish]", self._events)
+
+
+class Channel:
+    """The news of one run."""
+
+    def __init__(self, journal: Path, flow: str, run_id: str, published: int) -> None:
+        self.flow, self.run_id = flow, run_id
+        self.published = published
+        """Up to which offset the journal's events have been published."""
+        self.closed = False
+        """Whether nothing more will be published."""
+        self.ended = False
+        """Whether the run's last event has been published."""
+        self.first = published
+        """The offset of the run's first event."""
+        self.journal = journal
+        self._cursors: set[_Cursor] = set()
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+        return f"{self.flow}/{self.run_id}"
+
+    def publish(self, news: Sequence[News], upto: int) -> None:
+        """Tell what the journal has up to `upto` beyond what was told before."""
+        size = upto - self.published
+        self.published = upto
+        if news and news[-1].code in ENDINGS:
+            self.ended = True
+        cursors = tuple(self._cursors)  # one that was forgotten may leave at any time
+        if cursors:
+            told = _Told(news, upto, size)
+            for cursor in cursors:
+                cursor.offer(told)
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self.closed = True
+        for cursor in tuple(self._cursors):
+            cursor.ring()
+
+    def enter(self, cursor: _Cursor) -> None:
+        """From now on offer what is published to this cursor as well."""
+        self._cursors.add(cursor)
+
+    def leave(self, cursor: _Cursor) -> None:
+        """Offer it nothing more; harmless when repeated, and from any thread."""
+        self._cursors.discard(cursor)
+
+    @property
+    def subscribers(self) -> int:
+        """How many read it now."""
+        return len(self._cursors)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<Channel {self.pathspec} {state}, {self.subscribers} subscribers>"
+
+
+class _Desk:
+    """What one subscription's cursors share: what waits for it, and which of them have something.
+
+    It does not know the subscription, so that one which nobody holds any more can go.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.waiting = 0
+        self.waiting_bytes = 0
+        self.ringing: deque[_Cursor] = deque()
+        self._woken = False
+        self._waiting: Condition | None = None
+        self._woken_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of who waits
+        self._alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits than may."""
+        return self.waiting > self.limit or self.waiting_bytes > BUFFER_BYTES
+
+    def ring(self, cursor: _Cursor) -> None:
+        """This cursor has something: wake who waits, but not again and again within a moment."""
+        self.ringing.append(cursor)
+        if self._alarm is not None or self._woken:
+            return
+        if self._loop is None or self._loop.time() - self._woken_at >= PACE_SECONDS:
+            self.wake()
+        else:
+            self._alarm = self._loop.call_at(self._woken_at + PACE_SECONDS, self.wake)
+
+    def wake(self) -> None:
+        """Wake who waits now."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._woken = True
+        if self._waiting is not None:
+            self._waiting.look()
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait until there is something, or until it is over; so long at the most."""
+        loop = self._loop = asyncio.get_running_loop()
+        self._woken = False
+        # What rings is waited for until it wakes, unless the alarm that is to do it is lost.
+        self._waiting = Condition(lambda: self._woken or bool(self.ringing))
+        await self._waiting.wait(seconds)
+        self._woken = True
+        self._woken_at = loop.time()
+
+
+class _Cursor:
+    """One subscription's place in one channel."""
+
+    def __init__(self, channel: Channel, start: int, desk: _Desk) -> None:
+        self.channel = channel
+        self._desk = desk
+        self._next = start  # everything before this offset has been handed out
+        self._live: deque[_Told] = deque()
+        self._live_from = channel.published  # what waits in `_live` begins here in the journal
+        self._rings = False
+        self._reader = NewsReader(channel.journal, channel.flow, channel.run_id)
+        channel.enter(self)
+        if self.behind or channel.closed:
+            self.ring()
+
+    # --- what its channel tells it ---
+
+    def offer(self, told: _Told) -> None:
+        """Keep what was published while there is room; else forget what waits of this run."""
+        desk = self._desk
+        self._live.append(told)
+        desk.waiting += told.count
+        desk.waiting_bytes += told.size
+        if desk.is_full:
+            self._forget()
+            self._live_from = told.upto
+        if not self._rings:
+            self.ring()
+        if self.channel.ended:
+            desk.wake()
+
+    def ring(self) -> None:
+        """Have the subscription look here."""
+        if not self._rings:
+            self._rings = True
+            self._desk.ring(self)
+
+    # --- what its subscription asks of it ---
+
+    def answer(self) -> None:
+        """The subscription looks here now; what comes from now on rings again."""
+        self._rings = False
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is something to hand out."""
+        return self._next < self.channel.published
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether everything has been handed out and nothing more will come."""
+        return self.channel.closed and not self.behind
+
+    async def look(self, wanted: Wanted[Wish]) -> tuple[Sequence[Wish], int]:
+        """The next events that are wanted, and the offset behind them. `advance` takes them."""
+        if self._next < self._live_from:
+            start, stop, reader = self._next, self._live_from, self._reader
+
+            def replay() -> tuple[list[Wish], int]:
+                try:
+                    excerpt = reader.read(start, wanted, stop=stop)
+                finally:
+                    reader.release()  # thousands of runs may wait to be read on
+                return wanted.pick(excerpt.news), excerpt.after
+
+            return await in_thread(reading_thread(), replay)
+        if len(self._live) == 1 and self._live[0].count <= _APART_LINES:
+            return self._live[0].pick(wanted), self._live[0].upto
+        picked: list[Wish] = []
+        upto = self._next
+        for told in self._live:
+            if told.count > _APART_LINES and wanted.takes_lines and told.pending() > _APART_LINES:
+                if picked:
+                    break
+                return await in_thread(reading_thread(), told.pick, wanted), told.upto
+            picked += told.pick(wanted)
+            upto = told.upto
+            if len(picked) >= _TAKEN_EVENTS:
+                break
+        return picked, upto
+
+    def advance(self, upto: int) -> None:
+        """Everything before this offset has been handed out."""
+        self._next = upto
+        while self._live and self._live[0].upto <= upto:
+            told = self._live.popleft()
+            self._live_from = told.upto
+            self._desk.waiting -= told.count
+            self._desk.waiting_bytes -= told.size
+
+    def _forget(self) -> None:
+        for told in self._live:
+            self._desk.waiting -= told.count
+            self._desk.waiting_bytes -= told.size
+        self._live.clear()
+
+    def close(self) -> None:
+        self.channel.leave(self)
+        self._forget()
+
+
+class Tail(Protocol[Got_co]):
+    """A run that is not published here: what its journal has gained is asked for now and then."""
+
+    seconds: float
+    """How long to wait before asking again."""
+    over: bool
+    """Whether everything has been accepted, and no more will come."""
+
+    def look(self) -> tuple[Sequence[Got_co], Any]:
+        """The next events, and what to accept them with; blocks on the disk.
+
+        Raises:
+            RunInterruptedError: There are no more, and nobody is there who could add any.
+            JournalError: The journal cannot be read.
+        """
+
+    def accept(self, token: Any) -> bool:
+        """Those events have been handed out; whether there may be more at once."""
+
+
+class Subscription(Generic[Wish]):
+    """An asynchronous iterator of events: in order within each run, none missing, none twice.
+
+    Use it as `async with`; leaving the block ends it, and so does forgetting it. One task iterates
+    at a time. A loop that was left, or cancelled, can be taken up again where it was. `batches()`
+    gives the same events in the lists in which they came, which costs less for each.
+
+    Raises:
+        RunInterruptedError: It is of one run, and that run's engine is gone without a last word.
+        JournalError: A journal that it has to read is damaged or gone.
+        SubscriptionBusyError: Another task iterates over it.
+        AsyncflowError: It is iterated over on another event loop than its engine's.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted[Wish],
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        buffer: int = 10_000,
+        follows: bool = False,
+        complains: bool = False,
+        tail: Tail[Wish] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._desk = _Desk(buffer)
+        self._cursors: set[_Cursor] = set()
+        self._wanted = wanted
+        self._follows = follows  # whether further channels may come
+        self._finished = False  # whether what has happened by now is all that is of interest
+        self._complains = complains  # whether a run without a last word is an error here
+        self._tail = tail
+        self._ready: Iterator[Wish] = iter(())  # what was fetched and is not handed out yet
+        self._fetching = False
+        self.closed = False
+        """Whether it was ended from here; nothing more comes."""
+
+    def follow(self, channel: Channel, *, start: int | None = None) -> None:
+        """Read this channel as well, from a journal offset; from now on when none is given."""
+        start = channel.published if start is None else start
+        self._cursors.add(_Cursor(channel, start, self._desk))
+
+    # --- iterating ---
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Wish:
+        for event in self._ready:
+            return event
+        events = await self._fetch()
+        if not events:
+            raise StopAsyncIteration
+        self._ready = iter(events)
+        return next(self._ready)
+
+    async def batches(self) -> AsyncIterator[Sequence[Wish]]:
+        """The events, in the lists in which they were published or read."""
+        while batch := list(self._ready) or await self._fetch():
+            yield batch
+
+    async def _fetch(self) -> Sequence[Wish]:
+        """The next events, at least one; none when no more will come."""
+        if self._loop is not None:
+            check_loop(self._loop)
+        if self._fetching:
+            raise SubscriptionBusyError
+        self._fetching = True
+        events: Sequence[Wish] = ()
+        try:
+            while not events:
+                if self._desk.ringing:
+                    events = await self._take(self._desk.ringing.popleft())
+                elif self._tail is not None and not self.closed:
+                    events = await self._take_from_tail(self._tail)
+                elif self._follows or self._cursors:
+                    await self._desk.wait()
+                else:
+                    break
+        finally:
+            self._fetching = False
+        return events
+
+    async def _take(self, cursor: _Cursor) -> Sequence[Wish]:
+        """Take what one run has next."""
+        cursor.answer()
+        events: Sequence[Wish] = ()
+        try:
+            if cursor.behind:
+                found, upto = await cursor.look(self._wanted)
+                if not self.closed:  # it may have been, meanwhile
+                    cursor.advance(upto)
+                    events = found
+        except JournalError:
+            self._drop(cursor)  # the other runs' journals may be whole: they go on
+            raise
+        finally:
+            if cursor.behind and cursor in self._cursors:
+                cursor.ring()
+        if cursor.exhausted:
+            self._settle(cursor, events)
+        return events
+
+    def _settle(self, cursor: _Cursor, last: Sequence[Wish]) -> None:
+        """This run has no more to tell than these last events."""
+        channel = cursor.channel
+        broke_off = self._complains and not channel.ended
+        if broke_off and last:
+            cursor.ring()  # these first
+            return
+        self._drop(cursor)
+        if broke_off and not self.closed:
+            raise RunInterruptedError.of(
+                channel.pathspec, resume_command(channel.pathspec, channel.journal)
+            )
+
+    def _drop(self, cursor: _Cursor) -> None:
+        cursor.close()
+        self._cursors.discard(cursor)
+
+    async def _take_from_tail(self, tail: Tail[Wish]) -> Sequence[Wish]:
+        try:
+            events, token = await in_thread(reading_thread(), tail.look)
+        except AsyncflowError:
+            self._tail = None  # it would say the same again
+            raise
+        if self.closed:
+            return ()
+        more = tail.accept(token)
+        if tail.over or (self._finished and not more):
+            self._tail = None
+        elif not more and not events:
+            await self._desk.wait(tail.seconds)
+        return events
+
+    # --- ending ---
+
+    def finish(self) -> None:
+        """No further channel will come; the iterator ends when those it follows have.
+
+        One of a run that is not published here ends with what that run's journal has now.
+        """
+        self._follows = False
+        self._finished = True
+        self._desk.wake()
+
+    def close(self) -> None:
+        """Let go of everything; a waiting iterator ends. Harmless when repeated."""
+        self.closed = True
+        self._follows = False
+        self._tail = None
+        for cursor in self._cursors:
+            cursor.close()
+        self._cursors.clear()
+        self._desk.ringing.clear()
+        self._ready = iter(())
+        self._desk.wake()
+
+    async def aclose(self) -> None:
+        """The same, for `contextlib.aclosing`."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        for cursor in getattr(self, "_cursors", ()):  # none when it was never made
+            cursor.channel.leave(cursor)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"of {len(self._cursors)} runs"
+        return f"<Subscription {state}>"

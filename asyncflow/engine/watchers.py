@@ -1,0 +1,343 @@
+"""Who watches the runs of an engine: subscriptions to all of them or to one, and callbacks.
+
+`Watchable` is what an application sees of it, as a part of `Engine`; `Watchers` is the engine's own
+list. A subscription that nobody holds any more is forgotten here too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
+
+from asyncflow._support import log
+from asyncflow._support.conditions import until
+from asyncflow._support.event_loop import check_loop
+from asyncflow.client import Run
+from asyncflow.engine.arguments import check_callback, check_flow
+from asyncflow.engine.callbacks import _AGAIN_SECONDS, Reaction
+from asyncflow.engine.subscription import Subscription
+from asyncflow.errors import EngineClosedError, FlowError, NotFoundError
+from asyncflow.events.selection import Wanted
+from asyncflow.events.types import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncflow.engine.subscription import Channel
+    from asyncflow.flow.spec import FlowSpec
+    from asyncflow.store.layout import Layout
+
+First = TypeVar("First", bound=Event)
+Second = TypeVar("Second", bound=Event)
+Third = TypeVar("Third", bound=Event)
+_NO_FLOW: Final = ""
+"""The name of none: what a subscription to one run is told of besides."""
+
+
+class NamesRun(Protocol):
+    """A `Run`, a `RunHandle`, or whatever else knows its run's pathspec."""
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+
+
+class Watchers:
+    """An engine's subscriptions and callbacks."""
+
+    def __init__(self, buffer: int) -> None:
+        self._buffer = buffer
+        self._layout: Layout | None = None
+        self._open = False
+        self._channels: dict[str, Channel] = {}
+        # Each with the flow whose runs it is told of: None for all of them.
+        self._subscriptions: weakref.WeakKeyDictionary[Subscription[Any], str | None]
+        self._subscriptions = weakref.WeakKeyDictionary()
+        self._reactions: dict[asyncio.Task[None], Reaction] = {}
+
+    def open(self, layout: Layout) -> None:
+        """From now on there may be some."""
+        self._layout, self._open = layout, True
+        self._loop = asyncio.get_running_loop()
+
+    # --- what the engine tells ---
+
+    def begin(self, channel: Channel) -> None:
+        """A run of the engine begins."""
+        self._channels[channel.pathspec] = channel
+        for subscription, flow in list(self._subscriptions.items()):
+            if subscription.closed:
+                del self._subscriptions[subscription]
+            elif flow in {None, channel.flow}:
+                subscription.follow(channel, start=channel.first)
+
+    def forget(self, channel: Channel) -> None:
+        """The run has ended, and its channel is closed."""
+        self._channels.pop(channel.pathspec, None)
+
+    async def end(self, grace_seconds: float) -> None:
+        """The engine's runs have ended: let everybody hear the rest. Callbacks have this long."""
+        self._open = False
+        for subscription in list(self._subscriptions):
+            subscription.finish()
+        if self._reactions:
+            await self._all_done(grace_seconds)
+        for reaction in self._reactions.values():
+            log.warning("a callback was cancelled with its engine", callback=reaction.name)
+        while self._reactions:
+            for reaction in self._reactions.values():
+                reaction.abort()
+            await self._all_done(_AGAIN_SECONDS)
+
+    async def _all_done(self, seconds: float) -> None:
+        tasks = list(self._reactions)
+        await until(lambda: all(task.done() for task in tasks), by=tasks, seconds=seconds)
+        for task in tasks:
+            if task.done():
+                self._reactions.pop(task, None)  # the call that was to do it may be lost
+
+    # --- what the application asks for ---
+
+    def subscribe(
+        self,
+        types: tuple[type[First], ...],
+        flow: str | type[FlowSpec] | None,
+        run: str | NamesRun | None,
+        since: int | None,
+    ) -> Subscription[First]:
+        """See `Watchable.subscribe`."""
+        if not self._open or self._layout is None:
+            raise EngineClosedError
+        check_loop(self._loop)
+        name = None if flow is None else _name_of(flow)
+        wanted: Wanted[First] = Wanted(types, 0 if since is None else since)
+        if run is not None:
+            return self._subscribe_to(_pathspec_of(run, name, self._layout), wanted)
+        subscription = Subscription(wanted, loop=self._loop, buffer=self._buffer, follows=True)
+        for channel in self._channels.values():
+            if name in {None, channel.flow}:
+                subscription.follow(channel, start=None if since is None else channel.first)
+        self._subscriptions[subscription] = name
+        return subscription
+
+    def _subscribe_to(self, pathspec: str, wanted: Wanted[First]) -> Subscription[First]:
+        channel = self._channels.get(pathspec)
+        if channel is not None:
+            subscription = Subscription(
+                wanted, loop=self._loop, buffer=self._buffer, complains=True
+            )
+            subscription.follow(channel, start=channel.first)
+            return subscription
+        assert self._layout is not None  # noqa: S101 - it is open
+        follower = Run(pathspec, store=self._layout.root).follower(wanted)
+        subscription = Subscription(wanted, loop=self._loop, buffer=self._buffer, tail=follower)
+        self._subscriptions[subscription] = _NO_FLOW
+        return subscription
+
+    def react(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> Reaction:
+        """Have the callback called for what comes."""
+        if not self._open:
+            raise EngineClosedError
+        reaction = Reaction(subscription, callback)
+        self._reactions[reaction.task] = reaction
+        reaction.task.add_done_callback(self._on_ended)
+        return reaction
+
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        self._reactions.pop(task, None)
+        task.exception()  # the event loop has raised it
+
+
+def _name_of(flow: str | type[FlowSpec]) -> str:
+    if isinstance(flow, str) and flow.isidentifier():
+        return flow
+    if isinstance(flow, str):
+        message = f"{flow!r} can be no flow's name: that is the name of a class"
+        raise FlowError(message)
+    check_flow(flow)
+    return flow.__name__
+
+
+def _pathspec_of(run: str | NamesRun, flow: str | None, layout: Layout) -> str:
+    """`Flow/run` of what somebody calls a run."""
+    given = run if isinstance(run, str) else getattr(run, "pathspec", None)
+    if not isinstance(given, str):
+        message = f"{run!r} is no run: give a handle, a `Run`, `Flow/run` or a run id"
+        raise TypeError(message)
+    head, slash, run_id = given.rpartition("/")
+    if not slash:
+        flows = layout.flows() if flow is None else [flow]
+        head = next((name for name in flows if run_id in layout.runs(name)), flow or "")
+        if not head:
+            message = f"the store {layout.root} has no run {run_id!r}"
+            raise NotFoundError(message)
+    if flow not in {None, head}:
+        message = f"{given} is not a run of {flow}"
+        raise ValueError(message)
+    return f"{head}/{run_id}"
+
+
+class Watchable:
+    """The part of an engine that tells what happens in its runs."""
+
+    _watchers: Watchers
+
+    @overload
+    def subscribe(
+        self,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Subscription[Event]: ...
+    @overload
+    def subscribe(
+        self,
+        one: type[First],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Subscription[First]: ...
+    @overload
+    def subscribe(
+        self,
+        one: type[First],
+        two: type[Second],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Subscription[First | Second]: ...
+    @overload
+    def subscribe(
+        self,
+        one: type[First],
+        two: type[Second],
+        three: type[Third],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Subscription[First | Second | Third]: ...
+    @overload
+    def subscribe(
+        self,
+        *types: type[Event],
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Subscription[Event]: ...
+    def subscribe(
+        self,
+        *types: type[Event],
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Subscription[Any]:
+        """Events of these types, or of all: of the engine's runs, or of one run.
+
+        Without `run`: of every run that starts from now on, and of those that go on, from now on.
+        With `since`, of those that go on as well from the first event whose `seq` is higher, so
+        that 0 gives all of them. `flow` leaves out the runs of other flows. It ends with the
+        engine.
+
+        With `run` (a handle, a `Run`, `Flow/run`, or a run id): of that run, from its first event
+        on, or from behind `since`. It may have ended long ago, and it may be another process that
+        runs it. It ends with the run.
+
+        Use it as `async with`. It hears of what happens from this call on.
+
+        Raises:
+            EngineClosedError: The engine is not open.
+            AsyncflowError: The engine was entered on another event loop, or in another thread.
+            FlowError: `flow` is neither a flow class nor the name of one.
+            TypeError: `types`, `run` or `since` is nothing of the kind.
+            NotFoundError: The store has no such run.
+            RunInterruptedError: When iterating: the run's engine is gone without a last word.
+        """
+        return self._watchers.subscribe(types, flow, run, since)
+
+    @overload
+    def on(
+        self,
+        types: type[First],
+        callback: Callable[[First], object],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Reaction: ...
+    @overload
+    def on(
+        self,
+        types: tuple[type[First], type[Second]],
+        callback: Callable[[First | Second], object],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Reaction: ...
+    @overload
+    def on(
+        self,
+        types: tuple[type[First], type[Second], type[Third]],
+        callback: Callable[[First | Second | Third], object],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Reaction: ...
+    @overload
+    def on(
+        self,
+        types: tuple[type[Event], ...],
+        callback: Callable[[Event], object],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Reaction: ...
+    def on(
+        self,
+        types: type[Event] | tuple[type[Event], ...],
+        callback: Callable[[Any], object],
+        /,
+        *,
+        flow: str | type[FlowSpec] | None = None,
+        run: str | NamesRun | None = None,
+        since: int | None = None,
+    ) -> Reaction:
+        """Have `callback(event)` called for events of this type, or of any of a tuple of types.
+
+        The callback may be a coroutine function; an ordinary one is called on the event loop, so it
+        has to be short. It is called for one event at a time. What it raises is logged with its
+        traceback (to the logger `asyncflow`) and disturbs nobody; a `SystemExit` or
+        `KeyboardInterrupt` ends the program, as in any asyncio task, and the callback is called no
+        more. Which runs: as for `subscribe`.
+
+        Call `stop()` of what is returned to end it. Leaving the engine waits until it was called
+        for everything that happened, `grace_seconds` at the most, and then cancels it.
+
+        Raises:
+            EngineClosedError: The engine is not open.
+            AsyncflowError: The engine was entered on another event loop, or in another thread.
+            FlowError: `flow` is neither a flow class nor the name of one.
+            TypeError: `callback` cannot be called, or another argument is nothing of its kind.
+            NotFoundError: The store has no such run.
+        """
+        check_callback(callback)
+        chosen = types if isinstance(types, tuple) else (types,)
+        if not chosen:
+            message = "name at least one type of event; events.Event stands for all of them"
+            raise TypeError(message)
+        subscription = self._watchers.subscribe(chosen, flow, run, since)
+        return self._watchers.react(subscription, callback)

@@ -1,0 +1,57 @@
+"""What happens in a run: the typed events, their journal records, their JSON, and filters.
+
+`types` has the events, `records` packs and unpacks them for the journal, `event_json` turns them
+into JSON, `output_lines` divides output into lines, and `selection` picks what a subscriber asked
+for. Nothing here opens a file or knows of a store.
+
+Programs import the events from this package. Modules of asyncflow import from the module that
+defines a name.
+"""
+
+from __future__ import annotations
+
+from asyncflow.events.event_json import from_json, from_json_data, to_json, to_json_data
+from asyncflow.events.manifests import pack_manifest, unpack_manifest
+from asyncflow.events.types import (
+    ENDINGS,
+    SCHEMA_VERSION,
+    STOPPED,
+    Event,
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    TaskCloned,
+    TaskEvent,
+    TaskFailed,
+    TaskLogged,
+    TaskRetried,
+    TaskStarted,
+    TaskSucceeded,
+    event_types,
+)
+
+__all__ = [
+    "ENDINGS",
+    "SCHEMA_VERSION",
+    "STOPPED",
+    "Event",
+    "RunCancelled",
+    "RunFailed",
+    "RunStarted",
+    "RunSucceeded",
+    "TaskCloned",
+    "TaskEvent",
+    "TaskFailed",
+    "TaskLogged",
+    "TaskRetried",
+    "TaskStarted",
+    "TaskSucceeded",
+    "event_types",
+    "from_json",
+    "from_json_data",
+    "pack_manifest",
+    "to_json",
+    "to_json_data",
+    "unpack_manifest",
+]

@@ -1,0 +1,629 @@
+"""The records of a journal: where each field lies, what it may be, and what it stands for.
+
+A record is a msgpack array `[code, seq, time, *fields]`; `time` is microseconds since 1970 (UTC),
+flow and run id are those of the journal's file. docs/reference/events.md lists the fields. This is
+the one module that knows their places.
+
+Records are checked when they are read: `fields_of` gives back values of the right types and in the
+right ranges, or raises `RecordError`. A checksum tells that a record is what somebody wrote, not
+that it was asyncflow. An engine trusts what it has just made: writing checks nothing.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+import msgpack
+
+from asyncflow.errors import RecordError
+from asyncflow.events.manifests import NOT_MSGPACK, ref_of, unpack, unpack_manifest, unpack_ref
+from asyncflow.events.output_lines import count_pieces, split_lines
+from asyncflow.events.types import (
+    STOPPED,
+    Event,
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    TaskCloned,
+    TaskEvent,
+    TaskFailed,
+    TaskLogged,
+    TaskRetried,
+    TaskStarted,
+    TaskSucceeded,
+    event_types,
+    from_microseconds,
+    to_microseconds,
+)
+from asyncflow.values import Status, tags_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from asyncflow.values import ArtifactRef
+
+RUN_STARTED: Final = RunStarted.code
+STARTED: Final = TaskStarted.code
+LOGGED: Final = TaskLogged.code
+SUCCEEDED: Final = TaskSucceeded.code
+FAILED: Final = TaskFailed.code
+RETRIED: Final = TaskRetried.code
+CLONED: Final = TaskCloned.code
+
+REFERRING: Final = frozenset({RUN_STARTED, SUCCEEDED, CLONED})
+"""Records of these kinds refer to values."""
+HANDING_ON: Final = frozenset({SUCCEEDED, CLONED})
+"""A task is done for good with one of these."""
+ENDING_ATTEMPTS: Final = frozenset({SUCCEEDED, FAILED, CLONED})
+OF_ATTEMPTS: Final = ENDING_ATTEMPTS | {STARTED}
+OF_TASKS: Final = frozenset(cls.code for cls in event_types() if issubclass(cls, TaskEvent))
+ENDINGS: Final = {
+    RunSucceeded.code: Status.SUCCEEDED,
+    RunFailed.code: Status.FAILED,
+    RunCancelled.code: Status.CANCELLED,
+}
+"""The last record of a run is one of these, and how the run stands then."""
+KNOWN: Final = frozenset(cls.code for cls in event_types())
+
+STREAMS: Final = ("stdout", "stderr")
+
+_TYPES: Final = {cls.code: cls for cls in event_types()}
+_FIELDS: Final = {
+    code: tuple(name for name in cls.__dataclass_fields__ if name not in Event.__dataclass_fields__)
+    for code, cls in _TYPES.items()
+}
+_TIME_AT: Final = 2
+_ORIGIN_AT, _SOURCE_AT, _VERSIONS_AT = 7, 8, 12  # of a run's start
+_HEAD: Final = slice(3, 7)  # of a task's record: step, task id, attempt, path
+_STEP_AT, _TASK_AT, _ATTEMPT_AT, _PATH_AT = range(3, 7)
+_EXCEPTION_TYPE_AT: Final = 7
+_WILL_RETRY_AT: Final = 10
+_AFTER_AT: Final = 7
+_CLONED_FROM_AT: Final = 10
+_STREAM_AT, _DATA_AT = 6, 8
+_LOG_AT: Final = {LOGGED: 9, SUCCEEDED: 12, FAILED: 13}
+_MANIFEST_AT: Final = {RUN_STARTED: 6, SUCCEEDED: 7, CLONED: 7}
+_FANOUT_AT: Final = {SUCCEEDED: 10, CLONED: 8}
+_ITEMS_AT: Final = {SUCCEEDED: 11, CLONED: 9}
+
+
+# --- what is read without unpacking it ----------------------------------------------------------
+
+_FIXARRAY, _ARRAY_16 = 0x90, 0xDC  # how msgpack begins an array: up to 15 elements, or more
+_FIXINT_END, _UINT_8 = 0x80, 0xCC  # how it begins a number: itself, or in 1, 2, 4 or 8 bytes
+
+
+def code_of(record: bytes) -> int:
+    """What kind of event a record tells of: without looking at the rest.
+
+    Raises:
+        RecordError: It does not begin as a record does.
+    """
+    try:
+        if record[0] & 0xF0 == _FIXARRAY:
+            code = record[1]
+        else:
+            code = record[3] if record[0] == _ARRAY_16 else _FIXINT_END
+    except IndexError:
+        raise RecordError("it is cut short") from None
+    if code >= _FIXINT_END:
+        raise RecordError("it does not begin with the code of an event")
+    return code
+
+
+def peek(record: bytes) -> tuple[int, int]:
+    """What kind of event a record tells of, and its number: likewise.
+
+    Raises:
+        RecordError: It does not begin as a record does.
+    """
+    code = code_of(record)
+    at = 2 if record[0] != _ARRAY_16 else 4
+    first = record[at] if at < len(record) else _FIXINT_END
+    if first < _FIXINT_END:
+        return code, first
+    size = 1 << (first - _UINT_8) if first >= _UINT_8 else 0
+    if size not in {1, 2, 4, 8}:
+        raise RecordError("its second field is not the number of an event")
+    return code, int.from_bytes(record[at + 1 : at + 1 + size], "big")
+
+
+# --- what a field may be ------------------------------------------------------------------------
+
+MAX_TASK: Final = (1 << 32) - 1
+_MAX_SEQ: Final = (1 << 63) - 1
+_MAX_INDEX: Final = (1 << 32) - 1
+_MAX_ATTEMPT: Final = (1 << 32) - 1
+_END_OF_TIME: Final = 253_370_764_800_000_000  # the year 9999, which every zone can show
+_MAX_SECONDS: Final = 1e12
+_MAX_OUTPUT_BYTES: Final = 1 << 20  # four times what an engine puts into one record
+_MAX_DEPTH: Final = 32  # of plain data; a graph has six levels
+_RUN_ID_DIGITS: Final = 20
+
+Types = frozenset[type]
+"""Of which types a field may be."""
+INT: Final[Types] = frozenset({int})
+TEXT: Final[Types] = frozenset({str})
+LIST: Final[Types] = frozenset({list})
+_BYTES: Final[Types] = frozenset({bytes})
+_MAP: Final[Types] = frozenset({dict})
+_FLAG: Final[Types] = frozenset({bool})
+_NUMBER: Final[Types] = frozenset({int, float})
+_INT_OR_NONE: Final[Types] = frozenset({int, type(None)})
+_TEXT_OR_NONE: Final[Types] = frozenset({str, type(None)})
+
+_OF_TASK: Final = (INT, INT, INT, TEXT, INT, INT)
+_KINDS: Final[dict[int, tuple[Types, ...]]] = {
+    RUN_STARTED: (
+        *(INT, INT, INT, _MAP, _MAP, LIST, _BYTES, _TEXT_OR_NONE, _MAP),
+        *(TEXT, INT, TEXT, _MAP, _TEXT_OR_NONE),
+    ),
+    STARTED: (*_OF_TASK, LIST, INT),
+    LOGGED: (*_OF_TASK, INT, INT, _BYTES, INT),
+    SUCCEEDED: (*_OF_TASK, LIST, _BYTES, _NUMBER, INT, _INT_OR_NONE, _BYTES, INT, INT),
+    FAILED: (*_OF_TASK, LIST, TEXT, TEXT, TEXT, _FLAG, _NUMBER, INT, INT, _FLAG),
+    RETRIED: (*_OF_TASK, LIST, _NUMBER),
+    CLONED: (*_OF_TASK, LIST, _BYTES, _INT_OR_NONE, _BYTES, TEXT, TEXT),
+    RunSucceeded.code: (INT, INT, INT, _NUMBER),
+    RunFailed.code: (INT, INT, INT, TEXT, TEXT, INT, TEXT, TEXT, TEXT, _NUMBER),
+    RunCancelled.code: (INT, INT, INT, TEXT, _NUMBER),
+}
+"""Which types each field may have, one behind the other, for each kind of record."""
+_DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
+    RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None),
+    STARTED: ([], 0),
+    LOGGED: (),
+    SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0),
+    FAILED: ([], "", "", "", False, 0.0, 0, 0, False),
+    RETRIED: ([], 0.0),
+    CLONED: ([], b"\x80", None, b"", "", ""),
+    RunSucceeded.code: (0.0,),
+    RunFailed.code: ("", "", 0, "", "", "", 0.0),
+    RunCancelled.code: ("", 0.0),
+}
+"""The last fields of each kind, as they are in a record that does not have them."""
+_SECONDS_AT: Final = {
+    code: kinds.index(_NUMBER) for code, kinds in _KINDS.items() if _NUMBER in kinds
+}
+_seen: Final[dict[int, set[tuple[type, ...]]]] = {code: set() for code in _KINDS}
+"""Types that have been found right: there are few combinations, and asking here is fast."""
+
+
+def fields_of(record: bytes) -> list[Any]:
+    """The fields of a record, as they may be; of one of a later version, whatever it has.
+
+    Fields that a later version has added are left where they are, behind all others.
+
+    Raises:
+        RecordError: It is no record.
+    """
+    # Each reader and each resume comes by here for each record: this takes a microsecond.
+    try:
+        values: list[Any] = msgpack.unpackb(record, strict_map_key=False)
+        code = values[0]
+        if tuple(map(type, values)) not in _seen[code]:
+            values = _completed(values)
+    except (*NOT_MSGPACK, LookupError):
+        return _of_later_version(unpack(record))
+    if not (0 < values[1] <= _MAX_SEQ and 0 <= values[2] < _END_OF_TIME):
+        _refuse(code, "number or time", values[1 : _TIME_AT + 1])
+    _CHECKS[code](code, values)
+    return values
+
+
+def check_types(what: str, shape: Sequence[type], kinds: Sequence[Types]) -> None:
+    """Refuse fields of which one is not of a type that it may have.
+
+    Raises:
+        RecordError: One is not, or there are fewer.
+    """
+    if len(shape) < len(kinds):
+        raise RecordError(f"it is {what} with {len(shape)} fields of {len(kinds)}")
+    for at, (kind, allowed) in enumerate(zip(shape, kinds, strict=False)):
+        if kind not in allowed:
+            raise RecordError(f"field {at} of {what} cannot be a {kind.__name__}")
+
+
+def is_time(microseconds: int) -> bool:
+    """Whether it is a moment that every time zone can show: from 1970 to the year 9998."""
+    return 0 <= microseconds < _END_OF_TIME
+
+
+def is_plain(value: object, depth: int = _MAX_DEPTH) -> bool:
+    """Whether JSON can say it, and it is not nested without end."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return True
+        case list() if depth:
+            return all(is_plain(each, depth - 1) for each in value)
+        case dict() if depth:
+            return all(
+                type(name) is str and is_plain(each, depth - 1) for name, each in value.items()
+            )
+        case _:
+            return False
+
+
+def _completed(values: list[Any]) -> list[Any]:
+    """The fields with those that an older version did not have; their types are right."""
+    code = values[0]
+    kinds, defaults, called = _KINDS[code], _DEFAULTS[code], f"a {_TYPES[code].__name__}"
+    missing = len(kinds) - len(values)
+    if missing > 0:
+        values = [*values, *defaults[-missing:]] if missing <= len(defaults) else values
+    shape = tuple(map(type, values[: len(kinds)]))
+    check_types(called, shape, kinds)
+    if len(values) == len(kinds):
+        _seen[code].add(shape)
+    return values
+
+
+def _of_later_version(values: Any) -> list[Any]:
+    if type(values) is not list or tuple(map(type, values[:3])) != (int, int, int):
+        raise RecordError("it does not begin as a record does")
+    return values
+
+
+def _check_attempt(code: int, values: list[Any]) -> None:
+    _, _, _, _, task, attempt, path, *_ = values
+    if not (0 < task <= MAX_TASK and 0 <= attempt <= _MAX_ATTEMPT):
+        _refuse(code, "task id or attempt", values[_TASK_AT : _ATTEMPT_AT + 1])
+    for index in path:
+        if type(index) is not int or not 0 <= index <= _MAX_INDEX:
+            _refuse(code, "path", path)
+    if code in _SECONDS_AT and not 0 <= values[_SECONDS_AT[code]] <= _MAX_SECONDS:
+        _refuse(code, "duration", values[_SECONDS_AT[code]])
+    if code in HANDING_ON:
+        fanout = values[_FANOUT_AT[code]]
+        if fanout is not None and not 0 <= fanout <= MAX_TASK:
+            _refuse(code, "number of items", fanout)
+        if code == CLONED and not is_run_id(values[_CLONED_FROM_AT]):
+            _refuse(code, "origin", values[_CLONED_FROM_AT])
+
+
+def _check_output(code: int, values: list[Any]) -> None:
+    if not (0 < values[_TASK_AT] <= MAX_TASK and 0 <= values[_ATTEMPT_AT] <= _MAX_ATTEMPT):
+        _refuse(code, "task id or attempt", values[_TASK_AT : _ATTEMPT_AT + 1])
+    if values[_STREAM_AT] not in {0, 1}:
+        _refuse(code, "stream", values[_STREAM_AT])
+    if len(values[_DATA_AT]) > _MAX_OUTPUT_BYTES:
+        _refuse(code, "length", len(values[_DATA_AT]))
+
+
+def _check_start(code: int, values: list[Any]) -> None:
+    graph, parameters, tags = values[3:6]
+    origin, source = values[_ORIGIN_AT], dict(values[_SOURCE_AT])
+    versions = values[_VERSIONS_AT]
+    if not all(is_plain(each) for each in (graph, parameters, tags, versions)):
+        raise RecordError("its graph, parameters, tags or versions are no plain data")
+    if not all(type(text) is str for each in (parameters, versions) for text in each.values()):
+        raise RecordError("its parameters or versions are no text")
+    if origin is not None and not is_run_id(origin):
+        _refuse(code, "origin", origin)
+    if "ref" in source:
+        ref_of(source.pop("ref"))
+    if not is_plain(source):
+        raise RecordError("what it says of the flow's source is no plain data")
+
+
+def _check_end(code: int, values: list[Any]) -> None:
+    at = _SECONDS_AT[code]
+    if not -_MAX_SECONDS <= values[at] <= _MAX_SECONDS:
+        _refuse(code, "duration", values[at])
+    # An earlier version took it from the wall clock, which may have been set back meanwhile.
+    values[at] = max(values[at], 0.0)
+
+
+_CHECKS: Final = {
+    RUN_STARTED: _check_start,
+    LOGGED: _check_output,
+    **dict.fromkeys((STARTED, SUCCEEDED, FAILED, RETRIED, CLONED), _check_attempt),
+    **dict.fromkeys(ENDINGS, _check_end),
+}
+"""What is checked of each kind of record beside types, number and time."""
+
+
+def is_run_id(text: str) -> bool:
+    """Whether a run may be called so: then it is no way out of its flow's folder."""
+    return 0 < len(text) <= _RUN_ID_DIGITS and text.isascii() and text.isdecimal()
+
+
+def _refuse(code: int, what: str, found: object) -> None:
+    raise RecordError(f"it is a {_TYPES[code].__name__} with this {what}: {found!r:.100}")
+
+
+# --- what it stands for -------------------------------------------------------------------------
+
+
+class TaskHead(NamedTuple):
+    """Of which attempt of which task a record tells; not one of output."""
+
+    step: str
+    task: int
+    attempt: int
+    path: Sequence[int]
+
+
+def head_of(values: Sequence[Any]) -> TaskHead:
+    """The same of these fields."""
+    return _new_head(values[_HEAD])
+
+
+_new_head: Final = partial(tuple.__new__, TaskHead)  # half of what `_make` takes
+
+
+def task_of(values: Sequence[Any]) -> int:
+    """The id of the task that a record tells of, be it one of output."""
+    task: int = values[_TASK_AT]
+    return task
+
+
+def step_of(values: Sequence[Any]) -> str:
+    """The step of that task."""
+    step: str = values[_STEP_AT]
+    return step
+
+
+def time_of(values: Sequence[Any]) -> int:
+    """When it happened: microseconds since 1970."""
+    time: int = values[_TIME_AT]
+    return time
+
+
+def last_seq_of(values: Sequence[Any]) -> int:
+    """The number of the last of the events that a record stands for."""
+    seq: int = values[1]
+    return seq + count_pieces(values[_DATA_AT]) - 1 if values[0] == LOGGED else seq
+
+
+def was_stopped(values: Sequence[Any]) -> bool:
+    """Whether a TaskFailed tells of an attempt that was stopped because its run was ending."""
+    return bool(values[_EXCEPTION_TYPE_AT] == STOPPED)
+
+
+def will_retry(values: Sequence[Any]) -> bool:
+    """Whether a TaskFailed tells of an attempt behind which another one comes."""
+    return bool(values[_WILL_RETRY_AT])
+
+
+def retry_of(values: Sequence[Any]) -> tuple[float, float]:
+    """When a TaskRetried ordered an attempt, in seconds since 1970, and how long that waits."""
+    return values[_TIME_AT] / 1e6, values[_AFTER_AT]
+
+
+class Result(NamedTuple):
+    """What a record says that a task, or the start of the run, handed on."""
+
+    step: str
+    task_id: int
+    path: Sequence[int]
+    manifest: bytes
+    fanout: int | None
+    items: bytes
+
+
+def unpack_result(record: bytes) -> Result:
+    """Read the record of a RunStarted, TaskSucceeded or TaskCloned, without making an event of it.
+
+    Raises:
+        RecordError: It is another kind of record, or none.
+    """
+    return result_of(fields_of(record))
+
+
+def unpack_known_result(record: bytes) -> Result:
+    """The same of a record that has been found right before: it is not checked again."""
+    values = msgpack.unpackb(record, strict_map_key=False)
+    return result_of(values if len(values) > _ITEMS_AT[SUCCEEDED] else _completed(values))
+
+
+def result_of(values: Sequence[Any]) -> Result:
+    """What these fields say that was handed on.
+
+    Raises:
+        RecordError: They are those of another kind of record.
+    """
+    code = values[0]
+    if code in HANDING_ON:
+        step, task, _, path, manifest = values[3:8]
+        return Result(step, task, path, manifest, values[_FANOUT_AT[code]], values[_ITEMS_AT[code]])
+    if code == RUN_STARTED:
+        return Result("", 0, (), values[_MANIFEST_AT[code]], None, b"")
+    raise RecordError(f"a record of kind {code} hands on nothing")
+
+
+class Reference(NamedTuple):
+    """One value that a record refers to."""
+
+    name: str
+    """The artifact's, or what else it is, in brackets."""
+    ref: ArtifactRef
+
+
+FLOW_CLASS: Final = "(the flow class)"
+ITEMS: Final = "(what its foreach runs over)"
+
+
+def references_of(values: Sequence[Any]) -> Iterator[Reference]:
+    """Every value that a record of one of the `REFERRING` kinds refers to.
+
+    Raises:
+        RecordError: One of them is no ref.
+    """
+    code = values[0]
+    for name, ref in unpack_manifest(values[_MANIFEST_AT[code]]).items():
+        yield Reference(name, ref)
+    if code == RUN_STARTED:
+        if "ref" in values[_SOURCE_AT]:
+            yield Reference(FLOW_CLASS, ref_of(values[_SOURCE_AT]["ref"]))
+    elif values[_ITEMS_AT[code]]:
+        yield Reference(ITEMS, unpack_ref(values[_ITEMS_AT[code]]))
+
+
+def output_before(values: Sequence[Any]) -> int:
+    """Where the journal has the output before this record of the same attempt; 0 for none."""
+    at = _LOG_AT.get(values[0])
+    return 0 if at is None else int(values[at])
+
+
+class Origin(NamedTuple):
+    """Where a run's first event says that it comes from."""
+
+    run_id: str
+    started: int
+    """Microseconds since 1970."""
+
+
+def origin_of(values: Sequence[Any]) -> Origin:
+    """What a RunStarted says of the run that it resumes; the id is empty where it resumes none."""
+    return Origin(values[_ORIGIN_AT] or "", values[_TIME_AT])
+
+
+def cloned_from(values: Sequence[Any]) -> str:
+    """The run that a TaskCloned took its task from."""
+    return str(values[_CLONED_FROM_AT])
+
+
+# --- output -------------------------------------------------------------------------------------
+#
+# Lines are journalled by the chunk, as the bytes that the task wrote: one record
+# `[3, first_seq, time, step, task_id, attempt, stream, pid, data, previous]` stands for as many
+# TaskLogged as `data` has pieces. `previous` is the journal offset of the same task's record
+# before it (0 for none), so that a task's output is read without reading the run's.
+
+
+class Output(NamedTuple):
+    """One record of a task's output."""
+
+    seq: int
+    time: int
+    step: str
+    task: int
+    attempt: int
+    stream: int
+    """An index into `STREAMS`."""
+    pid: int
+    data: bytes
+    previous: int
+
+
+def output_of(values: Sequence[Any]) -> Output:
+    """What a record of output has to say.
+
+    Raises:
+        RecordError: It is another kind of record.
+    """
+    if values[0] != LOGGED:
+        raise RecordError(f"a record of kind {values[0]} is no task's output")
+    return Output._make(values[1 : 1 + len(Output._fields)])
+
+
+def pack_logged(
+    first_seq: int,
+    time: int,
+    task: tuple[str, int, int],
+    stream: int,
+    pid: int,
+    data: bytes,
+    previous: int,
+) -> bytes:
+    """A journal record of a chunk of output; `task` is step, task id, attempt."""
+    record = (LOGGED, first_seq, time, *task, stream, pid, data, previous)
+    return cast("bytes", msgpack.packb(record))
+
+
+# --- events -------------------------------------------------------------------------------------
+
+_VALUES_OF: Final = {code: attrgetter("seq", "time", *names) for code, names in _FIELDS.items()}
+
+
+def journalled(event: Event) -> tuple[bytes, Event]:
+    """The journal record of any event but TaskLogged, and the event as the journal tells it."""
+    try:
+        return _pack(event, "strict"), event
+    except UnicodeEncodeError:
+        # A file name that is not UTF-8, in a message or on the command line, shows as `\udcNN`.
+        record = _pack(event, "backslashreplace")
+        return record, event_of(fields_of(record), event.flow, event.run_id)
+
+
+def pack_event(event: Event) -> bytes:
+    """The journal record of any event but TaskLogged."""
+    return journalled(event)[0]
+
+
+def _pack(event: Event, unicode_errors: str) -> bytes:
+    code = event.code
+    seq, time, *rest = _VALUES_OF[code](event)
+    values = [code, seq, to_microseconds(time), *rest]
+    if code in OF_TASKS:
+        values[_TASK_AT] = int(values[_TASK_AT] or 0)
+    return cast("bytes", msgpack.packb(values, unicode_errors=unicode_errors))
+
+
+def unpack_events(record: bytes, flow: str, run_id: str) -> Iterable[Event]:
+    """The events that one journal record stands for; none for a record of a later version.
+
+    Raises:
+        RecordError: It is no record.
+    """
+    return events_of(fields_of(record), flow, run_id)
+
+
+def events_of(values: Sequence[Any], flow: str, run_id: str) -> Iterable[Event]:
+    """The events that these fields stand for; none for those of a later version."""
+    code = values[0]
+    if code == LOGGED:
+        return _logged(values, flow, run_id)
+    return (event_of(values, flow, run_id),) if code in KNOWN else ()
+
+
+def event_of(values: Sequence[Any], flow: str, run_id: str) -> Event:
+    """The one event that the fields of a record stand for, which is not one of output."""
+    code = values[0]
+    named = dict(zip(_FIELDS[code], values[3:], strict=False))
+    if code in OF_TASKS:
+        named["task_id"] = str(named["task_id"])
+    if "path" in named:
+        named["path"] = tuple(named["path"])
+    if "tags" in named:
+        named["tags"] = tags_from(named["tags"])
+    time = from_microseconds(values[_TIME_AT])
+    return _TYPES[code](flow=flow, run_id=run_id, seq=values[1], time=time, **named)
+
+
+def _logged(values: Sequence[Any], flow: str, run_id: str) -> Iterator[TaskLogged]:
+    seq, time, step, task, attempt, stream, pid, data, _ = output_of(values)
+    moment, task_id, stream_name = from_microseconds(time), str(task), STREAMS[stream]
+    for line, end in split_lines(data):
+        # There are more of these than of all other events: past the checks that keep an event from
+        # being changed, one is made in a third of the time.
+        event = _new(TaskLogged)
+        _set_flow(event, flow)
+        _set_run_id(event, run_id)
+        _set_seq(event, seq)
+        _set_time(event, moment)
+        _set_step(event, step)
+        _set_task_id(event, task_id)
+        _set_attempt(event, attempt)
+        _set_stream(event, stream_name)
+        _set_line(event, line)
+        _set_end(event, end)
+        _set_pid(event, pid)
+        yield event
+        seq += 1
+
+
+_new: Final = object.__new__
+_set_flow, _set_run_id, _set_seq, _set_time = (
+    vars(Event)[name].__set__ for name in ("flow", "run_id", "seq", "time")
+)
+_set_step, _set_task_id, _set_attempt = (
+    vars(TaskEvent)[name].__set__ for name in ("step", "task_id", "attempt")
+)
+_set_stream, _set_line, _set_end, _set_pid = (
+    vars(TaskLogged)[name].__set__ for name in ("stream", "line", "end", "pid")
+)

@@ -1,0 +1,120 @@
+"""What is told of a run: events, and output that nobody has taken apart into events yet.
+
+Output is journalled by the chunk, and a chunk stands for as many `TaskLogged` as it has lines. To
+make those costs more than all else about them, so it is done when a subscriber first wants them,
+once for all subscribers, and never for who does not want them.
+
+`Wanted` is what one subscriber asks for. `NewsReader` reads the same from a run's journal.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, TypeVar, cast
+
+from asyncflow.errors import JournalError, RecordError
+from asyncflow.events.records import LOGGED, unpack_events
+from asyncflow.events.types import Event, TaskEvent, event_types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Wish = TypeVar("Wish", bound=Event)
+"""The type of event that somebody asked for."""
+_TYPES: Final = {Event, TaskEvent, *event_types()}
+
+
+class Lines:
+    """A journal's record of output, in the place of the events that it stands for."""
+
+    __slots__ = ("_events", "_flow", "_lock", "_record", "_run_id", "count", "seq")
+
+    code: ClassVar[int] = LOGGED
+
+    def __init__(self, record: bytes, seq: int, flow: str, run_id: str, *, count: int = 0) -> None:
+        self.count = count
+        """How many events it stands for; 0 where nobody has counted."""
+        self._record, self._flow, self._run_id = record, flow, run_id
+        self.seq = seq
+        """That of the first of its events."""
+        self._events: Sequence[Event] | None = None
+        self._lock = Lock()
+
+    @property
+    def pending(self) -> int:
+        """How many events there still are to be made; 0 when that was done."""
+        return self.count if self._events is None else 0
+
+    def events(self) -> Sequence[Event]:
+        """A `TaskLogged` for each line; made when first asked for, then kept.
+
+        Raises:
+            JournalError: The record is none: it came from a file, and nobody had looked at it.
+        """
+        with self._lock:  # what takes long is done in threads: by one of them
+            if self._events is None:
+                try:
+                    self._events = tuple(unpack_events(self._record, self._flow, self._run_id))
+                except RecordError as error:
+                    raise unreadable(self._flow, self._run_id, str(error)) from error
+            return self._events
+
+    def __repr__(self) -> str:
+        return f"<Lines of {self._flow}/{self._run_id} from {self.seq} on>"
+
+
+News = Event | Lines
+
+
+class Wanted(Generic[Wish]):
+    """What a subscriber asks for: events of some types, behind some number of their run."""
+
+    __slots__ = ("codes", "since", "takes_all")
+
+    def __init__(self, types: Iterable[type[Event]] = (), since: int = 0) -> None:
+        """All types when none is named.
+
+        Raises:
+            TypeError: One of `types` is no type of event, or `since` is no whole number.
+            ValueError: `since` is no `seq` and not 0.
+        """
+        types = tuple(types)
+        for each in types:
+            if not any(each is known for known in _TYPES):  # it may be unhashable
+                message = f"{each!r} is no type of event; see asyncflow.events"
+                raise TypeError(message)
+        given: object = since
+        if not isinstance(given, int) or isinstance(given, bool):
+            message = f"since takes the seq of an event, or 0 for all of them, not {since!r}"
+            raise TypeError(message)
+        if since < 0:
+            message = f"since takes the seq of an event, or 0 for all of them, not {since}"
+            raise ValueError(message)
+        self.codes = {cls.code for cls in event_types() if not types or issubclass(cls, types)}
+        self.since = since
+        self.takes_all = not since and len(self.codes) == len(event_types())
+
+    def pick(self, news: Iterable[News]) -> list[Wish]:
+        """What of the news is asked for, event by event."""
+        codes, since, picked = self.codes, self.since, list[Event]()
+        for item in news:
+            if item.code not in codes:
+                continue
+            if isinstance(item, Lines):
+                events = item.events()
+                if item.seq <= since:
+                    events = [event for event in events if event.seq > since]
+                picked += events
+            elif item.seq > since:
+                picked.append(item)
+        return cast("list[Wish]", picked)  # `codes` are those of its types, and nobody else's
+
+    @property
+    def takes_lines(self) -> bool:
+        """Whether it wants what tasks print."""
+        return LOGGED in self.codes
+
+
+def unreadable(flow: str, run_id: str, what: str) -> JournalError:
+    """The error that says that a run's journal cannot be read."""
+    return JournalError(f"the journal of {flow}/{run_id} cannot be read: {what}")

@@ -1,0 +1,325 @@
+"""What happened in a run: frozen facts in the past tense, and the same as JSON.
+
+The same event is the live subscription, the journal's record, the state that a resume replays and
+what the client reads back. How it lies in a journal is told in `asyncflow.events.records`. Fields are only
+ever added at the end, with a default, so that an old journal stays readable; a reader passes over
+what it does not know. docs/reference/events.md lists them byte by byte.
+
+No I/O here, and nothing that knows how events are stored, sent or shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from asyncflow.errors import TaskCancelledError
+from asyncflow.events.manifests import unpack_manifest
+from asyncflow.values import Failure, Manifest, TaskKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA_VERSION: Final = 2
+"""Goes up by one whenever an event or a field is added; what is there already never changes."""
+
+STOPPED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
+"""What an attempt has failed with that was stopped because its run was ending."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened in a run."""
+
+    code: ClassVar[int] = 0
+
+    flow: str
+    run_id: str
+    seq: int
+    """1, 2, 3… in its run, without gaps."""
+    time: datetime
+    """When it happened, UTC."""
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run` or `Flow/run/step/task`."""
+        return f"{self.flow}/{self.run_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEvent(Event):
+    """One thing that happened to one attempt of one task."""
+
+    step: str
+    task_id: str
+    """1, 2, 3… in its run, as text."""
+    attempt: int
+    """0 for the first."""
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run/step/task`."""
+        return f"{self.flow}/{self.run_id}/{self.step}/{self.task_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """A run exists: its journal is on disk, and nothing of it has run yet."""
+
+    code: ClassVar[int] = 1
+
+    graph: Mapping[str, Any]
+    """The graph as plain data; see `asyncflow.flow.graph.Graph.from_data`."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """The parameters' values as text, for people; the values themselves are artifacts."""
+    tags: tuple[str, ...] = ()
+    manifest: bytes = b"\x80"
+    """Packed `artifacts`: the parameters and the class-level constants."""
+    origin_run_id: str | None = None
+    """The run that this one resumes."""
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """Where the flow class comes from, so that a worker or a resume can load it again."""
+    user: str = ""
+    pid: int = 0
+    """The engine's process."""
+    host: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Those of Python, of asyncflow, and of the events (`SCHEMA_VERSION`)."""
+    origin_step: str | None = None
+    """The step of the origin from which on nothing was taken over; None where nothing is named."""
+
+    @property
+    def artifacts(self) -> Manifest:
+        """The parameters and class-level constants, by name."""
+        return unpack_manifest(self.manifest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStarted(TaskEvent):
+    """A worker began an attempt of a task."""
+
+    code: ClassVar[int] = 2
+
+    path: tuple[int, ...] = ()
+    """Which foreach sibling on each level, outermost first."""
+    pid: int = 0
+    """The worker's process."""
+
+    @property
+    def key(self) -> TaskKey:
+        """Names the task within the graph, the same in every run."""
+        return TaskKey(self.step, self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLogged(TaskEvent):
+    r"""A task printed a line, or a piece of one.
+
+    `line` comes without its line end. `end` is that line end, or empty for a piece that goes on in
+    the task's next event of the same stream: a prompt, a progress bar, a line of megabytes. Bytes
+    that are not UTF-8 show as `\xNN`.
+    """
+
+    code: ClassVar[int] = 3
+
+    stream: str
+    """`stdout` or `stderr`."""
+    line: str
+    end: str = "\n"
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSucceeded(TaskEvent):
+    """A task is done for good, and its artifacts can be read."""
+
+    code: ClassVar[int] = 4
+
+    path: tuple[int, ...] = ()
+    manifest: bytes = b"\x80"
+    """Packed `artifacts`: kept packed, because the engine passes them on without looking."""
+    seconds: float = 0.0
+    """How long the attempt took, from the step's first line to its last."""
+    pid: int = 0
+    fanout: int | None = None
+    """After `self.next(..., foreach=...)`: how many tasks follow; else None."""
+    items: bytes = b""
+    """After a foreach: the packed ref of the stored items."""
+    log: int = 0
+    """Where the journal has the attempt's last output (an offset); 0 when it printed nothing."""
+    failed: int = 0
+    """Where the journal has the failure that `@catch` has caught (an offset); 0 for none."""
+
+    @property
+    def artifacts(self) -> Manifest:
+        """The task's artifacts by name."""
+        return unpack_manifest(self.manifest)
+
+    @property
+    def key(self) -> TaskKey:
+        """Names the task within the graph, the same in every run."""
+        return TaskKey(self.step, self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailed(TaskEvent):
+    """An attempt of a task came to nothing."""
+
+    code: ClassVar[int] = 5
+
+    path: tuple[int, ...] = ()
+    exception_type: str = ""
+    message: str = ""
+    traceback: str = ""
+    """The traceback's text, cut to the user's own frames."""
+    will_retry: bool = False
+    seconds: float = 0.0
+    pid: int = 0
+    log: int = 0
+    """Where the journal has the attempt's last output (an offset); 0 when it printed nothing."""
+    caught: bool = False
+    """Whether the step's `@catch` lets the run go on: the attempt's `TaskSucceeded` follows.
+
+    In journals of earlier versions it is that of one more attempt, which ran nothing.
+    """
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it did not fail by itself: its run was ending."""
+        return self.exception_type == STOPPED
+
+    @property
+    def failure(self) -> Failure:
+        """The same as a value that outlives the event."""
+        return Failure(
+            self.step,
+            self.task_id,
+            self.attempt,
+            self.exception_type,
+            self.message,
+            self.traceback,
+        )
+
+    @property
+    def key(self) -> TaskKey:
+        """Names the task within the graph, the same in every run."""
+        return TaskKey(self.step, self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRetried(TaskEvent):
+    """Another attempt of a failed task was ordered; `attempt` is the new one."""
+
+    code: ClassVar[int] = 6
+
+    path: tuple[int, ...] = ()
+    after_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCloned(TaskEvent):
+    """A finished task of the origin run was taken over as it is; no data was copied."""
+
+    code: ClassVar[int] = 7
+
+    path: tuple[int, ...] = ()
+    manifest: bytes = b"\x80"
+    fanout: int | None = None
+    items: bytes = b""
+    origin_run_id: str = ""
+    origin_task_id: str = ""
+
+    @property
+    def artifacts(self) -> Manifest:
+        """The task's artifacts by name."""
+        return unpack_manifest(self.manifest)
+
+    @property
+    def key(self) -> TaskKey:
+        """Names the task within the graph, the same in every run."""
+        return TaskKey(self.step, self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSucceeded(Event):
+    """Every step of the run is done."""
+
+    code: ClassVar[int] = 8
+
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed(Event):
+    """The run ended without reaching its end; `failure` is the task that failed first."""
+
+    code: ClassVar[int] = 9
+
+    step: str = ""
+    task_id: str = ""
+    attempt: int = 0
+    exception_type: str = ""
+    message: str = ""
+    traceback: str = ""
+    seconds: float = 0.0
+
+    @property
+    def failure(self) -> Failure:
+        """What is known of the failure that ended the run."""
+        return Failure(
+            self.step,
+            self.task_id,
+            self.attempt,
+            self.exception_type,
+            self.message,
+            self.traceback,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCancelled(Event):
+    """The run was told to stop; what had finished is kept."""
+
+    code: ClassVar[int] = 10
+
+    reason: str = ""
+    seconds: float = 0.0
+
+
+ENDINGS: Final = (RunSucceeded, RunFailed, RunCancelled)
+"""The last event of a run is one of these."""
+
+_TYPES: Final[tuple[type[Event], ...]] = (
+    RunStarted,
+    TaskStarted,
+    TaskLogged,
+    TaskSucceeded,
+    TaskFailed,
+    TaskRetried,
+    TaskCloned,
+    RunSucceeded,
+    RunFailed,
+    RunCancelled,
+)
+
+
+def event_types() -> tuple[type[Event], ...]:
+    """Every type of event, in the order of their codes."""
+    return _TYPES
+
+
+# --- time -------------------------------------------------------------------------------------
+
+
+def to_microseconds(time: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(microseconds: int) -> datetime:
+    """The UTC time of so many microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=microseconds)

@@ -1,0 +1,254 @@
+"""`current`: what the code of a step can ask about the task that it runs in.
+
+    from asyncflow import current
+    print(current.pathspec)
+
+It is right in every task, also where a worker runs many `async def` steps at once, since it follows
+the context of the code that asks (`contextvars`). A thread that a step starts inherits its context;
+where it cannot, the process has only one task at a time, and that one is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asyncflow.errors import FlowError
+from asyncflow.flow.parameters import user_name
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from contextvars import Context
+
+    from asyncflow.flow.graph import Graph
+
+
+def _no_parameter(name: str) -> Any:
+    raise KeyError(name)
+
+
+def _not_awaitable(name: str, of: object) -> Awaitable[Any]:
+    read = f"self.{name}" if of is None else f"the input's attribute {name!r}"
+    raise FlowError(f"current.load is for async steps: in a `def` step, read {read}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskContext:
+    """What is known of the task that runs; the worker makes it."""
+
+    flow_name: str
+    run_id: str
+    step_name: str
+    task_id: str
+    attempt: int
+    """0 for the first."""
+    graph: Graph
+    parameter_names: tuple[str, ...] = ()
+    load_parameter: Callable[[str], Any] = _no_parameter
+    """The value of a parameter; called when somebody asks."""
+    load: Callable[[str, Any], Awaitable[Any]] = _not_awaitable
+    """An artifact of the task, or of an input of it."""
+    tags: tuple[str, ...] = ()
+    origin_run_id: str | None = None
+    """The run that this one resumes."""
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run/step/task`."""
+        return f"{self.flow_name}/{self.run_id}/{self.step_name}/{self.task_id}"
+
+
+_task: ContextVar[TaskContext | None] = ContextVar("asyncflow_task", default=None)
+_solo: TaskContext | None = None  # the one task of this process, for threads without a context
+
+
+@contextmanager
+def enter_task(context: TaskContext, *, solo: bool) -> Iterator[None]:
+    """Make it the current task within the block.
+
+    With `solo`, it is the only task of this process: threads that inherit no context see it too.
+    """
+    global _solo  # noqa: PLW0603 - what runs in the process is the process's state
+    token = _task.set(context)
+    before = _solo
+    if solo:
+        _solo = context
+    try:
+        yield
+    finally:
+        _solo = before
+        _task.reset(token)
+
+
+def running_task() -> TaskContext | None:
+    """The task that the asking code runs in; None outside of any."""
+    return _task.get() or _solo
+
+
+def task_in(context: Context) -> TaskContext | None:
+    """The task that code which runs in this context belongs to; may be asked in any thread."""
+    return context.get(_task)
+
+
+def leave_task() -> None:
+    """What this context does from now on is no task's any more, though it began as part of one."""
+    _task.set(None)
+
+
+class ParameterValues(Mapping[str, Any]):
+    """The parameters of the run by name, as attributes and as a mapping; read when asked for."""
+
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._context.parameter_names:
+            raise KeyError(name)
+        return self._context.load_parameter(name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._context.parameter_names:
+            message = f"flow {self._context.flow_name!r} has no parameter {name!r}"
+            raise AttributeError(message)
+        return self[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._context.parameter_names)
+
+    def __len__(self) -> int:
+        return len(self._context.parameter_names)
+
+    def __repr__(self) -> str:
+        return f"<parameters {', '.join(self) or 'none'}>"
+
+
+class Current:
+    """The task that the asking code runs in; outside a task, only `is_running_flow` is known.
+
+    Raises, from every other attribute outside a task: AttributeError.
+    """
+
+    __slots__ = ()
+
+    @property
+    def is_running_flow(self) -> bool:
+        """Whether this code runs in a task."""
+        return running_task() is not None
+
+    @property
+    def flow_name(self) -> str:
+        """The name of the flow's class."""
+        return _context().flow_name
+
+    @property
+    def run_id(self) -> str:
+        """The run's id within its flow."""
+        return _context().run_id
+
+    @property
+    def step_name(self) -> str:
+        """The step that runs."""
+        return _context().step_name
+
+    @property
+    def task_id(self) -> str:
+        """The task's id within its run: 1, 2, 3… as text."""
+        return _context().task_id
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of the task this is, 0 for the first."""
+        return _context().attempt
+
+    @property
+    def retry_count(self) -> int:
+        """How often the task was tried before: Metaflow's name for `attempt`."""
+        return _context().attempt
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run/step/task`."""
+        return _context().pathspec
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """The attributes of the flow that are parameters."""
+        return list(_context().parameter_names)
+
+    @property
+    def parameters(self) -> ParameterValues:
+        """The values of the parameters."""
+        return ParameterValues(_context())
+
+    @property
+    def tags(self) -> set[str]:
+        """The tags that the run was started with; changing the set changes nothing."""
+        return set(_context().tags)
+
+    @property
+    def origin_run_id(self) -> str | None:
+        """The run that this one resumes; None if it began at the start."""
+        return _context().origin_run_id
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of the flow."""
+        return _context().graph
+
+    @property
+    def username(self) -> str:
+        """Who runs the flow."""
+        _context()
+        return user_name()
+
+    @property
+    def namespace(self) -> str:
+        """`user:NAME`, as in Metaflow."""
+        return f"user:{self.username}"
+
+    def load(self, name: str, of: Any = None) -> Awaitable[Any]:
+        """In an async step, read an artifact that is large while other tasks go on.
+
+        `await current.load("model")` is `self.model`, and has it be that from then on. It is read,
+        hashed and unpickled in a thread, code of its class included, and is known to be what was
+        stored when it comes back. `"input"` is `self.input`.
+
+        Args:
+            name: The artifact, or the parameter.
+            of: In a join, one of the inputs, to read its artifact: `await current.load("model",
+                inputs.train)` is `inputs.train.model`.
+
+        Raises:
+            AttributeError: There is no such artifact; or no task runs here.
+            FlowError: The step is no async step.
+            ArtifactError: It cannot be read.
+
+        Cancelled: the reading goes on in its thread, and what comes of it is dropped. The task does
+        not end before that has.
+        """
+        return _context().load(name, of)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The attribute of this name, else the default."""
+        return getattr(self, name, default)
+
+    def __contains__(self, name: str) -> bool:
+        return getattr(self, name, None) is not None
+
+    def __repr__(self) -> str:
+        return f"<current {self.pathspec}>" if self.is_running_flow else "<current: no task>"
+
+
+def _context() -> TaskContext:
+    context = running_task()
+    if context is None:
+        message = "no task runs here: `current` tells of a task only in the code of its step"
+        raise AttributeError(message)
+    return context
+
+
+current = Current()
+"""The one object of its kind."""

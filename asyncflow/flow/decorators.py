@@ -1,0 +1,469 @@
+"""`@step`, and the decorators that say how a step is run.
+
+A decorator runs nothing and wraps nothing: it notes what it was told on the function and gives the
+function back, so the order of decorators does not matter, and a step stays the method that it is.
+What was noted comes into the graph as plain data (`Node.options`), under the name of the decorator:
+
+    retry        {"times", "seconds", "backoff", "max_seconds", "jitter", "on"}
+    catch        {"var", "print_exception"}
+    timeout      {"seconds"}
+    isolate      True
+    concurrency  n
+    limit        [[name, at a time or None, per second or None]]
+    environment  [name, ...]; the values are often secrets, and stay in `StepOptions`
+    resources    {name: value}      no effect on one machine
+    card         [{name: value}]    no effect
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from asyncflow._support.call_site import calling_line
+from asyncflow._support.safe_text import sayable
+from asyncflow.errors import FlowError
+from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+Method = TypeVar("Method", bound="Callable[..., Any]")
+
+_ATTRIBUTE: Final = "__asyncflow_step__"
+_ON_BYTES: Final = 1 << 10  # of the name of an exception
+
+
+@dataclass(slots=True)
+class StepOptions:
+    """What the decorators of one method said."""
+
+    is_step: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    retry_on: tuple[type[BaseException], ...] = ()
+    """The exceptions that `retry` is for; none means all."""
+    replaced_line: int = 0
+    """Where the class body had already bound the step's name; 0 for nowhere."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """The environment variables that the step asks for, with their values."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out the variables: a flow class that is stored with its run has no secrets."""
+        return StepOptions, (self.is_step, self.options, self.retry_on, self.replaced_line)
+
+
+def options_of(method: object) -> StepOptions | None:
+    """What decorators said of a method; None if it has none of ours."""
+    found = getattr(method, _ATTRIBUTE, None)
+    return found if isinstance(found, StepOptions) else None
+
+
+def is_step(method: object) -> bool:
+    """Whether a method is under `@step`."""
+    options = options_of(method)
+    return options is not None and options.is_step
+
+
+# --- step -------------------------------------------------------------------------------------
+
+
+@overload
+def step(method: Method, /) -> Method: ...
+@overload
+def step() -> Callable[[Method], Method]: ...
+def step(method: Any = None, /) -> Any:
+    """Make a method a step of its flow; it may be `def` or `async def`.
+
+    A step takes `self` alone; a second argument, usually called `inputs`, makes it a join.
+    """
+    if method is None:
+        return step
+    options = _noted(method, "step")
+    options.is_step = True
+    options.replaced_line = _line_of_namesake(getattr(method, "__name__", ""))
+    return method
+
+
+def _line_of_namesake(name: str) -> int:
+    """Where the class body that is being run has already bound this name."""
+    import sys  # noqa: PLC0415 - a built-in module, and nobody else here needs it
+
+    body = sys._getframe(2)  # noqa: SLF001 - after the class is made nothing tells of the first one
+    if "__qualname__" not in body.f_locals or name not in body.f_locals:
+        return 0
+    code = getattr(body.f_locals[name], "__code__", None)
+    return code.co_firstlineno if code is not None else body.f_code.co_firstlineno
+
+
+# --- how a step is run ------------------------------------------------------------------------
+
+
+@overload
+def retry(method: Method, /) -> Method: ...
+@overload
+def retry(
+    *,
+    times: int = 3,
+    minutes_between_retries: float | None = None,
+    seconds: float | None = None,
+    backoff: float = 1.0,
+    max_seconds: float | None = None,
+    jitter: float = 0.0,
+    on: type[BaseException] | Iterable[type[BaseException]] | None = None,
+) -> Callable[[Method], Method]: ...
+def retry(
+    method: Any = None,
+    /,
+    *,
+    times: int = 3,
+    minutes_between_retries: float | None = None,
+    seconds: float | None = None,
+    backoff: float = 1.0,
+    max_seconds: float | None = None,
+    jitter: float = 0.0,
+    on: type[BaseException] | Iterable[type[BaseException]] | None = None,
+) -> Any:
+    """Try a failed task again.
+
+    Args:
+        method: The step, where the decorator stands without parentheses.
+        times: How often at the most, after the first attempt.
+        minutes_between_retries: How long to wait before; not at all by default.
+        seconds: The same in seconds; at most one of the two is given.
+        backoff: Each wait is the one before times this: 2.0 doubles it.
+        max_seconds: No wait is longer than this.
+        jitter: Each wait is made longer or shorter at random by up to this fraction, 0.0 to 1.0.
+        on: Only after these exceptions, and those derived from them; after any when left out.
+
+    Raises:
+        FlowError: A value makes no sense.
+    """
+    exceptions = _exceptions(on)
+    if seconds is minutes_between_retries is None and (backoff != 1 or jitter):
+        message = (
+            "@retry with `backoff` or `jitter` changes a wait that there is none of: say how long "
+            "it is at first, as in @retry(seconds=1, backoff=2)"
+        )
+        raise _mistake(message)
+    options = {
+        "times": _count("retry", "times", times, least=0),
+        "seconds": _wait(minutes_between_retries, seconds),
+        "backoff": _number("retry", "backoff", backoff),
+        "max_seconds": None
+        if max_seconds is None
+        else _number("retry", "max_seconds", max_seconds),
+        "jitter": _number("retry", "jitter", jitter, most=1.0),
+        "on": [sayable(f"{each.__module__}.{each.__qualname__}", _ON_BYTES) for each in exceptions],
+    }
+
+    def decorate(function: Method) -> Method:
+        _note(function, "retry", options)
+        _noted(function, "retry").retry_on = exceptions
+        return function
+
+    return _decorated("retry", method, decorate)
+
+
+def _wait(minutes: float | None, seconds: float | None) -> float:
+    if seconds is None:
+        return 60.0 * _number("retry", "minutes_between_retries", minutes or 0.0)
+    if minutes is not None:
+        message = "@retry takes `minutes_between_retries` or `seconds`, not both: remove one"
+        raise _mistake(message)
+    return _number("retry", "seconds", seconds)
+
+
+def _exceptions(on: Any) -> tuple[type[BaseException], ...]:
+    if on is None:
+        return ()
+    given = tuple(on) if hasattr(on, "__iter__") and not isinstance(on, type | str) else (on,)
+    if not given:
+        message = "@retry takes at least one exception class as `on`; leave it out for any"
+        raise _mistake(message)
+    for each in given:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            message = f"@retry takes exception classes as `on`, not {each!r}"
+            raise _mistake(message)
+    return given
+
+
+@overload
+def catch(method: Method, /) -> Method: ...
+@overload
+def catch(
+    *, var: str | None = None, print_exception: bool = True
+) -> Callable[[Method], Method]: ...
+def catch(method: Any = None, /, *, var: str | None = None, print_exception: bool = True) -> Any:
+    """Let the run go on when a task has failed for good.
+
+    Args:
+        method: The step, where the decorator stands without parentheses.
+        var: The artifact that the exception is kept as; None where the task did not fail.
+        print_exception: Whether its traceback is printed into the task's log.
+
+    Raises:
+        FlowError: `var` cannot be the name of an artifact.
+    """
+    options = {"var": _artifact_name(var), "print_exception": bool(print_exception)}
+    return _decorated("catch", method, _noting("catch", options))
+
+
+def _artifact_name(var: Any) -> str | None:
+    if var is None or (isinstance(var, str) and var.isidentifier()):
+        return var
+    message = f"@catch takes the name of an artifact as `var`, not {var!r}"
+    raise _mistake(message)
+
+
+def timeout(
+    nothing: object = None, /, *, seconds: float = 0, minutes: float = 0, hours: float = 0
+) -> Callable[[Method], Method]:
+    """Stop an attempt that takes longer than this, and count it as failed.
+
+    Raises:
+        FlowError: The time is not above zero, or has no name.
+    """
+    if nothing is not None and not callable(nothing):
+        message = f"@timeout takes its time by name, as in @timeout(minutes=5), not {nothing!r}"
+        raise _mistake(message)
+    parts = {"seconds": seconds, "minutes": minutes, "hours": hours}
+    checked = {name: _number("timeout", name, value) for name, value in parts.items()}
+    total = checked["seconds"] + 60 * checked["minutes"] + 3600 * checked["hours"]
+    if nothing is not None or not total:
+        message = "@timeout takes a time above zero, as in @timeout(minutes=5)"
+        raise _mistake(message)
+    return _noting("timeout", {"seconds": total})
+
+
+@overload
+def isolate(method: Method, /) -> Method: ...
+@overload
+def isolate() -> Callable[[Method], Method]: ...
+def isolate(method: Any = None, /) -> Any:
+    """Give each task of the step a process of its own, which ends with it."""
+    return _decorated("isolate", method, _noting("isolate", True))  # noqa: FBT003 - the value itself
+
+
+def concurrency(n: int, /) -> Callable[[Method], Method]:
+    """Run at most `n` tasks of the step at once, in each run; without it, at most 1,000.
+
+    Raises:
+        FlowError: `n` is not a whole number above zero.
+    """
+    if callable(n):
+        message = "@concurrency takes a number, as in @concurrency(4)"
+        raise _mistake(message)
+    return _noting("concurrency", _count("concurrency", "n", n, least=1))
+
+
+def limit(
+    name: str, at_once: int | None = None, /, *, per_second: float | None = None
+) -> Callable[[Method], Method]:
+    """Keep the step's tasks to a limit that all runs of a store share, whatever program runs them.
+
+    A task holds it from the start of an attempt to its end. `asyncflow limit set` changes it while
+    runs go on. A step may have several limits: its tasks begin when all of them allow it.
+
+    Args:
+        name: Names the limit: letters, digits, `_`, `-` and `.`.
+        at_once: How many tasks may run at a time; one, if nothing else is said.
+        per_second: How many tasks may begin in a second; they begin at even distances.
+
+    Raises:
+        FlowError: A value makes no sense.
+    """
+    given: Any = name
+    if not (isinstance(given, str) and LIMIT_NAME.fullmatch(name)):
+        message = '@limit takes a name of letters and digits, as in @limit("api", 5)'
+        if not callable(given):  # else it stands without parentheses
+            message += f", not {given!r}"
+        raise _mistake(message)
+    if at_once is not None:
+        if _count("limit", "at_once", at_once, least=1) > MOST_AT_ONCE:
+            message = f"@limit takes up to {MOST_AT_ONCE} as `at_once`, not {at_once!r}"
+            raise _mistake(message)
+    elif per_second is None:
+        at_once = 1
+    if per_second is not None:
+        rate = _number("limit", "per_second", per_second, most=MOST_PER_SECOND)
+        if rate < LEAST_PER_SECOND:
+            message = (
+                f"@limit takes a number above zero as `per_second`, {LEAST_PER_SECOND:g} or more, "
+                f"not {per_second!r}"
+            )
+            raise _mistake(message)
+
+    def decorate(function: Method) -> Method:
+        limits = _noted(function, "limit").options.setdefault("limit", [])
+        if any(each[0] == name for each in limits):
+            where = getattr(function, "__qualname__", repr(function))
+            message = f'@limit("{name}") stands twice on {where}: remove one of them'
+            raise _mistake(message)
+        limits.append([name, at_once, None if per_second is None else float(per_second)])
+        return function
+
+    return decorate
+
+
+def environment(
+    nothing: object = None,
+    /,
+    *,
+    vars: Mapping[str, object] | None = None,  # noqa: A002 - Metaflow's
+) -> Callable[[Method], Method]:
+    """Set environment variables while a task of the step runs.
+
+    A value is set as its text, `{"N": 3}` sets N to "3"; a collection is refused. Values go from
+    this program to its workers, and are not written to the store: events, journal and client have
+    the names alone.
+
+    Variables belong to a process, and async tasks run side by side in one: an `async def` step
+    needs `@isolate` too, without which its flow is refused before it runs.
+
+    Raises:
+        FlowError: A name or a value cannot be that of a variable.
+    """
+    if nothing is not None or not isinstance(vars, Mapping):
+        message = '@environment takes variables, as in @environment(vars={"NAME": "value"})'
+        raise _mistake(message)
+    variables = dict(_variable(name, value) for name, value in vars.items())
+
+    def decorate(function: Method) -> Method:
+        _note(function, "environment", list(variables))
+        _noted(function, "environment").variables = variables
+        return function
+
+    return decorate
+
+
+def _variable(name: Any, value: object) -> tuple[str, str]:
+    if not isinstance(name, str) or not name or "=" in name or not _is_sayable(name):
+        message = f"@environment: {name!r} cannot be the name of a variable"
+        raise _mistake(message)
+    if isinstance(value, Mapping | AbstractSet | list | tuple):
+        message = (
+            f"@environment takes a text or a number for {name}, not {reprlib.repr(value)}: a "
+            f"variable holds one text"
+        )
+        raise _mistake(message)
+    if isinstance(value, bytes) or not _is_sayable(str(value)):
+        message = f"@environment takes UTF-8 text without a NUL, which the value of {name} is not"
+        raise _mistake(message)
+    return name, str(value)
+
+
+def _is_sayable(text: str) -> bool:
+    return "\0" not in text and sayable(text, len(text) * 4) == text
+
+
+# --- what means nothing on one machine --------------------------------------------------------
+
+
+@overload
+def resources(method: Method, /) -> Method: ...
+@overload
+def resources(**amounts: object) -> Callable[[Method], Method]: ...
+def resources(method: Any = None, /, **amounts: object) -> Any:
+    """Say what the step needs (`cpu=2, memory=4096`); recorded, and of no effect on one machine."""
+    return _decorated("resources", method, _noting("resources", _plain(amounts)))
+
+
+@overload
+def card(method: Method, /) -> Method: ...
+@overload
+def card(**attributes: object) -> Callable[[Method], Method]: ...
+def card(method: Any = None, /, **attributes: object) -> Any:
+    """Accepted, so that a flow written for Metaflow runs; recorded, and of no effect."""
+
+    def decorate(function: Method) -> Method:
+        _noted(function, "card").options.setdefault("card", []).append(_plain(attributes))
+        return function
+
+    return _decorated("card", method, decorate)
+
+
+# --- how it works -----------------------------------------------------------------------------
+
+
+def _noted(function: Any, name: str) -> StepOptions:
+    options = options_of(function)
+    if options is not None:
+        return options
+    if not callable(function) or isinstance(function, type):
+        message = f"@{name} decorates a method of a flow, not {function!r}"
+        raise _mistake(message)
+    options = StepOptions()
+    try:
+        setattr(function, _ATTRIBUTE, options)
+    except AttributeError:
+        message = f"@{name} decorates a method written with `def`, not {function!r}"
+        raise _mistake(message) from None
+    return options
+
+
+def _note(function: Any, name: str, value: Any) -> None:
+    options = _noted(function, name).options
+    if name in options:
+        where = getattr(function, "__qualname__", repr(function))
+        message = f"@{name} stands twice on {where}: remove one of them"
+        raise _mistake(message)
+    options[name] = value
+
+
+def _noting(name: str, value: Any) -> Callable[[Method], Method]:
+    def decorate(function: Method) -> Method:
+        _note(function, name, value)
+        return function
+
+    return decorate
+
+
+def _decorated(name: str, method: Any, decorate: Callable[[Any], Any]) -> Any:
+    """The decorator itself, or what it makes of the method where it stands without parentheses."""
+    if method is None:
+        return decorate
+    if not callable(method):
+        message = f"@{name} takes its arguments by name, not {method!r}"
+        raise _mistake(message)
+    return decorate(method)
+
+
+def _mistake(message: str) -> FlowError:
+    """The error, with the file and the line of the decorator."""
+    file, line = calling_line()
+    return FlowError(message, file=file, line=line)
+
+
+def _number(decorator: str, name: str, value: Any, *, most: float = math.inf) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and 0 <= value <= most and math.isfinite(value)):
+        limits = "zero or more" if most == math.inf else f"from 0 to {most:g}"
+        message = f"@{decorator} takes a number as `{name}`, {limits}, not {value!r}"
+        raise _mistake(message)
+    return float(value)
+
+
+def _count(decorator: str, name: str, value: Any, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        message = f"@{decorator} takes a whole number as `{name}`, {least} or more, not {value!r}"
+        raise _mistake(message)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """The value as msgpack can say it; what it cannot say, as text."""
+    match value:
+        case dict():
+            return {str(key): _plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case None | bool() | float() | str() | bytes():
+            return value
+        case int() if -(1 << 63) <= value < 1 << 64:
+            return value
+        case _:
+            return repr(value)

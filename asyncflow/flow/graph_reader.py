@@ -1,0 +1,344 @@
+"""From a flow class to its `Graph`, without running a step.
+
+What a step has to look like:
+
+- It is a method under `@step`, `def` or `async def`, that takes `self`, or `self` and `inputs`.
+  Keyword-only parameters ask for what is shared; see `asyncflow.flow.shared`.
+- `self.next(...)` is the last statement of its body. After it there may be only what does nothing:
+  a comment, a string, `pass`, an empty `return`. It stands within no other statement (`if`, `for`,
+  `try`, `with`), for then the way would depend on what happens in the run. `end` has none.
+- It says `self.next(self.a)`, `self.next(self.a, self.b)` or `self.next(self.a, foreach="items")`.
+
+A step is read from its source, whoever knows it: a file, a cell of a notebook, Python's prompt from
+3.13 on. Where nobody does, it is read from its bytecode, to the same effect.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow.errors import GraphError
+from asyncflow.flow.decorators import is_step, options_of
+from asyncflow.flow.graph import END, Graph, Node, Transition
+from asyncflow.flow.parameters import Parameter, parameters_of
+from asyncflow.flow.shared import Shared, check_shared, keyword_only, shared_of
+from asyncflow.flow.spec import is_constant
+from asyncflow.flow.step_source import read_body
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from asyncflow.flow.step_source import Argument, Body, NextCall
+
+RESERVED_NAMES: Final = frozenset({"foreach_stack", "index", "input", "merge_artifacts", "next"})
+"""What `FlowSpec` itself means by these, no step, parameter or artifact can take."""
+
+_KEPT_GRAPHS: Final = 64  # of the flows used last; an application has a handful
+
+
+def read_graph(cls: type) -> Graph:
+    """The graph of a flow class, its inherited steps included; read once for each class.
+
+    Raises:
+        GraphError: The steps form no graph that can be run.
+        ParameterError: A parameter has a name or a default that it cannot have.
+    """
+    return _read_graph(cls)
+
+
+@functools.lru_cache(_KEPT_GRAPHS)
+def _read_graph(cls: type) -> Graph:
+    steps = _steps_of(cls)
+    _check_names(cls, steps)
+    nodes = [_read_node(cls, step, steps) for step in steps.values()]
+    check_shared(cls, nodes)
+    return Graph(cls.__name__, nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step as it was found in its class."""
+
+    name: str
+    method: Any
+    function: FunctionType
+    """What the user wrote, under all decorators."""
+
+    def error(self, message: str, line: int = 0) -> GraphError:
+        code = self.function.__code__
+        if code.co_name != self.name and "<locals>" in self.function.__qualname__:
+            decorator = self.function.__qualname__.partition(".<locals>")[0]
+            message += (
+                f"; what was read is {code.co_name!r}, which the decorator {decorator!r} puts in "
+                f"its place: give that @functools.wraps, so that the step itself is read"
+            )
+        return GraphError(
+            f"step {self.name!r} {message}",
+            step=self.name,
+            file=code.co_filename,
+            line=line or code.co_firstlineno,
+        )
+
+
+def _steps_of(cls: type) -> dict[str, _Step]:
+    """The steps by name, in the order of the code, base classes first."""
+    methods: dict[str, Any] = {}
+    for owner in _written_classes(cls):
+        for name, value in vars(owner).items():
+            if is_step(value):
+                methods[name] = value
+            else:
+                methods.pop(name, None)
+    return {name: _Step(name, method, _innermost(name, method)) for name, method in methods.items()}
+
+
+def _written_classes(cls: type) -> Iterator[type]:
+    """The classes that the user wrote, base classes first."""
+    return (
+        owner
+        for owner in reversed(cls.__mro__)
+        if owner is not object and owner.__module__ != "asyncflow.flow.spec"
+    )
+
+
+def _innermost(name: str, method: Any) -> FunctionType:
+    """The function under the decorators, as far as they used `functools.wraps`."""
+    function = inspect.unwrap(method)
+    if isinstance(function, FunctionType):
+        return function
+    message = f"step {name!r} is {function!r}, but a step is a method written with `def`"
+    if callable(function):
+        kind = type(function).__name__
+        message += f"; if {kind!r} is a decorator, have it call functools.update_wrapper"
+    raise GraphError(message, step=name)
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def _check_names(cls: type, steps: Mapping[str, _Step]) -> None:
+    parameters_of(cls)
+    _check_init(cls)
+    for step in steps.values():
+        if step.name.startswith("_"):
+            raise step.error("has a name that begins with an underscore: rename it")
+        replaced = _options(step.method).replaced_line
+        if replaced:
+            message = (
+                f"has the name of something else in its class, first on line {replaced}: "
+                f"rename one of them"
+            )
+            raise step.error(message)
+        variable = (_options(step.method).options.get("catch") or {}).get("var")
+        taken = {*RESERVED_NAMES, *steps, *shared_of(cls)}
+        if variable is not None and (variable in taken or not _takes_values(cls, variable)):
+            message = f"catches into self.{variable}, which means something else: rename `var`"
+            raise step.error(message)
+    for owner in _written_classes(cls):
+        for name, value in vars(owner).items():
+            _check_attribute(owner, name, value, steps)
+
+
+def _check_init(cls: type) -> None:
+    init = cls.__init__  # type: ignore[misc]  # of the very class that is examined
+    required = [
+        each.name
+        for each in [*inspect.signature(init).parameters.values()][1:]
+        if each.default is each.empty and each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}
+    ]
+    if required:
+        message = (
+            f"{cls.__name__!r} has an `__init__` that needs {', '.join(required)}, and each task "
+            f"calls it without arguments: give them defaults, or make parameters of them"
+        )
+        raise _error_at(message, cls, "__init__", init)
+
+
+def _takes_values(cls: type, name: str) -> bool:
+    """Whether a step may assign to it; parameters, constants and properties are read-only."""
+    if is_constant(cls, name):
+        return False
+    found = inspect.getattr_static(cls, name, None)
+    if isinstance(found, property):
+        return found.fset is not None
+    return not inspect.isdatadescriptor(found)
+
+
+def _check_attribute(owner: type, name: str, value: object, steps: Mapping[str, _Step]) -> None:
+    options = options_of(value)
+    if name in RESERVED_NAMES:
+        what = "a step" if is_step(value) else _kind(value)
+        message = (
+            f"{owner.__name__!r} has {what} {name!r}, a name that means something else in a flow"
+        )
+        raise _error_at(f"{message}: rename it", owner, name, value)
+    if options is not None and not options.is_step and name not in steps:
+        message = f"step {name!r} has decorators of a step, but not @step itself: add it"
+        raise _error_at(message, owner, name, value)
+
+
+def _error_at(message: str, owner: type, name: str, value: object) -> GraphError:
+    code = getattr(value, "__code__", None)
+    if code is not None:
+        file, line = code.co_filename, code.co_firstlineno
+    else:
+        try:
+            file, line = inspect.getsourcefile(owner) or "", inspect.getsourcelines(owner)[1]
+        except (OSError, TypeError):  # typed at the prompt
+            file, line = "", 0
+    return GraphError(message, step=name if options_of(value) else "", file=file, line=line)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Parameter):
+        return "a parameter"
+    return "a method" if isinstance(value, FunctionType) else "an attribute"
+
+
+def _options(method: object) -> Any:
+    return options_of(method)  # of a step, so never None
+
+
+# --- steps ------------------------------------------------------------------------------------
+
+_ASYNC: Final = inspect.CO_COROUTINE
+_GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+
+def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
+    is_join = _takes_inputs(step)
+    body = read_body(step.function)
+    _check_assigned(cls, step, body, steps)
+    transition = _transition(step, body)
+    for target in transition.steps:
+        if target not in steps and hasattr(cls, target):
+            message = f"leads to {target!r}, which is no step: put @step on it"
+            raise step.error(message, body.calls[0].line)
+    is_async, options = _is_async(step.method), _options(step.method).options
+    if is_async and "environment" in options and "isolate" not in options:
+        message = (
+            "is `async def` and has @environment, but its tasks run side by side in a process, "
+            "and the variables belong to the process: put @isolate on it too, or write it as `def`"
+        )
+        raise step.error(message, body.line)
+    return Node(
+        name=step.name,
+        next=transition.steps,
+        foreach=transition.foreach,
+        is_join=is_join,
+        is_async=is_async,
+        line=body.line,
+        file=step.function.__code__.co_filename,
+        doc=inspect.cleandoc(step.method.__doc__ or ""),
+        shared=keyword_only(step.function),
+        options=dict(options),
+    )
+
+
+def _takes_inputs(step: _Step) -> bool:
+    code = step.function.__code__
+    stars = code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+    if stars or code.co_argcount not in {1, 2}:
+        message = (
+            "has the wrong arguments: it takes `self` alone, or as a join `self, inputs`; "
+            "what is shared comes after a `*`"
+        )
+        raise step.error(message)
+    if code.co_flags & _GENERATOR:
+        raise step.error("contains `yield`: a step keeps its results on `self`, and yields nothing")
+    return code.co_argcount == 2  # noqa: PLR2004 - self and inputs
+
+
+def _is_async(method: Any) -> bool:
+    """Whether calling it gives a coroutine: it, or what it wraps, is `async def`."""
+    while not (method.__code__.co_flags & _ASYNC if hasattr(method, "__code__") else False):
+        if not hasattr(method, "__wrapped__"):
+            return False
+        method = method.__wrapped__
+    return True
+
+
+def _check_assigned(cls: type, step: _Step, body: Body, steps: Mapping[str, _Step]) -> None:
+    for name, line in body.assigned.items():
+        if isinstance(getattr(cls, name, None), Shared):
+            message = f"assigns to self.{name}, which is shared by tasks: use another name"
+            raise step.error(message, line)
+        if name in RESERVED_NAMES:
+            message = f"assigns to self.{name}, which means something else: use another name"
+            raise step.error(message, line)
+        if name in steps:
+            message = f"assigns to self.{name}, which is a step: use another name"
+            raise step.error(message, line)
+
+
+# --- self.next --------------------------------------------------------------------------------
+
+
+def _transition(step: _Step, body: Body) -> Transition:
+    if step.name == END:
+        if body.calls:
+            message = "is the last one: remove its self.next(...)"
+            raise step.error(message, body.calls[0].line)
+        return Transition(())
+    if not body.calls:
+        message = "has no self.next(...): add self.next(self.NAME_OF_A_STEP) as its last statement"
+        raise step.error(message, body.line)
+    if len(body.calls) > 1:
+        lines = ", ".join(str(call.line) for call in body.calls)
+        message = (
+            f"has more than one self.next(...) (lines {lines}): keep one, as its last statement; "
+            f"it may name several steps"
+        )
+        raise step.error(message, body.calls[1].line)
+    call = body.calls[0]
+    transition = Transition(_targets(step, call), _foreach(step, call))
+    if not call.is_last:
+        message = (
+            "has a self.next(...) that is not its last statement: put it at the end of the step, "
+            "by itself and not within an if, a loop, a try or a with"
+        )
+        raise step.error(message, call.line)
+    return transition
+
+
+def _targets(step: _Step, call: NextCall) -> tuple[str, ...]:
+    if not call.positional:
+        message = "has a self.next(...) that names no step: write self.next(self.NAME_OF_A_STEP)"
+        raise step.error(message, call.line)
+    return tuple(_target(step, call, argument) for argument in call.positional)
+
+
+def _target(step: _Step, call: NextCall, argument: Argument) -> str:
+    if argument.step is not None:
+        return argument.step
+    name = argument.constant
+    example = f"self.{name}" if isinstance(name, str) and name.isidentifier() else "self.STEP"
+    message = (
+        f"has a self.next(...) that cannot be understood: {argument.text} is not the name of a "
+        f"step; write self.next({example})"
+    )
+    raise step.error(message, call.line)
+
+
+def _foreach(step: _Step, call: NextCall) -> str | None:
+    for keyword in call.keywords:
+        if keyword != "foreach":
+            message = (
+                f"has a self.next(...) that cannot be understood: {keyword!r} is no argument of "
+                f'it; write self.next(self.STEP) or self.next(self.STEP, foreach="NAME")'
+            )
+            raise step.error(message, call.line)
+    if "foreach" not in call.keywords:
+        return None
+    over = call.keywords["foreach"]
+    if isinstance(over.constant, str) and over.constant.isidentifier():
+        return over.constant
+    message = (
+        f"has a self.next(...) that cannot be understood: foreach is {over.text}; write the name "
+        f'of an artifact there, as in foreach="items" for self.items'
+    )
+    raise step.error(message, call.line)

@@ -1,0 +1,304 @@
+"""The inputs of a join, and what `merge_artifacts` takes over from them.
+
+An input is a task that leads to the join, behind an `InputSource`: its artifacts are read when they
+are asked for, and compared without being read.
+"""
+
+from __future__ import annotations
+
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
+from weakref import WeakValueDictionary
+
+from asyncflow.errors import FlowError, MergeArtifactsError
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Mapping,
+        MutableMapping,
+        Sequence,
+    )
+
+    from asyncflow.flow.graph import Graph
+    from asyncflow.values import ArtifactRef
+
+
+class InputSource(Protocol):
+    """What a join can ask of one of the tasks that lead to it."""
+
+    @property
+    def step(self) -> str:
+        """The step that it ran."""
+        ...
+
+    @property
+    def index(self) -> int | None:
+        """Which item of the innermost foreach it was for."""
+        ...
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of the flow."""
+        ...
+
+    def refs(self) -> Mapping[str, ArtifactRef]:
+        """Its artifacts, unread."""
+        ...
+
+    def load(self, name: str) -> object:
+        """The value of one of them."""
+        ...
+
+    def input(self) -> object:
+        """The item that it was for."""
+        ...
+
+    def stack(self) -> list[tuple[int, int, object]]:
+        """Index, count and item of every foreach around it, outermost first."""
+        ...
+
+
+class Inputs:
+    """The tasks that lead to a join: by index, by iteration, and by name for those of branches.
+
+    `inputs.train` is the branch whose last step is `train`. Each input has one view, made when it
+    is first asked for, which holds what has been read by it, with what the join changes in place.
+    The few of branches are kept as long as the join runs. One of a foreach lasts as long as
+    somebody holds it, so that a join over 100,000 tasks needs no more memory than one over ten.
+    """
+
+    def __init__(
+        self, names: Sequence[str] | None, count: int, make: Callable[[int], InputView]
+    ) -> None:
+        """Stand for `count` inputs, each made when asked for; branches have names."""
+        self._names = tuple(names) if names is not None else None
+        self._range = range(count)
+        self._make = make
+        self._views: MutableMapping[int, InputView] = WeakValueDictionary() if names is None else {}
+
+    def _view(self, index: int) -> InputView:
+        view = self._views.get(index)
+        if view is None:
+            view = self._views[index] = self._make(index)
+        return view
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @overload
+    def __getitem__(self, index: int) -> InputView: ...
+    @overload
+    def __getitem__(self, index: slice) -> Inputs: ...
+    def __getitem__(self, index: int | slice) -> InputView | Inputs:
+        if isinstance(index, slice):
+            some, view = self._range[index], self._view
+            names = None if self._names is None else self._names[index]
+            return Inputs(names, len(some), lambda at: view(some[at]))
+        try:
+            return self._view(self._range[index])
+        except IndexError:
+            message = f"there is no input {index}: the join has {len(self)}"
+            raise IndexError(message) from None
+
+    def __iter__(self) -> Iterator[InputView]:
+        return (self._view(index) for index in self._range)
+
+    def __getattr__(self, name: str) -> InputView:
+        names = self.__dict__.get("_names")
+        if names is not None and name in names:
+            return self._view(names.index(name))
+        if names is None:
+            message = f"inputs of a foreach have no names, so not {name!r} either: use inputs[0]"
+        else:
+            message = f"no input is called {name!r}: there are {', '.join(names)}"
+        raise AttributeError(message, name=name)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(self._names or ())]
+
+    def __repr__(self) -> str:
+        names = f": {', '.join(self._names)}" if self._names else ""
+        return f"<Inputs of {len(self)} tasks{names}>"
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError(_UNPICKLABLE_INPUTS)
+
+
+class InputView:
+    """One of the tasks that lead to a join: its artifacts are attributes, read when asked for."""
+
+    def __init__(self, source: InputSource) -> None:
+        vars(self)["_asyncflow_source"] = source
+
+    @property
+    def index(self) -> int | None:
+        """Which item of the innermost foreach the task was for."""
+        return _source_of(self).index
+
+    @property
+    def input(self) -> Any:
+        """The item that the task was for."""
+        return _source_of(self).input()
+
+    def foreach_stack(self) -> list[tuple[int, int, Any]]:
+        """Index, count and item of every foreach around the task, outermost first."""
+        return _source_of(self).stack()
+
+    def __getattr__(self, name: str) -> Any:
+        source = vars(self).get("_asyncflow_source")
+        if source is None or name not in source.refs():
+            raise AttributeError(_absent(source, name), name=name)
+        return load_once(vars(self), name, lambda: source.load(name))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        message = f"inputs are read-only: assign to self.{name} instead"
+        raise AttributeError(message, name=name)
+
+    def __delattr__(self, name: str) -> None:
+        message = "inputs are read-only"
+        raise AttributeError(message, name=name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *refs_of(self)})
+
+    def __repr__(self) -> str:
+        source = _source_of(self)
+        index = "" if source.index is None else f"[{source.index}]"
+        return f"<input {source.step}{index}: {', '.join(source.refs()) or 'no artifacts'}>"
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError(_UNPICKLABLE_INPUTS)
+
+
+Lock = TypeVar("Lock")
+
+_LOCKS: Final = "_asyncflow_locks"
+
+
+def lock_of(values: dict[str, Any], name: str, make: Callable[[], Lock]) -> Lock:
+    """The lock of one kind for one name of an instance's `__dict__`, in which it is kept."""
+    lock: Lock = values.setdefault(_LOCKS, {}).setdefault((make, name), make())
+    return lock
+
+
+def load_once(
+    values: dict[str, Any],
+    name: str,
+    load: Callable[[], Any],
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Any:
+    """What an instance's `__dict__` has under a name, loaded into it by the first who asks.
+
+    Others who ask meanwhile, in other threads, wait and get the same object. What is not wanted
+    any more once it is loaded does not go into the dictionary.
+    """
+    with lock_of(values, name, RLock):
+        if name in values:
+            return values[name]
+        value = load()
+        return values.setdefault(name, value) if is_wanted() else value
+
+
+_UNPICKLABLE_INPUTS: Final = (
+    "inputs of a join cannot be pickled: keep the artifacts that are needed, as in "
+    "self.best = max(each.score for each in inputs)"
+)
+
+
+def _source_of(view: InputView) -> InputSource:
+    source: InputSource = vars(view)["_asyncflow_source"]
+    return source
+
+
+def refs_of(view: InputView) -> Mapping[str, ArtifactRef]:
+    """The artifacts of an input, unread."""
+    return _source_of(view).refs()
+
+
+def _absent(source: InputSource | None, name: str) -> str:
+    if source is None:
+        return f"no attribute {name!r}"
+    text = f"the input {source.step!r} has no artifact {name!r}; it has {', '.join(source.refs())}"
+    passed = source.graph.before(source.step) | {source.step}
+    return text + lost_in_joins(name, source.graph, passed)
+
+
+def lost_in_joins(
+    name: str, graph: Graph, passed: Collection[str], makers: Sequence[str] = ()
+) -> str:
+    """What to do if an artifact is not there because a join has not handed it on.
+
+    `passed` are the steps on the way so far, `makers` those of them that are known to assign it.
+    Nothing if that cannot be the cause.
+    """
+    joins = [node.name for node in graph if node.is_join and node.name in passed]
+    if makers:
+        joins = [join for join in joins if graph.before(join).intersection(makers)]
+    if not joins:
+        return ""
+    made = f"{makers[0]!r} assigns it, but a" if makers else "if a step before made it: a"
+    return (
+        f"; {made} join hands on only what it assigns or merges: in "
+        f"{' and '.join(map(repr, joins))}, call self.merge_artifacts(inputs) or assign "
+        f"self.{name} = inputs[0].{name}, and resume from {joins[0]!r}"
+    )
+
+
+# --- merging ----------------------------------------------------------------------------------
+
+
+class Merge:
+    """One call of `merge_artifacts`."""
+
+    def __init__(
+        self, step: str, include: list[str], exclude: list[str], settled: set[str]
+    ) -> None:
+        if include and exclude:
+            message = "merge_artifacts takes `include` or `exclude`, not both"
+            raise MergeArtifactsError(message, step=step)
+        self._step, self._include = step, include
+        self._wanted = set(include)
+        self._left_alone = settled | set(exclude)
+        self._merged: dict[str, ArtifactRef] = {}
+        self._conflicts: dict[str, None] = {}
+
+    def run(self, inputs: Iterable[Any]) -> dict[str, ArtifactRef]:
+        """The refs to take over."""
+        for view in inputs:
+            if not isinstance(view, InputView):
+                message = f"merge_artifacts takes the inputs of a join, not {view!r}"
+                raise FlowError(message, step=self._step)
+            self._take(refs_of(view))
+        if self._conflicts:
+            names = list(self._conflicts)
+            message = (
+                f"step {self._step!r} cannot merge {', '.join(names)}: the inputs have different "
+                f"values; assign self.{names[0]} before merging, or exclude it"
+            )
+            raise MergeArtifactsError(message, artifacts=names, step=self._step)
+        missing = [
+            name
+            for name in self._include
+            if name not in self._merged and name not in self._left_alone
+        ]
+        if missing:
+            message = f"step {self._step!r} cannot merge {', '.join(missing)}: no input has it"
+            raise MergeArtifactsError(message, artifacts=missing, step=self._step)
+        return self._merged
+
+    def _take(self, refs: Mapping[str, ArtifactRef]) -> None:
+        for name, ref in refs.items():
+            if name in self._left_alone or (self._wanted and name not in self._wanted):
+                continue
+            known = self._merged.setdefault(name, ref)
+            if known is not ref and not _is_same(known, ref):
+                self._conflicts[name] = None
+
+
+def _is_same(one: ArtifactRef, other: ArtifactRef) -> bool:
+    """Whether two refs name the same bytes, wherever they lie."""
+    return (one.encoding, one.digest, one.data) == (other.encoding, other.digest, other.data)

@@ -1,0 +1,589 @@
+"""`Parameter`: what a flow is told from outside, when a run of it is started.
+
+A parameter is a class attribute of the flow. Its value comes from the keyword or the command line,
+else from `ASYNCFLOW_RUN_<NAME>` in the environment, else from its default; it is an artifact like
+any other, but for being read-only. A type checker knows `self.alpha: float` from
+`alpha = Parameter("alpha", default=0.1)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    Never,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+)
+
+from asyncflow._support.call_site import calling_line
+from asyncflow._support.suggestions import did_you_mean
+from asyncflow.errors import ParameterError
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+
+T = TypeVar("T")
+Scalar = TypeVar("Scalar", str, int, float, bool)
+
+ENVIRONMENT_PREFIX: Final = "ASYNCFLOW_RUN_"
+RESERVED: Final = frozenset({"tags"})
+"""What no parameter can be called: `run(MyFlow, tags=[...])` has a meaning already."""
+
+
+class JSONType:
+    """`Parameter("config", type=JSONType)`: text is read as JSON, and the value is what it says."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterContext:
+    """What a callable default is told, if it takes an argument."""
+
+    flow_name: str
+    parameter_name: str
+    user_name: str
+
+
+class ParameterOwner(Protocol):
+    """What a parameter needs of the flow instance that it is read from."""
+
+    def _asyncflow_parameter(self, parameter: Parameter[Any]) -> Any: ...
+
+
+class Parameter(Generic[T]):
+    """A value that a run of the flow is started with.
+
+    Args:
+        name: What it is called on the command line, in the environment and as a keyword; the name
+            of the attribute where left out.
+        default: Its value when none is given; or a function that gives it when the run starts, of
+            no argument or of a `ParameterContext`.
+        type: `str`, `int`, `float`, `bool` or `JSONType`; that of the default where left out.
+        help: What `--help` says of it.
+        required: Whether a run cannot be started without it.
+        separator: The value is a list; given as text, its items stand between these.
+        show_default: Whether `--help` tells the default.
+    """
+
+    __slots__ = (
+        "_name",
+        "attribute",
+        "default",
+        "help",
+        "required",
+        "separator",
+        "show_default",
+        "type",
+    )
+
+    # Which value follows from which arguments. First what is JSON, then lists, then single values.
+
+    @overload
+    def __init__(
+        self: Parameter[Any],
+        name: str | None = None,
+        default: Any = None,
+        *,
+        type: builtins.type[JSONType],
+        help: str | None = None,
+        required: bool = False,
+        separator: str | None = None,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[list[Scalar] | None],
+        name: str | None = None,
+        default: None = None,
+        *,
+        type: builtins.type[Scalar],
+        separator: str,
+        help: str | None = None,
+        required: Literal[False] = False,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[list[Scalar]],
+        name: str | None = None,
+        default: str | Sequence[Scalar] | Callable[..., str | Sequence[Scalar]] = ...,
+        *,
+        type: builtins.type[Scalar],
+        separator: str,
+        help: str | None = None,
+        required: bool = False,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[list[str] | None],
+        name: str | None = None,
+        default: None = None,
+        *,
+        separator: str,
+        help: str | None = None,
+        required: Literal[False] = False,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[list[str]],
+        name: str | None = None,
+        default: str | Callable[..., str] = ...,
+        *,
+        separator: str,
+        help: str | None = None,
+        required: bool = False,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[list[Scalar]],
+        name: str | None = None,
+        default: Sequence[Scalar] = ...,
+        *,
+        separator: str,
+        help: str | None = None,
+        required: bool = False,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[T],
+        name: str | None = None,
+        default: None = None,
+        *,
+        type: builtins.type[T],
+        required: Literal[True],
+        help: str | None = None,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[str],
+        name: str | None = None,
+        default: None = None,
+        *,
+        required: Literal[True],
+        help: str | None = None,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[T | None],
+        name: str | None = None,
+        default: None = None,
+        *,
+        type: builtins.type[T],
+        required: bool = False,
+        help: str | None = None,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[str | None],
+        name: str | None = None,
+        default: None = None,
+        *,
+        required: bool = False,
+        help: str | None = None,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[T],
+        name: str | None = None,
+        default: Callable[[], T] | Callable[[ParameterContext], T] = ...,
+        *,
+        type: builtins.type[T] | None = None,
+        required: bool = False,
+        help: str | None = None,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[T],
+        name: str | None = None,
+        default: T = ...,
+        *,
+        type: builtins.type[T] | None = None,
+        required: bool = False,
+        help: str | None = None,
+        show_default: bool = True,
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str | None = None,
+        default: Any = None,
+        *,
+        type: Any = None,  # noqa: A002 - Metaflow's name for it
+        help: str | None = None,  # noqa: A002 - Metaflow's name for it
+        required: bool = False,
+        separator: str | None = None,
+        show_default: bool = True,
+    ) -> None:
+        """Describe a parameter; that it makes sense is checked when the flow is.
+
+        Raises:
+            ParameterError: `type` is none of those that a parameter can have.
+        """
+        self._name = name
+        self.attribute = name or ""
+        self.default = default
+        self.help = help or ""
+        self.required = bool(required)
+        self.separator = separator
+        self.show_default = show_default
+        self.type: builtins.type[Any] = _inferred(default, separator) if type is None else type
+        if self.type not in _CONVERTERS:
+            message = (
+                f"parameter {self.name!r} has the type {type!r}; it can be str, int, float, bool "
+                f"or, for anything that JSON can say, JSONType"
+            )
+            file, line = calling_line()
+            message = f"{file}:{line}: {message}" if file else message
+            raise ParameterError(message, parameter=self.name)
+
+    def __set_name__(self, owner: builtins.type[Any], attribute: str) -> None:
+        self.attribute = attribute
+
+    # --- what it says of itself ---
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line, in the environment and as a keyword."""
+        return self._name or self.attribute
+
+    @property
+    def environment_name(self) -> str:
+        """The environment variable that it is taken from."""
+        return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
+
+    @property
+    def type_name(self) -> str:
+        """Its type, for people: `float`, `list of int`, `JSON`."""
+        single = "JSON" if self.type is JSONType else self.type.__name__
+        return single if self.separator is None else f"list of {single}"
+
+    def __repr__(self) -> str:
+        default = "required" if self.required else f"default={self.default!r}"
+        return f"<Parameter {self.name}: {self.type_name}, {default}>"
+
+    # --- as an attribute of a flow ---
+
+    @overload
+    def __get__(self, instance: None, owner: builtins.type[Any]) -> Parameter[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: builtins.type[Any]) -> T: ...
+    def __get__(self, instance: object, owner: builtins.type[Any]) -> Parameter[T] | T:
+        if instance is None:
+            return self
+        values = vars(instance)
+        if self.attribute in values:
+            return cast("T", values[self.attribute])
+        flow = cast("ParameterOwner", instance)
+        return cast("T", flow._asyncflow_parameter(self))  # noqa: SLF001 - made for this very call
+
+    def __set__(self, instance: object, value: Never) -> None:
+        message = (
+            f"parameter {self.attribute!r} is read-only: it keeps the value that the run was "
+            f"started with; assign to another name"
+        )
+        raise AttributeError(message)
+
+    def __delete__(self, instance: object) -> None:
+        message = f"parameter {self.attribute!r} is read-only: it cannot be deleted"
+        raise AttributeError(message)
+
+    # --- values ---
+
+    def convert(self, value: object) -> T:
+        """The value as the flow will see it, from text or from a Python value.
+
+        Raises:
+            ParameterError: It is not of the parameter's type.
+        """
+        if value is None and not self.required and self.default is None:
+            return cast("T", None)
+        if self.separator is None:
+            return cast("T", self._convert_one(value))
+        if isinstance(value, str):
+            items: list[Any] = value.split(self.separator) if value else []
+        elif isinstance(value, list | tuple):
+            items = list(value)
+        else:
+            raise self._refusal(value)
+        return cast("T", [self._convert_one(item) for item in items])
+
+    def default_value(self, context: ParameterContext) -> T:
+        """The default, asked for now if it is a function.
+
+        Raises:
+            ParameterError: The function failed, or the default is not of the parameter's type.
+        """
+        if not callable(self.default):
+            return self.convert(self.default)
+        try:
+            value = self.default(context) if _takes_context(self.default) else self.default()
+        except Exception as error:
+            message = (
+                f"the default of parameter {self.name!r} failed: {type(error).__name__}: {error}"
+            )
+            raise ParameterError(message, parameter=self.name) from error
+        return self.convert(value)
+
+    def check_default(self) -> None:
+        """See that the default, which is no function, is of the parameter's type.
+
+        Raises:
+            ParameterError: It is not.
+        """
+        self.convert(self.default)
+
+    def _convert_one(self, value: object) -> Any:
+        try:
+            return _CONVERTERS[self.type](value)
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise self._refusal(value, str(error) if self.type is JSONType else "") from None
+
+    def _refusal(self, value: object, why: str = "") -> ParameterError:
+        message = f"parameter {self.name!r} takes {_ARTICLES.get(self.type_name, '')}"
+        message += f"{self.type_name}, not {_shown(value)}{f' ({why})' if why else ''}"
+        return ParameterError(message, parameter=self.name)
+
+
+_SHOWN_CHARACTERS: Final = 80  # of a wrong value, in a message
+_ARTICLES: Final = {"path": "a ", "str": "a ", "int": "an ", "float": "a ", "bool": "a "}
+_TRUE: Final = frozenset({"true", "1", "yes", "on", "y", "t"})
+_FALSE: Final = frozenset({"false", "0", "no", "off", "n", "f"})
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a number of more digits than Python is willing to write
+        text = f"something of type {type(value).__name__}"
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+# --- of a flow --------------------------------------------------------------------------------
+
+
+def parameters_of(cls: type) -> dict[str, Parameter[Any]]:
+    """The parameters of a flow by the names of their attributes, in the order of the code.
+
+    Raises:
+        ParameterError: Two have the same name, or one has a name or a default it cannot have.
+    """
+    found: dict[str, Parameter[Any]] = {}
+    for base in reversed(cls.__mro__):
+        for attribute, value in vars(base).items():
+            if isinstance(value, Parameter):
+                found[attribute] = value
+            else:
+                found.pop(attribute, None)
+    _check_names(found.values())
+    for parameter in found.values():
+        if not callable(parameter.default) and parameter.default is not None:
+            parameter.check_default()
+    return found
+
+
+def _check_names(parameters: Iterable[Parameter[Any]]) -> None:
+    seen: dict[str, Parameter[Any]] = {}
+    for parameter in parameters:
+        name = parameter.name
+        if name in RESERVED:
+            message = f"a parameter cannot be called {name!r}: every run has tags; rename it"
+            raise ParameterError(message, parameter=name)
+        if name.startswith("-") or not name.replace("-", "_").isidentifier():
+            message = f"a parameter cannot be called {name!r}: use letters, digits and underscores"
+            raise ParameterError(message, parameter=name)
+        twin = seen.setdefault(parameter.environment_name, parameter)
+        if twin is not parameter:
+            message = (
+                f"the parameters {twin.attribute!r} and {parameter.attribute!r} are both called "
+                f"{name!r} (upper and lower case count as the same): rename one"
+            )
+            raise ParameterError(message, parameter=name)
+
+
+def resolve_parameters(
+    cls: type, given: Mapping[str, object], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """The value of every parameter by attribute: as given, else from `environ`, else the default.
+
+    Raises:
+        ParameterError: One is unknown, missing, or of a value that it cannot take.
+    """
+    parameters = parameters_of(cls)
+    by_name = {parameter.name: parameter for parameter in parameters.values()}
+    spelt = {attribute: parameter.name for attribute, parameter in parameters.items()}
+    spelt |= {name.replace("-", "_"): name for name in by_name}  # of two that fit, the name
+    chosen: dict[str, object] = {}
+    for name, value in given.items():
+        found = name if name in by_name else spelt.get(name)
+        if found is None:
+            raise _unknown(cls, name, by_name)
+        if found in chosen:
+            message = f"parameter {found!r} is given twice, once as {name!r}: leave one out"
+            raise ParameterError(message, parameter=found)
+        chosen[found] = value
+    return {
+        attribute: _value_of(cls, parameter, chosen, environ)
+        for attribute, parameter in parameters.items()
+    }
+
+
+def resolve_new_parameters(
+    cls: type, known: Container[str], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """The value of each parameter whose attribute is not known: from `environ`, else the default.
+
+    Raises:
+        ParameterError: One has none, or a value that it cannot take.
+    """
+    check_new_parameters(cls, known, environ)
+    return {
+        attribute: _value_of(cls, parameter, {}, environ)
+        for attribute, parameter in parameters_of(cls).items()
+        if attribute not in known
+    }
+
+
+def check_new_parameters(cls: type, known: Container[str], environ: Mapping[str, str]) -> None:
+    """See that those that are required are in `environ`; a resume gives parameters no other way.
+
+    Raises:
+        ParameterError: One is not.
+    """
+    for attribute, parameter in parameters_of(cls).items():
+        new = parameter.required and attribute not in known
+        if new and parameter.environment_name not in environ:
+            message = (
+                f"parameter {parameter.name!r} is required, and the run that is to be resumed was "
+                f"started without it: give it in the environment as {parameter.environment_name}"
+            )
+            raise ParameterError(message, parameter=parameter.name)
+
+
+def _unknown(cls: type, name: str, known: Mapping[str, Parameter[Any]]) -> ParameterError:
+    hint = did_you_mean(name, known)
+    if not hint:
+        hint = f"; it has {', '.join(known)}" if known else "; it has none"
+    return ParameterError(f"flow {cls.__name__!r} has no parameter {name!r}{hint}", parameter=name)
+
+
+def _value_of(
+    cls: type,
+    parameter: Parameter[Any],
+    chosen: Mapping[str, object],
+    environ: Mapping[str, str],
+) -> Any:
+    name = parameter.name
+    if name in chosen:
+        return parameter.convert(chosen[name])
+    if parameter.environment_name in environ:
+        try:
+            return parameter.convert(environ[parameter.environment_name])
+        except ParameterError as error:
+            message = f"{error}; it comes from the environment, {parameter.environment_name}"
+            raise ParameterError(message, parameter=name) from None
+    if parameter.required:
+        message = (
+            f"parameter {name!r} is required: give it as {name}=... or --{name} or in the "
+            f"environment as {parameter.environment_name}"
+        )
+        raise ParameterError(message, parameter=name)
+    return parameter.default_value(ParameterContext(cls.__name__, name, user_name()))
+
+
+def user_name() -> str:
+    """Who runs this process: as the environment says, else as the system knows the user's id."""
+    import os  # noqa: PLC0415 - the module is about text but for this
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):  # those of `getpass`, which loads slowly
+        if os.environ.get(name):
+            return os.environ[name]
+    import pwd  # noqa: PLC0415 - start-up time: the environment says it as a rule
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container whose user has no entry
+        return str(os.getuid())
+
+
+# --- from text and from Python values ---------------------------------------------------------
+
+
+def _inferred(default: object, separator: str | None) -> type[Any]:
+    if separator is not None and isinstance(default, list | tuple):
+        return _inferred(default[0], None) if default else str
+    for candidate in (bool, int, float, str):
+        if isinstance(default, candidate):
+            return candidate
+    return str if default is None or callable(default) else JSONType
+
+
+def _takes_context(function: Callable[..., Any]) -> bool:
+    import inspect  # noqa: PLC0415 - start-up time: few defaults are functions
+
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # a built-in that tells nothing of its arguments
+        return False
+    return False
+
+
+def _to_str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _to_int(value: Any) -> int:
+    if isinstance(value, str):
+        return int(value)
+    if isinstance(value, bool):
+        raise TypeError
+    return int(value.__index__())  # not int(value), which would cut off what is after the point
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, bool) or not (isinstance(value, str) or hasattr(value, "__float__")):
+        raise TypeError
+    return float(value)
+
+
+def _to_bool(value: Any) -> bool:
+    text = str(value).strip().lower()
+    if text not in _TRUE and text not in _FALSE:
+        raise ValueError
+    return text in _TRUE
+
+
+def _to_json(value: Any) -> Any:
+    import json  # noqa: PLC0415 - start-up time: few flows have such a parameter
+
+    if isinstance(value, str):
+        return json.loads(value)
+    json.dumps(value)
+    return value
+
+
+_CONVERTERS: Final[Mapping[type[Any], Callable[[Any], Any]]] = {
+    str: _to_str,
+    int: _to_int,
+    float: _to_float,
+    bool: _to_bool,
+    JSONType: _to_json,
+}

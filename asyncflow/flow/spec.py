@@ -1,0 +1,553 @@
+"""`FlowSpec`: what a user's flow class inherits, and what a worker does with it.
+
+    class Greeting(FlowSpec):
+        @step
+        def start(self):
+            self.words = ["good", "day"]
+            self.next(self.end)
+
+        @step
+        def end(self):
+            print(*self.words)
+
+What a step assigns to `self` is an artifact, and lies in the instance's `__dict__`. What it
+inherits comes from a `TaskState` when it is first asked for, and then lies there too. A worker
+makes an instance for each task with `bind`, and takes what to store from `artifacts_of`.
+
+Class attributes are artifacts as well, called constants: all but methods and other descriptors,
+classes, modules, parameters, and what begins with an underscore.
+
+Parameters and constants belong to the run, and are the same in each of its tasks. They cannot be
+assigned. Each task has its own copy: what it changes in place it sees itself, until it ends.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+
+from asyncflow._support.suggestions import did_you_mean
+from asyncflow.errors import ArtifactError, FlowError, TransitionError
+from asyncflow.flow.graph import Graph, Transition
+from asyncflow.flow.join_inputs import (
+    Inputs,
+    InputSource,
+    InputView,
+    Merge,
+    load_once,
+    lost_in_joins,
+)
+from asyncflow.flow.parameters import Parameter, ParameterContext, user_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from asyncflow.values import ArtifactRef
+
+__all__ = [
+    "FlowSpec",
+    "InputSource",
+    "InputView",
+    "Inputs",
+    "TaskState",
+    "Transition",
+    "artifacts_of",
+    "bind",
+    "constants_of",
+    "initialize",
+    "is_constant",
+    "set_launcher",
+]
+
+_OURS: Final = "_asyncflow_"
+"""How every attribute begins that is not the user's."""
+_STATE: Final = "_asyncflow_state"
+_INPUT: Final = "_asyncflow_input"
+
+_KEPT_OVERLAYS: Final = 64  # of the flow classes used last; a worker has a handful
+
+
+class TaskState(Protocol):
+    """What a flow instance needs of the task that it is bound to."""
+
+    transition: Transition | None
+    """Set by `self.next(...)`."""
+
+    @property
+    def step(self) -> str:
+        """The step that runs."""
+        ...
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of the flow."""
+        ...
+
+    @property
+    def index(self) -> int | None:
+        """Which item of the innermost foreach the task is for; None outside of any."""
+        ...
+
+    def names(self) -> Collection[str]:
+        """The artifacts that the task has without having made them."""
+        ...
+
+    def load(self, name: str) -> object:
+        """The value of one of them; called at most once for each, unless it was forgotten since.
+
+        Raises:
+            KeyError: There is none of this name.
+        """
+        ...
+
+    def forget(self, name: str) -> None:
+        """The task no longer has this artifact."""
+        ...
+
+    def adopt(self, name: str, ref: ArtifactRef) -> None:
+        """The task has this artifact from an input, unread."""
+        ...
+
+    def input(self) -> object:
+        """The item that the task is for; None outside of any foreach."""
+        ...
+
+    def stack(self) -> list[tuple[int, int, object]]:
+        """Index, count and item of every foreach around the task, outermost first."""
+        ...
+
+
+# --- the flow ---------------------------------------------------------------------------------
+
+
+class FlowSpec:
+    """A flow: extend it, and put `@step` on the methods that are its steps.
+
+    Making an instance hands over to the command line, so that a file which ends with
+    `if __name__ == "__main__": MyFlow()` is a program. `MyFlow(use_cli=False)` is an instance to
+    try methods on, as a unit test does: parameters have their defaults, `self.next` does nothing.
+    At Python's prompt the first is refused: it would end the session.
+
+    A flow with an `__init__` of its own has it called, without arguments, at the beginning of each
+    task. What it assigns is an artifact of each of them, whatever the step before made of it.
+    """
+
+    def __init__(self, use_cli: bool = True) -> None:  # noqa: FBT001, FBT002 - as in Metaflow
+        if (
+            use_cli and self._asyncflow_task() is None
+        ):  # a task calls an `__init__` of the flow's own
+            _launch(type(self))
+
+    # --- for steps ---
+
+    def next(self, *steps: Callable[..., Any], foreach: str | None = None) -> None:
+        """Go on to another step, or to several at once, or to one for each item of an artifact.
+
+        It is the last statement of a step, and the only one of its kind; see `asyncflow.flow.graph_reader`.
+
+        Raises:
+            TransitionError: It is not what was read from the source, it is the second one, or there
+                is no such artifact.
+        """
+        state = self._asyncflow_task()
+        if state is None:
+            return
+        node = state.graph[state.step]
+        expected = Transition(node.next, node.foreach)
+        if state.transition is not None:
+            raise _misled(state, f"called self.next(...) twice, first as {state.transition}")
+        if list(steps) != [getattr(self, name) for name in node.next] or foreach != node.foreach:
+            names = tuple(getattr(each, "__name__", repr(each)) for each in steps)
+            message = (
+                f"went on with {Transition(names, foreach)}, but {expected} was read from the "
+                f"source when the run started: has the file changed since?"
+            )
+            raise _misled(state, message)
+        if foreach is not None:
+            self._asyncflow_check_items(state, foreach)
+        state.transition = expected
+
+    @property
+    def input(self) -> Any:
+        """The item of the innermost foreach that this task is for; None outside of any."""
+        values = vars(self)
+        if _INPUT not in values:
+            state = self._asyncflow_task()
+            return None if state is None else load_once(values, _INPUT, state.input)
+        return values[_INPUT]
+
+    @property
+    def index(self) -> int | None:
+        """Which item that is, counted from 0; None outside of any foreach."""
+        state = self._asyncflow_task()
+        return None if state is None else state.index
+
+    def foreach_stack(self) -> list[tuple[int, int, Any]]:
+        """Index, count and item of every foreach around this task, outermost first."""
+        state = self._asyncflow_task()
+        return [] if state is None else state.stack()
+
+    def merge_artifacts(
+        self,
+        inputs: Iterable[InputView],
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """In a join, take over the artifacts on which all inputs that have them agree.
+
+        Values are not read: two are the same if they were stored as the same bytes. What the join
+        has itself stays as it is: what it has assigned, what it took over before, and what stands
+        in the class.
+
+        Args:
+            inputs: Those of the join, or some of them.
+            exclude: Names of artifacts to leave alone.
+            include: Take over these and no others.
+
+        Raises:
+            FlowError: This step is no join.
+            MergeArtifactsError: The inputs disagree, or none has an artifact to be included.
+        """
+        state = self._asyncflow_task()
+        if state is None or not state.graph[state.step].is_join:
+            step = "" if state is None else state.step
+            message = "merge_artifacts is for joins: for steps that take `inputs`"
+            raise FlowError(message, step=step)
+        own = {*artifacts_of(self), *state.names()}
+        merge = Merge(state.step, _names(include), _names(exclude), own)
+        for name, ref in merge.run(inputs).items():
+            state.adopt(name, ref)
+
+    # --- attributes ---
+
+    def __getattr__(self, name: str) -> Any:
+        state = vars(self).get(_STATE)
+        if state is not None and name in state.names():
+            return self._asyncflow_load(name)
+        if hasattr(type(self), name):  # a property failed: let it say why
+            return object.__getattribute__(self, name)
+        if name == "name":  # Metaflow's for the flow's, unless an artifact is called so
+            return type(self).__name__
+        raise AttributeError(_Missing(self, name), name=name)
+
+    def __delattr__(self, name: str) -> None:
+        state = self._asyncflow_task()
+        inherited = state is not None and name in state.names()
+        is_run_s = isinstance(_of_class(self, name), Parameter | _Constant)
+        if name in vars(self) or not inherited or is_run_s:
+            super().__delattr__(name)
+        if state is not None and inherited:
+            state.forget(name)
+
+    def __dir__(self) -> list[str]:
+        state = self._asyncflow_task()
+        return sorted({*super().__dir__(), *(state.names() if state else ())})
+
+    def __repr__(self) -> str:
+        state = self._asyncflow_task()
+        return f"<{type(self).__name__}{f' in step {state.step}' if state else ''}>"
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        message = (
+            f"a flow cannot be pickled, and somebody tried it with {type(self).__name__!r} or a "
+            f"method of it: pass on the artifacts that are needed, not `self`"
+        )
+        raise TypeError(message)
+
+    # --- behind them ---
+
+    def _asyncflow_task(self) -> TaskState | None:
+        state: TaskState | None = vars(self).get(_STATE)
+        return state
+
+    def _asyncflow_load(self, name: str) -> Any:
+        values = vars(self)
+        state: TaskState = values[_STATE]
+        # It may be deleted meanwhile, when this thread is not the loop's.
+        return load_once(values, name, lambda: state.load(name), lambda: name in state.names())
+
+    def _asyncflow_parameter(self, parameter: Parameter[Any]) -> Any:
+        name = parameter.attribute
+        state = self._asyncflow_task()
+        if state is not None and name in state.names():
+            return self._asyncflow_load(name)
+        if state is not None or parameter.required:
+            message = f"parameter {name!r} has no value here: it gets one when a run is started"
+            raise AttributeError(message, name=name)
+        return parameter.default_value(ParameterContext(type(self).__name__, name, user_name()))
+
+    def _asyncflow_check_items(self, state: TaskState, name: str) -> None:
+        values = vars(self)
+        if name in values:
+            check_items(state, name, values[name])
+        elif name not in state.names() and not hasattr(type(self), name):
+            message = (
+                f"goes on with foreach={name!r}, but there is no self.{name}: assign it before"
+            )
+            raise _misled(state, message + _Missing(self, name).hint)
+
+
+def check_items(state: TaskState, name: str, value: object) -> None:
+    """Refuse to fan out over what cannot be iterated.
+
+    Raises:
+        TransitionError: It tells the artifact and its type.
+    """
+    kind = type(value)  # an instance cannot make itself iterable
+    if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
+        message = (
+            f"goes on with foreach={name!r}, but self.{name} has no items: it is of type "
+            f"{kind.__name__!r}; assign a list or another iterable"
+        )
+        raise _misled(state, message)
+
+
+def _misled(state: TaskState, message: str) -> TransitionError:
+    node = state.graph[state.step]
+    text = f"step {state.step!r} {message}"
+    return TransitionError(text, step=state.step, file=node.file, line=node.line)
+
+
+def _of_class(instance: object, name: str) -> object:
+    """The class attribute itself, without asking a descriptor for its value."""
+    for owner in type(instance).__mro__:
+        if name in vars(owner):
+            found: object = vars(owner)[name]
+            return found
+    return None
+
+
+class _Missing:
+    """Tells that there is no artifact of a name; worded only if somebody reads it.
+
+    `hasattr(self, "x")` is usual in steps, and need not pay for a search of similar names.
+    """
+
+    __slots__ = ("_class", "_graph", "_known", "_name", "_step")
+
+    def __init__(self, instance: FlowSpec, name: str) -> None:
+        state = instance._asyncflow_task()  # noqa: SLF001 - of this module
+        self._class, self._name = type(instance), name
+        self._known = [*artifacts_of(instance), *(state.names() if state else ())]
+        self._graph = state.graph if state else None
+        self._step = state.step if state else ""
+
+    def __str__(self) -> str:
+        return f"{self._class.__name__!r} has no artifact {self._name!r} here{self.hint}"
+
+    @property
+    def hint(self) -> str:
+        """What to do about it, beginning with a semicolon; nothing where nobody knows."""
+        hint = did_you_mean(self._name, self._known)
+        return hint if self._graph is None else self._hint_of_joins(self._graph, hint)
+
+    def _hint_of_joins(self, graph: Graph, hint: str) -> str:
+        if graph[self._step].is_join:
+            return hint or (
+                "; a join inherits none: read it from one of the inputs, or call "
+                "self.merge_artifacts(inputs) before"
+            )
+        passed = graph.before(self._step)
+        makers = [node.name for node in graph if node.name in passed and self._assigns(node.name)]
+        if hint and not makers:
+            return hint
+        return lost_in_joins(self._name, graph, passed, makers) or hint
+
+    def _assigns(self, step: str) -> bool:
+        from asyncflow.flow.step_source import read_body  # noqa: PLC0415 - start-up time: only errors need it
+
+        function = inspect.unwrap(getattr(self._class, step, None))  # type: ignore[arg-type]  # any
+        return isinstance(function, FunctionType) and self._name in read_body(function).assigned
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+
+def _names(given: Iterable[str] | None) -> list[str]:
+    return [given] if isinstance(given, str) else list(given or ())
+
+
+# --- for the worker and the engine ------------------------------------------------------------
+
+Flow = TypeVar("Flow", bound=FlowSpec)
+
+
+def bind(cls: type[Flow], state: TaskState) -> Flow:
+    """An instance for one task, before `initialize`; its artifacts come from `state`."""
+    flow: Flow = object.__new__(_overlay(cast("Any", cls)))
+    vars(flow)[_STATE] = state
+    return flow
+
+
+def initialize(instance: FlowSpec) -> None:
+    """Call the flow's own `__init__`, if it has one.
+
+    Raises:
+        Exception: Whatever that raises.
+    """
+    if type(instance).__init__ is not FlowSpec.__init__:
+        instance.__init__()  # type: ignore[misc]  # each task has an instance of its own
+
+
+def artifacts_of(instance: FlowSpec) -> dict[str, Any]:
+    """What a task has made or read, to be stored if it is new or changed.
+
+    Raises:
+        ArtifactError: An artifact has a name that cannot be stored.
+    """
+    values = vars(instance)
+    for name in values:
+        if type(name) is not str or not name.isascii():
+            _check_name(name)
+    return {name: value for name, value in values.items() if not name.startswith((_OURS, "__"))}
+
+
+def _check_name(name: object) -> None:
+    if isinstance(name, str):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            why = "its name holds half a surrogate pair, or a byte that is not UTF-8"
+        else:
+            return
+    else:
+        why = "its name is no text"
+    message = f"an artifact cannot be called {name!r}: {why}; assign it to another name"
+    raise ArtifactError(message)
+
+
+def constants_of(cls: type[FlowSpec]) -> dict[str, Any]:
+    """The class attributes that are artifacts; see the top of this module for which.
+
+    Raises:
+        ArtifactError: One has a name that cannot be stored.
+    """
+    for name in _values_of(cls):
+        _check_name(name)
+    return {name: value for name, value in _values_of(cls).items() if not name.startswith("_")}
+
+
+def is_constant(cls: type, name: str) -> bool:
+    """Whether the name is that of a constant of the class."""
+    return not name.startswith("_") and name in _values_of(cls)
+
+
+def _values_of(cls: type) -> dict[str, Any]:
+    """The class attributes that are plain values, those with an underscore included."""
+    found: dict[str, Any] = {}
+    for owner in reversed(cls.__mro__):
+        if owner is object or owner is FlowSpec:
+            continue
+        for name, value in vars(owner).items():
+            if _is_value(name, value):
+                found[name] = value
+            else:
+                found.pop(name, None)
+    return found
+
+
+def _is_value(name: str, value: object) -> bool:
+    if name.startswith("__") or name == "_abc_impl":
+        return False
+    return not (isinstance(value, type | ModuleType) or hasattr(type(value), "__get__"))
+
+
+class _Constant:
+    """Stands for a constant in an instance: the task's own copy of the run's value."""
+
+    __slots__ = ("_name", "_value")
+
+    def __init__(self, name: str, value: object) -> None:
+        self._name, self._value = name, value
+
+    def __get__(self, instance: FlowSpec | None, owner: type[FlowSpec]) -> Any:
+        if instance is None:
+            return self._value
+        values = vars(instance)
+        if self._name in values:
+            return values[self._name]
+        state = instance._asyncflow_task()  # noqa: SLF001 - of this module
+        if state is None or self._name not in state.names():  # it is new in the flow's file
+            return self._value
+        return instance._asyncflow_load(self._name)  # noqa: SLF001 - of this module
+
+    def __set__(self, instance: FlowSpec, value: object) -> None:
+        message = (
+            f"{self._name!r} is a constant of the class, the same in every task, and read-only: "
+            f"assign to another name, or take it out of the class and assign it in `start`"
+        )
+        raise AttributeError(message)
+
+    def __delete__(self, instance: FlowSpec) -> None:
+        message = f"{self._name!r} is a constant of the class, and cannot be deleted"
+        raise AttributeError(message)
+
+
+class _Hidden:
+    """Stands for a class attribute with an underscore, which is no artifact.
+
+    In an instance it is the class's own, unless a step has assigned another and so made it an
+    artifact.
+    """
+
+    __slots__ = ("_name", "_value")
+
+    def __init__(self, name: str, value: object) -> None:
+        self._name, self._value = name, value
+
+    def __get__(self, instance: FlowSpec | None, owner: type[FlowSpec]) -> Any:
+        state = None if instance is None else instance._asyncflow_task()  # noqa: SLF001 - of this module
+        if instance is None or state is None or self._name not in state.names():
+            return self._value
+        return instance._asyncflow_load(self._name)  # noqa: SLF001 - of this module
+
+
+class _Silent:
+    """Keeps `__init_subclass__` of the user's classes from hearing of overlays."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        pass
+
+
+@functools.lru_cache(_KEPT_OVERLAYS)
+def _overlay(cls: Any) -> Any:
+    """A subclass that looks like the class itself, and keeps its values from being shared."""
+    values = {
+        name: (_Hidden if name.startswith("_") else _Constant)(name, value)
+        for name, value in _values_of(cls).items()
+    }
+    namespace = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        **values,
+    }
+    return type(cls)(cls.__name__, (_Silent, cls), namespace)
+
+
+_launcher: Callable[[type[FlowSpec]], object] | None = None
+
+
+def set_launcher(launcher: Callable[[type[FlowSpec]], object]) -> None:
+    """Say what making an instance of a flow does: the command line, which is above this floor."""
+    global _launcher  # noqa: PLW0603 - one for the process, set when asyncflow is imported
+    _launcher = launcher
+
+
+def _launch(cls: type[FlowSpec]) -> None:
+    if _launcher is None:
+        message = "there is no command line to hand over to: import asyncflow, or use_cli=False"
+        raise FlowError(message)
+    if hasattr(sys, "ps1"):  # Python has it from when it first shows a prompt, in any kind of shell
+        message = (
+            f"to make an instance would run the command line here, and end this session: write "
+            f"`await asyncflow.run({cls.__name__})`, or `asyncflow.run_sync({cls.__name__})` where "
+            f"no event loop is running, or `{cls.__name__}(use_cli=False)` to try its methods"
+        )
+        raise FlowError(message)
+    _launcher(cls)

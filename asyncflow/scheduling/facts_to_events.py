@@ -1,0 +1,376 @@
+"""Turns what workers report into the journal's records, and into events for whoever wants them.
+
+A `Recorder` knows the run's running attempts, numbers its events, and keeps the table of where the
+journal tells of each task. It writes nothing: it is told where in the journal its next record will
+lie, and gives back the records.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, TypedDict
+
+from asyncflow.events.output_lines import count_pieces, whole_characters
+from asyncflow.events.records import journalled, pack_logged
+from asyncflow.events.selection import Lines
+from asyncflow.events.types import (
+    TaskCloned,
+    TaskFailed,
+    TaskRetried,
+    TaskStarted,
+    TaskSucceeded,
+    from_microseconds,
+)
+from asyncflow.scheduling.facts import Lost, Output
+from asyncflow.store.journal import frame
+from asyncflow.store.run_index import TaskEntry, TaskState, TaskTable
+from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from asyncflow.events.records import Result
+    from asyncflow.events.selection import News
+    from asyncflow.events.types import Event
+    from asyncflow.flow.graph import Graph
+    from asyncflow.scheduling import plan
+    from asyncflow.scheduling.facts import Fact
+
+OUTPUT_BYTES: Final = 1 << 18  # of a task's output at a time: far below 1 ms to copy
+_PARTIAL_SECONDS: Final = 0.3  # how long a line without an end is waited for
+_HELD_BYTES: Final = 1 << 16  # how much of it is held back at the most
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Nobody sets it, and it goes on while the machine sleeps."""
+_SMOOTHING: Final = 0.3  # how much the latest task tells of how long the next one takes
+
+
+def elapsed() -> int:
+    """Microseconds by a clock that is never set, since some moment; for differences."""
+    return time.clock_gettime_ns(_CLOCK) // 1000
+
+
+class _Identity(TypedDict):
+    flow: str
+    run_id: str
+    seq: int
+    time: datetime
+
+
+class Unfinished:
+    """The last line of a stream, which has no end yet."""
+
+    __slots__ = ("data", "since")
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.since = 0.0
+        """When its first byte came."""
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether its end has been waited for long enough."""
+        return bool(self.data) and time.monotonic() - self.since > _PARTIAL_SECONDS
+
+
+class Attempt:
+    """A running attempt: what its next events have to say."""
+
+    __slots__ = (
+        "attempt",
+        "failed",
+        "held",
+        "log",
+        "number",
+        "path",
+        "pid",
+        "seconds",
+        "started",
+        "step",
+        "task_id",
+    )
+
+    def __init__(self, task: plan.StartTask) -> None:
+        self.step, self.task_id, self.path = task.step, task.task_id, task.path
+        self.attempt = task.attempt
+        """By which number the worker has it."""
+        self.number = task.attempt
+        """By which number the journal tells of it; a stand-in has that of what it stands for."""
+        self.pid = 0
+        self.started = 0  # where the journal has its TaskStarted
+        self.log = 0  # where the journal has its last output
+        self.failed = 0  # where the journal has its failure that was caught
+        self.seconds = 0.0  # how long it had taken then
+        self.held: tuple[Unfinished, Unfinished] | None = None  # of each stream
+
+
+class Batch:
+    """Records that go to the journal in one write, and the events that they stand for."""
+
+    def __init__(self, at: int, now: int) -> None:
+        self.at = at
+        """Where in the journal the next record will lie."""
+        self.frames: list[bytes] = []
+        self.events: list[Event] = []
+        """What the plan has to know."""
+        self.news: list[News] = []
+        """What subscribers are told: those events, and output."""
+        self.now = from_microseconds(now)
+        self.microseconds = now
+        self.output_bytes = 0
+
+    def add(self, record: bytes) -> int:
+        """Take one record; where it will lie."""
+        at = self.at
+        framed = frame(record)
+        self.frames.append(framed)
+        self.at += len(framed)
+        return at
+
+    def data(self) -> bytes:
+        """All of it, as it goes to the journal."""
+        return b"".join(self.frames)
+
+
+class Recorder:
+    """What is known of one run's attempts, between the workers' reports and the journal."""
+
+    def __init__(
+        self, flow: str, run_id: str, graph: Graph, expected: dict[str, float] | None = None
+    ) -> None:
+        self._flow, self._run_id, self._graph = flow, run_id, graph
+        self.seq = 1  # RunStarted was the first
+        self.table = TaskTable()
+        self.step_numbers = {name: number for number, name in enumerate(graph.nodes)}
+        self.expected = {} if expected is None else expected
+        """For each step that ended at least once: seconds for a task, smoothed; may be shared."""
+        self.end_task = 0
+        """The task of the last step, once it has succeeded."""
+        self._attempts: dict[int, Attempt] = {}
+        self._caught: dict[int, Attempt] = {}  # failed, and waiting for a stand-in to hand that on
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    # --- attempts ---
+
+    def open(self, task: plan.StartTask) -> None:
+        """An attempt is about to be given to a worker."""
+        attempt = self._caught.get(task.task_id) or Attempt(task)
+        attempt.attempt = task.attempt
+        self._attempts[task.task_id] = attempt
+
+    def drop(self, task_id: int) -> None:
+        """It was not begun after all."""
+        self._attempts.pop(task_id, None)
+
+    def get(self, task_id: int) -> Attempt | None:
+        """A running attempt; None when it has ended."""
+        return self._attempts.get(task_id)
+
+    # --- facts to records ---
+
+    def record(self, fact: Fact, batch: Batch, *, verdict: plan.Verdict | None) -> Output | None:
+        """Add what a fact means to a batch; of a long output, what is left for the next one.
+
+        A fact about an attempt that has ended already means nothing.
+        """
+        attempt = self._attempts.get(fact.task_id)
+        if attempt is None or getattr(fact, "attempt", attempt.attempt) != attempt.attempt:
+            return None
+        match fact:
+            case Started():
+                self._started(attempt, batch)
+            case Succeeded():
+                self._succeeded(attempt, fact, batch)
+            case Output():
+                return self._output(attempt, fact, batch)
+            case Logged():
+                self._logged(attempt, fact.stream, fact.data, batch)
+            case Failed():
+                described = fact.exception_type, fact.message, fact.traceback
+                self._failed(attempt, described, fact.seconds, batch, verdict)
+                if fact.manifest:
+                    self._succeeded(attempt, _handed_on(fact), batch)
+            case Lost():
+                described = fact.exception_type, fact.how, fact.traceback
+                self._failed(attempt, described, fact.seconds, batch, verdict)
+        return None
+
+    def identity(self, batch: Batch) -> _Identity:
+        """The fields of the run's next event that every event has."""
+        self.seq += 1
+        return {
+            "flow": self._flow,
+            "run_id": self._run_id,
+            "seq": self.seq,
+            "time": batch.now,
+        }
+
+    def retried(self, command: plan.RetryTask, batch: Batch) -> None:
+        """Another attempt is ordered."""
+        event = TaskRetried(
+            **self.identity(batch),
+            step=command.step,
+            task_id=str(command.task_id),
+            attempt=command.attempt,
+            path=command.path,
+            after_seconds=command.after_seconds,
+        )
+        self.add(event, batch)
+
+    def cloned(self, clone: plan.CloneTask, result: Result, origin: str, batch: Batch) -> None:
+        """A finished task of the origin run is taken over."""
+        event = TaskCloned(
+            **self.identity(batch),
+            step=clone.step,
+            task_id=str(clone.task_id),
+            attempt=0,
+            path=clone.path,
+            manifest=result.manifest,
+            fanout=result.fanout,
+            items=result.items,
+            origin_run_id=origin,
+            origin_task_id=str(result.task_id),
+        )
+        at = self.add(event, batch)
+        index = clone.path[-1] if clone.path else 0
+        step = self.step_numbers[clone.step]
+        self.table[clone.task_id] = TaskEntry(at, at, step, TaskState.CLONED, 0, index)
+        if not self._graph[clone.step].next:
+            self.end_task = clone.task_id
+
+    def add(self, event: Event, batch: Batch) -> int:
+        """Add an event that is already made; where its record will lie."""
+        record, event = journalled(event)
+        batch.events.append(event)
+        batch.news.append(event)
+        return batch.add(record)
+
+    def _started(self, attempt: Attempt, batch: Batch) -> None:
+        if attempt.failed:  # a stand-in is no attempt
+            return
+        event = TaskStarted(
+            **self.identity(batch),
+            step=attempt.step,
+            task_id=str(attempt.task_id),
+            attempt=attempt.number,
+            path=attempt.path,
+            pid=attempt.pid,
+        )
+        attempt.started = self.add(event, batch)
+        self._note(attempt, 0, TaskState.STARTED)
+
+    def _succeeded(self, attempt: Attempt, fact: Succeeded, batch: Batch) -> None:
+        self._end(attempt, batch)
+        event = TaskSucceeded(
+            **self.identity(batch),
+            step=attempt.step,
+            task_id=str(attempt.task_id),
+            attempt=attempt.number,
+            path=attempt.path,
+            manifest=fact.manifest,
+            seconds=attempt.seconds or fact.seconds,
+            pid=attempt.pid,
+            fanout=fact.fanout,
+            items=fact.items,
+            log=attempt.log,
+            failed=attempt.failed,
+        )
+        self._note(attempt, self.add(event, batch), TaskState.SUCCEEDED)
+        self._caught.pop(attempt.task_id, None)
+        before = self.expected.get(attempt.step, fact.seconds)
+        self.expected[attempt.step] = before + _SMOOTHING * (fact.seconds - before)
+        if not self._graph[attempt.step].next:
+            self.end_task = attempt.task_id
+
+    def _failed(
+        self,
+        attempt: Attempt,
+        described: tuple[str, str, str],
+        seconds: float,
+        batch: Batch,
+        verdict: plan.Verdict | None,
+    ) -> None:
+        self._end(attempt, batch)
+        exception_type, message, traceback = described
+        event = TaskFailed(
+            **self.identity(batch),
+            step=attempt.step,
+            task_id=str(attempt.task_id),
+            attempt=attempt.number,
+            path=attempt.path,
+            exception_type=exception_type,
+            message=message,
+            traceback=traceback,
+            will_retry=verdict == "retry",
+            seconds=seconds,
+            pid=attempt.pid,
+            log=attempt.log,
+            caught=verdict == "catch",
+        )
+        state = TaskState.STOPPED if event.was_stopped else TaskState.FAILED
+        at = self.add(event, batch)
+        self._note(attempt, at, state)
+        if event.caught:
+            attempt.failed, attempt.seconds = at, seconds
+            self._caught[attempt.task_id] = attempt
+
+    def _end(self, attempt: Attempt, batch: Batch) -> None:
+        """The attempt has ended: what it left without a line end is a line."""
+        self._attempts.pop(attempt.task_id, None)
+        unfinished, attempt.held = attempt.held, None
+        for stream, held in enumerate(unfinished or ()):
+            self._logged(attempt, stream, held.data, batch)
+
+    def _note(self, attempt: Attempt, ended: int, state: TaskState) -> None:
+        index = attempt.path[-1] if attempt.path else 0
+        step = self.step_numbers[attempt.step]
+        entry = TaskEntry(attempt.started, ended, step, state, attempt.number, index)
+        self.table[attempt.task_id] = entry
+
+    # --- output ---
+
+    def _output(self, attempt: Attempt, fact: Output, batch: Batch) -> Output | None:
+        count = min(fact.end - fact.start, OUTPUT_BYTES)
+        data = fact.spool.read(fact.start, count) if count else b""
+        self._lines(attempt, fact.stream, data, batch)
+        fact.start += count
+        return fact if fact.start < fact.end else None
+
+    def _lines(self, attempt: Attempt, stream: int, data: bytes, batch: Batch) -> None:
+        """Journal whole lines, and hold back what has no end for a moment."""
+        if attempt.held is None:
+            attempt.held = Unfinished(), Unfinished()
+        held = attempt.held[stream]
+        end = data.rfind(b"\n") + 1
+        overdue = not end and held.is_overdue
+        if end or overdue or not held.data:
+            held.since = time.monotonic()
+        cut = len(held.data) + end if end else 0
+        data = held.data + data
+        if overdue or len(data) - cut > _HELD_BYTES:
+            cut = whole_characters(data)
+        held.data = data[cut:]
+        self._logged(attempt, stream, data[:cut], batch)
+
+    def _logged(self, attempt: Attempt, stream: int, data: bytes, batch: Batch) -> None:
+        if not data:
+            return
+        task = attempt.step, attempt.task_id, attempt.number
+        record = pack_logged(
+            self.seq + 1, batch.microseconds, task, stream, attempt.pid, data, attempt.log
+        )
+        attempt.log = batch.add(record)
+        count = count_pieces(data)
+        batch.news.append(Lines(record, self.seq + 1, self._flow, self._run_id, count=count))
+        batch.output_bytes += len(data)
+        self.seq += count
+
+    def __repr__(self) -> str:
+        return f"<Recorder of {self._flow}/{self._run_id}: {self.seq} events, {len(self)} running>"
+
+
+def _handed_on(fact: Failed) -> Succeeded:
+    """What a task's worker has made of a failure that it caught."""
+    key = fact.run, fact.task_id, fact.attempt
+    return Succeeded(*key, fact.seconds, fact.manifest, None, b"", fact.spooled)

@@ -1,0 +1,472 @@
+"""The limits with names as one engine keeps them, together with every other engine of the store.
+
+A task of a step under `@limit` is given to a worker only with what all its limits ask for, and has
+it until its attempt ends; all of it or none, so that nobody holds one thing while waiting for
+another. A run that may not go on waits in line here, while its other steps and other runs pass, and
+costs a timer at the most: what this engine itself gives back wakes the next in line at once, what
+others give back is looked for every few hundredths of a second, and only while somebody waits.
+
+Between engines it goes by tickets. Who finds a limit taken takes a ticket, and lets those with
+earlier ones go first. Who has waited so may go on for a tenth of a second before it looks round for
+others, so that short tasks do not pay the way of a ticket each.
+
+Nothing here waits, and files are opened in threads. What is done on the event loop are locks, and
+eight bytes to read or write where there is a rate: some microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from asyncflow._support import log
+from asyncflow.errors import LimitError
+from asyncflow.store.limit_files import Bounds, LimitFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Executor as ThreadExecutor
+    from pathlib import Path
+
+    from asyncflow.flow.graph import Graph
+
+_NOTHING: Final = Bounds()
+_LOOK_SECONDS: Final = 0.02  # how late, at most, a place that another engine gave back is seen
+_KEEP_SECONDS: Final = 0.1  # that who has waited in line goes on before it lets others
+_READ_SECONDS: Final = 0.5  # how late, at most, what was set is seen
+_SLACK_SECONDS: Final = 0.02  # timers are no finer: of a high rate some begin together
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a step asks of a limit."""
+
+    name: str
+    bounds: Bounds
+
+
+def needs_of(options: Any) -> tuple[Need, ...]:
+    """What the `limit` among a step's options says, in the order in which limits are taken."""
+    return tuple(Need(name, Bounds(*bounds)) for name, *bounds in sorted(options or ()))
+
+
+class Grant:
+    """What a task has of its limits, until it is released."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held: list[tuple[_Limit, int]] = []
+
+    def add(self, limit: _Limit, place: int) -> None:
+        """A place was taken."""
+        self._held.append((limit, place))
+
+    def release(self) -> None:
+        """Give all of it back: others may go on. Harmless when repeated."""
+        for limit in self._free():
+            limit.look()
+
+    def undo(self) -> None:
+        """The same for a task that does not begin because something else is not to be had."""
+        self._free()
+
+    def _free(self) -> list[_Limit]:
+        held, self._held = self._held, []
+        for limit, place in held:
+            limit.give_back(place)
+        return [limit for limit, _ in held]
+
+
+class Limits:
+    """The limits that the runs of one engine have to keep."""
+
+    def __init__(self, folder: Path, disk: ThreadExecutor, wake: Callable[[Any], object]) -> None:
+        """`wake` is called with a run whose tasks may perhaps begin now."""
+        self.folder = folder
+        self._disk = disk
+        self._wake = wake
+        self._limits: dict[str, _Limit] = {}
+        self._loop = asyncio.get_running_loop()
+        self._reading: asyncio.Future[dict[str, Bounds]] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    # --- opening and closing ---
+
+    def open(self, graph: Graph) -> None:
+        """Open the limits of a flow's steps; in a thread, and before any task of it is looked at.
+
+        Raises:
+            LimitError: A limit's file cannot be made or read, or it is damaged.
+        """
+        names = {need.name for node in graph for need in needs_of(node.options.get("limit"))}
+        for name in sorted(names):
+            file = LimitFile.open(self.folder, name)
+            self._loop.call_soon_threadsafe(self._add, file, file.bounds())
+
+    def _add(self, file: LimitFile, bounds: Bounds) -> None:
+        known = self._limits.get(file.path.name)
+        if known is None and not self._closed:
+            self._limits[file.path.name] = _Limit(file, bounds, self._loop, self._wake)
+            return
+        file.close()
+        if known is not None:
+            known.set(bounds)
+
+    def close(self) -> None:
+        """Give up everything; no task is running any more, and no thread."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for limit in self._limits.values():
+            limit.close()
+
+    # --- what the dispatcher asks and tells ---
+
+    def may_take(self, waiter: Waiter, needs: Sequence[Need]) -> bool:
+        """Whether it makes sense to try; if not, the run is woken when it does."""
+        self._keep_reading()
+        return all(self._limits[need.name].may_take(waiter, need.bounds) for need in needs)
+
+    def take(self, waiter: Waiter, needs: Sequence[Need]) -> Grant | None:
+        """What a task needs, all of it; if it cannot be had, the run is woken when it may.
+
+        Raises:
+            LimitError: A limit's file cannot be read or written.
+        """
+        grant = Grant()
+        try:
+            places = all(self._limits[need.name].take(waiter, need.bounds, grant) for need in needs)
+            if places and self._begin(waiter, needs):
+                for need in needs:
+                    self._limits[need.name].had_its_turn(waiter)
+                return grant
+        except BaseException:
+            grant.undo()
+            raise
+        grant.undo()
+        return None
+
+    def _begin(self, waiter: Waiter, needs: Iterable[Need]) -> bool:
+        """Count the task in all rates, or in none."""
+        begun: list[tuple[_Limit, float]] = []
+        for need in needs:
+            limit = self._limits[need.name]
+            per_second = limit.effective(need.bounds).per_second
+            if per_second is None:
+                continue
+            if not limit.begin_one(waiter, per_second):
+                for other, rate in begun:
+                    other.file.undo_one(rate)
+                return False
+            begun.append((limit, per_second))
+        return True
+
+    def forget(self, waiter: Waiter) -> None:
+        """A run has ended: it waits no more."""
+        for limit in self._limits.values():
+            limit.forget(waiter)
+
+    def settle(self) -> None:
+        """Every run that was woken has been looked at: stand in no line for nobody."""
+        for limit in self._limits.values():
+            limit.settle()
+
+    # --- what was set ---
+
+    def _keep_reading(self) -> None:
+        if self._reading is None and self._timer is None:
+            self._timer = self._loop.call_later(_READ_SECONDS, self._read)
+
+    def _read(self) -> None:
+        """Look for what was set, as long as anybody is concerned."""
+        self._timer = None
+        if any(limit.in_use for limit in self._limits.values()):
+            files = [limit.file for limit in self._limits.values()]
+            self._reading = self._loop.run_in_executor(self._disk, _read_bounds, files)
+            self._reading.add_done_callback(self._on_read)
+
+    def _on_read(self, reading: asyncio.Future[dict[str, Bounds]]) -> None:
+        self._reading = None
+        if self._closed:
+            return
+        for name, bounds in reading.result().items():
+            self._limits[name].set(bounds)
+        self._keep_reading()
+
+    def __repr__(self) -> str:
+        return f"<Limits {', '.join(map(repr, self._limits.values()))}>"
+
+
+def _read_bounds(files: Iterable[LimitFile]) -> dict[str, Bounds]:
+    found = {}
+    for file in files:
+        with suppress(LimitError):  # damaged, or the disk is: what was set before still holds
+            found[file.path.name] = file.bounds()
+    return found
+
+
+class _Limit:
+    """One limit in one engine: what it holds of it, and which runs wait."""
+
+    def __init__(
+        self,
+        file: LimitFile,
+        bounds: Bounds,
+        loop: asyncio.AbstractEventLoop,
+        wake: Callable[[Any], object],
+    ) -> None:
+        self.file = file
+        self._loop, self._wake = loop, wake
+        self._set = bounds
+        self._places: dict[int, int] = {}  # those that tasks of this engine have, and of which run
+        self._full = False  # the engine has all places itself: to look again is of no use
+        self._waiting: OrderedDict[int, Waiter] = OrderedDict()
+        self._woken: Waiter | None = None
+        self._ticket: int | None = None
+        self._keeps_until = 0.0
+        self._blocked_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._asked = bounds
+        self._patience = Patience(loop, self._has_some, self._tell_of)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a task has something of it, or a run waits."""
+        return bool(self._places or self._waiting or self._blocked_until > self._loop.time())
+
+    def effective(self, bounds: Bounds) -> Bounds:
+        """What holds for a step that asks for these: what was set wins."""
+        return bounds if self._set == _NOTHING else self._set.or_else(bounds)
+
+    def set(self, bounds: Bounds) -> None:
+        """This is what was set now."""
+        if bounds != self._set:
+            self._set = bounds
+            self._patience.begin_anew()
+            self.look()
+
+    # --- taking ---
+
+    def may_take(self, waiter: Waiter, bounds: Bounds) -> bool:
+        self._asked = bounds
+        at_once = self.effective(bounds).at_once
+        if at_once is not None and len(self._places) >= at_once:
+            self._full = True
+            if not at_once:
+                self._be_counted()
+            self._wait(waiter)
+            return False
+        seconds = self._blocked_until - self._loop.time()
+        if seconds > 0:
+            self._wait(waiter)
+            self._look_after(seconds)
+            return False
+        return True
+
+    def take(self, waiter: Waiter, bounds: Bounds, grant: Grant) -> bool:
+        """Take a place, if one is asked for, and if no other engine has waited longer."""
+        self._asked = bounds
+        at_once = self.effective(bounds).at_once
+        if at_once is not None and len(self._places) >= at_once:
+            self._full = True
+            self._wait(waiter)
+            return False
+        if self._loop.time() > self._keeps_until and self.file.is_preceded(self._ticket):
+            self._block(waiter, _LOOK_SECONDS)
+            return False
+        if at_once is None:
+            return True
+        for place in range(at_once):
+            if place not in self._places and self.file.take_place(place):
+                self._places[place] = waiter.number
+                grant.add(self, place)
+                return True
+        self._block(waiter, _LOOK_SECONDS)
+        return False
+
+    def begin_one(self, waiter: Waiter, per_second: float) -> bool:
+        """Count a task that begins now, if one may."""
+        slack = max(0.0, _SLACK_SECONDS - 1 / per_second)
+        seconds = self.file.begin_one(per_second, slack, time.time())
+        if seconds:
+            self._block(waiter, seconds)
+        return not seconds
+
+    def had_its_turn(self, waiter: Waiter) -> None:
+        """A task begins: who waits in another engine comes before the next, but for a moment."""
+        self._patience.granted(waiter)
+        if self._ticket is not None:
+            self._keeps_until = self._loop.time() + _KEEP_SECONDS
+            self._leave_line()
+
+    def give_back(self, place: int) -> None:
+        """A task has no use for a place any more."""
+        self._places.pop(place, None)
+        self._full = False
+        self.file.free_place(place)
+
+    # --- waiting ---
+
+    def _block(self, waiter: Waiter, seconds: float) -> None:
+        """It cannot be had now, for a reason outside of this engine."""
+        self._blocked_until = self._loop.time() + seconds
+        if self._ticket is None:
+            self._ticket = self.file.join_line()
+        self._wait(waiter)
+        self._look_after(seconds)
+
+    def _be_counted(self) -> None:
+        """Stand in line though nobody has a place: who looks is told that this engine waits."""
+        if self._ticket is None:
+            with suppress(LimitError):  # that it is counted is all that is lost
+                self._ticket = self.file.join_line()
+
+    def _wait(self, waiter: Waiter) -> None:
+        first = waiter is self._woken  # then it was its turn, and still is
+        if first or waiter.number not in self._waiting:
+            self._waiting[waiter.number] = waiter
+            self._waiting.move_to_end(waiter.number, last=not first)
+            self._patience.refused(waiter)
+
+    def _has_some(self, waiter: Waiter) -> bool:
+        return waiter.number in self._places.values()
+
+    def _tell_of(self, waiter: Waiter) -> None:
+        """Say why nothing of a run under this limit moves."""
+        in_use = len(self._places) + self.file.in_use()
+        allowed = str(self.effective(self._asked))
+        what = f"a run waits for limit {self.file.path.name}"
+        log.warning(what, run=waiter.pathspec, allowed=allowed, in_use=in_use)
+
+    def _look_after(self, seconds: float) -> None:
+        due = self._loop.time() + max(seconds, 0.001)
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.look()
+
+    def look(self) -> None:
+        """Wake the first in line: it may perhaps go on."""
+        self._blocked_until = 0.0
+        self._full = False
+        if self._waiting:
+            _, self._woken = self._waiting.popitem(last=False)
+            self._wake(self._woken)
+
+    def settle(self) -> None:
+        """What was woken has been looked at."""
+        self._woken = None
+        if not self._waiting:
+            self._leave_line()
+        elif not self._full and self._timer is None:
+            self._look_after(_LOOK_SECONDS)
+
+    def _leave_line(self) -> None:
+        if self._ticket is not None:
+            self.file.leave_line(self._ticket)
+            self._ticket = None
+
+    def forget(self, waiter: Waiter) -> None:
+        """It waits no more."""
+        self._waiting.pop(waiter.number, None)
+        self._patience.forget(waiter)
+        if not self._waiting:
+            self._leave_line()
+
+    def close(self) -> None:
+        """Give up what is held."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._patience.close()
+        self.file.close()
+
+    def __repr__(self) -> str:
+        return f"{self.file.path.name}: {len(self._places)} taken, {len(self._waiting)} waiting"
+
+
+PATIENCE_SECONDS: Final = 2.0
+"""That a run waits before it is told of: a limit is there to be waited for."""
+
+
+class Waiter(Protocol):
+    """A run, as a limit needs it."""
+
+    number: int
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+
+
+@dataclass(slots=True)
+class _Wait:
+    waiter: Waiter
+    since: float
+    told: bool = False
+
+
+class Patience:
+    """Which runs wait for one limit, and since when; each is told of once until `begin_anew`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        has_some: Callable[[Waiter], bool],
+        tell: Callable[[Waiter], object],
+    ) -> None:
+        """`has_some` says whether a run has something of the limit: then it does move."""
+        self._loop, self._has_some, self._tell = loop, has_some, tell
+        self._waits: dict[int, _Wait] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def refused(self, waiter: Waiter) -> None:
+        """It has been refused, perhaps not for the first time."""
+        if waiter.number not in self._waits:
+            self._waits[waiter.number] = _Wait(waiter, self._loop.time())
+            self._start()
+
+    def granted(self, waiter: Waiter) -> None:
+        """It has got what it waited for; should it be refused again, it begins to wait anew."""
+        wait = self._waits.get(waiter.number)
+        if wait is not None and not wait.told:
+            del self._waits[waiter.number]
+
+    def forget(self, waiter: Waiter) -> None:
+        """It has ended."""
+        self._waits.pop(waiter.number, None)
+
+    def begin_anew(self) -> None:
+        """The limit is another one now: what was told of it holds no longer."""
+        for wait in self._waits.values():
+            wait.told, wait.since = False, self._loop.time()
+        self._start()
+
+    def close(self) -> None:
+        """Nobody is told of anything any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _start(self) -> None:
+        if self._timer is None and any(not wait.told for wait in self._waits.values()):
+            self._timer = self._loop.call_later(PATIENCE_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for wait in self._waits.values():
+            is_long = now - wait.since >= PATIENCE_SECONDS
+            if is_long and not wait.told and not self._has_some(wait.waiter):
+                wait.told = True
+                self._tell(wait.waiter)
+        self._start()

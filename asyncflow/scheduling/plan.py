@@ -1,0 +1,582 @@
+"""The brain: what happened comes in, what to do goes out.
+
+Pure: no clock, no I/O, no await, no randomness. It takes events, in the order of the journal, and
+answers with commands; which tasks are ready is asked for with `take`, so that a foreach over a
+hundred thousand items holds one entry here and not a hundred thousand. Ready tasks are found by
+counting down unmet inputs, never by scanning.
+
+    event ──► handle() ──► [Command]          take(n) ──► [StartTask]
+
+A task is in one of these states, and moves as the table says:
+
+    WAITING ──► READY ──► RUNNING ──► SUCCEEDED
+                  ▲           ├─────► FAILED
+                  ├─ RETRYING ◄┤
+                  └─ CAUGHT ◄──┘
+                       └────────────► SUCCEEDED
+
+A task whose failure is caught succeeds in its worker's next words. Where these do not come, because
+the worker has died, it is taken once more, for a stand-in: its order hands on the failure, and runs
+no step.
+
+Only tasks that are running or wait for a retry are held one by one; what is ready lies in sources,
+and what has succeeded is a task id in the slot of the join that will read it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from blake3 import blake3
+
+from asyncflow.events.types import (
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    TaskCloned,
+    TaskFailed,
+    TaskRetried,
+    TaskStarted,
+    TaskSucceeded,
+)
+from asyncflow.flow.graph import Fanout
+from asyncflow.values import Failure, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from asyncflow.events.types import Event
+    from asyncflow.flow.graph import Graph, Node
+
+
+_LONGEST_WAIT: Final = 1e9  # thirty years: a backoff that grows beyond what a clock can tell
+
+
+class Verdict(StrEnum):
+    """What becomes of a task whose attempt has failed."""
+
+    RETRY = "retry"
+    CATCH = "catch"
+    FAIL = "fail"
+
+
+class TaskState(StrEnum):
+    """Where a task stands."""
+
+    READY = "ready"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    CAUGHT = "caught"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+MOVES: Final = {
+    TaskState.READY: {TaskState.RUNNING, TaskState.SUCCEEDED, TaskState.FAILED},
+    TaskState.RUNNING: {
+        TaskState.SUCCEEDED,
+        TaskState.FAILED,
+        TaskState.RETRYING,
+        TaskState.CAUGHT,
+    },
+    TaskState.RETRYING: {TaskState.READY, TaskState.FAILED},
+    TaskState.CAUGHT: {TaskState.READY, TaskState.SUCCEEDED, TaskState.FAILED},
+    TaskState.SUCCEEDED: set(),
+    TaskState.FAILED: set(),
+}
+"""Legal moves of a task. From ready straight to an end: cloned, or its worker died at once."""
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartTask:
+    """Run an attempt of a task."""
+
+    step: str
+    task_id: int
+    attempt: int
+    path: tuple[int, ...]
+    stack: tuple[int, ...]
+    """For each level of `path`, the id of the task that fanned out; for the join of a foreach one
+    more, whose items its inputs are for."""
+    inputs: Sequence[int]
+    """Ids of the tasks that this one follows, in the order of branches or items; 0 is the run."""
+    caught: Failure | None = None
+    """The failure of the attempt before, which a stand-in hands on in place of running the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloneTask:
+    """Take a task over from the origin run."""
+
+    step: str
+    task_id: int
+    path: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryTask:
+    """Order another attempt, to begin after so many seconds."""
+
+    step: str
+    task_id: int
+    attempt: int
+    path: tuple[int, ...]
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandOn:
+    """Have a stand-in hand on a caught failure, unless the task has succeeded by now."""
+
+    task_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopTasks:
+    """The run is ending early: what has not begun is not to begin."""
+
+    reason: str
+    running: bool = True
+    """Whether what has begun is to be stopped too."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishRun:
+    """Say the run's last word: nothing of it is running any more."""
+
+    status: Status
+    failure: Failure | None = None
+    reason: str = ""
+
+
+Command = RetryTask | HandOn | StopTasks | FinishRun
+
+
+# --- state ------------------------------------------------------------------------------------
+
+
+class _Scope:
+    """An open split: what its join still waits for, and what it will read."""
+
+    __slots__ = ("inputs", "join", "parent", "path", "slot", "stack", "unmet")
+
+    def __init__(self, task: _Task, join: str | None, count: int) -> None:
+        self.join = join
+        self.parent, self.slot = task.scope, task.slot  # where the join itself will stand
+        self.path, self.stack = task.path, task.levels
+        self.inputs = array("I", bytes(4 * count))
+        self.unmet = count
+
+
+class _Task:
+    """A task that has an id: ready again, running, or waiting for a retry."""
+
+    __slots__ = (
+        "attempt",
+        "caught",
+        "id",
+        "inputs",
+        "path",
+        "scope",
+        "slot",
+        "stack",
+        "state",
+        "step",
+    )
+
+    def __init__(self, step: str, path: tuple[int, ...], stack: tuple[int, ...]) -> None:
+        self.id = 0
+        self.step, self.path, self.stack = step, path, stack
+        self.attempt = 0
+        self.caught: Failure | None = None
+        self.state = TaskState.READY
+        self.inputs: Sequence[int] = ()
+        self.scope: _Scope | None = None
+        self.slot = 0
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The ids of the tasks whose items this one and those that follow it are for."""
+        return self.stack[: len(self.path)]
+
+    def move(self, state: TaskState) -> None:
+        if state not in MOVES[self.state]:
+            message = f"task {self.id} of {self.step} cannot go from {self.state} to {state}"
+            raise IllegalEventError(message)
+        self.state = state
+
+    def start(self) -> StartTask:
+        return StartTask(
+            self.step, self.id, self.attempt, self.path, self.stack, self.inputs, self.caught
+        )
+
+
+class _Items:
+    """The tasks of a foreach that have not been taken yet."""
+
+    __slots__ = ("count", "next", "scope", "splitter", "step")
+
+    def __init__(self, step: str, splitter: _Task, scope: _Scope, count: int) -> None:
+        self.step, self.splitter, self.scope = step, splitter, scope
+        self.next, self.count = 0, count
+
+    def make(self) -> _Task:
+        splitter, index = self.splitter, self.next
+        self.next += 1
+        task = _Task(self.step, (*splitter.path, index), (*splitter.levels, splitter.id))
+        task.inputs = (splitter.id,)
+        task.scope, task.slot = self.scope, index
+        return task
+
+
+class IllegalEventError(Exception):
+    """An event came that cannot come now: a defect in whoever sent it, or a damaged journal."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be done in one run.
+
+    Raises, from any method: `IllegalEventError` when an event cannot come now.
+    """
+
+    graph: Graph
+    finished: Collection[tuple[str, tuple[int, ...]]] = ()
+    """Step and path of the tasks that are not run but taken over from another run."""
+    waiting: Mapping[tuple[str, tuple[int, ...]], tuple[int, float]] = field(default_factory=dict)
+    """Of tasks that waited for a retry there: the attempt to come, and the seconds left."""
+    finish_running: bool = False
+    """Whether a task's failure leaves those that are running to their end."""
+    status: Status = Status.RUNNING
+    failure: Failure | None = None
+    ready: int = 0
+    """How many tasks could be taken now."""
+    task_count: int = 0
+    """How many tasks have an id: the last id given."""
+    _tasks: dict[int, _Task] = field(default_factory=dict)
+    _sources: deque[_Task | _Items] = field(default_factory=deque)
+    _ready_of: Counter[str] = field(default_factory=Counter)  # of each step
+    _unsorted: deque[_Task | _Items] = field(default_factory=deque)
+    _stopping: FinishRun | None = None
+    _stopped_running: bool = False
+
+    # --- questions ---
+
+    @property
+    def unfinished(self) -> int:
+        """How many tasks have an id and no end yet: taken, running, or waiting for a retry."""
+        return len(self._tasks)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new starts any more."""
+        return self._stopping is not None
+
+    def verdict(self, task_id: int, *, may_retry: bool = True) -> Verdict:
+        """What would become of the task if its attempt failed now.
+
+        `may_retry` tells whether the exception is one that the step's `@retry` is for.
+        """
+        task = self._tasks.get(task_id)
+        if task is None or self._stopping or task.caught is not None:
+            return Verdict.FAIL
+        node = self.graph[task.step]
+        if may_retry and node.is_retried(task.attempt):
+            return Verdict.RETRY
+        return Verdict.CATCH if node.catches else Verdict.FAIL
+
+    def next_step(self) -> str | None:
+        """The step of the task that `take` would give next; None when nothing is ready."""
+        return self._sources[0].step if self._sources else None
+
+    # --- facts ---
+
+    def handle(self, event: Event) -> list[Command]:  # noqa: PLR0911 - one answer for each event
+        """Take note of an event, and tell what to do about it."""
+        match event:
+            case TaskStarted():
+                self._task(int(event.task_id)).move(TaskState.RUNNING)
+                return []
+            case TaskSucceeded() | TaskCloned():
+                return self._succeed(int(event.task_id), event.fanout)
+            case TaskFailed():
+                return self._fail(event)
+            case TaskRetried():
+                return []
+            case RunStarted():
+                self._begin()
+                return []
+            case RunSucceeded():
+                return self._end(Status.SUCCEEDED)
+            case RunFailed():
+                return self._end(Status.FAILED)
+            case RunCancelled():
+                return self._end(Status.CANCELLED)
+            case _:  # TaskLogged: nothing depends on what a task prints
+                return []
+
+    def cancel(self, reason: str) -> list[Command]:
+        """Begin to end the run; `FinishRun` follows when nothing is running."""
+        if self._stopping and not self._stopped_running:
+            self._stopped_running = True
+            return [StopTasks(reason)]
+        return self._stop(FinishRun(Status.CANCELLED, None, reason))
+
+    def fail(self, failure: Failure, *, running: bool = True) -> list[Command]:
+        """The same for a failure that is no task's own, such as a full disk."""
+        self.failure = self.failure or failure
+        return self._stop(FinishRun(Status.FAILED, self.failure), running=running)
+
+    # --- what is ready ---
+
+    def clone(self, limit: int) -> list[CloneTask | RetryTask]:
+        """Up to `limit` ready tasks that are to be taken over or to go on waiting, with their ids.
+
+        Empty when none is left; only then is what has to be run ready to be taken.
+        """
+        clones: list[CloneTask | RetryTask] = []
+        while self._unsorted and len(clones) < limit:
+            task = self._next_of(self._unsorted)
+            key = task.step, task.path
+            if key in self.finished:
+                self._number(task)
+                clones.append(CloneTask(task.step, task.id, task.path))
+            elif key in self.waiting:
+                attempt, seconds = self.waiting[key]
+                self._number(task)
+                task.attempt, task.state = attempt - 1, TaskState.RETRYING
+                clones.append(RetryTask(task.step, task.id, attempt, task.path, seconds))
+            else:
+                self._sources.append(task)
+                self._count(task.step, 1)
+        return clones
+
+    def take(self, limit: int) -> list[StartTask]:
+        """Up to `limit` ready tasks, each with its id; deepest first, so that little stays open."""
+        taken: list[StartTask] = []
+        while len(taken) < limit and self._sources:
+            task = self._next_of(self._sources)
+            if not task.id:
+                self._number(task)
+            self._count(task.step, -1)
+            taken.append(task.start())
+        return taken
+
+    def postpone(self, steps: Collection[str]) -> bool:
+        """Nothing of these steps may begin now: put another task first; False if none is ready."""
+        if not any(self._ready_of[step] for step in self._ready_of if step not in steps):
+            return False
+        while self._sources[0].step in steps:  # they stay behind, so none is passed twice in vain
+            self._sources.rotate(-1)
+        return True
+
+    def _count(self, step: str, more: int) -> None:
+        self.ready += more
+        self._ready_of[step] += more
+
+    def give_back(self, task_id: int) -> list[Command]:
+        """A taken task did not begin, and is ready as before; dropped when the run is ending."""
+        task = self._task(task_id)
+        if task.state is not TaskState.READY:
+            message = f"task {task_id} has begun and cannot be given back"
+            raise IllegalEventError(message)
+        if self._stopping:
+            del self._tasks[task_id]
+            return self._finish_when_idle()
+        self._push(task)
+        return []
+
+    def wake(self, task_id: int) -> None:
+        """The time of a retry has come. Harmless when the run is ending."""
+        task = self._tasks.get(task_id)
+        if task is not None and task.state is TaskState.RETRYING:
+            task.move(TaskState.READY)
+            task.attempt += 1
+            self._push(task)
+
+    def hand_on(self, task_id: int) -> list[Command]:
+        """A caught failure is to be handed on by a stand-in; nothing if the task has succeeded."""
+        task = self._tasks.get(task_id)
+        if task is None or task.state is not TaskState.CAUGHT:
+            return []
+        if self._stopping:
+            del self._tasks[task_id]
+            return self._finish_when_idle()
+        task.move(TaskState.READY)
+        task.attempt += 1
+        self._push(task)
+        return []
+
+    # --- how it works ---
+
+    def _task(self, task_id: int) -> _Task:
+        try:
+            return self._tasks[task_id]
+        except KeyError:
+            message = f"no task {task_id} is open"
+            raise IllegalEventError(message) from None
+
+    @staticmethod
+    def _next_of(sources: deque[_Task | _Items]) -> _Task:
+        source = sources[0]
+        if isinstance(source, _Items):
+            task = source.make()
+            if source.next >= source.count:
+                sources.popleft()
+            return task
+        sources.popleft()
+        return source
+
+    def _number(self, task: _Task) -> None:
+        self.task_count += 1
+        task.id = self.task_count
+        self._tasks[task.id] = task
+
+    def _push(self, source: _Task | _Items) -> None:
+        resumed = self.finished or self.waiting
+        if resumed and (isinstance(source, _Items) or not source.id):
+            self._unsorted.appendleft(source)
+            return
+        self._sources.appendleft(source)
+        self._count(source.step, source.count if isinstance(source, _Items) else 1)
+
+    def _begin(self) -> None:
+        start = _Task("start", (), ())
+        start.inputs = (0,)
+        self._push(start)
+
+    def _succeed(self, task_id: int, fanout: int | None) -> list[Command]:
+        task = self._task(task_id)
+        task.move(TaskState.SUCCEEDED)
+        del self._tasks[task_id]
+        node = self.graph[task.step]
+        if self._stopping:
+            return self._finish_when_idle()
+        if not node.next:
+            return [FinishRun(Status.SUCCEEDED)]
+        match node.fanout:
+            case Fanout.FOREACH:
+                self._fan_out(task, node, fanout or 0)
+            case Fanout.BRANCH:
+                self._branch(task, node)
+            case _:
+                self._follow(task, node.next[0])
+        return []
+
+    def _follow(self, task: _Task, step: str) -> None:
+        node = self.graph[step]
+        if node.is_join:
+            self._meet(task)
+            return
+        following = _Task(step, task.path, task.levels)
+        following.inputs = (task.id,)
+        following.scope, following.slot = task.scope, task.slot
+        self._push(following)
+
+    def _branch(self, task: _Task, node: Node) -> None:
+        scope = _Scope(task, node.join, len(node.next))
+        for slot, step in reversed(list(enumerate(node.next))):
+            branch = _Task(step, task.path, task.levels)
+            branch.inputs = (task.id,)
+            branch.scope, branch.slot = scope, slot
+            self._push(branch)
+
+    def _fan_out(self, task: _Task, node: Node, count: int) -> None:
+        scope = _Scope(task, node.join, count)
+        scope.stack = (*scope.stack, task.id)
+        if count:
+            self._push(_Items(node.next[0], task, scope, count))
+        else:
+            self._join(scope)
+
+    def _meet(self, task: _Task) -> None:
+        scope = task.scope
+        if scope is None:
+            message = f"{task.step} leads to a join, but no split is open"
+            raise IllegalEventError(message)
+        scope.inputs[task.slot] = task.id
+        scope.unmet -= 1
+        if not scope.unmet:
+            self._join(scope)
+
+    def _join(self, scope: _Scope) -> None:
+        if scope.join is None:
+            message = "a split without a join was passed as a graph"
+            raise IllegalEventError(message)
+        join = _Task(scope.join, scope.path, scope.stack)
+        join.inputs = scope.inputs
+        join.scope, join.slot = scope.parent, scope.slot
+        self._push(join)
+
+    def _fail(self, event: TaskFailed) -> list[Command]:
+        task_id = int(event.task_id)
+        task = self._task(task_id)
+        if event.will_retry and not self._stopping:
+            task.move(TaskState.RETRYING)
+            options, name = self.graph[task.step].options["retry"], f"{event.run_id}/{task_id}"
+            after = retry_seconds(options, name, task.attempt)
+            return [RetryTask(task.step, task_id, task.attempt + 1, task.path, after)]
+        if event.caught:
+            task.move(TaskState.CAUGHT)
+            task.caught = event.failure
+            return [HandOn(task_id)]
+        task.move(TaskState.FAILED)
+        del self._tasks[task_id]
+        if self._stopping:
+            return self._finish_when_idle()
+        return self.fail(event.failure, running=not self.finish_running)
+
+    def _stop(self, finish: FinishRun, *, running: bool = True) -> list[Command]:
+        if self._stopping:
+            return []
+        self._stopping, self._stopped_running = finish, running
+        for source in self._sources:  # of those with an id: given back, or to be tried again
+            if isinstance(source, _Task):
+                self._tasks.pop(source.id, None)
+        self._sources.clear()
+        self._unsorted.clear()
+        self.ready = 0
+        self._ready_of.clear()
+        for task_id, task in list(self._tasks.items()):
+            if task.state in {TaskState.RETRYING, TaskState.CAUGHT}:
+                del self._tasks[task_id]
+        reason = finish.reason or "another task of the run failed"
+        return [StopTasks(reason, running), *self._finish_when_idle()]
+
+    def _finish_when_idle(self) -> list[Command]:
+        return [self._stopping] if self._stopping and not self._tasks else []
+
+    def _end(self, status: Status) -> list[Command]:
+        self.status = status
+        self._tasks.clear()
+        self._sources.clear()
+        self.ready = 0
+        self._ready_of.clear()
+        return []
+
+
+def retry_seconds(options: Any, name: str, attempt: int) -> float:
+    """How long to wait after this attempt of the task of this name, as the step's `@retry` says.
+
+    The jitter is drawn from the name and the attempt: a replay waits as long as the run did, and no
+    two tasks, of whatever runs, have to do with each other. No wait is above `max_seconds`, and
+    those that would be are spread below it.
+    """
+    try:
+        seconds: float = options["seconds"] * options["backoff"] ** attempt
+    except OverflowError:
+        seconds = _LONGEST_WAIT if options["seconds"] else 0.0
+    most = _LONGEST_WAIT if options["max_seconds"] is None else options["max_seconds"]
+    seconds = min(seconds, most)
+    if options["jitter"]:
+        drawn = int.from_bytes(blake3(f"{name}/{attempt}".encode()).digest(4), "big") / 0xFFFFFFFF
+        seconds *= 1 + options["jitter"] * (2 * drawn - 1)
+    return min(seconds, max(0.0, 2 * most - seconds))

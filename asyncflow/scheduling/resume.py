@@ -1,0 +1,319 @@
+"""What a run that is resumed takes over from the run that it resumes.
+
+A finished task of the origin run is taken over as it is: its refs are written into the new run's
+journal, and no value is read or copied. Which tasks those are follows from the origin's journal,
+the new graph, and the step from which on all is to be run again, if one is named.
+
+Everything is taken over before anything is run. A run that came to its end before that, by a crash
+or by being cancelled, has not taken over all that it was to: the rest is found where it would have
+found it, in the run that it resumed.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from time import time
+from typing import TYPE_CHECKING, cast
+
+from asyncflow.codec.items import ENTRY_BYTES
+from asyncflow.errors import GraphError, JournalError, RecordError, ResumeError
+from asyncflow.events.manifests import unpack_ref
+from asyncflow.events.records import (
+    FAILED,
+    HANDING_ON,
+    RETRIED,
+    RUN_STARTED,
+    STARTED,
+    code_of,
+    event_of,
+    fields_of,
+    head_of,
+    result_of,
+    retry_of,
+    unpack_known_result,
+    was_stopped,
+    will_retry,
+)
+from asyncflow.events.types import RunStarted, RunSucceeded
+from asyncflow.flow.graph import Graph
+from asyncflow.store.files import reason_of
+from asyncflow.store.journal import JournalReader, is_being_written
+from asyncflow.store.layout import Layout
+from asyncflow.values import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from pathlib import Path
+    from typing import Any
+
+    from asyncflow.events.records import Result
+
+    Key = tuple[str, tuple[int, ...]]
+
+# Not TaskRetried: a task that goes on waiting is told of while others are still being taken over.
+_AFTER_TAKING_OVER = {STARTED, RunSucceeded.code}
+_FEW_ITEMS = 1000  # of a foreach: what they take is not worth a look at what is stored
+_MOST_ORIGINS = 64  # in a row, none of which has taken over all of the one before it
+
+
+def newest_run(layout: Layout, flow: str) -> str:
+    """The run of a flow that was started last.
+
+    Raises:
+        ResumeError: There is none.
+    """
+    runs = layout.runs(flow)
+    if not runs:
+        message = f"{flow} has no run in {layout.root} that could be resumed"
+        raise ResumeError(message)
+    return runs[0]
+
+
+class Origin:
+    """The finished tasks of a run, by step and path."""
+
+    def __init__(
+        self, run_dir: Path, flow: str, run_id: str, *, resumers: tuple[str, ...] = ()
+    ) -> None:
+        """Read the run's journal once; a few hundred bytes are kept of each finished task.
+
+        `resumers` are the runs that lead to this one, each of which is its successor's origin.
+
+        Raises:
+            ResumeError: There is no such run, or it is still running.
+            JournalError: Its journal is damaged.
+        """
+        self.run_id = run_id
+        self._pathspec = f"{flow}/{run_id}"
+        self._run_dir = run_dir
+        self._layout = Layout(run_dir.parents[2])
+        path = run_dir / "journal"
+        try:
+            self._journal = JournalReader(path)
+        except FileNotFoundError:
+            message = self._layout.has_no_run(flow, run_id)
+            raise ResumeError(message) from None
+        except OSError as error:
+            message = f"{flow}/{run_id} cannot be resumed: {path}: {reason_of(error)}"
+            raise JournalError(message) from error
+        if is_being_written(path):
+            message = f"{flow}/{run_id} is still running: wait for its end, or cancel it"
+            raise ResumeError(message)
+        self.step: str | None = None
+        """The step from which on nothing is taken over."""
+        self._offsets: dict[tuple[str, tuple[int, ...]], int] = {}
+        self._retries: dict[tuple[str, tuple[int, ...]], tuple[int, float, float]] = {}
+        self._rest: Origin | None = None
+        try:
+            started = self._read(flow)
+            self._check_origin(started, (*resumers, run_id))
+        except (JournalError, GraphError) as error:
+            message = (
+                f"{flow}/{run_id} cannot be resumed: {error}. What is affected: asyncflow verify "
+                f"{flow}/{run_id}. Resume an earlier run, or run the flow anew"
+            )
+            raise JournalError(message) from error
+        if started is None:
+            message = f"{flow}/{run_id} had not begun when it was broken off: run the flow anew"
+            raise ResumeError(message)
+        self.parameters: Mapping[str, str] = started.parameters
+        self.tags = started.tags
+        self.manifest: bytes = started.manifest
+        if started.origin_run_id is not None and not self._complete:
+            self._find_rest(run_dir.with_name(started.origin_run_id), started, resumers)
+
+    def _check_origin(self, started: RunStarted | None, runs: tuple[str, ...]) -> None:
+        if started is None:
+            return
+        self.graph = Graph.from_data(started.graph)
+        if started.origin_step is not None and started.origin_step not in self.graph:
+            message = f"it was resumed from a step {started.origin_step!r}, which it does not have"
+            raise JournalError(message)
+        if started.origin_run_id in runs or len(runs) > _MOST_ORIGINS:
+            message = f"of the run {started.origin_run_id}, from which it goes on, it is the origin"
+            raise JournalError(message)
+
+    def _find_rest(self, run_dir: Path, started: RunStarted, resumers: tuple[str, ...]) -> None:
+        """The run was broken off before it had taken over all of its own origin."""
+        with suppress(ResumeError):  # removed since: what is here has to do
+            runs = (*resumers, self.run_id)
+            self._rest = Origin(run_dir, started.flow, run_dir.name, resumers=runs)
+            if started.origin_step is not None:
+                self._rest.forget(following(self.graph, started.origin_step))
+
+    def _read(self, flow: str) -> RunStarted | None:
+        started: RunStarted | None = None
+        self._complete = False
+        for offset, record, _ in self._journal.read_from():
+            code = code_of(record)
+            self._complete = self._complete or code in _AFTER_TAKING_OVER
+            if code in HANDING_ON:
+                result = result_of(fields_of(record))
+                self._check_fanout(result)
+                self._offsets[result.step, tuple(result.path)] = offset
+            elif code == RETRIED:
+                values = fields_of(record)
+                step, _, attempt, path = head_of(values)
+                self._retries[step, tuple(path)] = attempt, *retry_of(values)
+            elif code == FAILED:
+                self._fail(fields_of(record))
+            elif code == RUN_STARTED:
+                started = cast("RunStarted", event_of(fields_of(record), flow, self.run_id))
+        return started
+
+    def _check_fanout(self, result: Result) -> None:
+        """Make sure that as many items are stored as are told of: the plan has a place for each.
+
+        Raises:
+            RecordError: There are not.
+        """
+        count = result.fanout or 0
+        if count <= _FEW_ITEMS:
+            return
+        ref = unpack_ref(result.items)
+        size = ref.size
+        if ref.place == Place.BLOB:
+            with suppress(OSError):
+                size = min(size, os.path.getsize(self._layout.blob(ref.digest)))  # noqa: PTH202 - text
+        if size < count * ENTRY_BYTES:
+            message = f"{result.step}/{result.task_id} has stored fewer than the {count} items"
+            raise RecordError(f"{message} that it is said to have")
+
+    def _fail(self, values: list[Any]) -> None:
+        """A task that had failed for good begins anew, with all its attempts."""
+        if not will_retry(values):
+            step, _, _, path = head_of(values)
+            self._retries.pop((step, tuple(path)), None)
+
+    def choose(self, graph: Graph, step: str | None) -> None:
+        """Forget what cannot be taken over: the named step, and what follows it.
+
+        Raises:
+            ResumeError: A finished step leads elsewhere now, or there is no step of that name.
+        """
+        again = following(graph, step) if step is not None else set()
+        if step is not None and step in self.graph:  # what followed it then is not needed any more
+            again |= following(self.graph, step)
+        finished = {name for name, _ in self} - again
+        for name in self.graph.nodes:  # in their order: the first that differs is told
+            if name in finished:
+                self._check(graph, name)
+        self.step = step
+        self.forget(again)
+
+    def forget(self, steps: Collection[str]) -> None:
+        """Take nothing over of these steps."""
+        self._offsets = {key: at for key, at in self._offsets.items() if key[0] not in steps}
+        self._retries = {key: due for key, due in self._retries.items() if key[0] not in steps}
+        if self._rest is not None:
+            self._rest.forget(steps)
+
+    def _check(self, graph: Graph, name: str) -> None:
+        before = self.graph[name]
+        if name not in graph:
+            message = f"the step {name!r} had finished and is gone from the flow; run the flow anew"
+            raise ResumeError(message)
+        now = graph[name]
+        if (before.next, before.foreach, before.is_join) != (now.next, now.foreach, now.is_join):
+            message = (
+                f"the step {name!r} had finished and led to {_leads(before)}; now it leads to "
+                f"{_leads(now)}: name it to run it again, as in `asyncflow resume FILE {name}`"
+            )
+            raise ResumeError(message)
+
+    def waiting(self) -> dict[tuple[str, tuple[int, ...]], tuple[int, float]]:
+        """Of the tasks that waited for a retry: the attempt to come, and the seconds left."""
+        now = time()
+        rest = self._rest.waiting() if self._rest is not None else {}
+        own = {
+            # The clock may have been set back since: nobody waits longer than was ordered.
+            key: (attempt, max(0.0, min(seconds, ordered + seconds - now)))
+            for key, (attempt, ordered, seconds) in self._retries.items()
+        }
+        return {key: due for key, due in (rest | own).items() if key not in self._offsets}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._offsets or (self._rest is not None and key in self._rest)
+
+    def __iter__(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from self._offsets
+        for key in self._rest or ():
+            if key not in self._offsets:
+                yield key
+
+    def __len__(self) -> int:
+        return len(self._offsets) if self._rest is None else sum(1 for _ in self)
+
+    def __bool__(self) -> bool:
+        return bool(self._offsets or self._rest)
+
+    def result(self, step: str, path: tuple[int, ...]) -> tuple[str, Result]:
+        """In which run the task ended, and what it handed on."""
+        at = self._offsets.get((step, path))
+        if at is None and self._rest is not None:
+            return self._rest.result(step, path)
+        try:
+            return self.run_id, unpack_known_result(
+                self._journal.read_one(self._offsets[step, path])
+            )
+        except (JournalError, OSError) as error:  # it was whole a moment ago
+            of = f"{step}{list(path)}" if path else step
+            message = f"the artifacts of {of} cannot be taken over from {self._pathspec}: {error}"
+            raise JournalError(message) from error
+
+    def fanout(self, key: Key) -> int | None:
+        """How many items a finished task has handed out."""
+        return self.result(*key)[1].fanout
+
+    def left(self) -> dict[Key, str]:
+        """How the tasks stood that had begun and are not taken over."""
+        found = self._rest.left() if self._rest is not None else {}
+        for _, record, _ in self._journal.read_from():
+            code = code_of(record)
+            if code in {STARTED, FAILED}:
+                values = fields_of(record)
+                step, _, _, path = head_of(values)
+                found[step, tuple(path)] = _how_it_was_left(values)
+        found |= dict.fromkeys(self.waiting(), "had to be tried again")
+        return {key: how for key, how in found.items() if key not in self}
+
+    def is_there(self) -> bool:
+        """Whether the run, and all that it is told from, is still in the store."""
+        there = self._run_dir.exists()
+        return there and (self._rest is None or self._rest.is_there())
+
+    def close(self) -> None:
+        """Let the journal go."""
+        self._journal.close()
+        if self._rest is not None:
+            self._rest.close()
+
+
+def _how_it_was_left(values: list[Any]) -> str:
+    if values[0] == STARTED:
+        return "had not ended"
+    return "had been stopped" if was_stopped(values) else "had failed"
+
+
+def following(graph: Graph, step: str) -> set[str]:
+    """A step and all that follow it.
+
+    Raises:
+        ResumeError: There is no step of that name.
+    """
+    if step not in graph:
+        message = f"the flow has no step {step!r}; it has {', '.join(graph.nodes)}"
+        raise ResumeError(message)
+    found, waiting = {step}, [step]
+    while waiting:
+        for name in graph[waiting.pop()].next:
+            if name not in found:
+                found.add(name)
+                waiting.append(name)
+    return found
+
+
+def _leads(node: Any) -> str:
+    where = ", ".join(node.next) or "nothing"
+    return f"{where} over {node.foreach!r}" if node.foreach else where

@@ -1,0 +1,599 @@
+"""The driver of one run: facts go to the journal, and only then to the plan and to subscribers.
+
+    worker ──report──► Dispatcher ──fact──► RunDriver ──► journal ──► plan ──► channel
+       ▲                   │  ▲                                        │
+       └──────order────────┘  └────────────── take ────────────────────┘
+
+What came in while a batch was being written makes the next batch, so that the cost of a write is
+shared by more events the faster they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from array import array
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from zlib import crc32
+
+from asyncflow._support.commit_points import reached
+from asyncflow._support.conditions import Condition, in_thread, thread_done
+from asyncflow.errors import AsyncflowError, JournalError
+from asyncflow.events.records import unpack_events
+from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
+from asyncflow.scheduling.dispatcher import BACKLOG_BYTES
+from asyncflow.scheduling.facts import Lost, Output
+from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder, elapsed
+from asyncflow.scheduling.plan import (
+    CloneTask,
+    FinishRun,
+    HandOn,
+    Plan,
+    RetryTask,
+    StopTasks,
+    Verdict,
+)
+from asyncflow.store.files import write_file
+from asyncflow.store.folders import Folder
+from asyncflow.store.journal import HEADER
+from asyncflow.store.run_index import Summary, write_summary
+from asyncflow.values import Failure, RunOptions, Status
+from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, Failed, Logged, Opening, StartTask
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from concurrent.futures import Future as ThreadFuture
+    from pathlib import Path
+
+    from asyncflow.events.selection import News
+    from asyncflow.events.types import Event
+    from asyncflow.flow.graph import Graph
+    from asyncflow.scheduling import plan
+    from asyncflow.scheduling.dispatcher import Dispatcher
+    from asyncflow.scheduling.facts import Fact
+    from asyncflow.scheduling.resume import Origin
+    from asyncflow.store.journal import JournalWriter
+    from asyncflow.workers.interface import SpoolFile
+    from asyncflow.workers.process.environment import Surroundings
+
+_BIG_ENDIAN: Final = sys.byteorder == "big"  # offsets travel little-endian
+_BATCH_FACTS: Final = 128  # a batch of them costs the event loop some 3 ms
+_LEAST_FACTS: Final = (
+    16  # in a batch, if there are, however little time is left: each costs a write
+)
+_GRACES: Final = 2  # that a run has to end once it is told to,
+_END_SECONDS: Final = 30.0  # and so long beyond: some workers are killed, some journals written
+_CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
+
+
+class Publisher(Protocol):
+    """Where a run's events go once its journal has them."""
+
+    def publish(self, news: Sequence[News], upto: int) -> None:
+        """Tell subscribers what the journal has up to offset `upto`."""
+
+    def close(self) -> None:
+        """Tell subscribers that nothing more will come."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """What never changes of a run."""
+
+    number: int
+    """The engine's own short number."""
+    store: str
+    flow: str
+    run_id: str
+    run_dir: Path
+    tags: tuple[str, ...]
+    started: int
+    """Microseconds since 1970."""
+    surroundings: Surroundings
+    """Those of the program when it started the run."""
+    options: RunOptions = field(default_factory=RunOptions)
+    durable: bool = False
+    """Whether what is told of survives a power cut, and not only a crash."""
+    variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The environment variables that `@environment` gives to steps; nothing of a run keeps them."""
+    begun: int = field(default_factory=elapsed)
+    """The same moment as `started`, by the clock of `elapsed`."""
+
+    @property
+    def now(self) -> int:
+        """Microseconds since 1970, by the wall clock as it stood when the run was started.
+
+        So a run's times never go back, and their differences are durations, however somebody sets
+        the clock meanwhile.
+        """
+        return self.started + elapsed() - self.begun
+
+
+class RunDriver:
+    """One run, from its first event in the journal to its last."""
+
+    def __init__(
+        self,
+        identity: RunIdentity,
+        graph: Graph,
+        journal: JournalWriter,
+        channel: Publisher,
+        dispatcher: Dispatcher,
+        origin: Origin | None = None,
+    ) -> None:
+        self.identity = identity
+        self.number = identity.number
+        self.graph = graph
+        self.channel = channel
+        self.plan = Plan(
+            graph,
+            finished=origin if origin is not None else (),
+            waiting=origin.waiting() if origin is not None else {},
+            finish_running=dispatcher.finish_running,
+        )
+        self.outcome: FinishRun | None = None
+        """What the run came to; None while it goes on."""
+        self.error: AsyncflowError | None = None
+        """Why the run could not be brought to an end of its own."""
+        self.over = False
+        """Whether it is driven no more, and holds nothing open."""
+        self.task: asyncio.Task[None] | None = None
+        """In which it is driven."""
+        self.finished = Condition(lambda: self.over or (self.task is not None and self.task.done()))
+        """That it has come to its end, well or not."""
+        self.backlog_bytes = 0
+        """Output that has come in and is not in the journal yet."""
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._origin = origin
+        self._recorder = Recorder(
+            identity.flow, identity.run_id, graph, dispatcher.expected(identity.flow)
+        )
+        self._counted = 0  # events that the meter knows of
+        self._inbox: deque[Fact] = deque()
+        self._failing = False  # a failure has come in that ends the run once it is in the journal
+        self._commands: list[plan.Command] = []
+        self._news = Condition(lambda: bool(self._inbox or self._commands) or self._is_late)
+        self._ends_by = float("inf")  # by the loop's clock, once it has been told to end
+        self._prepared: deque[StartTask] = deque()
+        self._retries: dict[int, asyncio.TimerHandle] = {}
+        self._loop = asyncio.get_running_loop()
+        self._synced_at = self._loop.time()
+        self._sync_due: asyncio.TimerHandle | None = None
+        self._sync_again = False
+        self._syncing: ThreadFuture[None] | None = None
+
+    # --- what others tell it ---
+
+    def begin(self, record: bytes) -> None:
+        """Take up a run whose first event is in the journal."""
+        events = tuple(unpack_events(record, self.identity.flow, self.identity.run_id))
+        for event in events:
+            self.plan.handle(event)
+        self.channel.publish(events, self._journal.size)
+        self._count(self._journal.size)
+
+    def tell(self, fact: Fact) -> None:
+        """A fact has come in; it is journalled with the next batch."""
+        self._inbox.append(fact)
+        self._news.look()
+        if isinstance(fact, Logged):
+            self.backlog_bytes += len(fact.data)
+        elif isinstance(fact, Failed | Lost) and self._ends_run(fact):
+            self._failing = True  # no further task begins while that is being written
+            self._dispatcher.stop(self, "another task of the run failed", running=False)
+
+    def _ends_run(self, fact: Failed | Lost) -> bool:
+        return self._verdict(fact) is Verdict.FAIL and not self.plan.stopping
+
+    def _verdict(self, fact: Failed | Lost) -> Verdict:
+        if isinstance(fact, Failed) and fact.manifest:
+            return Verdict.CATCH
+        return self.plan.verdict(fact.task_id, may_retry=fact.may_retry)
+
+    def cancel(self, reason: str) -> None:
+        """Begin to end the run. Harmless when it is ending already."""
+        seconds = _GRACES * self._dispatcher.grace_seconds + _END_SECONDS
+        self._ends_by = min(self._ends_by, self._loop.time() + seconds)
+        self._order(self.plan.cancel(reason))
+
+    def break_off(self) -> None:
+        """End the run without its last words, as soon as nothing of it is being written."""
+        self._ends_by = 0.0
+        self._news.look()
+
+    @property
+    def _is_late(self) -> bool:
+        return self._loop.time() >= self._ends_by
+
+    def abandon(self, error: AsyncflowError) -> None:
+        """The run cannot go on, for a reason that is none of its tasks'."""
+        failure = Failure("", "", 0, type(error).__name__, str(error), "")
+        self._order(self.plan.fail(failure))
+
+    def _order(self, commands: list[plan.Command]) -> None:
+        if not self.over:
+            self._commands += commands
+            self._news.look()
+
+    # --- what the dispatcher asks and tells ---
+
+    @property
+    def opening(self) -> Opening:
+        """What makes the run known to a worker."""
+        identity = self.identity
+        where = identity.store, identity.flow, identity.run_id
+        how = identity.surroundings, identity.durable
+        return Opening(identity.number, *where, *how, variables=identity.variables)
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+        return f"{self.identity.flow}/{self.identity.run_id}"
+
+    @property
+    def expected(self) -> Mapping[str, float]:
+        """For each step that ended at least once: seconds for a task."""
+        return self._recorder.expected
+
+    @property
+    def priority(self) -> int:
+        """Runs of a higher one are served first."""
+        return self.identity.options.priority
+
+    @property
+    def max_running_tasks(self) -> int:
+        """How many of its tasks workers may have at a time; 0 for any number."""
+        return self.identity.options.max_running_tasks
+
+    @property
+    def ready(self) -> int:
+        """How many tasks could be taken now."""
+        return len(self._prepared) + self.plan.ready
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits for the journal that no further task should begin."""
+        return len(self._inbox) > _CONGESTED_FACTS
+
+    def next_step(self) -> str | None:
+        """The step of the task that would be taken next."""
+        if self._failing:
+            return None
+        return self._prepared[0].step if self._prepared else self.plan.next_step()
+
+    def postpone(self, steps: Collection[str]) -> bool:
+        """Nothing of these steps may begin now: put another task first; False if none is ready."""
+        return not self._prepared and self.plan.postpone(steps)
+
+    def take(self) -> StartTask | None:
+        """The next ready task as an order; None when it has to be prepared first."""
+        if self._prepared:
+            return self._prepared.popleft()
+        for task in self.plan.take(1):
+            self._recorder.open(task)
+            if len(task.inputs) <= MAX_INPUTS_IN_ORDER:
+                return self._start(task, self._offsets(task.inputs), ())
+            preparing = self._loop.run_in_executor(self._dispatcher.disk, self._spill, task)
+            preparing.add_done_callback(partial(self._on_spilled, task.task_id))
+        return None
+
+    def give_back(self, task_id: int) -> None:
+        """A task that was taken has not begun after all."""
+        self._recorder.drop(task_id)
+        self._order(self.plan.give_back(task_id))
+
+    def seated(self, task_id: int, pid: int) -> None:
+        """The task has begun in this process."""
+        attempt = self._recorder.get(task_id)
+        if attempt is not None:
+            attempt.pid = pid
+
+    def look_at_held(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
+        """Show a line without an end, such as a prompt, once it has stood for a moment."""
+        attempt = self._recorder.get(task_id)
+        for stream, held in enumerate((attempt and attempt.held) or ()):
+            if held.is_overdue:
+                self.tell(Output(task_id, stream, spools[stream], 0, 0))
+
+    def _start(self, task: plan.StartTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
+        ended_at = self._recorder.table.ended_at
+        stack = [ended_at(splitter) for splitter in task.stack]
+        key = task.step, task.task_id, task.attempt, task.path
+        caught = task.caught
+        told = (caught.attempt, caught.type, caught.message, caught.traceback) if caught else ()
+        return StartTask(self.number, *key, stack, inputs, inputs_at, told)
+
+    def _offsets(self, inputs: Sequence[int]) -> bytes:
+        """Where the journal tells what these tasks handed on; task 0 is the run."""
+        ended_at = self._recorder.table.ended_at
+        if len(inputs) == 1:
+            return (ended_at(inputs[0]) if inputs[0] else len(HEADER)).to_bytes(8, "little")
+        offsets = array("Q", map(ended_at, inputs))
+        if _BIG_ENDIAN:
+            offsets.byteswap()
+        return offsets.tobytes()
+
+    def _spill(self, task: plan.StartTask) -> StartTask:
+        """Write a wide join's inputs to a file; in a thread."""
+        name = f"inputs-{task.task_id}"
+        reached("inputs.spill")
+        offsets = self._offsets(task.inputs)
+        write_file(self.identity.run_dir / name, offsets)
+        reached("inputs.spilled")
+        return self._start(task, b"", (name, crc32(offsets)))
+
+    def _on_spilled(self, task_id: int, spilled: asyncio.Future[StartTask]) -> None:
+        if self.over:
+            return
+        error = spilled.exception()
+        if error is not None:
+            self.abandon(JournalError(f"cannot write the inputs of a join: {error}"))
+        if self.plan.stopping:
+            self.give_back(task_id)
+        else:
+            self._prepared.append(spilled.result())
+            self._dispatcher.dispatch(self)
+
+    # --- the loop ---
+
+    async def drive(self) -> None:
+        """Run to the end. What went wrong is in `outcome` or `error`, and is not raised.
+
+        Raises:
+            SystemExit: A signal's handler has raised it, or another one that ends the program, just
+                here. The run is broken off, and is interrupted.
+        """
+        try:
+            await self._take_over()
+            self._dispatcher.dispatch(self)
+            while self.outcome is None:
+                await self._turn()
+            await self._finish(self.outcome)
+        except AsyncflowError as error:
+            self.error = error
+        except Exception as error:  # noqa: BLE001 - a defect of ours: this run ends, the engine goes on
+            self.error = AsyncflowError(f"the engine failed: {type(error).__name__}: {error}")
+            self.error.__cause__ = error
+        except BaseException as error:
+            self.error = AsyncflowError(f"the run was broken off by {type(error).__name__}")
+            self.error.__cause__ = error
+            raise
+        finally:
+            try:
+                await self._settle()
+            finally:
+                self.let_go()
+
+    async def _settle(self) -> None:
+        if self.error is not None:
+            self.plan.cancel(str(self.error))
+            self._dispatcher.stop(self, str(self.error))
+        if self._sync_due is not None:
+            self._sync_due.cancel()
+        if self._syncing is not None:
+            with suppress(Exception):  # it is told of where it has ended
+                await thread_done(self._syncing)
+
+    def let_go(self) -> None:
+        """Close what it has open, and wake who waits for its end; it is driven no more."""
+        try:
+            for due in self._retries.values():  # else a run would be held in memory until then
+                due.cancel()
+            self._journal.close()
+            if self._origin is not None:
+                self._origin.close()
+            self._dispatcher.leave(self)
+            self.channel.close()
+        finally:
+            self.over = True
+            self.finished.look()  # or later: see `asyncflow._support.conditions`
+
+    async def _turn(self) -> None:
+        await self._news.wait()
+        if not self._inbox and not self._commands and self._is_late:
+            raise AsyncflowError("the run was told to end, and did not")
+        await self._dispatcher.pace.turn()
+        batch = self._new_batch()
+        self._collect(batch)
+        commands, self._commands = self._commands, []
+        await self._publish(batch, commands)
+        self._failing = self._failing and any(
+            isinstance(each, Failed | Lost) for each in self._inbox
+        )
+        await self._take_over()
+        for command in commands:
+            await self._carry_out(command)
+        self._dispatcher.dispatch(self)
+
+    def _new_batch(self) -> Batch:
+        return Batch(self._journal.size, self.identity.now)
+
+    async def _take_over(self) -> None:
+        """Take over from the origin run whatever is ready and finished there."""
+        origin = self._origin
+        if origin is None:
+            return
+        while taken := self.plan.clone(_BATCH_FACTS):
+            self._commands += [command for command in taken if isinstance(command, RetryTask)]
+            clones = [command for command in taken if isinstance(command, CloneTask)]
+            batch = self._new_batch()
+            results = await in_thread(
+                self._dispatcher.disk,
+                lambda wanted: [origin.result(clone.step, clone.path) for clone in wanted],
+                clones,
+            )
+            await self._dispatcher.pace.turn()
+            for clone, (run_id, result) in zip(clones, results, strict=True):
+                self._recorder.cloned(clone, result, run_id, batch)
+            await self._publish(batch, self._commands)
+
+    def _collect(self, batch: Batch) -> None:
+        """Make a batch of what has come in."""
+        until = self._dispatcher.pace.until()
+        for number in range(min(len(self._inbox), _BATCH_FACTS)):
+            if number >= _LEAST_FACTS and self._loop.time() > until:
+                break
+            fact = self._inbox.popleft()
+            if isinstance(fact, Logged):
+                self.backlog_bytes -= len(fact.data)
+            verdict = None
+            if isinstance(fact, Failed | Lost):
+                verdict = self._verdict(fact)
+            rest = self._recorder.record(fact, batch, verdict=verdict)
+            if rest is not None:
+                self._inbox.appendleft(rest)
+            if batch.output_bytes > OUTPUT_BYTES:
+                break
+            if verdict is Verdict.FAIL and not self.plan.stopping:
+                break  # the plan is to know that the run is ending before it judges the next one
+        if self.backlog_bytes < BACKLOG_BYTES:
+            self._dispatcher.relieve()
+
+    async def _publish(self, batch: Batch, commands: list[plan.Command]) -> None:
+        """Disk before news: the plan and the subscribers learn what the journal has."""
+        if not batch.frames:
+            return
+        await self._write(batch)
+        await self._dispatcher.pace.turn()
+        for event in batch.events:
+            commands += self.plan.handle(event)
+        self.channel.publish(batch.news, self._journal.size)
+        self._sync_now_and_then()
+
+    async def _write(self, batch: Batch) -> None:
+        data = batch.data()
+        await in_thread(self._dispatcher.disk, self._journal.write, data)
+        self._count(len(data))
+
+    def _count(self, size: int) -> None:
+        self._dispatcher.meter.count(self._recorder.seq - self._counted, size)
+        self._counted = self._recorder.seq
+
+    def _sync_now_and_then(self) -> None:
+        """Have what was written synced in the background before `sync_seconds` are over."""
+        if self.identity.durable or self._sync_due is not None:
+            return
+        wait = self._synced_at + self._dispatcher.sync_seconds - self._loop.time()
+        self._sync_due = self._loop.call_later(max(0.0, wait), self._sync)
+
+    def _sync(self) -> None:
+        self._sync_due = None
+        if self._syncing is not None:  # a slow disk is still at what was written before
+            self._sync_again = True
+            return
+        self._synced_at = self._loop.time()
+        self._syncing = self._dispatcher.syncs.submit(self._journal.sync)
+        self._syncing.add_done_callback(self._tell_of_sync)
+
+    def _tell_of_sync(self, synced: ThreadFuture[None]) -> None:
+        """Called in the thread that has done it."""
+        with suppress(RuntimeError):  # the program has closed the event loop without waiting
+            self._loop.call_soon_threadsafe(self._on_synced, synced)
+
+    def _on_synced(self, synced: ThreadFuture[None]) -> None:
+        self._syncing = None
+        error = synced.exception()
+        if isinstance(error, AsyncflowError):
+            self.abandon(error)
+        elif self._sync_again and self.outcome is None and self.error is None:
+            self._sync_again = False
+            self._sync_now_and_then()
+
+    async def _carry_out(self, command: plan.Command) -> None:
+        match command:
+            case RetryTask():
+                batch = self._new_batch()
+                self._recorder.retried(command, batch)
+                await self._publish(batch, [])
+                self._await_retry(command)
+            case HandOn():
+                self._commands += self.plan.hand_on(command.task_id)
+            case StopTasks():
+                while self._prepared:
+                    self.give_back(self._prepared.popleft().task_id)
+                self._dispatcher.stop(self, command.reason, running=command.running)
+            case FinishRun():
+                self.outcome = command
+
+    def _await_retry(self, command: RetryTask) -> None:
+        due = self._loop.call_later(command.after_seconds, self._on_retry_due, command.task_id)
+        self._retries[command.task_id] = due
+
+    def _on_retry_due(self, task_id: int) -> None:
+        del self._retries[task_id]
+        self.plan.wake(task_id)
+        self._dispatcher.dispatch(self)
+
+    # --- the end ---
+
+    async def _finish(self, finish: FinishRun) -> None:
+        batch = self._new_batch()
+        event = self._last_event(finish, batch)
+        last = self._recorder.add(event, batch)
+        reached("run.end")
+        disk = self._dispatcher.disk
+        # Nobody is told of the end of a run whose journal nobody would find.
+        await in_thread(disk, self._journal.check_in_place)
+        await self._write(batch)
+        reached("run.ended")
+        self.plan.handle(event)
+        await in_thread(disk, self._summarize, last, batch.microseconds)
+        self.channel.publish(batch.news, self._journal.size)
+
+    def _last_event(self, finish: FinishRun, batch: Batch) -> Event:
+        identity = self._recorder.identity(batch)
+        seconds = (batch.microseconds - self.identity.started) / 1e6
+        match finish.status:
+            case Status.SUCCEEDED:
+                return RunSucceeded(**identity, seconds=seconds)
+            case Status.CANCELLED:
+                return RunCancelled(**identity, reason=finish.reason, seconds=seconds)
+            case _:
+                failure = finish.failure or Failure("", "", 0, "", "", "")
+                return RunFailed(
+                    **identity,
+                    step=failure.step,
+                    task_id=failure.task_id,
+                    attempt=failure.attempt,
+                    exception_type=failure.exception_type,
+                    message=failure.message,
+                    traceback=failure.traceback,
+                    seconds=seconds,
+                )
+
+    def _summarize(self, last: int, finished: int) -> None:
+        """Write the summary; in a thread. Without it a reader replays the journal: no harm done."""
+        identity, recorder = self.identity, self._recorder
+        counts = recorder.table.counts(len(recorder.step_numbers))
+        summary = Summary(
+            status=self.plan.status,
+            started=identity.started,
+            finished=finished,
+            flow=identity.flow,
+            run_id=identity.run_id,
+            first=len(HEADER),
+            last=last,
+            journal_bytes=self._journal.size,
+            events=recorder.seq,
+            end_task=recorder.end_task,
+            steps=[(name, counts[number]) for name, number in recorder.step_numbers.items()],
+            tags=identity.tags,
+        )
+        with suppress(OSError):
+            with Folder.open(identity.store, "flows", identity.flow, identity.run_id) as folder:
+                for entry in folder.entries():
+                    if entry.name.startswith("inputs-"):
+                        folder.delete(entry.name)
+            write_summary(identity.run_dir, summary, recorder.table)
+
+    def __repr__(self) -> str:
+        identity = self.identity
+        running = len(self._recorder)
+        return (
+            f"<RunDriver {identity.flow}/{identity.run_id} {self.ready} ready, {running} running>"
+        )

@@ -1,0 +1,99 @@
+"""Reads what a subscriber asked for from a run's journal, a bounded piece at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+
+from asyncflow.errors import JournalError
+from asyncflow.events.records import ENDINGS, LOGGED, peek, unpack_events
+from asyncflow.events.selection import Lines, News, Wanted, Wish, unreadable
+from asyncflow.store.files import reason_of
+from asyncflow.store.journal import JournalReader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+READ_RECORDS: Final = 1000  # at once from a journal: some milliseconds of a thread
+
+
+READ_BYTES: Final = 1 << 18  # the same for large ones: of short lines that is 25,000 events
+
+
+class Excerpt(NamedTuple):
+    """What was read of a journal in one go."""
+
+    news: list[News]
+    after: int
+    """The offset at which to go on."""
+    ended: bool
+    """Whether the run's last event was among what was read."""
+
+
+class NewsReader:
+    """Reads a run's journal, while it is written or afterwards.
+
+    It keeps no position, so threads may share one.
+    """
+
+    def __init__(self, journal: Path, flow: str, run_id: str) -> None:
+        self._path, self._flow, self._run_id = journal, flow, run_id
+        self._journal: JournalReader | None = None
+
+    def read(
+        self,
+        start: int,
+        wanted: Wanted[Wish],
+        *,
+        stop: int | None = None,
+        records: int = READ_RECORDS,
+    ) -> Excerpt:
+        """What is wanted from offset `start` on, a bounded piece of it; blocks on the disk.
+
+        With `stop`, up to that offset, up to which the journal is known to have been written. A
+        record whose code is not known comes from a later version, and is passed over.
+
+        Raises:
+            JournalError: The journal is damaged, cut short, or gone.
+        """
+        try:
+            return self._read(start, wanted, stop, records)
+        except FileNotFoundError:
+            self.refuse("the file is gone")
+        except OSError as error:
+            self.refuse(f"{self._path}: {reason_of(error)}")
+        except JournalError as error:
+            self.refuse(str(error))
+
+    def _read(self, start: int, wanted: Wanted[Wish], stop: int | None, records: int) -> Excerpt:
+        journal = self._journal = self._journal or JournalReader(self._path)
+        news: list[News] = []
+        end, ended = start, False
+        for at, record, after in journal.read_from(start):
+            if at == stop or len(news) >= records or at - start >= READ_BYTES:
+                break
+            code, seq = peek(record)
+            if code == LOGGED and code in wanted.codes:
+                news.append(Lines(record, seq, self._flow, self._run_id))
+            elif code in wanted.codes and seq > wanted.since:
+                news += unpack_events(record, self._flow, self._run_id)
+            end, ended = after, code in ENDINGS
+        else:
+            if stop is not None and end < stop:
+                self.refuse(f"it ends at byte {end}, and {stop} bytes had been written")
+        return Excerpt(news, end, ended)
+
+    def release(self) -> None:
+        """Hold no file, until there is something to read again."""
+        self._journal = None  # it closes itself when no thread is left that reads
+
+    def refuse(self, what: str) -> NoReturn:
+        """Say that the journal cannot be read.
+
+        Raises:
+            JournalError: Always.
+        """
+        raise unreadable(self._flow, self._run_id, what)
+
+    def __repr__(self) -> str:
+        return f"<NewsReader {self._flow}/{self._run_id}>"

@@ -1,0 +1,403 @@
+"""The garbage collection: what no journal refers to, and what crashes have left, is deleted.
+
+Marks, then sweeps, beside whatever runs. What it must not take is what was put and is not announced
+yet. A blob that is put has a time of modification of at most `TOUCH_SECONDS` before, so those are
+spared that are no older than that and a grace, and no older than that at the start of the oldest
+running run: however long a task takes between putting a value and telling of it, its run is older.
+
+A crash at any moment leaves a store that is as whole as before, and the next collection goes on.
+
+Only what has a name that the store gives is deleted, and nothing behind a link, which may lead to
+somebody else's files: see `asyncflow.store.folders`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow._support.commit_points import reached
+from asyncflow.errors import StoreError
+from asyncflow.store.blobs import TOUCH_SECONDS
+from asyncflow.store.files import explain
+from asyncflow.store.layout import ASIDE, FORMAT_DRAFT
+from asyncflow.store.limit_files import DRAFT
+from asyncflow.store.maintenance.reachable import Marks, Stage, exclusive
+from asyncflow.store.run_ids import REMOVED, RUN_ID
+from asyncflow.store.segments import SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asyncflow.store.folders import Folder
+    from asyncflow.store.layout import Layout
+
+GRACE_SECONDS: Final = 3600
+"""How long a run may take from its folder to its first event, and clocks of machines differ."""
+
+DRAFT_SECONDS: Final = 86_400
+"""A blob that is being written is written to at least once a day."""
+
+_DIGEST_HEX: Final = re.compile(r"[0-9a-f]{64}")
+_SHARD: Final = re.compile(r"[0-9a-f]{2}")
+_DRAFT: Final = re.compile(r"[0-9a-f]{24}")
+LEFT_BEHIND: Final = re.compile(r"inputs-\d+|\.index|\.summary")
+"""Files of a run that nobody reads once it is over."""
+_OF_A_RUN: Final = re.compile(rf"journal|summary|index|.+{re.escape(SUFFIX)}|{LEFT_BEHIND.pattern}")
+"""How the store calls the files of a run."""
+
+
+@dataclass(slots=True)
+class Amount:
+    """So many files, and their bytes."""
+
+    files: int = 0
+    size: int = 0
+
+    def add(self, size: int, files: int = 1) -> None:
+        """Count some more."""
+        self.files += files
+        self.size += size
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection has deleted, or would have."""
+
+    dry_run: bool
+    blobs: Amount = field(default_factory=Amount)
+    """Blobs that no journal refers to."""
+    drafts: Amount = field(default_factory=Amount)
+    """Blobs that were never finished."""
+    segments: Amount = field(default_factory=Amount)
+    """Segments that no journal refers to."""
+    leftovers: Amount = field(default_factory=Amount)
+    """Temporary files of runs that are over, and folders of runs that never began."""
+    removed: Amount = field(default_factory=Amount)
+    """Files of removed runs that nobody refers to any more."""
+    spared: Amount = field(default_factory=Amount)
+    """Blobs that no journal refers to and that are too young to be deleted."""
+    kept: Amount = field(default_factory=Amount)
+    """Blobs that journals refer to; their bytes are not counted."""
+    links: list[str] = field(default_factory=list)
+    """Folders of the store in whose place there is a link: nothing behind them was looked at."""
+
+    @property
+    def total(self) -> Amount:
+        """All that was deleted."""
+        parts = (self.blobs, self.drafts, self.segments, self.leftovers, self.removed)
+        return Amount(sum(part.files for part in parts), sum(part.size for part in parts))
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        data = asdict(self)
+        del data["kept"]["size"]
+        return {**data, "total": asdict(self.total)}
+
+
+def collect(
+    layout: Layout, *, dry_run: bool = False, on_wait: Callable[[str], None] = lambda _: None
+) -> Collected:
+    """Delete what nobody needs, or with `dry_run` count it.
+
+    `on_wait` is told in words what is waited for, if others are removing or collecting.
+    Cancelled or killed: what is deleted is deleted, and nothing that anybody needs.
+
+    Raises:
+        JournalError: A journal is damaged, so what it needs cannot be told; nothing was deleted.
+        StoreError: A file cannot be deleted, or the store has no file locks.
+    """
+    with exclusive(layout, on_wait):
+        now = time.time()
+        marks = Marks(layout)
+        marks.read_all()
+        sweep = _Sweep(layout, marks, now, dry_run=dry_run)
+        try:
+            return sweep.run()
+        except OSError as error:
+            raise StoreError(explain(error.filename, error, doing="delete")) from error
+
+
+class _Sweep:
+    """The second half of a collection."""
+
+    def __init__(self, layout: Layout, marks: Marks, now: float, *, dry_run: bool) -> None:
+        self._layout, self._marks, self._dry_run = layout, marks, dry_run
+        self._old = now - GRACE_SECONDS
+        self._old_draft = now - DRAFT_SECONDS
+        since = now - GRACE_SECONDS
+        if marks.running_since is not None:
+            since = min(since, marks.running_since / 1e6)
+        self._young = since - TOUCH_SECONDS
+        self._collected = Collected(dry_run)
+
+    def run(self) -> Collected:
+        with self._layout.folder() as root:
+            self._sweep_drafts(root, FORMAT_DRAFT)
+        for limits in self._folder("limits"):
+            self._sweep_drafts(limits, DRAFT)
+        for (flow, run_id), stage in self._marks.stages.items():
+            self._sweep_run(flow, run_id, stage)
+        for flow in self._layout.flows():
+            self._sweep_removed(flow)
+        self._sweep_aside()
+        self._sweep_blobs()
+        return self._collected
+
+    def _folder(self, *names: str, make: bool = False) -> Iterator[Folder]:
+        """The folder of these names, to be looked at within a `for`; nothing if there is none."""
+        try:
+            folder = self._layout.folder(*names, make=make and not self._dry_run)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise StoreError(explain(error.filename, error, doing="read")) from error
+            if error.filename not in self._collected.links:
+                self._collected.links.append(error.filename)
+            return
+        with folder:
+            yield folder
+
+    # --- runs ---
+
+    def _sweep_drafts(self, folder: Folder, name: re.Pattern[str]) -> None:
+        for entry in _entries(folder):
+            if name.fullmatch(entry.name):
+                self._delete_if_older(folder, entry, self._old, self._collected.leftovers)
+
+    def _sweep_run(self, flow: str, run_id: str, stage: Stage) -> None:
+        for folder in self._folder("flows", flow, run_id):
+            if stage is Stage.UNBEGUN:
+                self._sweep_unbegun(folder, flow, run_id)
+            if stage is not Stage.OVER:
+                continue
+            for entry in _entries(folder):
+                if self._marks.needs(flow, run_id, entry.name):
+                    continue
+                if LEFT_BEHIND.fullmatch(entry.name):
+                    self._delete(folder, entry, self._collected.leftovers)
+                elif entry.name.endswith(SUFFIX):
+                    self._delete(folder, entry, self._collected.segments)
+
+    def _sweep_unbegun(self, folder: Folder, flow: str, run_id: str) -> None:
+        """A run that came to nothing before its first event; or it is just starting."""
+        with suppress(FileNotFoundError):
+            if folder.status(".").st_mtime >= self._old:
+                return
+            if self._dry_run:
+                for entry in _entries(folder):
+                    self._collected.leftovers.add(entry.stat(follow_symlinks=False).st_size)
+                return
+            set_aside(self._layout, flow, run_id)
+            for removed in self._folder("flows", flow, REMOVED):
+                prune(removed, run_id, self._marks, (flow, run_id), self._collected.leftovers)
+
+    def _sweep_removed(self, flow: str) -> None:
+        for removed in self._folder("flows", flow, REMOVED):
+            for entry in _entries(removed):
+                if RUN_ID.fullmatch(entry.name):
+                    run = flow, entry.name
+                    amount = self._collected.removed
+                    prune(removed, entry.name, self._marks, run, amount, dry_run=self._dry_run)
+        if not self._dry_run:
+            for folder in self._folder("flows", flow):
+                with suppress(OSError):  # there are some
+                    folder.delete_folder(REMOVED)
+
+    # --- blobs ---
+
+    def _sweep_aside(self) -> None:
+        """Drafts that a crash has left, and what a collection before this one was about to do."""
+        for new in self._folder("blobs", "new"):
+            for entry in _entries(new):
+                digest = entry.name.removeprefix(ASIDE)
+                if entry.name.startswith(ASIDE) and _DIGEST_HEX.fullmatch(digest):
+                    if not self._dry_run:
+                        for shard in self._folder("blobs", digest[:2], make=True):
+                            self._decide(new, shard, digest)
+                elif _DRAFT.fullmatch(entry.name):
+                    self._delete_if_older(new, entry, self._old_draft, self._collected.drafts)
+
+    def _sweep_blobs(self) -> None:
+        for blobs in self._folder("blobs"):
+            for entry in _entries(blobs):
+                if _SHARD.fullmatch(entry.name):
+                    self._sweep_shard(entry.name)
+
+    def _sweep_shard(self, name: str) -> None:
+        marked, kept = self._marks.blobs, 0
+        for shard in self._folder("blobs", name):
+            for new in self._folder("blobs", "new", make=True):
+                for entry in _entries(shard):
+                    if not _DIGEST_HEX.fullmatch(entry.name) or not entry.name.startswith(name):
+                        continue  # not ours
+                    if bytes.fromhex(entry.name) in marked:
+                        kept += 1
+                    else:
+                        self._sweep_blob(new, shard, entry)
+        self._collected.kept.add(0, kept)
+
+    def _sweep_blob(self, new: Folder, shard: Folder, entry: os.DirEntry[str]) -> None:
+        with suppress(FileNotFoundError):
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                return  # not ours
+            if status.st_mtime >= self._young:
+                self._collected.spared.add(status.st_size)
+            elif self._dry_run:
+                self._collected.blobs.add(status.st_size)
+            else:
+                # Out of everybody's reach first, and then a second look: a task may have put this
+                # very value between the first look and now, and have made the file young.
+                reached("gc.aside")
+                shard.rename(entry.name, new, f"{ASIDE}{entry.name}")
+                self._decide(new, shard, entry.name)
+
+    def _decide(self, new: Folder, shard: Folder, digest: str) -> None:
+        """Delete a blob that was set aside, or put it back."""
+        name = f"{ASIDE}{digest}"
+        status = new.status(name)
+        if bytes.fromhex(digest) in self._marks.blobs or status.st_mtime >= self._young:
+            reached("gc.put_back")
+            _put_back(new, name, shard, digest)
+            self._collected.spared.add(status.st_size)
+        else:
+            reached("gc.delete")
+            new.delete(name)
+            self._collected.blobs.add(status.st_size)
+
+    # --- deleting ---
+
+    def _delete_if_older(
+        self, folder: Folder, entry: os.DirEntry[str], than: float, amount: Amount
+    ) -> None:
+        with suppress(FileNotFoundError):
+            if entry.stat(follow_symlinks=False).st_mtime < than:
+                self._delete(folder, entry, amount)
+
+    def _delete(self, folder: Folder, entry: os.DirEntry[str], amount: Amount) -> None:
+        size = entry.stat(follow_symlinks=False).st_size
+        if not self._dry_run:
+            reached("gc.delete")
+            folder.delete(entry.name)
+        amount.add(size)
+
+
+def _put_back(new: Folder, aside: str, shard: Folder, digest: str) -> None:
+    """Give a blob its name again, unless somebody has put the same bytes there meanwhile."""
+    try:
+        with suppress(FileExistsError):
+            new.link(aside, shard, digest)
+    except OSError:
+        new.rename(aside, shard, digest)  # a file system without hard links
+    else:
+        new.delete(aside)
+
+
+# --- removed runs -------------------------------------------------------------------------------
+
+
+def set_aside(layout: Layout, flow: str, run_id: str) -> None:
+    """Take a run out of the list of runs, all at once; its files can still be referred to.
+
+    Of a link in the place of a run, it is the link that is taken out.
+    """
+    with layout.folder("flows", flow) as folder, folder.child(REMOVED, make=True) as removed:
+        reached("rm.rename")
+        folder.rename(run_id, removed, run_id)
+        reached("rm.renamed")
+
+
+@dataclass(slots=True)
+class Left:
+    """What stays of a removed run, by name."""
+
+    needed: list[str] = field(default_factory=list)
+    """Files that other runs refer to."""
+    strange: list[str] = field(default_factory=list)
+    """What is none of the store's."""
+
+
+def prune(
+    parent: Folder,
+    name: str,
+    marks: Marks,
+    run: tuple[str, str],
+    amount: Amount,
+    *,
+    dry_run: bool = False,
+) -> Left:
+    """Delete the files of a removed run that nobody refers to; what stays is returned.
+
+    Where a link is in the place of its folder, that may go, and nothing that it leads to.
+    """
+    left = Left()
+    try:
+        folder = parent.child(name)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            _prune_link(parent, name, marks, run, left, dry_run=dry_run)
+        elif error.errno not in {errno.ENOENT, errno.ENOTDIR}:
+            raise
+        return left
+    with folder:
+        # The journal last: while it is there, everything else can be told what it is.
+        for entry in sorted(_entries(folder), key=lambda entry: entry.name == "journal"):
+            _prune_file(folder, entry, marks, run, amount, left, dry_run=dry_run)
+    if not left.needed and not left.strange and not dry_run:
+        with suppress(OSError):  # something has come into it
+            parent.delete_folder(name)
+    return left
+
+
+def _prune_link(
+    parent: Folder, name: str, marks: Marks, run: tuple[str, str], left: Left, *, dry_run: bool
+) -> None:
+    with suppress(OSError), os.scandir(f"{parent.path}/{name}") as behind:  # it may lead nowhere
+        left.needed += (entry.name for entry in behind if marks.needs(*run, entry.name))
+    if not left.needed and not dry_run:
+        reached("rm.delete")
+        parent.delete(name)
+
+
+def _prune_file(
+    folder: Folder,
+    entry: os.DirEntry[str],
+    marks: Marks,
+    run: tuple[str, str],
+    amount: Amount,
+    left: Left,
+    *,
+    dry_run: bool,
+) -> None:
+    if marks.needs(*run, entry.name):
+        left.needed.append(entry.name)
+        return
+    with suppress(FileNotFoundError):
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode) or not _OF_A_RUN.fullmatch(entry.name):
+            left.strange.append(entry.name)
+            return
+        if not dry_run:
+            reached("rm.delete")
+            folder.delete(entry.name)
+        amount.add(status.st_size)
+
+
+def _entries(folder: Folder) -> list[os.DirEntry[str]]:
+    """What is in a folder.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    try:
+        return folder.entries()
+    except OSError as error:
+        raise StoreError(explain(f"the folder {folder.path}", error, doing="read")) from error

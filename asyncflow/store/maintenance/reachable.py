@@ -1,0 +1,381 @@
+"""What in a store is needed: told from the journals, and from nothing else.
+
+Safe beside runs that are running and starting. Whether a run is running is asked before its journal
+is read, so a run that was not is known to the end; of one that was, nothing of its own is taken for
+unneeded. What a run that begins meanwhile refers to is either young or belongs to a run that was
+there before it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from asyncflow._support.fork_safety import keep_from_children, no_forks
+from asyncflow.errors import JournalError, StoreError
+from asyncflow.events.records import (
+    CLONED,
+    KNOWN,
+    REFERRING,
+    RUN_STARTED,
+    cloned_from,
+    code_of,
+    fields_of,
+    origin_of,
+    references_of,
+)
+from asyncflow.store.file_locks import holder_of, lock_within
+from asyncflow.store.files import explain, open_regular, reason_of
+from asyncflow.store.journal import HEADER, JournalReader, is_being_written, later_format
+from asyncflow.store.layout import sign_of_beginning
+from asyncflow.store.run_index import Summary, other_owner
+from asyncflow.values import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from asyncflow.store.layout import Layout, Listing
+    from asyncflow.values import ArtifactRef
+
+_SEGMENT, _BLOB = int(Place.SEGMENT), int(Place.BLOB)  # see asyncflow.store.artifacts
+
+
+_SILENT_SECONDS: Final = 1.0
+
+
+class Stage(Enum):
+    """How far a run has come."""
+
+    UNBEGUN = "unbegun"  # its first event is not on disk; it may be starting
+    RUNNING = "running"
+    OVER = "over"  # ended or interrupted: nobody writes to it any more
+
+
+@contextmanager
+def exclusive(layout: Layout, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Within the block nobody else collects or removes; waits until that is so.
+
+    After a second of that, `on_wait` is told once what is waited for.
+
+    Raises:
+        StoreError: The store is on a file system without locks, or cannot be read.
+    """
+    path = layout.root / "format"
+    try:
+        with no_forks():
+            file = os.fdopen(open_regular(path), "rb", buffering=0)
+            keep_from_children(file)
+    except OSError as error:
+        raise StoreError(explain(path, error, doing="read")) from error
+    try:
+        if not lock_within(file.fileno(), _SILENT_SECONDS):
+            on_wait(f"waiting for {holder_of(file.fileno())}, which holds a lock on {path}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        file.close()
+        message = (
+            f"the file system of {path} has no file locks ({error.strerror}), so nobody can tell "
+            "which runs are running; collect from a machine where the store is on a local disk"
+        )
+        raise StoreError(message) from error
+    try:
+        yield
+    finally:
+        file.close()
+
+
+class Marks:
+    """What journals refer to, in one store or in one flow.
+
+    Some 100 bytes for each blob that is needed.
+    """
+
+    def __init__(self, layout: Layout, *, leaving: Iterable[tuple[str, str]] = ()) -> None:
+        """Begin with nothing; runs that are `leaving` are taken for removed already."""
+        self._layout = layout
+        self._leaving = frozenset(leaving)
+        self._unclear: set[str] = set()  # flows of whose removed runs one has a damaged journal
+        self._obscure: set[str] = set()  # flows of whose other runs one has
+        self.blobs: set[bytes] = set()
+        """Digests of needed blobs."""
+        self.files: set[tuple[str, str]] = set()
+        """Needed files of runs: the flow, and the path in its folder as refs have it."""
+        self.logs: set[tuple[str, str]] = set()
+        """Runs whose journals have the output of tasks that others took over: flow and run."""
+        self.resuming: dict[tuple[str, str], str] = {}
+        """Runs that a running run is taking tasks over from, and that running run's id."""
+        self.stages: dict[tuple[str, str], Stage] = {}
+        """The runs that were there, in the order in which they were read."""
+        self.running_since: int | None = None
+        """When the oldest running run was started, in microseconds; None while none is running."""
+
+    # --- reading ---
+
+    def read_all(self) -> None:
+        """Read every journal of the store.
+
+        Raises:
+            JournalError: One is damaged: what it refers to cannot be told.
+            StoreError: Flows or runs cannot be found, or something there is none: likewise.
+        """
+        for flow in self._flows():
+            for run_id in self._runs(flow):
+                self.read_run(flow, run_id)
+            self.read_removed(flow)
+
+    def _flows(self) -> list[str]:
+        return _clear("the runs of the store need", self._layout.list_flows)
+
+    def _runs(self, flow: str) -> list[str]:
+        return _clear(f"the runs of {flow} need", lambda: self._layout.list_runs(flow))
+
+    def read_resumed(self, flow: str) -> None:
+        """Read those journals of a flow that may refer to other runs' files.
+
+        One that is damaged may refer to anything: then every file of the flow is needed.
+
+        Raises:
+            JournalError: That of a removed run is damaged that a running run is taking over from.
+        """
+        self.read_news(flow)
+        self.read_removed(flow)
+
+    def read_news(self, flow: str) -> None:
+        """Of the same journals, read those that may tell more than when they were read."""
+        listing = self._layout.list_runs(flow)
+        if listing.strays:  # one may be a run that was renamed
+            self._obscure.add(flow)
+        for run_id in listing.names:
+            run = flow, run_id
+            if run not in self._leaving and self.stages.get(run) is not Stage.OVER:
+                try:
+                    self.read_run(flow, run_id, if_resumed=True)
+                except JournalError:
+                    self._obscure.add(flow)
+
+    def read_run(self, flow: str, run_id: str, *, if_resumed: bool = False) -> Stage:
+        """Read one journal; `if_resumed`, only where the run has resumed another.
+
+        Raises:
+            JournalError: It is damaged.
+        """
+        folder = self._layout.run_dir(flow, run_id)
+        stage = self._read_run(flow, run_id, if_resumed=if_resumed)
+        if stage is Stage.UNBEGUN and sign_of_beginning(folder):
+            # It may have begun since, and have been quick.
+            stage = self._read_run(flow, run_id, if_resumed=if_resumed)
+            if stage is Stage.UNBEGUN and (sign := sign_of_beginning(folder)):
+                what = f"it tells of no beginning, and {sign} is there"
+                raise JournalError(_explain(folder, what))
+        self.stages[flow, run_id] = stage
+        return stage
+
+    def _read_run(self, flow: str, run_id: str, *, if_resumed: bool) -> Stage:
+        folder = self._layout.run_dir(flow, run_id)
+        running = is_being_written(folder / "journal")  # first: see above
+        begun = False
+        for values, refs in _referring(folder, running=running):
+            if values[0] == RUN_STARTED:
+                begun = True
+                self._note_start(flow, run_id, values, running=running)
+                if if_resumed and not origin_of(values).run_id:
+                    break
+            self._note(flow, values, refs)
+        return Stage.RUNNING if running else Stage.OVER if begun else Stage.UNBEGUN
+
+    def _note_start(self, flow: str, run_id: str, values: list[object], *, running: bool) -> None:
+        origin, started = origin_of(values)
+        if not running:
+            return
+        self.running_since = min(started, self.running_since or started)
+        if origin:
+            self.resuming[flow, origin] = run_id
+
+    def _note(self, flow: str, values: list[object], refs: Iterable[ArtifactRef]) -> None:
+        for ref in refs:
+            if ref.place == _BLOB:
+                self.blobs.add(ref.digest)
+            elif ref.place == _SEGMENT:
+                self.files.add((flow, ref.file))
+        if values[0] == CLONED:
+            self.logs.add((flow, cloned_from(values)))
+
+    def read_removed(self, flow: str) -> None:
+        """Read the journals that are left of removed runs, as far as somebody needs them.
+
+        Of a run that a running run is taking tasks over from, all is needed; of another, its
+        journal if a task that was taken over has its output there, which may lead further back.
+        """
+        waiting = [run for of_flow, run in (*self.logs, *self.resuming) if of_flow == flow]
+        seen: set[str] = set()
+        while waiting:
+            run_id = waiting.pop()
+            folder = self._layout.removed_dir(flow, run_id)
+            if (flow, run_id) in self._leaving and not folder.exists():
+                folder = self._layout.run_dir(flow, run_id)
+            if run_id in seen:
+                continue
+            seen.add(run_id)
+            if _has_journal(folder):
+                waiting += self._read_removed(flow, run_id, folder)
+
+    def _read_removed(self, flow: str, run_id: str, folder: Path) -> set[str]:
+        origins = set()
+        whole = (flow, run_id) in self.resuming
+        try:
+            for values, refs in _referring(folder, running=False):
+                if values[0] == CLONED:
+                    origins.add(cloned_from(values))
+                    self.logs.add((flow, cloned_from(values)))
+                if whole:
+                    self._note(flow, values, refs)
+        except JournalError:
+            if whole:
+                raise
+            self._unclear.add(flow)
+        return origins
+
+    # --- asking ---
+
+    def needs(self, flow: str, run_id: str, file: str) -> bool:
+        """Whether somebody refers to this file of a run that is not running."""
+        if (flow, f"{run_id}/{file}") in self.files or (flow, run_id) in self.resuming:
+            return True
+        if flow in self._obscure:
+            return True
+        # With a journal, what makes it quick to open.
+        return file in {"journal", "summary", "index"} and (
+            (flow, run_id) in self.logs
+            or (flow, f"{run_id}/journal") in self.files
+            or flow in self._unclear
+        )
+
+
+def _clear(what: str, list_them: Callable[[], Listing]) -> list[str]:
+    """The names in a listing, unless it does not tell all.
+
+    Raises:
+        StoreError: It does not.
+    """
+    try:
+        listing = list_them()
+        if not listing.strays:
+            return listing.names
+        raise StoreError(str(listing.strays[0]))  # noqa: TRY301 - explained below, as the others
+    except StoreError as error:
+        message = f"nobody can tell what {what}: {error}, and collect again; nothing was deleted"
+        raise StoreError(message) from error
+
+
+def _has_journal(folder: Path) -> bool:
+    """Whether there is one, be it one that cannot be read.
+
+    Raises:
+        JournalError: Nobody can tell.
+    """
+    try:
+        return (folder / "journal").exists()
+    except OSError as error:
+        raise JournalError(_explain(folder, reason_of(error))) from error
+
+
+def resumers(layout: Layout, flow: str) -> dict[str, str]:
+    """The runs of a flow that a running run is taking tasks over from, and which run that is.
+
+    An origin that was broken off before it had taken over all of its own origin leads on to that.
+
+    Raises:
+        JournalError: The journal of a running run, or of such an origin, is damaged.
+    """
+    found: dict[str, str] = {}
+    for run_id in layout.runs(flow):
+        folder = layout.run_dir(flow, run_id)
+        if is_being_written(folder / "journal"):
+            origin = _origin_of(folder, running=True)
+            while origin and origin not in found:
+                found[origin] = run_id
+                origin = _origin_of(layout.run_dir(flow, origin), running=False)
+    return found
+
+
+def _origin_of(folder: Path, *, running: bool) -> str:
+    """The run that a run resumes; nothing if it resumes none, or has not begun."""
+    for values, _ in _referring(folder, running=running):
+        return origin_of(values).run_id
+    return ""
+
+
+def _referring(folder: Path, *, running: bool) -> Iterator[tuple[list[object], list[ArtifactRef]]]:
+    """The records of a journal that refer to something, and the values that they refer to."""
+    summary = _summary(folder)
+    try:
+        reader = JournalReader(folder / "journal")
+    except FileNotFoundError:
+        if summary is not None:
+            raise JournalError(_explain(folder, "it is gone")) from None
+        return
+    except (JournalError, OSError) as error:
+        raise JournalError(_explain(folder, _reason(error))) from error
+    with reader:
+        end, later = len(HEADER), 0
+        try:
+            for at, record, end in reader.read_from():  # noqa: B007 - where the last one ends
+                code = code_of(record)
+                if code not in KNOWN:
+                    later = at
+                    break
+                if code in REFERRING:
+                    values = fields_of(record)
+                    yield values, [ref for _, ref in references_of(values)]
+        except (JournalError, OSError) as error:
+            raise JournalError(_explain(folder, _reason(error))) from error
+        if later:
+            what = f"a later version of asyncflow wrote the record at byte {later}"
+            raise JournalError(_cannot_tell(folder, f"{what}; upgrade asyncflow"))
+        if not running:
+            _check_end(folder, reader, end, summary)
+
+
+def _check_end(folder: Path, reader: JournalReader, end: int, summary: Summary | None) -> None:
+    """Refuse a journal that has not come to its end here, unless a crash has cut it."""
+    if summary is not None and end < summary.journal_bytes:
+        raise JournalError(_explain(folder, f"it ends at byte {end}, and was longer"))
+    if end < reader.size() and not reader.is_torn(end):
+        raise JournalError(_explain(folder, f"the record at byte {end} is not what was written"))
+
+
+def _summary(folder: Path) -> Summary | None:
+    try:
+        summary = Summary.read(folder / "summary")
+    except (JournalError, OSError):
+        return None
+    if summary is not None and (owner := other_owner(summary, folder)):
+        raise JournalError(_explain(folder, f"its summary is that of {owner}"))
+    return summary
+
+
+def _reason(error: Exception) -> str:
+    return reason_of(error) if isinstance(error, OSError) else str(error)
+
+
+def _explain(folder: Path, reason: str) -> str:
+    told = _cannot_tell(folder, reason)
+    if later_format(folder / "journal"):
+        return told
+    run = f"{folder.parent.name}/{folder.name}"
+    return (
+        f"{told}. `asyncflow verify {run}` tells more, and after "
+        f"`asyncflow rm {run}` the others can be collected"
+    )
+
+
+def _cannot_tell(folder: Path, reason: str) -> str:
+    run = f"{folder.parent.name}/{folder.name}"
+    return (
+        f"nobody can tell what the run {run} needs, because its journal cannot be read: {reason}; "
+        "nothing was deleted"
+    )

@@ -1,0 +1,107 @@
+"""Which id a new run gets: the time, and never one below that of a run that was started before.
+
+A clock can go back: a machine wakes up, its battery was empty, another one's clock is behind. So
+the file `newest/FLOW` of a store has the id that the flow was given last, as decimal digits and a
+line feed. It is read and written under a lock, before the run's folder is made. A crash in between
+leaves out an id. Where the file is not there, cannot be made out, or is ahead of the clock, the
+flow's runs are listed as well: a power cut may have taken the last change of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Final
+
+from asyncflow._support.commit_points import reached
+from asyncflow._support.fork_safety import keep_from_children, no_forks
+from asyncflow.errors import StoreError
+from asyncflow.store.file_locks import holder_of, lock_within
+
+if TYPE_CHECKING:
+    from asyncflow.store.folders import Folder
+
+NEWEST: Final = "newest"
+"""The folder of a store with a file for each flow: the id that was given last."""
+
+REMOVED: Final = ".removed"
+"""The folder, in that of a flow, of what is kept of removed runs; no run can be called so."""
+
+RUN_ID: Final = re.compile(r"0|[1-9][0-9]{0,18}")
+_DIGITS: Final = re.compile(rb"([1-9][0-9]{0,18})\n")
+_MOST_BYTES: Final = 32
+_LOCK_SECONDS: Final = 5.0  # to make a folder takes microseconds
+
+
+def next_run(flow: str, runs: Folder, newest_ids: Folder) -> int:
+    """Make the folder of a new run among those of its flow, and return its id.
+
+    Raises:
+        OSError: A folder cannot be written to.
+        StoreError: There are no file locks, or another process holds that of the id for good.
+    """
+    path = f"{newest_ids.path}/{flow}"
+    with no_forks():
+        file = os.fdopen(newest_ids.open_file(flow, os.O_RDWR | os.O_CREAT), "rb+", buffering=0)
+        keep_from_children(file)
+    try:
+        _lock(file.fileno(), path)
+        newest = _read(file.fileno())
+        number = time.time_ns() // 1000
+        if newest is None or number <= newest:
+            number = max(number, 1 + max((newest or 0, *_runs_of(runs))))
+            _refuse_greatest(number, path)
+        os.pwrite(file.fileno(), b"%d\n" % number, 0)
+        reached("run.numbered")
+        return _make(runs, number)
+    finally:
+        with no_forks():
+            file.close()
+
+
+def _lock(descriptor: int, path: str) -> None:
+    try:
+        if lock_within(descriptor, _LOCK_SECONDS):
+            return
+    except OSError as error:
+        message = (
+            f"the file system of {path} has no file locks ({error.strerror}); "
+            "use a store on a local disk"
+        )
+        raise StoreError(message) from error
+    message = f"cannot start a run: {holder_of(descriptor)} holds a lock on {path}; end it"
+    raise StoreError(message)
+
+
+def _read(descriptor: int) -> int | None:
+    found = _DIGITS.match(os.pread(descriptor, _MOST_BYTES, 0))
+    return int(found[1]) if found else None
+
+
+def _runs_of(folder: Folder) -> list[int]:
+    """The ids of the flow's runs, and of the removed ones of which there are files."""
+    names = [entry.name for entry in folder.entries()]
+    if REMOVED in names:
+        with folder.child(REMOVED) as removed:
+            names += [entry.name for entry in removed.entries()]
+    return [int(name) for name in names if RUN_ID.fullmatch(name)]
+
+
+def _refuse_greatest(number: int, path: str) -> None:
+    if not RUN_ID.fullmatch(str(number)):
+        message = (
+            f"no run can have a greater id than {number - 1}: move the run of that id out of the "
+            f"store, and delete {path}"
+        )
+        raise StoreError(message)
+
+
+def _make(folder: Folder, number: int) -> int:
+    while True:
+        try:
+            folder.make(str(number))
+        except FileExistsError:  # a run that was put there by hand
+            number += 1
+        else:
+            return number

@@ -1,0 +1,408 @@
+"""The warm process that workers are forked from, and that lets none of them outlive the engine.
+
+Two ways to get one. A command that knows early that it will run a flow calls `prefork` while its
+process is small and has one thread: a fork costs some milliseconds. Otherwise `start` executes a
+fresh interpreter, because forking an application with threads and an event loop is not safe.
+
+The template stays single-threaded, imports what every worker needs and no user code, and does three
+things: it forks a worker when asked (the sockets and files come with the request), it tells when
+one has exited or was stopped, and when the engine goes away, however it does, it kills every
+descendant and exits. For that it is the *subreaper* of its descendants (prctl(2)): a grandchild
+whose parent died becomes its child. Where there is no subreaper (macOS), the process group of each
+worker is killed.
+
+The template itself may be killed, and what its workers had started would then be nobody's. So its
+parent, between it and the engine, is the *reaper*: a process that does nothing but wait until the
+engine or the template is gone, and then kill every descendant. If the reaper is killed, the
+template does the same. As soon as one of the three is gone, then, another one clears up.
+
+    engine ── reaper ── template ── workers ── what steps start
+
+Requests and answers are msgpack arrays, one in a packet:
+
+    engine -> template    ["fork", token, argv]               and 4 descriptors
+                          ["kill", pid, signal]
+                          ["suspend"], ["resume"]             all workers stand still, and go on
+                          ["ping"]
+    template -> engine    ["forked", token, pid]
+                          ["failed", token, why]
+                          ["stopped", pid, signal]            by somebody else; it has not ended
+                          ["continued", pid]
+                          ["exited", pid, wait status]
+                          ["pong"]                            all that was asked before is done
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgpack
+
+from asyncflow._support.fork_safety import keep_from_children, no_forks
+from asyncflow._support.paths import import_path
+from asyncflow.workers.process.stop_signals import (
+    STOP_SIGNALS,
+    Moment,
+    StopSignals,
+    block_stop_signals,
+    note_stop_signals,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_DESCRIPTORS: Final = 4  # orders, reports, stdout spool, stderr spool
+_PACKET_BYTES: Final = 1 << 17
+
+
+def packet_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a socket that keeps messages apart, in order and reliably."""
+    kind = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM)
+    if sys.platform == "darwin":  # no packet sockets there; its datagrams are reliable and ordered
+        kind = socket.SOCK_DGRAM
+    return socket.socketpair(socket.AF_UNIX, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateProcess:
+    """A running template, as its engine holds it."""
+
+    pid: int
+    """That of its reaper, where it has one; both are in the process group of this number."""
+    control: socket.socket
+    environment: Mapping[str, str]
+    """The environment variables that its workers begin with."""
+
+
+_preforked: list[TemplateProcess] = []
+
+
+def prefork() -> None:
+    """Fork the template out of this process now, for the next engine to use.
+
+    Does nothing where this process already has a second thread: such a fork is not safe.
+    """
+    if _preforked or _thread_count() != 1 or not hasattr(os, "fork"):
+        return
+    # Before the fork: what both processes need is then imported once.
+    import asyncflow.workers.process.worker  # noqa: F401, PLC0415 - start-up time: only a command that will run a flow
+    from asyncflow.workers.process.finalization import flush_files  # noqa: PLC0415 - the same
+
+    flush_files()
+    ours, theirs = packet_pair()
+    environment = dict(os.environ)
+    before = block_stop_signals()  # until the template has handlers of its own
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _exit_after(theirs)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()
+    keep_from_children(ours)
+    _preforked.append(TemplateProcess(pid, ours, environment))
+
+
+def discard_preforked() -> None:
+    """Let the preforked template go, when no engine is going to use it."""
+    while _preforked:
+        _preforked.pop().control.close()
+
+
+def start(environment: Mapping[str, str] | None = None) -> TemplateProcess:
+    """The preforked template, else a fresh one with these environment variables, or with ours.
+
+    It may still be starting.
+    """
+    while _preforked:
+        preforked = _preforked.pop()
+        if preforked.control.fileno() >= 0:  # else it is a parent's, that forked this process
+            return preforked
+    with no_forks():  # a child with `theirs` would keep the engine from hearing of the end
+        return _execute(environment)
+
+
+def _execute(environment: Mapping[str, str] | None) -> TemplateProcess:
+    import subprocess  # noqa: PLC0415 - start-up time: a preforked engine never needs it
+
+    ours, theirs = packet_pair()
+    keep_from_children(ours)
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
+    # sys.path goes along, so that the template finds the very asyncflow that its engine uses
+    setup = f"import sys; sys.path[:] = {import_path()!r}"
+    code = f"{setup}; from asyncflow.workers.local import fork_server; fork_server.main({theirs.fileno()})"
+    environment = dict(os.environ if environment is None else environment)
+    before = block_stop_signals()  # until the template has handlers of its own
+    try:
+        process = subprocess.Popen(
+            [sys.executable, *flags, "-c", code],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            process_group=0,  # Ctrl-C in the terminal is for the engine
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()
+    process.returncode = 0  # the pool reaps it; Popen need not complain about it
+    return TemplateProcess(process.pid, ours, environment)
+
+
+def main(control_descriptor: int) -> None:
+    """Serve as a freshly executed template; does not return."""
+    _exit_after(socket.socket(fileno=control_descriptor))
+
+
+def _exit_after(control: socket.socket) -> None:
+    """Be the reaper of a template, and in a child that template."""
+    code = 1
+    try:
+        os.setpgid(0, 0)  # Ctrl-C in the terminal is for the engine
+        become_subreaper()
+        reaper_end, template_end = socket.socketpair()
+        if sys.platform == "linux" and os.fork():
+            template_end.close()
+            _reap_in_the_end(control, reaper_end)
+        else:
+            if sys.platform == "linux":
+                reaper_end.close()
+            _Template(control, template_end).serve()
+        code = 0
+    except BaseException:  # noqa: BLE001 - nobody above could handle it: say it and go
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with suppress(BaseException):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _reap_in_the_end(control: socket.socket, template: socket.socket) -> None:
+    """Wait until the engine or the template is gone, then kill every descendant.
+
+    The stop signals stay blocked here. While this process has `control` open, the engine does not
+    hear of the end of a template before all is cleared up.
+    """
+    import select  # noqa: PLC0415 - start-up time: the engine's process need not load it here
+
+    poll = select.poll()
+    poll.register(control, 0)  # what comes is for the template; that nobody is there is told anyway
+    poll.register(template, select.POLLIN)
+    poll.poll()
+    _kill_descendants()
+
+
+def _thread_count() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names are not wanted
+    except OSError:
+        import threading  # noqa: PLC0415 - start-up time: only where there is no /proc
+
+        return threading.active_count() if sys.platform == "linux" else 2
+
+
+class _Template:
+    def __init__(self, control: socket.socket, reaper: socket.socket) -> None:
+        self._control, self._reaper = control, reaper
+        self._workers: dict[int, Moment] = {}  # by pid: when its engine has asked it to end
+        self._suspended = False  # whether the engine has all workers stand still
+        self._to_all = Moment()  # when this process was sent what all processes were sent
+
+    def serve(self) -> None:
+        """Answer requests until the engine or the reaper is gone, then kill every descendant."""
+        note_stop_signals(self._to_all)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        waking, wakeup = os.pipe()
+        os.set_blocking(waking, False)
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _ignore)
+        become_subreaper()
+        import asyncflow.workers.process.worker  # noqa: F401, PLC0415 - warm: every fork has it
+
+        gc.collect()
+        gc.freeze()  # pages that the collector does not touch stay shared
+        import select  # noqa: PLC0415 - start-up time: the engine's process need not load it here
+
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._reaper, select.POLLIN)
+        poll.register(waking, select.POLLIN)
+        try:
+            while self._turn({descriptor for descriptor, _ in poll.poll()}, waking):
+                pass
+        finally:
+            self._kill_everything()
+
+    def _turn(self, ready: set[int], waking: int) -> bool:
+        if waking in ready:
+            with suppress(BlockingIOError):
+                os.read(waking, 4096)
+            self._reap()
+        if self._reaper.fileno() in ready:
+            return False
+        if self._control.fileno() in ready:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(
+                    self._control, _PACKET_BYTES, _DESCRIPTORS
+                )
+            except OSError:
+                return False
+            if not data:
+                return False
+            request = msgpack.unpackb(data, unicode_errors="surrogateescape")
+            self._carry_out(request, descriptors)
+        return True
+
+    def _carry_out(self, request: list[Any], descriptors: list[int]) -> None:
+        match request:
+            case ["fork", token, argv]:
+                self._fork(token, argv, descriptors)
+            case ["kill", pid, number] if pid in self._workers:
+                if number == signal.SIGTERM:
+                    self._workers[pid].note()
+                _kill_group(pid, number)
+            case ["suspend" | "resume" as what]:
+                self._suspended = what == "suspend"
+                for pid in self._workers:
+                    _kill_group(pid, signal.SIGSTOP if self._suspended else signal.SIGCONT)
+            case ["ping"]:
+                self._say(["pong"])
+
+    def _fork(self, token: int, argv: list[str], descriptors: list[int]) -> None:
+        parent = os.getpid()
+        before = block_stop_signals()  # until the worker has handlers of its own
+        try:
+            told = Moment()
+            pid = os.fork()
+        except OSError as error:  # too many processes, or no memory: perhaps not for long
+            answer = ["failed", token, str(error.strerror)]
+        else:
+            if pid == 0:
+                signals = StopSignals(self._to_all, told)
+                others = self._control, self._reaper
+                _become_worker(others, parent, argv, descriptors, signals)
+            with suppress(OSError):
+                os.setpgid(pid, pid)  # in both processes: whoever comes first
+            self._workers[pid] = told
+            answer = ["forked", token, pid]
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._say(answer)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._workers:
+                self._tell_of(pid, status)
+
+    def _tell_of(self, pid: int, status: int) -> None:
+        if os.WIFCONTINUED(status):
+            self._say(["continued", pid])
+        elif not os.WIFSTOPPED(status):
+            del self._workers[pid]
+            _kill_group(pid, signal.SIGKILL)  # what its steps had started
+            self._say(["exited", pid, status])
+        elif not self._suspended:
+            self._say(["stopped", pid, os.WSTOPSIG(status)])
+
+    def _say(self, answer: Sequence[Any]) -> None:
+        with suppress(OSError):  # the engine is gone; the next turn sees it
+            self._control.send(msgpack.packb(answer))
+
+    def _kill_everything(self) -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for pid in self._workers:
+            _kill_group(pid, signal.SIGKILL)
+        _kill_descendants()
+
+
+def _kill_descendants() -> None:
+    """Kill all that comes from this process, which is its subreaper; it is gone on return."""
+    while True:
+        for pid in _children():
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _ignore(*_: object) -> None:
+    """A handler, so that the signal interrupts the poll."""
+
+
+def _become_worker(
+    others: Sequence[socket.socket],
+    parent: int,
+    argv: list[str],
+    descriptors: list[int],
+    signals: StopSignals,
+) -> None:
+    code = 1
+    try:
+        for end in others:
+            end.close()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        with suppress(OSError):
+            os.setpgid(0, 0)
+        _die_with_parent(parent)
+        from asyncflow.workers.process import worker  # noqa: PLC0415 - already imported: a look-up
+
+        worker.main(descriptors, argv, signals)
+        code = 0
+    except SystemExit as stop:  # SIGTERM has come between two steps
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:  # noqa: BLE001 - the last frame of this process
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with suppress(BaseException):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _kill_group(pid: int, number: int) -> None:
+    with suppress(OSError):
+        os.killpg(pid, number)
+
+
+def _children() -> list[int]:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123 - one short read
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return []
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform != "linux":
+        return
+    import ctypes  # noqa: PLC0415 - start-up time: loaded in the template, where nobody waits
+
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def become_subreaper() -> None:
+    """Have orphaned descendants become children of this process, where the platform can."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _die_with_parent(parent: int) -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the call
+        os._exit(1)

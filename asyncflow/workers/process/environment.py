@@ -1,0 +1,263 @@
+"""What a task finds around it: the working directory, variables, settings of its process.
+
+Tasks share their process, and each shall find it as if it were the first there. The rule: what the
+*process* has is put back, and what *modules* hold stays, since a module is imported once.
+
+- Working directory and environment variables are those of the program when it started the run.
+- Context variables (and with them the settings of `decimal` and NumPy) are a task's own.
+- What Python and the kernel keep for the process as a whole is `ProcessSettings`.
+- All of these are as the import of the flow's module has left them.
+
+What stays, whatever a step does: modules and all that they hold (their globals, logging handlers,
+warning filters, the state of random generators), `sys.path`, by which they were found, threads, and
+what cannot be undone, such as a resource limit. A step that must not leave such traces, or find
+them, asks for a process of its own, with `@isolate`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from _locale import LC_ALL, setlocale  # built in; `locale` takes a while to import
+from _signal import getsignal  # type: ignore[import-not-found] # that of `signal` is slow
+from contextlib import contextmanager
+from operator import is_
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+from asyncflow._support.paths import import_path, working_directory
+from asyncflow.errors import PoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextvars import Context
+
+_MOST_BYTES: Final = 1 << 16  # they travel in one packet, of at most `frames.MAX_ORDER_BYTES`
+
+# Without the decoding of each variable, which would cost a short task several per cent.
+_variables: Final[Mapping[Any, Any]] = getattr(os.environ, "_data", os.environ)
+
+
+class Surroundings(NamedTuple):
+    """Those of a program, to be made in its workers."""
+
+    cwd: str
+    """The working directory; empty if it was deleted."""
+    path: Sequence[str]
+    """`sys.path`."""
+    changes: Mapping[str, str | None]
+    """Environment variables that are not as they were when the workers' template was started."""
+
+    def enter(self) -> None:
+        """Make them those of this process. What its modules have added to `sys.path` stays.
+
+        Raises:
+            OSError: The working directory is gone, or may not be entered.
+        """
+        sys.path[:] = [*self.path, *(each for each in sys.path if each not in self.path)]
+        _initial.put_back_variables()
+        _change(self.changes)
+        if self.cwd:
+            os.chdir(self.cwd)
+
+
+def look_around(template: Mapping[str, str]) -> Surroundings:
+    """The surroundings of this program; `template` is the environment its workers begin with.
+
+    Raises:
+        PoolError: They are too large to be told to a worker.
+    """
+    now = dict(os.environ)
+    changes: dict[str, str | None] = {
+        name: value for name, value in now.items() if template.get(name) != value
+    }
+    changes.update(dict.fromkeys(template.keys() - now.keys()))
+    found = Surroundings(working_directory(), import_path(), changes)
+    _refuse_flood(found)
+    return found
+
+
+def _refuse_flood(found: Surroundings) -> None:
+    sizes = {name: len(os.fsencode(name + (value or ""))) for name, value in found.changes.items()}
+    if sum(sizes.values()) > _MOST_BYTES:
+        message = (
+            f"the environment variables that were set since the engine's workers were started are "
+            f"too large ({sum(sizes.values())} bytes; {max(sizes, key=sizes.__getitem__)!r} is the "
+            f"largest): set them before that, or give the flow the data in a file"
+        )
+        raise PoolError(message)
+    if sum(len(os.fsencode(entry)) for entry in found.path) > _MOST_BYTES // 2:
+        message = (
+            f"sys.path is too long for workers to be told of: it has {len(found.path)} entries"
+        )
+        raise PoolError(message)
+
+
+class ProcessSettings(NamedTuple):
+    """What Python and the kernel keep for a process as a whole."""
+
+    of_sys: Sequence[Any]
+    """Attributes of `sys` that programs assign to: streams, hooks."""
+    handlers: Sequence[Any]
+    """Of signals."""
+    plain: Sequence[object]
+    """`sys.argv`, the limit of recursion, the locale."""
+    umask: int
+
+    @classmethod
+    def now(cls) -> ProcessSettings:
+        """As they are."""
+        return cls(_of_sys(), _handlers(), _plain(), _umask())
+
+    def put_back(self) -> None:
+        """Have them so again; costs some two microseconds if they are. In the main thread."""
+        os.umask(self.umask)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        of_sys, handlers = _of_sys(), _handlers()
+        if not all(map(is_, of_sys, self.of_sys)):
+            for name, value in zip(_SYS, self.of_sys, strict=True):
+                setattr(sys, name, value)
+        if not all(map(is_, handlers, self.handlers)):
+            _handle(self.handlers, handlers)
+        if _plain() != self.plain:
+            argv, recursion, locale = self.plain
+            sys.argv = list(cast("tuple[str]", argv))
+            sys.setrecursionlimit(cast("int", recursion))
+            setlocale(LC_ALL, cast("str", locale))
+
+    def with_changes(self, before: ProcessSettings, after: ProcessSettings) -> ProcessSettings:
+        """These, and what has changed between two moments."""
+        return ProcessSettings(
+            _changed(self.of_sys, before.of_sys, after.of_sys),
+            _changed(self.handlers, before.handlers, after.handlers),
+            _changed(self.plain, before.plain, after.plain),
+            self.umask if after.umask == before.umask else after.umask,
+        )
+
+
+_SYS: Final = (
+    "stdin",
+    "stdout",
+    "stderr",
+    "excepthook",
+    "unraisablehook",
+    "displayhook",
+    "breakpointhook",
+)
+_SIGNALS: Final = sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))[:29]
+
+
+def _of_sys() -> list[Any]:
+    return [getattr(sys, name, None) for name in _SYS]
+
+
+def _handlers() -> list[Any]:
+    return list(map(getsignal, _SIGNALS))
+
+
+def _plain() -> tuple[object, ...]:
+    return tuple(getattr(sys, "argv", ())), sys.getrecursionlimit(), setlocale(LC_ALL, None)
+
+
+def _umask() -> int:
+    try:
+        with open("/proc/self/status") as file:  # noqa: PTH123 - one short read
+            return next(int(line[6:], 8) for line in file if line.startswith("Umask:"))
+    except (OSError, StopIteration):
+        # To ask is to change: another thread could make a file meanwhile.
+        umask = os.umask(0o077)
+        os.umask(umask)
+        return umask
+
+
+def _handle(wanted: Sequence[Any], now: Sequence[Any]) -> None:
+    for number, handler, other in zip(_SIGNALS, wanted, now, strict=True):
+        if handler is not other and handler is not None:  # None is one of C code
+            signal.signal(number, handler)
+
+
+def _changed(kept: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -> Sequence[Any]:
+    triples = zip(kept, before, after, strict=True)
+    return tuple(old if was is now or was == now else now for old, was, now in triples)
+
+
+class Kept:
+    """The working directory and the environment variables at one moment, to be put back later."""
+
+    __slots__ = ("_cwd", "_variables")
+
+    def __init__(self) -> None:
+        self._cwd = working_directory()
+        self._variables = dict(_variables)
+
+    def put_back(self) -> None:
+        """Have both as they were; costs a few microseconds if they are.
+
+        Raises:
+            OSError: The working directory is gone, or may not be entered.
+        """
+        if self._cwd and working_directory() != self._cwd:
+            os.chdir(self._cwd)
+        self.put_back_variables()
+
+    def put_back_variables(self) -> None:
+        """Have the environment variables alone as they were."""
+        if _variables != self._variables:
+            before = {_decoded(name): _decoded(value) for name, value in self._variables.items()}
+            gone = dict.fromkeys(os.environ.keys() - before.keys())
+            _change({**before, **gone})
+
+
+def _decoded(text: Any) -> str:
+    return os.fsdecode(text)
+
+
+def _change(variables: Mapping[str, str | None]) -> None:
+    zone = os.environ.get("TZ")
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        elif os.environ.get(name) != value:
+            os.environ[name] = value
+    if os.environ.get("TZ") != zone:
+        time.tzset()  # C keeps what it has read
+
+
+_initial = Kept()
+_settings: list[ProcessSettings] = []
+"""In a worker one: what each task begins with."""
+
+
+def remember() -> None:
+    """What this worker's environment and settings are now, is what it begins with."""
+    global _initial  # noqa: PLW0603 - of the process, like the environment
+    _initial = Kept()
+    _settings[:] = [ProcessSettings.now()]
+
+
+def put_back_settings() -> None:
+    """Have the settings of this worker's process as they are for each task."""
+    for settings in _settings:
+        settings.put_back()
+
+
+@contextmanager
+def lasting_settings() -> Iterator[None]:
+    """What becomes of the settings within the block, by an import, is so for each task.
+
+    For all runs, because a module is imported once.
+    """
+    before = ProcessSettings.now()
+    yield
+    after = ProcessSettings.now()
+    _settings[:] = [settings.with_changes(before, after) for settings in _settings]
+
+
+def own_context(shared: Context) -> Context:
+    """A copy for one task; a change that it makes in it is seen by nobody else."""
+    context = shared.copy()
+    decimal = sys.modules.get("decimal")
+    if decimal is not None:  # its settings are one object that a variable refers to
+        context.run(lambda: decimal.setcontext(decimal.getcontext().copy()))
+    return context

@@ -1,0 +1,152 @@
+"""The end of a worker: what Python does at the end of a process, bounded in time.
+
+A worker is forked, so it leaves by `os._exit`, as the children of multiprocessing do: the objects
+of the program that it was forked out of are not its own to finalize. What belongs to the worker is
+done here, in Python's order: threads are waited for, the functions that were registered with
+`atexit` are called (by these temporary folders are removed, and the semaphores of multiprocessing
+and joblib), and files that are still open are closed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import io
+import os
+import sys
+import threading
+import time
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow._support.tracebacks import describe_exception
+from asyncflow.workers.process.thread_context import threads_left
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Complain = Callable[[str, dict[str, Any]], object]
+
+_THREADS_SECONDS: Final = 1.0
+_SECONDS: Final = 5.0  # for all of it: an engine that closes waits a little longer
+_LOOK_SECONDS: Final = 0.005
+
+
+def disown() -> None:
+    """Leave to the program what it had asked to be done at its end, before this one was forked.
+
+    Its temporary folders, say, are still in use there.
+    """
+    atexit._clear()  # noqa: SLF001 - as multiprocessing does in its children
+    finalize: Any = weakref.finalize
+    finalize._registry.clear()  # noqa: SLF001 - there is no other way
+    finalize._registered_with_atexit = False  # noqa: SLF001 - the first one here registers it anew
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        atexit.register(logging.shutdown)
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        sys.modules["multiprocessing.process"]._children.clear()  # noqa: SLF001 - as multiprocessing does
+        util._finalizer_registry.clear()  # noqa: SLF001 - the same
+        util._run_after_forkers()  # noqa: SLF001 - the same
+        atexit.register(util._exit_function)  # noqa: SLF001 - the same
+
+
+def finalize(complain: Complain, *closings: Callable[[], object]) -> None:
+    """End what this worker's steps have begun, after the `closings`.
+
+    `complain` is told of what fails. If all that takes too long, it is told too, and the process is
+    ended here.
+    """
+    limit = threading.Thread(target=_end_late, args=(complain,), daemon=True)
+    limit.start()
+    for close in closings:
+        close()
+    sys.unraisablehook = lambda args: _tell(complain, args.exc_value)
+    _wait_for_threads()
+    for thread, task in threads_left():
+        facts = {"thread": thread, "started_by": task}
+        complain("a thread was still running when its worker ended", facts)
+    atexit._run_exitfuncs()  # noqa: SLF001 - as multiprocessing does from Python 3.13 on
+    _close_files(complain)
+
+
+def _tell(complain: Complain, error: BaseException | None) -> None:
+    if error is not None:
+        described = describe_exception(error)
+        facts = {"error": f"{described.type}: {described.message}"}
+        complain("something that was left to the end of a worker has failed", facts)
+
+
+def _end_late(complain: Complain) -> None:
+    time.sleep(_SECONDS)
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented
+    where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "unknown"
+    facts = {"seconds": _SECONDS, "line": where}
+    complain("what was left to the end of a worker has taken too long, and is given up", facts)
+    os._exit(0)
+
+
+def _wait_for_threads() -> None:
+    """Wait for those that are no daemons, as Python does, but not for long."""
+    asked: Any = threading._threading_atexits  # type: ignore[attr-defined] # noqa: SLF001 - executors end by these
+    if threading.active_count() <= 2 and not asked:  # noqa: PLR2004 - this one, and the limit
+        return
+    done = threading.Event()
+
+    def ask() -> None:
+        for call in reversed(asked):
+            call()
+        done.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    until = time.monotonic() + _THREADS_SECONDS
+    while (not done.is_set() or threads_left()) and time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
+
+
+def flush_files() -> None:
+    """Before this process is forked: have no child write what waits in the files of the program.
+
+    At their end workers flush them, for what their steps may have written to them.
+    """
+    _inherited[:] = []
+    for file in _files():
+        with suppress(Exception):  # it is the program's, as is what becomes of it
+            if not _is_peculiar(file) and not file.closed and file.writable():
+                file.flush()
+                _inherited.append(weakref.ref(file))
+
+
+_inherited: Final[list[weakref.ref[io.IOBase]]] = []
+"""Files that were open when this process was forked."""
+
+
+def _files() -> list[io.IOBase]:
+    """Those that are open or were, without what the collector was told to leave alone."""
+    return [each for each in gc.get_objects() if issubclass(type(each), io.IOBase)]
+
+
+def _close_files(complain: Complain) -> None:
+    """Have what was written to files in them, also of those that put something at their end."""
+    found = [*_files(), *(file for each in _inherited if (file := each()) is not None)]
+    for file in sorted(found, key=_rank):
+        try:
+            if not file.closed and file.writable():
+                file.flush()
+            if _is_peculiar(file):
+                file.close()
+        except Exception as error:  # noqa: BLE001 - a class of the user's may raise anything
+            _tell(complain, error)
+
+
+def _rank(file: io.IOBase) -> int:
+    """First what writes into others: text into compressed files, those into Python's own."""
+    return 0 if isinstance(file, io.TextIOBase) else 1 if _is_peculiar(file) else 2
+
+
+def _is_peculiar(file: io.IOBase) -> bool:
+    """Whether it may have something to put at its end: what is not Python's own, or ours."""
+    module = type(file).__module__
+    return module not in {"_io", "io"} and not module.startswith("asyncflow.")

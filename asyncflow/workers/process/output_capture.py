@@ -1,0 +1,269 @@
+"""What a task prints, kept apart by task.
+
+A worker's descriptors 1 and 2 are *spool files*: append-only, unnamed, one for each stream.
+Whatever writes there, Python or C or a subprocess, is in order, never blocks, survives the
+worker's death, and belongs to the `def` task that was running: the file's size when the task ends
+is the border.
+
+Concurrent async tasks share the descriptors, so Python's own streams look up the task in the
+context, and send its lines to the engine instead. What C code prints there cannot be told apart and
+is given to the worker's oldest running task.
+
+A step may close these descriptors or lead them elsewhere; for the next task they are put back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import sys
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from asyncflow._support.guarded_descriptor import Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Sink(Protocol):
+    """Takes what one async task prints."""
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Take some bytes; 0 is stdout, 1 is stderr."""
+
+    def flush(self, stream: int) -> None:
+        """Hold nothing back of what was written."""
+
+
+sink: ContextVar[Sink | None] = ContextVar("asyncflow_sink", default=None)
+
+
+class TaskStream(io.TextIOBase):
+    """`sys.stdout` or `sys.stderr` of a worker."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._number = descriptor - 1
+        raw = io.FileIO(descriptor, "w", closefd=False)
+        self._binary = TaskBuffer(raw, self._number)
+        self._file = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding="utf-8",
+            errors="backslashreplace",
+            line_buffering=True,
+        )
+
+    def write(self, text: str, /) -> int:
+        """Write text: to the task that the context names, else to the file."""
+        target = sink.get()
+        if target is None:
+            return self._file.write(text)
+        target.write(self._number, text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override] # text only
+        """Write one after the other."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Have what is buffered in the file, or with the task that the context names."""
+        self._file.flush()
+        self._binary.flush()
+
+    def fileno(self) -> int:
+        """The descriptor below."""
+        return self._number + 1
+
+    def isatty(self) -> bool:
+        """Never: it is a file, whatever the engine does with it."""
+        return False
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def reconfigure(self, **options: object) -> None:
+        """Accepted for programs that set encoding or buffering; output is UTF-8, by the line."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override] # never set
+        """Always UTF-8."""
+        return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override] # never set
+        """What becomes of text that UTF-8 cannot say."""
+        return "backslashreplace"
+
+    @property
+    def line_buffering(self) -> bool:
+        """Whether each line is written at once."""
+        return True
+
+    @property
+    def buffer(self) -> TaskBuffer:
+        """The stream of bytes below."""
+        self._file.flush()  # keep the order of text and bytes
+        return self._binary
+
+
+class TaskBuffer(io.RawIOBase):
+    """The bytes below a `TaskStream`, as `sys.stdout.buffer`."""
+
+    def __init__(self, raw: io.FileIO, number: int) -> None:
+        self._raw, self._number = raw, number
+
+    def write(self, data: object, /) -> int:
+        """Write bytes: to the task that the context names, else to the file."""
+        view = memoryview(data).cast("B")  # type: ignore[arg-type] # any buffer
+        target = sink.get()
+        if target is None:
+            os.write(self._raw.fileno(), view)
+        else:
+            target.write(self._number, bytes(view))
+        return len(view)
+
+    def flush(self) -> None:
+        """Have the task that the context names pass on what it was given."""
+        target = sink.get()
+        if target is not None:
+            target.flush(self._number)
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor below."""
+        return self._raw.fileno()
+
+
+class LineSink:
+    """Gathers what an async task prints, as a line-buffered file would, and hands it on."""
+
+    def __init__(self, send: Callable[[int, bytes], None], limit: int = 8192) -> None:
+        self._send = send
+        self._limit = limit
+        self._held = [bytearray(), bytearray()]
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Take some bytes, and pass on what is there when a line ends, or begins anew."""
+        held = self._held[stream]
+        held += data
+        if b"\n" in data or b"\r" in data or len(held) > self._limit:
+            self.flush(stream)
+
+    def close(self) -> None:
+        """Pass on what has no line end."""
+        self.flush(0)
+        self.flush(1)
+
+    def flush(self, stream: int) -> None:
+        """Pass on what is there."""
+        held = self._held[stream]
+        if held:
+            self._send(stream, bytes(held))
+            held.clear()
+
+
+class TaskInput(io.TextIOWrapper):
+    """`sys.stdin` of a worker: it is empty, and no step closes it for the next one."""
+
+    def __init__(self) -> None:
+        super().__init__(io.FileIO(0, closefd=False), encoding="utf-8")
+
+    def close(self) -> None:
+        """Left open."""
+
+
+def install(out: int, err: int) -> None:
+    """Make two spool files this process's standard streams, and its input empty.
+
+    Whoever has kept the streams that a program had, as logging handlers do that were made before
+    this worker was forked out of it, prints to ours from now on. What was waiting in them then is
+    the program's to write.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    streams = TaskStream(1), TaskStream(2)
+    inherited = (sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)
+    for ours, theirs in zip(streams, inherited, strict=True):
+        os.dup2(null, ours.fileno())
+        for each in theirs:
+            _lead(each, ours)
+    kept = []
+    for number, spool in enumerate((null, out, err)):
+        os.dup2(spool, number)
+        kept.append(Descriptor(fcntl.fcntl(spool, fcntl.F_DUPFD_CLOEXEC, 3)))
+    os.close(null)
+    _kept[:] = kept
+    sys.stdin = sys.__stdin__ = TaskInput()  # type: ignore[misc] # as a file
+    sys.stdout = sys.__stdout__ = streams[0]  # type: ignore[assignment, misc] # as a file
+    sys.stderr = sys.__stderr__ = streams[1]  # type: ignore[assignment, misc] # as a file
+
+
+def _lead(inherited: object, ours: TaskStream) -> None:
+    """Have one of Python's own streams, wherever it was kept, print as ours does."""
+    if type(inherited) is io.TextIOWrapper and _number_of(inherited) == ours.fileno():
+        buffer: Any = ours.buffer
+        options = {"encoding": ours.encoding, "errors": ours.errors}
+        inherited.__init__(buffer, **options, line_buffering=True, write_through=True)  # type: ignore[misc] # once more
+
+
+def _number_of(stream: io.TextIOWrapper) -> int:
+    try:
+        return stream.fileno()
+    except ValueError:  # closed, or without one
+        return -1
+
+
+_kept: Final[list[Descriptor]] = []
+"""Input and the two spool files once more; no child of a step inherits these."""
+
+
+def put_back() -> bool:
+    """Have the standard descriptors be what they were; False if a step has closed all of them."""
+    for number, kept in enumerate(_kept):
+        if not kept.is_at(number):
+            try:
+                kept.check()
+                os.dup2(kept.number, number)
+            except OSError:
+                return False
+    return True
+
+
+def written() -> tuple[int, int]:
+    """Sizes of the two spool files as they are."""
+    return os.fstat(1).st_size, os.fstat(2).st_size
+
+
+def spooled() -> tuple[int, int]:
+    """Sizes of the two spool files, after everything that is still buffered is in them."""
+    for name in ("stdout", "stderr"):
+        with suppress(Exception):  # a step's own, in our stream's place, or none
+            getattr(sys, name).flush()
+    _flush_c()
+    return written()
+
+
+def _no_flush() -> None:
+    """Where C's streams cannot be reached."""
+
+
+_flush_c = _no_flush
+
+
+def flush_c_streams() -> None:
+    """From now on `spooled` empties the buffers of C's stdio as well."""
+    global _flush_c  # noqa: PLW0603 - decided once, at a worker's start
+    try:
+        import ctypes  # noqa: PLC0415 - start-up time: only workers need it
+
+        fflush = ctypes.CDLL(None).fflush
+    except (ImportError, OSError, AttributeError):
+        return
+    fflush.argtypes = [ctypes.c_void_p]
+    _flush_c = lambda: fflush(None)  # noqa: E731 - bound to the symbol just found

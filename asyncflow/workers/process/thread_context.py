@@ -1,0 +1,130 @@
+"""Threads that a step starts have the step's context.
+
+Python 3.14 has `sys.flags.thread_inherit_context`; this module can go when that is the oldest
+supported version.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from asyncflow.flow.current import TaskContext, _task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future, ThreadPoolExecutor
+    from threading import ExceptHookArgs, Thread
+    from types import FrameType
+
+
+# --- threads ----------------------------------------------------------------------------------
+
+_INSTALLED: Final = "_asyncflow_installed"
+
+
+_started_by: Final[WeakKeyDictionary[Thread, TaskContext]] = WeakKeyDictionary()
+
+
+_LAID_OFF: Final = ("concurrent.futures", "anyio", "loky", "joblib.externals.loky")
+"""Whose threads wait for more work when they have done what a step has asked of them."""
+
+
+def threads_left() -> list[tuple[str, str]]:
+    """The threads that still do something: name, and which task has started it.
+
+    Not daemons: whoever makes one says that it may end with its process.
+    """
+    threading = sys.modules["threading"]
+    frames = sys._current_frames()  # noqa: SLF001 - documented, whatever it is called
+    found = []
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident)
+        is_main = thread is threading.main_thread()
+        if frame and not (is_main or thread.daemon or _waits_for_work(thread, frame)):
+            task = _started_by.get(thread)
+            found.append((thread.name, task.pathspec if task is not None else "no task"))
+    return found
+
+
+def _waits_for_work(thread: Thread, frame: FrameType) -> bool:
+    if type(thread).__module__.startswith(_LAID_OFF):
+        return True
+    executors = sys.modules.get("concurrent.futures.thread")
+    code = frame.f_code
+    is_executors = executors is not None and code.co_filename == executors.__file__
+    return is_executors and code.co_name == "_worker"  # else it stands in what it was given
+
+
+def install_thread_propagation() -> None:
+    """Have the threads that a step starts run in its context, in this process, for good.
+
+    For worker processes: it replaces `Thread.start` and `ThreadPoolExecutor.submit`. Harmless when
+    repeated.
+    """
+    import threading  # noqa: PLC0415 - start-up time: the engine's process does without
+
+    _replace(threading.Thread, "start", _starting)
+    _replace(threading, "excepthook", _excepting)
+
+
+def _replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+    original = getattr(owner, name)
+    if not hasattr(original, _INSTALLED):
+        replacement = functools.wraps(original)(wrap(original))
+        setattr(replacement, _INSTALLED, True)
+        setattr(owner, name, replacement)
+
+
+def _excepting(tell: Callable[[ExceptHookArgs], Any]) -> Callable[[ExceptHookArgs], None]:
+    def tell_without_our_frame(args: ExceptHookArgs) -> None:
+        trace = args.exc_traceback
+        while trace is not None and trace.tb_next is not None:
+            if trace.tb_next.tb_frame.f_code.co_filename == __file__:
+                trace.tb_next = trace.tb_next.tb_next
+            else:
+                trace = trace.tb_next
+        tell(args)
+
+    return tell_without_our_frame
+
+
+def _starting(start: Callable[[Thread], None]) -> Callable[[Thread], None]:
+    def start_in_context(thread: Thread) -> None:
+        # The first thread of the first executor is started by its first `submit`, so this is in
+        # time for the second; and nobody imports executors who does not use them.
+        executors = sys.modules.get("concurrent.futures.thread")
+        if executors is not None:
+            _replace(executors.ThreadPoolExecutor, "submit", _submitting)
+        task = _task.get()
+        if task is None:
+            start(thread)
+            return
+        _started_by[thread] = task
+        run, context = thread.run, copy_context()
+
+        def run_in_context() -> None:
+            vars(thread).pop("run", None)  # it refers to the thread: leave no cycle behind
+            context.run(run)
+
+        thread.run = run_in_context  # type: ignore[method-assign] # of this one
+        try:
+            start(thread)
+        except BaseException:
+            vars(thread).pop("run", None)
+            raise
+
+    return start_in_context
+
+
+def _submitting(submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
+    def submit_in_context(
+        executor: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        # Its threads serve whoever submits: each call brings a context, be it one without a task.
+        return submit(executor, copy_context().run, function, *args, **kwargs)
+
+    return submit_in_context

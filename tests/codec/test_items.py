@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from blake3 import blake3
+
+from asyncflow import codec
+from asyncflow.codec.items import ENTRY_BYTES, TRAILER_BYTES, DamagedError, Entry, Trailer
+from asyncflow.errors import ArtifactPickleError
+from asyncflow.values import Encoding
+from tests.support.items import encode_items
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def stored(items: Iterable[object]) -> bytes:
+    """A list's bytes."""
+    encoded = encode_items(items)
+    assert encoded.encoding is Encoding.ITEMS
+    return b"".join(encoded.chunks)
+
+
+def item(data: bytes, index: int) -> object:
+    """What a reader does who knows the trailer: an entry, its bytes, a hash."""
+    trailer = Trailer.parse(data[-TRAILER_BYTES:], len(data))
+    at = trailer.entry(index)
+    entry = Entry.parse(data[at : at + ENTRY_BYTES], trailer.code)
+    part = bytearray(data[entry.offset : entry.offset + entry.size])
+    entry.check(part)
+    return codec.decode(entry.encoding, part)
+
+
+def test_each_item_can_be_read_by_itself():
+    """An entry of the table is enough to read an item, whatever it is."""
+    items = [1, "two", b"three", [4, 5], np.arange(5000), None, b""]
+    data = stored(items)
+    for index, expected in enumerate(items):
+        np.testing.assert_array_equal(item(data, index), expected)
+
+
+def test_the_kind_of_the_list_is_kept():
+    """A tuple stays a tuple; every other iterable becomes a list."""
+    assert codec.decode(Encoding.ITEMS, stored((1, 2))) == (1, 2)
+    assert codec.decode(Encoding.ITEMS, stored([1, 2])) == [1, 2]
+    assert codec.decode(Encoding.ITEMS, stored({1: "a", 2: "b"})) == [1, 2]
+    assert codec.decode(Encoding.ITEMS, stored(n for n in range(3))) == [0, 1, 2]
+    assert encode_items((1,)).type_name == "tuple"
+    assert encode_items(range(3)).type_name == "list"
+
+
+def test_an_empty_list_has_no_items():
+    """Its trailer says so."""
+    data = stored([])
+    assert Trailer.parse(data, len(data)).length == 0
+    assert codec.decode(Encoding.ITEMS, data) == []
+
+
+def test_a_list_has_the_very_bytes_that_its_format_says():
+    """Item by item, then the table, then the trailer; an array begins at a multiple of 64."""
+    items = [7, b"y" * 77, "x" * 5000, np.arange(5000.0)]
+    expected, table = b"", b""
+    for each in items:
+        encoded = codec.encode(each)
+        data = b"".join(encoded.chunks)
+        if encoded.encoding is Encoding.BUFFERS:
+            expected += bytes(-len(expected) % 64)
+        place = struct.pack("<QQ", len(expected), len(data) | encoded.encoding << 56)
+        table += place + blake3(place + data).digest()[:16]
+        expected += data
+    kind, gap = b"\0", bytes(3)
+    place = struct.pack("<QQQ", 4, len(expected), 0)
+    trailer = b"AFI1" + kind + gap + place + blake3(b"").digest()[:16]
+    trailer += blake3(trailer).digest()[:16]
+    assert {codec.encode(each).encoding for each in items} > {Encoding.PICKLE}
+    assert (len(table), len(trailer)) == (4 * 32, 64)
+    assert stored(items) == expected + table + trailer
+
+
+def test_an_unpicklable_item_is_named():
+    """The error tells which of the items it is."""
+    with pytest.raises(ArtifactPickleError, match=r"rows\[2\]"):
+        encode_items([1, 2, (x for x in "abc")], name="rows")
+
+
+@pytest.mark.parametrize("items", [[1, "two", b"three"], [np.arange(600.0), 1]])
+def test_no_flipped_bit_gives_a_wrong_item(items):
+    """Whichever byte is damaged, an item is read right or not at all."""
+    data = stored(items)
+    refused = 0
+    for at in range(len(data)):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 + at % 255
+        for index, expected in enumerate(items):
+            try:
+                back = item(bytes(damaged), index)
+            except DamagedError:
+                refused += 1
+            else:
+                np.testing.assert_array_equal(back, expected)
+    assert refused >= len(data) - 64  # the gap before an aligned item is nobody's
+
+
+def test_items_point_only_into_the_list():
+    """An entry that leads elsewhere is refused."""
+    with pytest.raises(DamagedError):
+        Entry.parse(b"\xff" * ENTRY_BYTES, 100)
+    with pytest.raises(DamagedError):
+        Entry.parse(b"\0" * (ENTRY_BYTES - 1), 100)
+    with pytest.raises(DamagedError):
+        Trailer.parse(b"\0" * TRAILER_BYTES, TRAILER_BYTES)

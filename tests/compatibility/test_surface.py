@@ -1,0 +1,133 @@
+"""The public surface: which names there are, and what importing them costs."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import asyncflow
+
+NAMES = [
+    "Artifact",
+    "Engine",
+    "Flow",
+    "FlowSpec",
+    "IncludeFile",
+    "JSONType",
+    "Parameter",
+    "Run",
+    "RunHandle",
+    "Step",
+    "Task",
+    "card",
+    "catch",
+    "concurrency",
+    "current",
+    "environment",
+    "errors",
+    "events",
+    "isolate",
+    "limit",
+    "resources",
+    "retry",
+    "run",
+    "run_sync",
+    "shared",
+    "step",
+    "timeout",
+]
+
+
+def loaded_by(code):
+    """The modules that are there after this code and were not before, in a fresh interpreter."""
+    program = f"""if True:
+        import sys
+        before = set(sys.modules)
+        {code}
+        print(*sorted(set(sys.modules) - before))
+    """
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=180)
+    return set(done.stdout.split())
+
+
+def test_the_names_are_these():
+    """A name that comes or goes is a change for users: it belongs into the changelog."""
+    assert asyncflow.__all__ == NAMES
+    assert set(asyncflow.__all__) <= set(dir(asyncflow))
+
+
+@pytest.mark.parametrize("name", asyncflow.__all__)
+def test_every_name_is_there_and_says_what_it_is(name):
+    """Each has a docstring, and comes again as the very same."""
+    value = getattr(asyncflow, name)
+    assert value.__doc__
+    assert getattr(asyncflow, name) is value
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    """As of any module."""
+    with pytest.raises(AttributeError, match="module 'asyncflow' has no attribute 'Nothing'"):
+        _ = asyncflow.Nothing
+
+
+def test_every_error_is_an_asyncflow_error():
+    """One `except` catches all of them."""
+    errors = importlib.import_module("asyncflow.errors")
+    found = [each for each in vars(errors).values() if isinstance(each, type)]
+    found = [each for each in found if issubclass(each, Exception) and "asyncflow" in str(each)]
+    assert len(found) > 10
+    assert all(issubclass(each, asyncflow.errors.AsyncflowError) for each in found)
+
+
+def test_importing_asyncflow_loads_what_a_flow_file_needs_and_no_more():
+    """No event loop, no command line, no values' library, none of what starts processes."""
+    modules = loaded_by("import asyncflow")
+    heavy = "asyncio anyio click rich structlog aiofiles cloudpickle msgpack blake3 numpy pandas"
+    heavy += " subprocess multiprocessing tempfile logging json pickle ssl socket"
+    assert modules & set(heavy.split()) == set()
+    ours = {name for name in modules if name.startswith("asyncflow")}
+    unwanted = {"engine", "client", "store", "codec", "cli", "worker", "pool", "bus", "scheduler"}
+    assert ours & {f"asyncflow.{name}" for name in unwanted} == set()
+
+
+def test_looking_back_loads_no_event_loop():
+    """A program that only reads has no use for what runs flows."""
+    modules = loaded_by("from asyncflow import Flow, Run, Step, Task, Artifact")
+    unwanted = {
+        "asyncio",
+        "anyio",
+        "click",
+        "rich",
+        "asyncflow.engine",
+        "asyncflow.workers.local.pool",
+    }
+    assert modules & unwanted == set()
+
+
+def test_running_loads_no_command_line_and_no_users_libraries():
+    """Nor what is for a terminal, nor libraries whose values it can keep."""
+    modules = loaded_by("from asyncflow import Engine, run, run_sync")
+    unwanted = {"click", "rich", "numpy", "pandas", "polars", "pyarrow", "cloudpickle"}
+    assert modules & unwanted == set()
+
+
+def test_imports_form_no_circle():
+    """Each module of the package can be the first to be imported."""
+    pkgutil = importlib.import_module("pkgutil")
+    names = [each.name for each in pkgutil.walk_packages(asyncflow.__path__, "asyncflow.")]
+    names = [name for name in names if not name.endswith("__main__")]
+    program = f"""if True:
+        import sys
+        for name in {names!r}:
+            for loaded in [each for each in sys.modules if each.startswith("asyncflow")]:
+                del sys.modules[loaded]
+            __import__(name)
+        print("each")
+    """
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    assert (done.stdout, done.stderr) == ("each\n", "")

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncflow.errors import GraphError
+from asyncflow.flow.graph import Fanout, Graph, Node, Transition
+from tests.support.random_graphs import Built, shapes
+
+if TYPE_CHECKING:
+    from asyncflow.flow.graph import Node as AnyNode
+
+
+def node(name: str, *following: str, **attributes) -> AnyNode:
+    """A step of a file in which it stands on line 7."""
+    return Node(name, following, file="flow.py", line=7, **attributes)
+
+
+END = node("end")
+
+NESTED = Graph(
+    "Nested",
+    [
+        node("start", "spread", foreach="groups"),
+        node("spread", "work", foreach="items", doc="Lay it out.\n\nAll of it."),
+        node("work", "left", "right", is_async=True),
+        node("left", "meet"),
+        node("right", "meet", options={"retry": {"times": 3}}),
+        node("meet", "gather", is_join=True),
+        node("gather", "collect", is_join=True),
+        node("collect", "end", is_join=True),
+        END,
+    ],
+)
+
+
+def refusal(*nodes: AnyNode) -> GraphError:
+    """The error with which these steps are refused."""
+    with pytest.raises(GraphError) as caught:
+        Graph("F", nodes)
+    return caught.value
+
+
+# --- what a graph knows -----------------------------------------------------------------------
+
+
+def test_nodes_are_in_the_order_of_the_flow():
+    """A step comes after all that lead to it, and branches in the order of the code."""
+    names = ["start", "spread", "work", "left", "right", "meet", "gather", "collect", "end"]
+    assert list(NESTED.nodes) == names
+    assert [each.name for each in NESTED] == names
+
+
+def test_how_a_step_goes_on_follows_from_its_next():
+    """One step is no fan-out, several are branches, a foreach is one."""
+    fanouts = [NESTED[name].fanout for name in ("start", "work", "left", "end")]
+    assert fanouts == [Fanout.FOREACH, Fanout.BRANCH, Fanout.NONE, Fanout.NONE]
+
+
+def test_splits_and_joins_know_each_other():
+    """A join closes the innermost open split."""
+    pairs = {each.name: each.joins for each in NESTED if each.is_join}
+    assert pairs == {"meet": "work", "gather": "spread", "collect": "start"}
+    assert {NESTED[split].join for split in pairs.values() if split} == set(pairs)
+
+
+def test_depth_counts_the_foreachs_around_a_step():
+    """Branches do not count, and a join stands where its split does."""
+    depths = {each.name: each.depth for each in NESTED}
+    assert depths == {
+        "start": 0,
+        "spread": 1,
+        "work": 2,
+        "left": 2,
+        "right": 2,
+        "meet": 2,
+        "gather": 1,
+        "collect": 0,
+        "end": 0,
+    }
+
+
+def test_a_join_may_be_a_split():
+    """A join may lead to several steps or be a foreach itself."""
+    graph = Graph(
+        "F",
+        [
+            node("start", "a", "b"),
+            node("a", "middle"),
+            node("b", "middle"),
+            node("middle", "work", is_join=True, foreach="items"),
+            node("work", "last"),
+            node("last", "end", is_join=True),
+            END,
+        ],
+    )
+    assert (graph["middle"].joins, graph["middle"].join) == ("start", "last")
+
+
+def test_the_steps_before_a_join_are_in_the_order_of_the_branches():
+    """However long each branch is."""
+    graph = Graph(
+        "F",
+        [
+            node("start", "b", "a"),
+            node("a", "join"),
+            node("b", "b2"),
+            node("b2", "join"),
+            node("join", "end", is_join=True),
+            END,
+        ],
+    )
+    assert graph.previous("join") == ("b2", "a")
+    assert graph.previous("start") == ()
+
+
+def test_a_graph_is_asked_by_name():
+    """It is a container of nodes that knows names."""
+    assert "work" in NESTED
+    assert "nothing" not in NESTED
+    assert len(NESTED) == 9
+    assert repr(Graph("F", [node("start", "end"), END])) == "<Graph F: start, end>"
+
+
+def test_a_long_flow_is_no_deeper_than_a_short_one():
+    """Ten thousand steps in a row are read without recursion."""
+    count = 10_000
+    chain = [node(f"step{number}", f"step{number + 1}") for number in range(count)]
+    graph = Graph("F", [node("start", "step0"), *chain, node(f"step{count}", "end"), END])
+    assert len(graph) == count + 3
+
+
+# --- what is no graph -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", ["start", "end"])
+def test_a_flow_has_a_start_and_an_end(missing):
+    """The error names the step that is missing, and the flow's file."""
+    steps = [each for each in (node("start", "end"), END) if each.name != missing]
+    error = refusal(*steps)
+    assert error.step == missing
+    assert f"flow.py:7: flow 'F' has no step '{missing}'" in str(error)
+    assert "add one" in str(error)
+
+
+def test_a_flow_without_steps_has_no_start():
+    """There is no file to name then."""
+    assert "has no step 'start'" in str(refusal())
+
+
+def test_an_unknown_step_is_named():
+    """With the step that leads to it, the line, and the name that may have been meant."""
+    error = refusal(node("start", "trian"), node("train", "end"), END)
+    assert (error.step, error.file, error.line) == ("start", "flow.py", 7)
+    assert "leads to 'trian', but there is no such step; did you mean 'train'?" in str(error)
+
+
+def test_a_step_that_is_never_reached_is_named():
+    """All of them are, the first with its line."""
+    error = refusal(node("start", "end"), node("lost", "gone"), node("gone", "end"), END)
+    assert error.step == "lost"
+    assert "is never reached (neither are gone)" in str(error)
+
+
+def test_a_cycle_is_shown():
+    """With all its steps, in their order."""
+    error = refusal(node("start", "a"), node("a", "b"), node("b", "c"), node("c", "a"), END)
+    assert error.step == "c"
+    assert "leads back to 'a' (a -> b -> c -> a)" in str(error)
+
+
+def test_a_step_cannot_lead_to_itself():
+    """That is the shortest cycle."""
+    assert "leads back to 'start' (start -> start)" in str(refusal(node("start", "start"), END))
+
+
+def test_a_cycle_apart_from_the_flow_is_refused():
+    """Be it never reached."""
+    error = refusal(node("start", "end"), node("a", "b"), node("b", "a"), END)
+    assert "leads back to 'a'" in str(error)
+
+
+def test_a_split_is_joined_before_the_end():
+    """The error names the split that is still open."""
+    error = refusal(node("start", "a", foreach="items"), node("a", "end"), END)
+    assert error.step == "end"
+    assert "while the split in step 'start' is still open" in str(error)
+    assert "add a join" in str(error)
+
+
+def test_a_join_without_a_split_is_refused():
+    """The error names the step that leads to it."""
+    error = refusal(node("start", "join"), node("join", "end", is_join=True), END)
+    assert "takes `inputs`, but no split is open where step 'start' leads to it" in str(error)
+
+
+def test_branches_that_meet_in_a_plain_step_are_refused():
+    """The step would run once for each of them: it has to be a join."""
+    error = refusal(node("start", "a", "b"), node("a", "c"), node("b", "c"), node("c", "end"), END)
+    assert "'c' is reached from 'a' and 'b', but is no join" in str(error)
+    assert "def c(self, inputs)" in str(error)
+
+
+def test_branches_that_do_not_meet_are_refused():
+    """The error names the branches on either side."""
+    error = refusal(
+        node("start", "a", "b"),
+        node("a", "one"),
+        node("b", "other"),
+        node("one", "end", is_join=True),
+        node("other", "end", is_join=True),
+        END,
+    )
+    assert "'start' splits into branches that do not meet" in str(error)
+    assert "'b' does not lead to the join 'one', but 'a' does" in str(error)
+
+
+def test_a_join_takes_branches_of_one_split_only():
+    """Two splits cannot be closed at once."""
+    error = refusal(
+        node("start", "a", "b"),
+        node("a", "c", "d"),
+        node("b", "join"),
+        node("c", "join"),
+        node("d", "join"),
+        node("join", "end", is_join=True),
+        END,
+    )
+    assert "'join' joins branches of different splits" in str(error)
+    assert "'c' comes from the split in 'a', step 'b' from that in 'start'" in str(error)
+
+
+@pytest.mark.parametrize("attributes", [{"foreach": "items"}, {}])
+def test_a_split_cannot_lead_directly_to_its_join(attributes):
+    """A join reads what steps in between have made."""
+    following = ["join"] if attributes else ["join", "a"]
+    others = [] if attributes else [node("a", "join")]
+    start = node("start", *following, **attributes)
+    error = refusal(start, *others, node("join", "end", is_join=True), END)
+    assert error.step == "start"
+    assert "leads directly to the join 'join': put a step between them" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ([node("start", "end", is_join=True), END], "'start' takes `inputs`, but nothing comes"),
+        ([node("start", "end"), node("end", is_join=True)], "'end' takes `inputs`, but cannot be"),
+        (
+            [node("start", "end"), node("end", "start")],
+            "'end' is the last one: remove its self.nex",
+        ),
+        ([node("start"), END], "'start' leads nowhere"),
+        ([node("start", "end", "end"), END], "'start' names a step twice"),
+        ([node("start", "a", "b", foreach="x"), node("a"), node("b"), END], "over several steps"),
+        ([node("start", "end"), node("start", "end"), END], "'start' is defined twice"),
+    ],
+)
+def test_what_else_is_no_graph(nodes, words):
+    """Each error says which step, and what is wrong with it."""
+    error = refusal(*nodes)
+    assert words in str(error)
+    assert str(error).startswith("flow.py:7: step ")
+
+
+# --- any graph at all -------------------------------------------------------------------------
+
+
+@given(shapes(), st.randoms())
+def test_the_order_in_which_steps_are_given_does_not_matter(shape, random):
+    """The same steps make the same graph, each step after those that lead to it."""
+    built = Built(shape)
+    shuffled = list(built.nodes)
+    random.shuffle(shuffled)
+    graph = Graph("Random", shuffled)
+    assert graph == built.graph
+    places = {name: place for place, name in enumerate(graph.nodes)}
+    assert all(places[each.name] < places[target] for each in graph for target in each.next)
+
+
+@given(shapes())
+def test_every_split_has_one_join(shape):
+    """Which says the same of it, stands at the same depth, and comes later."""
+    graph = Built(shape).graph
+    pairs = {each.name: str(each.join) for each in graph if each.fanout is not Fanout.NONE}
+    assert sorted(pairs.values()) == sorted(each.name for each in graph if each.is_join)
+    for split, join in pairs.items():
+        assert graph[join].joins == split
+        assert graph[join].depth == graph[split].depth
+
+
+@given(shapes())
+def test_a_graph_survives_being_plain_data(shape):
+    """Through msgpack and back, it is the same."""
+    graph = Built(shape).graph
+    assert Graph.from_data(msgpack.unpackb(msgpack.packb(graph.to_data()))) == graph
+
+
+@given(shapes(), st.data())
+def test_a_wrong_edge_is_refused_or_makes_another_graph(shape, data):
+    """Whatever is wrong with a graph, it is told as a `GraphError` that names a step."""
+    nodes = {each.name: each for each in Built(shape).nodes}
+    names = st.sampled_from(sorted(nodes))
+    changed = nodes[data.draw(names)]
+    following = tuple(data.draw(st.lists(names, max_size=3)))
+    nodes[changed.name] = Node(changed.name, following, is_join=data.draw(st.booleans()))
+    try:
+        graph = Graph("Random", nodes.values())
+    except GraphError as error:
+        named = error.step
+    else:
+        assert Graph.from_data(graph.to_data()) == graph
+        named = "start"
+    assert named in nodes
+
+
+# --- pictures ---------------------------------------------------------------------------------
+
+
+def test_a_graph_as_text():
+    """Indented by open splits, with what makes a step special."""
+    assert NESTED.to_text() == (
+        "Nested\n"
+        "  start -> spread for each of groups\n"
+        "    spread -> work for each of items\n"
+        "        Lay it out.\n"
+        "      work (async) -> left, right\n"
+        "        left -> meet\n"
+        "        right (retry) -> meet\n"
+        "      meet (joins work) -> gather\n"
+        "    gather (joins spread) -> collect\n"
+        "  collect (joins start) -> end\n"
+        "  end\n"
+    )
+
+
+def test_a_graph_as_dot():
+    """Names are quoted, since `node` and `graph` are words of the language."""
+    graph = Graph("F", [node("start", "graph"), node("graph", "end"), END])
+    assert graph.to_dot() == (
+        'digraph "F" {\n'
+        "  rankdir=LR;\n"
+        "  node [shape=box];\n"
+        '  "start" [shape=oval];\n'
+        '  "graph";\n'
+        '  "end" [shape=oval];\n'
+        '  "start" -> "graph";\n'
+        '  "graph" -> "end";\n'
+        "}\n"
+    )
+
+
+def test_a_foreach_is_written_at_its_arrow():
+    """In both languages for pictures."""
+    assert '"start" -> "spread" [label="foreach groups"];' in NESTED.to_dot()
+    assert 'step0 -->|"foreach groups"| step1' in NESTED.to_mermaid()
+
+
+def test_a_graph_as_mermaid():
+    """No step's name is an identifier there, since `end` is a word of the language."""
+    assert Graph("F", [node("start", "end"), END]).to_mermaid() == (
+        'flowchart LR\n    step0(["start"])\n    step1(["end"])\n    step0 --> step1\n'
+    )
+
+
+def test_a_transition_shows_as_it_is_written():
+    """As in the source."""
+    assert str(Transition(("a", "b"))) == "self.next(self.a, self.b)"
+    assert str(Transition(("a",), "items")) == "self.next(self.a, foreach='items')"

@@ -1,0 +1,500 @@
+"""Which ready task goes to which worker: with workers that only note what they are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from asyncflow.flow.graph import Graph, Node
+from asyncflow.scheduling.dispatcher import BACKLOG_BYTES, Dispatcher
+from asyncflow.scheduling.facts import Lost, Output
+from asyncflow.workers.local.spool import Spool
+from asyncflow.workers.messages import Logged, Opened, Opening, Order, Started, StartTask, Succeeded
+from asyncflow.workers.process.environment import Surroundings
+
+
+class Worker:
+    """A worker that keeps its orders until a test carries them out."""
+
+    def __init__(self, pid, folder):
+        self.pid, self.doomed = pid, ""
+        self.spools = Spool(folder), Spool(folder)
+        self.unheard = False
+        self.orders: deque[StartTask] = deque()
+        self.received: deque[StartTask] = deque()
+
+    def send(self, order):
+        if isinstance(order, StartTask):
+            self.orders.append(order)
+
+    def take_back(self):
+        taken = [[Order.START_TASK, *order] for order in self.orders]
+        self.orders.clear()
+        return taken
+
+    def prints(self, text, stream=0):
+        """Whatever it is at prints this."""
+        os.write(self.spools[stream].descriptor, text)
+
+    def spooled(self):
+        return tuple(spool.size() for spool in self.spools)
+
+    def has_more(self):
+        return self.unheard
+
+    def kill(self, number, why):
+        self.doomed = why
+
+    @property
+    def tasks(self):
+        """What it has, begun or not: run and task of each."""
+        return [(order.run, order.task_id) for order in (*self.received, *self.orders)]
+
+
+class Workers:
+    """An executor of such workers."""
+
+    def __init__(self, size, folder):
+        self.size, self.folder = size, folder
+        self.workers = []
+        self.heard = []  # whenever it is to hear no more of a worker, or again
+
+    def start_worker(self):
+        self.workers.append(Worker(len(self.workers) + 1, self.folder))
+        return self.workers[-1]
+
+    def pause(self, worker):
+        self.heard.append(("pause", worker.pid))
+
+    def resume(self, worker):
+        self.heard.append(("resume", worker.pid))
+
+
+class Source:
+    """A run with so many ready tasks of one step, `start`."""
+
+    congested = False
+    max_running_tasks = 0
+
+    def __init__(self, number, count, *, seconds=None, is_async=False, priority=0, options=None):
+        self.number, self.count, self.priority = number, count, priority
+        start = Node("start", next=("end",), is_async=is_async, options=options or {})
+        self.graph = Graph("Flow", [start, Node("end")])
+        self.expected = {} if seconds is None else {"start": seconds}
+        self.opening = Opening(number, "", "Flow", str(number), Surroundings("", [], {}), False)
+        self.given_back = []
+        self.taken = 0
+        self.facts = []
+        self.backlog_bytes = 0
+        self.looked_at = []
+
+    @property
+    def ready(self):
+        return len(self.given_back) + self.count - self.taken
+
+    def next_step(self):
+        return "start" if self.ready else None
+
+    def postpone(self, steps):
+        """There is only one step."""
+        return False
+
+    def take(self):
+        if self.given_back:
+            task_id = self.given_back.pop()
+        else:
+            self.taken += 1
+            task_id = self.taken
+        return StartTask(self.number, "start", task_id, 0, (), [], b"", (), ())
+
+    def give_back(self, task_id):
+        self.given_back.append(task_id)
+
+    def seated(self, task_id, pid):
+        """It has begun there."""
+
+    def tell(self, fact):
+        self.facts.append(fact)
+        self.backlog_bytes += len(fact.data) if isinstance(fact, Logged) else 0
+
+    def look_at_held(self, task_id, spools):
+        self.looked_at.append((task_id, spools))
+
+    @property
+    def printed(self):
+        """What it was told that its tasks have printed: task, stream and text, in order."""
+        outputs = [fact for fact in self.facts if isinstance(fact, Output)]
+        return [(o.task_id, o.stream, o.spool.read(o.start, o.end - o.start)) for o in outputs]
+
+    def abandon(self, error):
+        raise error
+
+
+class Play:
+    """A dispatcher, its workers, and what they do."""
+
+    def __init__(self, size, folder):
+        self.disk = ThreadPoolExecutor(1)  # never used, so it starts no thread
+        self.dispatcher = Dispatcher(self.disk, grace_seconds=1.0, sync_seconds=1.0)
+        self.executor = Workers(size, folder)
+        self.dispatcher.executor = self.executor
+
+    @property
+    def workers(self):
+        return self.executor.workers
+
+    def begin(self, worker):
+        """The worker takes its next task."""
+        order = worker.orders.popleft()
+        worker.received.append(order)
+        self.dispatcher.on_reports(worker, [Started(order.run, order.task_id, 0)])
+
+    def end(self, worker):
+        """The worker ends the task that it began first."""
+        order = worker.received.popleft()
+        done = Succeeded(order.run, order.task_id, 0, 0.001, b"", None, b"", worker.spooled())
+        self.dispatcher.on_reports(worker, [done])
+        return order.run
+
+    def step(self, worker):
+        """The worker takes a task and ends it; the run's number."""
+        self.begin(worker)
+        return self.end(worker)
+
+    def look(self):
+        """The time has come at which the dispatcher looks at its workers."""
+        self.dispatcher.close()
+        self.dispatcher._poll()
+
+    def running(self):
+        """How many tasks of each run workers have."""
+        return Counter(run for worker in self.workers for run, _ in worker.tasks)
+
+
+@pytest.fixture
+async def play(monkeypatch, tmp_path):
+    """Makes plays, in which all is seated at once however long that takes, and ends them."""
+    monkeypatch.setattr("asyncflow.scheduling.loop_budget._WORK_SECONDS", math.inf)
+    made = []
+
+    def make(size):
+        made.append(Play(size, tmp_path))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.dispatcher.close()
+        for worker in each.workers:
+            for spool in worker.spools:
+                spool.close()
+
+
+async def test_short_tasks_stand_behind_each_other_and_long_ones_do_not(play):
+    """A worker has some 20 ms of work at hand."""
+    for seconds, most in ((0.0001, 64), (0.005, 4), (1.0, 1)):
+        game = play(1)
+        game.dispatcher.enter(Source(1, 1000, seconds=seconds))
+        assert len(game.workers[0].tasks) == pytest.approx(most, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("count", "is_async", "workers"),
+    [(1, False, 1), (3, False, 3), (9, False, 4), (64, True, 1), (65, True, 2), (200, True, 4)],
+)
+async def test_tasks_that_one_worker_could_have_at_hand_are_given_to_several(
+    play, count, is_async, workers
+):
+    """A short `def` task rather has a new worker than waits; 64 async ones go to each at first."""
+    game = play(4)
+    game.dispatcher.enter(Source(1, count, seconds=0.0001, is_async=is_async))
+    assert len(game.workers) == workers
+    assert game.running()[1] == count
+
+
+@pytest.mark.parametrize("seconds", [None, 0.001, 5.0])
+async def test_a_run_of_few_tasks_is_served_beside_one_of_many(play, seconds):
+    """Whatever is known of its tasks, the late run waits no longer than for what is at hand."""
+    game = play(2)
+    game.dispatcher.enter(Source(1, 10_000, seconds=0.0005))
+    for _ in range(100):
+        for worker in game.workers:
+            game.step(worker)
+    game.dispatcher.enter(Source(2, 3, seconds=seconds))
+    served = []
+    for _ in range(150):
+        served += [game.step(worker) for worker in game.workers if worker.orders]
+    assert served.count(2) == 3
+
+
+async def test_many_runs_have_equal_shares(play):
+    """After any time no run has been served much more often than another."""
+    game = play(3)
+    for number in range(50):
+        game.dispatcher.enter(Source(number, 1000, seconds=0.001))
+    for _ in range(100):  # what the first one had while it was alone
+        for worker in game.workers:
+            game.step(worker)
+    counts: Counter[int] = Counter()
+    for _ in range(1000):
+        counts.update(game.step(worker) for worker in game.workers if worker.orders)
+    assert max(counts.values()) - min(counts.values()) <= 2
+
+
+async def test_a_run_has_no_more_tasks_at_workers_than_it_may(play):
+    """`max_running_tasks` holds over all workers, and others have the rest."""
+    game = play(4)
+    bounded = Source(1, 100, seconds=0.001)
+    bounded.max_running_tasks = 3
+    game.dispatcher.enter(bounded)
+    game.dispatcher.enter(Source(2, 100, seconds=0.001))
+    for turn in range(40):
+        assert game.running()[1] <= 3
+        game.step(game.workers[turn % len(game.workers)])
+    assert game.running()[2] > 3
+    assert bounded.taken > 3
+
+
+async def test_a_run_of_a_higher_priority_is_served_before_others(play):
+    """As long as it has ready tasks, whatever becomes free is its own."""
+    game = play(2)
+    game.dispatcher.enter(Source(1, 1000, seconds=1.0))
+    game.dispatcher.enter(Source(2, 6, seconds=1.0, priority=1))
+    served = [game.step(worker) for _ in range(5) for worker in game.workers]
+    assert served == [1, 1, 2, 2, 2, 2, 2, 2, 1, 1]
+
+
+async def test_async_tasks_of_one_run_leave_places_for_another(play):
+    """A run whose async tasks fill the workers does not keep a small one out."""
+    game = play(1)
+    wide = Source(1, 50_000, is_async=True, options={"concurrency": 10_000})
+    game.dispatcher.enter(wide)
+    game.dispatcher.enter(Source(2, 3, is_async=True))
+    assert game.running()[1] == 10_000
+    assert game.running()[2] == 3
+
+
+async def test_a_def_task_gets_a_worker_though_async_ones_keep_coming(play):
+    """No further async task is given to the one worker, so it becomes free; then they go on."""
+    game = play(1)
+    game.dispatcher.enter(Source(1, 1000, is_async=True, options={"concurrency": 10}))
+    (worker,) = game.workers
+    for _ in range(10):
+        game.begin(worker)
+    game.dispatcher.enter(Source(2, 1))
+    served = [game.end(worker) for _ in range(10)]
+    assert served == [1] * 10
+    assert game.running() == {2: 1}
+    game.step(worker)
+    assert game.running() == {1: 10}
+
+
+async def test_an_async_task_gets_a_worker_though_def_ones_keep_coming(play):
+    """The next worker that becomes free is its own, and stays so while it is needed."""
+    game = play(2)
+    game.dispatcher.enter(Source(1, 1000, seconds=0.001))
+    game.dispatcher.enter(Source(2, 500, is_async=True))
+    for _ in range(60):
+        for worker in game.workers:
+            if worker.tasks and worker.tasks[0][0] == 1:
+                game.step(worker)
+    assert game.running()[2] == 500
+    assert game.running()[1] > 0
+
+
+async def test_what_stands_behind_a_task_that_takes_long_is_run_elsewhere(play):
+    """Also when no worker is idle: those who have room take it."""
+    game = play(2)
+    source = Source(1, 100, seconds=0.001)
+    game.dispatcher.enter(source)
+    stuck, other = game.workers
+    game.begin(stuck)
+    behind = len(stuck.orders)
+    assert behind > 5
+    while stuck.orders:
+        if other.orders:
+            game.step(other)
+        await asyncio.sleep(0.01)
+    while other.orders:
+        game.step(other)
+    assert not stuck.orders
+    assert (
+        len([fact for fact in game.dispatcher._runs[1].facts if isinstance(fact, Succeeded)]) == 99
+    )
+
+
+async def test_a_worker_that_dies_loses_what_it_had_begun_and_nothing_else(play):
+    """The tasks behind it are given to others."""
+    game = play(2)
+    source = Source(1, 20, seconds=0.001)
+    game.dispatcher.enter(source)
+    dead, _ = game.workers
+    game.begin(dead)
+    (lost,) = dead.tasks[:1]
+    game.dispatcher.on_exit(dead, "was killed by SIGKILL")
+    while any(worker.orders for worker in game.workers[1:]):
+        for worker in game.workers[1:]:
+            if worker.orders:
+                game.step(worker)
+    ended = {fact.task_id for fact in source.facts if isinstance(fact, Succeeded)}
+    assert [fact.task_id for fact in source.facts if isinstance(fact, Lost)] == [lost[1]]
+    assert ended == set(range(1, 21)) - {lost[1]}
+
+
+async def test_a_lost_task_has_taken_no_longer_than_since_its_flow_was_imported(play, monkeypatch):
+    """A clock that goes on by a thousand seconds, while the flow is imported, is not told of."""
+    loop, ahead = asyncio.get_running_loop(), [0.0]
+    real = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead[0])
+    game = play(1)
+    source = Source(1, 1)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    game.begin(worker)
+    ahead[0] += 1000.0
+    game.dispatcher.on_reports(worker, [Opened(1)])
+    game.dispatcher.on_exit(worker, "was killed by SIGKILL")
+    (lost,) = [fact for fact in source.facts if isinstance(fact, Lost)]
+    assert 0 <= lost.seconds < 500
+
+
+async def test_a_run_that_leaves_is_served_no_more(play):
+    """Its place in turn is gone with it, and statistics do not count it."""
+    game = play(1)
+    first, second = Source(1, 10, seconds=1.0), Source(2, 10, seconds=1.0)
+    game.dispatcher.enter(first)
+    game.dispatcher.enter(second)
+    game.dispatcher.leave(second)
+    served = [game.step(game.workers[0]) for _ in range(5)]
+    assert served == [1] * 5
+    assert game.dispatcher.statistics["tasks_waiting"] == first.ready
+
+
+async def test_what_waits_costs_little_to_look_past(play):
+    """With 300 runs waiting and no room, a report makes the dispatcher look at one of them."""
+    game = play(1)
+    looked: Counter[int] = Counter()
+
+    class Watched(Source):
+        def next_step(self):
+            looked[self.number] += 1
+            return super().next_step()
+
+    for number in range(300):
+        game.dispatcher.enter(Watched(number, 5, seconds=1.0))
+    looked.clear()
+    game.step(game.workers[0])
+    assert looked.total() < 10
+
+
+async def test_to_seat_many_tasks_leaves_the_event_loop_to_others(play, monkeypatch):
+    """It goes on in the next turn of the loop when its time is over, until all are seated."""
+    monkeypatch.setattr("asyncflow.scheduling.loop_budget._WORK_SECONDS", 0.0)
+    game = play(1)
+    game.dispatcher.enter(Source(1, 500, is_async=True))
+    turns = 0
+    while game.running()[1] < 500:
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns > 5
+
+
+# --- output -------------------------------------------------------------------------------------
+
+
+async def test_what_a_worker_printed_belongs_to_the_task_that_has_ended_then(play):
+    """Of each stream what is new, and nothing twice."""
+    game = play(1)
+    source = Source(1, 3, seconds=0.001)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    for number in (b"1", b"2", b"3"):
+        game.begin(worker)
+        worker.prints(number)
+        worker.prints(number * 2, stream=1)
+        game.end(worker)
+    assert source.printed == [
+        (task, stream, b"%d" % task * (stream + 1)) for task in (1, 2, 3) for stream in (0, 1)
+    ]
+
+
+async def test_what_a_worker_printed_last_is_its_tasks_before_that_is_lost(play):
+    """It may have said why it dies."""
+    game = play(1)
+    source = Source(1, 1)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    game.begin(worker)
+    worker.prints(b"so it ends")
+    game.dispatcher.on_exit(worker, "was killed by SIGKILL")
+    assert source.printed == [(1, 0, b"so it ends")]
+    assert [type(fact) for fact in source.facts] == [Started, Output, Lost]
+
+
+async def test_what_a_task_prints_is_passed_on_while_it_runs(play):
+    """Then the run looks whether a line without an end has stood for long."""
+    game = play(1)
+    source = Source(1, 1)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    worker.prints(b"by nobody")
+    game.look()
+    assert not source.printed
+    assert not source.looked_at
+    game.begin(worker)
+    game.look()
+    worker.prints(b"more")
+    game.look()
+    assert source.printed == [(1, 0, b"by nobody"), (1, 0, b"more")]
+    assert source.looked_at == [(1, worker.spools)] * 2
+
+
+async def test_output_waits_for_what_its_worker_has_said_and_nobody_heard(play):
+    """It may be that another task has begun, and has printed it."""
+    game = play(1)
+    source = Source(1, 2, seconds=0.001)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    game.begin(worker)
+    worker.prints(b"first")
+    upto = worker.spooled()
+    worker.prints(b"second")
+    worker.unheard = True
+    game.look()
+    assert not source.printed
+    assert not source.looked_at
+    worker.received.popleft()
+    ended = Succeeded(1, 1, 0, 0.001, b"", None, b"", upto)
+    worker.received.append(worker.orders.popleft())
+    game.dispatcher.on_reports(worker, [ended, Started(1, 2, 0)])
+    worker.unheard = False
+    game.look()
+    assert source.printed == [(1, 0, b"first"), (2, 0, b"second")]
+
+
+async def test_a_worker_whose_output_outruns_the_journal_is_heard_again_when_that_has_caught_up(
+    play,
+):
+    """Once each, however much it had said by then; who has printed little is heard throughout."""
+    game = play(2)
+    loud, quiet = Source(1, 1, is_async=True), Source(2, 1)
+    game.dispatcher.enter(loud)
+    game.dispatcher.enter(quiet)
+    first, second = game.workers
+    game.begin(first)
+    game.begin(second)
+    game.dispatcher.on_reports(second, [Logged(2, 1, 0, 0, b"hello")])
+    game.dispatcher.on_reports(first, [Logged(1, 1, 0, 0, b"x" * BACKLOG_BYTES)])
+    assert not game.executor.heard
+    for _ in range(3):
+        game.dispatcher.on_reports(first, [Logged(1, 1, 0, 0, b"x")])
+    assert game.executor.heard == [("pause", first.pid)]
+    for _ in range(3):
+        game.dispatcher.relieve()
+    assert game.executor.heard == [("pause", first.pid), ("resume", first.pid)]
+    game.dispatcher.on_reports(first, [Logged(1, 1, 0, 0, b"x")])
+    assert game.executor.heard[2:] == [("pause", first.pid)]

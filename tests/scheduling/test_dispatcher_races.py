@@ -1,0 +1,566 @@
+"""Which worker gets which task, and what becomes of tasks when a worker or a run ends early.
+
+Workers are stand-ins here, so that every order of what can happen at once is played through: a test
+says when a worker receives an order, reports, and exits.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from asyncflow.errors import PoolError
+from asyncflow.flow.graph import Graph, Node
+from asyncflow.scheduling import dispatcher as module
+from asyncflow.scheduling.dispatcher import Dispatcher
+from asyncflow.scheduling.facts import Lost, Output
+from asyncflow.scheduling.placement import SILENT_POLLS
+from asyncflow.workers.messages import (
+    Blocked,
+    Failed,
+    Opened,
+    Opening,
+    Order,
+    Ping,
+    Pong,
+    ShutDown,
+    Started,
+    StartTask,
+    Stopping,
+    Succeeded,
+)
+from asyncflow.workers.process.environment import Surroundings
+
+NOWHERE = (0, 0)
+
+
+class Seat:
+    """A worker that receives, reports and dies when the test says so."""
+
+    def __init__(self, pid):
+        self.pid, self.doomed = pid, ""
+        self.spools: Any = (None, None)
+        self.printed = NOWHERE
+        self.unheard = False
+        self.waiting: deque[Any] = deque()  # orders that lie in its socket
+        self.received = []
+        self.signals = []
+
+    def send(self, order):
+        self.waiting.append(order)
+
+    def receive(self):
+        """Take orders up to the next task."""
+        while True:
+            self.received.append(self.waiting.popleft())
+            if isinstance(self.received[-1], StartTask):
+                return self.received[-1]
+
+    def take_back(self):
+        back = [order for order in self.waiting if isinstance(order, StartTask)]
+        self.waiting = deque(order for order in self.waiting if not isinstance(order, StartTask))
+        return [[Order.START_TASK, *order] for order in back]
+
+    def spooled(self):
+        return self.printed
+
+    def has_more(self):
+        return self.unheard
+
+    def kill(self, number, why):
+        self.doomed = self.doomed or why
+        self.signals.append(number)
+
+
+class Seats:
+    """As many workers as the test allows."""
+
+    def __init__(self, size):
+        self.size = size
+        self.all = []
+
+    def start_worker(self):
+        self.all.append(Seat(100 + len(self.all)))
+        return self.all[-1]
+
+
+class Source:
+    """A run with tasks of one step, one after the other."""
+
+    def __init__(self, number, tasks, *, is_async=False, expected=0.0, **options):
+        self.number = number
+        self.pathspec = f"Some/{number}"
+        node = Node("work", ("end",), options=options, is_async=is_async)
+        self.graph = Graph("Some", [Node("start", ("work",)), node, Node("end")])
+        self.expected = {"work": expected}
+        self.backlog_bytes = self.priority = self.max_running_tasks = 0
+        self.congested = False
+        self.tasks = deque(tasks)
+        self.told = []
+        self.abandoned = []
+        self.opening = Opening(number, "store", "Some", "1", Surroundings("", (), {}))
+
+    @property
+    def ready(self):
+        return len(self.tasks)
+
+    def next_step(self):
+        return "work" if self.tasks else None
+
+    def postpone(self, steps):
+        return False
+
+    def take(self):
+        return StartTask(self.number, "work", self.tasks.popleft(), 0, (), (), b"", ())
+
+    def give_back(self, task_id):
+        self.tasks.append(task_id)
+
+    def seated(self, task_id, pid):
+        pass
+
+    def tell(self, fact):
+        self.told.append(fact)
+
+    def look_at_held(self, task_id, spools):
+        pass
+
+    def abandon(self, error):
+        self.abandoned.append(error)
+
+    def lost(self):
+        """What it heard of lost tasks."""
+        return [
+            (fact.task_id, fact.exception_type.rsplit(".", 1)[-1], fact.how)
+            for fact in self.told
+            if isinstance(fact, Lost)
+        ]
+
+    def succeeded(self):
+        """The tasks of which it heard that they succeeded."""
+        return [fact.task_id for fact in self.told if isinstance(fact, Succeeded)]
+
+
+@pytest.fixture
+def make():
+    """Makes a dispatcher with so many workers, whose timers the test fires itself."""
+
+    def made(size=1):
+        nothing: Any = None  # it writes nothing here
+        dispatcher: Any = Dispatcher(nothing, grace_seconds=5.0, sync_seconds=1.0)
+        dispatcher.executor = Seats(size)
+        dispatcher._loop = Timers()
+        return dispatcher
+
+    return made
+
+
+class Timers:
+    """In place of the event loop: what was to happen later, for the test to have happen."""
+
+    def __init__(self):
+        self.due = []
+
+    def call_later(self, seconds, callback, *args):
+        timer = SimpleNamespace(seconds=seconds, callback=callback, args=args, cancelled=False)
+        timer.cancel = lambda: setattr(timer, "cancelled", True)
+        self.due.append(timer)
+        return timer
+
+    def time(self):
+        """Every task is short here."""
+        return 0.0
+
+    def fire(self, seconds):
+        """Have the timers of so many seconds happen that were not cancelled."""
+        ready = [timer for timer in self.due if timer.seconds == seconds and not timer.cancelled]
+        self.due = [timer for timer in self.due if timer not in ready]
+        for timer in ready:
+            timer.callback(*timer.args)
+
+
+def seat(dispatcher, *sources):
+    """Have the dispatcher seat the tasks of these runs; its first worker."""
+    for source in sources:
+        dispatcher.enter(source)
+    dispatcher.dispatch()
+    return dispatcher.executor.all[0]
+
+
+def began(dispatcher, worker):
+    """The worker receives a task and says that it began."""
+    order = worker.receive()
+    reports = [Started(order.run, order.task_id, order.attempt), Opened(order.run)]
+    dispatcher.on_reports(worker, reports)
+    return order
+
+
+def success(order):
+    """A worker's report that the task has succeeded."""
+    return Succeeded(order.run, order.task_id, order.attempt, 0.0, b"", None, b"", NOWHERE)
+
+
+def failure(order):
+    """A worker's report that the task has failed."""
+    return Failed(order.run, order.task_id, 0, 0.0, "ValueError", "", "trace", True, NOWHERE)
+
+
+LIMIT = {"timeout": {"seconds": 7.0}}
+
+
+async def test_a_task_that_takes_too_long_is_killed(make):
+    """With the worker that it runs in; what stood behind it is run elsewhere."""
+    dispatcher, source = make(), Source(1, [1, 2], **LIMIT)
+    worker = seat(dispatcher, source)
+    began(dispatcher, worker)
+    dispatcher._loop.fire(7.0)
+    assert worker.signals == [signal.SIGKILL]
+    dispatcher.on_exit(worker, "was killed by SIGKILL")
+    assert source.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
+    assert dispatcher.executor.all[1].receive().task_id == 2
+
+
+async def test_importing_the_flow_does_not_count_as_a_tasks_time(make):
+    """A timeout is for the step: it begins when the worker has what it needs."""
+    dispatcher, source = make(), Source(1, [1], **LIMIT)
+    worker = seat(dispatcher, source)
+    order = worker.receive()
+    dispatcher.on_reports(worker, [Started(1, order.task_id, 0)])
+    dispatcher._loop.fire(7.0)
+    assert worker.signals == []
+    dispatcher.on_reports(worker, [Opened(1)])
+    dispatcher._loop.fire(7.0)
+    assert worker.signals == [signal.SIGKILL]
+
+
+async def test_a_timeout_between_a_tasks_end_and_its_report_hits_nobody(make):
+    """The worker is at the next task already: it is not killed, and the report counts."""
+    dispatcher = make()
+    source, other = Source(1, [1], **LIMIT), Source(2, [2])
+    worker = seat(dispatcher, source, other)
+    first = began(dispatcher, worker)
+    second = worker.receive()  # so the first has ended; the engine has not heard of it yet
+    dispatcher._loop.fire(7.0)
+    assert worker.signals == []
+    reports = [success(first), Started(2, 2, 0), success(second)]
+    dispatcher.on_reports(worker, reports)
+    assert (source.succeeded(), other.succeeded()) == ([1], [2])
+    assert source.lost() == other.lost() == []
+
+
+async def test_a_task_that_ended_in_time_counts_though_its_worker_was_killed(make):
+    """The report was on its way when the time was over."""
+    dispatcher, source = make(), Source(1, [1], **LIMIT)
+    worker = seat(dispatcher, source)
+    order = began(dispatcher, worker)
+    dispatcher._loop.fire(7.0)
+    dispatcher.on_reports(worker, [success(order)])
+    dispatcher.on_exit(worker, "was killed by SIGKILL")
+    assert (source.succeeded(), source.lost()) == ([1], [])
+
+
+async def test_cancelling_a_run_leaves_the_task_of_another_alone(make):
+    """A worker that has gone on to another run's task gets no signal."""
+    dispatcher, source, other = make(), Source(1, [1]), Source(2, [2])
+    worker = seat(dispatcher, source, other)
+    first = began(dispatcher, worker)
+    second = worker.receive()
+    dispatcher.stop(source, "enough")
+    assert worker.signals == []
+    dispatcher.on_reports(worker, [success(first), Started(2, 2, 0), success(second)])
+    assert (source.succeeded(), other.succeeded()) == ([1], [2])
+
+
+async def test_cancelling_a_run_gives_back_what_another_run_had_queued_behind(make):
+    """The task at work is stopped; that of the other run finds another worker."""
+    dispatcher, source, other = make(), Source(1, [1]), Source(2, [2])
+    worker = seat(dispatcher, source, other)
+    began(dispatcher, worker)
+    dispatcher.stop(source, "enough")
+    assert worker.signals == [signal.SIGTERM]
+    dispatcher.on_exit(worker, "exited with status 1")
+    assert source.lost() == [(1, "TaskCancelledError", "enough")]
+    assert dispatcher.executor.all[1].receive().task_id == 2
+    assert other.lost() == []
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_task_that_failed_by_itself_while_it_was_being_stopped_tells_why(make, is_async):
+    """Its own exception is not hidden behind the cancellation; what the stop raised is one."""
+    for raised, told in (
+        ("ValueError", []),
+        ("SystemExit", [(1, "TaskCancelledError", "enough")]),
+        ("asyncio.exceptions.CancelledError", [(1, "TaskCancelledError", "enough")]),
+    ):
+        dispatcher, source = make(), Source(1, [1], is_async=is_async)
+        worker = seat(dispatcher, source)
+        order = began(dispatcher, worker)
+        dispatcher.stop(source, "enough")
+        dispatcher.on_reports(worker, [failure(order)._replace(exception_type=raised)])
+        assert source.lost() == told
+        assert isinstance(source.told[-1], Lost if told else Failed)
+
+
+async def test_a_task_whose_start_is_heard_of_after_its_end_was_ordered_keeps_its_grace(make):
+    """Its timeout does not put off the kill."""
+    dispatcher, source = make(), Source(1, [1], **LIMIT)
+    worker = seat(dispatcher, source)
+    order = worker.receive()
+    dispatcher.stop(source, "enough")
+    dispatcher.on_reports(worker, [Started(1, order.task_id, 0), Opened(1)])
+    dispatcher._loop.fire(5.0)
+    assert worker.signals == [signal.SIGTERM, signal.SIGKILL]
+
+
+async def test_a_worker_whose_task_outlives_sigterm_is_replaced(make):
+    """A step that ends in its own time keeps no place from others."""
+    dispatcher, source, other = make(), Source(1, [1]), Source(2, [])
+    worker = seat(dispatcher, source, other)
+    order = began(dispatcher, worker)
+    dispatcher.stop(source, "enough")
+    dispatcher.on_reports(worker, [success(order)])
+    assert isinstance(worker.waiting[-1], ShutDown)
+    other.tasks.append(2)
+    dispatcher.on_exit(worker, "exited with status 0")
+    dispatcher.dispatch(other)
+    assert dispatcher.executor.all[1].receive().task_id == 2
+
+
+async def test_neighbours_of_an_async_task_that_has_to_be_killed_are_told_why(make):
+    """They have lost one attempt, by no fault of theirs and not by being cancelled."""
+    dispatcher = make()
+    stuck, other = Source(1, [1], is_async=True, **LIMIT), Source(2, [2], is_async=True)
+    worker = seat(dispatcher, stuck, other)
+    began(dispatcher, worker)
+    began(dispatcher, worker)
+    dispatcher._loop.fire(7.0)
+    assert worker.signals == []  # it is cancelled first
+    dispatcher.on_reports(worker, [Stopping(1, 1, 0)])
+    dispatcher._loop.fire(5.0)
+    assert worker.signals == [signal.SIGKILL]
+    dispatcher.on_exit(worker, "was killed by SIGKILL")
+    assert stuck.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
+    ((task_id, error, how),) = other.lost()
+    assert (task_id, error) == (2, "WorkerDiedError")
+    assert "a task of work took longer than 7 s" in how
+
+
+@pytest.fixture
+async def side_by_side(make):
+    """A worker with two async tasks: one has a timeout, the other blocks the loop of both."""
+    dispatcher = make()
+    late, other = Source(1, [1], is_async=True, **LIMIT), Source(2, [2], is_async=True)
+    worker = seat(dispatcher, late, other)
+    orders = [began(dispatcher, worker), began(dispatcher, worker)]
+    dispatcher.on_reports(worker, [Blocked(2, 2, 0, 1.0, "somewhere")])
+    return dispatcher, worker, late, other, orders
+
+
+async def test_a_task_that_cannot_be_told_of_its_timeout_has_failed_all_the_same(side_by_side):
+    """And its worker lives: it is another one that blocks the loop."""
+    dispatcher, worker, late, other, (_, order) = side_by_side
+    dispatcher._loop.fire(7.0)
+    assert late.lost() == []
+    dispatcher._loop.fire(1.0)
+    assert late.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
+    dispatcher._loop.fire(5.0)
+    assert worker.signals == []
+    dispatcher.on_reports(worker, [success(order)])
+    assert other.succeeded() == [2]
+
+
+async def test_what_comes_of_an_attempt_that_counts_as_ended_is_passed_over(side_by_side):
+    """Be it a success: its next attempt may have begun."""
+    dispatcher, worker, late, _, (order, _) = side_by_side
+    dispatcher._loop.fire(7.0)
+    dispatcher._loop.fire(1.0)
+    told = len(late.told)
+    dispatcher.on_reports(worker, [Stopping(1, 1, 0), success(order)])
+    assert len(late.told) == told
+    dispatcher._loop.fire(5.0)
+    assert worker.signals == []
+
+
+async def test_an_attempt_that_counts_as_ended_and_goes_on_though_it_was_told_is_killed(
+    side_by_side,
+):
+    """Once the loop turns again, it has the grace like any other."""
+    dispatcher, worker, _, other, (_, order) = side_by_side
+    dispatcher._loop.fire(7.0)
+    dispatcher._loop.fire(1.0)
+    dispatcher.on_reports(worker, [success(order), Stopping(1, 1, 0)])
+    assert other.succeeded() == [2]
+    dispatcher._loop.fire(5.0)
+    assert worker.signals == [signal.SIGKILL]
+
+
+async def test_who_blocks_its_loop_beyond_its_own_time_is_killed(side_by_side):
+    """It fails soon after its time, and its worker is killed after the grace."""
+    dispatcher, worker, late, other, _ = side_by_side
+    dispatcher.on_reports(worker, [Blocked(1, 1, 0, 1.0, "somewhere")])
+    dispatcher._loop.fire(7.0)
+    dispatcher._loop.fire(1.0)
+    assert late.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
+    assert worker.signals == []
+    dispatcher._loop.fire(5.0)
+    assert worker.signals == [signal.SIGKILL]
+    dispatcher.on_exit(worker, "was killed by SIGKILL")
+    assert len(late.lost()) == 1
+    assert [error for _, error, _ in other.lost()] == ["WorkerDiedError"]
+
+
+async def test_cancelling_a_run_does_not_kill_the_worker_that_another_runs_task_blocks(
+    side_by_side,
+):
+    """After the grace the task counts as cancelled, and the other run's goes on."""
+    dispatcher, worker, late, other, (_, order) = side_by_side
+    dispatcher.stop(late, "enough")
+    dispatcher._loop.fire(5.0)
+    assert worker.signals == []
+    assert late.lost() == [(1, "TaskCancelledError", "enough")]
+    dispatcher.on_reports(worker, [success(order)])
+    assert other.succeeded() == [2]
+
+
+async def test_a_blocked_loop_gets_no_further_tasks(side_by_side):
+    """They have another worker, or wait until it turns again."""
+    dispatcher, worker, late, _, _ = side_by_side
+    waiting = len(worker.waiting)
+    late.tasks.append(3)
+    dispatcher.dispatch(late)
+    assert (len(worker.waiting), len(dispatcher.executor.all)) == (waiting, 1)
+    dispatcher.on_reports(worker, [Blocked(2, 2, 0, 1.5, "")])
+    assert len(worker.waiting) == waiting + 1
+    dispatcher.on_reports(worker, [Blocked(2, 2, 0, 1.0, "somewhere")])
+    assert len(worker.waiting) == waiting
+    dispatcher.executor.size = 2
+    dispatcher.dispatch(late)
+    assert dispatcher.executor.all[1].receive().task_id == 3
+
+
+async def test_an_async_task_that_is_stopped_tells_where_it_was(make):
+    """The traceback of its cancellation is kept with the timeout."""
+    dispatcher, source = make(), Source(1, [1], is_async=True, **LIMIT)
+    worker = seat(dispatcher, source)
+    order = began(dispatcher, worker)
+    dispatcher._loop.fire(7.0)
+    dispatcher.on_reports(worker, [failure(order)])
+    (lost,) = [fact for fact in source.told if isinstance(fact, Lost)]
+    name = "asyncflow.errors.TaskTimeoutError"
+    assert lost.exception_type == name
+    assert lost.traceback == f"trace\n{name}: it took longer than 7 s\n"
+
+
+async def test_an_async_task_that_swallows_its_cancellation_and_succeeds_has_succeeded(make):
+    """What it made is there; only one that goes on and on is killed."""
+    dispatcher, source = make(), Source(1, [1], is_async=True, **LIMIT)
+    worker = seat(dispatcher, source)
+    order = began(dispatcher, worker)
+    dispatcher._loop.fire(7.0)
+    dispatcher.on_reports(worker, [success(order)])
+    dispatcher._loop.fire(5.0)
+    assert (source.succeeded(), source.lost(), worker.signals) == ([1], [], [])
+
+
+async def test_a_worker_that_dies_before_its_first_word_costs_no_attempt(make):
+    """The task goes to the next one."""
+    dispatcher, source = make(), Source(1, [1])
+    worker = seat(dispatcher, source)
+    worker.receive()
+    dispatcher.on_exit(worker, "was killed by SIGKILL")
+    assert source.told == []
+    assert dispatcher.executor.all[1].receive().task_id == 1
+
+
+async def test_workers_that_never_say_a_word_end_the_run(make):
+    """Not one after the other for ever: three in a row are enough, and the error tells how."""
+    dispatcher, source = make(), Source(1, [1])
+    seat(dispatcher, source)
+    for number in range(3):
+        dispatcher.on_exit(dispatcher.executor.all[number], "was killed by SIGILL")
+    (error,) = source.abandoned
+    assert isinstance(error, PoolError)
+    assert "SIGILL" in str(error)
+
+
+async def test_what_an_idle_worker_does_not_take_others_do(make):
+    """A stopped worker holds up no task; it is killed in the end, and its place is free."""
+    dispatcher, source = make(size=2), Source(1, [1])
+    stopped = seat(dispatcher, source)
+    for _ in range(SILENT_POLLS):
+        dispatcher._loop.fire(module._POLL_SECONDS)
+    assert not stopped.waiting or not isinstance(stopped.waiting[-1], StartTask)
+    order = began(dispatcher, dispatcher.executor.all[1])
+    assert order.task_id == 1
+    for _ in range(module._KILLED_POLLS):
+        dispatcher._loop.fire(module._POLL_SECONDS)
+    assert stopped.signals == [signal.SIGKILL]
+    assert dispatcher.executor.all[1].signals == []
+    dispatcher.on_exit(stopped, "was killed by SIGKILL")
+    assert source.lost() == []
+
+
+async def test_the_only_worker_that_does_not_take_its_order_is_killed_too(make):
+    """It has nothing any more, and is waited for all the same."""
+    dispatcher, source = make(), Source(1, [1])
+    stopped = seat(dispatcher, source)
+    for _ in range(module._KILLED_POLLS):
+        dispatcher._loop.fire(module._POLL_SECONDS)
+    assert stopped.signals == [signal.SIGKILL]
+    dispatcher.on_exit(stopped, "was killed by SIGKILL")
+    assert began(dispatcher, dispatcher.executor.all[1]).task_id == 1
+
+
+async def test_a_worker_that_answers_at_last_is_given_its_task_again(make):
+    """It is asked whether it is there, and was slow, not stopped."""
+    dispatcher, source = make(), Source(1, [1])
+    worker = seat(dispatcher, source)
+    for _ in range(SILENT_POLLS):
+        dispatcher._loop.fire(module._POLL_SECONDS)
+    assert [type(order) for order in worker.waiting][-1] is Ping
+    dispatcher.on_reports(worker, [Pong()])
+    assert began(dispatcher, worker).task_id == 1
+    assert worker.signals == []
+
+
+async def test_a_worker_that_takes_its_order_late_is_left_alone(make):
+    """It was slow, not stopped."""
+    dispatcher, source = make(), Source(1, [1])
+    worker = seat(dispatcher, source)
+    for _ in range(SILENT_POLLS - 1):
+        dispatcher._loop.fire(module._POLL_SECONDS)
+    began(dispatcher, worker)
+    for _ in range(module._KILLED_POLLS):
+        dispatcher._loop.fire(module._POLL_SECONDS)
+    assert worker.signals == []
+
+
+async def test_a_failed_attempt_does_not_end_the_next_ones_timer(make):
+    """Each attempt has the whole time: the timer of the first is gone with it."""
+    dispatcher, source = make(), Source(1, [1], **LIMIT)
+    worker = seat(dispatcher, source)
+    order = began(dispatcher, worker)
+    dispatcher.on_reports(worker, [failure(order)])
+    assert all(timer.cancelled for timer in dispatcher._loop.due if timer.seconds == 7.0)
+
+
+async def test_what_a_next_task_has_printed_is_not_taken_for_the_one_before(make):
+    """While a report is unheard nobody knows whose the latest output is: it waits."""
+    dispatcher, source = make(), Source(1, [1, 2])
+    worker = seat(dispatcher, source)
+    first = began(dispatcher, worker)
+    second = worker.receive()
+    worker.printed, worker.unheard = (30, 0), True  # of which the last 20 bytes are the second's
+    dispatcher._loop.fire(module._POLL_SECONDS)
+    assert not any(isinstance(fact, Output) for fact in source.told)
+
+    worker.unheard = False
+    ended = success(first)._replace(spooled=(10, 0))
+    dispatcher.on_reports(worker, [ended, Started(second.run, second.task_id, second.attempt)])
+    dispatcher._loop.fire(module._POLL_SECONDS)
+    outputs = [fact for fact in source.told if isinstance(fact, Output)]
+    assert [(each.task_id, each.start, each.end) for each in outputs] == [(1, 0, 10), (2, 10, 30)]

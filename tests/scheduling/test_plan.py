@@ -1,0 +1,366 @@
+"""The pure brain: any legal order of events reaches the same end."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncflow.events import (
+    RunStarted,
+    RunSucceeded,
+    TaskCloned,
+    TaskFailed,
+    TaskStarted,
+    TaskSucceeded,
+)
+from asyncflow.flow.graph import Graph, Node
+from asyncflow.scheduling.plan import (
+    FinishRun,
+    HandOn,
+    IllegalEventError,
+    Plan,
+    RetryTask,
+    StopTasks,
+    Verdict,
+)
+from asyncflow.values import Status
+from tests.support.random_graphs import Built, shapes
+
+NOW = datetime.now(UTC)
+SEEN: dict[str, Any] = {"flow": "Random", "run_id": "1", "seq": 1, "time": NOW}
+
+
+def started():
+    """The event that begins a run."""
+    return RunStarted(**SEEN, graph={})
+
+
+def began(task):
+    """The event that a task has begun."""
+    key: dict[str, Any] = {"step": task.step, "task_id": str(task.task_id), "attempt": task.attempt}
+    return TaskStarted(**SEEN, **key, path=task.path)
+
+
+def done(task, fanout=None):
+    """The event that a task has succeeded."""
+    key: dict[str, Any] = {"step": task.step, "task_id": str(task.task_id), "attempt": task.attempt}
+    return TaskSucceeded(**SEEN, **key, path=task.path, fanout=fanout)
+
+
+def failed(task, **more):
+    """The event that a task has failed."""
+    key: dict[str, Any] = {"step": task.step, "task_id": str(task.task_id), "attempt": task.attempt}
+    return TaskFailed(**SEEN, **key, path=task.path, exception_type="ValueError", **more)
+
+
+class Simulation:
+    """Runs a plan on an executor that ends tasks in whatever order it is told."""
+
+    def __init__(self, built, choose, plan=None):
+        self.built, self._choose = built, choose
+        self.plan = plan or Plan(built.graph)
+        self.running = []
+        self.run = []
+        self.inputs = {}
+        self.finish = None
+
+    def go(self):
+        """Run to the end."""
+        self.note(self.plan.handle(started()))
+        while self.finish is None:
+            self.take_some()
+            index = self._choose(len(self.running))
+            task = self.running.pop(index)
+            self.note(self.plan.handle(done(task, self.built.widths.get(task.step))))
+        return self
+
+    def take_some(self):
+        """Take at least one task if there is none running."""
+        limit = self._choose(4) + (not self.running)
+        for task in self.plan.take(limit):
+            self.plan.handle(began(task))
+            self.running.append(task)
+            self.run.append((task.step, task.path))
+            self.inputs[task.step, task.path] = list(task.inputs)
+
+    def note(self, commands):
+        """Remember the run's last word."""
+        for command in commands:
+            if isinstance(command, FinishRun):
+                self.finish = command
+
+
+def chooser(data):
+    """Draws the next choice, for a simulation."""
+    return lambda count: data.draw(st.integers(0, max(0, count - 1)))
+
+
+@given(shapes().map(Built), st.data())
+def test_every_task_is_run_exactly_once_in_any_order(built, data):
+    """Whatever order tasks end in, each task of the graph is run once, and the run succeeds."""
+    simulation = Simulation(built, chooser(data)).go()
+    assert sorted(simulation.run) == built.tasks
+    assert simulation.finish.status is Status.SUCCEEDED
+
+
+def last_of(graph, branch, join):
+    """The step with which a branch leads to its join."""
+    while join not in graph[branch].next:
+        branch = graph[branch].next[0]
+    return branch
+
+
+@given(shapes().map(Built), st.data())
+def test_a_join_sees_its_inputs_in_the_order_of_branches_or_items(built, data):
+    """Inputs are ids of the right tasks, in an order that does not depend on who ended first."""
+    simulation = Simulation(built, chooser(data))
+    ids = {}
+    take = simulation.plan.take
+
+    def remember(limit):
+        taken = take(limit)
+        ids.update({task.task_id: (task.step, task.path) for task in taken})
+        return taken
+
+    simulation.plan = type(
+        "Spy", (), {"take": staticmethod(remember), "handle": simulation.plan.handle}
+    )
+    simulation.go()
+    for (step, path), inputs in simulation.inputs.items():
+        node = built.graph[step]
+        if not node.is_join:
+            continue
+        named = [ids[task_id] for task_id in inputs]
+        split = built.graph[node.joins]
+        if split.foreach:
+            assert [found_path for _, found_path in named] == [
+                (*path, index) for index in range(built.widths[split.name])
+            ]
+        else:
+            assert [step for step, _ in named] == [
+                last_of(built.graph, branch, step) for branch in split.next
+            ]
+            assert {found_path for _, found_path in named} == {path}
+
+
+@given(shapes().map(Built), st.data())
+def test_a_replay_takes_over_what_had_finished_and_runs_the_rest(built, data):
+    """With any legal part of a run finished, a second plan clones that part and runs the rest."""
+    first = Simulation(built, chooser(data)).go()
+    stop = data.draw(st.integers(0, len(first.run)))
+    finished = set(first.run[:stop])
+    plan = Plan(built.graph, finished=finished)
+    cloned = []
+
+    class Resumed(Simulation):
+        def take_some(self):
+            while clones := plan.clone(2):
+                for clone in clones:
+                    cloned.append((clone.step, clone.path))
+                    self.note(plan.handle(self.take_over(clone)))
+            if self.finish is None:
+                super().take_some()
+
+        def take_over(self, clone):
+            fanout = built.widths.get(clone.step)
+            key: dict[str, Any] = {"step": clone.step, "task_id": str(clone.task_id), "attempt": 0}
+            return TaskCloned(**SEEN, **key, path=clone.path, fanout=fanout)
+
+        def go(self):
+            self.note(self.plan.handle(started()))
+            while self.finish is None:
+                self.take_some()
+                if self.running:
+                    task = self.running.pop(self._choose(len(self.running)))
+                    self.note(self.plan.handle(done(task, built.widths.get(task.step))))
+            return self
+
+    second = Resumed(built, chooser(data), plan).go()
+    assert set(cloned) == finished
+    assert sorted(second.run + cloned) == built.tasks
+
+
+@given(shapes().map(Built), st.data())
+def test_a_failure_ends_the_run_when_nothing_is_running_any_more(built, data):
+    """After a failure nothing new starts, and the last word comes with the last running task."""
+    simulation = Simulation(built, chooser(data))
+    plan = simulation.plan
+    plan.handle(started())
+    for _ in range(data.draw(st.integers(0, 5))):
+        simulation.take_some()
+        if len(simulation.running) > 1:
+            task = simulation.running.pop()
+            simulation.note(plan.handle(done(task, built.widths.get(task.step))))
+    simulation.take_some()
+    if simulation.finish is not None or not simulation.running:
+        return
+    commands = plan.handle(failed(simulation.running.pop()))
+    assert isinstance(commands[0], StopTasks)
+    assert plan.take(10) == []
+    for task in simulation.running:
+        assert not any(isinstance(command, FinishRun) for command in commands)
+        commands = plan.handle(failed(task))
+    assert isinstance(commands[-1], FinishRun)
+    assert commands[-1].status is Status.FAILED
+
+
+def linear(**options):
+    """A graph of two steps, the first with options."""
+    return Graph("Linear", [Node("start", ("end",), options=options), Node("end")])
+
+
+RETRY = {"times": 2, "seconds": 3.0, "backoff": 2.0, "max_seconds": 5.0, "jitter": 0.0, "on": []}
+
+
+def test_a_retry_waits_longer_each_time_up_to_its_limit():
+    """Backoff multiplies, and max_seconds bounds."""
+    plan = Plan(linear(retry=RETRY))
+    plan.handle(started())
+    waits = []
+    for _ in range(2):
+        (task,) = plan.take(1)
+        plan.handle(began(task))
+        (command,) = plan.handle(failed(task, will_retry=True))
+        assert isinstance(command, RetryTask)
+        waits.append(command.after_seconds)
+        plan.wake(task.task_id)
+    assert waits == [3.0, 5.0]
+    assert plan.verdict(task.task_id) is Verdict.FAIL
+
+
+def test_a_retry_is_for_the_exceptions_that_it_names():
+    """An exception that is not meant fails the task at once."""
+    plan = Plan(linear(retry=RETRY))
+    plan.handle(started())
+    (task,) = plan.take(1)
+    assert plan.verdict(task.task_id, may_retry=True) is Verdict.RETRY
+    assert plan.verdict(task.task_id, may_retry=False) is Verdict.FAIL
+
+
+def test_a_stand_in_hands_a_caught_failure_on():
+    """Where nothing else comes of it, the task is started once more, with the failure."""
+    plan = Plan(linear(catch={"var": "failure", "print_exception": False}))
+    plan.handle(started())
+    (task,) = plan.take(1)
+    plan.handle(began(task))
+    assert plan.verdict(task.task_id) is Verdict.CATCH
+    assert plan.handle(failed(task, caught=True)) == [HandOn(task.task_id)]
+    assert plan.take(1) == []
+    assert plan.hand_on(task.task_id) == []
+    (again,) = plan.take(1)
+    assert (again.task_id, again.attempt) == (task.task_id, 1)
+    assert again.caught.exception_type == "ValueError"
+    assert plan.verdict(task.task_id) is Verdict.FAIL
+
+
+def test_a_task_whose_worker_has_handed_its_failure_on_needs_no_stand_in():
+    """It has succeeded, also in a run that is ending."""
+    for stops in (False, True):
+        plan = Plan(linear(catch={"var": "failure", "print_exception": False}))
+        plan.handle(started())
+        (task,) = plan.take(1)
+        plan.handle(began(task))
+        if stops:
+            plan.cancel("enough")
+        assert plan.handle(failed(task, caught=True)) == [HandOn(task.task_id)]
+        ended = plan.handle(done(task))
+        assert ended == ([FinishRun(Status.CANCELLED, None, "enough")] if stops else [])
+        assert plan.hand_on(task.task_id) == []
+        assert plan.ready == (0 if stops else 1)
+
+
+def test_no_stand_in_is_started_in_a_run_that_is_ending():
+    """The run ends, whether it was cancelled before the failure was known or after."""
+    for first in (True, False):
+        plan = Plan(linear(catch={"var": "failure", "print_exception": False}))
+        plan.handle(started())
+        (task,) = plan.take(1)
+        plan.handle(began(task))
+        commands = plan.cancel("enough") if first else []
+        commands += plan.handle(failed(task, caught=True))
+        commands += [] if first else plan.cancel("enough")
+        commands += plan.hand_on(task.task_id)
+        assert commands.count(FinishRun(Status.CANCELLED, None, "enough")) == 1
+        assert plan.take(1) == []
+
+
+def test_cancelling_ends_the_run_at_once_when_nothing_runs():
+    """A run that waits for nothing is cancelled with its last word."""
+    plan = Plan(linear())
+    plan.handle(started())
+    assert plan.cancel("enough") == [
+        StopTasks("enough"),
+        FinishRun(Status.CANCELLED, None, "enough"),
+    ]
+    assert plan.ready == 0
+
+
+def test_a_task_that_was_given_back_is_ready_again():
+    """Giving back keeps id and attempt."""
+    plan = Plan(linear())
+    plan.handle(started())
+    (task,) = plan.take(1)
+    assert plan.ready == 0
+    plan.give_back(task.task_id)
+    assert plan.take(1) == [task]
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_tasks_that_were_given_back():
+    """Nobody has them any more, so nobody would tell of their end."""
+    plan = Plan(linear())
+    plan.handle(started())
+    (task,) = plan.take(1)
+    plan.give_back(task.task_id)
+    assert plan.cancel("enough")[-1] == FinishRun(Status.CANCELLED, None, "enough")
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_tasks_that_are_to_be_tried_again():
+    """The time of the retry had come, and no worker had room for it yet."""
+    plan = Plan(linear(retry=RETRY))
+    plan.handle(started())
+    (task,) = plan.take(1)
+    plan.handle(began(task))
+    plan.handle(failed(task, will_retry=True))
+    plan.wake(task.task_id)
+    assert plan.cancel("enough")[-1] == FinishRun(Status.CANCELLED, None, "enough")
+
+
+def test_an_event_that_cannot_come_now_is_refused():
+    """A task cannot end twice."""
+    plan = Plan(linear())
+    plan.handle(started())
+    (task,) = plan.take(1)
+    plan.handle(began(task))
+    plan.handle(done(task))
+    with pytest.raises(IllegalEventError):
+        plan.handle(done(task))
+
+
+def test_the_last_word_is_the_plans_status():
+    """After RunSucceeded nothing is left."""
+    plan = Plan(linear())
+    plan.handle(started())
+    plan.handle(RunSucceeded(**SEEN))
+    assert (plan.status, plan.ready, plan.unfinished) == (Status.SUCCEEDED, 0, 0)
+
+
+def test_a_wide_foreach_holds_one_entry_until_it_is_taken():
+    """A hundred thousand ready tasks are not a hundred thousand objects."""
+    nodes = [
+        Node("start", ("work",), foreach="items"),
+        Node("work", ("join",)),
+        Node("join", ("end",), is_join=True),
+        Node("end"),
+    ]
+    plan = Plan(Graph("Wide", nodes))
+    plan.handle(started())
+    (task,) = plan.take(1)
+    plan.handle(began(task))
+    plan.handle(done(task, 100_000))
+    assert plan.ready == 100_000
+    assert plan.unfinished == 0
+    assert len(plan._sources) == 1

@@ -1,0 +1,235 @@
+"""Summary and table of tasks: what opens a finished run without replaying it."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zlib import crc32
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncflow.errors import JournalError
+from asyncflow.store.run_index import (
+    ENTRY_BYTES,
+    Summary,
+    TaskEntry,
+    TaskState,
+    TaskTable,
+    read_entry,
+    write_summary,
+)
+from asyncflow.values import Status
+
+entries = st.builds(
+    TaskEntry,
+    started=st.integers(0, (1 << 64) - 1),
+    ended=st.integers(0, (1 << 64) - 1),
+    step=st.one_of(st.integers(0, 3), st.integers(0, (1 << 16) - 1)),
+    state=st.sampled_from([int(state) for state in TaskState]),
+    attempt=st.integers(0, 255),
+    index=st.integers(0, (1 << 32) - 1),
+)
+names = st.text(min_size=1, max_size=20)
+counts = st.integers(0, (1 << 62) - 1)
+times = st.integers(0, 7_000_000_000_000_000)
+summaries = st.builds(
+    Summary,
+    status=st.sampled_from([status for status in Status if status.finished]),
+    started=times,
+    finished=times,
+    flow=names,
+    run_id=names,
+    first=counts,
+    last=counts,
+    journal_bytes=counts,
+    events=counts,
+    end_task=counts,
+    steps=st.lists(st.tuples(names, st.integers(0, (1 << 32) - 1)), max_size=5).map(tuple),
+    tags=st.lists(names, max_size=3).map(tuple),
+    index_checksum=st.integers(0, (1 << 32) - 1),
+)
+SUMMARY = Summary(
+    status=Status.SUCCEEDED,
+    started=1,
+    finished=2,
+    flow="F",
+    run_id="1",
+    first=20,
+    last=90,
+    journal_bytes=100,
+    events=7,
+    end_task=3,
+    steps=(("start", 1), ("train", 1), ("end", 1)),
+    tags=("nightly",),
+)
+
+
+def table_of(rows: list[TaskEntry]) -> TaskTable:
+    """The table with these entries."""
+    table = TaskTable()
+    for task, row in enumerate(rows, 1):
+        table[task] = row
+    return table
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+@given(st.lists(entries, max_size=30))
+def test_every_entry_is_read_back(rows):
+    """From the table itself, from its dump, and one by one from the file."""
+    table = table_of(rows)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "index")
+        path.write_bytes(table.dump())
+        again = TaskTable.read(path, most=1 << 20)
+        assert len(table) == len(again) == len(rows)
+        for task, row in enumerate(rows, 1):
+            assert table[task] == again[task] == read_entry(path, task) == row
+            assert table.ended_at(task) == row.ended
+            assert table.index_of(task) == row.index
+
+
+@given(st.lists(entries, max_size=60), st.integers(0, (1 << 16) - 1))
+def test_a_step_s_tasks_are_those_that_have_begun(rows, other):
+    """The masks find what a plain loop finds."""
+    table = table_of(rows)
+    for step in {row.step for row in rows} | {other, 0}:
+        begun = [
+            (task, row)
+            for task, row in enumerate(rows, 1)
+            if row.step == step and row.state != TaskState.NEVER
+        ]
+        assert list(table.tasks_of(step)) == [task for task, _ in begun]
+        assert table.first_of(step) == (begun[0][0] if begun else 0)
+        states = [row.state for _, row in begun]
+        assert table.states_of(step) == {
+            state: states.count(state) for state in TaskState if state in states
+        }
+
+
+def test_a_task_that_never_began_is_not_one_of_the_first_step(tmp_path):
+    """Its entry is zeros, and 0 is also the number of the first step."""
+    table = TaskTable()
+    table[3] = TaskEntry(50, 60, 0, TaskState.SUCCEEDED, 0, 0)
+    assert len(table) == 3
+    assert table[1] == TaskEntry(0, 0, 0, TaskState.NEVER, 0, 0)
+    assert list(table.tasks_of(0)) == [3]
+
+
+def test_an_attempt_past_the_limit_is_kept_as_the_limit():
+    """The record has the exact number."""
+    table = table_of([TaskEntry(1, 2, 0, TaskState.FAILED, 1000, 0)])
+    assert table[1].attempt == 255
+
+
+@pytest.mark.parametrize("task", [0, -1, 2, 1 << 70])
+def test_a_task_that_is_not_there_is_an_index_error(tmp_path, task):
+    """Zero and below must not reach another task's entry from behind."""
+    table = table_of([TaskEntry(1, 2, 0, TaskState.SUCCEEDED, 0, 0)])
+    for ask in (table.__getitem__, table.ended_at, table.index_of):
+        with pytest.raises(IndexError, match="in a run of 1"):
+            ask(task)
+    (tmp_path / "index").write_bytes(table.dump())
+    assert read_entry(tmp_path / "index", task) is None
+
+
+@pytest.mark.parametrize("task", [0, -1, 1 << 32])
+def test_only_a_task_id_gets_an_entry(task):
+    """Zero and below would write over another task's entry."""
+    table = table_of([TaskEntry(1, 2, 0, TaskState.SUCCEEDED, 0, 0)])
+    with pytest.raises(IndexError, match="not a task id"):
+        table[task] = TaskEntry(9, 9, 9, 1, 9, 9)
+    assert table[1] == TaskEntry(1, 2, 0, TaskState.SUCCEEDED, 0, 0)
+
+
+def test_a_missing_table_is_empty_and_a_torn_one_ends_early(tmp_path):
+    """Neither is an exception: the summary tells how many tasks there must be."""
+    assert len(TaskTable.read(tmp_path / "index", most=1 << 20)) == 0
+    assert read_entry(tmp_path / "index", 1) is None
+    data = table_of([TaskEntry(1, 2, 3, 2, 0, 0)] * 2).dump()
+    (tmp_path / "index").write_bytes(data[:-1])
+    table = TaskTable.read(tmp_path / "index", most=1 << 20)
+    assert len(table) == 1
+    assert list(table.tasks_of(3)) == [1]
+    assert read_entry(tmp_path / "index", 2) is None
+
+
+def test_a_step_s_tasks_are_found_at_the_cost_of_a_few_arrays():
+    """Measured beside the making of the array alone; `make bench` holds the milliseconds."""
+    width = 100_000
+    row = TaskEntry(100, 200, 1, TaskState.SUCCEEDED, 0, 0)
+    table = TaskTable(table_of([row]).dump() * width)
+    found, plain = [], []
+    for _ in range(9):  # by turns, so that a busy machine slows both
+        begin = time.perf_counter()
+        tasks = table.tasks_of(1)
+        between = time.perf_counter()
+        array("I", range(1, width + 1))
+        plain.append(time.perf_counter() - between)
+        found.append(between - begin)
+    assert len(tasks) == width
+    assert len(table.dump()) == width * ENTRY_BYTES
+    assert min(found) < 4 * min(plain)  # 1.6 here; a plain loop took 5.8
+
+
+# --- the summary ------------------------------------------------------------------------------
+
+
+@given(summaries)
+def test_a_summary_is_read_back(summary):
+    """Every field."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "summary")
+        path.write_bytes(summary.dump())
+        assert Summary.read(path) == summary
+
+
+def test_a_missing_summary_is_none(tmp_path):
+    """The journal is read instead."""
+    assert Summary.read(tmp_path / "summary") is None
+
+
+def test_a_summary_with_any_byte_torn_or_flipped_is_an_error(tmp_path):
+    """Never a wrong summary."""
+    whole = SUMMARY.dump()
+    path = tmp_path / "summary"
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(JournalError, match="damaged"):
+            Summary.read(path)
+    for at in range(len(whole)):
+        for mask in (1, 0x80, 0xFF):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ mask]) + whole[at + 1 :])
+            with pytest.raises(JournalError, match="damaged"):
+                Summary.read(path)
+
+
+def test_writing_ties_summary_and_table_together(tmp_path):
+    """The summary knows the table's checksum, and nothing else is left in the folder."""
+    table = table_of([TaskEntry(20, 40, 0, TaskState.SUCCEEDED, 0, 0)] * 3)
+    write_summary(tmp_path, SUMMARY, table)
+    expected = replace(SUMMARY, index_checksum=crc32((tmp_path / "index").read_bytes()))
+    assert Summary.read(tmp_path / "summary") == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "summary"]
+
+
+def test_a_crash_before_the_summary_leaves_none(tmp_path, monkeypatch):
+    """The table is written first: a summary never speaks of a table that is not there."""
+    real = Path.replace
+
+    def crash(self: Path, target: Path) -> Path:
+        if target.name == "summary":
+            raise OSError(28, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", crash)
+    with pytest.raises(OSError, match="No space"):
+        write_summary(tmp_path, SUMMARY, TaskTable())
+    assert Summary.read(tmp_path / "summary") is None
+    assert (tmp_path / "index").exists()

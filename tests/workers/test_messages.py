@@ -1,0 +1,130 @@
+"""Messages between engine and worker: what is said is what is heard, wherever the bytes are cut."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncflow.workers import messages
+from asyncflow.workers.messages import (
+    CancelTask,
+    CloseRun,
+    Failed,
+    Logged,
+    Opening,
+    Ping,
+    Ready,
+    ReportStream,
+    ShutDown,
+    Started,
+    StartTask,
+    Succeeded,
+    pack_order,
+    pack_report,
+    unpack_order,
+)
+from asyncflow.workers.process.environment import Surroundings
+
+NUMBERS = st.integers(0, 2**63 - 1)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+ANY_TEXT = st.text()  # lone surrogates too, as in the name of a file that is not UTF-8
+OFFSETS = st.lists(NUMBERS, max_size=5)
+BYTES = st.binary(max_size=100)
+SECONDS = st.floats(0, 1e9)
+SPOOLED = st.tuples(NUMBERS, NUMBERS).map(list)
+
+SURROUNDINGS = st.tuples(
+    ANY_TEXT, st.lists(ANY_TEXT), st.dictionaries(ANY_TEXT, st.none() | ANY_TEXT)
+).map(list)
+
+ORDERS = st.one_of(
+    st.builds(
+        StartTask,
+        *(NUMBERS, TEXT, NUMBERS, NUMBERS, OFFSETS, OFFSETS, BYTES),
+        st.just([]) | st.tuples(TEXT, NUMBERS, NUMBERS).map(list),
+        st.lists(TEXT, max_size=3),
+        st.just([])
+        | st.tuples(NUMBERS, ANY_TEXT, TEXT, TEXT, SURROUNDINGS, st.booleans()).map(list),
+    ),
+    st.builds(CloseRun, NUMBERS),
+    st.builds(CancelTask, NUMBERS, NUMBERS),
+    st.builds(Ping),
+    st.just(ShutDown()),
+)
+
+REPORTS = st.one_of(
+    st.builds(Ready, NUMBERS),
+    st.builds(Started, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(Logged, NUMBERS, NUMBERS, NUMBERS, st.integers(0, 1), BYTES),
+    st.builds(
+        Succeeded,
+        *(NUMBERS, NUMBERS, NUMBERS, SECONDS, BYTES, st.none() | NUMBERS, BYTES, SPOOLED),
+    ),
+    st.builds(
+        Failed,
+        *(NUMBERS, NUMBERS, NUMBERS, SECONDS, TEXT, TEXT, TEXT, st.booleans(), SPOOLED),
+    ),
+)
+
+
+@given(ORDERS)
+def test_an_order_arrives_as_it_was_given(order):
+    """Of whichever kind, with whatever names of files and variables."""
+    assert unpack_order(pack_order(order)) == order
+
+
+@given(st.lists(REPORTS, max_size=8), st.data())
+def test_reports_arrive_whole_and_in_order_however_the_stream_is_cut(reports, data):
+    """A report is handed out when its last byte is there, and not before."""
+    stream, packed = ReportStream(), [pack_report(report) for report in reports]
+    joined, heard, fed = b"".join(packed), [], 0
+    while fed < len(joined):
+        cut = data.draw(st.integers(fed + 1, len(joined)))
+        heard += stream.feed(joined[fed:cut])
+        fed = cut
+        complete = sum(sum(map(len, packed[: n + 1])) <= fed for n in range(len(packed)))
+        assert len(heard) == complete
+    assert heard == reports
+
+
+def test_every_kind_of_message_has_a_number_of_its_own():
+    """What one side can say, the other understands."""
+    assert {*messages._ORDERS.values()} == {*messages.OrderMessage.__args__}
+    assert {*messages._REPORTS.values()} == {*messages.ReportMessage.__args__}
+    assert len(messages._ORDERS) == len(messages.Order)
+    assert len(messages._REPORTS) == len(messages.Report)
+
+
+def test_the_largest_order_fits_into_a_packet():
+    """An order is one packet, whose size the kernel bounds: here all that can be large is."""
+    inputs = b"\xff" * 8 * messages.MAX_INPUTS_IN_ORDER
+    told = ["e" * 1000, "m" * (1 << 14), "t" * (1 << 16)]  # as an exception is cut off
+    around = Surroundings("/", (), {"NAME": "v" * (1 << 16)})  # as much as a run may have
+    opening = Opening(2**63, "s" * 4000, "F" * 100, "r" * 100, around)
+    where = 2**63, "s" * 100, 2**63, 2**31, [2**31] * 50, [2**63] * 50
+    order = StartTask(*where, inputs, (), told, opening)
+    assert len(pack_order(order)) < messages.MAX_ORDER_BYTES
+
+
+def test_an_order_to_start_a_task_is_small():
+    """What a task inherits is told by an offset: the order does not grow with it."""
+    order = StartTask(1, "train", 123_456, 0, [99_999], [10_000_000], b"\xff" * 8, ())
+    assert len(pack_order(order)) < 64
+
+
+def test_a_longer_report_than_any_buffer_arrives():
+    """A step may have tens of thousands of artifacts."""
+    report = Succeeded(1, 1, 0, 0.5, b"m" * (20 << 20), None, b"", [0, 0])
+    stream = ReportStream()
+    packed = pack_report(report)
+    assert stream.feed(packed[: 1 << 20]) == []
+    assert stream.feed(packed[1 << 20 :]) == [report]
+
+
+def test_a_traceback_that_is_no_text_is_not_sent():
+    """A report has to be UTF-8: who describes a failure sees to it."""
+    with pytest.raises(UnicodeEncodeError):
+        pack_report(Failed(1, 1, 0, 0.5, "OSError", "caf\udce9", "", True, [0, 0]))
+    assert msgpack.unpackb(pack_report(Ready(7))) == [1, 7]

@@ -1,0 +1,347 @@
+"""Warm worker processes: started, told, taken back from, killed, replaced; none is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import psutil
+import pytest
+
+from asyncflow.errors import PoolError
+from asyncflow.workers.local import pool as pools
+from asyncflow.workers.local.pool import WorkerPool
+from asyncflow.workers.local.spool import Spool
+from asyncflow.workers.messages import CloseRun, Order, StartTask
+
+SECONDS = 180  # for what takes milliseconds on an idle machine
+
+
+class Listener:
+    """Keeps what the pool tells."""
+
+    def __init__(self):
+        self.exits, self.reports, self.broken, self.stopped = [], [], [], []
+
+    def on_reports(self, worker, reports):
+        self.reports += reports
+
+    def on_exit(self, worker, how):
+        self.exits.append((worker, how))
+
+    def on_broken(self, error):
+        self.broken.append(error)
+
+    def on_stopped(self, worker, how):
+        self.stopped.append((worker, how))
+
+    def on_continued(self, worker):
+        self.stopped.append((worker, ""))
+
+
+async def until(condition):
+    """Wait for something to become true."""
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110 - other processes are waited for
+            await asyncio.sleep(0.005)
+
+
+def kin():
+    """The pool's two processes beside its workers: the reaper, and its child, the template."""
+    (reaper,) = psutil.Process().children()
+    (template,) = reaper.children()
+    return {"reaper": reaper, "template": template}
+
+
+def is_gone(pid):
+    """Whether no process of this id is left, but for one that nobody has reaped."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture
+def listener():
+    """Who hears of the pool's workers."""
+    return Listener()
+
+
+@pytest.fixture
+async def pool(listener, tmp_path):
+    """A pool that has been started; nothing of it is left after the test."""
+    opened = WorkerPool(size=2, spool_dir=tmp_path, listener=listener)
+    opened.start()
+    yield opened
+    await opened.close()
+    assert not psutil.Process().children(recursive=True)
+
+
+async def started(pool):
+    """A worker that is there."""
+    worker = pool.start_worker()
+    await until(lambda: worker.pid)
+    return worker
+
+
+async def stopped(worker):
+    """Have the worker stand still, wherever it is."""
+    await asyncio.sleep(0.1)  # until it waits for orders
+    os.kill(worker.pid, signal.SIGSTOP)
+    await until(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED)
+
+
+def order(task_id):
+    """An order to start a task of a run that no worker knows."""
+    return StartTask(1, "start", task_id, 0, [], [], b"", ())
+
+
+async def test_workers_are_processes_of_their_own(pool):
+    """Each has its own process, and is a grandchild of this one by way of the template."""
+    first, second = await started(pool), await started(pool)
+    template = kin()["template"]
+    assert {first.pid, second.pid} == {child.pid for child in template.children()}
+    assert list(pool.workers.values()) == [first, second]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
+async def test_a_killed_worker_is_told_with_the_signals_name(pool, listener, number):
+    """However it was killed, and by whomever."""
+    worker = await started(pool)
+    os.kill(worker.pid, number)
+    await until(lambda: listener.exits)
+    ((who, how),) = listener.exits
+    assert who is worker
+    assert how.startswith(f"was killed by {number.name}")
+    assert ("out of memory" in how) == (number == signal.SIGKILL)
+    assert not pool.workers
+
+
+async def test_a_killed_worker_can_be_replaced_at_once(pool, listener):
+    """The next one is another process, and what the first was sent does not reach it."""
+    first = await started(pool)
+    await stopped(first)
+    first.send(order(1))
+    os.kill(first.pid, signal.SIGKILL)
+    second = await started(pool)
+    await until(lambda: listener.exits)
+    assert second.pid != first.pid
+    assert [raw[3] for raw in first.take_back()] == []  # its sockets are closed
+    assert pool.workers == {second.token: second}
+    assert not listener.reports
+
+
+async def test_orders_to_a_worker_that_died_are_dropped(pool, listener):
+    """Until its exit is told, sending is harmless."""
+    worker = await started(pool)
+    os.kill(worker.pid, signal.SIGKILL)
+    await until(lambda: is_gone(worker.pid))
+    worker.send(order(1))
+    await until(lambda: listener.exits)
+    worker.send(order(2))
+    assert worker.take_back() == []
+
+
+async def test_what_a_worker_has_not_received_can_be_taken_back(pool):
+    """Orders to start tasks come back in order, without the worker's help; others stay with it."""
+    worker = await started(pool)
+    await stopped(worker)
+    for task_id in range(3000):  # more than its socket holds
+        worker.send(order(task_id))
+    worker.send(CloseRun(7))
+    taken = worker.take_back()
+    assert {raw[0] for raw in taken} == {Order.START_TASK}
+    assert [raw[3] for raw in taken] == list(range(3000))
+    left = worker.taken_back.recv(1 << 16, 64)  # 64 is MSG_DONTWAIT
+    assert left[1] == Order.CLOSE_RUN
+    os.kill(worker.pid, signal.SIGCONT)
+
+
+async def test_a_worker_that_is_doomed_before_it_is_there_is_killed_when_it_is(pool, listener):
+    """Nobody waits for its process id."""
+    worker = pool.start_worker()
+    worker.kill(signal.SIGKILL, "not wanted any more")
+    await until(lambda: listener.exits)
+    assert listener.exits[0][1].startswith("was killed by SIGKILL")
+    assert "doomed" in repr(worker)
+
+
+@pytest.mark.parametrize("killed", ["reaper", "template"])
+async def test_when_the_template_is_killed_its_workers_are_told_and_new_ones_can_be_had(
+    pool, listener, killed
+):
+    """They die with it, or with its reaper; the two are started anew, once."""
+    workers = [await started(pool), await started(pool)]
+    before = kin()
+    before[killed].kill()
+    await until(lambda: len(listener.exits) == len(workers))
+    await until(lambda: not any(psutil.pid_exists(each.pid) for each in before.values()))
+    assert {how for _, how in listener.exits} == {
+        "died together with the process that starts workers"
+    }
+    await until(lambda: all(is_gone(worker.pid) for worker in workers))
+    assert (await started(pool)).pid not in {worker.pid for worker in workers}
+    assert not listener.broken
+
+
+async def test_a_template_that_was_stopped_is_told_to_go_on(pool, listener, monkeypatch, caplog):
+    """As soon as something is asked of it and it does not answer; its workers lose nothing."""
+    before = await started(pool)
+    await until(lambda: not pool._unanswered)
+    monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(pools, "_KILLED_LOOKS", 1 << 30)
+    template = kin()["template"]
+    template.suspend()
+    after = await started(pool)
+    assert psutil.Process(after.pid).ppid() == template.pid == psutil.Process(before.pid).ppid()
+    assert "does not answer, and is told to go on" in caplog.text
+    assert not listener.exits
+    template.suspend()
+    after.kill(signal.SIGKILL, "not wanted any more")
+    await until(lambda: listener.exits)
+    assert listener.exits[0][0] is after
+
+
+async def test_a_template_that_never_answers_is_killed_and_started_anew(
+    pool, listener, monkeypatch, caplog
+):
+    """Its workers are lost with it: nobody could end them any more."""
+    before = await started(pool)
+    monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(pools, "_WOKEN_LOOKS", 1 << 30)
+    template = kin()["template"]
+    template.suspend()
+    wanted = pool.start_worker()
+    await until(lambda: len(listener.exits) == 2)
+    monkeypatch.setattr(pools, "_LOOK_SECONDS", 10.0)
+    assert [who for who, _ in listener.exits] == [before, wanted]
+    assert "does not answer, and is killed" in caplog.text
+    assert psutil.Process((await started(pool)).pid).ppid() != template.pid
+    assert not listener.broken
+
+
+async def test_a_worker_that_was_stopped_is_told_with_the_signals_name(pool, listener):
+    """And that it goes on; not when it is the pool that has all of them stand still."""
+    worker = await started(pool)
+    os.kill(worker.pid, signal.SIGSTOP)
+    await until(lambda: listener.stopped == [(worker, "by SIGSTOP")])
+    os.kill(worker.pid, signal.SIGCONT)
+    await until(lambda: listener.stopped == [(worker, "by SIGSTOP"), (worker, "")])
+    listener.stopped.clear()
+    with pool.suspended():
+        await until(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED)
+        await until(lambda: not pool._unanswered)  # whatever it had to say has come
+    await until(lambda: listener.stopped)
+    assert listener.stopped == [(worker, "")]
+
+
+@pytest.mark.parametrize("suspended", ["reaper", "template"])
+async def test_a_pool_is_closed_though_its_template_was_stopped(
+    listener, tmp_path, monkeypatch, suspended
+):
+    """Its reaper kills it; a reaper that was stopped itself is told to go on."""
+    monkeypatch.setattr(pools, "_REAP_TRIES", 100)
+    pool = WorkerPool(size=1, spool_dir=tmp_path, listener=listener)
+    pool.start()
+    worker = await started(pool)
+    left = kin()
+    await stopped(worker)
+    left[suspended].suspend()
+    await pool.close()
+    pids = [worker.pid, *(each.pid for each in left.values())]
+    await until(lambda: all(map(is_gone, pids)))
+
+
+async def test_a_closed_pool_leaves_no_process_and_starts_none(listener, tmp_path):
+    """Idle workers leave by themselves, others are killed."""
+    pool = WorkerPool(size=2, spool_dir=tmp_path, listener=listener)
+    pool.start()
+    idle, stuck = await started(pool), await started(pool)
+    await stopped(stuck)
+    left = kin()
+    await pool.close()
+    assert all(is_gone(each.pid) for each in left.values())
+    assert is_gone(idle.pid)
+    assert is_gone(stuck.pid)
+    assert [(who, how) for who, how in listener.exits] == [(idle, "exited with status 0")]
+    with pytest.raises(PoolError, match="the pool is closed"):
+        pool.start_worker()
+    await pool.close()  # harmless when repeated
+
+
+async def test_what_a_worker_prints_outside_of_any_task_lies_in_its_spool(pool, tmp_path):
+    """A spool file has no name, and can be read while its worker writes to it."""
+    worker = await started(pool)
+    assert worker.spooled() == (0, 0)
+    spool = Spool(tmp_path)
+    os.write(spool.descriptor, b"one\n")
+    os.write(spool.descriptor, b"two\n")
+    assert (spool.size(), spool.read(4, 100)) == (8, b"two\n")
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_folder_that_takes_no_spool_file_is_named(pool, tmp_path):
+    """The file itself has no name that could be told."""
+    pool._spool_dir = tmp_path / "gone"
+    message = rf"cannot start a worker process: cannot make a file in {tmp_path / 'gone'}: No such"
+    with pytest.raises(PoolError, match=message):
+        pool.start_worker()
+
+
+ENGINE = """
+    import asyncio, os, subprocess, sys, time
+    from asyncflow import Engine, FlowSpec, step
+
+    class Lasting(FlowSpec):
+        @step
+        def start(self):
+            self.ways = ["child", "daemon", "stopped"]
+            self.next(self.work, foreach="ways")
+
+        @step
+        def work(self):
+            pids = [os.getpid()]
+            if self.input != "stopped":
+                away = self.input == "daemon"
+                pids += [subprocess.Popen(["sleep", "300"], start_new_session=away).pid]
+            with open(f"pids-{self.input}", "w") as file:
+                file.write(" ".join(map(str, pids)))
+            if self.input == "stopped":
+                os.kill(os.getpid(), 19)
+            time.sleep(300)
+            self.next(self.join)
+
+        @step
+        def join(self, inputs):
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+
+    async def main():
+        async with Engine(workers=3) as engine:
+            await engine.run(Lasting)
+
+    if __name__ == "__main__":
+        asyncio.run(main())
+"""
+
+
+async def test_nothing_outlives_an_engine_that_was_killed(tmp_path):
+    """No worker, not one that stands still, and nothing that a step has started, daemons too."""
+    (tmp_path / "lasting.py").write_text(textwrap.dedent(ENGINE))
+    engine = subprocess.Popen([sys.executable, "lasting.py"], cwd=tmp_path)
+    files = [tmp_path / f"pids-{way}" for way in ("child", "daemon", "stopped")]
+    await until(lambda: all(file.exists() and file.read_text() for file in files))
+    pids = [int(pid) for file in files for pid in file.read_text().split()]
+    (reaper,) = psutil.Process(engine.pid).children()
+    pids += [reaper.pid, *(child.pid for child in reaper.children())]
+    assert len(pids) == 7  # three workers, two of their children, the template and its reaper
+    engine.kill()
+    engine.wait()
+    await until(lambda: all(is_gone(pid) for pid in pids))
