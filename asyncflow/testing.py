@@ -179,7 +179,7 @@ class SimulatedWorker:
 
     def __init__(self, executor: SimulatedExecutor, pid: int) -> None:
         self.pid = pid
-        self.doomed = ""
+        self.stop_reason = ""
         """Why it is being killed; empty while it is not."""
         self.paused = False
         self.spools = (Silence(), Silence())
@@ -216,7 +216,7 @@ class SimulatedWorker:
 
     def kill(self, number: int, why: str) -> None:
         """End it, at once or, if it is asked to, when it will."""
-        self.doomed = self.doomed or why
+        self.stop_reason = self.stop_reason or why
         wait = self._executor.deaf() if number == signal.SIGTERM else 0.0
         self._loop.call_later(wait, self.exit, f"was killed by {signal.Signals(number).name}")
 
@@ -285,7 +285,7 @@ class SimulatedWorker:
             self._unheard.append(_report(order, Act(act.seconds, error="cancelled")))
 
     def __repr__(self) -> str:
-        return f"<SimulatedWorker {self.pid}{' doomed' if self.doomed else ''}>"
+        return f"<SimulatedWorker {self.pid}{' stop_reason' if self.stop_reason else ''}>"
 
 
 class Silence:

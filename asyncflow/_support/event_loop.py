@@ -66,7 +66,7 @@ def check_loop(own: asyncio.AbstractEventLoop) -> None:
         raise AsyncflowError(message)
 
 
-async def to_the_end(
+async def run_to_completion(
     work: Coroutine[Any, Any, Result], tasks: set[asyncio.Task[Any]] | None = None
 ) -> tuple[Result, asyncio.CancelledError | None]:
     """Await `work` to its end, whoever cancels meanwhile; its result, and the cancellation.
@@ -74,7 +74,7 @@ async def to_the_end(
     A cancel scope's shield is not enough: `Task.cancel()` and `asyncio.timeout` pass through it.
     The work itself is not cancelled either, and goes on to its end where nobody waits any more.
     """
-    task = OrderlyTask(work)
+    task = UncancellableTask(work)
     tasks = set() if tasks is None else tasks
     tasks.add(task)
     task.add_done_callback(tasks.discard)
@@ -88,7 +88,7 @@ async def to_the_end(
     return task.result(), cancelled
 
 
-class OrderlyTask(asyncio.Task[Result]):
+class UncancellableTask(asyncio.Task[Result]):
     """A task that is asked to end where others are cancelled.
 
     Nothing is thrown into it, so that no timeout and no cancel scope has an effect within it. What

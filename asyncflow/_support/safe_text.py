@@ -22,7 +22,7 @@ def class_name(kind: type) -> str:
         module = "".join(str(_MODULE.__get__(kind)))
     except BaseException:  # noqa: BLE001 - it was deleted, or is something of the user's
         module = "?"
-    return sayable(name if module in _HERE else f"{module}.{name}", _NAME_BYTES)
+    return storable_text(name if module in _HERE else f"{module}.{name}", _NAME_BYTES)
 
 
 def text_of(error: BaseException) -> str:
@@ -34,7 +34,7 @@ def text_of(error: BaseException) -> str:
         return f"<the exception's text cannot be had: its __str__ raised {name}>"
 
 
-def sayable(text: str, most_bytes: int) -> str:
+def storable_text(text: str, most_bytes: int) -> str:
     r"""With what UTF-8 cannot say, such as a file name's odd byte, as `\udcNN`; a flood cut."""
     data = text.encode("utf-8", "backslashreplace")
     left_out = len(data) - most_bytes

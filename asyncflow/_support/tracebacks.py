@@ -8,7 +8,7 @@ import traceback
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow._support.call_site import is_own
-from asyncflow._support.safe_text import class_name, sayable, text_of
+from asyncflow._support.safe_text import class_name, storable_text, text_of
 from asyncflow.errors import AsyncflowError
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class Described(NamedTuple):
 
 def describe_exception(error: BaseException) -> Described:
     """Never raises, whatever the exception's own methods do."""
-    message = sayable(text_of(error), _MESSAGE_BYTES)
-    trace = sayable(_traceback(error), _TRACEBACK_BYTES)
+    message = storable_text(text_of(error), _MESSAGE_BYTES)
+    trace = storable_text(_traceback(error), _TRACEBACK_BYTES)
     return Described(class_name(type(error)), message, trace)
 
 
@@ -67,7 +67,7 @@ def why_no_terminal(error: BaseException) -> str:
     return ""
 
 
-def told_as(trace: str, exception_type: str, message: str) -> str:
+def with_final_line(trace: str, exception_type: str, message: str) -> str:
     """The text of a traceback that ends with another exception: with why a step was stopped.
 
     Of a step that has let itself be stopped, how it was told of it is left out.

@@ -19,7 +19,7 @@ _PIECE_BYTES: Final = min(getattr(select, "PIPE_BUF", 512), 4096)
 """A pipe that is ready to be written to takes this much without waiting, as POSIX promises."""
 
 
-class Output:
+class NonblockingOutput:
     """A descriptor that lines are written to, such as 1 for the standard output."""
 
     def __init__(self, descriptor: int, *, encoding: str = "utf-8") -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from asyncflow.cli.nonblocking_output import Output
+    from asyncflow.cli.nonblocking_output import NonblockingOutput
     from asyncflow.events.types import Event
 
 REDRAW_SECONDS: Final = 0.2
@@ -38,7 +38,12 @@ class LogView:
     """The log as plain lines."""
 
     def __init__(
-        self, output: Output, notes: Output, *, colour: bool = False, terminal: bool = False
+        self,
+        output: NonblockingOutput,
+        notes: NonblockingOutput,
+        *,
+        colour: bool = False,
+        terminal: bool = False,
     ) -> None:
         self._output, self._notes = output, notes
         self._renderer = LogRenderer(colour=colour, terminal=terminal)
@@ -66,7 +71,9 @@ class LogView:
 class QuietView:
     """Shows the last event of the run and nothing else."""
 
-    def __init__(self, output: Output, notes: Output, *, colour: bool = False) -> None:
+    def __init__(
+        self, output: NonblockingOutput, notes: NonblockingOutput, *, colour: bool = False
+    ) -> None:
         self._output, self._notes = output, notes
         self._renderer = LogRenderer(colour=colour)
         self._last: Event | None = None
@@ -92,7 +99,11 @@ class BarsView:
     """The log, and under it a bar for each step."""
 
     def __init__(
-        self, output: Output, *, colour: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        output: NonblockingOutput,
+        *,
+        colour: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
         self._renderer = LogRenderer(terminal=True, colour=colour)

@@ -196,14 +196,14 @@ def _carry_through(
     ctx: click.Context, program: Program, start: Callable[[Engine], Awaitable[RunHandle]]
 ) -> int:
     """Start the run, show it, and give the exit status."""
-    from asyncflow.cli.session import RunOptions, carry_through  # noqa: PLC0415 - start-up time: not for --help
+    from asyncflow.cli.session import SessionOptions, carry_through  # noqa: PLC0415 - start-up time: not for --help
 
     before = ctx.find_root().params  # what stood before the command
     named = ctx.params.get("decorators") or ()
     metaflow_options.decorate(flow_of(ctx), [*(before.get("decorators") or ()), *named])
-    given = {field.name: ctx.params[field.name] for field in fields(RunOptions)}
+    given = {field.name: ctx.params[field.name] for field in fields(SessionOptions)}
     given["quiet"] = given["quiet"] or before.get("quiet", False)
-    options = RunOptions(**given)
+    options = SessionOptions(**given)
     file = options.run_id_file
     if file is not None and not absolute(file).parent.is_dir():
         message = f"there is no folder {file.parent} to write the run id to"

@@ -18,7 +18,7 @@ from asyncflow.cli.final_report import (
     failure_text,
     result_data,
 )
-from asyncflow.cli.nonblocking_output import Output
+from asyncflow.cli.nonblocking_output import NonblockingOutput
 from asyncflow.cli.progress_view import (
     REDRAW_SECONDS,
     BarsView,
@@ -55,7 +55,7 @@ _STDERR: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class RunOptions:
+class SessionOptions:
     """What the options of a running command say, but for the flow's own parameters."""
 
     workers: int | None = None
@@ -70,7 +70,7 @@ class RunOptions:
 
 
 def carry_through(
-    start: Callable[[Engine], Awaitable[RunHandle]], options: RunOptions, program: Program
+    start: Callable[[Engine], Awaitable[RunHandle]], options: SessionOptions, program: Program
 ) -> int:
     """Start a run, show it to its end, and give the exit status.
 
@@ -86,11 +86,11 @@ def carry_through(
 class Session:
     """One run in front of the user."""
 
-    def __init__(self, options: RunOptions, program: Program) -> None:
+    def __init__(self, options: SessionOptions, program: Program) -> None:
         self._options = options
         self._program = program
-        self._errors = Output(_STDERR, encoding=encoding_of(sys.stderr))
-        log = Output(_STDOUT, encoding=encoding_of(sys.stdout))
+        self._errors = NonblockingOutput(_STDERR, encoding=encoding_of(sys.stderr))
+        log = NonblockingOutput(_STDOUT, encoding=encoding_of(sys.stdout))
         self._log = self._errors if options.as_json or options.quiet else log
         self._view = self._make_view()
         self._handle: RunHandle | None = None
@@ -210,7 +210,7 @@ class Session:
             return True
         import json  # noqa: PLC0415 - start-up time: few ask for it
 
-        output = Output(_STDOUT)
+        output = NonblockingOutput(_STDOUT)
         output.write_nowait(f"{json.dumps(data)}\n")
         if output.error is None:
             return True

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Warned(Protocol):
+class ShownWarnings(Protocol):
     """Who shows them."""
 
     def warn(self, time: datetime, text: str) -> None:
@@ -21,7 +21,7 @@ class Warned(Protocol):
 
 
 class _Handler(logging.Handler):
-    def __init__(self, view: Warned) -> None:
+    def __init__(self, view: ShownWarnings) -> None:
         super().__init__(logging.WARNING)
         self._view = view
 
@@ -30,7 +30,7 @@ class _Handler(logging.Handler):
 
 
 @contextmanager
-def warnings_shown_by(view: Warned) -> Iterator[None]:
+def warnings_shown_by(view: ShownWarnings) -> Iterator[None]:
     """Have them shown within the block, unless the flow's file has said itself where they go."""
     logger = logging.getLogger(log.NAME)
     if logger.hasHandlers():

@@ -40,7 +40,7 @@ def _goes_on(ended: EndOfTask) -> bool:
     return isinstance(ended, TaskFailed) and (ended.will_retry or ended.caught)
 
 
-class Told(NamedTuple):
+class AttemptHistory(NamedTuple):
     """What is known of one attempt."""
 
     number: int
@@ -122,7 +122,7 @@ class Attempts:
 
     # --- all of them ---
 
-    def all(self) -> list[Told]:
+    def all(self) -> list[AttemptHistory]:
         """From the first on. For a task that was retried, the run's journal is read."""
         entry = self.entry()
         if entry.attempt:
@@ -130,18 +130,20 @@ class Attempts:
         else:
             told = self.record.started_task(self.number, entry), self.failed(), self.ended()
             found = [event for event in told if event is not None]
-        by_number: dict[int, Told] = {}
+        by_number: dict[int, AttemptHistory] = {}
         for event in found:
             by_number[event.attempt] = self._told(event, by_number.get(event.attempt))
         return list(by_number.values())
 
-    def _told(self, event: TaskStarted | EndOfTask, before: Told | None) -> Told:
+    def _told(
+        self, event: TaskStarted | EndOfTask, before: AttemptHistory | None
+    ) -> AttemptHistory:
         if isinstance(event, TaskStarted):
             status = status_of(TaskState.STARTED, self.record.status())
-            return Told(event.attempt, status, event.time, None, None, None, None)
+            return AttemptHistory(event.attempt, status, event.time, None, None, None, None)
         if isinstance(event, TaskSucceeded) and before is not None and before.exception is not None:
             return before._replace(finished_at=event.time, log=event.log)  # that was caught
-        return Told(
+        return AttemptHistory(
             event.attempt,
             _end_of(event),
             before.created_at if before else event.time,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self
 
 from asyncflow.client.resume_hint import resume_command
 from asyncflow.errors import RunInterruptedError
-from asyncflow.events.selection import Wanted, Wish
-from asyncflow.store.event_reader import READ_RECORDS, NewsReader
+from asyncflow.events.selection import EventFilter, Wish
+from asyncflow.store.event_reader import READ_RECORDS, EventReader
 from asyncflow.store.journal import HEADER, is_being_written
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ class Follower(Generic[Wish]):
         self,
         journal: Path,
         pathspec: str,
-        wanted: Wanted[Wish],
+        wanted: EventFilter[Wish],
         check_whole: Callable[[int], None],
         *,
         follow: bool = True,
     ) -> None:
         self._path, self._pathspec = journal, pathspec
-        self._reader = NewsReader(journal, *pathspec.split("/"))
+        self._reader = EventReader(journal, *pathspec.split("/"))
         self._wanted = wanted
         self._check_whole = check_whole
         self._follow = follow

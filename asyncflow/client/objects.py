@@ -31,7 +31,7 @@ from asyncflow.client.views import (
     some_of,
 )
 from asyncflow.errors import JournalError, NotFoundError
-from asyncflow.events.selection import Wanted, Wish
+from asyncflow.events.selection import EventFilter, Wish
 from asyncflow.events.types import RunFailed, TaskCloned, TaskFailed, from_microseconds
 from asyncflow.store.layout import Layout
 from asyncflow.values import Status, TaskKey
@@ -319,9 +319,9 @@ class Run(View):
         Raises:
             RunInterruptedError: When following: the run's engine is gone without a last word.
         """
-        return EventStream(self.follower(Wanted(types, since), follow=follow))
+        return EventStream(self.follower(EventFilter(types, since), follow=follow))
 
-    def follower(self, wanted: Wanted[Wish], *, follow: bool = True) -> Follower[Wish]:
+    def follower(self, wanted: EventFilter[Wish], *, follow: bool = True) -> Follower[Wish]:
         """What `events` reads with; for those who wait in a way of their own."""
         record = self._record
         return Follower(

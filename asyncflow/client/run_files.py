@@ -27,7 +27,7 @@ from asyncflow.events.records import (
     LOGGED,
     OF_ATTEMPTS,
     STARTED,
-    Output,
+    LoggedOutput,
     TaskHead,
     code_of,
     events_of,
@@ -392,7 +392,7 @@ class RunRecord:
                 last = at
         return last
 
-    def output(self, at: int, of: int) -> Output:
+    def output(self, at: int, of: int) -> LoggedOutput:
         """The record of output at this offset; `of` is the task's number, for the error."""
         payload = self._read(at, f"the output of task {of}")
         try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncflow.client.run_files import RunRecord
-    from asyncflow.events.records import Output
+    from asyncflow.events.records import LoggedOutput
 
 
 def read_text(record: RunRecord, task: int, attempt: int, last: int, stream: str) -> str:
@@ -63,7 +63,9 @@ def read_lines(
         yield from_microseconds(time), split_end(b"".join(rest))[0]
 
 
-def _chunks(record: RunRecord, task: int, attempt: int, last: int, stream: str) -> Iterator[Output]:
+def _chunks(
+    record: RunRecord, task: int, attempt: int, last: int, stream: str
+) -> Iterator[LoggedOutput]:
     if stream not in STREAMS:
         message = f"a task prints to {' or '.join(STREAMS)}, not to {stream!r}"
         raise ValueError(message)

@@ -57,7 +57,7 @@ _Reduced = tuple[str, str, str, bytes]
 _MAIN = "__main__"
 
 
-class Origin(NamedTuple):
+class DefiningFile(NamedTuple):
     """Where a module that is pickled by value came from."""
 
     file: str
@@ -66,7 +66,7 @@ class Origin(NamedTuple):
     """The digest of that file as it was when the module was registered."""
 
 
-by_value_modules: Final[dict[str, Origin]] = {}
+by_value_modules: Final[dict[str, DefiningFile]] = {}
 """The modules whose classes and functions are stored with their code."""
 
 _reduced: Final[WeakKeyDictionary[Any, _Reduced]] = WeakKeyDictionary()
@@ -106,13 +106,13 @@ def _forget_reduced(module: ModuleType) -> None:
             del _reduced[value]
 
 
-def _origin_of(module: ModuleType) -> Origin:
+def _origin_of(module: ModuleType) -> DefiningFile:
     file = _file_of(module)
     try:
         with open(file, "rb") as source:  # noqa: PTH123 - pathlib may not be imported yet
-            return Origin(file, blake3(source.read()).hexdigest())
+            return DefiningFile(file, blake3(source.read()).hexdigest())
     except OSError:  # such as `<stdin>`: nobody can import that
-        return Origin("", "")
+        return DefiningFile("", "")
 
 
 def _file_of(module: ModuleType) -> str:

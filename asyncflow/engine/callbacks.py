@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from asyncflow._support import log
 from asyncflow._support.conditions import until
-from asyncflow._support.event_loop import OrderlyTask, check_loop
+from asyncflow._support.event_loop import UncancellableTask, check_loop
 from asyncflow._support.tracebacks import describe_exception
 from asyncflow.engine.subscription import Subscription
 from asyncflow.events.types import Event
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _AGAIN_SECONDS: Final = 1.0  # after which a callback that has survived its cancellation has another
 
 
-class Reaction:
+class Callback:
     """A callback that is called for events; `stop()` ends that, and so does leaving `with`.
 
     It is called for one event at a time, in order within each run. One that is slow delays itself
@@ -35,7 +35,7 @@ class Reaction:
         self._callback = callback
         self._loop = asyncio.get_running_loop()
         self._call_task: asyncio.Task[None] | None = None  # of a call that goes on, if it is async
-        self.task = OrderlyTask(self._react(), name=repr(self), ask=self._on_cancelled)
+        self.task = UncancellableTask(self._react(), name=repr(self), ask=self._on_cancelled)
         """In which it is called."""
         self.done = asyncio.Event()
         """Set when it has been called for the last time, and has returned."""

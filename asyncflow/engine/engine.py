@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 import anyio
 
 from asyncflow._support.conditions import in_thread, look_again, thread_done, until
-from asyncflow._support.event_loop import OrderlyTask, check_loop, loop_here, to_the_end
+from asyncflow._support.event_loop import (
+    UncancellableTask,
+    check_loop,
+    loop_here,
+    run_to_completion,
+)
 from asyncflow._support.settings import Settings
 from asyncflow._support.thread_pool import Threads
 from asyncflow.client import Run
 from asyncflow.engine.admission import Admission, runs_that_fit
 from asyncflow.engine.arguments import check_flow, check_origin, check_tags
 from asyncflow.engine.new_run import NewRun
-from asyncflow.engine.run_handle import Ear, RunHandle
+from asyncflow.engine.run_handle import FailureObserver, RunHandle
 from asyncflow.engine.subscription import Channel
 from asyncflow.engine.watchers import Watchable, Watchers
 from asyncflow.errors import (
@@ -46,7 +51,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.workers.process.environment import Surroundings
+    from asyncflow.workers.process.environment import ProgramEnvironment
 
 
 class _Prepare(Protocol):
@@ -261,7 +266,7 @@ class Engine(Starter, Watchable):
         self._entered = False
         self._drivers: dict[int, RunDriver] = {}
         self._channels: dict[int, Channel] = {}
-        self._ears: dict[int, Ear] = {}  # of these
+        self._ears: dict[int, FailureObserver] = {}  # of these
         self._looking: asyncio.TimerHandle | None = None
         self._watchers = Watchers(self.settings.event_buffer)
         self._starting: set[asyncio.Task[Any]] = set()
@@ -308,7 +313,7 @@ class Engine(Starter, Watchable):
             for threads in (self._disk, self._syncs, self._makers):
                 threads.shutdown()
             if hasattr(self, "_pool"):
-                await to_the_end(self._pool.close())
+                await run_to_completion(self._pool.close())
             raise
         self._admission.narrow(runs_that_fit())
         self._watchers.open(self._layout)
@@ -329,7 +334,9 @@ class Engine(Starter, Watchable):
         self._open = False
         self._closed = True
         self._keep_looking()
-        _, cancelled = await to_the_end(self._close())  # all of it, if who waits is there or not
+        _, cancelled = await run_to_completion(
+            self._close()
+        )  # all of it, if who waits is there or not
         if cancelled is not None:
             raise cancelled
 
@@ -399,7 +406,7 @@ class Engine(Starter, Watchable):
         try:
             self._check_open()
             creating = self._create(prepare, options, look_around(self._pool.environment))
-            handle, cancelled = await to_the_end(creating, self._starting)
+            handle, cancelled = await run_to_completion(creating, self._starting)
         except BaseException:
             self._admission.leave()
             raise
@@ -409,7 +416,7 @@ class Engine(Starter, Watchable):
         return handle
 
     async def _create(
-        self, prepare: _Prepare, options: RunOptions, surroundings: Surroundings
+        self, prepare: _Prepare, options: RunOptions, surroundings: ProgramEnvironment
     ) -> RunHandle:
         self._numbers += 1
         number = self._numbers
@@ -440,10 +447,10 @@ class Engine(Starter, Watchable):
             self._watchers.forget(channel)
             driver.let_go()
             raise
-        ear = Ear()
+        ear = FailureObserver()
         ask = partial(driver.cancel, "all asyncio tasks were cancelled")
         self._ears[identity.number] = ear
-        driver.task = OrderlyTask(driver.drive(), name=repr(driver), ask=ask)
+        driver.task = UncancellableTask(driver.drive(), name=repr(driver), ask=ask)
         driver.task.add_done_callback(partial(self._on_driven, identity.number))
         return RunHandle(driver, channel, self.settings, ear)
 

@@ -19,7 +19,7 @@ from asyncflow.flow.decorators import options_of
 from asyncflow.flow.graph_reader import read_graph
 from asyncflow.flow.parameters import parameters_of, resolve_new_parameters, user_name
 from asyncflow.flow.spec import constants_of
-from asyncflow.scheduling.resume import Origin, newest_run
+from asyncflow.scheduling.resume import OriginRun, newest_run
 from asyncflow.scheduling.run_driver import RunIdentity
 from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.journal import JournalWriter, frame
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.layout import Layout
     from asyncflow.values import ArtifactRef, RunOptions
-    from asyncflow.workers.process.environment import Surroundings
+    from asyncflow.workers.process.environment import ProgramEnvironment
 
 _SHOWN_PARAMETER_CHARACTERS: Final = 200
 _MOST_VARIABLE_BYTES: Final = 1 << 15  # they travel in one packet, with the surroundings
@@ -47,7 +47,7 @@ class NewRun:
         self._layout, self._flow, self._tags = layout, flow, tags
         self._durable = durable
         self.graph = read_graph(flow)
-        self.origin: Origin | None = None
+        self.origin: OriginRun | None = None
         self.parameters: Mapping[str, Any] = {}
 
     def take_over_from(self, run_id: str | None, step: str | None) -> None:
@@ -55,7 +55,7 @@ class NewRun:
         name = self._flow.__name__
         if run_id is None:
             run_id = newest_run(self._layout, name)
-        origin = Origin(self._layout.run_dir(name, run_id), name, run_id)
+        origin = OriginRun(self._layout.run_dir(name, run_id), name, run_id)
         try:
             origin.choose(self.graph, step)
             known = unpack_manifest(origin.manifest)
@@ -67,7 +67,7 @@ class NewRun:
         self._tags = tuple(dict.fromkeys([*origin.tags, *self._tags]))
 
     def create(
-        self, number: int, options: RunOptions, surroundings: Surroundings
+        self, number: int, options: RunOptions, surroundings: ProgramEnvironment
     ) -> tuple[RunIdentity, JournalWriter, bytes]:
         """The run is on disk when this returns."""
         name = self._flow.__name__

@@ -7,12 +7,12 @@ import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, overload
 
-from asyncflow._support.event_loop import check_loop, to_the_end
+from asyncflow._support.event_loop import check_loop, run_to_completion
 from asyncflow.client import Run
 from asyncflow.client.resume_hint import logs_command, resume_command, step_to_repeat
 from asyncflow.engine.subscription import Channel, Subscription
 from asyncflow.errors import RunCancelledError, RunFailedError, UnguardedRunError
-from asyncflow.events.selection import Wanted, Wish
+from asyncflow.events.selection import EventFilter, Wish
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _UNGUARDED: Final = f"{UnguardedRunError.__module__}.{UnguardedRunError.__qualna
 _LOOKED_AT_RECORDS: Final = 1000  # for an error's text, while the event loop waits
 
 
-class Ear:
+class FailureObserver:
     """Whether anybody hears how a run ends: one that fails unheard gives a warning.
 
     The run's handle has it, and so does the engine until the run has ended: the warning comes when
@@ -57,7 +57,9 @@ class RunHandle:
     `ResourceWarning` tells.
     """
 
-    def __init__(self, driver: RunDriver, channel: Channel, settings: Settings, ear: Ear) -> None:
+    def __init__(
+        self, driver: RunDriver, channel: Channel, settings: Settings, ear: FailureObserver
+    ) -> None:
         self._driver = driver
         self._channel = channel
         self._settings = settings
@@ -107,7 +109,7 @@ class RunHandle:
             await self._driver.finished.wait()
         except asyncio.CancelledError:
             self._driver.cancel("the task that waited for it was cancelled")
-            await to_the_end(self._driver.finished.wait())
+            await run_to_completion(self._driver.finished.wait())
             raise
         return self._result()
 
@@ -136,7 +138,7 @@ class RunHandle:
         """
         check_loop(self._loop)
         self._ear.heard = True
-        wanted: Wanted[Event] = Wanted(types, since)
+        wanted: EventFilter[Event] = EventFilter(types, since)
         subscription = Subscription(wanted, loop=self._loop, buffer=self._settings.event_buffer)
         subscription.follow(self._channel, start=self._channel.first)
         return subscription

@@ -31,15 +31,15 @@ from asyncflow.errors import (
     SubscriptionBusyError,
 )
 from asyncflow.events.records import ENDINGS
-from asyncflow.events.selection import Lines, Wish
+from asyncflow.events.selection import OutputChunk, Wish
 from asyncflow.events.types import Event
-from asyncflow.store.event_reader import NewsReader
+from asyncflow.store.event_reader import EventReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
-    from asyncflow.events.selection import News, Wanted
+    from asyncflow.events.selection import EventFilter, Publication
 
 Got_co = TypeVar("Got_co", bound=Event, covariant=True)
 
@@ -54,14 +54,14 @@ _TAKEN_EVENTS: Final = 1000  # in one go
 _APART_LINES: Final = 1000  # more at once is taken apart in a thread: it takes some ms
 
 
-class _Told:
+class _Delivery:
     """What was published in one go."""
 
     __slots__ = ("_events", "count", "news", "size", "upto")
 
-    def __init__(self, news: Sequence[News], upto: int, size: int) -> None:
+    def __init__(self, news: Sequence[Publication], upto: int, size: int) -> None:
         self.news = news
-        lines = [item for item in news if isinstance(item, Lines)]
+        lines = [item for item in news if isinstance(item, OutputChunk)]
         self.count = sum([item.count for item in lines], len(news) - len(lines))
         """How many events it stands for."""
         self.upto = upto
@@ -72,9 +72,9 @@ class _Told:
 
     def pending(self) -> int:
         """How many lines of output there are to be taken apart."""
-        return sum(item.pending for item in self.news if isinstance(item, Lines))
+        return sum(item.pending for item in self.news if isinstance(item, OutputChunk))
 
-    def pick(self, wanted: Wanted[Wish]) -> Sequence[Wish]:
+    def pick(self, wanted: EventFilter[Wish]) -> Sequence[Wish]:
         """What of it is wanted. Most want all: for them it is made once."""
         if not wanted.takes_all:
             return wanted.pick(self.news)
@@ -104,7 +104,7 @@ class Channel:
         """`Flow/run`."""
         return f"{self.flow}/{self.run_id}"
 
-    def publish(self, news: Sequence[News], upto: int) -> None:
+    def publish(self, news: Sequence[Publication], upto: int) -> None:
         """Tell what the journal has up to `upto` beyond what was told before."""
         size = upto - self.published
         self.published = upto
@@ -112,7 +112,7 @@ class Channel:
             self.ended = True
         cursors = tuple(self._cursors)  # one that was forgotten may leave at any time
         if cursors:
-            told = _Told(news, upto, size)
+            told = _Delivery(news, upto, size)
             for cursor in cursors:
                 cursor.offer(told)
 
@@ -140,7 +140,7 @@ class Channel:
         return f"<Channel {self.pathspec} {state}, {self.subscribers} subscribers>"
 
 
-class _Desk:
+class _Mailbox:
     """What one subscription's cursors share: what waits for it, and which of them have something.
 
     It does not know the subscription, so that one which nobody holds any more can go.
@@ -195,21 +195,21 @@ class _Desk:
 class _Cursor:
     """One subscription's place in one channel."""
 
-    def __init__(self, channel: Channel, start: int, desk: _Desk) -> None:
+    def __init__(self, channel: Channel, start: int, desk: _Mailbox) -> None:
         self.channel = channel
         self._desk = desk
         self._next = start  # everything before this offset has been handed out
-        self._live: deque[_Told] = deque()
+        self._live: deque[_Delivery] = deque()
         self._live_from = channel.published  # what waits in `_live` begins here in the journal
         self._rings = False
-        self._reader = NewsReader(channel.journal, channel.flow, channel.run_id)
+        self._reader = EventReader(channel.journal, channel.flow, channel.run_id)
         channel.enter(self)
         if self.behind or channel.closed:
             self.ring()
 
     # --- what its channel tells it ---
 
-    def offer(self, told: _Told) -> None:
+    def offer(self, told: _Delivery) -> None:
         """Keep what was published while there is room; else forget what waits of this run."""
         desk = self._desk
         self._live.append(told)
@@ -245,7 +245,7 @@ class _Cursor:
         """Whether everything has been handed out and nothing more will come."""
         return self.channel.closed and not self.behind
 
-    async def look(self, wanted: Wanted[Wish]) -> tuple[Sequence[Wish], int]:
+    async def look(self, wanted: EventFilter[Wish]) -> tuple[Sequence[Wish], int]:
         """The next events that are wanted, and the offset behind them. `advance` takes them."""
         if self._next < self._live_from:
             start, stop, reader = self._next, self._live_from, self._reader
@@ -329,7 +329,7 @@ class Subscription(Generic[Wish]):
 
     def __init__(
         self,
-        wanted: Wanted[Wish],
+        wanted: EventFilter[Wish],
         *,
         loop: asyncio.AbstractEventLoop | None = None,
         buffer: int = 10_000,
@@ -338,7 +338,7 @@ class Subscription(Generic[Wish]):
         tail: Tail[Wish] | None = None,
     ) -> None:
         self._loop = loop
-        self._desk = _Desk(buffer)
+        self._desk = _Mailbox(buffer)
         self._cursors: set[_Cursor] = set()
         self._wanted = wanted
         self._follows = follows  # whether further channels may come

@@ -15,10 +15,10 @@ from asyncflow._support.conditions import until
 from asyncflow._support.event_loop import check_loop
 from asyncflow.client import Run
 from asyncflow.engine.arguments import check_callback, check_flow
-from asyncflow.engine.callbacks import _AGAIN_SECONDS, Reaction
+from asyncflow.engine.callbacks import _AGAIN_SECONDS, Callback
 from asyncflow.engine.subscription import Subscription
 from asyncflow.errors import EngineClosedError, FlowError, NotFoundError
-from asyncflow.events.selection import Wanted
+from asyncflow.events.selection import EventFilter
 from asyncflow.events.types import Event
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Watchers:
         # Each with the flow whose runs it is told of: None for all of them.
         self._subscriptions: weakref.WeakKeyDictionary[Subscription[Any], str | None]
         self._subscriptions = weakref.WeakKeyDictionary()
-        self._reactions: dict[asyncio.Task[None], Reaction] = {}
+        self._reactions: dict[asyncio.Task[None], Callback] = {}
 
     def open(self, layout: Layout) -> None:
         """From now on there may be some."""
@@ -111,7 +111,7 @@ class Watchers:
             raise EngineClosedError
         check_loop(self._loop)
         name = None if flow is None else _name_of(flow)
-        wanted: Wanted[First] = Wanted(types, 0 if since is None else since)
+        wanted: EventFilter[First] = EventFilter(types, 0 if since is None else since)
         if run is not None:
             return self._subscribe_to(_pathspec_of(run, name, self._layout), wanted)
         subscription = Subscription(wanted, loop=self._loop, buffer=self._buffer, follows=True)
@@ -121,7 +121,7 @@ class Watchers:
         self._subscriptions[subscription] = name
         return subscription
 
-    def _subscribe_to(self, pathspec: str, wanted: Wanted[First]) -> Subscription[First]:
+    def _subscribe_to(self, pathspec: str, wanted: EventFilter[First]) -> Subscription[First]:
         channel = self._channels.get(pathspec)
         if channel is not None:
             subscription = Subscription(
@@ -135,11 +135,11 @@ class Watchers:
         self._subscriptions[subscription] = _NO_FLOW
         return subscription
 
-    def react(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> Reaction:
+    def react(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> Callback:
         """Have the callback called for what comes."""
         if not self._open:
             raise EngineClosedError
-        reaction = Reaction(subscription, callback)
+        reaction = Callback(subscription, callback)
         self._reactions[reaction.task] = reaction
         reaction.task.add_done_callback(self._on_ended)
         return reaction
@@ -272,7 +272,7 @@ class Watchable:
         flow: str | type[FlowSpec] | None = None,
         run: str | NamesRun | None = None,
         since: int | None = None,
-    ) -> Reaction: ...
+    ) -> Callback: ...
     @overload
     def on(
         self,
@@ -283,7 +283,7 @@ class Watchable:
         flow: str | type[FlowSpec] | None = None,
         run: str | NamesRun | None = None,
         since: int | None = None,
-    ) -> Reaction: ...
+    ) -> Callback: ...
     @overload
     def on(
         self,
@@ -294,7 +294,7 @@ class Watchable:
         flow: str | type[FlowSpec] | None = None,
         run: str | NamesRun | None = None,
         since: int | None = None,
-    ) -> Reaction: ...
+    ) -> Callback: ...
     @overload
     def on(
         self,
@@ -305,7 +305,7 @@ class Watchable:
         flow: str | type[FlowSpec] | None = None,
         run: str | NamesRun | None = None,
         since: int | None = None,
-    ) -> Reaction: ...
+    ) -> Callback: ...
     def on(
         self,
         types: type[Event] | tuple[type[Event], ...],
@@ -315,7 +315,7 @@ class Watchable:
         flow: str | type[FlowSpec] | None = None,
         run: str | NamesRun | None = None,
         since: int | None = None,
-    ) -> Reaction:
+    ) -> Callback:
         """Have `callback(event)` called for events of this type, or of any of a tuple of types.
 
         The callback may be a coroutine function; an ordinary one is called on the event loop, so it

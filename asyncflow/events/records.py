@@ -469,7 +469,7 @@ def output_before(values: Sequence[Any]) -> int:
     return 0 if at is None else int(values[at])
 
 
-class Origin(NamedTuple):
+class RunOrigin(NamedTuple):
     """Where a run's first event says that it comes from."""
 
     run_id: str
@@ -477,9 +477,9 @@ class Origin(NamedTuple):
     """Microseconds since 1970."""
 
 
-def origin_of(values: Sequence[Any]) -> Origin:
+def origin_of(values: Sequence[Any]) -> RunOrigin:
     """What a RunStarted says of the run that it resumes; the id is empty where it resumes none."""
-    return Origin(values[_ORIGIN_AT] or "", values[_TIME_AT])
+    return RunOrigin(values[_ORIGIN_AT] or "", values[_TIME_AT])
 
 
 def cloned_from(values: Sequence[Any]) -> str:
@@ -495,7 +495,7 @@ def cloned_from(values: Sequence[Any]) -> str:
 # before it (0 for none), so that a task's output is read without reading the run's.
 
 
-class Output(NamedTuple):
+class LoggedOutput(NamedTuple):
     """One record of a task's output."""
 
     seq: int
@@ -510,7 +510,7 @@ class Output(NamedTuple):
     previous: int
 
 
-def output_of(values: Sequence[Any]) -> Output:
+def output_of(values: Sequence[Any]) -> LoggedOutput:
     """What a record of output has to say.
 
     Raises:
@@ -518,7 +518,7 @@ def output_of(values: Sequence[Any]) -> Output:
     """
     if values[0] != LOGGED:
         raise RecordError(f"a record of kind {values[0]} is no task's output")
-    return Output._make(values[1 : 1 + len(Output._fields)])
+    return LoggedOutput._make(values[1 : 1 + len(LoggedOutput._fields)])
 
 
 def pack_logged(

@@ -4,7 +4,7 @@ Output is journalled by the chunk, and a chunk stands for as many `TaskLogged` a
 make those costs more than all else about them, so it is done when a subscriber first wants them,
 once for all subscribers, and never for who does not want them.
 
-`Wanted` is what one subscriber asks for. `NewsReader` reads the same from a run's journal.
+`EventFilter` is what one subscriber asks for. `NewsReader` reads the same from a run's journal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Wish = TypeVar("Wish", bound=Event)
 _TYPES: Final = {Event, TaskEvent, *event_types()}
 
 
-class Lines:
+class OutputChunk:
     """A journal's record of output, in the place of the events that it stands for."""
 
     __slots__ = ("_events", "_flow", "_lock", "_record", "_run_id", "count", "seq")
@@ -63,10 +63,10 @@ class Lines:
         return f"<Lines of {self._flow}/{self._run_id} from {self.seq} on>"
 
 
-News = Event | Lines
+Publication = Event | OutputChunk
 
 
-class Wanted(Generic[Wish]):
+class EventFilter(Generic[Wish]):
     """What a subscriber asks for: events of some types, behind some number of their run."""
 
     __slots__ = ("codes", "since", "takes_all")
@@ -94,13 +94,13 @@ class Wanted(Generic[Wish]):
         self.since = since
         self.takes_all = not since and len(self.codes) == len(event_types())
 
-    def pick(self, news: Iterable[News]) -> list[Wish]:
+    def pick(self, news: Iterable[Publication]) -> list[Wish]:
         """What of the news is asked for, event by event."""
         codes, since, picked = self.codes, self.since, list[Event]()
         for item in news:
             if item.code not in codes:
                 continue
-            if isinstance(item, Lines):
+            if isinstance(item, OutputChunk):
                 events = item.events()
                 if item.seq <= since:
                     events = [event for event in events if event.seq > since]

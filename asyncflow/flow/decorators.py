@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from asyncflow._support.call_site import calling_line
-from asyncflow._support.safe_text import sayable
+from asyncflow._support.safe_text import storable_text
 from asyncflow.errors import FlowError
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
@@ -157,7 +157,10 @@ def retry(
         if max_seconds is None
         else _number("retry", "max_seconds", max_seconds),
         "jitter": _number("retry", "jitter", jitter, most=1.0),
-        "on": [sayable(f"{each.__module__}.{each.__qualname__}", _ON_BYTES) for each in exceptions],
+        "on": [
+            storable_text(f"{each.__module__}.{each.__qualname__}", _ON_BYTES)
+            for each in exceptions
+        ],
     }
 
     def decorate(function: Method) -> Method:
@@ -357,7 +360,7 @@ def _variable(name: Any, value: object) -> tuple[str, str]:
 
 
 def _is_sayable(text: str) -> bool:
-    return "\0" not in text and sayable(text, len(text) * 4) == text
+    return "\0" not in text and storable_text(text, len(text) * 4) == text
 
 
 # --- what means nothing on one machine --------------------------------------------------------

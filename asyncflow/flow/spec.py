@@ -11,7 +11,7 @@
             print(*self.words)
 
 What a step assigns to `self` is an artifact, and lies in the instance's `__dict__`. What it
-inherits comes from a `TaskState` when it is first asked for, and then lies there too. A worker
+inherits comes from a `BoundTask` when it is first asked for, and then lies there too. A worker
 makes an instance for each task with `bind`, and takes what to store from `artifacts_of`.
 
 Class attributes are artifacts as well, called constants: all but methods and other descriptors,
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from asyncflow.values import ArtifactRef
 
 __all__ = [
+    "BoundTask",
     "FlowSpec",
     "InputSource",
     "InputView",
     "Inputs",
-    "TaskState",
     "Transition",
     "artifacts_of",
     "bind",
@@ -70,7 +70,7 @@ _INPUT: Final = "_asyncflow_input"
 _KEPT_OVERLAYS: Final = 64  # of the flow classes used last; a worker has a handful
 
 
-class TaskState(Protocol):
+class BoundTask(Protocol):
     """What a flow instance needs of the task that it is bound to."""
 
     transition: Transition | None
@@ -259,13 +259,13 @@ class FlowSpec:
 
     # --- behind them ---
 
-    def _asyncflow_task(self) -> TaskState | None:
-        state: TaskState | None = vars(self).get(_STATE)
+    def _asyncflow_task(self) -> BoundTask | None:
+        state: BoundTask | None = vars(self).get(_STATE)
         return state
 
     def _asyncflow_load(self, name: str) -> Any:
         values = vars(self)
-        state: TaskState = values[_STATE]
+        state: BoundTask = values[_STATE]
         # It may be deleted meanwhile, when this thread is not the loop's.
         return load_once(values, name, lambda: state.load(name), lambda: name in state.names())
 
@@ -279,7 +279,7 @@ class FlowSpec:
             raise AttributeError(message, name=name)
         return parameter.default_value(ParameterContext(type(self).__name__, name, user_name()))
 
-    def _asyncflow_check_items(self, state: TaskState, name: str) -> None:
+    def _asyncflow_check_items(self, state: BoundTask, name: str) -> None:
         values = vars(self)
         if name in values:
             check_items(state, name, values[name])
@@ -290,7 +290,7 @@ class FlowSpec:
             raise _misled(state, message + _Missing(self, name).hint)
 
 
-def check_items(state: TaskState, name: str, value: object) -> None:
+def check_items(state: BoundTask, name: str, value: object) -> None:
     """Refuse to fan out over what cannot be iterated.
 
     Raises:
@@ -305,7 +305,7 @@ def check_items(state: TaskState, name: str, value: object) -> None:
         raise _misled(state, message)
 
 
-def _misled(state: TaskState, message: str) -> TransitionError:
+def _misled(state: BoundTask, message: str) -> TransitionError:
     node = state.graph[state.step]
     text = f"step {state.step!r} {message}"
     return TransitionError(text, step=state.step, file=node.file, line=node.line)
@@ -375,7 +375,7 @@ def _names(given: Iterable[str] | None) -> list[str]:
 Flow = TypeVar("Flow", bound=FlowSpec)
 
 
-def bind(cls: type[Flow], state: TaskState) -> Flow:
+def bind(cls: type[Flow], state: BoundTask) -> Flow:
     """An instance for one task, before `initialize`; its artifacts come from `state`."""
     flow: Flow = object.__new__(_overlay(cast("Any", cls)))
     vars(flow)[_STATE] = state

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support import log
 from asyncflow._support.conditions import call_again
-from asyncflow._support.tracebacks import told_as
+from asyncflow._support.tracebacks import with_final_line
 from asyncflow.errors import (
     LimitError,
     PoolError,
@@ -29,18 +29,18 @@ from asyncflow.errors import (
     TaskTimeoutError,
     WorkerDiedError,
 )
-from asyncflow.scheduling.facts import Lost, Output
-from asyncflow.scheduling.fair_turns import Turns
-from asyncflow.scheduling.loop_budget import Pace
+from asyncflow.scheduling.facts import Lost, SpooledOutput
+from asyncflow.scheduling.fair_turns import FairTurns
+from asyncflow.scheduling.loop_budget import LoopBudget
 from asyncflow.scheduling.named_limits import needs_of
 from asyncflow.scheduling.placement import (
     ASYNC_DESK_SPARE,
     QUEUED_SECONDS,
     SILENT_POLLS,
-    Assigned,
-    Desk,
-    Desks,
-    Wanted,
+    AssignedTask,
+    TaskDemand,
+    WorkerSlot,
+    WorkerSlots,
 )
 from asyncflow.scheduling.statistics import Meter
 from asyncflow.scheduling.task_stopper import Stopper
@@ -98,7 +98,7 @@ class _Room:
     def __init__(self) -> None:
         self.shut: list[bool] = []  # lines, `async def` or not, whose first waits for room
         self.def_waits = False  # whether a `def` task waits
-        self.kept: Desk | None = None  # an async worker that shall become free for it
+        self.kept: WorkerSlot | None = None  # an async worker that shall become free for it
 
 
 class Dispatcher:
@@ -129,14 +129,14 @@ class Dispatcher:
         self._dispatch_soon = False
         self._blocked_seconds = blocked_seconds
         self._import_seconds = import_seconds
-        self.pace = Pace()
+        self.pace = LoopBudget()
         """Shares the event loop between runs and the application."""
         self.meter = Meter()
         """What has come into journals."""
         self._expected: dict[str, dict[str, float]] = {}
-        self._desks = Desks()
+        self._desks = WorkerSlots()
         self._runs: dict[int, TaskSource] = {}
-        self._turns: Turns[TaskSource] = Turns()  # of runs that may have ready tasks
+        self._turns: FairTurns[TaskSource] = FairTurns()  # of runs that may have ready tasks
         self._loop = asyncio.get_running_loop()
         self._stopper = Stopper(
             self._call_later,
@@ -226,13 +226,13 @@ class Dispatcher:
                 if run == number and (assigned.is_async or assigned is desk.at_work()):
                     self._stopper.stop(desk, assigned, reason)
 
-    def _disown(self, desk: Desk, attempt: tuple[int, int, int]) -> None:
+    def _disown(self, desk: WorkerSlot, attempt: tuple[int, int, int]) -> None:
         """Have an attempt count as ended, whether its worker has given it up or not."""
         run, task_id, _ = attempt
         assigned = desk.tasks.get((run, task_id))
         if assigned is None or assigned.attempt != attempt:
             return
-        desk.ghosts[attempt] = desk.tasks.pop((run, task_id))
+        desk.abandoned_attempts[attempt] = desk.tasks.pop((run, task_id))
         self._unseat(assigned)
         desk.load = desk.load - assigned.expected if desk.tasks else 0.0
         assigned.source.tell(self._loss(desk, assigned, ""))
@@ -325,7 +325,7 @@ class Dispatcher:
         elif not any(desk.is_async for desk in self._desks if desk.tasks):
             room.shut.append(not is_async)  # one of the workers is to become free for it
 
-    def _seat(self, desk: Desk, source: TaskSource, step: str) -> None:
+    def _seat(self, desk: WorkerSlot, source: TaskSource, step: str) -> None:
         needs, grant = self._needs.get((source.number, step)), None
         if needs and self.limits is not None:
             try:
@@ -346,9 +346,9 @@ class Dispatcher:
         if not is_async:
             self._impatient_at = None
 
-    def _desk_to_keep(self) -> Desk | None:
+    def _desk_to_keep(self) -> WorkerSlot | None:
         """The async worker, if any, that no further task is given to: a `def` task waits for it."""
-        busy = [desk for desk in self._desks if desk.tasks and not desk.worker.doomed]
+        busy = [desk for desk in self._desks if desk.tasks and not desk.worker.stop_reason]
         asynchronous = [desk for desk in busy if desk.is_async]
         now = self._loop.time()
         if self._impatient_at is None:
@@ -391,10 +391,10 @@ class Dispatcher:
             if not source.postpone(waiting):
                 return
 
-    def _wanted(self, source: TaskSource, step: str) -> Wanted:
+    def _wanted(self, source: TaskSource, step: str) -> TaskDemand:
         """What the run's next task, of this step, asks of a desk."""
         node = source.graph[step]
-        return Wanted(
+        return TaskDemand(
             is_async=node.is_async,
             isolated="isolate" in node.options,
             limited=(source.number, step) in self._needs,
@@ -410,10 +410,10 @@ class Dispatcher:
         return not needs or self.limits is None or self.limits.may_take(source, needs)
 
     def _give(
-        self, desk: Desk, source: TaskSource, order: StartTask, *, is_async: bool
-    ) -> Assigned:
+        self, desk: WorkerSlot, source: TaskSource, order: StartTask, *, is_async: bool
+    ) -> AssignedTask:
         expected = source.expected.get(order.step, QUEUED_SECONDS) + _TASK_OVERHEAD_SECONDS
-        assigned = Assigned(source, order, is_async=is_async, expected=expected)
+        assigned = AssignedTask(source, order, is_async=is_async, expected=expected)
         desk.tasks[order.run, order.task_id] = assigned
         desk.load += expected
         desk.is_async = is_async
@@ -430,7 +430,7 @@ class Dispatcher:
             self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
         return assigned
 
-    def _take_back(self, desk: Desk) -> int:
+    def _take_back(self, desk: WorkerSlot) -> int:
         """Have back what a worker has not received, for its runs to seat anew."""
         taken = 0
         for _kind, run, _step, task_id, *_ in desk.worker.take_back():
@@ -440,13 +440,13 @@ class Dispatcher:
                 taken += 1
         return taken
 
-    def _on_given_back(self, desk: Desk, report: GaveBack) -> None:
+    def _on_given_back(self, desk: WorkerSlot, report: GaveBack) -> None:
         """The same for what it has received, and not begun."""
         assigned = desk.tasks.get((report.run, report.task_id))
         if assigned is not None and assigned.attempt[2] == report.attempt:
             self._return(desk, assigned)
 
-    def _return(self, desk: Desk, assigned: Assigned) -> None:
+    def _return(self, desk: WorkerSlot, assigned: AssignedTask) -> None:
         """A task that a worker has not begun is its run's again."""
         del desk.tasks[assigned.attempt[:2]]
         assigned.stop_timer()  # it may have been told to stop
@@ -454,7 +454,7 @@ class Dispatcher:
         desk.load = desk.load - assigned.expected if desk.tasks else 0.0
         assigned.source.give_back(assigned.task_id)
 
-    def _unseat(self, assigned: Assigned) -> None:
+    def _unseat(self, assigned: AssignedTask) -> None:
         """A worker has a task no more: its run may have room for the next."""
         source = assigned.source
         self._running[source.number, assigned.step] -= 1
@@ -494,7 +494,7 @@ class Dispatcher:
                     pass
         self.dispatch()
 
-    def _on_started(self, desk: Desk, report: Started) -> None:
+    def _on_started(self, desk: WorkerSlot, report: Started) -> None:
         desk.blocker = None
         if report.run in desk.opened:
             desk.known.add(report.run)
@@ -510,7 +510,7 @@ class Dispatcher:
             assigned.source.seated(report.task_id, desk.worker.pid)
             assigned.source.tell(report)
 
-    def _on_opened(self, desk: Desk, run: int) -> None:
+    def _on_opened(self, desk: WorkerSlot, run: int) -> None:
         """The flow is imported there: from now on the time of the tasks that wait for it counts."""
         desk.imported[run] = self._loop.time()
         for key, assigned in desk.tasks.items():
@@ -518,7 +518,7 @@ class Dispatcher:
                 self._limit(desk, assigned)
 
     @staticmethod
-    def _warn_of_import(desk: Desk, assigned: Assigned, seconds: float) -> None:
+    def _warn_of_import(desk: WorkerSlot, assigned: AssignedTask, seconds: float) -> None:
         """Say that a flow's import takes long, in the library's log and in the task's."""
         task = f"{assigned.source.pathspec}/{assigned.step}/{assigned.task_id}"
         facts = {"task": task, "seconds": round(seconds, 1), "pid": desk.worker.pid}
@@ -529,14 +529,14 @@ class Dispatcher:
         )
         assigned.source.tell(Logged(*assigned.attempt, 1, text.encode()))
 
-    def _limit(self, desk: Desk, assigned: Assigned) -> None:
+    def _limit(self, desk: WorkerSlot, assigned: AssignedTask) -> None:
         if assigned.stopped or assigned.timed_out:  # such a one has its grace already
             return
         assigned.stop_timer()  # that of its import
         if assigned.timeout:
             self._stopper.time_limit(desk, assigned, assigned.timeout)
 
-    def _on_loop_heard(self, desk: Desk, report: Blocked | Stopping) -> None:
+    def _on_loop_heard(self, desk: WorkerSlot, report: Blocked | Stopping) -> None:
         """A worker's event loop turns, or does not."""
         attempt = report.run, report.task_id, report.attempt
         assigned = desk.find(attempt)
@@ -551,7 +551,7 @@ class Dispatcher:
             self._stopper.heard(desk, assigned)
 
     @staticmethod
-    def _warn(desk: Desk, assigned: Assigned, report: Blocked) -> None:
+    def _warn(desk: WorkerSlot, assigned: AssignedTask, report: Blocked) -> None:
         """Say that an async step blocks its loop, in the library's log and in the task's."""
         held = f"{report.seconds:.1f} s"
         log.warning(
@@ -566,12 +566,12 @@ class Dispatcher:
             f"worker: {report.where}\nAwait it, or have it run in a thread: "
             f"await asyncio.to_thread(...)\n"
         )
-        if assigned.attempt not in desk.ghosts:
+        if assigned.attempt not in desk.abandoned_attempts:
             assigned.source.tell(Logged(*assigned.attempt, 1, text.encode()))
 
-    def _on_ended(self, desk: Desk, report: Succeeded | Failed) -> None:
+    def _on_ended(self, desk: WorkerSlot, report: Succeeded | Failed) -> None:
         desk.blocker = None
-        ghost = desk.ghosts.pop((report.run, report.task_id, report.attempt), None)
+        ghost = desk.abandoned_attempts.pop((report.run, report.task_id, report.attempt), None)
         if ghost is not None:
             ghost.stop_timer()
             if desk.isolated:
@@ -588,7 +588,7 @@ class Dispatcher:
         assigned.stop_timer()
         self._unseat(assigned)
         desk.stuck = False
-        if desk.isolated or (desk.worker.doomed and not desk.tasks):
+        if desk.isolated or (desk.worker.stop_reason and not desk.tasks):
             desk.retire()  # also one that was to end and has outlived it: its place is needed
         desk.load = desk.load - assigned.expected if desk.tasks else 0.0
         ordered = assigned.stopped and getattr(report, "exception_type", "") in _STOPPED
@@ -597,42 +597,45 @@ class Dispatcher:
         else:
             assigned.source.tell(report)
 
-    def _on_logged(self, desk: Desk, report: Logged) -> None:
+    def _on_logged(self, desk: WorkerSlot, report: Logged) -> None:
         source = self._runs.get(report.run)
-        if source is None or (report.run, report.task_id, report.attempt) in desk.ghosts:
+        if (
+            source is None
+            or (report.run, report.task_id, report.attempt) in desk.abandoned_attempts
+        ):
             return
         source.tell(report)
         if source.backlog_bytes > BACKLOG_BYTES and not desk.paused and self.executor is not None:
             desk.paused = True
             self.executor.pause(desk.worker)
 
-    def relieve(self) -> None:
+    def resume_paused_workers(self) -> None:
         """A journal has caught up: hear again of workers that had to wait for it."""
         for desk in self._desks:
             if desk.paused and self.executor is not None:
                 desk.paused = False
                 self.executor.resume(desk.worker)
 
-    def _pass_output(self, desk: Desk, assigned: Assigned, upto: Sequence[int]) -> None:
+    def _pass_output(self, desk: WorkerSlot, assigned: AssignedTask, upto: Sequence[int]) -> None:
         for stream, end in enumerate(upto):
             start = desk.read[stream]
             if end > start:
                 desk.read[stream] = end
                 spool = desk.worker.spools[stream]
-                assigned.source.tell(Output(assigned.task_id, stream, spool, start, end))
+                assigned.source.tell(SpooledOutput(assigned.task_id, stream, spool, start, end))
 
     def on_exit(self, worker: Any, how: str) -> None:
         """A worker is gone: one attempt of each task that it had begun is lost."""
         desk = self._desks.remove(worker)
         if desk is None:
             return
-        if not worker.doomed:
+        if not worker.stop_reason:
             log.info("a worker is gone", pid=worker.pid, how=how, tasks=len(desk.tasks))
         self._take_back(desk)
         first = desk.first()
         if first is not None and first.started:
             self._pass_output(desk, first, desk.worker.spooled())
-        for ghost in desk.ghosts.values():
+        for ghost in desk.abandoned_attempts.values():
             ghost.stop_timer()
         for assigned in desk.tasks.values():
             self._unseat(assigned)
@@ -641,11 +644,13 @@ class Dispatcher:
                 assigned.source.tell(self._loss(desk, assigned, how))
             else:
                 assigned.source.give_back(assigned.task_id)
-        if desk.used and not (desk.heard or worker.doomed):
+        if desk.used and not (desk.heard or worker.stop_reason):
             self._count_dead_start(how)
         self.dispatch()
 
-    def _loss(self, desk: Desk, assigned: Assigned, how: str, traceback: str = "") -> Lost:
+    def _loss(
+        self, desk: WorkerSlot, assigned: AssignedTask, how: str, traceback: str = ""
+    ) -> Lost:
         step, worker = assigned.step, desk.worker
         retry = assigned.source.graph[step].options.get("retry")
         on = retry["on"] if isinstance(retry, dict) else ()
@@ -654,8 +659,11 @@ class Dispatcher:
             error, why = TaskTimeoutError, assigned.why_late
         elif assigned.stopped:
             error, why = TaskCancelledError, assigned.stopped
-        elif worker.doomed:
-            error, why = WorkerDiedError, f"the worker that it shared was killed: {worker.doomed}"
+        elif worker.stop_reason:
+            error, why = (
+                WorkerDiedError,
+                f"the worker that it shared was killed: {worker.stop_reason}",
+            )
         else:
             error, why = WorkerDiedError, f"the worker {how}"
         lineage = {f"{each.__module__}.{each.__qualname__}" for each in error.__mro__}
@@ -663,7 +671,9 @@ class Dispatcher:
         may_retry = not on or bool(lineage & set(on))
         began = max(assigned.since, desk.imported.get(assigned.attempt[0], 0.0))
         seconds = self._loop.time() - began
-        return Lost(assigned.task_id, name, why, may_retry, seconds, told_as(traceback, name, why))
+        return Lost(
+            assigned.task_id, name, why, may_retry, seconds, with_final_line(traceback, name, why)
+        )
 
     def _count_dead_start(self, how: str) -> None:
         self._dead_starts += 1
@@ -686,7 +696,7 @@ class Dispatcher:
         self._call_later(_STANDING_SECONDS, self._warn_of_stop, desk, how)
         self.dispatch()
 
-    def _warn_of_stop(self, desk: Desk, how: str) -> None:
+    def _warn_of_stop(self, desk: WorkerSlot, how: str) -> None:
         """Say it in the library's log, and in that of the task that the worker has had longest."""
         first = desk.first()
         if first is None or not desk.stopped or self._desks.of(desk.worker) is not desk:
@@ -731,7 +741,7 @@ class Dispatcher:
         Also while a worker has nothing any more and is waited for: to say a word, or to end.
         """
         self._polling = None
-        if not any(desk.tasks or desk.silent or desk.worker.doomed for desk in self._desks):
+        if not any(desk.tasks or desk.silent or desk.worker.stop_reason for desk in self._desks):
             return
         for desk in self._desks:
             first = desk.first()
@@ -741,12 +751,12 @@ class Dispatcher:
         self._end_silent()
         self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
 
-    def _pass_output_so_far(self, desk: Desk, first: Assigned) -> None:
+    def _pass_output_so_far(self, desk: WorkerSlot, first: AssignedTask) -> None:
         # The sizes first: that the next task begins is said before it can print anything.
         written = desk.worker.spooled()
         if not desk.worker.has_more():
             self._pass_output(desk, first, written)
-            first.source.look_at_held(first.task_id, desk.worker.spools)
+            first.source.flush_partial_lines(first.task_id, desk.worker.spools)
 
     def _free_stuck(self) -> None:
         """What stands behind a task that takes long is to be run elsewhere, as soon as it can."""
@@ -771,7 +781,7 @@ class Dispatcher:
         freed = 0
         for desk in list(self._desks):
             first = desk.first()
-            idle = bool(desk.worker.doomed) if first is None else not first.started
+            idle = bool(desk.worker.stop_reason) if first is None else not first.started
             if desk.paused or not desk.worker.pid or not (idle or desk.silent):
                 continue
             desk.silent += 1

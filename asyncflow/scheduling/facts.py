@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Output:
+class SpooledOutput:
     """A range of a worker's output that belongs to a task."""
 
     task_id: int
@@ -44,7 +44,7 @@ class Lost:
     """Where an async task was when it was stopped."""
 
 
-Fact = Started | Logged | Succeeded | Failed | Output | Lost
+Fact = Started | Logged | Succeeded | Failed | SpooledOutput | Lost
 
 
 class TaskSource(Protocol):
@@ -100,7 +100,7 @@ class TaskSource(Protocol):
     def tell(self, fact: Fact) -> None:
         """A fact has come in."""
 
-    def look_at_held(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
+    def flush_partial_lines(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
         """A moment has passed: is there a line without an end to be shown?"""
 
     def abandon(self, error: AsyncflowError) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 from asyncflow.events.output_lines import count_pieces, whole_characters
 from asyncflow.events.records import journalled, pack_logged
-from asyncflow.events.selection import Lines
+from asyncflow.events.selection import OutputChunk
 from asyncflow.events.types import (
     TaskCloned,
     TaskFailed,
@@ -21,7 +21,7 @@ from asyncflow.events.types import (
     TaskSucceeded,
     from_microseconds,
 )
-from asyncflow.scheduling.facts import Lost, Output
+from asyncflow.scheduling.facts import Lost, SpooledOutput
 from asyncflow.store.journal import frame
 from asyncflow.store.run_index import TaskEntry, TaskState, TaskTable
 from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncflow.events.records import Result
-    from asyncflow.events.selection import News
+    from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
     from asyncflow.flow.graph import Graph
     from asyncflow.scheduling import plan
@@ -72,7 +72,7 @@ class Unfinished:
         return bool(self.data) and time.monotonic() - self.since > _PARTIAL_SECONDS
 
 
-class Attempt:
+class RunningAttempt:
     """A running attempt: what its next events have to say."""
 
     __slots__ = (
@@ -89,7 +89,7 @@ class Attempt:
         "task_id",
     )
 
-    def __init__(self, task: plan.StartTask) -> None:
+    def __init__(self, task: plan.BeginTask) -> None:
         self.step, self.task_id, self.path = task.step, task.task_id, task.path
         self.attempt = task.attempt
         """By which number the worker has it."""
@@ -112,7 +112,7 @@ class Batch:
         self.frames: list[bytes] = []
         self.events: list[Event] = []
         """What the plan has to know."""
-        self.news: list[News] = []
+        self.news: list[Publication] = []
         """What subscribers are told: those events, and output."""
         self.now = from_microseconds(now)
         self.microseconds = now
@@ -145,17 +145,19 @@ class Recorder:
         """For each step that ended at least once: seconds for a task, smoothed; may be shared."""
         self.end_task = 0
         """The task of the last step, once it has succeeded."""
-        self._attempts: dict[int, Attempt] = {}
-        self._caught: dict[int, Attempt] = {}  # failed, and waiting for a stand-in to hand that on
+        self._attempts: dict[int, RunningAttempt] = {}
+        self._caught: dict[
+            int, RunningAttempt
+        ] = {}  # failed, and waiting for a stand-in to hand that on
 
     def __len__(self) -> int:
         return len(self._attempts)
 
     # --- attempts ---
 
-    def open(self, task: plan.StartTask) -> None:
+    def open(self, task: plan.BeginTask) -> None:
         """An attempt is about to be given to a worker."""
-        attempt = self._caught.get(task.task_id) or Attempt(task)
+        attempt = self._caught.get(task.task_id) or RunningAttempt(task)
         attempt.attempt = task.attempt
         self._attempts[task.task_id] = attempt
 
@@ -163,13 +165,15 @@ class Recorder:
         """It was not begun after all."""
         self._attempts.pop(task_id, None)
 
-    def get(self, task_id: int) -> Attempt | None:
+    def get(self, task_id: int) -> RunningAttempt | None:
         """A running attempt; None when it has ended."""
         return self._attempts.get(task_id)
 
     # --- facts to records ---
 
-    def record(self, fact: Fact, batch: Batch, *, verdict: plan.Verdict | None) -> Output | None:
+    def record(
+        self, fact: Fact, batch: Batch, *, verdict: plan.Verdict | None
+    ) -> SpooledOutput | None:
         """Add what a fact means to a batch; of a long output, what is left for the next one.
 
         A fact about an attempt that has ended already means nothing.
@@ -182,7 +186,7 @@ class Recorder:
                 self._started(attempt, batch)
             case Succeeded():
                 self._succeeded(attempt, fact, batch)
-            case Output():
+            case SpooledOutput():
                 return self._output(attempt, fact, batch)
             case Logged():
                 self._logged(attempt, fact.stream, fact.data, batch)
@@ -246,7 +250,7 @@ class Recorder:
         batch.news.append(event)
         return batch.add(record)
 
-    def _started(self, attempt: Attempt, batch: Batch) -> None:
+    def _started(self, attempt: RunningAttempt, batch: Batch) -> None:
         if attempt.failed:  # a stand-in is no attempt
             return
         event = TaskStarted(
@@ -260,7 +264,7 @@ class Recorder:
         attempt.started = self.add(event, batch)
         self._note(attempt, 0, TaskState.STARTED)
 
-    def _succeeded(self, attempt: Attempt, fact: Succeeded, batch: Batch) -> None:
+    def _succeeded(self, attempt: RunningAttempt, fact: Succeeded, batch: Batch) -> None:
         self._end(attempt, batch)
         event = TaskSucceeded(
             **self.identity(batch),
@@ -285,7 +289,7 @@ class Recorder:
 
     def _failed(
         self,
-        attempt: Attempt,
+        attempt: RunningAttempt,
         described: tuple[str, str, str],
         seconds: float,
         batch: Batch,
@@ -315,14 +319,14 @@ class Recorder:
             attempt.failed, attempt.seconds = at, seconds
             self._caught[attempt.task_id] = attempt
 
-    def _end(self, attempt: Attempt, batch: Batch) -> None:
+    def _end(self, attempt: RunningAttempt, batch: Batch) -> None:
         """The attempt has ended: what it left without a line end is a line."""
         self._attempts.pop(attempt.task_id, None)
         unfinished, attempt.held = attempt.held, None
         for stream, held in enumerate(unfinished or ()):
             self._logged(attempt, stream, held.data, batch)
 
-    def _note(self, attempt: Attempt, ended: int, state: TaskState) -> None:
+    def _note(self, attempt: RunningAttempt, ended: int, state: TaskState) -> None:
         index = attempt.path[-1] if attempt.path else 0
         step = self.step_numbers[attempt.step]
         entry = TaskEntry(attempt.started, ended, step, state, attempt.number, index)
@@ -330,14 +334,16 @@ class Recorder:
 
     # --- output ---
 
-    def _output(self, attempt: Attempt, fact: Output, batch: Batch) -> Output | None:
+    def _output(
+        self, attempt: RunningAttempt, fact: SpooledOutput, batch: Batch
+    ) -> SpooledOutput | None:
         count = min(fact.end - fact.start, OUTPUT_BYTES)
         data = fact.spool.read(fact.start, count) if count else b""
         self._lines(attempt, fact.stream, data, batch)
         fact.start += count
         return fact if fact.start < fact.end else None
 
-    def _lines(self, attempt: Attempt, stream: int, data: bytes, batch: Batch) -> None:
+    def _lines(self, attempt: RunningAttempt, stream: int, data: bytes, batch: Batch) -> None:
         """Journal whole lines, and hold back what has no end for a moment."""
         if attempt.held is None:
             attempt.held = Unfinished(), Unfinished()
@@ -353,7 +359,7 @@ class Recorder:
         held.data = data[cut:]
         self._logged(attempt, stream, data[:cut], batch)
 
-    def _logged(self, attempt: Attempt, stream: int, data: bytes, batch: Batch) -> None:
+    def _logged(self, attempt: RunningAttempt, stream: int, data: bytes, batch: Batch) -> None:
         if not data:
             return
         task = attempt.step, attempt.task_id, attempt.number
@@ -362,7 +368,7 @@ class Recorder:
         )
         attempt.log = batch.add(record)
         count = count_pieces(data)
-        batch.news.append(Lines(record, self.seq + 1, self._flow, self._run_id, count=count))
+        batch.news.append(OutputChunk(record, self.seq + 1, self._flow, self._run_id, count=count))
         batch.output_bytes += len(data)
         self.seq += count
 

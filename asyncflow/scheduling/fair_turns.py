@@ -31,7 +31,7 @@ Item = TypeVar("Item", bound=Served)
 _Place = tuple[int, int, int]  # less is earlier: priority turned round, ticket, number
 
 
-class Turns(Generic[Item]):
+class FairTurns(Generic[Item]):
     """Who is served next."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ _LOST_SECONDS: Final = 0.1  # that a turn has lasted when the call that ends it 
 _MOST: Final = 4  # one takes up to half a millisecond, and it is known only afterwards
 
 
-class Pace:
+class LoopBudget:
     """Lets pieces of work go on, a few in each turn of the event loop."""
 
     def __init__(self) -> None:

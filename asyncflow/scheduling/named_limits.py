@@ -233,7 +233,7 @@ class _Limit:
         self._blocked_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._asked = bounds
-        self._patience = Patience(loop, self._has_some, self._tell_of)
+        self._patience = StarvationWarning(loop, self._has_some, self._tell_of)
 
     @property
     def in_use(self) -> bool:
@@ -416,7 +416,7 @@ class _Wait:
     told: bool = False
 
 
-class Patience:
+class StarvationWarning:
     """Which runs wait for one limit, and since when; each is told of once until `begin_anew`."""
 
     def __init__(

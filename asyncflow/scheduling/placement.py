@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.scheduling.named_limits import Grant
-    from asyncflow.workers.interface import Executor, Seat
+    from asyncflow.workers.interface import Executor, WorkerLink
     from asyncflow.workers.messages import StartTask
 
 QUEUED_SECONDS: Final = 0.02  # work at hand for a worker: some ten times a journal write
@@ -28,7 +28,7 @@ ASYNC_DESK_SPARE: Final = 1000  # places beyond, for runs that have few there: n
 SILENT_POLLS: Final = 20  # looks at a worker that does not take its order, until others get it
 
 
-class Assigned:
+class AssignedTask:
     """A task that a worker has."""
 
     __slots__ = (
@@ -93,12 +93,12 @@ class Assigned:
             self.timer = None
 
 
-class Desk:
+class WorkerSlot:
     """A worker and the tasks that were given to it, in order."""
 
     __slots__ = (
+        "abandoned_attempts",
         "blocker",
-        "ghosts",
         "heard",
         "imported",
         "is_async",
@@ -116,10 +116,10 @@ class Desk:
         "worker",
     )
 
-    def __init__(self, worker: Seat) -> None:
+    def __init__(self, worker: WorkerLink) -> None:
         self.worker = worker
-        self.tasks: dict[tuple[int, int], Assigned] = {}
-        self.ghosts: dict[tuple[int, int, int], Assigned] = {}
+        self.tasks: dict[tuple[int, int], AssignedTask] = {}
+        self.abandoned_attempts: dict[tuple[int, int, int], AssignedTask] = {}
         """Attempts that it may not have given up yet, though they count as ended."""
         self.blocker: tuple[int, int, int] | None = None
         """The attempt that keeps its event loop from turning."""
@@ -137,11 +137,11 @@ class Desk:
         self.stopped = False  # by a signal such as SIGSTOP
         self.silent = 0  # looks in a row at which it should have said something and had not
 
-    def first(self) -> Assigned | None:
+    def first(self) -> AssignedTask | None:
         """The task that it has had for longest."""
         return next(iter(self.tasks.values()), None)
 
-    def at_work(self) -> Assigned | None:
+    def at_work(self) -> AssignedTask | None:
         """Of `def` tasks the one that is running, once those not received have been taken back.
 
         A worker receives the next one when it has ended the one before: the report on any but the
@@ -152,22 +152,22 @@ class Desk:
     @property
     def idle(self) -> bool:
         """Whether it has nothing to do, and has given up all that it was told to."""
-        return not self.tasks and not self.ghosts
+        return not self.tasks and not self.abandoned_attempts
 
-    def find(self, attempt: tuple[int, int, int]) -> Assigned | None:
+    def find(self, attempt: tuple[int, int, int]) -> AssignedTask | None:
         """An attempt that it has, or may not have given up yet."""
         assigned = self.tasks.get(attempt[:2])
         if assigned is not None and assigned.attempt == attempt:
             return assigned
-        return self.ghosts.get(attempt)
+        return self.abandoned_attempts.get(attempt)
 
-    def has_room(self, wanted: Wanted) -> bool:
+    def has_room(self, wanted: TaskDemand) -> bool:
         """Whether such a task may be given to it now."""
         if self.silent >= SILENT_POLLS:
             return False
         if self.idle:
-            return not self.worker.doomed
-        if self.worker.doomed or self.isolated or self.is_async != wanted.is_async:
+            return not self.worker.stop_reason
+        if self.worker.stop_reason or self.isolated or self.is_async != wanted.is_async:
             return False
         if wanted.is_async:
             return self._has_async_room(wanted)
@@ -176,7 +176,7 @@ class Desk:
         # Of which nobody knows how long it takes stands behind short ones, and nobody behind it.
         return self.load + wanted.expected < QUEUED_SECONDS
 
-    def _has_async_room(self, wanted: Wanted) -> bool:
+    def _has_async_room(self, wanted: TaskDemand) -> bool:
         if self.blocker is not None or self.stopped:
             return False
         most = max(_ASYNC_DESK_TASKS, wanted.most)
@@ -184,11 +184,11 @@ class Desk:
 
     def retire(self) -> None:
         """Have the worker end when it has done what it has."""
-        self.worker.doomed = "it is being replaced"
+        self.worker.stop_reason = "it is being replaced"
         self.worker.send(ShutDown())
 
 
-class Wanted(NamedTuple):
+class TaskDemand(NamedTuple):
     """What a task asks of a desk."""
 
     is_async: bool
@@ -204,7 +204,7 @@ class Wanted(NamedTuple):
     """Whether its run has few tasks at the workers."""
 
 
-class Desks:
+class WorkerSlots:
     """All workers of an executor."""
 
     def __init__(self) -> None:
@@ -212,27 +212,27 @@ class Desks:
         """Who starts workers; nothing is found before there is one."""
         self.resting = False
         """Whether no worker can be started for the moment: those that are there have to do."""
-        self._desks: dict[int, Desk] = {}  # by id(worker)
+        self._desks: dict[int, WorkerSlot] = {}  # by id(worker)
 
-    def __iter__(self) -> Iterator[Desk]:
+    def __iter__(self) -> Iterator[WorkerSlot]:
         return iter(self._desks.values())
 
     def __len__(self) -> int:
         return len(self._desks)
 
-    def of(self, worker: Seat) -> Desk | None:
+    def of(self, worker: WorkerLink) -> WorkerSlot | None:
         """The desk of a worker; None when it is gone."""
         return self._desks.get(id(worker))
 
-    def remove(self, worker: Seat) -> Desk | None:
+    def remove(self, worker: WorkerLink) -> WorkerSlot | None:
         """The same, for the last time."""
         return self._desks.pop(id(worker), None)
 
-    def find(self, wanted: Wanted, kept: Desk | None) -> Desk | None:
+    def find(self, wanted: TaskDemand, kept: WorkerSlot | None) -> WorkerSlot | None:
         """One with room for a task, or a new one; None when there is none. `kept` is left alone."""
         if wanted.isolated:
             return self._fresh()
-        best: Desk | None = None
+        best: WorkerSlot | None = None
         for desk in self._desks.values():
             if (
                 desk is not kept
@@ -247,7 +247,7 @@ class Desks:
         return best
 
     @staticmethod
-    def _worth_a_worker(best: Desk | None, *, is_async: bool) -> bool:
+    def _worth_a_worker(best: WorkerSlot | None, *, is_async: bool) -> bool:
         if best is None:
             return True
         return len(best.tasks) >= _QUEUED_TASKS if is_async else best.load > 0.0
@@ -258,9 +258,9 @@ class Desks:
             return False
         return len(self._desks) < self.executor.size
 
-    def _fresh(self) -> Desk | None:
+    def _fresh(self) -> WorkerSlot | None:
         """A worker that has had no task yet, for one that asks for a process of its own."""
-        idle = [desk for desk in self if desk.idle and not (desk.worker.doomed or desk.silent)]
+        idle = [desk for desk in self if desk.idle and not (desk.worker.stop_reason or desk.silent)]
         for desk in idle:
             if not desk.used:
                 return desk
@@ -270,10 +270,10 @@ class Desks:
             idle[0].retire()  # its place is free when it has gone
         return None
 
-    def _open(self) -> Desk:
+    def _open(self) -> WorkerSlot:
         assert self.executor is not None  # noqa: S101 - `_may_grow` has looked
         worker = self.executor.start_worker()
-        desk = self._desks[id(worker)] = Desk(worker)
+        desk = self._desks[id(worker)] = WorkerSlot(worker)
         return desk
 
     def __repr__(self) -> str:

@@ -65,7 +65,7 @@ class Verdict(StrEnum):
     FAIL = "fail"
 
 
-class TaskState(StrEnum):
+class TaskPhase(StrEnum):
     """Where a task stands."""
 
     READY = "ready"
@@ -77,17 +77,17 @@ class TaskState(StrEnum):
 
 
 MOVES: Final = {
-    TaskState.READY: {TaskState.RUNNING, TaskState.SUCCEEDED, TaskState.FAILED},
-    TaskState.RUNNING: {
-        TaskState.SUCCEEDED,
-        TaskState.FAILED,
-        TaskState.RETRYING,
-        TaskState.CAUGHT,
+    TaskPhase.READY: {TaskPhase.RUNNING, TaskPhase.SUCCEEDED, TaskPhase.FAILED},
+    TaskPhase.RUNNING: {
+        TaskPhase.SUCCEEDED,
+        TaskPhase.FAILED,
+        TaskPhase.RETRYING,
+        TaskPhase.CAUGHT,
     },
-    TaskState.RETRYING: {TaskState.READY, TaskState.FAILED},
-    TaskState.CAUGHT: {TaskState.READY, TaskState.SUCCEEDED, TaskState.FAILED},
-    TaskState.SUCCEEDED: set(),
-    TaskState.FAILED: set(),
+    TaskPhase.RETRYING: {TaskPhase.READY, TaskPhase.FAILED},
+    TaskPhase.CAUGHT: {TaskPhase.READY, TaskPhase.SUCCEEDED, TaskPhase.FAILED},
+    TaskPhase.SUCCEEDED: set(),
+    TaskPhase.FAILED: set(),
 }
 """Legal moves of a task. From ready straight to an end: cloned, or its worker died at once."""
 
@@ -96,7 +96,7 @@ MOVES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class StartTask:
+class BeginTask:
     """Run an attempt of a task."""
 
     step: str
@@ -197,7 +197,7 @@ class _Task:
         self.step, self.path, self.stack = step, path, stack
         self.attempt = 0
         self.caught: Failure | None = None
-        self.state = TaskState.READY
+        self.state = TaskPhase.READY
         self.inputs: Sequence[int] = ()
         self.scope: _Scope | None = None
         self.slot = 0
@@ -207,14 +207,14 @@ class _Task:
         """The ids of the tasks whose items this one and those that follow it are for."""
         return self.stack[: len(self.path)]
 
-    def move(self, state: TaskState) -> None:
+    def move(self, state: TaskPhase) -> None:
         if state not in MOVES[self.state]:
             message = f"task {self.id} of {self.step} cannot go from {self.state} to {state}"
             raise IllegalEventError(message)
         self.state = state
 
-    def start(self) -> StartTask:
-        return StartTask(
+    def start(self) -> BeginTask:
+        return BeginTask(
             self.step, self.id, self.attempt, self.path, self.stack, self.inputs, self.caught
         )
 
@@ -303,7 +303,7 @@ class Plan:
         """Take note of an event, and tell what to do about it."""
         match event:
             case TaskStarted():
-                self._task(int(event.task_id)).move(TaskState.RUNNING)
+                self._task(int(event.task_id)).move(TaskPhase.RUNNING)
                 return []
             case TaskSucceeded() | TaskCloned():
                 return self._succeed(int(event.task_id), event.fanout)
@@ -352,16 +352,16 @@ class Plan:
             elif key in self.waiting:
                 attempt, seconds = self.waiting[key]
                 self._number(task)
-                task.attempt, task.state = attempt - 1, TaskState.RETRYING
+                task.attempt, task.state = attempt - 1, TaskPhase.RETRYING
                 clones.append(RetryTask(task.step, task.id, attempt, task.path, seconds))
             else:
                 self._sources.append(task)
                 self._count(task.step, 1)
         return clones
 
-    def take(self, limit: int) -> list[StartTask]:
+    def take(self, limit: int) -> list[BeginTask]:
         """Up to `limit` ready tasks, each with its id; deepest first, so that little stays open."""
-        taken: list[StartTask] = []
+        taken: list[BeginTask] = []
         while len(taken) < limit and self._sources:
             task = self._next_of(self._sources)
             if not task.id:
@@ -385,7 +385,7 @@ class Plan:
     def give_back(self, task_id: int) -> list[Command]:
         """A taken task did not begin, and is ready as before; dropped when the run is ending."""
         task = self._task(task_id)
-        if task.state is not TaskState.READY:
+        if task.state is not TaskPhase.READY:
             message = f"task {task_id} has begun and cannot be given back"
             raise IllegalEventError(message)
         if self._stopping:
@@ -397,20 +397,20 @@ class Plan:
     def wake(self, task_id: int) -> None:
         """The time of a retry has come. Harmless when the run is ending."""
         task = self._tasks.get(task_id)
-        if task is not None and task.state is TaskState.RETRYING:
-            task.move(TaskState.READY)
+        if task is not None and task.state is TaskPhase.RETRYING:
+            task.move(TaskPhase.READY)
             task.attempt += 1
             self._push(task)
 
     def hand_on(self, task_id: int) -> list[Command]:
         """A caught failure is to be handed on by a stand-in; nothing if the task has succeeded."""
         task = self._tasks.get(task_id)
-        if task is None or task.state is not TaskState.CAUGHT:
+        if task is None or task.state is not TaskPhase.CAUGHT:
             return []
         if self._stopping:
             del self._tasks[task_id]
             return self._finish_when_idle()
-        task.move(TaskState.READY)
+        task.move(TaskPhase.READY)
         task.attempt += 1
         self._push(task)
         return []
@@ -455,7 +455,7 @@ class Plan:
 
     def _succeed(self, task_id: int, fanout: int | None) -> list[Command]:
         task = self._task(task_id)
-        task.move(TaskState.SUCCEEDED)
+        task.move(TaskPhase.SUCCEEDED)
         del self._tasks[task_id]
         node = self.graph[task.step]
         if self._stopping:
@@ -520,15 +520,15 @@ class Plan:
         task_id = int(event.task_id)
         task = self._task(task_id)
         if event.will_retry and not self._stopping:
-            task.move(TaskState.RETRYING)
+            task.move(TaskPhase.RETRYING)
             options, name = self.graph[task.step].options["retry"], f"{event.run_id}/{task_id}"
             after = retry_seconds(options, name, task.attempt)
             return [RetryTask(task.step, task_id, task.attempt + 1, task.path, after)]
         if event.caught:
-            task.move(TaskState.CAUGHT)
+            task.move(TaskPhase.CAUGHT)
             task.caught = event.failure
             return [HandOn(task_id)]
-        task.move(TaskState.FAILED)
+        task.move(TaskPhase.FAILED)
         del self._tasks[task_id]
         if self._stopping:
             return self._finish_when_idle()
@@ -546,7 +546,7 @@ class Plan:
         self.ready = 0
         self._ready_of.clear()
         for task_id, task in list(self._tasks.items()):
-            if task.state in {TaskState.RETRYING, TaskState.CAUGHT}:
+            if task.state in {TaskPhase.RETRYING, TaskPhase.CAUGHT}:
                 del self._tasks[task_id]
         reason = finish.reason or "another task of the run failed"
         return [StopTasks(reason, running), *self._finish_when_idle()]

@@ -70,7 +70,7 @@ def newest_run(layout: Layout, flow: str) -> str:
     return runs[0]
 
 
-class Origin:
+class OriginRun:
     """The finished tasks of a run, by step and path."""
 
     def __init__(
@@ -104,7 +104,7 @@ class Origin:
         """The step from which on nothing is taken over."""
         self._offsets: dict[tuple[str, tuple[int, ...]], int] = {}
         self._retries: dict[tuple[str, tuple[int, ...]], tuple[int, float, float]] = {}
-        self._rest: Origin | None = None
+        self._rest: OriginRun | None = None
         try:
             started = self._read(flow)
             self._check_origin(started, (*resumers, run_id))
@@ -138,7 +138,7 @@ class Origin:
         """The run was broken off before it had taken over all of its own origin."""
         with suppress(ResumeError):  # removed since: what is here has to do
             runs = (*resumers, self.run_id)
-            self._rest = Origin(run_dir, started.flow, run_dir.name, resumers=runs)
+            self._rest = OriginRun(run_dir, started.flow, run_dir.name, resumers=runs)
             if started.origin_step is not None:
                 self._rest.forget(following(self.graph, started.origin_step))
 

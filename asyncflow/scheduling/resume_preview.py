@@ -18,7 +18,7 @@ from asyncflow.flow.graph import Fanout
 from asyncflow.flow.graph_reader import read_graph
 from asyncflow.flow.parameters import check_new_parameters
 from asyncflow.scheduling.plan import CloneTask, Plan
-from asyncflow.scheduling.resume import Origin
+from asyncflow.scheduling.resume import OriginRun
 from asyncflow.store.layout import Layout
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.scheduling.plan import StartTask
+    from asyncflow.scheduling.plan import BeginTask
 
     Key = tuple[str, tuple[int, ...]]
 
@@ -72,7 +72,7 @@ def preview_resume(
     graph = read_graph(flow)
     name = flow.__name__
     run_dir = Layout.open(store, create=False).run_dir(name, origin)
-    found = Origin(run_dir, name, origin)
+    found = OriginRun(run_dir, name, origin)
     try:
         found.choose(graph, step)
         check_new_parameters(flow, unpack_manifest(found.manifest), os.environ)
@@ -119,7 +119,7 @@ class Preview:
         key: dict[str, Any] = {"step": clone.step, "task_id": str(clone.task_id), "attempt": 0}
         self._plan.handle(TaskCloned(**self._seen, **key, path=clone.path, fanout=fanout))
 
-    def _start(self, task: StartTask) -> None:
+    def _start(self, task: BeginTask) -> None:
         step = self._steps[task.step]
         step.to_run += 1
         step.reasons[self._reason(task)] += 1
@@ -131,7 +131,7 @@ class Preview:
         self._plan.handle(TaskStarted(**self._seen, **key))
         self._plan.handle(TaskSucceeded(**self._seen, **key, path=task.path, fanout=fanout))
 
-    def _reason(self, task: StartTask) -> str:
+    def _reason(self, task: BeginTask) -> str:
         if task.step == self._named:
             return "named to be run again"
         before = [name for name in self._graph.nodes if self._runs_before(name, task.step)]

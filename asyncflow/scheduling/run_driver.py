@@ -26,7 +26,7 @@ from asyncflow.errors import AsyncflowError, JournalError
 from asyncflow.events.records import unpack_events
 from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.scheduling.dispatcher import BACKLOG_BYTES
-from asyncflow.scheduling.facts import Lost, Output
+from asyncflow.scheduling.facts import Lost, SpooledOutput
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder, elapsed
 from asyncflow.scheduling.plan import (
     CloneTask,
@@ -49,16 +49,16 @@ if TYPE_CHECKING:
     from concurrent.futures import Future as ThreadFuture
     from pathlib import Path
 
-    from asyncflow.events.selection import News
+    from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
     from asyncflow.flow.graph import Graph
     from asyncflow.scheduling import plan
     from asyncflow.scheduling.dispatcher import Dispatcher
     from asyncflow.scheduling.facts import Fact
-    from asyncflow.scheduling.resume import Origin
+    from asyncflow.scheduling.resume import OriginRun
     from asyncflow.store.journal import JournalWriter
     from asyncflow.workers.interface import SpoolFile
-    from asyncflow.workers.process.environment import Surroundings
+    from asyncflow.workers.process.environment import ProgramEnvironment
 
 _BIG_ENDIAN: Final = sys.byteorder == "big"  # offsets travel little-endian
 _BATCH_FACTS: Final = 128  # a batch of them costs the event loop some 3 ms
@@ -73,7 +73,7 @@ _CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
 class Publisher(Protocol):
     """Where a run's events go once its journal has them."""
 
-    def publish(self, news: Sequence[News], upto: int) -> None:
+    def publish(self, news: Sequence[Publication], upto: int) -> None:
         """Tell subscribers what the journal has up to offset `upto`."""
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class RunIdentity:
     tags: tuple[str, ...]
     started: int
     """Microseconds since 1970."""
-    surroundings: Surroundings
+    surroundings: ProgramEnvironment
     """Those of the program when it started the run."""
     options: RunOptions = field(default_factory=RunOptions)
     durable: bool = False
@@ -123,7 +123,7 @@ class RunDriver:
         journal: JournalWriter,
         channel: Publisher,
         dispatcher: Dispatcher,
-        origin: Origin | None = None,
+        origin: OriginRun | None = None,
     ) -> None:
         self.identity = identity
         self.number = identity.number
@@ -293,14 +293,14 @@ class RunDriver:
         if attempt is not None:
             attempt.pid = pid
 
-    def look_at_held(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
+    def flush_partial_lines(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
         """Show a line without an end, such as a prompt, once it has stood for a moment."""
         attempt = self._recorder.get(task_id)
         for stream, held in enumerate((attempt and attempt.held) or ()):
             if held.is_overdue:
-                self.tell(Output(task_id, stream, spools[stream], 0, 0))
+                self.tell(SpooledOutput(task_id, stream, spools[stream], 0, 0))
 
-    def _start(self, task: plan.StartTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
+    def _start(self, task: plan.BeginTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
         ended_at = self._recorder.table.ended_at
         stack = [ended_at(splitter) for splitter in task.stack]
         key = task.step, task.task_id, task.attempt, task.path
@@ -318,7 +318,7 @@ class RunDriver:
             offsets.byteswap()
         return offsets.tobytes()
 
-    def _spill(self, task: plan.StartTask) -> StartTask:
+    def _spill(self, task: plan.BeginTask) -> StartTask:
         """Write a wide join's inputs to a file; in a thread."""
         name = f"inputs-{task.task_id}"
         reached("inputs.spill")
@@ -452,7 +452,7 @@ class RunDriver:
             if verdict is Verdict.FAIL and not self.plan.stopping:
                 break  # the plan is to know that the run is ending before it judges the next one
         if self.backlog_bytes < BACKLOG_BYTES:
-            self._dispatcher.relieve()
+            self._dispatcher.resume_paused_workers()
 
     async def _publish(self, batch: Batch, commands: list[plan.Command]) -> None:
         """Disk before news: the plan and the subscribers learn what the journal has."""

@@ -57,7 +57,7 @@ class Stopped(Protocol):
         """Send a signal to the worker."""
 
 
-class Place(Protocol):
+class RunningAt(Protocol):
     """A worker, and who blocks its loop."""
 
     blocker: Attempt | None
@@ -96,12 +96,12 @@ class Stopper:
         self.suspended_seconds = 0.0
         """How long, in all, tasks have stood still together with the engine."""
 
-    def time_limit(self, place: Place, task: Stoppable, seconds: float) -> None:
+    def time_limit(self, place: RunningAt, task: Stoppable, seconds: float) -> None:
         """The task has so long to end by itself."""
         self._set_timer(task, seconds, self._on_timeout, place, task)
 
     def import_limit(
-        self, place: Place, task: Stoppable, seconds: float, warn: Callable[[float], None]
+        self, place: RunningAt, task: Stoppable, seconds: float, warn: Callable[[float], None]
     ) -> None:
         """The flow may be imported for so long; at first there is a warning."""
         first = min(_LONG_IMPORT_SECONDS, seconds / 2)
@@ -109,7 +109,7 @@ class Stopper:
 
     def _on_long_import(
         self,
-        place: Place,
+        place: RunningAt,
         task: Stoppable,
         seconds: float,
         first: float,
@@ -118,7 +118,7 @@ class Stopper:
         warn(first)
         self._set_timer(task, seconds - first, self._on_import_timeout, place, task, seconds)
 
-    def _on_import_timeout(self, place: Place, task: Stoppable, seconds: float) -> None:
+    def _on_import_timeout(self, place: RunningAt, task: Stoppable, seconds: float) -> None:
         self._take_back(place)
         task.timed_out, task.importing = True, seconds
         place.worker.kill(signal.SIGTERM, task.lateness)  # so that it tells where it was
@@ -140,7 +140,7 @@ class Stopper:
         else:
             callback(*args)
 
-    def stop(self, place: Place, task: Stoppable, reason: str) -> None:
+    def stop(self, place: RunningAt, task: Stoppable, reason: str) -> None:
         """Have a task end because its run does."""
         task.stopped = reason
         if task.is_async:
@@ -149,7 +149,7 @@ class Stopper:
             place.worker.kill(signal.SIGTERM, reason)
         self._set_timer(task, self._grace_seconds, self._end_grace, place, task, reason)
 
-    def _on_timeout(self, place: Place, task: Stoppable) -> None:
+    def _on_timeout(self, place: RunningAt, task: Stoppable) -> None:
         if task.is_async:
             task.timed_out = True
             place.worker.send(CancelTask(*task.attempt, is_late=True))
@@ -160,18 +160,18 @@ class Stopper:
             task.timed_out = True
             place.worker.kill(signal.SIGKILL, task.lateness)
 
-    def _on_deaf(self, place: Place, task: Stoppable) -> None:
+    def _on_deaf(self, place: RunningAt, task: Stoppable) -> None:
         """The worker's loop has not heard of it: it is blocked, by this task or another."""
         if self._has(place, task.attempt):
             self._disown(place, task.attempt)
             self._set_timer(task, self._grace_seconds, self._end_grace, place, task, task.lateness)
 
-    def heard(self, place: Place, task: Stoppable) -> None:
+    def heard(self, place: RunningAt, task: Stoppable) -> None:
         """The worker's loop turns, and has asked the task to end."""
         reason = task.stopped or task.lateness
         self._set_timer(task, self._grace_seconds, self._end_grace, place, task, reason)
 
-    def _end_grace(self, place: Place, task: Stoppable, reason: str) -> None:
+    def _end_grace(self, place: RunningAt, task: Stoppable, reason: str) -> None:
         if not self._has(place, task.attempt):
             return
         if place.blocker in {None, task.attempt}:

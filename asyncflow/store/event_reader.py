@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from asyncflow.errors import JournalError
 from asyncflow.events.records import ENDINGS, LOGGED, peek, unpack_events
-from asyncflow.events.selection import Lines, News, Wanted, Wish, unreadable
+from asyncflow.events.selection import EventFilter, OutputChunk, Publication, Wish, unreadable
 from asyncflow.store.files import reason_of
 from asyncflow.store.journal import JournalReader
 
@@ -23,14 +23,14 @@ READ_BYTES: Final = 1 << 18  # the same for large ones: of short lines that is 2
 class Excerpt(NamedTuple):
     """What was read of a journal in one go."""
 
-    news: list[News]
+    news: list[Publication]
     after: int
     """The offset at which to go on."""
     ended: bool
     """Whether the run's last event was among what was read."""
 
 
-class NewsReader:
+class EventReader:
     """Reads a run's journal, while it is written or afterwards.
 
     It keeps no position, so threads may share one.
@@ -43,7 +43,7 @@ class NewsReader:
     def read(
         self,
         start: int,
-        wanted: Wanted[Wish],
+        wanted: EventFilter[Wish],
         *,
         stop: int | None = None,
         records: int = READ_RECORDS,
@@ -65,16 +65,18 @@ class NewsReader:
         except JournalError as error:
             self.refuse(str(error))
 
-    def _read(self, start: int, wanted: Wanted[Wish], stop: int | None, records: int) -> Excerpt:
+    def _read(
+        self, start: int, wanted: EventFilter[Wish], stop: int | None, records: int
+    ) -> Excerpt:
         journal = self._journal = self._journal or JournalReader(self._path)
-        news: list[News] = []
+        news: list[Publication] = []
         end, ended = start, False
         for at, record, after in journal.read_from(start):
             if at == stop or len(news) >= records or at - start >= READ_BYTES:
                 break
             code, seq = peek(record)
             if code == LOGGED and code in wanted.codes:
-                news.append(Lines(record, seq, self._flow, self._run_id))
+                news.append(OutputChunk(record, seq, self._flow, self._run_id))
             elif code in wanted.codes and seq > wanted.since:
                 news += unpack_events(record, self._flow, self._run_id)
             end, ended = after, code in ENDINGS

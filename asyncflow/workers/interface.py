@@ -20,11 +20,11 @@ class SpoolFile(Protocol):
         """Up to so many bytes."""
 
 
-class Seat(Protocol):
+class WorkerLink(Protocol):
     """A worker as the dispatcher needs it."""
 
     pid: int
-    doomed: str
+    stop_reason: str
 
     @property
     def spools(self) -> tuple[SpoolFile, SpoolFile]:
@@ -51,7 +51,7 @@ class Executor(Protocol):
 
     size: int
 
-    def start_worker(self) -> Seat:
+    def start_worker(self) -> WorkerLink:
         """One more worker; orders can be sent to it at once."""
 
     def pause(self, worker: Any) -> None:

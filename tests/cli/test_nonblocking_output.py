@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncflow.cli.nonblocking_output import Output
+from asyncflow.cli.nonblocking_output import NonblockingOutput
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ async def test_file_gets_everything(tmp_path: Path) -> None:
     """A file takes every byte, in order."""
     path = tmp_path / "log"
     with path.open("wb") as file:
-        output = Output(file.fileno())
+        output = NonblockingOutput(file.fileno())
         await output.write("grün\n")
         await output.write(LINES)
     assert path.read_text(encoding="utf-8") == "grün\n" + LINES
@@ -58,7 +58,7 @@ async def test_full_pipe_does_not_stop_the_loop(pipe) -> None:
 
 async def write_and_close(descriptor: int) -> None:
     """Write all lines, and let the reader know that there are no more."""
-    await Output(descriptor).write(LINES)
+    await NonblockingOutput(descriptor).write(LINES)
     os.close(descriptor)
 
 
@@ -66,7 +66,7 @@ async def test_reader_that_has_gone_costs_nothing(pipe) -> None:
     """When nobody reads any more, what is written is dropped, without an error."""
     reading, writing = pipe
     os.close(reading)
-    output = Output(writing)
+    output = NonblockingOutput(writing)
     await output.write("nobody reads this\n")
     assert output.broken
     await output.write(LINES)
@@ -77,7 +77,7 @@ async def test_what_the_encoding_lacks_is_escaped(tmp_path: Path) -> None:
     """A character that the terminal's encoding lacks is shown as its escape, not as an error."""
     path = tmp_path / "log"
     with path.open("wb") as file:
-        await Output(file.fileno(), encoding="ascii").write("grün \ud800\n")
+        await NonblockingOutput(file.fileno(), encoding="ascii").write("grün \ud800\n")
     assert path.read_bytes() == b"gr\\xfcn \\ud800\n"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncflow.cli.nonblocking_output import Output
+from asyncflow.cli.nonblocking_output import NonblockingOutput
 from asyncflow.cli.progress_view import BarsView, LogView, QuietView, is_terminal, wants_colour
 from asyncflow.events import RunStarted, RunSucceeded, TaskLogged, TaskStarted, TaskSucceeded
 from asyncflow.flow.graph import Graph, Node
@@ -53,7 +53,7 @@ def log(tmp_path: Path):
     """A file that takes the place of the terminal, and how to read it."""
     path = tmp_path / "log"
     with path.open("wb") as file:
-        yield Output(file.fileno()), path
+        yield NonblockingOutput(file.fileno()), path
 
 
 def screen_of(path: Path) -> list[str]:

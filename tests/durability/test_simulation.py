@@ -169,7 +169,7 @@ async def test_a_killed_worker_is_gone_once(staffed):
     await heard.until(lambda: heard.exits)
     assert heard.exits == [worker]
     assert "SIGKILL" in heard.how
-    assert worker.doomed == "a test"
+    assert worker.stop_reason == "a test"
     worker.send(order(2))
     assert len(worker.take_back()) <= 1
     assert Failed not in heard.kinds()

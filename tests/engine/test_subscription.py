@@ -36,14 +36,14 @@ from asyncflow.events import (
     event_types,
 )
 from asyncflow.events.records import pack_event, pack_logged, peek
-from asyncflow.events.selection import Lines, Wanted
+from asyncflow.events.selection import EventFilter, OutputChunk
 from asyncflow.events.types import to_microseconds
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES
-from asyncflow.store.event_reader import NewsReader
+from asyncflow.store.event_reader import EventReader
 from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
 
 if TYPE_CHECKING:
-    from asyncflow.events.selection import News
+    from asyncflow.events.selection import Publication
 
 FIRST = len(HEADER)
 NOW = datetime(2026, 11, 23, 22, 24, 42, tzinfo=UTC)
@@ -61,7 +61,7 @@ class Publisher:
 
     def publish(self, *kinds: str | int) -> None:
         """One batch: `started`, `retried`, `end`, or a number: a chunk of so many lines."""
-        news: list[News] = []
+        news: list[Publication] = []
         records = []
         for kind in kinds:
             if isinstance(kind, int):
@@ -69,8 +69,8 @@ class Publisher:
                 task = "a", 1, 0
                 seq = len(self.told) + 1
                 record = pack_logged(seq, to_microseconds(NOW), task, 0, 4, data, 0)
-                lines = Lines(record, seq, self.flow, self.run_id, count=kind)
-                self.told += Lines(record, seq, self.flow, self.run_id).events()
+                lines = OutputChunk(record, seq, self.flow, self.run_id, count=kind)
+                self.told += OutputChunk(record, seq, self.flow, self.run_id).events()
                 news.append(lines)
             else:
                 event = self.event(kind)
@@ -108,7 +108,7 @@ def run(tmp_path):
 
 def subscribe(*runs, types=(), since=0, start=FIRST, **options):
     """A subscription to these runs, from their first event on."""
-    subscription = Subscription(Wanted(types, since), **options)
+    subscription = Subscription(EventFilter(types, since), **options)
     for each in runs:
         subscription.follow(each.channel, start=start)
     return subscription
@@ -227,8 +227,8 @@ def test_a_read_of_a_journal_takes_a_bounded_piece_of_it(tmp_path):
     for seq in range(1, 9):
         journal.write(frame(pack_logged(seq, 0, ("start", 1, 0), 0, 4, text, 0)))
     journal.close()
-    wanted: Wanted[Event] = Wanted()
-    excerpt = NewsReader(tmp_path / "journal", "F", "17").read(FIRST, wanted)
+    wanted: EventFilter[Event] = EventFilter()
+    excerpt = EventReader(tmp_path / "journal", "F", "17").read(FIRST, wanted)
     assert 0 < len(wanted.pick(excerpt.news)) <= OUTPUT_BYTES
     assert FIRST + OUTPUT_BYTES < excerpt.after < FIRST + 2.1 * OUTPUT_BYTES
 
@@ -247,7 +247,7 @@ async def test_a_reader_that_is_fast_enough_gets_the_very_objects_that_were_publ
 async def test_output_is_not_taken_apart_for_who_does_not_want_it(run):
     """Lines cost more than anything else about an event."""
     subscription = subscribe(run, types=(TaskStarted,), start=None)
-    lines = Lines(b"no record at all", 1, "F", "17")
+    lines = OutputChunk(b"no record at all", 1, "F", "17")
     run.channel.publish([lines], run.journal.size + 1)
     run.channel.close()
     assert await rest(subscription) == []
@@ -308,7 +308,7 @@ async def test_what_waits_is_bounded_in_bytes_too(run):
     record = pack_logged(1, 0, ("a", 1, 0), 0, 4, b"x" * (1 << 20), 0)
     for _ in range(40):
         run.journal.write(frame(record))
-        run.channel.publish([Lines(record, 1, "F", "17")], run.journal.size)
+        run.channel.publish([OutputChunk(record, 1, "F", "17")], run.journal.size)
         assert subscription._desk.waiting_bytes <= BUFFER_BYTES
 
 
@@ -540,13 +540,13 @@ async def test_a_journal_that_is_gone_is_an_error(run):
 def test_what_is_no_type_of_event_is_refused(wrong):
     """At the call, not by silence later."""
     with pytest.raises(TypeError, match="no type of event"):
-        Wanted((wrong,))
+        EventFilter((wrong,))
 
 
 def test_a_negative_number_is_refused():
     """There is no such event."""
     with pytest.raises(ValueError, match="since takes the seq of an event"):
-        Wanted((), -1)
+        EventFilter((), -1)
 
 
 # --- records, read without unpacking them -------------------------------------------------------

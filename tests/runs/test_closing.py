@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from asyncflow import Engine, Flow, events
-from asyncflow._support.event_loop import OrderlyTask
+from asyncflow._support.event_loop import UncancellableTask
 from asyncflow.engine.subscription import Channel
 from tests.support.flows import Linear, Wide
 
@@ -197,7 +197,7 @@ async def test_an_orderly_task_ends_by_itself_and_is_asked_to():
         asked.append(True)
         go.set()
 
-    task = OrderlyTask(work(), ask=ask)
+    task = UncancellableTask(work(), ask=ask)
     assert not task.cancel()
     assert await task == "done"
     assert not task.cancel()

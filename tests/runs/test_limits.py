@@ -20,7 +20,7 @@ from asyncflow.cli.command_table import invoke
 from asyncflow.errors import FlowError, LimitError, RunCancelledError
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling import named_limits
-from asyncflow.scheduling.named_limits import Limits, Patience, needs_of
+from asyncflow.scheduling.named_limits import Limits, StarvationWarning, needs_of
 from asyncflow.store.layout import Layout
 from asyncflow.store.limit_files import (
     FILE_BYTES,
@@ -595,7 +595,9 @@ class Watched:
         self.told: list[Any] = []
         self.with_some: set[int] = set()
         loop: Any = self
-        self.patience = Patience(loop, lambda run: run.number in self.with_some, self.told.append)
+        self.patience = StarvationWarning(
+            loop, lambda run: run.number in self.with_some, self.told.append
+        )
 
     def time(self):
         """The event loop's time."""

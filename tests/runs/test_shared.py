@@ -25,7 +25,7 @@ from asyncflow import (
 )
 from asyncflow.errors import FlowError, GraphError, RunFailedError
 from asyncflow.flow.graph_reader import read_graph
-from asyncflow.workers.process.shared_resources import Holder
+from asyncflow.workers.process.shared_resources import SharedResources
 
 
 @pytest.fixture
@@ -823,7 +823,7 @@ async def test_who_waits_for_what_was_cancelled_before_it_began_to_open_is_told(
         async def client(*_):
             yield "open"
 
-    holder = Holder(lambda *_: None)
+    holder = SharedResources(lambda *_: None)
     asking = asyncio.create_task(holder.open_async(Shares, ["client"]))
     await asyncio.sleep(0)  # it has asked, and who is to open it has not begun
     (host,) = [task for task in asyncio.all_tasks() if task.get_name() == "shared client"]

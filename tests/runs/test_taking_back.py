@@ -59,7 +59,7 @@ class Heard:
         self.changed.set()
 
     def on_exit(self, worker, how):
-        assert worker.doomed, how
+        assert worker.stop_reason, how
 
     def on_broken(self, error):
         raise error

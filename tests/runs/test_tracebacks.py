@@ -18,7 +18,7 @@ import pytest
 
 import asyncflow
 from asyncflow import Engine, FlowSpec, Parameter, catch, run_sync, step, timeout
-from asyncflow._support.tracebacks import describe_exception, told_as
+from asyncflow._support.tracebacks import describe_exception, with_final_line
 from asyncflow.errors import RunFailedError
 from asyncflow.flow.loader import load_file
 from tests.support.command_line import own_frames
@@ -184,9 +184,12 @@ async def test_a_foreach_over_an_inherited_artifact_without_items_is_told_withou
 
 def test_what_a_step_raised_as_it_was_stopped_is_told_before_why_it_was():
     """An error of its own stays; nothing is made up where there is no traceback."""
-    assert told_as("at\nOSError: full\n", "Late", "so long") == "at\nOSError: full\nLate: so long\n"
-    assert told_as("at\nSystemExit: 143\n", "Late", "so long") == "at\nLate: so long\n"
-    assert told_as("", "Late", "so long") == ""
+    assert (
+        with_final_line("at\nOSError: full\n", "Late", "so long")
+        == "at\nOSError: full\nLate: so long\n"
+    )
+    assert with_final_line("at\nSystemExit: 143\n", "Late", "so long") == "at\nLate: so long\n"
+    assert with_final_line("", "Late", "so long") == ""
 
 
 class Odd(FlowSpec):

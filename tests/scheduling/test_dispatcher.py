@@ -12,17 +12,17 @@ import pytest
 
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling.dispatcher import BACKLOG_BYTES, Dispatcher
-from asyncflow.scheduling.facts import Lost, Output
+from asyncflow.scheduling.facts import Lost, SpooledOutput
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.messages import Logged, Opened, Opening, Order, Started, StartTask, Succeeded
-from asyncflow.workers.process.environment import Surroundings
+from asyncflow.workers.process.environment import ProgramEnvironment
 
 
 class Worker:
     """A worker that keeps its orders until a test carries them out."""
 
     def __init__(self, pid, folder):
-        self.pid, self.doomed = pid, ""
+        self.pid, self.stop_reason = pid, ""
         self.spools = Spool(folder), Spool(folder)
         self.unheard = False
         self.orders: deque[StartTask] = deque()
@@ -48,7 +48,7 @@ class Worker:
         return self.unheard
 
     def kill(self, number, why):
-        self.doomed = why
+        self.stop_reason = why
 
     @property
     def tasks(self):
@@ -86,7 +86,9 @@ class Source:
         start = Node("start", next=("end",), is_async=is_async, options=options or {})
         self.graph = Graph("Flow", [start, Node("end")])
         self.expected = {} if seconds is None else {"start": seconds}
-        self.opening = Opening(number, "", "Flow", str(number), Surroundings("", [], {}), False)
+        self.opening = Opening(
+            number, "", "Flow", str(number), ProgramEnvironment("", [], {}), False
+        )
         self.given_back = []
         self.taken = 0
         self.facts = []
@@ -122,13 +124,13 @@ class Source:
         self.facts.append(fact)
         self.backlog_bytes += len(fact.data) if isinstance(fact, Logged) else 0
 
-    def look_at_held(self, task_id, spools):
+    def flush_partial_lines(self, task_id, spools):
         self.looked_at.append((task_id, spools))
 
     @property
     def printed(self):
         """What it was told that its tasks have printed: task, stream and text, in order."""
-        outputs = [fact for fact in self.facts if isinstance(fact, Output)]
+        outputs = [fact for fact in self.facts if isinstance(fact, SpooledOutput)]
         return [(o.task_id, o.stream, o.spool.read(o.start, o.end - o.start)) for o in outputs]
 
     def abandon(self, error):
@@ -432,7 +434,7 @@ async def test_what_a_worker_printed_last_is_its_tasks_before_that_is_lost(play)
     worker.prints(b"so it ends")
     game.dispatcher.on_exit(worker, "was killed by SIGKILL")
     assert source.printed == [(1, 0, b"so it ends")]
-    assert [type(fact) for fact in source.facts] == [Started, Output, Lost]
+    assert [type(fact) for fact in source.facts] == [Started, SpooledOutput, Lost]
 
 
 async def test_what_a_task_prints_is_passed_on_while_it_runs(play):
@@ -494,7 +496,7 @@ async def test_a_worker_whose_output_outruns_the_journal_is_heard_again_when_tha
         game.dispatcher.on_reports(first, [Logged(1, 1, 0, 0, b"x")])
     assert game.executor.heard == [("pause", first.pid)]
     for _ in range(3):
-        game.dispatcher.relieve()
+        game.dispatcher.resume_paused_workers()
     assert game.executor.heard == [("pause", first.pid), ("resume", first.pid)]
     game.dispatcher.on_reports(first, [Logged(1, 1, 0, 0, b"x")])
     assert game.executor.heard[2:] == [("pause", first.pid)]

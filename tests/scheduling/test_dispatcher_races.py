@@ -17,7 +17,7 @@ from asyncflow.errors import PoolError
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling import dispatcher as module
 from asyncflow.scheduling.dispatcher import Dispatcher
-from asyncflow.scheduling.facts import Lost, Output
+from asyncflow.scheduling.facts import Lost, SpooledOutput
 from asyncflow.scheduling.placement import SILENT_POLLS
 from asyncflow.workers.messages import (
     Blocked,
@@ -33,7 +33,7 @@ from asyncflow.workers.messages import (
     Stopping,
     Succeeded,
 )
-from asyncflow.workers.process.environment import Surroundings
+from asyncflow.workers.process.environment import ProgramEnvironment
 
 NOWHERE = (0, 0)
 
@@ -42,7 +42,7 @@ class Seat:
     """A worker that receives, reports and dies when the test says so."""
 
     def __init__(self, pid):
-        self.pid, self.doomed = pid, ""
+        self.pid, self.stop_reason = pid, ""
         self.spools: Any = (None, None)
         self.printed = NOWHERE
         self.unheard = False
@@ -72,7 +72,7 @@ class Seat:
         return self.unheard
 
     def kill(self, number, why):
-        self.doomed = self.doomed or why
+        self.stop_reason = self.stop_reason or why
         self.signals.append(number)
 
 
@@ -102,7 +102,7 @@ class Source:
         self.tasks = deque(tasks)
         self.told = []
         self.abandoned = []
-        self.opening = Opening(number, "store", "Some", "1", Surroundings("", (), {}))
+        self.opening = Opening(number, "store", "Some", "1", ProgramEnvironment("", (), {}))
 
     @property
     def ready(self):
@@ -126,7 +126,7 @@ class Source:
     def tell(self, fact):
         self.told.append(fact)
 
-    def look_at_held(self, task_id, spools):
+    def flush_partial_lines(self, task_id, spools):
         pass
 
     def abandon(self, error):
@@ -556,11 +556,11 @@ async def test_what_a_next_task_has_printed_is_not_taken_for_the_one_before(make
     second = worker.receive()
     worker.printed, worker.unheard = (30, 0), True  # of which the last 20 bytes are the second's
     dispatcher._loop.fire(module._POLL_SECONDS)
-    assert not any(isinstance(fact, Output) for fact in source.told)
+    assert not any(isinstance(fact, SpooledOutput) for fact in source.told)
 
     worker.unheard = False
     ended = success(first)._replace(spooled=(10, 0))
     dispatcher.on_reports(worker, [ended, Started(second.run, second.task_id, second.attempt)])
     dispatcher._loop.fire(module._POLL_SECONDS)
-    outputs = [fact for fact in source.told if isinstance(fact, Output)]
+    outputs = [fact for fact in source.told if isinstance(fact, SpooledOutput)]
     assert [(each.task_id, each.start, each.end) for each in outputs] == [(1, 0, 10), (2, 10, 30)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflow.scheduling.fair_turns import Turns
+from asyncflow.scheduling.fair_turns import FairTurns
 
 
 @dataclass
@@ -28,7 +28,7 @@ def serve(turns, count):
 
 def test_runs_of_one_priority_are_served_in_turn():
     """Nobody is served twice before everybody was once."""
-    turns: Turns[Run] = Turns()
+    turns: FairTurns[Run] = FairTurns()
     for number in range(3):
         turns.add(Run(number))
     assert serve(turns, 7) == [0, 1, 2, 0, 1, 2, 0]
@@ -36,7 +36,7 @@ def test_runs_of_one_priority_are_served_in_turn():
 
 def test_a_higher_priority_is_served_first():
     """While it waits, nobody of a lower one is served."""
-    turns: Turns[Run] = Turns()
+    turns: FairTurns[Run] = FairTurns()
     urgent = Run(1, priority=5)
     turns.add(Run(0))
     turns.add(urgent)
@@ -47,7 +47,7 @@ def test_a_higher_priority_is_served_first():
 
 def test_a_shut_line_is_passed_over_and_keeps_its_order():
     """Who waits in the line that is shut is first again once it is open."""
-    turns: Turns[Run] = Turns()
+    turns: FairTurns[Run] = FairTurns()
     first, second = Run(0), Run(1)
     turns.add(first)
     turns.add(second)
@@ -69,7 +69,7 @@ def test_a_shut_line_is_passed_over_and_keeps_its_order():
 def test_whatever_happens_the_first_is_who_waited_longest_of_the_highest_priority(moves):
     """The two lines give the same order as a plain list of who waits, by priority and ticket."""
     runs = [Run(number, priority=number % 3) for number in range(6)]
-    turns: Turns[Run] = Turns()
+    turns: FairTurns[Run] = FairTurns()
     model: dict[int, tuple[int, bool]] = {}
     for tickets, (move, number, is_async) in enumerate(moves):
         run = runs[number]

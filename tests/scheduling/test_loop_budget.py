@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from asyncflow.scheduling.loop_budget import Pace
+from asyncflow.scheduling.loop_budget import LoopBudget
 
 
 async def turns_until(done):
@@ -19,7 +19,7 @@ async def turns_until(done):
 
 async def test_a_single_piece_of_work_does_not_wait():
     """While there is time, nobody pays a turn of the loop."""
-    pace = Pace()
+    pace = LoopBudget()
     waiting = pace.turn()
     try:
         waiting.send(None)
@@ -30,7 +30,7 @@ async def test_a_single_piece_of_work_does_not_wait():
 
 async def test_long_pieces_of_work_are_spread_over_turns_of_the_loop():
     """Of fifty that are ready at once and take 3 ms each, few are done between two turns."""
-    pace, done, most = Pace(), 0, 0
+    pace, done, most = LoopBudget(), 0, 0
 
     async def work():
         nonlocal done
@@ -51,7 +51,7 @@ async def test_long_pieces_of_work_are_spread_over_turns_of_the_loop():
 
 async def test_all_of_them_come_in_the_order_in_which_they_asked():
     """Nobody is passed, and nobody is forgotten when one that waits is cancelled."""
-    pace, order = Pace(), []
+    pace, order = LoopBudget(), []
 
     async def work(number):
         await pace.turn()
@@ -66,14 +66,14 @@ async def test_all_of_them_come_in_the_order_in_which_they_asked():
 
 async def test_without_work_it_takes_no_turns():
     """Nothing is left in the loop once the last one was let go on."""
-    pace = Pace()
+    pace = LoopBudget()
     await pace.turn()
     assert await turns_until(lambda: not pace._turning) < 5
 
 
 async def test_the_time_for_work_is_one_for_all_in_a_turn_of_the_loop():
     """Who asks later in the same turn gets no more of it; the next turn has time of its own."""
-    pace, loop = Pace(), asyncio.get_running_loop()
+    pace, loop = LoopBudget(), asyncio.get_running_loop()
     first = pace.until()
     while loop.time() <= first:
         pass

@@ -25,7 +25,7 @@ from asyncflow.workers.messages import (
     pack_report,
     unpack_order,
 )
-from asyncflow.workers.process.environment import Surroundings
+from asyncflow.workers.process.environment import ProgramEnvironment
 
 NUMBERS = st.integers(0, 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -101,7 +101,7 @@ def test_the_largest_order_fits_into_a_packet():
     """An order is one packet, whose size the kernel bounds: here all that can be large is."""
     inputs = b"\xff" * 8 * messages.MAX_INPUTS_IN_ORDER
     told = ["e" * 1000, "m" * (1 << 14), "t" * (1 << 16)]  # as an exception is cut off
-    around = Surroundings("/", (), {"NAME": "v" * (1 << 16)})  # as much as a run may have
+    around = ProgramEnvironment("/", (), {"NAME": "v" * (1 << 16)})  # as much as a run may have
     opening = Opening(2**63, "s" * 4000, "F" * 100, "r" * 100, around)
     where = 2**63, "s" * 100, 2**63, 2**31, [2**31] * 50, [2**63] * 50
     order = StartTask(*where, inputs, (), told, opening)

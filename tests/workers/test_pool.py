@@ -167,7 +167,7 @@ async def test_a_worker_that_is_doomed_before_it_is_there_is_killed_when_it_is(p
     worker.kill(signal.SIGKILL, "not wanted any more")
     await until(lambda: listener.exits)
     assert listener.exits[0][1].startswith("was killed by SIGKILL")
-    assert "doomed" in repr(worker)
+    assert "stop_reason" in repr(worker)
 
 
 @pytest.mark.parametrize("killed", ["reaper", "template"])

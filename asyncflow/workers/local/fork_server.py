@@ -73,7 +73,7 @@ def packet_pair() -> tuple[socket.socket, socket.socket]:
 
 
 @dataclass(frozen=True, slots=True)
-class TemplateProcess:
+class ForkServerProcess:
     """A running template, as its engine holds it."""
 
     pid: int
@@ -83,7 +83,7 @@ class TemplateProcess:
     """The environment variables that its workers begin with."""
 
 
-_preforked: list[TemplateProcess] = []
+_preforked: list[ForkServerProcess] = []
 
 
 def prefork() -> None:
@@ -108,7 +108,7 @@ def prefork() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     keep_from_children(ours)
-    _preforked.append(TemplateProcess(pid, ours, environment))
+    _preforked.append(ForkServerProcess(pid, ours, environment))
 
 
 def discard_preforked() -> None:
@@ -117,7 +117,7 @@ def discard_preforked() -> None:
         _preforked.pop().control.close()
 
 
-def start(environment: Mapping[str, str] | None = None) -> TemplateProcess:
+def start(environment: Mapping[str, str] | None = None) -> ForkServerProcess:
     """The preforked template, else a fresh one with these environment variables, or with ours.
 
     It may still be starting.
@@ -130,7 +130,7 @@ def start(environment: Mapping[str, str] | None = None) -> TemplateProcess:
         return _execute(environment)
 
 
-def _execute(environment: Mapping[str, str] | None) -> TemplateProcess:
+def _execute(environment: Mapping[str, str] | None) -> ForkServerProcess:
     import subprocess  # noqa: PLC0415 - start-up time: a preforked engine never needs it
 
     ours, theirs = packet_pair()
@@ -153,7 +153,7 @@ def _execute(environment: Mapping[str, str] | None) -> TemplateProcess:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     process.returncode = 0  # the pool reaps it; Popen need not complain about it
-    return TemplateProcess(process.pid, ours, environment)
+    return ForkServerProcess(process.pid, ours, environment)
 
 
 def main(control_descriptor: int) -> None:
@@ -174,7 +174,7 @@ def _exit_after(control: socket.socket) -> None:
         else:
             if sys.platform == "linux":
                 reaper_end.close()
-            _Template(control, template_end).serve()
+            _ForkServer(control, template_end).serve()
         code = 0
     except BaseException:  # noqa: BLE001 - nobody above could handle it: say it and go
         sys.excepthook(*sys.exc_info())
@@ -208,7 +208,7 @@ def _thread_count() -> int:
         return threading.active_count() if sys.platform == "linux" else 2
 
 
-class _Template:
+class _ForkServer:
     def __init__(self, control: socket.socket, reaper: socket.socket) -> None:
         self._control, self._reaper = control, reaper
         self._workers: dict[int, Moment] = {}  # by pid: when its engine has asked it to end

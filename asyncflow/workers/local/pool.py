@@ -66,34 +66,34 @@ _KILLED_LOOKS: Final = 120  # the same, until it is killed: it may only just be 
 class PoolListener(Protocol):
     """Who hears of what the workers do."""
 
-    def on_reports(self, worker: Worker, reports: Sequence[ReportMessage]) -> None:
+    def on_reports(self, worker: WorkerProcess, reports: Sequence[ReportMessage]) -> None:
         """A worker said something."""
 
-    def on_exit(self, worker: Worker, how: str) -> None:
+    def on_exit(self, worker: WorkerProcess, how: str) -> None:
         """A worker is gone; all that it had reported came before."""
 
-    def on_stopped(self, worker: Worker, how: str) -> None:
+    def on_stopped(self, worker: WorkerProcess, how: str) -> None:
         """A worker stands still: somebody has sent it a signal such as SIGSTOP."""
 
-    def on_continued(self, worker: Worker) -> None:
+    def on_continued(self, worker: WorkerProcess) -> None:
         """A worker that stood still goes on."""
 
     def on_broken(self, error: PoolError) -> None:
         """No worker can be started any more."""
 
 
-class Worker:
+class WorkerProcess:
     """One worker process as the engine sees it."""
 
     __slots__ = (
         "_backlog",
         "_pool",
-        "doomed",
         "orders",
         "pid",
         "reports",
         "silent",
         "spools",
+        "stop_reason",
         "stream",
         "taken_back",
         "token",
@@ -105,7 +105,7 @@ class Worker:
         """Names the worker before its process has an id."""
         self.pid = 0
         """The process id; 0 while it is being started."""
-        self.doomed = ""
+        self.stop_reason = ""
         """Why it is being killed; empty while it is not."""
         self.orders, self.taken_back = fork_server.packet_pair()
         self.reports = socket.socket()
@@ -171,12 +171,12 @@ class Worker:
 
     def kill(self, number: int, why: str) -> None:
         """Send a signal to the worker and what its steps have started."""
-        self.doomed = self.doomed or why
+        self.stop_reason = self.stop_reason or why
         if self.pid:
             self._pool.kill(self, number)
 
     def __repr__(self) -> str:
-        return f"<Worker {self.pid or 'starting'}{' doomed' if self.doomed else ''}>"
+        return f"<Worker {self.pid or 'starting'}{' stop_reason' if self.stop_reason else ''}>"
 
 
 class WorkerPool:
@@ -185,23 +185,25 @@ class WorkerPool:
     def __init__(self, *, size: int, spool_dir: Path, listener: PoolListener) -> None:
         self.size = size
         """How many workers there may be at a time."""
-        self.workers: dict[int, Worker] = {}
+        self.workers: dict[int, WorkerProcess] = {}
         """By token, in the order of their start."""
         self.environment: Mapping[str, str] = {}
         """The environment variables that workers begin with."""
-        self._by_pid: dict[int, Worker] = {}
+        self._by_pid: dict[int, WorkerProcess] = {}
         self._spool_dir = spool_dir
         self._listener = listener
         self._tokens = 0
         self._failed_starts = 0
-        self._template: fork_server.TemplateProcess | None = None
+        self._template: fork_server.ForkServerProcess | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unanswered = 0  # pings of the template
         self._looks = 0  # in a row, at which it had not answered
         self._looking: asyncio.TimerHandle | None = None
         self._unreaped: set[int] = set()  # templates that have ended or are about to
         self._watched: set[int] = set()
-        self._readable: dict[int, Worker] = {}  # by token, in the order in which they are read
+        self._readable: dict[
+            int, WorkerProcess
+        ] = {}  # by token, in the order in which they are read
         self._heard: deque[bytes] = deque()  # packets of the template that are acted on
         self._reading = False
 
@@ -235,7 +237,7 @@ class WorkerPool:
             return
         for worker in list(self.workers.values()):
             worker.take_back()
-            worker.doomed = worker.doomed or "the engine is closing"
+            worker.stop_reason = worker.stop_reason or "the engine is closing"
             worker.send(ShutDown())
         try:
             await self._left.wait(_CLOSE_SECONDS)
@@ -286,7 +288,7 @@ class WorkerPool:
         if self._unreaped and self._loop is not None and self._template is not None:
             self._loop.call_later(0.01, self._reap_until_done)
 
-    def start_worker(self) -> Worker:
+    def start_worker(self) -> WorkerProcess:
         """Have one more worker started. Orders can be sent to it at once.
 
         Raises:
@@ -299,7 +301,7 @@ class WorkerPool:
         try:
             with no_forks():
                 spools = Spool(self._spool_dir), Spool(self._spool_dir)  # first: nothing to close
-                worker = self._connect(Worker(self, self._tokens), spools)
+                worker = self._connect(WorkerProcess(self, self._tokens), spools)
                 worker.keep_from_children()
         except OSError as error:
             raise PoolError(_explain_start(error)) from error
@@ -308,7 +310,7 @@ class WorkerPool:
         self._loop.add_reader(worker.reports, self._on_reports, worker)
         return worker
 
-    def _connect(self, worker: Worker, spools: tuple[Spool, Spool]) -> Worker:
+    def _connect(self, worker: WorkerProcess, spools: tuple[Spool, Spool]) -> WorkerProcess:
         assert self._template is not None  # noqa: S101 - start_worker has looked
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         worker.reports.close()
@@ -327,20 +329,20 @@ class WorkerPool:
         # The worker's end keeps blocking for the worker; here it is read with MSG_DONTWAIT only.
         return worker
 
-    def pause(self, worker: Worker) -> None:
+    def pause(self, worker: WorkerProcess) -> None:
         """Hear no more of a worker for now; it waits when the socket is full."""
         self._readable.pop(worker.token, None)
         if self._loop is not None:
             self._loop.remove_reader(worker.reports)
 
-    def resume(self, worker: Worker) -> None:
+    def resume(self, worker: WorkerProcess) -> None:
         """Hear of it again."""
         if self._loop is not None and worker.token in self.workers:
             self._loop.add_reader(worker.reports, self._on_reports, worker)
 
     # --- what workers do ---
 
-    def kill(self, worker: Worker, number: int) -> None:
+    def kill(self, worker: WorkerProcess, number: int) -> None:
         """Send a signal to the worker's process group."""
         # By way of its parent: only there is the process id certain to be still the worker's.
         if self._template is not None:
@@ -408,7 +410,7 @@ class WorkerPool:
             self._looking.cancel()
             self._looking = None
 
-    def watch_room(self, worker: Worker, *, wanted: bool) -> None:
+    def watch_room(self, worker: WorkerProcess, *, wanted: bool) -> None:
         """Flush the worker's orders as soon as its socket has room."""
         if self._loop is None or wanted == (worker.token in self._watched):
             return
@@ -419,7 +421,7 @@ class WorkerPool:
             self._watched.discard(worker.token)
             self._loop.remove_writer(worker.orders)
 
-    def _on_reports(self, worker: Worker) -> None:
+    def _on_reports(self, worker: WorkerProcess) -> None:
         """There is something to read: it is read soon, in turn with other workers."""
         self._readable[worker.token] = worker
         if not self._reading and self._loop is not None:
@@ -448,7 +450,7 @@ class WorkerPool:
                 if worker.silent > _SILENT_LOOKS:
                     self._on_exited(worker, "ended")
 
-    def _read(self, worker: Worker) -> None:
+    def _read(self, worker: WorkerProcess) -> None:
         try:
             data = worker.reports.recv(_READ_BYTES)
         except BlockingIOError:
@@ -463,7 +465,7 @@ class WorkerPool:
             return
         self._deliver(worker, data)
 
-    def _deliver(self, worker: Worker, data: bytes) -> None:
+    def _deliver(self, worker: WorkerProcess, data: bytes) -> None:
         reports = worker.stream.feed(data)
         first = reports[0] if reports else None
         if isinstance(first, Ready):  # it may be quicker than the template's word of it
@@ -510,7 +512,7 @@ class WorkerPool:
             case [what, pid, *more] if (worker := self._by_pid.get(pid)) is not None:
                 self._on_changed(worker, what, *more)
 
-    def _on_changed(self, worker: Worker, what: str, number: int = 0) -> None:
+    def _on_changed(self, worker: WorkerProcess, what: str, number: int = 0) -> None:
         match what:
             case "exited":
                 self._on_exited(worker, _how_it_ended(number))
@@ -526,21 +528,21 @@ class WorkerPool:
         self._failed_starts = 0
         worker.pid = pid
         self._by_pid[pid] = worker
-        if worker.doomed:
+        if worker.stop_reason:
             self.kill(worker, signal.SIGKILL)
 
-    def _on_exited(self, worker: Worker, how: str) -> None:
+    def _on_exited(self, worker: WorkerProcess, how: str) -> None:
         self._drain(worker)
         self._listener.on_exit(worker, how)
         self._forget(worker)
         self._left.look()
 
-    def _drain(self, worker: Worker) -> None:
+    def _drain(self, worker: WorkerProcess) -> None:
         with suppress(OSError):
             while data := worker.reports.recv(_READ_BYTES):
                 self._deliver(worker, data)
 
-    def _forget(self, worker: Worker) -> None:
+    def _forget(self, worker: WorkerProcess) -> None:
         self.workers.pop(worker.token, None)
         self._by_pid.pop(worker.pid, None)
         self._readable.pop(worker.token, None)
@@ -588,7 +590,7 @@ def _argv() -> list[str]:
     return sys.argv if sum(map(len, sys.argv)) < _ARGV_CHARACTERS else sys.argv[:1]
 
 
-def _send(ended: fork_server.TemplateProcess, number: int) -> None:
+def _send(ended: fork_server.ForkServerProcess, number: int) -> None:
     """Send a signal to a template and its reaper, which nobody else reaps."""
     with suppress(OSError):
         os.killpg(ended.pid, number)

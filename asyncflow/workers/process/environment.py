@@ -39,7 +39,7 @@ _MOST_BYTES: Final = 1 << 16  # they travel in one packet, of at most `frames.MA
 _variables: Final[Mapping[Any, Any]] = getattr(os.environ, "_data", os.environ)
 
 
-class Surroundings(NamedTuple):
+class ProgramEnvironment(NamedTuple):
     """Those of a program, to be made in its workers."""
 
     cwd: str
@@ -62,7 +62,7 @@ class Surroundings(NamedTuple):
             os.chdir(self.cwd)
 
 
-def look_around(template: Mapping[str, str]) -> Surroundings:
+def look_around(template: Mapping[str, str]) -> ProgramEnvironment:
     """The surroundings of this program; `template` is the environment its workers begin with.
 
     Raises:
@@ -73,12 +73,12 @@ def look_around(template: Mapping[str, str]) -> Surroundings:
         name: value for name, value in now.items() if template.get(name) != value
     }
     changes.update(dict.fromkeys(template.keys() - now.keys()))
-    found = Surroundings(working_directory(), import_path(), changes)
+    found = ProgramEnvironment(working_directory(), import_path(), changes)
     _refuse_flood(found)
     return found
 
 
-def _refuse_flood(found: Surroundings) -> None:
+def _refuse_flood(found: ProgramEnvironment) -> None:
     sizes = {name: len(os.fsencode(name + (value or ""))) for name, value in found.changes.items()}
     if sum(sizes.values()) > _MOST_BYTES:
         message = (
@@ -182,7 +182,7 @@ def _changed(kept: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -
     return tuple(old if was is now or was == now else now for old, was, now in triples)
 
 
-class Kept:
+class EnvironmentSnapshot:
     """The working directory and the environment variables at one moment, to be put back later."""
 
     __slots__ = ("_cwd", "_variables")
@@ -224,7 +224,7 @@ def _change(variables: Mapping[str, str | None]) -> None:
         time.tzset()  # C keeps what it has read
 
 
-_initial = Kept()
+_initial = EnvironmentSnapshot()
 _settings: list[ProcessSettings] = []
 """In a worker one: what each task begins with."""
 
@@ -232,7 +232,7 @@ _settings: list[ProcessSettings] = []
 def remember() -> None:
     """What this worker's environment and settings are now, is what it begins with."""
     global _initial  # noqa: PLW0603 - of the process, like the environment
-    _initial = Kept()
+    _initial = EnvironmentSnapshot()
     _settings[:] = [ProcessSettings.now()]
 
 

@@ -43,7 +43,7 @@ class _Held:
         """Set to have the host do so."""
 
 
-class _Opening:
+class _PendingOpen:
     """Something that an asyncio task is opening, for all that wait for it."""
 
     __slots__ = ("error", "host", "over", "traceback", "value")
@@ -64,14 +64,14 @@ class _Opening:
         return self.value
 
 
-class Holder:
+class SharedResources:
     """Opens and closes what the tasks of one worker share."""
 
     def __init__(self, complain: Callable[[str, str, str], object]) -> None:
         """`complain` is told of flow, name and error of what fails while no task is to blame."""
         self._complain = complain
         self._held: dict[Key, _Held] = {}  # in the order in which they were opened
-        self._opening: dict[Key, _Opening] = {}
+        self._opening: dict[Key, _PendingOpen] = {}
 
     @property
     def needs_loop(self) -> bool:
@@ -155,23 +155,23 @@ class Holder:
             opening = self._begin(key)
         return await opening.wait()
 
-    def _begin(self, key: Key) -> _Opening:
+    def _begin(self, key: Key) -> _PendingOpen:
         import asyncio  # noqa: PLC0415 - start-up time: a flow of `def` steps never needs it
 
-        opening = self._opening[key] = _Opening(asyncio.Event())
+        opening = self._opening[key] = _PendingOpen(asyncio.Event())
         name = f"shared {key[1]}"
         opening.host = asyncio.get_running_loop().create_task(self._host(key, opening), name=name)
         opening.host.add_done_callback(partial(self._on_host_ended, key, opening))
         return opening
 
-    def _on_host_ended(self, key: Key, opening: _Opening, host: asyncio.Task[None]) -> None:
+    def _on_host_ended(self, key: Key, opening: _PendingOpen, host: asyncio.Task[None]) -> None:
         """See that nobody waits for a host that was cancelled before its first line."""
         if host.cancelled() and not opening.over.is_set():
             message = f"shared {key[1]!r} was not opened: the task that was to do so was cancelled"
             opening.error = FlowError(message)
             self._over(key, opening)
 
-    async def _host(self, key: Key, opening: _Opening) -> None:
+    async def _host(self, key: Key, opening: _PendingOpen) -> None:
         """Open something; stay with it until it is to be closed, and close it."""
         cls, name = key
         try:
@@ -186,7 +186,7 @@ class Holder:
                 opening.error, opening.traceback = error, error.__traceback__
                 self._over(key, opening)
 
-    async def _live(self, key: Key, opening: _Opening, manager: Any) -> None:
+    async def _live(self, key: Key, opening: _PendingOpen, manager: Any) -> None:
         cls, name = key
         if not hasattr(type(manager), "__aenter__"):
             opening.value = self._enter(cls, name, manager).value
@@ -204,7 +204,7 @@ class Holder:
             await held.closing.wait()
         self._held.pop(key, None)
 
-    def _over(self, key: Key, opening: _Opening) -> None:
+    def _over(self, key: Key, opening: _PendingOpen) -> None:
         del self._opening[key]
         opening.over.set()
 

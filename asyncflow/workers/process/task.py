@@ -32,7 +32,11 @@ from asyncflow.store.files import read_file
 from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.values import ArtifactRef, Encoding, Failure, Place
-from asyncflow.workers.process.environment import Kept, Surroundings, lasting_settings
+from asyncflow.workers.process.environment import (
+    EnvironmentSnapshot,
+    ProgramEnvironment,
+    lasting_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -135,11 +139,11 @@ class RunView:
         if self._opened:
             return False
         self.read()
-        Surroundings._make(self.order.surroundings).enter()
+        ProgramEnvironment._make(self.order.surroundings).enter()
         with lasting_settings():
             self.flow_class = self._load(self.started.source)
         self.has_own_class = self.started.source["kind"] == "pickle"
-        self.kept = Kept()  # with what the module itself has changed
+        self.kept = EnvironmentSnapshot()  # with what the module itself has changed
         self.base = self.result(len(HEADER), "its parameters")
         self._opened = True
         return True
@@ -403,7 +407,7 @@ class TaskView:
     def _input_view(self, offsets: Sequence[int], index: int) -> InputView:
         of = f"the artifacts of input {index} of {self._pathspec}"
         inherited = self._run.result(offsets[index], of)
-        return InputView(InputSource(self._run, self._order, inherited, self._later))
+        return InputView(JoinInput(self._run, self._order, inherited, self._later))
 
     def _input_offsets(self) -> array[int]:
         data = self._order.inputs
@@ -597,7 +601,7 @@ class TaskView:
         return count, ref
 
 
-class InputSource:
+class JoinInput:
     """What a join can ask of one of its inputs."""
 
     __slots__ = ("_inherited", "_later", "_order", "_refs", "_run", "graph", "index", "step")

@@ -20,7 +20,12 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support.guarded_descriptor import Descriptor
-from asyncflow._support.tracebacks import describe_exception, told_as, too_long, why_no_terminal
+from asyncflow._support.tracebacks import (
+    describe_exception,
+    too_long,
+    why_no_terminal,
+    with_final_line,
+)
 from asyncflow.errors import TaskTimeoutError
 from asyncflow.flow import loader
 from asyncflow.flow.decorators import options_of
@@ -48,7 +53,7 @@ from asyncflow.workers.messages import (
 )
 from asyncflow.workers.process import environment, output_capture
 from asyncflow.workers.process.finalization import disown, finalize
-from asyncflow.workers.process.shared_resources import Holder
+from asyncflow.workers.process.shared_resources import SharedResources
 from asyncflow.workers.process.task import RunView, TaskView, ending_forks
 from asyncflow.workers.process.thread_context import install_thread_propagation
 
@@ -107,7 +112,7 @@ class Worker:
         self._async: AsyncSteps | None = None
         self._unsent: list[bytes] = []
         self._sending = RLock()  # what an async task prints in a thread is sent from there
-        self.holder = Holder(self._warn_of_shared)
+        self.holder = SharedResources(self._warn_of_shared)
         self._context = copy_context()  # with what the imports of flows set
         self.closing = False
 
@@ -258,7 +263,7 @@ class Worker:
             self._async.run(run, order)
         else:
             # With the next task's start, if that is at hand: one system call instead of two.
-            attempt = Attempt(self, run, order, began, is_asked=lambda: self.signals.asked)
+            attempt = TaskAttempt(self, run, order, began, is_asked=lambda: self.signals.asked)
             self.report_soon(self.own_context().run(attempt.carry_out_now))
 
     def open(self, run: RunView) -> bool:
@@ -274,7 +279,7 @@ class Worker:
         return self._runs[order.run]
 
 
-class Attempt:
+class TaskAttempt:
     """One attempt of a task: runs its step and stores what that made; what comes of it is told."""
 
     def __init__(
@@ -402,7 +407,7 @@ class Attempt:
         return report._replace(
             exception_type=name,
             message=message,
-            traceback=told_as(report.traceback, name, message),
+            traceback=with_final_line(report.traceback, name, message),
             may_retry=retries_late(on),
         )
 
@@ -450,12 +455,12 @@ class AsyncSteps:
     def __init__(self, worker: Worker, blocked_seconds: float) -> None:
         import asyncio  # noqa: PLC0415 - start-up time: a flow of `def` steps never needs it
 
-        from asyncflow._support.event_loop import OrderlyTask  # noqa: PLC0415 - the same
+        from asyncflow._support.event_loop import UncancellableTask  # noqa: PLC0415 - the same
         from asyncflow.workers.process.artifact_threads import OffLoop  # noqa: PLC0415 - the same
         from asyncflow.workers.process.blocked_loop import Watchdog  # noqa: PLC0415 - the same
 
         self._asyncio = asyncio
-        self._orderly_task = OrderlyTask  # a step may cancel all tasks that it finds
+        self._orderly_task = UncancellableTask  # a step may cancel all tasks that it finds
         self._worker = worker
         self._runner = asyncio.Runner()
         self._off_loop = OffLoop()
@@ -644,7 +649,7 @@ class AsyncSteps:
 
         lines = output_capture.LineSink(send)
         token = output_capture.sink.set(lines)
-        attempt = Attempt(
+        attempt = TaskAttempt(
             worker,
             run,
             order,

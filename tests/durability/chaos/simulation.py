@@ -29,14 +29,14 @@ from asyncflow.events.records import pack_event, unpack_events
 from asyncflow.events.types import from_microseconds
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling.dispatcher import Dispatcher
-from asyncflow.scheduling.resume import Origin
+from asyncflow.scheduling.resume import OriginRun
 from asyncflow.scheduling.run_driver import RunDriver, RunIdentity
 from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance import verify
 from asyncflow.testing import Act, FakeClockLoop, InlineExecutor, SimulatedExecutor
 from asyncflow.values import Status
-from asyncflow.workers.process.environment import Surroundings
+from asyncflow.workers.process.environment import ProgramEnvironment
 from tests.durability.chaos.programs import Branch, Chain, Each, Program, Step, _first, _named
 from tests.durability.chaos.reference import Reference
 
@@ -330,7 +330,7 @@ class World:
         run_dir = self.layout.run_dir("Simulated", run_id)
         taken = None
         if origin:
-            taken = Origin(self.layout.run_dir("Simulated", origin), "Simulated", origin)
+            taken = OriginRun(self.layout.run_dir("Simulated", origin), "Simulated", origin)
             taken.choose(self.graph, None)
         moment = from_microseconds(int(run_id))
         event = RunStarted(
@@ -345,7 +345,7 @@ class World:
         journal = JournalWriter.create(run_dir / "journal")
         journal.write(frame(self._first))
         where = str(self.layout.root), "Simulated", run_id, run_dir
-        nowhere = Surroundings("", (), {})
+        nowhere = ProgramEnvironment("", (), {})
         identity = RunIdentity(1, *where, (), int(run_id), nowhere)
         channel = Channel(journal.path, "Simulated", run_id, len(HEADER))
         self._journal = journal.path
