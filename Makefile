@@ -39,10 +39,11 @@ demo: $(VENV)/.demo ## Run two example flows, then read their artifacts from ano
 test: $(VENV)/.test ## All tests but the slow ones, warnings as errors
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-check: $(VENV)/.setup ## Lint, format and types
+check: $(VENV)/.setup ## Lint, format, types and floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(CHECKED)
+	$(BIN)/lint-imports
 
 chaos: $(VENV)/.test ## Show that nothing is lost: kills, faults, random graphs, in full
 	$(BIN)/python -m tests.durability.chaos $(PARTS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._support.version import VERSION
 from asyncflow.flow.current import current
 from asyncflow.flow.decorators import (
     card,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from asyncflow.engine.engine import Engine, run, run_sync
     from asyncflow.engine.run_handle import RunHandle
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Artifact",

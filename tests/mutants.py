@@ -44,37 +44,7 @@ LIMIT_SECONDS: Final = 120.0  # a mutant that makes a test hang is noticed by th
 WITHOUT: Final = ("core/RemoveDecorator", "core/ReplaceBinaryOperator_BitOr", "core/NoOp")
 """Operators whose mutants break every test at once: of decorators, and of unions of types."""
 
-PARTS: Final = {
-    "asyncflow.engine.admission": "test_admission test_engine",
-    "asyncflow.engine.subscription": "test_bus test_watching",
-    "asyncflow.codec.items": "test_codec_items test_codec_classes test_damage",
-    "asyncflow.scheduling.placement": "test_dispatcher test_dispatcher_races test_taking_back test_async_steps",
-    "asyncflow.scheduling.dispatcher": "test_dispatcher test_dispatcher_races test_bad_endings test_output "
-    "test_output_floods",
-    "asyncflow.events": "test_events test_journal test_golden",
-    "asyncflow.flow.graph": "test_graph test_reading",
-    "asyncflow.scheduling.named_limits": "test_limits",
-    "asyncflow.events.selection": "test_bus test_following",
-    "asyncflow.scheduling.plan": "test_plan test_simulation test_resume",
-    "asyncflow.flow.graph_reader": "test_reading",
-    "asyncflow.scheduling.facts_to_events": "test_simulation test_output test_resume test_failures",
-    "asyncflow.events.records": "test_events test_journal test_golden test_independent_reader",
-    "asyncflow.scheduling.resume": "test_resume test_resume_changed test_takeover test_simulation",
-    "asyncflow.scheduling.run_driver": "test_simulation test_engine test_output test_durability test_failures "
-    "test_trying_again test_closing",
-    "asyncflow.engine.new_run": "test_engine test_durability test_starting_together test_checking",
-    "asyncflow.scheduling.task_stopper": "test_failures test_async_cancelling test_stopping_neighbours",
-    "asyncflow.store.artifacts": "test_artifacts test_values_in_flows",
-    "asyncflow.store.blobs": "test_blobs test_durability",
-    "asyncflow.store.maintenance.collect": "test_collection",
-    "asyncflow.store.run_index": "test_index",
-    "asyncflow.store.journal": "test_journal test_durability",
-    "asyncflow.store.limit_files": "test_limits",
-    "asyncflow.store.maintenance.reachable": "test_collection test_removal",
-    "asyncflow.store.maintenance.remove": "test_removal",
-    "asyncflow.store.segments": "test_segments test_durability",
-    "asyncflow.scheduling.fair_turns": "test_turns",
-}
+PARTS: Final[dict[str, str]] = tomllib.loads(REASONS.read_text())["parts"]
 
 
 class DeleteStatement(Operator):

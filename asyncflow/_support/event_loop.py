@@ -93,7 +93,8 @@ class UncancellableTask(asyncio.Task[Result]):
 
     Nothing is thrown into it, so that no timeout and no cancel scope has an effect within it. What
     cancels a task by way of these has to be given a task of its own. Within it, whatever is awaited
-    is a condition of `asyncflow._support.conditions`: a call that is lost leaves no other way to wake it.
+    is a condition of `asyncflow._support.conditions`: a call that is lost leaves no other way to
+    wake it.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow import codec
 from asyncflow._support.commit_points import reached
+from asyncflow._support.version import VERSION
 from asyncflow.errors import FlowError, ResumeError
 from asyncflow.events.manifests import pack_manifest, unpack_manifest
 from asyncflow.events.records import pack_event
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 _SHOWN_PARAMETER_CHARACTERS: Final = 200
 _MOST_VARIABLE_BYTES: Final = 1 << 15  # they travel in one packet, with the surroundings
-_VERSION: Final = "0.1.0"
 
 
 class NewRun:
@@ -154,7 +154,7 @@ class NewRun:
             host=os.uname().nodename,
             versions={
                 "python": sys.version.split()[0],
-                "asyncflow": _VERSION,
+                "asyncflow": VERSION,
                 "events": str(SCHEMA_VERSION),
             },
         )

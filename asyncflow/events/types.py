@@ -1,9 +1,9 @@
 """What happened in a run: frozen facts in the past tense, and the same as JSON.
 
 The same event is the live subscription, the journal's record, the state that a resume replays and
-what the client reads back. How it lies in a journal is told in `asyncflow.events.records`. Fields are only
-ever added at the end, with a default, so that an old journal stays readable; a reader passes over
-what it does not know. docs/reference/events.md lists them byte by byte.
+what the client reads back. How it lies in a journal is told in `asyncflow.events.records`. Fields
+are only ever added at the end, with a default, so that an old journal stays readable; a reader
+passes over what it does not know. docs/reference/events.md lists them byte by byte.
 
 No I/O here, and nothing that knows how events are stored, sent or shown.
 """

@@ -12,7 +12,8 @@
 
 It stands in the flow's class and takes no `self`, because it belongs to no task. A step asks for it
 by a keyword-only parameter of its name, and so may another shared one. Here is what can be known
-without running anything; `asyncflow.workers.process.shared_resources` opens and closes them in a worker.
+without running anything; `asyncflow.workers.process.shared_resources` opens and closes them in a
+worker.
 """
 
 from __future__ import annotations

@@ -146,7 +146,8 @@ class FlowSpec:
     def next(self, *steps: Callable[..., Any], foreach: str | None = None) -> None:
         """Go on to another step, or to several at once, or to one for each item of an artifact.
 
-        It is the last statement of a step, and the only one of its kind; see `asyncflow.flow.graph_reader`.
+        It is the last statement of a step, and the only one of its kind; see
+        `asyncflow.flow.graph_reader`.
 
         Raises:
             TransitionError: It is not what was read from the source, it is the second one, or there

@@ -4,10 +4,11 @@ A run whose turn it is and for whose task there is no room waits, and nobody who
 takes the room that it waits for: tasks are not put behind others any more, so that a worker is soon
 free. So a run of many tasks does not starve one of few.
 
-Which worker has room, `asyncflow.scheduling.placement` tells. What stands behind a task that turns out to be long
-is taken back and seated elsewhere.
+Which worker has room, `asyncflow.scheduling.placement` tells. What stands behind a task that turns
+out to be long is taken back and seated elsewhere.
 
-What is needed of an executor, and of a run, is said in `asyncflow.workers.interface`. Nothing here waits.
+What is needed of an executor, and of a run, is said in `asyncflow.workers.interface`. Nothing here
+waits.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ is held by the engine that waits with ticket t: who comes later lets it go first
 the moment in which a number of the file is read and written. They are locks of an open file
 description, so engines in one process keep each other out as well.
 
-Nothing here waits. What an engine does while it may not go on is told in `asyncflow.scheduling.named_limits`.
+Nothing here waits. What an engine does while it may not go on is told in
+`asyncflow.scheduling.named_limits`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the dispatcher needs of an executor and of a run, and what it tells a run.
 
-`asyncflow.workers.local.pool` fulfils the one and `asyncflow.scheduling.run_driver` the other, without being imported here.
+`asyncflow.workers.local.pool` fulfils the one and `asyncflow.scheduling.run_driver` the other,
+without being imported here.
 """
 
 from __future__ import annotations

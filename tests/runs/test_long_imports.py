@@ -70,9 +70,10 @@ async def test_an_import_that_hangs_costs_an_attempt_and_tells_where_it_stood(
 
 CLOCK = """
     import time
-    from asyncflow import FlowSpec, loading, step
+    from asyncflow import FlowSpec, step
+    from asyncflow.flow import loader
 
-    if loading._inside_worker:  # the import takes a thousand seconds, by the clock
+    if loader._inside_worker:  # the import takes a thousand seconds, by the clock
         real = time.perf_counter
         time.perf_counter = lambda: real() + 1000.0
 

@@ -196,7 +196,7 @@ def test_a_crash_at_any_line_leaves_a_whole_blob_or_none(layout, blobs):
         from asyncflow import codec
         from asyncflow.store.blobs import BlobStore
         from asyncflow.store.layout import Layout
-        from asyncflow.store import pages
+        from asyncflow.store import mapped_files
         data = b"some bytes " * 500
         digest = codec.digest(data)
         lines = 0

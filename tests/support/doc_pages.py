@@ -11,9 +11,9 @@ What the fences of a page mean:
 Another language, such as `text`, or `<!-- not run: REASON -->` on the line above, and a fence is
 only read. A run id in a page (16 digits) stands for that of the latest run.
 
-As a program (`python -c "from tests.support.doc_pages import carry_out; carry_out()"`) it carries out the
-fences that come as JSON on its standard input, and writes what they printed to its standard output.
-That way `__main__` has no file, as in a notebook.
+As a program (`python -c "from tests.support.doc_pages import carry_out; carry_out()"`) it carries
+out the fences that come as JSON on its standard input, and writes what they printed to its standard
+output. That way `__main__` has no file, as in a notebook.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def try_page(page: str, folder: Path) -> list[str]:
     }
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     here = str(Path(__file__).parents[2])
-    code = f"import sys; sys.path.append({here!r}); from tests.support.doc_pages import carry_out; carry_out()"
+    code = f"import sys; sys.path.append({here!r}); from {__name__} import carry_out; carry_out()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         check=False,

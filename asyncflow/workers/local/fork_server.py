@@ -138,7 +138,8 @@ def _execute(environment: Mapping[str, str] | None) -> ForkServerProcess:
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
     # sys.path goes along, so that the template finds the very asyncflow that its engine uses
     setup = f"import sys; sys.path[:] = {import_path()!r}"
-    code = f"{setup}; from asyncflow.workers.local import fork_server; fork_server.main({theirs.fileno()})"
+    start = f"fork_server.main({theirs.fileno()})"
+    code = f"{setup}; from asyncflow.workers.local import fork_server; {start}"
     environment = dict(os.environ if environment is None else environment)
     before = block_stop_signals()  # until the template has handlers of its own
     try:

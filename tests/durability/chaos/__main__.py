@@ -1,4 +1,4 @@
-"""Shows that nothing is lost, in full: `python -m tests.durability.chaos [PART…]`, one line for each part."""
+"""Shows in full that nothing is lost: `python -m tests.durability.chaos [PART…]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Stores whose checksums are right and whose content is not: `python -m tests.durability.chaos.nonsense SEED`.
+"""Stores whose checksums are right and whose content is not.
+
+One case again: `python -m tests.durability.chaos.nonsense SEED`.
 
 One field of one record, summary, ref or manifest is another one: of another type, out of range,
 missing, nested, or one too many. Every command that looks has to answer, or to say what is wrong in

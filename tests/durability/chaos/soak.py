@@ -1,4 +1,6 @@
-"""One engine that works without a pause, and does not grow: `python -m tests.durability.chaos.soak MINUTES`.
+"""One engine works without a pause, and does not grow.
+
+By hand: `python -m tests.durability.chaos.soak MINUTES`.
 
 Runs of every kind go on side by side: foreachs of `def` and async steps, retries, catches, failures
 that are resumed, cancelled runs, workers that end themselves, subscribers that come and go. Old

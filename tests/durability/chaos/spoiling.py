@@ -1,7 +1,7 @@
 """The n-th operation on the store fails, for each n there is; then verify, and resume.
 
-Real commands are run, with the faults of `tests/support/file_faults.py` in the engine's process or in a worker.
-One case again:
+Real commands are run, with the faults of `tests/support/file_faults.py` in the engine's process or
+in a worker. One case again:
 
     python -m tests.durability.chaos.spoiling engine|worker fail|full|torn|late crash|power N
 """
