@@ -17,7 +17,8 @@ from asyncflow.errors import (
     SettingsError,
 )
 from asyncflow.events.manifests import unpack_manifest
-from asyncflow.events.records import HANDING_ON, code_of, unpack_events, unpack_result
+from asyncflow.events.packing import unpack_events
+from asyncflow.events.records import HANDING_ON, code_of, unpack_result
 from asyncflow.events.types import RunStarted
 from asyncflow.store.journal import HEADER, JournalReader
 

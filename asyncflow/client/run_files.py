@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from zlib import crc32
 
 from asyncflow.errors import GraphError, JournalError, RecordError
+from asyncflow.events.packing import events_of, unpack_events
 from asyncflow.events.records import (
     ENDING_ATTEMPTS,
     ENDINGS,
@@ -30,14 +31,12 @@ from asyncflow.events.records import (
     LoggedOutput,
     TaskHead,
     code_of,
-    events_of,
     fields_of,
     head_of,
     last_seq_of,
     output_of,
     task_of,
     time_of,
-    unpack_events,
     was_stopped,
 )
 from asyncflow.events.types import (

@@ -13,7 +13,7 @@ from asyncflow._support.commit_points import reached
 from asyncflow._support.version import VERSION
 from asyncflow.errors import FlowError, ResumeError
 from asyncflow.events.manifests import pack_manifest, unpack_manifest
-from asyncflow.events.records import pack_event
+from asyncflow.events.packing import pack_event
 from asyncflow.events.types import SCHEMA_VERSION, RunStarted, from_microseconds
 from asyncflow.flow import loader
 from asyncflow.flow.decorators import options_of

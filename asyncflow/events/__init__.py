@@ -1,8 +1,9 @@
 """What happens in a run: the typed events, their journal records, their JSON, and filters.
 
-`types` has the events, `records` packs and unpacks them for the journal, `event_json` turns them
-into JSON, `output_lines` divides output into lines, and `selection` picks what a subscriber asked
-for. Nothing here opens a file or knows of a store.
+`types` defines the events. `records` knows the fields of a journal record and checks them.
+`packing` turns events into records and back, and `event_json` into JSON and back. `output_lines`
+divides output into lines, and `selection` picks the events that a subscriber asked for. Nothing
+here opens a file or knows of a store.
 
 Programs import the events from this package. Modules of asyncflow import from the module that
 defines a name.

@@ -1,25 +1,25 @@
-"""The records of a journal: where each field lies, what it may be, and what it stands for.
+"""The records of a journal: the position of each field, its type, and what it means.
 
-A record is a msgpack array `[code, seq, time, *fields]`; `time` is microseconds since 1970 (UTC),
-flow and run id are those of the journal's file. docs/reference/events.md lists the fields. This is
-the one module that knows their places.
+A record is a msgpack array `[code, seq, time, *fields]`. `time` is microseconds since 1970 (UTC).
+The flow and the run id are those of the journal file. docs/reference/events.md lists the fields.
+This is the only module that knows their positions. `asyncflow.events.packing` turns events into
+records, and records into events.
 
-Records are checked when they are read: `fields_of` gives back values of the right types and in the
-right ranges, or raises `RecordError`. A checksum tells that a record is what somebody wrote, not
-that it was asyncflow. An engine trusts what it has just made: writing checks nothing.
+Records are checked when they are read: `fields_of` returns values of the right types and in the
+right ranges, or raises `RecordError`. A checksum proves that a record is what somebody wrote, not
+that asyncflow wrote it. Nothing is checked on writing: an engine trusts what it has just made.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
 
 from asyncflow.errors import RecordError
 from asyncflow.events.manifests import NOT_MSGPACK, ref_of, unpack, unpack_manifest, unpack_ref
-from asyncflow.events.output_lines import count_pieces, split_lines
+from asyncflow.events.output_lines import count_pieces
 from asyncflow.events.types import (
     STOPPED,
     Event,
@@ -35,13 +35,11 @@ from asyncflow.events.types import (
     TaskStarted,
     TaskSucceeded,
     event_types,
-    from_microseconds,
-    to_microseconds,
 )
-from asyncflow.values import Status, tags_from
+from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from asyncflow.values import ArtifactRef
 
@@ -70,15 +68,17 @@ KNOWN: Final = frozenset(cls.code for cls in event_types())
 
 STREAMS: Final = ("stdout", "stderr")
 
-_TYPES: Final = {cls.code: cls for cls in event_types()}
-_FIELDS: Final = {
+TYPES: Final = {cls.code: cls for cls in event_types()}
+"""The event that each kind of record stands for."""
+FIELDS: Final = {
     code: tuple(name for name in cls.__dataclass_fields__ if name not in Event.__dataclass_fields__)
-    for code, cls in _TYPES.items()
+    for code, cls in TYPES.items()
 }
+"""The names of the fields that follow the first three, in order, for each kind of record."""
 _TIME_AT: Final = 2
 _ORIGIN_AT, _SOURCE_AT, _VERSIONS_AT = 7, 8, 12  # of a run's start
 _HEAD: Final = slice(3, 7)  # of a task's record: step, task id, attempt, path
-_STEP_AT, _TASK_AT, _ATTEMPT_AT, _PATH_AT = range(3, 7)
+_STEP_AT, TASK_AT, _ATTEMPT_AT, _PATH_AT = range(3, 7)
 _EXCEPTION_TYPE_AT: Final = 7
 _WILL_RETRY_AT: Final = 10
 _AFTER_AT: Final = 7
@@ -250,7 +250,7 @@ def is_plain(value: object, depth: int = _MAX_DEPTH) -> bool:
 def _completed(values: list[Any]) -> list[Any]:
     """The fields with those that an older version did not have; their types are right."""
     code = values[0]
-    kinds, defaults, called = _KINDS[code], _DEFAULTS[code], f"a {_TYPES[code].__name__}"
+    kinds, defaults, called = _KINDS[code], _DEFAULTS[code], f"a {TYPES[code].__name__}"
     missing = len(kinds) - len(values)
     if missing > 0:
         values = [*values, *defaults[-missing:]] if missing <= len(defaults) else values
@@ -270,7 +270,7 @@ def _of_later_version(values: Any) -> list[Any]:
 def _check_attempt(code: int, values: list[Any]) -> None:
     _, _, _, _, task, attempt, path, *_ = values
     if not (0 < task <= MAX_TASK and 0 <= attempt <= _MAX_ATTEMPT):
-        _refuse(code, "task id or attempt", values[_TASK_AT : _ATTEMPT_AT + 1])
+        _refuse(code, "task id or attempt", values[TASK_AT : _ATTEMPT_AT + 1])
     for index in path:
         if type(index) is not int or not 0 <= index <= _MAX_INDEX:
             _refuse(code, "path", path)
@@ -285,8 +285,8 @@ def _check_attempt(code: int, values: list[Any]) -> None:
 
 
 def _check_output(code: int, values: list[Any]) -> None:
-    if not (0 < values[_TASK_AT] <= MAX_TASK and 0 <= values[_ATTEMPT_AT] <= _MAX_ATTEMPT):
-        _refuse(code, "task id or attempt", values[_TASK_AT : _ATTEMPT_AT + 1])
+    if not (0 < values[TASK_AT] <= MAX_TASK and 0 <= values[_ATTEMPT_AT] <= _MAX_ATTEMPT):
+        _refuse(code, "task id or attempt", values[TASK_AT : _ATTEMPT_AT + 1])
     if values[_STREAM_AT] not in {0, 1}:
         _refuse(code, "stream", values[_STREAM_AT])
     if len(values[_DATA_AT]) > _MAX_OUTPUT_BYTES:
@@ -332,7 +332,7 @@ def is_run_id(text: str) -> bool:
 
 
 def _refuse(code: int, what: str, found: object) -> None:
-    raise RecordError(f"it is a {_TYPES[code].__name__} with this {what}: {found!r:.100}")
+    raise RecordError(f"it is a {TYPES[code].__name__} with this {what}: {found!r:.100}")
 
 
 # --- what it stands for -------------------------------------------------------------------------
@@ -357,7 +357,7 @@ _new_head: Final = partial(tuple.__new__, TaskHead)  # half of what `_make` take
 
 def task_of(values: Sequence[Any]) -> int:
     """The id of the task that a record tells of, be it one of output."""
-    task: int = values[_TASK_AT]
+    task: int = values[TASK_AT]
     return task
 
 
@@ -371,6 +371,17 @@ def time_of(values: Sequence[Any]) -> int:
     """When it happened: microseconds since 1970."""
     time: int = values[_TIME_AT]
     return time
+
+
+def seq_of(values: Sequence[Any]) -> int:
+    """The number of the event, or of the first event, that a record stands for."""
+    seq: int = values[1]
+    return seq
+
+
+def named_fields(values: Sequence[Any]) -> dict[str, Any]:
+    """The fields of a record behind the first three, by name; not those of a record of output."""
+    return dict(zip(FIELDS[values[0]], values[_TIME_AT + 1 :], strict=False))
 
 
 def last_seq_of(values: Sequence[Any]) -> int:
@@ -519,111 +530,3 @@ def output_of(values: Sequence[Any]) -> LoggedOutput:
     if values[0] != LOGGED:
         raise RecordError(f"a record of kind {values[0]} is no task's output")
     return LoggedOutput._make(values[1 : 1 + len(LoggedOutput._fields)])
-
-
-def pack_logged(
-    first_seq: int,
-    time: int,
-    task: tuple[str, int, int],
-    stream: int,
-    pid: int,
-    data: bytes,
-    previous: int,
-) -> bytes:
-    """A journal record of a chunk of output; `task` is step, task id, attempt."""
-    record = (LOGGED, first_seq, time, *task, stream, pid, data, previous)
-    return cast("bytes", msgpack.packb(record))
-
-
-# --- events -------------------------------------------------------------------------------------
-
-_VALUES_OF: Final = {code: attrgetter("seq", "time", *names) for code, names in _FIELDS.items()}
-
-
-def journalled(event: Event) -> tuple[bytes, Event]:
-    """The journal record of any event but TaskLogged, and the event as the journal tells it."""
-    try:
-        return _pack(event, "strict"), event
-    except UnicodeEncodeError:
-        # A file name that is not UTF-8, in a message or on the command line, shows as `\udcNN`.
-        record = _pack(event, "backslashreplace")
-        return record, event_of(fields_of(record), event.flow, event.run_id)
-
-
-def pack_event(event: Event) -> bytes:
-    """The journal record of any event but TaskLogged."""
-    return journalled(event)[0]
-
-
-def _pack(event: Event, unicode_errors: str) -> bytes:
-    code = event.code
-    seq, time, *rest = _VALUES_OF[code](event)
-    values = [code, seq, to_microseconds(time), *rest]
-    if code in OF_TASKS:
-        values[_TASK_AT] = int(values[_TASK_AT] or 0)
-    return cast("bytes", msgpack.packb(values, unicode_errors=unicode_errors))
-
-
-def unpack_events(record: bytes, flow: str, run_id: str) -> Iterable[Event]:
-    """The events that one journal record stands for; none for a record of a later version.
-
-    Raises:
-        RecordError: It is no record.
-    """
-    return events_of(fields_of(record), flow, run_id)
-
-
-def events_of(values: Sequence[Any], flow: str, run_id: str) -> Iterable[Event]:
-    """The events that these fields stand for; none for those of a later version."""
-    code = values[0]
-    if code == LOGGED:
-        return _logged(values, flow, run_id)
-    return (event_of(values, flow, run_id),) if code in KNOWN else ()
-
-
-def event_of(values: Sequence[Any], flow: str, run_id: str) -> Event:
-    """The one event that the fields of a record stand for, which is not one of output."""
-    code = values[0]
-    named = dict(zip(_FIELDS[code], values[3:], strict=False))
-    if code in OF_TASKS:
-        named["task_id"] = str(named["task_id"])
-    if "path" in named:
-        named["path"] = tuple(named["path"])
-    if "tags" in named:
-        named["tags"] = tags_from(named["tags"])
-    time = from_microseconds(values[_TIME_AT])
-    return _TYPES[code](flow=flow, run_id=run_id, seq=values[1], time=time, **named)
-
-
-def _logged(values: Sequence[Any], flow: str, run_id: str) -> Iterator[TaskLogged]:
-    seq, time, step, task, attempt, stream, pid, data, _ = output_of(values)
-    moment, task_id, stream_name = from_microseconds(time), str(task), STREAMS[stream]
-    for line, end in split_lines(data):
-        # There are more of these than of all other events: past the checks that keep an event from
-        # being changed, one is made in a third of the time.
-        event = _new(TaskLogged)
-        _set_flow(event, flow)
-        _set_run_id(event, run_id)
-        _set_seq(event, seq)
-        _set_time(event, moment)
-        _set_step(event, step)
-        _set_task_id(event, task_id)
-        _set_attempt(event, attempt)
-        _set_stream(event, stream_name)
-        _set_line(event, line)
-        _set_end(event, end)
-        _set_pid(event, pid)
-        yield event
-        seq += 1
-
-
-_new: Final = object.__new__
-_set_flow, _set_run_id, _set_seq, _set_time = (
-    vars(Event)[name].__set__ for name in ("flow", "run_id", "seq", "time")
-)
-_set_step, _set_task_id, _set_attempt = (
-    vars(TaskEvent)[name].__set__ for name in ("step", "task_id", "attempt")
-)
-_set_stream, _set_line, _set_end, _set_pid = (
-    vars(TaskLogged)[name].__set__ for name in ("stream", "line", "end", "pid")
-)

@@ -13,7 +13,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, ClassVar, Final, Generic, TypeVar, cast
 
 from asyncflow.errors import JournalError, RecordError
-from asyncflow.events.records import LOGGED, unpack_events
+from asyncflow.events.packing import unpack_events
+from asyncflow.events.records import LOGGED
 from asyncflow.events.types import Event, TaskEvent, event_types
 
 if TYPE_CHECKING:

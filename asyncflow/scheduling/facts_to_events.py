@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from asyncflow.events.output_lines import count_pieces, whole_characters
-from asyncflow.events.records import journalled, pack_logged
+from asyncflow.events.packing import journalled, pack_logged
 from asyncflow.events.selection import OutputChunk
 from asyncflow.events.types import (
     TaskCloned,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, cast
 from asyncflow.codec.items import ENTRY_BYTES
 from asyncflow.errors import GraphError, JournalError, RecordError, ResumeError
 from asyncflow.events.manifests import unpack_ref
+from asyncflow.events.packing import event_of
 from asyncflow.events.records import (
     FAILED,
     HANDING_ON,
@@ -26,7 +27,6 @@ from asyncflow.events.records import (
     RUN_STARTED,
     STARTED,
     code_of,
-    event_of,
     fields_of,
     head_of,
     result_of,

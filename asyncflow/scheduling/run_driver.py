@@ -23,7 +23,7 @@ from zlib import crc32
 from asyncflow._support.commit_points import reached
 from asyncflow._support.conditions import Condition, in_thread, thread_done
 from asyncflow.errors import AsyncflowError, JournalError
-from asyncflow.events.records import unpack_events
+from asyncflow.events.packing import unpack_events
 from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.scheduling.dispatcher import BACKLOG_BYTES
 from asyncflow.scheduling.facts import Lost, SpooledOutput

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from asyncflow.errors import JournalError
-from asyncflow.events.records import ENDINGS, LOGGED, peek, unpack_events
+from asyncflow.events.packing import unpack_events
+from asyncflow.events.records import ENDINGS, LOGGED, peek
 from asyncflow.events.selection import EventFilter, OutputChunk, Publication, Wish, unreadable
 from asyncflow.store.files import reason_of
 from asyncflow.store.journal import JournalReader

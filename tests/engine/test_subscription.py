@@ -35,7 +35,8 @@ from asyncflow.events import (
     TaskStarted,
     event_types,
 )
-from asyncflow.events.records import pack_event, pack_logged, peek
+from asyncflow.events.packing import pack_event, pack_logged
+from asyncflow.events.records import peek
 from asyncflow.events.selection import EventFilter, OutputChunk
 from asyncflow.events.types import to_microseconds
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES

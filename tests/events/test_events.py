@@ -41,15 +41,8 @@ from asyncflow.events.output_lines import (
     split_pieces,
     whole_characters,
 )
-from asyncflow.events.records import (
-    STREAMS,
-    fields_of,
-    journalled,
-    pack_event,
-    pack_logged,
-    unpack_events,
-    unpack_result,
-)
+from asyncflow.events.packing import journalled, pack_event, pack_logged, unpack_events
+from asyncflow.events.records import STREAMS, fields_of, unpack_result
 from asyncflow.events.types import from_microseconds, to_microseconds
 from asyncflow.values import ArtifactRef, Encoding, Failure, Place, TaskKey
 

@@ -12,7 +12,7 @@ import pytest
 
 from asyncflow import Engine, Flow, FlowSpec, Run, events, step
 from asyncflow.errors import ResumeError, RunFailedError
-from asyncflow.events.records import pack_event
+from asyncflow.events.packing import pack_event
 from asyncflow.scheduling.resume_preview import preview_resume
 from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
 from asyncflow.store.layout import Layout

@@ -19,7 +19,7 @@ from asyncflow.events import (
 )
 from asyncflow.events.manifests import pack_manifest
 from asyncflow.events.output_lines import count_pieces
-from asyncflow.events.records import pack_event, pack_logged
+from asyncflow.events.packing import pack_event, pack_logged
 from asyncflow.events.types import from_microseconds, to_microseconds
 from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.journal import HEADER, JournalWriter, frame

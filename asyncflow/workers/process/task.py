@@ -21,7 +21,8 @@ from asyncflow import codec
 from asyncflow._support.tracebacks import past_own_frames
 from asyncflow.errors import ArtifactPickleError, FlowError, JournalError, TransitionError
 from asyncflow.events.manifests import pack_manifest, pack_ref, ref_of, unpack_manifest, unpack_ref
-from asyncflow.events.records import MAX_TASK, unpack_events, unpack_result
+from asyncflow.events.packing import unpack_events
+from asyncflow.events.records import MAX_TASK, unpack_result
 from asyncflow.flow import loader
 from asyncflow.flow.current import TaskContext, enter_task
 from asyncflow.flow.graph import Fanout, Graph, Transition

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asyncflow import events
 from asyncflow.engine.subscription import Channel
 from asyncflow.events import RunStarted
-from asyncflow.events.records import pack_event, unpack_events
+from asyncflow.events.packing import pack_event, unpack_events
 from asyncflow.events.types import from_microseconds
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling.dispatcher import Dispatcher
