@@ -121,19 +121,7 @@ def result_data(ending: Event, program: Program, repeat: str = "") -> dict[str, 
         "resume": None if status is Status.SUCCEEDED else program.resume(ending.run_id, repeat),
     }
     if isinstance(ending, RunFailed):
+        from asyncflow.client.json_data import failure_data  # noqa: PLC0415 - start-up time: for a failure alone
+
         data["failure"] = failure_data(ending.flow, ending.run_id, ending.failure)
     return data
-
-
-def failure_data(flow: str, run_id: str, failure: Failure) -> dict[str, Any]:
-    """A failure as plain data for JSON."""
-    task = f"{flow}/{run_id}/{failure.step}/{failure.task_id}" if failure.task_id else None
-    return {
-        "step": failure.step,
-        "task_id": failure.task_id,
-        "pathspec": task,
-        "attempt": failure.attempt,
-        "type": failure.exception_type,
-        "message": failure.message,
-        "traceback": failure.traceback,
-    }

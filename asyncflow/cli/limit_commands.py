@@ -13,6 +13,7 @@ from asyncflow.errors import NotFoundError
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from asyncflow.flow.spec import FlowSpec
@@ -41,19 +42,16 @@ def _folder(store: Path | None, *, create: bool = False) -> Path:
 
 def _make_list() -> click.Command:
     def list_limits(store: Path | None, *, as_json: bool) -> None:
-        from asyncflow.store.limit_files import LimitFile, names_in  # noqa: PLC0415 - start-up time: as above
+        from asyncflow.client.json_data import limits_data  # noqa: PLC0415 - start-up time: as above
+        from asyncflow.store.limit_files import Bounds  # noqa: PLC0415 - the same
 
-        folder, found = _folder(store), []
-        for name in names_in(folder):
-            with LimitFile.open(folder, name) as file:
-                numbers = {"in_use": file.in_use(), "engines_waiting": file.in_line()}
-                found.append((name, file.bounds(), numbers))
+        found = list(limits_data(_folder(store)))
         if as_json:
-            data = [{"name": name, **_data(bounds), **rest} for name, bounds, rest in found]
-            click.echo(json.dumps(data, indent=2))
+            click.echo(json.dumps(found, indent=2))
             return
-        for name, bounds, rest in found:
-            click.echo(f"{name}: {bounds}; {use_of_limit(**rest)}")
+        for limit in found:
+            bounds = Bounds(limit["at_once"], limit["per_second"])
+            click.echo(f"{limit['name']}: {bounds}; {use_of_limit(limit)}")
         if not found:
             click.echo("No step of a run of this store was under a limit yet.")
 
@@ -157,20 +155,19 @@ def _check_name(name: str) -> None:
 
 
 def _tell(name: str, bounds: Bounds, *, as_json: bool) -> None:
+    from asyncflow.client.json_data import bounds_data  # noqa: PLC0415 - start-up time: as above
+
     if as_json:
-        click.echo(json.dumps({"name": name, **_data(bounds)}))
+        click.echo(json.dumps({"name": name, **bounds_data(bounds)}))
     else:
         click.echo(f"{name}: {bounds}")
 
 
-def _data(bounds: Bounds) -> dict[str, Any]:
-    return {"at_once": bounds.at_once, "per_second": bounds.per_second}
-
-
-def use_of_limit(*, in_use: int, engines_waiting: int) -> str:
+def use_of_limit(limit: Mapping[str, Any]) -> str:
     """How much of a limit is in use, and who waits, in words."""
-    waiting = f", {_count(engines_waiting, 'engine')} waiting" if engines_waiting else ""
-    return f"{in_use} in use{waiting}"
+    waiting = limit["engines_waiting"]
+    engines = f", {_count(waiting, 'engine')} waiting" if waiting else ""
+    return f"{limit['in_use']} in use{engines}"
 
 
 def _count(number: int, noun: str) -> str:

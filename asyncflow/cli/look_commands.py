@@ -90,11 +90,12 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         flow_name: str | None = None,
     ) -> None:
         from asyncflow.cli import tables  # noqa: PLC0415 - start-up time: not for --help
+        from asyncflow.client import json_data  # noqa: PLC0415 - the same
 
         name = flow.__name__ if flow is not None else flow_name
-        found = tables.newest_runs(name, store, tags, limit, _pass_over)
+        found = json_data.newest_runs(name, store, tags, limit, _pass_over)
         if as_json:
-            _print_json(tables.runs_data(found))
+            _print_json(json_data.runs_data(found))
         else:
             _print_lines(tables.runs_table(found))
 
@@ -142,10 +143,11 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
 
     def show(pathspec: str, store: Path | None, limit: int, *, as_json: bool) -> None:
         from asyncflow.cli import tables  # noqa: PLC0415 - start-up time: not for --help
+        from asyncflow.client import json_data  # noqa: PLC0415 - the same
 
         found = find(pathspec, store)
         if as_json:
-            _print_json(tables.data_of(found))
+            _print_json(json_data.data_of(found))
         else:
             _print_lines(tables.lines_of(found, limit))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from asyncflow.cli.step_counts import StepTally
+    from asyncflow.client.step_counts import StepTally
 
 _BAR_CELLS: Final = 30
 _MOST_ROWS: Final = 12  # and at most half of the screen: the log needs room

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.cli.log_text import LogRenderer
-from asyncflow.cli.step_counts import Tally
+from asyncflow.client.step_counts import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

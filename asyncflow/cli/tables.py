@@ -1,123 +1,37 @@
-"""What the client knows, as lines for people and as plain data for JSON."""
+"""What the client knows, as lines for people; `asyncflow.client.json_data` has it for programs."""
 
 from __future__ import annotations
 
-import heapq
-from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from asyncflow._support.settings import Settings
-from asyncflow.cli.final_report import failure_data
 from asyncflow.cli.limit_commands import use_of_limit
 from asyncflow.cli.log_text import LogRenderer
 from asyncflow.cli.terminal_text import visible_line
 from asyncflow.client import Artifact, Flow, Run, Step, Task
-from asyncflow.client.resumptions import Resumptions
-from asyncflow.errors import JournalError, LimitError, StoreError
+from asyncflow.client.json_data import Standings, caught_in, limits_of, parameters_of
 from asyncflow.events.event_json import to_json, to_json_data
 from asyncflow.events.types import (
     STOPPED,
-    RunStarted,
     TaskEvent,
     TaskFailed,
     TaskLogged,
     TaskSucceeded,
 )
-from asyncflow.store.layout import Layout
-from asyncflow.store.limit_files import Bounds, LimitFile
-from asyncflow.values import Status
+from asyncflow.store.limit_files import Bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
-    from pathlib import Path
 
+    from asyncflow.client.json_data import Found
     from asyncflow.events.types import Event
     from asyncflow.values import Failure
-
-Found = Flow | Run | Step | Task | Artifact
-"""Whatever a pathspec can name."""
 
 _TEXT_CHARACTERS = 200  # of a field in the list of events; --json has it whole
 
 
 # --- runs -------------------------------------------------------------------------------------
-
-
-def newest_runs(
-    flow: str | None,
-    store: Path | None,
-    tags: Sequence[str],
-    limit: int,
-    on_unreadable: Callable[[str], object] = lambda _: None,
-) -> Iterator[Run]:
-    """The runs of a flow, or of all, newest first; `limit` 0 for all.
-
-    What cannot be read is passed over, and told of: a flow, a run, or what may have been one.
-
-    Raises:
-        NotFoundError: There is no such flow.
-        StoreError: There is no store, or it cannot be read.
-    """
-    root = Settings.read(store=store).store
-    layout = Layout.open(root, create=False)
-    names = _readable(layout, on_unreadable) if flow is None else [flow]
-    each = [_runs_of(Flow(name, store=root), tags, on_unreadable) for name in names]
-    for name in names:
-        for stray in layout.list_runs(name).strays:
-            on_unreadable(str(stray))
-    merged = heapq.merge(*each, key=lambda run: int(run.id), reverse=True)
-    return islice(merged, limit or None)
-
-
-def _readable(layout: Layout, on_unreadable: Callable[[str], object]) -> list[str]:
-    flows = layout.list_flows()
-    for stray in flows.strays:
-        on_unreadable(str(stray))
-    found = []
-    for flow in flows.names:
-        try:
-            layout.runs(flow)
-        except StoreError as error:
-            on_unreadable(str(error))
-        else:
-            found.append(flow)
-    return found
-
-
-def _runs_of(
-    flow: Flow, tags: Sequence[str], on_unreadable: Callable[[str], object]
-) -> Iterator[Run]:
-    for run in flow:
-        try:
-            has_tags = run.tags.issuperset(tags)
-            _ = run.status
-        except JournalError as error:
-            on_unreadable(str(error))
-        else:
-            if has_tags:
-                yield run
-
-
-class Standings:
-    """How runs stand, in words: one that was interrupted may have been resumed since."""
-
-    def __init__(self) -> None:
-        self._flows: dict[str, Resumptions] = {}
-
-    def resumed_as(self, run: Run) -> list[str]:
-        """The runs that have resumed it, oldest first."""
-        place = run._place  # noqa: SLF001 - one look at a flow for all of its runs
-        return self._flows.setdefault(place.flow, Resumptions(place)).of(run.id)
-
-    def of(self, run: Run) -> str:
-        """The status, or the run that goes on in its place."""
-        status = run.status
-        if status is Status.INTERRUPTED:
-            for later in self.resumed_as(run)[-1:]:
-                return f"resumed as {later}"
-        return str(status)
 
 
 def runs_table(runs: Iterable[Run]) -> Iterator[str]:
@@ -140,26 +54,6 @@ def runs_table(runs: Iterable[Run]) -> Iterator[str]:
 def _tags(run: Run) -> str:
     """Its tags on one line."""
     return " ".join(tag if tag.isprintable() else repr(tag) for tag in sorted(run.tags))
-
-
-def runs_data(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """Runs as plain data, without their steps."""
-    standings = Standings()
-    return [_run_data(run, standings) for run in runs]
-
-
-def _run_data(run: Run, standings: Standings) -> dict[str, Any]:
-    return {
-        "pathspec": run.pathspec,
-        "flow": run.parent.id,
-        "run_id": run.id,
-        "status": str(run.status),
-        "created_at": iso(run.created_at),
-        "finished_at": iso(run.finished_at),
-        "seconds": run.seconds,
-        "tags": sorted(run.tags),
-        "resumed_as": standings.resumed_as(run),
-    }
 
 
 # --- whatever a pathspec names ----------------------------------------------------------------
@@ -186,39 +80,6 @@ def lines_of(found: Found, limit: int) -> Iterator[str]:
             )
 
 
-def data_of(found: Found) -> Any:
-    """The same as plain data, whole."""
-    match found:
-        case Flow():
-            return runs_data(found)
-        case Run():
-            caught = _caught(found)
-            return {
-                **_run_data(found, Standings()),
-                "user": found.user,
-                "origin_run_id": found.origin_run_id,
-                "parameters": _parameters(found),
-                "limits": list(_limits(found)),
-                "failure": _failure_data(found, found.failure),
-                "steps": [_step_data(step, caught) for step in found],
-            }
-        case Step():
-            return {
-                **_step_data(found, _caught(found.parent)),
-                "tasks": [_task_data(task) for task in found],
-            }
-        case Task():
-            return {
-                **_task_data(found),
-                "failure": _failure_data(found.parent.parent, found.exception),
-                "caught": _failure_data(found.parent.parent, found.caught),
-                "parents": [parent.pathspec for parent in found.parents],
-                "artifacts": [_artifact_data(artifact) for artifact in found],
-            }
-        case Artifact():
-            return _artifact_data(found)
-
-
 def _run_lines(run: Run) -> Iterator[str]:
     yield from _fields(
         ("run", run.pathspec),
@@ -228,57 +89,23 @@ def _run_lines(run: Run) -> Iterator[str]:
         ("tags", _tags(run)),
         ("resumes", run.origin_run_id or ""),
         ("resumed as", " ".join(run.resumed_as)),
-        *(("limit", _limit_text(limit)) for limit in _limits(run)),
+        *(("limit", _limit_text(limit)) for limit in limits_of(run)),
     )
-    parameters = _parameters(run)
+    parameters = parameters_of(run)
     if parameters:
         yield ""
         yield "parameters"
         yield from (f"  {name} = {visible_line(text)}" for name, text in parameters.items())
     yield ""
-    caught = _caught(run)
+    caught = caught_in(run)
     rows = ((step.id, f"{step.task_count:,}", _counts(step, caught)) for step in run)
     yield from table(("STEP", "TASKS", "STATUS"), rows)
     yield from _failure_lines(run.failure)
 
 
-def _limits(run: Run) -> Iterator[dict[str, Any]]:
-    """How the limits stand that the steps of a run are under: why nothing of it may move."""
-    if run.status is not Status.RUNNING:
-        return
-    folder = Layout(run.store).limits
-    for step in run.graph:
-        for name, *bounds in step.options.get("limit") or ():
-            with suppress(LimitError), LimitFile.open(folder, name, make=False) as file:
-                allowed = file.bounds().or_else(Bounds(*bounds))
-                yield {
-                    "name": name,
-                    "step": step.name,
-                    "at_once": allowed.at_once,
-                    "per_second": allowed.per_second,
-                    "in_use": file.in_use(),
-                    "engines_waiting": file.in_line(),
-                }
-
-
 def _limit_text(limit: dict[str, Any]) -> str:
     allowed = Bounds(limit["at_once"], limit["per_second"])
-    use = use_of_limit(in_use=limit["in_use"], engines_waiting=limit["engines_waiting"])
-    return f"{limit['name']} of step {limit['step']}: {allowed}; {use}"
-
-
-def _parameters(run: Run) -> dict[str, str]:
-    """Their values as text: the first event tells them, so that none is loaded."""
-    started = next(iter(run.events()), None)
-    return dict(started.parameters) if isinstance(started, RunStarted) else {}
-
-
-def _caught(run: Run) -> Mapping[str, int] | None:
-    """How many failures of each step were caught; None where the journal is damaged."""
-    try:
-        return run.caught()
-    except JournalError:
-        return None
+    return f"{limit['name']} of step {limit['step']}: {allowed}; {use_of_limit(limit)}"
 
 
 def _counts(step: Step, caught: Mapping[str, int] | None) -> str:
@@ -289,7 +116,7 @@ def _counts(step: Step, caught: Mapping[str, int] | None) -> str:
 
 
 def _step_lines(step: Step, limit: int) -> Iterator[str]:
-    yield from _fields(("step", step.pathspec), ("tasks", _counts(step, _caught(step.parent))))
+    yield from _fields(("step", step.pathspec), ("tasks", _counts(step, caught_in(step.parent))))
     yield ""
     rows = (
         (
@@ -336,41 +163,6 @@ def _failure_lines(failure: Failure | None, how: str = "") -> Iterator[str]:
     how = how or ("stopped" if failure.exception_type == STOPPED else "failed")
     yield f"{how}: {where}attempt {failure.attempt}"
     yield from (f"  {visible_line(line)}" for line in text.rstrip("\n").split("\n"))
-
-
-def _failure_data(run: Run, failure: Failure | None) -> dict[str, Any] | None:
-    return failure_data(run.parent.id, run.id, failure) if failure else None
-
-
-def _step_data(step: Step, caught: Mapping[str, int] | None) -> dict[str, Any]:
-    return {
-        "pathspec": step.pathspec,
-        "task_count": step.task_count,
-        "counts": {str(status): count for status, count in step.counts().items()},
-        "caught": None if caught is None else caught.get(step.id, 0),
-    }
-
-
-def _task_data(task: Task) -> dict[str, Any]:
-    return {
-        "pathspec": task.pathspec,
-        "status": str(task.status),
-        "attempt": task.attempt,
-        "path": list(task.path),
-        "created_at": iso(task.created_at),
-        "finished_at": iso(task.finished_at),
-        "seconds": task.seconds,
-        "origin_pathspec": task.origin_pathspec,
-    }
-
-
-def _artifact_data(artifact: Artifact) -> dict[str, Any]:
-    return {
-        "pathspec": artifact.pathspec,
-        "type": artifact.type_name,
-        "size": artifact.size,
-        "sha": artifact.sha,
-    }
 
 
 # --- logs, values, events ---------------------------------------------------------------------
@@ -454,11 +246,6 @@ def _fields(*fields: tuple[str, str]) -> Iterator[str]:
 def local(time: datetime | None) -> str:
     """A time as people here read it, to the second."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
-
-
-def iso(time: datetime | None) -> str | None:
-    """A time for programs."""
-    return time.isoformat() if time else None
 
 
 def duration(seconds: float | None) -> str:

@@ -19,6 +19,8 @@ import pytest
 from asyncflow import Run
 from asyncflow.cli.command_table import invoke
 from asyncflow.cli.dump_text import write_value
+from asyncflow.cli.look_commands import find
+from asyncflow.client.json_data import data_of
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.flow.loader import load_flow
 from tests.support.written_runs import RunWriter
@@ -199,6 +201,24 @@ def test_show_artifact(place, look) -> None:
     data = as_json(look("show", f"{place.good}/join/4/total", "--json"))
     assert data["type"] == "int"
     assert re.search(r"type +int", look("show", f"{place.good}/join/4/total"))
+
+
+SHOWN_KEYS = {
+    "": "pathspec flow run_id status created_at finished_at seconds tags resumed_as user"
+    " origin_run_id parameters limits failure steps",
+    "/work": "pathspec task_count counts caught tasks",
+    "/work/2": "pathspec status attempt path created_at finished_at seconds origin_pathspec"
+    " failure caught parents artifacts",
+    "/join/4/total": "pathspec type size sha",
+}
+
+
+@pytest.mark.parametrize(("part", "keys"), SHOWN_KEYS.items())
+def test_show_as_json_is_the_data_of_the_client(place, look, part, keys) -> None:
+    """`show --json` prints the plain data of the client as it is, its keys in their old order."""
+    data = data_of(find(f"{place.good}{part}", place.store))
+    assert list(data) == keys.split()
+    assert look("show", f"{place.good}{part}", "--json") == f"{json.dumps(data, indent=2)}\n"
 
 
 @pytest.mark.parametrize("pathspec", ["a/b/c/d/e/f", "a//b", "", "../../etc", "F/..", "."])

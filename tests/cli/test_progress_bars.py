@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from asyncflow.cli import progress_bars
-from asyncflow.cli.step_counts import StepTally
+from asyncflow.client.step_counts import StepTally
 
 FLOW = """
     import time

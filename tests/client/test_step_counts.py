@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncflow.cli.progress_bars import draw_bars
-from asyncflow.cli.step_counts import StepTally, Tally
+from asyncflow.client.step_counts import StepTally, Tally
 from asyncflow.events import RunStarted, TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
 from asyncflow.flow.graph import Graph, Node
 

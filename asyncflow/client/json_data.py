@@ -1,0 +1,274 @@
+"""Runs, tasks, artifacts and limits as plain data: what `--json` prints, and what a page needs.
+
+Everything here is made of `dict`, `list`, `str`, numbers, `bool` and `None`, so that any JSON
+writer takes it. Events have their own form in `asyncflow.events.event_json`. Nothing here shows
+anything, and no value of an artifact is loaded.
+"""
+
+from __future__ import annotations
+
+import heapq
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from asyncflow._support.settings import Settings
+from asyncflow.client.objects import Artifact, Flow, Run, Step, Task
+from asyncflow.client.resumptions import Resumptions
+from asyncflow.errors import JournalError, LimitError, StoreError
+from asyncflow.events.types import RunStarted
+from asyncflow.store.layout import Layout
+from asyncflow.store.limit_files import Bounds, LimitFile, names_in
+from asyncflow.values import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from asyncflow.values import Failure
+
+Found = Flow | Run | Step | Task | Artifact
+"""Whatever a pathspec can name."""
+
+
+# --- runs -------------------------------------------------------------------------------------
+
+
+def newest_runs(
+    flow: str | None,
+    store: Path | None,
+    tags: Sequence[str],
+    limit: int,
+    on_unreadable: Callable[[str], object] = lambda _: None,
+) -> Iterator[Run]:
+    """The runs of a flow, or of all, newest first; `limit` 0 for all.
+
+    What cannot be read is passed over, and told of: a flow, a run, or what may have been one.
+
+    Raises:
+        NotFoundError: There is no such flow.
+        StoreError: There is no store, or it cannot be read.
+    """
+    root = Settings.read(store=store).store
+    layout = Layout.open(root, create=False)
+    names = _readable(layout, on_unreadable) if flow is None else [flow]
+    each = [_runs_of(Flow(name, store=root), tags, on_unreadable) for name in names]
+    for name in names:
+        for stray in layout.list_runs(name).strays:
+            on_unreadable(str(stray))
+    merged = heapq.merge(*each, key=lambda run: int(run.id), reverse=True)
+    return islice(merged, limit or None)
+
+
+def _readable(layout: Layout, on_unreadable: Callable[[str], object]) -> list[str]:
+    flows = layout.list_flows()
+    for stray in flows.strays:
+        on_unreadable(str(stray))
+    found = []
+    for flow in flows.names:
+        try:
+            layout.runs(flow)
+        except StoreError as error:
+            on_unreadable(str(error))
+        else:
+            found.append(flow)
+    return found
+
+
+def _runs_of(
+    flow: Flow, tags: Sequence[str], on_unreadable: Callable[[str], object]
+) -> Iterator[Run]:
+    for run in flow:
+        try:
+            has_tags = run.tags.issuperset(tags)
+            _ = run.status
+        except JournalError as error:
+            on_unreadable(str(error))
+        else:
+            if has_tags:
+                yield run
+
+
+class Standings:
+    """How runs stand, in words: one that was interrupted may have been resumed since."""
+
+    def __init__(self) -> None:
+        self._flows: dict[str, Resumptions] = {}
+
+    def resumed_as(self, run: Run) -> list[str]:
+        """The runs that have resumed it, oldest first."""
+        place = run._place  # noqa: SLF001 - one look at a flow for all of its runs
+        return self._flows.setdefault(place.flow, Resumptions(place)).of(run.id)
+
+    def of(self, run: Run) -> str:
+        """The status, or the run that goes on in its place."""
+        status = run.status
+        if status is Status.INTERRUPTED:
+            for later in self.resumed_as(run)[-1:]:
+                return f"resumed as {later}"
+        return str(status)
+
+
+def runs_data(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """Runs as plain data, without their steps."""
+    standings = Standings()
+    return [_run_data(run, standings) for run in runs]
+
+
+def _run_data(run: Run, standings: Standings) -> dict[str, Any]:
+    return {
+        "pathspec": run.pathspec,
+        "flow": run.parent.id,
+        "run_id": run.id,
+        "status": str(run.status),
+        "created_at": iso(run.created_at),
+        "finished_at": iso(run.finished_at),
+        "seconds": run.seconds,
+        "tags": sorted(run.tags),
+        "resumed_as": standings.resumed_as(run),
+    }
+
+
+# --- whatever a pathspec names ----------------------------------------------------------------
+
+
+def data_of(found: Found) -> Any:
+    """The same as plain data, whole."""
+    match found:
+        case Flow():
+            return runs_data(found)
+        case Run():
+            caught = caught_in(found)
+            return {
+                **_run_data(found, Standings()),
+                "user": found.user,
+                "origin_run_id": found.origin_run_id,
+                "parameters": parameters_of(found),
+                "limits": list(limits_of(found)),
+                "failure": _failure_data(found, found.failure),
+                "steps": [_step_data(step, caught) for step in found],
+            }
+        case Step():
+            return {
+                **_step_data(found, caught_in(found.parent)),
+                "tasks": [_task_data(task) for task in found],
+            }
+        case Task():
+            return {
+                **_task_data(found),
+                "failure": _failure_data(found.parent.parent, found.exception),
+                "caught": _failure_data(found.parent.parent, found.caught),
+                "parents": [parent.pathspec for parent in found.parents],
+                "artifacts": [_artifact_data(artifact) for artifact in found],
+            }
+        case Artifact():
+            return _artifact_data(found)
+
+
+def parameters_of(run: Run) -> dict[str, str]:
+    """Their values as text: the first event tells them, so that none is loaded."""
+    started = next(iter(run.events()), None)
+    return dict(started.parameters) if isinstance(started, RunStarted) else {}
+
+
+def caught_in(run: Run) -> Mapping[str, int] | None:
+    """How many failures of each step were caught; None where the journal is damaged."""
+    try:
+        return run.caught()
+    except JournalError:
+        return None
+
+
+def _failure_data(run: Run, failure: Failure | None) -> dict[str, Any] | None:
+    return failure_data(run.parent.id, run.id, failure) if failure else None
+
+
+def _step_data(step: Step, caught: Mapping[str, int] | None) -> dict[str, Any]:
+    return {
+        "pathspec": step.pathspec,
+        "task_count": step.task_count,
+        "counts": {str(status): count for status, count in step.counts().items()},
+        "caught": None if caught is None else caught.get(step.id, 0),
+    }
+
+
+def _task_data(task: Task) -> dict[str, Any]:
+    return {
+        "pathspec": task.pathspec,
+        "status": str(task.status),
+        "attempt": task.attempt,
+        "path": list(task.path),
+        "created_at": iso(task.created_at),
+        "finished_at": iso(task.finished_at),
+        "seconds": task.seconds,
+        "origin_pathspec": task.origin_pathspec,
+    }
+
+
+def _artifact_data(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "pathspec": artifact.pathspec,
+        "type": artifact.type_name,
+        "size": artifact.size,
+        "sha": artifact.sha,
+    }
+
+
+def failure_data(flow: str, run_id: str, failure: Failure) -> dict[str, Any]:
+    """A failure as plain data."""
+    task = f"{flow}/{run_id}/{failure.step}/{failure.task_id}" if failure.task_id else None
+    return {
+        "step": failure.step,
+        "task_id": failure.task_id,
+        "pathspec": task,
+        "attempt": failure.attempt,
+        "type": failure.exception_type,
+        "message": failure.message,
+        "traceback": failure.traceback,
+    }
+
+
+# --- limits -----------------------------------------------------------------------------------
+
+
+def limits_data(folder: Path) -> Iterator[dict[str, Any]]:
+    """Every limit of a store: what is set, and how much of it is in use.
+
+    Raises:
+        LimitError: The file of a limit is damaged.
+    """
+    for name in names_in(folder):
+        with LimitFile.open(folder, name) as file:
+            yield {"name": name, **bounds_data(file.bounds()), **_use_data(file)}
+
+
+def limits_of(run: Run) -> Iterator[dict[str, Any]]:
+    """How the limits stand that the steps of a run are under: why nothing of it may move."""
+    if run.status is not Status.RUNNING:
+        return
+    folder = Layout(run.store).limits
+    for step in run.graph:
+        for name, *bounds in step.options.get("limit") or ():
+            with suppress(LimitError), LimitFile.open(folder, name, make=False) as file:
+                allowed = file.bounds().or_else(Bounds(*bounds))
+                yield {
+                    "name": name,
+                    "step": step.name,
+                    **bounds_data(allowed),
+                    **_use_data(file),
+                }
+
+
+def bounds_data(bounds: Bounds) -> dict[str, Any]:
+    """What a limit allows."""
+    return {"at_once": bounds.at_once, "per_second": bounds.per_second}
+
+
+def _use_data(file: LimitFile) -> dict[str, Any]:
+    return {"in_use": file.in_use(), "engines_waiting": file.in_line()}
+
+
+def iso(time: datetime | None) -> str | None:
+    """A time for programs."""
+    return time.isoformat() if time else None
