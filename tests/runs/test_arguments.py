@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +21,7 @@ from asyncflow.errors import (
     SettingsError,
 )
 from tests.support.flows import Linear
+from tests.support.leftovers import engine_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -281,6 +281,6 @@ async def test_an_engine_may_be_left_by_another_task_than_entered_it(store):
     await asyncio.create_task(engine.__aenter__())
     await engine.run(Linear)
     await asyncio.create_task(engine.__aexit__(None, None, None))
-    assert not [each for each in threading.enumerate() if each.name.startswith("asyncflow")]
+    assert engine_threads() == []
     with pytest.raises(EngineClosedError):
         await engine.run(Linear)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import threading
 
 import psutil
 import pytest
@@ -14,6 +13,7 @@ from asyncflow import Engine, Flow, events
 from asyncflow._support.event_loop import UncancellableTask
 from asyncflow.engine.subscription import Channel
 from tests.support.flows import Linear, Wide
+from tests.support.leftovers import engine_threads
 
 TICKS = [*range(8), 10, 13, 17, 24, 36, 60]
 """After so many turns of the event loop it happens. Most goes wrong within the first few."""
@@ -56,7 +56,7 @@ def statuses(flow):
 def check_nothing_is_left():
     """Neither a process nor a thread of an engine."""
     assert not psutil.Process().children()
-    assert not [each for each in threading.enumerate() if each.name.startswith("asyncflow")]
+    assert engine_threads() == []
 
 
 @pytest.mark.parametrize(("act", "error"), WAYS, ids=["cancel", "exit", "interrupt"])
