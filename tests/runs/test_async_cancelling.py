@@ -20,7 +20,7 @@ from pathlib import Path
 
 from asyncflow import FlowSpec, step
 from asyncflow.workers.messages import CancelTask, unpack_order
-from asyncflow.workers.process.worker import AsyncSteps
+from asyncflow.workers.process.async_tasks import AsyncSteps
 
 begin = AsyncSteps._begin
 

@@ -387,7 +387,7 @@ import time
 from pathlib import Path
 
 from asyncflow import FlowSpec, step, timeout
-from asyncflow.workers.process.worker import AsyncSteps
+from asyncflow.workers.process.async_tasks import AsyncSteps
 
 begin = AsyncSteps._begin
 

@@ -1,0 +1,286 @@
+"""The event loop of a worker, on which `async def` tasks run side by side."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from asyncflow.workers.messages import (
+    CancelTask,
+    CloseRun,
+    GaveBack,
+    Logged,
+    Opened,
+    Ping,
+    ShutDown,
+    Started,
+    StartTask,
+    Stopping,
+)
+from asyncflow.workers.process import environment, output_capture
+from asyncflow.workers.process.run_task import TaskAttempt, TaskHost, failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextvars import Context
+
+    from asyncflow.flow.current import TaskContext
+    from asyncflow.workers.messages import OrderMessage, ReportMessage
+    from asyncflow.workers.process.run import RunView
+
+_ORDERS: Final = 64  # taken in one go, then the tasks have a turn
+
+
+class AsyncTaskHost(TaskHost, Protocol):
+    """What the event loop needs of its worker: orders, reports, and runs."""
+
+    @property
+    def order_descriptor(self) -> int:
+        """The file descriptor that becomes readable with the next order."""
+
+    def receive_nowait(self) -> OrderMessage | None:
+        """The next order if there is one."""
+
+    def carry_out(self, order: OrderMessage) -> None:
+        """Do what one order says, to the end."""
+
+    def report(self, *messages: ReportMessage) -> None:
+        """Tell the engine something at once."""
+
+    def run_of(self, order: StartTask) -> RunView:
+        """The run that the order belongs to."""
+
+    def open(self, run: RunView) -> bool:
+        """Have the run's flow at hand; whether it has just been imported."""
+
+    def own_context(self) -> Context:
+        """The context that a task begins with."""
+
+    def on_blocked(self, task: TaskContext | None, seconds: float, where: str) -> None:
+        """Tell the engine that the loop does not turn, or does so again."""
+
+
+def _stop_loop(serving: Any) -> None:
+    serving.get_loop().stop()
+
+
+class AsyncSteps:
+    """The event loop of a worker, on which `async def` tasks run side by side.
+
+    It is entered with the first of them and left after the last; while it runs it takes orders. If
+    they have left something async open, it is left only when something else is to be done.
+    """
+
+    def __init__(self, worker: AsyncTaskHost, blocked_seconds: float) -> None:
+        import asyncio  # noqa: PLC0415 - start-up time: a flow of `def` steps never needs it
+
+        from asyncflow._support.event_loop import UncancellableTask  # noqa: PLC0415 - the same
+        from asyncflow.workers.process.artifact_threads import OffLoop  # noqa: PLC0415 - the same
+        from asyncflow.workers.process.blocked_loop import Watchdog  # noqa: PLC0415 - the same
+
+        self._asyncio = asyncio
+        self._orderly_task = UncancellableTask  # a step may cancel all tasks that it finds
+        self._worker = worker
+        self._runner = asyncio.Runner()
+        self._off_loop = OffLoop()
+        self._tasks: dict[tuple[int, int, int], Any] = {}  # by run, task and attempt
+        self._waiting: dict[tuple[int, int, int], Sequence[Started | Opened]] = {}
+        """Those that have not come to their first line, and what is to be told there."""
+        self._asked: dict[tuple[int, int, int], bool] = {}
+        """Those that the engine has cancelled, and whether because their time was over."""
+        self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
+        self._idle = asyncio.Event()
+        self._serving = False
+        self._closing: set[Any] = set()  # of what tasks shared
+        self._watchdog = Watchdog(blocked_seconds, worker.on_blocked) if blocked_seconds else None
+
+    def run(self, run: RunView, order: StartTask) -> None:
+        """Run a task and all that come while it runs; then carry out what had to wait."""
+        self._enter(lambda: self._begin(run, order, ()))
+
+    def wait(self) -> None:
+        """Wait for an order here, where what tasks have left open has its turns meanwhile."""
+        self._enter(lambda: None)
+
+    def _enter(self, begin: Callable[[], object]) -> None:
+        loop = self._runner.get_loop()
+        serving = self._orderly_task(self._serve(begin), loop=loop)
+        self._worker.signals.on_loop = True
+        while not serving.done():
+            # A SystemExit or KeyboardInterrupt of a task that a step has made comes out here as
+            # well; the step that waits for it is told, and the others go on.
+            # A loop that a step has stopped goes on: it is that of other tasks, too.
+            with suppress(SystemExit, KeyboardInterrupt):
+                serving.add_done_callback(_stop_loop)
+                loop.run_forever()
+            serving.remove_done_callback(_stop_loop)
+        self._worker.signals.on_loop = False
+        serving.result()
+        later, self._later = self._later, []
+        for waiting in later:
+            self._worker.carry_out(waiting)
+
+    async def _serve(self, begin: Callable[[], object]) -> None:
+        loop = self._asyncio.get_running_loop()
+        loop.add_reader(self._worker.order_descriptor, self._take_orders)
+        self._serving = True
+        try:
+            begin()
+            while self._is_needed():  # between the last one's end and here another may have begun
+                self._idle.clear()
+                await self._idle.wait()
+        finally:
+            self._serving = False
+            loop.remove_reader(self._worker.order_descriptor)
+
+    def _is_needed(self) -> bool:
+        if self._tasks or self._closing:
+            return True
+        return self._worker.holder.needs_loop and not self._later
+
+    def let_go(self, cls: type | None) -> None:
+        """Close what tasks shared, on this loop; at once if it is not running."""
+        closing = self._worker.holder.close_async(cls)
+        if not self._serving:
+            self._runner.run(closing)
+            return
+        task = self._orderly_task(closing)
+        self._closing.add(task)
+        task.add_done_callback(self._let_gone)
+
+    def _let_gone(self, task: Any) -> None:
+        self._closing.discard(task)
+        self._idle.set()
+
+    def _take_orders(self) -> None:
+        taken = 0
+        while taken < _ORDERS:
+            taken += 1
+            order = self._worker.receive_nowait()
+            if order is None:
+                return
+            self._take(order)
+            if self._waits():
+                return
+
+    def _take(self, order: OrderMessage) -> None:
+        match order:
+            case StartTask():
+                self._begin_or_keep(order)
+            case CancelTask():
+                task = self._tasks.get((order.run, order.task_id, order.attempt))
+                if task is not None:
+                    self._worker.report(Stopping(order.run, order.task_id, order.attempt))
+                    self._asked[order.run, order.task_id, order.attempt] = order.is_late
+                    task.cancel()
+            case Ping():
+                self._worker.carry_out(order)
+            case CloseRun() if all(run != order.run for run, *_ in self._tasks):
+                self._worker.carry_out(order)
+            case _:
+                self._keep(order)
+                if isinstance(order, ShutDown):
+                    for task in self._tasks.values():
+                        task.cancel()
+
+    def _keep(self, order: OrderMessage) -> None:
+        self._later.append(order)
+        self._idle.set()
+
+    def _waits(self) -> bool:
+        """Whether there is something that is to be done before any further task."""
+        return any(not isinstance(order, CloseRun) for order in self._later)
+
+    def _begin_or_keep(self, order: StartTask) -> None:
+        run = self._worker.run_of(order)
+        try:
+            run.read()
+            is_async = run.graph[order.step].is_async
+        except BaseException:  # noqa: BLE001 - it fails again, and properly, when it is carried out
+            is_async = False
+        if not is_async:
+            self._keep(order)
+            # The next ones stay where they can be taken back, until the loop has been left.
+            self._asyncio.get_running_loop().remove_reader(self._worker.order_descriptor)
+            return
+        started = Started(order.run, order.task_id, order.attempt)
+        if not run.is_open:  # what takes long now is the import, and the engine is to know
+            self._worker.report(started)
+        began = time.perf_counter()
+        try:
+            # The time of the first task counts from its first line as well.
+            if not self._tasks:
+                environment.put_back_settings()
+            untold = Opened(order.run) if self._worker.open(run) else started
+            if not self._tasks:
+                run.kept.put_back()
+        except BaseException as error:  # noqa: BLE001 - whatever the user's module raises at import
+            self._worker.check_descriptors(run)
+            self._worker.report(failed(order, began, error, output_capture.written()))
+            return
+        self._begin(run, order, (untold,))
+
+    def give_back(self) -> list[GaveBack]:
+        """Have no attempt begin that waits for the loop to turn; from the watchdog's thread.
+
+        Each is taken from `_waiting` once: here, or where it begins.
+        """
+        waiting = [key for key, untold in list(self._waiting.items()) if Started(*key) in untold]
+        return [GaveBack(*key) for key in waiting if self._waiting.pop(key, None) is not None]
+
+    def _begin(self, run: RunView, order: StartTask, untold: Sequence[Started | Opened]) -> None:
+        loop = self._asyncio.get_running_loop()
+        task = loop.create_task(
+            self._run_task(run, order),
+            name=f"{order.step}/{order.task_id}",
+            context=self._worker.own_context(),
+        )
+        key = order.run, order.task_id, order.attempt
+        self._tasks[key], self._waiting[key] = task, untold
+        if self._watchdog is not None:
+            self._watchdog.watch()
+        task.add_done_callback(lambda _: self._ended(key, order))
+
+    def _ended(self, key: tuple[int, int, int], order: StartTask) -> None:
+        del self._tasks[key]
+        self._asked.pop(key, None)
+        untold = self._waiting.pop(key, None)
+        if untold is not None:  # it was cancelled before its first line, and has told nothing
+            error = self._asyncio.CancelledError()
+            end = failed(order, time.perf_counter(), error, output_capture.written())
+            self._worker.report(*untold, end)
+        if not self._tasks:
+            self._idle.set()
+            if self._watchdog is not None:
+                self._watchdog.rest()
+
+    async def _run_task(self, run: RunView, order: StartTask) -> None:
+        worker, key = self._worker, (order.run, order.task_id, order.attempt)
+        untold = self._waiting.pop(key, None)
+        if untold is None:  # it was given back
+            return
+        if untold:
+            worker.report(*untold)
+        began = time.perf_counter()
+
+        def send(stream: int, data: bytes) -> None:
+            worker.report(Logged(order.run, order.task_id, order.attempt, stream, data))
+
+        lines = output_capture.LineSink(send)
+        token = output_capture.sink.set(lines)
+        attempt = TaskAttempt(
+            worker,
+            run,
+            order,
+            began,
+            is_asked=lambda: key in self._asked,
+            is_late=lambda: self._asked.get(key, False),
+            off_loop=self._off_loop,
+        )
+        try:
+            report = await attempt.carry_out()
+        finally:
+            output_capture.sink.reset(token)
+        lines.close()
+        worker.report(report)

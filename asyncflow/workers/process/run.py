@@ -1,0 +1,218 @@
+"""What a worker knows of a run: its flow class, its store, and what finished tasks handed on.
+
+The run's journal says it all. A task's result is read by the offset of its record, once for all
+the tasks that follow it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from asyncflow import codec
+from asyncflow.errors import JournalError
+from asyncflow.events.manifests import ref_of, unpack_manifest, unpack_ref
+from asyncflow.events.packing import unpack_events
+from asyncflow.events.records import unpack_result
+from asyncflow.flow import loader
+from asyncflow.flow.graph import Graph
+from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
+from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader
+from asyncflow.store.layout import Layout
+from asyncflow.values import ArtifactRef, Place
+from asyncflow.workers.process.environment import (
+    EnvironmentSnapshot,
+    ProgramEnvironment,
+    lasting_settings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from asyncflow.events.types import RunStarted
+    from asyncflow.flow.spec import FlowSpec
+    from asyncflow.store.blobs import Later
+    from asyncflow.workers.messages import Opening
+
+_KEPT_RESULTS: Final = 256  # a foreach reads one for all of its tasks
+_COPIED_INLINE_BYTES: Final = 64  # a longer inline value passes on as a ref into the journal
+
+
+class RunView:
+    """What a worker knows of a run: its flow class, its store, and the results others built on."""
+
+    def __init__(self, order: Opening, pid: int) -> None:
+        self.order = order
+        self._pid = pid
+        self._opened = False
+        self._read = False
+        self.has_own_class = False
+        """Whether the flow class came with the run, and goes with it."""
+        self._results: OrderedDict[int, Inherited] = OrderedDict()
+
+    def read(self) -> None:
+        """Read the run's first event, once: then its graph is known.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        if self._read:
+            return
+        order = self.order
+        layout = Layout.open(Path(order.store), create=False)
+        self.run_dir = layout.run_dir(order.flow, order.run_id)
+        with self.reading("its first event"):
+            self.journal = JournalReader(self.run_dir / "journal")
+            first = self.journal.read_one(len(HEADER))
+        self.reader = ArtifactReader(layout, order.flow)
+        self.writer = ArtifactWriter(
+            layout, order.flow, order.run_id, f"w{self._pid}", durable=order.durable
+        )
+        (self.started,) = cast(
+            "tuple[RunStarted]", tuple(unpack_events(first, order.flow, order.run_id))
+        )
+        self.graph = Graph.from_data(self.started.graph)
+        self._read = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run's flow class has been loaded."""
+        return self._opened
+
+    def open(self) -> bool:
+        """Load the run's flow class, once; whether that was now.
+
+        Raises:
+            Exception: Whatever the user's module raises when it is imported.
+        """
+        if self._opened:
+            return False
+        self.read()
+        ProgramEnvironment._make(self.order.surroundings).enter()
+        with lasting_settings():
+            self.flow_class = self._load(self.started.source)
+        self.has_own_class = self.started.source["kind"] == "pickle"
+        self.kept = EnvironmentSnapshot()  # with what the module itself has changed
+        self.base = self.result(len(HEADER), "its parameters")
+        self._opened = True
+        return True
+
+    def _load(self, source: Mapping[str, Any]) -> type[FlowSpec]:
+        def unpickle(ref: Sequence[Any]) -> Any:
+            return self.reader.load(ref_of(ref), name="the flow class").value
+
+        cls = loader.load(source, unpickle)
+        codec.pickle_by_value(cls.__module__)
+        return cls
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+        return f"{self.order.flow}/{self.order.run_id}"
+
+    @contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Within the block, an error of the journal says of which run it is, and what was read."""
+        try:
+            yield
+        except (JournalError, OSError, ValueError, LookupError) as error:
+            message = (
+                f"the journal of {self.pathspec} cannot be read: {error}. It was read for {what}. "
+                f"What else is affected: asyncflow verify {self.pathspec}"
+            )
+            raise JournalError(message) from error
+
+    def result(self, offset: int, of: str) -> Inherited:
+        """What the task whose record lies at `offset` handed on; `of` says what, in an error.
+
+        Raises:
+            JournalError: No such record is there.
+        """
+        kept = self._results.get(offset)
+        if kept is None:
+            with self.reading(of):
+                kept = Inherited(self, offset)
+            self._results[offset] = kept
+            if len(self._results) > _KEPT_RESULTS:
+                self._results.popitem(last=False)
+        return kept
+
+    def is_whole(self) -> bool:
+        """Whether no step has closed the run's files."""
+        return not self._read or (self.journal.is_whole() and self.writer.is_whole())
+
+    def close(self) -> None:
+        """Let the run's files go."""
+        if self._read:
+            self.writer.close()
+            self.journal.close()
+
+
+class Inherited:
+    """A finished task's record, read and checked once for all the tasks that follow it."""
+
+    __slots__ = ("_run", "fanout", "items", "path", "refs", "step", "task_id")
+
+    def __init__(self, run: RunView, offset: int) -> None:
+        self._run = run
+        record = run.journal.read_one(offset)
+        result = unpack_result(record)
+        self.step, self.task_id, self.path = result.step, result.task_id, tuple(result.path)
+        self.fanout = result.fanout
+        self.items = unpack_ref(result.items) if result.items else None
+        self.refs = {
+            name: self._pass_on(ref, record, offset)
+            for name, ref in unpack_manifest(result.manifest).items()
+        }
+
+    def called(self, name: str) -> str:
+        """The pathspec of one of the task's artifacts; the run's start has the parameters."""
+        owner = f"{self.step}/{self.task_id}" if self.step else "parameters"
+        return f"{self._run.pathspec}/{owner}/{name}"
+
+    def load(self, name: str, later: Later | None = None) -> Any:
+        """The value of one of the task's artifacts."""
+        return self._run.reader.load(self.refs[name], self.called(name), later).value
+
+    def _pass_on(self, ref: ArtifactRef, record: bytes, offset: int) -> ArtifactRef:
+        """The ref as the next task hands it on: a longer inline value is left where it lies."""
+        if ref.place != Place.INLINE or len(ref.data) <= _COPIED_INLINE_BYTES:
+            return ref
+        return ref._replace(
+            place=int(Place.SEGMENT),
+            digest=codec.digest(ref.data),
+            file=f"{self._run.order.run_id}/journal",
+            offset=offset + PREFIX_BYTES + record.index(ref.data),
+            data=b"",
+        )
+
+
+def stack_of(
+    run: RunView, task: str, stack: Sequence[int], path: Sequence[int], later: Later | None
+) -> list[tuple[int, int, object]]:
+    """Index, count and item of every foreach on the path of a task, outermost first."""
+    levels = []
+    for level, (offset, index) in enumerate(zip(stack, path, strict=False)):
+        fanout = run.result(offset, f"the foreach around {task}").fanout or 0
+        levels.append((index, fanout, item_of(run, task, stack, path, level, later)))
+    return levels
+
+
+def item_of(
+    run: RunView,
+    task: str,
+    stack: Sequence[int],
+    path: Sequence[int],
+    level: int,
+    later: Later | None,
+) -> object:
+    """The item that one level of a task's path stands for."""
+    if not 0 <= level < len(stack):
+        return None
+    splitter = run.result(stack[level], f"the item of {task}")
+    if splitter.items is None:
+        return None
+    called = splitter.called(run.graph[splitter.step].foreach or "")
+    return run.reader.load_item(splitter.items, path[level], called, later)

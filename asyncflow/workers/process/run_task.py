@@ -1,0 +1,212 @@
+"""One attempt of a task: run its step, store what that made, and say what came of it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from asyncflow._support.tracebacks import (
+    describe_exception,
+    too_long,
+    why_no_terminal,
+    with_final_line,
+)
+from asyncflow.errors import TaskTimeoutError
+from asyncflow.flow.decorators import options_of
+from asyncflow.workers.messages import Failed, Succeeded
+from asyncflow.workers.process import output_capture
+from asyncflow.workers.process.step_forks import ending_forks
+from asyncflow.workers.process.task import TaskView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncflow.workers.messages import ReportMessage, StartTask
+    from asyncflow.workers.process.artifact_threads import OffLoop
+    from asyncflow.workers.process.run import RunView
+    from asyncflow.workers.process.shared_resources import SharedResources
+    from asyncflow.workers.process.stop_signals import StopSignals
+    from asyncflow.workers.process.task_artifacts import Stored
+
+STOP: Final = frozenset({signal.SIGTERM})
+"""Blocked while a worker knows of an end that it has not reported."""
+
+
+class TaskHost(Protocol):
+    """What an attempt needs of the worker that runs it."""
+
+    @property
+    def signals(self) -> StopSignals:
+        """What asks the worker to stop a task."""
+
+    @property
+    def holder(self) -> SharedResources:
+        """What tasks share."""
+
+    def check_descriptors(self, run: RunView | None = None) -> None:
+        """Put back descriptors 1 and 2; end this process if a step has closed the worker's own."""
+
+
+class TaskAttempt:
+    """One attempt of a task: runs its step and stores what that made; what comes of it is told."""
+
+    def __init__(
+        self,
+        worker: TaskHost,
+        run: RunView,
+        order: StartTask,
+        began: float,
+        *,
+        is_asked: Callable[[], bool],
+        is_late: Callable[[], bool] = lambda: False,
+        off_loop: OffLoop | None = None,
+    ) -> None:
+        """Run nothing yet.
+
+        Args:
+            worker: Where it is run.
+            run: What it is part of.
+            order: Which attempt it is.
+            began: When it began, by `perf_counter`.
+            is_asked: Tells whether the engine has asked it to end.
+            is_late: Tells whether that was because its time was over.
+            off_loop: Of an async step.
+        """
+        self._worker, self._run, self._order, self._began = worker, run, order, began
+        self._is_asked, self._is_late, self._off_loop = is_asked, is_late, off_loop
+        self._task: TaskView | None = None
+
+    def carry_out_now(self) -> ReportMessage:
+        """The same for a `def` step, which awaits nothing."""
+        try:
+            self.carry_out().send(None)
+        except StopIteration as end:
+            report: ReportMessage = end.value
+            return report
+        raise AssertionError("a `def` step was awaited")
+
+    async def carry_out(self) -> ReportMessage:
+        """What comes of it, good or bad."""
+        worker, run, order = self._worker, self._run, self._order
+        asked, holder = run.graph[order.step].shared, worker.holder
+        try:
+            task = self._task = TaskView(run, order, self._off_loop)
+            with task.entered():
+                with ending_forks():
+                    if order.caught:
+                        task.hand_on(order.caught)
+                    elif self._off_loop is None:  # here, for else a StopIteration became another
+                        task.call(holder.open(run.flow_class, asked) if asked else {})
+                    else:
+                        shared = await holder.open_async(run.flow_class, asked) if asked else {}
+                        await task.call_async(shared)
+                        await task.loads_ended()  # what they print is the task's
+                worker.check_descriptors(run)
+                manifest, fanout, items = await self._store(task)
+        except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
+            worker.check_descriptors(run)
+            return await self._failure(error)
+        seconds = time.perf_counter() - self._began
+        key = order.run, order.task_id, order.attempt
+        return Succeeded(*key, seconds, manifest, fanout, items, self._printed())
+
+    async def _store(self, task: TaskView) -> Stored:
+        if self._off_loop is None:
+            return task.persist()
+        if task.is_stored_at_once():
+            stored = task.persist()
+        else:
+            stored = await task.store(self._is_caught_late)
+            self._worker.check_descriptors(self._run)  # others were at work meanwhile
+        await task.checked()
+        return stored
+
+    async def _failure(self, error: BaseException) -> Failed:
+        """What to tell of a failure: with the task's artifacts, if the step's `@catch` is for it.
+
+        Where they cannot be kept, a stand-in hands on the failure without them.
+        """
+        task, signals = self._task, self._worker.signals
+        damage: BaseException | None = None
+        if self._off_loop is None:
+            error = signals.outlast(error)
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP)  # until it is told, see `report_soon`
+        else:
+            error = await signals.outlast_on_loop(error)
+            if task is not None:
+                with suppress(BaseException):  # it is cancelled, and fails all the same
+                    await task.loads_ended()
+            if task is not None and not self._is_asked():
+                damage = await task.damage()
+        retried = retry_on(self._run, self._order)
+        report = failed(self._order, self._began, damage or error, self._printed(), retried)
+        if task is None or damage:
+            return report
+        told = self._late(report, retried) if self._is_asked() else report
+        if told is None or not task.catches(may_retry=told.may_retry):
+            return report
+        try:
+            with task.entered():
+                task.hand_on((told.attempt, told.exception_type, told.message, told.traceback))
+                manifest, _, _ = await self._store(task)
+        except BaseException as second:  # noqa: BLE001 - whatever the artifacts' own methods raise
+            why = describe_exception(second)
+            text = f"What this attempt has set is not kept: {why.type}: {why.message}"
+            print(text, file=sys.stderr)  # noqa: T201 - into the task's log
+            return report._replace(spooled=self._printed())
+        return told._replace(manifest=manifest, spooled=self._printed())
+
+    def _is_caught_late(self) -> bool:
+        """Whether it was cancelled because it was late, and its step's `@catch` is for that."""
+        on = retry_on(self._run, self._order)
+        task = self._task
+        return self._is_late() and task is not None and task.catches(may_retry=retries_late(on))
+
+    def _late(self, report: Failed, on: tuple[type[BaseException], ...]) -> Failed | None:
+        """The failure as the engine tells it, which has cancelled an async step that was too late.
+
+        None where its time was not over: then its run is ending, and nothing is caught.
+        """
+        if not self._is_late():
+            return None
+        limit = self._run.graph[self._order.step].options["timeout"]
+        name = f"{TaskTimeoutError.__module__}.{TaskTimeoutError.__qualname__}"
+        message = too_long(limit["seconds"])
+        return report._replace(
+            exception_type=name,
+            message=message,
+            traceback=with_final_line(report.traceback, name, message),
+            may_retry=retries_late(on),
+        )
+
+    def _printed(self) -> tuple[int, int]:
+        return output_capture.spooled() if self._off_loop is None else output_capture.written()
+
+
+def retry_on(run: RunView, order: StartTask) -> tuple[type[BaseException], ...]:
+    """The exceptions that the step's `@retry` is for; none means all."""
+    options = options_of(getattr(run.flow_class, order.step, None))
+    return options.retry_on if options is not None else ()
+
+
+def retries_late(on: tuple[type[BaseException], ...]) -> bool:
+    """Whether a `@retry` for these exceptions is for an attempt whose time was over."""
+    return not on or issubclass(TaskTimeoutError, on)
+
+
+def failed(
+    order: StartTask,
+    began: float,
+    error: BaseException,
+    spooled: tuple[int, int],
+    on: tuple[type[BaseException], ...] = (),
+) -> Failed:
+    """A failure as data, whatever the exception does when it is looked at."""
+    described = describe_exception(error).with_note(why_no_terminal(error))
+    seconds = time.perf_counter() - began
+    may_retry = not on or isinstance(error, on)
+    key = order.run, order.task_id, order.attempt
+    return Failed(*key, seconds, *described, may_retry, spooled)

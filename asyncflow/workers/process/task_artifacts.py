@@ -1,0 +1,165 @@
+"""The artifacts of one task: what it inherits, what its step has read, and what it hands on.
+
+A value is read when the step asks for it. When the step has ended, what it made or changed is
+written to the store, and the rest is handed on by its ref.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from asyncflow.errors import ArtifactPickleError
+from asyncflow.events.manifests import pack_manifest, pack_ref
+from asyncflow.flow.spec import artifacts_of, check_items
+from asyncflow.values import Encoding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncflow import codec
+    from asyncflow.flow.graph import Node
+    from asyncflow.flow.spec import BoundTask, FlowSpec
+    from asyncflow.store.blobs import Later
+    from asyncflow.store.change_detection import Loaded
+    from asyncflow.values import ArtifactRef
+    from asyncflow.workers.process.run import Inherited, RunView
+
+Stored = tuple[bytes, "int | None", bytes]
+"""The packed manifest, how many tasks a foreach fans out to, and the packed ref of their items."""
+
+
+class TaskArtifacts:
+    """The artifacts of one task, by name: their refs, and what the step has read of them."""
+
+    __slots__ = ("_go_on", "_inherited", "_loaded", "_node", "_pathspec", "_run", "_stored", "refs")
+
+    def __init__(
+        self,
+        run: RunView,
+        node: Node,
+        pathspec: str,
+        inherited: Inherited,
+        go_on: Callable[[], None],
+    ) -> None:
+        """Read nothing yet; `go_on` raises once nobody wants any more what is being stored."""
+        self._run, self._node, self._pathspec, self._inherited = run, node, pathspec, inherited
+        self._go_on = go_on
+        self._loaded: dict[str, Loaded] = {}
+        self._stored: dict[str, tuple[object, ArtifactRef]] = {}
+        # A class constant is the run's, even if a task taken from another run says otherwise.
+        self.refs: dict[str, ArtifactRef] = {**inherited.refs, **run.base.refs}
+        """What the task hands on as it stands now."""
+
+    def load(self, name: str, later: Later | None) -> object:
+        """The value of an inherited artifact."""
+        base = self._run.base
+        if name in base.refs:  # nobody can assign it, so nobody asks whether it has changed
+            return base.load(name, later)
+        ref = self.refs[name]
+        adopted = ref is not self._inherited.refs.get(name)
+        called = f"{self._pathspec}/{name}" if adopted else self._inherited.called(name)
+        loaded = self._run.reader.load(ref, called, later)
+        loaded.note()
+        self._loaded[name] = loaded
+        return loaded.value
+
+    def forget(self, name: str) -> None:
+        """The task no longer has this artifact."""
+        self.refs.pop(name, None)
+        self._loaded.pop(name, None)
+
+    def store(
+        self, task: BoundTask, flow: FlowSpec, foreach: str | None, *, failed: bool
+    ) -> Stored:
+        """Write what the step made or changed.
+
+        Args:
+            task: Whose step it is; an error names it.
+            flow: The instance that the step has worked on.
+            foreach: The name of the artifact that the step fans out over, if it does.
+            failed: Whether the step has failed and its `@catch` hands this on. Then a value that
+                cannot be stored is left out, and the task's log says so.
+        """
+        values = artifacts_of(flow)
+        fanout, items = None, b""
+        if foreach is not None:
+            fanout, ref = self._put_items(task, flow, foreach, values)
+            items = pack_ref(ref)
+        for name, value in values.items():
+            if name in self._run.base.refs:
+                continue  # what the task did to its copy of a parameter or a constant ends with it
+            self._go_on()
+            try:
+                self.refs[name] = self._put(name, value)
+            except ArtifactPickleError as error:
+                if not failed:
+                    raise
+                self.refs.pop(name, None)  # what it was before is not what the step had set
+                print(f"Not kept: {error}", file=sys.stderr)  # noqa: T201 - into the task's log
+        self._run.writer.sync()
+        return pack_manifest(self.refs), fanout, items
+
+    def _put(self, name: str, value: object) -> ArtifactRef:
+        if not self._node.catches:
+            return self._put_now(name, value)
+        # It may have failed while it stored this: what `@catch` hands on is not stored again.
+        stored, ref = self._stored.get(name, (None, None))
+        if ref is None or stored is not value:
+            ref = self._put_now(name, value)
+            self._stored[name] = value, ref
+        return ref
+
+    def _put_now(self, name: str, value: object) -> ArtifactRef:
+        loaded = self._as_read(name, value)
+        if loaded is None:
+            return self._run.writer.put(value, name=name, go_on=self._go_on)
+        encoded = self._changed(name, loaded)
+        if encoded is None:
+            return self.refs[name]
+        return self._run.writer.put_encoded(encoded, self._go_on)
+
+    def _as_read(self, name: str, value: object) -> Loaded | None:
+        """What is known of an artifact that the step has read, if it has not assigned another."""
+        loaded = self._loaded.get(name)
+        return loaded if loaded is not None and loaded.value is value else None
+
+    def _is_unchanged(self, name: str, value: object) -> bool:
+        loaded = self._as_read(name, value)
+        return loaded is not None and self._changed(name, loaded) is None
+
+    def _changed(self, name: str, loaded: Loaded) -> codec.Encoded | None:
+        """What is to be stored of an artifact that the step has read; None if it is unchanged."""
+        try:
+            return loaded.changed(name)
+        except ArtifactPickleError as error:
+            if loaded.is_comparable:
+                raise
+            # Only what was stored can be handed on, and the step may have done no more than look.
+            print(f"Handed on as it was read, even if it has changed: {error}", file=sys.stderr)  # noqa: T201 - into the task's log
+            return None
+
+    def _put_items(
+        self, task: BoundTask, flow: FlowSpec, name: str, values: dict[str, Any]
+    ) -> tuple[int, ArtifactRef]:
+        """Store what a foreach runs over, item by item; a plain list is stored this once.
+
+        An inherited artifact stays as it is, unless the step has changed it.
+        """
+        inherited = self.refs.get(name)
+        if (
+            inherited is not None
+            and inherited.encoding == Encoding.ITEMS
+            and (name not in values or self._is_unchanged(name, values[name]))
+        ):
+            values.pop(name, None)
+            return self._run.reader.item_count(inherited, f"{self._pathspec}/{name}"), inherited
+        value = values[name] if name in values else getattr(flow, name)
+        check_items(task, name, value)
+        count, ref = self._run.writer.put_items(value, name=name, go_on=self._go_on)
+        if type(value) in {list, tuple} or not hasattr(value, "__len__"):
+            values.pop(name, None)
+            # An iterator is used up now, and so has changed; what it gave is the artifact.
+            if name not in self._run.base.refs and not self._is_unchanged(name, value):
+                self.refs[name] = ref
+        return count, ref
