@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from asyncflow.errors import PoolError
-from asyncflow.workers.local import pool as pools
+from asyncflow.workers.local import fork_server_client
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.messages import CloseRun, Order, StartTask
@@ -191,9 +191,9 @@ async def test_when_the_template_is_killed_its_workers_are_told_and_new_ones_can
 async def test_a_template_that_was_stopped_is_told_to_go_on(pool, listener, monkeypatch, caplog):
     """As soon as something is asked of it and it does not answer; its workers lose nothing."""
     before = await started(pool)
-    await until(lambda: not pool._unanswered)
-    monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(pools, "_KILLED_LOOKS", 1 << 30)
+    await until(lambda: not pool._fork_server._unanswered)
+    monkeypatch.setattr(fork_server_client, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(fork_server_client, "_KILLED_LOOKS", 1 << 30)
     template = kin()["template"]
     template.suspend()
     after = await started(pool)
@@ -211,13 +211,13 @@ async def test_a_template_that_never_answers_is_killed_and_started_anew(
 ):
     """Its workers are lost with it: nobody could end them any more."""
     before = await started(pool)
-    monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(pools, "_WOKEN_LOOKS", 1 << 30)
+    monkeypatch.setattr(fork_server_client, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(fork_server_client, "_WOKEN_LOOKS", 1 << 30)
     template = kin()["template"]
     template.suspend()
     wanted = pool.start_worker()
     await until(lambda: len(listener.exits) == 2)
-    monkeypatch.setattr(pools, "_LOOK_SECONDS", 10.0)
+    monkeypatch.setattr(fork_server_client, "_LOOK_SECONDS", 10.0)
     assert [who for who, _ in listener.exits] == [before, wanted]
     assert "does not answer, and is killed" in caplog.text
     assert psutil.Process((await started(pool)).pid).ppid() != template.pid
@@ -234,7 +234,7 @@ async def test_a_worker_that_was_stopped_is_told_with_the_signals_name(pool, lis
     listener.stopped.clear()
     with pool.suspended():
         await until(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED)
-        await until(lambda: not pool._unanswered)  # whatever it had to say has come
+        await until(lambda: not pool._fork_server._unanswered)  # whatever it had to say has come
     await until(lambda: listener.stopped)
     assert listener.stopped == [(worker, "")]
 
@@ -244,7 +244,7 @@ async def test_a_pool_is_closed_though_its_template_was_stopped(
     listener, tmp_path, monkeypatch, suspended
 ):
     """Its reaper kills it; a reaper that was stopped itself is told to go on."""
-    monkeypatch.setattr(pools, "_REAP_TRIES", 100)
+    monkeypatch.setattr(fork_server_client, "_REAP_TRIES", 100)
     pool = WorkerPool(size=1, spool_dir=tmp_path, listener=listener)
     pool.start()
     worker = await started(pool)

@@ -1,0 +1,316 @@
+"""The engine's end of the fork server: start it, ask it for workers, and hear what it has to say.
+
+The client looks after the fork server as well. One that does not answer is told to go on, and is
+killed in the end; one that is gone is replaced; one that has ended is reaped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgpack
+
+from asyncflow._support import log
+from asyncflow._support.conditions import pause
+from asyncflow.errors import PoolError
+from asyncflow.store.files import explain_write
+from asyncflow.workers.local import fork_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from asyncflow.workers.local.fork_server import ForkServerProcess
+
+_PACKET_BYTES: Final = 1 << 18
+_ARGV_CHARACTERS: Final = 1 << 14  # at the most 4 bytes and the length for each
+_FAILED_STARTS: Final = 3  # fork servers in a row that end before they have forked a worker
+_REAP_TRIES: Final = 2000  # a millisecond apart
+_AGAIN_SECONDS: Final = 0.05
+_LOOK_SECONDS: Final = 0.5
+_WOKEN_LOOKS: Final = 10  # without an answer, until the fork server is told to go on
+_KILLED_LOOKS: Final = 120  # the same, until it is killed: it may only just be starting
+
+
+class ForkServerListener(Protocol):
+    """Who hears what the fork server says."""
+
+    def on_forked(self, token: int, pid: int) -> None:
+        """The worker of this token has a process."""
+
+    def on_not_forked(self, token: int, why: str) -> None:
+        """The worker of this token could not be started."""
+
+    def on_changed(self, pid: int, what: str, number: int = 0) -> None:
+        """A worker `exited` with a wait status, was `stopped` by a signal, or `continued`."""
+
+    def on_fork_server_gone(self) -> None:
+        """The fork server was killed, and its workers with it; `start_anew` replaces it."""
+
+
+class ForkServerClient:
+    """The engine's connection to its fork server."""
+
+    def __init__(self, listener: ForkServerListener) -> None:
+        self.environment: Mapping[str, str] = {}
+        """The environment variables that workers begin with."""
+        self._listener = listener
+        self._process: ForkServerProcess | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failed_starts = 0
+        self._unanswered = 0  # pings
+        self._looks = 0  # in a row, at which it had not answered
+        self._looking: asyncio.TimerHandle | None = None
+        self._unreaped: set[int] = set()  # fork servers that have ended or are about to
+        self._heard: deque[bytes] = deque()  # packets that are being acted on
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a fork server to ask."""
+        return self._process is not None
+
+    # --- start and end ---
+
+    def start(self) -> None:
+        """Start the fork server; it warms up while the caller goes on.
+
+        Raises:
+            PoolError: No process can be started.
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._process = fork_server.start(self.environment or None)
+            self.environment = self._process.environment
+        except OSError as error:
+            raise PoolError(explain_start(error)) from error
+        control = self._process.control
+        control.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        self._loop.add_reader(control, self._on_control)
+        self._unanswered = self._looks = 0
+
+    def start_anew(self) -> PoolError | None:
+        """Start a fork server in place of the one that is gone; return the error if that fails."""
+        self._failed_starts += 1
+        broken = None
+        if self._failed_starts >= _FAILED_STARTS:
+            broken = PoolError("the process that starts workers ends before it has started one")
+        else:
+            try:
+                self.start()
+            except PoolError as error:
+                broken = error
+        self._reap_until_done()
+        return broken
+
+    def note_forked(self) -> None:
+        """A worker has begun: the fork server is able to start some."""
+        self._failed_starts = 0
+
+    def disconnect(self) -> ForkServerProcess | None:
+        """Leave the fork server, which then kills its workers and exits; None if there is none."""
+        if self._process is None or self._loop is None:
+            return None
+        left, self._process = self._process, None
+        self._loop.remove_reader(left.control)
+        left.control.close()
+        self._unreaped.add(left.pid)
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        return left
+
+    async def wait_ended(self, process: ForkServerProcess, workers: Sequence[int]) -> None:
+        """Return when a fork server that was left has ended; kill it if it does not end by itself.
+
+        Args:
+            process: The fork server.
+            workers: The process ids of its workers, which end with it.
+        """
+        if await self._reap_all():
+            return
+        _send(process, signal.SIGCONT)  # it has been stopped, perhaps
+        if await self._reap_all():
+            return
+        _send(process, signal.SIGKILL)  # its workers die with it
+        for pid in workers:
+            kill_group(pid)
+        await self._reap_all()
+
+    async def _reap_all(self) -> bool:
+        """Whether no fork server is left after a moment."""
+        for _ in range(_REAP_TRIES):
+            self._reap()
+            if not self._unreaped:
+                return True
+            await pause(0.001)
+        return False
+
+    def _reap(self) -> None:
+        """Take note of the exits; of one that was killed we hear a moment before it has ended."""
+        for pid in list(self._unreaped):
+            reaped = pid
+            with suppress(ChildProcessError):  # somebody else has
+                reaped, _ = os.waitpid(pid, os.WNOHANG)
+            if reaped:
+                self._unreaped.discard(pid)
+
+    def _reap_until_done(self) -> None:
+        self._reap()
+        if self._unreaped and self._loop is not None and self._process is not None:
+            self._loop.call_later(0.01, self._reap_until_done)
+
+    # --- what it is asked for ---
+
+    def fork(self, token: int, descriptors: Sequence[int]) -> None:
+        """Ask for a worker. `descriptors` are its orders, its reports and its two spool files.
+
+        Raises:
+            OSError: The request cannot be sent.
+        """
+        assert self._process is not None  # noqa: S101 - the pool has looked
+        request = msgpack.packb(["fork", token, _argv()], unicode_errors="surrogateescape")
+        socket.send_fds(self._process.control, [request], descriptors)
+
+    def kill(self, pid: int, number: int) -> None:
+        """Send a signal to a worker's process group."""
+        # By way of its parent: only there is the process id certain to be still the worker's.
+        if self._process is not None:
+            with suppress(OSError):
+                self._process.control.send(msgpack.packb(["kill", pid, int(number)]))
+            self.expect_answer()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Have all workers stand still within the block, in which this process may be stopped."""
+        self._ask_for("suspend")
+        try:
+            yield
+        finally:
+            self._ask_for("resume")
+
+    def _ask_for(self, what: str) -> None:
+        if self._process is None or self._loop is None:
+            return
+        try:
+            self._process.control.send(msgpack.packb([what]))
+        except BlockingIOError:  # soon there is room
+            self._loop.call_later(_AGAIN_SECONDS, self._ask_for, what)
+        except OSError:  # it is gone, and the workers with it
+            return
+        self.expect_answer()
+
+    # --- whether it does that ---
+
+    def expect_answer(self) -> None:
+        """Look, from time to time, whether the fork server has done what it was just asked for.
+
+        Looks are counted, not seconds: while this process stood still, no answer could be heard.
+        """
+        if self._process is None or self._loop is None:
+            return
+        with suppress(OSError):  # where there is no room, others wait for their answer
+            self._process.control.send(msgpack.packb(["ping"]))
+            self._unanswered += 1
+        if self._looking is None:
+            self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        if self._process is None or self._loop is None or not self._unanswered:
+            self._looks = 0
+            return
+        self._looks += 1
+        self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
+        if self._looks == _WOKEN_LOOKS:
+            message = "the process that starts workers does not answer, and is told to go on"
+            log.warning(message, pid=self._process.pid)
+        if _WOKEN_LOOKS <= self._looks < _KILLED_LOOKS:
+            _send(self._process, signal.SIGCONT)
+        elif self._looks == _KILLED_LOOKS:
+            message = "the process that starts workers does not answer, and is killed"
+            log.warning(message, pid=self._process.pid)
+            # Its reaper kills it, and all that it has started; that it is gone is heard as ever.
+            self._process.control.shutdown(socket.SHUT_RDWR)
+            if sys.platform != "linux":  # it has none there
+                _send(self._process, signal.SIGKILL)
+
+    # --- what it says ---
+
+    def _on_control(self) -> None:
+        assert self._process is not None  # noqa: S101 - the callback is removed with it
+        try:
+            packet = self._process.control.recv(_PACKET_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet = b""
+        if not packet:
+            log.warning("the process that starts workers is gone, and is started anew")
+            self.disconnect()
+            self._listener.on_fork_server_gone()
+            return
+        self._looks = 0
+        self._heard.append(packet)
+        self.take_in()
+
+    def take_in(self) -> None:
+        """Act on what was heard.
+
+        A packet stays until that is done: if an exception of a signal handler cuts it short, the
+        next call does it again.
+        """
+        while self._heard:
+            try:
+                self._act_on(self._heard[0])
+            except Exception:
+                self._heard.popleft()  # it would fail again
+                raise
+            self._heard.popleft()
+
+    def _act_on(self, packet: bytes) -> None:
+        message: list[Any] = msgpack.unpackb(packet)
+        match message:
+            case ["pong"]:
+                self._unanswered -= 1
+            case ["forked", token, pid]:
+                self._listener.on_forked(token, pid)
+            case ["failed", token, why]:
+                self._listener.on_not_forked(token, why)
+            case [what, pid, *more]:
+                self._listener.on_changed(pid, what, *more)
+
+
+def explain_start(error: OSError) -> str:
+    """Why no worker process could be started, and what to do."""
+    message = f"cannot start a worker process: {error.strerror}"
+    if error.errno == errno.EMFILE:
+        message += "; let this process open more files, as with `ulimit -n 4096`"
+    elif error.filename is not None:
+        why = explain_write(error.filename, error, doing="make a file in")
+        message = f"cannot start a worker process: {why}"
+    return message
+
+
+def kill_group(pid: int) -> None:
+    """Kill what a worker's steps have started; its process id names their group."""
+    if pid:
+        with suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _argv() -> list[str]:
+    """The program's arguments, unless they are too long for a packet: then its name alone."""
+    return sys.argv if sum(map(len, sys.argv)) < _ARGV_CHARACTERS else sys.argv[:1]
+
+
+def _send(process: ForkServerProcess, number: int) -> None:
+    """Send a signal to a fork server and its reaper, which nobody else reaps."""
+    with suppress(OSError):
+        os.killpg(process.pid, number)
