@@ -44,14 +44,14 @@ from asyncflow.store.journal import HEADER, JournalWriter
 from asyncflow.store.layout import Layout
 from asyncflow.values import RunOptions, Status
 from asyncflow.workers.local.pool import WorkerPool
-from asyncflow.workers.process.environment import look_around
+from asyncflow.workers.program_environment import look_around
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.workers.process.environment import ProgramEnvironment
+    from asyncflow.workers.program_environment import ProgramEnvironment
 
 
 class _Prepare(Protocol):

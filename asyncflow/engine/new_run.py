@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.layout import Layout
     from asyncflow.values import ArtifactRef, RunOptions
-    from asyncflow.workers.process.environment import ProgramEnvironment
+    from asyncflow.workers.program_environment import ProgramEnvironment
 
 _SHOWN_PARAMETER_CHARACTERS: Final = 200
 _MOST_VARIABLE_BYTES: Final = 1 << 15  # they travel in one packet, with the surroundings

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.resume import OriginRun
     from asyncflow.store.journal import JournalWriter
     from asyncflow.workers.interface import SpoolFile
-    from asyncflow.workers.process.environment import ProgramEnvironment
+    from asyncflow.workers.program_environment import ProgramEnvironment
 
 _BIG_ENDIAN: Final = sys.byteorder == "big"  # offsets travel little-endian
 _BATCH_FACTS: Final = 128  # a batch of them costs the event loop some 3 ms

@@ -22,7 +22,7 @@ from asyncflow.workers.messages import (
     StartTask,
     Succeeded,
 )
-from asyncflow.workers.process.environment import look_around
+from asyncflow.workers.program_environment import look_around
 from tests.durability.chaos.simulation import check_worlds
 from tests.support.flows import Linear
 

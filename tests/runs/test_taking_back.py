@@ -12,7 +12,7 @@ from asyncflow import Engine, FlowSpec, shared, step
 from asyncflow.store.journal import HEADER
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.messages import Failed, Opened, Opening, Ready, Started, StartTask, Succeeded
-from asyncflow.workers.process.environment import look_around
+from asyncflow.workers.program_environment import look_around
 from tests.support.flows import Linear
 
 

@@ -15,7 +15,7 @@ from asyncflow.scheduling.dispatcher import BACKLOG_BYTES, Dispatcher
 from asyncflow.scheduling.facts import Lost, SpooledOutput
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.messages import Logged, Opened, Opening, Order, Started, StartTask, Succeeded
-from asyncflow.workers.process.environment import ProgramEnvironment
+from asyncflow.workers.program_environment import ProgramEnvironment
 
 
 class Worker:

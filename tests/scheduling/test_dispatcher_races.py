@@ -33,7 +33,7 @@ from asyncflow.workers.messages import (
     Stopping,
     Succeeded,
 )
-from asyncflow.workers.process.environment import ProgramEnvironment
+from asyncflow.workers.program_environment import ProgramEnvironment
 
 NOWHERE = (0, 0)
 

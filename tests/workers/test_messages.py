@@ -25,7 +25,7 @@ from asyncflow.workers.messages import (
     pack_report,
     unpack_order,
 )
-from asyncflow.workers.process.environment import ProgramEnvironment
+from asyncflow.workers.program_environment import ProgramEnvironment
 
 NUMBERS = st.integers(0, 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -26,72 +26,29 @@ from contextlib import contextmanager
 from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from asyncflow._support.paths import import_path, working_directory
-from asyncflow.errors import PoolError
+from asyncflow._support.paths import working_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from contextvars import Context
 
-_MOST_BYTES: Final = 1 << 16  # they travel in one packet, of at most `frames.MAX_ORDER_BYTES`
+    from asyncflow.workers.program_environment import ProgramEnvironment
 
 # Without the decoding of each variable, which would cost a short task several per cent.
 _variables: Final[Mapping[Any, Any]] = getattr(os.environ, "_data", os.environ)
 
 
-class ProgramEnvironment(NamedTuple):
-    """Those of a program, to be made in its workers."""
-
-    cwd: str
-    """The working directory; empty if it was deleted."""
-    path: Sequence[str]
-    """`sys.path`."""
-    changes: Mapping[str, str | None]
-    """Environment variables that are not as they were when the workers' template was started."""
-
-    def enter(self) -> None:
-        """Make them those of this process. What its modules have added to `sys.path` stays.
-
-        Raises:
-            OSError: The working directory is gone, or may not be entered.
-        """
-        sys.path[:] = [*self.path, *(each for each in sys.path if each not in self.path)]
-        _initial.put_back_variables()
-        _change(self.changes)
-        if self.cwd:
-            os.chdir(self.cwd)
-
-
-def look_around(template: Mapping[str, str]) -> ProgramEnvironment:
-    """The surroundings of this program; `template` is the environment its workers begin with.
+def enter(program: ProgramEnvironment) -> None:
+    """Give this process the program's environment. What its modules added to `sys.path` stays.
 
     Raises:
-        PoolError: They are too large to be told to a worker.
+        OSError: The working directory is gone, or may not be entered.
     """
-    now = dict(os.environ)
-    changes: dict[str, str | None] = {
-        name: value for name, value in now.items() if template.get(name) != value
-    }
-    changes.update(dict.fromkeys(template.keys() - now.keys()))
-    found = ProgramEnvironment(working_directory(), import_path(), changes)
-    _refuse_flood(found)
-    return found
-
-
-def _refuse_flood(found: ProgramEnvironment) -> None:
-    sizes = {name: len(os.fsencode(name + (value or ""))) for name, value in found.changes.items()}
-    if sum(sizes.values()) > _MOST_BYTES:
-        message = (
-            f"the environment variables that were set since the engine's workers were started are "
-            f"too large ({sum(sizes.values())} bytes; {max(sizes, key=sizes.__getitem__)!r} is the "
-            f"largest): set them before that, or give the flow the data in a file"
-        )
-        raise PoolError(message)
-    if sum(len(os.fsencode(entry)) for entry in found.path) > _MOST_BYTES // 2:
-        message = (
-            f"sys.path is too long for workers to be told of: it has {len(found.path)} entries"
-        )
-        raise PoolError(message)
+    sys.path[:] = [*program.path, *(each for each in sys.path if each not in program.path)]
+    _initial.put_back_variables()
+    _change(program.changes)
+    if program.cwd:
+        os.chdir(program.cwd)
 
 
 class ProcessSettings(NamedTuple):

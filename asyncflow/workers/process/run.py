@@ -22,11 +22,8 @@ from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.values import ArtifactRef, Place
-from asyncflow.workers.process.environment import (
-    EnvironmentSnapshot,
-    ProgramEnvironment,
-    lasting_settings,
-)
+from asyncflow.workers.process.environment import EnvironmentSnapshot, enter, lasting_settings
+from asyncflow.workers.program_environment import ProgramEnvironment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -90,7 +87,7 @@ class RunView:
         if self._opened:
             return False
         self.read()
-        ProgramEnvironment._make(self.order.surroundings).enter()
+        enter(ProgramEnvironment._make(self.order.surroundings))
         with lasting_settings():
             self.flow_class = self._load(self.started.source)
         self.has_own_class = self.started.source["kind"] == "pickle"

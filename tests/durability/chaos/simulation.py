@@ -36,7 +36,7 @@ from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance import verify
 from asyncflow.testing import Act, FakeClockLoop, InlineExecutor, SimulatedExecutor
 from asyncflow.values import Status
-from asyncflow.workers.process.environment import ProgramEnvironment
+from asyncflow.workers.program_environment import ProgramEnvironment
 from tests.durability.chaos.programs import Branch, Chain, Each, Program, Step, _first, _named
 from tests.durability.chaos.reference import Reference
 
