@@ -358,10 +358,13 @@ class _Missing:
         return lost_in_joins(self._name, graph, passed, makers) or hint
 
     def _assigns(self, step: str) -> bool:
-        from asyncflow.flow.step_source import read_body  # noqa: PLC0415 - start-up time: only errors need it
+        from asyncflow.flow.step_source import SourceUnavailable, read_body  # noqa: PLC0415 - start-up time: only errors need it
 
         function = inspect.unwrap(getattr(self._class, step, None))  # type: ignore[arg-type]  # any
-        return isinstance(function, FunctionType) and self._name in read_body(function).assigned
+        try:
+            return isinstance(function, FunctionType) and self._name in read_body(function).assigned
+        except SourceUnavailable:  # the file was edited while the run went on: a hint less
+            return False
 
     def __repr__(self) -> str:
         return repr(str(self))
