@@ -13,7 +13,7 @@ from asyncflow.values import Status
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from asyncflow.client.run_files import EndOfTask
+    from asyncflow.client.run_journal import EndOfTask
     from asyncflow.store.run_index import TaskEntry
     from asyncflow.values import Failure, Manifest
 
@@ -73,14 +73,14 @@ class Attempts:
         """The event that ended the last one; kept, because the next question needs it too."""
         if self._ended is not None:
             return self._ended
-        ended = self.record.ended_task(self.number, self.entry())
+        ended = self.record.tasks.ended_task(self.number, self.entry())
         if ended is not None and not _goes_on(ended):
             self._ended = ended
         return ended
 
     def last_event(self) -> TaskStarted | EndOfTask:
         """The event that ended the last one, or else began it."""
-        event = self.ended() or self.record.started_task(self.number, self.entry())
+        event = self.ended() or self.record.tasks.started_task(self.number, self.entry())
         if event is None:
             message = f"{self.pathspec} has not begun"
             raise NotFoundError(message)
@@ -95,7 +95,7 @@ class Attempts:
 
     def created_at(self) -> datetime:
         """When the last one began."""
-        started = self.record.started_task(self.number, self.entry())
+        started = self.record.tasks.started_task(self.number, self.entry())
         return (started or self.last_event()).time
 
     def manifest(self) -> Manifest:
@@ -114,7 +114,7 @@ class Attempts:
         Raises:
             NotFoundError: It was there when it was asked for, and is no more.
         """
-        entry = self.record.entry(self.number)
+        entry = self.record.tasks.entry(self.number)
         if entry is None:
             message = f"{self.pathspec} is not there any more"
             raise NotFoundError(message)
@@ -126,9 +126,9 @@ class Attempts:
         """From the first on. For a task that was retried, the run's journal is read."""
         entry = self.entry()
         if entry.attempt:
-            found = list(self.record.attempts(self.number, entry.ended or entry.started))
+            found = list(self.record.journal.attempts(self.number, entry.ended or entry.started))
         else:
-            told = self.record.started_task(self.number, entry), self.failed(), self.ended()
+            told = self.record.tasks.started_task(self.number, entry), self.failed(), self.ended()
             found = [event for event in told if event is not None]
         by_number: dict[int, AttemptHistory] = {}
         for event in found:
@@ -158,7 +158,7 @@ class Attempts:
         ended = self.ended()
         if not isinstance(ended, TaskSucceeded) or not ended.failed:
             return None
-        return self.record.failed_at(ended.failed, self.pathspec)
+        return self.record.journal.failed_at(ended.failed, self.pathspec)
 
     def caught(self) -> Failure | None:
         """What the task failed with for good, where `@catch` let the run go on."""
@@ -166,9 +166,9 @@ class Attempts:
         if failed is not None:
             return failed.failure
         entry = self.entry()
-        if not (self.record.graph[self.step].catches and entry.attempt):
+        if not (self.record.journal.graph[self.step].catches and entry.attempt):
             return None  # an earlier version told of it by an attempt of its own
-        for event in self.record.attempts(self.number, entry.ended or entry.started):
+        for event in self.record.journal.attempts(self.number, entry.ended or entry.started):
             if isinstance(event, TaskFailed) and event.caught:
                 return event.failure
         return None

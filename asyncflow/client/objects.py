@@ -226,7 +226,7 @@ class Run(View):
 
         Those of a run that this one resumed are told by that one. The run's journal is read.
         """
-        return dict(self._record.caught())
+        return dict(self._record.journal.caught())
 
     # --- what it was started with ---
 
@@ -261,7 +261,7 @@ class Run(View):
     @property
     def graph(self) -> Graph:
         """The graph that it follows."""
-        return self._record.graph
+        return self._record.journal.graph
 
     # --- what it made ---
 
@@ -282,17 +282,17 @@ class Run(View):
     def end_task(self) -> Task | None:
         """The task of the step `end`; None while it has not succeeded."""
         number = self._record.summary().end_task
-        entry = self._record.entry(number) if number else None
-        return Task._in(self._record, self._record.step_of(entry), number) if entry else None
+        entry = self._record.tasks.entry(number) if number else None
+        return Task._in(self._record, self._record.tasks.step_of(entry), number) if entry else None
 
     @property
     def task_count(self) -> int:
         """How many tasks have begun."""
-        return sum(self._record.steps().values())
+        return sum(self._record.tasks.steps().values())
 
     def steps(self) -> Iterator[Step]:
         """The steps that have begun, in the order of the graph."""
-        for name in self._record.steps():
+        for name in self._record.tasks.steps():
             yield Step._in(self._record, name)
 
     def tasks(self) -> Iterator[Task]:
@@ -325,24 +325,24 @@ class Run(View):
         """What `events` reads with; for those who wait in a way of their own."""
         record = self._record
         return Follower(
-            record.journal_path, self.pathspec, wanted, record.check_whole, follow=follow
+            record.journal.path, self.pathspec, wanted, record.journal.check_whole, follow=follow
         )
 
     def __iter__(self) -> Iterator[Step]:
         return self.steps()
 
     def __contains__(self, step: object) -> bool:
-        return step in self._record.steps()
+        return step in self._record.tasks.steps()
 
     def __getitem__(self, step: str) -> Step:
         if step not in self and not self._comes(step):
-            there = some_of(self._record.steps())
+            there = some_of(self._record.tasks.steps())
             message = f"run {self.pathspec} has no tasks of step {step!r}; it has those of {there}"
             raise NotFoundError(message)
         return Step._in(self._record, step)
 
     def _comes(self, step: str) -> bool:
-        return step in self._record.graph and self._record.comes(lambda: step in self)
+        return step in self._record.journal.graph and self._record.comes(lambda: step in self)
 
     def _describe(self) -> str:
         status, seconds = self.status, self.seconds
@@ -396,13 +396,13 @@ class Step(View):
     @property
     def task(self) -> Task:
         """The only task of the step, or the first of many."""
-        first = self._record.table().first_of(self._number)
+        first = self._record.tasks.table().first_of(self._number)
         return Task._in(self._record, self._step, first)
 
     @property
     def task_count(self) -> int:
         """How many of its tasks have begun."""
-        return self._record.steps()[self._step]
+        return self._record.tasks.steps()[self._step]
 
     @property
     def created_at(self) -> datetime:
@@ -421,7 +421,7 @@ class Step(View):
     @property
     def is_join(self) -> bool:
         """Whether it joins the branches or the items of a split."""
-        return self._record.graph[self._step].is_join
+        return self._record.journal.graph[self._step].is_join
 
     def counts(self) -> dict[Status, int]:
         """How many of its tasks stand how, told from the table of tasks alone.
@@ -431,14 +431,14 @@ class Step(View):
         """
         unended = self._record.status()
         counts: dict[Status, int] = {}
-        for state, count in self._record.table().states_of(self._number).items():
+        for state, count in self._record.tasks.table().states_of(self._number).items():
             status = status_of(state, unended)
             counts[status] = counts.get(status, 0) + count
         return counts
 
     def tasks(self) -> Iterator[Task]:
         """Its tasks that have begun."""
-        for task in self._record.table().tasks_of(self._number):
+        for task in self._record.tasks.table().tasks_of(self._number):
             yield Task._in(self._record, self._step, task)
 
     def __iter__(self) -> Iterator[Task]:
@@ -450,7 +450,7 @@ class Step(View):
     def __getitem__(self, task_id: str | int) -> Task:
         number = str(task_id)
         if not (number.isdecimal() and self._record.comes(lambda: self._entry(number) is not None)):
-            tasks = self._record.table().tasks_of(self._number)
+            tasks = self._record.tasks.table().tasks_of(self._number)
             there = how_many(len(tasks), "task") + (
                 f", from {tasks[0]} to {tasks[-1]}" if tasks else ""
             )
@@ -460,12 +460,12 @@ class Step(View):
 
     @property
     def _number(self) -> int:
-        return self._record.step_number(self._step)
+        return self._record.tasks.step_number(self._step)
 
     def _entry(self, task_id: str) -> TaskEntry | None:
         task = int(task_id) if task_id.isdecimal() else 0
-        entry = self._record.entry(task) if task_id == str(task) else None
-        return entry if entry and self._record.step_of(entry) == self._step else None
+        entry = self._record.tasks.entry(task) if task_id == str(task) else None
+        return entry if entry and self._record.tasks.step_of(entry) == self._step else None
 
     def _describe(self) -> str:
         counts = self.counts()
@@ -645,7 +645,7 @@ class Task(View):
         told = task._attempts
         if ended is not None:
             return told.record, told.number, ended.attempt, ended.log
-        last = told.record.last_output(told.number, told.entry())
+        last = told.record.tasks.last_output(told.number, told.entry())
         return told.record, told.number, task.attempt, last
 
     def _origin(self, cloned: TaskCloned) -> Task:

@@ -71,14 +71,14 @@ def _chunks(
         raise ValueError(message)
     wanted = STREAMS.index(stream)
     for at in reversed(_offsets(record, task, attempt, last, wanted)):
-        yield record.output(at, task)
+        yield record.journal.output(at, task)
 
 
 def _offsets(record: RunRecord, task: int, attempt: int, last: int, stream: int) -> array[int]:
     """Where the attempt's output to a stream lies, the last record first."""
     offsets, at = array("Q"), last
     while at:
-        output = record.output(at, task)
+        output = record.journal.output(at, task)
         if output.task != task or output.previous >= at:
             message = (
                 f"the journal of {record.pathspec} cannot be read: "

@@ -332,12 +332,12 @@ def test_the_summary_that_a_replay_makes_is_the_one_that_the_engine_wrote(store)
     foreach(store, "2")
     for number in (1, 2):
         written = Run(f"F/{number}")._record
-        summary, table = written.summary(), written.table()
+        summary, table = written.summary(), written.tasks.table()
         (store / "flows" / "F" / str(number) / "summary").unlink()
         replayed = Run(f"F/{number}")._record
         again = replayed.summary()
         assert {**vars_of(summary), "index_checksum": 0} == vars_of(again)
-        assert table.dump() == replayed.table().dump()
+        assert table.dump() == replayed.tasks.table().dump()
 
 
 def vars_of(summary: object) -> dict[str, object]:
@@ -914,7 +914,7 @@ def test_a_task_whose_worker_died_before_it_began_is_failed(store):
 def test_one_attempt_is_told_without_reading_the_journal(run, monkeypatch):
     """As for most tasks."""
     task = run["train"].task
-    monkeypatch.setattr(type(run._record), "attempts", None)
+    monkeypatch.setattr(type(run._record.journal), "attempts", None)
     [attempt] = task.attempts()
     assert isinstance(attempt, Attempt)
     assert (attempt.number, attempt.status, attempt.seconds) == (0, Status.SUCCEEDED, 0.5)

@@ -1,0 +1,284 @@
+"""The journal of one run: its events by offset, and what can be learned only by reading it through.
+
+Every error names the run, and where the damage is.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import Counter, deque
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from asyncflow.client.replay import FIRST
+from asyncflow.errors import GraphError, JournalError, RecordError
+from asyncflow.events.packing import events_of, unpack_events
+from asyncflow.events.records import (
+    FAILED,
+    LOGGED,
+    OF_ATTEMPTS,
+    LoggedOutput,
+    code_of,
+    fields_of,
+    output_of,
+    task_of,
+)
+from asyncflow.events.types import (
+    RunCancelled,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    TaskCloned,
+    TaskFailed,
+    TaskStarted,
+    TaskSucceeded,
+)
+from asyncflow.store.files import reason_of
+from asyncflow.store.journal import JournalReader
+from asyncflow.store.run_index import Summary, other_owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from asyncflow.events.types import Event
+    from asyncflow.flow.graph import Graph
+
+EndOfTask = TaskSucceeded | TaskFailed | TaskCloned
+"""An event that ends an attempt; a task's entry in the table points to the last one."""
+
+EndOfRun = RunSucceeded | RunFailed | RunCancelled
+"""A run's last event."""
+
+_warm: Final[deque[JournalReader]] = deque(maxlen=16)
+"""Journals that stay open: whoever looks at a thousand runs must not hold a thousand files."""
+
+
+def unreadable(pathspec: str, what: str) -> JournalError:
+    """The error for a run whose journal cannot be read, and what to do about it."""
+    return JournalError(
+        f"the journal of {pathspec} cannot be read: {what}. "
+        f"What else is affected: asyncflow verify {pathspec}"
+    )
+
+
+class WrittenSummary:
+    """The summary that the engine writes when a run has ended. Threads may share one."""
+
+    def __init__(self, directory: Path, flow: str, run_id: str) -> None:
+        """Touch no file."""
+        self._dir = directory
+        self._pathspec = f"{flow}/{run_id}"
+        self._lock = threading.Lock()
+        self._found: Summary | None = None
+        self._is_replaced = False
+
+    def read(self) -> Summary | None:
+        """The summary; None if there is none yet, or the journal is replayed in its place.
+
+        Raises:
+            JournalError: It belongs to another run.
+        """
+        with self._lock:
+            if self._found is None and not self._is_replaced:
+                self._found = self._read()
+            return self._found
+
+    def replace(self) -> None:
+        """Never answer again, because the journal is replayed from now on.
+
+        A summary that is younger than what was read of the journal would call it cut.
+        """
+        with self._lock:
+            self._found, self._is_replaced = None, True
+
+    def _read(self) -> Summary | None:
+        try:
+            summary = Summary.read(self._dir / "summary")
+        except (JournalError, OSError):
+            return None  # the journal tells the same
+        if summary and other_owner(summary, self._dir):
+            what = f"its summary is that of {summary.flow}/{summary.run_id}"
+            raise unreadable(self._pathspec, what)
+        return summary
+
+
+class RunJournal:
+    """The events of one run.
+
+    Threads may share one. Any method may raise `JournalError`: a file is damaged.
+    """
+
+    def __init__(self, directory: Path, flow: str, run_id: str) -> None:
+        """Touch no file."""
+        self.path = directory / "journal"
+        self.flow, self.run_id = flow, run_id
+        self.summary: Final = WrittenSummary(directory, flow, run_id)
+        self._reader: weakref.ref[JournalReader] | None = None
+        self._latest: tuple[int, Event] | None = None
+        """The last event that was read, and its offset: many callers ask twice."""
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+        return f"{self.flow}/{self.run_id}"
+
+    def has_begun(self) -> bool:
+        """Whether the journal has a first record.
+
+        Raises:
+            JournalError: It is damaged.
+        """
+        return self.path.exists() and any(True for _ in self.records(FIRST))
+
+    # --- what its events say ---
+
+    @cached_property
+    def started(self) -> RunStarted:
+        """The run's first event."""
+        event = self.event(FIRST)
+        if not isinstance(event, RunStarted):
+            self.refuse(f"its first event is a {type(event).__name__}")
+        return event
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph that the run follows."""
+        from asyncflow.flow.graph import Graph  # noqa: PLC0415 - start-up time: few looks need it
+
+        try:
+            return Graph.from_data(self.started.graph)
+        except GraphError as error:
+            self.refuse(f"its graph is none: {error}")
+
+    def attempts(self, task: int, until: int) -> Iterator[TaskStarted | EndOfTask]:
+        """What began and ended the attempts of a task, up to the record at `until`."""
+        for at, payload in self.records(FIRST):
+            if at > until:
+                return
+            if self._code(at, payload) in OF_ATTEMPTS:
+                values = self._values(at, payload)
+                if task_of(values) == task:
+                    for event in events_of(values, self.flow, self.run_id):
+                        if isinstance(event, TaskStarted | EndOfTask):
+                            yield event
+
+    def caught(self) -> Counter[str]:
+        """Of each step, how many of its tasks failed for good and were caught by its `@catch`.
+
+        The journal is read, if any step could have caught something.
+        """
+        counts: Counter[str] = Counter()
+        if any("catch" in step.options for step in self.graph):
+            for at, payload in self.records(FIRST):
+                if self._code(at, payload) == FAILED:
+                    counts.update(
+                        event.step
+                        for event in self._unpacked(at, payload)
+                        if isinstance(event, TaskFailed) and event.caught
+                    )
+        return counts
+
+    def failed_at(self, at: int, of: str) -> TaskFailed:
+        """The failure at this offset; `of` is the pathspec of the task whose it is."""
+        event = self.event(at, of)
+        if not isinstance(event, TaskFailed):
+            self.refuse(f"the record at byte {at} is no failure of {of}")
+        return event
+
+    def last_output(self, task: int, since: int) -> int:
+        """The offset of a task's last output at or after the offset `since`; 0 for none."""
+        last = 0
+        for at, payload in self.records(since):
+            if self._code(at, payload) == LOGGED and task_of(self._values(at, payload)) == task:
+                last = at
+        return last
+
+    def output(self, at: int, of: int) -> LoggedOutput:
+        """The record of output at this offset; `of` is the task's number, for the error."""
+        payload = self._read(at, f"the output of task {of}")
+        try:
+            return output_of(fields_of(payload))
+        except RecordError as error:
+            self.refuse_record(at, error)
+
+    # --- records ---
+
+    def event(self, at: int, of: str = "") -> Event:
+        """The event at this offset; `of` is the pathspec of the task that it tells of."""
+        if self._latest is not None and self._latest[0] == at:
+            return self._latest[1]
+        events = self._unpacked(at, self._read(at, of))
+        if not events:
+            self.refuse(f"the record at byte {at} was written by a later version of asyncflow")
+        self._latest = at, events[0]
+        return events[0]
+
+    def records(self, offset: int) -> Iterator[tuple[int, bytes]]:
+        """The records from an offset on, each with its own offset."""
+        after = offset
+        with self._naming_the_run():
+            for at, payload, after in self._journal().read_from(offset):  # noqa: B007 - the last
+                yield at, payload
+        self.check_whole(after)
+
+    def check_whole(self, end: int) -> None:
+        """Refuse a journal that ends here, if it was longer when the run ended."""
+        summary = self.summary.read()
+        if summary is not None and end < summary.journal_bytes:
+            self.refuse(f"it ends at byte {end} and had {summary.journal_bytes} when the run ended")
+
+    def _unpacked(self, at: int, payload: bytes) -> list[Event]:
+        try:
+            return list(unpack_events(payload, self.flow, self.run_id))
+        except RecordError as error:
+            self.refuse_record(at, error)
+
+    def _values(self, at: int, payload: bytes) -> list[Any]:
+        try:
+            return fields_of(payload)
+        except RecordError as error:
+            self.refuse_record(at, error)
+
+    def _code(self, at: int, payload: bytes) -> int:
+        try:
+            return code_of(payload)
+        except RecordError as error:
+            self.refuse_record(at, error)
+
+    def _read(self, at: int, of: str = "") -> bytes:
+        with self._naming_the_run(of):
+            return self._journal().read_one(at)
+
+    def _journal(self) -> JournalReader:
+        reader = self._reader() if self._reader else None
+        if reader is None:
+            try:
+                reader = JournalReader(self.path)
+            except FileNotFoundError:
+                message = "the file is gone"
+                raise JournalError(message) from None
+            self._reader = weakref.ref(reader)
+            _warm.append(reader)
+        return reader
+
+    # --- damage ---
+
+    @contextmanager
+    def _naming_the_run(self, of: str = "") -> Iterator[None]:
+        try:
+            yield
+        except JournalError as error:
+            self.refuse(f"{error}; it told of {of} there" if of else str(error))
+        except OSError as error:
+            self.refuse(f"{self.path}: {reason_of(error)}")
+
+    def refuse_record(self, at: int, error: RecordError) -> NoReturn:
+        """Raise the error for a record that is no event of this run."""
+        self.refuse(f"the record at byte {at} is no event of this run: {error}")
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise the error for a journal that cannot be read because of this."""
+        raise unreadable(self.pathspec, what)

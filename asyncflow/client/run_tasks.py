@@ -1,0 +1,236 @@
+"""The tasks of one run, and its summary: opened in constant time once it has ended, else replayed.
+
+A finished run has a summary and a table of its tasks, so that nothing is read that was not asked
+for. The journal of any other run is replayed: a run that is going on, was interrupted, or crashed
+right before it wrote its summary. It is read once, and each later question reads on from there.
+Both ways give the same `Summary` and the same `TaskTable`; no caller knows which it was.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from zlib import crc32
+
+from asyncflow.client.replay import MAX_ATTEMPT, STATES, Replay
+from asyncflow.client.run_journal import EndOfTask
+from asyncflow.errors import JournalError, RecordError
+from asyncflow.events.types import TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
+from asyncflow.flow.current import running_task
+from asyncflow.store.journal import is_being_written
+from asyncflow.store.run_index import (
+    ENTRY_BYTES,
+    TaskState,
+    TaskTable,
+    most_table_bytes,
+    read_entry,
+)
+from asyncflow.values import Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asyncflow.client.run_journal import RunJournal
+    from asyncflow.flow.current import TaskContext
+    from asyncflow.flow.graph import Graph
+    from asyncflow.store.run_index import Summary, TaskEntry
+
+_AnyTaskEvent = TypeVar("_AnyTaskEvent", bound="TaskStarted | EndOfTask")
+
+PAUSE_SECONDS: Final = 0.001
+"""How long to wait before the journal is read again: an engine writes a batch in less."""
+
+
+def own_task(flow: str, run_id: str) -> TaskContext | None:
+    """The task that this code runs in, if it is a task of that run."""
+    task = running_task()
+    return task if task and (task.flow_name, task.run_id) == (flow, run_id) else None
+
+
+def _fits(event: EndOfTask, state: int) -> bool:
+    """Whether a task that ended so can have this state; older tables call `STOPPED` `FAILED`."""
+    if state == TaskState.STOPPED:
+        return isinstance(event, TaskFailed) and event.was_stopped
+    return STATES[event.code] == state
+
+
+class RunTasks:
+    """The summary of one run and the table of its tasks.
+
+    Threads may share one. Any method may raise `JournalError`: a file is damaged.
+    """
+
+    def __init__(self, directory: Path, journal: RunJournal) -> None:
+        """Touch no file."""
+        self._dir, self._journal = directory, journal
+        self._lock = threading.RLock()
+        self._table: TaskTable | None = None
+        self._replay: Replay | None = None
+
+    def summary(self) -> Summary:
+        """The run as it is now; its status is RUNNING while no last event is there."""
+        with self._lock:
+            return self._journal.summary.read() or self._replayed().summary()
+
+    def steps(self) -> dict[str, int]:
+        """The steps that have begun, in the order of the graph, and how many tasks each has."""
+        return {name: count for name, count in self.summary().steps if count}
+
+    def step_number(self, step: str) -> int:
+        """How the table calls a step.
+
+        Raises:
+            KeyError: It is no step of the run.
+        """
+        for number, (name, _) in enumerate(self.summary().steps):
+            if name == step:
+                return number
+        raise KeyError(step)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that the run follows."""
+        return self._journal.graph
+
+    # --- one task ---
+
+    def entry(self, task: int) -> TaskEntry | None:
+        """Where the journal tells of a task; None for one that has not begun."""
+        with self._lock:
+            summary = self.summary()
+            if self._replay is None and self._table is None and self._is_table_whole(summary):
+                with suppress(OSError):  # the table is asked below, or the journal
+                    entry = read_entry(self._dir / "index", task)
+                    if entry is None or self._is_confirmed(task, entry):
+                        return entry
+            table = self.table()  # which has a checksum
+            entry = table[task] if 1 <= task <= len(table) else None
+            return None if entry is None or entry.state == TaskState.NEVER else entry
+
+    def _is_confirmed(self, task: int, entry: TaskEntry) -> bool:
+        """Whether the journal says the same as an entry of the table, which has no checksum."""
+        if not entry.started or bool(entry.ended) != (entry.state != TaskState.STARTED):
+            return False
+        try:
+            _ = self.ended_task(task, entry) or self.started_task(task, entry)
+        except JournalError:  # one of the two is damaged: whoever asks is told which
+            return False
+        return True
+
+    def step_of(self, entry: TaskEntry) -> str:
+        """The step of a task's entry."""
+        steps = self.summary().steps
+        if entry.step >= len(steps):
+            self._refuse_index(f"speaks of a step {entry.step}; the run has {len(steps)}")
+        return steps[entry.step][0]
+
+    def started_task(self, task: int, entry: TaskEntry) -> TaskStarted | TaskCloned | None:
+        """The event that began a task's last attempt; None when it died before it began."""
+        if not entry.started:
+            return None
+        event = self._journal.event(entry.started, self._called(task, entry))
+        if not isinstance(event, TaskStarted | TaskCloned):
+            self._refuse_index(f"takes a {type(event).__name__} for the start of task {task}")
+        return self._checked(event, task, entry)
+
+    def ended_task(self, task: int, entry: TaskEntry) -> EndOfTask | None:
+        """The event that ended a task's last attempt; None while there is none."""
+        if not entry.ended:
+            return None
+        event = self._journal.event(entry.ended, self._called(task, entry))
+        if not isinstance(event, EndOfTask) or not _fits(event, entry.state):
+            self._refuse_index(f"takes a {type(event).__name__} for another end of task {task}")
+        return self._checked(event, task, entry)
+
+    def path_of(self, task: int) -> tuple[int, ...]:
+        """A task's foreach indexes, outermost first."""
+        entry = self.entry(task)
+        event = entry and (self.ended_task(task, entry) or self.started_task(task, entry))
+        return event.path if event else ()
+
+    def fanout_of(self, task: int) -> int | None:
+        """How many items a task has handed out; None while it has not succeeded."""
+        entry = self.entry(task)
+        event = entry and self.ended_task(task, entry)
+        return event.fanout if isinstance(event, TaskSucceeded | TaskCloned) else None
+
+    def last_output(self, task: int, entry: TaskEntry) -> int:
+        """The offset of the last output of a task that has no end; 0 for none."""
+        with self._lock:
+            if self._replay is not None:
+                return self._replayed().outputs.get(task, 0)
+        return self._journal.last_output(task, entry.started)
+
+    def _called(self, task: int, entry: TaskEntry) -> str:
+        return f"{self._journal.pathspec}/{self.step_of(entry)}/{task}"
+
+    def _checked(self, event: _AnyTaskEvent, task: int, entry: TaskEntry) -> _AnyTaskEvent:
+        """The event, if it is the one that the table's entry speaks of."""
+        index = event.path[-1] if event.path else 0
+        found = event.step, event.task_id, min(event.attempt, MAX_ATTEMPT), index
+        if found != (self.step_of(entry), str(task), entry.attempt, entry.index):
+            self._refuse_index(f"takes {event.step}/{event.task_id} for task {task}")
+        return event
+
+    # --- the table ---
+
+    def table(self) -> TaskTable:
+        """Every task of the run as it is now."""
+        with self._lock:
+            summary = self.summary()
+            if self._replay is None and self._table is None and self._is_table_whole(summary):
+                with suppress(OSError):  # the journal tells the same
+                    self._table = self._read_table(summary)
+            return self._replayed().table if self._table is None else self._table
+
+    def _is_table_whole(self, summary: Summary) -> bool:
+        """Whether the table has the length that it must have; a crash can cut it."""
+        try:
+            size = (self._dir / "index").stat().st_size
+        except OSError:
+            return False
+        least = ENTRY_BYTES * sum(n for _, n in summary.steps)
+        return size % ENTRY_BYTES == 0 and least <= size <= self._most_table_bytes()
+
+    def _most_table_bytes(self) -> int:
+        try:
+            return most_table_bytes(self._journal.path.stat().st_size)
+        except OSError:
+            return most_table_bytes(0)
+
+    def _read_table(self, summary: Summary) -> TaskTable:
+        table = TaskTable.read(self._dir / "index", most=self._most_table_bytes())
+        if crc32(table.dump()) != summary.index_checksum:
+            self._refuse_index("is not what was written")
+        return table
+
+    def _replayed(self) -> Replay:
+        """What the journal leads to; read on from where it was."""
+        if self._replay is None:
+            first = self._journal.started
+            self._replay = Replay(first, list(self.graph.nodes))
+            self._journal.summary.replace()
+            self._table = None
+        replay, own = self._replay, own_task(self._journal.flow, self._journal.run_id)
+        self._read_on(replay)
+        # A task begins while its start is on the way to the journal; the record that it is asked
+        # for is that of its own run, so it comes, unless this is a copy or the engine is gone.
+        while own and replay.misses(own) and is_being_written(self._journal.path):
+            time.sleep(PAUSE_SECONDS)
+            self._read_on(replay)
+        return replay
+
+    def _read_on(self, replay: Replay) -> None:
+        if replay.status is Status.RUNNING:
+            for at, payload in self._journal.records(replay.size):
+                try:
+                    replay.handle(at, payload)
+                except RecordError as error:
+                    self._journal.refuse_record(at, error)
+
+    def _refuse_index(self, what: str) -> NoReturn:
+        self._journal.refuse(
+            f"its index {what}; delete {self._dir / 'index'} and the journal is read instead"
+        )
