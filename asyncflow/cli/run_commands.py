@@ -364,9 +364,10 @@ def make_graph(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa
 
     @click.pass_context
     def graph(ctx: click.Context, /, picture: str, **_: Any) -> None:
+        from asyncflow.flow.graph_drawing import DRAWINGS  # noqa: PLC0415 - start-up time: not for --help
         from asyncflow.flow.graph_reader import read_graph  # noqa: PLC0415 - start-up time: not for --help
 
-        drawn = getattr(read_graph(flow_of(ctx)), f"to_{picture}")()
+        drawn = DRAWINGS[picture](read_graph(flow_of(ctx)))
         click.echo(drawn.rstrip("\n"))
 
     return FlowCommand(

@@ -3,7 +3,8 @@
 Pure and immutable. Making a `Graph` runs every check on the structure, so whoever holds one may
 rely on it: it begins with `start`, ends with `end`, has no cycle and no step that is never reached;
 every split is closed by one join, which all its branches reach; and a step that is no join follows
-one step only. How a graph is read from a class is told in `asyncflow.flow.graph_reader`.
+one step only. `asyncflow.flow.graph_reader` reads a graph from a class, and
+`asyncflow.flow.graph_drawing` draws it.
 """
 
 from __future__ import annotations
@@ -161,43 +162,6 @@ class Graph:
         except (KeyError, TypeError, ValueError) as error:
             message = f"these are not the data of a graph: {type(error).__name__}: {error}"
             raise GraphError(message) from error
-
-    # --- as a picture ---
-
-    def to_text(self) -> str:
-        """An outline for people: a line for each step, indented by the splits it stands within."""
-        lines = [self.flow]
-        indents = _indents(self)
-        for node in self:
-            head = "  " * (indents[node.name] + 1)
-            lines.append(f"{head}{_described(node)}")
-            if node.doc:
-                lines.append(f"{head}    {node.doc.splitlines()[0]}")
-        return "\n".join(lines) + "\n"
-
-    def to_dot(self) -> str:
-        """The graph in the language of Graphviz."""
-        lines = [f"digraph {_quoted(self.flow)} {{", "  rankdir=LR;", "  node [shape=box];"]
-        for node in self:
-            shape = _DOT_SHAPES.get(_kind(node), "")
-            lines.append(f"  {_quoted(node.name)}{f' [shape={shape}]' if shape else ''};")
-        for node, target in _edges(self):
-            label = f" [label={_quoted('foreach ' + node.foreach)}]" if node.foreach else ""
-            lines.append(f"  {_quoted(node.name)} -> {_quoted(target)}{label};")
-        return "\n".join([*lines, "}"]) + "\n"
-
-    def to_mermaid(self) -> str:
-        """The graph in the language of Mermaid, as Markdown pages show it."""
-        # `end` is a word of Mermaid's own, so no step's name may be an identifier there.
-        ids = {name: f"step{number}" for number, name in enumerate(self.nodes)}
-        lines = ["flowchart LR"]
-        for node in self:
-            opening, closing = _MERMAID_SHAPES[_kind(node)]
-            lines.append(f'    {ids[node.name]}{opening}"{node.name}"{closing}')
-        for node, target in _edges(self):
-            label = f'|"foreach {node.foreach}"|' if node.foreach else ""
-            lines.append(f"    {ids[node.name]} -->{label} {ids[target]}")
-        return "\n".join(lines) + "\n"
 
 
 # --- checks -----------------------------------------------------------------------------------
@@ -401,7 +365,7 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
-# --- data and pictures ------------------------------------------------------------------------
+# --- data -------------------------------------------------------------------------------------
 
 
 def _node_data(node: Node) -> dict[str, Any]:
@@ -455,52 +419,3 @@ def _node_of(step: Mapping[str, Any]) -> Node:
         options=step["options"],
         shared=tuple(step.get("shared", ())),  # runs of earlier versions have no such
     )
-
-
-_DOT_SHAPES: Final = {"end": "oval", "join": "invhouse", "split": "house"}
-_MERMAID_SHAPES: Final = {
-    "end": ("([", "])"),
-    "join": ("[\\", "/]"),
-    "split": ("[/", "\\]"),
-    "plain": ("[", "]"),
-}
-
-
-def _kind(node: Node) -> str:
-    if node.name in {START, END}:
-        return "end"
-    if node.is_join:
-        return "join"
-    return "plain" if node.fanout is Fanout.NONE else "split"
-
-
-def _edges(graph: Graph) -> Iterator[tuple[Node, str]]:
-    return ((node, target) for node in graph for target in node.next)
-
-
-def _indents(graph: Graph) -> dict[str, int]:
-    """How many splits each step stands within."""
-    indents: dict[str, int] = {}
-    for node in graph:
-        if node.joins is not None:
-            indents[node.name] = indents[node.joins]
-        else:
-            leading = graph.previous(node.name)
-            split = bool(leading) and graph[leading[0]].fanout is not Fanout.NONE
-            indents[node.name] = (indents[leading[0]] if leading else 0) + split
-    return indents
-
-
-def _described(node: Node) -> str:
-    marks = [f"joins {node.joins}"] if node.joins is not None else []
-    marks += ["async"] if node.is_async else []
-    marks += sorted(node.options)
-    marks += [f"shares {', '.join(node.shared)}"] if node.shared else []
-    remarks = f" ({', '.join(marks)})" if marks else ""
-    over = f" for each of {node.foreach}" if node.foreach is not None else ""
-    arrow = f" -> {', '.join(node.next)}{over}" if node.next else ""
-    return f"{node.name}{remarks}{arrow}"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from asyncflow.errors import GraphError
 from asyncflow.flow.graph import Fanout, Graph, Node, Transition
+from asyncflow.flow.graph_drawing import to_dot, to_mermaid, to_text
 from tests.support.random_graphs import Built, shapes
 
 if TYPE_CHECKING:
@@ -323,7 +324,7 @@ def test_a_wrong_edge_is_refused_or_makes_another_graph(shape, data):
 
 def test_a_graph_as_text():
     """Indented by open splits, with what makes a step special."""
-    assert NESTED.to_text() == (
+    assert to_text(NESTED) == (
         "Nested\n"
         "  start -> spread for each of groups\n"
         "    spread -> work for each of items\n"
@@ -341,7 +342,7 @@ def test_a_graph_as_text():
 def test_a_graph_as_dot():
     """Names are quoted, since `node` and `graph` are words of the language."""
     graph = Graph("F", [node("start", "graph"), node("graph", "end"), END])
-    assert graph.to_dot() == (
+    assert to_dot(graph) == (
         'digraph "F" {\n'
         "  rankdir=LR;\n"
         "  node [shape=box];\n"
@@ -356,13 +357,13 @@ def test_a_graph_as_dot():
 
 def test_a_foreach_is_written_at_its_arrow():
     """In both languages for pictures."""
-    assert '"start" -> "spread" [label="foreach groups"];' in NESTED.to_dot()
-    assert 'step0 -->|"foreach groups"| step1' in NESTED.to_mermaid()
+    assert '"start" -> "spread" [label="foreach groups"];' in to_dot(NESTED)
+    assert 'step0 -->|"foreach groups"| step1' in to_mermaid(NESTED)
 
 
 def test_a_graph_as_mermaid():
     """No step's name is an identifier there, since `end` is a word of the language."""
-    assert Graph("F", [node("start", "end"), END]).to_mermaid() == (
+    assert to_mermaid(Graph("F", [node("start", "end"), END])) == (
         'flowchart LR\n    step0(["start"])\n    step1(["end"])\n    step0 --> step1\n'
     )
 

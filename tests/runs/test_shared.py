@@ -24,6 +24,7 @@ from asyncflow import (
     step,
 )
 from asyncflow.errors import FlowError, GraphError, RunFailedError
+from asyncflow.flow.graph_drawing import to_text
 from asyncflow.flow.graph_reader import read_graph
 from asyncflow.workers.process.shared_resources import SharedResources
 
@@ -812,7 +813,7 @@ def test_the_graph_tells_what_a_step_shares():
     graph = read_graph(Fetches)
     assert graph["upload"].shared == ("client", "config")
     assert type(graph).from_data(graph.to_data())["upload"].shared == ("client", "config")
-    assert "upload (async, shares client, config)" in graph.to_text()
+    assert "upload (async, shares client, config)" in to_text(graph)
 
 
 async def test_who_waits_for_what_was_cancelled_before_it_began_to_open_is_told():
