@@ -1,8 +1,9 @@
-"""What users look back with: flows, runs, steps, tasks and their artifacts, as thin views.
+"""Flows, runs, steps, tasks and their artifacts: thin views with which users look back.
 
 A view holds a name and the record to ask, nothing else, so that a hundred thousand of them may come
-and go. What is true on disk is known to `asyncflow.client.run_files` alone. The views stand in one
-module because each is made by the one above it, and tells it as its parent.
+and go. Only `asyncflow.client.run_files` knows what is on disk. What a run, a step or a task tells
+about itself alone is in `run_facts`, `step_facts` and `task_facts`. The ways from one noun to the
+next are here, in one module, because each view makes the one below it and names the one above.
 """
 
 # ruff: noqa: SLF001 - the views are one family, and make each other out of what they hold
@@ -11,15 +12,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self
 
 from asyncflow._support.settings import Settings
 from asyncflow.client import task_output
 from asyncflow.client.artifact_values import Data, no_artifact
-from asyncflow.client.attempts import Attempts, seconds_of, status_of
-from asyncflow.client.event_stream import EventStream, Follower
+from asyncflow.client.attempts import Attempts
 from asyncflow.client.resumptions import Resumptions
+from asyncflow.client.run_facts import RunFacts
 from asyncflow.client.run_files import FlowPlace, RunRecord
+from asyncflow.client.step_facts import StepFacts
+from asyncflow.client.task_facts import TaskFacts
 from asyncflow.client.views import (
     View,
     asking_for,
@@ -31,8 +34,7 @@ from asyncflow.client.views import (
     some_of,
 )
 from asyncflow.errors import JournalError, NotFoundError
-from asyncflow.events.selection import EventFilter, Wish
-from asyncflow.events.types import RunFailed, TaskCloned, TaskFailed, from_microseconds
+from asyncflow.events.types import TaskCloned
 from asyncflow.store.layout import Layout
 from asyncflow.values import Status, TaskKey
 
@@ -40,9 +42,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-    from asyncflow.events.types import Event
-    from asyncflow.flow.graph import Graph
-    from asyncflow.store.run_index import TaskEntry
     from asyncflow.values import ArtifactRef, Failure
 
 _reopen = reopen  # the name by which artifacts that earlier versions stored know it
@@ -144,7 +143,7 @@ class Flow(View):
 # --- run --------------------------------------------------------------------------------------
 
 
-class Run(View):
+class Run(RunFacts):
     """A run, finished or live: its steps, in the order of the graph.
 
     Raises:
@@ -153,9 +152,8 @@ class Run(View):
         ValueError: What was given is no pathspec of a run.
     """
 
-    __slots__ = ("_record",)
+    __slots__ = ()
     _PARTS = 2
-    _record: RunRecord
 
     def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
         flow, run_id = parts_of(Run, pathspec)
@@ -169,101 +167,9 @@ class Run(View):
         return run
 
     @property
-    def path_components(self) -> tuple[str, ...]:
-        """The parts of the pathspec."""
-        return self._place.flow, self._record.run_id
-
-    @property
     def parent(self) -> Flow:
         """The flow."""
         return Flow._in(self._place)
-
-    # --- how it stands ---
-
-    @property
-    def status(self) -> Status:
-        """How it stands now; `INTERRUPTED` when its engine is gone and left no last word."""
-        return self._record.status()
-
-    @property
-    def successful(self) -> bool:
-        """Whether it has succeeded."""
-        return self._record.summary().status is Status.SUCCEEDED
-
-    @property
-    def finished(self) -> bool:
-        """Whether it has ended, in one way or another, by its engine's own word."""
-        return self._record.summary().status.finished
-
-    @property
-    def created_at(self) -> datetime:
-        """When it was started, UTC."""
-        return from_microseconds(self._record.summary().started)
-
-    @property
-    def finished_at(self) -> datetime | None:
-        """When it ended, UTC; None while it has not."""
-        summary = self._record.summary()
-        return from_microseconds(summary.finished) if summary.status.finished else None
-
-    @property
-    def seconds(self) -> float | None:
-        """How long it took from its start to its end; None while it has not ended."""
-        summary = self._record.summary()
-        if not summary.status.finished:
-            return None
-        # An earlier version took both from the wall clock, which may have been set back meanwhile.
-        return max(summary.finished - summary.started, 0) / 1e6
-
-    @property
-    def failure(self) -> Failure | None:
-        """What failed first, if the run has failed."""
-        ended = self._record.ended()
-        return ended.failure if isinstance(ended, RunFailed) else None
-
-    def caught(self) -> dict[str, int]:
-        """The steps whose `@catch` let the run go on, each with how many of its tasks had failed.
-
-        Those of a run that this one resumed are told by that one. The run's journal is read.
-        """
-        return dict(self._record.journal.caught())
-
-    # --- what it was started with ---
-
-    @property
-    def tags(self) -> frozenset[str]:
-        """The tags that it was started with."""
-        return frozenset(self._record.summary().tags)
-
-    @property
-    def parameters(self) -> Data:
-        """The values of the flow's parameters, each loaded when it is asked for."""
-        return Data(self._place, f"{self.pathspec}/parameters", self._record.parameters)
-
-    @property
-    def origin_run_id(self) -> str | None:
-        """The run that this one resumed; None when it began afresh."""
-        return self._record.started.origin_run_id
-
-    @property
-    def resumed_as(self) -> tuple[str, ...]:
-        """The ids of the runs that have resumed this one, oldest first.
-
-        The first event of each younger run of the flow is read for it.
-        """
-        return tuple(Resumptions(self._place).of(self.id))
-
-    @property
-    def user(self) -> str:
-        """Who started it."""
-        return self._record.started.user
-
-    @property
-    def graph(self) -> Graph:
-        """The graph that it follows."""
-        return self._record.journal.graph
-
-    # --- what it made ---
 
     @property
     def data(self) -> Data:
@@ -285,11 +191,6 @@ class Run(View):
         entry = self._record.tasks.entry(number) if number else None
         return Task._in(self._record, self._record.tasks.step_of(entry), number) if entry else None
 
-    @property
-    def task_count(self) -> int:
-        """How many tasks have begun."""
-        return sum(self._record.tasks.steps().values())
-
     def steps(self) -> Iterator[Step]:
         """The steps that have begun, in the order of the graph."""
         for name in self._record.tasks.steps():
@@ -299,34 +200,6 @@ class Run(View):
         """The tasks that have begun, step by step."""
         for step in self.steps():
             yield from step
-
-    @overload
-    def events(self, *, since: int = 0, follow: bool = False) -> EventStream[Event]: ...
-    @overload
-    def events(
-        self, one: type[Wish], /, *, since: int = 0, follow: bool = False
-    ) -> EventStream[Wish]: ...
-    @overload
-    def events(
-        self, *types: type[Event], since: int = 0, follow: bool = False
-    ) -> EventStream[Event]: ...
-    def events(self, *types: type[Event], since: int = 0, follow: bool = False) -> EventStream[Any]:
-        """Its events, or those of some types, for `for` and for `async for`.
-
-        From the first on, or from behind the one whose `seq` is `since`, to the last one that is
-        there now; with `follow`, to the run's last event, which is waited for.
-
-        Raises:
-            RunInterruptedError: When following: the run's engine is gone without a last word.
-        """
-        return EventStream(self.follower(EventFilter(types, since), follow=follow))
-
-    def follower(self, wanted: EventFilter[Wish], *, follow: bool = True) -> Follower[Wish]:
-        """What `events` reads with; for those who wait in a way of their own."""
-        record = self._record
-        return Follower(
-            record.journal.path, self.pathspec, wanted, record.journal.check_whole, follow=follow
-        )
 
     def __iter__(self) -> Iterator[Step]:
         return self.steps()
@@ -358,7 +231,7 @@ class Run(View):
 # --- step -------------------------------------------------------------------------------------
 
 
-class Step(View):
+class Step(StepFacts):
     """A step of a run: its tasks, in the order in which they were numbered.
 
     Raises:
@@ -367,10 +240,8 @@ class Step(View):
         ValueError: What was given is no pathspec of a step.
     """
 
-    __slots__ = ("_record", "_step")
+    __slots__ = ()
     _PARTS = 3
-    _record: RunRecord
-    _step: str
 
     def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
         flow, run_id, step = parts_of(Step, pathspec)
@@ -384,11 +255,6 @@ class Step(View):
         return step
 
     @property
-    def path_components(self) -> tuple[str, ...]:
-        """The parts of the pathspec."""
-        return self._place.flow, self._record.run_id, self._step
-
-    @property
     def parent(self) -> Run:
         """The run."""
         return Run._in(self._record)
@@ -398,11 +264,6 @@ class Step(View):
         """The only task of the step, or the first of many."""
         first = self._record.tasks.table().first_of(self._number)
         return Task._in(self._record, self._step, first)
-
-    @property
-    def task_count(self) -> int:
-        """How many of its tasks have begun."""
-        return self._record.tasks.steps()[self._step]
 
     @property
     def created_at(self) -> datetime:
@@ -417,24 +278,6 @@ class Step(View):
             return None
         ends = [task.finished_at if task.finished else None for task in self]
         return max((end for end in ends if end is not None), default=None) if all(ends) else None
-
-    @property
-    def is_join(self) -> bool:
-        """Whether it joins the branches or the items of a split."""
-        return self._record.journal.graph[self._step].is_join
-
-    def counts(self) -> dict[Status, int]:
-        """How many of its tasks stand how, told from the table of tasks alone.
-
-        A task that waits for a retry counts as failed, one that was stopped because its run was
-        ending as cancelled.
-        """
-        unended = self._record.status()
-        counts: dict[Status, int] = {}
-        for state, count in self._record.tasks.table().states_of(self._number).items():
-            status = status_of(state, unended)
-            counts[status] = counts.get(status, 0) + count
-        return counts
 
     def tasks(self) -> Iterator[Task]:
         """Its tasks that have begun."""
@@ -458,26 +301,11 @@ class Step(View):
             raise NotFoundError(message)
         return Task._in(self._record, self._step, int(task_id))
 
-    @property
-    def _number(self) -> int:
-        return self._record.tasks.step_number(self._step)
-
-    def _entry(self, task_id: str) -> TaskEntry | None:
-        task = int(task_id) if task_id.isdecimal() else 0
-        entry = self._record.tasks.entry(task) if task_id == str(task) else None
-        return entry if entry and self._record.tasks.step_of(entry) == self._step else None
-
-    def _describe(self) -> str:
-        counts = self.counts()
-        counts.pop(Status.SUCCEEDED, None)
-        others = "".join(f", {count:,} {status}" for status, count in counts.items())
-        return how_many(self.task_count, "task") + others
-
 
 # --- task -------------------------------------------------------------------------------------
 
 
-class Task(View):
+class Task(TaskFacts):
     """A task of a step: its artifacts, and how its last attempt went.
 
     Raises:
@@ -486,9 +314,8 @@ class Task(View):
         ValueError: What was given is no pathspec of a task.
     """
 
-    __slots__ = ("_attempts",)
+    __slots__ = ()
     _PARTS = 4
-    _attempts: Attempts
 
     def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
         flow, run_id, step, task_id = parts_of(Task, pathspec)
@@ -503,86 +330,13 @@ class Task(View):
         return task
 
     @property
-    def path_components(self) -> tuple[str, ...]:
-        """The parts of the pathspec."""
-        told = self._attempts
-        return self._place.flow, told.record.run_id, told.step, str(told.number)
-
-    @property
     def parent(self) -> Step:
         """The step."""
         return Step._in(self._attempts.record, self._attempts.step)
 
-    # --- how it stands ---
-
-    @property
-    def status(self) -> Status:
-        """How it stands now; one that waits for a retry is as running as its run."""
-        return self._attempts.status()
-
-    @property
-    def successful(self) -> bool:
-        """Whether it has succeeded."""
-        return self.status is Status.SUCCEEDED
-
-    @property
-    def finished(self) -> bool:
-        """Whether it has ended, in one way or another."""
-        return self.status.finished
-
-    @property
-    def exception(self) -> Failure | None:
-        """What its last attempt failed with; None for one that runs or has succeeded."""
-        ended = self._attempts.ended()
-        return ended.failure if isinstance(ended, TaskFailed) else None
-
-    @property
-    def caught(self) -> Failure | None:
-        """What it had failed with for good where `@catch` let the run go on; else None.
-
-        Such a task has succeeded. It keeps what the step had set, unless its worker died, and the
-        artifact that `@catch` names.
-        """
-        return self._attempts.caught()
-
-    @property
-    def attempt(self) -> int:
-        """Which attempt is its last so far: 0 for the first."""
-        return self._attempts.last_event().attempt
-
-    @property
-    def created_at(self) -> datetime:
-        """When its last attempt began, UTC."""
-        return self._attempts.created_at()
-
-    @property
-    def finished_at(self) -> datetime | None:
-        """When its last attempt ended, UTC; None while it has not."""
-        ended = self._attempts.ended()
-        return ended.time if ended else None
-
-    @property
-    def seconds(self) -> float | None:
-        """How long its last attempt took; None while it has not ended, 0 for a clone."""
-        ended = self._attempts.ended()
-        return seconds_of(ended) if ended else None
-
     def attempts(self) -> tuple[Attempt, ...]:
         """Its attempts from the first on. For one that was retried, the run's journal is read."""
         return tuple(Attempt(self, *told) for told in self._attempts.all())
-
-    # --- where it stands in the graph ---
-
-    @property
-    def path(self) -> tuple[int, ...]:
-        """The index of its item in each foreach around it, outermost first."""
-        return self._attempts.last_event().path
-
-    @property
-    def index(self) -> int | None:
-        """The index of its item in the innermost foreach; None outside of any."""
-        path = self.path
-        return path[-1] if path else None
 
     @property
     def parents(self) -> Iterator[Task]:
@@ -597,17 +351,6 @@ class Task(View):
         key = TaskKey(self._attempts.step, self.path)
         for step, task in self._attempts.record.lineage.children(key):
             yield Task._in(self._attempts.record, step, task)
-
-    @property
-    def origin_pathspec(self) -> str | None:
-        """For a task taken over from the run that this one resumed: the task that did the work."""
-        ended = self._attempts.ended()
-        if not isinstance(ended, TaskCloned):
-            return None
-        origin = self._place.flow, ended.origin_run_id, self._attempts.step, ended.origin_task_id
-        return "/".join(map(str, origin))
-
-    # --- what it printed ---
 
     @property
     def stdout(self) -> str:
@@ -657,13 +400,6 @@ class Task(View):
             )
             raise NotFoundError(message)
         return Run._in(record)[self._attempts.step][cloned.origin_task_id]
-
-    # --- what it made ---
-
-    @property
-    def data(self) -> Data:
-        """Its artifacts' values, each loaded when it is asked for; none unless it has succeeded."""
-        return Data(self._place, self.pathspec, self._attempts.manifest)
 
     @property
     def artifacts(self) -> Artifacts:

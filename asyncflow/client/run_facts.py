@@ -1,0 +1,147 @@
+"""What is known of a run by itself, without its flow, its steps and its tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, overload
+
+from asyncflow.client.artifact_values import Data
+from asyncflow.client.event_stream import EventStream, Follower
+from asyncflow.client.resumptions import Resumptions
+from asyncflow.client.views import View
+from asyncflow.events.selection import EventFilter, Wish
+from asyncflow.events.types import RunFailed, from_microseconds
+from asyncflow.values import Status
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from asyncflow.client.run_files import RunRecord
+    from asyncflow.events.types import Event
+    from asyncflow.flow.graph import Graph
+    from asyncflow.values import Failure
+
+
+class RunFacts(View):
+    """How a run stands, what it was started with, and its events."""
+
+    __slots__ = ("_record",)
+    _record: RunRecord
+
+    @property
+    def path_components(self) -> tuple[str, ...]:
+        """The parts of the pathspec."""
+        return self._place.flow, self._record.run_id
+
+    @property
+    def status(self) -> Status:
+        """How it stands now; `INTERRUPTED` when its engine is gone and left no last word."""
+        return self._record.status()
+
+    @property
+    def successful(self) -> bool:
+        """Whether it has succeeded."""
+        return self._record.summary().status is Status.SUCCEEDED
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, in one way or another, by its engine's own word."""
+        return self._record.summary().status.finished
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was started, UTC."""
+        return from_microseconds(self._record.summary().started)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended, UTC; None while it has not."""
+        summary = self._record.summary()
+        return from_microseconds(summary.finished) if summary.status.finished else None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took from its start to its end; None while it has not ended."""
+        summary = self._record.summary()
+        if not summary.status.finished:
+            return None
+        # An earlier version took both from the wall clock, which may have been set back meanwhile.
+        return max(summary.finished - summary.started, 0) / 1e6
+
+    @property
+    def failure(self) -> Failure | None:
+        """What failed first, if the run has failed."""
+        ended = self._record.ended()
+        return ended.failure if isinstance(ended, RunFailed) else None
+
+    def caught(self) -> dict[str, int]:
+        """The steps whose `@catch` let the run go on, each with how many of its tasks had failed.
+
+        Those of a run that this one resumed are told by that one. The run's journal is read.
+        """
+        return dict(self._record.journal.caught())
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags that it was started with."""
+        return frozenset(self._record.summary().tags)
+
+    @property
+    def parameters(self) -> Data:
+        """The values of the flow's parameters, each loaded when it is asked for."""
+        return Data(self._place, f"{self.pathspec}/parameters", self._record.parameters)
+
+    @property
+    def origin_run_id(self) -> str | None:
+        """The run that this one resumed; None when it began afresh."""
+        return self._record.started.origin_run_id
+
+    @property
+    def resumed_as(self) -> tuple[str, ...]:
+        """The ids of the runs that have resumed this one, oldest first.
+
+        The first event of each younger run of the flow is read for it.
+        """
+        return tuple(Resumptions(self._place).of(self.id))
+
+    @property
+    def user(self) -> str:
+        """Who started it."""
+        return self._record.started.user
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that it follows."""
+        return self._record.journal.graph
+
+    @property
+    def task_count(self) -> int:
+        """How many tasks have begun."""
+        return sum(self._record.tasks.steps().values())
+
+    @overload
+    def events(self, *, since: int = 0, follow: bool = False) -> EventStream[Event]: ...
+    @overload
+    def events(
+        self, one: type[Wish], /, *, since: int = 0, follow: bool = False
+    ) -> EventStream[Wish]: ...
+    @overload
+    def events(
+        self, *types: type[Event], since: int = 0, follow: bool = False
+    ) -> EventStream[Event]: ...
+    def events(self, *types: type[Event], since: int = 0, follow: bool = False) -> EventStream[Any]:
+        """Its events, or those of some types, for `for` and for `async for`.
+
+        From the first on, or from behind the one whose `seq` is `since`, to the last one that is
+        there now; with `follow`, to the run's last event, which is waited for.
+
+        Raises:
+            RunInterruptedError: When following: the run's engine is gone without a last word.
+        """
+        return EventStream(self.follower(EventFilter(types, since), follow=follow))
+
+    def follower(self, wanted: EventFilter[Wish], *, follow: bool = True) -> Follower[Wish]:
+        """What `events` reads with; for those who wait in a way of their own."""
+        record = self._record
+        return Follower(
+            record.journal.path, self.pathspec, wanted, record.journal.check_whole, follow=follow
+        )

@@ -1,0 +1,107 @@
+"""What is known of a task by itself, without its run, its step and its neighbours in the graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncflow.client.artifact_values import Data
+from asyncflow.client.attempts import seconds_of
+from asyncflow.client.views import View
+from asyncflow.events.types import TaskCloned, TaskFailed
+from asyncflow.values import Status
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from asyncflow.client.attempts import Attempts
+    from asyncflow.values import Failure
+
+
+class TaskFacts(View):
+    """How a task stands, how its last attempt went, and the values of its artifacts."""
+
+    __slots__ = ("_attempts",)
+    _attempts: Attempts
+
+    @property
+    def path_components(self) -> tuple[str, ...]:
+        """The parts of the pathspec."""
+        told = self._attempts
+        return self._place.flow, told.record.run_id, told.step, str(told.number)
+
+    @property
+    def status(self) -> Status:
+        """How it stands now; one that waits for a retry is as running as its run."""
+        return self._attempts.status()
+
+    @property
+    def successful(self) -> bool:
+        """Whether it has succeeded."""
+        return self.status is Status.SUCCEEDED
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, in one way or another."""
+        return self.status.finished
+
+    @property
+    def exception(self) -> Failure | None:
+        """What its last attempt failed with; None for one that runs or has succeeded."""
+        ended = self._attempts.ended()
+        return ended.failure if isinstance(ended, TaskFailed) else None
+
+    @property
+    def caught(self) -> Failure | None:
+        """What it had failed with for good where `@catch` let the run go on; else None.
+
+        Such a task has succeeded. It keeps what the step had set, unless its worker died, and the
+        artifact that `@catch` names.
+        """
+        return self._attempts.caught()
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt is its last so far: 0 for the first."""
+        return self._attempts.last_event().attempt
+
+    @property
+    def created_at(self) -> datetime:
+        """When its last attempt began, UTC."""
+        return self._attempts.created_at()
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When its last attempt ended, UTC; None while it has not."""
+        ended = self._attempts.ended()
+        return ended.time if ended else None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long its last attempt took; None while it has not ended, 0 for a clone."""
+        ended = self._attempts.ended()
+        return seconds_of(ended) if ended else None
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """The index of its item in each foreach around it, outermost first."""
+        return self._attempts.last_event().path
+
+    @property
+    def index(self) -> int | None:
+        """The index of its item in the innermost foreach; None outside of any."""
+        path = self.path
+        return path[-1] if path else None
+
+    @property
+    def origin_pathspec(self) -> str | None:
+        """For a task taken over from the run that this one resumed: the task that did the work."""
+        ended = self._attempts.ended()
+        if not isinstance(ended, TaskCloned):
+            return None
+        origin = self._place.flow, ended.origin_run_id, self._attempts.step, ended.origin_task_id
+        return "/".join(map(str, origin))
+
+    @property
+    def data(self) -> Data:
+        """Its artifacts' values, each loaded when it is asked for; none unless it has succeeded."""
+        return Data(self._place, self.pathspec, self._attempts.manifest)
