@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Scalar = TypeVar("Scalar", str, int, float, bool)
+Default = TypeVar("Default", bound="str | float | Sequence[Any] | Mapping[str, Any]")
 
 ENVIRONMENT_PREFIX: Final = "ASYNCFLOW_RUN_"
 RESERVED: Final = frozenset({"tags"})
@@ -83,84 +84,15 @@ class Parameter(Generic[T]):
         "type",
     )
 
-    # Which value follows from which arguments. First what is JSON, then lists, then single values.
+    # What a type checker knows of the value. These are the forms that users write; for all others,
+    # such as JSON, typed lists and what may be None, it knows nothing: `Any`.
 
     @overload
     def __init__(
-        self: Parameter[Any],
+        self: Parameter[Scalar],
         name: str | None = None,
-        default: Any = None,
-        *,
-        type: builtins.type[JSONType],
-        help: str | None = None,
-        required: bool = False,
-        separator: str | None = None,
-        show_default: bool = True,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self: Parameter[list[Scalar] | None],
-        name: str | None = None,
-        default: None = None,
         *,
         type: builtins.type[Scalar],
-        separator: str,
-        help: str | None = None,
-        required: Literal[False] = False,
-        show_default: bool = True,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self: Parameter[list[Scalar]],
-        name: str | None = None,
-        default: str | Sequence[Scalar] | Callable[..., str | Sequence[Scalar]] = ...,
-        *,
-        type: builtins.type[Scalar],
-        separator: str,
-        help: str | None = None,
-        required: bool = False,
-        show_default: bool = True,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self: Parameter[list[str] | None],
-        name: str | None = None,
-        default: None = None,
-        *,
-        separator: str,
-        help: str | None = None,
-        required: Literal[False] = False,
-        show_default: bool = True,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self: Parameter[list[str]],
-        name: str | None = None,
-        default: str | Callable[..., str] = ...,
-        *,
-        separator: str,
-        help: str | None = None,
-        required: bool = False,
-        show_default: bool = True,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self: Parameter[list[Scalar]],
-        name: str | None = None,
-        default: Sequence[Scalar] = ...,
-        *,
-        separator: str,
-        help: str | None = None,
-        required: bool = False,
-        show_default: bool = True,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self: Parameter[T],
-        name: str | None = None,
-        default: None = None,
-        *,
-        type: builtins.type[T],
         required: Literal[True],
         help: str | None = None,
         show_default: bool = True,
@@ -169,7 +101,6 @@ class Parameter(Generic[T]):
     def __init__(
         self: Parameter[str],
         name: str | None = None,
-        default: None = None,
         *,
         required: Literal[True],
         help: str | None = None,
@@ -177,33 +108,21 @@ class Parameter(Generic[T]):
     ) -> None: ...
     @overload
     def __init__(
-        self: Parameter[T | None],
+        self: Parameter[list[str]],
         name: str | None = None,
-        default: None = None,
         *,
-        type: builtins.type[T],
-        required: bool = False,
+        default: str,
+        separator: str,
         help: str | None = None,
         show_default: bool = True,
     ) -> None: ...
     @overload
     def __init__(
-        self: Parameter[str | None],
+        self: Parameter[Scalar],
         name: str | None = None,
-        default: None = None,
         *,
-        required: bool = False,
-        help: str | None = None,
-        show_default: bool = True,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self: Parameter[T],
-        name: str | None = None,
-        default: Callable[[], T] | Callable[[ParameterContext], T] = ...,
-        *,
-        type: builtins.type[T] | None = None,
-        required: bool = False,
+        default: Scalar,
+        type: builtins.type[Scalar],
         help: str | None = None,
         show_default: bool = True,
     ) -> None: ...
@@ -211,10 +130,31 @@ class Parameter(Generic[T]):
     def __init__(
         self: Parameter[T],
         name: str | None = None,
-        default: T = ...,
         *,
-        type: builtins.type[T] | None = None,
+        default: Callable[..., T],
+        type: Any = None,
+        help: str | None = None,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[Default],
+        name: str | None = None,
+        *,
+        default: Default,
+        separator: str | None = None,
+        help: str | None = None,
+        show_default: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[Any],
+        name: str | None = None,
+        default: Any = None,
+        *,
+        type: Any = None,
         required: bool = False,
+        separator: str | None = None,
         help: str | None = None,
         show_default: bool = True,
     ) -> None: ...
