@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.layout import Layout
     from asyncflow.store.maintenance.collect import Collected
+    from asyncflow.store.maintenance.findings import Verified
     from asyncflow.store.maintenance.remove import Removed
-    from asyncflow.store.maintenance.verify import Verified
 
 _DAMAGED: Final = 1
 _REDRAW_SECONDS: Final = 0.1

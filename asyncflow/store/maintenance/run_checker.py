@@ -1,0 +1,258 @@
+"""Checks one run: every record of its journal, its summary and its index.
+
+Nothing is unpickled, so no code of a user runs.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
+
+from asyncflow.errors import JournalError, RecordError
+from asyncflow.events.records import (
+    ENDINGS,
+    FAILED,
+    HANDING_ON,
+    KNOWN,
+    OF_TASKS,
+    REFERRING,
+    RUN_STARTED,
+    code_of,
+    fields_of,
+    output_before,
+    references_of,
+    step_of,
+    task_of,
+)
+from asyncflow.store.journal import HEADER, JournalReader, is_being_written, later_format
+from asyncflow.store.layout import sign_of_beginning
+from asyncflow.store.run_index import Summary, TaskTable, most_table_bytes, other_owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from asyncflow.store.maintenance.findings import Damage, Findings
+    from asyncflow.store.maintenance.value_checker import ValueChecker
+
+_PROGRESS_EVERY: Final = 512  # records
+
+
+class RunChecker:
+    """Checks one run: its journal, its summary, its index, and the values that they name."""
+
+    def __init__(
+        self,
+        findings: Findings,
+        values: ValueChecker,
+        folder: Path,
+        pathspec: str,
+        *,
+        flow: str,
+        removed: bool = False,
+    ) -> None:
+        self._findings, self._values = findings, values
+        self._folder, self._pathspec, self._flow = folder, pathspec, flow
+        self._removed = removed
+        self._path = folder / "journal"
+        self._running = is_being_written(self._path)
+        self._table = TaskTable()
+        self._steps: list[str] = []
+        self._holes: list[tuple[int, int, Damage]] = []  # where the journal cannot be read
+        self._ended = False
+        self._begun = False
+
+    def check(self) -> None:
+        """Check all of it, and report what is found."""
+        summary = self._check_summary()
+        try:
+            with JournalReader(self._path) as journal:
+                self._check_journal(journal, summary)
+        except FileNotFoundError:
+            if summary is not None:
+                self._findings.damage(self._path, "the file is gone", self._pathspec)
+            elif not self._removed:
+                self._note_unbegun()
+        except JournalError:
+            if number := later_format(self._path):
+                what = f"a later version of asyncflow wrote it, in format {number}; not verified"
+                self._findings.note(self._path, f"{what}: upgrade asyncflow for that")
+                return
+            what = f"it does not begin with {HEADER.decode().strip()!r}"
+            self._findings.damage(self._path, what, self._pathspec)
+        except OSError as error:
+            what = f"it cannot be read: {error.strerror}"
+            self._findings.damage(self._path, what, self._pathspec)
+
+    # --- summary and index ---
+
+    def _check_summary(self) -> Summary | None:
+        path = self._folder / "summary"
+        try:
+            summary = Summary.read(path)
+        except RecordError as error:
+            what = f"{error.__cause__}; delete it, and the journal is read instead"
+            self._findings.damage(path, what, self._pathspec)
+            return None
+        except OSError as error:
+            what = f"it cannot be read: {error.strerror}"
+            self._findings.damage(path, what, self._pathspec)
+            return None
+        if summary is not None and (owner := other_owner(summary, self._folder)):
+            self._findings.damage(
+                path, f"it is that of {owner}: call the folder so again", self._pathspec
+            )
+        if summary is not None:
+            self._check_index(summary)
+        return summary
+
+    def _check_index(self, summary: Summary) -> None:
+        path = self._folder / "index"
+        self._steps = [name for name, _ in summary.steps]
+        advice = "delete it, and the journal is read instead"
+        try:
+            size = path.stat().st_size
+            table = TaskTable.read(path, most=most_table_bytes(self._journal_bytes()))
+        except OSError as error:
+            self._findings.damage(path, f"it cannot be read: {error.strerror}", self._pathspec)
+            return
+        self._findings.verified.size += len(table.dump())
+        if len(table.dump()) != size or crc32(table.dump()) != summary.index_checksum:
+            self._findings.damage(path, f"it is not what was written; {advice}", self._pathspec)
+        else:
+            self._table = table
+
+    def _journal_bytes(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return 0
+
+    # --- the journal ---
+
+    def _check_journal(self, journal: JournalReader, summary: Summary | None) -> None:
+        end = len(HEADER)
+        while True:
+            try:
+                for at, record, after in journal.read_from(end):
+                    self._take(at, record)
+                    end = after
+                break
+            except JournalError:
+                bad, end = end, journal.find_record(end + 1) or journal.size()
+                self._note_hole(bad, end)
+        self._findings.verified.size += journal.size()
+        self._check_end(journal, end, summary)
+
+    def _note_hole(self, begin: int, end: int) -> None:
+        what = f"the record at byte {begin} is not what was written"
+        damage = self._findings.damage(self._path, what)
+        self._holes.append((begin, end, damage))
+        for pathspec in self._tasks_between(begin, end):
+            damage.add(pathspec)
+        if begin == len(HEADER):
+            damage.add(self._pathspec)
+
+    def _check_end(self, journal: JournalReader, end: int, summary: Summary | None) -> None:
+        size = journal.size()
+        if summary is not None and end < summary.journal_bytes and not self._holes:
+            what = f"it ends at byte {end} and had {summary.journal_bytes} when the run ended"
+            tasks = self._tasks_between(end, summary.journal_bytes)
+            self._findings.damage(self._path, what, self._pathspec, *tasks)
+        elif end < size and (self._ended or summary is not None):
+            what = f"{size - end} bytes from byte {end} on are not what was written"
+            self._findings.damage(self._path, what, self._pathspec)
+        elif end < size and not self._running and not journal.is_torn(end):
+            what = (
+                f"the last record, at byte {end}, is not what was written; readers leave it out, "
+                "and a resume runs again what it told of"
+            )
+            self._findings.damage(self._path, what, self._pathspec)
+        elif end < size and not self._running:
+            self._findings.note(
+                self._path,
+                f"the run was interrupted while it wrote: {size - end} bytes from byte {end} on "
+                "are the beginning of a record. This is no damage; the record was announced to "
+                "nobody",
+            )
+        for _, _, damage in self._holes:  # no later record or index entry said what is affected
+            if not damage.count:
+                damage.add(self._pathspec)
+        if not self._begun and not self._holes and summary is None and not self._running:
+            self._note_unbegun()
+
+    def _note_unbegun(self) -> None:
+        """Report a run without a first record, unless it is beginning just now."""
+        sign = sign_of_beginning(self._folder)
+        if not sign:
+            self._findings.note(self._folder, "unreferenced: a run that never began")
+        elif not self._has_begun_since():
+            what = f"it tells of no beginning, and {sign} is there"
+            self._findings.damage(self._path, what, self._pathspec)
+
+    def _has_begun_since(self) -> bool:
+        if is_being_written(self._path):
+            return True
+        try:
+            with JournalReader(self._path) as journal:
+                return any(True for _ in journal.read_from())
+        except (JournalError, OSError):
+            return False
+
+    def _take(self, at: int, record: bytes) -> None:
+        """Take one record whose checksum is right."""
+        code = -1
+        self._begun = True
+        with self._blaming(at):
+            code = code_of(record)
+            values = fields_of(record)
+            if code in REFERRING or (self._holes and code in OF_TASKS):
+                self._follow(values)
+        self._ended = self._ended or code in ENDINGS
+        if code >= 0 and code not in KNOWN:
+            self._findings.note(
+                self._path, f"a later version wrote the record at byte {at}; not followed"
+            )
+        if not at % _PROGRESS_EVERY:
+            self._findings.show_progress()
+
+    @contextmanager
+    def _blaming(self, at: int) -> Iterator[None]:
+        try:
+            yield
+        except RecordError as error:
+            what = f"the record at byte {at} is no event: {error}"
+            self._findings.damage(self._path, what, self._pathspec)
+
+    def _follow(self, values: list[Any]) -> None:
+        code = values[0]
+        run = self._pathspec
+        owner = run if code == RUN_STARTED else f"{run}/{step_of(values)}/{task_of(values)}"
+        self._link_output(values, owner)
+        if code not in REFERRING or self._removed:
+            return
+        if code in HANDING_ON:
+            self._findings.verified.tasks += 1
+        owner = f"{run}/parameters" if code == RUN_STARTED else owner
+        for name, ref in references_of(values):
+            self._values.check_ref(self._flow, ref, f"{owner}/{name}")
+
+    def _link_output(self, values: list[Any], owner: str) -> None:
+        """Name the task whose output lies in a hole of the journal, if this record tells of it."""
+        if not self._holes or values[0] == RUN_STARTED:
+            return
+        before = output_before(values)
+        for begin, end, damage in self._holes:
+            if before and begin <= before < end:
+                damage.add(
+                    f"{owner} ({'output' if values[0] != FAILED else 'output of a failure'})"
+                )
+
+    def _tasks_between(self, begin: int, end: int) -> Iterator[str]:
+        """The tasks that have a record in this range of the journal, as far as the index tells."""
+        for task in range(1, len(self._table) + 1):
+            entry = self._table[task]
+            if begin <= entry.started < end or begin <= entry.ended < end:
+                step = self._steps[entry.step] if entry.step < len(self._steps) else "?"
+                yield f"{self._pathspec}/{step}/{task}"
