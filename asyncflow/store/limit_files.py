@@ -1,29 +1,28 @@
-r"""A limit with a name: a file that all engines share. What is held dies with its holder.
+r"""A named limit: a file that all engines share. The kernel frees what a dead process held.
 
 ```
 STORE/limits/NAME    56 bytes
   0  16 bytes  `ASYNCFLOW LIMIT\n`
- 16  i64       how many at a time, as `asyncflow limit set` has it; -1 where it says nothing
- 24  f64       how many in a second, likewise
+ 16  i64       how many at a time, as `asyncflow limit set` says; -1 for unset
+ 24  f64       how many per second, likewise
  32  u32       crc32 of the 32 bytes before
  36  u32       0
- 40  u64       the ticket that was given last
- 48  u64       when, at the earliest, the next may begin: microseconds since 1970
+ 40  u64       the ticket that was given out last
+ 48  u64       the earliest time at which the next may begin: microseconds since 1970
 ```
 
-What is held is a lock on a byte of the file, far behind its end: the kernel gives it up when
-whoever holds it dies. Byte 2^32 + i is place i of those that may be taken at a time. Byte 2^48 + t
-is held by the engine that waits with ticket t: who comes later lets it go first. Byte 0 is held for
-the moment in which a number of the file is read and written. They are locks of an open file
-description, so engines in one process keep each other out as well.
+An engine holds locks on bytes far behind the end of the file. The kernel releases them when the
+process dies. Byte 2^32 + i is place i; a limit of n at a time has n places. Byte 2^48 + t is held
+by the engine that waits with ticket t; engines with later tickets let it go first. Byte 0 is held
+while a number in the file is read and written. `asyncflow.store.byte_locks` tells how such locks
+behave.
 
-Nothing here waits. What an engine does while it may not go on is told in
-`asyncflow.scheduling.named_limits`.
+Nothing here waits. `asyncflow.scheduling.named_limits` says what an engine does while it may not
+go on.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import struct
@@ -36,6 +35,7 @@ from zlib import crc32
 from asyncflow._support.commit_points import reached
 from asyncflow._support.fork_safety import keep_from_children, no_forks
 from asyncflow.errors import LimitError
+from asyncflow.store.byte_locks import ByteLocks
 from asyncflow.store.folders import Folder
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
@@ -53,23 +53,20 @@ _NEXT_AT: Final = 48
 _GUARD: Final = 0
 _PLACES: Final = 1 << 32
 _LINE: Final = 1 << 48
-_TICKETS: Final = 1 << 40  # then they begin anew
-_LOCK: Final = struct.Struct("hhqqi4x")  # C's `struct flock`
-_SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None)
-_GET_LOCK: Final = getattr(fcntl, "F_OFD_GETLK", None)
+_TICKETS: Final = 1 << 40  # then the numbers start again
 _GUARD_TRIES: Final = 5000  # of a millisecond each
-_FAR_SECONDS: Final = 3600.0  # no next beginning is further away, unless a clock was put back
+_FAR_SECONDS: Final = 3600.0  # a next beginning further away means that a clock was set back
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many at a time, and how many in a second; None for any number."""
+    """How many at a time, and how many per second; None where that is unset."""
 
     at_once: int | None = None
     per_second: float | None = None
 
     def or_else(self, other: Bounds) -> Bounds:
-        """These, and the other's where these say nothing."""
+        """These bounds; where one is unset, the other's."""
         return Bounds(
             other.at_once if self.at_once is None else self.at_once,
             other.per_second if self.per_second is None else self.per_second,
@@ -90,20 +87,19 @@ class LimitFile:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._locks = ByteLocks(descriptor)
 
     @classmethod
     def open(cls, folder: Path, name: str, *, make: bool = True, mend: bool = False) -> Self:
-        """Open a limit; with `mend` also one whose file is damaged.
-
-        Where there is no file, `make` makes it.
+        """Open a limit. `make` creates a missing file; `mend` also opens a damaged one.
 
         Raises:
-            LimitError: No limit can have that name; its file is not there, cannot be made or read,
-                or is damaged; or there are no locks.
+            LimitError: No limit can have that name; its file is missing, damaged, or cannot be
+                created or read; or this system has no byte locks.
         """
         if not LIMIT_NAME.fullmatch(name):
             raise LimitError(f"no limit can be called {name!r}")
-        if _SET_LOCK is None:
+        if not ByteLocks.AVAILABLE:
             message = "named limits need a Linux kernel: nothing else has locks that fit"
             raise LimitError(message)
         path = folder / name
@@ -137,7 +133,7 @@ class LimitFile:
     # --- what was set ---
 
     def bounds(self) -> Bounds:
-        """What `asyncflow limit set` says.
+        """The bounds that `asyncflow limit set` has set.
 
         Raises:
             LimitError: The file is damaged.
@@ -149,7 +145,7 @@ class LimitFile:
         return unpack_bounds(data, self.path)
 
     def set_bounds(self, bounds: Bounds) -> None:
-        """Have every engine of the store keep to these, from within a second on. It may wait.
+        """Set new bounds; every engine of the store follows them within a second. May wait.
 
         Raises:
             LimitError: The file cannot be written.
@@ -165,24 +161,24 @@ class LimitFile:
         raise LimitError(message)
 
     def _write_bounds(self, bounds: Bounds) -> None:
-        # Within one page, so that nobody sees half of it and no crash leaves half.
+        # The bounds lie within one page, so no reader sees half of them and no crash leaves half.
         reached("bounds.set")
         os.pwrite(self._descriptor, pack_bounds(bounds), 0)
 
     # --- places ---
 
     def take_place(self, number: int) -> bool:
-        """Take this place, if nobody else has it."""
+        """Take a place; False if somebody else has it."""
         return self._lock(_PLACES + number)
 
     def free_place(self, number: int) -> None:
-        """Give it back."""
-        self._unlock(_PLACES + number)
+        """Give a place back."""
+        self._locks.release(_PLACES + number)
 
-    # --- the line ---
+    # --- the queue of engines ---
 
     def join_line(self) -> int | None:
-        """Wait behind those who wait; the ticket, or None if somebody else is just taking one."""
+        """Join the queue; returns a ticket, or None while somebody else is taking one."""
         with self._guarded() as alone:
             if not alone:
                 return None
@@ -191,20 +187,21 @@ class LimitFile:
         return ticket if self._lock(_LINE + ticket) else None
 
     def leave_line(self, ticket: int) -> None:
-        """Wait no more."""
-        self._unlock(_LINE + ticket)
+        """Leave the queue."""
+        self._locks.release(_LINE + ticket)
 
     def is_preceded(self, ticket: int | None) -> bool:
-        """Whether others wait that came earlier; without a ticket, whether others wait."""
+        """Whether an engine with an earlier ticket waits; without a ticket, whether any does."""
         count = _TICKETS if ticket is None else ticket
-        return count > 0 and self._find(_LINE, count) is not None
+        return count > 0 and self._locks.find_other(_LINE, count) is not None
 
     # --- the rate ---
 
     def begin_one(self, per_second: float, slack: float, now: float) -> float:
-        """Count one that begins at this time, in seconds since 1970; or, how long it has to wait.
+        """Count one beginning now, and return 0; or return how many seconds it has to wait.
 
-        They begin at even distances; `slack` is how many seconds one may be earlier than that.
+        Beginnings are spaced evenly. One may come up to `slack` seconds early. `now` is seconds
+        since 1970.
         """
         with self._guarded() as alone:
             if not alone:
@@ -219,7 +216,7 @@ class LimitFile:
             return 0.0
 
     def undo_one(self, per_second: float) -> None:
-        """It did not begin after all."""
+        """Take back a beginning that was counted: it did not happen."""
         with self._guarded() as alone:
             if alone:
                 earlier = self._number_at(_NEXT_AT) - int(1e6 / per_second)
@@ -228,12 +225,12 @@ class LimitFile:
     # --- looking ---
 
     def in_use(self) -> int:
-        """How many places others than this have."""
-        return self._count(_PLACES, _LINE - _PLACES)
+        """How many places others have taken."""
+        return self._locks.count_others(_PLACES, _LINE - _PLACES)
 
     def in_line(self) -> int:
-        """How many engines wait."""
-        return self._count(_LINE, _TICKETS)
+        """How many other engines wait."""
+        return self._locks.count_others(_LINE, _TICKETS)
 
     # --- how it works ---
 
@@ -245,7 +242,7 @@ class LimitFile:
 
     @contextmanager
     def _guarded(self) -> Iterator[bool]:
-        """Alone with the file's numbers, or not: then somebody else is for a moment.
+        """Lock the numbers of the file; yields False if somebody else has them locked.
 
         Raises:
             LimitError: The file cannot be read or written.
@@ -257,51 +254,25 @@ class LimitFile:
             raise self._error(error) from error
         finally:
             if alone:
-                self._unlock(_GUARD)
+                self._locks.release(_GUARD)
 
     def _lock(self, byte: int) -> bool:
-        wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
         try:
-            fcntl.fcntl(self._descriptor, _SET_LOCK or 0, wanted)
-        except BlockingIOError:
-            return False
+            return self._locks.take(byte)
         except OSError as error:
             raise self._error(error) from error
-        return True
-
-    def _unlock(self, byte: int) -> None:
-        with suppress(OSError):  # a closed file has no locks
-            wanted = _LOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0)
-            fcntl.fcntl(self._descriptor, _SET_LOCK or 0, wanted)
-
-    def _find(self, start: int, count: int) -> tuple[int, int] | None:
-        """One of the ranges of bytes in here that somebody else has locked: start and length."""
-        wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, count, 0)
-        found = _LOCK.unpack(fcntl.fcntl(self._descriptor, _GET_LOCK or 0, wanted))
-        return None if found[0] == fcntl.F_UNLCK else (found[2], found[3])
-
-    def _count(self, start: int, count: int) -> int:
-        """How many bytes in here others have locked."""
-        ranges, total = [(start, start + count)], 0
-        while ranges:
-            first, end = ranges.pop()
-            if first >= end or (found := self._find(first, end - first)) is None:
-                continue
-            at, stop = max(first, found[0]), min(end, sum(found))
-            total += stop - at
-            ranges += [(first, at), (stop, end)]
-        return total
 
     def _error(self, error: OSError) -> LimitError:
         message = f"cannot use the limit {self.path.name!r}: {error.strerror}: {self.path}"
         return LimitError(message)
 
     def close(self) -> None:
-        """Give up all that is held. Harmless when repeated."""
+        """Close the file, which releases all its locks. Harmless when repeated."""
         if self._descriptor >= 0:
             with no_forks():
                 os.close(self._descriptor)
                 self._descriptor = -1
+                self._locks = ByteLocks(-1)
 
     def __enter__(self) -> Self:
         return self
@@ -314,7 +285,7 @@ class LimitFile:
 
 
 def _create(folder: Folder, name: str) -> None:
-    """Make the file of a limit, whole at once: any number of processes may do so."""
+    """Create the file of a limit in one step; any number of processes may do so at once."""
     reached("limit.create")
     draft = f".{name}.{os.urandom(8).hex()}"
     descriptor = folder.open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -330,7 +301,7 @@ def _create(folder: Folder, name: str) -> None:
 
 
 def pack_bounds(bounds: Bounds) -> bytes:
-    """What was set, as a limit's file begins."""
+    """The bounds as bytes: how a limit's file begins."""
     at_once = -1 if bounds.at_once is None else bounds.at_once
     per_second = -1.0 if bounds.per_second is None else bounds.per_second
     data = HEADER + _SETTING.pack(at_once, per_second)
@@ -338,7 +309,7 @@ def pack_bounds(bounds: Bounds) -> bytes:
 
 
 def unpack_bounds(data: bytes, path: Path) -> Bounds:
-    """What was set, from the bytes of a limit's file.
+    """The bounds from the bytes of a limit's file.
 
     Raises:
         LimitError: The file is damaged.
@@ -364,11 +335,11 @@ def unpack_bounds(data: bytes, path: Path) -> Bounds:
 
 
 DRAFT: Final = re.compile(r"\..+\.[0-9a-f]{16}")
-"""How a limit's file is called until it is whole."""
+"""The name of a limit's file until it is complete."""
 
 
 def names_in(folder: Path) -> list[str]:
-    """The limits that have a file, by name."""
+    """The names of the limits that have a file, sorted."""
     try:
         return sorted(path.name for path in folder.iterdir() if LIMIT_NAME.fullmatch(path.name))
     except (FileNotFoundError, NotADirectoryError):
