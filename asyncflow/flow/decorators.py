@@ -1,8 +1,8 @@
-"""`@step`, and the decorators that say how a step is run.
+"""`@step`, and the decorators that set how a step is run.
 
-A decorator runs nothing and wraps nothing: it notes what it was told on the function and gives the
-function back, so the order of decorators does not matter, and a step stays the method that it is.
-What was noted comes into the graph as plain data (`Node.options`), under the name of the decorator:
+A decorator runs nothing and wraps nothing. It records its arguments on the function and returns the
+same function, so decorators may stand in any order and a step remains an ordinary method. The graph
+holds these options as plain data (`Node.options`), under the name of the decorator:
 
     retry        {"times", "seconds", "backoff", "max_seconds", "jitter", "on"}
     catch        {"var", "print_exception"}
@@ -10,7 +10,7 @@ What was noted comes into the graph as plain data (`Node.options`), under the na
     isolate      True
     concurrency  n
     limit        [[name, at a time or None, per second or None]]
-    environment  [name, ...]; the values are often secrets, and stay in `StepOptions`
+    environment  [name, ...]; values are often secrets, so they stay in `StepOptions`
     resources    {name: value}      no effect on one machine
     card         [{name: value}]    no effect
 """
@@ -40,24 +40,24 @@ _ON_BYTES: Final = 1 << 10  # of the name of an exception
 
 @dataclass(slots=True)
 class StepOptions:
-    """What the decorators of one method said."""
+    """The options that the decorators of one method have set."""
 
     is_step: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     retry_on: tuple[type[BaseException], ...] = ()
-    """The exceptions that `retry` is for; none means all."""
+    """The exceptions that `@retry` retries; an empty tuple means all of them."""
     replaced_line: int = 0
-    """Where the class body had already bound the step's name; 0 for nowhere."""
+    """The line at which the class body had already bound the step's name; 0 if it had not."""
     variables: dict[str, str] = field(default_factory=dict)
     """The environment variables that the step asks for, with their values."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave out the variables: a flow class that is stored with its run has no secrets."""
+        """Leave out the variables: a class is stored with its run, and must not hold secrets."""
         return StepOptions, (self.is_step, self.options, self.retry_on, self.replaced_line)
 
 
 def options_of(method: object) -> StepOptions | None:
-    """What decorators said of a method; None if it has none of ours."""
+    """The options of a method; None if it has none of our decorators."""
     found = getattr(method, _ATTRIBUTE, None)
     return found if isinstance(found, StepOptions) else None
 
@@ -76,9 +76,9 @@ def step(method: Method, /) -> Method: ...
 @overload
 def step() -> Callable[[Method], Method]: ...
 def step(method: Any = None, /) -> Any:
-    """Make a method a step of its flow; it may be `def` or `async def`.
+    """Make a method, `def` or `async def`, a step of its flow.
 
-    A step takes `self` alone; a second argument, usually called `inputs`, makes it a join.
+    A step takes only `self`. A second argument, usually called `inputs`, makes it a join.
     """
     if method is None:
         return step
@@ -89,10 +89,10 @@ def step(method: Any = None, /) -> Any:
 
 
 def _line_of_namesake(name: str) -> int:
-    """Where the class body that is being run has already bound this name."""
-    import sys  # noqa: PLC0415 - a built-in module, and nobody else here needs it
+    """The line at which the running class body has already bound this name; 0 if it has not."""
+    import sys  # noqa: PLC0415 - only needed here, and built in
 
-    body = sys._getframe(2)  # noqa: SLF001 - after the class is made nothing tells of the first one
+    body = sys._getframe(2)  # noqa: SLF001 - once the class exists, the first binding is lost
     if "__qualname__" not in body.f_locals or name not in body.f_locals:
         return 0
     code = getattr(body.f_locals[name], "__code__", None)
@@ -130,14 +130,14 @@ def retry(
     """Try a failed task again.
 
     Args:
-        method: The step, where the decorator stands without parentheses.
-        times: How often at the most, after the first attempt.
-        minutes_between_retries: How long to wait before; not at all by default.
-        seconds: The same in seconds; at most one of the two is given.
-        backoff: Each wait is the one before times this: 2.0 doubles it.
-        max_seconds: No wait is longer than this.
-        jitter: Each wait is made longer or shorter at random by up to this fraction, 0.0 to 1.0.
-        on: Only after these exceptions, and those derived from them; after any when left out.
+        method: The step, if the decorator is used without parentheses.
+        times: The most retries after the first attempt.
+        minutes_between_retries: The wait before a retry; none by default.
+        seconds: The same wait in seconds. Give one of the two at most.
+        backoff: The factor by which each wait is longer than the one before; 2.0 doubles it.
+        max_seconds: The longest wait.
+        jitter: Each wait is randomly longer or shorter by up to this fraction, 0.0 to 1.0.
+        on: Retry only after these exceptions and their subclasses; after any if left out.
 
     Raises:
         FlowError: A value makes no sense.
@@ -145,8 +145,8 @@ def retry(
     exceptions = _exceptions(on)
     if seconds is minutes_between_retries is None and (backoff != 1 or jitter):
         message = (
-            "@retry with `backoff` or `jitter` changes a wait that there is none of: say how long "
-            "it is at first, as in @retry(seconds=1, backoff=2)"
+            "@retry has `backoff` or `jitter`, but no wait for them to change: give the first "
+            "wait, as in @retry(seconds=1, backoff=2)"
         )
         raise _mistake(message)
     options = {
@@ -201,12 +201,12 @@ def catch(
     *, var: str | None = None, print_exception: bool = True
 ) -> Callable[[Method], Method]: ...
 def catch(method: Any = None, /, *, var: str | None = None, print_exception: bool = True) -> Any:
-    """Let the run go on when a task has failed for good.
+    """Let the run go on when a task has failed and is not retried any more.
 
     Args:
-        method: The step, where the decorator stands without parentheses.
-        var: The artifact that the exception is kept as; None where the task did not fail.
-        print_exception: Whether its traceback is printed into the task's log.
+        method: The step, if the decorator is used without parentheses.
+        var: The artifact that holds the exception; it is None if the task did not fail.
+        print_exception: Whether the traceback is printed to the task's log.
 
     Raises:
         FlowError: `var` cannot be the name of an artifact.
@@ -225,10 +225,10 @@ def _artifact_name(var: Any) -> str | None:
 def timeout(
     nothing: object = None, /, *, seconds: float = 0, minutes: float = 0, hours: float = 0
 ) -> Callable[[Method], Method]:
-    """Stop an attempt that takes longer than this, and count it as failed.
+    """Stop an attempt that takes longer than this; it counts as failed.
 
     Raises:
-        FlowError: The time is not above zero, or has no name.
+        FlowError: The time is not above zero, or was not given by keyword.
     """
     if nothing is not None and not callable(nothing):
         message = f"@timeout takes its time by name, as in @timeout(minutes=5), not {nothing!r}"
@@ -247,12 +247,12 @@ def isolate(method: Method, /) -> Method: ...
 @overload
 def isolate() -> Callable[[Method], Method]: ...
 def isolate(method: Any = None, /) -> Any:
-    """Give each task of the step a process of its own, which ends with it."""
+    """Run each task of the step in a process of its own, which ends with the task."""
     return _decorated("isolate", method, _noting("isolate", True))  # noqa: FBT003 - the value itself
 
 
 def concurrency(n: int, /) -> Callable[[Method], Method]:
-    """Run at most `n` tasks of the step at once, in each run; without it, at most 1,000.
+    """Run at most `n` tasks of the step at once in each run; the default is 1,000.
 
     Raises:
         FlowError: `n` is not a whole number above zero.
@@ -266,15 +266,15 @@ def concurrency(n: int, /) -> Callable[[Method], Method]:
 def limit(
     name: str, at_once: int | None = None, /, *, per_second: float | None = None
 ) -> Callable[[Method], Method]:
-    """Keep the step's tasks to a limit that all runs of a store share, whatever program runs them.
+    """Apply a limit to the step's tasks that all runs in a store share, in any program.
 
-    A task holds it from the start of an attempt to its end. `asyncflow limit set` changes it while
-    runs go on. A step may have several limits: its tasks begin when all of them allow it.
+    A task holds the limit from the start of an attempt to its end. `asyncflow limit set` changes
+    the limit while runs go on. A step may have several limits; a task starts when all allow it.
 
     Args:
-        name: Names the limit: letters, digits, `_`, `-` and `.`.
-        at_once: How many tasks may run at a time; one, if nothing else is said.
-        per_second: How many tasks may begin in a second; they begin at even distances.
+        name: The limit's name: letters, digits, `_`, `-` and `.`.
+        at_once: How many tasks may run at a time; one if `per_second` is not given either.
+        per_second: How many tasks may start in a second; starts are evenly spaced.
 
     Raises:
         FlowError: A value makes no sense.
@@ -320,15 +320,15 @@ def environment(
 ) -> Callable[[Method], Method]:
     """Set environment variables while a task of the step runs.
 
-    A value is set as its text, `{"N": 3}` sets N to "3"; a collection is refused. Values go from
-    this program to its workers, and are not written to the store: events, journal and client have
-    the names alone.
+    Each value is set as its text: `{"N": 3}` sets N to "3". Collections are refused. Values go from
+    this program to its workers and are never written to the store; events, journal and client hold
+    only the names.
 
-    Variables belong to a process, and async tasks run side by side in one: an `async def` step
-    needs `@isolate` too, without which its flow is refused before it runs.
+    Variables belong to a process, and async tasks share one. So an `async def` step needs
+    `@isolate` too; without it, its flow is refused before it runs.
 
     Raises:
-        FlowError: A name or a value cannot be that of a variable.
+        FlowError: A name or a value cannot be used for an environment variable.
     """
     if nothing is not None or not isinstance(vars, Mapping):
         message = '@environment takes variables, as in @environment(vars={"NAME": "value"})'
@@ -344,7 +344,7 @@ def environment(
 
 
 def _variable(name: Any, value: object) -> tuple[str, str]:
-    if not isinstance(name, str) or not name or "=" in name or not _is_sayable(name):
+    if not isinstance(name, str) or not name or "=" in name or not _is_storable(name):
         message = f"@environment: {name!r} cannot be the name of a variable"
         raise _mistake(message)
     if isinstance(value, Mapping | AbstractSet | list | tuple):
@@ -353,17 +353,17 @@ def _variable(name: Any, value: object) -> tuple[str, str]:
             f"variable holds one text"
         )
         raise _mistake(message)
-    if isinstance(value, bytes) or not _is_sayable(str(value)):
+    if isinstance(value, bytes) or not _is_storable(str(value)):
         message = f"@environment takes UTF-8 text without a NUL, which the value of {name} is not"
         raise _mistake(message)
     return name, str(value)
 
 
-def _is_sayable(text: str) -> bool:
+def _is_storable(text: str) -> bool:
     return "\0" not in text and storable_text(text, len(text) * 4) == text
 
 
-# --- what means nothing on one machine --------------------------------------------------------
+# --- without effect on one machine ------------------------------------------------------------
 
 
 @overload
@@ -371,7 +371,7 @@ def resources(method: Method, /) -> Method: ...
 @overload
 def resources(**amounts: object) -> Callable[[Method], Method]: ...
 def resources(method: Any = None, /, **amounts: object) -> Any:
-    """Say what the step needs (`cpu=2, memory=4096`); recorded, and of no effect on one machine."""
+    """State what the step needs (`cpu=2, memory=4096`); recorded, without effect on one machine."""
     return _decorated("resources", method, _noting("resources", _plain(amounts)))
 
 
@@ -380,7 +380,7 @@ def card(method: Method, /) -> Method: ...
 @overload
 def card(**attributes: object) -> Callable[[Method], Method]: ...
 def card(method: Any = None, /, **attributes: object) -> Any:
-    """Accepted, so that a flow written for Metaflow runs; recorded, and of no effect."""
+    """Do nothing: it is accepted and recorded so that a flow written for Metaflow runs."""
 
     def decorate(function: Method) -> Method:
         _noted(function, "card").options.setdefault("card", []).append(_plain(attributes))
@@ -426,7 +426,7 @@ def _noting(name: str, value: Any) -> Callable[[Method], Method]:
 
 
 def _decorated(name: str, method: Any, decorate: Callable[[Any], Any]) -> Any:
-    """The decorator itself, or what it makes of the method where it stands without parentheses."""
+    """The decorator, or the decorated method if it was used without parentheses."""
     if method is None:
         return decorate
     if not callable(method):
@@ -458,7 +458,7 @@ def _count(decorator: str, name: str, value: Any, *, least: int) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """The value as msgpack can say it; what it cannot say, as text."""
+    """The value in types that msgpack can pack; any other type as its `repr`."""
     match value:
         case dict():
             return {str(key): _plain(each) for key, each in value.items()}

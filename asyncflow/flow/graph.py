@@ -1,10 +1,11 @@
 """The graph of a flow: which steps it has, and which step follows which.
 
-Pure and immutable. Making a `Graph` runs every check on the structure, so whoever holds one may
-rely on it: it begins with `start`, ends with `end`, has no cycle and no step that is never reached;
-every split is closed by one join, which all its branches reach; and a step that is no join follows
-one step only. `asyncflow.flow.graph_reader` reads a graph from a class, and
-`asyncflow.flow.graph_drawing` draws it.
+A `Graph` is immutable, and making one checks its structure. So every `Graph` begins with `start`,
+ends with `end`, and has no cycle and no unreachable step. One join closes each split, and all
+branches of the split reach it. A step that is not a join follows one step only.
+
+`asyncflow.flow.graph_reader` reads a graph from a class, and `asyncflow.flow.graph_drawing` draws
+it.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Transition:
 class Node:
     """A step within a graph.
 
-    `fanout`, `joins`, `join` and `depth` follow from the rest of the graph: the `Graph` fills them
-    in, whatever was given.
+    The `Graph` computes `fanout`, `joins`, `join` and `depth` from its structure, and ignores the
+    values given.
     """
 
     name: str
@@ -62,34 +63,34 @@ class Node:
     """Whether the step takes `inputs`."""
     is_async: bool = False
     joins: str | None = None
-    """Of a join: the split that it closes."""
+    """For a join, the split that it closes."""
     join: str | None = None
-    """Of a split: the join that closes it."""
+    """For a split, the join that closes it."""
     depth: int = 0
-    """How many foreach the step stands within."""
+    """How many open foreach splits the step is in."""
     line: int = 0
-    """Where the step's `def` stands in `file`."""
+    """The line of the step's `def` in `file`."""
     file: str = ""
     doc: str = ""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """What decorators ask for, as plain data; see `asyncflow.flow.decorators`."""
+    """The options that decorators have set, as plain data; see `asyncflow.flow.decorators`."""
     shared: tuple[str, ...] = ()
-    """What the step shares with other tasks, by name; see `asyncflow.flow.shared`."""
+    """The names of the shared resources that the step asks for; see `asyncflow.flow.shared`."""
 
     def is_retried(self, attempt: int) -> bool:
-        """Whether the step's `@retry` has another attempt follow one of this number that fails."""
+        """Whether the step's `@retry` allows another attempt if this one fails."""
         retry = self.options.get("retry")
         return isinstance(retry, dict) and attempt < retry["times"]
 
     @property
     def catches(self) -> bool:
-        """Whether the step's `@catch` lets the run go on when a task has failed for good."""
+        """Whether the step's `@catch` lets the run go on after a task's last attempt has failed."""
         return "catch" in self.options
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Graph:
-    """The steps of a flow, checked, in an order in which each comes after those that lead to it.
+    """The checked steps of a flow in topological order: each comes after those that lead to it.
 
     Iterating gives the nodes in that order; `graph["train"]` is one of them.
     """
@@ -99,10 +100,10 @@ class Graph:
     _previous: Mapping[str, tuple[str, ...]] = field(hash=False, compare=False)
 
     def __init__(self, flow: str, nodes: Iterable[Node]) -> None:
-        """Check the steps, in whatever order they come, and put them in order.
+        """Check the steps, given in any order, and sort them.
 
         Raises:
-            GraphError: They form no graph that can be run.
+            GraphError: The steps do not form a graph that can be run.
         """
         given = _by_name(nodes)
         _check_ends(flow, given)
@@ -135,7 +136,7 @@ class Graph:
         return self._previous[name]
 
     def before(self, name: str) -> set[str]:
-        """All steps that lead to this one, over however many others."""
+        """All steps that lead to this one, directly or through others."""
         found: set[str] = set()
         pending = [name]
         while pending:
@@ -147,15 +148,15 @@ class Graph:
     # --- as plain data ---
 
     def to_data(self) -> dict[str, Any]:
-        """The graph as dicts, lists and scalars, as it stands in a run's first event."""
+        """The graph as dicts, lists and scalars, as a run's first event holds it."""
         return {"flow": self.flow, "steps": [_node_data(node) for node in self]}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Graph:
-        """The graph that `to_data` told of; fields that are not known here are passed over.
+        """Make the graph from the result of `to_data`; unknown fields are ignored.
 
         Raises:
-            GraphError: The data are not those of a graph that can be run.
+            GraphError: The data do not describe a graph that can be run.
         """
         try:
             return cls(data["flow"], [_node_of(step) for step in data["steps"]])
@@ -231,9 +232,9 @@ def _topological(nodes: Mapping[str, Node]) -> list[str]:
 
 
 def _walk(root: str, nodes: Mapping[str, Node], seen: set[str], finished: list[str]) -> None:
-    # On a stack of its own: a long flow would be too deep for recursion.
+    # With an explicit stack: a long flow would exceed Python's recursion limit.
     seen.add(root)
-    path = {root: None}  # ordered, and quick to look a name up in
+    path = {root: None}  # ordered, and a name is found in constant time
     pending = [list(nodes[root].next)]
     while pending:
         if not pending[-1]:
@@ -274,14 +275,14 @@ def _previous(order: Iterable[str], nodes: Mapping[str, Node]) -> dict[str, tupl
 
 # --- splits and joins -------------------------------------------------------------------------
 
-# The splits that are open where a step begins, outermost first, each with the branch it stands in.
+# The splits that are open at a step, outermost first, each with the branch that the step is in.
 _Scope = tuple[tuple[str, str], ...]
 
 
 def _scoped(
     order: Iterable[str], nodes: Mapping[str, Node], previous: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Node]:
-    """The nodes in order, with the splits and joins that belong together found and checked."""
+    """The nodes in order, after each split has been matched with its join and checked."""
     scopes: dict[str, _Scope] = {}
     done: dict[str, Node] = {}
     for name in order:

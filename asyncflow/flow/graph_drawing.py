@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def to_text(graph: Graph) -> str:
-    """An outline for people: a line for each step, indented by the splits it stands within."""
+    """An outline for people: one line for each step, indented once for each open split."""
     lines = [graph.flow]
     indents = _indents(graph)
     for node in graph:
@@ -38,7 +38,7 @@ def to_dot(graph: Graph) -> str:
 
 def to_mermaid(graph: Graph) -> str:
     """The graph in the language of Mermaid, as Markdown pages show it."""
-    # `end` is a word of Mermaid's own, so no step's name may be an identifier there.
+    # `end` is a keyword of Mermaid, so step names are labels and not identifiers.
     ids = {name: f"step{number}" for number, name in enumerate(graph.nodes)}
     lines = ["flowchart LR"]
     for node in graph:
@@ -79,7 +79,7 @@ def _edges(graph: Graph) -> Iterator[tuple[Node, str]]:
 
 
 def _indents(graph: Graph) -> dict[str, int]:
-    """How many splits each step stands within."""
+    """How many open splits each step is in."""
     indents: dict[str, int] = {}
     for node in graph:
         if node.joins is not None:

@@ -1,13 +1,14 @@
-"""From a flow class to its `Graph`, without running a step.
+"""Reads the `Graph` of a flow class, without running a step.
 
-What a step has to look like:
+A step has this form:
 
-- It is a method under `@step`, `def` or `async def`, that takes `self`, or `self` and `inputs`.
-  Keyword-only parameters ask for what is shared; see `asyncflow.flow.shared`.
-- `self.next(...)` is the last statement of its body. After it there may be only what does nothing:
-  a comment, a string, `pass`, an empty `return`. It stands within no other statement (`if`, `for`,
-  `try`, `with`), for then the way would depend on what happens in the run. `end` has none.
-- It says `self.next(self.a)`, `self.next(self.a, self.b)` or `self.next(self.a, foreach="items")`.
+- It is a method with `@step`, `def` or `async def`, that takes `self`, or `self` and `inputs`.
+  Keyword-only parameters ask for shared resources; see `asyncflow.flow.shared`.
+- `self.next(...)` is the last statement of its body. Only statements that do nothing may follow: a
+  comment, a string, `pass`, an empty `return`. The call is not nested in another statement (`if`,
+  `for`, `try`, `with`), because the next step would then depend on the run. `end` has no such call.
+- The call is `self.next(self.a)`, `self.next(self.a, self.b)` or
+  `self.next(self.a, foreach="items")`.
 
 A step is read from its source: in a file, in a cell of a notebook, or at Python's prompt from 3.13
 on. Where Python has no source, or the file was edited since it was imported, reading fails.
@@ -35,16 +36,16 @@ if TYPE_CHECKING:
     from asyncflow.flow.step_source import Argument, Body, NextCall
 
 RESERVED_NAMES: Final = frozenset({"foreach_stack", "index", "input", "merge_artifacts", "next"})
-"""What `FlowSpec` itself means by these, no step, parameter or artifact can take."""
+"""`FlowSpec` uses these names itself, so no step, parameter or artifact can have them."""
 
-_KEPT_GRAPHS: Final = 64  # of the flows used last; an application has a handful
+_KEPT_GRAPHS: Final = 64  # for the flows used last; an application has a handful
 
 
 def read_graph(cls: type) -> Graph:
-    """The graph of a flow class, its inherited steps included; read once for each class.
+    """The graph of a flow class, with inherited steps; it is read once for each class.
 
     Raises:
-        GraphError: The steps form no graph that can be run.
+        GraphError: The steps do not form a graph that can be run, or have no source.
         ParameterError: A parameter has a name or a default that it cannot have.
     """
     return _read_graph(cls)
@@ -61,7 +62,7 @@ def _read_graph(cls: type) -> Graph:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A step as it was found in its class."""
+    """A step of a class, before its body is read."""
 
     name: str
     method: Any
@@ -85,7 +86,7 @@ class _Step:
 
 
 def _steps_of(cls: type) -> dict[str, _Step]:
-    """The steps by name, in the order of the code, base classes first."""
+    """The steps by name, in the order of the source, base classes first."""
     methods: dict[str, Any] = {}
     for owner in _written_classes(cls):
         for name, value in vars(owner).items():
@@ -106,7 +107,7 @@ def _written_classes(cls: type) -> Iterator[type]:
 
 
 def _innermost(name: str, method: Any) -> FunctionType:
-    """The function under the decorators, as far as they used `functools.wraps`."""
+    """The function under the decorators, if they use `functools.wraps`."""
     function = inspect.unwrap(method)
     if isinstance(function, FunctionType) and function.__code__.co_name != "<lambda>":
         return function
@@ -159,7 +160,7 @@ def _check_init(cls: type) -> None:
 
 
 def _takes_values(cls: type, name: str) -> bool:
-    """Whether a step may assign to it; parameters, constants and properties are read-only."""
+    """Whether a step may assign this attribute; parameters and constants are read-only."""
     if is_constant(cls, name):
         return False
     found = inspect.getattr_static(cls, name, None)

@@ -1,4 +1,4 @@
-"""`FlowSpec`: what a user's flow class inherits, and what a worker does with it.
+"""`FlowSpec`: the base class of a user's flow, and what a worker does with it.
 
     class Greeting(FlowSpec):
         @step
@@ -10,15 +10,15 @@
         def end(self):
             print(*self.words)
 
-What a step assigns to `self` is an artifact, and lies in the instance's `__dict__`. What it
-inherits comes from a `BoundTask` when it is first asked for, and then lies there too. A worker
-makes an instance for each task with `bind`, and takes what to store from `artifacts_of`.
+An attribute that a step assigns to `self` is an artifact. It is kept in the instance's `__dict__`.
+An inherited artifact is loaded from a `BoundTask` on first access, and then kept there too. A
+worker makes an instance for each task with `bind`, and gets what to store from `artifacts_of`.
 
-Class attributes are artifacts as well, called constants: all but methods and other descriptors,
-classes, modules, parameters, and what begins with an underscore.
+Class attributes are artifacts as well, called constants. Methods and other descriptors, classes,
+modules, parameters and names that begin with an underscore are not.
 
-Parameters and constants belong to the run, and are the same in each of its tasks. They cannot be
-assigned. Each task has its own copy: what it changes in place it sees itself, until it ends.
+Parameters and constants belong to the run and are the same in all its tasks. They cannot be
+assigned. Each task has its own copy: if it changes one in place, only that task sees the change.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ __all__ = [
 ]
 
 _OURS: Final = "_asyncflow_"
-"""How every attribute begins that is not the user's."""
+"""The prefix of all attributes that are not the user's."""
 _STATE: Final = "_asyncflow_state"
 _INPUT: Final = "_asyncflow_input"
 
-_KEPT_OVERLAYS: Final = 64  # of the flow classes used last; a worker has a handful
+_KEPT_OVERLAYS: Final = 64  # for the flow classes used last; a worker has a handful
 
 
 class BoundTask(Protocol):
-    """What a flow instance needs of the task that it is bound to."""
+    """What a flow instance needs from the task that it is bound to."""
 
     transition: Transition | None
     """Set by `self.next(...)`."""
@@ -88,27 +88,27 @@ class BoundTask(Protocol):
 
     @property
     def index(self) -> int | None:
-        """Which item of the innermost foreach the task is for; None outside of any."""
+        """The index of the task's item in the innermost foreach; None outside of any."""
         ...
 
     def names(self) -> Collection[str]:
-        """The artifacts that the task has without having made them."""
+        """The artifacts that the task has inherited."""
         ...
 
     def load(self, name: str) -> object:
-        """The value of one of them; called at most once for each, unless it was forgotten since.
+        """Load the value of an inherited artifact; called once for each, unless it is forgotten.
 
         Raises:
-            KeyError: There is none of this name.
+            KeyError: No inherited artifact has this name.
         """
         ...
 
     def forget(self, name: str) -> None:
-        """The task no longer has this artifact."""
+        """Drop an inherited artifact from the task."""
         ...
 
     def adopt(self, name: str, ref: ArtifactRef) -> None:
-        """The task has this artifact from an input, unread."""
+        """Add an artifact of an input to the task, without reading it."""
         ...
 
     def input(self) -> object:
@@ -124,15 +124,15 @@ class BoundTask(Protocol):
 
 
 class FlowSpec:
-    """A flow: extend it, and put `@step` on the methods that are its steps.
+    """The base class of a flow: extend it, and put `@step` on the methods that are its steps.
 
-    Making an instance hands over to the command line, so that a file which ends with
-    `if __name__ == "__main__": MyFlow()` is a program. `MyFlow(use_cli=False)` is an instance to
-    try methods on, as a unit test does: parameters have their defaults, `self.next` does nothing.
-    At Python's prompt the first is refused: it would end the session.
+    `MyFlow()` starts the command line, so a file that ends with
+    `if __name__ == "__main__": MyFlow()` is a program. At Python's prompt that would end the
+    session, so it is refused there. `MyFlow(use_cli=False)` makes an instance on which to try
+    methods, as in a unit test: parameters have their defaults, and `self.next` does nothing.
 
-    A flow with an `__init__` of its own has it called, without arguments, at the beginning of each
-    task. What it assigns is an artifact of each of them, whatever the step before made of it.
+    If a flow has its own `__init__`, each task calls it without arguments before its step. What it
+    assigns is an artifact of every task, and replaces what the previous step has left there.
     """
 
     def __init__(self, use_cli: bool = True) -> None:  # noqa: FBT001, FBT002 - as in Metaflow
@@ -144,14 +144,14 @@ class FlowSpec:
     # --- for steps ---
 
     def next(self, *steps: Callable[..., Any], foreach: str | None = None) -> None:
-        """Go on to another step, or to several at once, or to one for each item of an artifact.
+        """Go on to one step, to several at once, or to one step for each item of an artifact.
 
-        It is the last statement of a step, and the only one of its kind; see
+        It is the last statement of a step, and a step calls it once; see
         `asyncflow.flow.graph_reader`.
 
         Raises:
-            TransitionError: It is not what was read from the source, it is the second one, or there
-                is no such artifact.
+            TransitionError: The call differs from the one in the source, it is the second one, or
+                the artifact of `foreach` does not exist.
         """
         state = self._asyncflow_task()
         if state is None:
@@ -173,7 +173,7 @@ class FlowSpec:
 
     @property
     def input(self) -> Any:
-        """The item of the innermost foreach that this task is for; None outside of any."""
+        """This task's item of the innermost foreach; None outside of any."""
         values = vars(self)
         if _INPUT not in values:
             state = self._asyncflow_task()
@@ -182,7 +182,7 @@ class FlowSpec:
 
     @property
     def index(self) -> int | None:
-        """Which item that is, counted from 0; None outside of any foreach."""
+        """The index of that item, from 0; None outside of any foreach."""
         state = self._asyncflow_task()
         return None if state is None else state.index
 
@@ -197,20 +197,20 @@ class FlowSpec:
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
-        """In a join, take over the artifacts on which all inputs that have them agree.
+        """In a join, take over each artifact that is the same in all inputs that have it.
 
-        Values are not read: two are the same if they were stored as the same bytes. What the join
-        has itself stays as it is: what it has assigned, what it took over before, and what stands
-        in the class.
+        Values are not read: two are the same if they were stored as the same bytes. Artifacts that
+        the join already has are not replaced: those it has assigned or merged before, and those of
+        the class.
 
         Args:
-            inputs: Those of the join, or some of them.
-            exclude: Names of artifacts to leave alone.
-            include: Take over these and no others.
+            inputs: The join's inputs, or some of them.
+            exclude: Names of artifacts not to take over.
+            include: Names of the only artifacts to take over.
 
         Raises:
-            FlowError: This step is no join.
-            MergeArtifactsError: The inputs disagree, or none has an artifact to be included.
+            FlowError: This step is not a join.
+            MergeArtifactsError: The inputs disagree, or no input has an artifact in `include`.
         """
         state = self._asyncflow_task()
         if state is None or not state.graph[state.step].is_join:
@@ -228,17 +228,17 @@ class FlowSpec:
         state = vars(self).get(_STATE)
         if state is not None and name in state.names():
             return self._asyncflow_load(name)
-        if hasattr(type(self), name):  # a property failed: let it say why
+        if hasattr(type(self), name):  # a property failed: raise its own error
             return object.__getattribute__(self, name)
-        if name == "name":  # Metaflow's for the flow's, unless an artifact is called so
+        if name == "name":  # in Metaflow the flow's name, unless an artifact has this name
             return type(self).__name__
         raise AttributeError(_Missing(self, name), name=name)
 
     def __delattr__(self, name: str) -> None:
         state = self._asyncflow_task()
         inherited = state is not None and name in state.names()
-        is_run_s = isinstance(_of_class(self, name), Parameter | _Constant)
-        if name in vars(self) or not inherited or is_run_s:
+        belongs_to_run = isinstance(_of_class(self, name), Parameter | _Constant)
+        if name in vars(self) or not inherited or belongs_to_run:
             super().__delattr__(name)
         if state is not None and inherited:
             state.forget(name)
@@ -253,8 +253,8 @@ class FlowSpec:
 
     def __reduce_ex__(self, protocol: object) -> Any:
         message = (
-            f"a flow cannot be pickled, and somebody tried it with {type(self).__name__!r} or a "
-            f"method of it: pass on the artifacts that are needed, not `self`"
+            f"a flow cannot be pickled, but the code pickles {type(self).__name__!r} or one of its "
+            f"methods: pass on the artifacts that are needed, not `self`"
         )
         raise TypeError(message)
 
@@ -267,7 +267,7 @@ class FlowSpec:
     def _asyncflow_load(self, name: str) -> Any:
         values = vars(self)
         state: BoundTask = values[_STATE]
-        # It may be deleted meanwhile, when this thread is not the loop's.
+        # The loop's thread may delete it while another thread loads it.
         return load_once(values, name, lambda: state.load(name), lambda: name in state.names())
 
     def _asyncflow_parameter(self, parameter: Parameter[Any]) -> Any:
@@ -292,10 +292,10 @@ class FlowSpec:
 
 
 def check_items(state: BoundTask, name: str, value: object) -> None:
-    """Refuse to fan out over what cannot be iterated.
+    """Refuse to fan out over a value that cannot be iterated.
 
     Raises:
-        TransitionError: It tells the artifact and its type.
+        TransitionError: The value cannot be iterated; the message names the artifact and its type.
     """
     kind = type(value)  # an instance cannot make itself iterable
     if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
@@ -313,7 +313,7 @@ def _misled(state: BoundTask, message: str) -> TransitionError:
 
 
 def _of_class(instance: object, name: str) -> object:
-    """The class attribute itself, without asking a descriptor for its value."""
+    """The class attribute itself; a descriptor is not called."""
     for owner in type(instance).__mro__:
         if name in vars(owner):
             found: object = vars(owner)[name]
@@ -322,9 +322,9 @@ def _of_class(instance: object, name: str) -> object:
 
 
 class _Missing:
-    """Tells that there is no artifact of a name; worded only if somebody reads it.
+    """The message that an artifact does not exist, composed only when it is shown.
 
-    `hasattr(self, "x")` is usual in steps, and need not pay for a search of similar names.
+    `hasattr(self, "x")` is usual in steps, and must not pay for the search for similar names.
     """
 
     __slots__ = ("_class", "_graph", "_known", "_name", "_step")
@@ -341,7 +341,7 @@ class _Missing:
 
     @property
     def hint(self) -> str:
-        """What to do about it, beginning with a semicolon; nothing where nobody knows."""
+        """What to do about it, beginning with a semicolon; empty if unknown."""
         hint = did_you_mean(self._name, self._known)
         return hint if self._graph is None else self._hint_of_joins(self._graph, hint)
 
@@ -363,7 +363,7 @@ class _Missing:
         function = inspect.unwrap(getattr(self._class, step, None))  # type: ignore[arg-type]  # any
         try:
             return isinstance(function, FunctionType) and self._name in read_body(function).assigned
-        except SourceUnavailable:  # the file was edited while the run went on: a hint less
+        except SourceUnavailable:  # the file was edited during the run: do without the hint
             return False
 
     def __repr__(self) -> str:
@@ -380,7 +380,7 @@ Flow = TypeVar("Flow", bound=FlowSpec)
 
 
 def bind(cls: type[Flow], state: BoundTask) -> Flow:
-    """An instance for one task, before `initialize`; its artifacts come from `state`."""
+    """Make the instance for one task, not yet initialized; its artifacts come from `state`."""
     flow: Flow = object.__new__(_overlay(cast("Any", cls)))
     vars(flow)[_STATE] = state
     return flow
@@ -390,14 +390,14 @@ def initialize(instance: FlowSpec) -> None:
     """Call the flow's own `__init__`, if it has one.
 
     Raises:
-        Exception: Whatever that raises.
+        Exception: Whatever the flow's `__init__` raises.
     """
     if type(instance).__init__ is not FlowSpec.__init__:
         instance.__init__()  # type: ignore[misc]  # each task has an instance of its own
 
 
 def artifacts_of(instance: FlowSpec) -> dict[str, Any]:
-    """What a task has made or read, to be stored if it is new or changed.
+    """The artifacts that a task has assigned or read; the new and changed ones are to be stored.
 
     Raises:
         ArtifactError: An artifact has a name that cannot be stored.
@@ -424,7 +424,7 @@ def _check_name(name: object) -> None:
 
 
 def constants_of(cls: type[FlowSpec]) -> dict[str, Any]:
-    """The class attributes that are artifacts; see the top of this module for which.
+    """The class attributes that are artifacts; the docstring of this module defines which.
 
     Raises:
         ArtifactError: One has a name that cannot be stored.
@@ -435,7 +435,7 @@ def constants_of(cls: type[FlowSpec]) -> dict[str, Any]:
 
 
 def is_constant(cls: type, name: str) -> bool:
-    """Whether the name is that of a constant of the class."""
+    """Whether the class has a constant of this name."""
     return not name.startswith("_") and name in _values_of(cls)
 
 
@@ -474,7 +474,9 @@ class _Constant:
         if self._name in values:
             return values[self._name]
         state = instance._asyncflow_task()  # noqa: SLF001 - of this module
-        if state is None or self._name not in state.names():  # it is new in the flow's file
+        if (
+            state is None or self._name not in state.names()
+        ):  # added to the flow's file since the run started
             return self._value
         return instance._asyncflow_load(self._name)  # noqa: SLF001 - of this module
 
@@ -493,7 +495,7 @@ class _Constant:
 class _Hidden:
     """Stands for a class attribute with an underscore, which is no artifact.
 
-    In an instance it is the class's own, unless a step has assigned another and so made it an
+    An instance sees the class's value, unless a step has assigned another. Then that is an
     artifact.
     """
 
@@ -510,7 +512,7 @@ class _Hidden:
 
 
 class _Silent:
-    """Keeps `__init_subclass__` of the user's classes from hearing of overlays."""
+    """Keeps the user's `__init_subclass__` from being called for overlays."""
 
     __slots__ = ()
 
@@ -520,7 +522,7 @@ class _Silent:
 
 @functools.lru_cache(_KEPT_OVERLAYS)
 def _overlay(cls: Any) -> Any:
-    """A subclass that looks like the class itself, and keeps its values from being shared."""
+    """A subclass that looks like the class, but whose values are not shared between tasks."""
     values = {
         name: (_Hidden if name.startswith("_") else _Constant)(name, value)
         for name, value in _values_of(cls).items()
@@ -538,7 +540,7 @@ _launcher: Callable[[type[FlowSpec]], object] | None = None
 
 
 def set_launcher(launcher: Callable[[type[FlowSpec]], object]) -> None:
-    """Say what making an instance of a flow does: the command line, which is above this floor."""
+    """Set what `MyFlow()` calls: the command line, which this floor must not import."""
     global _launcher  # noqa: PLW0603 - one for the process, set when asyncflow is imported
     _launcher = launcher
 
@@ -547,9 +549,9 @@ def _launch(cls: type[FlowSpec]) -> None:
     if _launcher is None:
         message = "there is no command line to hand over to: import asyncflow, or use_cli=False"
         raise FlowError(message)
-    if hasattr(sys, "ps1"):  # Python has it from when it first shows a prompt, in any kind of shell
+    if hasattr(sys, "ps1"):  # set once Python shows a prompt, in any kind of shell
         message = (
-            f"to make an instance would run the command line here, and end this session: write "
+            f"making an instance would run the command line and end this session: write "
             f"`await asyncflow.run({cls.__name__})`, or `asyncflow.run_sync({cls.__name__})` where "
             f"no event loop is running, or `{cls.__name__}(use_cli=False)` to try its methods"
         )

@@ -44,28 +44,26 @@ class NextCall:
     positional: tuple[Argument, ...] = ()
     keywords: Mapping[str, Argument] = field(default_factory=dict)
     is_last: bool = False
-    """Whether it is the body's last statement, and stands within no other."""
+    """Whether it is the body's last statement, and not nested in another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What the body of one step says."""
+    """What was read from the body of one step."""
 
     line: int
-    """Where its `def` stands."""
+    """The line of its `def`."""
     calls: tuple[NextCall, ...]
     """In the order of the code."""
     assigned: Mapping[str, int]
-    """The attributes of `self` that are assigned to, each with the line of the first time."""
+    """The attributes of `self` that are assigned, each with the line of its first assignment."""
 
 
 def read_body(function: FunctionType) -> Body:
-    """Read what the body of a function says.
-
-    The function has a positional argument: the one that stands for `self`.
+    """Read the body of a function, which has a positional argument for `self`.
 
     Raises:
-        SourceUnavailable: Python has no source for it, or not the one that it was compiled from.
+        SourceUnavailable: Python has no source for it, or the file was edited since the import.
     """
     code = function.__code__
     linecache.checkcache(code.co_filename)
@@ -81,8 +79,8 @@ def read_body(function: FunctionType) -> Body:
     body = _read(definition) if definition is not None else None
     if definition is None or body is None or not _agrees(body, definition, code):
         message = (
-            "is not in its file as it was when that was imported: the file was edited since, so "
-            "start the program again, or import the file again"
+            "is not in its file as it was imported: the file was edited since, so start the "
+            "program again, or import the file again"
         )
         raise SourceUnavailable(message)
     return body
@@ -92,7 +90,7 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def _definition(code: CodeType, lines: Sequence[str]) -> _Definition | None:
-    """The definition that a function was compiled from; None if it is not where it should be."""
+    """The definition that a function was compiled from; None if it is not at its line."""
     try:
         # Only the lines of the function are parsed, however long the file. They are parsed as they
         # are: removing the indentation would break strings of several lines.
@@ -110,9 +108,9 @@ def _definition(code: CodeType, lines: Sequence[str]) -> _Definition | None:
 
 
 def _agrees(body: Body, definition: _Definition, code: CodeType) -> bool:
-    """Whether this text can be what was compiled, as far as the way to the next step goes.
+    """Whether the code can be compiled from this text, judging by the calls of `self.next`.
 
-    Names are compared and not code, for pytest and others compile something else than the text.
+    Names are compared, not code: pytest and other tools rewrite a module before they compile it.
     """
     if not body.calls:
         # `next` may also be the built-in
@@ -144,7 +142,7 @@ def _read(definition: _Definition) -> Body:
 
 
 def _last_statement(body: Sequence[ast.stmt]) -> ast.stmt:
-    """The last one that does something: no constant by itself, no `pass`, no empty `return`."""
+    """The last statement that does something: not a bare constant, `pass` or empty `return`."""
     for statement in reversed(body):
         match statement:
             case (
@@ -160,7 +158,7 @@ def _last_statement(body: Sequence[ast.stmt]) -> ast.stmt:
 
 
 def _within(node: ast.AST) -> Iterator[ast.AST]:
-    """The node and what is in it, in order, but for functions and classes defined there."""
+    """The node and all nodes in it, in order, without functions and classes defined there."""
     pending = [node]
     while pending:
         node = pending.pop()
@@ -178,14 +176,14 @@ class _SourceReader:
         return isinstance(node.value, ast.Name) and node.value.id == self._self_name
 
     def call(self, following: ast.expr, statement: ast.stmt, *, is_last: bool) -> NextCall:
-        """The call within a statement in which `self.next` stands."""
+        """The call of this `self.next` within a statement."""
         match statement:
             case ast.Expr(value=ast.Call(func=function) as call) if function is following:
                 return self._arguments(call, is_last=is_last)
         for node in ast.walk(statement):
             if isinstance(node, ast.Call) and node.func is following:
                 return self._arguments(node, is_last=False)
-        # `self.next` that is not called here: there is no telling where it leads
+        # `self.next` is not called here, so nobody can tell where it leads
         return NextCall(following.lineno, (Argument(ast.unparse(following)),))
 
     def _arguments(self, call: ast.Call, *, is_last: bool) -> NextCall:

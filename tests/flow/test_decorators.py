@@ -159,8 +159,11 @@ def test_options_pass_through_wrappers():
             lambda: retry(seconds=1, jitter=2),
             "@retry takes a number as `jitter`, from 0 to 1, not 2",
         ),
-        (lambda: retry(backoff=2), r"@retry with `backoff` .*, as in @retry\(seconds=1, backoff=2"),
-        (lambda: retry(jitter=0.5), "@retry with `backoff` or `jitter` changes a wait that there"),
+        (lambda: retry(backoff=2), r"@retry has `backoff` .*, as in @retry\(seconds=1, backoff=2"),
+        (
+            lambda: retry(jitter=0.5),
+            "@retry has `backoff` or `jitter`, but no wait for them to change",
+        ),
         (lambda: retry(on=["OSError"]), "@retry takes exception classes as `on`, not 'OSError'"),  # type: ignore[list-item]  # the mistake that is examined
         (lambda: retry(on="OSError"), "@retry takes exception classes as `on`, not 'OSError'$"),  # type: ignore[arg-type]  # the mistake that is examined
         (lambda: retry(on=()), "@retry takes at least one exception class as `on`; leave it out"),
