@@ -1,4 +1,4 @@
-"""Refs and manifests as bytes, and what of such bytes is a ref.
+"""Refs and manifests as bytes, and the checks of such bytes.
 
 A manifest is a msgpack map from the names of artifacts to refs, a ref an array of the fields of an
 `ArtifactRef`. What comes from a file is checked here once, so that whoever holds a ref need not ask
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from asyncflow.values import Manifest
 
 MOST_IN_A_SEGMENT: Final = 16 << 20
-"""No value in a segment is that long, so one may be read whole: from 256 KiB on it is a blob."""
+"""The longest value in a segment is shorter: from 256 KiB on a value is a blob. So a value in a
+segment may be read whole."""
 
 _FIELDS: Final = len(ArtifactRef._fields)
 _new_ref: Final = partial(tuple.__new__, ArtifactRef)  # half of what `_make` takes
@@ -35,11 +36,11 @@ _SEGMENT_FILE: Final = re.compile(r"[0-9]{1,20}/(?!\.)[^/\0]+")  # RUN/NAME, bel
 
 
 NOT_MSGPACK: Final = (ValueError, TypeError, OverflowError, MemoryError)
-"""What msgpack raises where bytes are none, or say that they hold more than there is memory for."""
+"""What msgpack raises for bytes that are no msgpack, or that claim more than fits into memory."""
 
 
 def unpack(data: bytes) -> Any:
-    """Plain values from msgpack.
+    """Unpack plain values from msgpack.
 
     Raises:
         RecordError: These bytes are none, or say that they hold more than there is memory for.
@@ -52,7 +53,7 @@ def unpack(data: bytes) -> Any:
 
 
 def ref_of(fields: object) -> ArtifactRef:
-    """The ref with these fields; those that a later version has added are passed over.
+    """The ref with these fields; fields that a later version has added are ignored.
 
     Raises:
         RecordError: No ref has such fields.
@@ -80,7 +81,7 @@ def _no_ref(fields: object) -> RecordError:
 
 
 def pack_ref(ref: ArtifactRef) -> bytes:
-    """A ref as it rides in an event by itself."""
+    """A ref as bytes, as an event carries it."""
     return cast("bytes", msgpack.packb(ref))
 
 
@@ -94,7 +95,7 @@ def unpack_ref(data: bytes) -> ArtifactRef:
 
 
 def pack_manifest(manifest: Mapping[str, ArtifactRef]) -> bytes:
-    """Turn refs by name into the bytes that ride in an event."""
+    """Turn refs by name into bytes, as an event carries them."""
     return cast("bytes", msgpack.packb(manifest))
 
 

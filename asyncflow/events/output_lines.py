@@ -1,4 +1,4 @@
-"""What a task printed, cut into lines, and those that are too long into pieces."""
+"""Divides a task's output into lines, and lines that are too long into pieces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PIECE_BYTES: Final = (
-    65536  # a longer line comes in pieces, so that nobody holds a line of gigabytes
+    65536  # a longer line is divided, so that nobody has to hold gigabytes of one line
 )
 
 
@@ -49,14 +49,14 @@ def _split_newlines(data: bytes) -> list[bytes]:
 
 
 def count_pieces(data: bytes) -> int:
-    """How many pieces `split_pieces` makes, for less."""
+    """How many pieces `split_pieces` makes; cheaper than making them."""
     if len(data) > PIECE_BYTES:
         return len(split_pieces(data))
     return data.count(b"\n") + (not data.endswith(b"\n"))
 
 
 def split_lines(data: bytes) -> list[tuple[str, str]]:
-    """The text of each piece of `split_pieces`, and its line end apart."""
+    """The text of each piece of `split_pieces`, and separately its line end."""
     if b"\r" not in data and len(data) <= PIECE_BYTES:
         try:
             *lines, last = data.decode().split("\n")
@@ -69,7 +69,7 @@ def split_lines(data: bytes) -> list[tuple[str, str]]:
 
 
 def split_end(piece: bytes) -> tuple[str, str]:
-    """The text of a piece of output, and its line end apart."""
+    """The text of a piece of output, and separately its line end."""
     text = piece.decode("utf-8", "backslashreplace")
     for end in ("\r\n", "\n"):
         if text.endswith(end):

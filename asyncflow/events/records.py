@@ -52,9 +52,9 @@ RETRIED: Final = TaskRetried.code
 CLONED: Final = TaskCloned.code
 
 REFERRING: Final = frozenset({RUN_STARTED, SUCCEEDED, CLONED})
-"""Records of these kinds refer to values."""
+"""The kinds of records that refer to values."""
 HANDING_ON: Final = frozenset({SUCCEEDED, CLONED})
-"""A task is done for good with one of these."""
+"""The kinds of records with which a task is done for good."""
 ENDING_ATTEMPTS: Final = frozenset({SUCCEEDED, FAILED, CLONED})
 OF_ATTEMPTS: Final = ENDING_ATTEMPTS | {STARTED}
 OF_TASKS: Final = frozenset(cls.code for cls in event_types() if issubclass(cls, TaskEvent))
@@ -63,7 +63,7 @@ ENDINGS: Final = {
     RunFailed.code: Status.FAILED,
     RunCancelled.code: Status.CANCELLED,
 }
-"""The last record of a run is one of these, and how the run stands then."""
+"""The kinds of records that end a run, and the run's status after each."""
 KNOWN: Final = frozenset(cls.code for cls in event_types())
 
 STREAMS: Final = ("stdout", "stderr")
@@ -92,15 +92,15 @@ _ITEMS_AT: Final = {SUCCEEDED: 11, CLONED: 9}
 
 # --- what is read without unpacking it ----------------------------------------------------------
 
-_FIXARRAY, _ARRAY_16 = 0x90, 0xDC  # how msgpack begins an array: up to 15 elements, or more
-_FIXINT_END, _UINT_8 = 0x80, 0xCC  # how it begins a number: itself, or in 1, 2, 4 or 8 bytes
+_FIXARRAY, _ARRAY_16 = 0x90, 0xDC  # msgpack's first byte of an array: of up to 15 elements, or more
+_FIXINT_END, _UINT_8 = 0x80, 0xCC  # of a number: the number itself, or in 1, 2, 4 or 8 bytes
 
 
 def code_of(record: bytes) -> int:
-    """What kind of event a record tells of: without looking at the rest.
+    """The kind of a record, read without unpacking the rest.
 
     Raises:
-        RecordError: It does not begin as a record does.
+        RecordError: It does not begin like a record.
     """
     try:
         if record[0] & 0xF0 == _FIXARRAY:
@@ -115,10 +115,10 @@ def code_of(record: bytes) -> int:
 
 
 def peek(record: bytes) -> tuple[int, int]:
-    """What kind of event a record tells of, and its number: likewise.
+    """The kind of a record and the number of its event, read without unpacking the rest.
 
     Raises:
-        RecordError: It does not begin as a record does.
+        RecordError: It does not begin like a record.
     """
     code = code_of(record)
     at = 2 if record[0] != _ARRAY_16 else 4
@@ -144,7 +144,7 @@ _MAX_DEPTH: Final = 32  # of plain data; a graph has six levels
 _RUN_ID_DIGITS: Final = 20
 
 Types = frozenset[type]
-"""Of which types a field may be."""
+"""The types that a field may have."""
 INT: Final[Types] = frozenset({int})
 TEXT: Final[Types] = frozenset({str})
 LIST: Final[Types] = frozenset({list})
@@ -171,7 +171,7 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
     RunFailed.code: (INT, INT, INT, TEXT, TEXT, INT, TEXT, TEXT, TEXT, _NUMBER),
     RunCancelled.code: (INT, INT, INT, TEXT, _NUMBER),
 }
-"""Which types each field may have, one behind the other, for each kind of record."""
+"""The types that each field may have, in order, for each kind of record."""
 _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
     RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None),
     STARTED: ([], 0),
@@ -184,23 +184,23 @@ _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
     RunFailed.code: ("", "", 0, "", "", "", 0.0),
     RunCancelled.code: ("", 0.0),
 }
-"""The last fields of each kind, as they are in a record that does not have them."""
+"""The defaults of the last fields of each kind, for records written without them."""
 _SECONDS_AT: Final = {
     code: kinds.index(_NUMBER) for code, kinds in _KINDS.items() if _NUMBER in kinds
 }
 _seen: Final[dict[int, set[tuple[type, ...]]]] = {code: set() for code in _KINDS}
-"""Types that have been found right: there are few combinations, and asking here is fast."""
+"""Combinations of types that passed the check. There are few, and a look-up here is fast."""
 
 
 def fields_of(record: bytes) -> list[Any]:
-    """The fields of a record, as they may be; of one of a later version, whatever it has.
+    """The checked fields of a record. A kind that only a later version knows is not checked.
 
-    Fields that a later version has added are left where they are, behind all others.
+    Fields that a later version has added stay at the end.
 
     Raises:
         RecordError: It is no record.
     """
-    # Each reader and each resume comes by here for each record: this takes a microsecond.
+    # Every reader and every resume calls this for every record. It takes a microsecond.
     try:
         values: list[Any] = msgpack.unpackb(record, strict_map_key=False)
         code = values[0]
@@ -215,10 +215,10 @@ def fields_of(record: bytes) -> list[Any]:
 
 
 def check_types(what: str, shape: Sequence[type], kinds: Sequence[Types]) -> None:
-    """Refuse fields of which one is not of a type that it may have.
+    """Raise unless every field has one of its allowed types.
 
     Raises:
-        RecordError: One is not, or there are fewer.
+        RecordError: A field has another type, or is missing.
     """
     if len(shape) < len(kinds):
         raise RecordError(f"it is {what} with {len(shape)} fields of {len(kinds)}")
@@ -228,12 +228,12 @@ def check_types(what: str, shape: Sequence[type], kinds: Sequence[Types]) -> Non
 
 
 def is_time(microseconds: int) -> bool:
-    """Whether it is a moment that every time zone can show: from 1970 to the year 9998."""
+    """Whether every time zone can show this time: from 1970 to the year 9998."""
     return 0 <= microseconds < _END_OF_TIME
 
 
 def is_plain(value: object, depth: int = _MAX_DEPTH) -> bool:
-    """Whether JSON can say it, and it is not nested without end."""
+    """Whether JSON can express a value, and it is nested no deeper than `depth`."""
     match value:
         case None | bool() | int() | float() | str():
             return True
@@ -248,7 +248,7 @@ def is_plain(value: object, depth: int = _MAX_DEPTH) -> bool:
 
 
 def _completed(values: list[Any]) -> list[Any]:
-    """The fields with those that an older version did not have; their types are right."""
+    """Add the fields that an older version did not write, and check all types."""
     code = values[0]
     kinds, defaults, called = _KINDS[code], _DEFAULTS[code], f"a {TYPES[code].__name__}"
     missing = len(kinds) - len(values)
@@ -313,7 +313,7 @@ def _check_end(code: int, values: list[Any]) -> None:
     at = _SECONDS_AT[code]
     if not -_MAX_SECONDS <= values[at] <= _MAX_SECONDS:
         _refuse(code, "duration", values[at])
-    # An earlier version took it from the wall clock, which may have been set back meanwhile.
+    # An earlier version measured it with the wall clock, which may have been set back meanwhile.
     values[at] = max(values[at], 0.0)
 
 
@@ -323,11 +323,11 @@ _CHECKS: Final = {
     **dict.fromkeys((STARTED, SUCCEEDED, FAILED, RETRIED, CLONED), _check_attempt),
     **dict.fromkeys(ENDINGS, _check_end),
 }
-"""What is checked of each kind of record beside types, number and time."""
+"""What is checked for each kind of record in addition to types, number and time."""
 
 
 def is_run_id(text: str) -> bool:
-    """Whether a run may be called so: then it is no way out of its flow's folder."""
+    """Whether a text is a valid run id. Such an id cannot lead out of its flow's folder."""
     return 0 < len(text) <= _RUN_ID_DIGITS and text.isascii() and text.isdecimal()
 
 
@@ -335,11 +335,11 @@ def _refuse(code: int, what: str, found: object) -> None:
     raise RecordError(f"it is a {TYPES[code].__name__} with this {what}: {found!r:.100}")
 
 
-# --- what it stands for -------------------------------------------------------------------------
+# --- what it means -------------------------------------------------------------------------
 
 
 class TaskHead(NamedTuple):
-    """Of which attempt of which task a record tells; not one of output."""
+    """The attempt of a task that a record is about. Records of output have no path."""
 
     step: str
     task: int
@@ -348,7 +348,7 @@ class TaskHead(NamedTuple):
 
 
 def head_of(values: Sequence[Any]) -> TaskHead:
-    """The same of these fields."""
+    """The attempt that these fields are about; not for a record of output."""
     return _new_head(values[_HEAD])
 
 
@@ -356,13 +356,13 @@ _new_head: Final = partial(tuple.__new__, TaskHead)  # half of what `_make` take
 
 
 def task_of(values: Sequence[Any]) -> int:
-    """The id of the task that a record tells of, be it one of output."""
+    """The id of the task that a record is about; records of output included."""
     task: int = values[TASK_AT]
     return task
 
 
 def step_of(values: Sequence[Any]) -> str:
-    """The step of that task."""
+    """The step of the task that a record is about."""
     step: str = values[_STEP_AT]
     return step
 
@@ -374,7 +374,7 @@ def time_of(values: Sequence[Any]) -> int:
 
 
 def seq_of(values: Sequence[Any]) -> int:
-    """The number of the event, or of the first event, that a record stands for."""
+    """The number of the first event that a record stands for."""
     seq: int = values[1]
     return seq
 
@@ -385,18 +385,18 @@ def named_fields(values: Sequence[Any]) -> dict[str, Any]:
 
 
 def last_seq_of(values: Sequence[Any]) -> int:
-    """The number of the last of the events that a record stands for."""
+    """The number of the last event that a record stands for."""
     seq: int = values[1]
     return seq + count_pieces(values[_DATA_AT]) - 1 if values[0] == LOGGED else seq
 
 
 def was_stopped(values: Sequence[Any]) -> bool:
-    """Whether a TaskFailed tells of an attempt that was stopped because its run was ending."""
+    """Whether a TaskFailed is about an attempt that was stopped because its run was ending."""
     return bool(values[_EXCEPTION_TYPE_AT] == STOPPED)
 
 
 def will_retry(values: Sequence[Any]) -> bool:
-    """Whether a TaskFailed tells of an attempt behind which another one comes."""
+    """Whether another attempt follows the one that a TaskFailed is about."""
     return bool(values[_WILL_RETRY_AT])
 
 
@@ -406,7 +406,7 @@ def retry_of(values: Sequence[Any]) -> tuple[float, float]:
 
 
 class Result(NamedTuple):
-    """What a record says that a task, or the start of the run, handed on."""
+    """What a task, or the start of the run, handed on."""
 
     step: str
     task_id: int
@@ -426,16 +426,16 @@ def unpack_result(record: bytes) -> Result:
 
 
 def unpack_known_result(record: bytes) -> Result:
-    """The same of a record that has been found right before: it is not checked again."""
+    """Like `unpack_result`, for a record that was checked before: it is not checked again."""
     values = msgpack.unpackb(record, strict_map_key=False)
     return result_of(values if len(values) > _ITEMS_AT[SUCCEEDED] else _completed(values))
 
 
 def result_of(values: Sequence[Any]) -> Result:
-    """What these fields say that was handed on.
+    """What was handed on, according to these fields.
 
     Raises:
-        RecordError: They are those of another kind of record.
+        RecordError: They belong to another kind of record.
     """
     code = values[0]
     if code in HANDING_ON:
@@ -450,7 +450,7 @@ class Reference(NamedTuple):
     """One value that a record refers to."""
 
     name: str
-    """The artifact's, or what else it is, in brackets."""
+    """The artifact's name, or in brackets what else the value is."""
     ref: ArtifactRef
 
 
@@ -475,13 +475,13 @@ def references_of(values: Sequence[Any]) -> Iterator[Reference]:
 
 
 def output_before(values: Sequence[Any]) -> int:
-    """Where the journal has the output before this record of the same attempt; 0 for none."""
+    """The journal offset of the attempt's last output before this record; 0 for none."""
     at = _LOG_AT.get(values[0])
     return 0 if at is None else int(values[at])
 
 
 class RunOrigin(NamedTuple):
-    """Where a run's first event says that it comes from."""
+    """The run that a run resumes, according to its first event."""
 
     run_id: str
     started: int
@@ -489,12 +489,12 @@ class RunOrigin(NamedTuple):
 
 
 def origin_of(values: Sequence[Any]) -> RunOrigin:
-    """What a RunStarted says of the run that it resumes; the id is empty where it resumes none."""
+    """The run that a RunStarted resumes; its id is empty if it resumes none."""
     return RunOrigin(values[_ORIGIN_AT] or "", values[_TIME_AT])
 
 
 def cloned_from(values: Sequence[Any]) -> str:
-    """The run that a TaskCloned took its task from."""
+    """The id of the run that a TaskCloned took its task from."""
     return str(values[_CLONED_FROM_AT])
 
 
@@ -522,7 +522,7 @@ class LoggedOutput(NamedTuple):
 
 
 def output_of(values: Sequence[Any]) -> LoggedOutput:
-    """What a record of output has to say.
+    """The fields of a record of output.
 
     Raises:
         RecordError: It is another kind of record.

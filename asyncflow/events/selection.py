@@ -1,4 +1,4 @@
-"""What is told of a run: events, and output that nobody has taken apart into events yet.
+"""What subscribers receive: events, and chunks of output that become events on demand.
 
 Output is journalled by the chunk, and a chunk stands for as many `TaskLogged` as it has lines. To
 make those costs more than all else about them, so it is done when a subscriber first wants them,
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 Wish = TypeVar("Wish", bound=Event)
-"""The type of event that somebody asked for."""
+"""The type of event that a subscriber asked for."""
 _TYPES: Final = {Event, TaskEvent, *event_types()}
 
 
 class OutputChunk:
-    """A journal's record of output, in the place of the events that it stands for."""
+    """A journal record of output, in place of the events that it stands for."""
 
     __slots__ = ("_events", "_flow", "_lock", "_record", "_run_id", "count", "seq")
 
@@ -34,25 +34,25 @@ class OutputChunk:
 
     def __init__(self, record: bytes, seq: int, flow: str, run_id: str, *, count: int = 0) -> None:
         self.count = count
-        """How many events it stands for; 0 where nobody has counted."""
+        """How many events it stands for; 0 if they were not counted."""
         self._record, self._flow, self._run_id = record, flow, run_id
         self.seq = seq
-        """That of the first of its events."""
+        """The number of its first event."""
         self._events: Sequence[Event] | None = None
         self._lock = Lock()
 
     @property
     def pending(self) -> int:
-        """How many events there still are to be made; 0 when that was done."""
+        """How many events are still to be made; 0 once they were made."""
         return self.count if self._events is None else 0
 
     def events(self) -> Sequence[Event]:
-        """A `TaskLogged` for each line; made when first asked for, then kept.
+        """One `TaskLogged` for each line; made on the first call, then kept.
 
         Raises:
             JournalError: The record is none: it came from a file, and nobody had looked at it.
         """
-        with self._lock:  # what takes long is done in threads: by one of them
+        with self._lock:  # slow work runs in threads, and one of them must do it for all
             if self._events is None:
                 try:
                     self._events = tuple(unpack_events(self._record, self._flow, self._run_id))
@@ -68,12 +68,12 @@ Publication = Event | OutputChunk
 
 
 class EventFilter(Generic[Wish]):
-    """What a subscriber asks for: events of some types, behind some number of their run."""
+    """What a subscriber asks for: events of some types, after some number of their run."""
 
     __slots__ = ("codes", "since", "takes_all")
 
     def __init__(self, types: Iterable[type[Event]] = (), since: int = 0) -> None:
-        """All types when none is named.
+        """Without types, all events are wanted.
 
         Raises:
             TypeError: One of `types` is no type of event, or `since` is no whole number.
@@ -96,7 +96,7 @@ class EventFilter(Generic[Wish]):
         self.takes_all = not since and len(self.codes) == len(event_types())
 
     def pick(self, news: Iterable[Publication]) -> list[Wish]:
-        """What of the news is asked for, event by event."""
+        """The events among these publications that are asked for."""
         codes, since, picked = self.codes, self.since, list[Event]()
         for item in news:
             if item.code not in codes:
@@ -112,10 +112,10 @@ class EventFilter(Generic[Wish]):
 
     @property
     def takes_lines(self) -> bool:
-        """Whether it wants what tasks print."""
+        """Whether it asks for the output of tasks."""
         return LOGGED in self.codes
 
 
 def unreadable(flow: str, run_id: str, what: str) -> JournalError:
-    """The error that says that a run's journal cannot be read."""
+    """The error for a run whose journal cannot be read."""
     return JournalError(f"the journal of {flow}/{run_id} cannot be read: {what}")

@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     from asyncflow.store.layout import Layout
 
     GoOn = Callable[[], object]
-    """Raises if what is being stored is not wanted any more."""
+    """Raises if the value that is being stored is no longer wanted."""
 
     Later = Callable[[bytes, Callable[[], None]], object]
     """Is given a digest and a check of the bytes that have it, to be called later."""
 
 BLOB_MODE: Final = 0o400
-"""Nobody writes to a blob again."""
+"""The mode of a blob: nobody writes to it again."""
 
 TOUCH_SECONDS: Final = 3600
 """A blob that is put again gets a new time of modification once the old one is of this age.
@@ -69,10 +69,10 @@ What turns out to be there already is then deleted again, before the disk has se
 takes no longer than hashing first and comparing.
 """
 
-_BATCHES_AHEAD: Final = 4  # what is written and not hashed yet: it should still be in the cache
+_BATCHES_AHEAD: Final = 4  # written and not hashed yet: they should still be in the CPU's cache
 
 _SECOND_LOOK_SECONDS: Final = 0.02
-"""A garbage collection has a blob aside for some microseconds; a scheduler may make it more."""
+"""A garbage collection sets a blob aside for some microseconds; a busy machine may prolong that."""
 
 _VERIFIED_BLOBS: Final = 65_536  # about 20 MB at most, in a process that has seen as many
 
@@ -80,7 +80,7 @@ _Identity = tuple[int, int, int, int, int]
 
 
 class VerifiedBlobs:
-    """Which files this process has hashed, or written itself, and how they looked then."""
+    """The files that this process has hashed or written, and their status at that time."""
 
     def __init__(self) -> None:
         self._seen: dict[bytes, _Identity] = {}
@@ -90,14 +90,14 @@ class VerifiedBlobs:
         return self._seen.get(digest) == _identity(status)
 
     def add(self, digest: bytes, status: os.stat_result) -> None:
-        """Take the file with this status for what its name says, until its status changes."""
+        """Trust the file with this status until its status changes."""
         if len(self._seen) >= _VERIFIED_BLOBS:
             with suppress(RuntimeError, StopIteration, KeyError):  # another thread was quicker
                 del self._seen[next(iter(self._seen))]
         self._seen[digest] = _identity(status)
 
     def clear(self) -> None:
-        """Trust no file any more."""
+        """Forget all files that were trusted."""
         self._seen.clear()
 
 
@@ -128,7 +128,7 @@ class BlobStore:
     # --- writing --------------------------------------------------------------------------------
 
     def put(self, chunks: Sequence[bytes], digest: bytes, size: int) -> bool:
-        """Store a blob whose digest and length are those given; False if it was there already.
+        """Store a blob of known digest and length; False if it was there already.
 
         Whatever happens meanwhile, the blob is there whole or not at all.
 
@@ -143,7 +143,7 @@ class BlobStore:
         return True
 
     def put_new(self, chunks: Sequence[Chunk], size: int, go_on: GoOn | None = None) -> bytes:
-        """Store a blob of a length that is known, and return its digest, which is not.
+        """Store a blob of known length, and return its digest.
 
         Somebody may be changing the chunks meanwhile: the digest is that of what was written.
         `go_on` may be called before each batch; what it raises comes through.
@@ -173,11 +173,11 @@ class BlobStore:
         return digest
 
     def _has(self, digest: bytes, size: int) -> bool:
-        """Whether the very bytes are there already; keeps them from being collected."""
+        """Whether these bytes are stored; if so, no garbage collection deletes them soon."""
         path = self._layout.blob(digest)
         try:
-            status = os.lstat(path)  # of a link: its own size, so it is replaced
-            # A file that a power cut has emptied, or a disk has bent, is written anew.
+            status = os.lstat(path)  # a link has another size, so it is replaced
+            # A file that a power cut has emptied, or a disk has damaged, is written again.
             if status.st_size != size or not self._is_intact(path, digest, status):
                 return False
             if time.time() - status.st_mtime > TOUCH_SECONDS:
@@ -185,7 +185,7 @@ class BlobStore:
                     shard.touch(digest.hex())
                 verified.add(digest, os.lstat(path))
             if self._durable:
-                self._sync(path)  # whoever wrote it may not have
+                self._sync(path)  # its writer may not have synced it
         except OSError:
             return False
         return True
@@ -270,7 +270,7 @@ class BlobStore:
 
 
 def _write(writer: BlobWriter, batch: list[bytes]) -> StoreError | None:
-    """Write a batch; where that fails, the error: it is no matter if the blob is there already."""
+    """Write a batch, and return the error if that fails. It does not matter if the blob exists."""
     try:
         writer.write(batch)
     except StoreError as error:
@@ -306,7 +306,7 @@ class _Hashing:
         self._thread.join()
 
     def add(self, batch: list[bytes]) -> None:
-        """Take in a batch; waits while the thread has several to do."""
+        """Add a batch; waits while the thread has several to hash."""
         self._batches.put(batch)
 
     @property
@@ -324,7 +324,8 @@ class _Hashing:
         try:
             self._digest = self._hash()
         except BaseException:
-            while self._batches.get() is not None:  # who adds must not wait for ever
+            # Take all batches, so that `add` does not wait for ever.
+            while self._batches.get() is not None:
                 pass
             raise
 
@@ -353,7 +354,7 @@ class BlobWriter:
         self._opened: Descriptor | None = None
         self._new: Folder | None = None  # where it is being written
         self.size = 0
-        """How many bytes have been written."""
+        """The number of bytes written so far."""
 
     def __enter__(self) -> Self:
         try:
@@ -431,7 +432,7 @@ class BlobWriter:
         reached("blob.renamed")
 
     def _check_file(self) -> None:
-        """Make sure that all that was written is in the file.
+        """Check that everything written is in the file.
 
         Another thread may have closed the descriptor meanwhile, by mistake, and have opened a file
         of its own under its number.
@@ -467,7 +468,7 @@ def sync_names(layout: Layout, path: str) -> None:
 
 
 def open_blob(layout: Layout, digest: bytes) -> int:
-    """Open a blob, also one that a garbage collection has aside, or left there when it was killed.
+    """Open a blob, even one that a garbage collection has set aside and may have left there.
 
     Raises:
         FileNotFoundError: There is no such blob.
@@ -496,7 +497,7 @@ def missing(name: str, path: object) -> ArtifactMissingError:
 
 
 def corrupt(name: str, path: object, reason: str) -> ArtifactCorruptError:
-    """The error for bytes that are not those that were written."""
+    """The error for a blob whose bytes have changed."""
     return ArtifactCorruptError(
         f"{_called(name)} is damaged: {path}: {reason}. "
         "Restore that file from a copy, or resume the run from the step that made it",
@@ -506,7 +507,7 @@ def corrupt(name: str, path: object, reason: str) -> ArtifactCorruptError:
 
 
 def unreadable(name: str, path: object, error: OSError) -> ArtifactError:
-    """The error for a file that is there and cannot be read."""
+    """The error for a file that exists and cannot be read."""
     if is_no_file(error):
         return corrupt(name, path, f"it is {error.strerror}")
     return ArtifactError(

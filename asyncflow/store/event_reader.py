@@ -1,4 +1,4 @@
-"""Reads what a subscriber asked for from a run's journal, a bounded piece at a time."""
+"""Reads the events that a subscriber asked for from a run's journal, in bounded pieces."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-READ_RECORDS: Final = 1000  # at once from a journal: some milliseconds of a thread
+READ_RECORDS: Final = 1000  # read at once: takes a thread some milliseconds
 
 
 READ_BYTES: Final = 1 << 18  # the same for large ones: of short lines that is 25,000 events
 
 
 class Excerpt(NamedTuple):
-    """What was read of a journal in one go."""
+    """What one read of a journal has brought."""
 
     news: list[Publication]
     after: int
-    """The offset at which to go on."""
+    """The offset at which the next read starts."""
     ended: bool
-    """Whether the run's last event was among what was read."""
+    """Whether the run's last event was among the records read."""
 
 
 class EventReader:
@@ -87,11 +87,11 @@ class EventReader:
         return Excerpt(news, end, ended)
 
     def release(self) -> None:
-        """Hold no file, until there is something to read again."""
+        """Let the file go until the next read."""
         self._journal = None  # it closes itself when no thread is left that reads
 
     def refuse(self, what: str) -> NoReturn:
-        """Say that the journal cannot be read.
+        """Raise an error which says that the journal cannot be read.
 
         Raises:
             JournalError: Always.

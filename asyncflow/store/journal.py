@@ -51,14 +51,14 @@ _READ_BYTES: Final = 1 << 18  # one read brings some thousand records and costs 
 MAX_RECORD_BYTES: Final = 1 << 30  # a longer length can only be damage
 _MAX_OFFSET: Final = 1 << 62  # a larger one can only be damage, and some systems refuse it
 _SEARCH_BYTES: Final = 1 << 20  # one step of the search for a good record behind a bad one
-_SECTOR_BYTES: Final = 512  # what a disk writes whole or not at all
+_SECTOR_BYTES: Final = 512  # a disk writes a sector whole or not at all
 _SHORT_RECORD: Final = re.compile(rb"(?s)(?=..\x00\x00....)")
 """Where a record below 64 KiB may begin, as nearly every record is."""
 _SHORT_BYTES: Final = (1 << 16) + PREFIX_BYTES
 
 
 def frame(payload: bytes) -> bytes:
-    """The payload as it lies in the journal.
+    """The payload with its length and checksum in front, as the journal stores it.
 
     Raises:
         JournalError: It is longer than a record may be.
@@ -80,7 +80,7 @@ class JournalWriter:
     def __init__(self, path: Path, descriptor: int, size: int) -> None:
         self.path = path
         self.size = size
-        """Offset at which the next record will lie."""
+        """The offset of the next record."""
         self._descriptor = descriptor
         self._durable = False
         self._folders = list(path.parents[:4])  # up to the store; perhaps new: to be synced once
@@ -127,7 +127,7 @@ class JournalWriter:
             try:
                 os.ftruncate(self._descriptor, self.size)
             except OSError:
-                self.close()  # a record behind a torn one would be damage: write no more
+                self.close()  # a record after a torn one would look like damage: write no more
             raise JournalError(explain_write(f"the journal {self.path}", error)) from error
         self.size += len(frames)
         reached("journal.appended")
@@ -135,7 +135,7 @@ class JournalWriter:
             self.sync()
 
     def check_in_place(self) -> None:
-        """Make sure that what is written is still found: nobody has deleted or moved the file.
+        """Check that nobody has deleted or moved the file.
 
         Raises:
             JournalError: It is not in its place any more.
@@ -160,12 +160,12 @@ class JournalWriter:
         reached("journal.sync")
         try:
             sync_file(self._descriptor)
-            while self._folders:  # without this a power cut could take the file's very name
+            while self._folders:  # otherwise a power cut could lose the file's name
                 sync_folder(self._folders[-1])
                 self._folders.pop()
         except OSError as error:
             if error.errno in SHORTAGES and not self._durable:
-                return  # the folders could not be opened: that is done with the next sync
+                return  # the folders could not be opened: the next sync tries again
             raise JournalError(
                 explain_write(f"the journal {self.path}", error, doing="sync")
             ) from error
@@ -185,7 +185,7 @@ class JournalWriter:
 
 
 def _lock(descriptor: int, path: Path) -> None:
-    """Take the lock of a file that this process has just made.
+    """Lock a file that this process has just created.
 
     Waits, because nobody but `is_being_written` can hold it, and that for a moment only: to give up
     would let somebody who looks at the run at the wrong moment stop it from starting.
@@ -201,8 +201,8 @@ def _lock(descriptor: int, path: Path) -> None:
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether some process holds the journal's lock, so its run is running."""
-    with no_forks():  # else a child would go on holding the lock, and keep a run from starting
+    """Whether a process holds the journal's lock, so that its run is running."""
+    with no_forks():  # a forked child would keep the lock, and a run could not start
         return _is_locked(path)
 
 
@@ -210,7 +210,7 @@ def _is_locked(path: Path) -> bool:
     try:
         descriptor = open_regular(path)
     except OSError as error:
-        # Where this process can open no file, nobody can tell: it is left alone, as if it were.
+        # This process can open no file now, so it cannot tell: treat the run as running.
         return error.errno in SHORTAGES
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -253,7 +253,7 @@ class JournalReader:
         if not len(HEADER) <= offset < _MAX_OFFSET:
             message = f"{self.path} cannot have a record at byte {offset}"
             raise JournalError(message)
-        # One read of a page brings nearly every record whole.
+        # Nearly every record fits into one read of a page.
         data = os.pread(self._descriptor, 4096, offset)
         payload = _payload(data, 0)
         if payload is None and len(data) >= PREFIX_BYTES:
@@ -306,7 +306,7 @@ class JournalReader:
             raise JournalError(message)
 
     def find_record(self, offset: int) -> int | None:
-        """Where, from `offset` on, the next whole record begins that is shorter than 64 KiB."""
+        """The offset of the next whole record from `offset` on that is shorter than 64 KiB."""
         return self._find_record(offset, self.size())
 
     def _find_record(self, position: int, end: int) -> int | None:
@@ -321,7 +321,7 @@ class JournalReader:
         return None
 
     def is_torn(self, at: int) -> bool:
-        """Whether a crash can have left what lies from `at` to the end of the file.
+        """Whether a crash can explain the bytes from `at` to the end of the file.
 
         So it is for the beginning of a record: a process can be killed while it writes. And for
         one whose last sectors are zeros, or all: a power cut can leave these. Everything else was
@@ -344,7 +344,7 @@ class JournalReader:
         return crc32(payload, crc32(rest.to_bytes(4, "little"))) != checksum
 
     def is_whole(self) -> bool:
-        """Whether nobody else has closed its file."""
+        """Whether its file is still open: other code may have closed the descriptor."""
         return self._opened.is_whole()
 
     def size(self) -> int:
@@ -352,7 +352,7 @@ class JournalReader:
         return os.fstat(self._descriptor).st_size
 
     def close(self) -> None:
-        """Let the file go. Harmless when repeated."""
+        """Close the file. Harmless when repeated."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -391,7 +391,7 @@ def later_format(path: Path) -> int:
 
 
 def _is_cut_short(data: bytes) -> bool:
-    """Whether these bytes may be the beginning of a record that is still being written.
+    """Whether these bytes may be the start of a record that is still being written.
 
     Only then: no record that a writer adds meanwhile must count as one behind the bad one.
     """
@@ -415,5 +415,5 @@ def _payload(data: bytes, offset: int) -> bytes | None:
 
 
 def join_frames(payloads: Iterable[bytes]) -> bytes:
-    """Frame every payload, one behind the other."""
+    """Frame every payload, and join the frames."""
     return b"".join(map(frame, payloads))

@@ -1,4 +1,4 @@
-"""What opens a finished run without replaying it: a small summary, and a table of its tasks.
+"""Opens a finished run without a replay: a small summary, and a table of its tasks.
 
 `summary` is msgpack, written once, after the run's last event is in the journal:
 
@@ -52,28 +52,28 @@ if TYPE_CHECKING:
 _VERSION: Final = 1
 _ENTRY: Final = struct.Struct("<QQHBBI")
 ENTRY_BYTES: Final = _ENTRY.size
-_ENDED_AT: Final = 8  # where in an entry these fields lie
+_ENDED_AT: Final = 8  # the offset of each field within an entry
 _STEP_AT: Final = 16
 _STATE_AT: Final = 18
 _INDEX_AT: Final = 20
 _MAX_ATTEMPT: Final = 255
-_MOST_UNTOLD: Final = 1 << 20  # tasks with an id that no record tells of: they were about to begin
+_MOST_UNTOLD: Final = 1 << 20  # tasks that have an id and no record: they were about to begin
 _MOST_SUMMARY_BYTES: Final = 16 << 20  # names of steps, and tags
 _MAX_STEPS: Final = 1 << 16
 _MAX_OFFSET: Final = 1 << 62
 
 
 def most_table_bytes(journal_bytes: int) -> int:
-    """How long a table can be at the most beside a journal of this length.
+    """The largest size of a table beside a journal of this size, in bytes.
 
-    Each record that tells of a task is longer than the task's entry. So a number in a file does not
-    say how much memory a reader takes: the file's length does.
+    Each record about a task is longer than the task's entry. So the length of the journal limits
+    how much memory a reader needs, whatever task ids a damaged file holds.
     """
     return journal_bytes + _MOST_UNTOLD * ENTRY_BYTES
 
 
 class TaskState(IntEnum):
-    """How a task stood when the run ended."""
+    """The state of a task: now, or when the run ended."""
 
     NEVER = 0
     STARTED = 1
@@ -84,7 +84,7 @@ class TaskState(IntEnum):
 
 
 class TaskEntry(NamedTuple):
-    """Where the journal tells of one task."""
+    """The offsets of a task's records in the journal, and its state."""
 
     started: int
     ended: int
@@ -128,7 +128,7 @@ class TaskTable:
         return at
 
     def ended_at(self, task: int) -> int:
-        """Journal offset of the event that ended the task."""
+        """The journal offset of the event that ended the task."""
         at = self._at(task) + _ENDED_AT
         return int.from_bytes(self._data[at : at + 8], "little")
 
@@ -149,7 +149,7 @@ class TaskTable:
         return self._mask(step).find(1) + 1
 
     def states_of(self, step: int) -> dict[TaskState, int]:
-        """How many of a step's tasks are in which state; `NEVER` is not told."""
+        """How many tasks of a step are in each state; `NEVER` is left out."""
         mask = self._mask(step)
         states = bytes(compress(self._column(_STATE_AT), mask))
         return {state: n for state in TaskState if (n := states.count(state))}
@@ -170,12 +170,12 @@ class TaskTable:
         return [self._mask(step).count(1) for step in range(steps)]
 
     def dump(self) -> bytes:
-        """The table as it lies in the file."""
+        """The table as the bytes of its file."""
         return bytes(self._data)
 
     @classmethod
     def read(cls, path: Path, *, most: int) -> Self:
-        """Read a table; empty when there is none; of one above `most` bytes, the beginning."""
+        """Read a table; empty if there is none. At most `most` bytes are read."""
         try:
             return cls(read_file(path, most=most))
         except FileNotFoundError:
@@ -186,7 +186,7 @@ _NONZERO: Final = b"\0" + b"\1" * 255
 
 
 def _is_byte(wanted: int) -> bytes:
-    """The translation that makes 1 of a byte, and 0 of all others."""
+    """The translation table that turns one byte into 1, and all others into 0."""
     return bytes(wanted) + b"\1" + bytes(255 - wanted)
 
 
@@ -197,7 +197,7 @@ def _number(mask: bytes | bytearray) -> int:
 
 
 def read_entry(path: Path, task: int) -> TaskEntry | None:
-    """One task's entry, without reading the others; None when the table has none."""
+    """One task's entry, without reading the others; None if the table has none."""
     try:
         descriptor = open_regular(path)
     except FileNotFoundError:
@@ -230,7 +230,7 @@ class Summary:
     """Set by `write_summary`."""
 
     def dump(self) -> bytes:
-        """The summary as it lies in the file."""
+        """The summary as the bytes of its file."""
         values = [
             _VERSION,
             self.status.value,
@@ -299,7 +299,7 @@ class Summary:
 
 
 _KINDS: Final = (INT, TEXT, INT, INT, TEXT, TEXT, INT, INT, INT, INT, INT, LIST, LIST, INT)
-"""Which types each field of a summary may have."""
+"""The types that each field of a summary may have."""
 _STATUSES: Final = {str(status) for status in Status if status.finished}
 _COUNTS: Final = ("first", "last", "journal_bytes", "events", "end_task", "index_checksum")
 
@@ -309,9 +309,9 @@ def _is_step(step: object) -> bool:
 
 
 def other_owner(summary: Summary, folder: Path) -> str:
-    """The run that a summary is of, if it lies in another's folder; else nothing.
+    """The run that a summary belongs to, if that is another than its folder says; else empty.
 
-    Compared as bytes: a process whose file names are ASCII shows others in its own way.
+    They are compared as bytes: a process whose file names are ASCII decodes others differently.
     """
     flow = folder.parent.parent if folder.parent.name == REMOVED else folder.parent
     owner = f"{summary.flow}/{summary.run_id}"
@@ -319,7 +319,7 @@ def other_owner(summary: Summary, folder: Path) -> str:
 
 
 def write_summary(run_dir: Path, summary: Summary, table: TaskTable) -> None:
-    """Write table and summary, the summary last: a crash before it leaves no summary.
+    """Write the table, then the summary. A crash in between leaves no summary.
 
     Raises:
         OSError: The disk is full or cannot be written.

@@ -29,7 +29,7 @@ SUFFIX: Final = ".seg"
 
 
 class SegmentWriter:
-    """Appends values to a segment that it alone writes to; the file is made with the first value.
+    """Appends values to a segment, as its only writer; the first value creates the file.
 
     `path` says how the segment should be called. Where another process is writing to such a file
     already, the name gets a number: `path` and `name` are the true ones after the first `append`.
@@ -72,7 +72,7 @@ class SegmentWriter:
             StoreError: They could not be written; the segment is as before.
         """
         with self._changing:
-            # A child that the user's step forked has the same open file, and would not notice what
+            # A child that the user's step forked shares the open file, and would not notice what
             # its parent appends.
             if self._fd < 0 or self._pid != os.getpid():
                 self._open()
@@ -83,7 +83,7 @@ class SegmentWriter:
             except OSError as error:
                 self._take_back(offset)
                 raise StoreError(explain_write(self.path, error)) from error
-            self._unsynced = True  # not before it is written: a sync may be going on
+            self._unsynced = True  # only after the write: a sync may be going on meanwhile
             reached("segment.appended")
             return offset
 
@@ -94,7 +94,7 @@ class SegmentWriter:
             StoreError: The disk reports an error, now or at a sync before: the system reports it
                 once, for all that was appended until then.
         """
-        with self._syncing:  # who comes second waits for the first, and may find it all done
+        with self._syncing:  # a second caller waits, and may then find nothing left to sync
             if self._unsynced and self._fd >= 0 and self._sync_error is None:
                 self._sync()
             if self._sync_error is not None:
@@ -103,7 +103,7 @@ class SegmentWriter:
 
     def _sync(self) -> None:
         reached("segment.sync")
-        self._unsynced = False  # what is appended from now on may come too late for this one
+        self._unsynced = False  # this sync may miss what is appended from now on
         try:
             sync_file(self._fd)
             if not self._folder_synced:
@@ -144,7 +144,7 @@ class SegmentWriter:
         fd = open_regular(path, os.O_WRONLY | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Behind whatever a writer before us has left, whole or torn.
+            # Continue after whatever an earlier writer has left, whole or torn.
             self._size = os.lseek(fd, 0, os.SEEK_END)
         except BlockingIOError:
             os.close(fd)
@@ -155,7 +155,7 @@ class SegmentWriter:
         return True
 
     def _take_back(self, offset: int) -> None:
-        with suppress(OSError):  # what cannot be cut off is written over by the next value
+        with suppress(OSError):  # the next value overwrites what cannot be cut off
             os.ftruncate(self._fd, offset)
         with suppress(OSError):
             os.lseek(self._fd, offset, os.SEEK_SET)

@@ -1,4 +1,4 @@
-"""The garbage collection: what no journal refers to, and what crashes have left, is deleted.
+"""The garbage collection: deletes what no journal refers to, and what crashes have left.
 
 Marks, then sweeps, beside whatever runs. What it must not take is what was put and is not announced
 yet. A blob that is put has a time of modification of at most `TOUCH_SECONDS` before, so those are
@@ -50,25 +50,25 @@ _DRAFT: Final = re.compile(r"[0-9a-f]{24}")
 LEFT_BEHIND: Final = re.compile(r"inputs-\d+|\.index|\.summary")
 """Files of a run that nobody reads once it is over."""
 _OF_A_RUN: Final = re.compile(rf"journal|summary|index|.+{re.escape(SUFFIX)}|{LEFT_BEHIND.pattern}")
-"""How the store calls the files of a run."""
+"""The names of a run's files."""
 
 
 @dataclass(slots=True)
 class Amount:
-    """So many files, and their bytes."""
+    """A number of files, and their bytes."""
 
     files: int = 0
     size: int = 0
 
     def add(self, size: int, files: int = 1) -> None:
-        """Count some more."""
+        """Add files of this many bytes."""
         self.files += files
         self.size += size
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collection has deleted, or would have."""
+    """What a collection has deleted, or with `dry_run` would delete."""
 
     dry_run: bool
     blobs: Amount = field(default_factory=Amount)
@@ -82,15 +82,15 @@ class Collected:
     removed: Amount = field(default_factory=Amount)
     """Files of removed runs that nobody refers to any more."""
     spared: Amount = field(default_factory=Amount)
-    """Blobs that no journal refers to and that are too young to be deleted."""
+    """Blobs that no journal refers to, too young to be deleted."""
     kept: Amount = field(default_factory=Amount)
     """Blobs that journals refer to; their bytes are not counted."""
     links: list[str] = field(default_factory=list)
-    """Folders of the store in whose place there is a link: nothing behind them was looked at."""
+    """Links in place of folders of the store; the collection did not follow them."""
 
     @property
     def total(self) -> Amount:
-        """All that was deleted."""
+        """Everything that was deleted."""
         parts = (self.blobs, self.drafts, self.segments, self.leftovers, self.removed)
         return Amount(sum(part.files for part in parts), sum(part.size for part in parts))
 
@@ -187,7 +187,7 @@ class _Sweep:
                     self._delete(folder, entry, self._collected.segments)
 
     def _sweep_unbegun(self, folder: Folder, flow: str, run_id: str) -> None:
-        """A run that came to nothing before its first event; or it is just starting."""
+        """Delete a run that ended before its first event, unless it may be just starting."""
         with suppress(FileNotFoundError):
             if folder.status(".").st_mtime >= self._old:
                 return
@@ -208,13 +208,13 @@ class _Sweep:
                     prune(removed, entry.name, self._marks, run, amount, dry_run=self._dry_run)
         if not self._dry_run:
             for folder in self._folder("flows", flow):
-                with suppress(OSError):  # there are some
+                with suppress(OSError):  # removed runs are left in it
                     folder.delete_folder(REMOVED)
 
     # --- blobs ---
 
     def _sweep_aside(self) -> None:
-        """Drafts that a crash has left, and what a collection before this one was about to do."""
+        """Delete drafts left by a crash, and decide on blobs that a killed collection set aside."""
         for new in self._folder("blobs", "new"):
             for entry in _entries(new):
                 digest = entry.name.removeprefix(ASIDE)
@@ -254,8 +254,8 @@ class _Sweep:
             elif self._dry_run:
                 self._collected.blobs.add(status.st_size)
             else:
-                # Out of everybody's reach first, and then a second look: a task may have put this
-                # very value between the first look and now, and have made the file young.
+                # Set the blob aside first, and then look again: a task may have put the same
+                # value since the first look, and so have renewed the file's time.
                 reached("gc.aside")
                 shard.rename(entry.name, new, f"{ASIDE}{entry.name}")
                 self._decide(new, shard, entry.name)
@@ -317,12 +317,12 @@ def set_aside(layout: Layout, flow: str, run_id: str) -> None:
 
 @dataclass(slots=True)
 class Left:
-    """What stays of a removed run, by name."""
+    """What is kept of a removed run, by name."""
 
     needed: list[str] = field(default_factory=list)
     """Files that other runs refer to."""
     strange: list[str] = field(default_factory=list)
-    """What is none of the store's."""
+    """Files that the store did not create."""
 
 
 def prune(
@@ -348,7 +348,7 @@ def prune(
             raise
         return left
     with folder:
-        # The journal last: while it is there, everything else can be told what it is.
+        # Delete the journal last: while it is there, it says what the other files are.
         for entry in sorted(_entries(folder), key=lambda entry: entry.name == "journal"):
             _prune_file(folder, entry, marks, run, amount, left, dry_run=dry_run)
     if not left.needed and not left.strange and not dry_run:

@@ -1,4 +1,4 @@
-"""What in a store is needed: told from the journals, and from nothing else.
+"""Finds what in a store is needed, from the journals alone.
 
 Safe beside runs that are running and starting. Whether a run is running is asked before its journal
 is read, so a run that was not is known to the end; of one that was, nothing of its own is taken for
@@ -48,7 +48,7 @@ _SILENT_SECONDS: Final = 1.0
 
 
 class Stage(Enum):
-    """How far a run has come."""
+    """Whether a run has begun, and whether it is over."""
 
     UNBEGUN = "unbegun"  # its first event is not on disk; it may be starting
     RUNNING = "running"
@@ -57,9 +57,9 @@ class Stage(Enum):
 
 @contextmanager
 def exclusive(layout: Layout, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Within the block nobody else collects or removes; waits until that is so.
+    """Keep other processes from collecting and removing within the block; waits for its turn.
 
-    After a second of that, `on_wait` is told once what is waited for.
+    After a second, `on_wait` is called once with what is waited for.
 
     Raises:
         StoreError: The store is on a file system without locks, or cannot be read.
@@ -95,13 +95,13 @@ class Marks:
     """
 
     def __init__(self, layout: Layout, *, leaving: Iterable[tuple[str, str]] = ()) -> None:
-        """Begin with nothing; runs that are `leaving` are taken for removed already."""
+        """Start empty; runs in `leaving` count as removed."""
         self._layout = layout
         self._leaving = frozenset(leaving)
-        self._unclear: set[str] = set()  # flows of whose removed runs one has a damaged journal
-        self._obscure: set[str] = set()  # flows of whose other runs one has
+        self._unclear: set[str] = set()  # flows in which a removed run has a damaged journal
+        self._obscure: set[str] = set()  # flows in which another run has one
         self.blobs: set[bytes] = set()
-        """Digests of needed blobs."""
+        """The digests of needed blobs."""
         self.files: set[tuple[str, str]] = set()
         """Needed files of runs: the flow, and the path in its folder as refs have it."""
         self.logs: set[tuple[str, str]] = set()
@@ -109,7 +109,7 @@ class Marks:
         self.resuming: dict[tuple[str, str], str] = {}
         """Runs that a running run is taking tasks over from, and that running run's id."""
         self.stages: dict[tuple[str, str], Stage] = {}
-        """The runs that were there, in the order in which they were read."""
+        """The runs that were found, in the order in which they were read."""
         self.running_since: int | None = None
         """When the oldest running run was started, in microseconds; None while none is running."""
 
@@ -145,7 +145,7 @@ class Marks:
         self.read_removed(flow)
 
     def read_news(self, flow: str) -> None:
-        """Of the same journals, read those that may tell more than when they were read."""
+        """Read those journals again that may have grown since they were read."""
         listing = self._layout.list_runs(flow)
         if listing.strays:  # one may be a run that was renamed
             self._obscure.add(flow)
@@ -166,7 +166,7 @@ class Marks:
         folder = self._layout.run_dir(flow, run_id)
         stage = self._read_run(flow, run_id, if_resumed=if_resumed)
         if stage is Stage.UNBEGUN and sign_of_beginning(folder):
-            # It may have begun since, and have been quick.
+            # The run may have begun and ended since.
             stage = self._read_run(flow, run_id, if_resumed=if_resumed)
             if stage is Stage.UNBEGUN and (sign := sign_of_beginning(folder)):
                 what = f"it tells of no beginning, and {sign} is there"
@@ -205,7 +205,7 @@ class Marks:
             self.logs.add((flow, cloned_from(values)))
 
     def read_removed(self, flow: str) -> None:
-        """Read the journals that are left of removed runs, as far as somebody needs them.
+        """Read the journals of removed runs, as far as other runs need them.
 
         Of a run that a running run is taking tasks over from, all is needed; of another, its
         journal if a task that was taken over has its output there, which may lead further back.
@@ -247,7 +247,7 @@ class Marks:
             return True
         if flow in self._obscure:
             return True
-        # With a journal, what makes it quick to open.
+        # A needed journal keeps the files that make it quick to open.
         return file in {"journal", "summary", "index"} and (
             (flow, run_id) in self.logs
             or (flow, f"{run_id}/journal") in self.files
@@ -256,10 +256,10 @@ class Marks:
 
 
 def _clear(what: str, list_them: Callable[[], Listing]) -> list[str]:
-    """The names in a listing, unless it does not tell all.
+    """The names in a listing, if the listing is complete.
 
     Raises:
-        StoreError: It does not.
+        StoreError: It is not.
     """
     try:
         listing = list_them()
@@ -341,7 +341,7 @@ def _referring(folder: Path, *, running: bool) -> Iterator[tuple[list[object], l
 
 
 def _check_end(folder: Path, reader: JournalReader, end: int, summary: Summary | None) -> None:
-    """Refuse a journal that has not come to its end here, unless a crash has cut it."""
+    """Raise unless the journal ends at `end`, or a crash explains what follows."""
     if summary is not None and end < summary.journal_bytes:
         raise JournalError(_explain(folder, f"it ends at byte {end}, and was longer"))
     if end < reader.size() and not reader.is_torn(end):

@@ -1,4 +1,4 @@
-"""Removing runs: at once for whoever looks, and never under somebody who needs their files.
+"""Removes runs: they vanish from listings at once, and files that others need are kept.
 
 A run is removed by renaming its folder to `flows/NAME/.removed/RUN`. What no other run refers to
 is then deleted from there. A run that was resumed has values, and the output of tasks, that the run
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """One run that was removed, or would have been."""
+    """A run that was removed, or with `dry_run` would be."""
 
     flow: str
     run_id: str
@@ -44,9 +44,9 @@ class Removed:
     kept: tuple[str, ...] = ()
     """Its files that other runs refer to."""
     strange: tuple[str, ...] = ()
-    """What lay in its folder and is none of the store's: it lies in `.removed` now."""
+    """Files in its folder that the store did not create; they are in `.removed` now."""
     link: bool = False
-    """Whether a link was in the place of its folder: that is gone, and nothing behind it."""
+    """Whether its folder was a link: only the link was deleted."""
 
     @property
     def pathspec(self) -> str:
@@ -67,13 +67,13 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The runs that filters leave."""
+    """The runs that the filters have chosen."""
 
     runs: tuple[tuple[str, str], ...]
     running: tuple[tuple[str, str], ...]
-    """Those that would have been chosen, but run."""
+    """Runs that match the filters, but are running."""
     unreadable: tuple[str, ...] = ()
-    """Of each flow whose runs cannot be listed, why not."""
+    """For each flow whose runs cannot be listed, the reason."""
 
 
 def choose(
@@ -105,7 +105,7 @@ def remove(
     dry_run: bool = False,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> list[Removed]:
-    """Remove runs; of none is anything done if one of them may not be removed.
+    """Remove runs: all of them, or none if one may not be removed.
 
     `on_wait` is told in words what is waited for, if others are removing or collecting.
     Killed: each run is removed or not; the garbage collection deletes what is left of it.
@@ -168,7 +168,7 @@ def _set_aside(layout: Layout, flows: Iterable[str], runs: Sequence[tuple[str, s
         set_aside(layout, flow, run_id)
     try:
         _check_resumers(layout, flows, runs)
-    except RemoveError:  # it began in this very moment
+    except RemoveError:  # the run has just begun
         for flow, run_id in runs:
             with (
                 suppress(OSError),
