@@ -39,6 +39,7 @@ from asyncflow.flow.parameters import resolve_parameters
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.named_limits import Limits
 from asyncflow.scheduling.run_driver import RunDriver, RunIdentity
+from asyncflow.scheduling.run_services import RunServices
 from asyncflow.scheduling.statistics import Statistics
 from asyncflow.store.journal import HEADER, JournalWriter
 from asyncflow.store.layout import Layout
@@ -47,10 +48,11 @@ from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.program_environment import look_around
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from asyncflow.flow.spec import FlowSpec
+    from asyncflow.workers.local.pool import PoolListener
     from asyncflow.workers.program_environment import ProgramEnvironment
 
 
@@ -290,23 +292,20 @@ class Engine(Starter, Watchable):
             for threads in (self._disk, self._syncs, self._makers):
                 threads.begin()  # now, when a want of memory is no more than an error
             self._layout: Layout = await in_thread(self._disk, self._open_store)
-            self._dispatcher = Dispatcher(
-                self._disk,
-                grace_seconds=self.settings.grace_seconds,
+            self._services = RunServices(
+                disk=self._disk,
+                syncs=self._syncs,
                 sync_seconds=self.settings.sync_seconds,
-                blocked_seconds=self.settings.blocked_seconds,
-                import_seconds=self.settings.import_seconds,
+                grace_seconds=self.settings.grace_seconds,
                 finish_running=self.settings.on_failure == "finish",
             )
-            self._pool = WorkerPool(
-                size=self.settings.worker_count,
-                spool_dir=self._layout.root,
-                listener=self._dispatcher,
+            self._dispatcher = Dispatcher(
+                self._services,
+                self._open_pool,
+                self._open_limits,
+                blocked_seconds=self.settings.blocked_seconds,
+                import_seconds=self.settings.import_seconds,
             )
-            self._dispatcher.executor = self._pool
-            self._dispatcher.syncs = self._syncs
-            self._limits = Limits(self._layout.limits, self._disk, self._dispatcher.wake)
-            self._dispatcher.limits = self._limits
             self._pool.start()
         except BaseException:
             self._entered = False
@@ -322,6 +321,15 @@ class Engine(Starter, Watchable):
 
     def _open_store(self) -> Layout:
         return Layout.open(self.settings.store, create=True)
+
+    def _open_pool(self, listener: PoolListener) -> WorkerPool:
+        size, spool_dir = self.settings.worker_count, self._layout.root
+        self._pool = WorkerPool(size=size, spool_dir=spool_dir, listener=listener)
+        return self._pool
+
+    def _open_limits(self, wake: Callable[[Any], None]) -> Limits:
+        self._limits = Limits(self._layout.limits, self._disk, wake)
+        return self._limits
 
     def _entered_again(self) -> AsyncflowError:
         if self._closed:
@@ -426,17 +434,24 @@ class Engine(Starter, Watchable):
             self._limits.open(new.graph)
             return new, new.create(number, options, surroundings)
 
-        pace = self._dispatcher.pace
-        await pace.turn()
+        await self._services.loop_budget.turn()
         new, created = await in_thread(self._makers, create)
-        await pace.turn()
+        await self._services.loop_budget.turn()
         return self._drive(new, *created)
 
     def _drive(
         self, new: NewRun, identity: RunIdentity, journal: JournalWriter, record: bytes
     ) -> RunHandle:
         channel = Channel(journal.path, identity.flow, identity.run_id, published=len(HEADER))
-        driver = RunDriver(identity, new.graph, journal, channel, self._dispatcher, new.origin)
+        driver = RunDriver(
+            identity,
+            new.graph,
+            journal,
+            channel,
+            self._dispatcher,
+            self._services,
+            new.origin,
+        )
         self._drivers[identity.number], self._channels[identity.number] = driver, channel
         try:
             self._watchers.begin(channel)
@@ -498,7 +513,7 @@ class Engine(Starter, Watchable):
         return self._statistics()
 
     def _statistics(self) -> Statistics:
-        meter = self._dispatcher.meter
+        meter = self._services.meter
         return Statistics(
             runs=len(self._drivers),
             runs_waiting=self._admission.waiting,

@@ -1,11 +1,10 @@
-"""Shares the application's event loop: a little work in each turn of it, not all at once.
+"""Shares the application's event loop: a little work in each turn of the loop, not all at once.
 
-asyncio runs everything that is ready before it looks at anything else. Of two hundred runs that all
-have something to do each would take its fraction of a millisecond, and a request of the application
-would wait for the sum. So a run asks here before each piece of work, and goes on when it is let: as
-many in a turn of the loop as take about a millisecond, found out by how long the turns are.
-What can be done in part, such as giving tasks to workers, goes on until `until()` and then leaves
-the rest for the next turn.
+asyncio runs everything that is ready before it polls for anything new. If two hundred runs have
+work at once, each takes a fraction of a millisecond, and a request of the application waits for the
+sum. So a run waits here before each piece of work. As many are let through in a turn of the loop as
+take about a millisecond; the number follows from how long recent turns have taken. Work that can be
+interrupted, such as assigning tasks, goes on until `until()` and leaves the rest for the next turn.
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ from typing import Final
 
 from asyncflow._support.conditions import call_again
 
-_TURN_SECONDS: Final = 0.001  # that a turn of the loop may take before fewer are let go on in one
-_WORK_SECONDS: Final = 0.0005  # of a turn, after which what is under way does no more than it must
-_LOST_SECONDS: Final = 0.1  # that a turn has lasted when the call that ends it is looked for
-_MOST: Final = 4  # one takes up to half a millisecond, and it is known only afterwards
+_TURN_SECONDS: Final = 0.001  # that a turn of the loop may take before fewer are let through
+_WORK_SECONDS: Final = 0.0005  # of a turn, after which work under way stops as soon as it can
+_LOST_SECONDS: Final = 0.1  # that a turn has lasted when the call that ends it counts as lost
+_MOST: Final = 4  # a piece takes up to half a millisecond, which is known only afterwards
 
 
 class LoopBudget:
-    """Lets pieces of work go on, a few in each turn of the event loop."""
+    """Lets pieces of work through, a few in each turn of the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._line: deque[asyncio.Future[None]] = deque()
-        self._at_once = _MOST  # that are let go on in a turn
-        self._gone = 0  # in this turn
+        self._at_once = _MOST  # pieces that are let through in a turn
+        self._gone = 0  # let through in this turn
         self._turn_began = 0.0
         self._turning = False
         call_again(self)
 
     async def turn(self) -> None:
-        """Wait until there is time for a piece of work; where there is, not at all."""
+        """Wait until there is time for a piece of work; return at once if there is."""
         if not self._line and self._gone < self._at_once:
             self._gone += 1
             self._watch()
@@ -46,7 +45,7 @@ class LoopBudget:
         await waiter
 
     def until(self) -> float:
-        """When the time is used up that this turn of the loop has for work, by the loop's clock."""
+        """When work in this turn of the loop is to stop, by the loop's clock."""
         self._watch()
         return self._turn_began + _WORK_SECONDS
 
@@ -77,9 +76,9 @@ class LoopBudget:
                 self._loop.call_soon(self._next)
 
     def call_again(self) -> None:
-        """Begin the next turn, if none has begun for long: the call that was to do it is lost."""
+        """Begin the next turn if none has begun for long: the call that was to do it is lost."""
         if self._turning and self._loop.time() - self._turn_began > _LOST_SECONDS:
             self._next()
 
     def __repr__(self) -> str:
-        return f"<Pace {self._at_once} at once, {len(self._line)} waiting>"
+        return f"<LoopBudget {self._at_once} at once, {len(self._line)} waiting>"

@@ -1,8 +1,8 @@
 """The workers as the dispatcher sees them, and which of them has room for a task.
 
-A desk is a worker with the tasks that it was given, in order. A worker has its next tasks at hand
-while tasks are short, so that none waits for a round trip, and only the one it is running when
-tasks are long or nobody knows yet how long they are.
+A worker slot is a worker with the tasks that it was given, in order. While tasks are short, the
+next ones are queued at the worker, so that it never waits for a round trip. When they are long, or
+nobody knows yet how long they are, a worker has only the one that it runs.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow._support.tracebacks import too_long
+from asyncflow.scheduling.facts import SpooledOutput
 from asyncflow.workers.messages import ShutDown
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.scheduling.named_limits import Grant
     from asyncflow.workers.interface import Executor, WorkerLink
     from asyncflow.workers.messages import StartTask
 
-QUEUED_SECONDS: Final = 0.02  # work at hand for a worker: some ten times a journal write
+QUEUED_SECONDS: Final = 0.02  # of work queued at a worker: some ten times a journal write
 _QUEUED_TASKS: Final = 64  # packets that a socket takes with ease
-_ASYNC_DESK_TASKS: Final = 10_000  # at a time on one worker, unless @concurrency says more
-ASYNC_DESK_SPARE: Final = 1000  # places beyond, for runs that have few there: none has them all
-SILENT_POLLS: Final = 20  # looks at a worker that does not take its order, until others get it
+_ASYNC_WORKER_TASKS: Final = 10_000  # at a time on one worker, unless @concurrency says more
+ASYNC_SPARE_TASKS: Final = 1000  # beyond that, for runs with few tasks: no run can fill a worker
+SILENT_POLLS: Final = 20  # polls until others get the tasks that a worker does not take
 
 
 class AssignedTask:
@@ -60,10 +61,10 @@ class AssignedTask:
         self.since = 0.0
         limit = source.graph[order.step].options.get("timeout")
         self.timeout = float(limit["seconds"]) if isinstance(limit, dict) else 0.0
-        if order.caught:  # to hand on a failure runs no step
+        if order.caught:  # it hands on a failure, and runs no step
             self.timeout = 0.0
         self.timed_out = False
-        self.importing = 0.0  # how long its flow could be imported, if that was not enough
+        self.importing = 0.0  # the limit of its flow's import in seconds, once exceeded
         self.isolated = "isolate" in source.graph[order.step].options
         self.stopped = ""
         self.grant: Grant | None = None
@@ -71,14 +72,14 @@ class AssignedTask:
 
     @property
     def lateness(self) -> str:
-        """What is to be said when it has had its time."""
+        """Why its worker is killed, in words, once its time is over."""
         if self.importing:
             return f"a task of {self.step} waited too long for its flow to be imported"
         return f"a task of {self.step} took longer than {self.timeout:g} s"
 
     @property
     def why_late(self) -> str:
-        """What has taken it longer than it may."""
+        """Which time limit it has exceeded, in words."""
         if self.importing:
             return (
                 f"importing the flow took longer than {self.importing:g} s "
@@ -87,7 +88,7 @@ class AssignedTask:
         return too_long(self.timeout)
 
     def stop_timer(self) -> None:
-        """Nothing need be done about the task any more."""
+        """Cancel its timer, if any."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -120,42 +121,65 @@ class WorkerSlot:
         self.worker = worker
         self.tasks: dict[tuple[int, int], AssignedTask] = {}
         self.abandoned_attempts: dict[tuple[int, int, int], AssignedTask] = {}
-        """Attempts that it may not have given up yet, though they count as ended."""
+        """Attempts that count as ended, but may still run there."""
         self.blocker: tuple[int, int, int] | None = None
         """The attempt that keeps its event loop from turning."""
         self.opened: set[int] = set()  # runs that it may know
         self.known: set[int] = set()  # of these, the runs that it is certain to know
         self.imported: dict[int, float] = {}  # of these, when it had imported the run's flow
         self.load = 0.0  # seconds that its tasks are expected to take
-        self.read = [0, 0]  # how far its output has been passed on
-        self.heard = False
-        self.used = False
+        self.read = [0, 0]  # up to where its output has been passed on
+        self.heard = False  # whether it has ever reported
+        self.used = False  # whether it has ever been given a task
         self.is_async = False  # whether its tasks, if any, are those of async steps
-        self.isolated = False  # its task asked for a process of its own
-        self.paused = False
-        self.stuck = False  # its `def` task has taken so long that nobody should stand behind it
-        self.stopped = False  # by a signal such as SIGSTOP
-        self.silent = 0  # looks in a row at which it should have said something and had not
+        self.isolated = False  # whether its task asked for a process of its own
+        self.paused = False  # whether nothing is read from it, because a journal lags behind
+        self.stuck = False  # whether its `def` task is so long that none should queue behind it
+        self.stopped = False  # whether by a signal such as SIGSTOP
+        self.silent = 0  # polls in a row before which it should have reported and did not
 
     def first(self) -> AssignedTask | None:
         """The task that it has had for longest."""
         return next(iter(self.tasks.values()), None)
 
     def at_work(self) -> AssignedTask | None:
-        """Of `def` tasks the one that is running, once those not received have been taken back.
+        """The `def` task that is running, once those not received have been taken back.
 
-        A worker receives the next one when it has ended the one before: the report on any but the
-        last is on its way.
+        A worker receives a task only when it has ended the one before. So of several tasks all
+        but the last have ended, and the reports on them are on their way.
         """
         return next(reversed(self.tasks.values()), None)
 
     @property
     def idle(self) -> bool:
-        """Whether it has nothing to do, and has given up all that it was told to."""
+        """Whether nothing runs there, not even an abandoned attempt."""
         return not self.tasks and not self.abandoned_attempts
 
+    def add(self, assigned: AssignedTask) -> None:
+        """It is given a task."""
+        run, task_id, _ = assigned.attempt
+        self.tasks[run, task_id] = assigned
+        self.load += assigned.expected
+        self.is_async = assigned.is_async
+        self.isolated = assigned.isolated
+        self.used = True
+
+    def remove(self, assigned: AssignedTask) -> None:
+        """It has the task no more."""
+        del self.tasks[assigned.attempt[:2]]
+        self.load = self.load - assigned.expected if self.tasks else 0.0
+
+    def pass_output(self, assigned: AssignedTask, upto: Sequence[int]) -> None:
+        """What was printed since the last call, up to these offsets, is this task's."""
+        for stream, end in enumerate(upto):
+            start = self.read[stream]
+            if end > start:
+                self.read[stream] = end
+                spool = self.worker.spools[stream]
+                assigned.source.tell(SpooledOutput(assigned.task_id, stream, spool, start, end))
+
     def find(self, attempt: tuple[int, int, int]) -> AssignedTask | None:
-        """An attempt that it has, or may not have given up yet."""
+        """An attempt that it has, be it an abandoned one."""
         assigned = self.tasks.get(attempt[:2])
         if assigned is not None and assigned.attempt == attempt:
             return assigned
@@ -173,14 +197,14 @@ class WorkerSlot:
             return self._has_async_room(wanted)
         if self.stuck or wanted.limited or len(self.tasks) >= _QUEUED_TASKS:
             return False
-        # Of which nobody knows how long it takes stands behind short ones, and nobody behind it.
+        # A task of unknown length may queue behind short ones, but nothing may queue behind it.
         return self.load + wanted.expected < QUEUED_SECONDS
 
     def _has_async_room(self, wanted: TaskDemand) -> bool:
         if self.blocker is not None or self.stopped:
             return False
-        most = max(_ASYNC_DESK_TASKS, wanted.most)
-        return len(self.tasks) < (most + ASYNC_DESK_SPARE if wanted.few else most)
+        most = max(_ASYNC_WORKER_TASKS, wanted.most)
+        return len(self.tasks) < (most + ASYNC_SPARE_TASKS if wanted.few else most)
 
     def retire(self) -> None:
         """Have the worker end when it has done what it has."""
@@ -189,15 +213,15 @@ class WorkerSlot:
 
 
 class TaskDemand(NamedTuple):
-    """What a task asks of a desk."""
+    """What a task asks of a worker."""
 
     is_async: bool
     isolated: bool
     """Whether it wants a process of its own."""
     limited: bool
-    """Whether it holds a limit, which others could use while it waits at a desk."""
+    """Whether it holds a named limit, which others could use while it is queued at a worker."""
     expected: float
-    """How many seconds it is likely to take; 0 where nobody knows."""
+    """How many seconds it is likely to take; 0 if unknown."""
     most: int
     """How many of its step may run at once."""
     few: bool
@@ -207,39 +231,42 @@ class TaskDemand(NamedTuple):
 class WorkerSlots:
     """All workers of an executor."""
 
-    def __init__(self) -> None:
-        self.executor: Executor | None = None
-        """Who starts workers; nothing is found before there is one."""
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        """Starts workers."""
         self.resting = False
-        """Whether no worker can be started for the moment: those that are there have to do."""
-        self._desks: dict[int, WorkerSlot] = {}  # by id(worker)
+        """Whether no worker is to be started for the moment, because starting one has failed."""
+        self._slots: dict[int, WorkerSlot] = {}  # by id(worker)
 
     def __iter__(self) -> Iterator[WorkerSlot]:
-        return iter(self._desks.values())
+        return iter(self._slots.values())
 
     def __len__(self) -> int:
-        return len(self._desks)
+        return len(self._slots)
 
     def of(self, worker: WorkerLink) -> WorkerSlot | None:
-        """The desk of a worker; None when it is gone."""
-        return self._desks.get(id(worker))
+        """The slot of a worker; None if it is gone."""
+        return self._slots.get(id(worker))
 
     def remove(self, worker: WorkerLink) -> WorkerSlot | None:
-        """The same, for the last time."""
-        return self._desks.pop(id(worker), None)
+        """The worker is gone: forget its slot, and answer with it for the last time."""
+        return self._slots.pop(id(worker), None)
 
     def find(self, wanted: TaskDemand, kept: WorkerSlot | None) -> WorkerSlot | None:
-        """One with room for a task, or a new one; None when there is none. `kept` is left alone."""
+        """A slot with room for a task, of a new worker if need be; None if there is none.
+
+        `kept` gets no task.
+        """
         if wanted.isolated:
             return self._fresh()
         best: WorkerSlot | None = None
-        for desk in self._desks.values():
+        for slot in self._slots.values():
             if (
-                desk is not kept
-                and desk.has_room(wanted)
-                and (best is None or (desk.load, len(desk.tasks)) < (best.load, len(best.tasks)))
+                slot is not kept
+                and slot.has_room(wanted)
+                and (best is None or (slot.load, len(slot.tasks)) < (best.load, len(best.tasks)))
             ):
-                best = desk
+                best = slot
         if best is not None and not best.tasks:
             return best
         if self._may_grow and self._worth_a_worker(best, is_async=wanted.is_async):
@@ -254,16 +281,14 @@ class WorkerSlots:
 
     @property
     def _may_grow(self) -> bool:
-        if self.executor is None or self.resting:
-            return False
-        return len(self._desks) < self.executor.size
+        return not self.resting and len(self._slots) < self.executor.size
 
     def _fresh(self) -> WorkerSlot | None:
-        """A worker that has had no task yet, for one that asks for a process of its own."""
-        idle = [desk for desk in self if desk.idle and not (desk.worker.stop_reason or desk.silent)]
-        for desk in idle:
-            if not desk.used:
-                return desk
+        """A worker that has had no task yet, for a task that asks for a process of its own."""
+        idle = [slot for slot in self if slot.idle and not (slot.worker.stop_reason or slot.silent)]
+        for slot in idle:
+            if not slot.used:
+                return slot
         if self._may_grow:
             return self._open()
         if idle:
@@ -271,10 +296,9 @@ class WorkerSlots:
         return None
 
     def _open(self) -> WorkerSlot:
-        assert self.executor is not None  # noqa: S101 - `_may_grow` has looked
         worker = self.executor.start_worker()
-        desk = self._desks[id(worker)] = WorkerSlot(worker)
-        return desk
+        slot = self._slots[id(worker)] = WorkerSlot(worker)
+        return slot
 
     def __repr__(self) -> str:
-        return f"<Desks of {len(self)} workers>"
+        return f"<WorkerSlots of {len(self)} workers>"

@@ -25,7 +25,6 @@ from asyncflow._support.conditions import Condition, in_thread, thread_done
 from asyncflow.errors import AsyncflowError, JournalError
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
-from asyncflow.scheduling.dispatcher import BACKLOG_BYTES
 from asyncflow.scheduling.facts import Lost, SpooledOutput
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder, elapsed
 from asyncflow.scheduling.plan import (
@@ -37,6 +36,7 @@ from asyncflow.scheduling.plan import (
     StopTasks,
     Verdict,
 )
+from asyncflow.scheduling.run_services import BACKLOG_BYTES
 from asyncflow.store.files import write_file
 from asyncflow.store.folders import Folder
 from asyncflow.store.journal import HEADER
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.dispatcher import Dispatcher
     from asyncflow.scheduling.facts import Fact
     from asyncflow.scheduling.resume import OriginRun
+    from asyncflow.scheduling.run_services import RunServices
     from asyncflow.store.journal import JournalWriter
     from asyncflow.workers.interface import SpoolFile
     from asyncflow.workers.program_environment import ProgramEnvironment
@@ -123,6 +124,7 @@ class RunDriver:
         journal: JournalWriter,
         channel: Publisher,
         dispatcher: Dispatcher,
+        services: RunServices,
         origin: OriginRun | None = None,
     ) -> None:
         self.identity = identity
@@ -133,7 +135,7 @@ class RunDriver:
             graph,
             finished=origin if origin is not None else (),
             waiting=origin.waiting() if origin is not None else {},
-            finish_running=dispatcher.finish_running,
+            finish_running=services.finish_running,
         )
         self.outcome: FinishRun | None = None
         """What the run came to; None while it goes on."""
@@ -148,10 +150,10 @@ class RunDriver:
         self.backlog_bytes = 0
         """Output that has come in and is not in the journal yet."""
         self._journal = journal
-        self._dispatcher = dispatcher
+        self._dispatcher, self._services = dispatcher, services
         self._origin = origin
         self._recorder = Recorder(
-            identity.flow, identity.run_id, graph, dispatcher.expected(identity.flow)
+            identity.flow, identity.run_id, graph, services.expected(identity.flow)
         )
         self._counted = 0  # events that the meter knows of
         self._inbox: deque[Fact] = deque()
@@ -197,7 +199,7 @@ class RunDriver:
 
     def cancel(self, reason: str) -> None:
         """Begin to end the run. Harmless when it is ending already."""
-        seconds = _GRACES * self._dispatcher.grace_seconds + _END_SECONDS
+        seconds = _GRACES * self._services.grace_seconds + _END_SECONDS
         self._ends_by = min(self._ends_by, self._loop.time() + seconds)
         self._order(self.plan.cancel(reason))
 
@@ -278,7 +280,7 @@ class RunDriver:
             self._recorder.open(task)
             if len(task.inputs) <= MAX_INPUTS_IN_ORDER:
                 return self._start(task, self._offsets(task.inputs), ())
-            preparing = self._loop.run_in_executor(self._dispatcher.disk, self._spill, task)
+            preparing = self._loop.run_in_executor(self._services.disk, self._spill, task)
             preparing.add_done_callback(partial(self._on_spilled, task.task_id))
         return None
 
@@ -397,7 +399,7 @@ class RunDriver:
         await self._news.wait()
         if not self._inbox and not self._commands and self._is_late:
             raise AsyncflowError("the run was told to end, and did not")
-        await self._dispatcher.pace.turn()
+        await self._services.loop_budget.turn()
         batch = self._new_batch()
         self._collect(batch)
         commands, self._commands = self._commands, []
@@ -423,18 +425,18 @@ class RunDriver:
             clones = [command for command in taken if isinstance(command, CloneTask)]
             batch = self._new_batch()
             results = await in_thread(
-                self._dispatcher.disk,
+                self._services.disk,
                 lambda wanted: [origin.result(clone.step, clone.path) for clone in wanted],
                 clones,
             )
-            await self._dispatcher.pace.turn()
+            await self._services.loop_budget.turn()
             for clone, (run_id, result) in zip(clones, results, strict=True):
                 self._recorder.cloned(clone, result, run_id, batch)
             await self._publish(batch, self._commands)
 
     def _collect(self, batch: Batch) -> None:
         """Make a batch of what has come in."""
-        until = self._dispatcher.pace.until()
+        until = self._services.loop_budget.until()
         for number in range(min(len(self._inbox), _BATCH_FACTS)):
             if number >= _LEAST_FACTS and self._loop.time() > until:
                 break
@@ -459,7 +461,7 @@ class RunDriver:
         if not batch.frames:
             return
         await self._write(batch)
-        await self._dispatcher.pace.turn()
+        await self._services.loop_budget.turn()
         for event in batch.events:
             commands += self.plan.handle(event)
         self.channel.publish(batch.news, self._journal.size)
@@ -467,18 +469,18 @@ class RunDriver:
 
     async def _write(self, batch: Batch) -> None:
         data = batch.data()
-        await in_thread(self._dispatcher.disk, self._journal.write, data)
+        await in_thread(self._services.disk, self._journal.write, data)
         self._count(len(data))
 
     def _count(self, size: int) -> None:
-        self._dispatcher.meter.count(self._recorder.seq - self._counted, size)
+        self._services.meter.count(self._recorder.seq - self._counted, size)
         self._counted = self._recorder.seq
 
     def _sync_now_and_then(self) -> None:
         """Have what was written synced in the background before `sync_seconds` are over."""
         if self.identity.durable or self._sync_due is not None:
             return
-        wait = self._synced_at + self._dispatcher.sync_seconds - self._loop.time()
+        wait = self._synced_at + self._services.sync_seconds - self._loop.time()
         self._sync_due = self._loop.call_later(max(0.0, wait), self._sync)
 
     def _sync(self) -> None:
@@ -487,7 +489,7 @@ class RunDriver:
             self._sync_again = True
             return
         self._synced_at = self._loop.time()
-        self._syncing = self._dispatcher.syncs.submit(self._journal.sync)
+        self._syncing = self._services.syncs.submit(self._journal.sync)
         self._syncing.add_done_callback(self._tell_of_sync)
 
     def _tell_of_sync(self, synced: ThreadFuture[None]) -> None:
@@ -536,7 +538,7 @@ class RunDriver:
         event = self._last_event(finish, batch)
         last = self._recorder.add(event, batch)
         reached("run.end")
-        disk = self._dispatcher.disk
+        disk = self._services.disk
         # Nobody is told of the end of a run whose journal nobody would find.
         await in_thread(disk, self._journal.check_in_place)
         await self._write(batch)

@@ -1,10 +1,12 @@
-"""Has tasks end that are to: those out of time, and those of a run that is ending.
+"""Stops tasks: those over their time limit, and those of a run that is ending.
 
-A `def` task ends with its worker. An async one is asked to, and has the grace from when its
-worker's loop has heard of it. If the loop hears nothing, because some task blocks it, the task
-counts as ended all the same, on time: its worker may have it a while longer, as a *ghost* of which
-nothing more is told. The worker is killed for a task that does not end though it was asked to, and
-for one that blocks the loop itself, but for no other's sake.
+A `def` task ends with its worker. An async task is asked to end, and its grace begins when its
+worker's event loop has received that. If a task blocks the loop, the loop receives nothing. The
+attempt then counts as ended all the same, on time: it is *abandoned*, and nothing that it does
+later counts, although its worker may run it a while longer.
+
+A worker is killed for a task that does not end in its grace, and for one that blocks the loop
+itself. It is not killed for a task that another one keeps from ending.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import OrderMessage
 
 _LONG_IMPORT_SECONDS: Final = 10.0
-DEAF_SECONDS: Final = 1.0  # a loop that turns hears of a cancellation within milliseconds
+DEAF_SECONDS: Final = 1.0  # a loop that is not blocked receives an order within milliseconds
 
 Attempt = tuple[int, int, int]  # run, task, attempt
 
@@ -41,14 +43,14 @@ class Stoppable(Protocol):
 
     @property
     def lateness(self) -> str:
-        """What is to be said when it has had its time."""
+        """Why its worker is killed, in words, once its time is over."""
 
     def stop_timer(self) -> None:
-        """Nothing need be done about the task any more."""
+        """Cancel its timer, if any."""
 
 
 class Stopped(Protocol):
-    """Who carries it out."""
+    """A worker."""
 
     def send(self, order: OrderMessage) -> None:
         """Give an order, without waiting."""
@@ -58,7 +60,7 @@ class Stopped(Protocol):
 
 
 class RunningAt(Protocol):
-    """A worker, and who blocks its loop."""
+    """A worker slot: a worker, and the attempt that blocks its event loop."""
 
     blocker: Attempt | None
 
@@ -67,11 +69,11 @@ class RunningAt(Protocol):
         """It is `Stopped`."""
 
     def at_work(self) -> object:
-        """Of `def` tasks the one that is running, once those not received have been taken back."""
+        """The `def` task that is running, once those not received have been taken back."""
 
 
 class Stopper:
-    """Ends tasks, and workers that do not let them end."""
+    """Stops tasks, and kills workers that do not let them end."""
 
     def __init__(
         self,
@@ -87,23 +89,26 @@ class Stopper:
         Args:
             later: `call_later` of the engine's loop.
             grace_seconds: How long a task has to end once it was asked to.
-            has: Whether a worker has the attempt still, be it as a ghost.
-            disown: Tell the run that the attempt has ended, unless that is done; it is a ghost.
-            take_back: Have back what the worker has not begun.
+            has: Whether a worker still has the attempt, be it an abandoned one.
+            disown: Abandon the attempt: tell its run that it has ended, unless that is done.
+            take_back: Take back what the worker has not received.
         """
         self._later, self._grace_seconds = later, grace_seconds
         self._has, self._disown, self._take_back = has, disown, take_back
-        self.suspended_seconds = 0.0
-        """How long, in all, tasks have stood still together with the engine."""
+        self._suspended_seconds = 0.0
+
+    def add_suspended(self, seconds: float) -> None:
+        """All tasks were stopped for so long, together with the engine: no time limit counts it."""
+        self._suspended_seconds += seconds
 
     def time_limit(self, place: RunningAt, task: Stoppable, seconds: float) -> None:
-        """The task has so long to end by itself."""
+        """Stop the task if it has not ended after so long."""
         self._set_timer(task, seconds, self._on_timeout, place, task)
 
     def import_limit(
         self, place: RunningAt, task: Stoppable, seconds: float, warn: Callable[[float], None]
     ) -> None:
-        """The flow may be imported for so long; at first there is a warning."""
+        """Stop the task if its flow is not imported after so long; warn once before."""
         first = min(_LONG_IMPORT_SECONDS, seconds / 2)
         self._set_timer(task, first, self._on_long_import, place, task, seconds, first, warn)
 
@@ -127,21 +132,21 @@ class Stopper:
     def _set_timer(
         self, task: Stoppable, seconds: float, callback: Callable[..., None], *args: Any
     ) -> None:
-        task.stop_timer()  # there is one for a task
-        before = self.suspended_seconds
+        task.stop_timer()  # a task has one at a time
+        before = self._suspended_seconds
         task.timer = self._later(seconds, self._on_timer, task, before, callback, args)
 
     def _on_timer(
         self, task: Stoppable, before: float, callback: Callable[..., None], args: tuple[Any, ...]
     ) -> None:
-        missed = self.suspended_seconds - before
-        if missed:  # the task has that long still
+        missed = self._suspended_seconds - before
+        if missed:  # the task still has that long
             self._set_timer(task, missed, callback, *args)
         else:
             callback(*args)
 
     def stop(self, place: RunningAt, task: Stoppable, reason: str) -> None:
-        """Have a task end because its run does."""
+        """Stop a task because its run is ending."""
         task.stopped = reason
         if task.is_async:
             place.worker.send(CancelTask(*task.attempt))
@@ -161,13 +166,13 @@ class Stopper:
             place.worker.kill(signal.SIGKILL, task.lateness)
 
     def _on_deaf(self, place: RunningAt, task: Stoppable) -> None:
-        """The worker's loop has not heard of it: it is blocked, by this task or another."""
+        """The worker's loop has received nothing: this task blocks it, or another."""
         if self._has(place, task.attempt):
             self._disown(place, task.attempt)
             self._set_timer(task, self._grace_seconds, self._end_grace, place, task, task.lateness)
 
     def heard(self, place: RunningAt, task: Stoppable) -> None:
-        """The worker's loop turns, and has asked the task to end."""
+        """The worker's loop has asked the task to end: its grace begins."""
         reason = task.stopped or task.lateness
         self._set_timer(task, self._grace_seconds, self._end_grace, place, task, reason)
 

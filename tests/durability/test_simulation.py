@@ -9,6 +9,7 @@ import pytest
 
 from asyncflow import Engine
 from asyncflow.scheduling.dispatcher import Dispatcher
+from asyncflow.scheduling.run_services import RunServices
 from asyncflow.store.journal import HEADER
 from asyncflow.testing import Act, FakeClockLoop, InlineExecutor, SimulatedExecutor, StuckError
 from asyncflow.workers.local.pool import WorkerPool
@@ -189,8 +190,11 @@ def test_a_dispatcher_takes_either_for_its_executor():
     """The protocol is the dispatcher's; both fulfil it, which mypy checks right here."""
 
     async def main():
-        dispatcher = Dispatcher(InlineExecutor(), grace_seconds=1.0, sync_seconds=1.0)
-        dispatcher.executor = SimulatedExecutor(dispatcher, lambda order: Act(), size=2)
+        disk = InlineExecutor()
+        services = RunServices(disk=disk, syncs=disk, grace_seconds=1.0, sync_seconds=1.0)
+        dispatcher = Dispatcher(
+            services, lambda listener: SimulatedExecutor(listener, lambda order: Act(), size=2)
+        )
         assert "0 workers" in repr(dispatcher.executor)
 
     loop = FakeClockLoop()

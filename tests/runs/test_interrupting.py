@@ -117,11 +117,11 @@ def statuses():
 @pytest.mark.parametrize(
     "place",
     [
-        "Pace._next",
+        "LoopBudget._next",
         "RunDriver.let_go",
         "RunDriver.tell",
         "RunDriver.cancel",
-        "Dispatcher._poll",
+        "WorkerWatch._poll",
         "Dispatcher.on_reports",
         "WorkerPool._read_some",
         "WorkerPool._act_on",

@@ -18,8 +18,8 @@ import pytest
 
 from asyncflow import Engine, Flow, FlowSpec, Parameter, events, step
 from asyncflow.errors import JournalError, RunFailedError
-from asyncflow.scheduling.dispatcher import BACKLOG_BYTES
 from asyncflow.scheduling.run_driver import RunDriver
+from asyncflow.scheduling.run_services import BACKLOG_BYTES
 from asyncflow.store.journal import JournalWriter
 from asyncflow.workers.local.pool import WorkerPool
 

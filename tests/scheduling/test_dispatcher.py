@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from asyncflow.flow.graph import Graph, Node
-from asyncflow.scheduling.dispatcher import BACKLOG_BYTES, Dispatcher
+from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.facts import Lost, SpooledOutput
+from asyncflow.scheduling.run_services import BACKLOG_BYTES, RunServices
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.messages import Logged, Opened, Opening, Order, Started, StartTask, Succeeded
 from asyncflow.workers.program_environment import ProgramEnvironment
@@ -142,9 +143,9 @@ class Play:
 
     def __init__(self, size, folder):
         self.disk = ThreadPoolExecutor(1)  # never used, so it starts no thread
-        self.dispatcher = Dispatcher(self.disk, grace_seconds=1.0, sync_seconds=1.0)
+        services = RunServices(disk=self.disk, syncs=self.disk, grace_seconds=1.0, sync_seconds=1.0)
         self.executor = Workers(size, folder)
-        self.dispatcher.executor = self.executor
+        self.dispatcher = Dispatcher(services, lambda _: self.executor)
 
     @property
     def workers(self):
@@ -171,7 +172,7 @@ class Play:
     def look(self):
         """The time has come at which the dispatcher looks at its workers."""
         self.dispatcher.close()
-        self.dispatcher._poll()
+        self.dispatcher._watch._poll()
 
     def running(self):
         """How many tasks of each run workers have."""

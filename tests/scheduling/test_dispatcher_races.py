@@ -15,10 +15,11 @@ import pytest
 
 from asyncflow.errors import PoolError
 from asyncflow.flow.graph import Graph, Node
-from asyncflow.scheduling import dispatcher as module
+from asyncflow.scheduling import worker_watch as module
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.facts import Lost, SpooledOutput
 from asyncflow.scheduling.placement import SILENT_POLLS
+from asyncflow.scheduling.run_services import RunServices
 from asyncflow.workers.messages import (
     Blocked,
     Failed,
@@ -151,10 +152,10 @@ def make():
 
     def made(size=1):
         nothing: Any = None  # it writes nothing here
-        dispatcher: Any = Dispatcher(nothing, grace_seconds=5.0, sync_seconds=1.0)
-        dispatcher.executor = Seats(size)
-        dispatcher._loop = Timers()
-        return dispatcher
+        loop: Any = Timers()
+        seats: Any = Seats(size)
+        services = RunServices(disk=nothing, syncs=nothing, grace_seconds=5.0, sync_seconds=1.0)
+        return Dispatcher(services, lambda _: seats, loop=loop)
 
     return made
 

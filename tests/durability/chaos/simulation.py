@@ -31,6 +31,7 @@ from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.resume import OriginRun
 from asyncflow.scheduling.run_driver import RunDriver, RunIdentity
+from asyncflow.scheduling.run_services import RunServices
 from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance import verify
@@ -304,11 +305,19 @@ class World:
     ) -> Status | None:
         size, grace = self.random.randint(1, 4), 1.0
         finish = self.random.random() < 0.3
-        dispatcher = Dispatcher(disk, grace_seconds=grace, sync_seconds=0.5, finish_running=finish)
-        dispatcher.executor = SimulatedExecutor(
-            dispatcher, self._play, size=size, deaf=lambda: self.random.choice([0.0, 0.2, 5.0])
+        services = RunServices(
+            disk=disk, syncs=disk, grace_seconds=grace, sync_seconds=0.5, finish_running=finish
         )
-        driver = self._driver(dispatcher, run_id, origin)
+        dispatcher = Dispatcher(
+            services,
+            lambda listener: SimulatedExecutor(
+                listener,
+                self._play,
+                size=size,
+                deaf=lambda: self.random.choice([0.0, 0.2, 5.0]),
+            ),
+        )
+        driver = self._driver(dispatcher, services, run_id, origin)
         self._at_once.clear()
         assert isinstance(driver.channel, Channel)
         self._hear(driver.channel, disk)
@@ -326,7 +335,9 @@ class World:
         assert driver.outcome is not None
         return driver.outcome.status
 
-    def _driver(self, dispatcher: Dispatcher, run_id: str, origin: str) -> RunDriver:
+    def _driver(
+        self, dispatcher: Dispatcher, services: RunServices, run_id: str, origin: str
+    ) -> RunDriver:
         run_dir = self.layout.run_dir("Simulated", run_id)
         taken = None
         if origin:
@@ -349,7 +360,7 @@ class World:
         identity = RunIdentity(1, *where, (), int(run_id), nowhere)
         channel = Channel(journal.path, "Simulated", run_id, len(HEADER))
         self._journal = journal.path
-        return RunDriver(identity, self.graph, journal, channel, dispatcher, taken)
+        return RunDriver(identity, self.graph, journal, channel, dispatcher, services, taken)
 
     def _hear(self, channel: Channel, disk: Disk) -> None:
         """Be told of what is published, as a subscriber is."""

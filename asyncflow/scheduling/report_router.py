@@ -1,0 +1,313 @@
+"""Turns what workers report, and that they have ended, into facts for the runs concerned."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from asyncflow._support import log
+from asyncflow._support.tracebacks import with_final_line
+from asyncflow.errors import (
+    PoolError,
+    TaskCancelledError,
+    TaskTimeoutError,
+    WorkerDiedError,
+)
+from asyncflow.scheduling.facts import Lost
+from asyncflow.scheduling.run_services import BACKLOG_BYTES
+from asyncflow.scheduling.task_stopper import Stopper
+from asyncflow.workers.messages import (
+    Blocked,
+    Failed,
+    GaveBack,
+    Logged,
+    Opened,
+    Started,
+    Stopping,
+    Succeeded,
+    Warned,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping, Sequence
+
+    from asyncflow.errors import AsyncflowError
+    from asyncflow.scheduling.facts import TaskSource
+    from asyncflow.scheduling.placement import AssignedTask, WorkerSlot, WorkerSlots
+    from asyncflow.scheduling.task_assigner import TaskAssigner
+    from asyncflow.workers.interface import WorkerLink
+    from asyncflow.workers.messages import ReportMessage
+
+_STOPPED: Final = {"SystemExit", "asyncio.exceptions.CancelledError"}  # what a stopped step raises
+_DEAD_STARTS: Final = 3  # workers in a row that end before they report anything
+
+
+def _loss(
+    slot: WorkerSlot, assigned: AssignedTask, now: float, how: str = "", traceback: str = ""
+) -> Lost:
+    """What the run hears of an attempt that was stopped, or whose worker is gone."""
+    worker = slot.worker
+    error: type[AsyncflowError]
+    if assigned.timed_out:
+        error, why = TaskTimeoutError, assigned.why_late
+    elif assigned.stopped:
+        error, why = TaskCancelledError, assigned.stopped
+    elif worker.stop_reason:
+        error, why = WorkerDiedError, f"the worker that it shared was killed: {worker.stop_reason}"
+    else:
+        error, why = WorkerDiedError, f"the worker {how}"
+    retry = assigned.source.graph[assigned.step].options.get("retry")
+    on = retry["on"] if isinstance(retry, dict) else ()
+    lineage = {f"{each.__module__}.{each.__qualname__}" for each in error.__mro__}
+    name = f"{error.__module__}.{error.__qualname__}"
+    may_retry = not on or bool(lineage & set(on))
+    began = max(assigned.since, slot.imported.get(assigned.attempt[0], 0.0))
+    text = with_final_line(traceback, name, why)
+    return Lost(assigned.task_id, name, why, may_retry, now - began, text)
+
+
+class ReportRouter:
+    """Passes on what workers report to the runs that it is about."""
+
+    def __init__(
+        self,
+        slots: WorkerSlots,
+        runs: Mapping[int, TaskSource],
+        assigner: TaskAssigner,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        grace_seconds: float,
+        import_seconds: float,
+        on_broken: Callable[[PoolError], None],
+    ) -> None:
+        """Work for a dispatcher.
+
+        Args:
+            slots: The workers.
+            runs: Those that go on, by number.
+            assigner: Hears when a worker has a task no more.
+            loop: The engine's.
+            grace_seconds: How long a task has to end once it was asked to.
+            import_seconds: How long a flow may be imported; 0 for any time.
+            on_broken: Called when workers cannot even begin a task.
+        """
+        self._slots, self._runs, self._assigner, self._loop = slots, runs, assigner, loop
+        self._import_seconds = import_seconds
+        self._on_broken = on_broken
+        self._dead_starts = 0
+        self.stopper = Stopper(
+            loop.call_later,
+            grace_seconds,
+            has=lambda slot, attempt: slot.find(attempt) is not None,
+            disown=self._disown,
+            take_back=assigner.take_back,
+        )
+        """Stops tasks; what becomes of them comes in as reports."""
+
+    def on_reports(self, worker: WorkerLink, reports: Sequence[ReportMessage]) -> None:
+        """Pass on what a worker reports to the runs that it is about."""
+        slot = self._slots.of(worker)
+        if slot is None:
+            return
+        slot.heard = True
+        slot.silent = 0
+        self._dead_starts = 0
+        self._assigner.on_heard()
+        for report in reports:
+            match report:
+                case Started():
+                    self._on_started(slot, report)
+                case Opened():
+                    self._on_opened(slot, report.run)
+                case Succeeded() | Failed():
+                    self._on_ended(slot, report)
+                case Logged():
+                    self._on_logged(slot, report)
+                case Blocked() | Stopping():
+                    self._on_loop_heard(slot, report)
+                case GaveBack():
+                    self._on_given_back(slot, report)
+                case Warned():
+                    log.warning(report.event, pid=slot.worker.pid, **report.facts)
+                case _:
+                    pass
+        self._assigner.dispatch()
+
+    # --- a task begins ---
+
+    def _on_started(self, slot: WorkerSlot, report: Started) -> None:
+        slot.blocker = None
+        if report.run in slot.opened:
+            slot.known.add(report.run)
+        assigned = slot.tasks.get((report.run, report.task_id))
+        if assigned is not None:
+            assigned.started = True
+            assigned.since = self._loop.time()
+            if report.run in slot.imported:
+                self._begin_time_limit(slot, assigned)
+            elif self._import_seconds and not assigned.stopped:
+                warn = partial(self._warn_of_import, slot, assigned)
+                self.stopper.import_limit(slot, assigned, self._import_seconds, warn)
+            assigned.source.seated(report.task_id, slot.worker.pid)
+            assigned.source.tell(report)
+
+    def _on_opened(self, slot: WorkerSlot, run: int) -> None:
+        """The worker has imported the flow: the time of the tasks that waited for it begins."""
+        slot.imported[run] = self._loop.time()
+        for key, assigned in slot.tasks.items():
+            if key[0] == run and assigned.started:
+                self._begin_time_limit(slot, assigned)
+
+    def _begin_time_limit(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
+        if assigned.stopped or assigned.timed_out:  # its grace has begun already
+            return
+        assigned.stop_timer()  # that of its import
+        if assigned.timeout:
+            self.stopper.time_limit(slot, assigned, assigned.timeout)
+
+    @staticmethod
+    def _warn_of_import(slot: WorkerSlot, assigned: AssignedTask, seconds: float) -> None:
+        """Warn that a flow's import takes long, in the library's log and in the task's."""
+        task = f"{assigned.source.pathspec}/{assigned.step}/{assigned.task_id}"
+        facts = {"task": task, "seconds": round(seconds, 1), "pid": slot.worker.pid}
+        log.warning("importing a flow takes long", **facts)
+        text = (
+            f"This worker has imported the flow for {seconds:.1f} s. Where it stands: "
+            f"py-spy dump --pid {slot.worker.pid}\n"
+        )
+        assigned.source.tell(Logged(*assigned.attempt, 1, text.encode()))
+
+    # --- while it runs ---
+
+    def _on_loop_heard(self, slot: WorkerSlot, report: Blocked | Stopping) -> None:
+        """A worker's event loop turns, or is blocked."""
+        attempt = report.run, report.task_id, report.attempt
+        assigned = slot.find(attempt)
+        slot.blocker = None
+        if isinstance(report, Blocked):
+            if report.where:
+                slot.blocker = attempt
+                self._assigner.take_back(slot)  # other workers can run them
+            if report.where and assigned is not None:
+                self._warn_of_blocking(slot, assigned, report)
+        elif assigned is not None:
+            self.stopper.heard(slot, assigned)
+
+    @staticmethod
+    def _warn_of_blocking(slot: WorkerSlot, assigned: AssignedTask, report: Blocked) -> None:
+        """Warn that an async step blocks its loop, in the library's log and in the task's."""
+        held = f"{report.seconds:.1f} s"
+        log.warning(
+            "an async step blocks its event loop",
+            task=f"{assigned.source.pathspec}/{assigned.step}/{assigned.task_id}",
+            seconds=round(report.seconds, 1),
+            line=report.where,
+            pid=slot.worker.pid,
+        )
+        text = (
+            f"This async step has blocked its event loop for {held}, and with it all tasks of this "
+            f"worker: {report.where}\nAwait it, or have it run in a thread: "
+            f"await asyncio.to_thread(...)\n"
+        )
+        if assigned.attempt not in slot.abandoned_attempts:
+            assigned.source.tell(Logged(*assigned.attempt, 1, text.encode()))
+
+    def _on_logged(self, slot: WorkerSlot, report: Logged) -> None:
+        source = self._runs.get(report.run)
+        attempt = report.run, report.task_id, report.attempt
+        if source is None or attempt in slot.abandoned_attempts:
+            return
+        source.tell(report)
+        if source.backlog_bytes > BACKLOG_BYTES and not slot.paused:
+            slot.paused = True
+            self._slots.executor.pause(slot.worker)
+
+    def resume_paused_workers(self) -> None:
+        """A journal has caught up: read again from the workers that were paused because of it."""
+        for slot in self._slots:
+            if slot.paused:
+                slot.paused = False
+                self._slots.executor.resume(slot.worker)
+
+    def _on_given_back(self, slot: WorkerSlot, report: GaveBack) -> None:
+        """A worker returns a task that it has received and not begun."""
+        assigned = slot.tasks.get((report.run, report.task_id))
+        if assigned is not None and assigned.attempt[2] == report.attempt:
+            self._assigner.give_back(slot, assigned)
+
+    # --- a task ends ---
+
+    def _on_ended(self, slot: WorkerSlot, report: Succeeded | Failed) -> None:
+        slot.blocker = None
+        abandoned = slot.abandoned_attempts.pop((report.run, report.task_id, report.attempt), None)
+        if abandoned is not None:
+            abandoned.stop_timer()
+            if slot.isolated:
+                slot.retire()
+            return
+        assigned = slot.tasks.get((report.run, report.task_id))
+        if assigned is None:
+            return
+        if assigned.is_async:  # output that no context tells apart is the oldest task's
+            slot.pass_output(slot.first() or assigned, report.spooled)
+        else:
+            slot.pass_output(assigned, report.spooled)
+        assigned.stop_timer()
+        self._assigner.remove(slot, assigned)
+        slot.stuck = False
+        if slot.isolated or (slot.worker.stop_reason and not slot.tasks):
+            slot.retire()  # also a worker that has outlived a kill: its place is needed
+        ordered = assigned.stopped and getattr(report, "exception_type", "") in _STOPPED
+        if isinstance(report, Failed) and not report.manifest and (assigned.timed_out or ordered):
+            lost = _loss(slot, assigned, self._loop.time(), traceback=report.traceback)
+            assigned.source.tell(lost)
+        else:
+            assigned.source.tell(report)
+
+    def _disown(self, slot: WorkerSlot, attempt: tuple[int, int, int]) -> None:
+        """Count an attempt as ended, although its worker may not have given it up."""
+        run, task_id, _ = attempt
+        assigned = slot.tasks.get((run, task_id))
+        if assigned is None or assigned.attempt != attempt:
+            return
+        slot.abandoned_attempts[attempt] = assigned
+        self._assigner.remove(slot, assigned)
+        assigned.source.tell(_loss(slot, assigned, self._loop.time()))
+        self._assigner.dispatch()
+
+    # --- a worker ends ---
+
+    def on_exit(self, worker: WorkerLink, how: str) -> None:
+        """A worker is gone: of each task that it had begun, one attempt is lost."""
+        slot = self._slots.remove(worker)
+        if slot is None:
+            return
+        if not worker.stop_reason:
+            log.info("a worker is gone", pid=worker.pid, how=how, tasks=len(slot.tasks))
+        self._assigner.take_back(slot)
+        first = slot.first()
+        if first is not None and first.started:
+            slot.pass_output(first, slot.worker.spooled())
+        for abandoned in slot.abandoned_attempts.values():
+            abandoned.stop_timer()
+        for assigned in slot.tasks.values():
+            self._assigner.release(assigned)
+            assigned.stop_timer()
+            if assigned.started:
+                assigned.source.tell(_loss(slot, assigned, self._loop.time(), how))
+            else:
+                assigned.source.give_back(assigned.task_id)
+        if slot.used and not (slot.heard or worker.stop_reason):
+            self._count_dead_start(how)
+        self._assigner.dispatch()
+
+    def _count_dead_start(self, how: str) -> None:
+        self._dead_starts += 1
+        if self._dead_starts >= _DEAD_STARTS:
+            self._dead_starts = 0
+            message = f"workers end before they take a task: the last one {how}"
+            self._on_broken(PoolError(message))
+
+    def __repr__(self) -> str:
+        return f"<ReportRouter of {len(self._slots)} workers, {len(self._runs)} runs>"

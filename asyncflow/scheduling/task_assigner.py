@@ -1,0 +1,359 @@
+"""Assigns ready tasks to workers: which run is next, which of its steps, and to which worker.
+
+Runs take turns (`fair_turns`), and `placement` knows which worker has room. When there is no room
+for the task of the run whose turn it is, that run waits, and no run behind it gets the room it
+waits for. The wait is short, because a worker that may not queue further tasks is soon free.
+
+Nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from asyncflow._support import log
+from asyncflow._support.conditions import call_again
+from asyncflow.errors import LimitError, PoolError
+from asyncflow.scheduling.fair_turns import FairTurns
+from asyncflow.scheduling.named_limits import needs_of
+from asyncflow.scheduling.placement import (
+    ASYNC_SPARE_TASKS,
+    QUEUED_SECONDS,
+    AssignedTask,
+    TaskDemand,
+    WorkerSlot,
+)
+from asyncflow.store.files import SHORTAGES
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from asyncflow.scheduling.facts import TaskSource
+    from asyncflow.scheduling.loop_budget import LoopBudget
+    from asyncflow.scheduling.named_limits import Limits, Need
+    from asyncflow.scheduling.placement import WorkerSlots
+    from asyncflow.workers.messages import StartTask
+
+_TASK_OVERHEAD_SECONDS: Final = 0.0001  # what a task costs beside its step
+_ASYNC_TASKS: Final = 1000  # of a step at a time, unless `@concurrency` says otherwise
+_PATIENT_SECONDS: Final = 0.5  # that a `def` task waits for a `def` worker to become free
+_START_TRIES: Final = 5  # failed starts in a row, for want of resources, when there is no worker
+_REST_SECONDS: Final = 0.5  # between them
+
+
+def _limit(source: TaskSource, step: str) -> int:
+    """How many tasks of the step may run at once."""
+    limit: int = source.graph[step].options.get("concurrency", _ASYNC_TASKS)
+    return limit
+
+
+class _Room:
+    """What one pass over the runs has learnt about the room at the workers."""
+
+    __slots__ = ("def_waits", "kept", "shut")
+
+    def __init__(self) -> None:
+        self.shut: list[bool] = []  # lines, `async def` or not, whose first run waits for room
+        self.def_waits = False  # whether a `def` task waits
+        self.kept: WorkerSlot | None = None  # an async worker that is to become free for it
+
+
+class TaskAssigner:
+    """Gives ready tasks to workers, run by run in turn, and counts what each run has there."""
+
+    def __init__(
+        self,
+        slots: WorkerSlots,
+        loop: asyncio.AbstractEventLoop,
+        budget: LoopBudget,
+        limits: Limits | None,
+        *,
+        blocked_seconds: float,
+        on_assigned: Callable[[], None],
+        on_broken: Callable[[PoolError], None],
+    ) -> None:
+        """Work for a dispatcher.
+
+        Args:
+            slots: The workers.
+            loop: The engine's.
+            budget: Says how long one pass may take.
+            limits: The named limits; without them no task waits for one.
+            blocked_seconds: After how long a worker reports that its event loop is blocked.
+            on_assigned: Called whenever a worker was given a task.
+            on_broken: Called when no worker can be started.
+        """
+        self._slots, self._loop, self._budget, self._limits = slots, loop, budget, limits
+        self._blocked_seconds = blocked_seconds
+        self._on_assigned, self._on_broken = on_assigned, on_broken
+        self._runs: set[int] = set()  # numbers of those that have entered
+        self._turns: FairTurns[TaskSource] = FairTurns()  # runs that may have ready tasks
+        self._needs: dict[tuple[int, str], tuple[Need, ...]] = {}  # by run and step, if limited
+        self._running: Counter[tuple[int, str]] = Counter()  # assigned tasks by run and step
+        self._of_run: Counter[int] = Counter()  # assigned tasks by run
+        self._dispatching = False
+        self._dispatch_soon = False
+        self._failed_starts = 0  # in a row, for want of descriptors or memory
+        self._impatient_at: float | None = None  # when a waiting `def` task may ask for more
+        call_again(self)
+
+    def call_again(self) -> None:
+        """Assign what can be assigned, in case the call that was to do it is lost."""
+        self._dispatching = False  # nobody calls this from within
+        self._on_woken()
+
+    # --- runs ---
+
+    def enter(self, source: TaskSource) -> None:
+        """A run begins, and may have ready tasks."""
+        self._runs.add(source.number)
+        for node in source.graph:
+            if needs := needs_of(node.options.get("limit")):
+                self._needs[source.number, node.name] = needs
+        self.dispatch(source)
+
+    def leave(self, source: TaskSource) -> None:
+        """A run has ended: no task of it is assigned any more."""
+        number = source.number
+        self._runs.discard(number)
+        for step in source.graph.nodes:
+            self._running.pop((number, step), None)
+            self._needs.pop((number, step), None)
+        self._of_run.pop(number, None)
+        if self._limits is not None:
+            self._limits.forget(source)
+        self._turns.remove(source)
+
+    def wake(self, source: TaskSource) -> None:
+        """A limit that the run waited for may be free: look at the run soon."""
+        if source.number not in self._runs:
+            return
+        self._turns.add(source)
+        self._dispatch_later()
+
+    # --- who is next ---
+
+    def dispatch(self, source: TaskSource | None = None) -> None:
+        """Give ready tasks to workers as long as one has room; `source` may have new ones."""
+        if source is not None and source.number in self._runs:
+            self._turns.add(source)
+        if self._dispatching:
+            return
+        self._dispatching = True
+        try:
+            self._assign_all()
+        except PoolError as error:
+            self._on_start_failed(error)
+        finally:
+            self._dispatching = False
+
+    def _dispatch_later(self) -> None:
+        if not self._dispatch_soon:
+            self._dispatch_soon = True
+            self._loop.call_soon(self._on_woken)
+
+    def _on_woken(self) -> None:
+        self._dispatch_soon = False
+        self.dispatch()
+
+    def _assign_all(self) -> None:
+        room = _Room()
+        until = self._budget.until()
+        while (source := self._turns.next(room.shut)) is not None:
+            step = None if source.congested else self._next_step(source)
+            if step is None:
+                self._turns.remove(source)  # it is added again when something of it has changed
+                continue
+            is_async = source.graph[step].is_async
+            if not self._turns.in_line(source, is_async=is_async):
+                continue
+            slot = self._slots.find(self._demand(source, step), room.kept)
+            if slot is not None:
+                self._assign(slot, source, step)
+                if self._loop.time() > until:  # the application may have something to do
+                    self._dispatch_later()
+                    return
+            elif is_async and self._of_run[source.number] >= ASYNC_SPARE_TASKS:
+                self._turns.remove(source)  # until a task of its own has ended: others have fewer
+            else:
+                self._wait_for_room(room, is_async=is_async)
+        if not room.def_waits:
+            self._impatient_at = None
+        if self._limits is not None:
+            self._limits.settle()
+
+    def _wait_for_room(self, room: _Room, *, is_async: bool) -> None:
+        """The first run of a line waits: no run behind it takes the room that it waits for."""
+        room.shut.append(is_async)
+        if not is_async:
+            room.def_waits = True
+            room.kept = self._slot_to_keep()
+        elif not any(slot.is_async for slot in self._slots if slot.tasks):
+            room.shut.append(not is_async)  # one of the workers is to become free for it
+
+    def _slot_to_keep(self) -> WorkerSlot | None:
+        """The async worker, if any, that gets no further task, so that a `def` task can have it."""
+        busy = [slot for slot in self._slots if slot.tasks and not slot.worker.stop_reason]
+        asynchronous = [slot for slot in busy if slot.is_async]
+        now = self._loop.time()
+        if self._impatient_at is None:
+            self._impatient_at = now + _PATIENT_SECONDS
+        if not asynchronous or (len(asynchronous) < len(busy) and now < self._impatient_at):
+            return None
+        return min(asynchronous, key=lambda slot: len(slot.tasks))
+
+    def has_impatient(self, now: float) -> bool:
+        """Whether a `def` task has waited so long that an async worker is to be kept for it."""
+        return self._impatient_at is not None and now > self._impatient_at
+
+    def _next_step(self, source: TaskSource) -> str | None:
+        """The step of the run's next task that may begin; steps at their limit let others pass."""
+        most = source.max_running_tasks
+        if most and self._of_run[source.number] >= most:
+            return None
+        if self._only_worker_runs_def():
+            self._put_def_first(source)
+        shut: set[str] = set()
+        while (step := source.next_step()) is not None:
+            if self._may_begin(source, step):
+                return step
+            shut.add(step)
+            if not source.postpone(shut):
+                return None
+        return None
+
+    def _only_worker_runs_def(self) -> bool:
+        if self._slots.executor.size > 1:
+            return False
+        return any(slot.tasks and not slot.is_async for slot in self._slots)
+
+    def _put_def_first(self, source: TaskSource) -> None:
+        """Put the run's `def` tasks before its async ones, many of which can then run at once.
+
+        Otherwise a single worker would keep switching: some `def` tasks, then the async tasks that
+        follow them, then some `def` tasks again.
+        """
+        waiting: set[str] = set()
+        while (step := source.next_step()) is not None and source.graph[step].is_async:
+            waiting.add(step)
+            if not source.postpone(waiting):
+                return
+
+    def _may_begin(self, source: TaskSource, step: str) -> bool:
+        if self._running[source.number, step] >= _limit(source, step):
+            return False
+        needs = self._needs.get((source.number, step))
+        return not needs or self._limits is None or self._limits.may_take(source, needs)
+
+    def _demand(self, source: TaskSource, step: str) -> TaskDemand:
+        """What the run's next task, of this step, asks of a worker."""
+        node = source.graph[step]
+        return TaskDemand(
+            is_async=node.is_async,
+            isolated="isolate" in node.options,
+            limited=(source.number, step) in self._needs,
+            expected=source.expected.get(step, 0.0),
+            most=_limit(source, step),
+            few=self._of_run[source.number] < ASYNC_SPARE_TASKS,
+        )
+
+    # --- workers that cannot be started ---
+
+    def on_heard(self) -> None:
+        """A worker has reported: starting one works."""
+        self._failed_starts = 0
+
+    def _on_start_failed(self, error: PoolError) -> None:
+        """Make do with the workers that are there, and try again in a moment.
+
+        If there are none, runs wait for one, up to `_START_TRIES` tries.
+        """
+        short = isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORTAGES
+        self._failed_starts += 1
+        if not short or (self._failed_starts > _START_TRIES and not len(self._slots)):
+            self._on_broken(error)
+            return
+        if self._failed_starts == 1:
+            log.warning("a worker cannot be started, which is tried again", why=str(error))
+        self._slots.resting = True
+        self._loop.call_later(_REST_SECONDS, self._start_again)
+        self._dispatch_later()
+
+    def _start_again(self) -> None:
+        self._slots.resting = False
+        self.dispatch()
+
+    # --- giving tasks and taking them back ---
+
+    def _assign(self, slot: WorkerSlot, source: TaskSource, step: str) -> None:
+        needs, grant = self._needs.get((source.number, step)), None
+        if needs and self._limits is not None:
+            try:
+                grant = self._limits.take(source, needs)
+            except LimitError as error:
+                self._turns.remove(source)
+                source.abandon(error)
+                return
+            if grant is None:
+                return  # the run is looked at again at once: other steps of it may begin
+        is_async = source.graph[step].is_async
+        order = source.take()
+        if order is not None:
+            self._give(slot, source, order, is_async=is_async).grant = grant
+        elif grant is not None:
+            grant.release()
+        self._turns.served(source)
+        if not is_async:
+            self._impatient_at = None
+
+    def _give(
+        self, slot: WorkerSlot, source: TaskSource, order: StartTask, *, is_async: bool
+    ) -> AssignedTask:
+        expected = source.expected.get(order.step, QUEUED_SECONDS) + _TASK_OVERHEAD_SECONDS
+        assigned = AssignedTask(source, order, is_async=is_async, expected=expected)
+        slot.add(assigned)
+        self._running[order.run, order.step] += 1
+        self._of_run[order.run] += 1
+        if order.run not in slot.known:
+            slot.opened.add(order.run)
+            opening = source.opening._replace(blocked_seconds=self._blocked_seconds)
+            order = order._replace(opening=opening)
+        slot.worker.send(order)
+        self._on_assigned()
+        return assigned
+
+    def take_back(self, slot: WorkerSlot) -> int:
+        """Take back the tasks that a worker has not received; their runs assign them anew."""
+        taken = 0
+        for _kind, run, _step, task_id, *_ in slot.worker.take_back():
+            assigned = slot.tasks.get((run, task_id))
+            if assigned is not None:
+                self.give_back(slot, assigned)
+                taken += 1
+        return taken
+
+    def give_back(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
+        """Return a task that its worker has not begun to its run."""
+        assigned.stop_timer()  # it may have been told to stop
+        self.remove(slot, assigned)
+        assigned.source.give_back(assigned.task_id)
+
+    def remove(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
+        """Take a task from its worker, in the books: its run may have room for the next."""
+        slot.remove(assigned)
+        self.release(assigned)
+
+    def release(self, assigned: AssignedTask) -> None:
+        """The same, where the worker itself is gone."""
+        source = assigned.source
+        self._running[source.number, assigned.step] -= 1
+        self._of_run[source.number] -= 1
+        if assigned.grant is not None:
+            assigned.grant.release()
+        if source.number in self._runs:
+            self._turns.add(source)
+
+    def __repr__(self) -> str:
+        return f"<TaskAssigner {len(self._turns)} of {len(self._runs)} runs waiting>"

@@ -1,0 +1,144 @@
+"""Polls busy workers: what they print, and which are stuck, silent or stopped."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Final
+
+from asyncflow._support import log
+from asyncflow._support.conditions import call_again
+from asyncflow.scheduling.placement import SILENT_POLLS
+from asyncflow.workers.messages import Logged, Ping
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from asyncflow.scheduling.placement import AssignedTask, WorkerSlot, WorkerSlots
+    from asyncflow.scheduling.task_assigner import TaskAssigner
+    from asyncflow.workers.interface import WorkerLink
+
+_POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
+_STUCK_SECONDS: Final = 0.1  # after which a running task gives up those queued behind it
+_STANDING_SECONDS: Final = 2.0  # that a worker is stopped before a warning is logged
+_KILLED_POLLS: Final = 200  # polls at which a worker is silent until it is killed: 10 s at least
+
+
+class WorkerWatch:
+    """Polls the workers as long as one has a task, or is expected to report or to end."""
+
+    def __init__(
+        self, slots: WorkerSlots, assigner: TaskAssigner, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._slots, self._assigner, self._loop = slots, assigner, loop
+        self._polling: asyncio.TimerHandle | None = None
+        call_again(self)
+
+    def begin(self) -> None:
+        """A worker was given a task: poll, unless that goes on already."""
+        if self._polling is None:
+            self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
+
+    def close(self) -> None:
+        """Poll no more."""
+        if self._polling is not None:
+            self._polling.cancel()
+
+    def call_again(self) -> None:
+        """Poll now if a poll is overdue: the call that was to do it is lost."""
+        if self._polling is not None and self._polling.when() < self._loop.time() - _POLL_SECONDS:
+            self._polling.cancel()
+            self._poll()
+
+    def _poll(self) -> None:
+        self._polling = None
+        if not any(slot.tasks or slot.silent or slot.worker.stop_reason for slot in self._slots):
+            return
+        for slot in self._slots:
+            first = slot.first()
+            if first is not None and first.started:
+                self._pass_output_so_far(slot, first)
+        self._free_stuck()
+        self._end_silent()
+        self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
+
+    @staticmethod
+    def _pass_output_so_far(slot: WorkerSlot, first: AssignedTask) -> None:
+        # The sizes first: a worker reports that the next task begins before it can print anything.
+        written = slot.worker.spooled()
+        if not slot.worker.has_more():
+            slot.pass_output(first, written)
+            first.source.flush_partial_lines(first.task_id, slot.worker.spools)
+
+    def _free_stuck(self) -> None:
+        """Take back the tasks that are queued behind a long one, so that other workers run them."""
+        now, taken = self._loop.time(), 0
+        for slot in self._slots:
+            first = slot.first()
+            if first is None or not first.started or first.is_async:
+                continue
+            slot.stuck = now - first.since > _STUCK_SECONDS
+            if slot.stuck and len(slot.tasks) > 1:
+                taken += self._assigner.take_back(slot)
+        if taken or self._assigner.has_impatient(now):
+            self._assigner.dispatch()
+
+    def _end_silent(self) -> None:
+        """Give a silent worker's tasks to others, and kill the worker if it stays silent.
+
+        Polls are counted, not seconds: while this process was suspended, it could not have heard
+        from any worker.
+        """
+        freed = 0
+        for slot in list(self._slots):
+            first = slot.first()
+            idle = bool(slot.worker.stop_reason) if first is None else not first.started
+            if slot.paused or not slot.worker.pid or not (idle or slot.silent):
+                continue
+            slot.silent += 1
+            if slot.silent == SILENT_POLLS:
+                freed += self._assigner.take_back(slot)
+                slot.worker.send(Ping())  # it may have nothing left that it would report
+            elif slot.silent == _KILLED_POLLS:
+                slot.worker.kill(signal.SIGKILL, "it took no orders any more")
+        if freed:
+            self._assigner.dispatch()
+
+    def on_stopped(self, worker: WorkerLink, how: str) -> None:
+        """A worker was stopped by a signal, perhaps by a debugger: no task waits for it needlessly.
+
+        The tasks that it has not received go to other workers. Time limits hold, and it is killed
+        for no other reason.
+        """
+        slot = self._slots.of(worker)
+        if slot is None:
+            return
+        slot.stopped = True
+        self._assigner.take_back(slot)
+        self._loop.call_later(_STANDING_SECONDS, self._warn_of_stop, slot, how)
+        self._assigner.dispatch()
+
+    def _warn_of_stop(self, slot: WorkerSlot, how: str) -> None:
+        """Warn in the library's log, and in that of the task that the worker has had longest."""
+        first = slot.first()
+        if first is None or not slot.stopped or self._slots.of(slot.worker) is not slot:
+            return
+        task = f"{first.source.pathspec}/{first.step}/{first.task_id}"
+        pid, others = slot.worker.pid, len(slot.tasks) - 1
+        log.warning("a worker was stopped, and its tasks stand still", task=task, pid=pid, how=how)
+        more = f", and with it {others} more" if others else ""
+        text = (
+            f"This task stands still{more}: its worker, process {pid}, was stopped {how}. "
+            f"To let it go on: kill -CONT {pid}\n"
+        )
+        first.source.tell(Logged(*first.attempt, 1, text.encode()))
+
+    def on_continued(self, worker: WorkerLink) -> None:
+        """A worker that was stopped goes on."""
+        slot = self._slots.of(worker)
+        if slot is not None and slot.stopped:
+            slot.stopped = False
+            log.info("a worker that was stopped goes on", pid=worker.pid)
+            self._assigner.dispatch()
+
+    def __repr__(self) -> str:
+        return f"<WorkerWatch of {len(self._slots)} workers>"
