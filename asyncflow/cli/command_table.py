@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from asyncflow.cli import metaflow_options
+from asyncflow.cli.exit_status import FAILED, INTERRUPTED, MISUSED, SUCCEEDED
 from asyncflow.cli.stdout_errors import STANDARD_OUTPUT, cannot_write, named_stdout, visible_stderr
 from asyncflow.errors import (
     AsyncflowError,
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncflow.flow.spec import FlowSpec
-
-FAILED: Final = 1
-MISUSED: Final = 2
-INTERRUPTED: Final = 130
 
 _MODULES: Final = {
     "run": "asyncflow.cli.run_commands",
@@ -148,7 +145,7 @@ def _invoke(arguments: Sequence[str], flow: type[FlowSpec] | None, script: str) 
         return FAILED
     if not arguments:
         return MISUSED  # the help was shown, and nothing was done
-    return result if isinstance(result, int) else 0
+    return result if isinstance(result, int) else SUCCEEDED
 
 
 def _said(error: OSError | MemoryError) -> str:

@@ -13,7 +13,6 @@ from asyncflow.errors import NotFoundError
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from asyncflow.flow.spec import FlowSpec
@@ -42,6 +41,7 @@ def _folder(store: Path | None, *, create: bool = False) -> Path:
 
 def _make_list() -> click.Command:
     def list_limits(store: Path | None, *, as_json: bool) -> None:
+        from asyncflow.cli.tables import use_of_limit  # noqa: PLC0415 - start-up time: as above
         from asyncflow.client.json_data import limits_data  # noqa: PLC0415 - start-up time: as above
         from asyncflow.store.limit_files import Bounds  # noqa: PLC0415 - the same
 
@@ -161,14 +161,3 @@ def _tell(name: str, bounds: Bounds, *, as_json: bool) -> None:
         click.echo(json.dumps({"name": name, **bounds_data(bounds)}))
     else:
         click.echo(f"{name}: {bounds}")
-
-
-def use_of_limit(limit: Mapping[str, Any]) -> str:
-    """How much of a limit is in use, and who waits, in words."""
-    waiting = limit["engines_waiting"]
-    engines = f", {_count(waiting, 'engine')} waiting" if waiting else ""
-    return f"{limit['in_use']} in use{engines}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -12,7 +12,7 @@ import click
 from asyncflow._support.paths import absolute
 from asyncflow.cli.common_options import json_option, store_option
 from asyncflow.cli.metaflow_options import Accepted
-from asyncflow.cli.stdout_errors import print_bytes, print_output, takes_bytes
+from asyncflow.cli.stdout_errors import print_bytes, print_lines, print_output, takes_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -97,7 +97,7 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         if as_json:
             _print_json(json_data.runs_data(found))
         else:
-            _print_lines(tables.runs_table(found))
+            print_lines(tables.runs_table(found))
 
     arguments = (
         []
@@ -149,7 +149,7 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         if as_json:
             _print_json(json_data.data_of(found))
         else:
-            _print_lines(tables.lines_of(found, limit))
+            print_lines(tables.lines_of(found, limit))
 
     return click.Command(
         "show",
@@ -434,11 +434,6 @@ def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
         help="Print every event of a run, in order; RUN is Flow/run.",
         short_help="Print a run's events.",
     )
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        sys.stdout.write(f"{line}\n")
 
 
 def _print_json(data: object) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support.settings import Settings
+from asyncflow.cli.exit_status import FAILED, SIGNALLED, SUCCEEDED
 from asyncflow.cli.final_report import (
     broken_data,
     broken_text,
@@ -43,12 +44,6 @@ if TYPE_CHECKING:
     from asyncflow.engine.engine import Engine
     from asyncflow.engine.run_handle import RunHandle
     from asyncflow.events.types import Event
-
-SUCCEEDED: Final = 0
-FAILED: Final = 1
-MISUSED: Final = 2
-SIGNALLED: Final = 128
-"""Added to the number of the signal that ended a run, as shells do: 130 is Ctrl-C."""
 
 _STDOUT: Final = 1
 _STDERR: Final = 2

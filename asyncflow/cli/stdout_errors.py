@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from asyncflow.cli.terminal_text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 STANDARD_OUTPUT: Final = "standard output"
 """What the error has in place of a file's name."""
@@ -111,6 +111,12 @@ def visible_stderr() -> Iterator[None]:
         yield
     finally:
         sys.stderr = stream
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Write lines as they come, each with its end."""
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
 
 
 def print_output(text: str, *, raw: bool = False, to_stderr: bool = False) -> None:

@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from asyncflow.cli.common_options import json_option, store_option
-from asyncflow.cli.stdout_errors import draw_on_stderr
+from asyncflow.cli.exit_status import FAILED
+from asyncflow.cli.stdout_errors import draw_on_stderr, print_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.layout import Layout
-    from asyncflow.store.maintenance.collect import Collected
     from asyncflow.store.maintenance.findings import Verified
     from asyncflow.store.maintenance.remove import Removed
 
-_DAMAGED: Final = 1
 _REDRAW_SECONDS: Final = 0.1
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -51,7 +49,8 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
     """`verify [PATHSPEC]`."""
 
     def verify(pathspec: str | None, store: Path | None, *, as_json: bool) -> int:
-        from asyncflow.store.maintenance import verify  # noqa: PLC0415 - start-up time: not for --help
+        from asyncflow.cli import store_text  # noqa: PLC0415 - start-up time: not for --help
+        from asyncflow.store.maintenance import verify  # noqa: PLC0415 - the same
 
         parts = _parts(flow, pathspec)
         if len(parts) > 2 or not all(parts):  # noqa: PLR2004 - a flow and a run
@@ -64,8 +63,8 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
         if as_json:
             click.echo(json.dumps(verified.to_data(), indent=2))
         else:
-            _print_lines(_verified_lines(verified))
-        return _DAMAGED if verified.damage else 0
+            print_lines(store_text.verified_lines(verified))
+        return FAILED if verified.damage else 0
 
     return click.Command(
         "verify",
@@ -95,29 +94,6 @@ def _check_there(layout: Layout, flow: str | None = None, run_id: str | None = N
         raise NotFoundError(layout.has_no_run(flow, run_id))
 
 
-def _verified_lines(verified: Verified) -> Iterator[str]:
-    from asyncflow.cli.terminal_text import visible_line  # noqa: PLC0415 - start-up time: not for --help
-
-    for damage in verified.damage:
-        yield visible_line(f"Damaged: {damage.file}: {damage.what}")
-        for pathspec in damage.affected:
-            yield visible_line(f"    affects {pathspec}")
-        if damage.count > len(damage.affected):
-            yield f"    and {damage.count - len(damage.affected):,} more"
-    for note in verified.notes:
-        yield visible_line(f"Note: {note}")
-    yield f"Read {_progress_text(verified)}."
-    found = len(verified.damage)
-    yield f"Found damage in {_count(found, 'place')}." if found else "Found no damage."
-
-
-def _progress_text(verified: Verified) -> str:
-    return (
-        f"{_count(verified.runs, 'run')}, {_count(verified.tasks, 'task')}, "
-        f"{_count(verified.values, 'stored value')}, {_bytes(verified.size)}"
-    )
-
-
 class _Progress:
     """A line on the terminal that tells how far a long verification is; nothing elsewhere."""
 
@@ -137,8 +113,10 @@ class _Progress:
         """Draw the line anew, if it is time to."""
         now = time.monotonic()
         if self._on and now >= self._next:
+            from asyncflow.cli.store_text import progress_text  # noqa: PLC0415 - start-up time: as above
+
             self._next, self._drawn = now + _REDRAW_SECONDS, True
-            draw_on_stderr(f"\r\x1b[Kverifying: {_progress_text(verified)}")
+            draw_on_stderr(f"\r\x1b[Kverifying: {progress_text(verified)}")
 
 
 # --- gc ---------------------------------------------------------------------------------------
@@ -148,13 +126,14 @@ def make_gc(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
     """`gc [--dry-run]`."""
 
     def gc(store: Path | None, *, dry_run: bool, as_json: bool) -> None:
+        from asyncflow.cli import store_text  # noqa: PLC0415 - start-up time: as above
         from asyncflow.store.maintenance.collect import collect  # noqa: PLC0415 - start-up time: as above
 
         collected = collect(_open(store), dry_run=dry_run, on_wait=_tell)
         if as_json:
             click.echo(json.dumps(collected.to_data(), indent=2))
         else:
-            _print_lines(_collected_lines(collected))
+            print_lines(store_text.collected_lines(collected))
 
     return click.Command(
         "gc",
@@ -167,29 +146,6 @@ def make_gc(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         ),
         short_help="Delete what no run needs any more.",
     )
-
-
-def _collected_lines(collected: Collected) -> Iterator[str]:
-    total = collected.total
-    would = "Would delete" if collected.dry_run else "Deleted"
-    yield f"{would} {_count(total.files, 'file')}, {_bytes(total.size)}."
-    for noun, more, amount in (
-        ("blob", " that no run refers to", collected.blobs),
-        ("unfinished blob", "", collected.drafts),
-        ("segment", " that no run refers to", collected.segments),
-        ("temporary file", " of runs that are over", collected.leftovers),
-        ("file", " of removed runs", collected.removed),
-    ):
-        if amount.files:
-            yield f"    {_count(amount.files, noun)}{more}, {_bytes(amount.size)}"
-    if collected.spared.files:
-        yield (
-            f"Spared {_count(collected.spared.files, 'blob')}, {_bytes(collected.spared.size)}, "
-            "that no run refers to yet: too young to tell."
-        )
-    for link in collected.links:
-        yield f"Passed over {link}: it is a link, and nothing behind one is deleted"
-    yield f"Kept {_count(collected.kept.files, 'blob')} that runs refer to."
 
 
 # --- rm ---------------------------------------------------------------------------------------
@@ -209,6 +165,7 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         flow_name: str | None = None,
         all_flows: bool = False,
     ) -> None:
+        from asyncflow.cli import store_text  # noqa: PLC0415 - start-up time: as above
         from asyncflow.store.maintenance.remove import remove  # noqa: PLC0415 - start-up time: as above
 
         filtered = older_than is not None or keep_last is not None
@@ -233,7 +190,7 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
             data = _removed_data(removed, running, dry_run=dry_run)
             click.echo(json.dumps(data, indent=2))
         else:
-            _print_lines(_removed_lines(removed, running, dry_run=dry_run))
+            print_lines(store_text.removed_lines(removed, running, dry_run=dry_run))
 
     own = (
         []
@@ -308,26 +265,6 @@ def _choose(
     return list(chosen.runs), chosen.running
 
 
-def _removed_lines(
-    removed: list[Removed], running: tuple[tuple[str, str], ...], *, dry_run: bool
-) -> Iterator[str]:
-    would = "Would remove" if dry_run else "Removed"
-    for run in removed:
-        yield f"{would} {run.pathspec}: {_count(run.freed.files, 'file')}, {_bytes(run.freed.size)}"
-        if run.kept:
-            yield f"    kept, because other runs refer to them: {', '.join(run.kept)}"
-        if run.strange:
-            names = ", ".join(run.strange)
-            yield f"    left in .removed, because it is not the store's own: {names}"
-        if run.link:
-            yield "    it was a link: what it leads to was left alone"
-    for flow, run_id in running:
-        yield f"Passed over {flow}/{run_id}: it is running"
-    size = sum(run.freed.size for run in removed)
-    runs = _count(len(removed), "run")
-    yield f"{would} {runs}, {_bytes(size)}; `asyncflow gc` frees their blobs."
-
-
 def _removed_data(
     removed: list[Removed], running: tuple[tuple[str, str], ...], *, dry_run: bool
 ) -> dict[str, Any]:
@@ -348,21 +285,3 @@ def _dry_run_option() -> click.Option:
 
 def _tell(what: str) -> None:
     click.echo(f"{what[:1].upper()}{what[1:]}", err=True)
-
-
-def _print_lines(lines: Iterator[str]) -> None:
-    echo: Callable[[str], None] = click.echo
-    for line in lines:
-        echo(line)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:  # noqa: PLR2004 - the next unit
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from asyncflow.cli.limit_commands import use_of_limit
 from asyncflow.cli.log_text import LogRenderer
 from asyncflow.cli.terminal_text import visible_line
 from asyncflow.client import Artifact, Flow, Run, Step, Task
 from asyncflow.client.json_data import Standings, caught_in, limits_of, parameters_of
+from asyncflow.client.views import how_long, how_many
 from asyncflow.events.event_json import to_json, to_json_data
 from asyncflow.events.types import (
     STOPPED,
@@ -43,7 +43,7 @@ def runs_table(runs: Iterable[Run]) -> Iterator[str]:
             run.pathspec,
             standings.of(run),
             local(run.created_at),
-            duration(run.seconds),
+            _took(run.seconds),
             _tags(run),
         )
         for run in runs
@@ -85,7 +85,7 @@ def _run_lines(run: Run) -> Iterator[str]:
         ("run", run.pathspec),
         ("status", str(run.status)),
         ("started", f"{local(run.created_at)} by {run.user}"),
-        ("took", duration(run.seconds)),
+        ("took", _took(run.seconds)),
         ("tags", _tags(run)),
         ("resumes", run.origin_run_id or ""),
         ("resumed as", " ".join(run.resumed_as)),
@@ -108,6 +108,13 @@ def _limit_text(limit: dict[str, Any]) -> str:
     return f"{limit['name']} of step {limit['step']}: {allowed}; {use_of_limit(limit)}"
 
 
+def use_of_limit(limit: Mapping[str, Any]) -> str:
+    """How much of a limit is in use, and who waits, in words."""
+    waiting = limit["engines_waiting"]
+    engines = f", {how_many(waiting, 'engine')} waiting" if waiting else ""
+    return f"{limit['in_use']} in use{engines}"
+
+
 def _counts(step: Step, caught: Mapping[str, int] | None) -> str:
     told = ", ".join(f"{count:,} {status}" for status, count in step.counts().items())
     if caught is None:
@@ -123,7 +130,7 @@ def _step_lines(step: Step, limit: int) -> Iterator[str]:
             task.id,
             str(task.status),
             local(task.created_at),
-            duration(task.seconds),
+            _took(task.seconds),
             "".join(f"[{index}]" for index in task.path),
         )
         for task in islice(step, limit or None)
@@ -142,7 +149,7 @@ def _task_lines(task: Task) -> Iterator[str]:
         ("attempt", str(task.attempt)),
         ("index", "".join(f"[{index}]" for index in task.path)),
         ("started", local(task.created_at)),
-        ("took", duration(task.seconds)),
+        ("took", _took(task.seconds)),
         ("follows", " ".join([*parents[:10], *(["…"] if len(parents) > 10 else [])])),  # noqa: PLR2004 - a line's worth
         ("cloned from", task.origin_pathspec or ""),
     )
@@ -248,14 +255,5 @@ def local(time: datetime | None) -> str:
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
 
 
-def duration(seconds: float | None) -> str:
-    """How long something took, in few words; nothing where it has not ended."""
-    if seconds is None:
-        return ""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:  # noqa: PLR2004 - a minute
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+def _took(seconds: float | None) -> str:
+    return "" if seconds is None else how_long(seconds)
