@@ -1,4 +1,4 @@
-"""Values in, refs out: what a worker writes its artifacts with, and what everybody reads them with.
+"""Values in, refs out: how a worker writes its artifacts, and how everybody reads them.
 
 Where a value lies follows from what it costs; the constants tell. All of this waits for the disk,
 so it belongs in a worker or a thread and never on an event loop. Both classes may be used from
@@ -50,29 +50,33 @@ if TYPE_CHECKING:
     from asyncflow.store.layout import Layout
 
 INLINE_BYTES: Final = 1024
-"""Up to here a value rides in its ref.
+"""Up to this size a value is stored in its ref.
 
 Measured through a pipe, the journal and a second pipe: 4 µs cheaper than a segment's append, read
 and two hashes. It breaks even at 5 KiB where one task follows, and at 1 KiB where five do.
 """
 
 BLOB_BYTES: Final = 256 << 10
-"""From here on a value is a file of its own, which can be mapped and shared between runs.
+"""From this size on a value is a file of its own, which can be mapped and shared between runs.
 
 Measured: creating and renaming a file costs 50 µs (on a bad day 900) above appending. At this
 length that is what hashing and writing cost; below, files would cost the most of it.
 """
 
-# As plain numbers: comparing with a member of an enum takes longer than a dictionary's look-up.
+# Plain numbers: comparing with a member of an enum takes longer than a look-up in a dictionary.
 _INLINE, _SEGMENT, _BLOB = int(Place.INLINE), int(Place.SEGMENT), int(Place.BLOB)
-_MAPPED = frozenset({int(Encoding.BUFFERS), int(Encoding.ITEMS)})  # these may refer to their bytes
+_MAPPED = frozenset(
+    {int(Encoding.BUFFERS), int(Encoding.ITEMS)}
+)  # values of these encodings may refer to their bytes
 
-_CHECKED_AT_ONCE_BYTES: Final = 1 << 20  # hashing so many takes as long as having a thread do it
-# To unpickle anything else takes far longer than to hash it before.
+_CHECKED_AT_ONCE_BYTES: Final = (
+    1 << 20
+)  # hashing this many takes as long as handing them to a thread
+# Unpickling anything else takes far longer than hashing it first.
 _CHECKED_LATER: Final = frozenset({int(Encoding.BUFFERS), int(Encoding.BYTES)})
 
 _KEPT_TRAILERS: Final = 256
-"""How many foreach lists a reader knows the ends of; a task needs one per level of its nesting."""
+"""How many foreach lists a reader keeps the trailers of; a task needs one per level of nesting."""
 
 
 class ArtifactWriter:
@@ -84,7 +88,7 @@ class ArtifactWriter:
     def __init__(
         self, layout: Layout, flow: str, run_id: str, segment_name: str, *, durable: bool = False
     ) -> None:
-        """Make a writer; of a durable one, what was put survives a power cut after `sync`."""
+        """Make a writer; if it is durable, values survive a power cut after `sync`."""
         self._durable = durable
         self._blobs = BlobStore(layout, durable=durable)
         self._run_id = run_id
@@ -105,7 +109,7 @@ class ArtifactWriter:
         self.close()
 
     def is_whole(self) -> bool:
-        """Whether nobody else has closed its segment."""
+        """Whether its segment is still open: other code may have closed the descriptor."""
         return self._segment.is_whole()
 
     def close(self) -> None:
@@ -113,7 +117,7 @@ class ArtifactWriter:
         self._segment.close()
 
     def sync(self) -> None:
-        """To be called before a task that puts values is told of; does nothing if not durable.
+        """Call it before the task's report is sent; does nothing if not durable.
 
         Raises:
             StoreError: The disk reports an error.
@@ -134,7 +138,7 @@ class ArtifactWriter:
         return self.put_encoded(encode(value, name=name), go_on)
 
     def put_encoded(self, encoded: Encoded, go_on: GoOn | None = None) -> ArtifactRef:
-        """Store a value that has been encoded already; `go_on` is as in `put`.
+        """Store an encoded value; `go_on` is as in `put`.
 
         Should something change its chunks meanwhile, what is stored is still whole: its hash is
         that of what was written.
@@ -157,7 +161,7 @@ class ArtifactWriter:
     def put_items(
         self, items: Iterable[Any], *, name: str = "", go_on: GoOn | None = None
     ) -> tuple[int, ArtifactRef]:
-        """Store what a foreach runs over, each item to be read by itself; how many there are.
+        """Store the items of a foreach, each readable by itself; returns their number.
 
         A tuple is read back as a tuple, everything else as a list. Two items that share an object
         do not share it any more. Of a generator never more than a megabyte and one item are in
@@ -238,7 +242,7 @@ class ArtifactReader:
             raise
         except Exception as error:
             if later is not None:
-                self.load_bytes(ref, name)  # because it is damaged?
+                self.load_bytes(ref, name)  # raises if the bytes are damaged
             raise _not_decoded(ref, name, error) from error
         mapped = ref.place == _BLOB and ref.encoding in _MAPPED
         return Loaded(value, ref, memoryview(data) if mapped else None)
@@ -316,7 +320,7 @@ class ArtifactReader:
             check()
             raise _not_decoded(ref, label, error) from error
         if later is not None:
-            if entry.encoding in _MAPPED:  # and may be changed in place
+            if entry.encoding in _MAPPED:  # the value may be changed in place
                 data = self._read(ref, entry.offset, entry.size, label, entry.encoding)
             later(entry.digest, partial(self._check_item, ref, label, entry, data))
         return item
@@ -363,7 +367,7 @@ class ArtifactReader:
     def _read(
         self, ref: ArtifactRef, offset: int, size: int, name: str, encoding: int | None = None
     ) -> Chunk:
-        """A range of a value's bytes, not checked but for its length."""
+        """A range of a value's bytes; only its length is checked."""
         if ref.place == _INLINE:
             return ref.data[offset : offset + size]
         path = self._path(ref)
@@ -383,7 +387,7 @@ class ArtifactReader:
         return data
 
     def _corrupt(self, ref: ArtifactRef, name: str, reason: str) -> ArtifactError:
-        open_file.cache_clear()  # so that a file that is put in its place is read the next time
+        open_file.cache_clear()  # so that the next read finds a file that was put in its place
         return corrupt(name, self._path(ref), reason)
 
     def _read_file(self, path: str, offset: int, size: int, encoding: int) -> Chunk:
@@ -393,7 +397,7 @@ class ArtifactReader:
             return read_writable_at(path, offset, size)
         file = open_file(path)
         if os.fstat(file.fd).st_size < offset + size:
-            return b""  # touching a page behind the end would end the process
+            return b""  # touching a page behind the end would kill the process
         return map_file(file.fd, offset, size)
 
     def _path(self, ref: ArtifactRef) -> str:
@@ -402,7 +406,7 @@ class ArtifactReader:
         return f"{self._flow_dir}/{ref.file}"
 
     def _other_path(self, ref: ArtifactRef) -> str:
-        """Where a file is that is not in its place.
+        """The path of a file that is not in its usual place.
 
         The run that a segment is of may have been removed; a blob may be set aside, or have been.
         """

@@ -1,4 +1,4 @@
-"""Plain files: writing all of it, and reading a piece of one by the hundred thousand.
+"""Plain files: writes them whole, and reads pieces of them a hundred thousand times.
 
 Nothing here knows what the bytes mean.
 """
@@ -23,7 +23,7 @@ _OPEN_FILES: Final = (
 
 
 def write_all(fd: int, chunks: Sequence[Chunk]) -> int:
-    """Write the chunks one after the other, and return how many bytes that were.
+    """Write the chunks in order, and return the number of bytes.
 
     Raises:
         OSError: Not everything could be written; a beginning of it may have been.
@@ -61,7 +61,7 @@ def _write_batch(fd: int, chunks: Sequence[Chunk]) -> int:
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
-    """Open a file of a store, and nothing else that may have come into its place.
+    """Open a file of a store; refuse anything in its place that is no regular file.
 
     A pipe would make whoever opens it wait, for ever as a rule, and a device may have no end. A
     link is followed to read what it leads to, and not to write there.
@@ -87,12 +87,12 @@ _NO_FILE: Final = "not a regular file"
 
 
 def is_no_file(error: OSError) -> bool:
-    """Whether something that is not a regular file lies in the place of one."""
+    """Whether the error says that something else than a regular file is in its place."""
     return error.errno == errno.ENXIO
 
 
 def read_file(path: str | os.PathLike[str], *, most: int) -> bytes:
-    """All of a file of a store; of one that is longer than `most` bytes, the beginning.
+    """The bytes of a file of a store, `most` at most.
 
     So nothing that has come into its place takes more memory, and the checksum tells.
 
@@ -112,7 +112,7 @@ def read_file(path: str | os.PathLike[str], *, most: int) -> bytes:
 
 
 def write_file(path: str | os.PathLike[str], data: Chunk, *, sync: bool = False) -> None:
-    """Make a file of a store that holds these bytes, in the place of one that may be there.
+    """Write a file of a store with these bytes; an existing one is replaced.
 
     With `sync`, its bytes survive a power cut when this returns.
 
@@ -144,7 +144,7 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 SHORTAGES: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 )
-"""The process or the machine lacks something just then; a little later it may be there again."""
+"""Errors for a lack of resources that may be over a little later."""
 _NO_REMEDY: Final = "see what the system says of it"
 _REMEDIES: Final = {
     errno.ENOSPC: "make room there",
@@ -168,18 +168,18 @@ _REMEDIES: Final = {
 
 
 def reason_of(error: OSError) -> str:
-    """Why something could not be done to a file, and what to do about it there."""
+    """Why an operation on a file failed, and what to do about it there."""
     reason = error.strerror or str(error)
     return f"{reason}; {_REMEDIES.get(error.errno or 0, _NO_REMEDY)}"
 
 
 def explain(path: object, error: OSError, *, doing: str) -> str:
-    """What could not be done to a file, why, and what to do about it there."""
+    """Which operation on a file failed, why, and what to do about it there."""
     return f"cannot {doing} {path}: {reason_of(error)}"
 
 
 def explain_write(path: object, error: OSError, *, doing: str = "write to") -> str:
-    """Why something could not be done to a file, and what to do about it."""
+    """Why an operation on a file failed, and what to do about it."""
     reason = error.strerror or str(error)
     remedy = _REMEDIES.get(error.errno or 0, "see that it can be written")
     return (
@@ -189,7 +189,7 @@ def explain_write(path: object, error: OSError, *, doing: str = "write to") -> s
 
 
 sync_file: Final = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
-"""Return once what was written to a descriptor survives a power cut."""
+"""Return once everything written to a descriptor survives a power cut."""
 
 
 class OpenFile:
@@ -218,7 +218,7 @@ Reading is by position and moves no file pointer, so threads and forked children
 
 
 def read_at(path: str, offset: int, size: int) -> bytes:
-    """A range of a file; shorter where the file ends before.
+    """A range of a file; shorter if the file ends before its end.
 
     Raises:
         OSError: The file is not there or cannot be read.
@@ -231,7 +231,7 @@ def read_at(path: str, offset: int, size: int) -> bytes:
 
 
 def read_writable_at(path: str, offset: int, size: int) -> bytearray:
-    """The same into memory that the reader may change.
+    """Like `read_at`, into memory that the caller may change.
 
     Raises:
         OSError: The file is not there or cannot be read.

@@ -1,4 +1,4 @@
-"""A store's folders, held open, so that what is changed in a store stays within it.
+"""Holds a store's folders open, so that no change leads out of the store.
 
 A store may come from elsewhere, with links in it to what is somebody else's. Reading follows them:
 every value is compared with its hash. Whatever makes, renames or deletes something goes through a
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
-"""The mode of every file of a store that may be written to again: its owner's alone."""
+"""The mode of every writable file of a store: only its owner may read or write it."""
 
 _OPENED: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _A_LINK: Final = "it is a link, and a store changes nothing behind one"
@@ -42,7 +42,7 @@ class Folder:
 
     @classmethod
     def open(cls, root: str, *names: str, make: bool = False) -> Self:
-        """Open the folder that these names lead to from a store's root; `make` those not there.
+        """Open the folder at these names below a store's root; `make` creates missing ones.
 
         Raises:
             OSError: One of them is not there, is a link (`ELOOP`), is no folder, or may not be
@@ -55,7 +55,7 @@ class Folder:
         return folder
 
     def child(self, name: str, *, make: bool = False) -> Self:
-        """Open a folder in this one; with `make`, it is made if there is nothing of its name.
+        """Open a folder in this one; `make` creates a missing one.
 
         Raises:
             OSError: As of `open`.
@@ -74,7 +74,7 @@ class Folder:
     def _open_child(self, name: str) -> int:
         try:
             return os.open(name, _OPENED | os.O_NOFOLLOW, dir_fd=self._descriptor)
-        except NotADirectoryError:  # Linux says so of a link, too
+        except NotADirectoryError:  # Linux raises it for a link, too
             if stat.S_ISLNK(self.status(name).st_mode):
                 raise OSError(errno.ELOOP, _A_LINK) from None
             raise
@@ -97,7 +97,7 @@ class Folder:
     # --- looking ---
 
     def entries(self) -> list[os.DirEntry[str]]:
-        """What is in it. An entry can be asked of its status as long as the folder is open.
+        """Its entries. Their status can be read as long as the folder is open.
 
         Raises:
             OSError: It cannot be read.
@@ -106,7 +106,7 @@ class Folder:
             return list(entries)
 
     def status(self, name: str) -> os.stat_result:
-        """The status of an entry, of a link that of the link itself.
+        """The status of an entry; for a link, that of the link itself.
 
         Raises:
             OSError: There is none.
@@ -140,7 +140,7 @@ class Folder:
             os.mkdir(name, FOLDER_MODE, dir_fd=self._descriptor)
 
     def touch(self, name: str) -> None:
-        """Make a file of it young.
+        """Set the time of modification of one of its files to now.
 
         Raises:
             OSError: There is none, or it is not ours.
@@ -167,7 +167,7 @@ class Folder:
             os.rmdir(name, dir_fd=self._descriptor)
 
     def rename(self, name: str, folder: Folder, new: str) -> None:
-        """Move an entry to another folder of the store, in the place of what is there.
+        """Move an entry to another folder of the store; a file of that name is replaced.
 
         Raises:
             OSError: It cannot be done.
@@ -202,7 +202,7 @@ class Folder:
 
     @contextmanager
     def _naming(self, name: str) -> Iterator[None]:
-        """Have an error of the system name the whole path."""
+        """Make the system's errors name the whole path."""
         try:
             yield
         except OSError as error:
@@ -211,5 +211,5 @@ class Folder:
 
 
 def is_link(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a link, wherever it leads."""
+    """Whether a path is a link, wherever it leads."""
     return os.path.islink(path)  # noqa: PTH114 - text or a path

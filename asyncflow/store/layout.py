@@ -1,4 +1,4 @@
-"""Where everything lies in a store, and how its folders come to be.
+"""Where everything lies in a store, and how its folders are created.
 
 ```
 STORE/
@@ -45,20 +45,20 @@ FORMAT: Final = 1
 """The version of the layout that this asyncflow writes, and the newest that it reads."""
 
 ASIDE: Final = "gc-"
-"""How the name of a blob begins that a garbage collection has set aside."""
+"""The prefix of the name of a blob that a garbage collection has set aside."""
 
 _ENGINE_SEGMENT: Final = "engine.seg"
 FORMAT_DRAFT: Final = re.compile(r"format\.\d+\.[0-9a-f]{8}")
-"""How the file `format` is called until it is whole."""
+"""The name of the file `format` until it is complete."""
 
 _NAME_BYTES: Final = 255  # of a file, on every file system that Linux and macOS know
 _NAMED_RUNS: Final = 3  # in an error
-_FORMAT_BYTES: Final = 1000  # enough to say that it is none
+_FORMAT_BYTES: Final = 1000  # enough to tell that it is no format file
 _ADVICE = "choose another place with --store DIR or ASYNCFLOW_STORE"
 
 
 class Stray(NamedTuple):
-    """Something that is where flows or runs lie, and is none, or cannot be reached."""
+    """Something among the flows or runs that is neither, or that cannot be read."""
 
     path: Path
     what: str
@@ -90,7 +90,7 @@ class Layout:
 
     @classmethod
     def open(cls, root: str | os.PathLike[str], *, create: bool) -> Layout:
-        """The layout of the store at `root`, made new if there is none and `create` says so.
+        """The layout of the store at `root`; with `create`, a missing store is created.
 
         Any number of processes may create the same store at once.
 
@@ -128,17 +128,17 @@ class Layout:
         reached("store.create")
         with suppress(FileExistsError):
             self.root.mkdir(FOLDER_MODE)
-        # Written aside and linked: whoever sees the file sees all of it, and a newer format that
-        # somebody else has just put there is not overwritten.
+        # Write it under another name, then link it. So every reader sees the whole file, and a
+        # newer format that somebody else has just written is not overwritten.
         draft = self.root / f"format.{os.getpid()}.{os.urandom(4).hex()}"
         try:
-            # Synced, for an empty one, after a power cut, would close the store.
+            # Sync it: if a power cut left the file empty, the store could not be opened.
             write_file(draft, f"{FORMAT}\n".encode(), sync=True)
             reached("store.format")
             _give_name(draft, path)
         finally:
             draft.unlink(missing_ok=True)
-        with suppress(OSError):  # who may not read the folder above has to trust it
+        with suppress(OSError):  # without access to the folder above, trust it
             sync_folder(self.root)
             sync_folder(self.root.parent)
 
@@ -165,28 +165,28 @@ class Layout:
         return f"{self._blobs}/{name[:2]}/{name}"
 
     def new_blob(self) -> str:
-        """A name that nobody else has, for a blob that is still being written."""
+        """A unique path for a blob that is still being written."""
         return f"{self._blobs}/new/{os.urandom(12).hex()}"
 
     def blob_aside(self, digest: bytes) -> str:
-        """Where a garbage collection has a blob while it looks at it for the last time."""
+        """The path of a blob that a garbage collection has set aside for a last check."""
         return f"{self._blobs}/new/{ASIDE}{digest.hex()}"
 
     # --- limits ---------------------------------------------------------------------------------
 
     @property
     def limits(self) -> Path:
-        """The folder of the limits with names; it need not be there."""
+        """The folder of the named limits; it may be missing."""
         return self.root / "limits"
 
     # --- runs -----------------------------------------------------------------------------------
 
     def newest_id(self, flow: str) -> Path:
-        """The file with the id that a flow's last run was given; it need not be there."""
+        """The file with the id of a flow's last run; it may be missing."""
         return self.root / NEWEST / _checked(flow)
 
     def flow_dir(self, flow: str) -> Path:
-        """The folder of a flow; it need not be there.
+        """The folder of a flow; it may be missing.
 
         Raises:
             NotFoundError: There can be no flow of that name.
@@ -194,7 +194,7 @@ class Layout:
         return self._flows / _checked(flow)
 
     def run_dir(self, flow: str, run_id: str) -> Path:
-        """The folder of a run; it need not be there.
+        """The folder of a run; it may be missing.
 
         Raises:
             NotFoundError: There can be no flow or run of that name.
@@ -202,7 +202,7 @@ class Layout:
         return self.flow_dir(flow) / _checked(run_id)
 
     def removed_dir(self, flow: str, run_id: str = "") -> Path:
-        """Where a removed run's folder lies, as far as other runs refer to its files.
+        """The folder of a removed run, as long as other runs refer to its files.
 
         Raises:
             NotFoundError: There can be no flow or run of that name.
@@ -211,7 +211,7 @@ class Layout:
         return folder / _checked(run_id) if run_id else folder
 
     def create_run(self, flow: str) -> RunId:
-        """Make the folder of a new run, which nobody else has, and return the run's id.
+        """Create the folder of a new run, and return the run's unique id.
 
         The id is the time in microseconds since 1970, or one above the flow's newest where the
         clock is not beyond that: the newest run is always the one that was started last.
@@ -238,7 +238,7 @@ class Layout:
         Raises:
             StoreError: Their folder cannot be read.
         """
-        has_blobs = self._has_blobs()  # first: whoever makes the first blob has a run by then
+        has_blobs = self._has_blobs()  # first: a run exists before its first blob
         listing = _list(self._flows, _may_be_flow)
         if has_blobs and not listing.names and not listing.strays:
             listing.strays.append(Stray(self._flows, _FLOWS_GONE))
@@ -246,7 +246,7 @@ class Layout:
         return listing
 
     def _has_blobs(self) -> bool:
-        """Whether there is a blob, finished or not, or may be one where nobody may look."""
+        """Whether there is a blob, finished or not; also True if the folder cannot be read."""
         try:
             for shard in list(os.scandir(self.blobs)):
                 with suppress(FileNotFoundError, NotADirectoryError), os.scandir(shard) as entries:
@@ -301,7 +301,7 @@ class Layout:
         return [RunId(name) for name in self.list_runs(flow).names]
 
     def has_no_run(self, flow: str, run_id: str, there: Iterable[str] | None = None) -> str:
-        """The text of an error: which run there is not, and which there are, newest first.
+        """The text of an error: which run is missing, and which runs exist, newest first.
 
         Raises:
             StoreError: The flow's folder cannot be read.
@@ -312,7 +312,7 @@ class Layout:
         return f"flow {flow} has no run {run_id!r} in the store {self.root}; {latest}"
 
     def removed_runs(self, flow: str) -> list[RunId]:
-        """The ids of the removed runs of which there are files left, newest first.
+        """The ids of removed runs that still have files, newest first.
 
         Raises:
             StoreError: Their folder cannot be read.
@@ -321,7 +321,7 @@ class Layout:
 
 
 def sign_of_beginning(run_dir: Path) -> str:
-    """A file that only a run which has begun can have; nothing where there is none.
+    """The name of a file that only a run which has begun can have; empty if there is none.
 
     Before its first event is on disk, a run has a journal and what the engine has stored, and the
     latter not without the former.
@@ -360,7 +360,7 @@ def _newest_first(folder: Path, may_be: Callable[[str], bool] = _may_be_run) -> 
 
 
 def _list(folder: Path, may_be: Callable[[str], bool]) -> Listing:
-    """The folders in a folder that have names of the store's, and what else there is.
+    """The folders in a folder whose names follow the store's rule, and what else is in it.
 
     Raises:
         StoreError: It is there, and cannot be read.
@@ -384,13 +384,13 @@ def _list(folder: Path, may_be: Callable[[str], bool]) -> Listing:
 
 
 def _what_is_wrong(entry: os.DirEntry[str], may_be: Callable[[str], bool]) -> str | None:
-    """Why this is no folder of ours; None if it is one, and nothing if it has just gone."""
+    """Why this is no folder of the store; None if it is one, empty if it has just vanished."""
     if not may_be(entry.name):
         if entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
             return ""  # a desktop's or a file system's own, as .DS_Store and .nfs123 are
         return "the store gives no such name"
     try:
-        if entry.is_dir(follow_symlinks=False):  # as nearly all are; that asks no disk
+        if entry.is_dir(follow_symlinks=False):  # nearly all are; this needs no access to the disk
             return None
         return None if stat.S_ISDIR(entry.stat().st_mode) else "it is no folder"
     except FileNotFoundError:
