@@ -92,14 +92,18 @@ def must_name(pathspec: str, question: str, run: str) -> str:
 
 
 def check(store: Path, file: str, answers: Answers, what: str) -> None:
-    """No wrong answer, no unclear error, and `verify` says the same."""
+    """No wrong answer, no unclear error, and `verify` finds it too."""
     run = run_of(file)
+    verified = verify(Layout(store))
     affected = [
         pathspec.partition(" ")[0]
-        for damage in verify(Layout(store)).damage
+        for damage in verified.damage
         for pathspec in damage.affected
         if damage.file == file
     ]
+    # With another digit in its first line, a journal is one of a later format: noted, no damage.
+    if any(note.startswith(f"{file}: a later version of") for note in verified.notes):
+        affected.append(run)
     assert affected, f"{what}: verify does not find it"
     # Of values that lie elsewhere, no other byte is read when they are asked for by name.
     known = {
