@@ -1,8 +1,8 @@
-"""Python values <-> stored bytes. No I/O, and nothing of where the bytes lie.
+"""Turns Python values into stored bytes, and back. It does no I/O and knows no storage places.
 
-`encoded` has the encoding of one value, `items` that of a foreach list, `classes` what makes the
-flow file's own classes open anywhere, `pickles` the picklers, and `members` the words for what
-cannot be pickled. The formats are described there byte by byte.
+`encoded` encodes one value, `items` a foreach list. `classes` makes the classes of the flow's own
+file readable in any process. `pickles` has the picklers, and `unpicklable` finds the member that
+cannot be pickled. The modules describe their formats byte by byte.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ _MOST_THREADS: Final = 4  # from there on the memory is the limit
 
 
 def encode(value: Any, *, name: str = "") -> Encoded:
-    """The bytes to store for a value; `name` is the artifact's, for the error.
+    """Encode a value as the bytes to store; the error names the artifact by `name`.
 
     Raises:
-        ArtifactPickleError: The value cannot be pickled; the message names the offending member.
+        ArtifactPickleError: The value cannot be pickled; the message names the member at fault.
     """
     return encode_value(value, name)
 
 
 def decode(encoding: int, data: Chunk) -> Any:
-    """The value of which these are the stored bytes.
+    """Decode a value from its stored bytes.
 
-    For `Encoding.BUFFERS` and `Encoding.ITEMS` the value uses `data` as its memory, and can be
-    changed in place if that can.
+    With `Encoding.BUFFERS` and `Encoding.ITEMS` the value uses `data` as its memory, and can be
+    changed in place if `data` is writable.
 
     Raises:
         ValueError: These are not the bytes of a value in this encoding.
@@ -75,18 +75,18 @@ def decode(encoding: int, data: Chunk) -> Any:
 
 
 def digest(*chunks: Chunk) -> bytes:
-    """blake3 of the chunks one after the other, 32 bytes."""
+    """The blake3 digest of the concatenated chunks, 32 bytes."""
     return digest_of(chunks, sum(map(len, chunks)))
 
 
 def digest_of(chunks: Sequence[Chunk], size: int) -> bytes:
-    """The same for chunks whose length together is known."""
+    """The same as `digest`, for chunks whose total length is known."""
     if size < _THREADS_PAY_BYTES:
         hasher = blake3(chunks[0]) if chunks else blake3()
         rest = chunks[1:]
     else:
-        # Not blake3.AUTO: its threads stay, and a child that the step forks would wait for them
-        # for ever. These end with the hasher.
+        # Not blake3.AUTO: its threads remain, and a child that the step forks would wait for them
+        # forever. These threads end with the hasher.
         hasher, rest = blake3(max_threads=_threads()), chunks
     for chunk in rest:
         hasher.update(chunk)

@@ -1,28 +1,28 @@
-"""Classes and functions of a flow's own file, pickled so that they open without that file.
+"""Pickles classes and functions of the flow's own file so that they can be read without that file.
 
-Plain pickle stores a class as the name of its module, and imports that to read it back. For the
-flow's own file this would make a notebook run the user's script. So such a class is stored as
+Plain pickle stores a class as the name of its module, and imports the module to read it back. For
+the flow's own file, a notebook would thereby run the user's script. So such a class is stored as
 
     restore(module, qualname, file, code)
 
-where `code` is the class itself, pickled by cloudpickle. A process that has the file imported, as
-every worker of the flow has, gets the very class from there, whatever the module is called in it
-(`__main__` in one, the file's name in another); `isinstance` holds from step to step. Any other
-process builds the class from `code`, once for equal code.
+where `code` is the class itself, pickled by cloudpickle. A process that has imported the file, as
+every worker of the flow has, takes the class from there. The module may have another name in it
+(`__main__` in one process, the file's name in another), so `isinstance` holds from step to step.
+Any other process builds the class from `code`, once for equal code.
 
-`qualname` is the name by which the file has it, be it the class's own or another one, as after
-`Colour = Enum("Color", "RED GREEN")`. A class that a module other than a flow's has under another
-name is stored as `pkgutil.resolve_name("module:name")`. One that no module has under any name is
-pickled by cloudpickle, and is another class in each process.
+`qualname` is the name under which the file has the class. It may differ from the class's own name,
+as after `Colour = Enum("Color", "RED GREEN")`. If another module has the class under another name,
+it is stored as `pkgutil.resolve_name("module:name")`. If no module has the class under any name,
+cloudpickle pickles it, and each process has a class of its own.
 
-`code` is empty where cloudpickle cannot pickle the class (a method refers to a lock in a global
-variable) or makes too much of it (to a table of megabytes): then only a process that has the file
-imported can read the value. Where there is no file that could be imported, it is never empty. It is
-a digest of 16 bytes within a foreach list, which stores the code of a class once for all its items;
-see `asyncflow.codec.items`.
+`code` is empty if cloudpickle cannot pickle the class (a method refers to a lock in a global
+variable) or the result is too large (a method refers to a table of megabytes). Then only a process
+that has imported the file can read the value. If there is no file to import, `code` is never empty.
+In a foreach list `code` is a digest of 16 bytes: the list stores the code of a class once for all
+its items; see `asyncflow.codec.items`.
 
-Pickles in the store name `asyncflow.codec.classes.restore` with these parameters: that is part of
-the format.
+Pickles in the store name `asyncflow.codec.classes.restore` with these parameters, so both are part
+of the format.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 CODE_BYTES: Final = 1 << 20
-"""The code of a class is stored with every artifact that uses it: not more than this of it, where
-its file can be imported instead."""
+"""The most code that is stored for a class whose file can be imported instead.
+
+Each artifact that uses the class stores its code."""
 
 DIGEST_BYTES: Final = 16
 
@@ -58,39 +59,39 @@ _MAIN = "__main__"
 
 
 class DefiningFile(NamedTuple):
-    """Where a module that is pickled by value came from."""
+    """The file of a module that is pickled by value."""
 
     file: str
-    """Its file, with links resolved; empty where none is there."""
+    """The path, with links resolved; empty if there is no file."""
     source: str
-    """The digest of that file as it was when the module was registered."""
+    """The digest of the file's content when the module was registered."""
 
 
 by_value_modules: Final[dict[str, DefiningFile]] = {}
 """The modules whose classes and functions are stored with their code."""
 
 _reduced: Final[WeakKeyDictionary[Any, _Reduced]] = WeakKeyDictionary()
-"""What is stored for a class or function; one that `restore` has built is stored as it came."""
+"""The stored form of each class or function; one that `restore` has built keeps the form it had."""
 _built: Final[dict[bytes, Any]] = {}
-"""What `restore` has built from which code."""
+"""The classes and functions that `restore` has built, by their code."""
 _shared: Final[dict[bytes, bytes]] = {}
-"""The code that foreach lists have stored apart, by digest."""
-_lock: Final = threading.RLock()  # cloudpickle's own registry is for the whole process
+"""The code sections of foreach lists, by digest."""
+_lock: Final = threading.RLock()  # cloudpickle's registry belongs to the whole process
 _complete: Final = ContextVar("_complete", default=False)
 _imported_as: Final[dict[str, str]] = {}
-"""The names of imported modules by their files, as far as somebody has asked."""
+"""A cache of the names of imported modules by their files."""
 _not_imported: Final[dict[str, int]] = {}
-"""The files of which no module was imported when so many were."""
+"""The files that no module came from, with the number of modules imported at that time."""
 
 
 class CodeMissingError(Exception):
-    """Code is known by digest only; read the list's code section and try again."""
+    """Only the digest of the code is known; read the list's code section and try again."""
 
 
 def pickle_by_value(module_name: str) -> None:
-    """Store the classes and functions of this module with their code from now on.
+    """From now on, store the classes and functions of this module with their code.
 
-    A module that is not imported is left alone: its classes can be pickled in no other way.
+    A module that is not imported is ignored: its classes can only be pickled by value anyway.
     """
     module = sys.modules.get(module_name)
     if module is not None and module_name not in sys.builtin_module_names:
@@ -100,7 +101,7 @@ def pickle_by_value(module_name: str) -> None:
 
 
 def _forget_reduced(module: ModuleType) -> None:
-    """In a notebook, what a class refers to may be another thing in the next cell."""
+    """Forget stored forms: in a notebook, the next cell may redefine what a class refers to."""
     for value, (name, qualname, *_) in list(_reduced.items()):
         if name == module.__name__ and _find(module, qualname) is value:
             del _reduced[value]
@@ -111,7 +112,7 @@ def _origin_of(module: ModuleType) -> DefiningFile:
     try:
         with open(file, "rb") as source:  # noqa: PTH123 - pathlib may not be imported yet
             return DefiningFile(file, blake3(source.read()).hexdigest())
-    except OSError:  # such as `<stdin>`: nobody can import that
+    except OSError:  # such as `<stdin>`, which cannot be imported
         return DefiningFile("", "")
 
 
@@ -131,7 +132,7 @@ def _real_path(file: str) -> str:
 def reduce_code(value: Any, shared: MutableMapping[bytes, bytes] | None = None) -> Any:
     """What a pickler's `reducer_override` returns for a class or a function.
 
-    With `shared` the code goes there, and its digest into the pickle.
+    If `shared` is given, the code is added to it, and the pickle holds the code's digest.
 
     Raises:
         pickle.PicklingError: Only cloudpickle can pickle it.
@@ -162,7 +163,7 @@ def reduce_code(value: Any, shared: MutableMapping[bytes, bytes] | None = None) 
 def _of_no_module(value: Any, module: object) -> Any:
     if module not in by_value_modules and (module in sys.modules or not isinstance(module, str)):
         return NotImplemented
-    # Plain pickle would import the module, that is to say run the script of another flow.
+    # Plain pickle would import the module, and so run the script of another flow.
     raise pickle.PicklingError(f"{module} has no {value!r} under any name")
 
 
@@ -172,10 +173,10 @@ class _Place(NamedTuple):
 
 
 def _place_of(value: Any) -> _Place | None:
-    """Where a class, function or type variable is found in every process that imports the module.
+    """The place at which every process that imports the module finds a class or function.
 
-    `Colour = Enum("Color", "RED GREEN")` is not to be found under its own name, and up to Python
-    3.11 `make_dataclass` does not know its module.
+    After `Colour = Enum("Color", "RED GREEN")` the class is not found under its own name. Up to
+    Python 3.11, `make_dataclass` does not set the right module.
     """
     module, name = value.__module__, getattr(value, "__qualname__", value.__name__)
     others = sorted(sys.modules) if module == "types" else ()
@@ -192,11 +193,11 @@ def _place_of(value: Any) -> _Place | None:
 
 
 _members_of: Final = type.__dict__["__dict__"].__get__
-"""What `vars` gives of a class, whatever its metaclass says."""
+"""Like `vars` for a class, but a metaclass cannot change the answer."""
 
 
 def _name_within(names: Mapping[str, Any], value: object, module: str, depth: int = 3) -> str:
-    """The name of a value among these, or among those of the module's classes; else nothing."""
+    """The name of a value among these names or within the module's classes; empty if none."""
     for name, each in list(names.items()):
         if each is value:
             return name
@@ -211,7 +212,7 @@ def _name_within(names: Mapping[str, Any], value: object, module: str, depth: in
 
 @contextmanager
 def complete_code() -> Iterator[None]:
-    """Within the block code is stored whatever its size, or is an error, as for who has no file."""
+    """Within the block, store code of any size, and fail if there is none: no reader has a file."""
     token = _complete.set(True)
     try:
         yield
@@ -222,7 +223,7 @@ def complete_code() -> Iterator[None]:
 def _reduce(value: Any, place: _Place) -> _Reduced:
     module, name = place
     origin = by_value_modules.get(module) or _origin_of(sys.modules[module])
-    # Where there is no file, nobody can import it instead.
+    # Without a file, a reader needs the code.
     code = _code_of(value, complete=_complete.get() or not origin.file)
     return module, name, origin.file, code
 
@@ -232,7 +233,7 @@ def _code_of(value: Any, *, complete: bool) -> bytes:
     try:
         with _lock, _registered_with_cloudpickle():
             _code_pickler()(sink, pickle.HIGHEST_PROTOCOL).dump(value)
-    except Exception as error:  # whatever a class holds may raise whatever it likes
+    except Exception as error:  # the members of a class may raise anything
         if complete:
             raise pickle.PicklingError(text_of(error)) from error
         return b""
@@ -253,7 +254,7 @@ class _Sink:
 
 @contextmanager
 def _registered_with_cloudpickle() -> Iterator[None]:
-    # Only for this moment: what a step itself does with cloudpickle is not to change.
+    # Only for this moment: a step's own use of cloudpickle must not change.
     import cloudpickle  # noqa: PLC0415 - start-up time: only flows with classes of their own need it
 
     before = cloudpickle.list_registry_pickle_by_value()
@@ -274,7 +275,7 @@ def _code_pickler() -> Any:
     import cloudpickle  # noqa: PLC0415 - start-up time: as above
 
     class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-        """cloudpickle, with the same name for a class in every worker that imports its file."""
+        """cloudpickle, with the same id for a class in every worker that imports its file."""
 
         def reducer_override(self, value: Any) -> Any:
             if isinstance(value, type | TypeVar):
@@ -285,11 +286,11 @@ def _code_pickler() -> Any:
 
 
 def _name_class(cls: Any) -> None:
-    """Give cloudpickle an id for a class or type variable that another worker would give as well.
+    """Give cloudpickle an id for a class or type variable that is the same in every worker.
 
-    cloudpickle builds a class once per id, and draws ids at random. With that a notebook would get
-    a class of its own from every worker. The source is part of the id: after an edit it is another
-    class.
+    cloudpickle builds a class once per id, and chooses ids at random. A notebook would therefore
+    get a different class from each worker. The source is part of the id, so an edited class gets
+    another one.
     """
     place = _place_of(cls)
     origin = by_value_modules.get(place.module) if place is not None else None
@@ -301,7 +302,7 @@ def _name_class(cls: Any) -> None:
     if ids is not None and cls not in ids:
         text = f"{origin.file}\0{origin.source}\0{place.name}"
         ids[cls] = blake3(text.encode()).hexdigest(length=DIGEST_BYTES)
-        # What a worker has built of this very class is this class, when it comes back.
+        # A copy of this class that a worker has built becomes this class when it comes back.
         getattr(internals, "_DYNAMIC_CLASS_TRACKER_BY_ID", {})[ids[cls]] = cls
 
 
@@ -309,10 +310,10 @@ def _name_class(cls: Any) -> None:
 
 
 def restore(module: str, qualname: str, file: str, code: bytes) -> Any:
-    """The class or function of that name: the live one if its file is imported, else a new one.
+    """Find the class or function if its file is imported, else build it from `code`.
 
     Raises:
-        CodeMissingError: `code` is the digest of code that is not here yet.
+        CodeMissingError: `code` is a digest, and the code has not been read yet.
         pickle.UnpicklingError: It was stored without code, and its file is not imported here.
     """
     live = _live(module, qualname, file)
@@ -329,13 +330,13 @@ def restore(module: str, qualname: str, file: str, code: bytes) -> Any:
     if code not in _built:
         built = _built.setdefault(code, pickle.loads(code))
         if built.__name__ == qualname.rpartition(".")[2]:
-            built.__qualname__ = qualname  # cloudpickle forgets that of a class within a class
+            built.__qualname__ = qualname  # cloudpickle loses it for nested classes
         _reduced[built] = (module, qualname, file, code)
     return _built[code]
 
 
 def adopt_code(section: dict[bytes, bytes]) -> None:
-    """Take in the code that a foreach list has stored apart."""
+    """Add the code section of a foreach list to the code that is known."""
     _shared.update(section)
 
 
@@ -350,7 +351,7 @@ def _live(module: str, qualname: str, file: str) -> Any:
 
 
 def _module_of(file: str) -> ModuleType | None:
-    """The module that has been imported from this file, if any, whatever its name is."""
+    """The module that was imported from this file under any name; None if there is none."""
     known = sys.modules.get(_imported_as.get(file, ""))
     if known is not None and _file_of(known) == file:
         return known
@@ -376,7 +377,7 @@ def _is_same(found: ModuleType, name: str, file: str) -> bool:
 
 
 def _has_moved(here: str, file: str) -> bool:
-    # A project that was renamed between a run and its resume.
+    # The project's folder was renamed between a run and its resume.
     return os.path.basename(here) == os.path.basename(file) and not os.path.exists(file)  # noqa: PTH119, PTH110 - text
 
 
@@ -388,4 +389,4 @@ def _find(module: ModuleType | None, qualname: str) -> Any:
 
 
 CODE_TYPES: Final = (type, FunctionType)
-"""What `reduce_code` is for."""
+"""The types that `reduce_code` handles."""

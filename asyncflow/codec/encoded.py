@@ -1,7 +1,7 @@
-"""One value as bytes: a pickle, a pickle and its buffers, or `bytes` as they are.
+"""Encodes one value: as a pickle, as a pickle with its buffers, or `bytes` unchanged.
 
-A value with out-of-band buffers is stored so that each of them can be used where it lies in a
-mapped file, and changed in place. All integers are little-endian:
+A value with out-of-band buffers is stored so that each buffer can be used in a mapped file without
+a copy, and changed in place. All integers are little-endian:
 
     header    4    `AFB1`
               u32  count of buffers
@@ -12,9 +12,9 @@ mapped file, and changed in place. All integers are little-endian:
 
 The other encodings have no header: the whole is one pickle stream, or the bytes themselves.
 
-Nothing is compressed. gzip packs 0.02 GB/s where the disk takes 1.3 GB/s, floating point numbers
-hardly shrink, and compressed bytes cannot be mapped. Whoever stores text of gigabytes packs it in
-the step, and knows best how.
+Nothing is compressed. gzip handles 0.02 GB/s and the disk 1.3 GB/s, floating point numbers hardly
+shrink, and compressed bytes cannot be mapped. A step that stores gigabytes of text can compress
+them itself.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ class Encoded(NamedTuple):
 
     encoding: Encoding
     chunks: list[Chunk]
-    """The bytes in pieces. All but `bytes` are the value's own memory: see `batches`."""
+    """The bytes in pieces. Pieces other than `bytes` are the value's own memory; see `batches`."""
     size: int
-    """The length of all chunks."""
+    """The total length of the chunks, in bytes."""
     type_name: str
     is_plain: bool = False
-    """Whether it is known to name no class: reading it calls nothing, and gives new objects."""
+    """Whether the pickle names no class, so that reading it calls no code and makes new objects."""
 
 
 def batches(chunks: Iterable[Chunk]) -> Iterator[list[bytes]]:
-    """The chunks in pieces that nobody can change any more, about a megabyte of them at a time.
+    """Copy the chunks into immutable pieces, about a megabyte at a time.
 
-    A thread that a step has left behind may be writing to an array while it is stored. Of the same
-    piece, hash and file get the same bytes.
+    A thread that a step has left behind may write to an array while it is stored. Thanks to the
+    copy, hash and file get the same bytes.
     """
     batch: list[bytes] = []
     size = 0
@@ -99,9 +99,10 @@ def _pieces(chunks: Iterable[Chunk]) -> Iterator[bytes]:
 
 
 def encode_value(value: Any, name: str = "", code: dict[bytes, bytes] | None = None) -> Encoded:
-    """The bytes of any value; `name` is for the error.
+    """Encode any value; the error names the artifact by `name`.
 
-    `code` collects the code of the flow file's classes, which then is not in the bytes.
+    If `code` is given, it receives the code of the flow file's classes, which the bytes then do not
+    contain.
 
     Raises:
         ArtifactPickleError: The value cannot be pickled.
@@ -121,9 +122,9 @@ def encode_value(value: Any, name: str = "", code: dict[bytes, bytes] | None = N
 
 
 def is_plain_time(value: Any) -> bool:
-    """Whether this is a date or time of the standard library, with its time zone.
+    """Whether this is a date or time whose class and time zone are of the standard library.
 
-    A time zone of another class may be changed in place, and has code of its own.
+    A time zone of another class may be mutable, and runs its own code.
     """
     if type(value) not in _TIMES:
         return False
@@ -135,9 +136,9 @@ def is_plain_time(value: Any) -> bool:
 
 
 def are_small(values: Iterable[Any]) -> bool:
-    """Whether these are plain values that are encoded within some hundred microseconds.
+    """Whether these are plain values that can be encoded within some hundred microseconds.
 
-    False for whatever brings code of its own: nobody knows how long that takes.
+    False for values with code of their own, because that may take any time.
     """
     room, waiting = _SMALL_BYTES, list(values)
     while waiting:
@@ -177,9 +178,9 @@ def _with_buffers(
 
 
 def decode_value(encoding: int, data: Chunk) -> Any:
-    """The value of which these are the bytes.
+    """Decode a value from its bytes.
 
-    Buffers of the value are where they are in `data`, and can be changed if that can.
+    Buffers of the value share the memory of `data`, and can be changed if `data` is writable.
 
     Raises:
         ValueError: These are not the bytes of a value in this encoding.
@@ -201,10 +202,10 @@ def _unpickle(stream: memoryview, buffers: Iterable[memoryview] = ()) -> Any:
 
 
 class _Frames:
-    """A pickle as the file that a C unpickler reads it from, frame by frame: 64 KiB at a time.
+    """The file from which a C unpickler reads a pickle, one frame of 64 KiB at a time.
 
-    `pickle.loads` keeps the interpreter's lock from end to end. This is Python code, at which
-    another thread can have it.
+    `pickle.loads` holds the interpreter's lock throughout. These methods are Python code, and a
+    call of them lets another thread have the lock.
     """
 
     __slots__ = ("_at", "_stream")
@@ -235,10 +236,10 @@ def _cut(view: memoryview, ranges: list[slice]) -> Iterator[memoryview]:
 
 
 def parse_buffers(view: memoryview) -> tuple[slice, list[slice]]:
-    """Where pickle and buffers lie in a value with out-of-band buffers.
+    """The places of the pickle and the buffers in a value with out-of-band buffers.
 
     Raises:
-        ValueError: There is no such value.
+        ValueError: The bytes are not such a value.
     """
     if len(view) < _HEADER.size:
         raise ValueError("the value is cut short")

@@ -1,4 +1,4 @@
-"""A foreach list as bytes, so that task *i* reads item *i* and nothing of the others.
+"""Encodes a foreach list so that task *i* can read item *i* without the other items.
 
     items     the bytes of each item, encoded by itself; those with out-of-band buffers begin at a
               multiple of 64
@@ -58,7 +58,7 @@ class DamagedError(ValueError):
 
 
 class Entry(NamedTuple):
-    """Where one item lies, and what it has to be."""
+    """The place of one item, and its digest."""
 
     offset: int
     size: int
@@ -93,7 +93,7 @@ class Entry(NamedTuple):
 
 
 class Trailer(NamedTuple):
-    """What the end of a foreach list tells of the whole."""
+    """The end of a foreach list, which describes the whole."""
 
     kind: type[list[Any] | tuple[Any, ...]]
     length: int
@@ -123,7 +123,7 @@ class Trailer(NamedTuple):
         return self.table + index * ENTRY_BYTES
 
     def adopt_code(self, section: Chunk) -> None:
-        """Take in the code that the items share.
+        """Add the code section that the items share to the code that is known.
 
         Raises:
             DamagedError: It is not what was written.
@@ -143,9 +143,9 @@ def _entry_digest(prefix: bytes, chunks: Sequence[Chunk]) -> bytes:
 
 
 class ItemsEncoder:
-    """Turns items into the bytes of a stored list, one after the other.
+    """Encodes the items of a list one by one.
 
-    Everything that `add` yields and `finish` returns is to be written in that order, without gaps.
+    Write everything that `add` yields and `finish` returns, in that order and without gaps.
     """
 
     def __init__(self, kind: type = list, name: str = "") -> None:
@@ -159,10 +159,10 @@ class ItemsEncoder:
         """How many bytes there are so far."""
 
     def add(self, item: object) -> Iterator[list[bytes]]:
-        """The bytes of one more item, in batches; take all of them before the next item.
+        """Encode one more item, in batches; take all batches before the next item.
 
         Raises:
-            ArtifactPickleError: It cannot be pickled.
+            ArtifactPickleError: The item cannot be pickled.
         """
         name = f"{self._name}[{self.count}]" if self._name else ""
         encoded = encode_value(item, name, self._code)
@@ -182,7 +182,7 @@ class ItemsEncoder:
         self.count += 1
 
     def finish(self) -> list[bytes]:
-        """The bytes that come after the last item's."""
+        """The bytes that follow the last item."""
         code = pickle.dumps(self._code, 5) if self._code else b""
         code_digest = blake3(code).digest(_DIGEST_BYTES)
         head = _TRAILER.pack(_MAGIC, self._kind, self.count, self.size, len(code), code_digest)
@@ -192,12 +192,12 @@ class ItemsEncoder:
 
     @property
     def type_name(self) -> str:
-        """What the list is when it is read."""
+        """The type of the list when it is read."""
         return _KINDS[self._kind].__name__
 
 
 def decode_items(data: memoryview) -> list[object] | tuple[object, ...]:
-    """The whole list; its bytes have been checked.
+    """Decode the whole list, whose bytes have been checked already.
 
     Raises:
         DamagedError: The bytes are no foreach list.

@@ -1,4 +1,4 @@
-"""Pickling with as few copies as there can be, and saying what it is that cannot be pickled."""
+"""Pickles values with as few copies as possible, and names the member that cannot be pickled."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Chunk = bytes | bytearray | memoryview
 PROTOCOL: Final = 5
 
 OUT_OF_BAND_BYTES: Final = 4096
-"""A smaller buffer is quicker copied into the pickle than aligned, listed and mapped."""
+"""Copying a smaller buffer into the pickle is faster than aligning, listing and mapping it."""
 
 
 class _Sink:
-    """What a C pickler writes to: large `bytes` come as they are, the rest in pieces of 64 KiB.
+    """The file that a C pickler writes to: large `bytes` arrive uncopied, the rest in pieces.
 
-    `write` is Python code on purpose: a C pickler keeps the interpreter's lock from end to end, and
-    another thread can have it only when Python code is called. Of the 530 ms that a million objects
-    take, 80 are left in one piece, in which the pickler moves its table of what it has met.
+    `write` is Python code on purpose. A C pickler holds the interpreter's lock throughout, and only
+    a call of Python code lets another thread have it. A million objects take 530 ms, of which 80 ms
+    remain without such a call, while the pickler grows its memo table.
     """
 
     __slots__ = ("chunks",)
@@ -40,29 +40,31 @@ class _Sink:
 
 
 class _Nowhere:
-    """Takes a pickle that nobody wants."""
+    """Discards a pickle."""
 
     def write(self, chunk: Chunk) -> None:
         pass
 
 
 class _Pickler(pickle.Pickler):
-    """Plain pickle, but for the classes and functions of the flow's own file."""
+    """Plain pickle, with `reduce_code` for the classes and functions of the flow's own file."""
 
     code: dict[bytes, bytes] | None = None
     is_plain = True
 
     def reducer_override(self, value: Any) -> Any:
-        self.is_plain = False  # it is asked about all but numbers, texts, lists, dicts and the like
+        self.is_plain = (
+            False  # not called for numbers, texts, lists, dicts and other built-in values
+        )
         if isinstance(value, CODE_TYPES):
             return reduce_code(value, self.code)
         return _reduce_array(value)
 
 
 def _reduce_array(value: Any) -> Any:
-    """How to pickle an array of pandas, such as one of dates, without what it has in its cache.
+    """Pickle a pandas array, such as one of dates, without its cache.
 
-    It keeps there what somebody has asked for. A frame would count as changed once it was read.
+    Reading an array fills its cache, so a frame would count as changed after it was read.
     """
     arrays = sys.modules.get("pandas._libs.arrays")
     if arrays is None or not isinstance(value, arrays.NDArrayBacked):
@@ -85,7 +87,7 @@ def _cloud_pickler() -> Any:
     import cloudpickle  # noqa: PLC0415 - start-up time: only lambdas and the like need it
 
     class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-        """cloudpickle, but for the classes and functions of the flow's own file."""
+        """cloudpickle, with `reduce_code` for the classes and functions of the flow's own file."""
 
         code: dict[bytes, bytes] | None = None
         is_plain = False
@@ -99,7 +101,7 @@ def _cloud_pickler() -> Any:
                 if reduced is not NotImplemented:
                     return reduced
             elif type(value) is io.TextIOWrapper and value not in _standard_streams():
-                # cloudpickle would store what is in it, and another kind of file would come back.
+                # cloudpickle would store the file's content and restore another kind of file.
                 message = f"cannot pickle {type_name(value)!r} object"
                 raise TypeError(message)
             reduced = _reduce_array(value)
@@ -111,13 +113,13 @@ def _cloud_pickler() -> Any:
 def dump(
     value: object, name: str = "", code: dict[bytes, bytes] | None = None
 ) -> tuple[list[Chunk], list[memoryview], bool]:
-    """The pickle of a value in pieces, its large buffers apart, and whether it names no class.
+    """Pickle a value: the pickle in pieces, its large buffers, and whether it names no class.
 
-    Large `bytes` and all buffers are those of the value itself, not copies. `code` collects the
-    code of the flow file's classes, which then is not in the pickle.
+    Large `bytes` and all buffers share the value's memory. If `code` is given, it receives the code
+    of the flow file's classes, which the pickle then does not contain.
 
     Raises:
-        ArtifactPickleError: Not even cloudpickle can do it; the message names the offending member.
+        ArtifactPickleError: cloudpickle cannot pickle it either; the message names the member.
     """
     try:
         with suppress(Exception):
@@ -125,7 +127,7 @@ def dump(
         return _dump_with(_cloud_pickler(), value, code)
     except MemoryError:
         raise
-    except BaseException as error:  # sys.exit in a `__reduce__`, too
+    except BaseException as error:  # a `__reduce__` may even call sys.exit
         if is_stop(error):
             raise
         raise _explain(value, name, error) from error
@@ -152,7 +154,7 @@ def _dump_with(
 
 
 def can_pickle(value: object) -> bool:
-    """Whether a value can be stored; keeps nothing of it."""
+    """Whether a value can be stored; the pickle is discarded."""
     for pickler in (_Pickler, _cloud_pickler()):
         try:
             pickler(_Nowhere(), PROTOCOL, buffer_callback=bool).dump(value)

@@ -1,4 +1,4 @@
-"""Finding the member that makes a value impossible to pickle, to name it in the error."""
+"""Finds the member that makes a value impossible to pickle, so that the error can name it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 _SECONDS: Final = 2.0  # an error may take this long to explain itself
 _DEPTH: Final = 100
-_SHOWN_AHEAD: Final = 6  # of a way that is longer, its first steps and its last ones
+_SHOWN_AHEAD: Final = 6  # of a longer path, the first and the last steps are shown
 _SHOWN_BEHIND: Final = 3
 
 USING: Final = "'s global "
-"""Stands in the way to a member before the name of a global variable."""
+"""Precedes the name of a global variable in the path to a member."""
 
 _Member = tuple[str, Any]
 
 
 def find_culprit(value: Any, root: str, can_pickle: Callable[[Any], bool]) -> tuple[str, Any]:
-    """The way to the innermost member of a value that cannot be pickled, and that member.
+    """The path to the innermost member of a value that cannot be pickled, and that member.
 
-    Goes from each member that cannot be pickled to the first of its own members that cannot.
-    Where time runs out, that is as far as it gets.
+    The search goes from each member that cannot be pickled to the first such member within it. When
+    the time is over, the member reached so far is the result.
     """
     deadline = time.monotonic() + _SECONDS
     seen, steps = {id(value)}, [root]
@@ -55,7 +55,7 @@ def _shown(steps: list[str]) -> str:
 
 
 def _members(value: Any) -> Iterator[_Member]:
-    """What pickling a value would pickle, each with how to get to it."""
+    """The members that pickling a value would pickle, each with the step that leads to it."""
     match value:
         case dict():
             yield from ((f"[{reprlib.repr(key)}]", member) for key, member in value.items())
@@ -93,8 +93,8 @@ def _members_of_function(function: FunctionType) -> Iterator[_Member]:
 
 def _members_of_state(value: Any) -> Iterator[_Member]:
     try:
-        reduced = value.__reduce_ex__(4)  # not 5: buffers are not what is in the way
-    except BaseException as error:  # then it is this very value
+        reduced = value.__reduce_ex__(4)  # not 5: buffers are never the obstacle
+    except BaseException as error:  # then the value itself is the obstacle
         if is_stop(error):
             raise
         return
