@@ -11,22 +11,21 @@ shared by more events the faster they come.
 from __future__ import annotations
 
 import asyncio
-import sys
-from array import array
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from zlib import crc32
 
 from asyncflow._support.commit_points import reached
-from asyncflow._support.conditions import Condition, in_thread, thread_done
+from asyncflow._support.conditions import Condition, in_thread
 from asyncflow.errors import AsyncflowError, JournalError
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.scheduling.facts import Lost, SpooledOutput
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder, elapsed
+from asyncflow.scheduling.join_inputs import JoinInputs
+from asyncflow.scheduling.journal_sync import JournalSync
 from asyncflow.scheduling.plan import (
     CloneTask,
     FinishRun,
@@ -37,7 +36,6 @@ from asyncflow.scheduling.plan import (
     Verdict,
 )
 from asyncflow.scheduling.run_services import BACKLOG_BYTES
-from asyncflow.store.files import write_file
 from asyncflow.store.folders import Folder
 from asyncflow.store.journal import HEADER
 from asyncflow.store.run_index import Summary, write_summary
@@ -46,7 +44,6 @@ from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, Failed, Logged, Open
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from concurrent.futures import Future as ThreadFuture
     from pathlib import Path
 
     from asyncflow.events.selection import Publication
@@ -61,7 +58,6 @@ if TYPE_CHECKING:
     from asyncflow.workers.interface import SpoolFile
     from asyncflow.workers.program_environment import ProgramEnvironment
 
-_BIG_ENDIAN: Final = sys.byteorder == "big"  # offsets travel little-endian
 _BATCH_FACTS: Final = 128  # a batch of them costs the event loop some 3 ms
 _LEAST_FACTS: Final = (
     16  # in a batch, if there are, however little time is left: each costs a write
@@ -164,10 +160,13 @@ class RunDriver:
         self._prepared: deque[StartTask] = deque()
         self._retries: dict[int, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
-        self._synced_at = self._loop.time()
-        self._sync_due: asyncio.TimerHandle | None = None
-        self._sync_again = False
-        self._syncing: ThreadFuture[None] | None = None
+        self._inputs = JoinInputs(identity.run_dir, self._recorder.table.ended_at)
+        self._sync = JournalSync(
+            journal,
+            services,
+            goes_on=lambda: self.outcome is None and self.error is None,
+            on_failed=self.abandon,
+        )
 
     # --- what others tell it ---
 
@@ -279,7 +278,7 @@ class RunDriver:
         for task in self.plan.take(1):
             self._recorder.open(task)
             if len(task.inputs) <= MAX_INPUTS_IN_ORDER:
-                return self._start(task, self._offsets(task.inputs), ())
+                return self._start(task, self._inputs.offsets(task.inputs), ())
             preparing = self._loop.run_in_executor(self._services.disk, self._spill, task)
             preparing.add_done_callback(partial(self._on_spilled, task.task_id))
         return None
@@ -310,24 +309,9 @@ class RunDriver:
         told = (caught.attempt, caught.type, caught.message, caught.traceback) if caught else ()
         return StartTask(self.number, *key, stack, inputs, inputs_at, told)
 
-    def _offsets(self, inputs: Sequence[int]) -> bytes:
-        """Where the journal tells what these tasks handed on; task 0 is the run."""
-        ended_at = self._recorder.table.ended_at
-        if len(inputs) == 1:
-            return (ended_at(inputs[0]) if inputs[0] else len(HEADER)).to_bytes(8, "little")
-        offsets = array("Q", map(ended_at, inputs))
-        if _BIG_ENDIAN:
-            offsets.byteswap()
-        return offsets.tobytes()
-
     def _spill(self, task: plan.BeginTask) -> StartTask:
         """Write a wide join's inputs to a file; in a thread."""
-        name = f"inputs-{task.task_id}"
-        reached("inputs.spill")
-        offsets = self._offsets(task.inputs)
-        write_file(self.identity.run_dir / name, offsets)
-        reached("inputs.spilled")
-        return self._start(task, b"", (name, crc32(offsets)))
+        return self._start(task, b"", self._inputs.spill(task.task_id, task.inputs))
 
     def _on_spilled(self, task_id: int, spilled: asyncio.Future[StartTask]) -> None:
         if self.over:
@@ -375,11 +359,7 @@ class RunDriver:
         if self.error is not None:
             self.plan.cancel(str(self.error))
             self._dispatcher.stop(self, str(self.error))
-        if self._sync_due is not None:
-            self._sync_due.cancel()
-        if self._syncing is not None:
-            with suppress(Exception):  # it is told of where it has ended
-                await thread_done(self._syncing)
+        await self._sync.close()
 
     def let_go(self) -> None:
         """Close what it has open, and wake who waits for its end; it is driven no more."""
@@ -465,7 +445,8 @@ class RunDriver:
         for event in batch.events:
             commands += self.plan.handle(event)
         self.channel.publish(batch.news, self._journal.size)
-        self._sync_now_and_then()
+        if not self.identity.durable:
+            self._sync.written()
 
     async def _write(self, batch: Batch) -> None:
         data = batch.data()
@@ -475,36 +456,6 @@ class RunDriver:
     def _count(self, size: int) -> None:
         self._services.meter.count(self._recorder.seq - self._counted, size)
         self._counted = self._recorder.seq
-
-    def _sync_now_and_then(self) -> None:
-        """Have what was written synced in the background before `sync_seconds` are over."""
-        if self.identity.durable or self._sync_due is not None:
-            return
-        wait = self._synced_at + self._services.sync_seconds - self._loop.time()
-        self._sync_due = self._loop.call_later(max(0.0, wait), self._sync)
-
-    def _sync(self) -> None:
-        self._sync_due = None
-        if self._syncing is not None:  # a slow disk is still at what was written before
-            self._sync_again = True
-            return
-        self._synced_at = self._loop.time()
-        self._syncing = self._services.syncs.submit(self._journal.sync)
-        self._syncing.add_done_callback(self._tell_of_sync)
-
-    def _tell_of_sync(self, synced: ThreadFuture[None]) -> None:
-        """Called in the thread that has done it."""
-        with suppress(RuntimeError):  # the program has closed the event loop without waiting
-            self._loop.call_soon_threadsafe(self._on_synced, synced)
-
-    def _on_synced(self, synced: ThreadFuture[None]) -> None:
-        self._syncing = None
-        error = synced.exception()
-        if isinstance(error, AsyncflowError):
-            self.abandon(error)
-        elif self._sync_again and self.outcome is None and self.error is None:
-            self._sync_again = False
-            self._sync_now_and_then()
 
     async def _carry_out(self, command: plan.Command) -> None:
         match command:

@@ -1,0 +1,44 @@
+"""Tells a task where in the journal it finds what its inputs handed on."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import TYPE_CHECKING, Final
+from zlib import crc32
+
+from asyncflow._support.commit_points import reached
+from asyncflow.store.files import write_file
+from asyncflow.store.journal import HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+_BIG_ENDIAN: Final = sys.byteorder == "big"  # offsets travel little-endian
+
+
+class JoinInputs:
+    """The inputs of one run's tasks, as offsets into its journal."""
+
+    def __init__(self, run_dir: Path, ended_at: Callable[[int], int]) -> None:
+        """Prepare for a run; `ended_at` tells at which offset the journal has a task's end."""
+        self._run_dir, self._ended_at = run_dir, ended_at
+
+    def offsets(self, inputs: Sequence[int]) -> bytes:
+        """Where the journal tells what these tasks handed on, 8 bytes each; task 0 is the run."""
+        if len(inputs) == 1:
+            return (self._ended_at(inputs[0]) if inputs[0] else len(HEADER)).to_bytes(8, "little")
+        offsets = array("Q", map(self._ended_at, inputs))
+        if _BIG_ENDIAN:
+            offsets.byteswap()
+        return offsets.tobytes()
+
+    def spill(self, task_id: int, inputs: Sequence[int]) -> tuple[str, int]:
+        """Write the offsets of a wide join to a file; its name and CRC-32. In a thread."""
+        name = f"inputs-{task_id}"
+        reached("inputs.spill")
+        offsets = self.offsets(inputs)
+        write_file(self._run_dir / name, offsets)
+        reached("inputs.spilled")
+        return name, crc32(offsets)
