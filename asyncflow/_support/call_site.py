@@ -1,4 +1,4 @@
-"""Whose code a frame is, and where in the user's code something of ours was called.
+"""Tells our frames from the user's, and finds where the user's code has called us.
 
 Imports nothing of ours.
 """

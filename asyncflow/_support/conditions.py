@@ -1,14 +1,14 @@
-"""Waits that come to their end, also where the call that was to end them is lost.
+"""Waits that end even if the callback that should end them is lost.
 
-A signal's handler may raise an exception anywhere, as Ctrl-C does. asyncio then breaks off the
-callback that it carries out, and carries it out no more: one that was to wake somebody, a timer, or
-a step of the loop's own. If the loop goes on, as it does at the end of a program for tasks to end,
-who waits for that call waits for ever.
+A signal handler may raise an exception anywhere, as Ctrl-C does. If it does so in a callback of
+asyncio, that callback is lost: one that should wake a task, a timer, or a step of the loop itself.
+The loop may go on afterwards, as it does at the end of a program. Then a task that waits for that
+callback waits for ever.
 
-So nothing of an engine waits for a call. It waits for a *condition*, which can be looked at at any
-time. Who changes what it depends on has it looked at, and that is how nearly every wait ends. All
-conditions of an event loop are looked at again from time to time while an engine is at work, and as
-soon as all asyncio tasks are cancelled. Parts that rely on being called back put that right first.
+So the engine never waits for a callback. It waits for a *condition*, which can be checked at any
+time. Code that changes a condition has it checked at once, and nearly every wait ends that way. In
+addition, all conditions of an event loop are checked from time to time while an engine works, and
+when all asyncio tasks are cancelled. Components that rely on callbacks first repair lost ones.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Result = TypeVar("Result")
 
 
 class CalledBack(Protocol):
-    """A part that relies on calls of the event loop."""
+    """A component that relies on callbacks of the event loop."""
 
     def call_again(self) -> None:
-        """Do what a call that is overdue was to do; harmless where none was lost."""
+        """Do the work of a callback that was lost. Harmless if none was."""
 
 
 class _Waits:
-    """What is waited for on one event loop."""
+    """All waits on one event loop."""
 
     def __init__(self) -> None:
         self.conditions: set[Condition] = set()
@@ -60,12 +60,12 @@ def _waits_on(loop: asyncio.AbstractEventLoop) -> _Waits:
 
 
 def look_again(loop: asyncio.AbstractEventLoop) -> None:
-    """Make good for what was lost, on this event loop, whose thread calls."""
+    """Repair lost callbacks of this event loop; called in its thread."""
     _waits_on(loop).look()
 
 
 def look_again_soon(loop: asyncio.AbstractEventLoop) -> None:
-    """The same in the loop's next turn; many calls are one."""
+    """Do the same in the loop's next turn; several calls count as one."""
     waits = _waits_on(loop)
     if waits.soon is not None:
         waits.soon.cancel()  # and not passed over because of it, which may itself be lost
@@ -74,22 +74,22 @@ def look_again_soon(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def call_again(part: CalledBack) -> None:
-    """Have this part asked, too, on the event loop that runs, for as long as somebody holds it."""
+    """Register a component with the running event loop, for as long as it is referenced."""
     _waits_on(asyncio.get_running_loop()).parts.add(part)
 
 
 class Condition:
-    """Something to wait for on the event loop that runs."""
+    """A condition to wait for on the running event loop."""
 
     def __init__(self, came: Callable[[], bool]) -> None:
-        """Look at `came`, which is cheap, whenever it may have changed."""
+        """Create it; `came` is called whenever its answer may have changed, so it must be cheap."""
         self._came = came
         self._loop = asyncio.get_running_loop()
         self._waits = _waits_on(self._loop)
         self._waiters: list[tuple[asyncio.Future[None], float | None]] = []  # each with its end
 
     def look(self, *_: object) -> None:
-        """It may have come: wake who waits for it, if so."""
+        """Check the condition, and wake the waiters if it holds."""
         if not self._waiters:
             return
         came, now = self._came(), self._loop.time()
@@ -98,7 +98,7 @@ class Condition:
                 waiter.set_result(None)
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """Return when it has come, at once if it has; after so long at the latest.
+        """Wait until the condition holds, for at most `seconds`.
 
         Whether it has come.
         """
@@ -130,7 +130,7 @@ async def until(
     by: Iterable[asyncio.Future[Any]] = (),
     seconds: float | None = None,
 ) -> None:
-    """Wait until it has come; looked at when one of `by` is done. So long at the most."""
+    """Wait until it holds, for at most so long; checked whenever one of `by` is done."""
     condition, futures = Condition(came), list(by)
     for future in futures:
         future.add_done_callback(condition.look)
@@ -142,12 +142,12 @@ async def until(
 
 
 async def pause(seconds: float) -> None:
-    """Wait so long."""
+    """Wait for so many seconds."""
     await until(lambda: False, seconds=seconds)
 
 
 async def thread_done(future: ThreadFuture[Result]) -> Result:
-    """What comes of something that threads do.
+    """The result of work that is done in threads.
 
     Raises:
         Exception: Whatever it has raised.
@@ -172,5 +172,5 @@ async def thread_done(future: ThreadFuture[Result]) -> Result:
 
 
 async def in_thread(threads: Executor, function: Callable[..., Result], /, *args: object) -> Result:
-    """Have it done in one of the threads, and wait for it: `thread_done`."""
+    """Do it in one of the threads, and wait for it: `thread_done`."""
     return await thread_done(threads.submit(function, *args))

@@ -1,4 +1,4 @@
-"""An engine and its event loop: which one it is, and what is awaited there to its end."""
+"""The event loop of an engine: checks that a call is on it, and awaits work to its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 
 def loop_here() -> asyncio.AbstractEventLoop:
-    """The event loop that runs.
+    """The running event loop.
 
     Raises:
         AsyncflowError: There is none of asyncio's.
@@ -69,7 +69,7 @@ def check_loop(own: asyncio.AbstractEventLoop) -> None:
 async def run_to_completion(
     work: Coroutine[Any, Any, Result], tasks: set[asyncio.Task[Any]] | None = None
 ) -> tuple[Result, asyncio.CancelledError | None]:
-    """Await `work` to its end, whoever cancels meanwhile; its result, and the cancellation.
+    """Await `work` to its end despite cancellation; return its result and the cancellation.
 
     A cancel scope's shield is not enough: `Task.cancel()` and `asyncio.timeout` pass through it.
     The work itself is not cancelled either, and goes on to its end where nobody waits any more.
@@ -89,7 +89,7 @@ async def run_to_completion(
 
 
 class UncancellableTask(asyncio.Task[Result]):
-    """A task that is asked to end where others are cancelled.
+    """A task that is asked to end instead of being cancelled.
 
     Nothing is thrown into it, so that no timeout and no cancel scope has an effect within it. What
     cancels a task by way of these has to be given a task of its own. Within it, whatever is awaited
@@ -105,7 +105,7 @@ class UncancellableTask(asyncio.Task[Result]):
         ask: Callable[[], object] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """`ask` is called when somebody cancels the task, which ends by itself if there is none."""
+        """Create it. A cancellation calls `ask`; without `ask` it is ignored."""
         self._ask = ask
         super().__init__(work, loop=loop or asyncio.get_running_loop(), name=name)
 

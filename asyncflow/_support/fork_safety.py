@@ -1,4 +1,4 @@
-"""What a process that the application forks has a copy of, and must not keep.
+"""Closes our descriptors in processes that the application forks.
 
 A lock on a file, and one end of a socket, live on until the last process that has the descriptor is
 gone. A child made by `os.fork`, as multiprocessing makes them on Linux, would go on holding the
@@ -38,7 +38,7 @@ _change: Final = Condition()
 
 @contextmanager
 def no_forks() -> Iterator[None]:
-    """Within the block no other thread forks; any number of threads may be in such blocks."""
+    """Prevent forks by other threads within the block. Several threads may be in such blocks."""
     me = get_ident()
     with _change:
         while _forking and me not in _changing:  # else a fork might never find a moment
@@ -53,7 +53,7 @@ def no_forks() -> Iterator[None]:
 
 
 def keep_from_children(opened: Closable) -> None:
-    """Have it closed in every child that is forked from now on; to be called under `no_forks`."""
+    """Close it in every child that is forked from now on. Call this within `no_forks`."""
     with _change:
         _kept.add(opened)
 

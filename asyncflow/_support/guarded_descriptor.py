@@ -1,4 +1,4 @@
-"""Descriptors that steps can close by mistake, for they run in the same process."""
+"""Descriptors that a step may close by mistake, because it runs in the same process."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 
 
 class Descriptor:
-    """An open descriptor, and what it stands for."""
+    """A descriptor, and the file that was open under it."""
 
     __slots__ = ("_identity", "number")
 
     def __init__(self, number: int) -> None:
-        """Remember what is open there now.
+        """Remember which file is open there now.
 
         Raises:
             OSError: Nothing is.
@@ -30,14 +30,14 @@ class Descriptor:
         return (found.st_ino, found.st_dev) == self._identity
 
     def is_whole(self) -> bool:
-        """Whether nobody has closed it, or put something else in its place."""
+        """Whether it is still open, for the same file."""
         return self.is_at(self.number)
 
     def check(self) -> None:
-        """Make sure of it.
+        """Check that it is whole.
 
         Raises:
-            OSError: Somebody has.
+            OSError: It is not.
         """
         if not self.is_whole():
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

@@ -1,4 +1,4 @@
-"""The library's own log: what happens to the engine itself, which no run's journal tells.
+"""The library's own log: what happens to the engine itself. No run's journal has it.
 
 It goes to the standard logger `asyncflow`, so that the application decides what becomes of it; by
 default warnings are shown on stderr, and the rest is not.
@@ -30,7 +30,7 @@ def _logger() -> Any:
 
 
 def _render(_: object, __: str, facts: MutableMapping[str, Any]) -> tuple[Any, Any]:
-    """What happened and what is known of it, in words; the facts go along for a program."""
+    """A message with its facts as text; the facts are also attached for programs."""
     event, traceback = facts.pop("event"), facts.pop("traceback", "")
     told = ", ".join(f"{name}: {value}" for name, value in facts.items())
     lines = [f"{event} ({told})" if told else event, *([traceback] if traceback else [])]
@@ -38,12 +38,12 @@ def _render(_: object, __: str, facts: MutableMapping[str, Any]) -> tuple[Any, A
 
 
 def info(event: str, /, **facts: object) -> None:
-    """Note something that the engine has dealt with by itself."""
+    """Log something that the engine has handled by itself."""
     _say("info", event, facts)
 
 
 def warning(event: str, /, **facts: object) -> None:
-    """Note something that somebody may want to look into."""
+    """Log something that somebody may want to investigate."""
     _say("warning", event, facts)
 
 

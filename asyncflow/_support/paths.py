@@ -10,7 +10,7 @@ from asyncflow.errors import WorkingDirectoryError
 
 
 def import_path() -> list[str]:
-    """`sys.path`, without what is not text: it would not travel, and `import` ignores it."""
+    """`sys.path` without entries that are not text. `import` ignores those as well."""
     entries: list[object] = [*sys.path]
     return [entry for entry in entries if isinstance(entry, str)]
 

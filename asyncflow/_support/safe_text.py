@@ -1,4 +1,4 @@
-"""What classes and exceptions say of themselves, as text that can be stored.
+"""Names and messages of classes and exceptions, as text that can be stored.
 
 A class may hide its name behind a metaclass, and a name or a text may hold what UTF-8 cannot say.
 Nothing of ours is imported here.
@@ -46,7 +46,7 @@ def storable_text(text: str, most_bytes: int) -> str:
 
 
 def is_stop(error: BaseException) -> bool:
-    """Whether it comes from outside, to end what runs, and not from what was called."""
+    """Whether it comes from outside to end the program, and not from the function called."""
     if isinstance(error, SystemExit):
         return error.code == _TOLD_TO_STOP
     return isinstance(error, KeyboardInterrupt | GeneratorExit)

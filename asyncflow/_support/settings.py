@@ -34,14 +34,14 @@ def usable_cpus() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What can be set for an engine and a client."""
+    """The settings of an engine and of a client."""
 
     store: Path = Path(".asyncflow")
     """Where runs, journals and artifacts live."""
     workers: int = 0
-    """How many worker processes at the most; 0 for as many as this process may use CPUs."""
+    """The most worker processes; 0 for one per CPU that this process may use."""
     grace_seconds: float = 5.0
-    """How long a running step has between SIGTERM and SIGKILL when its run is cancelled."""
+    """The time between SIGTERM and SIGKILL for a running step when its run is cancelled."""
     on_failure: str = "cancel"
     """What a task's failure does to those of its run that are running: `cancel`, or `finish`."""
     blocked_seconds: float = 1.0
@@ -62,7 +62,7 @@ class Settings:
     files open for."""
 
     def __post_init__(self) -> None:
-        """See that each value is of its kind and makes sense.
+        """Check the type and the range of each value.
 
         Raises:
             SettingsError: It names the setting, what that takes, and what it got.
@@ -74,7 +74,7 @@ class Settings:
 
     @property
     def worker_count(self) -> int:
-        """`workers`, with 0 replaced by what it stands for."""
+        """`workers`, with 0 replaced by the number of CPUs."""
         return self.workers or usable_cpus()
 
     @classmethod
@@ -120,7 +120,7 @@ _MOST_SECONDS: Final = 10**9  # some thirty years; clocks and waits of the syste
 
 
 def _check(name: str, value: Any, where: str = "") -> None:
-    """See that a value of the right kind makes sense; `where` is what it comes from."""
+    """Check that a value of the right type makes sense; `where` names its source."""
     source = f"; it comes from {where}" if where else ""
     choices = _CHOICES.get(name)
     if choices and value not in choices:

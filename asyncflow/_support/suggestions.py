@@ -1,4 +1,4 @@
-"""What the writer of an unknown name may have meant. Imports nothing of ours."""
+"""Suggestions for misspelt names. Imports nothing of ours."""
 
 from __future__ import annotations
 

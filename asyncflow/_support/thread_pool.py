@@ -24,7 +24,7 @@ _Work = tuple["Future[Any]", "Callable[[], Any]"]
 
 
 class Threads(Executor):
-    """Some threads of one name, each started when there is something to do for it."""
+    """Threads with a common name. Each is started when there is work for it."""
 
     def __init__(
         self, most: int, name: str, *, prepare: Callable[[], object] | None = None

@@ -1,4 +1,4 @@
-"""How many runs an engine has at a time: those beyond wait to be let in, and none is turned away.
+"""Limits how many runs an engine has at a time. Further runs wait; none is refused.
 
 A run that was let in is to be carried through, so that no more are than the process may have files
 open for. On one event loop, and without a task of its own.
@@ -18,11 +18,11 @@ _RUN_DESCRIPTORS: Final = 2
 """Here a run's journal and that of its origin; in a worker its journal and its segment."""
 _SPARE_DESCRIPTORS: Final = 64
 _SPARE_SHARE: Final = 4
-"""One of so many is left for what application and steps open later, if that is more."""
+"""This fraction of the files is left for the application and its steps, if that is more."""
 
 
 def runs_that_fit() -> int:
-    """How many runs this process, and each of its workers, may have files open for; at least one.
+    """How many runs fit into the open files of this process and of each worker; at least one.
 
     Whatever is open now counts as taken. 0 stands for any number.
     """
@@ -38,7 +38,7 @@ def runs_that_fit() -> int:
 
 
 class Admission:
-    """Lets in so many at a time: the higher priority first, and of one priority who came first."""
+    """Admits so many at a time: by priority, and in order of arrival within a priority."""
 
     def __init__(self, most: int) -> None:
         self._most = most  # 0 for any number
@@ -48,20 +48,20 @@ class Admission:
 
     @property
     def inside(self) -> int:
-        """How many were let in and have not left."""
+        """How many are in."""
         return self._inside
 
     @property
     def waiting(self) -> int:
-        """How many wait to be let in."""
+        """How many wait to be admitted."""
         return len(self._line)
 
     def narrow(self, most: int) -> None:
-        """Let in no more than so many, before anybody has come; 0 for as many as before."""
+        """Set the limit before the first one comes; 0 keeps the limit as it is."""
         self._most = min(filter(None, (self._most, most)), default=0)
 
     async def enter(self, priority: int = 0) -> None:
-        """Wait to be let in.
+        """Wait to be admitted.
 
         Raises:
             EngineClosedError: Nobody is let in any more.
@@ -85,7 +85,7 @@ class Admission:
             raise
 
     def leave(self) -> None:
-        """One has left: the next is let in."""
+        """Leave; the next one is admitted."""
         self._inside -= 1
         while self._line and self._inside < self._most:
             _, _, future = heappop(self._line)
@@ -94,7 +94,7 @@ class Admission:
                 future.set_result(None)
 
     def close(self) -> None:
-        """Send away all who wait."""
+        """End all waits."""
         line, self._line = self._line, []
         for _, _, future in line:
             if not future.done():

@@ -1,4 +1,4 @@
-"""What an application hands to an engine, looked at before anything is done with it."""
+"""Checks the arguments that an application passes to an engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HALF: Final = "Cs"
 
 
 def check_flow(flow: object) -> None:
-    """Refuse what is no flow class.
+    """Refuse anything but a flow class.
 
     Raises:
         FlowError: It says what to give instead.
@@ -38,7 +38,7 @@ def check_flow(flow: object) -> None:
 
 
 def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """The tags as they are stored: each once, sorted.
+    """The tags as they are stored: without duplicates, and sorted.
 
     Raises:
         ParameterError: They are no list, or one of them is no text of one line.
@@ -98,7 +98,7 @@ def check_origin(flow: type[FlowSpec], origin: object) -> str | None:
 
 
 def check_callback(callback: object) -> None:
-    """Refuse what cannot be called, and what a call would not run.
+    """Refuse a callback that cannot be called, or whose code a call would not run.
 
     Raises:
         TypeError: It is so.

@@ -22,7 +22,7 @@ _AGAIN_SECONDS: Final = 1.0  # after which a callback that has survived its canc
 
 
 class Callback:
-    """A callback that is called for events; `stop()` ends that, and so does leaving `with`.
+    """A callback for events. `stop()` ends the calls, and so does leaving the `with` block.
 
     It is called for one event at a time, in order within each run. One that is slow delays itself
     alone. What it raises, and what it does to its own asyncio task, is logged, and it is called for
@@ -38,10 +38,10 @@ class Callback:
         self.task = UncancellableTask(self._react(), name=repr(self), ask=self._on_cancelled)
         """In which it is called."""
         self.done = asyncio.Event()
-        """Set when it has been called for the last time, and has returned."""
+        """Set once the last call has returned."""
 
     def stop(self) -> None:
-        """Call it no more. A call that has begun goes on to its end. Harmless when repeated.
+        """End the calls. A call that has begun is completed. Harmless when repeated.
 
         Raises:
             AsyncflowError: It is called on another event loop than its engine's, or in another
@@ -63,11 +63,11 @@ class Callback:
 
     @property
     def name(self) -> str:
-        """What the log calls it."""
+        """The callback's name in the log."""
         return getattr(self._callback, "__qualname__", None) or repr(self._callback)
 
     async def _react(self) -> None:
-        """Call it for each event until there are no more; never raises what it raises."""
+        """Call it for each event until there are no more. Its exceptions are logged, not raised."""
         try:
             while (event := await self._next()) is not None:
                 await self._call(event)
@@ -93,7 +93,7 @@ class Callback:
             self._complain("a callback raised", error, event)
 
     async def _finish(self, answer: Awaitable[object]) -> None:
-        """Have a call end that was begun: in a task of its own, which may be cancelled."""
+        """Finish a call that has begun, in a task of its own that may be cancelled."""
 
         async def finish() -> None:
             await answer
@@ -107,7 +107,7 @@ class Callback:
             task.result()
 
     def _on_cancelled(self) -> None:
-        """Somebody cancels the task: the callback itself, or a program that ends."""
+        """Handle a cancellation: by the callback itself, or because the program ends."""
         if asyncio.current_task(self._loop) is self.task:
             log.warning("a callback has cancelled its own task, which goes on", callback=self.name)
         else:
@@ -119,7 +119,7 @@ class Callback:
         log.warning(what, callback=self.name, **told, traceback=text)
 
     def abort(self) -> None:
-        """Cancel the call that goes on, and call it no more."""
+        """Cancel the running call, and make no more."""
         self._subscription.close()
         if self._call_task is not None:
             self._call_task.cancel()

@@ -1,4 +1,4 @@
-"""The one place that joins the parts: what an application holds."""
+"""The engine, which joins all parts; applications hold it open."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 
 class _Prepare(Protocol):
-    """Makes what a run begins with; called in a thread."""
+    """Makes a run's folder and first record; called in a thread."""
 
     def __call__(self, layout: Layout, *, durable: bool) -> NewRun: ...
 
@@ -86,7 +86,7 @@ def _check_store(layout: Layout, origin: object) -> None:
 
 
 class Starter:
-    """Starts runs: an engine, or an engine with options of its own for the runs to come.
+    """Starts runs: an engine, or an engine together with options for its runs.
 
     All but `tags` that is given by keyword is a parameter of the flow; other options of a run are
     given with `options`.
@@ -145,7 +145,7 @@ class Starter:
         step: str | None = None,
         tags: Iterable[str] = (),
     ) -> Run:
-        """Run a flow to its end, taking over what had finished in an earlier run of it.
+        """Resume an earlier run to its end: take over its finished tasks, run the others.
 
         The finished tasks of `origin` are taken over as refs, all others are run; with `step`, that
         step and all that follow it are run again. Parameters are those of the origin.
@@ -202,7 +202,7 @@ class Starter:
     def options(
         self, *, priority: int | None = None, max_running_tasks: int | None = None
     ) -> Starter:
-        """What starts runs with these options, and as before where one is left out.
+        """An object that starts runs with these options; those left out stay as they are.
 
         Args:
             priority: Tasks of runs with a higher one are given to workers first; 0 by default.
@@ -378,7 +378,7 @@ class Engine(Starter, Watchable):
     # --- what was to be called, and is not ---
 
     def _keep_looking(self) -> None:
-        """As long as there is something to wait for, look again and again at whether it has come.
+        """While something is waited for, check repeatedly whether it has come.
 
         See `asyncflow._support.conditions`. Where the last look is long overdue, it is lost.
         """
@@ -407,7 +407,7 @@ class Engine(Starter, Watchable):
         check_loop(self._loop)
 
     async def _start(self, prepare: _Prepare, options: RunOptions) -> RunHandle:
-        """Start what `prepare` makes; it reads sources and journals, so it runs in a thread."""
+        """Start the run that `prepare` makes; in a thread, as it reads sources and journals."""
         self._check_open()
         self._keep_looking()
         await self._admission.enter(options.priority)
@@ -503,7 +503,7 @@ class Engine(Starter, Watchable):
     # --- watching ---
 
     def statistics(self) -> Statistics:
-        """How it stands now: runs, tasks, workers, events.
+        """The engine's current numbers: runs, tasks, workers, events.
 
         Raises:
             EngineClosedError: The engine is not open.
@@ -540,7 +540,7 @@ class Engine(Starter, Watchable):
 
 
 async def _shut_down(*executors: Threads) -> None:
-    """Return when their threads are gone; a slow disk may hold them for a while."""
+    """Return once all threads have ended; a slow disk may delay them."""
     for end in [end for executor in executors for end in executor.close()]:
         await thread_done(end)
     for executor in executors:
@@ -562,7 +562,7 @@ async def run(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters
 
 
 def run_sync(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any) -> Run:
-    """The same from ordinary code.
+    """The same for code outside of an event loop.
 
     Raises:
         UnguardedRunError: The file of a flow starts a run whenever it is imported.

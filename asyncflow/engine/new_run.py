@@ -1,4 +1,4 @@
-"""Makes a run: its folder, its first artifacts, and its journal's first record."""
+"""Makes a run: its folder, its first artifacts, and the first record of its journal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MOST_VARIABLE_BYTES: Final = 1 << 15  # they travel in one packet, with the sur
 
 
 class NewRun:
-    """Makes a run's folder, its first artifacts and its journal's first record; in a thread."""
+    """Makes a run's folder, first artifacts and first record; used in a thread."""
 
     def __init__(
         self, layout: Layout, flow: type[FlowSpec], tags: tuple[str, ...], *, durable: bool
@@ -51,7 +51,7 @@ class NewRun:
         self.parameters: Mapping[str, Any] = {}
 
     def take_over_from(self, run_id: str | None, step: str | None) -> None:
-        """Make it a run that resumes another, or the flow's latest."""
+        """Make this run resume another one, or the flow's latest."""
         name = self._flow.__name__
         if run_id is None:
             run_id = newest_run(self._layout, name)
@@ -69,7 +69,7 @@ class NewRun:
     def create(
         self, number: int, options: RunOptions, surroundings: ProgramEnvironment
     ) -> tuple[RunIdentity, JournalWriter, bytes]:
-        """The run is on disk when this returns."""
+        """Write the run to disk."""
         name = self._flow.__name__
         variables = _variables_of(self._flow, self.graph)
         run_id = self._layout.create_run(name)
@@ -115,7 +115,7 @@ class NewRun:
         return journal, record
 
     def _check_origin(self) -> None:
-        """Refuse to take over from a run that was removed before anybody could know of this one.
+        """Refuse to resume a run that was removed while this one was being made.
 
         Whoever removes a run looks, once it is gone, whether somebody has begun to resume it; we
         look, once we have begun, whether it is gone. One of the two sees the other.
@@ -161,7 +161,7 @@ class NewRun:
 
 
 def _variables_of(flow: type[FlowSpec], graph: Graph) -> dict[str, dict[str, str]]:
-    """What `@environment` gives to steps, by the step's name.
+    """The variables of `@environment`, by step.
 
     Raises:
         FlowError: It is too much to be told to a worker.
@@ -189,7 +189,7 @@ def _put_class(cls: type[FlowSpec], writer: ArtifactWriter) -> ArtifactRef:
 
 
 def _discard(layout: Layout, flow: str, run_id: str) -> None:
-    """Delete a run that nobody was told of: from the first moment on it is one that never began."""
+    """Delete a run that was never announced. It counts as never begun from the first moment."""
     with (
         suppress(OSError),
         layout.folder("flows", flow) as parent,

@@ -1,4 +1,4 @@
-"""What an application holds of one run: `RunHandle`."""
+"""The application's handle of one run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOOKED_AT_RECORDS: Final = 1000  # for an error's text, while the event loop wa
 
 
 class FailureObserver:
-    """Whether anybody hears how a run ends: one that fails unheard gives a warning.
+    """Warns if a run fails and nobody has waited for it, looked at it or watched it.
 
     The run's handle has it, and so does the engine until the run has ended: the warning comes when
     both have let it go, so that a handle may be looked at later, or be dropped at once.
@@ -78,7 +78,7 @@ class RunHandle:
 
     @property
     def status(self) -> Status:
-        """How the run stands now."""
+        """The run's status now."""
         self._ear.heard = True
         return self._status
 
@@ -88,7 +88,7 @@ class RunHandle:
 
     @property
     def run(self) -> Run:
-        """The client's view of the run; it can be looked at while the run goes on."""
+        """The client's view of the run; it can be used while the run goes on."""
         self._ear.heard = True
         return Run(self.pathspec, store=self._driver.identity.store)
 
@@ -117,7 +117,7 @@ class RunHandle:
         return self.wait().__await__()
 
     def cancel(self, reason: str = "cancelled by the program") -> None:
-        """Have the run stopped; waiting for the handle tells when it has.
+        """Stop the run. Await the handle to know when it has stopped.
 
         It may be called in any thread, and by a signal's handler. Harmless when the run has ended.
         """
@@ -168,7 +168,7 @@ class RunHandle:
 
 
 def _explain(journal: Path, failure: Failure | None) -> str:
-    """What failed, where its log is, and what to do next."""
+    """The message of a failed run: what failed, where its log is, and how to go on."""
     pathspec = f"{journal.parent.parent.name}/{journal.parent.name}"
     if failure is None:
         return f"{pathspec} failed"

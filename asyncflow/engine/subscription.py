@@ -1,17 +1,17 @@
-"""Publish and subscribe within one process: news of what is already in a journal.
+"""Publish and subscribe within one process: events that are already in a journal.
 
-A `Channel` is one run's news; it knows how far its journal has been published. A `Subscription`
-reads any number of channels, each from a given place in its journal: up to where the channel was
-when it subscribed from the file, then live, as the very objects that were published. What waits for
-a subscription is bounded, over all its runs: past that, a run's waiting news are dropped, and the
-subscription reads on from that run's journal. So a slow reader neither holds up a run nor loses an
-event nor grows.
+A `Channel` publishes the events of one run. It knows up to where the journal has been published. A
+`Subscription` reads any number of channels. It reads earlier events from the journal, and later
+ones as the objects that were published. The number of events that wait for a subscription is
+limited, over all runs. Beyond the limit, the waiting events of a run are dropped, and the
+subscription reads them from the journal. So a slow reader does not delay a run, loses no event, and
+needs no more memory.
 
-Nothing here scans: a channel wakes those who read it, and a subscription takes from those channels
-that have something for it, in turn. Nothing is handed on before it has been taken for good, so a
-reader that is cancelled while it waits loses nothing.
+Nothing here scans. A channel wakes its readers, and a subscription takes turns with the channels
+that have something for it. Events are delivered only once they are accepted for good, so a reader
+that is cancelled while it waits loses nothing.
 
-The bus never writes and never calls anybody: it wakes whoever waits.
+This module writes nothing and calls nobody: it only wakes those who wait.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Got_co = TypeVar("Got_co", bound=Event, covariant=True)
 
 BUFFER_BYTES: Final = 16 << 20  # events of 64 KiB each are few, and much to hold
 PACE_SECONDS: Final = 0.02
-"""A subscriber that has just been woken is woken again after this long.
+"""The shortest time between two wake-ups of a subscriber.
 
 Waking costs as much as some twenty events; a run of short tasks publishes every few hundred
 microseconds. The first event after a pause is told at once, and so is a run's last.
@@ -55,7 +55,7 @@ _APART_LINES: Final = 1000  # more at once is taken apart in a thread: it takes 
 
 
 class _Delivery:
-    """What was published in one go."""
+    """A batch of events that were published together."""
 
     __slots__ = ("_events", "count", "news", "size", "upto")
 
@@ -63,19 +63,19 @@ class _Delivery:
         self.news = news
         lines = [item for item in news if isinstance(item, OutputChunk)]
         self.count = sum([item.count for item in lines], len(news) - len(lines))
-        """How many events it stands for."""
+        """The number of events in it."""
         self.upto = upto
-        """Where it ends in the journal."""
+        """The offset at which it ends in the journal."""
         self.size = size
-        """Its length there."""
+        """Its length in the journal."""
         self._events = None if lines else cast("Sequence[Event]", news)
 
     def pending(self) -> int:
-        """How many lines of output there are to be taken apart."""
+        """The number of lines of output that have to be split."""
         return sum(item.pending for item in self.news if isinstance(item, OutputChunk))
 
     def pick(self, wanted: EventFilter[Wish]) -> Sequence[Wish]:
-        """What of it is wanted. Most want all: for them it is made once."""
+        """The events that the filter selects. Subscribers that want all share one list."""
         if not wanted.takes_all:
             return wanted.pick(self.news)
         if self._events is None:
@@ -84,7 +84,7 @@ class _Delivery:
 
 
 class Channel:
-    """The news of one run."""
+    """Publishes the events of one run."""
 
     def __init__(self, journal: Path, flow: str, run_id: str, published: int) -> None:
         self.flow, self.run_id = flow, run_id
@@ -127,12 +127,12 @@ class Channel:
         self._cursors.add(cursor)
 
     def leave(self, cursor: _Cursor) -> None:
-        """Offer it nothing more; harmless when repeated, and from any thread."""
+        """Publish nothing more to it. Harmless when repeated, and from any thread."""
         self._cursors.discard(cursor)
 
     @property
     def subscribers(self) -> int:
-        """How many read it now."""
+        """The number of current readers."""
         return len(self._cursors)
 
     def __repr__(self) -> str:
@@ -141,7 +141,7 @@ class Channel:
 
 
 class _Mailbox:
-    """What one subscription's cursors share: what waits for it, and which of them have something.
+    """State that the cursors of a subscription share: how much waits, and which have something.
 
     It does not know the subscription, so that one which nobody holds any more can go.
     """
@@ -159,11 +159,11 @@ class _Mailbox:
 
     @property
     def is_full(self) -> bool:
-        """Whether more waits than may."""
+        """Whether more events wait than are allowed."""
         return self.waiting > self.limit or self.waiting_bytes > BUFFER_BYTES
 
     def ring(self, cursor: _Cursor) -> None:
-        """This cursor has something: wake who waits, but not again and again within a moment."""
+        """Note that this cursor has something. Wake the reader, but not too often."""
         self.ringing.append(cursor)
         if self._alarm is not None or self._woken:
             return
@@ -173,7 +173,7 @@ class _Mailbox:
             self._alarm = self._loop.call_at(self._woken_at + PACE_SECONDS, self.wake)
 
     def wake(self) -> None:
-        """Wake who waits now."""
+        """Wake the reader now."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -182,7 +182,7 @@ class _Mailbox:
             self._waiting.look()
 
     async def wait(self, seconds: float | None = None) -> None:
-        """Wait until there is something, or until it is over; so long at the most."""
+        """Wait until there is something or the subscription is over; at most so long."""
         loop = self._loop = asyncio.get_running_loop()
         self._woken = False
         # What rings is waited for until it wakes, unless the alarm that is to do it is lost.
@@ -210,7 +210,7 @@ class _Cursor:
     # --- what its channel tells it ---
 
     def offer(self, told: _Delivery) -> None:
-        """Keep what was published while there is room; else forget what waits of this run."""
+        """Keep a batch while there is room; else drop what waits and read the journal later."""
         desk = self._desk
         self._live.append(told)
         desk.waiting += told.count
@@ -224,7 +224,7 @@ class _Cursor:
             desk.wake()
 
     def ring(self) -> None:
-        """Have the subscription look here."""
+        """Tell the subscription to look here."""
         if not self._rings:
             self._rings = True
             self._desk.ring(self)
@@ -232,21 +232,21 @@ class _Cursor:
     # --- what its subscription asks of it ---
 
     def answer(self) -> None:
-        """The subscription looks here now; what comes from now on rings again."""
+        """Note that the subscription looks here now; later batches wake it again."""
         self._rings = False
 
     @property
     def behind(self) -> bool:
-        """Whether there is something to hand out."""
+        """Whether events are ready."""
         return self._next < self.channel.published
 
     @property
     def exhausted(self) -> bool:
-        """Whether everything has been handed out and nothing more will come."""
+        """Whether all events have been delivered and no more will come."""
         return self.channel.closed and not self.behind
 
     async def look(self, wanted: EventFilter[Wish]) -> tuple[Sequence[Wish], int]:
-        """The next events that are wanted, and the offset behind them. `advance` takes them."""
+        """The next selected events, and the offset after them. `advance` accepts them."""
         if self._next < self._live_from:
             start, stop, reader = self._next, self._live_from, self._reader
 
@@ -274,7 +274,7 @@ class _Cursor:
         return picked, upto
 
     def advance(self, upto: int) -> None:
-        """Everything before this offset has been handed out."""
+        """Accept everything before this offset as delivered."""
         self._next = upto
         while self._live and self._live[0].upto <= upto:
             told = self._live.popleft()
@@ -294,10 +294,10 @@ class _Cursor:
 
 
 class Tail(Protocol[Got_co]):
-    """A run that is not published here: what its journal has gained is asked for now and then."""
+    """A run of another process: its journal is polled for new events."""
 
     seconds: float
-    """How long to wait before asking again."""
+    """The time until the next poll, in seconds."""
     over: bool
     """Whether everything has been accepted, and no more will come."""
 
@@ -310,7 +310,7 @@ class Tail(Protocol[Got_co]):
         """
 
     def accept(self, token: Any) -> bool:
-        """Those events have been handed out; whether there may be more at once."""
+        """Accept those events as delivered. Return whether there may be more at once."""
 
 
 class Subscription(Generic[Wish]):
@@ -348,7 +348,7 @@ class Subscription(Generic[Wish]):
         self._ready: Iterator[Wish] = iter(())  # what was fetched and is not handed out yet
         self._fetching = False
         self.closed = False
-        """Whether it was ended from here; nothing more comes."""
+        """Whether the subscriber has ended it; nothing more comes."""
 
     def follow(self, channel: Channel, *, start: int | None = None) -> None:
         """Read this channel as well, from a journal offset; from now on when none is given."""
@@ -397,7 +397,7 @@ class Subscription(Generic[Wish]):
         return events
 
     async def _take(self, cursor: _Cursor) -> Sequence[Wish]:
-        """Take what one run has next."""
+        """Take the next events of one run."""
         cursor.answer()
         events: Sequence[Wish] = ()
         try:
@@ -417,7 +417,7 @@ class Subscription(Generic[Wish]):
         return events
 
     def _settle(self, cursor: _Cursor, last: Sequence[Wish]) -> None:
-        """This run has no more to tell than these last events."""
+        """Deliver the last events of a run."""
         channel = cursor.channel
         broke_off = self._complains and not channel.ended
         if broke_off and last:
@@ -451,7 +451,7 @@ class Subscription(Generic[Wish]):
     # --- ending ---
 
     def finish(self) -> None:
-        """No further channel will come; the iterator ends when those it follows have.
+        """Expect no further channel. The iterator ends with the channels that it follows.
 
         One of a run that is not published here ends with what that run's journal has now.
         """
@@ -460,7 +460,7 @@ class Subscription(Generic[Wish]):
         self._desk.wake()
 
     def close(self) -> None:
-        """Let go of everything; a waiting iterator ends. Harmless when repeated."""
+        """End the subscription; a waiting iterator ends. Harmless when repeated."""
         self.closed = True
         self._follows = False
         self._tail = None

@@ -1,4 +1,4 @@
-"""Who watches the runs of an engine: subscriptions to all of them or to one, and callbacks.
+"""The subscriptions and callbacks that watch the runs of an engine.
 
 `Watchable` is what an application sees of it, as a part of `Engine`; `Watchers` is the engine's own
 list. A subscription that nobody holds any more is forgotten here too.
@@ -32,7 +32,7 @@ First = TypeVar("First", bound=Event)
 Second = TypeVar("Second", bound=Event)
 Third = TypeVar("Third", bound=Event)
 _NO_FLOW: Final = ""
-"""The name of none: what a subscription to one run is told of besides."""
+"""A name that no flow has: a subscription to a single run gets no other runs."""
 
 
 class NamesRun(Protocol):
@@ -57,14 +57,14 @@ class Watchers:
         self._reactions: dict[asyncio.Task[None], Callback] = {}
 
     def open(self, layout: Layout) -> None:
-        """From now on there may be some."""
+        """Start accepting subscriptions."""
         self._layout, self._open = layout, True
         self._loop = asyncio.get_running_loop()
 
     # --- what the engine tells ---
 
     def begin(self, channel: Channel) -> None:
-        """A run of the engine begins."""
+        """Add a run of the engine."""
         self._channels[channel.pathspec] = channel
         for subscription, flow in list(self._subscriptions.items()):
             if subscription.closed:
@@ -77,7 +77,7 @@ class Watchers:
         self._channels.pop(channel.pathspec, None)
 
     async def end(self, grace_seconds: float) -> None:
-        """The engine's runs have ended: let everybody hear the rest. Callbacks have this long."""
+        """Deliver the remaining events once all runs have ended. Callbacks have so many seconds."""
         self._open = False
         for subscription in list(self._subscriptions):
             subscription.finish()
@@ -136,7 +136,7 @@ class Watchers:
         return subscription
 
     def react(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> Callback:
-        """Have the callback called for what comes."""
+        """Call the callback for events from now on."""
         if not self._open:
             raise EngineClosedError
         reaction = Callback(subscription, callback)
@@ -160,7 +160,7 @@ def _name_of(flow: str | type[FlowSpec]) -> str:
 
 
 def _pathspec_of(run: str | NamesRun, flow: str | None, layout: Layout) -> str:
-    """`Flow/run` of what somebody calls a run."""
+    """`Flow/run` of whatever names a run."""
     given = run if isinstance(run, str) else getattr(run, "pathspec", None)
     if not isinstance(given, str):
         message = f"{run!r} is no run: give a handle, a `Run`, `Flow/run` or a run id"
@@ -179,7 +179,7 @@ def _pathspec_of(run: str | NamesRun, flow: str | None, layout: Layout) -> str:
 
 
 class Watchable:
-    """The part of an engine that tells what happens in its runs."""
+    """The part of an engine through which its runs are watched."""
 
     _watchers: Watchers
 

@@ -18,7 +18,7 @@ class SpoolFile(Protocol):
     """Where a worker's output of one stream lies."""
 
     def read(self, offset: int, count: int) -> bytes:
-        """Up to so many bytes."""
+        """Return up to so many bytes."""
 
 
 class WorkerLink(Protocol):
@@ -38,13 +38,13 @@ class WorkerLink(Protocol):
         """The orders to start a task that it has not received."""
 
     def spooled(self) -> tuple[int, int]:
-        """How much output there is."""
+        """The number of bytes in each of its output files."""
 
     def has_more(self) -> bool:
-        """Whether it has said something that has not been heard yet."""
+        """Whether it has sent reports that have not been read yet."""
 
     def kill(self, number: int, why: str) -> None:
-        """Send it a signal, and to all that its steps have started."""
+        """Send a signal to it and to everything that its steps have started."""
 
 
 class Executor(Protocol):
@@ -53,10 +53,10 @@ class Executor(Protocol):
     size: int
 
     def start_worker(self) -> WorkerLink:
-        """One more worker; orders can be sent to it at once."""
+        """Start one more worker; orders can be sent to it at once."""
 
     def pause(self, worker: Any) -> None:
-        """Hear no more of a worker for now."""
+        """Stop reading the worker's reports for now."""
 
     def resume(self, worker: Any) -> None:
-        """Hear of it again."""
+        """Read its reports again."""

@@ -51,11 +51,11 @@ MAX_ORDER_BYTES: Final = 200_000  # a packet socket takes none above its buffer,
 MAX_INPUTS_IN_ORDER: Final = 4096  # 32 KiB of offsets; a wider join finds its inputs in a file
 
 DESCRIPTORS_CLOSED: Final = 213
-"""The exit status of a worker whose step has closed what it would answer with."""
+"""The exit status of a worker whose step has closed the worker's own file descriptors."""
 
 
 class Opening(NamedTuple):
-    """Where a run is and how it is run; the rest its journal's first record tells."""
+    """Where a run is and how to run it. The rest is in the first record of its journal."""
 
     run: int
     store: str
@@ -64,9 +64,9 @@ class Opening(NamedTuple):
     surroundings: Sequence[Any]
     """`Surroundings` of the run: working directory, `sys.path`, environment variables."""
     durable: bool = False
-    """Whether values are synced before their task is told of."""
+    """Whether values are synced to disk before their task is reported."""
     blocked_seconds: float = 0.0
-    """How long an async step may block its loop before it is told of; 0 for any time."""
+    """How long an async step may block its loop before that is reported; 0 for any time."""
     variables: Mapping[str, Mapping[str, str]] = {}
     """The environment variables that `@environment` gives to steps, by the step's name."""
 
@@ -82,13 +82,13 @@ class StartTask(NamedTuple):
     stack: Sequence[int]
     """For each level of `path`, the offset of the record of the task that fanned out."""
     inputs: bytes
-    """u64 offsets of the tasks that this one follows; empty where `inputs_at` tells."""
+    """The u64 offsets of the tasks before this one; empty if `inputs_at` is given."""
     inputs_at: Sequence[Any]
     """`(file, crc32)`: where a wide join's inputs lie, a file within the run's folder."""
     caught: Sequence[Any] = ()
     """Attempt, type, message and traceback of the failure to hand on in place of the step."""
     opening: Sequence[Any] = ()
-    """`Opening` of the run; empty once the worker has told of a task of it."""
+    """The run's `Opening`; empty once the worker has reported a task of the run."""
 
 
 class CloseRun(NamedTuple):
@@ -112,7 +112,7 @@ class ShutDown(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """Say that you are there: all that was to be done was taken back, and you were not heard."""
+    """Ask a silent worker for a sign of life; all its waiting orders were taken back."""
 
 
 OrderMessage = StartTask | CloseRun | CancelTask | ShutDown | Ping
@@ -134,7 +134,7 @@ class Ready(NamedTuple):
 
 
 class Started(NamedTuple):
-    """An attempt began."""
+    """An attempt has begun."""
 
     run: int
     task_id: int
@@ -148,7 +148,7 @@ class Opened(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """What an async task printed; that of other tasks is read from the worker's spool files."""
+    """Output of an async task. Output of `def` tasks is read from the worker's spool files."""
 
     run: int
     task_id: int
@@ -172,7 +172,7 @@ class Succeeded(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """An attempt came to nothing."""
+    """An attempt failed."""
 
     run: int
     task_id: int
@@ -185,11 +185,11 @@ class Failed(NamedTuple):
     """Whether the exception is one that the step's `@retry` is for."""
     spooled: Sequence[int]
     manifest: bytes = b""
-    """The task's artifacts where the worker has caught its last failure; else empty."""
+    """The task's artifacts if the step's `@catch` handles this failure; else empty."""
 
 
 class Warned(NamedTuple):
-    """Something went wrong for which no task is to blame: for the engine's own log."""
+    """A problem that no task has caused; it goes to the library's own log."""
 
     event: str
     facts: dict[str, Any]
@@ -204,23 +204,23 @@ class Stopping(NamedTuple):
 
 
 class Blocked(NamedTuple):
-    """An async task keeps its worker's loop from turning."""
+    """An async task blocks its worker's event loop."""
 
     run: int
     task_id: int
     attempt: int
     seconds: float
-    """How long by now."""
+    """How long it has been blocked."""
     where: str
     """File, line, function and text; empty when it is over."""
 
 
 class Pong(NamedTuple):
-    """The worker was slow and not stopped: it takes orders."""
+    """The answer to `Ping`: the worker takes orders."""
 
 
 class GaveBack(NamedTuple):
-    """An async attempt that was received has not begun, and never will: the loop is blocked."""
+    """An async attempt that was received will not begin here, because the loop is blocked."""
 
     run: int
     task_id: int
@@ -276,7 +276,7 @@ def pack_report(message: ReportMessage) -> bytes:
 
 
 class ReportStream:
-    """Bytes in, reports out, wherever the bytes were cut."""
+    """Turns a stream of bytes into reports, wherever the stream is cut."""
 
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(max_buffer_size=0)

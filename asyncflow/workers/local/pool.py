@@ -277,7 +277,7 @@ class WorkerPool:
             self._loop.remove_reader(worker.reports)
 
     def resume(self, worker: WorkerProcess) -> None:
-        """Hear of it again."""
+        """Read its reports again."""
         if self._loop is not None and worker.token in self.workers:
             self._loop.add_reader(worker.reports, self._on_reports, worker)
 

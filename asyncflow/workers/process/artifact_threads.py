@@ -1,4 +1,4 @@
-"""The threads in which a worker stores and reads for its async tasks, so that its loop goes on.
+"""Threads that store and read for async tasks, so that the event loop goes on.
 
 They are few, so that few values are encoded at a time. What is asked for runs in the context of
 whoever asks: what the user's `__reduce__` prints there is its task's.
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _MOST: Final = 4
-"""More would hold more encoded values at a time, and contend for the interpreter."""
+"""More threads would need more memory and compete for the interpreter."""
 
 
 class OffLoop:
-    """Calls what takes long in threads of this process; made in the thread of the event loop."""
+    """Runs long calls in threads. Create it in the thread of the event loop."""
 
     def __init__(self) -> None:
-        """Start no thread yet."""
+        """Create it; threads are started when needed."""
         self._threads = Threads(_MOST, "asyncflow-store", prepare=block_stop_signals)
         self._loop_thread = get_ident()
         self._checks: dict[bytes, Future[None]] = {}
@@ -75,7 +75,7 @@ class OffLoop:
     # --- checks -----------------------------------------------------------------------------------
 
     def check(self, digest: bytes, check: Callable[[], None]) -> Future[None] | None:
-        """Have the bytes of a digest checked, once for all who ask meanwhile.
+        """Check the bytes of a digest, once for all who ask meanwhile.
 
         Done when it returns None: in a thread that is not the loop's it is done at once.
         """
@@ -100,7 +100,7 @@ class OffLoop:
 
 
 async def ended(jobs: Iterable[Future[Any]]) -> None:
-    """Return once all of them are done; cancelled meanwhile, only then."""
+    """Return once all of them are done, even if cancelled meanwhile."""
     cancelled: asyncio.CancelledError | None = None
     for job in tuple(jobs):
         while not job.done():
@@ -113,7 +113,7 @@ async def ended(jobs: Iterable[Future[Any]]) -> None:
 
 
 async def _end_of(job: Future[Any]) -> None:
-    """Wait for a job, which goes on for others when the waiting is cancelled."""
+    """Wait for a job. If the wait is cancelled, the job goes on for others."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def tell(_: object) -> None:

@@ -52,13 +52,13 @@ class AsyncTaskHost(TaskHost, Protocol):
         """The run that the order belongs to."""
 
     def open(self, run: RunView) -> bool:
-        """Have the run's flow at hand; whether it has just been imported."""
+        """Load the run's flow; return whether it was imported just now."""
 
     def own_context(self) -> Context:
         """The context that a task begins with."""
 
     def on_blocked(self, task: TaskContext | None, seconds: float, where: str) -> None:
-        """Tell the engine that the loop does not turn, or does so again."""
+        """Tell the engine that the loop is blocked, or runs again."""
 
 
 def _stop_loop(serving: Any) -> None:
@@ -86,9 +86,9 @@ class AsyncSteps:
         self._off_loop = OffLoop()
         self._tasks: dict[tuple[int, int, int], Any] = {}  # by run, task and attempt
         self._waiting: dict[tuple[int, int, int], Sequence[Started | Opened]] = {}
-        """Those that have not come to their first line, and what is to be told there."""
+        """Tasks that have not begun yet, and what to report when they do."""
         self._asked: dict[tuple[int, int, int], bool] = {}
-        """Those that the engine has cancelled, and whether because their time was over."""
+        """Tasks that the engine has cancelled, and whether for being out of time."""
         self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
         self._idle = asyncio.Event()
         self._serving = False
@@ -96,11 +96,11 @@ class AsyncSteps:
         self._watchdog = Watchdog(blocked_seconds, worker.on_blocked) if blocked_seconds else None
 
     def run(self, run: RunView, order: StartTask) -> None:
-        """Run a task and all that come while it runs; then carry out what had to wait."""
+        """Run a task, and all that come meanwhile; then carry out the orders that had to wait."""
         self._enter(lambda: self._begin(run, order, ()))
 
     def wait(self) -> None:
-        """Wait for an order here, where what tasks have left open has its turns meanwhile."""
+        """Wait for an order on the loop, so that open shared resources can run meanwhile."""
         self._enter(lambda: None)
 
     def _enter(self, begin: Callable[[], object]) -> None:
@@ -189,7 +189,7 @@ class AsyncSteps:
         self._idle.set()
 
     def _waits(self) -> bool:
-        """Whether there is something that is to be done before any further task."""
+        """Whether an order has to be carried out before any further task."""
         return any(not isinstance(order, CloseRun) for order in self._later)
 
     def _begin_or_keep(self, order: StartTask) -> None:
@@ -222,7 +222,7 @@ class AsyncSteps:
         self._begin(run, order, (untold,))
 
     def give_back(self) -> list[GaveBack]:
-        """Have no attempt begin that waits for the loop to turn; from the watchdog's thread.
+        """Give back the attempts that wait for the blocked loop; called in the watchdog's thread.
 
         Each is taken from `_waiting` once: here, or where it begins.
         """

@@ -53,7 +53,7 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def watch(self) -> None:
-        """There are tasks; cheap when repeated."""
+        """Start watching, because there are tasks. Cheap when repeated."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
             try:
@@ -65,7 +65,7 @@ class Watchdog:
             self._awake.set()
 
     def rest(self) -> None:
-        """There are none."""
+        """Stop watching, because there are no tasks."""
         self._awake.clear()
 
     def _run(self) -> None:
@@ -104,14 +104,14 @@ def _callback(frame: FrameType | None) -> tuple[FrameType | None, list[FrameType
 
 
 def _task_of(call: FrameType) -> TaskContext | None:
-    """The task in whose context the callback runs, be it the step itself or what it has started."""
+    """The task in whose context the callback runs: the step, or something that it started."""
     handle = call.f_locals.get("self")
     context = getattr(handle, "_context", None)
     return task_in(context) if context is not None else None
 
 
 def _described(stack: list[FrameType], task: TaskContext | None) -> str:
-    """The line that it stands in: the innermost of the flow's own file, else of any but ours."""
+    """The innermost line in the flow's own file, else in any file but ours."""
     file = task.graph[task.step_name].file if task is not None else ""
     own = [frame for frame in stack if frame.f_code.co_filename == file]
     others = [frame for frame in stack if not is_own(frame.f_code.co_filename)]

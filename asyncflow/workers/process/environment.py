@@ -1,4 +1,4 @@
-"""What a task finds around it: the working directory, variables, settings of its process.
+"""The environment of a task: working directory, variables, settings of its process.
 
 Tasks share their process, and each shall find it as if it were the first there. The rule: what the
 *process* has is put back, and what *modules* hold stays, since a module is imported once.
@@ -52,7 +52,7 @@ def enter(program: ProgramEnvironment) -> None:
 
 
 class ProcessSettings(NamedTuple):
-    """What Python and the kernel keep for a process as a whole."""
+    """The settings that Python and the kernel keep for a whole process."""
 
     of_sys: Sequence[Any]
     """Attributes of `sys` that programs assign to: streams, hooks."""
@@ -68,7 +68,7 @@ class ProcessSettings(NamedTuple):
         return cls(_of_sys(), _handlers(), _plain(), _umask())
 
     def put_back(self) -> None:
-        """Have them so again; costs some two microseconds if they are. In the main thread."""
+        """Restore them; takes some two microseconds if nothing has changed. In the main thread."""
         os.umask(self.umask)
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         of_sys, handlers = _of_sys(), _handlers()
@@ -84,7 +84,7 @@ class ProcessSettings(NamedTuple):
             setlocale(LC_ALL, cast("str", locale))
 
     def with_changes(self, before: ProcessSettings, after: ProcessSettings) -> ProcessSettings:
-        """These, and what has changed between two moments."""
+        """These settings, updated with what has changed between two moments."""
         return ProcessSettings(
             _changed(self.of_sys, before.of_sys, after.of_sys),
             _changed(self.handlers, before.handlers, after.handlers),
@@ -149,7 +149,7 @@ class EnvironmentSnapshot:
         self._variables = dict(_variables)
 
     def put_back(self) -> None:
-        """Have both as they were; costs a few microseconds if they are.
+        """Restore both; takes a few microseconds if nothing has changed.
 
         Raises:
             OSError: The working directory is gone, or may not be entered.
@@ -159,7 +159,7 @@ class EnvironmentSnapshot:
         self.put_back_variables()
 
     def put_back_variables(self) -> None:
-        """Have the environment variables alone as they were."""
+        """Restore the environment variables only."""
         if _variables != self._variables:
             before = {_decoded(name): _decoded(value) for name, value in self._variables.items()}
             gone = dict.fromkeys(os.environ.keys() - before.keys())
@@ -183,25 +183,25 @@ def _change(variables: Mapping[str, str | None]) -> None:
 
 _initial = EnvironmentSnapshot()
 _settings: list[ProcessSettings] = []
-"""In a worker one: what each task begins with."""
+"""In a worker, one entry: the settings that each task begins with."""
 
 
 def remember() -> None:
-    """What this worker's environment and settings are now, is what it begins with."""
+    """Remember the environment and settings of this worker as its initial ones."""
     global _initial  # noqa: PLW0603 - of the process, like the environment
     _initial = EnvironmentSnapshot()
     _settings[:] = [ProcessSettings.now()]
 
 
 def put_back_settings() -> None:
-    """Have the settings of this worker's process as they are for each task."""
+    """Restore the settings that each task of this worker begins with."""
     for settings in _settings:
         settings.put_back()
 
 
 @contextmanager
 def lasting_settings() -> Iterator[None]:
-    """What becomes of the settings within the block, by an import, is so for each task.
+    """Keep, for all later tasks, the changes that an import within the block makes.
 
     For all runs, because a module is imported once.
     """
@@ -212,7 +212,7 @@ def lasting_settings() -> Iterator[None]:
 
 
 def own_context(shared: Context) -> Context:
-    """A copy for one task; a change that it makes in it is seen by nobody else."""
+    """A copy for one task, whose changes nobody else sees."""
     context = shared.copy()
     decimal = sys.modules.get("decimal")
     if decimal is not None:  # its settings are one object that a variable refers to

@@ -1,4 +1,4 @@
-"""The end of a worker: what Python does at the end of a process, bounded in time.
+"""Ends a worker as Python ends a process, but within a limited time.
 
 A worker is forked, so it leaves by `os._exit`, as the children of multiprocessing do: the objects
 of the program that it was forked out of are not its own to finalize. What belongs to the worker is
@@ -89,7 +89,7 @@ def _end_late(complain: Complain) -> None:
 
 
 def _wait_for_threads() -> None:
-    """Wait for those that are no daemons, as Python does, but not for long."""
+    """Wait for threads that are not daemons, as Python does, but not for long."""
     asked: Any = threading._threading_atexits  # type: ignore[attr-defined] # noqa: SLF001 - executors end by these
     if threading.active_count() <= 2 and not asked:  # noqa: PLR2004 - this one, and the limit
         return
@@ -124,12 +124,12 @@ _inherited: Final[list[weakref.ref[io.IOBase]]] = []
 
 
 def _files() -> list[io.IOBase]:
-    """Those that are open or were, without what the collector was told to leave alone."""
+    """File objects, except those that the collector was told to ignore."""
     return [each for each in gc.get_objects() if issubclass(type(each), io.IOBase)]
 
 
 def _close_files(complain: Complain) -> None:
-    """Have what was written to files in them, also of those that put something at their end."""
+    """Close files, so that buffered data and trailers are written."""
     found = [*_files(), *(file for each in _inherited if (file := each()) is not None)]
     for file in sorted(found, key=_rank):
         try:
@@ -147,6 +147,6 @@ def _rank(file: io.IOBase) -> int:
 
 
 def _is_peculiar(file: io.IOBase) -> bool:
-    """Whether it may have something to put at its end: what is not Python's own, or ours."""
+    """Whether closing it may write a trailer: files that are not Python's own, or ours."""
     module = type(file).__module__
     return module not in {"_io", "io"} and not module.startswith("asyncflow.")

@@ -1,4 +1,4 @@
-"""What a task prints, kept apart by task.
+"""Captures what is printed, and keeps the tasks apart.
 
 A worker's descriptors 1 and 2 are *spool files*: append-only, unnamed, one for each stream.
 Whatever writes there, Python or C or a subprocess, is in order, never blocks, survives the
@@ -35,7 +35,7 @@ class Sink(Protocol):
         """Take some bytes; 0 is stdout, 1 is stderr."""
 
     def flush(self, stream: int) -> None:
-        """Hold nothing back of what was written."""
+        """Pass on everything that was written."""
 
 
 sink: ContextVar[Sink | None] = ContextVar("asyncflow_sink", default=None)
@@ -64,12 +64,12 @@ class TaskStream(io.TextIOBase):
         return len(text)
 
     def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override] # text only
-        """Write one after the other."""
+        """Write several texts in order."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Have what is buffered in the file, or with the task that the context names."""
+        """Flush to the file, or to the task that the context names."""
         self._file.flush()
         self._binary.flush()
 
@@ -95,7 +95,7 @@ class TaskStream(io.TextIOBase):
 
     @property
     def errors(self) -> str:  # type: ignore[override] # never set
-        """What becomes of text that UTF-8 cannot say."""
+        """How text is written that UTF-8 cannot encode."""
         return "backslashreplace"
 
     @property
@@ -127,7 +127,7 @@ class TaskBuffer(io.RawIOBase):
         return len(view)
 
     def flush(self) -> None:
-        """Have the task that the context names pass on what it was given."""
+        """Flush the output of the task that the context names."""
         target = sink.get()
         if target is not None:
             target.flush(self._number)
@@ -157,7 +157,7 @@ class LineSink:
             self.flush(stream)
 
     def close(self) -> None:
-        """Pass on what has no line end."""
+        """Pass on an unfinished line."""
         self.flush(0)
         self.flush(1)
 
@@ -205,7 +205,7 @@ def install(out: int, err: int) -> None:
 
 
 def _lead(inherited: object, ours: TaskStream) -> None:
-    """Have one of Python's own streams, wherever it was kept, print as ours does."""
+    """Redirect one of Python's original streams, which code may have kept, to ours."""
     if type(inherited) is io.TextIOWrapper and _number_of(inherited) == ours.fileno():
         buffer: Any = ours.buffer
         options = {"encoding": ours.encoding, "errors": ours.errors}
@@ -224,7 +224,7 @@ _kept: Final[list[Descriptor]] = []
 
 
 def put_back() -> bool:
-    """Have the standard descriptors be what they were; False if a step has closed all of them."""
+    """Restore the standard descriptors; False if a step has closed all copies."""
     for number, kept in enumerate(_kept):
         if not kept.is_at(number):
             try:
@@ -250,14 +250,14 @@ def spooled() -> tuple[int, int]:
 
 
 def _no_flush() -> None:
-    """Where C's streams cannot be reached."""
+    """Do nothing; used if C's streams cannot be reached."""
 
 
 _flush_c = _no_flush
 
 
 def flush_c_streams() -> None:
-    """From now on `spooled` empties the buffers of C's stdio as well."""
+    """From now on, let `spooled` flush the buffers of C's stdio as well."""
     global _flush_c  # noqa: PLW0603 - decided once, at a worker's start
     try:
         import ctypes  # noqa: PLC0415 - start-up time: only workers need it

@@ -46,11 +46,11 @@ class RunView:
         self._opened = False
         self._read = False
         self.has_own_class = False
-        """Whether the flow class came with the run, and goes with it."""
+        """Whether the flow class was stored with the run, and so is not kept after it."""
         self._results: OrderedDict[int, Inherited] = OrderedDict()
 
     def read(self) -> None:
-        """Read the run's first event, once: then its graph is known.
+        """Read the run's first event, once. It has the graph.
 
         Raises:
             StoreError: It cannot be read.
@@ -79,7 +79,7 @@ class RunView:
         return self._opened
 
     def open(self) -> bool:
-        """Load the run's flow class, once; whether that was now.
+        """Load the run's flow class, once; return whether that was now.
 
         Raises:
             Exception: Whatever the user's module raises when it is imported.
@@ -111,7 +111,7 @@ class RunView:
 
     @contextmanager
     def reading(self, what: str) -> Iterator[None]:
-        """Within the block, an error of the journal says of which run it is, and what was read."""
+        """Within the block, errors of the journal name the run and what was being read."""
         try:
             yield
         except (JournalError, OSError, ValueError, LookupError) as error:
@@ -122,7 +122,7 @@ class RunView:
             raise JournalError(message) from error
 
     def result(self, offset: int, of: str) -> Inherited:
-        """What the task whose record lies at `offset` handed on; `of` says what, in an error.
+        """The result of the task whose record is at `offset`; errors name it by `of`.
 
         Raises:
             JournalError: No such record is there.
@@ -141,7 +141,7 @@ class RunView:
         return not self._read or (self.journal.is_whole() and self.writer.is_whole())
 
     def close(self) -> None:
-        """Let the run's files go."""
+        """Close the run's files."""
         if self._read:
             self.writer.close()
             self.journal.close()
@@ -174,7 +174,7 @@ class Inherited:
         return self._run.reader.load(self.refs[name], self.called(name), later).value
 
     def _pass_on(self, ref: ArtifactRef, record: bytes, offset: int) -> ArtifactRef:
-        """The ref as the next task hands it on: a longer inline value is left where it lies."""
+        """The ref for the next task. A longer inline value becomes a ref into the journal."""
         if ref.place != Place.INLINE or len(ref.data) <= _COPIED_INLINE_BYTES:
             return ref
         return ref._replace(
@@ -205,7 +205,7 @@ def item_of(
     level: int,
     later: Later | None,
 ) -> object:
-    """The item that one level of a task's path stands for."""
+    """The item of one level of a task's path."""
     if not 0 <= level < len(stack):
         return None
     splitter = run.result(stack[level], f"the item of {task}")

@@ -51,7 +51,7 @@ class TaskHost(Protocol):
 
 
 class TaskAttempt:
-    """One attempt of a task: runs its step and stores what that made; what comes of it is told."""
+    """One attempt of a task: runs its step, stores the artifacts, and returns the report."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class TaskAttempt:
         is_late: Callable[[], bool] = lambda: False,
         off_loop: OffLoop | None = None,
     ) -> None:
-        """Run nothing yet.
+        """Prepare the attempt, without running it.
 
         Args:
             worker: Where it is run.
@@ -80,7 +80,7 @@ class TaskAttempt:
         self._task: TaskView | None = None
 
     def carry_out_now(self) -> ReportMessage:
-        """The same for a `def` step, which awaits nothing."""
+        """Run a `def` step, which awaits nothing."""
         try:
             self.carry_out().send(None)
         except StopIteration as end:
@@ -89,7 +89,7 @@ class TaskAttempt:
         raise AssertionError("a `def` step was awaited")
 
     async def carry_out(self) -> ReportMessage:
-        """What comes of it, good or bad."""
+        """Run it, and return the report of its end."""
         worker, run, order = self._worker, self._run, self._order
         asked, holder = run.graph[order.step].shared, worker.holder
         try:
@@ -125,7 +125,7 @@ class TaskAttempt:
         return stored
 
     async def _failure(self, error: BaseException) -> Failed:
-        """What to tell of a failure: with the task's artifacts, if the step's `@catch` is for it.
+        """The report of a failure. It has the artifacts if the step's `@catch` handles it.
 
         Where they cannot be kept, a stand-in hands on the failure without them.
         """
@@ -160,13 +160,13 @@ class TaskAttempt:
         return told._replace(manifest=manifest, spooled=self._printed())
 
     def _is_caught_late(self) -> bool:
-        """Whether it was cancelled because it was late, and its step's `@catch` is for that."""
+        """Whether it ran out of time and its step's `@catch` handles that."""
         on = retry_on(self._run, self._order)
         task = self._task
         return self._is_late() and task is not None and task.catches(may_retry=retries_late(on))
 
     def _late(self, report: Failed, on: tuple[type[BaseException], ...]) -> Failed | None:
-        """The failure as the engine tells it, which has cancelled an async step that was too late.
+        """The failure of an async step that the engine has cancelled for being out of time.
 
         None where its time was not over: then its run is ending, and nothing is caught.
         """
@@ -193,7 +193,7 @@ def retry_on(run: RunView, order: StartTask) -> tuple[type[BaseException], ...]:
 
 
 def retries_late(on: tuple[type[BaseException], ...]) -> bool:
-    """Whether a `@retry` for these exceptions is for an attempt whose time was over."""
+    """Whether a `@retry` for these exceptions covers an attempt that ran out of time."""
     return not on or issubclass(TaskTimeoutError, on)
 
 
@@ -204,7 +204,7 @@ def failed(
     spooled: tuple[int, int],
     on: tuple[type[BaseException], ...] = (),
 ) -> Failed:
-    """A failure as data, whatever the exception does when it is looked at."""
+    """The report of a failure; never raises, whatever the exception's methods do."""
     described = describe_exception(error).with_note(why_no_terminal(error))
     seconds = time.perf_counter() - began
     may_retry = not on or isinstance(error, on)

@@ -1,4 +1,4 @@
-"""What a worker holds open for its tasks: what `@shared` offers, opened by the first that asks.
+"""The shared resources of a worker: what `@shared` offers, opened by the first task.
 
 An async one lives in an asyncio task of its own, its *host*, that enters and leaves it: a task
 group within it, or anyio's cancel scopes, would not have it otherwise. It begins in the context of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class _Held:
-    """Something that is open."""
+    """An open resource."""
 
     __slots__ = ("closing", "context", "host", "manager", "value")
 
@@ -44,7 +44,7 @@ class _Held:
 
 
 class _PendingOpen:
-    """Something that an asyncio task is opening, for all that wait for it."""
+    """A resource that is being opened, for all tasks that wait for it."""
 
     __slots__ = ("error", "host", "over", "traceback", "value")
 
@@ -56,7 +56,7 @@ class _PendingOpen:
         self.traceback: Any = None
 
     async def wait(self) -> object:
-        """What it has come to, once it has."""
+        """The result, once there is one."""
         await self.over.wait()
         if self.error is not None:
             # Each raising lengthens a traceback: a thousand that wait would bury the user's frames.
@@ -68,24 +68,24 @@ class SharedResources:
     """Opens and closes what the tasks of one worker share."""
 
     def __init__(self, complain: Callable[[str, str, str], object]) -> None:
-        """`complain` is told of flow, name and error of what fails while no task is to blame."""
+        """`complain` gets flow, name and error of failures that no task has caused."""
         self._complain = complain
         self._held: dict[Key, _Held] = {}  # in the order in which they were opened
         self._opening: dict[Key, _PendingOpen] = {}
 
     @property
     def needs_loop(self) -> bool:
-        """Whether something async is open, or about to be."""
+        """Whether an async resource is open or being opened."""
         return bool(self._opening) or any(held.host for held in self._held.values())
 
     def has(self, cls: type) -> bool:
-        """Whether something of this flow class is open, or about to be."""
+        """Whether a resource of this flow class is open or being opened."""
         return any(owner is cls for owner, _ in (*self._held, *self._opening))
 
     # --- for `def` steps ---
 
     def open(self, cls: type, names: Iterable[str]) -> dict[str, Any]:
-        """What a `def` step asks for, by name.
+        """Open what a `def` step asks for; the values by name.
 
         Raises:
             FlowError: It can be opened with `async with` only.
@@ -112,7 +112,7 @@ class SharedResources:
         return held
 
     def close(self, cls: type | None = None) -> None:
-        """Close what was opened without async code: that of one flow class, or all."""
+        """Close resources that are not async: those of one flow class, or all."""
         for key in self._latest_first(cls):
             self._leave(key)
 
@@ -136,7 +136,7 @@ class SharedResources:
     # --- for `async def` steps ---
 
     async def open_async(self, cls: type, names: Iterable[str]) -> dict[str, Any]:
-        """What an async step asks for, by name; several that ask at once wait for one opening.
+        """Open what an async step asks for; steps that ask at once wait for one opening.
 
         Raises:
             FlowError: It is no context manager.
@@ -209,7 +209,7 @@ class SharedResources:
         opening.over.set()
 
     async def close_async(self, cls: type | None = None) -> None:
-        """Close what is open of one flow class, or all; on the loop on which it was opened."""
+        """Close the resources of one flow class, or all, on the loop that opened them."""
         import asyncio  # noqa: PLC0415 - start-up time: as above
 
         for key, opening in list(self._opening.items()):
@@ -231,7 +231,7 @@ class SharedResources:
 
 
 def _leave_task() -> None:
-    """This context belongs to no task from now on, neither does what is printed in it."""
+    """Detach this context and its output from the task."""
     output_capture.sink.set(None)
     leave_task()
 

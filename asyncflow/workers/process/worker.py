@@ -253,7 +253,7 @@ class Worker:
             self.report_soon(self.own_context().run(attempt.carry_out_now))
 
     def open(self, run: RunView) -> bool:
-        """Have the run's flow at hand; whether it has just been imported."""
+        """Load the run's flow; return whether it was imported just now."""
         return self._context.run(run.open)
 
     def own_context(self) -> Context:
