@@ -1,11 +1,11 @@
-"""`current`: what the code of a step can ask about the task that it runs in.
+"""`current`: information about the running task, for the code of a step.
 
     from asyncflow import current
     print(current.pathspec)
 
-It is right in every task, also where a worker runs many `async def` steps at once, since it follows
-the context of the code that asks (`contextvars`). A thread that a step starts inherits its context;
-where it cannot, the process has only one task at a time, and that one is meant.
+It uses the context of the calling code (`contextvars`), so it is right in every task, even if a
+worker runs many `async def` steps at once. A thread that a step starts inherits the context. If a
+thread has none, the process has only one task at a time, and `current` refers to that task.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _not_awaitable(name: str, of: object) -> Awaitable[Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskContext:
-    """What is known of the task that runs; the worker makes it."""
+    """What is known about the running task; the worker makes it."""
 
     flow_name: str
     run_id: str
@@ -48,9 +48,9 @@ class TaskContext:
     graph: Graph
     parameter_names: tuple[str, ...] = ()
     load_parameter: Callable[[str], Any] = _no_parameter
-    """The value of a parameter; called when somebody asks."""
+    """Loads the value of a parameter on first access."""
     load: Callable[[str, Any], Awaitable[Any]] = _not_awaitable
-    """An artifact of the task, or of an input of it."""
+    """Loads an artifact of the task or of one of its inputs."""
     tags: tuple[str, ...] = ()
     origin_run_id: str | None = None
     """The run that this one resumes."""
@@ -67,9 +67,9 @@ _solo: TaskContext | None = None  # the one task of this process, for threads wi
 
 @contextmanager
 def enter_task(context: TaskContext, *, solo: bool) -> Iterator[None]:
-    """Make it the current task within the block.
+    """Make this the current task within the block.
 
-    With `solo`, it is the only task of this process: threads that inherit no context see it too.
+    With `solo` it is the only task of the process, so threads without a context see it too.
     """
     global _solo  # noqa: PLW0603 - what runs in the process is the process's state
     token = _task.set(context)
@@ -84,22 +84,22 @@ def enter_task(context: TaskContext, *, solo: bool) -> Iterator[None]:
 
 
 def running_task() -> TaskContext | None:
-    """The task that the asking code runs in; None outside of any."""
+    """The task that the calling code runs in; None outside of a task."""
     return _task.get() or _solo
 
 
 def task_in(context: Context) -> TaskContext | None:
-    """The task that code which runs in this context belongs to; may be asked in any thread."""
+    """The task that code in this context belongs to; can be called in any thread."""
     return context.get(_task)
 
 
 def leave_task() -> None:
-    """What this context does from now on is no task's any more, though it began as part of one."""
+    """Detach this context from its task: what it does from now on belongs to no task."""
     _task.set(None)
 
 
 class ParameterValues(Mapping[str, Any]):
-    """The parameters of the run by name, as attributes and as a mapping; read when asked for."""
+    """The run's parameters, as attributes and as a mapping; each is read on access."""
 
     def __init__(self, context: TaskContext) -> None:
         self._context = context
@@ -126,9 +126,9 @@ class ParameterValues(Mapping[str, Any]):
 
 
 class Current:
-    """The task that the asking code runs in; outside a task, only `is_running_flow` is known.
+    """The task that the calling code runs in.
 
-    Raises, from every other attribute outside a task: AttributeError.
+    Outside of a task, `is_running_flow` is false, and all other attributes raise AttributeError.
     """
 
     __slots__ = ()
@@ -165,7 +165,7 @@ class Current:
 
     @property
     def retry_count(self) -> int:
-        """How often the task was tried before: Metaflow's name for `attempt`."""
+        """How many attempts there were before: Metaflow's name for `attempt`."""
         return _context().attempt
 
     @property
@@ -190,7 +190,7 @@ class Current:
 
     @property
     def origin_run_id(self) -> str | None:
-        """The run that this one resumes; None if it began at the start."""
+        """The run that this one resumes; None if it resumes none."""
         return _context().origin_run_id
 
     @property
@@ -210,29 +210,29 @@ class Current:
         return f"user:{self.username}"
 
     def load(self, name: str, of: Any = None) -> Awaitable[Any]:
-        """In an async step, read an artifact that is large while other tasks go on.
+        """In an async step, read a large artifact while other tasks go on.
 
-        `await current.load("model")` is `self.model`, and has it be that from then on. It is read,
-        hashed and unpickled in a thread, code of its class included, and is known to be what was
-        stored when it comes back. `"input"` is `self.input`.
+        `await current.load("model")` returns `self.model`, and later uses of `self.model` need no
+        reading. A thread reads, verifies and unpickles the artifact; code of its class runs in that
+        thread too. `"input"` stands for `self.input`.
 
         Args:
-            name: The artifact, or the parameter.
-            of: In a join, one of the inputs, to read its artifact: `await current.load("model",
-                inputs.train)` is `inputs.train.model`.
+            name: The artifact or parameter.
+            of: In a join, the input whose artifact to read: `await current.load("model",
+                inputs.train)` returns `inputs.train.model`.
 
         Raises:
-            AttributeError: There is no such artifact; or no task runs here.
-            FlowError: The step is no async step.
-            ArtifactError: It cannot be read.
+            AttributeError: There is no such artifact, or no task runs here.
+            FlowError: The step is not an async step.
+            ArtifactError: The artifact cannot be read.
 
-        Cancelled: the reading goes on in its thread, and what comes of it is dropped. The task does
-        not end before that has.
+        Cancelled: the thread goes on reading, and the result is dropped. The task does not end
+        before the thread has finished.
         """
         return _context().load(name, of)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The attribute of this name, else the default."""
+        """The attribute of this name, or the default if there is none."""
         return getattr(self, name, default)
 
     def __contains__(self, name: str) -> bool:
@@ -251,4 +251,4 @@ def _context() -> TaskContext:
 
 
 current = Current()
-"""The one object of its kind."""
+"""The only instance of `Current`."""

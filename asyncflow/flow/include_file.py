@@ -1,4 +1,4 @@
-"""`IncludeFile`: a parameter whose value is what a file holds when a run is started."""
+"""`IncludeFile`: a parameter whose value is the content of a file when a run starts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ T = TypeVar("T")
 
 
 class IncludeFile(Parameter[T]):
-    """A file that a run is started with: given as a path, its value is what the file holds.
+    """A parameter that is given as a path, and whose value is the content of that file.
 
-    It is read once, when the run starts, and kept with the run like any other value.
+    The file is read once, when the run starts. Its content is stored with the run like any value.
 
     Args:
-        name: As of a `Parameter`.
-        default: A path, or a function that gives one when the run starts.
-        required: Whether a run cannot be started without it.
-        is_text: Whether the value is a `str`; else `bytes`.
-        encoding: That of the text; UTF-8 where left out.
-        help: What `--help` says of it.
-        show_default: Whether `--help` tells the default.
+        name: The name, as in `Parameter`.
+        default: A path, or a function that returns one when the run starts.
+        required: Whether each run must be given a path.
+        is_text: Whether the value is a `str`; else it is `bytes`.
+        encoding: The encoding of the text; UTF-8 if left out.
+        help: The text that `--help` shows.
+        show_default: Whether `--help` shows the default.
     """
 
     __slots__ = ("_encoding", "_is_text")
@@ -63,7 +63,7 @@ class IncludeFile(Parameter[T]):
         help: str | None = None,  # noqa: A002 - Metaflow's name for it
         show_default: bool = True,
     ) -> None:
-        """Describe a file; whether it is there is seen when a run is started."""
+        """Describe a file; a run fails to start if the file does not exist."""
         options: dict[str, Any] = {
             "type": str,
             "required": required,
@@ -76,11 +76,11 @@ class IncludeFile(Parameter[T]):
 
     @property
     def type_name(self) -> str:
-        """What is to be given: a `path`."""
+        """The kind of value to give: a `path`."""
         return "path"
 
     def check_default(self) -> None:
-        """See that the default is a path; the file need not be there."""
+        """Check that the default is a path; the file need not exist."""
         self._path(self.default)
 
     def _path(self, value: object) -> str:

@@ -1,7 +1,7 @@
-"""The inputs of a join, and what `merge_artifacts` takes over from them.
+"""The inputs of a join, and how `merge_artifacts` merges them.
 
-An input is a task that leads to the join, behind an `InputSource`: its artifacts are read when they
-are asked for, and compared without being read.
+An input is a task that leads to the join. Its artifacts come from an `InputSource`: they are read
+on first access, and compared without being read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class InputSource(Protocol):
-    """What a join can ask of one of the tasks that lead to it."""
+    """What a join can ask one of the tasks that lead to it."""
 
     @property
     def step(self) -> str:
@@ -37,7 +37,7 @@ class InputSource(Protocol):
 
     @property
     def index(self) -> int | None:
-        """Which item of the innermost foreach it was for."""
+        """The index of its item in the innermost foreach."""
         ...
 
     @property
@@ -50,11 +50,11 @@ class InputSource(Protocol):
         ...
 
     def load(self, name: str) -> object:
-        """The value of one of them."""
+        """Load the value of an artifact."""
         ...
 
     def input(self) -> object:
-        """The item that it was for."""
+        """Its item of the innermost foreach."""
         ...
 
     def stack(self) -> list[tuple[int, int, object]]:
@@ -63,18 +63,18 @@ class InputSource(Protocol):
 
 
 class Inputs:
-    """The tasks that lead to a join: by index, by iteration, and by name for those of branches.
+    """The tasks that lead to a join: by index, by iteration, and by name if they are branches.
 
-    `inputs.train` is the branch whose last step is `train`. Each input has one view, made when it
-    is first asked for, which holds what has been read by it, with what the join changes in place.
-    The few of branches are kept as long as the join runs. One of a foreach lasts as long as
-    somebody holds it, so that a join over 100,000 tasks needs no more memory than one over ten.
+    `inputs.train` is the branch whose last step is `train`. Each input has one view, made on first
+    access. The view holds the values read through it, with changes that the join makes in place.
+    Views of branches are few and are kept while the join runs. A view of a foreach is kept only
+    while it is referenced, so a join over 100,000 tasks needs no more memory than one over ten.
     """
 
     def __init__(
         self, names: Sequence[str] | None, count: int, make: Callable[[int], InputView]
     ) -> None:
-        """Stand for `count` inputs, each made when asked for; branches have names."""
+        """Represent `count` inputs; `make` makes a view on first access; branches have names."""
         self._names = tuple(names) if names is not None else None
         self._range = range(count)
         self._make = make
@@ -112,7 +112,7 @@ class Inputs:
         if names is not None and name in names:
             return self._view(names.index(name))
         if names is None:
-            message = f"inputs of a foreach have no names, so not {name!r} either: use inputs[0]"
+            message = f"inputs of a foreach have no names, so {name!r} is not one: use inputs[0]"
         else:
             message = f"no input is called {name!r}: there are {', '.join(names)}"
         raise AttributeError(message, name=name)
@@ -129,19 +129,19 @@ class Inputs:
 
 
 class InputView:
-    """One of the tasks that lead to a join: its artifacts are attributes, read when asked for."""
+    """A task that leads to a join. Its artifacts are attributes, read on first access."""
 
     def __init__(self, source: InputSource) -> None:
         vars(self)["_asyncflow_source"] = source
 
     @property
     def index(self) -> int | None:
-        """Which item of the innermost foreach the task was for."""
+        """The index of the task's item in the innermost foreach."""
         return _source_of(self).index
 
     @property
     def input(self) -> Any:
-        """The item that the task was for."""
+        """The task's item of the innermost foreach."""
         return _source_of(self).input()
 
     def foreach_stack(self) -> list[tuple[int, int, Any]]:
@@ -180,7 +180,7 @@ _LOCKS: Final = "_asyncflow_locks"
 
 
 def lock_of(values: dict[str, Any], name: str, make: Callable[[], Lock]) -> Lock:
-    """The lock of one kind for one name of an instance's `__dict__`, in which it is kept."""
+    """The lock for one name of an instance's `__dict__`, which also holds the lock."""
     lock: Lock = values.setdefault(_LOCKS, {}).setdefault((make, name), make())
     return lock
 
@@ -191,10 +191,10 @@ def load_once(
     load: Callable[[], Any],
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> Any:
-    """What an instance's `__dict__` has under a name, loaded into it by the first who asks.
+    """Get a value from an instance's `__dict__`; the first caller loads it into there.
 
-    Others who ask meanwhile, in other threads, wait and get the same object. What is not wanted
-    any more once it is loaded does not go into the dictionary.
+    Callers in other threads wait meanwhile and get the same object. If `is_wanted` is false after
+    loading, the value is returned but not kept.
     """
     with lock_of(values, name, RLock):
         if name in values:
@@ -230,10 +230,10 @@ def _absent(source: InputSource | None, name: str) -> str:
 def lost_in_joins(
     name: str, graph: Graph, passed: Collection[str], makers: Sequence[str] = ()
 ) -> str:
-    """What to do if an artifact is not there because a join has not handed it on.
+    """What to do if an artifact is missing because a join has not handed it on.
 
-    `passed` are the steps on the way so far, `makers` those of them that are known to assign it.
-    Nothing if that cannot be the cause.
+    `passed` are the steps before this one, `makers` those of them that are known to assign it. The
+    result is empty if no join can be the cause.
     """
     joins = [node.name for node in graph if node.is_join and node.name in passed]
     if makers:
@@ -300,5 +300,5 @@ class Merge:
 
 
 def _is_same(one: ArtifactRef, other: ArtifactRef) -> bool:
-    """Whether two refs name the same bytes, wherever they lie."""
+    """Whether two refs name the same bytes, even if stored in different places."""
     return (one.encoding, one.digest, one.data) == (other.encoding, other.digest, other.data)

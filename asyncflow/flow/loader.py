@@ -1,9 +1,9 @@
-"""From a name to a flow class, in the engine's process and in a worker's.
+"""Finds a flow class by its name, in the engine's process and in a worker.
 
-A class reaches a worker in one of three ways, in this order of preference: its module is
-imported; its file is run as a module, with the `__main__` guard off (a script); or the class
-itself is pickled (a notebook cell, a REPL, a class made inside a function). `describe` says which,
-as plain data that stands in the run's first event, and `load` follows it.
+A worker gets a class in one of three ways, in this order of preference: it imports the module; it
+runs the file as a module, in which `__name__` is not `"__main__"` (a script); or it unpickles the
+class (a notebook cell, a prompt, a class made in a function). `describe` returns the way as plain
+data, which the run's first event holds, and `load` follows it.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 MAIN_ALIAS: Final = "__mp_main__"
-"""What a script's module is called where it is not the program itself: its guard stays closed.
+"""The name of a script's module in a worker, so that its `__main__` guard is false.
 
-It is multiprocessing's name for the same, so that a process which a step starts finds it too.
+multiprocessing uses the same name, so a process that a step starts finds the module too.
 """
 
 _inside_worker = False
-_imports = 0  # how many files of flows are being imported, one within another
+_imports = 0  # how many nested imports of flow files are going on
 
 
 def is_inside_worker() -> bool:
-    """Whether this process is a worker, in which no engine may be started."""
+    """Whether this process is a worker, which must not start an engine."""
     return _inside_worker
 
 
 def mark_worker() -> None:
-    """This process is a worker from now on."""
+    """Mark this process as a worker."""
     global _inside_worker  # noqa: PLW0603 - true of the whole process, for good
     _inside_worker = True
 
 
 @contextmanager
 def _importing() -> Iterator[None]:
-    """A flow's file is run for what it defines."""
+    """Mark that a flow's file is being run to get its definitions."""
     global _imports  # noqa: PLW0603 - true of the whole process
     _imports += 1
     try:
@@ -57,7 +57,7 @@ def _importing() -> Iterator[None]:
 
 
 def check_may_start() -> None:
-    """See that this is a place where an engine may be started.
+    """Check that an engine may be started here.
 
     Raises:
         UnguardedRunError: A flow's file is being imported.
@@ -71,12 +71,12 @@ def check_may_start() -> None:
 
 
 def is_program() -> bool:
-    """Whether a file that makes an instance of its flow wants its command line.
+    """Whether `MyFlow()` in a file is to start the command line.
 
-    Not so where asyncflow runs the file for what it defines: there a bare `MyFlow()` does nothing.
+    While asyncflow imports the file for its definitions, `MyFlow()` does nothing.
 
     Raises:
-        UnguardedRunError: A program imports the file, and has a command line of its own.
+        UnguardedRunError: Another program imports the file.
     """
     if _imports:
         return False
@@ -94,17 +94,18 @@ def _unguarded(what: str) -> UnguardedRunError:
     return UnguardedRunError(message, file=file, line=line)
 
 
-# --- by the user's word -----------------------------------------------------------------------
+# --- by a name that the user gives ------------------------------------------------------------
 
 
 def load_flow(spec: str) -> type[FlowSpec]:
-    """The flow that `FILE[:Flow]` or `package.module[:Flow]` names.
+    """Load the flow that `FILE[:Flow]` or `package.module[:Flow]` names.
 
-    The script's folder comes first on `sys.path`, as when Python runs the script; for a file inside
-    a package it is the folder of the topmost package, and relative imports work.
+    The script's folder is put first on `sys.path`, as when Python runs the script. For a file in a
+    package it is the folder that contains the topmost package, so relative imports work.
 
     Raises:
-        FlowError: There is no such file, module or flow, or several and none is named.
+        FlowError: There is no such file, module or flow, or there are several flows and none is
+            named.
     """
     with _importing():
         return _load_flow(spec)
@@ -148,7 +149,7 @@ def _import(name: str) -> ModuleType:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Run a file as a module, once; a second call gives the same module."""
+    """Run a file as a module; a second call returns the same module."""
     path = absolute(path).resolve()
     name, root = _module_name(path)
     if str(root) not in sys.path:
@@ -163,14 +164,14 @@ def load_file(path: Path) -> ModuleType:
 
 
 def import_root(path: Path) -> Path:
-    """The folder in which Python would find a file, and the modules beside it."""
+    """The folder that must be on `sys.path` for Python to import this file."""
     return _module_name(path)[1]
 
 
 def _module_name(path: Path) -> tuple[str, Path]:
-    """The dotted name under which Python would import the file, and from where.
+    """The dotted name under which Python would import the file, and the folder for `sys.path`.
 
-    A file or a folder that has a dot in its name is in no package: Python could not name it.
+    A file or folder with a dot in its name is not part of a package, as Python cannot name it.
     """
     parts, folder = [path.stem.replace(".", "_")], path.parent
     in_package = "." not in path.stem
@@ -195,9 +196,9 @@ def _execute(name: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     main = sys.modules.get("__main__")
     if name == MAIN_ALIAS:
-        module.__spec__ = None  # as that of a script: multiprocessing then runs its file again
-        # What was pickled in the program as `__main__.Thing` is found here as well. It is so before
-        # the file is run, because the first `import multiprocessing` gives `__main__` this alias.
+        module.__spec__ = None  # as for a script: multiprocessing then runs its file again
+        # The program pickles a class as `__main__.Thing`, which must be found here too. This has to
+        # happen before the file runs: the first `import multiprocessing` aliases `__main__`.
         sys.modules["__main__"] = module
     sys.modules[name] = module
     try:
@@ -211,7 +212,7 @@ def _execute(name: str, path: Path) -> ModuleType:
 
 
 def flows_in(module: ModuleType) -> dict[str, type[FlowSpec]]:
-    """The flows that a module defines, by name; those that it only imports do not count."""
+    """The flows that a module defines, by name, without those that it imports."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -231,7 +232,7 @@ def _choose(module: ModuleType, name: str, target: str) -> type[FlowSpec]:
         there = ", ".join(flows) or "no flow at all"
         message = f"{target} has no flow {name!r}; it has {there}"
         raise FlowError(message)
-    # A base class that other flows of the file extend is no choice.
+    # A base class of other flows in the file is not a candidate.
     bases = {base for flow in flows.values() for base in flow.__mro__[1:]}
     leaves = [flow for flow in flows.values() if flow not in bases]
     if len(leaves) == 1:
@@ -248,7 +249,7 @@ def _choose(module: ModuleType, name: str, target: str) -> type[FlowSpec]:
 
 
 def describe(cls: type[FlowSpec], pickle: Callable[[type[FlowSpec]], Any]) -> dict[str, Any]:
-    """How a worker gets this class, as plain data; `pickle` stores it where nothing else does."""
+    """Describe how a worker gets this class, as plain data; `pickle` stores it as a last resort."""
     name, module_name = cls.__qualname__, cls.__module__
     module = sys.modules.get(module_name)
     described: dict[str, Any] = {"name": name, "module": module_name}
@@ -277,11 +278,11 @@ def _importable(name: str, file: Path) -> bool:
 
 
 def load(source: Mapping[str, Any], unpickle: Callable[[Any], Any]) -> type[FlowSpec]:
-    """The class that `describe` told of.
+    """Load the class from the result of `describe`.
 
     Raises:
-        FlowError: The module has no such flow any more.
-        Exception: Whatever the user's module raises when it is imported.
+        FlowError: The module no longer has this flow.
+        Exception: The user's module raised it when it was imported.
     """
     kind, name = source["kind"], source["name"]
     if kind == "pickle":
@@ -304,7 +305,7 @@ def _module_of(source: Mapping[str, Any]) -> ModuleType:
     file = Path(source["file"]) if source.get("file") else None
     main = sys.modules.get("__main__")
     if file is not None and main is not None and _file_of(main) == file:
-        return main  # forked out of the very program
+        return main  # this process was forked from the program itself
     if source["kind"] == "module":
         return importlib.import_module(source["module"])
     if file is None:

@@ -1,8 +1,8 @@
-"""`Parameter`: what a flow is told from outside, when a run of it is started.
+"""`Parameter`: a value that is given to a flow when a run starts.
 
 A parameter is a class attribute of the flow. Its value comes from the keyword or the command line,
-else from `ASYNCFLOW_RUN_<NAME>` in the environment, else from its default; it is an artifact like
-any other, but for being read-only. A type checker knows `self.alpha: float` from
+else from `ASYNCFLOW_RUN_<NAME>` in the environment, else from its default. It is a read-only
+artifact. A type checker knows `self.alpha: float` from
 `alpha = Parameter("alpha", default=0.1)`.
 """
 
@@ -36,16 +36,16 @@ Default = TypeVar("Default", bound="str | float | Sequence[Any] | Mapping[str, A
 
 ENVIRONMENT_PREFIX: Final = "ASYNCFLOW_RUN_"
 RESERVED: Final = frozenset({"tags"})
-"""What no parameter can be called: `run(MyFlow, tags=[...])` has a meaning already."""
+"""Names that no parameter can have: `run(MyFlow, tags=[...])` already has a meaning."""
 
 
 class JSONType:
-    """`Parameter("config", type=JSONType)`: text is read as JSON, and the value is what it says."""
+    """The type of a parameter whose text is parsed as JSON: `Parameter("x", type=JSONType)`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterContext:
-    """What a callable default is told, if it takes an argument."""
+    """The argument of a default that is a function, if it takes one."""
 
     flow_name: str
     parameter_name: str
@@ -53,7 +53,7 @@ class ParameterContext:
 
 
 class ParameterOwner(Protocol):
-    """What a parameter needs of the flow instance that it is read from."""
+    """What a parameter needs from the flow instance through which it is read."""
 
     def _asyncflow_parameter(self, parameter: Parameter[Any]) -> Any: ...
 
@@ -62,15 +62,15 @@ class Parameter(Generic[T]):
     """A value that a run of the flow is started with.
 
     Args:
-        name: What it is called on the command line, in the environment and as a keyword; the name
-            of the attribute where left out.
-        default: Its value when none is given; or a function that gives it when the run starts, of
-            no argument or of a `ParameterContext`.
-        type: `str`, `int`, `float`, `bool` or `JSONType`; that of the default where left out.
-        help: What `--help` says of it.
-        required: Whether a run cannot be started without it.
-        separator: The value is a list; given as text, its items stand between these.
-        show_default: Whether `--help` tells the default.
+        name: Its name on the command line, in the environment and as a keyword; the attribute's
+            name if left out.
+        default: The value if none is given, or a function that returns it when the run starts. The
+            function takes no argument or a `ParameterContext`.
+        type: `str`, `int`, `float`, `bool` or `JSONType`; the default's type if left out.
+        help: The text that `--help` shows.
+        required: Whether each run must be given a value.
+        separator: Makes the value a list, whose items this separates if it is given as text.
+        show_default: Whether `--help` shows the default.
     """
 
     __slots__ = (
@@ -169,10 +169,10 @@ class Parameter(Generic[T]):
         separator: str | None = None,
         show_default: bool = True,
     ) -> None:
-        """Describe a parameter; that it makes sense is checked when the flow is.
+        """Describe a parameter; it is checked together with its flow.
 
         Raises:
-            ParameterError: `type` is none of those that a parameter can have.
+            ParameterError: A parameter cannot have this `type`.
         """
         self._name = name
         self.attribute = name or ""
@@ -194,16 +194,16 @@ class Parameter(Generic[T]):
     def __set_name__(self, owner: builtins.type[Any], attribute: str) -> None:
         self.attribute = attribute
 
-    # --- what it says of itself ---
+    # --- its description ---
 
     @property
     def name(self) -> str:
-        """What it is called on the command line, in the environment and as a keyword."""
+        """Its name on the command line, in the environment and as a keyword."""
         return self._name or self.attribute
 
     @property
     def environment_name(self) -> str:
-        """The environment variable that it is taken from."""
+        """The environment variable that can give its value."""
         return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
 
     @property
@@ -245,10 +245,10 @@ class Parameter(Generic[T]):
     # --- values ---
 
     def convert(self, value: object) -> T:
-        """The value as the flow will see it, from text or from a Python value.
+        """Convert text or a Python value to the value that the flow sees.
 
         Raises:
-            ParameterError: It is not of the parameter's type.
+            ParameterError: The value is not of the parameter's type.
         """
         if value is None and not self.required and self.default is None:
             return cast("T", None)
@@ -263,7 +263,7 @@ class Parameter(Generic[T]):
         return cast("T", [self._convert_one(item) for item in items])
 
     def default_value(self, context: ParameterContext) -> T:
-        """The default, asked for now if it is a function.
+        """The default; if it is a function, it is called now.
 
         Raises:
             ParameterError: The function failed, or the default is not of the parameter's type.
@@ -280,10 +280,10 @@ class Parameter(Generic[T]):
         return self.convert(value)
 
     def check_default(self) -> None:
-        """See that the default, which is no function, is of the parameter's type.
+        """Check that the default, which is not a function, is of the parameter's type.
 
         Raises:
-            ParameterError: It is not.
+            ParameterError: It is of another type.
         """
         self.convert(self.default)
 
@@ -308,7 +308,7 @@ _FALSE: Final = frozenset({"false", "0", "no", "off", "n", "f"})
 def _shown(value: object) -> str:
     try:
         text = repr(value)
-    except ValueError:  # a number of more digits than Python is willing to write
+    except ValueError:  # an int with more digits than Python converts to text
         text = f"something of type {type(value).__name__}"
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
@@ -317,10 +317,10 @@ def _shown(value: object) -> str:
 
 
 def parameters_of(cls: type) -> dict[str, Parameter[Any]]:
-    """The parameters of a flow by the names of their attributes, in the order of the code.
+    """The parameters of a flow by the names of their attributes, in the order of the source.
 
     Raises:
-        ParameterError: Two have the same name, or one has a name or a default it cannot have.
+        ParameterError: Two have the same name, or a name or default is not allowed.
     """
     found: dict[str, Parameter[Any]] = {}
     for base in reversed(cls.__mro__):
@@ -361,12 +361,14 @@ def resolve_parameters(
     """The value of every parameter by attribute: as given, else from `environ`, else the default.
 
     Raises:
-        ParameterError: One is unknown, missing, or of a value that it cannot take.
+        ParameterError: A parameter is unknown, is missing, or cannot take its value.
     """
     parameters = parameters_of(cls)
     by_name = {parameter.name: parameter for parameter in parameters.values()}
     spelt = {attribute: parameter.name for attribute, parameter in parameters.items()}
-    spelt |= {name.replace("-", "_"): name for name in by_name}  # of two that fit, the name
+    spelt |= {
+        name.replace("-", "_"): name for name in by_name
+    }  # a name takes precedence over an attribute
     chosen: dict[str, object] = {}
     for name, value in given.items():
         found = name if name in by_name else spelt.get(name)
@@ -385,10 +387,10 @@ def resolve_parameters(
 def resolve_new_parameters(
     cls: type, known: Container[str], environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The value of each parameter whose attribute is not known: from `environ`, else the default.
+    """The value of each parameter not in `known`: from `environ`, else the default.
 
     Raises:
-        ParameterError: One has none, or a value that it cannot take.
+        ParameterError: A parameter has no value, or cannot take it.
     """
     check_new_parameters(cls, known, environ)
     return {
@@ -399,10 +401,12 @@ def resolve_new_parameters(
 
 
 def check_new_parameters(cls: type, known: Container[str], environ: Mapping[str, str]) -> None:
-    """See that those that are required are in `environ`; a resume gives parameters no other way.
+    """Check that `environ` has all required parameters not in `known`.
+
+    A resume can give parameters in no other way.
 
     Raises:
-        ParameterError: One is not.
+        ParameterError: A required parameter is missing.
     """
     for attribute, parameter in parameters_of(cls).items():
         new = parameter.required and attribute not in known
@@ -446,13 +450,18 @@ def _value_of(
 
 
 def user_name() -> str:
-    """Who runs this process: as the environment says, else as the system knows the user's id."""
-    import os  # noqa: PLC0415 - the module is about text but for this
+    """The name of the user: from the environment, else the system's name for the user id."""
+    import os  # noqa: PLC0415 - start-up time: only needed here
 
-    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):  # those of `getpass`, which loads slowly
+    for name in (
+        "LOGNAME",
+        "USER",
+        "LNAME",
+        "USERNAME",
+    ):  # as in `getpass`, which is slow to import
         if os.environ.get(name):
             return os.environ[name]
-    import pwd  # noqa: PLC0415 - start-up time: the environment says it as a rule
+    import pwd  # noqa: PLC0415 - start-up time: the environment usually has the name
 
     try:
         return pwd.getpwuid(os.getuid()).pw_name
@@ -479,7 +488,7 @@ def _takes_context(function: Callable[..., Any]) -> bool:
         inspect.signature(function).bind()
     except TypeError:
         return True
-    except ValueError:  # a built-in that tells nothing of its arguments
+    except ValueError:  # a built-in without a signature
         return False
     return False
 
@@ -495,7 +504,7 @@ def _to_int(value: Any) -> int:
         return int(value)
     if isinstance(value, bool):
         raise TypeError
-    return int(value.__index__())  # not int(value), which would cut off what is after the point
+    return int(value.__index__())  # not int(value), which would truncate a float
 
 
 def _to_float(value: Any) -> float:

@@ -1,4 +1,4 @@
-"""`@shared`: what the tasks of a worker have in common, such as an HTTP client or a loaded model.
+"""`@shared`: a resource for all tasks of a worker, such as an HTTP client or a loaded model.
 
     class Pages(FlowSpec):
         @shared
@@ -10,10 +10,10 @@
         async def fetch(self, *, client):
             ...
 
-It stands in the flow's class and takes no `self`, because it belongs to no task. A step asks for it
-by a keyword-only parameter of its name, and so may another shared one. Here is what can be known
-without running anything; `asyncflow.workers.process.shared_resources` opens and closes them in a
-worker.
+The function is in the flow's class and takes no `self`, because it belongs to no task. A step asks
+for the resource with a keyword-only parameter of its name; another shared resource can do the same.
+This module checks what can be known without running anything. A worker opens and closes the
+resources in `asyncflow.workers.process.shared_resources`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _STARS: Final = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 
 class Shared:
-    """What `@shared` makes of a function.
+    """A shared resource: the result of `@shared`.
 
-    Called, it gives a new context manager, as for a test: `async with MyFlow.client() as client:`.
+    A call makes a new context manager, as a test needs: `async with MyFlow.client() as client:`.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -49,7 +49,7 @@ class Shared:
         self._name = name
 
     def __call__(self, **others: Any) -> Any:
-        """A new context manager, made with the other shared ones that it asks for."""
+        """Make a new context manager; `others` are the shared resources that it asks for."""
         made = self._function(**others)
         if isinstance(made, Generator):
             return contextmanager(lambda: made)()
@@ -61,25 +61,25 @@ class Shared:
         if instance is None:
             return self
         message = (
-            f"{self._name!r} is shared by the tasks of a worker and no attribute of any: ask for "
+            f"{self._name!r} is shared by the tasks of a worker, and not an attribute: ask for "
             f"it with a keyword-only parameter, as in `def STEP(self, *, {self._name})`"
         )
         raise AttributeError(message, name=self._name)
 
     def written(self) -> FunctionType:
-        """What the user wrote, under all decorators."""
+        """The user's function, under all decorators."""
         function: Any = inspect.unwrap(self._function)
-        assert isinstance(function, FunctionType)  # noqa: S101 - `shared` has looked
+        assert isinstance(function, FunctionType)  # noqa: S101 - `shared` has checked it
         return function
 
     @property
     def asks(self) -> tuple[str, ...]:
-        """The other shared ones that it needs."""
+        """The names of the shared resources that it needs."""
         return keyword_only(self.written())
 
     @property
     def is_async(self) -> bool:
-        """Whether it is opened with async code, as far as its function tells."""
+        """Whether its function is async; others that it needs are not considered."""
         return bool(self.written().__code__.co_flags & inspect.CO_ASYNC_GENERATOR)
 
     def __repr__(self) -> str:
@@ -87,19 +87,22 @@ class Shared:
 
 
 def shared(function: Callable[..., Any], /) -> Shared:
-    """Open something once for each worker, for all tasks that ask for it by its name.
+    """Open a resource once in each worker, for all tasks that ask for it by name.
 
-    It decorates a generator with one `yield`, `def` or `async def`, or a function that gives a
-    context manager. In the flow's class it takes no `self`; keyword-only parameters ask for other
-    shared ones. A step asks for it in the same way: `def train(self, *, model)`.
+    It decorates a generator function with one `yield`, `def` or `async def`, or a function that
+    returns a context manager. The function is in the flow's class, but takes no `self`. Its
+    keyword-only parameters ask for other shared resources. A step asks for the resource in the same
+    way: `def train(self, *, model)`.
 
-    The first task of a worker that asks opens it, and its exception, if it raises one, is that
-    task's. It is closed when the worker ends.
+    The first task of a worker that asks for the resource opens it; if that raises, this task fails.
+    The worker closes the resource when it ends.
 
     Raises:
-        FlowError: It is no function, or a coroutine function without a `yield`.
+        FlowError: This is not a function, or it is a coroutine function without a `yield`.
     """
-    function = getattr(function, "__func__", function)  # under @staticmethod, as type checkers like
+    function = getattr(
+        function, "__func__", function
+    )  # under @staticmethod, which type checkers want
     inner = inspect.unwrap(function) if callable(function) else None
     if not isinstance(inner, FunctionType):
         message = f"@shared decorates a function, not {function!r}"
@@ -122,7 +125,7 @@ def keyword_only(function: FunctionType) -> tuple[str, ...]:
 
 
 def shared_of(cls: type) -> dict[str, Shared]:
-    """The shared ones of a flow class by name, inherited ones included."""
+    """The shared resources of a flow class by name, with inherited ones."""
     found: dict[str, Shared] = {}
     for owner in reversed(cls.__mro__):
         for name, value in vars(owner).items():
@@ -137,16 +140,17 @@ def shared_of(cls: type) -> dict[str, Shared]:
 
 
 def check_shared(cls: type, steps: Iterable[Node]) -> None:
-    """See that every step, and every shared one, can have what it asks for.
+    """Check that every step and every shared resource can get what it asks for.
 
     Raises:
-        GraphError: A name is unknown, a `def` step asks for an async one, or one needs itself.
+        GraphError: A name is unknown, a `def` step asks for an async resource, or a resource needs
+            itself.
     """
     known = shared_of(cls)
     checks = _Checks(cls, known)
     for step in steps:
         checks.step(step)
-    for name in known:  # what nobody asks for as well
+    for name in known:  # also those that no step asks for
         checks.need(name, "")
 
 
@@ -155,10 +159,10 @@ class _Checks:
 
     def __init__(self, cls: type, known: Mapping[str, Shared]) -> None:
         self._cls, self._known = cls, known
-        self._async: dict[str, str] = {}  # for each that was looked at: which async one it needs
+        self._async: dict[str, str] = {}  # for each checked resource: the async one that it needs
 
     def step(self, step: Node) -> None:
-        """What one step asks for."""
+        """Check what one step asks for."""
         where: Any = {"step": step.name, "file": step.file, "line": step.line}
         for name in step.shared:
             if name not in self._known:
@@ -174,7 +178,7 @@ class _Checks:
                 raise GraphError(message, **where)
 
     def need(self, name: str, step: str, path: tuple[str, ...] = ()) -> str:
-        """Which async one it takes to open this one; empty for none."""
+        """The async resource that must be opened for this one; empty for none."""
         if name in self._async:
             return self._async[name]
         thing, here = self._known[name], (*path, name)
