@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """How the user calls us, so that a command we tell of works when it is pasted."""
+    """How the user started this program, so that a command in a message works when pasted."""
 
     command: tuple[str, ...] = ("asyncflow",)
     """`asyncflow`, or `python FILE`."""
@@ -66,7 +66,7 @@ def _headline(flow: str, run_id: str, failure: Failure) -> str:
 
 
 def cancelled_text(flow: str, run_id: str, program: Program) -> str:
-    """That nothing is lost, and how to go on."""
+    """Says that nothing is lost, and how to go on."""
     return (
         f"\nThe run {flow}/{run_id} was cancelled; what had finished is kept.\n"
         f"To go on:  {program.resume(run_id)}\n"
@@ -74,7 +74,7 @@ def cancelled_text(flow: str, run_id: str, program: Program) -> str:
 
 
 def broken_text(flow: str, run_id: str, error: Exception, program: Program) -> str:
-    """That the engine could not go on with a run, why, and how to."""
+    """Says that the engine could not finish a run, why, and how to go on."""
     return (
         f"\nThe run {flow}/{run_id} was broken off: {visible_line(str(error))}\n"
         f"What had finished is kept.\n"

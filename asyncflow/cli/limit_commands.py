@@ -127,7 +127,7 @@ def _make_unset() -> click.Command:
         "unset",
         params=[click.Argument(["name"]), store_option(), json_option()],
         callback=unset,
-        help="Have a limit be again what the steps say.",
+        help="Remove the override; the steps' own values apply again.",
     )
 
 

@@ -51,7 +51,7 @@ def _pathspec(flow: type[FlowSpec] | None, *parts: int, name: str = "pathspec") 
 
 
 def _can_be(name: str) -> bool:
-    """Whether something may be called so; `..` is a slip of the hand."""
+    """Whether something can have this name; `..` is a typing error."""
     return bool(name) and not name.startswith(".")
 
 
@@ -250,7 +250,7 @@ def _followed(pathspec: str, store: Path | None, streams: set[str]) -> Iterable[
 def _print_stream(
     task: Task, stream: str, streams: set[str], *, timestamps: bool, raw: bool
 ) -> None:
-    """Print all that a task has printed to a stream, byte by byte where nobody reads it here."""
+    """Print all that a task has printed to a stream; as raw bytes if the output is no terminal."""
     to_stderr = stream == "stderr" and streams != {"stderr"}
     if not timestamps and takes_bytes(to_stderr=to_stderr):
         for data in task._printed_bytes(stream):  # noqa: SLF001 - the two are one thing
@@ -273,7 +273,7 @@ def _print_failure(task: Task, *, raw: bool) -> None:
 
 
 def _echo(stream: str, text: str, streams: set[str], *, raw: bool) -> None:
-    """Print what was printed to a stream: to the same one, unless that alone is asked for."""
+    """Print output to the stream it came from; to stdout if only that stream was asked for."""
     print_output(text, raw=raw, to_stderr=stream == "stderr" and streams != {"stderr"})
 
 

@@ -30,7 +30,7 @@ class NonblockingOutput:
         self.broken = False
         """Whether the reader has gone, or the disk is full: what is written is dropped."""
         self.error: OSError | None = None
-        """What it is broken by, unless the reader has gone: who does not read misses nothing."""
+        """The error that broke it, unless the reader has gone: who does not read misses nothing."""
 
     async def write(self, text: str, *, drawn: str = "", erasure: str = "") -> None:
         """Write all of it. Cancelled: some of it may be written.

@@ -50,7 +50,7 @@ def draw_bars(rows: Sequence[StepTally], *, seconds: float, colour: bool) -> str
 
 
 def _table(rows: Sequence[StepTally], width: int) -> Table:
-    """A line for each step. In want of room remarks are cut first, then bars, then names."""
+    """A line for each step. If room is short, remarks are cut first, then bars, then names."""
     counts = [f"{row.done}/{row.expected}" for row in rows]
     count_cells = max(map(len, counts), default=0)
     longest = max((cell_len(row.step) for row in rows), default=0)

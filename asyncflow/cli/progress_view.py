@@ -27,7 +27,7 @@ def wants_colour(descriptor: int) -> bool:
 
 
 def is_terminal(descriptor: int) -> bool:
-    """Whether somebody looks at a screen that can move its cursor."""
+    """Whether the descriptor is a terminal that can move its cursor."""
     try:
         return os.isatty(descriptor) and os.environ.get("TERM", "") not in {"", "dumb"}
     except OSError:

@@ -287,7 +287,7 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
 
 
 def _check_store(ctx: click.Context) -> None:
-    """An engine would make the store, and a resume finds nothing in a new one."""
+    """Refuse a store that does not exist; an engine would create it, with nothing to resume."""
     from asyncflow._support.settings import Settings  # noqa: PLC0415 - start-up time: not for --help
     from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
 
@@ -297,7 +297,7 @@ def _check_store(ctx: click.Context) -> None:
 def _refuse_to_run(
     ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
 ) -> None:
-    """Metaflow's `--clone-only`: nothing but taking over, so there may be nothing else to do."""
+    """Metaflow's `--clone-only`: only take over tasks, so refuse if any step would have to run."""
     _, steps = _planned(ctx, flow, origin, step)
     to_run = ", ".join(each.step for each in steps if each.to_run or each.open_ended)
     if to_run:

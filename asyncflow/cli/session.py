@@ -92,7 +92,7 @@ class Session:
         self._stopped_by = ""
 
     async def run(self, start: Callable[[Engine], Awaitable[RunHandle]]) -> int:
-        """The whole of it, from the engine's start to its end."""
+        """Run it, from the engine's start to its end; the exit status."""
         stopping = interrupts(self._stop, self._say_how_to_go_on)
         with stopping as signals, warnings_shown_by(self._view):
             try:
@@ -104,14 +104,14 @@ class Session:
         return self._conclude(ending, signals.received)
 
     def _stop(self, name: str) -> None:
-        """A first signal has come, its name tells; a run that is being started is stopped then."""
+        """Cancel the run on a first signal of this name; one that is starting, once it is there."""
         self._stopped_by = name
         self._view.note(f"{name}: stopping the run; a second one kills it at once.\n")
         if self._handle is not None:
             self._handle.cancel(reason=name)
 
     def _say_how_to_go_on(self) -> None:
-        """A second signal has come: the run is to end without its last words."""
+        """Handle the second signal: the process ends at once, so say how to go on."""
         if self._handle is not None:
             resume = self._program.resume(self._handle.run_id)
             self._errors.write_nowait(f"\nThe run is broken off.\nTo go on:  {resume}\n")
@@ -200,7 +200,7 @@ class Session:
         return FAILED
 
     def _print_json(self, data: dict[str, Any]) -> bool:
-        """Print the result, if it was asked for; False where it is lost, which is told."""
+        """Print the result if `--json` was given; False if it could not be printed."""
         if not self._options.as_json:
             return True
         import json  # noqa: PLC0415 - start-up time: few ask for it
@@ -223,7 +223,7 @@ class Session:
 
 @asynccontextmanager
 async def _ticking(view: View) -> AsyncIterator[None]:
-    """Have the view's moving parts move within the block."""
+    """Redraw the view's bars within the block."""
     if not isinstance(view, BarsView):
         yield
         return

@@ -31,7 +31,7 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def warnings_shown_by(view: ShownWarnings) -> Iterator[None]:
-    """Have them shown within the block, unless the flow's file has said itself where they go."""
+    """Show them within the block, unless the flow's file has set up logging itself."""
     logger = logging.getLogger(log.NAME)
     if logger.hasHandlers():
         yield

@@ -34,7 +34,7 @@ class Interrupts:
     on_first: Callable[[str], None]
     """Called once, with the signal's name."""
     on_second: Callable[[], None]
-    """Called before this process ends, with nobody to say anything any more."""
+    """Called right before a second signal ends this process."""
     received: int = 0
     """The number of the first signal; 0 for none."""
     _at: float = 0.0
@@ -80,7 +80,7 @@ def interrupts(
 
 
 def release() -> None:
-    """Listen no more. Harmless when repeated."""
+    """Stop listening. A repeated call does nothing."""
     loop = asyncio.get_running_loop()
     for number in _NUMBERS:
         loop.remove_signal_handler(number)
@@ -88,7 +88,7 @@ def release() -> None:
 
 @contextmanager
 def suspending(engine: Engine) -> Iterator[None]:
-    """Have Ctrl-Z stop the engine's workers with this process within the block, and `fg` both."""
+    """Within the block, Ctrl-Z also suspends the engine's workers, and `fg` resumes them."""
     loop = asyncio.get_running_loop()
     listens = signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
     if listens:

@@ -1,4 +1,4 @@
-"""The one way out of a command: text becomes visible here, and an error says what it is of.
+"""All output of a command: control characters are escaped here, and errors name the stream.
 
 Names, messages and output in a store were written by somebody else. So `sys.stdout` and
 `sys.stderr` make all control characters visible, and escape what their encoding does not have; what
@@ -57,7 +57,7 @@ class _NamedStream(_VisibleStream):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self.error: OSError | None = None
-        """What it could not take first; whoever wrote that may have passed it over."""
+        """The first write error; the code that wrote may have ignored it."""
 
     def send(self, text: str) -> None:
         """Write text as it is."""
@@ -84,7 +84,7 @@ class _NamedStream(_VisibleStream):
             raise
 
     def _drop_rest(self) -> None:
-        """What is still held is written at the interpreter's end, which would complain again."""
+        """Drop buffered text: it would be written when the interpreter ends, and fail again."""
         with suppress(OSError), Path(os.devnull).open("w") as null:
             os.dup2(null.fileno(), self.stream.fileno())
 

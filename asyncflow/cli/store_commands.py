@@ -95,7 +95,7 @@ def _check_there(layout: Layout, flow: str | None = None, run_id: str | None = N
 
 
 class _Progress:
-    """A line on the terminal that tells how far a long verification is; nothing elsewhere."""
+    """Shows on a terminal how far a long verification is; silent elsewhere."""
 
     def __init__(self) -> None:
         self._on = sys.stderr is not None and sys.stderr.isatty()

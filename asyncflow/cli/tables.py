@@ -60,7 +60,7 @@ def _tags(run: Run) -> str:
 
 
 def lines_of(found: Found, limit: int) -> Iterator[str]:
-    """What there is to know of it, for people; `limit` bounds the list of its parts, 0 for all."""
+    """All that is known of it, for people; at most `limit` of its parts are listed, 0 for all."""
     match found:
         case Flow():
             yield from runs_table(islice(found, limit or None))
@@ -109,7 +109,7 @@ def _limit_text(limit: dict[str, Any]) -> str:
 
 
 def use_of_limit(limit: Mapping[str, Any]) -> str:
-    """How much of a limit is in use, and who waits, in words."""
+    """How much of a limit is in use, and how many engines wait, in words."""
     waiting = limit["engines_waiting"]
     engines = f", {how_many(waiting, 'engine')} waiting" if waiting else ""
     return f"{limit['in_use']} in use{engines}"

@@ -20,7 +20,7 @@ _COLOUR_OFF: Final = "\x1b[0m"
 
 
 def visible(text: str, *, colours: bool = False) -> str:
-    """The text with an escape in the place of each control character but tab and line feed."""
+    """The text with control characters escaped, except tab and line feed."""
     if not _HIDDEN.search(text):
         return text
     if not colours:
@@ -33,12 +33,12 @@ def visible(text: str, *, colours: bool = False) -> str:
 
 
 def visible_line(line: str) -> str:
-    """The same of text that is to stay on one line."""
+    """The same for text that has to stay on one line."""
     return line if line.isprintable() else visible(line).replace("\n", "\\n")
 
 
 def visible_output(line: str) -> str:
-    """The same of a line that a task printed: its colours stay, and end with it."""
+    """The same for a line that a task printed; its colours stay, and end with it."""
     if line.isprintable():
         return line
     shown = visible(line, colours=True).replace("\n", "\\n")

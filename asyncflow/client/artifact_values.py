@@ -28,7 +28,7 @@ class Data:
     def __init__(
         self, place: FlowPlace, owner: str, manifest: Callable[[], Mapping[str, ArtifactRef]]
     ) -> None:
-        """Read nothing yet: an error shall tell which value was asked for."""
+        """Read nothing yet, so that an error can name the value that was asked for."""
         self._place, self._owner, self._manifest = place, owner, manifest
 
     def __getattr__(self, name: str) -> Any:

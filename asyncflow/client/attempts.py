@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def status_of(state: int, unended: Status) -> Status:
-    """How a task stands; `unended` is how its run does, for a task that has no end."""
+    """The status of a task; one that has not ended gets `unended`, the status of its run."""
     if state in {TaskState.SUCCEEDED, TaskState.CLONED}:
         return Status.SUCCEEDED
     if state == TaskState.FAILED:
@@ -70,7 +70,7 @@ class Attempts:
     # --- the last one ---
 
     def ended(self) -> EndOfTask | None:
-        """The event that ended the last one; kept, because the next question needs it too."""
+        """The event that ended the last attempt; kept, because most callers ask again."""
         if self._ended is not None:
             return self._ended
         ended = self.record.tasks.ended_task(self.number, self.entry())
@@ -79,7 +79,7 @@ class Attempts:
         return ended
 
     def last_event(self) -> TaskStarted | EndOfTask:
-        """The event that ended the last one, or else began it."""
+        """The event that ended the last attempt, else the one that began it."""
         event = self.ended() or self.record.tasks.started_task(self.number, self.entry())
         if event is None:
             message = f"{self.pathspec} has not begun"
@@ -87,14 +87,14 @@ class Attempts:
         return event
 
     def status(self) -> Status:
-        """How the task stands now; one that waits for a retry is as running as its run."""
+        """The status now; a task that waits for a retry is running while its run is."""
         ended = self.ended()
         if ended is None or (_goes_on(ended) and not self.record.summary().status.finished):
             return status_of(TaskState.STARTED, self.record.status())
         return _end_of(ended)
 
     def created_at(self) -> datetime:
-        """When the last one began."""
+        """When the last attempt began."""
         started = self.record.tasks.started_task(self.number, self.entry())
         return (started or self.last_event()).time
 
@@ -112,7 +112,7 @@ class Attempts:
         """The task in the table of its run.
 
         Raises:
-            NotFoundError: It was there when it was asked for, and is no more.
+            NotFoundError: The task was there before, and has gone since.
         """
         entry = self.record.tasks.entry(self.number)
         if entry is None:
@@ -123,7 +123,7 @@ class Attempts:
     # --- all of them ---
 
     def all(self) -> list[AttemptHistory]:
-        """From the first on. For a task that was retried, the run's journal is read."""
+        """All attempts, in order. For a task that was retried, the run's journal is read."""
         entry = self.entry()
         if entry.attempt:
             found = list(self.record.journal.attempts(self.number, entry.ended or entry.started))
@@ -154,7 +154,7 @@ class Attempts:
         )
 
     def failed(self) -> TaskFailed | None:
-        """The failure of the last one, where it was caught."""
+        """The failure of the last attempt, if `@catch` caught it."""
         ended = self.ended()
         if not isinstance(ended, TaskSucceeded) or not ended.failed:
             return None
@@ -176,7 +176,7 @@ class Attempts:
     # --- the run that a clone was taken over from ---
 
     def origin(self, run_id: str) -> RunRecord | None:
-        """That run; of one that was removed, what is kept of it."""
+        """The record of that run, or what is kept of it if it was removed; None for neither."""
         if run_id.isdecimal() and run_id != self.record.run_id:
             for removed in (False, True):
                 record = RunRecord(self.record.place, run_id, removed=removed)
@@ -186,5 +186,5 @@ class Attempts:
 
 
 def seconds_of(event: EndOfTask) -> float:
-    """How long the attempt took that has ended so; 0 for a clone."""
+    """How long the attempt took that ended with this event; 0 for a clone."""
     return 0.0 if isinstance(event, TaskCloned) else event.seconds

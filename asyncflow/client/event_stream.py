@@ -52,7 +52,7 @@ class Follower(Generic[Wish]):
         self._at = len(HEADER)
         self._records = _FIRST_RECORDS
         self.seconds = _SHORTEST_SECONDS
-        """How long to wait before the next look, after one that has brought nothing."""
+        """How long to wait before reading again, after a read that brought nothing."""
         self.over = False
         """Whether everything has been accepted, and no more will come."""
 
@@ -81,7 +81,7 @@ class Follower(Generic[Wish]):
         return self._wanted.pick(excerpt.news), (excerpt.after, excerpt.ended)
 
     def accept(self, token: tuple[int, bool]) -> bool:
-        """Those events have been handed out; whether there may be more at once."""
+        """Mark those events as handed out; True if more may be there already."""
         before, (self._at, self.over) = self._at, token
         if self.over:
             self._reader.release()

@@ -44,7 +44,7 @@ def newest_runs(
 ) -> Iterator[Run]:
     """The runs of a flow, or of all, newest first; `limit` 0 for all.
 
-    What cannot be read is passed over, and told of: a flow, a run, or what may have been one.
+    A flow or run that cannot be read is skipped, and `on_unreadable` is called with the reason.
 
     Raises:
         NotFoundError: There is no such flow.
@@ -91,7 +91,7 @@ def _runs_of(
 
 
 class Standings:
-    """How runs stand, in words: one that was interrupted may have been resumed since."""
+    """The status of runs in words; an interrupted run may have been resumed since."""
 
     def __init__(self) -> None:
         self._flows: dict[str, Resumptions] = {}
@@ -134,7 +134,7 @@ def _run_data(run: Run, standings: Standings) -> dict[str, Any]:
 
 
 def data_of(found: Found) -> Any:
-    """The same as plain data, whole."""
+    """All that is known of it, as plain data."""
     match found:
         case Flow():
             return runs_data(found)
@@ -167,7 +167,7 @@ def data_of(found: Found) -> Any:
 
 
 def parameters_of(run: Run) -> dict[str, str]:
-    """Their values as text: the first event tells them, so that none is loaded."""
+    """The parameters' values as text. The run's first event has them, so no value is loaded."""
     started = next(iter(run.events()), None)
     return dict(started.parameters) if isinstance(started, RunStarted) else {}
 
@@ -244,7 +244,7 @@ def limits_data(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def limits_of(run: Run) -> Iterator[dict[str, Any]]:
-    """How the limits stand that the steps of a run are under: why nothing of it may move."""
+    """The limits on the steps of a run that is going on; a full one is why its tasks wait."""
     if run.status is not Status.RUNNING:
         return
     folder = Layout(run.store).limits
@@ -270,5 +270,5 @@ def _use_data(file: LimitFile) -> dict[str, Any]:
 
 
 def iso(time: datetime | None) -> str | None:
-    """A time for programs."""
+    """A time as ISO 8601; None for none."""
     return time.isoformat() if time else None

@@ -1,4 +1,4 @@
-"""Which tasks follow which, told from the graph and the foreach indexes: no event names them.
+"""Parents and children of tasks, computed from graph and foreach indexes: no event names them.
 
 A task is known by its step and its path, the foreach indexes from the outside in. A step that fans
 out adds an index, the join that closes the split takes it off, and every other step keeps the path.
@@ -22,7 +22,7 @@ Path = tuple[int, ...]
 
 
 class Tasks(Protocol):
-    """What has to be known of a run."""
+    """What the lineage needs to know about a run."""
 
     @property
     def graph(self) -> Graph:
@@ -35,7 +35,7 @@ class Tasks(Protocol):
         """How many tasks each step has by now."""
 
     def step_number(self, step: str) -> int:
-        """How the table calls a step."""
+        """The number by which the table knows a step."""
 
     def path_of(self, task: int) -> tuple[int, ...]:
         """A task's foreach indexes, outermost first."""
@@ -78,7 +78,7 @@ class Lineage:
             yield from ((step, task) for task in found)
 
     def expected(self, step: str) -> int | None:
-        """How many tasks a step has when all have begun; None as long as nobody knows."""
+        """How many tasks a step has when all have begun; None while that is not known."""
         counts: dict[str, int | None] = {}
         for node in self._graph:  # those before it come first
             before = [self._led_to(each, counts[each]) for each in self._graph.previous(node.name)]
@@ -93,7 +93,7 @@ class Lineage:
         return counts[step]
 
     def _led_to(self, step: str, count: int | None) -> int | None:
-        """To how many tasks of a step after it the tasks of this one lead."""
+        """How many tasks a next step has because of the tasks of this one; None while not known."""
         if count is None or self._graph[step].fanout is not Fanout.FOREACH:
             return count
         record = self._record
@@ -119,11 +119,11 @@ class Lineage:
         return found if found and index_of(found[0]) == path[-1] else ()
 
     def _below(self, step: str, prefix: Path) -> Sequence[int]:
-        """The tasks whose path is this and one index more, in the order of that index."""
+        """The tasks whose path has one index more than this prefix, in the order of that index."""
         return self._groups(step).get(prefix, ())
 
     def _groups(self, step: str) -> dict[Path, Sequence[int]]:
-        """All tasks of a step, by their path without its last index."""
+        """All tasks of a step, grouped by their path without its last index."""
         begun = self._record.steps().get(step, 0)
         known, groups = self._siblings.get(step, (0, {}))
         if known != begun:  # a path never changes: what is known holds until another task begins

@@ -272,7 +272,7 @@ class Step(StepFacts):
 
     @property
     def finished_at(self) -> datetime | None:
-        """When the last of its tasks ended, UTC; None while one goes on or is yet to begin."""
+        """When the last of its tasks ended, UTC; None while a task is running or yet to begin."""
         expected = self._record.lineage.expected(self._step)
         if not self.parent.finished and expected != self.task_count:
             return None
@@ -335,7 +335,7 @@ class Task(TaskFacts):
         return Step._in(self._attempts.record, self._attempts.step)
 
     def attempts(self) -> tuple[Attempt, ...]:
-        """Its attempts from the first on. For one that was retried, the run's journal is read."""
+        """Its attempts, in order. For a task that was retried, the run's journal is read."""
         return tuple(Attempt(self, *told) for told in self._attempts.all())
 
     @property
@@ -463,7 +463,7 @@ class Artifacts:
     __slots__ = ("_task",)
 
     def __init__(self, task: Task) -> None:
-        """Read nothing yet: an error shall tell which artifact was asked for."""
+        """Read nothing yet, so that an error can name the artifact that was asked for."""
         self._task = task
 
     def __getattr__(self, name: str) -> Artifact:
@@ -562,7 +562,7 @@ class Artifact(View):
 
     @property
     def created_at(self) -> datetime:
-        """When the task ended that has it, UTC; that it was passed on is no new value."""
+        """When the task that has it ended, UTC. A task that only passes a value on has it too."""
         return self._task.finished_at or self._task.created_at
 
     def _describe(self) -> str:

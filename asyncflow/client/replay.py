@@ -49,7 +49,7 @@ STATES: Final = {
 
 
 class Replay:
-    """What a journal has led to so far."""
+    """The table and summary as far as the journal has been read."""
 
     def __init__(self, first: RunStarted, steps: list[str]) -> None:
         self.table = TaskTable()
@@ -57,7 +57,7 @@ class Replay:
         self.size = FIRST
         """How far the journal has been read."""
         self.outputs: dict[int, int] = {}
-        """Where each task that runs has its last output."""
+        """The offset of the last output of each running task."""
         self._first = first
         self._numbers = {step: number for number, step in enumerate(steps)}
         self._counts = [0] * len(steps)
@@ -66,10 +66,10 @@ class Replay:
         self._last_at = 0
 
     def handle(self, at: int, payload: bytes) -> None:
-        """Take note of one record.
+        """Apply one record.
 
         Raises:
-            RecordError: It is none, or none of this run.
+            RecordError: It is not an event, or not one of this run.
         """
         values = fields_of(payload)
         code = values[0]
@@ -86,7 +86,7 @@ class Replay:
         self.size = at + PREFIX_BYTES + len(payload)
 
     def misses(self, task: TaskContext) -> bool:
-        """Whether the run goes on and the journal does not tell yet that this attempt began."""
+        """Whether the run is going on and the start of this attempt is not in the journal yet."""
         if self.status is not Status.RUNNING:
             return False
         number = int(task.task_id)
@@ -105,9 +105,9 @@ class Replay:
             self._end_task = head.task
 
     def _started_at(self, task: int, attempt: int) -> int:
-        """Where the attempt began that ends now; 0 when it died before.
+        """The offset of the start of the attempt that ends now; 0 if it died before it began.
 
-        One whose failure is caught ends twice: it has failed, and the task has succeeded.
+        An attempt whose failure is caught has two ending events: TaskFailed, then TaskSucceeded.
         """
         if task > len(self.table):
             return 0
@@ -127,7 +127,7 @@ class Replay:
         self.table[task] = TaskEntry(started, ended, number, state, attempt, index)
 
     def summary(self) -> Summary:
-        """The same that the engine writes when the run ends."""
+        """The summary that the engine writes when the run ends."""
         first = self._first
         ended = self.status is not Status.RUNNING
         return Summary(

@@ -97,7 +97,7 @@ def _first_with(artifact: str, last: tuple[str, str], records: Iterable[bytes]) 
 
 
 def _source_of(journal: Path) -> Mapping[str, Any]:
-    """Where the run's flow came from; nothing where the journal does not tell."""
+    """The file of the run's flow; empty if the journal does not say."""
     with suppress(*_UNREADABLE), JournalReader(journal) as reader:
         for event in unpack_events(reader.read_one(len(HEADER)), "", ""):
             if isinstance(event, RunStarted):

@@ -1,4 +1,4 @@
-"""Which runs of a flow have resumed which: only the younger one tells."""
+"""Which run of a flow has resumed which; only the younger run's first event says so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Resumptions:
-    """Reads the first event of a flow's runs, newest first, once each and no further than asked."""
+    """Reads the first events of a flow's runs, newest first, each once, as far as needed."""
 
     def __init__(self, place: FlowPlace) -> None:
         """Read nothing yet."""

@@ -34,7 +34,7 @@ class RunFacts(View):
 
     @property
     def status(self) -> Status:
-        """How it stands now; `INTERRUPTED` when its engine is gone and left no last word."""
+        """The status now; `INTERRUPTED` if its engine is gone and the run has no last event."""
         return self._record.status()
 
     @property
@@ -44,7 +44,7 @@ class RunFacts(View):
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended, in one way or another, by its engine's own word."""
+        """Whether it has ended, in whatever way; an interrupted run has not."""
         return self._record.summary().status.finished
 
     @property
@@ -69,14 +69,14 @@ class RunFacts(View):
 
     @property
     def failure(self) -> Failure | None:
-        """What failed first, if the run has failed."""
+        """The first failure, if the run has failed."""
         ended = self._record.ended()
         return ended.failure if isinstance(ended, RunFailed) else None
 
     def caught(self) -> dict[str, int]:
         """The steps whose `@catch` let the run go on, each with how many of its tasks had failed.
 
-        Those of a run that this one resumed are told by that one. The run's journal is read.
+        Failures caught in a run that this one resumed are counted there. The run's journal is read.
         """
         return dict(self._record.journal.caught())
 

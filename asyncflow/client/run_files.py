@@ -78,7 +78,7 @@ class RunRecord:
         return self.tasks.summary()
 
     def status(self) -> Status:
-        """How the run stands now."""
+        """The run's status now."""
         status = self.summary().status
         if status is not Status.RUNNING or is_being_written(self.journal.path):
             return status
@@ -114,9 +114,9 @@ class RunRecord:
         return Lineage(self.tasks)
 
     def comes(self, is_there: Callable[[], bool]) -> bool:
-        """Whether it is there, or comes within half a second; only a task of this run waits.
+        """Whether something is there, or comes within half a second; only a task of this run waits.
 
-        Its siblings begin before the journal tells of them.
+        A task's siblings may have begun before their events are in the journal.
         """
         until = time.monotonic() + _BEHIND_SECONDS
         while not is_there():

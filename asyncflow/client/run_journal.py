@@ -154,7 +154,7 @@ class RunJournal:
             self.refuse(f"its graph is none: {error}")
 
     def attempts(self, task: int, until: int) -> Iterator[TaskStarted | EndOfTask]:
-        """What began and ended the attempts of a task, up to the record at `until`."""
+        """The events that began and ended a task's attempts, up to the record at `until`."""
         for at, payload in self.records(FIRST):
             if at > until:
                 return
@@ -166,7 +166,7 @@ class RunJournal:
                             yield event
 
     def caught(self) -> Counter[str]:
-        """Of each step, how many of its tasks failed for good and were caught by its `@catch`.
+        """For each step, how many of its tasks failed for good and were caught by its `@catch`.
 
         The journal is read, if any step could have caught something.
         """
@@ -182,7 +182,7 @@ class RunJournal:
         return counts
 
     def failed_at(self, at: int, of: str) -> TaskFailed:
-        """The failure at this offset; `of` is the pathspec of the task whose it is."""
+        """The failure at this offset; `of` is the pathspec of its task."""
         event = self.event(at, of)
         if not isinstance(event, TaskFailed):
             self.refuse(f"the record at byte {at} is no failure of {of}")
@@ -207,7 +207,7 @@ class RunJournal:
     # --- records ---
 
     def event(self, at: int, of: str = "") -> Event:
-        """The event at this offset; `of` is the pathspec of the task that it tells of."""
+        """The event at this offset; `of` is the pathspec of its task, for the error."""
         if self._latest is not None and self._latest[0] == at:
             return self._latest[1]
         events = self._unpacked(at, self._read(at, of))

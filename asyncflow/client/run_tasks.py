@@ -50,7 +50,7 @@ def own_task(flow: str, run_id: str) -> TaskContext | None:
 
 
 def _fits(event: EndOfTask, state: int) -> bool:
-    """Whether a task that ended so can have this state; older tables call `STOPPED` `FAILED`."""
+    """Whether the table may give a task that ended so this state; older tables lack STOPPED."""
     if state == TaskState.STOPPED:
         return isinstance(event, TaskFailed) and event.was_stopped
     return STATES[event.code] == state
@@ -79,7 +79,7 @@ class RunTasks:
         return {name: count for name, count in self.summary().steps if count}
 
     def step_number(self, step: str) -> int:
-        """How the table calls a step.
+        """The number by which the table knows a step.
 
         Raises:
             KeyError: It is no step of the run.
@@ -97,7 +97,7 @@ class RunTasks:
     # --- one task ---
 
     def entry(self, task: int) -> TaskEntry | None:
-        """Where the journal tells of a task; None for one that has not begun."""
+        """A task's entry in the table; None if it has not begun."""
         with self._lock:
             summary = self.summary()
             if self._replay is None and self._table is None and self._is_table_whole(summary):
@@ -110,7 +110,7 @@ class RunTasks:
             return None if entry is None or entry.state == TaskState.NEVER else entry
 
     def _is_confirmed(self, task: int, entry: TaskEntry) -> bool:
-        """Whether the journal says the same as an entry of the table, which has no checksum."""
+        """Whether the journal agrees with an entry of the table; an entry has no checksum."""
         if not entry.started or bool(entry.ended) != (entry.state != TaskState.STARTED):
             return False
         try:
@@ -186,7 +186,7 @@ class RunTasks:
             return self._replayed().table if self._table is None else self._table
 
     def _is_table_whole(self, summary: Summary) -> bool:
-        """Whether the table has the length that it must have; a crash can cut it."""
+        """Whether the table has the right length; a crash can cut it."""
         try:
             size = (self._dir / "index").stat().st_size
         except OSError:
@@ -207,7 +207,7 @@ class RunTasks:
         return table
 
     def _replayed(self) -> Replay:
-        """What the journal leads to; read on from where it was."""
+        """The replay of the journal, brought up to date."""
         if self._replay is None:
             first = self._journal.started
             self._replay = Replay(first, list(self.graph.nodes))

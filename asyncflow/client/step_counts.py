@@ -1,6 +1,6 @@
 """Counts a run's tasks step by step, for progress bars. Pure: events in, rows out.
 
-How many tasks a step will have is known as far as the foreach steps before it have said it.
+How many tasks a step will have is known once the foreach steps before it have ended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class StepTally:
-    """How the tasks of one step stand."""
+    """The tasks of one step, counted by how they stand."""
 
     step: str
     expected: int = 0
@@ -35,7 +35,7 @@ class StepTally:
 
     @property
     def finished(self) -> bool:
-        """Whether all tasks that are known of have an end."""
+        """Whether all known tasks have ended."""
         return self.done + self.failed >= self.expected > 0
 
 
@@ -47,7 +47,7 @@ class Tally:
         self._steps: dict[str, StepTally] = {}
 
     def count(self, batch: Iterable[Event]) -> None:
-        """Take note of events, in their order."""
+        """Count events, in their order."""
         for event in batch:
             match event:
                 case TaskStarted():

@@ -36,10 +36,10 @@ class StepFacts(View):
         return self._record.journal.graph[self._step].is_join
 
     def counts(self) -> dict[Status, int]:
-        """How many of its tasks stand how, told from the table of tasks alone.
+        """How many of its tasks have which status, from the table of tasks alone.
 
-        A task that waits for a retry counts as failed, one that was stopped because its run was
-        ending as cancelled.
+        A task that waits for a retry counts as failed. A task that was stopped because its run was
+        ending counts as cancelled.
         """
         unended = self._record.status()
         counts: dict[Status, int] = {}

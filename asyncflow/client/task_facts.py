@@ -31,7 +31,7 @@ class TaskFacts(View):
 
     @property
     def status(self) -> Status:
-        """How it stands now; one that waits for a retry is as running as its run."""
+        """The status now; a task that waits for a retry is running while its run is."""
         return self._attempts.status()
 
     @property
@@ -41,12 +41,12 @@ class TaskFacts(View):
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended, in one way or another."""
+        """Whether it has ended, in whatever way."""
         return self.status.finished
 
     @property
     def exception(self) -> Failure | None:
-        """What its last attempt failed with; None for one that runs or has succeeded."""
+        """Why its last attempt failed; None if it is running or has succeeded."""
         ended = self._attempts.ended()
         return ended.failure if isinstance(ended, TaskFailed) else None
 

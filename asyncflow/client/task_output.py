@@ -31,7 +31,7 @@ def read_text(record: RunRecord, task: int, attempt: int, last: int, stream: str
 def read_pieces(
     record: RunRecord, task: int, attempt: int, last: int, stream: str
 ) -> Iterator[str]:
-    """The same in pieces, of some hundred kilobytes at the most."""
+    """The same in pieces of some hundred kilobytes at most."""
     decoder = getincrementaldecoder("utf-8")("backslashreplace")
     for chunk in _chunks(record, task, attempt, last, stream):
         yield decoder.decode(chunk.data)
