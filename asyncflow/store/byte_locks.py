@@ -30,7 +30,7 @@ class ByteLocks:
         """Lock a byte; False if somebody else has it.
 
         Raises:
-            OSError: The file is closed, or its file system has no locks.
+            OSError: The file system has no locks.
         """
         wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
         try:
@@ -40,8 +40,8 @@ class ByteLocks:
         return True
 
     def release(self, byte: int) -> None:
-        """Unlock a byte. Harmless if it is not locked."""
-        with suppress(OSError):  # a closed file has no locks
+        """Unlock a byte. Harmless if it is not locked, or the file is closed."""
+        with suppress(OSError, ValueError):  # a closed file has no locks; -1 is a ValueError
             wanted = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0)
             fcntl.fcntl(self._descriptor, _SET_LOCK or 0, wanted)
 
