@@ -70,9 +70,9 @@ def read_body(function: FunctionType) -> Body:
     lines = linecache.getlines(code.co_filename, function.__globals__)
     if not lines:
         message = (
-            "has no source to read it from (it was typed at a prompt before Python 3.13, or given "
-            "to `exec` or `python -c`, or its file is gone): write the flow into a file, or into "
-            "a notebook"
+            "has no source to read it from (it was typed at a prompt before Python 3.13, came from "
+            "`exec`, `python -c` or standard input, or its file is gone): write the flow into a "
+            "file, or into a notebook"
         )
         raise SourceUnavailable(message)
     definition = _definition(code, lines)
