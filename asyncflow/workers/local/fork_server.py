@@ -1,35 +1,35 @@
-"""The warm process that workers are forked from, and that lets none of them outlive the engine.
+"""The fork server: a warm process that workers are forked from, and that lets none of them survive.
 
-Two ways to get one. A command that knows early that it will run a flow calls `prefork` while its
-process is small and has one thread: a fork costs some milliseconds. Otherwise `start` executes a
-fresh interpreter, because forking an application with threads and an event loop is not safe.
+There are two ways to get one. A command that will run a flow calls `prefork` early, while its
+process is small and has one thread. Such a fork takes some milliseconds. Otherwise `start` executes
+a fresh interpreter, because forking an application with threads and an event loop is not safe.
 
-The template stays single-threaded, imports what every worker needs and no user code, and does three
-things: it forks a worker when asked (the sockets and files come with the request), it tells when
-one has exited or was stopped, and when the engine goes away, however it does, it kills every
-descendant and exits. For that it is the *subreaper* of its descendants (prctl(2)): a grandchild
-whose parent died becomes its child. Where there is no subreaper (macOS), the process group of each
-worker is killed.
+The fork server stays single-threaded. It imports what every worker needs, and no user code. It does
+three things. It forks a worker when asked; the sockets and files come with the request. It reports
+when a worker has exited or was stopped. And when the engine goes away, for whatever reason, it
+kills every descendant and exits. For that it is the *subreaper* of its descendants (prctl(2)): a
+grandchild whose parent died becomes its child. Where there is no subreaper (macOS), the process
+group of each worker is killed.
 
-The template itself may be killed, and what its workers had started would then be nobody's. So its
-parent, between it and the engine, is the *reaper*: a process that does nothing but wait until the
-engine or the template is gone, and then kill every descendant. If the reaper is killed, the
-template does the same. As soon as one of the three is gone, then, another one clears up.
+The fork server may be killed itself, and then nobody would end what its workers had started. So its
+parent, between it and the engine, is the *reaper*. That process only waits until the engine or the
+fork server is gone, and then kills every descendant. If the reaper is killed, the fork server does
+the same. So whichever of the three is gone, another one clears up.
 
-    engine ── reaper ── template ── workers ── what steps start
+    engine ── reaper ── fork server ── workers ── what steps start
 
 Requests and answers are msgpack arrays, one in a packet:
 
-    engine -> template    ["fork", token, argv]               and 4 descriptors
-                          ["kill", pid, signal]
-                          ["suspend"], ["resume"]             all workers stand still, and go on
-                          ["ping"]
-    template -> engine    ["forked", token, pid]
-                          ["failed", token, why]
-                          ["stopped", pid, signal]            by somebody else; it has not ended
-                          ["continued", pid]
-                          ["exited", pid, wait status]
-                          ["pong"]                            all that was asked before is done
+    engine -> fork server  ["fork", token, argv]               and 4 descriptors
+                           ["kill", pid, signal]
+                           ["suspend"], ["resume"]             all workers stand still, and go on
+                           ["ping"]
+    fork server -> engine  ["forked", token, pid]
+                           ["failed", token, why]
+                           ["stopped", pid, signal]            by somebody else; it has not ended
+                           ["continued", pid]
+                           ["exited", pid, wait status]
+                           ["pong"]                            all that was asked before is done
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def packet_pair() -> tuple[socket.socket, socket.socket]:
 
 @dataclass(frozen=True, slots=True)
 class ForkServerProcess:
-    """A running template, as its engine holds it."""
+    """A running fork server, as its engine holds it."""
 
     pid: int
     """That of its reaper, where it has one; both are in the process group of this number."""
@@ -87,7 +87,7 @@ _preforked: list[ForkServerProcess] = []
 
 
 def prefork() -> None:
-    """Fork the template out of this process now, for the next engine to use.
+    """Fork the fork server from this process now, for the next engine to use.
 
     Does nothing where this process already has a second thread: such a fork is not safe.
     """
@@ -100,7 +100,7 @@ def prefork() -> None:
     flush_files()
     ours, theirs = packet_pair()
     environment = dict(os.environ)
-    before = block_stop_signals()  # until the template has handlers of its own
+    before = block_stop_signals()  # until the fork server has handlers of its own
     pid = os.fork()
     if pid == 0:
         ours.close()
@@ -112,13 +112,13 @@ def prefork() -> None:
 
 
 def discard_preforked() -> None:
-    """Let the preforked template go, when no engine is going to use it."""
+    """Let the preforked fork server go, because no engine is going to use it."""
     while _preforked:
         _preforked.pop().control.close()
 
 
 def start(environment: Mapping[str, str] | None = None) -> ForkServerProcess:
-    """The preforked template, else a fresh one with these environment variables, or with ours.
+    """The preforked fork server, else a fresh one with these environment variables, or ours.
 
     It may still be starting.
     """
@@ -136,12 +136,12 @@ def _execute(environment: Mapping[str, str] | None) -> ForkServerProcess:
     ours, theirs = packet_pair()
     keep_from_children(ours)
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
-    # sys.path goes along, so that the template finds the very asyncflow that its engine uses
+    # sys.path goes along, so that the fork server finds the very asyncflow that its engine uses
     setup = f"import sys; sys.path[:] = {import_path()!r}"
     start = f"fork_server.main({theirs.fileno()})"
     code = f"{setup}; from asyncflow.workers.local import fork_server; {start}"
     environment = dict(os.environ if environment is None else environment)
-    before = block_stop_signals()  # until the template has handlers of its own
+    before = block_stop_signals()  # until the fork server has handlers of its own
     try:
         process = subprocess.Popen(
             [sys.executable, *flags, "-c", code],
@@ -158,12 +158,12 @@ def _execute(environment: Mapping[str, str] | None) -> ForkServerProcess:
 
 
 def main(control_descriptor: int) -> None:
-    """Serve as a freshly executed template; does not return."""
+    """Serve as a freshly executed fork server; does not return."""
     _exit_after(socket.socket(fileno=control_descriptor))
 
 
 def _exit_after(control: socket.socket) -> None:
-    """Be the reaper of a template, and in a child that template."""
+    """Be the reaper of a fork server, and in a child that fork server."""
     code = 1
     try:
         os.setpgid(0, 0)  # Ctrl-C in the terminal is for the engine
@@ -186,15 +186,15 @@ def _exit_after(control: socket.socket) -> None:
 
 
 def _reap_in_the_end(control: socket.socket, template: socket.socket) -> None:
-    """Wait until the engine or the template is gone, then kill every descendant.
+    """Wait until the engine or the fork server is gone, then kill every descendant.
 
     The stop signals stay blocked here. While this process has `control` open, the engine does not
-    hear of the end of a template before all is cleared up.
+    hear of the end of a fork server before all is cleared up.
     """
     import select  # noqa: PLC0415 - start-up time: the engine's process need not load it here
 
     poll = select.poll()
-    poll.register(control, 0)  # what comes is for the template; that nobody is there is told anyway
+    poll.register(control, 0)  # data is for the other one; a hang-up is told anyway
     poll.register(template, select.POLLIN)
     poll.poll()
     _kill_descendants()
@@ -393,7 +393,7 @@ def _children() -> list[int]:
 def _prctl(option: int, value: int) -> None:
     if sys.platform != "linux":
         return
-    import ctypes  # noqa: PLC0415 - start-up time: loaded in the template, where nobody waits
+    import ctypes  # noqa: PLC0415 - start-up time: loaded in the fork server, where nobody waits
 
     ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 

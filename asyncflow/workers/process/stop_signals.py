@@ -4,11 +4,11 @@ The engine ends a step with SIGTERM. But whoever ends a whole program often send
 of its processes, as systemd does, and then it is for the engine's process to say what becomes of
 the run. So a worker has three cases to tell apart, and a signal does not say who has sent it:
 
-    the engine's      the template notes it for the worker, and sends it then
-    to all            the template gets it as well, and notes that
+    the engine's      the fork server notes it for the worker, and sends it then
+    to all            the fork server gets it as well, and notes that
     to this worker    neither of the two is noted within a moment
 
-What is noted lies in memory that the template shares with what it forks. A step that has handlers
+What is noted lies in memory that the fork server shares with its workers. A step that has handlers
 of its own keeps them, and what a step starts has the signals' defaults.
 """
 

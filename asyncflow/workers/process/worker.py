@@ -1,10 +1,9 @@
 """The child process: receive an order, run the step, write its artifacts, answer.
 
 A worker takes one `def` task at a time, or as many `async def` tasks as it is sent, side by side on
-its event loop. What a task inherits and hands on is the business of
-`asyncflow.workers.process.task`; the engine sees refs only. A worker is single-threaded unless a
-step makes threads, and it ends when its engine closes the socket (the template kills it should it
-be stuck).
+its event loop. `run_task` runs an attempt, and `async_tasks` has the event loop. The engine sees
+refs only. A worker is single-threaded unless a step makes threads. It ends when its engine closes
+the socket; if it is stuck, the fork server kills it.
 """
 
 from __future__ import annotations
