@@ -38,7 +38,8 @@ from asyncflow.flow import loader
 from asyncflow.flow.parameters import resolve_parameters
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.named_limits import Limits
-from asyncflow.scheduling.run_driver import RunDriver, RunIdentity
+from asyncflow.scheduling.run_driver import RunDriver
+from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.scheduling.run_services import RunServices
 from asyncflow.scheduling.statistics import Statistics
 from asyncflow.store.journal import HEADER, JournalWriter

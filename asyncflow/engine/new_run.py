@@ -21,7 +21,7 @@ from asyncflow.flow.graph_reader import read_graph
 from asyncflow.flow.parameters import parameters_of, resolve_new_parameters, user_name
 from asyncflow.flow.spec import constants_of
 from asyncflow.scheduling.resume import OriginRun, newest_run
-from asyncflow.scheduling.run_driver import RunIdentity
+from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.journal import JournalWriter, frame
 

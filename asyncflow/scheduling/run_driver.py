@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -21,9 +19,8 @@ from asyncflow._support.commit_points import reached
 from asyncflow._support.conditions import Condition, in_thread
 from asyncflow.errors import AsyncflowError, JournalError
 from asyncflow.events.packing import unpack_events
-from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.scheduling.facts import Lost, SpooledOutput
-from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder, elapsed
+from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder
 from asyncflow.scheduling.join_inputs import JoinInputs
 from asyncflow.scheduling.journal_sync import JournalSync
 from asyncflow.scheduling.plan import (
@@ -35,28 +32,24 @@ from asyncflow.scheduling.plan import (
     StopTasks,
     Verdict,
 )
+from asyncflow.scheduling.run_ending import RunEnding
 from asyncflow.scheduling.run_services import BACKLOG_BYTES
-from asyncflow.store.folders import Folder
-from asyncflow.store.journal import HEADER
-from asyncflow.store.run_index import Summary, write_summary
-from asyncflow.values import Failure, RunOptions, Status
+from asyncflow.values import Failure
 from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, Failed, Logged, Opening, StartTask
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from pathlib import Path
 
     from asyncflow.events.selection import Publication
-    from asyncflow.events.types import Event
     from asyncflow.flow.graph import Graph
     from asyncflow.scheduling import plan
     from asyncflow.scheduling.dispatcher import Dispatcher
     from asyncflow.scheduling.facts import Fact
     from asyncflow.scheduling.resume import OriginRun
+    from asyncflow.scheduling.run_identity import RunIdentity
     from asyncflow.scheduling.run_services import RunServices
     from asyncflow.store.journal import JournalWriter
     from asyncflow.workers.interface import SpoolFile
-    from asyncflow.workers.program_environment import ProgramEnvironment
 
 _BATCH_FACTS: Final = 128  # a batch of them costs the event loop some 3 ms
 _LEAST_FACTS: Final = (
@@ -75,39 +68,6 @@ class Publisher(Protocol):
 
     def close(self) -> None:
         """Tell subscribers that nothing more will come."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunIdentity:
-    """What never changes of a run."""
-
-    number: int
-    """The engine's own short number."""
-    store: str
-    flow: str
-    run_id: str
-    run_dir: Path
-    tags: tuple[str, ...]
-    started: int
-    """Microseconds since 1970."""
-    surroundings: ProgramEnvironment
-    """Those of the program when it started the run."""
-    options: RunOptions = field(default_factory=RunOptions)
-    durable: bool = False
-    """Whether what is told of survives a power cut, and not only a crash."""
-    variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """The environment variables that `@environment` gives to steps; nothing of a run keeps them."""
-    begun: int = field(default_factory=elapsed)
-    """The same moment as `started`, by the clock of `elapsed`."""
-
-    @property
-    def now(self) -> int:
-        """Microseconds since 1970, by the wall clock as it stood when the run was started.
-
-        So a run's times never go back, and their differences are durations, however somebody sets
-        the clock meanwhile.
-        """
-        return self.started + elapsed() - self.begun
 
 
 class RunDriver:
@@ -160,6 +120,7 @@ class RunDriver:
         self._prepared: deque[StartTask] = deque()
         self._retries: dict[int, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
+        self._ending = RunEnding(identity, self._recorder)
         self._inputs = JoinInputs(identity.run_dir, self._recorder.table.ended_at)
         self._sync = JournalSync(
             journal,
@@ -486,7 +447,7 @@ class RunDriver:
 
     async def _finish(self, finish: FinishRun) -> None:
         batch = self._new_batch()
-        event = self._last_event(finish, batch)
+        event = self._ending.event(finish, batch)
         last = self._recorder.add(event, batch)
         reached("run.end")
         disk = self._services.disk
@@ -495,54 +456,9 @@ class RunDriver:
         await self._write(batch)
         reached("run.ended")
         self.plan.handle(event)
-        await in_thread(disk, self._summarize, last, batch.microseconds)
+        finished, size = batch.microseconds, self._journal.size
+        await in_thread(disk, self._ending.summarize, self.plan.status, last, finished, size)
         self.channel.publish(batch.news, self._journal.size)
-
-    def _last_event(self, finish: FinishRun, batch: Batch) -> Event:
-        identity = self._recorder.identity(batch)
-        seconds = (batch.microseconds - self.identity.started) / 1e6
-        match finish.status:
-            case Status.SUCCEEDED:
-                return RunSucceeded(**identity, seconds=seconds)
-            case Status.CANCELLED:
-                return RunCancelled(**identity, reason=finish.reason, seconds=seconds)
-            case _:
-                failure = finish.failure or Failure("", "", 0, "", "", "")
-                return RunFailed(
-                    **identity,
-                    step=failure.step,
-                    task_id=failure.task_id,
-                    attempt=failure.attempt,
-                    exception_type=failure.exception_type,
-                    message=failure.message,
-                    traceback=failure.traceback,
-                    seconds=seconds,
-                )
-
-    def _summarize(self, last: int, finished: int) -> None:
-        """Write the summary; in a thread. Without it a reader replays the journal: no harm done."""
-        identity, recorder = self.identity, self._recorder
-        counts = recorder.table.counts(len(recorder.step_numbers))
-        summary = Summary(
-            status=self.plan.status,
-            started=identity.started,
-            finished=finished,
-            flow=identity.flow,
-            run_id=identity.run_id,
-            first=len(HEADER),
-            last=last,
-            journal_bytes=self._journal.size,
-            events=recorder.seq,
-            end_task=recorder.end_task,
-            steps=[(name, counts[number]) for name, number in recorder.step_numbers.items()],
-            tags=identity.tags,
-        )
-        with suppress(OSError):
-            with Folder.open(identity.store, "flows", identity.flow, identity.run_id) as folder:
-                for entry in folder.entries():
-                    if entry.name.startswith("inputs-"):
-                        folder.delete(entry.name)
-            write_summary(identity.run_dir, summary, recorder.table)
 
     def __repr__(self) -> str:
         identity = self.identity

@@ -30,7 +30,8 @@ from asyncflow.events.types import from_microseconds
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.resume import OriginRun
-from asyncflow.scheduling.run_driver import RunDriver, RunIdentity
+from asyncflow.scheduling.run_driver import RunDriver
+from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.scheduling.run_services import RunServices
 from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
 from asyncflow.store.layout import Layout

@@ -1,0 +1,48 @@
+"""Which run it is: what is fixed when a run starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from asyncflow.scheduling.facts_to_events import elapsed
+from asyncflow.values import RunOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from asyncflow.workers.program_environment import ProgramEnvironment
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """What never changes of a run."""
+
+    number: int
+    """The engine's own short number."""
+    store: str
+    flow: str
+    run_id: str
+    run_dir: Path
+    tags: tuple[str, ...]
+    started: int
+    """Microseconds since 1970."""
+    surroundings: ProgramEnvironment
+    """Those of the program when it started the run."""
+    options: RunOptions = field(default_factory=RunOptions)
+    durable: bool = False
+    """Whether what is told of survives a power cut, and not only a crash."""
+    variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The environment variables that `@environment` gives to steps; nothing of a run keeps them."""
+    begun: int = field(default_factory=elapsed)
+    """The same moment as `started`, by the clock of `elapsed`."""
+
+    @property
+    def now(self) -> int:
+        """Microseconds since 1970, by the wall clock as it stood when the run was started.
+
+        So a run's times never go back, and their differences are durations, however somebody sets
+        the clock meanwhile.
+        """
+        return self.started + elapsed() - self.begun
