@@ -56,11 +56,11 @@ class TaskSource(Protocol):
 
     @property
     def priority(self) -> int:
-        """Runs of a higher one are served first."""
+        """Runs of a higher priority are served first."""
 
     @property
     def max_running_tasks(self) -> int:
-        """How many of its tasks workers may have at a time; 0 for any number."""
+        """How many of its tasks may be assigned to workers at a time; 0 for any number."""
 
     @property
     def pathspec(self) -> str:
@@ -80,19 +80,19 @@ class TaskSource(Protocol):
 
     @property
     def congested(self) -> bool:
-        """Whether so much waits for its journal that no further task should begin."""
+        """Whether its journal lags so far behind that no further task should begin."""
 
     def next_step(self) -> str | None:
         """The step of the task that would be taken next."""
 
     def postpone(self, steps: Collection[str]) -> bool:
-        """Nothing of these steps may begin now: put another task first; False if none is ready."""
+        """Put a task of another step first; False if none is ready."""
 
     def take(self) -> StartTask | None:
         """The next ready task as an order; None when it has to be prepared first."""
 
     def give_back(self, task_id: int) -> None:
-        """A task that was taken has not begun after all."""
+        """A task that was taken has not begun: it is ready again."""
 
     def seated(self, task_id: int, pid: int) -> None:
         """The task has begun in this process."""
@@ -101,7 +101,7 @@ class TaskSource(Protocol):
         """A fact has come in."""
 
     def flush_partial_lines(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
-        """A moment has passed: is there a line without an end to be shown?"""
+        """Publish an unfinished line of the task, if it is a moment old."""
 
     def abandon(self, error: AsyncflowError) -> None:
         """The run cannot go on."""

@@ -1,9 +1,9 @@
-"""In which order runs are served: by priority, and those of one priority in turn.
+"""The order in which runs are served: by priority, and in turn within a priority.
 
 Pure. Each run that may have a ready task waits in one of two lines, that of `async def` steps or
-that of `def` steps, as its next task is one or the other: room for the one is no room for the
-other. A run that was served goes to the end of its line. Who is next costs the logarithm of how
-many wait.
+that of `def` steps, depending on its next task, because room for one kind is no room for the
+other. A run that was served goes to the end of its line. Finding the next run costs the logarithm
+of how many wait.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Served(Protocol):
-    """What has turns."""
+    """What can wait in line."""
 
     number: int
     """Names it."""
@@ -28,7 +28,7 @@ class Served(Protocol):
 
 Item = TypeVar("Item", bound=Served)
 
-_Place = tuple[int, int, int]  # less is earlier: priority turned round, ticket, number
+_Place = tuple[int, int, int]  # smaller is earlier: negated priority, ticket, number
 
 
 class FairTurns(Generic[Item]):
@@ -46,17 +46,17 @@ class FairTurns(Generic[Item]):
         return len(self._waiting)
 
     def add(self, item: Item) -> None:
-        """Wait at the end of a line. Harmless for one that waits already."""
+        """Put it at the end of its line. Harmless if it waits already."""
         if item.number not in self._waiting:
             self._tickets += 1
             self._put(item, (-item.priority, self._tickets, item.number), is_async=False)
 
     def remove(self, item: Item) -> None:
-        """Wait no more. Harmless for one that does not wait."""
+        """Take it out of its line. Harmless if it does not wait."""
         self._waiting.pop(item.number, None)  # its place is passed over when it comes up
 
     def next(self, shut: Collection[bool] = ()) -> Item | None:
-        """Who is first, of the lines that are not shut."""
+        """The first in the lines that are not shut."""
         first: _Place | None = None
         for is_async, line in self._lines.items():
             if is_async in shut:
@@ -68,7 +68,7 @@ class FairTurns(Generic[Item]):
         return self._waiting[first[2]][0] if first is not None else None
 
     def in_line(self, item: Item, *, is_async: bool) -> bool:
-        """Whether it waits in this line; if not, it changes over and keeps its turn."""
+        """Whether it waits in this line; if not, it changes to it and keeps its place."""
         _, line, place = self._waiting[item.number]
         if line is is_async:
             return True
@@ -86,9 +86,9 @@ class FairTurns(Generic[Item]):
         heappush(self._lines[is_async], place)
 
     def _holds(self, place: _Place, *, is_async: bool) -> bool:
-        """Whether this is still somebody's place."""
+        """Whether this place is still taken."""
         found = self._waiting.get(place[2])
         return found is not None and found[1] is is_async and found[2] == place
 
     def __repr__(self) -> str:
-        return f"<Turns of {len(self)}>"
+        return f"<FairTurns of {len(self)}>"

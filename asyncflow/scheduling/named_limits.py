@@ -173,7 +173,7 @@ class Limits:
             limit.forget(waiter)
 
     def settle(self) -> None:
-        """Every run that was woken has been looked at: stand in no line for nobody."""
+        """All woken runs were tried: leave the queue of each limit that none of them waits for."""
         for limit in self._limits.values():
             limit.settle()
 

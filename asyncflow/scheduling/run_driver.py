@@ -4,8 +4,12 @@
        ▲                   │  ▲                                        │
        └──────order────────┘  └────────────── take ────────────────────┘
 
-What came in while a batch was being written makes the next batch, so that the cost of a write is
-shared by more events the faster they come.
+Facts that come in while a batch is being written make the next batch. So the faster they come, the
+more events share the cost of one write.
+
+A driver has three queues. The inbox holds facts that are not in the journal yet. The commands are
+what the plan, a cancellation or a failure of the engine has decided, and the next turn carries them
+out. The prepared orders are wide joins whose inputs are on disk, and which a worker can take.
 """
 
 from __future__ import annotations
@@ -96,13 +100,13 @@ class RunDriver:
         self.outcome: FinishRun | None = None
         """What the run came to; None while it goes on."""
         self.error: AsyncflowError | None = None
-        """Why the run could not be brought to an end of its own."""
+        """Why the run was broken off, if it was."""
         self.over = False
-        """Whether it is driven no more, and holds nothing open."""
+        """Whether the driver has ended, and holds nothing open."""
         self.task: asyncio.Task[None] | None = None
-        """In which it is driven."""
+        """The asyncio task that drives it."""
         self.finished = Condition(lambda: self.over or (self.task is not None and self.task.done()))
-        """That it has come to its end, well or not."""
+        """Set once the run has ended, well or not."""
         self.backlog_bytes = 0
         """Output that has come in and is not in the journal yet."""
         self._journal = journal
@@ -111,9 +115,9 @@ class RunDriver:
         self._recorder = Recorder(
             identity.flow, identity.run_id, graph, services.expected(identity.flow)
         )
-        self._counted = 0  # events that the meter knows of
+        self._counted = 0  # events that the meter has counted
         self._inbox: deque[Fact] = deque()
-        self._failing = False  # a failure has come in that ends the run once it is in the journal
+        self._failing = False  # whether the inbox holds a failure that will end the run
         self._commands: list[plan.Command] = []
         self._news = Condition(lambda: bool(self._inbox or self._commands) or self._is_late)
         self._ends_by = float("inf")  # by the loop's clock, once it has been told to end
@@ -158,13 +162,13 @@ class RunDriver:
         return self.plan.verdict(fact.task_id, may_retry=fact.may_retry)
 
     def cancel(self, reason: str) -> None:
-        """Begin to end the run. Harmless when it is ending already."""
+        """Begin to end the run. Harmless if it is ending already."""
         seconds = _GRACES * self._services.grace_seconds + _END_SECONDS
         self._ends_by = min(self._ends_by, self._loop.time() + seconds)
         self._order(self.plan.cancel(reason))
 
     def break_off(self) -> None:
-        """End the run without its last words, as soon as nothing of it is being written."""
+        """End the run without a last event, as soon as no write is under way."""
         self._ends_by = 0.0
         self._news.look()
 
@@ -173,7 +177,7 @@ class RunDriver:
         return self._loop.time() >= self._ends_by
 
     def abandon(self, error: AsyncflowError) -> None:
-        """The run cannot go on, for a reason that is none of its tasks'."""
+        """Fail the run for a reason that is not a failure of one of its tasks."""
         failure = Failure("", "", 0, type(error).__name__, str(error), "")
         self._order(self.plan.fail(failure))
 
@@ -204,12 +208,12 @@ class RunDriver:
 
     @property
     def priority(self) -> int:
-        """Runs of a higher one are served first."""
+        """Runs of a higher priority are served first."""
         return self.identity.options.priority
 
     @property
     def max_running_tasks(self) -> int:
-        """How many of its tasks workers may have at a time; 0 for any number."""
+        """How many of its tasks may be assigned to workers at a time; 0 for any number."""
         return self.identity.options.max_running_tasks
 
     @property
@@ -229,7 +233,7 @@ class RunDriver:
         return self._prepared[0].step if self._prepared else self.plan.next_step()
 
     def postpone(self, steps: Collection[str]) -> bool:
-        """Nothing of these steps may begin now: put another task first; False if none is ready."""
+        """Put a task of another step first; False if none is ready."""
         return not self._prepared and self.plan.postpone(steps)
 
     def take(self) -> StartTask | None:
@@ -245,7 +249,7 @@ class RunDriver:
         return None
 
     def give_back(self, task_id: int) -> None:
-        """A task that was taken has not begun after all."""
+        """A task that was taken has not begun: it is ready again."""
         self._recorder.drop(task_id)
         self._order(self.plan.give_back(task_id))
 
@@ -256,7 +260,7 @@ class RunDriver:
             attempt.pid = pid
 
     def flush_partial_lines(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
-        """Show a line without an end, such as a prompt, once it has stood for a moment."""
+        """Publish an unfinished line, such as a prompt, once it is a moment old."""
         attempt = self._recorder.get(task_id)
         for stream, held in enumerate((attempt and attempt.held) or ()):
             if held.is_overdue:
@@ -323,9 +327,11 @@ class RunDriver:
         await self._sync.close()
 
     def let_go(self) -> None:
-        """Close what it has open, and wake who waits for its end; it is driven no more."""
+        """Close what it has open, and wake those who wait for its end. Harmless when repeated."""
         try:
-            for due in self._retries.values():  # else a run would be held in memory until then
+            for (
+                due
+            ) in self._retries.values():  # a timer would keep the run in memory until it fires
                 due.cancel()
             self._journal.close()
             if self._origin is not None:
@@ -376,7 +382,7 @@ class RunDriver:
             await self._publish(batch, self._commands)
 
     def _collect(self, batch: Batch) -> None:
-        """Make a batch of what has come in."""
+        """Move facts from the inbox to a batch, as long as there is time."""
         until = self._services.loop_budget.until()
         for number in range(min(len(self._inbox), _BATCH_FACTS)):
             if number >= _LEAST_FACTS and self._loop.time() > until:
@@ -393,7 +399,7 @@ class RunDriver:
             if batch.output_bytes > OUTPUT_BYTES:
                 break
             if verdict is Verdict.FAIL and not self.plan.stopping:
-                break  # the plan is to know that the run is ending before it judges the next one
+                break  # the plan must hear that the run is ending before it judges the next failure
         if self.backlog_bytes < BACKLOG_BYTES:
             self._dispatcher.resume_paused_workers()
 
@@ -451,7 +457,7 @@ class RunDriver:
         last = self._recorder.add(event, batch)
         reached("run.end")
         disk = self._services.disk
-        # Nobody is told of the end of a run whose journal nobody would find.
+        # The end is not published if the journal is no longer where readers look for it.
         await in_thread(disk, self._journal.check_in_place)
         await self._write(batch)
         reached("run.ended")

@@ -1,7 +1,6 @@
-"""What the dispatcher needs of an executor and of a run, and what it tells a run.
+"""What the dispatcher needs of an executor and its workers.
 
-`asyncflow.workers.local.pool` fulfils the one and `asyncflow.scheduling.run_driver` the other,
-without being imported here.
+`asyncflow.workers.local.pool` fulfils it, without being imported here.
 """
 
 from __future__ import annotations
