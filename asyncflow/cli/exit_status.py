@@ -1,4 +1,4 @@
-"""The exit statuses of the commands; `docs/reference.md` tells users the same."""
+"""The exit statuses of the commands."""
 
 from __future__ import annotations
 
