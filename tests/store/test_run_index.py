@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from array import array
+import sys
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -161,21 +160,31 @@ def test_a_missing_table_is_empty_and_a_torn_one_ends_early(tmp_path):
 
 
 def test_a_step_s_tasks_are_found_at_the_cost_of_a_few_arrays():
-    """Measured beside the making of the array alone; `make bench` holds the milliseconds."""
-    width = 100_000
+    """Looking at each task would be a call or a line of Python for each."""
     row = TaskEntry(100, 200, 1, TaskState.SUCCEEDED, 0, 0)
-    table = TaskTable(table_of([row]).dump() * width)
-    found, plain = [], []
-    for _ in range(9):  # by turns, so that a busy machine slows both
-        begin = time.perf_counter()
-        tasks = table.tasks_of(1)
-        between = time.perf_counter()
-        array("I", range(1, width + 1))
-        plain.append(time.perf_counter() - between)
-        found.append(between - begin)
-    assert len(tasks) == width
-    assert len(table.dump()) == width * ENTRY_BYTES
-    assert min(found) < 4 * min(plain)  # 1.6 here; a plain loop took 5.8
+    steps = {}
+    for width in (10, 100_000):
+        table = TaskTable(table_of([row]).dump() * width)
+        seen: list[str] = []
+        sys.settrace(noting(seen))
+        try:
+            tasks = table.tasks_of(1)
+        finally:
+            sys.settrace(None)
+        assert len(tasks) == width
+        assert len(table.dump()) == width * ENTRY_BYTES
+        steps[width] = len(seen)
+    assert steps[100_000] == steps[10]
+
+
+def noting(seen):
+    """A trace function that notes each call and each line."""
+
+    def trace(_, event, __):
+        seen.append(event)
+        return trace
+
+    return trace
 
 
 # --- the summary ------------------------------------------------------------------------------
