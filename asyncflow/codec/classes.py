@@ -229,7 +229,7 @@ def _reduce(value: Any, place: _Place) -> _Reduced:
 
 
 def _code_of(value: Any, *, complete: bool) -> bytes:
-    sink = _Sink(sys.maxsize if complete else CODE_BYTES)
+    sink = _CodeSink(sys.maxsize if complete else CODE_BYTES)
     try:
         with _lock, _registered_with_cloudpickle():
             _code_pickler()(sink, pickle.HIGHEST_PROTOCOL).dump(value)
@@ -240,7 +240,7 @@ def _code_of(value: Any, *, complete: bool) -> bytes:
     return b"".join(sink.chunks)
 
 
-class _Sink:
+class _CodeSink:
     def __init__(self, room: int) -> None:
         self.chunks: list[bytes] = []
         self._room = room

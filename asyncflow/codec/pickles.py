@@ -22,7 +22,7 @@ OUT_OF_BAND_BYTES: Final = 4096
 """Copying a smaller buffer into the pickle is faster than aligning, listing and mapping it."""
 
 
-class _Sink:
+class _ChunkSink:
     """The file that a C pickler writes to: large `bytes` arrive uncopied, the rest in pieces.
 
     `write` is Python code on purpose. A C pickler holds the interpreter's lock throughout, and only
@@ -146,7 +146,7 @@ def _dump_with(
         buffers.append(raw)
         return False
 
-    writing = pickler(_Sink(chunks), PROTOCOL, buffer_callback=in_band)
+    writing = pickler(_ChunkSink(chunks), PROTOCOL, buffer_callback=in_band)
     if code is not None:
         writing.code = code
     writing.dump(value)

@@ -25,7 +25,7 @@ from asyncflow.errors import AsyncflowError, JournalError
 from asyncflow.events.packing import unpack_events
 from asyncflow.scheduling.facts import Lost, SpooledOutput
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder
-from asyncflow.scheduling.join_inputs import JoinInputs
+from asyncflow.scheduling.input_offsets import InputOffsets
 from asyncflow.scheduling.journal_sync import JournalSync
 from asyncflow.scheduling.plan import (
     CloneTask,
@@ -125,7 +125,7 @@ class RunDriver:
         self._retries: dict[int, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
         self._ending = RunEnding(identity, self._recorder)
-        self._inputs = JoinInputs(identity.run_dir, self._recorder.table.ended_at)
+        self._inputs = InputOffsets(identity.run_dir, self._recorder.table.ended_at)
         self._sync = JournalSync(
             journal,
             services,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _BIG_ENDIAN: Final = sys.byteorder == "big"  # offsets travel little-endian
 
 
-class JoinInputs:
+class InputOffsets:
     """The inputs of one run's tasks, as offsets into its journal."""
 
     def __init__(self, run_dir: Path, ended_at: Callable[[int], int]) -> None:
