@@ -13,7 +13,7 @@ import pytest
 
 from asyncflow import Engine, FlowSpec, Parameter, current, retry, step
 from asyncflow.errors import RunFailedError
-from asyncflow.scheduling import run_driver as scheduling
+from asyncflow.scheduling import input_offsets, run_driver
 
 
 def spoil(path: Path, at: int) -> None:
@@ -287,8 +287,8 @@ async def test_a_wide_join_never_joins_other_tasks_than_those_that_lead_to_it(
             data = path.read_bytes()
             path.write_bytes(data[:-8] if cut else data[:8] + data[:8] + data[16:])
 
-    monkeypatch.setattr(scheduling, "reached", reached)
-    monkeypatch.setattr(scheduling, "MAX_INPUTS_IN_ORDER", 4)
+    monkeypatch.setattr(input_offsets, "reached", reached)
+    monkeypatch.setattr(run_driver, "MAX_INPUTS_IN_ORDER", 4)
     async with Engine(store=store, workers=2) as engine:
         with pytest.raises(RunFailedError) as caught:
             await engine.run(Wide)

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import contextlib
 import gc
+import linecache
 import os
 import sys
 import threading
@@ -149,7 +150,14 @@ async def test_cells_of_a_notebook_await_at_their_top_level(store, monkeypatch):
 
     async def cell(source):
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        code = compile(source, "<cell>", "exec", flags=flags)
+        name = f"<cell {len(linecache.cache)}>"
+        linecache.cache[name] = (
+            len(source),
+            None,
+            source.splitlines(keepends=True),
+            name,
+        )  # as IPython
+        code = compile(source, name, "exec", flags=flags)
         result = types.FunctionType(code, vars(module))()
         if asyncio.iscoroutine(result):
             await result
