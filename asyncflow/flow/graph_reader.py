@@ -10,8 +10,8 @@ A step has this form:
 - The call is `self.next(self.a)`, `self.next(self.a, self.b)` or
   `self.next(self.a, foreach="items")`.
 
-A step is read from its source: in a file, in a cell of a notebook, or at Python's prompt from 3.13
-on. Where Python has no source, or the file was edited since it was imported, reading fails.
+A step is read from its source, whoever knows it: a file, a cell of a notebook, Python's prompt from
+3.13 on. Where nobody does, it is read from its bytecode, to the same effect.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from asyncflow.flow.graph import END, Graph, Node, Transition
 from asyncflow.flow.parameters import Parameter, parameters_of
 from asyncflow.flow.shared import Shared, check_shared, keyword_only, shared_of
 from asyncflow.flow.spec import is_constant
-from asyncflow.flow.step_source import SourceUnavailable, read_body
+from asyncflow.flow.step_source import read_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -109,7 +109,7 @@ def _written_classes(cls: type) -> Iterator[type]:
 def _innermost(name: str, method: Any) -> FunctionType:
     """The function under the decorators, if they use `functools.wraps`."""
     function = inspect.unwrap(method)
-    if isinstance(function, FunctionType) and function.__code__.co_name != "<lambda>":
+    if isinstance(function, FunctionType):
         return function
     message = f"step {name!r} is {function!r}, but a step is a method written with `def`"
     if callable(function):
@@ -212,10 +212,7 @@ _GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
     is_join = _takes_inputs(step)
-    try:
-        body = read_body(step.function)
-    except SourceUnavailable as error:
-        raise step.error(f"of flow {cls.__name__!r} {error}") from None
+    body = read_body(step.function)
     _check_assigned(cls, step, body, steps)
     transition = _transition(step, body)
     for target in transition.steps:

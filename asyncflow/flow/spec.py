@@ -358,13 +358,10 @@ class _Missing:
         return lost_in_joins(self._name, graph, passed, makers) or hint
 
     def _assigns(self, step: str) -> bool:
-        from asyncflow.flow.step_source import SourceUnavailable, read_body  # noqa: PLC0415 - start-up time: only errors need it
+        from asyncflow.flow.step_source import read_body  # noqa: PLC0415 - start-up time: only errors need it
 
         function = inspect.unwrap(getattr(self._class, step, None))  # type: ignore[arg-type]  # any
-        try:
-            return isinstance(function, FunctionType) and self._name in read_body(function).assigned
-        except SourceUnavailable:  # the file was edited during the run: do without the hint
-            return False
+        return isinstance(function, FunctionType) and self._name in read_body(function).assigned
 
     def __repr__(self) -> str:
         return repr(str(self))

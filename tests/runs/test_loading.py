@@ -256,28 +256,15 @@ def test_a_flow_file_is_run_as_a_program(folder):
     assert show() == [True, True, 1.0, "RED"]
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="Python 3.13 keeps the source of `-c`")
-def test_a_command_line_script_without_source_is_refused(folder):
-    """`python -c` is told to use a file, and no run begins."""
-    told = python(folder, "-c", GUARDED, expected=1)
-    assert "step 'start' of flow 'Training' has no source to read it from" in told
-    assert "write the flow into a file" in told
+def test_a_script_from_standard_input(folder):
+    """`python < script` has no file that a worker could import."""
+    given = APPLICATION + "asyncio.run(main())"
+    assert python(folder, "-", "one", given=given) == reported(folder, ["one"])
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python 3.12 keeps no source of `-c`")
 def test_a_command_line_script(folder):
-    """`python -c` has no file that a worker could import."""
+    """Neither has `python -c`."""
     assert python(folder, "-c", GUARDED) == reported(folder, [])
-
-
-def as_cell(text, namespace="globals()"):
-    """A program that runs this text as a notebook does: from no file, its source in linecache."""
-    return f"""
-import linecache
-text = {text!r}
-linecache.cache["<cell>"] = len(text), None, text.splitlines(keepends=True), "<cell>"
-exec(compile(text, "<cell>", "exec"), {namespace})
-"""
 
 
 LARGE_GLOBAL = """
@@ -316,22 +303,22 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("which", ["UsesGlobal", "make()"])
-@pytest.mark.parametrize("from_file", [False, True], ids=["cell", "file"])
+@pytest.mark.parametrize("from_file", [False, True], ids=["stdin", "file"])
 def test_a_large_global_travels_with_a_flow_that_no_worker_can_import(folder, which, from_file):
     """Two megabytes that a function, and a class of an artifact, refer to."""
     text = LARGE_GLOBAL.replace("WHICH", which)
     (folder / "app.py").write_text(text)
-    told = python(folder, *(["app.py"] if from_file else ["-c", as_cell(text)]))
+    told = python(folder, "app.py") if from_file else python(folder, "-", given=text)
     assert told == "2000000 True True 2000000\n"
 
 
-@pytest.mark.parametrize("from_file", [False, True], ids=["cell", "file"])
+@pytest.mark.parametrize("from_file", [False, True], ids=["stdin", "file"])
 def test_a_global_that_cannot_travel_is_named(folder, from_file):
     """Before the run begins, with what uses it and what to do."""
     text = LARGE_GLOBAL.replace("return len(table)", "return lock", 1).replace("WHICH", "make()")
     (folder / "app.py").write_text(text)
-    arguments = ["app.py"] if from_file else ["-c", as_cell(text)]
-    told = python(folder, *arguments, expected=1)
+    arguments = ["app.py"] if from_file else ["-"]
+    told = python(folder, *arguments, given=text, expected=1)
     assert "UsesGlobal.start's global measured's global lock is a _thread.lock" in told
     assert told.endswith("or put the code into a file: each worker imports that\n")
 
@@ -420,7 +407,7 @@ def test_a_flow_from_executed_text(folder, name):
     script = f"""
 import asyncflow
 namespace = {{"__name__": {name!r}}}
-{as_cell(FLOW + REPORT, "namespace")}
+exec({FLOW + REPORT!r}, namespace)
 if __name__ == "__main__":
     namespace["report"](asyncflow.run_sync(namespace["Training"]))
 """
@@ -439,15 +426,13 @@ def typed(text):
     return "\n".join(ended) + "\n"
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python 3.12 keeps no source of the prompt")
 def test_a_flow_typed_at_the_prompt(folder):
-    """There is no file; classes are the same in workers and at the prompt."""
+    """There is no source anywhere; classes are the same in workers and at the prompt."""
     given = typed(FLOW) + typed(REPORT) + "import asyncflow\nreport(asyncflow.run_sync(Training))\n"
     printed = python(folder, "-i", given=given)
     assert printed == reported(folder, [])
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python 3.12 keeps no source of the prompt")
 def test_a_flow_typed_again_at_the_prompt_runs_as_changed(folder):
     """The second class of the name is the one that runs."""
     flow = """
