@@ -360,7 +360,7 @@ def _module_of(file: str) -> ModuleType | None:
     ending = os.sep + os.path.basename(file)  # noqa: PTH119 - text, as all of this
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
-        if not isinstance(path, str) or not (path.endswith(ending) or os.path.islink(path)):  # noqa: PTH114
+        if not isinstance(path, str) or not (path.endswith(ending) or os.path.islink(path)):  # noqa: PTH114 - it is text
             continue
         if _file_of(module) == file:
             _imported_as[file] = name

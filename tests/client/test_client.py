@@ -769,7 +769,7 @@ def test_a_run_that_cannot_be_read_has_resumed_none(store):
 def asking(step: str, task: int, attempt: int = 0, run_id: str = "100") -> Iterator[None]:
     """Within the block the code is that of a task."""
     known = {"flow_name": "F", "run_id": run_id, "graph": LINEAR}
-    task_context = TaskContext(**known, step_name=step, task_id=str(task), attempt=attempt)  # type: ignore[arg-type]
+    task_context = TaskContext(**known, step_name=step, task_id=str(task), attempt=attempt)  # type: ignore[arg-type] # a dict of all kinds
     with enter_task(task_context, solo=False):
         yield
 

@@ -430,7 +430,7 @@ def test_nothing_is_unpickled_to_find_a_change(read):
     """What reading does to the process happens once, when the step asks for the value."""
     Telling.reads.clear()
     value = Telling()
-    value.names = {"a", "b"}  # type: ignore[attr-defined]
+    value.names = {"a", "b"}  # type: ignore[attr-defined] # it has no such member yet
     loaded = read(value)
     assert loaded.changed() is None
     loaded.value.names.add("c")
