@@ -23,6 +23,7 @@ from itertools import count
 from selectors import DefaultSelector
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from asyncflow.values import Outcome
 from asyncflow.workers.messages import (
     CancelTask,
     Failed,
@@ -300,6 +301,6 @@ def _report(order: StartTask, act: Act) -> ReportMessage:
     key = order.run, order.task_id, order.attempt
     if act.error:
         failure = "ValueError", act.error, ""
-        kept = b"\x80" if act.caught else b""
-        return Failed(*key, act.seconds, *failure, may_retry=True, spooled=_NOTHING, manifest=kept)
-    return Succeeded(*key, act.seconds, b"\x80", act.fanout, b"", _NOTHING)
+        kept = Outcome() if act.caught else None
+        return Failed(*key, act.seconds, *failure, may_retry=True, spooled=_NOTHING, outcome=kept)
+    return Succeeded(*key, act.seconds, Outcome(fanout=act.fanout), _NOTHING)

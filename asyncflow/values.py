@@ -130,6 +130,20 @@ Manifest = dict[str, ArtifactRef]
 """The artifacts of one task by name."""
 
 
+class Outcome(NamedTuple):
+    """What a task hands on to the tasks after it; its values are in the store.
+
+    A tuple, because a worker sends one with each report of a success.
+    """
+
+    manifest: bytes = b"\x80"
+    """The task's artifacts as a packed manifest: the engine passes it on without looking."""
+    fanout: int | None = None
+    """After `self.next(..., foreach=...)`: how many tasks follow; else None."""
+    items: bytes = b""
+    """After a foreach: the packed ref of the stored items."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What is known of a task's failure; the user's exception as data, never as a live object."""

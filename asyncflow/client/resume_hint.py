@@ -88,7 +88,7 @@ def _first_with(artifact: str, last: tuple[str, str], records: Iterable[bytes]) 
         if name not in record or code_of(record) not in HANDING_ON:
             continue
         result = unpack_result(record)
-        ref = unpack_manifest(result.manifest).get(artifact)
+        ref = unpack_manifest(result.outcome.manifest).get(artifact)
         if ref is not None:
             made_by = first.setdefault((ref.digest, ref.file, ref.offset, ref.data), result.step)
             if (result.step, str(result.task_id)) == last:

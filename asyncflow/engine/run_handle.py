@@ -151,16 +151,16 @@ class RunHandle:
         driver = self._driver
         if driver.error is not None:
             raise driver.error
-        outcome = driver.outcome
-        if outcome is None or outcome.status is Status.SUCCEEDED:
+        finish = driver.finish
+        if finish is None or finish.status is Status.SUCCEEDED:
             return self.run
-        if outcome.status is Status.CANCELLED:
-            message = f"{self.pathspec} was cancelled: {outcome.reason}"
+        if finish.status is Status.CANCELLED:
+            message = f"{self.pathspec} was cancelled: {finish.reason}"
             raise RunCancelledError(message, run=self.run)
         raise RunFailedError(
-            _explain(driver.identity.run_dir / "journal", outcome.failure),
+            _explain(driver.identity.run_dir / "journal", finish.failure),
             run=self.run,
-            failure=outcome.failure,
+            failure=finish.failure,
         )
 
     def __repr__(self) -> str:

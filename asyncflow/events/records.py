@@ -36,7 +36,7 @@ from asyncflow.events.types import (
     TaskSucceeded,
     event_types,
 )
-from asyncflow.values import Status
+from asyncflow.values import Outcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -411,9 +411,7 @@ class Result(NamedTuple):
     step: str
     task_id: int
     path: Sequence[int]
-    manifest: bytes
-    fanout: int | None
-    items: bytes
+    outcome: Outcome
 
 
 def unpack_result(record: bytes) -> Result:
@@ -440,9 +438,10 @@ def result_of(values: Sequence[Any]) -> Result:
     code = values[0]
     if code in HANDING_ON:
         step, task, _, path, manifest = values[3:8]
-        return Result(step, task, path, manifest, values[_FANOUT_AT[code]], values[_ITEMS_AT[code]])
+        outcome = Outcome(manifest, values[_FANOUT_AT[code]], values[_ITEMS_AT[code]])
+        return Result(step, task, path, outcome)
     if code == RUN_STARTED:
-        return Result("", 0, (), values[_MANIFEST_AT[code]], None, b"")
+        return Result("", 0, (), Outcome(values[_MANIFEST_AT[code]]))
     raise RecordError(f"a record of kind {code} hands on nothing")
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.graph import Graph
     from asyncflow.scheduling import plan
     from asyncflow.scheduling.facts import Fact
+    from asyncflow.values import Outcome
 
 OUTPUT_BYTES: Final = 1 << 18  # of a task's output at a time: far below 1 ms to copy
 _PARTIAL_SECONDS: Final = 0.3  # how long a line without an end is waited for
@@ -185,7 +186,7 @@ class Recorder:
             case Started():
                 self._started(attempt, batch)
             case Succeeded():
-                self._succeeded(attempt, fact, batch)
+                self._succeeded(attempt, fact.seconds, fact.outcome, batch)
             case SpooledOutput():
                 return self._output(attempt, fact, batch)
             case Logged():
@@ -193,8 +194,8 @@ class Recorder:
             case Failed():
                 described = fact.exception_type, fact.message, fact.traceback
                 self._failed(attempt, described, fact.seconds, batch, verdict)
-                if fact.manifest:
-                    self._succeeded(attempt, _handed_on(fact), batch)
+                if fact.outcome is not None:
+                    self._succeeded(attempt, fact.seconds, fact.outcome, batch)
             case Lost():
                 described = fact.exception_type, fact.how, fact.traceback
                 self._failed(attempt, described, fact.seconds, batch, verdict)
@@ -230,9 +231,7 @@ class Recorder:
             task_id=str(clone.task_id),
             attempt=0,
             path=clone.path,
-            manifest=result.manifest,
-            fanout=result.fanout,
-            items=result.items,
+            **result.outcome._asdict(),
             origin_run_id=origin,
             origin_task_id=str(result.task_id),
         )
@@ -264,7 +263,9 @@ class Recorder:
         attempt.started = self.add(event, batch)
         self._note(attempt, 0, TaskState.STARTED)
 
-    def _succeeded(self, attempt: RunningAttempt, fact: Succeeded, batch: Batch) -> None:
+    def _succeeded(
+        self, attempt: RunningAttempt, seconds: float, outcome: Outcome, batch: Batch
+    ) -> None:
         self._end(attempt, batch)
         event = TaskSucceeded(
             **self.identity(batch),
@@ -272,18 +273,16 @@ class Recorder:
             task_id=str(attempt.task_id),
             attempt=attempt.number,
             path=attempt.path,
-            manifest=fact.manifest,
-            seconds=attempt.seconds or fact.seconds,
+            **outcome._asdict(),
+            seconds=attempt.seconds or seconds,
             pid=attempt.pid,
-            fanout=fact.fanout,
-            items=fact.items,
             log=attempt.log,
             failed=attempt.failed,
         )
         self._note(attempt, self.add(event, batch), TaskState.SUCCEEDED)
         self._caught.pop(attempt.task_id, None)
-        before = self.expected.get(attempt.step, fact.seconds)
-        self.expected[attempt.step] = before + _SMOOTHING * (fact.seconds - before)
+        before = self.expected.get(attempt.step, seconds)
+        self.expected[attempt.step] = before + _SMOOTHING * (seconds - before)
         if not self._graph[attempt.step].next:
             self.end_task = attempt.task_id
 
@@ -374,9 +373,3 @@ class Recorder:
 
     def __repr__(self) -> str:
         return f"<Recorder of {self._flow}/{self._run_id}: {self.seq} events, {len(self)} running>"
-
-
-def _handed_on(fact: Failed) -> Succeeded:
-    """What a task's worker has made of a failure that it caught."""
-    key = fact.run, fact.task_id, fact.attempt
-    return Succeeded(*key, fact.seconds, fact.manifest, None, b"", fact.spooled)

@@ -258,8 +258,9 @@ class ReportRouter:
         slot.stuck = False
         if slot.isolated or (slot.worker.stop_reason and not slot.tasks):
             slot.retire()  # also a worker that has outlived a kill: its place is needed
-        ordered = assigned.stopped and getattr(report, "exception_type", "") in _STOPPED
-        if isinstance(report, Failed) and not report.manifest and (assigned.timed_out or ordered):
+        stopped = assigned.stopped and getattr(report, "exception_type", "") in _STOPPED
+        ordered = assigned.timed_out or stopped
+        if ordered and isinstance(report, Failed) and report.outcome is None:
             lost = _loss(slot, assigned, self._loop.time(), traceback=report.traceback)
             assigned.source.tell(lost)
         else:

@@ -168,10 +168,10 @@ class OriginRun:
         Raises:
             RecordError: There are not.
         """
-        count = result.fanout or 0
+        count = result.outcome.fanout or 0
         if count <= _FEW_ITEMS:
             return
-        ref = unpack_ref(result.items)
+        ref = unpack_ref(result.outcome.items)
         size = ref.size
         if ref.place == Place.BLOB:
             with suppress(OSError):
@@ -264,7 +264,7 @@ class OriginRun:
 
     def fanout(self, key: Key) -> int | None:
         """How many items a finished task has handed out."""
-        return self.result(*key)[1].fanout
+        return self.result(*key)[1].outcome.fanout
 
     def left(self) -> dict[Key, str]:
         """How the tasks stood that had begun and are not taken over."""

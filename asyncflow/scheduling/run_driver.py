@@ -97,7 +97,7 @@ class RunDriver:
             waiting=origin.waiting() if origin is not None else {},
             finish_running=services.finish_running,
         )
-        self.outcome: FinishRun | None = None
+        self.finish: FinishRun | None = None
         """What the run came to; None while it goes on."""
         self.error: AsyncflowError | None = None
         """Why the run was broken off, if it was."""
@@ -129,7 +129,7 @@ class RunDriver:
         self._sync = JournalSync(
             journal,
             services,
-            goes_on=lambda: self.outcome is None and self.error is None,
+            goes_on=lambda: self.finish is None and self.error is None,
             on_failed=self.abandon,
         )
 
@@ -157,7 +157,7 @@ class RunDriver:
         return self._verdict(fact) is Verdict.FAIL and not self.plan.stopping
 
     def _verdict(self, fact: Failed | Lost) -> Verdict:
-        if isinstance(fact, Failed) and fact.manifest:
+        if isinstance(fact, Failed) and fact.outcome is not None:
             return Verdict.CATCH
         return self.plan.verdict(fact.task_id, may_retry=fact.may_retry)
 
@@ -293,7 +293,7 @@ class RunDriver:
     # --- the loop ---
 
     async def drive(self) -> None:
-        """Run to the end. What went wrong is in `outcome` or `error`, and is not raised.
+        """Run to the end. What went wrong is in `finish` or `error`, and is not raised.
 
         Raises:
             SystemExit: A signal's handler has raised it, or another one that ends the program, just
@@ -302,9 +302,9 @@ class RunDriver:
         try:
             await self._take_over()
             self._dispatcher.dispatch(self)
-            while self.outcome is None:
+            while self.finish is None:
                 await self._turn()
-            await self._finish(self.outcome)
+            await self._finish(self.finish)
         except AsyncflowError as error:
             self.error = error
         except Exception as error:  # noqa: BLE001 - a defect of ours: this run ends, the engine goes on
@@ -438,7 +438,7 @@ class RunDriver:
                     self.give_back(self._prepared.popleft().task_id)
                 self._dispatcher.stop(self, command.reason, running=command.running)
             case FinishRun():
-                self.outcome = command
+                self.finish = command
 
     def _await_retry(self, command: RetryTask) -> None:
         due = self._loop.call_later(command.after_seconds, self._on_retry_due, command.task_id)

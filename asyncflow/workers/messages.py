@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import msgpack
 
+from asyncflow.values import Outcome
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class Order(IntEnum):
@@ -164,9 +166,7 @@ class Succeeded(NamedTuple):
     task_id: int
     attempt: int
     seconds: float
-    manifest: bytes
-    fanout: int | None
-    items: bytes
+    outcome: Outcome
     spooled: Sequence[int]
     """Sizes of the worker's two spool files now: what lies before belongs to this task."""
 
@@ -184,8 +184,8 @@ class Failed(NamedTuple):
     may_retry: bool
     """Whether the exception is one that the step's `@retry` is for."""
     spooled: Sequence[int]
-    manifest: bytes = b""
-    """The task's artifacts if the step's `@catch` handles this failure; else empty."""
+    outcome: Outcome | None = None
+    """What the task hands on all the same, because its step's `@catch` handles this failure."""
 
 
 class Warned(NamedTuple):
@@ -257,6 +257,30 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
 _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 
 
+def _succeeded(
+    run: int,
+    task_id: int,
+    attempt: int,
+    seconds: float,
+    outcome: Sequence[Any],
+    spooled: Sequence[int],
+) -> Succeeded:
+    return Succeeded(run, task_id, attempt, seconds, Outcome(*outcome), spooled)
+
+
+def _failed(*values: Any) -> Failed:
+    report = Failed(*values)
+    return report if report.outcome is None else report._replace(outcome=Outcome(*report.outcome))
+
+
+_READERS: Final[dict[int, Callable[..., ReportMessage]]] = {
+    **_REPORTS,
+    Report.SUCCEEDED: _succeeded,
+    Report.FAILED: _failed,
+}
+"""What makes a report of the fields that came."""
+
+
 def pack_order(message: OrderMessage) -> bytes:
     """An order as one packet."""
     order = _ORDER_KINDS[type(message)], *message
@@ -284,4 +308,4 @@ class ReportStream:
     def feed(self, data: bytes) -> list[ReportMessage]:
         """The reports that are complete with these bytes."""
         self._unpacker.feed(data)
-        return [_REPORTS[kind](*values) for kind, *values in self._unpacker]
+        return [_READERS[kind](*values) for kind, *values in self._unpacker]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -44,7 +44,7 @@ from asyncflow.events.output_lines import (
 from asyncflow.events.packing import journalled, pack_event, pack_logged, unpack_events
 from asyncflow.events.records import STREAMS, fields_of, unpack_result
 from asyncflow.events.types import from_microseconds, to_microseconds
-from asyncflow.values import ArtifactRef, Encoding, Failure, Place, TaskKey
+from asyncflow.values import ArtifactRef, Encoding, Failure, Outcome, Place, TaskKey
 
 FLOW, RUN = "F", "17"
 
@@ -607,6 +607,13 @@ def test_a_failure_outlives_its_event(cls):
     assert event.failure == Failure("a", "4", 2, "ValueError", "no", "Traceback …")
 
 
+@pytest.mark.parametrize("kind", [TaskSucceeded, TaskCloned])
+def test_an_event_has_each_field_of_an_outcome(kind):
+    """By the same name, with the same default: the engine hands an outcome to an event as it is."""
+    defaults = {each.name: each.default for each in fields(kind)}
+    assert {name: defaults[name] for name in Outcome._fields} == Outcome()._asdict()
+
+
 @given(stored)
 def test_a_worker_reads_what_was_handed_on_without_the_event(event):
     """Faster, and the same; what hands nothing on is refused."""
@@ -616,8 +623,8 @@ def test_a_worker_reads_what_was_handed_on_without_the_event(event):
             unpack_result(record)
         return
     result = unpack_result(record)
-    assert unpack_manifest(result.manifest) == event.artifacts
+    assert unpack_manifest(result.outcome.manifest) == event.artifacts
     if not isinstance(event, RunStarted):
         assert (result.step, str(result.task_id)) == (event.step, event.task_id)
-        assert (tuple(result.path), result.fanout) == (event.path, event.fanout)
-        assert result.items == event.items
+        assert tuple(result.path) == event.path
+        assert result.outcome == Outcome(event.manifest, event.fanout, event.items)

@@ -14,6 +14,7 @@ from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.facts import Lost, SpooledOutput
 from asyncflow.scheduling.run_services import BACKLOG_BYTES, RunServices
+from asyncflow.values import Outcome
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.messages import Logged, Opened, Opening, Order, Started, StartTask, Succeeded
 from asyncflow.workers.program_environment import ProgramEnvironment
@@ -160,7 +161,7 @@ class Play:
     def end(self, worker):
         """The worker ends the task that it began first."""
         order = worker.received.popleft()
-        done = Succeeded(order.run, order.task_id, 0, 0.001, b"", None, b"", worker.spooled())
+        done = Succeeded(order.run, order.task_id, 0, 0.001, Outcome(), worker.spooled())
         self.dispatcher.on_reports(worker, [done])
         return order.run
 
@@ -471,7 +472,7 @@ async def test_output_waits_for_what_its_worker_has_said_and_nobody_heard(play):
     assert not source.printed
     assert not source.looked_at
     worker.received.popleft()
-    ended = Succeeded(1, 1, 0, 0.001, b"", None, b"", upto)
+    ended = Succeeded(1, 1, 0, 0.001, Outcome(), upto)
     worker.received.append(worker.orders.popleft())
     game.dispatcher.on_reports(worker, [ended, Started(1, 2, 0)])
     worker.unheard = False

@@ -20,6 +20,7 @@ from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.facts import Lost, SpooledOutput
 from asyncflow.scheduling.placement import SILENT_POLLS
 from asyncflow.scheduling.run_services import RunServices
+from asyncflow.values import Outcome
 from asyncflow.workers.messages import (
     Blocked,
     Failed,
@@ -202,7 +203,7 @@ def began(dispatcher, worker):
 
 def success(order):
     """A worker's report that the task has succeeded."""
-    return Succeeded(order.run, order.task_id, order.attempt, 0.0, b"", None, b"", NOWHERE)
+    return Succeeded(order.run, order.task_id, order.attempt, 0.0, Outcome(), NOWHERE)
 
 
 def failure(order):

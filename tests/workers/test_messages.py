@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncflow.values import Outcome
 from asyncflow.workers import messages
 from asyncflow.workers.messages import (
     CancelTask,
@@ -34,6 +35,7 @@ OFFSETS = st.lists(NUMBERS, max_size=5)
 BYTES = st.binary(max_size=100)
 SECONDS = st.floats(0, 1e9)
 SPOOLED = st.tuples(NUMBERS, NUMBERS).map(list)
+OUTCOMES = st.builds(Outcome, BYTES, st.none() | NUMBERS, BYTES)
 
 SURROUNDINGS = st.tuples(
     ANY_TEXT, st.lists(ANY_TEXT), st.dictionaries(ANY_TEXT, st.none() | ANY_TEXT)
@@ -60,11 +62,12 @@ REPORTS = st.one_of(
     st.builds(Logged, NUMBERS, NUMBERS, NUMBERS, st.integers(0, 1), BYTES),
     st.builds(
         Succeeded,
-        *(NUMBERS, NUMBERS, NUMBERS, SECONDS, BYTES, st.none() | NUMBERS, BYTES, SPOOLED),
+        *(NUMBERS, NUMBERS, NUMBERS, SECONDS, OUTCOMES, SPOOLED),
     ),
     st.builds(
         Failed,
         *(NUMBERS, NUMBERS, NUMBERS, SECONDS, TEXT, TEXT, TEXT, st.booleans(), SPOOLED),
+        st.none() | OUTCOMES,
     ),
 )
 
@@ -116,7 +119,7 @@ def test_an_order_to_start_a_task_is_small():
 
 def test_a_longer_report_than_any_buffer_arrives():
     """A step may have tens of thousands of artifacts."""
-    report = Succeeded(1, 1, 0, 0.5, b"m" * (20 << 20), None, b"", [0, 0])
+    report = Succeeded(1, 1, 0, 0.5, Outcome(b"m" * (20 << 20)), [0, 0])
     stream = ReportStream()
     packed = pack_report(report)
     assert stream.feed(packed[: 1 << 20]) == []

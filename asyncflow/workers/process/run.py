@@ -157,11 +157,12 @@ class Inherited:
         record = run.journal.read_one(offset)
         result = unpack_result(record)
         self.step, self.task_id, self.path = result.step, result.task_id, tuple(result.path)
-        self.fanout = result.fanout
-        self.items = unpack_ref(result.items) if result.items else None
+        outcome = result.outcome
+        self.fanout = outcome.fanout
+        self.items = unpack_ref(outcome.items) if outcome.items else None
         self.refs = {
             name: self._pass_on(ref, record, offset)
-            for name, ref in unpack_manifest(result.manifest).items()
+            for name, ref in unpack_manifest(outcome.manifest).items()
         }
 
     def called(self, name: str) -> str:

@@ -24,12 +24,12 @@ from asyncflow.workers.process.task import TaskView
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asyncflow.values import Outcome
     from asyncflow.workers.messages import ReportMessage, StartTask
     from asyncflow.workers.process.artifact_threads import OffLoop
     from asyncflow.workers.process.run import RunView
     from asyncflow.workers.process.shared_resources import SharedResources
     from asyncflow.workers.process.stop_signals import StopSignals
-    from asyncflow.workers.process.task_artifacts import Stored
 
 STOP: Final = frozenset({signal.SIGTERM})
 """Blocked while a worker knows of an end that it has not reported."""
@@ -105,15 +105,15 @@ class TaskAttempt:
                         await task.call_async(shared)
                         await task.loads_ended()  # what they print is the task's
                 worker.check_descriptors(run)
-                manifest, fanout, items = await self._store(task)
+                outcome = await self._store(task)
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
             worker.check_descriptors(run)
             return await self._failure(error)
         seconds = time.perf_counter() - self._began
         key = order.run, order.task_id, order.attempt
-        return Succeeded(*key, seconds, manifest, fanout, items, self._printed())
+        return Succeeded(*key, seconds, outcome, self._printed())
 
-    async def _store(self, task: TaskView) -> Stored:
+    async def _store(self, task: TaskView) -> Outcome:
         if self._off_loop is None:
             return task.persist()
         if task.is_stored_at_once():
@@ -151,13 +151,13 @@ class TaskAttempt:
         try:
             with task.entered():
                 task.hand_on((told.attempt, told.exception_type, told.message, told.traceback))
-                manifest, _, _ = await self._store(task)
+                outcome = await self._store(task)
         except BaseException as second:  # noqa: BLE001 - whatever the artifacts' own methods raise
             why = describe_exception(second)
             text = f"What this attempt has set is not kept: {why.type}: {why.message}"
             print(text, file=sys.stderr)  # noqa: T201 - into the task's log
             return report._replace(spooled=self._printed())
-        return told._replace(manifest=manifest, spooled=self._printed())
+        return told._replace(outcome=outcome, spooled=self._printed())
 
     def _is_caught_late(self) -> bool:
         """Whether it ran out of time and its step's `@catch` handles that."""

@@ -35,11 +35,10 @@ if TYPE_CHECKING:
 
     from asyncflow.flow.graph import Node
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.values import ArtifactRef
+    from asyncflow.values import ArtifactRef, Outcome
     from asyncflow.workers.messages import StartTask
     from asyncflow.workers.process.artifact_threads import OffLoop
     from asyncflow.workers.process.run import Inherited, RunView
-    from asyncflow.workers.process.task_artifacts import Stored
 
 _LOADED_AT_ONCE_BYTES: Final = 64 << 10  # a thread costs as much as to unpickle so many
 _NO_ENVIRONMENT: Final = nullcontext()
@@ -267,7 +266,7 @@ class TaskView:
 
             await ended(self._loads)
 
-    async def store(self, is_kept: Callable[[], bool]) -> Stored:
+    async def store(self, is_kept: Callable[[], bool]) -> Outcome:
         """`persist` in a thread.
 
         Cancelled: where `is_kept` says that what the task has set is handed on all the same, it is
@@ -293,8 +292,8 @@ class TaskView:
         return codec.are_small(values.values())
 
     @ending_forks()
-    def persist(self) -> Stored:
-        """Write what the task made or changed; the manifest, and what a foreach fans out over."""
+    def persist(self) -> Outcome:
+        """Write what the task made or changed, and return what it hands on."""
         transition = self._checked_transition()
         foreach = transition.foreach if transition is not None else None
         return self._artifacts.store(self, self.flow, foreach, failed=self._failed)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asyncflow.errors import ArtifactPickleError
 from asyncflow.events.manifests import pack_manifest, pack_ref
 from asyncflow.flow.spec import artifacts_of, check_items
-from asyncflow.values import Encoding
+from asyncflow.values import Encoding, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from asyncflow.store.change_detection import Loaded
     from asyncflow.values import ArtifactRef
     from asyncflow.workers.process.run import Inherited, RunView
-
-Stored = tuple[bytes, "int | None", bytes]
-"""The packed manifest, how many tasks a foreach fans out to, and the packed ref of their items."""
 
 
 class TaskArtifacts:
@@ -71,7 +68,7 @@ class TaskArtifacts:
 
     def store(
         self, task: BoundTask, flow: FlowSpec, foreach: str | None, *, failed: bool
-    ) -> Stored:
+    ) -> Outcome:
         """Write what the step made or changed.
 
         Args:
@@ -98,7 +95,7 @@ class TaskArtifacts:
                 self.refs.pop(name, None)  # what it was before is not what the step had set
                 print(f"Not kept: {error}", file=sys.stderr)  # noqa: T201 - into the task's log
         self._run.writer.sync()
-        return pack_manifest(self.refs), fanout, items
+        return Outcome(pack_manifest(self.refs), fanout, items)
 
     def _put(self, name: str, value: object) -> ArtifactRef:
         if not self._node.catches:

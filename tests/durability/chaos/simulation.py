@@ -333,8 +333,8 @@ class World:
         if disk.crashed:
             return None
         assert driver.error is None, repr(driver.error)
-        assert driver.outcome is not None
-        return driver.outcome.status
+        assert driver.finish is not None
+        return driver.finish.status
 
     def _driver(
         self, dispatcher: Dispatcher, services: RunServices, run_id: str, origin: str
