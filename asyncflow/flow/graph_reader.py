@@ -10,8 +10,8 @@ A step has this form:
 - The call is `self.next(self.a)`, `self.next(self.a, self.b)` or
   `self.next(self.a, foreach="items")`.
 
-A step is read from its source, whoever knows it: a file, a cell of a notebook, Python's prompt from
-3.13 on. Where nobody does, it is read from its bytecode, to the same effect.
+A step is read from its source, in a file, a cell of a notebook, or at Python's prompt from 3.13 on.
+Where there is none, `asyncflow.flow.step_bytecode` reads the three calls above, and nothing else.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from asyncflow.flow.graph import END, Graph, Node, Transition
 from asyncflow.flow.parameters import Parameter, parameters_of
 from asyncflow.flow.shared import Shared, check_shared, keyword_only, shared_of
 from asyncflow.flow.spec import is_constant
-from asyncflow.flow.step_source import read_body
+from asyncflow.flow.step_bytecode import from_bytecode
+from asyncflow.flow.step_source import read_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -212,7 +213,7 @@ _GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
     is_join = _takes_inputs(step)
-    body = read_body(step.function)
+    body = _read_body(step)
     _check_assigned(cls, step, body, steps)
     transition = _transition(step, body)
     for target in transition.steps:
@@ -238,6 +239,18 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
         shared=keyword_only(step.function),
         options=dict(options),
     )
+
+
+def _read_body(step: _Step) -> Body:
+    body = read_source(step.function) or from_bytecode(step.function.__code__)
+    if body is None:
+        message = (
+            "has no source that can be found, and without it only self.next(self.STEP, …) and "
+            'self.next(self.STEP, foreach="NAME") as its last statement can be read: '
+            "save the flow in a file"
+        )
+        raise step.error(message)
+    return body
 
 
 def _takes_inputs(step: _Step) -> bool:

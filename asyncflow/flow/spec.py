@@ -358,10 +358,11 @@ class _Missing:
         return lost_in_joins(self._name, graph, passed, makers) or hint
 
     def _assigns(self, step: str) -> bool:
-        from asyncflow.flow.step_source import read_body  # noqa: PLC0415 - start-up time: only errors need it
+        from asyncflow.flow.step_source import read_source  # noqa: PLC0415 - start-up time: only errors need it
 
         function = inspect.unwrap(getattr(self._class, step, None))  # type: ignore[arg-type]  # any
-        return isinstance(function, FunctionType) and self._name in read_body(function).assigned
+        body = read_source(function) if isinstance(function, FunctionType) else None
+        return body is not None and self._name in body.assigned
 
     def __repr__(self) -> str:
         return repr(str(self))

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from asyncflow import FlowSpec, Parameter, environment, retry, step, timeout
 from asyncflow.errors import GraphError, ParameterError
 from asyncflow.flow.graph_reader import RESERVED_NAMES, read_graph
-from asyncflow.flow.step_source import from_bytecode, from_source
+from asyncflow.flow.step_bytecode import from_bytecode
+from asyncflow.flow.step_source import from_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,8 +93,14 @@ def run_text(text: str, _: Path) -> type[FlowSpec]:
     return cast("type[FlowSpec]", namespace["F"])
 
 
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[str], type[FlowSpec]]:
+    """Makes the flow of a text, with a source to read."""
+    return lambda text: run_file(text, tmp_path)
+
+
 @pytest.fixture(params=[run_file, run_text], ids=["source", "bytecode"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], type[FlowSpec]]:
+def make_either(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], type[FlowSpec]]:
     """Makes the flow of a text, once with a source to read and once without."""
     return lambda text: request.param(text, tmp_path)
 
@@ -106,29 +113,29 @@ def ways(graph: Graph) -> dict[str, tuple[str, ...]]:
 # --- what is read -----------------------------------------------------------------------------
 
 
-def test_a_transition_to_one_step(make):
+def test_a_transition_to_one_step(make_either):
     """`self.next(self.end)` leads to `end`."""
-    assert ways(read_graph(make(flow_text("self.next(self.end)")))) == {
+    assert ways(read_graph(make_either(flow_text("self.next(self.end)")))) == {
         "start": ("end",),
         "end": (),
     }
 
 
-def test_a_transition_to_several_steps(make):
+def test_a_transition_to_several_steps(make_either):
     """In the order of the code."""
-    graph = read_graph(make(flow_text("self.next(self.b, self.a)", BRANCHES)))
+    graph = read_graph(make_either(flow_text("self.next(self.b, self.a)", BRANCHES)))
     assert graph["start"].next == ("b", "a")
     assert graph["join"].is_join
     assert not graph["a"].is_join
 
 
-def test_a_foreach(make):
+def test_a_foreach(make_either):
     """`foreach` names an artifact."""
-    graph = read_graph(make(flow_text('self.next(self.a, foreach="items")', FOREACH)))
+    graph = read_graph(make_either(flow_text('self.next(self.a, foreach="items")', FOREACH)))
     assert (graph["start"].next, graph["start"].foreach) == (("a",), "items")
 
 
-def test_async_steps_are_known(make):
+def test_async_steps_are_known(make_either):
     """`async def` is read as `def` is."""
     text = flow_text(
         """
@@ -140,7 +147,7 @@ def test_async_steps_are_known(make):
         """,
         head="async def start(self):",
     )
-    graph = read_graph(make(text))
+    graph = read_graph(make_either(text))
     assert graph["start"].is_async
     assert not graph["end"].is_async
     assert graph["start"].next == ("end",)
@@ -158,9 +165,9 @@ def test_async_steps_are_known(make):
         "x = 1; self.next(self.end)",
     ],
 )
-def test_how_a_transition_may_be_written(make, call):
+def test_how_a_transition_may_be_written(make_either, call):
     """After it there may be what does nothing."""
-    assert read_graph(make(flow_text(call)))["start"].next == ("end",)
+    assert read_graph(make_either(flow_text(call)))["start"].next == ("end",)
 
 
 @pytest.mark.parametrize(
@@ -182,28 +189,31 @@ def test_how_a_transition_may_be_written(make, call):
         "self.x += 1\nself.y.z = 2\nself.w[0] = 3",
     ],
 )
-def test_what_may_come_before_a_transition(make, before):
+def test_what_may_come_before_a_transition(make_either, before):
     """Anything, as long as the step goes on to its last statement or is left early."""
-    graph = read_graph(make(flow_text(f"{before}\nself.next(self.end)")))
+    graph = read_graph(make_either(flow_text(f"{before}\nself.next(self.end)")))
     assert graph["start"].next == ("end",)
 
 
-def test_text_at_the_margin_does_not_confuse(make):
+def test_text_at_the_margin_does_not_confuse(make_either):
     """A long string need not follow the indentation of the code."""
     text = flow_text("self.text = MARK\nself.next(self.end)").replace("MARK", "'''\nleft\n'''")
-    assert read_graph(make(text))["start"].next == ("end",)
+    assert read_graph(make_either(text))["start"].next == ("end",)
 
 
-def test_self_may_have_another_name(make):
+def test_self_may_have_another_name(make_either):
     """It is the first argument, whatever it is called."""
     text = flow_text("this.next(this.end)", head="def start(this):")
-    assert read_graph(make(text))["start"].next == ("end",)
+    assert read_graph(make_either(text))["start"].next == ("end",)
 
 
-def test_a_second_argument_makes_a_join(make):
+def test_a_second_argument_makes_a_join(make_either):
     """Whatever it is called."""
     more = BRANCHES.replace("inputs", "parts")
-    assert read_graph(make(flow_text("self.next(self.a, self.b)", more)))["join"].joins == "start"
+    assert (
+        read_graph(make_either(flow_text("self.next(self.a, self.b)", more)))["join"].joins
+        == "start"
+    )
 
 
 def test_a_step_knows_where_it_stands(tmp_path):
@@ -400,11 +410,11 @@ def test_a_graph_is_read_once():
     assert read_graph(Small) is read_graph(Small)
 
 
-def test_reading_runs_nothing(make):
+def test_reading_runs_nothing(make_either):
     """Neither steps nor properties."""
     more = "@property\ndef bad(self):\n    raise SystemExit"
     text = flow_text("self.bad\nexit(self.x())\nself.next(self.end)", more)
-    assert read_graph(make(text))["start"].next == ("end",)
+    assert read_graph(make_either(text))["start"].next == ("end",)
 
 
 def test_a_transition_after_a_raise_is_read_from_the_source(tmp_path):
@@ -490,27 +500,27 @@ def test_a_file_that_became_something_else_is_not_believed(tmp_path):
 # --- what is refused --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "if self.x:\n    self.next(self.end)",
-        "if self.x:\n    pass\nelif self.y:\n    self.next(self.end)",
-        "for x in self.y:\n    self.next(self.end)",
-        "while self.x:\n    self.next(self.end)",
-        "while True:\n    self.next(self.end)",
-        "try:\n    self.next(self.end)\nexcept ValueError:\n    pass",
-        "try:\n    self.next(self.end)\nfinally:\n    self.x = 1",
-        "try:\n    self.f()\nexcept ValueError:\n    self.next(self.end)",
-        "with self.x:\n    self.next(self.end)",
-        "match self.x:\n    case 1:\n        self.next(self.end)",
-        "self.next(self.end)\nprint('done')",
-        "self.next(self.end)\nself.x = 1",
-        "x = self.next(self.end)",
-        "print(self.next(self.end))",
-        "return self.next(self.end)",
-        "self.x and self.next(self.end)",
-    ],
-)
+NOT_LAST = [
+    "if self.x:\n    self.next(self.end)",
+    "if self.x:\n    pass\nelif self.y:\n    self.next(self.end)",
+    "for x in self.y:\n    self.next(self.end)",
+    "while self.x:\n    self.next(self.end)",
+    "while True:\n    self.next(self.end)",
+    "try:\n    self.next(self.end)\nexcept ValueError:\n    pass",
+    "try:\n    self.next(self.end)\nfinally:\n    self.x = 1",
+    "try:\n    self.f()\nexcept ValueError:\n    self.next(self.end)",
+    "with self.x:\n    self.next(self.end)",
+    "match self.x:\n    case 1:\n        self.next(self.end)",
+    "self.next(self.end)\nprint('done')",
+    "self.next(self.end)\nself.x = 1",
+    "x = self.next(self.end)",
+    "print(self.next(self.end))",
+    "return self.next(self.end)",
+    "self.x and self.next(self.end)",
+]
+
+
+@pytest.mark.parametrize("body", NOT_LAST)
 def test_a_transition_that_is_not_the_last_statement(make, body):
     """The error names the step, the file and the line, and says where to put it."""
     flow = make(flow_text(body))
@@ -522,6 +532,33 @@ def test_a_transition_that_is_not_the_last_statement(make, body):
     assert str(caught.value).startswith(f"{caught.value.file}:{caught.value.line}: ")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        *NOT_LAST,
+        "if self.x:\n    self.next(self.end)\nself.next(self.end)",
+        "self.next()",
+        "self.next('end')",
+        "self.next(self)",
+        "self.next(self.end())",
+        "self.next(self.x.end)",
+        "self.next(*self.steps)",
+        "self.next(self.x, 1)",
+        "x = 1\nself.next(x, self.end)",
+        "self.next(self.end, foreach=self.items)",
+        "self.next(self.end, foreach='self.items')",
+        "self.next(self.end, condition='x')",
+        "self.next({'a': self.end}, condition='x')",
+        "self.next(self.end, **self.options)",
+        "way = self.next\nway(self.end)",
+    ],
+)
+def test_a_step_without_source_has_a_plain_transition(tmp_path, body):
+    """Whatever is not plain is not guessed at: the error says what can be read, and what to do."""
+    with pytest.raises(GraphError, match=r"no source that can be found.*save the flow in a file"):
+        read_graph(run_text(flow_text(body), tmp_path))
+
+
 def test_where_a_transition_belongs(make):
     """At the end of the step, by itself."""
     flow = make(flow_text("if self.x:\n    self.next(self.end)"))
@@ -529,12 +566,12 @@ def test_where_a_transition_belongs(make):
         read_graph(flow)
 
 
-def test_a_step_without_a_transition(make):
+def test_a_step_without_a_transition(make_either):
     """It would end the run nowhere."""
     with pytest.raises(
         GraphError, match=r"step 'start' has no self\.next\(\.\.\.\): add"
     ) as caught:
-        read_graph(make(flow_text("self.x = 1")))
+        read_graph(make_either(flow_text("self.x = 1")))
     assert caught.value.line in {
         5,
         6,
@@ -575,11 +612,11 @@ def test_a_transition_that_cannot_be_understood(make, call, words):
     assert (caught.value.step, caught.value.line) == ("start", 7)
 
 
-def test_the_end_has_no_transition(make):
+def test_the_end_has_no_transition(make_either):
     """It is the last step."""
     text = flow_text("self.next(self.end)").replace("pass", "self.next(self.start)")
     with pytest.raises(GraphError, match="step 'end' is the last one: remove its") as caught:
-        read_graph(make(text))
+        read_graph(make_either(text))
     assert caught.value.line == len(text.splitlines())
 
 
@@ -675,11 +712,11 @@ def test_an_attribute_cannot_have_a_reserved_name(make):
 
 @pytest.mark.parametrize("name", ["index", "start"])
 @pytest.mark.parametrize("statement", ["self.{} = 1", "for self.{} in self.x:\n    pass"])
-def test_an_artifact_cannot_have_the_name_of_something_else(make, name, statement):
+def test_an_artifact_cannot_have_the_name_of_something_else(make_either, name, statement):
     """Neither a reserved one nor that of a step; the error names the line."""
     body = statement.format(name) + "\nself.next(self.end)"
     with pytest.raises(GraphError, match=rf"assigns to self\.{name}, which") as caught:
-        read_graph(make(flow_text(body)))
+        read_graph(make_either(flow_text(body)))
     assert caught.value.line == 7
 
 
@@ -772,7 +809,7 @@ def test_parameters_are_checked_with_the_graph():
         read_graph(Tagged)
 
 
-# --- two readers, one answer ------------------------------------------------------------------
+# --- without source ---------------------------------------------------------------
 
 _LEAVES = st.sampled_from(
     [
