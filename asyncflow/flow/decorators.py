@@ -22,6 +22,7 @@ import reprlib
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from asyncflow._support.call_site import calling_line
@@ -50,10 +51,15 @@ class StepOptions:
     """The line at which the class body had already bound the step's name; 0 if it had not."""
     variables: dict[str, str] = field(default_factory=dict)
     """The environment variables that the step asks for, with their values."""
+    is_start: bool = False
+    """Whether `@step(start=True)` makes it the flow's first step."""
+    is_end: bool = False
+    """Whether `@step(end=True)` makes it the flow's last step."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out the variables: a class is stored with its run, and must not hold secrets."""
-        return StepOptions, (self.is_step, self.options, self.retry_on, self.replaced_line)
+        kept = self.is_step, self.options, self.retry_on, self.replaced_line
+        return StepOptions, (*kept, {}, self.is_start, self.is_end)
 
 
 def options_of(method: object) -> StepOptions | None:
@@ -74,16 +80,22 @@ def is_step(method: object) -> bool:
 @overload
 def step(method: Method, /) -> Method: ...
 @overload
-def step() -> Callable[[Method], Method]: ...
-def step(method: Any = None, /) -> Any:
+def step(*, start: bool = False, end: bool = False) -> Callable[[Method], Method]: ...
+def step(method: Any = None, /, *, start: bool = False, end: bool = False) -> Any:
     """Make a method, `def` or `async def`, a step of its flow.
 
     A step takes only `self`. A second argument, usually called `inputs`, makes it a join.
+
+    Args:
+        method: The step, if the decorator is used without parentheses.
+        start: The flow begins with this step; else it begins with the one named `start`.
+        end: The flow ends with this step; else it ends with the one named `end`.
     """
     if method is None:
-        return step
+        return partial(step, start=start, end=end)
     options = _noted(method, "step")
     options.is_step = True
+    options.is_start, options.is_end = bool(start), bool(end)
     options.replaced_line = _line_of_namesake(getattr(method, "__name__", ""))
     return method
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from asyncflow.flow.graph import END, START, Fanout
+from asyncflow.flow.node import Fanout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +31,8 @@ def to_dot(graph: Graph) -> str:
         shape = _DOT_SHAPES.get(_kind(node), "")
         lines.append(f"  {_quoted(node.name)}{f' [shape={shape}]' if shape else ''};")
     for node, target in _edges(graph):
-        label = f" [label={_quoted('foreach ' + node.foreach)}]" if node.foreach else ""
+        text = _label(node, target)
+        label = f" [label={_quoted(text)}]" if text else ""
         lines.append(f"  {_quoted(node.name)} -> {_quoted(target)}{label};")
     return "\n".join([*lines, "}"]) + "\n"
 
@@ -45,7 +46,8 @@ def to_mermaid(graph: Graph) -> str:
         opening, closing = _MERMAID_SHAPES[_kind(node)]
         lines.append(f'    {ids[node.name]}{opening}"{node.name}"{closing}')
     for node, target in _edges(graph):
-        label = f'|"foreach {node.foreach}"|' if node.foreach else ""
+        text = _label(node, target)
+        label = f'|"{_entities(text)}"|' if text else ""
         lines.append(f"    {ids[node.name]} -->{label} {ids[target]}")
     return "\n".join(lines) + "\n"
 
@@ -57,20 +59,28 @@ DRAWINGS: Final[Mapping[str, Callable[[Graph], str]]] = {
 }
 
 
-_DOT_SHAPES: Final = {"end": "oval", "join": "invhouse", "split": "house"}
+_DOT_SHAPES: Final = {
+    "end": "oval",
+    "join": "invhouse",
+    "split": "house",
+    "condition": "diamond",
+}
 _MERMAID_SHAPES: Final = {
     "end": ("([", "])"),
     "join": ("[\\", "/]"),
     "split": ("[/", "\\]"),
+    "condition": ("{", "}"),
     "plain": ("[", "]"),
 }
 
 
 def _kind(node: Node) -> str:
-    if node.name in {START, END}:
+    if node.is_start or node.is_end:
         return "end"
     if node.is_join:
         return "join"
+    if node.fanout is Fanout.CONDITION:
+        return "condition"
     return "plain" if node.fanout is Fanout.NONE else "split"
 
 
@@ -85,8 +95,9 @@ def _indents(graph: Graph) -> dict[str, int]:
         if node.joins is not None:
             indents[node.name] = indents[node.joins]
         else:
-            leading = graph.previous(node.name)
-            split = bool(leading) and graph[leading[0]].fanout is not Fanout.NONE
+            before = graph.previous(node.name)
+            leading = [each for each in before if not graph.leads_back(each, node.name)]
+            split = bool(leading) and graph[leading[0]].fanout.opens_split
             indents[node.name] = (indents[leading[0]] if leading else 0) + split
     return indents
 
@@ -98,8 +109,29 @@ def _described(node: Node) -> str:
     marks += [f"shares {', '.join(node.shared)}"] if node.shared else []
     remarks = f" ({', '.join(marks)})" if marks else ""
     over = f" for each of {node.foreach}" if node.foreach is not None else ""
-    arrow = f" -> {', '.join(node.next)}{over}" if node.next else ""
+    steps = ", ".join(node.next)
+    if node.condition is not None:
+        steps = ", ".join(
+            f"{step} if {node.condition} is {_cases(node, step)}" for step in node.next
+        )
+    arrow = f" -> {steps}{over}" if steps else ""
     return f"{node.name}{remarks}{arrow}"
+
+
+def _label(node: Node, target: str) -> str:
+    """What stands beside the arrow from a step to one that follows it."""
+    if node.condition is not None:
+        return f"{node.condition} is {_cases(node, target)}"
+    return f"foreach {node.foreach}" if node.foreach else ""
+
+
+def _cases(node: Node, target: str) -> str:
+    return " or ".join(repr(case) for case, step in node.cases if step == target)
+
+
+def _entities(text: str) -> str:
+    """Text within quotes of Mermaid, which has entities in place of escapes."""
+    return "".join(each if each.isalnum() or each in " '._-" else f"#{ord(each)};" for each in text)
 
 
 def _quoted(text: str) -> str:

@@ -6,12 +6,13 @@ A step has this form:
   Keyword-only parameters ask for shared resources; see `asyncflow.flow.shared`.
 - `self.next(...)` is the last statement of its body. Only statements that do nothing may follow: a
   comment, a string, `pass`, an empty `return`. The call is not nested in another statement (`if`,
-  `for`, `try`, `with`), because the next step would then depend on the run. `end` has no such call.
-- The call is `self.next(self.a)`, `self.next(self.a, self.b)` or
-  `self.next(self.a, foreach="items")`.
+  `for`, `try`, `with`), because the graph is known before the run. The last step has no such call.
+- The call is `self.next(self.a)`, `self.next(self.a, self.b)`,
+  `self.next(self.a, foreach="items")` or `self.next({"x": self.a, "y": self.b}, condition="kind")`.
 
 A step is read from its source, in a file, a cell of a notebook, or at Python's prompt from 3.13 on.
-Where there is none, `asyncflow.flow.step_bytecode` reads the three calls above, and nothing else.
+Where there is none, `asyncflow.flow.step_bytecode` reads the first three of these calls, and no
+other.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import functools
 import inspect
 from dataclasses import dataclass
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow.errors import GraphError
 from asyncflow.flow.decorators import is_step, options_of
-from asyncflow.flow.graph import END, Graph, Node, Transition
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import END, Node, Transition
 from asyncflow.flow.parameters import Parameter, parameters_of
 from asyncflow.flow.shared import Shared, check_shared, keyword_only, shared_of
 from asyncflow.flow.spec import is_constant
@@ -34,6 +36,7 @@ from asyncflow.flow.step_source import read_source
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from asyncflow.flow.node import Case
     from asyncflow.flow.step_source import Argument, Body, NextCall
 
 RESERVED_NAMES: Final = frozenset({"foreach_stack", "index", "input", "merge_artifacts", "next"})
@@ -220,8 +223,8 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
         if target not in steps and hasattr(cls, target):
             message = f"leads to {target!r}, which is no step: put @step on it"
             raise step.error(message, body.calls[0].line)
-    is_async, options = _is_async(step.method), _options(step.method).options
-    if is_async and "environment" in options and "isolate" not in options:
+    is_async, options = _is_async(step.method), _options(step.method)
+    if is_async and "environment" in options.options and "isolate" not in options.options:
         message = (
             "is `async def` and has @environment, but its tasks run side by side in a process, "
             "and the variables belong to the process: put @isolate on it too, or write it as `def`"
@@ -231,13 +234,17 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
         name=step.name,
         next=transition.steps,
         foreach=transition.foreach,
+        condition=transition.condition,
+        cases=transition.cases,
         is_join=is_join,
         is_async=is_async,
+        is_start=options.is_start,
+        is_end=options.is_end,
         line=body.line,
         file=step.function.__code__.co_filename,
         doc=inspect.cleandoc(step.method.__doc__ or ""),
         shared=keyword_only(step.function),
-        options=dict(options),
+        options=dict(options.options),
     )
 
 
@@ -293,7 +300,7 @@ def _check_assigned(cls: type, step: _Step, body: Body, steps: Mapping[str, _Ste
 
 
 def _transition(step: _Step, body: Body) -> Transition:
-    if step.name == END:
+    if step.name == END or _options(step.method).is_end:
         if body.calls:
             message = "is the last one: remove its self.next(...)"
             raise step.error(message, body.calls[0].line)
@@ -309,7 +316,7 @@ def _transition(step: _Step, body: Body) -> Transition:
         )
         raise step.error(message, body.calls[1].line)
     call = body.calls[0]
-    transition = Transition(_targets(step, call), _foreach(step, call))
+    transition = _read_transition(step, call)
     if not call.is_last:
         message = (
             "has a self.next(...) that is not its last statement: put it at the end of the step, "
@@ -317,6 +324,46 @@ def _transition(step: _Step, body: Body) -> Transition:
         )
         raise step.error(message, call.line)
     return transition
+
+
+def _read_transition(step: _Step, call: NextCall) -> Transition:
+    for keyword in call.keywords:
+        if keyword not in {"foreach", "condition"}:
+            message = (
+                f"has a self.next(...) that cannot be understood: {keyword!r} is no argument of "
+                f'it; write self.next(self.STEP) or self.next(self.STEP, foreach="NAME")'
+            )
+            raise step.error(message, call.line)
+    if "condition" in call.keywords or any(each.cases is not None for each in call.positional):
+        return _conditional(step, call)
+    return Transition(_targets(step, call), _artifact_name(step, call, "foreach"))
+
+
+def _conditional(step: _Step, call: NextCall) -> Transition:
+    """What a `self.next({...}, condition="...")` says."""
+    form = 'self.next({"one": self.A, "other": self.B}, condition="NAME_OF_AN_ARTIFACT")'
+    condition = _artifact_name(step, call, "condition")
+    given = [each.cases for each in call.positional]
+    if condition is None or "foreach" in call.keywords or len(given) != 1 or given[0] is None:
+        message = f"has a self.next(...) that cannot be understood: a condition is written {form}"
+        raise step.error(message, call.line)
+    if not given[0]:
+        message = f"has a condition without cases; write them as a dict, as in {form}"
+        raise step.error(message, call.line)
+    cases: list[tuple[Case, str]] = []
+    for key, value in given[0]:
+        case = key.constant
+        if key.text != "None" and not isinstance(case, str | int | float):
+            message = (
+                f"has a self.next(...) that cannot be understood: {key.text} is no case; write a "
+                f"text, a number, True, False or None"
+            )
+            raise step.error(message, call.line)
+        if case in dict(cases):
+            raise step.error(f"names the case {key.text} twice in self.next(...)", call.line)
+        cases.append((cast("Case", case), _target(step, call, value)))
+    steps = tuple(dict.fromkeys(target for _, target in cases))
+    return Transition(steps, None, condition, tuple(cases))
 
 
 def _targets(step: _Step, call: NextCall) -> tuple[str, ...]:
@@ -338,21 +385,15 @@ def _target(step: _Step, call: NextCall, argument: Argument) -> str:
     raise step.error(message, call.line)
 
 
-def _foreach(step: _Step, call: NextCall) -> str | None:
-    for keyword in call.keywords:
-        if keyword != "foreach":
-            message = (
-                f"has a self.next(...) that cannot be understood: {keyword!r} is no argument of "
-                f'it; write self.next(self.STEP) or self.next(self.STEP, foreach="NAME")'
-            )
-            raise step.error(message, call.line)
-    if "foreach" not in call.keywords:
+def _artifact_name(step: _Step, call: NextCall, keyword: str) -> str | None:
+    """The artifact that an argument of `self.next` names; None if there is no such argument."""
+    given = call.keywords.get(keyword)
+    if given is None:
         return None
-    over = call.keywords["foreach"]
-    if isinstance(over.constant, str) and over.constant.isidentifier():
-        return over.constant
+    if isinstance(given.constant, str) and given.constant.isidentifier():
+        return given.constant
     message = (
-        f"has a self.next(...) that cannot be understood: foreach is {over.text}; write the name "
-        f'of an artifact there, as in foreach="items" for self.items'
+        f"has a self.next(...) that cannot be understood: {keyword} is {given.text}; write the "
+        f'name of an artifact there, as in {keyword}="items" for self.items'
     )
     raise step.error(message, call.line)

@@ -25,13 +25,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import reprlib
 import sys
+from collections.abc import Mapping
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from asyncflow._support.suggestions import did_you_mean
 from asyncflow.errors import ArtifactError, FlowError, TransitionError
-from asyncflow.flow.graph import Graph, Transition
+from asyncflow.flow.graph import Graph
 from asyncflow.flow.join_inputs import (
     Inputs,
     InputSource,
@@ -40,10 +42,11 @@ from asyncflow.flow.join_inputs import (
     load_once,
     lost_in_joins,
 )
+from asyncflow.flow.node import Transition
 from asyncflow.flow.parameters import Parameter, ParameterContext, user_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from asyncflow.values import ArtifactRef
 
@@ -75,6 +78,8 @@ class BoundTask(Protocol):
 
     transition: Transition | None
     """Set by `self.next(...)`."""
+    choice: str
+    """The step that a condition has chosen; empty where there is none."""
 
     @property
     def step(self) -> str:
@@ -143,32 +148,45 @@ class FlowSpec:
 
     # --- for steps ---
 
-    def next(self, *steps: Callable[..., Any], foreach: str | None = None) -> None:
+    def next(
+        self,
+        *steps: Callable[..., Any] | Mapping[Any, Callable[..., Any]],
+        foreach: str | None = None,
+        condition: str | None = None,
+    ) -> None:
         """Go on to one step, to several at once, or to one step for each item of an artifact.
+
+        With `condition`, the name of an artifact, the step goes on to one of several steps, given
+        as a dict: the one whose key equals the artifact's value. That step may be an earlier one,
+        or this one, and is then repeated.
 
         It is the last statement of a step, and a step calls it once; see
         `asyncflow.flow.graph_reader`.
 
         Raises:
-            TransitionError: The call differs from the one in the source, it is the second one, or
-                the artifact of `foreach` does not exist.
+            TransitionError: The call differs from the one in the source, it is the second one, the
+                artifact of `foreach` or `condition` does not exist, or its value is no case.
         """
         state = self._asyncflow_task()
         if state is None:
             return
         node = state.graph[state.step]
-        expected = Transition(node.next, node.foreach)
+        expected = node.transition
         if state.transition is not None:
             raise _misled(state, f"called self.next(...) twice, first as {state.transition}")
-        if list(steps) != [getattr(self, name) for name in node.next] or foreach != node.foreach:
-            names = tuple(getattr(each, "__name__", repr(each)) for each in steps)
+        written: list[Any] = [getattr(self, name) for name in node.next]
+        if node.condition is not None:
+            written = [{case: getattr(self, name) for case, name in node.cases}]
+        if (list(steps), foreach, condition) != (written, node.foreach, node.condition):
             message = (
-                f"went on with {Transition(names, foreach)}, but {expected} was read from the "
-                f"source when the run started: has the file changed since?"
+                f"went on with {_as_given(steps, foreach, condition)}, but {expected} was read "
+                f"from the source when the run started: has the file changed since?"
             )
             raise _misled(state, message)
         if foreach is not None:
             self._asyncflow_check_items(state, foreach)
+        if condition is not None:
+            state.choice = self._asyncflow_choose(state, condition)
         state.transition = expected
 
     @property
@@ -289,6 +307,38 @@ class FlowSpec:
                 f"goes on with foreach={name!r}, but there is no self.{name}: assign it before"
             )
             raise _misled(state, message + _Missing(self, name).hint)
+
+    def _asyncflow_choose(self, state: BoundTask, name: str) -> str:
+        """The step that the value of a condition leads to."""
+        node = state.graph[state.step]
+        try:
+            value = getattr(self, name)
+        except AttributeError:
+            message = (
+                f"goes on by condition={name!r}, but there is no self.{name}: assign it before"
+            )
+            raise _misled(state, message + _Missing(self, name).hint) from None
+        step = node.chosen(value)
+        if step is None:
+            cases = ", ".join(repr(case) for case, _ in node.cases)
+            message = (
+                f"goes on by condition={name!r}, but self.{name} is {reprlib.repr(value)}, "
+                f"which is none of the cases: {cases}"
+            )
+            raise _misled(state, message)
+        return step
+
+
+def _as_given(steps: Sequence[Any], foreach: str | None, condition: str | None) -> Transition:
+    """A call of `self.next`, for a message."""
+    if condition is not None and len(steps) == 1 and isinstance(steps[0], Mapping):
+        cases = tuple((case, _name_of(step)) for case, step in steps[0].items())
+        return Transition((), foreach, condition, cases)
+    return Transition(tuple(_name_of(step) for step in steps), foreach)
+
+
+def _name_of(step: object) -> str:
+    return getattr(step, "__name__", repr(step))
 
 
 def check_items(state: BoundTask, name: str, value: object) -> None:

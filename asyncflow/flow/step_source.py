@@ -27,6 +27,8 @@ class Argument:
     """The name, if it is written `self.name`."""
     constant: object = None
     """The value, if it is a constant."""
+    cases: tuple[tuple[Argument, Argument], ...] | None = None
+    """Keys and values, if it is written as a dict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,9 @@ def _agrees(body: Body, code: CodeType) -> bool:
     """Whether the text can be what was compiled, as far as the way to the next step goes."""
     if not body.calls:
         return NEXT not in code.co_names
-    steps = {argument.step for call in body.calls for argument in call.positional}
+    given = [argument for call in body.calls for argument in call.positional]
+    given += [target for argument in given for _, target in argument.cases or ()]
+    steps = {argument.step for argument in given}
     return steps - {None} | {NEXT} <= set(code.co_names)
 
 
@@ -186,5 +190,13 @@ class _SourceReader:
                 return Argument(ast.unparse(node), step=name)
             case ast.Constant(value=value):
                 return Argument(ast.unparse(node), constant=value)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+                return Argument(ast.unparse(node), constant=-value)
+            case ast.Dict(keys=keys, values=values) if None not in keys:
+                pairs = zip(keys, values, strict=True)
+                cases = tuple(
+                    (self._argument(key), self._argument(value)) for key, value in pairs if key
+                )
+                return Argument(ast.unparse(node), cases=cases)
             case _:
                 return Argument(ast.unparse(node))

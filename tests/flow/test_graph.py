@@ -268,6 +268,148 @@ def test_what_else_is_no_graph(nodes, words):
     assert str(error).startswith("flow.py:7: step ")
 
 
+# --- conditions -------------------------------------------------------------------------------
+
+
+def choice(name: str, *following: str, **attributes) -> AnyNode:
+    """A step that goes on to one of these, by the value of `kind`."""
+    cases = tuple((step, step) for step in following)
+    return node(name, *following, condition="kind", cases=cases, **attributes)
+
+
+LOOP = Graph(
+    "Loop",
+    [
+        node("start", "spread"),
+        node("spread", "work", foreach="items"),
+        choice("work", "work", "check", "meet"),
+        choice("check", "work", "left", "right"),
+        node("left", "meet"),
+        node("right", "meet"),
+        node("meet", "join"),
+        node("join", "again", is_join=True),
+        choice("again", "spread", "end"),
+        END,
+    ],
+)
+
+
+def test_conditions_meet_in_a_plain_step():
+    """One of the steps that lead to it arrives, so it is no join, and no split is open there."""
+    assert LOOP["meet"].depth == LOOP["work"].depth == 1
+    assert LOOP["check"].fanout is Fanout.CONDITION
+    assert LOOP["check"].join is None
+    assert LOOP["spread"].join == "join"
+
+
+def test_a_condition_may_lead_back():
+    """To an earlier step of its branch or to itself; such steps come last among those before."""
+    assert LOOP.previous("work") == ("spread", "work", "check")
+    assert LOOP.leads_back("work", "work")
+    assert LOOP.leads_back("check", "work")
+    assert LOOP.leads_back("again", "spread")
+    assert not LOOP.leads_back("spread", "work")
+    assert LOOP.before("work") == {*LOOP.nodes} - {"end"}
+
+
+def test_a_graph_with_conditions_survives_being_plain_data():
+    """Through msgpack and back, it is the same."""
+    assert Graph.from_data(msgpack.unpackb(msgpack.packb(LOOP.to_data()))) == LOOP
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        (
+            [choice("start", "a", "b"), node("a", "end"), node("b", "a"), node("c", "c"), END],
+            "'c' leads back to 'c'",
+        ),
+        ([choice("start", "start"), END], "never reached"),
+        (
+            [choice("start", "a", "end"), choice("a", "a", "b"), choice("b", "a"), END],
+            "'a' never leads to the last step 'end'",
+        ),
+        (
+            [
+                node("start", "a", "b"),
+                choice("a", "one", "other"),
+                choice("b", "one", "other"),
+                node("one", "end", is_join=True),
+                node("other", "end", is_join=True),
+                END,
+            ],
+            "'start' splits into branches that may meet in 'one' or in 'other'",
+        ),
+        (
+            [
+                node("start", "split"),
+                node("split", "a", foreach="x"),
+                choice("a", "start", "join"),
+                node("join", "end", is_join=True),
+                END,
+            ],
+            "'a' leads back to 'start' across a split or a join",
+        ),
+        (
+            [
+                node("start", "a", "b"),
+                choice("a", "end", "c"),
+                node("b", "c"),
+                node("c", "end", is_join=True),
+                END,
+            ],
+            "'end' is reached from",
+        ),
+    ],
+)
+def test_conditions_that_are_no_graph(nodes, words):
+    """A loop can be left, stays in its branch, and what was split meets in one join."""
+    assert words in str(refusal(*nodes))
+
+
+def test_a_flow_may_have_one_step():
+    """It is the first and the last one."""
+    graph = Graph("F", [node("only", is_start=True, is_end=True)])
+    assert (graph.start, graph.end, graph.previous("only")) == ("only", "only", ())
+
+
+def test_a_flow_has_one_start():
+    """A step that is marked and another one with the name contradict each other."""
+    error = refusal(node("first", "start", is_start=True), node("start", "end"), END)
+    assert "has @step(start=True), so the flow begins with it, but there is 'start'" in str(error)
+
+
+def test_a_value_chooses_as_a_key_of_a_dict_does():
+    """Equal values are one case; what is no case, or cannot be a key, chooses nothing."""
+    switch = node("s", "a", "b", condition="k", cases=((1, "a"), ("x", "b"), (None, "a")))
+    values: list[object] = [True, 1.0, "x", None]
+    assert [switch.chosen(value) for value in values] == ["a", "a", "b", "a"]
+    values = ["1", [], 2]
+    assert [switch.chosen(value) for value in values] == [None, None, None]
+
+
+def test_a_condition_in_pictures():
+    """Each arrow has its cases; the step is a diamond."""
+    graph = Graph(
+        "F",
+        [
+            node(
+                "start",
+                "end",
+                "start",
+                condition="k",
+                cases=(("a", "end"), (2, "end"), ('"', "start")),
+            ),
+            END,
+        ],
+    )
+    assert to_text(graph) == ("F\n  start -> end if k is 'a' or 2, start if k is '\"'\n  end\n")
+    assert '"start" -> "start" [label="k is \'\\"\'"];' in to_dot(graph)
+    assert "step0 -->|\"k is '#34;'\"| step0" in to_mermaid(graph)
+    loop = to_dot(LOOP)
+    assert '"check" [shape=diamond];' in loop
+
+
 # --- any graph at all -------------------------------------------------------------------------
 
 

@@ -600,7 +600,8 @@ def test_a_step_with_two_transitions(make):
         ("self.next(self.end, foreach=self.items)", "cannot be understood"),
         ("self.next(self.end, foreach='self.items')", "write the name of an artifact"),
         ("self.next(self.end, foreach=3)", "foreach is 3"),
-        ("self.next(self.end, condition='x')", "'condition' is no argument of it"),
+        ("self.next(self.end, condition='x')", "cannot be understood"),
+        ("self.next(self.end, whenever='x')", "'whenever' is no argument of it"),
         ("self.next(self.end, **self.options)", "cannot be understood"),
         ("way = self.next\nway(self.end)", "cannot be understood"),
     ],
@@ -609,6 +610,65 @@ def test_a_transition_that_cannot_be_understood(make, call, words):
     """The error shows what is not understood, and what to write."""
     with pytest.raises(GraphError, match=words) as caught:
         read_graph(make(flow_text(call)))
+    assert (caught.value.step, caught.value.line) == ("start", 7)
+
+
+CONDITION = """
+from asyncflow import FlowSpec, step
+
+class F(FlowSpec):
+    @step(start=True)
+    def first(self):
+        cases = None
+        self.next(
+            {"again": self.first, 2: self.other, True: self.other, -1: self.last}, condition="kind"
+        )
+
+    @step
+    def other(self):
+        self.next(self.last)
+
+    @step(end=True)
+    def last(self):
+        pass
+"""
+
+
+def test_a_condition_is_read_with_its_cases(tmp_path):
+    """Each case leads to a step; a step that several cases lead to follows once."""
+    graph = read_graph(run_file(CONDITION, tmp_path))
+    first = graph["first"]
+    assert (first.fanout, first.condition) == ("condition", "kind")
+    assert first.cases == (("again", "first"), (2, "other"), (True, "other"), (-1, "last"))
+    assert first.next == ("first", "other", "last")
+
+
+def test_the_first_and_the_last_step_may_have_any_name(tmp_path):
+    """`@step(start=True)` and `@step(end=True)` say which they are."""
+    graph = read_graph(run_file(CONDITION, tmp_path))
+    assert (graph.start, graph.end) == ("first", "last")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("self.next({}, condition='x')", "a condition without cases"),
+        ("self.next({1: self.end})", "a condition is written"),
+        ("self.next({1: self.end}, self.end, condition='x')", "a condition is written"),
+        ("self.next({1: self.end}, condition='x', foreach='y')", "a condition is written"),
+        ("self.next({1: self.end}, condition=self.x)", "condition is self.x; write the name"),
+        ("self.next({self.x: self.end}, condition='x')", "self.x is no case"),
+        ("self.next({b'x': self.end}, condition='x')", "b'x' is no case"),
+        ("self.next({1: self.end, True: self.end}, condition='x')", "the case True twice"),
+        ("self.next({1: 'end'}, condition='x')", "'end' is not the name of a step"),
+        ("self.next({**self.x}, condition='x')", "a condition is written"),
+    ],
+)
+def test_a_condition_that_cannot_be_understood(tmp_path, call, words):
+    """The error shows what is not understood, and what to write."""
+    with pytest.raises(GraphError) as caught:
+        read_graph(run_file(flow_text(call), tmp_path))
+    assert words in str(caught.value)
     assert (caught.value.step, caught.value.line) == ("start", 7)
 
 

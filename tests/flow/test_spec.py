@@ -82,6 +82,7 @@ class Task:
         self.step = step_name
         self.index: int | None = 1
         self.transition: Transition | None = None
+        self.choice = ""
         self.refs = {name: ref_to(value) for name, value in values.items()}
         self.loaded: list[str] = []
         self.asked = 0

@@ -63,6 +63,7 @@ class TaskView:
         self.graph = run.graph
         self.node: Node = run.graph[order.step]
         self.transition: Transition | None = None
+        self.choice = ""
         self._failed = False  # and its step's `@catch` has it handed on
         self._artifacts = TaskArtifacts(run, self.node, self._pathspec, self._origin(), self._go_on)
         self.index = order.path[-1] if order.path else None
@@ -160,7 +161,8 @@ class TaskView:
 
         `may_retry` tells whether the exception is one that the step's `@retry` is for.
         """
-        if self._order.caught or not self.node.catches or self.node.foreach is not None:
+        decides = self.node.foreach is not None or self.node.condition is not None
+        if self._order.caught or not self.node.catches or decides:
             return False
         return not (may_retry and self.node.is_retried(self._order.attempt))
 
@@ -175,10 +177,10 @@ class TaskView:
             print(failure.traceback or f"{failure.type}: {failure.message}", file=sys.stderr)  # noqa: T201 - into the task's log
         if options["var"]:
             setattr(self.flow, options["var"], failure)
-        if self.node.foreach is not None:
-            error = f"@catch cannot stand in for {self.step!r}: nothing is left to fan out over"
+        if self.node.foreach is not None or self.node.condition is not None:
+            error = f"@catch cannot stand in for {self.step!r}: it does not know where to go on"
             raise TransitionError(error, step=self.step, file=self.node.file, line=self.node.line)
-        self.transition = Transition(self.node.next, None) if self.node.next else None
+        self.transition = self.node.transition if self.node.next else None
         self._failed = True
 
     def _arguments(self) -> tuple[Inputs, ...]:

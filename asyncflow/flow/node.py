@@ -1,0 +1,121 @@
+"""A step of a flow as the graph knows it, and where it goes on to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+START: Final = "start"
+"""The name of the first step, unless another one has `@step(start=True)`."""
+END: Final = "end"
+"""The name of the last step, unless another one has `@step(end=True)`."""
+
+Case = str | int | float | bool | None
+"""A value that a condition can be compared with: a constant in the source."""
+Cases = tuple[tuple[Case, str], ...]
+"""Each case of a condition, and the step that it leads to, in the order of the code."""
+
+
+class Fanout(StrEnum):
+    """How a step goes on."""
+
+    NONE = "none"  # to one step, or as the last step to none
+    BRANCH = "branch"  # to several steps at once
+    FOREACH = "foreach"  # to one step, once for each item of an artifact
+    CONDITION = "condition"  # to one of several steps, chosen by the value of an artifact
+
+    @property
+    def opens_split(self) -> bool:
+        """Whether a join must follow, since several tasks may come of one."""
+        return self in {Fanout.BRANCH, Fanout.FOREACH}
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """Where a step goes: what its `self.next(...)` says."""
+
+    steps: tuple[str, ...]
+    foreach: str | None = None
+    """The artifact whose items the next step runs over."""
+    condition: str | None = None
+    """The artifact whose value chooses one of `cases`."""
+    cases: Cases = ()
+
+    def __str__(self) -> str:
+        if self.condition is not None:
+            cases = ", ".join(f"{case!r}: self.{step}" for case, step in self.cases)
+            return f"self.next({{{cases}}}, condition={self.condition!r})"
+        over = [f"foreach={self.foreach!r}"] if self.foreach is not None else []
+        return f"self.next({', '.join([*(f'self.{step}' for step in self.steps), *over])})"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A step within a graph.
+
+    The `Graph` computes `fanout`, `joins`, `join` and `depth` from its structure, and ignores the
+    values given.
+    """
+
+    name: str
+    next: tuple[str, ...] = ()
+    """The steps that follow, in the order of the code, each once."""
+    fanout: Fanout = Fanout.NONE
+    foreach: str | None = None
+    """The artifact that a foreach runs over."""
+    condition: str | None = None
+    """The artifact that chooses the next step."""
+    cases: Cases = ()
+    """What the values of `condition` lead to."""
+    is_join: bool = False
+    """Whether the step takes `inputs`."""
+    is_async: bool = False
+    is_start: bool = False
+    """Whether the flow begins here; given, it is what `@step(start=True)` says."""
+    is_end: bool = False
+    """Whether the flow ends here; given, it is what `@step(end=True)` says."""
+    joins: str | None = None
+    """For a join, the split that it closes."""
+    join: str | None = None
+    """For a split, the join that closes it."""
+    depth: int = 0
+    """How many open foreach splits the step is in."""
+    line: int = 0
+    """The line of the step's `def` in `file`."""
+    file: str = ""
+    doc: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """The options that decorators have set, as plain data; see `asyncflow.flow.decorators`."""
+    shared: tuple[str, ...] = ()
+    """The names of the shared resources that the step asks for; see `asyncflow.flow.shared`."""
+
+    @property
+    def transition(self) -> Transition:
+        """What the step's `self.next(...)` says."""
+        return Transition(self.next, self.foreach, self.condition, self.cases)
+
+    def is_retried(self, attempt: int) -> bool:
+        """Whether the step's `@retry` allows another attempt if this one fails."""
+        retry = self.options.get("retry")
+        return isinstance(retry, dict) and attempt < retry["times"]
+
+    @property
+    def catches(self) -> bool:
+        """Whether the step's `@catch` lets the run go on after a task's last attempt has failed."""
+        return "catch" in self.options
+
+    def chosen(self, value: object) -> str | None:
+        """The step that this value of the condition leads to; None if it is none of the cases.
+
+        As in a dict, `1`, `1.0` and `True` are one case.
+        """
+        steps: dict[object, str] = {}
+        steps.update(self.cases)
+        try:
+            return steps.get(value)
+        except TypeError:  # it cannot be hashed
+            return None
