@@ -66,7 +66,7 @@ __all__ = [
     "timeout",
 ]
 
-# What a flow file needs is imported above. The rest comes when it is first asked for: a worker
+# What a flow file needs is imported above. The rest is imported when it is first used: a worker
 # needs no engine, and a program that only looks back needs no event loop.
 _LATER: Final = {
     "Artifact": "asyncflow.client",

@@ -1,8 +1,7 @@
 """Every exception that asyncflow raises, in one flat tree.
 
-A class's docstring is its default message: what is wrong and what to do about it. Data about
-the case travels as attributes, so that a program need not parse the text. Nothing here imports the
-rest.
+A class's docstring is its default message: what is wrong and what to do about it. Details are
+attributes, so that a program need not parse the text. Nothing here imports the rest of asyncflow.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class FlowError(AsyncflowError):
 
 
 class UnguardedRunError(FlowError):
-    """A run is started whenever its file is imported, which workers do, too."""
+    """The file starts a run whenever it is imported, and workers import it too."""
 
 
 class GraphError(FlowError):
@@ -96,7 +95,7 @@ class JournalError(StoreError):
 
 
 class RecordError(JournalError):
-    """A record was written whole, and is not what asyncflow writes."""
+    """A record is complete, but it is not one that asyncflow writes."""
 
 
 class JournalLockedError(JournalError):
@@ -104,7 +103,7 @@ class JournalLockedError(JournalError):
 
 
 class LimitError(StoreError):
-    """A limit with a name cannot be kept."""
+    """A named limit cannot be enforced."""
 
 
 class NotFoundError(AsyncflowError, KeyError):
@@ -115,7 +114,7 @@ class NotFoundError(AsyncflowError, KeyError):
 
 
 class ArtifactNotFoundError(NotFoundError, AttributeError):
-    """There is no artifact of this name; an AttributeError too, so that `hasattr` tells it."""
+    """There is no artifact of this name; also an AttributeError, so that `hasattr` works."""
 
     def __init__(self, message: str = "", *, artifact: str = "") -> None:
         self.artifact = artifact
@@ -148,8 +147,8 @@ class EngineClosedError(AsyncflowError):
 class RunFailedError(AsyncflowError):
     """The run failed.
 
-    `failure` tells step, task, attempt, exception type, message and traceback text of the task that
-    failed first; `run` is the client's view of the run, for looking at what had finished.
+    `failure` describes the task that failed first: step, task, attempt, exception type, message and
+    traceback text. `run` is the client's view of the run, to look at the tasks that finished.
     """
 
     def __init__(self, message: str = "", *, run: Any = None, failure: Any = None) -> None:
@@ -161,7 +160,7 @@ class RunFailedError(AsyncflowError):
 
 
 class RunCancelledError(AsyncflowError):
-    """The run was cancelled; what had finished is kept and can be resumed."""
+    """The run was cancelled; its finished tasks are kept, and it can be resumed."""
 
     def __init__(self, message: str = "", *, run: Any = None) -> None:
         self.run: Any = run
@@ -170,7 +169,7 @@ class RunCancelledError(AsyncflowError):
 
 
 class RunInterruptedError(AsyncflowError):
-    """The run's engine is gone and left no last word; what had finished can be resumed."""
+    """The run's engine is gone without recording an end; resume the run to go on."""
 
     def __init__(self, message: str = "", *, pathspec: str = "") -> None:
         self.pathspec = pathspec
@@ -178,9 +177,9 @@ class RunInterruptedError(AsyncflowError):
 
     @classmethod
     def of(cls, pathspec: str, resume: str) -> Self:
-        """The error of the run `Flow/run`; `resume` is the command that goes on with it."""
+        """The error for the run `Flow/run`; the command `resume` resumes it."""
         message = (
-            f"{pathspec} was interrupted: its engine is gone and left no last word\n"
+            f"{pathspec} was interrupted: its engine is gone without recording an end\n"
             f"To go on from there: {resume}"
         )
         return cls(message, pathspec=pathspec)
@@ -194,7 +193,7 @@ class SubscriptionBusyError(AsyncflowError):
 
 
 class UnknownEventError(AsyncflowError, LookupError):
-    """A later version of asyncflow told of this event; pass over it, or upgrade."""
+    """A later version of asyncflow wrote this event; skip it, or upgrade."""
 
 
 # --- keeping ----------------------------------------------------------------------------------
@@ -209,10 +208,9 @@ class RemoveError(AsyncflowError):
 
 
 class WorkingDirectoryError(AsyncflowError):
-    """A relative path means nothing: the working directory was deleted."""
+    """A relative path cannot be resolved: the working directory was deleted."""
 
     def __init__(self, path: object) -> None:
-        """Name the path."""
         super().__init__(
             f"{path} is told from the working directory, and that was deleted: "
             "change to another, or give the absolute path"

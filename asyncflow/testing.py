@@ -1,14 +1,14 @@
-"""Fakes for tests: a clock that nobody waits for, threads that are none, workers that are none.
+"""Fakes for tests: a clock that skips waits, threads that run inline, simulated workers.
 
-They take the place of the real parts under the real engine's driver and dispatcher, so that what
-would take hours and many processes takes milliseconds and one thread, and is the same each time:
+They take the place of the real parts under the engine's real driver and dispatcher. What would take
+hours and many processes then takes milliseconds and one thread, and is the same each time:
 
     loop = FakeClockLoop()
     loop.run_until_complete(asyncio.sleep(3600))  # at once; loop.time() says 3600.0
 
-`FakeClockLoop` alone is of use for any code that waits. The other two are what a `Dispatcher` is
-given for its threads and for its pool of workers. A store needs no fake: one in a temporary folder
-is the real one, and a run in it costs some milliseconds.
+`FakeClockLoop` alone is of use for any code that waits. A `Dispatcher` takes the other two in place
+of its threads and of its pool of workers. A store needs no fake: use a real one in a temporary
+folder; a run in it costs some milliseconds.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _NOTHING: Final = (0, 0)  # of both streams: a simulated task prints nothing
 
 
 class StuckError(Exception):
-    """Everybody waits, and there is nothing that could end it: on a real loop, for ever."""
+    """Every task waits for something that cannot come: on a real loop, for ever."""
 
 
 class _SkippingSelector(DefaultSelector):
@@ -71,11 +71,12 @@ class _SkippingSelector(DefaultSelector):
 
 
 class FakeClockLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time begins at 0 and passes only when everybody waits, and then at once.
+    """An event loop whose time starts at 0 and advances only when all tasks wait, and then at once.
 
-    It knows of no other thread: what comes from one may come after any time.
+    It knows nothing of other threads: results from them may come at any of its times.
 
-    Raises, from whatever runs it: `StuckError` when nobody waits for a moment, but for ever.
+    Raises, from whatever runs it: `StuckError` when no task waits for a point in time, so that the
+    wait would never end.
     """
 
     def __init__(self) -> None:
@@ -91,14 +92,14 @@ class FakeClockLoop(asyncio.SelectorEventLoop):
 
 
 class InlineExecutor(ThreadExecutor):
-    """Does at once, in the caller's thread, what a pool of threads would do: for files, say."""
+    """Runs each function at once, in the caller's thread, in place of a pool of threads."""
 
     def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """Call it; the future is done."""
+        """Call the function; the future that is returned is done."""
         future: Future[Result] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever asks the future
+        except Exception as error:  # noqa: BLE001 - the future carries it to its reader
             future.set_exception(error)
         return future
 
@@ -108,37 +109,37 @@ class InlineExecutor(ThreadExecutor):
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What a simulated worker makes of an attempt of a task."""
+    """What a simulated worker does with an attempt of a task."""
 
     seconds: float = 0.0
-    """How long it takes."""
+    """How long the attempt takes."""
     fanout: int | None = None
-    """How many items it hands out, if it is a foreach that succeeds."""
+    """How many items a successful foreach returns."""
     error: str = ""
-    """The message of the `ValueError` that it fails with; empty if it does not."""
+    """The message of the `ValueError` that it fails with; empty for success."""
     caught: bool = False
-    """Whether the worker itself hands that on, as it does for a step with `@catch`."""
+    """Whether the worker handles that failure itself, as for a step with `@catch`."""
     dies: bool = False
-    """Whether the worker is killed in place of an end."""
+    """Whether the worker is killed before the attempt ends."""
     is_async: bool = False
-    """Whether the worker takes others meanwhile."""
+    """Whether the worker accepts further tasks meanwhile."""
 
 
 class Listener(Protocol):
-    """Who hears of what the workers do: a `Dispatcher`."""
+    """Is told what workers report: a `Dispatcher`."""
 
     def on_reports(self, worker: Any, reports: Sequence[ReportMessage]) -> None:
-        """A worker said something."""
+        """Handle the worker's reports."""
 
     def on_exit(self, worker: Any, how: str) -> None:
-        """A worker is gone; all that it had reported came before."""
+        """Handle a worker's exit; all its reports came before."""
 
 
 class SimulatedExecutor:
-    """Workers that are no processes: what an attempt comes to, and when, `play` says.
+    """Workers without processes; `play` decides the outcome and duration of each attempt.
 
-    It is to a `Dispatcher` what the pool of workers is, on the event loop that runs when it is
-    made. `deaf` says how many seconds a worker lives on that is sent SIGTERM.
+    It takes the place of the pool of workers, on the event loop that runs when it is made. `deaf`
+    is how many seconds a worker survives a SIGTERM.
     """
 
     def __init__(
@@ -152,22 +153,22 @@ class SimulatedExecutor:
         self.size = size
         """How many workers there may be at a time."""
         self.workers: list[SimulatedWorker] = []
-        """Those that live."""
+        """The workers that are alive."""
         self.listener, self.play, self.deaf = listener, play, deaf
         self._pids = count(1)
 
     def start_worker(self) -> SimulatedWorker:
-        """One more worker; orders can be sent to it at once."""
+        """Start a worker; it accepts orders at once."""
         worker = SimulatedWorker(self, next(self._pids))
         self.workers.append(worker)
         return worker
 
     def pause(self, worker: SimulatedWorker) -> None:
-        """Hear no more of a worker for now."""
+        """Stop receiving a worker's reports for now."""
         worker.paused = True
 
     def resume(self, worker: SimulatedWorker) -> None:
-        """Hear of it again."""
+        """Receive its reports again."""
         worker.paused = False
         worker.speak()
 
@@ -176,7 +177,7 @@ class SimulatedExecutor:
 
 
 class SimulatedWorker:
-    """One of them: takes one `def` task at a time, or many async ones."""
+    """A simulated worker: runs one `def` task at a time, or many async ones."""
 
     def __init__(self, executor: SimulatedExecutor, pid: int) -> None:
         self.pid = pid
@@ -186,7 +187,7 @@ class SimulatedWorker:
         self.spools = (Silence(), Silence())
         self._executor = executor
         self._loop = asyncio.get_running_loop()
-        self._orders: deque[OrderMessage] = deque()  # sent, and not received
+        self._orders: deque[OrderMessage] = deque()  # sent, but not received
         self._running: dict[tuple[int, int], tuple[StartTask, Act, asyncio.TimerHandle]] = {}
         self._unheard: list[ReportMessage] = [Ready(pid)]
         self._opened: set[int] = set()  # runs whose flow a real worker would have imported
@@ -194,37 +195,37 @@ class SimulatedWorker:
         self._gone = False
         self._loop.call_soon(self._receive)
 
-    # --- what the dispatcher does with it ---
+    # --- called by the dispatcher ---
 
     def send(self, order: OrderMessage) -> None:
-        """Give an order, without waiting."""
+        """Send an order, without waiting."""
         self._orders.append(order)
         self._loop.call_soon(self._receive)
 
     def take_back(self) -> list[list[Any]]:
-        """The orders to start a task that it has not received, raw; other orders stay."""
+        """Return the start orders that it has not received, raw; other orders stay."""
         taken = [order for order in self._orders if isinstance(order, StartTask)]
         self._orders = deque(each for each in self._orders if not isinstance(each, StartTask))
         return [[Order.START_TASK, *order] for order in taken]
 
     def spooled(self) -> tuple[int, int]:
-        """How much it has printed: nothing."""
+        """How many bytes of output wait: none."""
         return _NOTHING
 
     def has_more(self) -> bool:
-        """Whether it has said something that has not been heard yet: it is heard at once."""
+        """Whether a report waits: never, because reports are delivered at once."""
         return False
 
     def kill(self, number: int, why: str) -> None:
-        """End it, at once or, if it is asked to, when it will."""
+        """Kill it: at once, or after its `deaf` seconds if the signal asks it to end."""
         self.stop_reason = self.stop_reason or why
         wait = self._executor.deaf() if number == signal.SIGTERM else 0.0
         self._loop.call_later(wait, self.exit, f"was killed by {signal.Signals(number).name}")
 
-    # --- what it does ---
+    # --- its own work ---
 
     def exit(self, how: str) -> None:
-        """Be gone, whatever is running. Harmless when repeated."""
+        """Exit, even while tasks run. Harmless when repeated."""
         if self._gone:
             return
         self.speak()
@@ -235,7 +236,7 @@ class SimulatedWorker:
         self._executor.listener.on_exit(self, how)
 
     def speak(self) -> None:
-        """Tell what was not heard yet."""
+        """Deliver the waiting reports."""
         if self._unheard and not self.paused and not self._gone:
             told, self._unheard = self._unheard, []
             self._executor.listener.on_reports(self, told)
@@ -292,8 +293,8 @@ class SimulatedWorker:
 class Silence:
     """The output of a worker that prints nothing."""
 
-    def read(self, offset: int, count: int) -> bytes:  # noqa: ARG002 - there is none anywhere
-        """Nothing."""
+    def read(self, offset: int, count: int) -> bytes:  # noqa: ARG002 - there is no output
+        """Return no output."""
         return b""
 
 

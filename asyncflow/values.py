@@ -1,6 +1,6 @@
-"""The words that every floor speaks: keys, refs and statuses, as small immutable values.
+"""The nouns that all floors share: keys, refs and statuses, as small immutable values.
 
-No I/O and no logic beyond what a value says of itself.
+No I/O, and no logic beyond what a value knows about itself.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ StepName = NewType("StepName", str)
 
 
 LIMIT_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-"""What a limit may be called: a file is named so."""
+"""The names that a limit may have; each is a file name, too."""
 
 MOST_AT_ONCE: Final = 1 << 31
-"""How many tasks a limit may let run at a time: each of them has a byte that is locked."""
+"""The most tasks that a limit may let run at a time: each locks a byte of its own."""
 
 LEAST_PER_SECOND: Final = 1e-6
 MOST_PER_SECOND: Final = 1e6
-"""How many tasks a limit may let begin in a second: one in twelve days, or one in a microsecond."""
+"""The most tasks per second that a limit may allow; its inverse is the least."""
 
 
 def tags_from(stored: Iterable[object]) -> tuple[str, ...]:
-    """The tags of a run as they were stored; what is no text, as text."""
+    """The tags of a run as stored; anything that is no text is converted to text."""
     return tuple(tag if isinstance(tag, str) else str(tag) for tag in stored)
 
 
 class Status(StrEnum):
-    """How a run or a task stands, as anybody can read it from the store."""
+    """The state of a run or a task, as anybody can read it from the store."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    INTERRUPTED = "interrupted"  # its engine is gone and left no last word
+    INTERRUPTED = "interrupted"  # its engine is gone without recording an end
 
     @property
     def finished(self) -> bool:
-        """Whether an engine has said the last word on it."""
+        """Whether the state is final."""
         return self in {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED}
 
 
@@ -58,9 +58,9 @@ class RunOptions:
     """How an engine treats a run beside others."""
 
     priority: int = 0
-    """Tasks of runs with a higher one are given to workers first."""
+    """Tasks of runs with a higher priority get workers first."""
     max_running_tasks: int = 0
-    """How many of its tasks workers may have at a time; 0 for any number."""
+    """The most tasks of the run that workers may have at a time; 0 for no limit."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -102,7 +102,7 @@ class Encoding(IntEnum):
 
 
 class ArtifactRef(NamedTuple):
-    """Names a stored value: enough to find it, to check it, and to tell about it unread.
+    """Names a stored value: enough to find, check and describe it without reading it.
 
     A tuple, because refs are packed and unpacked by the hundred thousand. The order of the fields
     is the order on disk.
@@ -159,13 +159,13 @@ class Failure:
 
     @property
     def exception_type(self) -> str:
-        """The same as `type`, by the name that it has in an event."""
+        """The same as `type`, under the name that it has in an event."""
         return self.type
 
 
 @dataclass(frozen=True, slots=True)
 class Pathspec:
-    """The parts of `Flow/run/step/task/artifact`; the empty parts at the end are not named."""
+    """The parts of `Flow/run/step/task/artifact`; parts that are not given are empty."""
 
     flow: str
     run_id: str = ""

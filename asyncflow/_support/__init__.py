@@ -1,4 +1,4 @@
-"""The basement: the event loop, threads, forks, text, settings, the log. Nothing of the domain.
+"""The basement: event loop, threads, forks, text, settings, log. Nothing about flows or runs.
 
 Every package may import from here. Modules here import nothing of asyncflow but `errors`.
 """

@@ -5,10 +5,10 @@ leave behind, the code says so:
 
     reached("journal.append")
 
-That does nothing. A test sets `watcher` to be told, and can end the process right there;
-`tests/durability/chaos` finds the names in the code and does so at each of them. A change of
-durable state that is new gets a name that is new, a literal text, and a scenario in
-`tests/durability/chaos/scenarios.py` that comes by.
+That does nothing. A test sets `watcher`, and can end the process right there;
+`tests/durability/chaos` finds the names in the code and does so at each of them. A new change of
+durable state gets a new name, a literal text, and a scenario in
+`tests/durability/chaos/scenarios.py` that passes it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A signal handler may raise an exception anywhere, as Ctrl-C does. If it does so in a callback of
 asyncio, that callback is lost: one that should wake a task, a timer, or a step of the loop itself.
-The loop may go on afterwards, as it does at the end of a program. Then a task that waits for that
-callback waits for ever.
+The loop may go on afterwards, as it does at the end of a program. A task that waits for that
+callback then waits for ever.
 
 So the engine never waits for a callback. It waits for a *condition*, which can be checked at any
 time. Code that changes a condition has it checked at once, and nearly every wait ends that way. In
@@ -68,7 +68,7 @@ def look_again_soon(loop: asyncio.AbstractEventLoop) -> None:
     """Do the same in the loop's next turn; several calls count as one."""
     waits = _waits_on(loop)
     if waits.soon is not None:
-        waits.soon.cancel()  # and not passed over because of it, which may itself be lost
+        waits.soon.cancel()  # a new one: the earlier one may be lost
     with suppress(RuntimeError):  # the loop is closed
         waits.soon = loop.call_soon(waits.look)
 
@@ -81,9 +81,9 @@ def call_again(part: CalledBack) -> None:
 class Condition:
     """A condition to wait for on the running event loop."""
 
-    def __init__(self, came: Callable[[], bool]) -> None:
-        """Create it; `came` is called whenever its answer may have changed, so it must be cheap."""
-        self._came = came
+    def __init__(self, holds: Callable[[], bool]) -> None:
+        """Create it; `holds` is called whenever its answer may have changed: it must be cheap."""
+        self._holds = holds
         self._loop = asyncio.get_running_loop()
         self._waits = _waits_on(self._loop)
         self._waiters: list[tuple[asyncio.Future[None], float | None]] = []  # each with its end
@@ -92,21 +92,18 @@ class Condition:
         """Check the condition, and wake the waiters if it holds."""
         if not self._waiters:
             return
-        came, now = self._came(), self._loop.time()
+        holds, now = self._holds(), self._loop.time()
         for waiter, end in self._waiters:
-            if (came or (end is not None and end <= now)) and not waiter.done():
+            if (holds or (end is not None and end <= now)) and not waiter.done():
                 waiter.set_result(None)
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """Wait until the condition holds, for at most `seconds`.
-
-        Whether it has come.
-        """
-        if self._came():
+        """Wait until the condition holds, for at most `seconds`; return whether it does."""
+        if self._holds():
             return True
         waiter: asyncio.Future[None] = self._loop.create_future()
         end = None if seconds is None else self._loop.time() + seconds
-        # No timeout, which would have to cancel the task: see `OrderlyTask`.
+        # No timeout, which would have to cancel the task: see `UncancellableTask`.
         timer = None if end is None else self._loop.call_at(end, self.look)
         self._waiters.append((waiter, end))
         self._waits.conditions.add(self)
@@ -118,20 +115,20 @@ class Condition:
                 self._waits.conditions.discard(self)
             if timer is not None:
                 timer.cancel()
-        return self._came()
+        return self._holds()
 
     def __repr__(self) -> str:
         return f"<Condition {len(self._waiters)} waiting>"
 
 
 async def until(
-    came: Callable[[], bool],
+    holds: Callable[[], bool],
     *,
     by: Iterable[asyncio.Future[Any]] = (),
     seconds: float | None = None,
 ) -> None:
-    """Wait until it holds, for at most so long; checked whenever one of `by` is done."""
-    condition, futures = Condition(came), list(by)
+    """Wait until `holds()` is true, for at most `seconds`; checked when any of `by` is done."""
+    condition, futures = Condition(holds), list(by)
     for future in futures:
         future.add_done_callback(condition.look)
     try:
@@ -142,23 +139,23 @@ async def until(
 
 
 async def pause(seconds: float) -> None:
-    """Wait for so many seconds."""
+    """Wait for that many seconds."""
     await until(lambda: False, seconds=seconds)
 
 
 async def thread_done(future: ThreadFuture[Result]) -> Result:
-    """The result of work that is done in threads.
+    """The result of work that threads do.
 
     Raises:
-        Exception: Whatever it has raised.
+        Exception: Whatever the work raised.
 
-    Cancelled: it is not begun, unless it was.
+    Cancelled: work that has not begun is not begun; work that has begun goes on.
     """
     loop = asyncio.get_running_loop()
     condition = Condition(future.done)
 
     def look(_: object) -> None:
-        with suppress(RuntimeError):  # the program has closed the event loop without waiting
+        with suppress(RuntimeError):  # the program closed the event loop without waiting
             loop.call_soon_threadsafe(condition.look)
 
     if not future.done():
@@ -172,5 +169,5 @@ async def thread_done(future: ThreadFuture[Result]) -> Result:
 
 
 async def in_thread(threads: Executor, function: Callable[..., Result], /, *args: object) -> Result:
-    """Do it in one of the threads, and wait for it: `thread_done`."""
+    """Call the function in one of the threads and wait for its result, as `thread_done` does."""
     return await thread_done(threads.submit(function, *args))

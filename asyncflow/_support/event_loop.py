@@ -28,7 +28,7 @@ def loop_here() -> asyncio.AbstractEventLoop:
     """The running event loop.
 
     Raises:
-        AsyncflowError: There is none of asyncio's.
+        AsyncflowError: No event loop of asyncio is running.
     """
     try:
         return asyncio.get_running_loop()
@@ -44,13 +44,13 @@ def check_loop(own: asyncio.AbstractEventLoop) -> None:
     """Refuse a call on another event loop than the engine's, or in another thread than its own.
 
     Raises:
-        AsyncflowError: It is another one.
+        AsyncflowError: The loop or the thread is another one.
     """
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:
         if not own.is_running():
-            return  # nobody else is at work, and nothing can wait here
+            return  # no other task runs then, and nothing can wait here
         message = (
             "this engine is used in the thread of the event loop that entered it, and this is "
             "another one: hand the call to that loop with `loop.call_soon_threadsafe(…)` or "
@@ -72,7 +72,7 @@ async def run_to_completion(
     """Await `work` to its end despite cancellation; return its result and the cancellation.
 
     A cancel scope's shield is not enough: `Task.cancel()` and `asyncio.timeout` pass through it.
-    The work itself is not cancelled either, and goes on to its end where nobody waits any more.
+    The work itself is not cancelled either: it goes on even when nobody waits for it any more.
     """
     task = UncancellableTask(work)
     tasks = set() if tasks is None else tasks
@@ -91,10 +91,9 @@ async def run_to_completion(
 class UncancellableTask(asyncio.Task[Result]):
     """A task that is asked to end instead of being cancelled.
 
-    Nothing is thrown into it, so that no timeout and no cancel scope has an effect within it. What
-    cancels a task by way of these has to be given a task of its own. Within it, whatever is awaited
-    is a condition of `asyncflow._support.conditions`: a call that is lost leaves no other way to
-    wake it.
+    No exception is thrown into it, so timeouts and cancel scopes have no effect inside it: code
+    that is to be cancelled by one needs a task of its own. Inside, await only conditions of
+    `asyncflow._support.conditions`: after a lost callback nothing else would wake the task.
     """
 
     def __init__(
@@ -110,9 +109,9 @@ class UncancellableTask(asyncio.Task[Result]):
         super().__init__(work, loop=loop or asyncio.get_running_loop(), name=name)
 
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - as in the base class
-        """Ask it to end."""
+        """Ask the task to end."""
         if not self.done():
             if self._ask is not None:
                 self._ask()
-            look_again_soon(self.get_loop())  # what is lost is lost by what ends a program
+            look_again_soon(self.get_loop())  # an exception is lost only when the program ends
         return False

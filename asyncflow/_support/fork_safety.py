@@ -1,14 +1,14 @@
 """Closes our descriptors in processes that the application forks.
 
-A lock on a file, and one end of a socket, live on until the last process that has the descriptor is
-gone. A child made by `os.fork`, as multiprocessing makes them on Linux, would go on holding the
-journals, limits and sockets of an engine whose process was killed: its runs would count as running,
-and its workers would not notice. What is executed, as by subprocess, has nothing of this: every
-descriptor here is closed on exec.
+A file lock and a socket's end live until the last process that has the descriptor is gone. A child
+made by `os.fork`, as multiprocessing makes them on Linux, would keep the journals, limits and
+sockets of an engine whose process was killed: its runs would count as running, and its workers
+would not notice. A program that is executed, as by subprocess, inherits nothing of this, because
+every descriptor here is closed on exec.
 
-So they are closed in the child, and only closed: as long as the parent has a descriptor too, that
-releases no lock and ends no connection. Where one is opened or closed stands under `no_forks`, so
-that no other thread forks a child in between, which would have a descriptor that nobody knows of.
+So the child closes them. That releases no lock and ends no connection as long as the parent has the
+descriptor too. Code that opens or closes one does so within `no_forks`, so that no other thread
+forks a child in between, which would have a descriptor that is not registered here.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 
 class Closable(Protocol):
-    """A file, a socket or the like; closing it does nothing else, and is harmless when repeated."""
+    """A file, a socket or the like; closing it only frees the descriptor, and may be repeated."""
 
-    def close(self) -> Any:
-        """Close its descriptor."""
+    def close(self) -> Any: ...
 
 
 _kept: Final[WeakSet[Closable]] = WeakSet()
@@ -41,7 +40,7 @@ def no_forks() -> Iterator[None]:
     """Prevent forks by other threads within the block. Several threads may be in such blocks."""
     me = get_ident()
     with _change:
-        while _forking and me not in _changing:  # else a fork might never find a moment
+        while _forking and me not in _changing:  # otherwise a fork might wait for ever
             _change.wait()
         _changing.append(me)
     try:
@@ -77,7 +76,7 @@ def _after_in_child() -> None:
         with suppress(OSError):
             opened.close()
     _kept.clear()
-    _forking.clear()  # of its parent's threads it has this one alone
+    _forking.clear()  # a child has only this one of its parent's threads
     _change.release()
 
 

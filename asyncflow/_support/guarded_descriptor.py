@@ -1,4 +1,4 @@
-"""Descriptors that a step may close by mistake, because it runs in the same process."""
+"""File descriptors that a step may close by mistake, because it runs in the same process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 class Descriptor:
-    """A descriptor, and the file that was open under it."""
+    """A descriptor, and the file that was open under it when this was made."""
 
     __slots__ = ("_identity", "number")
 
@@ -15,14 +15,14 @@ class Descriptor:
         """Remember which file is open there now.
 
         Raises:
-            OSError: Nothing is.
+            OSError: No file is open there.
         """
         self.number = number
         found = os.fstat(number)
         self._identity = found.st_ino, found.st_dev
 
     def is_at(self, number: int) -> bool:
-        """Whether the same is open under this number."""
+        """Whether the same file is open under this number."""
         try:
             found = os.fstat(number)
         except OSError:
@@ -30,14 +30,14 @@ class Descriptor:
         return (found.st_ino, found.st_dev) == self._identity
 
     def is_whole(self) -> bool:
-        """Whether it is still open, for the same file."""
+        """Whether the descriptor is still open, for the same file."""
         return self.is_at(self.number)
 
     def check(self) -> None:
-        """Check that it is whole.
+        """Refuse a descriptor that was closed or reused.
 
         Raises:
-            OSError: It is not.
+            OSError: It was closed or reused.
         """
         if not self.is_whole():
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

@@ -1,7 +1,7 @@
-"""The library's own log: what happens to the engine itself. No run's journal has it.
+"""The library's own log: what happens to the engine itself, which no run's journal records.
 
-It goes to the standard logger `asyncflow`, so that the application decides what becomes of it; by
-default warnings are shown on stderr, and the rest is not.
+It goes to the standard logger `asyncflow`, so that the application decides where it appears. By
+default, only warnings are shown, on stderr.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _logger() -> Any:
 
 
 def _render(_: object, __: str, facts: MutableMapping[str, Any]) -> tuple[Any, Any]:
-    """A message with its facts as text; the facts are also attached for programs."""
+    """Render a message with its facts as text; programs find the facts as attributes, too."""
     event, traceback = facts.pop("event"), facts.pop("traceback", "")
     told = ", ".join(f"{name}: {value}" for name, value in facts.items())
     lines = [f"{event} ({told})" if told else event, *([traceback] if traceback else [])]
@@ -38,12 +38,12 @@ def _render(_: object, __: str, facts: MutableMapping[str, Any]) -> tuple[Any, A
 
 
 def info(event: str, /, **facts: object) -> None:
-    """Log something that the engine has handled by itself."""
+    """Log an event that the engine has handled by itself."""
     _say("info", event, facts)
 
 
 def warning(event: str, /, **facts: object) -> None:
-    """Log something that somebody may want to investigate."""
+    """Log an event that somebody may want to investigate."""
     _say("warning", event, facts)
 
 
@@ -51,7 +51,7 @@ def _say(level: str, event: str, facts: dict[str, object]) -> None:
     try:
         logger = _logger()
     except (OSError, MemoryError):
-        # It is loaded now, and there may be no descriptor left, which is what is to be told of.
+        # Import now: later there may be no descriptor left, which is one of the things to log.
         import logging  # noqa: PLC0415 - as above; asyncio has loaded it
 
         (text,), more = _render(None, level, {"event": event, **facts})

@@ -18,16 +18,16 @@ def import_path() -> list[str]:
 def working_directory() -> str:
     """The working directory; empty if it was deleted."""
     try:
-        return os.getcwd()  # noqa: PTH109 - text is wanted
+        return os.getcwd()  # noqa: PTH109 - as text
     except FileNotFoundError:
         return ""
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """The path from the root on.
+    """The absolute path.
 
     Raises:
-        WorkingDirectoryError: It is told from the working directory, and that is gone.
+        WorkingDirectoryError: The path is relative, and the working directory is gone.
     """
     try:
         return Path(path).absolute()

@@ -1,7 +1,7 @@
 """Names and messages of classes and exceptions, as text that can be stored.
 
-A class may hide its name behind a metaclass, and a name or a text may hold what UTF-8 cannot say.
-Nothing of ours is imported here.
+A metaclass may hide a class's name, and a name or a message may hold characters that UTF-8 cannot
+encode. This module imports nothing else of asyncflow.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ _NAME: Final[Any] = type.__dict__["__qualname__"]
 _MODULE: Final[Any] = type.__dict__["__module__"]
 _NAME_BYTES: Final = 1 << 10
 _HERE: Final = {"builtins", "__main__"}
-_TOLD_TO_STOP: Final = 128 + 15  # SIGTERM; what a worker's handler exits with
+_TOLD_TO_STOP: Final = 128 + 15  # SIGTERM; the exit status of a worker's signal handler
 
 
 def class_name(kind: type) -> str:
-    """`ValueError`, or `package.module.Error`; a metaclass of the user's is not asked."""
+    """`ValueError`, or `package.module.Error`; the user's metaclass is never called."""
     name = _NAME.__get__(kind)
     try:
         module = "".join(str(_MODULE.__get__(kind)))
-    except BaseException:  # noqa: BLE001 - it was deleted, or is something of the user's
+    except BaseException:  # noqa: BLE001 - it was deleted, or a user's object raises
         module = "?"
     return storable_text(name if module in _HERE else f"{module}.{name}", _NAME_BYTES)
 
@@ -28,14 +28,14 @@ def class_name(kind: type) -> str:
 def text_of(error: BaseException) -> str:
     """The text of an exception; never raises, whatever its `__str__` does."""
     try:
-        return "".join(str(error))  # a plain str, also of a subclass of it
+        return "".join(str(error))  # a plain str, even if it is a subclass
     except BaseException as second:  # noqa: BLE001 - the user's __str__ may do anything
         name = class_name(type(second))
-        return f"<the exception's text cannot be had: its __str__ raised {name}>"
+        return f"<the exception has no text: its __str__ raised {name}>"
 
 
 def storable_text(text: str, most_bytes: int) -> str:
-    r"""With what UTF-8 cannot say, such as a file name's odd byte, as `\udcNN`; a flood cut."""
+    r"""Escape what UTF-8 cannot encode as `\udcNN`; cut out the middle beyond `most_bytes`."""
     data = text.encode("utf-8", "backslashreplace")
     left_out = len(data) - most_bytes
     if left_out <= 0:
@@ -46,7 +46,7 @@ def storable_text(text: str, most_bytes: int) -> str:
 
 
 def is_stop(error: BaseException) -> bool:
-    """Whether it comes from outside to end the program, and not from the function called."""
+    """Whether the exception comes from outside to end the program, not from the called function."""
     if isinstance(error, SystemExit):
         return error.code == _TOLD_TO_STOP
     return isinstance(error, KeyboardInterrupt | GeneratorExit)

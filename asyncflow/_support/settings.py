@@ -1,6 +1,7 @@
 """One frozen `Settings`, read once.
 
-Argument, else `ASYNCFLOW_*`, else `[tool.asyncflow]` of `pyproject.toml`, else the default.
+A setting comes from an argument, else from `ASYNCFLOW_*`, else from `[tool.asyncflow]` of
+`pyproject.toml`, else from its default.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cpus() -> int:
-    """How many CPUs this process may use: its affinity, and its container's quota."""
+    """How many CPUs this process may use, by its affinity and its container's quota."""
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
@@ -43,34 +44,37 @@ class Settings:
     grace_seconds: float = 5.0
     """The time between SIGTERM and SIGKILL for a running step when its run is cancelled."""
     on_failure: str = "cancel"
-    """What a task's failure does to those of its run that are running: `cancel`, or `finish`."""
+    """What a task's failure does to the run's other running tasks: `cancel` them, or let them
+    `finish`."""
     blocked_seconds: float = 1.0
-    """How long an async step may block its worker's event loop before a warning; 0 for any time."""
+    """How long an async step may block its worker's event loop before a warning; 0 for no
+    warning."""
     import_seconds: float = 600.0
-    """How long a worker may import a flow before a task that waits for it fails; 0 for ever."""
+    """How long a worker may import a flow before a task that waits for it fails; 0 for no limit."""
     event_buffer: int = 10_000
     """How many events wait for a slow subscriber before it reads on from the journal."""
     sync_seconds: float = 1.0
     """How long, at most, a journal's events wait before they are synced in the background."""
     durability: str = "crash"
-    """What an announced task survives: a `crash` of every process, or a cut of the `power` too."""
+    """What announced events survive: a `crash` of every process, or a cut of the `power` too."""
 
     max_running_tasks: int = 0
-    """How many tasks of a run workers may have at a time, if it is told nothing else; 0 for any."""
+    """The most tasks of a run that workers may have at a time, unless the run says otherwise; 0 for
+    no limit."""
     max_runs: int = 0
-    """How many runs an engine has at a time; to start one more waits. 0 for as many as it may have
-    files open for."""
+    """The most runs that an engine has at a time; further ones wait to start. 0 for as many as the
+    limit on open files allows."""
 
     def __post_init__(self) -> None:
         """Check the type and the range of each value.
 
         Raises:
-            SettingsError: It names the setting, what that takes, and what it got.
+            SettingsError: A value is wrong; the error names the setting and what it takes.
         """
         for each in fields(self):
             value = _convert(each.name, getattr(self, each.name), "")
             _check(each.name, value)
-            object.__setattr__(self, each.name, value)  # a path that was given as text, say
+            object.__setattr__(self, each.name, value)  # a path given as text, for example
 
     @property
     def worker_count(self) -> int:
@@ -116,7 +120,7 @@ _AT_LEAST: Final = {
     "max_running_tasks": 0,
     "max_runs": 0,
 }
-_MOST_SECONDS: Final = 10**9  # some thirty years; clocks and waits of the system end not far beyond
+_MOST_SECONDS: Final = 10**9  # thirty years; clocks and waits of the system reach little further
 
 
 def _check(name: str, value: Any, where: str = "") -> None:
@@ -146,7 +150,7 @@ def _convert(name: str, value: Any, where: str) -> Any:
         message = f"{source}there is no setting {name!r}; there are {there}"
         raise SettingsError(message)
     kind = Path if issubclass(_CONVERTERS[name], Path) else _CONVERTERS[name]
-    if kind is Path and value == "":  # Path makes the working directory of it
+    if kind is Path and value == "":  # otherwise Path would turn it into the working directory
         source = f"; it comes from {where}" if where else ""
         message = f"the setting {name!r} takes a folder, not empty text{source}"
         raise SettingsError(message)
@@ -165,7 +169,7 @@ def _convert(name: str, value: Any, where: str) -> Any:
 
 def _number(kind: type[Any], value: Any) -> Any:
     number = kind(value)
-    # What int() would cut off, and what no comparison holds for, is a slip of the hand.
+    # int() would cut a fraction off, and no comparison holds for NaN: both are mistakes.
     if isinstance(value, bool) or (not isinstance(value, str) and number != value):
         raise ValueError
     if number != number:  # noqa: PLR0124 - not a number
@@ -189,6 +193,6 @@ def _project_table(path: Path) -> dict[str, Any]:
         message = f"{path} cannot be read: {error}"
         raise SettingsError(message) from error
     if not isinstance(table, dict):
-        message = f"in {path}, tool.asyncflow is to be a table of settings, not {table!r}"
+        message = f"in {path}, tool.asyncflow must be a table of settings, not {table!r}"
         raise SettingsError(message)
     return table

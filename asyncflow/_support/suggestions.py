@@ -1,4 +1,4 @@
-"""Suggestions for misspelt names. Imports nothing of ours."""
+"""Suggestions for misspelt names. It imports nothing else of asyncflow."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'alpha'?` where one of the known names is close, else nothing."""
+    """`; did you mean 'alpha'?` if one of the known names is close, else nothing."""
     import difflib  # noqa: PLC0415 - start-up time: only errors need it
 
     by_case = {each.lower(): each for each in known}
     close = difflib.get_close_matches(name.lower(), by_case)
     if not close:
         return ""
-    # Of several that are close, the one that begins alike: `rum` is `run` rather than `rm`.
+    # Of several close names, take the one with the same beginning: `rum` is `run` rather than `rm`.
     best = max(close, key=lambda each: each[:2] == name[:2].lower())
     return f"; did you mean {by_case[best]!r}?"

@@ -1,7 +1,7 @@
 """The threads of an engine, those of a worker, and the one in which a program reads journals.
 
-Python's own `ThreadPoolExecutor` takes nothing more once the main thread has ended, though a thread
-that is waited for may still run an engine. These take work for as long as they are not shut down.
+Python's own `ThreadPoolExecutor` accepts no work once the main thread has ended, though another
+thread may still run an engine. These threads accept work until they are shut down.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Threads(Executor):
     def __init__(
         self, most: int, name: str, *, prepare: Callable[[], object] | None = None
     ) -> None:
-        """Start no thread yet; `prepare` is what each calls first."""
+        """Start no thread yet; each thread calls `prepare` first."""
         self._most, self._name, self._prepare = most, name, prepare
         self._queue: SimpleQueue[_Work | None] = SimpleQueue()
-        self._threads: dict[Thread, Future[None]] = {}  # each with what tells that it ends
+        self._threads: dict[Thread, Future[None]] = {}  # each with its end's future
         self._unfinished = 0
         self._closed = False
         self._lock = RLock()
@@ -40,11 +40,11 @@ class Threads(Executor):
     def submit(
         self, function: Callable[..., Result], /, *args: Any, **kwargs: Any
     ) -> Future[Result]:
-        """Have it called in one of the threads.
+        """Call the function in one of the threads.
 
         Raises:
             RuntimeError: They were shut down.
-            AsyncflowError: The system has no room for any of them.
+            AsyncflowError: The system cannot start any of them.
         """
         future: Future[Result] = Future()
 
@@ -52,7 +52,7 @@ class Threads(Executor):
             try:
                 return function(*args, **kwargs)
             finally:
-                self._count_down()  # before anybody is told: who hands in more finds this one free
+                self._count_down()  # before the result: a caller may submit more on hearing it
 
         with self._lock:
             if self._closed:
@@ -69,7 +69,7 @@ class Threads(Executor):
         try:
             self.begin()
         except AsyncflowError:
-            if not self._threads:  # else those that there are have to do
+            if not self._threads:  # the threads that there are have to do
                 future.cancel()
                 raise
 
@@ -77,7 +77,7 @@ class Threads(Executor):
         """Start one of the threads now.
 
         Raises:
-            AsyncflowError: The system has no room for one.
+            AsyncflowError: The system cannot start one.
         """
         # A daemon: an engine that is never closed does not keep the interpreter from ending.
         name = f"{self._name}_{len(self._threads)}"
@@ -85,14 +85,15 @@ class Threads(Executor):
         work = self._queue, self._prepare, end
         thread = Thread(target=_carry_out, args=work, name=name, daemon=True)
         try:
-            # It outlives whoever hands in the first work, and its context.
+            # It outlives the caller that submits the first work, and must not keep its context
+            # alive.
             Context().run(thread.start)
         except RuntimeError as error:
             raise no_thread(error) from None
         self._threads[thread] = end
 
     def close(self) -> list[Future[None]]:
-        """Take nothing more; a future for each thread, done when all that was taken is."""
+        """Accept no more work; return a future per thread, done when all accepted work is done."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -109,7 +110,7 @@ class Threads(Executor):
             self._unfinished -= 1
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002, ARG002 - as in the base class
-        """Take nothing more; with `wait`, return when all that was taken is done."""
+        """Accept no more work; with `wait`, return when all accepted work is done."""
         self.close()
         if wait:
             for thread in self._threads:
@@ -120,26 +121,26 @@ class Threads(Executor):
             self._queue.put(None)
 
 
-_reading: Final[dict[int, Threads]] = {}  # by process: a forked one has not its parent's thread
+_reading: Final[dict[int, Threads]] = {}  # by process: a forked child has not its thread
 
 
 def reading_thread() -> Threads:
     """The one thread in which this process reads journals and makes events for event loops.
 
-    It computes nearly all the time, and several would be no quicker: each would only take the
-    interpreter from the event loop for another while. It may outlive engines and event loops.
+    It computes nearly all the time, so several would be no faster: each would only take the
+    interpreter from the event loop for longer. It may outlive engines and event loops.
     """
     me = os.getpid()
     return _reading.get(me) or _reading.setdefault(me, Threads(1, "asyncflow-read"))
 
 
 def is_lack_of_threads(error: BaseException) -> bool:
-    """Whether it says that no thread can be started; Python has no class for it."""
+    """Whether the error says that no thread can be started; Python has no class for it."""
     return isinstance(error, RuntimeError) and "start new thread" in str(error)
 
 
 def no_thread(error: BaseException) -> AsyncflowError:
-    """What to say when no thread can be started."""
+    """The error to raise when no thread can be started."""
     message = (
         f"this process cannot go on: {error}; let it have more memory or more threads, as with "
         "`ulimit -v unlimited` and `ulimit -u 4096`"
@@ -152,7 +153,7 @@ def _carry_out(
     prepare: Callable[[], object] | None,
     end: Future[None],
 ) -> None:
-    """What each thread does; it knows these alone, so that `Threads` can be dropped."""
+    """What each thread runs; it has no reference to `Threads`, so that those can be dropped."""
     if prepare is not None:
         prepare()
     while (work := queue.get()) is not None:
@@ -161,10 +162,10 @@ def _carry_out(
             continue
         try:
             result = call()
-        except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it
+        except BaseException as error:  # noqa: BLE001 - the future carries it to its reader
             future.set_exception(error)
         else:
             future.set_result(result)
             del result
-        del work, future, call  # nothing is kept alive while there is nothing to do
+        del work, future, call  # keep nothing alive while idle
     end.set_result(None)

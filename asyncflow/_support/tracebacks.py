@@ -14,27 +14,27 @@ from asyncflow.errors import AsyncflowError
 if TYPE_CHECKING:
     from types import TracebackType
 
-_PYTHON: Final = os.path.dirname(traceback.__file__) + os.sep  # noqa: PTH120 - text is compared
+_PYTHON: Final = os.path.dirname(traceback.__file__) + os.sep  # noqa: PTH120 - paths are compared as text
 _INSTALLED: Final = tuple(f"{_PYTHON}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 _RUNNING: Final = tuple(f"{_PYTHON}{name}/" for name in ("asyncio", "concurrent", "importlib"))
 _PLUMBING: Final = ("<frozen importlib", f"{_PYTHON}threading.py", *_RUNNING)
-_MOST_FRAMES: Final = 200  # a recursion's thousand equal frames tell nothing more
+_MOST_FRAMES: Final = 200  # a thousand equal frames of a recursion say no more
 _PICKLERS: Final = (f"{_PYTHON}pickle.py", f"{_PYTHON}copyreg.py")  # this library calls them
 _MESSAGE_BYTES: Final = 1 << 14  # nobody reads more, and it is journalled and sent in one packet
 _TRACEBACK_BYTES: Final = 1 << 16  # the same
-_END_OF_INPUT: Final = "EOF when reading a line"  # what `input` raises an EOFError with
+_END_OF_INPUT: Final = "EOF when reading a line"  # the message of the EOFError that `input` raises
 _TOLD_TO_STOP: Final = {"asyncio.exceptions.CancelledError", "SystemExit: 143"}  # 128 + SIGTERM
 
 
 class Described(NamedTuple):
-    """What is kept of an exception."""
+    """What is kept of an exception: type, message, traceback."""
 
     type: str
     message: str
     traceback: str
 
     def with_note(self, note: str) -> Described:
-        """With a note behind the message, also where that ends the traceback; "" adds nothing."""
+        """The same with a note behind the message, also at the traceback's end; "" adds nothing."""
         if not note:
             return self
         message = f"{self.message}: {note}" if self.message else note
@@ -42,14 +42,14 @@ class Described(NamedTuple):
 
 
 def describe_exception(error: BaseException) -> Described:
-    """Never raises, whatever the exception's own methods do."""
+    """Describe an exception; never raises, whatever the exception's own methods do."""
     message = storable_text(text_of(error), _MESSAGE_BYTES)
     trace = storable_text(_traceback(error), _TRACEBACK_BYTES)
     return Described(class_name(type(error)), message, trace)
 
 
 def why_no_terminal(error: BaseException) -> str:
-    """What to do about a step's failure that comes from its having no terminal; "" for others."""
+    """What to do about a step's failure for want of a terminal; "" for other failures."""
     name, trace = class_name(type(error)), error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -68,9 +68,9 @@ def why_no_terminal(error: BaseException) -> str:
 
 
 def with_final_line(trace: str, exception_type: str, message: str) -> str:
-    """The text of a traceback that ends with another exception: with why a step was stopped.
+    """A traceback's text that ends with another exception: the reason why a step was stopped.
 
-    Of a step that has let itself be stopped, how it was told of it is left out.
+    The line of the exception that merely told the step to stop is left out.
     """
     if not trace:
         return ""
@@ -81,7 +81,7 @@ def with_final_line(trace: str, exception_type: str, message: str) -> str:
 
 
 def too_long(seconds: float) -> str:
-    """The message of a step that was stopped because its time was over."""
+    """The message of a step that exceeded its time limit."""
     return f"it took longer than {seconds:g} s"
 
 
@@ -94,15 +94,15 @@ def _traceback(error: BaseException) -> str:
         for each in _with_causes(summary):
             _cut(each, with_users)
         return "".join(summary.format())
-    except BaseException as second:  # noqa: BLE001 - what it is made of is the user's
+    except BaseException as second:  # noqa: BLE001 - parts of it are the user's objects
         why = class_name(type(second))
         return f"{class_name(type(error))} (its traceback cannot be formatted: {why})\n"
 
 
 def _with_causes(summary: traceback.TracebackException) -> list[traceback.TracebackException]:
-    """An exception and all that it came from, each before its own causes.
+    """An exception and all its causes and contexts, each before its own causes.
 
-    Here and below nothing recurses: there may be thousands.
+    Nothing here or below is recursive: there may be thousands of them.
     """
     found: dict[int, traceback.TracebackException] = {}
     waiting = [summary]
@@ -116,7 +116,7 @@ def _with_causes(summary: traceback.TracebackException) -> list[traceback.Traceb
 
 
 def _with_users(summary: traceback.TracebackException) -> set[int]:
-    """The ids of those that any code of the user has to do with, or with what they came from."""
+    """The ids of those exceptions that contain, or come from, a frame of the user's code."""
     found: set[int] = set()
     for each in reversed(_with_causes(summary)):
         causes = {id(each.__cause__), id(each.__context__)}
@@ -126,7 +126,7 @@ def _with_users(summary: traceback.TracebackException) -> set[int]:
 
 
 def _drop_own_causes(summary: traceback.TracebackException, with_users: set[int]) -> None:
-    """Of an error that says what to do, leave nothing that has happened in this library alone."""
+    """Drop causes and frames of this library alone: the error itself says what to do."""
     waiting = [summary]
     while waiting:
         each = waiting.pop()
@@ -149,7 +149,7 @@ def _is_users_frame(frame: traceback.FrameSummary) -> bool:
 
 
 def _without_plumbing(stack: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
-    """Without what Python itself runs and imports code with, but where that has raised."""
+    """The stack without frames in which Python runs and imports code, unless one of them raised."""
     last = max((at for at, frame in enumerate(stack) if not _is_plumbing(frame)), default=-1)
     return [frame for at, frame in enumerate(stack) if at > last or not _is_plumbing(frame)]
 
@@ -159,7 +159,7 @@ def _is_plumbing(frame: traceback.FrameSummary) -> bool:
 
 
 def _is_called(frame: traceback.FrameSummary) -> bool:
-    """Whether it is of Python's library or a pickler, which this library calls as well."""
+    """Whether the frame is of the standard library or a pickler, which we call as well."""
     name = frame.filename
     return (name.startswith(_PYTHON) and not name.startswith(_INSTALLED)) or _is_pickler(frame)
 
@@ -169,13 +169,13 @@ def _is_pickler(frame: traceback.FrameSummary) -> bool:
 
 
 def _is_of(package: str, frame: traceback.FrameSummary) -> bool:
-    """Whether the frame is one of this package, if that is imported at all."""
+    """Whether the frame is of this package, if that is imported at all."""
     file = getattr(sys.modules.get(package), "__file__", None)
-    return bool(file) and frame.filename.startswith(os.path.dirname(str(file)) + os.sep)  # noqa: PTH120 - text
+    return bool(file) and frame.filename.startswith(os.path.dirname(str(file)) + os.sep)  # noqa: PTH120 - as text
 
 
 def past_own_frames(trace: TracebackType | None) -> TracebackType | None:
-    """From where the user's code begins; all of it where there is none."""
+    """The frames from the first of the user's on; all frames if there is none."""
     at = trace
     while at is not None and is_own(at.tb_frame.f_code.co_filename):
         at = at.tb_next
@@ -188,8 +188,8 @@ def _cut(summary: traceback.TracebackException, with_users: set[int]) -> None:
     own_call = not all(map(_is_users_frame, summary.stack))
     while own_call and len(users) > 1 and _is_pickler(users[0]):
         del users[0]
-    if hasattr(summary, "offset"):  # a SyntaxError, which tells the place itself
+    if hasattr(summary, "offset"):  # a SyntaxError, which names the place itself
         summary.stack[:] = [frame for frame in users if not _is_plumbing(frame)]
-    # Python itself makes another exception of a StopIteration, where a coroutine was awaited.
+    # Python turns a StopIteration into another exception where a coroutine was awaited.
     elif users or id(summary.__cause__) in with_users:
         summary.stack[:] = users

@@ -1,4 +1,4 @@
-"""The version of asyncflow: the one place that says it."""
+"""The version of asyncflow, in one place."""
 
 from __future__ import annotations
 

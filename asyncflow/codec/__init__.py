@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 _THREADS_PAY_BYTES: Final = 4 << 20  # starting two threads costs about what they save at 1 MiB
-_MOST_THREADS: Final = 4  # from there on the memory is the limit
+_MOST_THREADS: Final = 4  # from there on memory speed is the limit
 
 
 def encode(value: Any, *, name: str = "") -> Encoded:
@@ -86,7 +86,7 @@ def digest_of(chunks: Sequence[Chunk], size: int) -> bytes:
         rest = chunks[1:]
     else:
         # Not blake3.AUTO: its threads remain, and a child that the step forks would wait for them
-        # forever. These threads end with the hasher.
+        # for ever. These threads end with the hasher.
         hasher, rest = blake3(max_threads=_threads()), chunks
     for chunk in rest:
         hasher.update(chunk)

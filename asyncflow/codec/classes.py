@@ -81,7 +81,7 @@ _complete: Final = ContextVar("_complete", default=False)
 _imported_as: Final[dict[str, str]] = {}
 """A cache of the names of imported modules by their files."""
 _not_imported: Final[dict[str, int]] = {}
-"""The files that no module came from, with the number of modules imported at that time."""
+"""The files that no imported module comes from, with the number of modules when that was found."""
 
 
 class CodeMissingError(Exception):
@@ -357,7 +357,7 @@ def _module_of(file: str) -> ModuleType | None:
         return known
     if _not_imported.get(file) == len(sys.modules):
         return None
-    ending = os.sep + os.path.basename(file)  # noqa: PTH119 - text, as all of this
+    ending = os.sep + os.path.basename(file)  # noqa: PTH119 - text, as everything here
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
         if not isinstance(path, str) or not (path.endswith(ending) or os.path.islink(path)):  # noqa: PTH114 - it is text

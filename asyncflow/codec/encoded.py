@@ -131,7 +131,7 @@ def is_plain_time(value: Any) -> bool:
     zone = getattr(value, "tzinfo", None)
     if type(zone) in _ZONES:
         return True
-    zoneinfo = sys.modules.get("zoneinfo")  # imported where there is a zone of it
+    zoneinfo = sys.modules.get("zoneinfo")  # imported if there is such a zone
     return zoneinfo is not None and type(zone) is zoneinfo.ZoneInfo
 
 

@@ -14,9 +14,9 @@ from asyncflow._support.safe_text import is_stop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_SECONDS: Final = 2.0  # an error may take this long to explain itself
+_SECONDS: Final = 2.0  # the most time that an error may spend on explaining itself
 _DEPTH: Final = 100
-_SHOWN_AHEAD: Final = 6  # of a longer path, the first and the last steps are shown
+_SHOWN_AHEAD: Final = 6  # of a longer path, only the first and the last steps are shown
 _SHOWN_BEHIND: Final = 3
 
 USING: Final = "'s global "

@@ -1,6 +1,6 @@
-"""What an application holds: the engine, the handle of a run, subscriptions.
+"""What an application holds: the engine, run handles, subscriptions.
 
-This is the only package that joins all parts: it makes runs, lets them in, and hands events to
+This is the only package that joins all parts: it creates runs, admits them, and delivers events to
 subscribers. The command line is above it. Nothing below imports it.
 """
 

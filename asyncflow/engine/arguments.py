@@ -12,17 +12,17 @@ from asyncflow.errors import FlowError, ParameterError, ResumeError
 from asyncflow.flow.spec import FlowSpec
 
 _BREAKING: Final = {"Cc", "Zl", "Zp"}
-"""Control characters, and the two separators of lines."""
+"""Control characters, and the separators of lines and of paragraphs."""
 
 _HALF: Final = "Cs"
-"""Half a surrogate pair, which is no text; Python has it for a byte that is not UTF-8, too."""
+"""Half of a surrogate pair, which is not text; Python also uses it for a byte that is not UTF-8."""
 
 
 def check_flow(flow: object) -> None:
     """Refuse anything but a flow class.
 
     Raises:
-        FlowError: It says what to give instead.
+        FlowError: The message says what to give instead.
     """
     if isinstance(flow, type) and issubclass(flow, FlowSpec):
         return
@@ -33,7 +33,7 @@ def check_flow(flow: object) -> None:
     elif isinstance(flow, str):
         message = f"{shown} is text, not a flow: import the flow class from its file and give that"
     else:
-        message = f"{shown} is no flow: give a class that extends FlowSpec"
+        message = f"{shown} is not a flow: give a class that extends FlowSpec"
     raise FlowError(message)
 
 
@@ -41,12 +41,12 @@ def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
     """The tags as they are stored: without duplicates, and sorted.
 
     Raises:
-        ParameterError: They are no list, or one of them is no text of one line.
+        ParameterError: They are not a list, or one of them is not a line of text.
     """
     given: object = tags
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         shown = reprlib.repr(given)
-        message = f"tags is a list of texts, not {shown}: write tags=[{shown}]"
+        message = f"tags must be a list of texts, not {shown}: write tags=[{shown}]"
         raise ParameterError(message, parameter="tags")
     found = tuple(tags)
     for tag in found:
@@ -71,28 +71,28 @@ def _wrong_with(tag: object) -> str:
 
 
 def check_origin(flow: type[FlowSpec], origin: object) -> str | None:
-    """The id of the run that is to be resumed; None, as it was given, for the flow's latest.
+    """The id of the run to resume; None means the flow's latest run, as it does in `origin`.
 
-    Whether there is such a run is not looked at.
+    Does not check that the run exists.
 
     Raises:
-        ResumeError: It names no run, or one of another flow.
+        ResumeError: `origin` names no run, or one of another flow.
     """
     if origin is None:
         return None
     shown = reprlib.repr(origin)
-    named = getattr(origin, "pathspec", origin)  # of a `Run`, and of what `Engine.start` gives
+    named = getattr(origin, "pathspec", origin)  # a `Run` or the handle that `Engine.start` returns
     if isinstance(named, int) and not isinstance(named, bool):
         named = str(named)
     parts = named.split("/") if isinstance(named, str) else []
     if not all(parts) or len(parts) not in {1, 2}:
         message = (
-            f"{shown} names no run of {flow.__name__}: give a run's id, its pathspec "
+            f"{shown} does not name a run of {flow.__name__}: give a run's id, its pathspec "
             f"({flow.__name__}/ID) or the run itself; without any, the latest run is resumed"
         )
         raise ResumeError(message)
     if parts[:-1] not in ([], [flow.__name__]):
-        message = f"{named} is a run of {parts[0]}, and not of {flow.__name__}, which is resumed"
+        message = f"{named} is a run of {parts[0]}, not of {flow.__name__}: give a run of that flow"
         raise ResumeError(message)
     return parts[-1]
 
@@ -101,12 +101,12 @@ def check_callback(callback: object) -> None:
     """Refuse a callback that cannot be called, or whose code a call would not run.
 
     Raises:
-        TypeError: It is so.
+        TypeError: The message says what to give instead.
     """
     shown = reprlib.repr(callback)
     if not callable(callback):
         message = f"{shown} cannot be called: give a function that takes an event"
         raise TypeError(message)
     if inspect.isgeneratorfunction(callback) or inspect.isasyncgenfunction(callback):
-        message = f"{shown} has a `yield`, so that a call would not run it: leave that out"
+        message = f"{shown} contains `yield`, so a call would not run it: remove the `yield`"
         raise TypeError(message)

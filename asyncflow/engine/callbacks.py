@@ -18,25 +18,26 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-_AGAIN_SECONDS: Final = 1.0  # after which a callback that has survived its cancellation has another
+_AGAIN_SECONDS: Final = 1.0  # then a callback that survived a cancellation is cancelled again
 
 
 class Callback:
     """A callback for events. `stop()` ends the calls, and so does leaving the `with` block.
 
-    It is called for one event at a time, in order within each run. One that is slow delays itself
-    alone. What it raises, and what it does to its own asyncio task, is logged, and it is called for
-    the next event all the same. `SystemExit` and `KeyboardInterrupt` are not held up: they end the
-    program, as those of any other task do, and it is called no more.
+    It is called for one event at a time, in order within each run. A slow callback delays only
+    itself. An exception that it raises, or a cancellation of its own asyncio task, is logged, and
+    the calls go on. `SystemExit` and `KeyboardInterrupt` end the program, as in any other task, and
+    end the calls.
     """
 
     def __init__(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> None:
         self._subscription = subscription
         self._callback = callback
         self._loop = asyncio.get_running_loop()
-        self._call_task: asyncio.Task[None] | None = None  # of a call that goes on, if it is async
+        # of the running call, if the callback is async
+        self._call_task: asyncio.Task[None] | None = None
         self.task = UncancellableTask(self._react(), name=repr(self), ask=self._on_cancelled)
-        """In which it is called."""
+        """The task that calls it."""
         self.done = asyncio.Event()
         """Set once the last call has returned."""
 
@@ -79,8 +80,8 @@ class Callback:
         while True:
             try:
                 return await anext(self._subscription, None)
-            except Exception as error:  # noqa: BLE001 - of one run; there may be others
-                self._complain("a callback could not be told of every event", error)
+            except Exception as error:  # noqa: BLE001 - an error of one run; there may be others
+                self._complain("a callback misses events that could not be read", error)
 
     async def _call(self, event: Event) -> None:
         try:
@@ -89,11 +90,11 @@ class Callback:
                 await self._finish(answer)
         except asyncio.CancelledError as error:
             self._complain("a callback was cancelled", error, event)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the callback's own
+        except Exception as error:  # noqa: BLE001 - any exception of the callback's
             self._complain("a callback raised", error, event)
 
     async def _finish(self, answer: Awaitable[object]) -> None:
-        """Finish a call that has begun, in a task of its own that may be cancelled."""
+        """Complete a call that has begun, in a task of its own that may be cancelled."""
 
         async def finish() -> None:
             await answer
@@ -102,12 +103,12 @@ class Callback:
         await until(task.done, by=[task])
         self._call_task = None
         if not task.cancelled() and isinstance(task.exception(), SystemExit | KeyboardInterrupt):
-            self._subscription.close()  # the event loop has raised it already
+            self._subscription.close()  # the event loop has raised the exception already
         else:
             task.result()
 
     def _on_cancelled(self) -> None:
-        """Handle a cancellation: by the callback itself, or because the program ends."""
+        """Find out what cancelled the task: the callback itself, or the end of the program."""
         if asyncio.current_task(self._loop) is self.task:
             log.warning("a callback has cancelled its own task, which goes on", callback=self.name)
         else:

@@ -58,21 +58,22 @@ if TYPE_CHECKING:
 
 
 class _Prepare(Protocol):
-    """Makes a run's folder and first record; called in a thread."""
+    """Creates a run's folder and first record; called in a thread."""
 
     def __call__(self, layout: Layout, *, durable: bool) -> NewRun: ...
 
 
 _DISK_THREADS: Final = 4  # journals that wait on the disk at once
 _LOOK_SECONDS: Final = 0.5
-_WRITING_THREADS: Final = 1  # where none waits: several would take the interpreter from the loop
+# when nothing waits on the disk: more threads would only take the interpreter from the loop
+_WRITING_THREADS: Final = 1
 
 
 def _check_store(layout: Layout, origin: object) -> None:
-    """Refuse a run of another store; where only its id is given, nothing tells of one.
+    """Refuse to resume a run of another store. A run given by its id alone is looked up here.
 
     Raises:
-        ResumeError: It is of another store.
+        ResumeError: The run is in another store.
     """
     run = origin.run if isinstance(origin, RunHandle) else origin
     if not isinstance(run, Run):
@@ -80,7 +81,7 @@ def _check_store(layout: Layout, origin: object) -> None:
     store = run.store
     if store != layout.root and not (store.exists() and store.samefile(layout.root)):
         message = (
-            f"{run.pathspec} is in the store {store}, and this engine's is {layout.root}: open "
+            f"{run.pathspec} is in the store {store}, but this engine uses {layout.root}: open "
             f"an engine with that store"
         )
         raise ResumeError(message)
@@ -89,8 +90,8 @@ def _check_store(layout: Layout, origin: object) -> None:
 class Starter:
     """Starts runs: an engine, or an engine together with options for its runs.
 
-    All but `tags` that is given by keyword is a parameter of the flow; other options of a run are
-    given with `options`.
+    Keyword arguments, apart from `tags`, are parameters of the flow; other options of a run are set
+    with `options`.
     """
 
     _options: RunOptions
@@ -101,11 +102,11 @@ class Starter:
         """Run a flow to its end.
 
         Raises:
-            FlowError: It is no flow class.
+            FlowError: It is not a flow class.
             GraphError: The flow's steps form no graph that can be run.
-            ParameterError: A parameter has a value that it cannot take, or a tag is no text.
-            RunFailedError: A task failed; the error tells which, and why.
-            RunCancelledError: The run was cancelled, by somebody else.
+            ParameterError: A parameter has a value that it cannot take, or a tag is not text.
+            RunFailedError: A task failed; the error says which one, and why.
+            RunCancelledError: Somebody else cancelled the run.
 
         Cancelled: the run is cancelled too; its journal says so before the cancellation goes on.
         """
@@ -115,14 +116,14 @@ class Starter:
     async def start(
         self, flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any
     ) -> RunHandle:
-        """Start a flow; returns once the run is in its journal.
+        """Start a flow; return once the run is in its journal.
 
         Raises:
             EngineClosedError: The engine is not open.
             AsyncflowError: The engine was entered on another event loop.
-            FlowError: It is no flow class.
+            FlowError: It is not a flow class.
             GraphError: The flow's steps form no graph that can be run.
-            ParameterError: A parameter has a value that it cannot take, or a tag is no text.
+            ParameterError: A parameter has a value that it cannot take, or a tag is not text.
             StoreError: The store cannot be written.
 
         Cancelled: no run was started, or it is cancelled like any other.
@@ -148,22 +149,22 @@ class Starter:
     ) -> Run:
         """Resume an earlier run to its end: take over its finished tasks, run the others.
 
-        The finished tasks of `origin` are taken over as refs, all others are run; with `step`, that
-        step and all that follow it are run again. Parameters are those of the origin.
+        Finished tasks of `origin` are taken over as refs; their values are not copied. With `step`,
+        that step and all steps after it run again. The parameters are those of the origin.
 
         Args:
             flow: The flow class, as it is now.
             origin: A run id, a pathspec, a `Run` or a handle; the flow's latest run if left out.
-            step: From which step on all is run again.
+            step: The first step to run again.
             tags: Those of the new run.
 
         Raises:
-            FlowError: It is no flow class.
-            ParameterError: A tag is no text.
-            ResumeError: The origin is no run of this flow in this store, or is still running, or
-                the flow has changed in what had finished.
-            RunFailedError: A task failed; the error tells which, and why.
-            RunCancelledError: The run was cancelled, by somebody else.
+            FlowError: It is not a flow class.
+            ParameterError: A tag is not text.
+            ResumeError: The origin is not a run of this flow in this store, or is still running, or
+                the flow no longer has the steps that finished.
+            RunFailedError: A task failed; the error says which one, and why.
+            RunCancelledError: Somebody else cancelled the run.
 
         Cancelled: the run is cancelled too; its journal says so before the cancellation goes on.
         """
@@ -178,15 +179,15 @@ class Starter:
         step: str | None = None,
         tags: Iterable[str] = (),
     ) -> RunHandle:
-        """The same, but return once the new run is in its journal.
+        """The same as `resume`, but return once the new run is in its journal.
 
         Raises:
             EngineClosedError: The engine is not open.
             AsyncflowError: The engine was entered on another event loop.
-            FlowError: It is no flow class.
-            ParameterError: A tag is no text.
-            ResumeError: The origin is no run of this flow in this store, or is still running, or
-                the flow has changed in what had finished.
+            FlowError: It is not a flow class.
+            ParameterError: A tag is not text.
+            ResumeError: The origin is not a run of this flow in this store, or is still running, or
+                the flow no longer has the steps that finished.
         """
         check_flow(flow)
         stored = check_tags(tags)
@@ -203,14 +204,14 @@ class Starter:
     def options(
         self, *, priority: int | None = None, max_running_tasks: int | None = None
     ) -> Starter:
-        """An object that starts runs with these options; those left out stay as they are.
+        """Return a starter of runs with these options; an option that is left out stays as it is.
 
         Args:
-            priority: Tasks of runs with a higher one are given to workers first; 0 by default.
-            max_running_tasks: How many tasks of a run workers may have at a time; 0 for any number.
+            priority: Tasks of runs with a higher priority get workers first; 0 by default.
+            max_running_tasks: How many tasks of a run workers may have at a time; 0 for no limit.
 
         Raises:
-            SettingsError: A value makes no sense.
+            SettingsError: A value is out of range.
         """
         given = {"priority": priority, "max_running_tasks": max_running_tasks}
         changed = {name: value for name, value in given.items() if value is not None}
@@ -221,13 +222,13 @@ class Starter:
 
 
 class _OptionedEngine(Starter):
-    """Starts runs with options of its own."""
+    """An engine together with options for the runs that it starts."""
 
     def __init__(self, starter: Starter, options: RunOptions) -> None:
         self._starter, self._options = starter, options
 
     async def _start(self, prepare: _Prepare, options: RunOptions) -> RunHandle:
-        return await self._starter._start(prepare, options)  # noqa: SLF001 - the two are one thing
+        return await self._starter._start(prepare, options)  # noqa: SLF001 - both classes are one concept
 
     def __repr__(self) -> str:
         return f"<{self._options} of {self._starter!r}>"
@@ -250,7 +251,7 @@ class Engine(Starter, Watchable):
     ) -> None:
         """Prepare an engine; nothing is started before `async with`.
 
-        `store` and `workers` win over those of `settings`.
+        `store` and `workers` override those of `settings`.
 
         Raises:
             SettingsError: A setting has a value that it cannot take.
@@ -259,7 +260,9 @@ class Engine(Starter, Watchable):
         if settings is None:
             settings = Settings.read(store=store, workers=workers)
         elif not isinstance(given_settings, Settings):
-            message = f"{given_settings!r} is no Settings: write settings=Settings.read(workers=…)"
+            message = (
+                f"{given_settings!r} is not a Settings: write settings=Settings.read(workers=…)"
+            )
             raise SettingsError(message)
         given: dict[str, Any] = {"store": store, "workers": workers}
         named = {name: value for name, value in given.items() if value is not None}
@@ -269,7 +272,7 @@ class Engine(Starter, Watchable):
         self._entered = False
         self._drivers: dict[int, RunDriver] = {}
         self._channels: dict[int, Channel] = {}
-        self._ears: dict[int, FailureObserver] = {}  # of these
+        self._observers: dict[int, FailureObserver] = {}  # of these
         self._looking: asyncio.TimerHandle | None = None
         self._watchers = Watchers(self.settings.event_buffer)
         self._starting: set[asyncio.Task[Any]] = set()
@@ -287,11 +290,11 @@ class Engine(Starter, Watchable):
         writing = _DISK_THREADS if self.settings.durability == "power" else _WRITING_THREADS
         self._disk = Threads(writing, "asyncflow-disk")
         self._syncs = Threads(_DISK_THREADS, "asyncflow-sync")
-        # Of its own, because to read what a large run has finished takes it seconds.
+        # A thread of its own: reading what a large run has finished takes seconds.
         self._makers = Threads(1, "asyncflow-start")
         try:
             for threads in (self._disk, self._syncs, self._makers):
-                threads.begin()  # now, when a want of memory is no more than an error
+                threads.begin()  # now, when a lack of memory is still only an error
             self._layout: Layout = await in_thread(self._disk, self._open_store)
             self._services = RunServices(
                 disk=self._disk,
@@ -334,7 +337,7 @@ class Engine(Starter, Watchable):
 
     def _entered_again(self) -> AsyncflowError:
         if self._closed:
-            message = "this engine was closed, and is entered once: make another `Engine`"
+            message = "this engine was closed and cannot be entered again: make another `Engine`"
             return EngineClosedError(message)
         return AsyncflowError("this engine is open already: use it as it is, without `async with`")
 
@@ -345,7 +348,7 @@ class Engine(Starter, Watchable):
         self._keep_looking()
         _, cancelled = await run_to_completion(
             self._close()
-        )  # all of it, if who waits is there or not
+        )  # to the end, even if the caller is cancelled
         if cancelled is not None:
             raise cancelled
 
@@ -372,16 +375,16 @@ class Engine(Starter, Watchable):
             for driver in list(self._drivers.values()):
                 await driver.finished.wait()
         finally:
-            for driver in self._drivers.values():  # none, unless something has broken in here
+            for driver in self._drivers.values():  # none, unless closing has raised an exception
                 driver.break_off()
         await self._watchers.end(self.settings.grace_seconds)
 
     # --- what was to be called, and is not ---
 
     def _keep_looking(self) -> None:
-        """While something is waited for, check repeatedly whether it has come.
+        """While anything is waited for, check all conditions repeatedly.
 
-        See `asyncflow._support.conditions`. Where the last look is long overdue, it is lost.
+        See `asyncflow._support.conditions`. A check that is long overdue was lost, and is replaced.
         """
         now = self._loop.time()
         if self._looking is None or self._looking.when() < now - _LOOK_SECONDS:
@@ -408,7 +411,7 @@ class Engine(Starter, Watchable):
         check_loop(self._loop)
 
     async def _start(self, prepare: _Prepare, options: RunOptions) -> RunHandle:
-        """Start the run that `prepare` makes; in a thread, as it reads sources and journals."""
+        """Start the run that `prepare` creates; in a thread, because that reads files."""
         self._check_open()
         self._keep_looking()
         await self._admission.enter(options.priority)
@@ -458,42 +461,42 @@ class Engine(Starter, Watchable):
             self._watchers.begin(channel)
             driver.begin(record)
             self._dispatcher.enter(driver)
-        except BaseException:  # such as a signal's handler may raise
+        except BaseException:  # a signal handler may raise one, for example
             del self._drivers[identity.number], self._channels[identity.number]
             self._watchers.forget(channel)
             driver.let_go()
             raise
-        ear = FailureObserver()
+        observer = FailureObserver()
         ask = partial(driver.cancel, "all asyncio tasks were cancelled")
-        self._ears[identity.number] = ear
+        self._observers[identity.number] = observer
         driver.task = UncancellableTask(driver.drive(), name=repr(driver), ask=ask)
         driver.task.add_done_callback(partial(self._on_driven, identity.number))
-        return RunHandle(driver, channel, self.settings, ear)
+        return RunHandle(driver, channel, self.settings, observer)
 
     def _on_driven(self, number: int, task: asyncio.Task[None] | None = None) -> None:
-        """A run has ended; what it was broken off by, if it was, the event loop has raised."""
-        driver, ear = self._drivers.pop(number, None), self._ears.pop(number, None)
+        """Clean up after a run. The event loop has already raised any exception of its driver."""
+        driver, observer = self._drivers.pop(number, None), self._observers.pop(number, None)
         channel = self._channels.pop(number, None)
         if driver is None or channel is None:
             return
-        driver.let_go()  # once more: it may have been broken off right there
+        driver.let_go()  # again: an exception may have interrupted the driver in its own clean-up
         self._watchers.forget(channel)
-        if ear is None or driver.task is None:  # its start was broken off
+        if observer is None or driver.task is None:  # its start was broken off
             return
         if task is not None:
             task.exception()
-        ear.heard = ear.heard or bool(channel.subscribers)
+        observer.noticed = observer.noticed or bool(channel.subscribers)
         if driver.error is not None or driver.plan.status is Status.FAILED:
-            ear.failed = channel.pathspec
+            observer.failed = channel.pathspec
         self._admission.leave()
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Have all workers stand still within the block, and with them what their steps compute.
+        """Pause all workers, and with them the running steps, within the block.
 
-        It is for a program that stops itself, as on Ctrl-Z: `os.kill(os.getpid(), signal.SIGSTOP)`.
-        A worker is stopped with its process group, by SIGSTOP. What passes within the block does
-        not count as time of a task. Where the engine is not open, nothing is done.
+        For a program that stops itself, as on Ctrl-Z: `os.kill(os.getpid(), signal.SIGSTOP)`. Each
+        worker's process group is stopped with SIGSTOP. The time within the block does not count
+        towards a task's time limit. Does nothing if the engine is not open.
         """
         if not self._open:
             yield
@@ -530,7 +533,8 @@ class Engine(Starter, Watchable):
         try:
             check_loop(self._loop)
         except AsyncflowError:
-            return f"<Engine {self.settings.store} open>"  # its numbers may change meanwhile
+            # another thread may be changing its numbers
+            return f"<Engine {self.settings.store} open>"
         numbers = self._statistics()
         waiting = f" and {numbers.runs_waiting} waiting" if numbers.runs_waiting else ""
         return (
@@ -545,14 +549,14 @@ async def _shut_down(*executors: Threads) -> None:
     for end in [end for executor in executors for end in executor.close()]:
         await thread_done(end)
     for executor in executors:
-        executor.shutdown()  # they have nothing left to do
+        executor.shutdown()  # idle threads, so waiting is short
 
 
 async def run(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any) -> Run:
     """Run a flow to its end, with an engine of its own.
 
     Raises:
-        RunFailedError: A task failed; the error tells which, and why.
+        RunFailedError: A task failed; the error says which one, and why.
         AsyncflowError: As from `Engine.run`.
 
     Cancelled: the run is cancelled too, and its journal says so before the cancellation goes on.
@@ -563,7 +567,7 @@ async def run(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters
 
 
 def run_sync(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any) -> Run:
-    """The same for code outside of an event loop.
+    """The same as `run`, for code outside of an event loop.
 
     Raises:
         UnguardedRunError: The file of a flow starts a run whenever it is imported.
@@ -584,5 +588,5 @@ def run_sync(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters:
     try:
         return anyio.run(main)
     except AsyncflowError as error:
-        # It says itself what is wrong; the frames of the event loop would say nothing.
+        # The message is complete; frames of the event loop would add nothing.
         raise error.with_traceback(None)  # noqa: B904 - the same error

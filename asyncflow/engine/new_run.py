@@ -1,4 +1,4 @@
-"""Makes a run: its folder, its first artifacts, and the first record of its journal."""
+"""Creates a run: its folder, its first artifacts, and the first record of its journal."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from asyncflow.workers.program_environment import ProgramEnvironment
 
 _SHOWN_PARAMETER_CHARACTERS: Final = 200
-_MOST_VARIABLE_BYTES: Final = 1 << 15  # they travel in one packet, with the surroundings
+_MOST_VARIABLE_BYTES: Final = 1 << 15  # they travel in one packet with the rest of the environment
 
 
 class NewRun:
-    """Makes a run's folder, first artifacts and first record; used in a thread."""
+    """Creates a run's folder, first artifacts and first record; used in a thread."""
 
     def __init__(
         self, layout: Layout, flow: type[FlowSpec], tags: tuple[str, ...], *, durable: bool
@@ -81,7 +81,7 @@ class NewRun:
             run_id=run_id,
             run_dir=run_dir,
             tags=self._tags,
-            started=min(int(run_id), time.time_ns() // 1000),  # the clock may have gone back
+            started=min(int(run_id), time.time_ns() // 1000),  # the clock may have been set back
             surroundings=surroundings,
             options=options,
             durable=self._durable,
@@ -96,7 +96,7 @@ class NewRun:
 
     def _begin(self, identity: RunIdentity) -> tuple[JournalWriter, bytes]:
         name, run_id = identity.flow, identity.run_id
-        # The journal before all else: a folder with other files and without it has lost it.
+        # The journal comes first: a folder with other files but no journal counts as damaged.
         journal = JournalWriter.create(identity.run_dir / "journal", durable=self._durable)
         try:
             writer = ArtifactWriter(self._layout, name, run_id, "engine", durable=self._durable)
@@ -115,15 +115,16 @@ class NewRun:
         return journal, record
 
     def _check_origin(self) -> None:
-        """Refuse to resume a run that was removed while this one was being made.
+        """Refuse to resume a run that was removed while this one was being created.
 
-        Whoever removes a run looks, once it is gone, whether somebody has begun to resume it; we
-        look, once we have begun, whether it is gone. One of the two sees the other.
+        Whoever removes a run checks afterwards whether a new run resumes it. We check whether the
+        run is still there after our first record says that we resume it. One of the two sees the
+        other.
         """
         if self.origin is not None and not self.origin.is_there():
             message = (
-                f"{self._flow.__name__}/{self.origin.run_id} was removed just now: run the flow "
-                "anew, or resume another of its runs"
+                f"{self._flow.__name__}/{self.origin.run_id} has just been removed: start the flow "
+                "again, or resume another of its runs"
             )
             raise ResumeError(message)
 
@@ -164,7 +165,7 @@ def _variables_of(flow: type[FlowSpec], graph: Graph) -> dict[str, dict[str, str
     """The variables of `@environment`, by step.
 
     Raises:
-        FlowError: It is too much to be told to a worker.
+        FlowError: They are too large to be sent to a worker.
     """
     found = {}
     for node in graph:
@@ -184,12 +185,12 @@ def _variables_of(flow: type[FlowSpec], graph: Graph) -> dict[str, dict[str, str
 
 
 def _put_class(cls: type[FlowSpec], writer: ArtifactWriter) -> ArtifactRef:
-    with codec.complete_code():  # a worker has nothing else
+    with codec.complete_code():  # a worker can use nothing else
         return writer.put(cls, name="the flow class")
 
 
 def _discard(layout: Layout, flow: str, run_id: str) -> None:
-    """Delete a run that was never announced. It counts as never begun from the first moment."""
+    """Delete a run that was never announced. Without its journal it counts as never begun."""
     with (
         suppress(OSError),
         layout.folder("flows", flow) as parent,

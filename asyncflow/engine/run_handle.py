@@ -29,22 +29,22 @@ _LOOKED_AT_RECORDS: Final = 1000  # for an error's text, while the event loop wa
 
 
 class FailureObserver:
-    """Warns if a run fails and nobody has waited for it, looked at it or watched it.
+    """Warns if a run fails and nobody waited for it, looked at it or watched it.
 
-    The run's handle has it, and so does the engine until the run has ended: the warning comes when
-    both have let it go, so that a handle may be looked at later, or be dropped at once.
+    The run's handle refers to it, and so does the engine until the run ends. The warning comes when
+    both references are gone: a handle may be looked at later, or be dropped at once.
     """
 
-    __slots__ = ("failed", "heard")
+    __slots__ = ("failed", "noticed")
 
     def __init__(self) -> None:
-        self.heard = False
+        self.noticed = False
         """Whether somebody waited for the run, looked at it or watched it."""
         self.failed = ""
-        """The pathspec of a run that has failed."""
+        """The pathspec of the run once it has failed; empty before."""
 
     def __del__(self) -> None:
-        if self.failed and not self.heard:
+        if self.failed and not self.noticed:
             message = f"{self.failed} failed, and nobody waited for its handle or watched its end"
             warnings.warn(message, ResourceWarning, source=self, stacklevel=1)
 
@@ -53,22 +53,22 @@ class RunHandle:
     """A run that was started: watch it, wait for it, cancel it.
 
     Awaiting the handle is `wait()`. A handle may be dropped: the run goes on. If it then fails, and
-    nobody has ever waited for it, looked at it through the handle or watched its events, a
-    `ResourceWarning` tells.
+    nobody has ever waited for it, looked at it through the handle or watched its events, Python
+    shows a `ResourceWarning`.
     """
 
     def __init__(
-        self, driver: RunDriver, channel: Channel, settings: Settings, ear: FailureObserver
+        self, driver: RunDriver, channel: Channel, settings: Settings, observer: FailureObserver
     ) -> None:
         self._driver = driver
         self._channel = channel
         self._settings = settings
-        self._ear = ear
+        self._observer = observer
         self._loop = asyncio.get_running_loop()
 
     @property
     def run_id(self) -> str:
-        """The run's id."""
+        """Names the run within its flow."""
         return self._driver.identity.run_id
 
     @property
@@ -79,7 +79,7 @@ class RunHandle:
     @property
     def status(self) -> Status:
         """The run's status now."""
-        self._ear.heard = True
+        self._observer.noticed = True
         return self._status
 
     @property
@@ -89,22 +89,22 @@ class RunHandle:
     @property
     def run(self) -> Run:
         """The client's view of the run; it can be used while the run goes on."""
-        self._ear.heard = True
+        self._observer.noticed = True
         return Run(self.pathspec, store=self._driver.identity.store)
 
     async def wait(self) -> Run:
         """Wait for the run's end.
 
         Raises:
-            RunFailedError: A task failed; the error tells which, and why.
+            RunFailedError: A task failed; the error says which one, and why.
             RunCancelledError: The run was cancelled.
-            AsyncflowError: The run could not be brought to an end, such as by a full disk; or its
+            AsyncflowError: The run could not go on, for example because the disk is full; or its
                 engine was entered on another event loop.
 
         Cancelled: the run is cancelled too; its journal says so before the cancellation goes on.
         """
         check_loop(self._loop)
-        self._ear.heard = True
+        self._observer.noticed = True
         try:
             await self._driver.finished.wait()
         except asyncio.CancelledError:
@@ -119,10 +119,10 @@ class RunHandle:
     def cancel(self, reason: str = "cancelled by the program") -> None:
         """Stop the run. Await the handle to know when it has stopped.
 
-        It may be called in any thread, and by a signal's handler. Harmless when the run has ended.
+        It may be called in any thread, and by a signal handler. Harmless when the run has ended.
         """
-        with suppress(RuntimeError):  # the event loop is closed, and with it the run has ended
-            # Also on the loop itself: a signal may come in the middle of anything.
+        with suppress(RuntimeError):  # the event loop is closed, so the run has ended
+            # On the loop itself, too: a signal may interrupt any line.
             self._loop.call_soon_threadsafe(self._driver.cancel, reason)
 
     @overload
@@ -132,19 +132,19 @@ class RunHandle:
     @overload
     def events(self, *types: type[Event], since: int = 0) -> Subscription[Event]: ...
     def events(self, *types: type[Event], since: int = 0) -> Subscription[Any]:
-        """Every event of the run, or those of some types, live or past; ends with the run.
+        """Every event of the run, or those of some types, past and future; ends with the run.
 
-        From the first on, or from behind the one whose `seq` is `since`.
+        It starts with the first event, or with the first whose `seq` is higher than `since`.
         """
         check_loop(self._loop)
-        self._ear.heard = True
+        self._observer.noticed = True
         wanted: EventFilter[Event] = EventFilter(types, since)
         subscription = Subscription(wanted, loop=self._loop, buffer=self._settings.event_buffer)
         subscription.follow(self._channel, start=self._channel.first)
         return subscription
 
     def batches(self) -> AsyncIterator[Sequence[Event]]:
-        """Every event of the run from its first on, in lists as they came; ends with the run."""
+        """Every event of the run from the first, in lists as published; ends with the run."""
         return self.events().batches()
 
     def _result(self) -> Run:
@@ -168,11 +168,12 @@ class RunHandle:
 
 
 def _explain(journal: Path, failure: Failure | None) -> str:
-    """The message of a failed run: what failed, where its log is, and how to go on."""
+    """The message for a failed run: what failed, where its log is, and how to go on."""
     pathspec = f"{journal.parent.parent.name}/{journal.parent.name}"
     if failure is None:
         return f"{pathspec} failed"
-    if failure.exception_type == _UNGUARDED:  # what to do is to mend the file, and run it anew
+    # the file has to be mended, and then the flow starts anew
+    if failure.exception_type == _UNGUARDED:
         return f"{pathspec} failed: {failure.message}"
     where = f"{pathspec}/{failure.step}/{failure.task_id}" if failure.task_id else pathspec
     repeat = step_to_repeat(journal, failure, _LOOKED_AT_RECORDS)

@@ -8,10 +8,10 @@ subscription reads them from the journal. So a slow reader does not delay a run,
 needs no more memory.
 
 Nothing here scans. A channel wakes its readers, and a subscription takes turns with the channels
-that have something for it. Events are delivered only once they are accepted for good, so a reader
-that is cancelled while it waits loses nothing.
+that have something for it. Events count as delivered only when they are accepted, so a reader that
+is cancelled while it waits loses nothing.
 
-This module writes nothing and calls nobody: it only wakes those who wait.
+This module writes nothing and calls no user code: it only wakes tasks that wait.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
 
 Got_co = TypeVar("Got_co", bound=Event, covariant=True)
 
-BUFFER_BYTES: Final = 16 << 20  # events of 64 KiB each are few, and much to hold
+BUFFER_BYTES: Final = 16 << 20  # events of 64 KiB each are few, but take much memory
 PACE_SECONDS: Final = 0.02
 """The shortest time between two wake-ups of a subscriber.
 
-Waking costs as much as some twenty events; a run of short tasks publishes every few hundred
-microseconds. The first event after a pause is told at once, and so is a run's last.
+A wake-up costs as much as some twenty events, and a run of short tasks publishes every few hundred
+microseconds. The first event after a pause is delivered at once, and so is a run's last.
 """
-_TAKEN_EVENTS: Final = 1000  # in one go
-_APART_LINES: Final = 1000  # more at once is taken apart in a thread: it takes some ms
+_TAKEN_EVENTS: Final = 1000  # delivered in one go
+_APART_LINES: Final = 1000  # more lines of output are split in a thread: that takes some ms
 
 
 class _Delivery:
@@ -63,19 +63,18 @@ class _Delivery:
         self.news = news
         lines = [item for item in news if isinstance(item, OutputChunk)]
         self.count = sum([item.count for item in lines], len(news) - len(lines))
-        """The number of events in it."""
         self.upto = upto
-        """The offset at which it ends in the journal."""
+        """The offset in the journal after the last of them."""
         self.size = size
-        """Its length in the journal."""
+        """Their length in the journal, in bytes."""
         self._events = None if lines else cast("Sequence[Event]", news)
 
     def pending(self) -> int:
-        """The number of lines of output that have to be split."""
+        """How many lines of output are not split into events yet."""
         return sum(item.pending for item in self.news if isinstance(item, OutputChunk))
 
     def pick(self, wanted: EventFilter[Wish]) -> Sequence[Wish]:
-        """The events that the filter selects. Subscribers that want all share one list."""
+        """The events that the filter selects. Subscribers to all events share one list."""
         if not wanted.takes_all:
             return wanted.pick(self.news)
         if self._events is None:
@@ -89,7 +88,7 @@ class Channel:
     def __init__(self, journal: Path, flow: str, run_id: str, published: int) -> None:
         self.flow, self.run_id = flow, run_id
         self.published = published
-        """Up to which offset the journal's events have been published."""
+        """The offset up to which the journal's events have been published."""
         self.closed = False
         """Whether nothing more will be published."""
         self.ended = False
@@ -105,25 +104,25 @@ class Channel:
         return f"{self.flow}/{self.run_id}"
 
     def publish(self, news: Sequence[Publication], upto: int) -> None:
-        """Tell what the journal has up to `upto` beyond what was told before."""
+        """Publish the events that the journal holds from `published` to `upto`."""
         size = upto - self.published
         self.published = upto
         if news and news[-1].code in ENDINGS:
             self.ended = True
-        cursors = tuple(self._cursors)  # one that was forgotten may leave at any time
+        cursors = tuple(self._cursors)  # a copy: a forgotten subscription may leave at any time
         if cursors:
-            told = _Delivery(news, upto, size)
+            batch = _Delivery(news, upto, size)
             for cursor in cursors:
-                cursor.offer(told)
+                cursor.offer(batch)
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Publish nothing more, and let readers know."""
         self.closed = True
         for cursor in tuple(self._cursors):
             cursor.ring()
 
     def enter(self, cursor: _Cursor) -> None:
-        """From now on offer what is published to this cursor as well."""
+        """Publish to this cursor, too, from now on."""
         self._cursors.add(cursor)
 
     def leave(self, cursor: _Cursor) -> None:
@@ -141,9 +140,9 @@ class Channel:
 
 
 class _Mailbox:
-    """State that the cursors of a subscription share: how much waits, and which have something.
+    """The state that a subscription's cursors share: how much waits, and which have something.
 
-    It does not know the subscription, so that one which nobody holds any more can go.
+    It has no reference to the subscription, so that a dropped subscription can be collected.
     """
 
     def __init__(self, limit: int) -> None:
@@ -154,12 +153,12 @@ class _Mailbox:
         self._woken = False
         self._waiting: Condition | None = None
         self._woken_at = 0.0
-        self._loop: asyncio.AbstractEventLoop | None = None  # that of who waits
+        self._loop: asyncio.AbstractEventLoop | None = None  # the reader's loop
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def is_full(self) -> bool:
-        """Whether more events wait than are allowed."""
+        """Whether more events wait than the limit allows."""
         return self.waiting > self.limit or self.waiting_bytes > BUFFER_BYTES
 
     def ring(self, cursor: _Cursor) -> None:
@@ -182,10 +181,10 @@ class _Mailbox:
             self._waiting.look()
 
     async def wait(self, seconds: float | None = None) -> None:
-        """Wait until there is something or the subscription is over; at most so long."""
+        """Wait until something is there or the subscription ends, for at most `seconds`."""
         loop = self._loop = asyncio.get_running_loop()
         self._woken = False
-        # What rings is waited for until it wakes, unless the alarm that is to do it is lost.
+        # If the alarm that should wake us is lost, `ringing` still ends the wait.
         self._waiting = Condition(lambda: self._woken or bool(self.ringing))
         await self._waiting.wait(seconds)
         self._woken = True
@@ -193,14 +192,14 @@ class _Mailbox:
 
 
 class _Cursor:
-    """One subscription's place in one channel."""
+    """One subscription's position in one channel."""
 
-    def __init__(self, channel: Channel, start: int, desk: _Mailbox) -> None:
+    def __init__(self, channel: Channel, start: int, mailbox: _Mailbox) -> None:
         self.channel = channel
-        self._desk = desk
-        self._next = start  # everything before this offset has been handed out
+        self._mailbox = mailbox
+        self._next = start  # everything before this offset has been delivered
         self._live: deque[_Delivery] = deque()
-        self._live_from = channel.published  # what waits in `_live` begins here in the journal
+        self._live_from = channel.published  # the journal offset at which `_live` begins
         self._rings = False
         self._reader = EventReader(channel.journal, channel.flow, channel.run_id)
         channel.enter(self)
@@ -209,30 +208,30 @@ class _Cursor:
 
     # --- what its channel tells it ---
 
-    def offer(self, told: _Delivery) -> None:
+    def offer(self, batch: _Delivery) -> None:
         """Keep a batch while there is room; else drop what waits and read the journal later."""
-        desk = self._desk
-        self._live.append(told)
-        desk.waiting += told.count
-        desk.waiting_bytes += told.size
-        if desk.is_full:
+        mailbox = self._mailbox
+        self._live.append(batch)
+        mailbox.waiting += batch.count
+        mailbox.waiting_bytes += batch.size
+        if mailbox.is_full:
             self._forget()
-            self._live_from = told.upto
+            self._live_from = batch.upto
         if not self._rings:
             self.ring()
         if self.channel.ended:
-            desk.wake()
+            mailbox.wake()
 
     def ring(self) -> None:
-        """Tell the subscription to look here."""
+        """Announce that events wait here."""
         if not self._rings:
             self._rings = True
-            self._desk.ring(self)
+            self._mailbox.ring(self)
 
     # --- what its subscription asks of it ---
 
     def answer(self) -> None:
-        """Note that the subscription looks here now; later batches wake it again."""
+        """Note that the subscription looks here now; later batches announce themselves again."""
         self._rings = False
 
     @property
@@ -262,13 +261,13 @@ class _Cursor:
             return self._live[0].pick(wanted), self._live[0].upto
         picked: list[Wish] = []
         upto = self._next
-        for told in self._live:
-            if told.count > _APART_LINES and wanted.takes_lines and told.pending() > _APART_LINES:
+        for batch in self._live:
+            if batch.count > _APART_LINES and wanted.takes_lines and batch.pending() > _APART_LINES:
                 if picked:
                     break
-                return await in_thread(reading_thread(), told.pick, wanted), told.upto
-            picked += told.pick(wanted)
-            upto = told.upto
+                return await in_thread(reading_thread(), batch.pick, wanted), batch.upto
+            picked += batch.pick(wanted)
+            upto = batch.upto
             if len(picked) >= _TAKEN_EVENTS:
                 break
         return picked, upto
@@ -277,15 +276,15 @@ class _Cursor:
         """Accept everything before this offset as delivered."""
         self._next = upto
         while self._live and self._live[0].upto <= upto:
-            told = self._live.popleft()
-            self._live_from = told.upto
-            self._desk.waiting -= told.count
-            self._desk.waiting_bytes -= told.size
+            batch = self._live.popleft()
+            self._live_from = batch.upto
+            self._mailbox.waiting -= batch.count
+            self._mailbox.waiting_bytes -= batch.size
 
     def _forget(self) -> None:
-        for told in self._live:
-            self._desk.waiting -= told.count
-            self._desk.waiting_bytes -= told.size
+        for batch in self._live:
+            self._mailbox.waiting -= batch.count
+            self._mailbox.waiting_bytes -= batch.size
         self._live.clear()
 
     def close(self) -> None:
@@ -294,18 +293,18 @@ class _Cursor:
 
 
 class Tail(Protocol[Got_co]):
-    """A run of another process: its journal is polled for new events."""
+    """A run of another process, whose journal is polled for new events."""
 
     seconds: float
     """The time until the next poll, in seconds."""
     over: bool
-    """Whether everything has been accepted, and no more will come."""
+    """Whether everything has been accepted and no more will come."""
 
     def look(self) -> tuple[Sequence[Got_co], Any]:
-        """The next events, and what to accept them with; blocks on the disk.
+        """The next events, and a token that accepts them; blocks on the disk.
 
         Raises:
-            RunInterruptedError: There are no more, and nobody is there who could add any.
+            RunInterruptedError: There are no more events, and no engine that could add any.
             JournalError: The journal cannot be read.
         """
 
@@ -316,12 +315,13 @@ class Tail(Protocol[Got_co]):
 class Subscription(Generic[Wish]):
     """An asynchronous iterator of events: in order within each run, none missing, none twice.
 
-    Use it as `async with`; leaving the block ends it, and so does forgetting it. One task iterates
-    at a time. A loop that was left, or cancelled, can be taken up again where it was. `batches()`
-    gives the same events in the lists in which they came, which costs less for each.
+    Use it as `async with`; leaving the block ends it, and so does dropping the last reference. One
+    task iterates at a time. A loop that was left, or cancelled, can be continued later. `batches()`
+    gives the same events in lists as they were published, which costs less per event.
 
     Raises:
-        RunInterruptedError: It is of one run, and that run's engine is gone without a last word.
+        RunInterruptedError: It watches one run, and that run's engine is gone without recording an
+            end.
         JournalError: A journal that it has to read is damaged or gone.
         SubscriptionBusyError: Another task iterates over it.
         AsyncflowError: It is iterated over on another event loop than its engine's.
@@ -338,22 +338,22 @@ class Subscription(Generic[Wish]):
         tail: Tail[Wish] | None = None,
     ) -> None:
         self._loop = loop
-        self._desk = _Mailbox(buffer)
+        self._mailbox = _Mailbox(buffer)
         self._cursors: set[_Cursor] = set()
         self._wanted = wanted
         self._follows = follows  # whether further channels may come
-        self._finished = False  # whether what has happened by now is all that is of interest
-        self._complains = complains  # whether a run without a last word is an error here
+        self._finished = False  # whether only events that are there by now still matter
+        self._complains = complains  # whether a run that ends without a last event is an error
         self._tail = tail
-        self._ready: Iterator[Wish] = iter(())  # what was fetched and is not handed out yet
+        self._ready: Iterator[Wish] = iter(())  # fetched, but not delivered yet
         self._fetching = False
         self.closed = False
         """Whether the subscriber has ended it; nothing more comes."""
 
     def follow(self, channel: Channel, *, start: int | None = None) -> None:
-        """Read this channel as well, from a journal offset; from now on when none is given."""
+        """Read this channel as well, from a journal offset; without one, from now on."""
         start = channel.published if start is None else start
-        self._cursors.add(_Cursor(channel, start, self._desk))
+        self._cursors.add(_Cursor(channel, start, self._mailbox))
 
     # --- iterating ---
 
@@ -375,7 +375,7 @@ class Subscription(Generic[Wish]):
             yield batch
 
     async def _fetch(self) -> Sequence[Wish]:
-        """The next events, at least one; none when no more will come."""
+        """The next events, at least one; an empty list when no more will come."""
         if self._loop is not None:
             check_loop(self._loop)
         if self._fetching:
@@ -384,12 +384,12 @@ class Subscription(Generic[Wish]):
         events: Sequence[Wish] = ()
         try:
             while not events:
-                if self._desk.ringing:
-                    events = await self._take(self._desk.ringing.popleft())
+                if self._mailbox.ringing:
+                    events = await self._take(self._mailbox.ringing.popleft())
                 elif self._tail is not None and not self.closed:
                     events = await self._take_from_tail(self._tail)
                 elif self._follows or self._cursors:
-                    await self._desk.wait()
+                    await self._mailbox.wait()
                 else:
                     break
         finally:
@@ -403,7 +403,7 @@ class Subscription(Generic[Wish]):
         try:
             if cursor.behind:
                 found, upto = await cursor.look(self._wanted)
-                if not self.closed:  # it may have been, meanwhile
+                if not self.closed:  # another task may have closed it meanwhile
                     cursor.advance(upto)
                     events = found
         except JournalError:
@@ -421,7 +421,7 @@ class Subscription(Generic[Wish]):
         channel = cursor.channel
         broke_off = self._complains and not channel.ended
         if broke_off and last:
-            cursor.ring()  # these first
+            cursor.ring()  # deliver these first, raise next time
             return
         self._drop(cursor)
         if broke_off and not self.closed:
@@ -437,7 +437,7 @@ class Subscription(Generic[Wish]):
         try:
             events, token = await in_thread(reading_thread(), tail.look)
         except AsyncflowError:
-            self._tail = None  # it would say the same again
+            self._tail = None  # it would raise the same again
             raise
         if self.closed:
             return ()
@@ -445,7 +445,7 @@ class Subscription(Generic[Wish]):
         if tail.over or (self._finished and not more):
             self._tail = None
         elif not more and not events:
-            await self._desk.wait(tail.seconds)
+            await self._mailbox.wait(tail.seconds)
         return events
 
     # --- ending ---
@@ -453,11 +453,11 @@ class Subscription(Generic[Wish]):
     def finish(self) -> None:
         """Expect no further channel. The iterator ends with the channels that it follows.
 
-        One of a run that is not published here ends with what that run's journal has now.
+        Of a run in another process it delivers what that run's journal holds now.
         """
         self._follows = False
         self._finished = True
-        self._desk.wake()
+        self._mailbox.wake()
 
     def close(self) -> None:
         """End the subscription; a waiting iterator ends. Harmless when repeated."""
@@ -467,12 +467,12 @@ class Subscription(Generic[Wish]):
         for cursor in self._cursors:
             cursor.close()
         self._cursors.clear()
-        self._desk.ringing.clear()
+        self._mailbox.ringing.clear()
         self._ready = iter(())
-        self._desk.wake()
+        self._mailbox.wake()
 
     async def aclose(self) -> None:
-        """The same, for `contextlib.aclosing`."""
+        """The same as `close`, for `contextlib.aclosing`."""
         self.close()
 
     async def __aenter__(self) -> Self:
@@ -482,7 +482,7 @@ class Subscription(Generic[Wish]):
         self.close()
 
     def __del__(self) -> None:
-        for cursor in getattr(self, "_cursors", ()):  # none when it was never made
+        for cursor in getattr(self, "_cursors", ()):  # __init__ has raised
             cursor.channel.leave(cursor)
 
     def __repr__(self) -> str:

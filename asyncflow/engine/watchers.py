@@ -1,7 +1,7 @@
 """The subscriptions and callbacks that watch the runs of an engine.
 
-`Watchable` is what an application sees of it, as a part of `Engine`; `Watchers` is the engine's own
-list. A subscription that nobody holds any more is forgotten here too.
+`Watchable` is the part of `Engine` that applications call; `Watchers` is the engine's own list. It
+forgets a subscription that nobody refers to any more.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NO_FLOW: Final = ""
 
 
 class NamesRun(Protocol):
-    """A `Run`, a `RunHandle`, or whatever else knows its run's pathspec."""
+    """Anything that knows its run's pathspec, such as a `Run` or a `RunHandle`."""
 
     @property
     def pathspec(self) -> str:
@@ -51,7 +51,7 @@ class Watchers:
         self._layout: Layout | None = None
         self._open = False
         self._channels: dict[str, Channel] = {}
-        # Each with the flow whose runs it is told of: None for all of them.
+        # Each with the name of the flow whose runs it receives; None for all flows.
         self._subscriptions: weakref.WeakKeyDictionary[Subscription[Any], str | None]
         self._subscriptions = weakref.WeakKeyDictionary()
         self._reactions: dict[asyncio.Task[None], Callback] = {}
@@ -61,10 +61,10 @@ class Watchers:
         self._layout, self._open = layout, True
         self._loop = asyncio.get_running_loop()
 
-    # --- what the engine tells ---
+    # --- called by the engine ---
 
     def begin(self, channel: Channel) -> None:
-        """Add a run of the engine."""
+        """Add a new run, for each subscription whose filter takes its flow."""
         self._channels[channel.pathspec] = channel
         for subscription, flow in list(self._subscriptions.items()):
             if subscription.closed:
@@ -73,11 +73,11 @@ class Watchers:
                 subscription.follow(channel, start=channel.first)
 
     def forget(self, channel: Channel) -> None:
-        """The run has ended, and its channel is closed."""
+        """Remove a run that has ended; its channel is closed."""
         self._channels.pop(channel.pathspec, None)
 
     async def end(self, grace_seconds: float) -> None:
-        """Deliver the remaining events once all runs have ended. Callbacks have so many seconds."""
+        """Deliver the remaining events once all runs have ended; callbacks get so many seconds."""
         self._open = False
         for subscription in list(self._subscriptions):
             subscription.finish()
@@ -95,9 +95,9 @@ class Watchers:
         await until(lambda: all(task.done() for task in tasks), by=tasks, seconds=seconds)
         for task in tasks:
             if task.done():
-                self._reactions.pop(task, None)  # the call that was to do it may be lost
+                self._reactions.pop(task, None)  # the call that should have done it may be lost
 
-    # --- what the application asks for ---
+    # --- called by the application ---
 
     def subscribe(
         self,
@@ -106,7 +106,7 @@ class Watchers:
         run: str | NamesRun | None,
         since: int | None,
     ) -> Subscription[First]:
-        """See `Watchable.subscribe`."""
+        """Subscribe, as `Watchable.subscribe` says."""
         if not self._open or self._layout is None:
             raise EngineClosedError
         check_loop(self._loop)
@@ -129,14 +129,14 @@ class Watchers:
             )
             subscription.follow(channel, start=channel.first)
             return subscription
-        assert self._layout is not None  # noqa: S101 - it is open
+        assert self._layout is not None  # noqa: S101 - the engine is open
         follower = Run(pathspec, store=self._layout.root).follower(wanted)
         subscription = Subscription(wanted, loop=self._loop, buffer=self._buffer, tail=follower)
         self._subscriptions[subscription] = _NO_FLOW
         return subscription
 
     def react(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> Callback:
-        """Call the callback for events from now on."""
+        """Call the callback for each event from now on."""
         if not self._open:
             raise EngineClosedError
         reaction = Callback(subscription, callback)
@@ -146,24 +146,24 @@ class Watchers:
 
     def _on_ended(self, task: asyncio.Task[None]) -> None:
         self._reactions.pop(task, None)
-        task.exception()  # the event loop has raised it
+        task.exception()  # the event loop has raised the exception already
 
 
 def _name_of(flow: str | type[FlowSpec]) -> str:
     if isinstance(flow, str) and flow.isidentifier():
         return flow
     if isinstance(flow, str):
-        message = f"{flow!r} can be no flow's name: that is the name of a class"
+        message = f"{flow!r} cannot be a flow's name: give the name of a class"
         raise FlowError(message)
     check_flow(flow)
     return flow.__name__
 
 
 def _pathspec_of(run: str | NamesRun, flow: str | None, layout: Layout) -> str:
-    """`Flow/run` of whatever names a run."""
+    """`Flow/run` of anything that names a run."""
     given = run if isinstance(run, str) else getattr(run, "pathspec", None)
     if not isinstance(given, str):
-        message = f"{run!r} is no run: give a handle, a `Run`, `Flow/run` or a run id"
+        message = f"{run!r} is not a run: give a handle, a `Run`, `Flow/run` or a run id"
         raise TypeError(message)
     head, slash, run_id = given.rpartition("/")
     if not slash:
@@ -239,26 +239,26 @@ class Watchable:
         run: str | NamesRun | None = None,
         since: int | None = None,
     ) -> Subscription[Any]:
-        """Events of these types, or of all: of the engine's runs, or of one run.
+        """Subscribe to events of these types, or of all: of the engine's runs, or of one run.
 
-        Without `run`: of every run that starts from now on, and of those that go on, from now on.
-        With `since`, of those that go on as well from the first event whose `seq` is higher, so
-        that 0 gives all of them. `flow` leaves out the runs of other flows. It ends with the
+        Without `run`: of every run that starts from now on, and of current runs, from now on. With
+        `since`, current runs also deliver past events, from the first whose `seq` is higher; 0
+        gives all of them. `flow` leaves out the runs of other flows. The subscription ends with the
         engine.
 
         With `run` (a handle, a `Run`, `Flow/run`, or a run id): of that run, from its first event
-        on, or from behind `since`. It may have ended long ago, and it may be another process that
-        runs it. It ends with the run.
+        on, or from the first whose `seq` is higher than `since`. The run may have ended long ago,
+        or belong to another process. The subscription ends with the run.
 
-        Use it as `async with`. It hears of what happens from this call on.
+        Use it as `async with`. It receives events from this call on.
 
         Raises:
             EngineClosedError: The engine is not open.
             AsyncflowError: The engine was entered on another event loop, or in another thread.
             FlowError: `flow` is neither a flow class nor the name of one.
-            TypeError: `types`, `run` or `since` is nothing of the kind.
+            TypeError: `types`, `run` or `since` has the wrong type.
             NotFoundError: The store has no such run.
-            RunInterruptedError: When iterating: the run's engine is gone without a last word.
+            RunInterruptedError: When iterating: the run's engine is gone without recording an end.
         """
         return self._watchers.subscribe(types, flow, run, since)
 
@@ -316,28 +316,29 @@ class Watchable:
         run: str | NamesRun | None = None,
         since: int | None = None,
     ) -> Callback:
-        """Have `callback(event)` called for events of this type, or of any of a tuple of types.
+        """Call `callback(event)` for events of this type, or of any of a tuple of types.
 
-        The callback may be a coroutine function; an ordinary one is called on the event loop, so it
-        has to be short. It is called for one event at a time. What it raises is logged with its
-        traceback (to the logger `asyncflow`) and disturbs nobody; a `SystemExit` or
-        `KeyboardInterrupt` ends the program, as in any asyncio task, and the callback is called no
-        more. Which runs: as for `subscribe`.
+        The callback may be a coroutine function; an ordinary function is called on the event loop,
+        so it must be short. It is called for one event at a time. An exception that it raises is
+        logged with its traceback (to the logger `asyncflow`), and the calls go on; a `SystemExit`
+        or `KeyboardInterrupt` ends the program, as in any asyncio task, and ends the calls. `flow`,
+        `run` and `since` select runs as for `subscribe`.
 
-        Call `stop()` of what is returned to end it. Leaving the engine waits until it was called
-        for everything that happened, `grace_seconds` at the most, and then cancels it.
+        Call `stop()` on the returned object to end the calls. When the engine closes, it waits at
+        most `grace_seconds` until the callback has been called for everything that happened, and
+        then cancels it.
 
         Raises:
             EngineClosedError: The engine is not open.
             AsyncflowError: The engine was entered on another event loop, or in another thread.
             FlowError: `flow` is neither a flow class nor the name of one.
-            TypeError: `callback` cannot be called, or another argument is nothing of its kind.
+            TypeError: `callback` cannot be called, or another argument has the wrong type.
             NotFoundError: The store has no such run.
         """
         check_callback(callback)
         chosen = types if isinstance(types, tuple) else (types,)
         if not chosen:
-            message = "name at least one type of event; events.Event stands for all of them"
+            message = "name at least one type of event; events.Event means all of them"
             raise TypeError(message)
         subscription = self._watchers.subscribe(chosen, flow, run, since)
         return self._watchers.react(subscription, callback)

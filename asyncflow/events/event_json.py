@@ -26,11 +26,11 @@ def to_json(event: Event) -> str:
 
 
 def from_json(text: str | bytes) -> Event:
-    """Undo `to_json`. Fields that a later version has added are passed over.
+    """Undo `to_json`. Fields that a later version has added are ignored.
 
     Raises:
-        UnknownEventError: A later version of asyncflow told of it.
-        ValueError: It is not the JSON of an event.
+        UnknownEventError: A later version of asyncflow wrote the event.
+        ValueError: The text is not the JSON of an event.
     """
     import json  # noqa: PLC0415 - as above
 
@@ -63,10 +63,10 @@ def to_json_data(event: Event) -> dict[str, Any]:
 
 
 def from_json_data(data: Mapping[str, Any]) -> Event:
-    """Undo `to_json_data`. Fields that a later version has added are passed over.
+    """Undo `to_json_data`. Fields that a later version has added are ignored.
 
     Raises:
-        UnknownEventError: A later version of asyncflow told of it.
+        UnknownEventError: A later version of asyncflow wrote the event.
     """
     cls = next((each for each in _TYPES if each.__name__ == data["type"]), None)
     if cls is None:

@@ -1,8 +1,8 @@
-"""Refs and manifests as bytes, and the checks of such bytes.
+"""Packs refs and manifests into bytes, and checks such bytes.
 
-A manifest is a msgpack map from the names of artifacts to refs, a ref an array of the fields of an
-`ArtifactRef`. What comes from a file is checked here once, so that whoever holds a ref need not ask
-whether its numbers are numbers, and whether its file lies in the flow's own folder.
+A manifest is a msgpack map from the names of artifacts to refs; a ref is an array of the fields of
+an `ArtifactRef`. Bytes from a file are checked here once. After that, code that holds a ref can
+rely on its numbers being numbers, and on its file lying in the flow's own folder.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from asyncflow.values import Manifest
 
 MOST_IN_A_SEGMENT: Final = 16 << 20
-"""The longest value in a segment is shorter: from 256 KiB on a value is a blob. So a value in a
-segment may be read whole."""
+"""The longest value in a segment is shorter: from 256 KiB on a value becomes a blob. So a value in
+a segment may be read whole."""
 
 _FIELDS: Final = len(ArtifactRef._fields)
-_new_ref: Final = partial(tuple.__new__, ArtifactRef)  # half of what `_make` takes
+_new_ref: Final = partial(tuple.__new__, ArtifactRef)  # half the time of `_make`
 _TYPES: Final = (int, int, str, int, bytes, str, int, bytes)
 _INLINE, _SEGMENT, _BLOB = int(Place.INLINE), int(Place.SEGMENT), int(Place.BLOB)
 _LAST_ENCODING: Final = int(max(Encoding))
@@ -36,14 +36,14 @@ _SEGMENT_FILE: Final = re.compile(r"[0-9]{1,20}/(?!\.)[^/\0]+")  # RUN/NAME, bel
 
 
 NOT_MSGPACK: Final = (ValueError, TypeError, OverflowError, MemoryError)
-"""What msgpack raises for bytes that are no msgpack, or that claim more than fits into memory."""
+"""What msgpack raises for bytes that are not msgpack, or that claim more than fits into memory."""
 
 
 def unpack(data: bytes) -> Any:
     """Unpack plain values from msgpack.
 
     Raises:
-        RecordError: These bytes are none, or say that they hold more than there is memory for.
+        RecordError: The bytes are not msgpack, or claim to hold more than there is memory for.
     """
     try:
         return msgpack.unpackb(data, strict_map_key=False)
@@ -56,7 +56,7 @@ def ref_of(fields: object) -> ArtifactRef:
     """The ref with these fields; fields that a later version has added are ignored.
 
     Raises:
-        RecordError: No ref has such fields.
+        RecordError: These are not the fields of a ref.
     """
     known = fields[:_FIELDS] if type(fields) is list else ()
     if tuple(map(type, known)) != _TYPES:
@@ -77,11 +77,10 @@ def ref_of(fields: object) -> ArtifactRef:
 
 
 def _no_ref(fields: object) -> RecordError:
-    return RecordError(f"it names a value by what is no ref: {fields!r:.100}")
+    return RecordError(f"it has an invalid ref to a value: {fields!r:.100}")
 
 
 def pack_ref(ref: ArtifactRef) -> bytes:
-    """A ref as bytes, as an event carries it."""
     return cast("bytes", msgpack.packb(ref))
 
 
@@ -95,7 +94,7 @@ def unpack_ref(data: bytes) -> ArtifactRef:
 
 
 def pack_manifest(manifest: Mapping[str, ArtifactRef]) -> bytes:
-    """Turn refs by name into bytes, as an event carries them."""
+    """Pack refs by name, as an event carries them."""
     return cast("bytes", msgpack.packb(manifest))
 
 
@@ -107,6 +106,6 @@ def unpack_manifest(data: bytes) -> Manifest:
     """
     raw = unpack(data)
     if type(raw) is not dict or not all(type(name) is str for name in raw):
-        message = f"its manifest is no map from names to refs, but {raw!r:.60}"
+        message = f"its manifest is not a map from names to refs, but {raw!r:.60}"
         raise RecordError(message)
     return {name: ref_of(ref) for name, ref in raw.items()}

@@ -21,7 +21,7 @@ def split_pieces(data: bytes) -> list[bytes]:
 
 
 def _split_long(line: bytes) -> Iterator[bytes]:
-    at = 0  # walks through the line: cutting what is left again and again would take quadratic time
+    at = 0  # one walk through the line: cutting pieces off the rest would take quadratic time
     while len(line) - at > PIECE_BYTES:
         length = whole_characters(line[at : at + PIECE_BYTES])
         yield line[at : at + length]

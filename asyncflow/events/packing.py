@@ -56,7 +56,7 @@ def journalled(event: Event) -> tuple[bytes, Event]:
     try:
         return _pack(event, "strict"), event
     except UnicodeEncodeError:
-        # A file name that is not UTF-8, in a message or on the command line, shows as `\udcNN`.
+        # A byte that is not UTF-8, as in a file name, shows as `\udcNN`.
         record = _pack(event, "backslashreplace")
         return record, event_of(fields_of(record), event.flow, event.run_id)
 
@@ -79,7 +79,7 @@ def unpack_events(record: bytes, flow: str, run_id: str) -> Iterable[Event]:
     """The events that a record stands for; none if only a later version knows its kind.
 
     Raises:
-        RecordError: It is no record.
+        RecordError: The bytes are not a valid record.
     """
     return events_of(fields_of(record), flow, run_id)
 

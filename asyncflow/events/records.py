@@ -54,7 +54,7 @@ CLONED: Final = TaskCloned.code
 REFERRING: Final = frozenset({RUN_STARTED, SUCCEEDED, CLONED})
 """The kinds of records that refer to values."""
 HANDING_ON: Final = frozenset({SUCCEEDED, CLONED})
-"""The kinds of records with which a task is done for good."""
+"""The kinds of records that finish a task for good."""
 ENDING_ATTEMPTS: Final = frozenset({SUCCEEDED, FAILED, CLONED})
 OF_ATTEMPTS: Final = ENDING_ATTEMPTS | {STARTED}
 OF_TASKS: Final = frozenset(cls.code for cls in event_types() if issubclass(cls, TaskEvent))
@@ -198,7 +198,7 @@ def fields_of(record: bytes) -> list[Any]:
     Fields that a later version has added stay at the end.
 
     Raises:
-        RecordError: It is no record.
+        RecordError: The bytes are not a valid record.
     """
     # Every reader and every resume calls this for every record. It takes a microsecond.
     try:
@@ -352,7 +352,7 @@ def head_of(values: Sequence[Any]) -> TaskHead:
     return _new_head(values[_HEAD])
 
 
-_new_head: Final = partial(tuple.__new__, TaskHead)  # half of what `_make` takes
+_new_head: Final = partial(tuple.__new__, TaskHead)  # half the time of `_make`
 
 
 def task_of(values: Sequence[Any]) -> int:
@@ -380,7 +380,7 @@ def seq_of(values: Sequence[Any]) -> int:
 
 
 def named_fields(values: Sequence[Any]) -> dict[str, Any]:
-    """The fields of a record behind the first three, by name; not those of a record of output."""
+    """The fields of a record after the first three, by name; not for a record of output."""
     return dict(zip(FIELDS[values[0]], values[_TIME_AT + 1 :], strict=False))
 
 
@@ -406,7 +406,7 @@ def retry_of(values: Sequence[Any]) -> tuple[float, float]:
 
 
 class Result(NamedTuple):
-    """What a task, or the start of the run, handed on."""
+    """What a task, or the start of the run, passes on to later tasks."""
 
     step: str
     task_id: int
@@ -418,7 +418,7 @@ def unpack_result(record: bytes) -> Result:
     """Read the record of a RunStarted, TaskSucceeded or TaskCloned, without making an event of it.
 
     Raises:
-        RecordError: It is another kind of record, or none.
+        RecordError: It is another kind of record, or not a record.
     """
     return result_of(fields_of(record))
 
@@ -430,7 +430,7 @@ def unpack_known_result(record: bytes) -> Result:
 
 
 def result_of(values: Sequence[Any]) -> Result:
-    """What was handed on, according to these fields.
+    """What a task or the run's start passed on, according to these fields.
 
     Raises:
         RecordError: They belong to another kind of record.
@@ -442,7 +442,7 @@ def result_of(values: Sequence[Any]) -> Result:
         return Result(step, task, path, outcome)
     if code == RUN_STARTED:
         return Result("", 0, (), Outcome(values[_MANIFEST_AT[code]]))
-    raise RecordError(f"a record of kind {code} hands on nothing")
+    raise RecordError(f"a record of kind {code} passes nothing on")
 
 
 class Reference(NamedTuple):
@@ -461,7 +461,7 @@ def references_of(values: Sequence[Any]) -> Iterator[Reference]:
     """Every value that a record of one of the `REFERRING` kinds refers to.
 
     Raises:
-        RecordError: One of them is no ref.
+        RecordError: One of the refs is not valid.
     """
     code = values[0]
     for name, ref in unpack_manifest(values[_MANIFEST_AT[code]]).items():
@@ -527,5 +527,5 @@ def output_of(values: Sequence[Any]) -> LoggedOutput:
         RecordError: It is another kind of record.
     """
     if values[0] != LOGGED:
-        raise RecordError(f"a record of kind {values[0]} is no task's output")
+        raise RecordError(f"a record of kind {values[0]} is not output of a task")
     return LoggedOutput._make(values[1 : 1 + len(LoggedOutput._fields)])

@@ -1,10 +1,10 @@
 """What subscribers receive: events, and chunks of output that become events on demand.
 
-Output is journalled by the chunk, and a chunk stands for as many `TaskLogged` as it has lines. To
-make those costs more than all else about them, so it is done when a subscriber first wants them,
-once for all subscribers, and never for who does not want them.
+Output is journalled by the chunk, and a chunk stands for as many `TaskLogged` as it has lines.
+Splitting a chunk into these is the expensive part, so it is done lazily: once, when the first
+subscriber asks, and not at all if none does.
 
-`EventFilter` is what one subscriber asks for. `NewsReader` reads the same from a run's journal.
+`EventFilter` is what one subscriber asks for. `store.event_reader` reads the same from a journal.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class OutputChunk:
 
     @property
     def pending(self) -> int:
-        """How many events are still to be made; 0 once they were made."""
+        """How many events are still to be made; 0 once they have been made."""
         return self.count if self._events is None else 0
 
     def events(self) -> Sequence[Event]:
         """One `TaskLogged` for each line; made on the first call, then kept.
 
         Raises:
-            JournalError: The record is none: it came from a file, and nobody had looked at it.
+            JournalError: The record is invalid; a record from a file is not checked before.
         """
-        with self._lock:  # slow work runs in threads, and one of them must do it for all
+        with self._lock:  # slow work runs in threads; the lock lets only one of them do it
             if self._events is None:
                 try:
                     self._events = tuple(unpack_events(self._record, self._flow, self._run_id))
@@ -73,30 +73,30 @@ class EventFilter(Generic[Wish]):
     __slots__ = ("codes", "since", "takes_all")
 
     def __init__(self, types: Iterable[type[Event]] = (), since: int = 0) -> None:
-        """Without types, all events are wanted.
+        """Create it; without types, it selects all events.
 
         Raises:
-            TypeError: One of `types` is no type of event, or `since` is no whole number.
-            ValueError: `since` is no `seq` and not 0.
+            TypeError: One of `types` is not a type of event, or `since` is not a whole number.
+            ValueError: `since` is negative or too large.
         """
         types = tuple(types)
         for each in types:
             if not any(each is known for known in _TYPES):  # it may be unhashable
-                message = f"{each!r} is no type of event; see asyncflow.events"
+                message = f"{each!r} is not a type of event; see asyncflow.events"
                 raise TypeError(message)
         given: object = since
         if not isinstance(given, int) or isinstance(given, bool):
-            message = f"since takes the seq of an event, or 0 for all of them, not {since!r}"
+            message = f"since must be the seq of an event, or 0 for all events, not {since!r}"
             raise TypeError(message)
         if since < 0:
-            message = f"since takes the seq of an event, or 0 for all of them, not {since}"
+            message = f"since must be the seq of an event, or 0 for all events, not {since}"
             raise ValueError(message)
         self.codes = {cls.code for cls in event_types() if not types or issubclass(cls, types)}
         self.since = since
         self.takes_all = not since and len(self.codes) == len(event_types())
 
     def pick(self, news: Iterable[Publication]) -> list[Wish]:
-        """The events among these publications that are asked for."""
+        """The events among these publications that the filter selects."""
         codes, since, picked = self.codes, self.since, list[Event]()
         for item in news:
             if item.code not in codes:
@@ -108,11 +108,11 @@ class EventFilter(Generic[Wish]):
                 picked += events
             elif item.seq > since:
                 picked.append(item)
-        return cast("list[Wish]", picked)  # `codes` are those of its types, and nobody else's
+        return cast("list[Wish]", picked)  # no other event class has one of these codes
 
     @property
     def takes_lines(self) -> bool:
-        """Whether it asks for the output of tasks."""
+        """Whether the filter selects output of tasks."""
         return LOGGED in self.codes
 
 

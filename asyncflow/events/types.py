@@ -1,11 +1,11 @@
-"""What happened in a run: frozen facts in the past tense, and the same as JSON.
+"""What happened in a run: frozen facts in the past tense.
 
-The same event is the live subscription, the journal's record, the state that a resume replays and
-what the client reads back. How it lies in a journal is told in `asyncflow.events.records`. Fields
-are only ever added at the end, with a default, so that an old journal stays readable; a reader
-passes over what it does not know. docs/reference/events.md lists them byte by byte.
+A live subscription delivers these events, the journal stores them, a resume replays them, and the
+client reads them back. `asyncflow.events.records` describes their records in a journal. Fields are
+only ever added at the end, with a default, so that an old journal stays readable; a reader ignores
+fields that it does not know. docs/reference/events.md lists them byte by byte.
 
-No I/O here, and nothing that knows how events are stored, sent or shown.
+No I/O here, and no knowledge of how events are stored, sent or shown.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCHEMA_VERSION: Final = 2
-"""Goes up by one whenever an event or a field is added; what is there already never changes."""
+"""Goes up by one whenever an event or a field is added; what exists already never changes."""
 
 STOPPED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
-"""What an attempt has failed with that was stopped because its run was ending."""
+"""The exception type of an attempt that was stopped because its run was ending."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -68,7 +68,7 @@ class TaskEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """A run exists: its journal is on disk, and nothing of it has run yet."""
+    """A run exists: its journal is on disk, and none of its tasks has run yet."""
 
     code: ClassVar[int] = 1
 
@@ -88,9 +88,9 @@ class RunStarted(Event):
     """The engine's process."""
     host: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Those of Python, of asyncflow, and of the events (`SCHEMA_VERSION`)."""
+    """The versions of Python, of asyncflow, and of the events (`SCHEMA_VERSION`)."""
     origin_step: str | None = None
-    """The step of the origin from which on nothing was taken over; None where nothing is named."""
+    """The step of the origin from which on nothing was taken over; None if no step was named."""
 
     @property
     def artifacts(self) -> Manifest:
@@ -119,9 +119,9 @@ class TaskStarted(TaskEvent):
 class TaskLogged(TaskEvent):
     r"""A task printed a line, or a piece of one.
 
-    `line` comes without its line end. `end` is that line end, or empty for a piece that goes on in
-    the task's next event of the same stream: a prompt, a progress bar, a line of megabytes. Bytes
-    that are not UTF-8 show as `\xNN`.
+    `line` comes without its line end. `end` is that line end, or empty for a piece that continues
+    in the task's next event of the same stream: a prompt, a progress bar, a line of megabytes.
+    Bytes that are not UTF-8 show as `\xNN`.
     """
 
     code: ClassVar[int] = 3
@@ -135,13 +135,13 @@ class TaskLogged(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSucceeded(TaskEvent):
-    """A task is done for good, and its artifacts can be read."""
+    """A task is finished for good, and its artifacts can be read."""
 
     code: ClassVar[int] = 4
 
     path: tuple[int, ...] = ()
     manifest: bytes = b"\x80"
-    """Packed `artifacts`: kept packed, because the engine passes them on without looking."""
+    """Packed `artifacts`: kept packed, because the engine passes them on unread."""
     seconds: float = 0.0
     """How long the attempt took, from the step's first line to its last."""
     pid: int = 0
@@ -150,9 +150,9 @@ class TaskSucceeded(TaskEvent):
     items: bytes = b""
     """After a foreach: the packed ref of the stored items."""
     log: int = 0
-    """Where the journal has the attempt's last output (an offset); 0 when it printed nothing."""
+    """The journal offset of the attempt's last output; 0 if it printed nothing."""
     failed: int = 0
-    """Where the journal has the failure that `@catch` has caught (an offset); 0 for none."""
+    """The journal offset of the failure that `@catch` caught; 0 for none."""
 
     @property
     def artifacts(self) -> Manifest:
@@ -167,7 +167,7 @@ class TaskSucceeded(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFailed(TaskEvent):
-    """An attempt of a task came to nothing."""
+    """An attempt of a task failed."""
 
     code: ClassVar[int] = 5
 
@@ -180,21 +180,21 @@ class TaskFailed(TaskEvent):
     seconds: float = 0.0
     pid: int = 0
     log: int = 0
-    """Where the journal has the attempt's last output (an offset); 0 when it printed nothing."""
+    """The journal offset of the attempt's last output; 0 if it printed nothing."""
     caught: bool = False
     """Whether the step's `@catch` lets the run go on: the attempt's `TaskSucceeded` follows.
 
-    In journals of earlier versions it is that of one more attempt, which ran nothing.
+    In journals of earlier versions, that event has a further attempt number, which ran nothing.
     """
 
     @property
     def was_stopped(self) -> bool:
-        """Whether it did not fail by itself: its run was ending."""
+        """Whether the attempt was stopped because its run was ending; else it failed by itself."""
         return self.exception_type == STOPPED
 
     @property
     def failure(self) -> Failure:
-        """The same as a value that outlives the event."""
+        """The failure as a value that outlives the event."""
         return Failure(
             self.step,
             self.task_id,
@@ -255,7 +255,7 @@ class RunSucceeded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFailed(Event):
-    """The run ended without reaching its end; `failure` is the task that failed first."""
+    """The run ended before its last step; `failure` is the task that failed first."""
 
     code: ClassVar[int] = 9
 
@@ -282,7 +282,7 @@ class RunFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCancelled(Event):
-    """The run was told to stop; what had finished is kept."""
+    """The run was told to stop; its finished tasks are kept."""
 
     code: ClassVar[int] = 10
 

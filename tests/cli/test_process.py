@@ -182,7 +182,7 @@ def test_resume_of_a_run_by_its_pathspec(folder, plan) -> None:
     assert done.returncode == 0, done.stderr
     done = asyncflow("resume", "flow.py", *plan, "--origin-run-id", "")
     assert done.returncode == 2
-    assert "Error: '' names no run of ProcessFlow: give a run's id" in done.stderr
+    assert "Error: '' does not name a run of ProcessFlow: give a run's id" in done.stderr
 
 
 @needs_full_device

@@ -284,13 +284,13 @@ async def test_what_waits_is_bounded_over_all_runs_together(tmp_path):
     for _ in range(5):
         for each in runs:
             each.publish("started", "retried")
-            assert subscription._desk.waiting <= 50
+            assert subscription._mailbox.waiting <= 50
     for each in runs:
         each.close()
     got = await rest(subscription)
     for each in runs:
         assert [event for event in got if event.run_id == each.run_id] == each.told
-    assert subscription._desk.waiting == subscription._desk.waiting_bytes == 0
+    assert subscription._mailbox.waiting == subscription._mailbox.waiting_bytes == 0
 
 
 async def test_lines_of_output_count_one_by_one(run):
@@ -298,7 +298,7 @@ async def test_lines_of_output_count_one_by_one(run):
     fast, slow = subscribe(run, start=None, buffer=5000), subscribe(run, start=None, buffer=100)
     for _ in range(10):
         run.publish(60)
-        assert slow._desk.waiting <= 100
+        assert slow._mailbox.waiting <= 100
     run.close()
     assert await rest(fast) == await rest(slow) == run.told
 
@@ -310,7 +310,7 @@ async def test_what_waits_is_bounded_in_bytes_too(run):
     for _ in range(40):
         run.journal.write(frame(record))
         run.channel.publish([OutputChunk(record, 1, "F", "17")], run.journal.size)
-        assert subscription._desk.waiting_bytes <= BUFFER_BYTES
+        assert subscription._mailbox.waiting_bytes <= BUFFER_BYTES
 
 
 async def test_a_reader_that_sleeps_holds_no_memory(run):
@@ -416,7 +416,7 @@ async def test_a_burst_of_news_wakes_a_reader_a_few_times_only(run, monkeypatch)
         run.publish("started")
         await asyncio.sleep(0)
     assert not reading.done()
-    subscription._desk.wake()  # as the loop's clock does
+    subscription._mailbox.wake()  # as the loop's clock does
     await reading
     assert len(await anext(subscription.batches())) == 99
 
@@ -540,13 +540,13 @@ async def test_a_journal_that_is_gone_is_an_error(run):
 @pytest.mark.parametrize("wrong", [int, "TaskFailed", None])
 def test_what_is_no_type_of_event_is_refused(wrong):
     """At the call, not by silence later."""
-    with pytest.raises(TypeError, match="no type of event"):
+    with pytest.raises(TypeError, match="not a type of event"):
         EventFilter((wrong,))
 
 
 def test_a_negative_number_is_refused():
     """There is no such event."""
-    with pytest.raises(ValueError, match="since takes the seq of an event"):
+    with pytest.raises(ValueError, match="since must be the seq of an event"):
         EventFilter((), -1)
 
 

@@ -397,7 +397,7 @@ def test_a_ref_to_what_the_store_cannot_have_is_refused(wrong):
     """A value in a segment lies in the folder of a run of the flow, and is short."""
     ref = ArtifactRef(1, 0, "int", 5, bytes(32), "17/w1.seg", 0, b"")
     assert unpack_manifest(pack_manifest({"x": ref})) == {"x": ref}
-    with pytest.raises(RecordError, match="no ref"):
+    with pytest.raises(RecordError, match="invalid ref"):
         unpack_manifest(pack_manifest({"x": ref._replace(**wrong)}))
 
 
@@ -619,7 +619,7 @@ def test_a_worker_reads_what_was_handed_on_without_the_event(event):
     """Faster, and the same; what hands nothing on is refused."""
     record = pack_event(event)
     if not isinstance(event, RunStarted | TaskSucceeded | TaskCloned):
-        with pytest.raises(RecordError, match="hands on nothing"):
+        with pytest.raises(RecordError, match="passes nothing on"):
             unpack_result(record)
         return
     result = unpack_result(record)

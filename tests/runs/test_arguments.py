@@ -46,8 +46,8 @@ BAD_TAGS = [
     (["red \x1b[31m"], "has a line break or another control character"),
     (["half \ud800"], "has a byte that is not UTF-8, or half a surrogate pair, which is no text"),
     (["byte \udcff"], r"the tag 'byte \\udcff' has a byte that is not UTF-8"),
-    ("abc", r"tags is a list of texts, not 'abc': write tags=\['abc'\]"),
-    (7, "tags is a list of texts, not 7"),
+    ("abc", r"tags must be a list of texts, not 'abc': write tags=\['abc'\]"),
+    (7, "tags must be a list of texts, not 7"),
 ]
 
 
@@ -94,8 +94,8 @@ async def test_bad_tags_that_lie_in_a_store_are_shown_as_text(engine, store, mon
 NO_FLOWS = [
     ("words.py", "'words.py' is text, not a flow: import the flow class"),
     (Linear(use_cli=False), "is an instance of a flow: give the flow class itself, Linear"),
-    (None, "None is no flow: give a class that extends FlowSpec"),
-    (int, "<class 'int'> is no flow"),
+    (None, "None is not a flow: give a class that extends FlowSpec"),
+    (int, "<class 'int'> is not a flow"),
 ]
 
 
@@ -109,16 +109,16 @@ async def test_what_is_no_flow_class_is_not_run(engine, flow, words):
 
 async def test_a_subscription_takes_flows_types_and_runs_only(engine):
     """What is nothing of the kind is refused at the call."""
-    with pytest.raises(FlowError, match="3 is no flow"):
+    with pytest.raises(FlowError, match="3 is not a flow"):
         engine.subscribe(flow=3)
-    with pytest.raises(TypeError, match="3 is no run: give a handle"):
+    with pytest.raises(TypeError, match="3 is not a run: give a handle"):
         engine.subscribe(run=3)
-    with pytest.raises(TypeError, match="'RunStarted' is no type of event"):
+    with pytest.raises(TypeError, match="'RunStarted' is not a type of event"):
         engine.subscribe("RunStarted")
-    with pytest.raises(TypeError, match="is no type of event"):
+    with pytest.raises(TypeError, match="is not a type of event"):
         engine.subscribe([events.RunStarted])
     for name in ("", "a b", "../x", "Flow/1"):
-        with pytest.raises(FlowError, match="can be no flow's name"):
+        with pytest.raises(FlowError, match="cannot be a flow's name"):
             engine.subscribe(flow=name)
 
 
@@ -141,7 +141,7 @@ async def asynchronous(event):
 @pytest.mark.parametrize("callback", [generator, asynchronous])
 async def test_a_callback_that_would_not_be_run_is_refused(engine, callback):
     """To call a generator function only makes a generator."""
-    with pytest.raises(TypeError, match="has a `yield`, so that a call would not run it"):
+    with pytest.raises(TypeError, match="contains `yield`, so a call would not run it"):
         engine.on(events.RunStarted, callback)
 
 
@@ -150,7 +150,7 @@ def test_an_engine_takes_settings_and_what_wins_over_them(tmp_path):
     settings = Settings(store=tmp_path / "a", workers=3, grace_seconds=1)
     engine = Engine(settings=settings, store=tmp_path / "b", workers=2)
     assert engine.settings == Settings(store=tmp_path / "b", workers=2, grace_seconds=1)
-    with pytest.raises(SettingsError, match=r"is no Settings: write settings=Settings\.read"):
+    with pytest.raises(SettingsError, match=r"is not a Settings: write settings=Settings\.read"):
         engine = Engine(settings={"workers": 2})  # type: ignore[arg-type]  # the mistake that is examined
 
 
@@ -264,13 +264,13 @@ async def test_what_no_subscription_can_mean_is_refused(store):
         handle = await engine.start(Linear)
         wrong: tuple[Any, ...] = ("5", "", 1.5, True)
         for since in wrong:
-            with pytest.raises(TypeError, match="since takes the seq of an event, or 0"):
+            with pytest.raises(TypeError, match="since must be the seq of an event, or 0"):
                 engine.subscribe(since=since)
-            with pytest.raises(TypeError, match="since takes the seq of an event, or 0"):
+            with pytest.raises(TypeError, match="since must be the seq of an event, or 0"):
                 handle.events(since=since)
-            with pytest.raises(TypeError, match="since takes the seq of an event, or 0"):
+            with pytest.raises(TypeError, match="since must be the seq of an event, or 0"):
                 handle.run.events(since=since)
-        with pytest.raises(TypeError, match=r"events\.Event stands for all"):
+        with pytest.raises(TypeError, match=r"events\.Event means all"):
             engine.on((), print)
         await handle
 

@@ -156,7 +156,7 @@ async def test_an_origin_is_named_in_any_way_that_names_a_run(engine, tmp_path):
 @pytest.mark.parametrize("origin", ["", "/", "17/", "Repaired/", "a/b/c", True, 1.5, b"17", Flow])
 async def test_what_names_no_run_is_no_origin(engine, origin):
     """Above all it does not stand for the latest run."""
-    with pytest.raises(ResumeError, match="names no run of Repaired: give a run's id"):
+    with pytest.raises(ResumeError, match="does not name a run of Repaired: give a run's id"):
         await engine.start_resumed(Repaired, origin=origin)
 
 
@@ -168,13 +168,13 @@ async def test_a_run_of_another_flow_or_store_is_no_origin(engine, tmp_path):
     for origin in (run, run.pathspec):
         with pytest.raises(ResumeError) as caught:
             await engine.resume(Repaired, origin=origin)
-        said = f"{run.pathspec} is a run of Linear, and not of Repaired, which is resumed"
+        said = f"{run.pathspec} is a run of Linear, not of Repaired: give a run of that flow"
         assert str(caught.value) == said
     async with Engine(store=tmp_path / "other", workers=1) as other:
         handle = await other.start(Linear)
         elsewhere = await handle
     for origin in (elsewhere, handle):
-        with pytest.raises(ResumeError, match=r"is in the store .*other, and this engine's is"):
+        with pytest.raises(ResumeError, match=r"is in the store .*other, but this engine uses"):
             await engine.resume(Linear, origin=origin)
 
 

@@ -338,7 +338,7 @@ async def test_a_resume_whose_origin_goes_before_it_has_begun_is_refused(store, 
                 remove(layout_of(store), [("Fails", origin)])
 
         monkeypatch.setattr(commit_points, "watcher", watch)
-        with pytest.raises(ResumeError, match=f"Fails/{origin} was removed just now: run the flow"):
+        with pytest.raises(ResumeError, match=f"Fails/{origin} has just been removed: start"):
             await engine.resume(Fails, origin=origin)
         monkeypatch.setattr(commit_points, "watcher", None)
     assert not layout_of(store).runs("Fails")
