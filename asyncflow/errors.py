@@ -98,10 +98,6 @@ class RecordError(JournalError):
     """A record is complete, but it is not one that asyncflow writes."""
 
 
-class JournalLockedError(JournalError):
-    """Another process is writing to this run."""
-
-
 class LimitError(StoreError):
     """A named limit cannot be enforced."""
 

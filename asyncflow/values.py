@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 RunId = NewType("RunId", str)
 """Names a run within its flow: the microseconds since 1970 at which it was started, as text."""
 
-StepName = NewType("StepName", str)
-"""The name of a `@step` method."""
-
-
 LIMIT_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 """The names that a limit may have; each is a file name, too."""
 

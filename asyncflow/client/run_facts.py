@@ -122,12 +122,8 @@ class RunFacts(View):
     def events(self, *, since: int = 0, follow: bool = False) -> EventStream[Event]: ...
     @overload
     def events(
-        self, one: type[Wish], /, *, since: int = 0, follow: bool = False
+        self, *types: type[Wish], since: int = 0, follow: bool = False
     ) -> EventStream[Wish]: ...
-    @overload
-    def events(
-        self, *types: type[Event], since: int = 0, follow: bool = False
-    ) -> EventStream[Event]: ...
     def events(self, *types: type[Event], since: int = 0, follow: bool = False) -> EventStream[Any]:
         """Its events, or those of some types, for `for` and for `async for`.
 

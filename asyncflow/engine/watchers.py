@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, overload
 
 from asyncflow._support import log
 from asyncflow._support.conditions import until
@@ -18,7 +18,7 @@ from asyncflow.engine.arguments import check_callback, check_flow
 from asyncflow.engine.callbacks import _AGAIN_SECONDS, Callback
 from asyncflow.engine.subscription import Subscription
 from asyncflow.errors import EngineClosedError, FlowError, NotFoundError
-from asyncflow.events.selection import EventFilter
+from asyncflow.events.selection import EventFilter, Wish
 from asyncflow.events.types import Event
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.layout import Layout
 
-First = TypeVar("First", bound=Event)
-Second = TypeVar("Second", bound=Event)
-Third = TypeVar("Third", bound=Event)
 _NO_FLOW: Final = ""
 """A name that no flow has: a subscription to a single run gets no other runs."""
 
@@ -101,17 +98,17 @@ class Watchers:
 
     def subscribe(
         self,
-        types: tuple[type[First], ...],
+        types: tuple[type[Wish], ...],
         flow: str | type[FlowSpec] | None,
         run: str | NamesRun | None,
         since: int | None,
-    ) -> Subscription[First]:
+    ) -> Subscription[Wish]:
         """Subscribe, as `Watchable.subscribe` says."""
         if not self._open or self._layout is None:
             raise EngineClosedError
         check_loop(self._loop)
         name = None if flow is None else _name_of(flow)
-        wanted: EventFilter[First] = EventFilter(types, 0 if since is None else since)
+        wanted: EventFilter[Wish] = EventFilter(types, 0 if since is None else since)
         if run is not None:
             return self._subscribe_to(_pathspec_of(run, name, self._layout), wanted)
         subscription = Subscription(wanted, loop=self._loop, buffer=self._buffer, follows=True)
@@ -121,7 +118,7 @@ class Watchers:
         self._subscriptions[subscription] = name
         return subscription
 
-    def _subscribe_to(self, pathspec: str, wanted: EventFilter[First]) -> Subscription[First]:
+    def _subscribe_to(self, pathspec: str, wanted: EventFilter[Wish]) -> Subscription[Wish]:
         channel = self._channels.get(pathspec)
         if channel is not None:
             subscription = Subscription(
@@ -194,44 +191,11 @@ class Watchable:
     @overload
     def subscribe(
         self,
-        one: type[First],
-        /,
-        *,
+        *types: type[Wish],
         flow: str | type[FlowSpec] | None = None,
         run: str | NamesRun | None = None,
         since: int | None = None,
-    ) -> Subscription[First]: ...
-    @overload
-    def subscribe(
-        self,
-        one: type[First],
-        two: type[Second],
-        /,
-        *,
-        flow: str | type[FlowSpec] | None = None,
-        run: str | NamesRun | None = None,
-        since: int | None = None,
-    ) -> Subscription[First | Second]: ...
-    @overload
-    def subscribe(
-        self,
-        one: type[First],
-        two: type[Second],
-        three: type[Third],
-        /,
-        *,
-        flow: str | type[FlowSpec] | None = None,
-        run: str | NamesRun | None = None,
-        since: int | None = None,
-    ) -> Subscription[First | Second | Third]: ...
-    @overload
-    def subscribe(
-        self,
-        *types: type[Event],
-        flow: str | type[FlowSpec] | None = None,
-        run: str | NamesRun | None = None,
-        since: int | None = None,
-    ) -> Subscription[Event]: ...
+    ) -> Subscription[Wish]: ...
     def subscribe(
         self,
         *types: type[Event],
@@ -265,30 +229,8 @@ class Watchable:
     @overload
     def on(
         self,
-        types: type[First],
-        callback: Callable[[First], object],
-        /,
-        *,
-        flow: str | type[FlowSpec] | None = None,
-        run: str | NamesRun | None = None,
-        since: int | None = None,
-    ) -> Callback: ...
-    @overload
-    def on(
-        self,
-        types: tuple[type[First], type[Second]],
-        callback: Callable[[First | Second], object],
-        /,
-        *,
-        flow: str | type[FlowSpec] | None = None,
-        run: str | NamesRun | None = None,
-        since: int | None = None,
-    ) -> Callback: ...
-    @overload
-    def on(
-        self,
-        types: tuple[type[First], type[Second], type[Third]],
-        callback: Callable[[First | Second | Third], object],
+        types: type[Wish],
+        callback: Callable[[Wish], object],
         /,
         *,
         flow: str | type[FlowSpec] | None = None,
@@ -299,7 +241,7 @@ class Watchable:
     def on(
         self,
         types: tuple[type[Event], ...],
-        callback: Callable[[Event], object],
+        callback: Callable[[Any], object],
         /,
         *,
         flow: str | type[FlowSpec] | None = None,

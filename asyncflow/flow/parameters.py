@@ -17,7 +17,9 @@ from typing import (
     Literal,
     Never,
     Protocol,
+    TypedDict,
     TypeVar,
+    Unpack,
     cast,
     overload,
 )
@@ -58,6 +60,11 @@ class ParameterOwner(Protocol):
     def _asyncflow_parameter(self, parameter: Parameter[Any]) -> Any: ...
 
 
+class _Shown(TypedDict, total=False):
+    help: str | None
+    show_default: bool
+
+
 class Parameter(Generic[T]):
     """A value that a run of the flow is started with.
 
@@ -84,7 +91,7 @@ class Parameter(Generic[T]):
         "type",
     )
 
-    # What a type checker knows of the value. These are the forms that users write; for all others,
+    # What a type checker knows of the value: these are the forms that users write. Of all others,
     # such as JSON, typed lists and what may be None, it knows nothing: `Any`.
 
     @overload
@@ -94,8 +101,7 @@ class Parameter(Generic[T]):
         *,
         type: builtins.type[Scalar],
         required: Literal[True],
-        help: str | None = None,
-        show_default: bool = True,
+        **shown: Unpack[_Shown],
     ) -> None: ...
     @overload
     def __init__(
@@ -103,8 +109,7 @@ class Parameter(Generic[T]):
         name: str | None = None,
         *,
         required: Literal[True],
-        help: str | None = None,
-        show_default: bool = True,
+        **shown: Unpack[_Shown],
     ) -> None: ...
     @overload
     def __init__(
@@ -113,28 +118,7 @@ class Parameter(Generic[T]):
         *,
         default: str,
         separator: str,
-        help: str | None = None,
-        show_default: bool = True,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self: Parameter[Scalar],
-        name: str | None = None,
-        *,
-        default: Scalar,
-        type: builtins.type[Scalar],
-        help: str | None = None,
-        show_default: bool = True,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self: Parameter[T],
-        name: str | None = None,
-        *,
-        default: Callable[..., T],
-        type: Any = None,
-        help: str | None = None,
-        show_default: bool = True,
+        **shown: Unpack[_Shown],
     ) -> None: ...
     @overload
     def __init__(
@@ -142,9 +126,8 @@ class Parameter(Generic[T]):
         name: str | None = None,
         *,
         default: Default,
-        separator: str | None = None,
-        help: str | None = None,
-        show_default: bool = True,
+        type: builtins.type[Default] = ...,
+        **shown: Unpack[_Shown],
     ) -> None: ...
     @overload
     def __init__(
@@ -155,8 +138,7 @@ class Parameter(Generic[T]):
         type: Any = None,
         required: bool = False,
         separator: str | None = None,
-        help: str | None = None,
-        show_default: bool = True,
+        **shown: Unpack[_Shown],
     ) -> None: ...
     def __init__(
         self,

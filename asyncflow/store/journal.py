@@ -39,7 +39,7 @@ from asyncflow.store.files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 HEADER: Final = b"ASYNCFLOW JOURNAL 1\n"
@@ -412,8 +412,3 @@ def _payload(data: bytes, offset: int) -> bytes | None:
     if len(payload) < length or crc32(payload, crc32(data[offset : offset + 4])) != checksum:
         return None
     return payload
-
-
-def join_frames(payloads: Iterable[bytes]) -> bytes:
-    """Frame every payload, and join the frames."""
-    return b"".join(map(frame, payloads))

@@ -24,7 +24,6 @@ from asyncflow.store.journal import (
     JournalWriter,
     frame,
     is_being_written,
-    join_frames,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def test_what_was_written_is_read_back_from_every_record_on(records):
 def test_a_batch_is_one_write(tmp_path):
     """Frames joined read the same as frames written one by one."""
     writer = JournalWriter.create(tmp_path / "journal")
-    writer.write(join_frames(RECORDS))
+    writer.write(b"".join(map(frame, RECORDS)))
     writer.close()
     assert read(tmp_path / "journal") == RECORDS
 
@@ -239,7 +238,7 @@ def test_a_reader_beside_a_writer_sees_every_record_and_no_damage(tmp_path):
 
     def work() -> None:
         for number in range(0, len(records), 3):
-            writer.write(join_frames(records[number : number + 3]))
+            writer.write(b"".join(map(frame, records[number : number + 3])))
         writer.close()
 
     thread = threading.Thread(target=work)

@@ -111,12 +111,6 @@ def prefork() -> None:
     _preforked.append(ForkServerProcess(pid, ours, environment))
 
 
-def discard_preforked() -> None:
-    """Let the preforked fork server go, because no engine is going to use it."""
-    while _preforked:
-        _preforked.pop().control.close()
-
-
 def start(environment: Mapping[str, str] | None = None) -> ForkServerProcess:
     """The preforked fork server, else a fresh one with these environment variables, or ours.
 
