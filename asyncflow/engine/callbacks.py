@@ -7,14 +7,13 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from asyncflow._support import log
-from asyncflow._support.conditions import until
-from asyncflow._support.event_loop import UncancellableTask, check_loop
+from asyncflow._support.event_loop import check_loop
 from asyncflow._support.tracebacks import describe_exception
 from asyncflow.engine.subscription import Subscription
 from asyncflow.events.types import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from types import TracebackType
 
 
@@ -25,18 +24,16 @@ class Callback:
     """A callback for events. `stop()` ends the calls, and so does leaving the `with` block.
 
     It is called for one event at a time, in order within each run. A slow callback delays only
-    itself. An exception that it raises, or a cancellation of its own asyncio task, is logged, and
-    the calls go on. `SystemExit` and `KeyboardInterrupt` end the program, as in any other task, and
-    end the calls.
+    itself. An exception that it raises is logged, and the calls go on. `SystemExit` and
+    `KeyboardInterrupt` end the program, as in any other task, and end the calls; so does a
+    cancellation of its own asyncio task.
     """
 
     def __init__(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> None:
         self._subscription = subscription
         self._callback = callback
         self._loop = asyncio.get_running_loop()
-        # of the running call, if the callback is async
-        self._call_task: asyncio.Task[None] | None = None
-        self.task = UncancellableTask(self._react(), name=repr(self), ask=self._on_cancelled)
+        self.task = self._loop.create_task(self._react(), name=repr(self))
         """The task that calls it."""
         self.done = asyncio.Event()
         """Set once the last call has returned."""
@@ -72,6 +69,10 @@ class Callback:
         try:
             while (event := await self._next()) is not None:
                 await self._call(event)
+        except asyncio.CancelledError:
+            if not self._subscription.closed:
+                log.warning("a callback was cancelled: it is called no more", callback=self.name)
+            raise
         finally:
             self._subscription.close()
             self.done.set()
@@ -87,32 +88,13 @@ class Callback:
         try:
             answer = self._callback(event)
             if inspect.isawaitable(answer):
-                await self._finish(answer)
+                await answer
         except asyncio.CancelledError as error:
-            self._complain("a callback was cancelled", error, event)
+            if self.task.cancelling():
+                raise
+            self._complain("a callback waited for something that was cancelled", error, event)
         except Exception as error:  # noqa: BLE001 - any exception of the callback's
             self._complain("a callback raised", error, event)
-
-    async def _finish(self, answer: Awaitable[object]) -> None:
-        """Complete a call that has begun, in a task of its own that may be cancelled."""
-
-        async def finish() -> None:
-            await answer
-
-        task = self._call_task = self._loop.create_task(finish(), name=repr(self))
-        await until(task.done, by=[task])
-        self._call_task = None
-        if not task.cancelled() and isinstance(task.exception(), SystemExit | KeyboardInterrupt):
-            self._subscription.close()  # the event loop has raised the exception already
-        else:
-            task.result()
-
-    def _on_cancelled(self) -> None:
-        """Find out what cancelled the task: the callback itself, or the end of the program."""
-        if asyncio.current_task(self._loop) is self.task:
-            log.warning("a callback has cancelled its own task, which goes on", callback=self.name)
-        else:
-            self.abort()
 
     def _complain(self, what: str, error: BaseException, event: Event | None = None) -> None:
         told = {"about": f"{type(event).__name__} {event.seq} of {event.pathspec}"} if event else {}
@@ -122,9 +104,8 @@ class Callback:
     def abort(self) -> None:
         """Cancel the running call, and make no more."""
         self._subscription.close()
-        if self._call_task is not None:
-            self._call_task.cancel()
+        self.task.cancel()
 
     def __repr__(self) -> str:
         state = "stopped" if self._subscription.closed else "listening"
-        return f"<Reaction {self.name} {state}>"
+        return f"<Callback {self.name} {state}>"

@@ -143,7 +143,8 @@ class Watchers:
 
     def _on_ended(self, task: asyncio.Task[None]) -> None:
         self._reactions.pop(task, None)
-        task.exception()  # the event loop has raised the exception already
+        if not task.cancelled():
+            task.exception()  # the event loop has raised the exception already
 
 
 def _name_of(flow: str | type[FlowSpec]) -> str:
@@ -263,8 +264,9 @@ class Watchable:
         The callback may be a coroutine function; an ordinary function is called on the event loop,
         so it must be short. It is called for one event at a time. An exception that it raises is
         logged with its traceback (to the logger `asyncflow`), and the calls go on; a `SystemExit`
-        or `KeyboardInterrupt` ends the program, as in any asyncio task, and ends the calls. `flow`,
-        `run` and `since` select runs as for `subscribe`.
+        or `KeyboardInterrupt` ends the program, as in any asyncio task, and ends the calls; so does
+        a cancellation of the callback's own task. `flow`, `run` and `since` select runs as for
+        `subscribe`.
 
         Call `stop()` on the returned object to end the calls. When the engine closes, it waits at
         most `grace_seconds` until the callback has been called for everything that happened, and

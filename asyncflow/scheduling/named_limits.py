@@ -17,6 +17,7 @@ eight bytes to read or write where there is a rate: some microseconds.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from contextlib import suppress
@@ -39,6 +40,18 @@ _LOOK_SECONDS: Final = 0.02  # how late, at most, a place that another engine ga
 _KEEP_SECONDS: Final = 0.1  # that who has waited in line goes on before it lets others
 _READ_SECONDS: Final = 0.5  # how late, at most, what was set is seen
 _SLACK_SECONDS: Final = 0.02  # timers are no finer: of a high rate some begin together
+PATIENCE_SECONDS: Final = 2.0
+"""That a run waits before the log says so: a limit is there to be waited for."""
+
+
+class Waiter(Protocol):
+    """A run, as a limit needs it."""
+
+    number: int
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +210,8 @@ class Limits:
             return
         for name, bounds in reading.result().items():
             self._limits[name].set(bounds)
+        for limit in self._limits.values():
+            limit.warn_of_long_waits()
         self._keep_reading()
 
     def __repr__(self) -> str:
@@ -233,7 +248,7 @@ class _Limit:
         self._blocked_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._asked = bounds
-        self._patience = StarvationWarning(loop, self._has_some, self._tell_of)
+        self._since: dict[int, float] = {}  # when a run began to wait; `inf` once it was told of
 
     @property
     def in_use(self) -> bool:
@@ -248,7 +263,7 @@ class _Limit:
         """This is what was set now."""
         if bounds != self._set:
             self._set = bounds
-            self._patience.begin_anew()
+            self._since = dict.fromkeys(self._since, self._loop.time())
             self.look()
 
     # --- taking ---
@@ -300,7 +315,8 @@ class _Limit:
 
     def had_its_turn(self, waiter: Waiter) -> None:
         """A task begins: who waits in another engine comes before the next, but for a moment."""
-        self._patience.granted(waiter)
+        if self._since.get(waiter.number) != math.inf:
+            self._since.pop(waiter.number, None)
         if self._ticket is not None:
             self._keeps_until = self._loop.time() + _KEEP_SECONDS
             self._leave_line()
@@ -332,17 +348,19 @@ class _Limit:
         if first or waiter.number not in self._waiting:
             self._waiting[waiter.number] = waiter
             self._waiting.move_to_end(waiter.number, last=not first)
-            self._patience.refused(waiter)
+        self._since.setdefault(waiter.number, self._loop.time())
 
-    def _has_some(self, waiter: Waiter) -> bool:
-        return waiter.number in self._places.values()
-
-    def _tell_of(self, waiter: Waiter) -> None:
-        """Say why nothing of a run under this limit moves."""
-        in_use = len(self._places) + self.file.in_use()
-        allowed = str(self.effective(self._asked))
-        what = f"a run waits for limit {self.file.path.name}"
-        log.warning(what, run=waiter.pathspec, allowed=allowed, in_use=in_use)
+    def warn_of_long_waits(self) -> None:
+        """Say why nothing of a run under this limit moves; again only if the limit changes."""
+        long_ago = self._loop.time() - PATIENCE_SECONDS
+        for number, waiter in self._waiting.items():
+            since = self._since.get(number, math.inf)
+            if since <= long_ago and number not in self._places.values():
+                self._since[number] = math.inf
+                in_use = len(self._places) + self.file.in_use()
+                allowed = str(self.effective(self._asked))
+                what = f"a run waits for limit {self.file.path.name}"
+                log.warning(what, run=waiter.pathspec, allowed=allowed, in_use=in_use)
 
     def _look_after(self, seconds: float) -> None:
         due = self._loop.time() + max(seconds, 0.001)
@@ -380,7 +398,7 @@ class _Limit:
     def forget(self, waiter: Waiter) -> None:
         """It waits no more."""
         self._waiting.pop(waiter.number, None)
-        self._patience.forget(waiter)
+        self._since.pop(waiter.number, None)
         if not self._waiting:
             self._leave_line()
 
@@ -388,85 +406,7 @@ class _Limit:
         """Give up what is held."""
         if self._timer is not None:
             self._timer.cancel()
-        self._patience.close()
         self.file.close()
 
     def __repr__(self) -> str:
         return f"{self.file.path.name}: {len(self._places)} taken, {len(self._waiting)} waiting"
-
-
-PATIENCE_SECONDS: Final = 2.0
-"""That a run waits before it is told of: a limit is there to be waited for."""
-
-
-class Waiter(Protocol):
-    """A run, as a limit needs it."""
-
-    number: int
-
-    @property
-    def pathspec(self) -> str:
-        """`Flow/run`."""
-
-
-@dataclass(slots=True)
-class _Wait:
-    waiter: Waiter
-    since: float
-    told: bool = False
-
-
-class StarvationWarning:
-    """Which runs wait for one limit, and since when; each is told of once until `begin_anew`."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        has_some: Callable[[Waiter], bool],
-        tell: Callable[[Waiter], object],
-    ) -> None:
-        """`has_some` says whether a run has something of the limit: then it does move."""
-        self._loop, self._has_some, self._tell = loop, has_some, tell
-        self._waits: dict[int, _Wait] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def refused(self, waiter: Waiter) -> None:
-        """It has been refused, perhaps not for the first time."""
-        if waiter.number not in self._waits:
-            self._waits[waiter.number] = _Wait(waiter, self._loop.time())
-            self._start()
-
-    def granted(self, waiter: Waiter) -> None:
-        """It has got what it waited for; should it be refused again, it begins to wait anew."""
-        wait = self._waits.get(waiter.number)
-        if wait is not None and not wait.told:
-            del self._waits[waiter.number]
-
-    def forget(self, waiter: Waiter) -> None:
-        """It has ended."""
-        self._waits.pop(waiter.number, None)
-
-    def begin_anew(self) -> None:
-        """The limit is another one now: what was told of it holds no longer."""
-        for wait in self._waits.values():
-            wait.told, wait.since = False, self._loop.time()
-        self._start()
-
-    def close(self) -> None:
-        """Nobody is told of anything any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _start(self) -> None:
-        if self._timer is None and any(not wait.told for wait in self._waits.values()):
-            self._timer = self._loop.call_later(PATIENCE_SECONDS, self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        for wait in self._waits.values():
-            is_long = now - wait.since >= PATIENCE_SECONDS
-            if is_long and not wait.told and not self._has_some(wait.waiter):
-                wait.told = True
-                self._tell(wait.waiter)
-        self._start()

@@ -20,7 +20,7 @@ from asyncflow.cli.command_table import invoke
 from asyncflow.errors import FlowError, LimitError, RunCancelledError
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling import named_limits
-from asyncflow.scheduling.named_limits import Limits, StarvationWarning, needs_of
+from asyncflow.scheduling.named_limits import Limits, needs_of
 from asyncflow.store.layout import Layout
 from asyncflow.store.limit_files import (
     FILE_BYTES,
@@ -586,75 +586,81 @@ async def test_a_run_that_gets_nothing_of_a_limit_is_told_of_and_shown(
     assert "limit" not in capsys.readouterr().out
 
 
-class Watched:
-    """The patience of a limit, on a clock that is put forward by hand."""
+class Shifted:
+    """An event loop whose time is put forward by hand."""
 
-    def __init__(self):
-        self.now = 0.0
-        self.due: Any = None
-        self.told: list[Any] = []
-        self.with_some: set[int] = set()
-        loop: Any = self
-        self.patience = StarvationWarning(
-            loop, lambda run: run.number in self.with_some, self.told.append
-        )
+    def __init__(self, loop):
+        self._loop, self.ahead = loop, 0.0
 
     def time(self):
-        """The event loop's time."""
-        return self.now
+        """The loop's time, and what was added."""
+        return self._loop.time() + self.ahead
 
-    def call_later(self, seconds, function):
-        """Remember what is to be called."""
-        assert self.due is None
-        self.due = self.now + seconds, function
-        return self.due
-
-    def advance(self, seconds):
-        """Let so much time pass."""
-        until = self.now + seconds
-        while self.due and self.due[0] <= until:
-            (self.now, function), self.due = self.due, None
-            function()
-        self.now = until
+    def __getattr__(self, name):
+        return getattr(self._loop, name)
 
 
-def test_who_waits_long_is_told_of_once_and_anew_when_the_limit_is_another():
-    """Each run for itself; and no timer goes on for those that were told of."""
-    watched = Watched()
-    one, other = Waiting(1), Waiting(2)
-    watched.patience.refused(one)
-    watched.advance(1.5)
-    watched.patience.refused(other)
-    watched.patience.refused(one)
-    assert watched.told == []
-    watched.advance(1)
-    assert watched.told == [one]
-    watched.advance(10)
-    assert (watched.told, watched.due) == ([one, other], None)
-    watched.patience.granted(one)
-    watched.patience.refused(one)
-    watched.advance(10)
-    assert watched.told == [one, other]
-    watched.patience.forget(other)
-    watched.patience.begin_anew()
-    watched.advance(10)
-    assert watched.told == [one, other, one]
+@pytest.fixture
+async def contended(tmp_path):
+    """A limit of one at a time, whose only place another engine has, on a clock of its own."""
+    one = [("api", 1, None)]
+    limits = Limits(tmp_path, InlineExecutor(), lambda _: None)
+    limits.open(Graph("Flow", [Node("start", ("end",), options={"limit": one}), Node("end")]))
+    await asyncio.sleep(0)
+    limit = limits._limits["api"]
+    clock: Any = Shifted(asyncio.get_running_loop())
+    limit._loop = clock
+
+    def told(runs_that_ask, caplog):
+        """Which runs the log tells of, when these have asked, and further 1.5 s have passed."""
+        caplog.clear()
+        for number in runs_that_ask:
+            assert limits.take(Waiting(number), needs_of(one)) is None
+        clock.ahead += 1.5
+        limit.warn_of_long_waits()
+        return [int(each.partition("run: F/")[2].partition(",")[0]) for each in caplog.messages]
+
+    with LimitFile.open(tmp_path, "api") as other:
+        assert other.take_place(0)
+        yield limits, needs_of(one), other, told
+    limits.close()
 
 
-def test_who_has_something_of_the_limit_or_gets_it_now_and_then_is_not_told_of():
+async def test_who_waits_long_is_told_of_once_and_anew_when_the_limit_is_another(contended, caplog):
+    """Each run for itself; to get something meanwhile does not bring the warning again."""
+    limits, needs, other, told = contended
+    assert told([1], caplog) == []
+    assert told([1, 2], caplog) == [1]
+    assert told([], caplog) == [2]
+    assert told([], caplog) == []
+    other.free_place(0)
+    limits.take(Waiting(1), needs).release()
+    assert other.take_place(0)
+    assert told([1], caplog) == []
+    assert told([1], caplog) == []
+    limits.forget(Waiting(2))
+    limits._limits["api"].set(Bounds(1, 5.0))
+    assert told([1], caplog) == []
+    assert told([1], caplog) == [1]
+
+
+async def test_who_has_something_of_the_limit_or_gets_it_now_and_then_is_not_told_of(
+    contended, caplog
+):
     """It does move."""
-    watched = Watched()
-    one, other = Waiting(1), Waiting(2)
-    watched.with_some.add(1)
-    watched.patience.refused(one)
-    for _ in range(10):
-        watched.patience.refused(other)
-        watched.advance(1.5)
-        watched.patience.granted(other)
-    assert watched.told == []
-    watched.with_some.clear()
-    watched.advance(10)
-    assert watched.told == [one]
+    limits, needs, other, told = contended
+    other.free_place(0)
+    grant = limits.take(Waiting(1), needs)
+    assert told([1], caplog) == []
+    assert told([1], caplog) == []
+    grant.release()
+    for _ in range(3):
+        limits.take(Waiting(1), needs).release()
+        assert other.take_place(0)
+        assert told([1], caplog) == []
+        other.free_place(0)
+    assert other.take_place(0)
+    assert told([], caplog) == [1]
 
 
 async def test_a_cancelled_run_gives_up_what_it_has_and_its_place_in_line(store, engine):
