@@ -23,7 +23,7 @@ import time
 from _locale import LC_ALL, setlocale  # built in; `locale` takes a while to import
 from _signal import getsignal  # type: ignore[import-not-found] # that of `signal` is slow
 from contextlib import contextmanager
-from operator import is_
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from asyncflow._support.paths import working_directory
@@ -102,11 +102,15 @@ _SYS: Final = (
     "displayhook",
     "breakpointhook",
 )
+_read_sys: Final = attrgetter(*_SYS)
 _SIGNALS: Final = sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))[:29]
 
 
-def _of_sys() -> list[Any]:
-    return [getattr(sys, name, None) for name in _SYS]
+def _of_sys() -> Sequence[Any]:
+    try:
+        return _read_sys(sys)
+    except AttributeError:  # somebody has deleted one
+        return [getattr(sys, name, None) for name in _SYS]
 
 
 def _handlers() -> list[Any]:

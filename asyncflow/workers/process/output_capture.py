@@ -242,9 +242,12 @@ def written() -> tuple[int, int]:
 
 def spooled() -> tuple[int, int]:
     """Sizes of the two spool files, after everything that is still buffered is in them."""
-    for name in ("stdout", "stderr"):
-        with suppress(Exception):  # a step's own, in our stream's place, or none
-            getattr(sys, name).flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except Exception:  # noqa: BLE001 - a step's own, in our stream's place, or none
+        with suppress(Exception):
+            sys.stderr.flush()
     _flush_c()
     return written()
 

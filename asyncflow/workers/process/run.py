@@ -42,6 +42,7 @@ class RunView:
 
     def __init__(self, order: Opening, pid: int) -> None:
         self.order = order
+        self.pathspec = f"{order.flow}/{order.run_id}"
         self._pid = pid
         self._opened = False
         self._read = False
@@ -103,11 +104,6 @@ class RunView:
         cls = loader.load(source, unpickle)
         codec.pickle_by_value(cls.__module__)
         return cls
-
-    @property
-    def pathspec(self) -> str:
-        """`Flow/run`."""
-        return f"{self.order.flow}/{self.order.run_id}"
 
     @contextmanager
     def reading(self, what: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ from asyncflow.errors import TaskTimeoutError
 from asyncflow.flow.decorators import options_of
 from asyncflow.workers.messages import Failed, Succeeded
 from asyncflow.workers.process import output_capture
-from asyncflow.workers.process.step_forks import ending_forks
+from asyncflow.workers.process.step_forks import EndingForks
 from asyncflow.workers.process.task import TaskView
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class TaskAttempt:
         try:
             task = self._task = TaskView(run, order, self._off_loop)
             with task.entered():
-                with ending_forks():
+                with EndingForks():
                     if order.caught:
                         task.hand_on(order.caught)
                     elif self._off_loop is None:  # here, for else a StopIteration became another

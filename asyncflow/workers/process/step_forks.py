@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from asyncflow._support.tracebacks import past_own_frames
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
-
-@contextmanager
-def ending_forks() -> Iterator[None]:
+class EndingForks:
     """A process that the user's code forks within the block ends where it would leave the block.
 
     It is no worker, and has nothing to store and nothing to tell.
     """
-    pid = os.getpid()
-    try:
-        yield
-    except BaseException as error:
-        if os.getpid() != pid:
-            _end_fork(error)
-        raise
-    if os.getpid() != pid:
-        _end_fork(SystemExit())
+
+    __slots__ = ("_pid",)
+
+    def __enter__(self) -> None:
+        self._pid = os.getpid()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if os.getpid() != self._pid:
+            _end_fork(error or SystemExit())
 
 
 def _end_fork(error: BaseException) -> NoReturn:

@@ -11,7 +11,7 @@ import asyncio
 import os
 import sys
 from array import array
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
@@ -26,12 +26,13 @@ from asyncflow.store.files import read_file
 from asyncflow.values import Failure
 from asyncflow.workers.process.join_input import JoinInput
 from asyncflow.workers.process.run import item_of, stack_of
-from asyncflow.workers.process.step_forks import ending_forks
+from asyncflow.workers.process.step_forks import EndingForks
 from asyncflow.workers.process.task_artifacts import TaskArtifacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     from asyncflow.flow.graph import Node
     from asyncflow.flow.spec import FlowSpec
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from asyncflow.workers.process.run import Inherited, RunView
 
 _LOADED_AT_ONCE_BYTES: Final = 64 << 10  # a thread costs as much as to unpickle so many
-_NO_ENVIRONMENT: Final = nullcontext()
 
 
 class TaskView:
@@ -60,6 +60,7 @@ class TaskView:
         self._damage: BaseException | None = None
         self._stopped = False
         self.step = order.step
+        self._pathspec = f"{run.pathspec}/{order.step}/{order.task_id}"
         self.graph = run.graph
         self.node: Node = run.graph[order.step]
         self.transition: Transition | None = None
@@ -74,10 +75,6 @@ class TaskView:
             return self._run.base
         at = int.from_bytes(self._order.inputs[:8], "little")
         return self._run.result(at, f"the artifacts that {self._pathspec} inherits")
-
-    @property
-    def _pathspec(self) -> str:
-        return f"{self._run.pathspec}/{self.step}/{self._order.task_id}"
 
     def _context(self) -> TaskContext:
         started = self._run.started
@@ -127,14 +124,11 @@ class TaskView:
 
     # --- running ---
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> AbstractContextManager[None]:
         """Within the block, `current` and what `@environment` gives are of this task."""
-        solo = self._off_loop is None
+        task = enter_task(self._context(), solo=self._off_loop is None)
         variables = self._run.order.variables.get(self.step)
-        environment = Environment(variables) if variables else _NO_ENVIRONMENT
-        with enter_task(self._context(), solo=solo), environment:
-            yield
+        return task if not variables else _entered(task, Environment(variables))
 
     def call(self, shared: Mapping[str, Any]) -> None:
         """Run the user's method, with what it shares with other tasks."""
@@ -251,9 +245,9 @@ class TaskView:
         takes_long = ref.size >= _LOADED_AT_ONCE_BYTES if ref else name == "input"
         if takes_long and name not in vars(owner) and self._off_loop:
 
-            @ending_forks()
             def read() -> None:
-                getattr(owner, name)
+                with EndingForks():
+                    getattr(owner, name)
 
             # Whoever asks meanwhile waits here, and not in one of the few threads.
             async with lock_of(vars(owner), name, asyncio.Lock):
@@ -293,12 +287,12 @@ class TaskView:
             return False  # a generator, say
         return codec.are_small(values.values())
 
-    @ending_forks()
     def persist(self) -> Outcome:
         """Write what the task made or changed, and return what it hands on."""
         transition = self._checked_transition()
         foreach = transition.foreach if transition is not None else None
-        return self._artifacts.store(self, self.flow, foreach, failed=self._failed)
+        with EndingForks():  # to pickle a value may run its class's code
+            return self._artifacts.store(self, self.flow, foreach, failed=self._failed)
 
     def _checked_transition(self) -> Transition | None:
         if self.node.next and self.transition is None:
@@ -313,6 +307,12 @@ class TaskView:
 
 class _StoppedError(Exception):
     """What a task made is not wanted any more."""
+
+
+@contextmanager
+def _entered(task: AbstractContextManager[None], environment: Environment) -> Iterator[None]:
+    with task, environment:
+        yield
 
 
 class Environment:

@@ -14,6 +14,9 @@ import signal
 import socket
 import sys
 import time
+from _signal import (  # type: ignore[import-not-found] # that of `signal` makes enums for 0.7 µs
+    pthread_sigmask,
+)
 from contextlib import suppress
 from contextvars import copy_context
 from threading import RLock
@@ -215,7 +218,7 @@ class Worker:
                 self._reports.sendall(data)
             if self._unsent:
                 self._unsent.clear()
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
+                pthread_sigmask(signal.SIG_UNBLOCK, STOP)
 
     def report_soon(self, message: ReportMessage) -> None:
         """Tell the engine something together with what comes next, but before anything is run.
@@ -223,7 +226,7 @@ class Worker:
         Until then the worker does not end by SIGTERM: it could have received the next task by now,
         and that one's run may be ending, which must not cost this one its result.
         """
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+        pthread_sigmask(signal.SIG_BLOCK, STOP)
         with self._sending:
             self._unsent.append(pack_report(message))
 
@@ -233,7 +236,7 @@ class Worker:
         began = time.perf_counter()
         try:
             environment.put_back_settings()
-            if self.open(run):
+            if not run.is_open and self.open(run):
                 began = time.perf_counter()
                 self.report(Opened(run.order.run))
             run.kept.put_back()
