@@ -67,13 +67,12 @@ class Callback:
     async def _react(self) -> None:
         """Call it for each event until there are no more. Its exceptions are logged, not raised."""
         try:
-            while (event := await self._next()) is not None:
+            # A task learns of its cancellation as it waits, and with events at hand it need not.
+            while not self.task.cancelling() and (event := await self._next()) is not None:
                 await self._call(event)
-        except asyncio.CancelledError:
-            if not self._subscription.closed:
-                log.warning("a callback was cancelled: it is called no more", callback=self.name)
-            raise
         finally:
+            if self.task.cancelling() and not self._subscription.closed:
+                log.warning("a callback was cancelled: it is called no more", callback=self.name)
             self._subscription.close()
             self.done.set()
 
