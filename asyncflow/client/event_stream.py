@@ -16,7 +16,7 @@ from asyncflow.client.resume_hint import resume_command
 from asyncflow.errors import RunInterruptedError
 from asyncflow.events.selection import EventFilter, Wish
 from asyncflow.store.event_reader import READ_RECORDS, EventReader
-from asyncflow.store.journal import HEADER, is_being_written
+from asyncflow.store.journal import FIRST_RECORD, is_being_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ class Follower(Generic[Wish]):
         self._wanted = wanted
         self._check_whole = check_whole
         self._follow = follow
-        self._at = len(HEADER)
+        self._at = FIRST_RECORD
         self._records = _FIRST_RECORDS
         self.seconds = _SHORTEST_SECONDS
         """How long to wait before reading again, after a read that brought nothing."""

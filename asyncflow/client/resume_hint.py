@@ -20,7 +20,7 @@ from asyncflow.events.manifests import unpack_manifest
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.records import HANDING_ON, code_of, unpack_result
 from asyncflow.events.types import RunStarted
-from asyncflow.store.journal import HEADER, JournalReader
+from asyncflow.store.journal import FIRST_RECORD, JournalReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -99,7 +99,7 @@ def _first_with(artifact: str, last: tuple[str, str], records: Iterable[bytes]) 
 def _source_of(journal: Path) -> Mapping[str, Any]:
     """The file of the run's flow; empty if the journal does not say."""
     with suppress(*_UNREADABLE), JournalReader(journal) as reader:
-        for event in unpack_events(reader.read_one(len(HEADER)), "", ""):
+        for event in unpack_events(reader.read_one(FIRST_RECORD), "", ""):
             if isinstance(event, RunStarted):
                 return event.source
     return {}

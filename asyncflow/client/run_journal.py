@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from asyncflow.client.replay import FIRST
 from asyncflow.errors import GraphError, JournalError, RecordError
 from asyncflow.events.packing import events_of, unpack_events
 from asyncflow.events.records import (
@@ -36,7 +35,7 @@ from asyncflow.events.types import (
     TaskSucceeded,
 )
 from asyncflow.store.files import reason_of
-from asyncflow.store.journal import JournalReader
+from asyncflow.store.journal import FIRST_RECORD, JournalReader
 from asyncflow.store.run_index import Summary, other_owner
 
 if TYPE_CHECKING:
@@ -131,14 +130,14 @@ class RunJournal:
         Raises:
             JournalError: It is damaged.
         """
-        return self.path.exists() and any(True for _ in self.records(FIRST))
+        return self.path.exists() and any(True for _ in self.records(FIRST_RECORD))
 
     # --- what its events say ---
 
     @cached_property
     def started(self) -> RunStarted:
         """The run's first event."""
-        event = self.event(FIRST)
+        event = self.event(FIRST_RECORD)
         if not isinstance(event, RunStarted):
             self.refuse(f"its first event is a {type(event).__name__}")
         return event
@@ -155,7 +154,7 @@ class RunJournal:
 
     def attempts(self, task: int, until: int) -> Iterator[TaskStarted | EndOfTask]:
         """The events that began and ended a task's attempts, up to the record at `until`."""
-        for at, payload in self.records(FIRST):
+        for at, payload in self.records(FIRST_RECORD):
             if at > until:
                 return
             if self._code(at, payload) in OF_ATTEMPTS:
@@ -172,7 +171,7 @@ class RunJournal:
         """
         counts: Counter[str] = Counter()
         if any("catch" in step.options for step in self.graph):
-            for at, payload in self.records(FIRST):
+            for at, payload in self.records(FIRST_RECORD):
                 if self._code(at, payload) == FAILED:
                     counts.update(
                         event.step

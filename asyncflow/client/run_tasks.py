@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 from zlib import crc32
 
-from asyncflow.client.replay import MAX_ATTEMPT, STATES, Replay
+from asyncflow.client.replay import Replay
 from asyncflow.client.run_journal import EndOfTask
 from asyncflow.errors import JournalError, RecordError
 from asyncflow.events.types import TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
@@ -22,6 +22,8 @@ from asyncflow.flow.current import running_task
 from asyncflow.store.journal import is_being_written
 from asyncflow.store.run_index import (
     ENTRY_BYTES,
+    MAX_ATTEMPT,
+    STATES,
     TaskState,
     TaskTable,
     most_table_bytes,
@@ -183,7 +185,7 @@ class RunTasks:
             if self._replay is None and self._table is None and self._is_table_whole(summary):
                 with suppress(OSError):  # the journal tells the same
                     self._table = self._read_table(summary)
-            return self._replayed().table if self._table is None else self._table
+            return self._replayed().index.table if self._table is None else self._table
 
     def _is_table_whole(self, summary: Summary) -> bool:
         """Whether the table has the right length; a crash can cut it."""
@@ -210,7 +212,7 @@ class RunTasks:
         """The replay of the journal, brought up to date."""
         if self._replay is None:
             first = self._journal.started
-            self._replay = Replay(first, list(self.graph.nodes))
+            self._replay = Replay(first, self.graph)
             self._journal.summary.replace()
             self._table = None
         replay, own = self._replay, own_task(self._journal.flow, self._journal.run_id)
@@ -223,7 +225,7 @@ class RunTasks:
         return replay
 
     def _read_on(self, replay: Replay) -> None:
-        if replay.status is Status.RUNNING:
+        if replay.index.status is Status.RUNNING:
             for at, payload in self._journal.records(replay.size):
                 try:
                     replay.handle(at, payload)

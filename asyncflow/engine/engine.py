@@ -42,7 +42,7 @@ from asyncflow.scheduling.run_driver import RunDriver
 from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.scheduling.run_services import RunServices
 from asyncflow.scheduling.statistics import Statistics
-from asyncflow.store.journal import HEADER, JournalWriter
+from asyncflow.store.journal import FIRST_RECORD, JournalWriter
 from asyncflow.store.layout import Layout
 from asyncflow.values import RunOptions, Status
 from asyncflow.workers.local.pool import WorkerPool
@@ -446,7 +446,7 @@ class Engine(Starter, Watchable):
     def _drive(
         self, new: NewRun, identity: RunIdentity, journal: JournalWriter, record: bytes
     ) -> RunHandle:
-        channel = Channel(journal.path, identity.flow, identity.run_id, published=len(HEADER))
+        channel = Channel(journal.path, identity.flow, identity.run_id, published=FIRST_RECORD)
         driver = RunDriver(
             identity,
             new.graph,

@@ -1,8 +1,8 @@
 """Turns what workers report into the journal's records, and into events for whoever wants them.
 
-A `Recorder` knows the run's running attempts, numbers its events, and keeps the table of where the
-journal tells of each task. It writes nothing: it is told where in the journal its next record will
-lie, and gives back the records.
+A `Recorder` knows the run's running attempts, numbers its events, and tells the run's index of each
+record. It writes nothing: it is told where in the journal its next record will lie, and gives back
+the records.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from asyncflow.events.types import (
 )
 from asyncflow.scheduling.facts import Lost, SpooledOutput
 from asyncflow.store.journal import frame
-from asyncflow.store.run_index import TaskEntry, TaskState, TaskTable
 from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
 
 if TYPE_CHECKING:
@@ -32,9 +31,9 @@ if TYPE_CHECKING:
     from asyncflow.events.records import Result
     from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
-    from asyncflow.flow.graph import Graph
     from asyncflow.scheduling import plan
     from asyncflow.scheduling.facts import Fact
+    from asyncflow.store.run_index import RunIndex
     from asyncflow.values import Outcome
 
 OUTPUT_BYTES: Final = 1 << 18  # of a task's output at a time: far below 1 ms to copy
@@ -85,7 +84,6 @@ class RunningAttempt:
         "path",
         "pid",
         "seconds",
-        "started",
         "step",
         "task_id",
     )
@@ -97,7 +95,6 @@ class RunningAttempt:
         self.number = task.attempt
         """By which number the journal tells of it; a stand-in has that of what it stands for."""
         self.pid = 0
-        self.started = 0  # where the journal has its TaskStarted
         self.log = 0  # where the journal has its last output
         self.failed = 0  # where the journal has its failure that was caught
         self.seconds = 0.0  # how long it had taken then
@@ -136,16 +133,12 @@ class Recorder:
     """What is known of one run's attempts, between the workers' reports and the journal."""
 
     def __init__(
-        self, flow: str, run_id: str, graph: Graph, expected: dict[str, float] | None = None
+        self, flow: str, run_id: str, index: RunIndex, expected: dict[str, float] | None = None
     ) -> None:
-        self._flow, self._run_id, self._graph = flow, run_id, graph
+        self._flow, self._run_id, self._index = flow, run_id, index
         self.seq = 1  # RunStarted was the first
-        self.table = TaskTable()
-        self.step_numbers = {name: number for number, name in enumerate(graph.nodes)}
         self.expected = {} if expected is None else expected
         """For each step that ended at least once: seconds for a task, smoothed; may be shared."""
-        self.end_task = 0
-        """The task of the last step, once it has succeeded."""
         self._attempts: dict[int, RunningAttempt] = {}
         self._caught: dict[
             int, RunningAttempt
@@ -236,11 +229,7 @@ class Recorder:
             origin_task_id=str(result.task_id),
         )
         at = self.add(event, batch)
-        index = clone.path[-1] if clone.path else 0
-        step = self.step_numbers[clone.step]
-        self.table[clone.task_id] = TaskEntry(at, at, step, TaskState.CLONED, 0, index)
-        if not self._graph[clone.step].next:
-            self.end_task = clone.task_id
+        self._index.note(at, event.code, clone.step, clone.task_id, 0, clone.path)
 
     def add(self, event: Event, batch: Batch) -> int:
         """Add an event that is already made; where its record will lie."""
@@ -260,8 +249,7 @@ class Recorder:
             path=attempt.path,
             pid=attempt.pid,
         )
-        attempt.started = self.add(event, batch)
-        self._note(attempt, 0, TaskState.STARTED)
+        self._note(attempt, event, batch)
 
     def _succeeded(
         self, attempt: RunningAttempt, seconds: float, outcome: Outcome, batch: Batch
@@ -273,18 +261,18 @@ class Recorder:
             task_id=str(attempt.task_id),
             attempt=attempt.number,
             path=attempt.path,
-            **outcome._asdict(),
+            manifest=outcome.manifest,
+            fanout=outcome.fanout,
+            items=outcome.items,
             seconds=attempt.seconds or seconds,
             pid=attempt.pid,
             log=attempt.log,
             failed=attempt.failed,
         )
-        self._note(attempt, self.add(event, batch), TaskState.SUCCEEDED)
+        self._note(attempt, event, batch)
         self._caught.pop(attempt.task_id, None)
         before = self.expected.get(attempt.step, seconds)
         self.expected[attempt.step] = before + _SMOOTHING * (seconds - before)
-        if not self._graph[attempt.step].next:
-            self.end_task = attempt.task_id
 
     def _failed(
         self,
@@ -311,9 +299,7 @@ class Recorder:
             log=attempt.log,
             caught=verdict == "catch",
         )
-        state = TaskState.STOPPED if event.was_stopped else TaskState.FAILED
-        at = self.add(event, batch)
-        self._note(attempt, at, state)
+        at = self._note(attempt, event, batch, stopped=event.was_stopped)
         if event.caught:
             attempt.failed, attempt.seconds = at, seconds
             self._caught[attempt.task_id] = attempt
@@ -325,11 +311,14 @@ class Recorder:
         for stream, held in enumerate(unfinished or ()):
             self._logged(attempt, stream, held.data, batch)
 
-    def _note(self, attempt: RunningAttempt, ended: int, state: TaskState) -> None:
-        index = attempt.path[-1] if attempt.path else 0
-        step = self.step_numbers[attempt.step]
-        entry = TaskEntry(attempt.started, ended, step, state, attempt.number, index)
-        self.table[attempt.task_id] = entry
+    def _note(
+        self, attempt: RunningAttempt, event: Event, batch: Batch, *, stopped: bool = False
+    ) -> int:
+        """Add an event that begins or ends an attempt; where its record will lie."""
+        at = self.add(event, batch)
+        step, task, number = attempt.step, attempt.task_id, attempt.number
+        self._index.note(at, event.code, step, task, number, attempt.path, stopped=stopped)
+        return at
 
     # --- output ---
 

@@ -9,7 +9,7 @@ from zlib import crc32
 
 from asyncflow._support.commit_points import reached
 from asyncflow.store.files import write_file
-from asyncflow.store.journal import HEADER
+from asyncflow.store.journal import FIRST_RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ class InputOffsets:
     def offsets(self, inputs: Sequence[int]) -> bytes:
         """Where the journal tells what these tasks handed on, 8 bytes each; task 0 is the run."""
         if len(inputs) == 1:
-            return (self._ended_at(inputs[0]) if inputs[0] else len(HEADER)).to_bytes(8, "little")
+            return (self._ended_at(inputs[0]) if inputs[0] else FIRST_RECORD).to_bytes(8, "little")
         offsets = array("Q", map(self._ended_at, inputs))
         if _BIG_ENDIAN:
             offsets.byteswap()

@@ -38,6 +38,7 @@ from asyncflow.scheduling.plan import (
 )
 from asyncflow.scheduling.run_ending import RunEnding
 from asyncflow.scheduling.run_services import BACKLOG_BYTES
+from asyncflow.store.run_index import RunIndex
 from asyncflow.values import Failure
 from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, Failed, Logged, Opening, StartTask
 
@@ -112,8 +113,15 @@ class RunDriver:
         self._journal = journal
         self._dispatcher, self._services = dispatcher, services
         self._origin = origin
+        self._index = RunIndex(
+            graph,
+            flow=identity.flow,
+            run_id=identity.run_id,
+            started=identity.started,
+            tags=identity.tags,
+        )
         self._recorder = Recorder(
-            identity.flow, identity.run_id, graph, services.expected(identity.flow)
+            identity.flow, identity.run_id, self._index, services.expected(identity.flow)
         )
         self._counted = 0  # events that the meter has counted
         self._inbox: deque[Fact] = deque()
@@ -124,8 +132,8 @@ class RunDriver:
         self._prepared: deque[StartTask] = deque()
         self._retries: dict[int, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
-        self._ending = RunEnding(identity, self._recorder)
-        self._inputs = InputOffsets(identity.run_dir, self._recorder.table.ended_at)
+        self._ending = RunEnding(identity, self._recorder, self._index)
+        self._inputs = InputOffsets(identity.run_dir, self._index.table.ended_at)
         self._sync = JournalSync(
             journal,
             services,
@@ -267,7 +275,7 @@ class RunDriver:
                 self.tell(SpooledOutput(task_id, stream, spools[stream], 0, 0))
 
     def _start(self, task: plan.BeginTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
-        ended_at = self._recorder.table.ended_at
+        ended_at = self._index.table.ended_at
         stack = [ended_at(splitter) for splitter in task.stack]
         key = task.step, task.task_id, task.attempt, task.path
         caught = task.caught
@@ -462,8 +470,8 @@ class RunDriver:
         await self._write(batch)
         reached("run.ended")
         self.plan.handle(event)
-        finished, size = batch.microseconds, self._journal.size
-        await in_thread(disk, self._ending.summarize, self.plan.status, last, finished, size)
+        self._index.end(last, self.plan.status, batch.microseconds)
+        await in_thread(disk, self._ending.summarize, self._journal.size)
         self.channel.publish(batch.news, self._journal.size)
 
     def __repr__(self) -> str:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.store.folders import Folder
-from asyncflow.store.journal import HEADER
-from asyncflow.store.run_index import Summary, write_summary
+from asyncflow.store.run_index import write_summary
 from asyncflow.values import Failure, Status
 
 if TYPE_CHECKING:
@@ -16,13 +15,14 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.facts_to_events import Batch, Recorder
     from asyncflow.scheduling.plan import FinishRun
     from asyncflow.scheduling.run_identity import RunIdentity
+    from asyncflow.store.run_index import RunIndex
 
 
 class RunEnding:
     """The end of one run."""
 
-    def __init__(self, identity: RunIdentity, recorder: Recorder) -> None:
-        self._identity, self._recorder = identity, recorder
+    def __init__(self, identity: RunIdentity, recorder: Recorder, index: RunIndex) -> None:
+        self._identity, self._recorder, self._index = identity, recorder, index
 
     def event(self, finish: FinishRun, batch: Batch) -> Event:
         """The last event of the run, by how the run has finished."""
@@ -46,27 +46,16 @@ class RunEnding:
                     seconds=seconds,
                 )
 
-    def summarize(self, status: Status, last: int, finished: int, size: int) -> None:
-        """Write the summary; in a thread. Without it a reader replays the journal: no harm done."""
-        identity, recorder = self._identity, self._recorder
-        counts = recorder.table.counts(len(recorder.step_numbers))
-        summary = Summary(
-            status=status,
-            started=identity.started,
-            finished=finished,
-            flow=identity.flow,
-            run_id=identity.run_id,
-            first=len(HEADER),
-            last=last,
-            journal_bytes=size,
-            events=recorder.seq,
-            end_task=recorder.end_task,
-            steps=[(name, counts[number]) for name, number in recorder.step_numbers.items()],
-            tags=identity.tags,
-        )
+    def summarize(self, size: int) -> None:
+        """Write the summary beside a journal of this size; in a thread.
+
+        Without it a reader replays the journal: no harm done.
+        """
+        identity, index = self._identity, self._index
+        summary = index.summary(journal_bytes=size, events=self._recorder.seq)
         with suppress(OSError):
             with Folder.open(identity.store, "flows", identity.flow, identity.run_id) as folder:
                 for entry in folder.entries():
                     if entry.name.startswith("inputs-"):
                         folder.delete(entry.name)
-            write_summary(identity.run_dir, summary, recorder.table)
+            write_summary(identity.run_dir, summary, index.table)

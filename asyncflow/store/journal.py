@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEADER: Final = b"ASYNCFLOW JOURNAL 1\n"
+FIRST_RECORD: Final = len(HEADER)
+"""The offset of a journal's first record."""
 _FORMAT: Final = 1
 _ANY_HEADER: Final = re.compile(rb"ASYNCFLOW JOURNAL (\d+)\n?")
 _PREFIX: Final = struct.Struct("<II")

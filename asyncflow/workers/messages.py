@@ -13,6 +13,7 @@ from there what its task inherits, so that refs need not pass through the engine
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import msgpack
@@ -265,7 +266,12 @@ def _succeeded(
     outcome: Sequence[Any],
     spooled: Sequence[int],
 ) -> Succeeded:
-    return Succeeded(run, task_id, attempt, seconds, Outcome(*outcome), spooled)
+    fields = run, task_id, attempt, seconds, _new_outcome(outcome), spooled
+    return _new_succeeded(fields)
+
+
+_new_outcome: Final = partial(tuple.__new__, Outcome)  # half of what `_make` takes
+_new_succeeded: Final = partial(tuple.__new__, Succeeded)
 
 
 def _failed(*values: Any) -> Failed:

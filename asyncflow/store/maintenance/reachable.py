@@ -29,7 +29,7 @@ from asyncflow.events.records import (
 )
 from asyncflow.store.file_locks import holder_of, lock_within
 from asyncflow.store.files import explain, open_regular, reason_of
-from asyncflow.store.journal import HEADER, JournalReader, is_being_written, later_format
+from asyncflow.store.journal import FIRST_RECORD, JournalReader, is_being_written, later_format
 from asyncflow.store.layout import sign_of_beginning
 from asyncflow.store.run_index import Summary, other_owner
 from asyncflow.values import Place
@@ -321,7 +321,7 @@ def _referring(folder: Path, *, running: bool) -> Iterator[tuple[list[object], l
     except (JournalError, OSError) as error:
         raise JournalError(_explain(folder, _reason(error))) from error
     with reader:
-        end, later = len(HEADER), 0
+        end, later = FIRST_RECORD, 0
         try:
             for at, record, end in reader.read_from():  # noqa: B007 - where the last one ends
                 code = code_of(record)

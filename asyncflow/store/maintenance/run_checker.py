@@ -25,7 +25,13 @@ from asyncflow.events.records import (
     step_of,
     task_of,
 )
-from asyncflow.store.journal import HEADER, JournalReader, is_being_written, later_format
+from asyncflow.store.journal import (
+    FIRST_RECORD,
+    HEADER,
+    JournalReader,
+    is_being_written,
+    later_format,
+)
 from asyncflow.store.layout import sign_of_beginning
 from asyncflow.store.run_index import Summary, TaskTable, most_table_bytes, other_owner
 
@@ -132,7 +138,7 @@ class RunChecker:
     # --- the journal ---
 
     def _check_journal(self, journal: JournalReader, summary: Summary | None) -> None:
-        end = len(HEADER)
+        end = FIRST_RECORD
         while True:
             try:
                 for at, record, after in journal.read_from(end):
@@ -151,7 +157,7 @@ class RunChecker:
         self._holes.append((begin, end, damage))
         for pathspec in self._tasks_between(begin, end):
             damage.add(pathspec)
-        if begin == len(HEADER):
+        if begin == FIRST_RECORD:
             damage.add(self._pathspec)
 
     def _check_end(self, journal: JournalReader, end: int, summary: Summary | None) -> None:

@@ -19,7 +19,7 @@ from asyncflow.events.records import unpack_result
 from asyncflow.flow import loader
 from asyncflow.flow.graph import Graph
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
-from asyncflow.store.journal import HEADER, PREFIX_BYTES, JournalReader
+from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES, JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.values import ArtifactRef, Place
 from asyncflow.workers.process.environment import EnvironmentSnapshot, enter, lasting_settings
@@ -63,7 +63,7 @@ class RunView:
         self.run_dir = layout.run_dir(order.flow, order.run_id)
         with self.reading("its first event"):
             self.journal = JournalReader(self.run_dir / "journal")
-            first = self.journal.read_one(len(HEADER))
+            first = self.journal.read_one(FIRST_RECORD)
         self.reader = ArtifactReader(layout, order.flow)
         self.writer = ArtifactWriter(
             layout, order.flow, order.run_id, f"w{self._pid}", durable=order.durable
@@ -93,7 +93,7 @@ class RunView:
             self.flow_class = self._load(self.started.source)
         self.has_own_class = self.started.source["kind"] == "pickle"
         self.kept = EnvironmentSnapshot()  # with what the module itself has changed
-        self.base = self.result(len(HEADER), "its parameters")
+        self.base = self.result(FIRST_RECORD, "its parameters")
         self._opened = True
         return True
 

@@ -21,8 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
 
 from asyncflow import events
+from asyncflow.client.replay import Replay
 from asyncflow.engine.subscription import Channel
 from asyncflow.events import RunStarted
 from asyncflow.events.packing import pack_event, unpack_events
@@ -36,6 +38,7 @@ from asyncflow.scheduling.run_services import RunServices
 from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance import verify
+from asyncflow.store.run_index import Summary
 from asyncflow.testing import Act, FakeClockLoop, InlineExecutor, SimulatedExecutor
 from asyncflow.values import Status
 from asyncflow.workers.program_environment import ProgramEnvironment
@@ -443,9 +446,26 @@ class World:
                 assert event.seq == number
                 if isinstance(event, events.TaskSucceeded | events.TaskCloned):
                     kept.add((event.step, event.path))
+            self._check_index(run_id)
         assert self.told <= kept, f"announced and in no journal: {self.told - kept}"
         damage = verify.verify(self.layout, "Simulated").damage
         assert not damage, damage
+
+    def _check_index(self, run_id: str) -> None:
+        """What the engine wrote beside a journal is what a reader makes of the journal."""
+        run_dir = self.layout.run_dir("Simulated", run_id)
+        written = Summary.read(run_dir / "summary")
+        if written is None:
+            return
+        with JournalReader(run_dir / "journal") as reader:
+            (first,) = unpack_events(reader.read_one(len(HEADER)), "Simulated", run_id)
+            assert isinstance(first, RunStarted)
+            replay = Replay(first, Graph.from_data(first.graph))
+            for at, record, _ in reader.read_from(len(HEADER)):
+                replay.handle(at, record)
+        table = replay.index.table.dump()
+        assert replace(replay.summary(), index_checksum=crc32(table)) == written
+        assert (run_dir / "index").read_bytes() == table
 
     def _check_answer(self, run_id: str) -> None:
         """Every task is in the last run, once."""

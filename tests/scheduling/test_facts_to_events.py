@@ -1,0 +1,160 @@
+"""What workers report becomes records, and the index of the run that a reader makes of them."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncflow.client.replay import Replay
+from asyncflow.events.packing import pack_event
+from asyncflow.events.records import Result
+from asyncflow.events.types import STOPPED, RunStarted, from_microseconds
+from asyncflow.flow.graph import Graph, Node
+from asyncflow.scheduling.facts import Lost
+from asyncflow.scheduling.facts_to_events import Batch, Recorder
+from asyncflow.scheduling.plan import BeginTask, CloneTask, RetryTask, Verdict
+from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES, frame
+from asyncflow.store.run_index import RunIndex, TaskState
+from asyncflow.values import Outcome, Status
+from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
+
+NOW = 1_795_472_682_985_927
+GRAPH = Graph(
+    "F",
+    [
+        Node("first", ("work",), foreach="items", is_start=True),
+        Node("work", ("meet",)),
+        Node("meet", ("last",), is_join=True),
+        Node("last", is_end=True),
+    ],
+)
+STEPS = st.sampled_from(list(GRAPH.nodes))
+PATHS = st.lists(st.integers(0, 2**32 - 1), max_size=2).map(tuple)
+LOST = "asyncflow.errors.WorkerDied"
+
+ATTEMPTS = st.tuples(
+    st.booleans(),  # whether its start was reported
+    st.booleans(),  # whether it has printed something
+    st.sampled_from(["succeeds", "fails", "is lost", "is stopped", "is caught", "stand-in", ""]),
+)
+TASKS = st.tuples(STEPS, PATHS, st.sampled_from([0, 254]), st.lists(ATTEMPTS, max_size=4))
+
+
+Act = tuple[bool, bool, str]
+
+
+class Life:
+    """One run: its engine's recorder and index, and what a reader makes of the journal."""
+
+    def __init__(self) -> None:
+        moment = from_microseconds(NOW)
+        begun = RunStarted(flow="F", run_id="17", seq=1, time=moment, graph={}, tags=("t",))
+        self.index = RunIndex(GRAPH, flow="F", run_id="17", started=NOW, tags=("t",))
+        self.recorder = Recorder("F", "17", self.index)
+        self.replay = Replay(begun, GRAPH)
+        self.size = FIRST_RECORD
+        self.read(frame(pack_event(begun)))
+
+    def read(self, framed: bytes) -> None:
+        """The reader comes by one record."""
+        self.replay.handle(self.size, framed[PREFIX_BYTES:])
+        self.size += len(framed)
+
+    def write(self, batch: Batch) -> None:
+        """The journal has a batch."""
+        for framed in batch.frames:
+            self.read(framed)
+        assert self.size == batch.at
+
+    def play(
+        self, task: int, step: str, path: tuple[int, ...], attempt: int, act: tuple[bool, bool, str]
+    ) -> int:
+        """One attempt of a task, and a stand-in for it; the next attempt's number, 0 for none."""
+        started, printed, end = act
+        recorder, batch = self.recorder, Batch(self.size, NOW)
+        key = 1, task, attempt
+        failed = Failed(*key, 0.5, "ValueError", "no", "Traceback", True, (0, 0))
+        recorder.open(BeginTask(step, task, attempt, path, (), (), None))
+        if started:
+            recorder.record(Started(*key), batch, verdict=None)
+        if printed:
+            recorder.record(Logged(*key, 0, b"a line\nand half"), batch, verdict=None)
+        again = 0
+        match end:
+            case "succeeds":
+                recorder.record(Succeeded(*key, 0.5, Outcome(), (0, 0)), batch, verdict=None)
+            case "fails":
+                recorder.record(failed, batch, verdict=Verdict.RETRY)
+                again = attempt + 1
+            case "is lost":
+                lost = Lost(task, LOST, "it was killed", may_retry=True)
+                recorder.record(lost, batch, verdict=Verdict.RETRY)
+                recorder.retried(RetryTask(step, task, attempt + 1, path, 0.0), batch)
+                again = attempt + 1
+            case "is stopped":
+                lost = Lost(task, STOPPED, "the run is ending", may_retry=False)
+                recorder.record(lost, batch, verdict=Verdict.FAIL)
+            case "is caught":
+                caught = failed._replace(outcome=Outcome())
+                recorder.record(caught, batch, verdict=Verdict.CATCH)
+            case "stand-in":
+                lost = Lost(task, LOST, "it was killed", may_retry=False)
+                recorder.record(lost, batch, verdict=Verdict.CATCH)
+                recorder.open(BeginTask(step, task, attempt + 1, path, (), (), None))
+                key = 1, task, attempt + 1
+                recorder.record(Started(*key), batch, verdict=None)
+                recorder.record(Succeeded(*key, 0.5, Outcome(), (0, 0)), batch, verdict=None)
+        self.write(batch)
+        return again
+
+    def clone(self, task: int, step: str, path: tuple[int, ...]) -> None:
+        """A task is taken over from another run."""
+        batch = Batch(self.size, NOW)
+        result = Result(step, 3, path, Outcome())
+        self.recorder.cloned(CloneTask(step, task, path), result, "16", batch)
+        self.write(batch)
+
+    def check(self) -> None:
+        """The reader knows what the engine knows."""
+        known = self.index.summary(journal_bytes=self.size, events=self.recorder.seq)
+        assert self.replay.summary() == known
+        assert self.replay.index.table.dump() == self.index.table.dump()
+
+
+@given(st.lists(TASKS, max_size=6), st.data())
+def test_a_journal_is_replayed_to_the_index_that_its_engine_has(tasks, data):
+    """After each record, whatever became of attempts: retried, caught, lost, stopped or cloned."""
+    life = Life()
+    for number, (step, path, first, acts) in enumerate(tasks, 1):
+        task = number + data.draw(st.integers(0, 2)) * 10  # not each id has a record
+        if not acts:
+            life.clone(task, step, path)
+        attempts = iter(acts)
+        following = first
+        while act := next(attempts, None):
+            following = life.play(task, step, path, following, act)
+            life.check()
+            if not following:
+                break
+    life.check()
+
+
+def test_the_index_tells_of_each_task_how_it_stands():
+    """Where its last attempt began and ended, and which task was the run's last."""
+    life = Life()
+    life.clone(1, "first", ())
+    assert life.play(2, "work", (0,), 0, (True, False, "fails")) == 1
+    assert life.index.table[2].started > 0
+    life.play(2, "work", (0,), 1, (False, False, "is stopped"))  # it had not begun
+    entry = life.index.table[2]
+    assert (entry.started, entry.attempt, entry.state) == (0, 1, TaskState.STOPPED)
+    life.play(3, "work", (1,), 0, (True, True, "stand-in"))
+    assert life.index.table[3].started > 0
+    assert life.index.table[3].state == TaskState.SUCCEEDED
+    life.play(4, "last", (), 0, (True, False, "is stopped"))
+    assert life.index.summary(journal_bytes=0, events=0).end_task == 0
+    life.play(5, "last", (), 0, (True, False, "succeeds"))
+    summary = life.index.summary(journal_bytes=0, events=0)
+    assert (summary.end_task, summary.status) == (5, Status.RUNNING)
+    assert summary.steps == (("first", 1), ("work", 2), ("meet", 0), ("last", 2))
+    life.check()
