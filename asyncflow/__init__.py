@@ -87,7 +87,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LATER:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    import importlib  # noqa: PLC0415 - start-up time: see above
+    import importlib
 
     module = importlib.import_module(_LATER[name] or f"{__name__}.{name}")
     value = getattr(module, name) if _LATER[name] else module
@@ -100,8 +100,8 @@ def __dir__() -> list[str]:
 
 
 def _launch(flow: type[FlowSpec]) -> None:
-    from asyncflow import cli  # noqa: PLC0415 - start-up time: a program's alone
-    from asyncflow.flow import loader  # noqa: PLC0415 - start-up time: a program's alone
+    from asyncflow import cli
+    from asyncflow.flow import loader
 
     if loader.is_program():
         cli.launch(flow)

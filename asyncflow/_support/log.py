@@ -18,9 +18,9 @@ NAME = "asyncflow"
 
 @cache
 def _logger() -> Any:
-    import logging  # noqa: PLC0415 - start-up time: most engines have nothing to say
+    import logging
 
-    import structlog  # noqa: PLC0415 - the same
+    import structlog
 
     return structlog.wrap_logger(
         logging.getLogger(NAME),
@@ -52,7 +52,7 @@ def _say(level: str, event: str, facts: dict[str, object]) -> None:
         logger = _logger()
     except (OSError, MemoryError):
         # Import now: later there may be no descriptor left, which is one of the things to log.
-        import logging  # noqa: PLC0415 - as above; asyncio has loaded it
+        import logging  # asyncio has loaded it
 
         (text,), more = _render(None, level, {"event": event, **facts})
         getattr(logging.getLogger(NAME), level)("%s", text, **more)

@@ -185,7 +185,7 @@ def _project_table(path: Path) -> dict[str, Any]:
         return {}
     if "asyncflow" not in text:
         return {}
-    import tomllib  # noqa: PLC0415 - start-up time: few projects have the table
+    import tomllib
 
     try:
         table = tomllib.loads(text).get("tool", {}).get("asyncflow", {})

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'alpha'?` if one of the known names is close, else nothing."""
-    import difflib  # noqa: PLC0415 - start-up time: only errors need it
+    import difflib
 
     by_case = {each.lower(): each for each in known}
     close = difflib.get_close_matches(name.lower(), by_case)

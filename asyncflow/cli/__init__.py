@@ -33,7 +33,7 @@ def _carry_out(flow: type[FlowSpec] | None, script: str) -> int:
     arguments = sys.argv[1:]
     try:
         _warm_up(arguments)
-        from asyncflow.cli.command_table import invoke  # noqa: PLC0415 - start-up time: after the fork
+        from asyncflow.cli.command_table import invoke
 
         return invoke(arguments, flow=flow, script=script)
     except KeyboardInterrupt:  # before there was anything to stop
@@ -44,7 +44,7 @@ def _warm_up(arguments: list[str]) -> None:
     """Fork the process that workers come from, while this one is small and has one thread."""
     _hold_standard_descriptors()
     if arguments and arguments[0] in _RUNNING and "--help" not in arguments:
-        from asyncflow.workers.local import fork_server  # noqa: PLC0415 - start-up time: other commands start no worker
+        from asyncflow.workers.local import fork_server
 
         fork_server.prefork()
         gc.disable()  # until the run begins: it would look for 5% of the time in vain

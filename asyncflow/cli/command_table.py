@@ -72,7 +72,7 @@ class Commands(click.Group):
             click.echo(ctx.get_help())
             ctx.exit()
         if name not in _MODULES and not name.startswith("-"):
-            from asyncflow._support.suggestions import did_you_mean  # noqa: PLC0415 - start-up time: only errors need it
+            from asyncflow._support.suggestions import did_you_mean
 
             ctx.fail(f"there is no command {name!r}{did_you_mean(name, _MODULES)}")
         return super().resolve_command(ctx, args)
@@ -91,7 +91,7 @@ class Commands(click.Group):
 
 
 def _show_version(ctx: click.Context) -> NoReturn:
-    from asyncflow import __version__  # noqa: PLC0415 - start-up time: nobody else asks
+    from asyncflow import __version__
 
     click.echo(f"asyncflow {__version__}")
     ctx.exit()
@@ -159,7 +159,7 @@ def _in_words(error: AsyncflowError | RuntimeError) -> AsyncflowError:
     """What is short, if it is that; any other defect is raised again."""
     if isinstance(error, AsyncflowError):
         return error
-    from asyncflow._support.thread_pool import is_lack_of_threads, no_thread  # noqa: PLC0415 - start-up time
+    from asyncflow._support.thread_pool import is_lack_of_threads, no_thread
 
     if is_lack_of_threads(error):
         return no_thread(error)

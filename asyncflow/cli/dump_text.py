@@ -215,7 +215,7 @@ def look_beside(found: Run | Step | Task | Artifact) -> None:
 
     That is no more trust than before: to unpickle a value runs whatever the store says.
     """
-    from asyncflow.flow.loader import import_root  # noqa: PLC0415 - start-up time: dump alone
+    from asyncflow.flow.loader import import_root
 
     view: Any = found
     while not isinstance(view, Run):
@@ -258,7 +258,7 @@ def write_value(value: Any, file: Path) -> None:
         case _ if suffix == ".json":
             file.write_text(f"{_made(_json_text, value, file)}\n", encoding="utf-8")
         case _ if suffix == ".npy" and _is_array(value):
-            import numpy as np  # noqa: PLC0415 - the value has it imported
+            import numpy as np  # the value has it imported
 
             with file.open("wb") as writing:
                 np.save(writing, value, allow_pickle=False)
@@ -327,7 +327,7 @@ def _json_text(value: object) -> str:
 
 def _pickle(value: object) -> bytes:
     """A pickle with the code of classes that nobody could import."""
-    import cloudpickle  # noqa: PLC0415 - start-up time: not for --help
+    import cloudpickle
 
     pickled: bytes = cloudpickle.dumps(value)
     return pickled

@@ -121,7 +121,7 @@ def result_data(ending: Event, program: Program, repeat: str = "") -> dict[str, 
         "resume": None if status is Status.SUCCEEDED else program.resume(ending.run_id, repeat),
     }
     if isinstance(ending, RunFailed):
-        from asyncflow.client.json_data import failure_data  # noqa: PLC0415 - start-up time: for a failure alone
+        from asyncflow.client.json_data import failure_data
 
         data["failure"] = failure_data(ending.flow, ending.run_id, ending.failure)
     return data

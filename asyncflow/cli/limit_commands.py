@@ -33,17 +33,17 @@ def make_limit(flow: type[FlowSpec] | None, script: str) -> click.Group:  # noqa
 
 
 def _folder(store: Path | None, *, create: bool = False) -> Path:
-    from asyncflow._support.settings import Settings  # noqa: PLC0415 - start-up time: not for --help
-    from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
+    from asyncflow._support.settings import Settings
+    from asyncflow.store.layout import Layout
 
     return Layout.open(Settings.read(store=store).store, create=create).limits
 
 
 def _make_list() -> click.Command:
     def list_limits(store: Path | None, *, as_json: bool) -> None:
-        from asyncflow.cli.tables import use_of_limit  # noqa: PLC0415 - start-up time: as above
-        from asyncflow.client.json_data import limits_data  # noqa: PLC0415 - start-up time: as above
-        from asyncflow.store.limit_files import Bounds  # noqa: PLC0415 - the same
+        from asyncflow.cli.tables import use_of_limit
+        from asyncflow.client.json_data import limits_data
+        from asyncflow.store.limit_files import Bounds
 
         found = list(limits_data(_folder(store)))
         if as_json:
@@ -72,7 +72,7 @@ def _make_set() -> click.Command:
         *,
         as_json: bool,
     ) -> None:
-        from asyncflow.store.limit_files import Bounds, LimitFile  # noqa: PLC0415 - start-up time: as above
+        from asyncflow.store.limit_files import Bounds, LimitFile
 
         _check_name(name)
         if at_once is None and per_second is None:
@@ -111,7 +111,7 @@ def _make_set() -> click.Command:
 
 def _make_unset() -> click.Command:
     def unset(name: str, store: Path | None, *, as_json: bool) -> None:
-        from asyncflow.store.limit_files import Bounds, LimitFile, names_in  # noqa: PLC0415 - start-up time: as above
+        from asyncflow.store.limit_files import Bounds, LimitFile, names_in
 
         _check_name(name)
         folder = _folder(store)
@@ -155,7 +155,7 @@ def _check_name(name: str) -> None:
 
 
 def _tell(name: str, bounds: Bounds, *, as_json: bool) -> None:
-    from asyncflow.client.json_data import bounds_data  # noqa: PLC0415 - start-up time: as above
+    from asyncflow.client.json_data import bounds_data
 
     if as_json:
         click.echo(json.dumps({"name": name, **bounds_data(bounds)}))

@@ -69,7 +69,7 @@ def find(pathspec: str, store: Path | None) -> Any:
         NotFoundError: The store has no such thing.
         StoreError: There is no store, or it cannot be read.
     """
-    from asyncflow import client  # noqa: PLC0415 - start-up time: not for --help
+    from asyncflow import client
 
     kinds = (client.Flow, client.Run, client.Step, client.Task, client.Artifact)
     return kinds[pathspec.count("/")](pathspec, store=store)
@@ -89,8 +89,8 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         as_json: bool,
         flow_name: str | None = None,
     ) -> None:
-        from asyncflow.cli import tables  # noqa: PLC0415 - start-up time: not for --help
-        from asyncflow.client import json_data  # noqa: PLC0415 - the same
+        from asyncflow.cli import tables
+        from asyncflow.client import json_data
 
         name = flow.__name__ if flow is not None else flow_name
         found = json_data.newest_runs(name, store, tags, limit, _pass_over)
@@ -142,8 +142,8 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     """`show PATHSPEC`."""
 
     def show(pathspec: str, store: Path | None, limit: int, *, as_json: bool) -> None:
-        from asyncflow.cli import tables  # noqa: PLC0415 - start-up time: not for --help
-        from asyncflow.client import json_data  # noqa: PLC0415 - the same
+        from asyncflow.cli import tables
+        from asyncflow.client import json_data
 
         found = find(pathspec, store)
         if as_json:
@@ -192,7 +192,7 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         timestamps: bool,
         raw: bool,
     ) -> None:
-        from asyncflow.cli import tables  # noqa: PLC0415 - start-up time: not for --help
+        from asyncflow.cli import tables
 
         streams = {name for name, on in (("stdout", stdout), ("stderr", stderr)) if on and not both}
         if follow:
@@ -242,7 +242,7 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
 
 
 def _followed(pathspec: str, store: Path | None, streams: set[str]) -> Iterable[tuple[str, str]]:
-    from asyncflow.cli import follow_events  # noqa: PLC0415 - start-up time: few follow
+    from asyncflow.cli import follow_events
 
     return follow_events.output_of(pathspec, store, streams)
 
@@ -303,7 +303,7 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         *,
         as_json: bool,
     ) -> int:
-        from asyncflow.cli.dump_text import Values, look_beside  # noqa: PLC0415 - start-up time
+        from asyncflow.cli.dump_text import Values, look_beside
 
         for path in (output, file):
             if path is not None and not absolute(path).parent.is_dir():
@@ -406,7 +406,7 @@ def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
     """`events RUN [--follow] [--since N] [--json]`."""
 
     def events(run: str, store: Path | None, since: int, *, follow: bool, as_json: bool) -> None:
-        from asyncflow.cli import follow_events  # noqa: PLC0415 - start-up time: not for --help
+        from asyncflow.cli import follow_events
 
         stream = find(run, store).events(since=since, follow=follow)
         follow_events.print_events(stream, as_json=as_json)
@@ -437,6 +437,6 @@ def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
 
 
 def _print_json(data: object) -> None:
-    import json  # noqa: PLC0415 - start-up time: few ask for it
+    import json
 
     click.echo(json.dumps(data, indent=2))

@@ -60,7 +60,7 @@ def decorate(flow: type[FlowSpec], wanted: Iterable[str]) -> None:
     Raises:
         FlowError: There is no such decorator, or it does not take what is said.
     """
-    from asyncflow.flow import decorators  # noqa: PLC0415 - start-up time: few ask for it
+    from asyncflow.flow import decorators
 
     methods = [getattr(flow, name) for name in dir(flow)]
     steps = [method for method in methods if decorators.is_step(method)]

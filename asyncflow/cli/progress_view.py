@@ -165,7 +165,7 @@ class BarsView:
 
 
 def _load_drawing() -> Callable[..., str]:
-    from asyncflow.cli.progress_bars import draw_bars  # noqa: PLC0415 - start-up time: rich only on a terminal
+    from asyncflow.cli.progress_bars import draw_bars
 
     return draw_bars
 

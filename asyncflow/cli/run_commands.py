@@ -107,7 +107,7 @@ class FlowCommand(click.Command):
         super().format_help_text(ctx, formatter)
         flow = ctx.meta.get(_FLOW)
         if flow is not None and flow.__doc__:
-            import inspect  # noqa: PLC0415 - start-up time: for help alone
+            import inspect
 
             with formatter.section(flow.__name__):
                 for paragraph in inspect.cleandoc(flow.__doc__).split("\n\n"):
@@ -121,7 +121,7 @@ def _gives_way(param: click.Parameter) -> bool:
 
 
 def _load(file: str) -> type[FlowSpec]:
-    from asyncflow.flow.loader import load_flow  # noqa: PLC0415 - start-up time: --help by itself needs no flow
+    from asyncflow.flow.loader import load_flow
 
     try:
         return load_flow(file)
@@ -134,7 +134,7 @@ def _load(file: str) -> type[FlowSpec]:
 
 def _traceback(error: BaseException) -> str:
     """The traceback with the user's own frames."""
-    from asyncflow._support.tracebacks import describe_exception  # noqa: PLC0415 - start-up time: for an error alone
+    from asyncflow._support.tracebacks import describe_exception
 
     return describe_exception(error).traceback.rstrip("\n")
 
@@ -196,7 +196,7 @@ def _carry_through(
     ctx: click.Context, program: Program, start: Callable[[Engine], Awaitable[RunHandle]]
 ) -> int:
     """Start the run, show it, and give the exit status."""
-    from asyncflow.cli.session import SessionOptions, carry_through  # noqa: PLC0415 - start-up time: not for --help
+    from asyncflow.cli.session import SessionOptions, carry_through
 
     before = ctx.find_root().params  # what stood before the command
     named = ctx.params.get("decorators") or ()
@@ -288,8 +288,8 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
 
 def _check_store(ctx: click.Context) -> None:
     """Refuse a store that does not exist; an engine would create it, with nothing to resume."""
-    from asyncflow._support.settings import Settings  # noqa: PLC0415 - start-up time: not for --help
-    from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
+    from asyncflow._support.settings import Settings
+    from asyncflow.store.layout import Layout
 
     Layout.open(Settings.read(store=ctx.params["store"]).store, create=False)
 
@@ -312,11 +312,11 @@ def _planned(
     ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
 ) -> tuple[str, Sequence[StepPreview]]:
     """The run that would be resumed, and what would become of each step."""
-    from asyncflow._support.settings import Settings  # noqa: PLC0415 - the same
-    from asyncflow.engine.arguments import check_origin  # noqa: PLC0415 - start-up time: for --plan alone
-    from asyncflow.scheduling.resume import newest_run  # noqa: PLC0415 - the same
-    from asyncflow.scheduling.resume_preview import preview_resume  # noqa: PLC0415 - the same
-    from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
+    from asyncflow._support.settings import Settings
+    from asyncflow.engine.arguments import check_origin
+    from asyncflow.scheduling.resume import newest_run
+    from asyncflow.scheduling.resume_preview import preview_resume
+    from asyncflow.store.layout import Layout
 
     origin = check_origin(flow, origin)
     store = Settings.read(store=ctx.params["store"]).store
@@ -328,11 +328,11 @@ def _planned(
 def _print_plan(
     ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
 ) -> None:
-    from asyncflow.cli.resume_preview_text import plan_data, plan_lines  # noqa: PLC0415 - start-up time: for --plan alone
+    from asyncflow.cli.resume_preview_text import plan_data, plan_lines
 
     origin, steps = _planned(ctx, flow, origin, step)
     if ctx.params["as_json"]:
-        import json  # noqa: PLC0415 - start-up time: few ask for it
+        import json
 
         click.echo(json.dumps(plan_data(steps)))
     else:
@@ -344,7 +344,7 @@ def make_check(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa
 
     @click.pass_context
     def check(ctx: click.Context, /, **_: Any) -> None:
-        from asyncflow.flow.graph_reader import read_graph  # noqa: PLC0415 - start-up time: not for --help
+        from asyncflow.flow.graph_reader import read_graph
 
         flow = flow_of(ctx)
         steps = len(list(read_graph(flow)))
@@ -364,8 +364,8 @@ def make_graph(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa
 
     @click.pass_context
     def graph(ctx: click.Context, /, picture: str, **_: Any) -> None:
-        from asyncflow.flow.graph_drawing import DRAWINGS  # noqa: PLC0415 - start-up time: not for --help
-        from asyncflow.flow.graph_reader import read_graph  # noqa: PLC0415 - start-up time: not for --help
+        from asyncflow.flow.graph_drawing import DRAWINGS
+        from asyncflow.flow.graph_reader import read_graph
 
         drawn = DRAWINGS[picture](read_graph(flow_of(ctx)))
         click.echo(drawn.rstrip("\n"))

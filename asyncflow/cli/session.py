@@ -117,7 +117,7 @@ class Session:
             self._errors.write_nowait(f"\nThe run is broken off.\nTo go on:  {resume}\n")
 
     async def _carry_through(self, start: Callable[[Engine], Awaitable[RunHandle]]) -> Event:
-        from asyncflow.engine.engine import Engine  # noqa: PLC0415 - start-up time: as late as it is needed
+        from asyncflow.engine.engine import Engine
 
         options = self._options
         settings = Settings.read(
@@ -138,7 +138,7 @@ class Session:
     async def _write_run_id(self, run_id: str) -> None:
         file = self._options.run_id_file
         if file is not None:
-            import aiofiles  # noqa: PLC0415 - start-up time: few runs have such a file
+            import aiofiles
 
             written = file.with_name(f".{file.name}.{os.getpid()}")
             async with aiofiles.open(written, "w") as opened:
@@ -185,7 +185,7 @@ class Session:
         return status if printed else status or FAILED
 
     def _step_to_repeat(self, ending: RunFailed) -> str:
-        from asyncflow.client.resume_hint import step_to_repeat  # noqa: PLC0415 - start-up time: for a failure alone
+        from asyncflow.client.resume_hint import step_to_repeat
 
         store = Settings.read(store=self._options.store).store.absolute()
         run_dir = Layout(store).run_dir(ending.flow, ending.run_id)
@@ -203,7 +203,7 @@ class Session:
         """Print the result if `--json` was given; False if it could not be printed."""
         if not self._options.as_json:
             return True
-        import json  # noqa: PLC0415 - start-up time: few ask for it
+        import json
 
         output = NonblockingOutput(_STDOUT)
         output.write_nowait(f"{json.dumps(data)}\n")

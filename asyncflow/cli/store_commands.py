@@ -28,8 +28,8 @@ _AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
 def _open(store: Path | None) -> Layout:
-    from asyncflow._support.settings import Settings  # noqa: PLC0415 - start-up time: not for --help
-    from asyncflow.store.layout import Layout  # noqa: PLC0415 - the same
+    from asyncflow._support.settings import Settings
+    from asyncflow.store.layout import Layout
 
     return Layout.open(Settings.read(store=store).store, create=False)
 
@@ -49,8 +49,8 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
     """`verify [PATHSPEC]`."""
 
     def verify(pathspec: str | None, store: Path | None, *, as_json: bool) -> int:
-        from asyncflow.cli import store_text  # noqa: PLC0415 - start-up time: not for --help
-        from asyncflow.store.maintenance import verify  # noqa: PLC0415 - the same
+        from asyncflow.cli import store_text
+        from asyncflow.store.maintenance import verify
 
         parts = _parts(flow, pathspec)
         if len(parts) > 2 or not all(parts):  # noqa: PLR2004 - a flow and a run
@@ -84,7 +84,7 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
 
 
 def _check_there(layout: Layout, flow: str | None = None, run_id: str | None = None) -> None:
-    from asyncflow.errors import NotFoundError  # noqa: PLC0415 - start-up time: as above
+    from asyncflow.errors import NotFoundError
 
     if flow is not None and not layout.has_flow(flow):
         there = ", ".join(layout.flows()) or "nothing"
@@ -113,7 +113,7 @@ class _Progress:
         """Draw the line anew, if it is time to."""
         now = time.monotonic()
         if self._on and now >= self._next:
-            from asyncflow.cli.store_text import progress_text  # noqa: PLC0415 - start-up time: as above
+            from asyncflow.cli.store_text import progress_text
 
             self._next, self._drawn = now + _REDRAW_SECONDS, True
             draw_on_stderr(f"\r\x1b[Kverifying: {progress_text(verified)}")
@@ -126,8 +126,8 @@ def make_gc(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
     """`gc [--dry-run]`."""
 
     def gc(store: Path | None, *, dry_run: bool, as_json: bool) -> None:
-        from asyncflow.cli import store_text  # noqa: PLC0415 - start-up time: as above
-        from asyncflow.store.maintenance.collect import collect  # noqa: PLC0415 - start-up time: as above
+        from asyncflow.cli import store_text
+        from asyncflow.store.maintenance.collect import collect
 
         collected = collect(_open(store), dry_run=dry_run, on_wait=_tell)
         if as_json:
@@ -165,8 +165,8 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         flow_name: str | None = None,
         all_flows: bool = False,
     ) -> None:
-        from asyncflow.cli import store_text  # noqa: PLC0415 - start-up time: as above
-        from asyncflow.store.maintenance.remove import remove  # noqa: PLC0415 - start-up time: as above
+        from asyncflow.cli import store_text
+        from asyncflow.store.maintenance.remove import remove
 
         filtered = older_than is not None or keep_last is not None
         if bool(runs) == filtered:
@@ -254,7 +254,7 @@ def _run(flow: type[FlowSpec] | None, flow_name: str | None, given: str) -> tupl
 def _choose(
     layout: Layout, flow: str | None, older_than: float | None, keep_last: int
 ) -> tuple[list[tuple[str, str]], tuple[tuple[str, str], ...]]:
-    from asyncflow.store.maintenance.remove import choose  # noqa: PLC0415 - start-up time: as above
+    from asyncflow.store.maintenance.remove import choose
 
     if flow is not None:
         _check_there(layout, flow)

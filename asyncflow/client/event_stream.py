@@ -128,8 +128,8 @@ class EventStream(Generic[Wish]):
 
     async def __anext__(self) -> Wish:
         # Start-up time: whoever reads with `for` needs neither.
-        from asyncflow._support.conditions import in_thread, pause  # noqa: PLC0415 - start-up time: only async readers need it
-        from asyncflow._support.thread_pool import reading_thread  # noqa: PLC0415 - the same
+        from asyncflow._support.conditions import in_thread, pause
+        from asyncflow._support.thread_pool import reading_thread
 
         while not self._ready:
             if self._follower.over:

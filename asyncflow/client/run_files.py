@@ -39,7 +39,7 @@ class FlowPlace:
     def artifacts(self) -> ArtifactReader:
         """Reads the flow's values."""
         # Start-up time: whoever reads no value needs no codec.
-        from asyncflow.store.artifacts import ArtifactReader  # noqa: PLC0415 - start-up time
+        from asyncflow.store.artifacts import ArtifactReader
 
         return ArtifactReader(self.layout, self.flow)
 
@@ -109,7 +109,7 @@ class RunRecord:
     @cached_property
     def lineage(self) -> Lineage:
         """Which of the run's tasks follow which."""
-        from asyncflow.client.lineage import Lineage  # noqa: PLC0415 - start-up time: few looks need it
+        from asyncflow.client.lineage import Lineage
 
         return Lineage(self.tasks)
 

@@ -145,7 +145,7 @@ class RunJournal:
     @cached_property
     def graph(self) -> Graph:
         """The graph that the run follows."""
-        from asyncflow.flow.graph import Graph  # noqa: PLC0415 - start-up time: few looks need it
+        from asyncflow.flow.graph import Graph
 
         try:
             return Graph.from_data(self.started.graph)

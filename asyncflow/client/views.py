@@ -58,7 +58,7 @@ class View:
         return f"{type(self).__name__}({self.pathspec!r}) {said}"
 
     def _repr_html_(self) -> str:
-        from asyncflow.client import notebook  # noqa: PLC0415 - start-up time: for notebooks alone
+        from asyncflow.client import notebook
 
         return notebook.show(self)
 

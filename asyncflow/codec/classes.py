@@ -255,7 +255,7 @@ class _CodeSink:
 @contextmanager
 def _registered_with_cloudpickle() -> Iterator[None]:
     # Only for this moment: a step's own use of cloudpickle must not change.
-    import cloudpickle  # noqa: PLC0415 - start-up time: only flows with classes of their own need it
+    import cloudpickle
 
     before = cloudpickle.list_registry_pickle_by_value()
     modules = [sys.modules[name] for name in by_value_modules if name in sys.modules]
@@ -272,7 +272,7 @@ def _registered_with_cloudpickle() -> Iterator[None]:
 
 @cache
 def _code_pickler() -> Any:
-    import cloudpickle  # noqa: PLC0415 - start-up time: as above
+    import cloudpickle
 
     class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
         """cloudpickle, with the same id for a class in every worker that imports its file."""
@@ -296,7 +296,7 @@ def _name_class(cls: Any) -> None:
     origin = by_value_modules.get(place.module) if place is not None else None
     if place is None or origin is None or not origin.source:
         return
-    import cloudpickle.cloudpickle as internals  # noqa: PLC0415 - start-up time: as above
+    import cloudpickle.cloudpickle as internals
 
     ids = getattr(internals, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", None)
     if ids is not None and cls not in ids:

@@ -84,7 +84,7 @@ def _standard_streams() -> tuple[object, ...]:
 
 @cache
 def _cloud_pickler() -> Any:
-    import cloudpickle  # noqa: PLC0415 - start-up time: only lambdas and the like need it
+    import cloudpickle
 
     class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
         """cloudpickle, with `reduce_code` for the classes and functions of the flow's own file."""
@@ -172,7 +172,7 @@ def type_name(value: object) -> str:
 
 
 def _explain(value: object, name: str, error: BaseException) -> ArtifactPickleError:
-    from asyncflow.codec.unpicklable import USING, find_culprit  # noqa: PLC0415 - start-up time: only in need
+    from asyncflow.codec.unpicklable import USING, find_culprit
 
     root = f"self.{name}" if name else "the value"
     kind = type_name(value)

@@ -18,6 +18,6 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    from asyncflow.engine import engine  # noqa: PLC0415 - start-up time: other modules need less
+    from asyncflow.engine import engine
 
     return getattr(engine, name)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def to_json(event: Event) -> str:
     """An event as one line of JSON, as `asyncflow events --json` prints it."""
-    import json  # noqa: PLC0415 - start-up time: an engine needs none
+    import json
 
     return json.dumps(to_json_data(event))
 
@@ -32,7 +32,7 @@ def from_json(text: str | bytes) -> Event:
         UnknownEventError: A later version of asyncflow wrote the event.
         ValueError: The text is not the JSON of an event.
     """
-    import json  # noqa: PLC0415 - as above
+    import json
 
     data = json.loads(text)
     try:

@@ -102,7 +102,7 @@ def step(method: Any = None, /, *, start: bool = False, end: bool = False) -> An
 
 def _line_of_namesake(name: str) -> int:
     """The line at which the running class body has already bound this name; 0 if it has not."""
-    import sys  # noqa: PLC0415 - only needed here, and built in
+    import sys  # only needed here, and built in
 
     body = sys._getframe(2)  # noqa: SLF001 - once the class exists, the first binding is lost
     if "__qualname__" not in body.f_locals or name not in body.f_locals:

@@ -187,7 +187,7 @@ def _file_of(module: ModuleType) -> Path | None:
 
 
 def _execute(name: str, path: Path) -> ModuleType:
-    import importlib.util  # noqa: PLC0415 - start-up time: only where a file is run by its path
+    import importlib.util
 
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

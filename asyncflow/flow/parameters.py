@@ -433,7 +433,7 @@ def _value_of(
 
 def user_name() -> str:
     """The name of the user: from the environment, else the system's name for the user id."""
-    import os  # noqa: PLC0415 - start-up time: only needed here
+    import os
 
     for name in (
         "LOGNAME",
@@ -443,7 +443,7 @@ def user_name() -> str:
     ):  # as in `getpass`, which is slow to import
         if os.environ.get(name):
             return os.environ[name]
-    import pwd  # noqa: PLC0415 - start-up time: the environment usually has the name
+    import pwd
 
     try:
         return pwd.getpwuid(os.getuid()).pw_name
@@ -464,7 +464,7 @@ def _inferred(default: object, separator: str | None) -> type[Any]:
 
 
 def _takes_context(function: Callable[..., Any]) -> bool:
-    import inspect  # noqa: PLC0415 - start-up time: few defaults are functions
+    import inspect
 
     try:
         inspect.signature(function).bind()
@@ -503,7 +503,7 @@ def _to_bool(value: Any) -> bool:
 
 
 def _to_json(value: Any) -> Any:
-    import json  # noqa: PLC0415 - start-up time: few flows have such a parameter
+    import json
 
     if isinstance(value, str):
         return json.loads(value)

@@ -408,7 +408,7 @@ class _Missing:
         return lost_in_joins(self._name, graph, passed, makers) or hint
 
     def _assigns(self, step: str) -> bool:
-        from asyncflow.flow.step_source import read_source  # noqa: PLC0415 - start-up time: only errors need it
+        from asyncflow.flow.step_source import read_source
 
         function = inspect.unwrap(getattr(self._class, step, None))  # type: ignore[arg-type]  # any
         body = read_source(function) if isinstance(function, FunctionType) else None

@@ -57,7 +57,7 @@ def _map(fd: int, offset: int, size: int) -> mmap.mmap:
 
 @cache
 def _memory() -> ModuleType:
-    from asyncflow.store import raw_memory  # noqa: PLC0415 - start-up time: ctypes, for large values only
+    from asyncflow.store import raw_memory
 
     return raw_memory
 

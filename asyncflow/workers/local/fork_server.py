@@ -94,8 +94,8 @@ def prefork() -> None:
     if _preforked or _thread_count() != 1 or not hasattr(os, "fork"):
         return
     # Before the fork: what both processes need is then imported once.
-    import asyncflow.workers.process.worker  # noqa: F401, PLC0415 - start-up time: only a command that will run a flow
-    from asyncflow.workers.process.finalization import flush_files  # noqa: PLC0415 - the same
+    import asyncflow.workers.process.worker  # noqa: F401 - start-up time: only a command that will run a flow
+    from asyncflow.workers.process.finalization import flush_files
 
     flush_files()
     ours, theirs = packet_pair()
@@ -125,7 +125,7 @@ def start(environment: Mapping[str, str] | None = None) -> ForkServerProcess:
 
 
 def _execute(environment: Mapping[str, str] | None) -> ForkServerProcess:
-    import subprocess  # noqa: PLC0415 - start-up time: a preforked engine never needs it
+    import subprocess
 
     ours, theirs = packet_pair()
     keep_from_children(ours)
@@ -185,7 +185,7 @@ def _reap_in_the_end(control: socket.socket, template: socket.socket) -> None:
     The stop signals stay blocked here. While this process has `control` open, the engine does not
     hear of the end of a fork server before all is cleared up.
     """
-    import select  # noqa: PLC0415 - start-up time: the engine's process need not load it here
+    import select
 
     poll = select.poll()
     poll.register(control, 0)  # data is for the other one; a hang-up is told anyway
@@ -198,7 +198,7 @@ def _thread_count() -> int:
     try:
         return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names are not wanted
     except OSError:
-        import threading  # noqa: PLC0415 - start-up time: only where there is no /proc
+        import threading
 
         return threading.active_count() if sys.platform == "linux" else 2
 
@@ -220,11 +220,11 @@ class _ForkServer:
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _ignore)
         become_subreaper()
-        import asyncflow.workers.process.worker  # noqa: F401, PLC0415 - warm: every fork has it
+        import asyncflow.workers.process.worker  # noqa: F401 - warm: every fork has it
 
         gc.collect()
         gc.freeze()  # pages that the collector does not touch stay shared
-        import select  # noqa: PLC0415 - start-up time: the engine's process need not load it here
+        import select
 
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
@@ -357,7 +357,7 @@ def _become_worker(
         with suppress(OSError):
             os.setpgid(0, 0)
         _die_with_parent(parent)
-        from asyncflow.workers.process import worker  # noqa: PLC0415 - already imported: a look-up
+        from asyncflow.workers.process import worker  # already imported: a look-up
 
         worker.main(descriptors, argv, signals)
         code = 0
@@ -387,7 +387,7 @@ def _children() -> list[int]:
 def _prctl(option: int, value: int) -> None:
     if sys.platform != "linux":
         return
-    import ctypes  # noqa: PLC0415 - start-up time: loaded in the fork server, where nobody waits
+    import ctypes
 
     ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 

@@ -73,11 +73,11 @@ class AsyncSteps:
     """
 
     def __init__(self, worker: AsyncTaskHost, blocked_seconds: float) -> None:
-        import asyncio  # noqa: PLC0415 - start-up time: a flow of `def` steps never needs it
+        import asyncio
 
-        from asyncflow._support.event_loop import UncancellableTask  # noqa: PLC0415 - the same
-        from asyncflow.workers.process.artifact_threads import OffLoop  # noqa: PLC0415 - the same
-        from asyncflow.workers.process.blocked_loop import Watchdog  # noqa: PLC0415 - the same
+        from asyncflow._support.event_loop import UncancellableTask
+        from asyncflow.workers.process.artifact_threads import OffLoop
+        from asyncflow.workers.process.blocked_loop import Watchdog
 
         self._asyncio = asyncio
         self._orderly_task = UncancellableTask  # a step may cancel all tasks that it finds

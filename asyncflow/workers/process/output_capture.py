@@ -263,7 +263,7 @@ def flush_c_streams() -> None:
     """From now on, let `spooled` flush the buffers of C's stdio as well."""
     global _flush_c  # noqa: PLW0603 - decided once, at a worker's start
     try:
-        import ctypes  # noqa: PLC0415 - start-up time: only workers need it
+        import ctypes
 
         fflush = ctypes.CDLL(None).fflush
     except (ImportError, OSError, AttributeError):

@@ -156,7 +156,7 @@ class SharedResources:
         return await opening.wait()
 
     def _begin(self, key: Key) -> _PendingOpen:
-        import asyncio  # noqa: PLC0415 - start-up time: a flow of `def` steps never needs it
+        import asyncio
 
         opening = self._opening[key] = _PendingOpen(asyncio.Event())
         name = f"shared {key[1]}"
@@ -192,7 +192,7 @@ class SharedResources:
             opening.value = self._enter(cls, name, manager).value
             self._over(key, opening)
             return
-        import asyncio  # noqa: PLC0415 - start-up time: as above
+        import asyncio
 
         async with manager as value:
             held = self._held[key] = _Held(manager)
@@ -210,7 +210,7 @@ class SharedResources:
 
     async def close_async(self, cls: type | None = None) -> None:
         """Close the resources of one flow class, or all, on the loop that opened them."""
-        import asyncio  # noqa: PLC0415 - start-up time: as above
+        import asyncio
 
         for key, opening in list(self._opening.items()):
             if cls in {None, key[0]}:

@@ -145,7 +145,7 @@ class StopSignals:
 
     async def outlast_on_loop(self, error: BaseException) -> BaseException:
         """The same for an async step."""
-        import asyncio  # noqa: PLC0415 - start-up time: a flow of `def` steps never needs it
+        import asyncio
 
         try:
             for seconds in self._pauses():

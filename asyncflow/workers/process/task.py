@@ -258,7 +258,7 @@ class TaskView:
     async def loads_ended(self) -> None:
         """Return once none of the task's threads reads any more; cancelled meanwhile, only then."""
         if self._loads:
-            from asyncflow.workers.process.artifact_threads import ended  # noqa: PLC0415 - start-up time: see `AsyncSteps`
+            from asyncflow.workers.process.artifact_threads import ended
 
             await ended(self._loads)
 

@@ -65,7 +65,7 @@ def install_thread_propagation() -> None:
     For worker processes: it replaces `Thread.start` and `ThreadPoolExecutor.submit`. Harmless when
     repeated.
     """
-    import threading  # noqa: PLC0415 - start-up time: the engine's process does without
+    import threading
 
     _replace(threading.Thread, "start", _starting)
     _replace(threading, "excepthook", _excepting)
