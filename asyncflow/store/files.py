@@ -60,7 +60,7 @@ def _write_batch(fd: int, chunks: Sequence[Chunk]) -> int:
     return total
 
 
-def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     """Open a file of a store; refuse anything in its place that is no regular file.
 
     A pipe would make whoever opens it wait, for ever as a rule, and a device may have no end. A
@@ -72,7 +72,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: i
     if flags & (os.O_WRONLY | os.O_RDWR):
         flags |= os.O_NOFOLLOW
     try:
-        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, mode)
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o600)
     except OSError as error:
         if is_no_file(error):  # a socket, or a pipe that nobody reads from
             error.strerror = _NO_FILE
