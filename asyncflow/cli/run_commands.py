@@ -289,9 +289,9 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
 def _check_store(ctx: click.Context) -> None:
     """Refuse a store that does not exist; an engine would create it, with nothing to resume."""
     from asyncflow._support.settings import Settings
-    from asyncflow.store.layout import Layout
+    from asyncflow.store import open_store
 
-    Layout.open(Settings.read(store=ctx.params["store"]).store, create=False)
+    open_store(Settings.read(store=ctx.params["store"]).store)
 
 
 def _refuse_to_run(
@@ -316,12 +316,12 @@ def _planned(
     from asyncflow.engine.arguments import check_origin
     from asyncflow.scheduling.resume import newest_run
     from asyncflow.scheduling.resume_preview import preview_resume
-    from asyncflow.store.layout import Layout
+    from asyncflow.store import open_store
 
     origin = check_origin(flow, origin)
     store = Settings.read(store=ctx.params["store"]).store
     if origin is None:
-        origin = newest_run(Layout.open(store, create=False), flow.__name__)
+        origin = newest_run(open_store(store), flow.__name__)
     return origin, preview_resume(flow, store=store, origin=origin, step=step)
 
 

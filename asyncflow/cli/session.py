@@ -33,7 +33,7 @@ from asyncflow.cli.signals import interrupts, suspending
 from asyncflow.cli.stdout_errors import cannot_write, encoding_of
 from asyncflow.errors import AsyncflowError, RunCancelledError, RunFailedError
 from asyncflow.events.types import RunCancelled, RunFailed
-from asyncflow.store.layout import Layout
+from asyncflow.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -187,9 +187,10 @@ class Session:
     def _step_to_repeat(self, ending: RunFailed) -> str:
         from asyncflow.client.resume_hint import step_to_repeat
 
-        store = Settings.read(store=self._options.store).store.absolute()
-        run_dir = Layout(store).run_dir(ending.flow, ending.run_id)
-        return step_to_repeat(run_dir / "journal", ending.failure)
+        with suppress(AsyncflowError):  # the failure is what is to be told of
+            store = open_store(Settings.read(store=self._options.store).store)
+            return step_to_repeat(store.run(ending.flow, ending.run_id), ending.failure)
+        return ""
 
     def _break_off(self, handle: RunHandle, error: AsyncflowError) -> int:
         """The engine could not bring the run to an end: say why, and how to go on."""

@@ -16,11 +16,12 @@ from asyncflow.client.resume_hint import resume_command
 from asyncflow.errors import RunInterruptedError
 from asyncflow.events.selection import EventFilter, Wish
 from asyncflow.store.event_reader import READ_RECORDS, EventReader
-from asyncflow.store.journal import FIRST_RECORD, is_being_written
+from asyncflow.store.journal import FIRST_RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
+
+    from asyncflow.store.interface import StoredRun
 
 _FIRST_RECORDS: Final = 8  # many want the first event only; from there each look may be larger
 _MORE: Final = 4  # how many times
@@ -37,15 +38,14 @@ class Follower(Generic[Wish]):
 
     def __init__(
         self,
-        journal: Path,
-        pathspec: str,
+        run: StoredRun,
         wanted: EventFilter[Wish],
         check_whole: Callable[[int], None],
         *,
         follow: bool = True,
     ) -> None:
-        self._path, self._pathspec = journal, pathspec
-        self._reader = EventReader(journal, *pathspec.split("/"))
+        self._run = run
+        self._reader = EventReader(run)
         self._wanted = wanted
         self._check_whole = check_whole
         self._follow = follow
@@ -66,7 +66,7 @@ class Follower(Generic[Wish]):
         at = self._at
         excerpt = self._reader.read(at, self._wanted, records=self._records)
         if excerpt.after == at:
-            if self._follow and is_being_written(self._path):
+            if self._follow and self._run.is_being_written():
                 return [], (at, False)
             # Its last words may have come between the two looks.
             excerpt = self._reader.read(at, self._wanted, records=self._records)
@@ -74,9 +74,7 @@ class Follower(Generic[Wish]):
                 self._check_whole(at)
                 if self._follow:
                     self._reader.release()
-                    raise RunInterruptedError.of(
-                        self._pathspec, resume_command(self._pathspec, self._path)
-                    )
+                    raise RunInterruptedError.of(self._run.pathspec, resume_command(self._run))
                 return [], (at, True)
         return self._wanted.pick(excerpt.news), (excerpt.after, excerpt.ended)
 
@@ -93,7 +91,7 @@ class Follower(Generic[Wish]):
         return True
 
     def __repr__(self) -> str:
-        return f"<Follower {self._pathspec} at byte {self._at}>"
+        return f"<Follower {self._run.pathspec} at byte {self._at}>"
 
 
 class EventStream(Generic[Wish]):

@@ -17,7 +17,7 @@ from asyncflow.client.objects import Artifact, Flow, Run, Step, Task
 from asyncflow.client.resumptions import Resumptions
 from asyncflow.errors import JournalError, LimitError, StoreError
 from asyncflow.events.types import RunStarted
-from asyncflow.store.layout import Layout
+from asyncflow.store import open_store
 from asyncflow.store.limit_files import Bounds, LimitFile, names_in
 from asyncflow.values import Status
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from asyncflow.store.interface import RunStore
     from asyncflow.values import Failure
 
 Found = Flow | Run | Step | Task | Artifact
@@ -51,24 +52,24 @@ def newest_runs(
         StoreError: There is no store, or it cannot be read.
     """
     root = Settings.read(store=store).store
-    layout = Layout.open(root, create=False)
-    names = _readable(layout, on_unreadable) if flow is None else [flow]
+    opened = open_store(root)
+    names = _readable(opened, on_unreadable) if flow is None else [flow]
     each = [_runs_of(Flow(name, store=root), tags, on_unreadable) for name in names]
     for name in names:
-        for stray in layout.list_runs(name).strays:
+        for stray in opened.list_runs(name).strays:
             on_unreadable(str(stray))
     merged = heapq.merge(*each, key=lambda run: int(run.id), reverse=True)
     return islice(merged, limit or None)
 
 
-def _readable(layout: Layout, on_unreadable: Callable[[str], object]) -> list[str]:
-    flows = layout.list_flows()
+def _readable(store: RunStore, on_unreadable: Callable[[str], object]) -> list[str]:
+    flows = store.list_flows()
     for stray in flows.strays:
         on_unreadable(str(stray))
     found = []
     for flow in flows.names:
         try:
-            layout.runs(flow)
+            store.runs(flow)
         except StoreError as error:
             on_unreadable(str(error))
         else:
@@ -247,7 +248,7 @@ def limits_of(run: Run) -> Iterator[dict[str, Any]]:
     """The limits on the steps of a run that is going on; a full one is why its tasks wait."""
     if run.status is not Status.RUNNING:
         return
-    folder = Layout(run.store).limits
+    folder = run._place.store.limits  # noqa: SLF001 - the same
     for step in run.graph:
         for name, *bounds in step.options.get("limit") or ():
             with suppress(LimitError), LimitFile.open(folder, name, make=False) as file:

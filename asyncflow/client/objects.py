@@ -35,7 +35,7 @@ from asyncflow.client.views import (
 )
 from asyncflow.errors import JournalError, NotFoundError
 from asyncflow.events.types import TaskCloned
-from asyncflow.store.layout import Layout
+from asyncflow.store import open_store
 from asyncflow.values import Status, TaskKey
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ class Flow(View):
     def __init__(self, name: str, *, store: str | os.PathLike[str] | None = None) -> None:
         parts_of(Flow, name)
         root = Settings.read().store if store is None else store
-        layout = Layout.open(root, create=False)
-        if not layout.has_flow(name):
-            there = some_of(layout.flows())
-            message = f"the store {layout.root} has no flow {name!r}; it has {there}"
+        opened = open_store(root)
+        if not opened.has_flow(name):
+            there = some_of(opened.flows())
+            message = f"the store {opened.location} has no flow {name!r}; it has {there}"
             raise NotFoundError(message)
-        self._place = FlowPlace(layout, name)
+        self._place = FlowPlace(opened, name)
 
     @classmethod
     def _in(cls, place: FlowPlace) -> Self:
@@ -100,7 +100,7 @@ class Flow(View):
     def runs(self, *tags: str) -> Iterator[Run]:
         """The runs that have all of these tags, newest first."""
         wanted = set(tags)
-        for run_id in self._place.layout.runs(self._place.flow):
+        for run_id in self._place.store.runs(self._place.flow):
             run = self._run(run_id)
             if run is not None and (not wanted or wanted <= run.tags):
                 yield run
@@ -126,7 +126,7 @@ class Flow(View):
         run = self._run(str(run_id))
         if run is None:
             there = (run.id for run in self)
-            raise NotFoundError(self._place.layout.has_no_run(self.id, str(run_id), there))
+            raise NotFoundError(self._place.store.has_no_run(self.id, str(run_id), there))
         return run
 
     def _run(self, run_id: str) -> Run | None:
@@ -136,7 +136,7 @@ class Flow(View):
         return Run._in(record) if record.exists() else None
 
     def _describe(self) -> str:
-        count = len(self._place.layout.runs(self._place.flow))
+        count = len(self._place.store.runs(self._place.flow))
         return f"{how_many(count, 'run')}"
 
 

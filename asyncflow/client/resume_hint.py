@@ -20,11 +20,12 @@ from asyncflow.events.manifests import unpack_manifest
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.records import HANDING_ON, code_of, unpack_result
 from asyncflow.events.types import RunStarted
-from asyncflow.store.journal import FIRST_RECORD, JournalReader
+from asyncflow.store.journal import FIRST_RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from asyncflow.store.interface import StoredRun
     from asyncflow.values import Failure
 
 _UNREADABLE = (AsyncflowError, OSError)
@@ -35,29 +36,29 @@ _SPOILT: Final = {
 _NAMED: Final = re.compile(r"artifact '([^']+)'")  # how the text of these errors begins
 
 
-def resume_command(pathspec: str, journal: Path, step: str = "") -> str:
-    """The command that goes on with a run; its journal is `STORE/flows/NAME/RUN/journal`.
+def resume_command(run: StoredRun, step: str = "") -> str:
+    """The command that goes on with a run.
 
     With `step`, that step and all that follow it are run again. The file is FILE where the journal
     does not tell it, or it is there no more. For a flow that has no file, such as one of a
     notebook, it is the line of Python.
     """
-    flow, _, run_id = pathspec.partition("/")
-    source = _source_of(journal)
+    flow, run_id = run.flow, run.run_id
+    source = _source_of(run)
     if source.get("kind") == "pickle":
         again = f', step="{step}"' if step else ""
         return f'await engine.resume({flow}, origin="{run_id}"{again})'
     steps = [step] if step else []
     words = ["asyncflow", "resume", f"{_file_of(source)}:{flow}", *steps, "--origin-run-id", run_id]
-    return shlex.join([*words, *_store_option(journal.parents[3])])
+    return shlex.join([*words, *_store_option(run.store.location)])
 
 
-def logs_command(pathspec: str, journal: Path) -> str:
+def logs_command(pathspec: str, run: StoredRun) -> str:
     """The command that shows what a task of that run has printed, or the run."""
-    return shlex.join(["asyncflow", "logs", pathspec, *_store_option(journal.parents[3])])
+    return shlex.join(["asyncflow", "logs", pathspec, *_store_option(run.store.location)])
 
 
-def step_to_repeat(journal: Path, failure: Failure, most_records: int | None = None) -> str:
+def step_to_repeat(run: StoredRun, failure: Failure, most_records: int | None = None) -> str:
     """From which step on to resume a run that failed because an artifact is damaged or gone.
 
     It is the first that has handed on these very bytes; a resume without it would read them again.
@@ -68,13 +69,12 @@ def step_to_repeat(journal: Path, failure: Failure, most_records: int | None = N
     if failure.exception_type not in _SPOILT or found is None:
         return ""
     of, _, artifact = found[1].rpartition("/")
-    run, _, task = of.partition(f"{journal.parent.name}/")
-    step, _, task_id = task.partition("/")
-    if run != f"{journal.parents[1].name}/" or not task_id:
+    step, _, task_id = of.removeprefix(f"{run.pathspec}/").partition("/")
+    if not of.startswith(f"{run.pathspec}/") or not task_id:
         return ""
     if "[" in artifact:  # an item of a foreach: they are stored anew by the step that fans out
         return step
-    with suppress(*_UNREADABLE), JournalReader(journal) as reader:
+    with suppress(*_UNREADABLE), run.open_journal() as reader:
         records = (record for _, record, _ in islice(reader.read_from(), most_records))
         return _first_with(artifact, (step, task_id), records)
     return ""
@@ -96,9 +96,9 @@ def _first_with(artifact: str, last: tuple[str, str], records: Iterable[bytes]) 
     return made_by
 
 
-def _source_of(journal: Path) -> Mapping[str, Any]:
+def _source_of(run: StoredRun) -> Mapping[str, Any]:
     """The file of the run's flow; empty if the journal does not say."""
-    with suppress(*_UNREADABLE), JournalReader(journal) as reader:
+    with suppress(*_UNREADABLE), run.open_journal() as reader:
         for event in unpack_events(reader.read_one(FIRST_RECORD), "", ""):
             if isinstance(event, RunStarted):
                 return event.source
@@ -114,9 +114,9 @@ def _file_of(source: Mapping[str, Any]) -> str:
     return "FILE"
 
 
-def _store_option(store: Path) -> list[str]:
+def _store_option(store: str) -> list[str]:
     """`--store DIR`, where the command would look into another store without it."""
     with suppress(SettingsError, OSError):
-        if Settings.read().store.absolute() == store:
+        if str(Settings.read().store.absolute()) == store:
             return []
-    return ["--store", str(store)]
+    return ["--store", store]

@@ -18,7 +18,7 @@ class Resumptions:
     def __init__(self, place: FlowPlace) -> None:
         """Read nothing yet."""
         self._place = place
-        self._unread = deque(place.layout.runs(place.flow))
+        self._unread = deque(place.store.runs(place.flow))
         self._of: dict[str, list[str]] = {}
 
     def of(self, run_id: str) -> list[str]:

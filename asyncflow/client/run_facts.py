@@ -138,6 +138,4 @@ class RunFacts(View):
     def follower(self, wanted: EventFilter[Wish], *, follow: bool = True) -> Follower[Wish]:
         """What `events` reads with; for those who wait in a way of their own."""
         record = self._record
-        return Follower(
-            record.journal.path, self.pathspec, wanted, record.journal.check_whole, follow=follow
-        )
+        return Follower(record.stored, wanted, record.journal.check_whole, follow=follow)

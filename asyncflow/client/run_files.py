@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Final
 from asyncflow.client.run_journal import EndOfRun, RunJournal
 from asyncflow.client.run_tasks import PAUSE_SECONDS, RunTasks, own_task
 from asyncflow.errors import JournalError
-from asyncflow.store.journal import is_being_written
+from asyncflow.store.run_index import SUMMARY
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from asyncflow.client.lineage import Lineage
     from asyncflow.events.types import RunStarted
     from asyncflow.store.artifacts import ArtifactReader
-    from asyncflow.store.layout import Layout
+    from asyncflow.store.interface import RunStore
     from asyncflow.store.run_index import Summary
     from asyncflow.values import ArtifactRef
 
@@ -32,16 +31,13 @@ _BEHIND_SECONDS: Final = 0.5  # an engine that has much else to do is so far beh
 class FlowPlace:
     """One flow's part of a store."""
 
-    def __init__(self, layout: Layout, flow: str) -> None:
-        self.layout, self.flow = layout, flow
+    def __init__(self, store: RunStore, flow: str) -> None:
+        self.store, self.flow = store, flow
 
     @cached_property
     def artifacts(self) -> ArtifactReader:
         """Reads the flow's values."""
-        # Start-up time: whoever reads no value needs no codec.
-        from asyncflow.store.artifacts import ArtifactReader
-
-        return ArtifactReader(self.layout, self.flow)
+        return self.store.value_reader(self.flow)
 
 
 class RunRecord:
@@ -53,10 +49,9 @@ class RunRecord:
     def __init__(self, place: FlowPlace, run_id: str, *, removed: bool = False) -> None:
         """Touch no file; of a `removed` run there is what other runs need."""
         self.place, self.run_id = place, run_id
-        folder = place.layout.removed_dir if removed else place.layout.run_dir
-        self._dir: Final[Path] = folder(place.flow, run_id)
-        self.journal: Final = RunJournal(self._dir, place.flow, run_id)
-        self.tasks: Final = RunTasks(self._dir, self.journal)
+        self.stored: Final = place.store.run(place.flow, run_id, removed=removed)
+        self.journal: Final = RunJournal(self.stored)
+        self.tasks: Final = RunTasks(self.journal)
 
     @property
     def pathspec(self) -> str:
@@ -69,7 +64,7 @@ class RunRecord:
     def exists(self) -> bool:
         """Whether the run has begun: its first event is on disk, even if it is damaged by now."""
         try:
-            return (self._dir / "summary").exists() or self.journal.has_begun()
+            return self.stored.has_file(SUMMARY) or self.journal.has_begun()
         except (JournalError, OSError):
             return True  # whoever looks closer is told
 
@@ -80,7 +75,7 @@ class RunRecord:
     def status(self) -> Status:
         """The run's status now."""
         status = self.summary().status
-        if status is not Status.RUNNING or is_being_written(self.journal.path):
+        if status is not Status.RUNNING or self.stored.is_being_written():
             return status
         # The engine has let go. It may have said its last word since the journal was read.
         status = self.summary().status

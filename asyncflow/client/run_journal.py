@@ -35,15 +35,15 @@ from asyncflow.events.types import (
     TaskSucceeded,
 )
 from asyncflow.store.files import reason_of
-from asyncflow.store.journal import FIRST_RECORD, JournalReader
+from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.run_index import Summary, other_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from asyncflow.events.types import Event
     from asyncflow.flow.graph import Graph
+    from asyncflow.store.interface import OpenJournal, StoredRun
 
 EndOfTask = TaskSucceeded | TaskFailed | TaskCloned
 """An event that ends an attempt; a task's entry in the table points to the last one."""
@@ -51,7 +51,7 @@ EndOfTask = TaskSucceeded | TaskFailed | TaskCloned
 EndOfRun = RunSucceeded | RunFailed | RunCancelled
 """A run's last event."""
 
-_warm: Final[deque[JournalReader]] = deque(maxlen=16)
+_warm: Final[deque[OpenJournal]] = deque(maxlen=16)
 """Journals that stay open: whoever looks at a thousand runs must not hold a thousand files."""
 
 
@@ -66,10 +66,9 @@ def unreadable(pathspec: str, what: str) -> JournalError:
 class WrittenSummary:
     """The summary that the engine writes when a run has ended. Threads may share one."""
 
-    def __init__(self, directory: Path, flow: str, run_id: str) -> None:
+    def __init__(self, run: StoredRun) -> None:
         """Touch no file."""
-        self._dir = directory
-        self._pathspec = f"{flow}/{run_id}"
+        self._run = run
         self._lock = threading.Lock()
         self._found: Summary | None = None
         self._is_replaced = False
@@ -95,12 +94,12 @@ class WrittenSummary:
 
     def _read(self) -> Summary | None:
         try:
-            summary = Summary.read(self._dir / "summary")
+            summary = Summary.read(self._run)
         except (JournalError, OSError):
             return None  # the journal tells the same
-        if summary and other_owner(summary, self._dir):
+        if summary and other_owner(summary, self._run):
             what = f"its summary is that of {summary.flow}/{summary.run_id}"
-            raise unreadable(self._pathspec, what)
+            raise unreadable(self._run.pathspec, what)
         return summary
 
 
@@ -110,19 +109,19 @@ class RunJournal:
     Threads may share one. Any method may raise `JournalError`: a file is damaged.
     """
 
-    def __init__(self, directory: Path, flow: str, run_id: str) -> None:
+    def __init__(self, run: StoredRun) -> None:
         """Touch no file."""
-        self.path = directory / "journal"
-        self.flow, self.run_id = flow, run_id
-        self.summary: Final = WrittenSummary(directory, flow, run_id)
-        self._reader: weakref.ref[JournalReader] | None = None
+        self.run: Final = run
+        self.flow, self.run_id = run.flow, run.run_id
+        self.summary: Final = WrittenSummary(run)
+        self._reader: weakref.ref[OpenJournal] | None = None
         self._latest: tuple[int, Event] | None = None
         """The last event that was read, and its offset: many callers ask twice."""
 
     @property
     def pathspec(self) -> str:
         """`Flow/run`."""
-        return f"{self.flow}/{self.run_id}"
+        return self.run.pathspec
 
     def has_begun(self) -> bool:
         """Whether the journal has a first record.
@@ -130,7 +129,7 @@ class RunJournal:
         Raises:
             JournalError: It is damaged.
         """
-        return self.path.exists() and any(True for _ in self.records(FIRST_RECORD))
+        return self.run.has_journal() and any(True for _ in self.records(FIRST_RECORD))
 
     # --- what its events say ---
 
@@ -251,11 +250,11 @@ class RunJournal:
         with self._naming_the_run(of):
             return self._journal().read_one(at)
 
-    def _journal(self) -> JournalReader:
+    def _journal(self) -> OpenJournal:
         reader = self._reader() if self._reader else None
         if reader is None:
             try:
-                reader = JournalReader(self.path)
+                reader = self.run.open_journal()
             except FileNotFoundError:
                 message = "the file is gone"
                 raise JournalError(message) from None
@@ -272,7 +271,7 @@ class RunJournal:
         except JournalError as error:
             self.refuse(f"{error}; it told of {of} there" if of else str(error))
         except OSError as error:
-            self.refuse(f"{self.path}: {reason_of(error)}")
+            self.refuse(f"{self.run.journal_place}: {reason_of(error)}")
 
     def refuse_record(self, at: int, error: RecordError) -> NoReturn:
         """Raise the error for a record that is no event of this run."""

@@ -19,9 +19,9 @@ from asyncflow.client.run_journal import EndOfTask
 from asyncflow.errors import JournalError, RecordError
 from asyncflow.events.types import TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
 from asyncflow.flow.current import running_task
-from asyncflow.store.journal import is_being_written
 from asyncflow.store.run_index import (
     ENTRY_BYTES,
+    INDEX,
     MAX_ATTEMPT,
     STATES,
     TaskState,
@@ -32,8 +32,6 @@ from asyncflow.store.run_index import (
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from asyncflow.client.run_journal import RunJournal
     from asyncflow.flow.current import TaskContext
     from asyncflow.flow.graph import Graph
@@ -64,9 +62,9 @@ class RunTasks:
     Threads may share one. Any method may raise `JournalError`: a file is damaged.
     """
 
-    def __init__(self, directory: Path, journal: RunJournal) -> None:
+    def __init__(self, journal: RunJournal) -> None:
         """Touch no file."""
-        self._dir, self._journal = directory, journal
+        self._run, self._journal = journal.run, journal
         self._lock = threading.RLock()
         self._table: TaskTable | None = None
         self._replay: Replay | None = None
@@ -104,7 +102,7 @@ class RunTasks:
             summary = self.summary()
             if self._replay is None and self._table is None and self._is_table_whole(summary):
                 with suppress(OSError):  # the table is asked below, or the journal
-                    entry = read_entry(self._dir / "index", task)
+                    entry = read_entry(self._run, task)
                     if entry is None or self._is_confirmed(task, entry):
                         return entry
             table = self.table()  # which has a checksum
@@ -190,7 +188,7 @@ class RunTasks:
     def _is_table_whole(self, summary: Summary) -> bool:
         """Whether the table has the right length; a crash can cut it."""
         try:
-            size = (self._dir / "index").stat().st_size
+            size = self._run.file_size(INDEX)
         except OSError:
             return False
         least = ENTRY_BYTES * sum(n for _, n in summary.steps)
@@ -198,12 +196,12 @@ class RunTasks:
 
     def _most_table_bytes(self) -> int:
         try:
-            return most_table_bytes(self._journal.path.stat().st_size)
+            return most_table_bytes(self._run.journal_size())
         except OSError:
             return most_table_bytes(0)
 
     def _read_table(self, summary: Summary) -> TaskTable:
-        table = TaskTable.read(self._dir / "index", most=self._most_table_bytes())
+        table = TaskTable.read(self._run, most=self._most_table_bytes())
         if crc32(table.dump()) != summary.index_checksum:
             self._refuse_index("is not what was written")
         return table
@@ -219,7 +217,7 @@ class RunTasks:
         self._read_on(replay)
         # A task begins while its start is on the way to the journal; the record that it is asked
         # for is that of its own run, so it comes, unless this is a copy or the engine is gone.
-        while own and replay.misses(own) and is_being_written(self._journal.path):
+        while own and replay.misses(own) and self._run.is_being_written():
             time.sleep(PAUSE_SECONDS)
             self._read_on(replay)
         return replay
@@ -234,5 +232,5 @@ class RunTasks:
 
     def _refuse_index(self, what: str) -> NoReturn:
         self._journal.refuse(
-            f"its index {what}; delete {self._dir / 'index'} and the journal is read instead"
+            f"its index {what}; delete {self._run.place}/{INDEX} and the journal is read instead"
         )

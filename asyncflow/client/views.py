@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from asyncflow.errors import AsyncflowError, JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from asyncflow.client.run_files import FlowPlace
 
@@ -44,7 +44,7 @@ class View:
     @property
     def store(self) -> Path:
         """The folder of the store that it is in."""
-        return self._place.layout.root
+        return Path(self._place.store.location)
 
     def _describe(self) -> str:
         """What there is to say of it in a few words."""

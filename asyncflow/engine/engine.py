@@ -42,8 +42,8 @@ from asyncflow.scheduling.run_driver import RunDriver
 from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.scheduling.run_services import RunServices
 from asyncflow.scheduling.statistics import Statistics
-from asyncflow.store.journal import FIRST_RECORD, JournalWriter
-from asyncflow.store.layout import Layout
+from asyncflow.store import open_store
+from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.values import RunOptions, Status
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.program_environment import look_around
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow.flow.spec import FlowSpec
+    from asyncflow.store.interface import JournalAppender, RunStore
     from asyncflow.workers.local.pool import PoolListener
     from asyncflow.workers.program_environment import ProgramEnvironment
 
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 class _Prepare(Protocol):
     """Creates a run's folder and first record; called in a thread."""
 
-    def __call__(self, layout: Layout, *, durable: bool) -> NewRun: ...
+    def __call__(self, store: RunStore, *, durable: bool) -> NewRun: ...
 
 
 _DISK_THREADS: Final = 4  # journals that wait on the disk at once
@@ -69,7 +70,7 @@ _LOOK_SECONDS: Final = 0.5
 _WRITING_THREADS: Final = 1
 
 
-def _check_store(layout: Layout, origin: object) -> None:
+def _check_store(store: RunStore, origin: object) -> None:
     """Refuse to resume a run of another store. A run given by its id alone is looked up here.
 
     Raises:
@@ -78,11 +79,10 @@ def _check_store(layout: Layout, origin: object) -> None:
     run = origin.run if isinstance(origin, RunHandle) else origin
     if not isinstance(run, Run):
         return
-    store = run.store
-    if store != layout.root and not (store.exists() and store.samefile(layout.root)):
+    if not store.is_at(str(run.store)):
         message = (
-            f"{run.pathspec} is in the store {store}, but this engine uses {layout.root}: open "
-            f"an engine with that store"
+            f"{run.pathspec} is in the store {run.store}, but this engine uses {store.location}: "
+            "open an engine with that store"
         )
         raise ResumeError(message)
 
@@ -131,8 +131,8 @@ class Starter:
         check_flow(flow)
         stored = check_tags(tags)
 
-        def prepare(layout: Layout, *, durable: bool) -> NewRun:
-            new = NewRun(layout, flow, stored, durable=durable)
+        def prepare(store: RunStore, *, durable: bool) -> NewRun:
+            new = NewRun(store, flow, stored, durable=durable)
             new.parameters = resolve_parameters(flow, parameters, os.environ)
             return new
 
@@ -193,9 +193,9 @@ class Starter:
         stored = check_tags(tags)
         run_id = check_origin(flow, origin)
 
-        def prepare(layout: Layout, *, durable: bool) -> NewRun:
-            _check_store(layout, origin)
-            new = NewRun(layout, flow, stored, durable=durable)
+        def prepare(store: RunStore, *, durable: bool) -> NewRun:
+            _check_store(store, origin)
+            new = NewRun(store, flow, stored, durable=durable)
             new.take_over_from(run_id, step)
             return new
 
@@ -295,7 +295,7 @@ class Engine(Starter, Watchable):
         try:
             for threads in (self._disk, self._syncs, self._makers):
                 threads.begin()  # now, when a lack of memory is still only an error
-            self._layout: Layout = await in_thread(self._disk, self._open_store)
+            self._store: RunStore = await in_thread(self._disk, self._open_store)
             self._services = RunServices(
                 disk=self._disk,
                 syncs=self._syncs,
@@ -319,20 +319,20 @@ class Engine(Starter, Watchable):
                 await run_to_completion(self._pool.close())
             raise
         self._admission.narrow(runs_that_fit())
-        self._watchers.open(self._layout)
+        self._watchers.open(self._store)
         self._open = True
         return self
 
-    def _open_store(self) -> Layout:
-        return Layout.open(self.settings.store, create=True)
+    def _open_store(self) -> RunStore:
+        return open_store(self.settings.store, create=True)
 
     def _open_pool(self, listener: PoolListener) -> WorkerPool:
-        size, spool_dir = self.settings.worker_count, self._layout.root
+        size, spool_dir = self.settings.worker_count, self._store.scratch
         self._pool = WorkerPool(size=size, spool_dir=spool_dir, listener=listener)
         return self._pool
 
     def _open_limits(self, wake: Callable[[Any], None]) -> Limits:
-        self._limits = Limits(self._layout.limits, self._disk, wake)
+        self._limits = Limits(self._store.limits, self._disk, wake)
         return self._limits
 
     def _entered_again(self) -> AsyncflowError:
@@ -433,8 +433,8 @@ class Engine(Starter, Watchable):
         self._numbers += 1
         number = self._numbers
 
-        def create() -> tuple[NewRun, tuple[RunIdentity, JournalWriter, bytes]]:
-            new = prepare(self._layout, durable=self.settings.durability == "power")
+        def create() -> tuple[NewRun, tuple[RunIdentity, JournalAppender, bytes]]:
+            new = prepare(self._store, durable=self.settings.durability == "power")
             self._limits.open(new.graph)
             return new, new.create(number, options, surroundings)
 
@@ -444,9 +444,9 @@ class Engine(Starter, Watchable):
         return self._drive(new, *created)
 
     def _drive(
-        self, new: NewRun, identity: RunIdentity, journal: JournalWriter, record: bytes
+        self, new: NewRun, identity: RunIdentity, journal: JournalAppender, record: bytes
     ) -> RunHandle:
-        channel = Channel(journal.path, identity.flow, identity.run_id, published=FIRST_RECORD)
+        channel = Channel(identity.stored, published=FIRST_RECORD)
         driver = RunDriver(
             identity,
             new.graph,

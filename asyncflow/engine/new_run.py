@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow import codec
@@ -22,15 +21,15 @@ from asyncflow.flow.parameters import parameters_of, resolve_new_parameters, use
 from asyncflow.flow.spec import constants_of
 from asyncflow.scheduling.resume import OriginRun, newest_run
 from asyncflow.scheduling.run_identity import RunIdentity
-from asyncflow.store.artifacts import ArtifactWriter
-from asyncflow.store.journal import JournalWriter, frame
+from asyncflow.store.journal import frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.store.layout import Layout
+    from asyncflow.store.artifacts import ArtifactWriter
+    from asyncflow.store.interface import JournalAppender, RunStore
     from asyncflow.values import ArtifactRef, RunOptions
     from asyncflow.workers.program_environment import ProgramEnvironment
 
@@ -42,9 +41,9 @@ class NewRun:
     """Creates a run's folder, first artifacts and first record; used in a thread."""
 
     def __init__(
-        self, layout: Layout, flow: type[FlowSpec], tags: tuple[str, ...], *, durable: bool
+        self, store: RunStore, flow: type[FlowSpec], tags: tuple[str, ...], *, durable: bool
     ) -> None:
-        self._layout, self._flow, self._tags = layout, flow, tags
+        self._store, self._flow, self._tags = store, flow, tags
         self._durable = durable
         self.graph = read_graph(flow)
         self.origin: OriginRun | None = None
@@ -54,8 +53,8 @@ class NewRun:
         """Make this run resume another one, or the flow's latest."""
         name = self._flow.__name__
         if run_id is None:
-            run_id = newest_run(self._layout, name)
-        origin = OriginRun(self._layout.run_dir(name, run_id), name, run_id)
+            run_id = newest_run(self._store, name)
+        origin = OriginRun(self._store.run(name, run_id))
         try:
             origin.choose(self.graph, step)
             known = unpack_manifest(origin.manifest)
@@ -68,20 +67,16 @@ class NewRun:
 
     def create(
         self, number: int, options: RunOptions, surroundings: ProgramEnvironment
-    ) -> tuple[RunIdentity, JournalWriter, bytes]:
+    ) -> tuple[RunIdentity, JournalAppender, bytes]:
         """Write the run to disk."""
         name = self._flow.__name__
         variables = _variables_of(self._flow, self.graph)
-        run_id = self._layout.create_run(name)
-        run_dir = self._layout.run_dir(name, run_id)
+        stored = self._store.make_run(name)
         identity = RunIdentity(
             number=number,
-            store=str(self._layout.root),
-            flow=name,
-            run_id=run_id,
-            run_dir=run_dir,
+            stored=stored,
             tags=self._tags,
-            started=min(int(run_id), time.time_ns() // 1000),  # the clock may have been set back
+            started=min(int(stored.run_id), time.time_ns() // 1000),  # a clock may go back
             surroundings=surroundings,
             options=options,
             durable=self._durable,
@@ -90,16 +85,15 @@ class NewRun:
         try:
             journal, record = self._begin(identity)
         except BaseException:
-            _discard(self._layout, name, run_id)
+            stored.discard()
             raise
         return identity, journal, record
 
-    def _begin(self, identity: RunIdentity) -> tuple[JournalWriter, bytes]:
-        name, run_id = identity.flow, identity.run_id
-        # The journal comes first: a folder with other files but no journal counts as damaged.
-        journal = JournalWriter.create(identity.run_dir / "journal", durable=self._durable)
+    def _begin(self, identity: RunIdentity) -> tuple[JournalAppender, bytes]:
+        # The journal comes first: a run with other files but no journal counts as damaged.
+        journal = identity.stored.begin_journal(durable=self._durable)
         try:
-            writer = ArtifactWriter(self._layout, name, run_id, "engine", durable=self._durable)
+            writer = identity.stored.value_writer("engine", durable=self._durable)
             try:
                 record = pack_event(self._first_event(identity, writer))
                 writer.sync()
@@ -187,20 +181,6 @@ def _variables_of(flow: type[FlowSpec], graph: Graph) -> dict[str, dict[str, str
 def _put_class(cls: type[FlowSpec], writer: ArtifactWriter) -> ArtifactRef:
     with codec.complete_code():  # a worker can use nothing else
         return writer.put(cls, name="the flow class")
-
-
-def _discard(layout: Layout, flow: str, run_id: str) -> None:
-    """Delete a run that was never announced. Without its journal it counts as never begun."""
-    with (
-        suppress(OSError),
-        layout.folder("flows", flow) as parent,
-        layout.folder("flows", flow, run_id) as folder,
-    ):
-        with suppress(FileNotFoundError):
-            os.close(folder.open_file("journal", os.O_WRONLY | os.O_TRUNC))
-        for entry in sorted(folder.entries(), key=lambda entry: entry.name == "journal"):
-            folder.delete(entry.name)  # the journal last
-        parent.delete_folder(run_id)
 
 
 def _shown(value: object) -> str:

@@ -17,11 +17,11 @@ from asyncflow.values import Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Sequence
-    from pathlib import Path
 
     from asyncflow._support.settings import Settings
     from asyncflow.events.types import Event
     from asyncflow.scheduling.run_driver import RunDriver
+    from asyncflow.store.interface import StoredRun
     from asyncflow.values import Failure
 
 _UNGUARDED: Final = f"{UnguardedRunError.__module__}.{UnguardedRunError.__qualname__}"
@@ -156,7 +156,7 @@ class RunHandle:
             message = f"{self.pathspec} was cancelled: {finish.reason}"
             raise RunCancelledError(message, run=self.run)
         raise RunFailedError(
-            _explain(driver.identity.run_dir / "journal", finish.failure),
+            _explain(driver.identity.stored, finish.failure),
             run=self.run,
             failure=finish.failure,
         )
@@ -165,20 +165,20 @@ class RunHandle:
         return f"<RunHandle {self.pathspec} {self._status}>"
 
 
-def _explain(journal: Path, failure: Failure | None) -> str:
+def _explain(run: StoredRun, failure: Failure | None) -> str:
     """The message for a failed run: what failed, where its log is, and how to go on."""
-    pathspec = f"{journal.parent.parent.name}/{journal.parent.name}"
+    pathspec = run.pathspec
     if failure is None:
         return f"{pathspec} failed"
     # the file has to be mended, and then the flow starts anew
     if failure.exception_type == _UNGUARDED:
         return f"{pathspec} failed: {failure.message}"
     where = f"{pathspec}/{failure.step}/{failure.task_id}" if failure.task_id else pathspec
-    repeat = step_to_repeat(journal, failure, _LOOKED_AT_RECORDS)
+    repeat = step_to_repeat(run, failure, _LOOKED_AT_RECORDS)
     lines = [
         f"{where} failed in attempt {failure.attempt}: {failure.exception_type}: {failure.message}",
         failure.traceback.rstrip(),
-        f"Its log: {logs_command(where, journal)}",
-        f"To go on from here: {resume_command(pathspec, journal, repeat)}",
+        f"Its log: {logs_command(where, run)}",
+        f"To go on from here: {resume_command(run, repeat)}",
     ]
     return "\n".join(line for line in lines if line)

@@ -37,9 +37,9 @@ from asyncflow.store.event_reader import EventReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
-    from pathlib import Path
 
     from asyncflow.events.selection import EventFilter, Publication
+    from asyncflow.store.interface import StoredRun
 
 Got_co = TypeVar("Got_co", bound=Event, covariant=True)
 
@@ -85,8 +85,8 @@ class _Delivery:
 class Channel:
     """Publishes the events of one run."""
 
-    def __init__(self, journal: Path, flow: str, run_id: str, published: int) -> None:
-        self.flow, self.run_id = flow, run_id
+    def __init__(self, run: StoredRun, published: int) -> None:
+        self.run, self.flow, self.run_id = run, run.flow, run.run_id
         self.published = published
         """The offset up to which the journal's events have been published."""
         self.closed = False
@@ -95,7 +95,6 @@ class Channel:
         """Whether the run's last event has been published."""
         self.first = published
         """The offset of the run's first event."""
-        self.journal = journal
         self._cursors: set[_Cursor] = set()
 
     @property
@@ -201,7 +200,7 @@ class _Cursor:
         self._live: deque[_Delivery] = deque()
         self._live_from = channel.published  # the journal offset at which `_live` begins
         self._rings = False
-        self._reader = EventReader(channel.journal, channel.flow, channel.run_id)
+        self._reader = EventReader(channel.run)
         channel.enter(self)
         if self.behind or channel.closed:
             self.ring()
@@ -425,9 +424,7 @@ class Subscription(Generic[Wish]):
             return
         self._drop(cursor)
         if broke_off and not self.closed:
-            raise RunInterruptedError.of(
-                channel.pathspec, resume_command(channel.pathspec, channel.journal)
-            )
+            raise RunInterruptedError.of(channel.pathspec, resume_command(channel.run))
 
     def _drop(self, cursor: _Cursor) -> None:
         cursor.close()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from asyncflow.engine.subscription import Channel
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.store.layout import Layout
+    from asyncflow.store.interface import RunStore
 
 _NO_FLOW: Final = ""
 """A name that no flow has: a subscription to a single run gets no other runs."""
@@ -45,7 +45,7 @@ class Watchers:
 
     def __init__(self, buffer: int) -> None:
         self._buffer = buffer
-        self._layout: Layout | None = None
+        self._store: RunStore | None = None
         self._open = False
         self._channels: dict[str, Channel] = {}
         # Each with the name of the flow whose runs it receives; None for all flows.
@@ -53,9 +53,9 @@ class Watchers:
         self._subscriptions = weakref.WeakKeyDictionary()
         self._reactions: dict[asyncio.Task[None], Callback] = {}
 
-    def open(self, layout: Layout) -> None:
+    def open(self, store: RunStore) -> None:
         """Start accepting subscriptions."""
-        self._layout, self._open = layout, True
+        self._store, self._open = store, True
         self._loop = asyncio.get_running_loop()
 
     # --- called by the engine ---
@@ -104,13 +104,13 @@ class Watchers:
         since: int | None,
     ) -> Subscription[Wish]:
         """Subscribe, as `Watchable.subscribe` says."""
-        if not self._open or self._layout is None:
+        if not self._open or self._store is None:
             raise EngineClosedError
         check_loop(self._loop)
         name = None if flow is None else _name_of(flow)
         wanted: EventFilter[Wish] = EventFilter(types, 0 if since is None else since)
         if run is not None:
-            return self._subscribe_to(_pathspec_of(run, name, self._layout), wanted)
+            return self._subscribe_to(_pathspec_of(run, name, self._store), wanted)
         subscription = Subscription(wanted, loop=self._loop, buffer=self._buffer, follows=True)
         for channel in self._channels.values():
             if name in {None, channel.flow}:
@@ -126,8 +126,8 @@ class Watchers:
             )
             subscription.follow(channel, start=channel.first)
             return subscription
-        assert self._layout is not None  # noqa: S101 - the engine is open
-        follower = Run(pathspec, store=self._layout.root).follower(wanted)
+        assert self._store is not None  # noqa: S101 - the engine is open
+        follower = Run(pathspec, store=self._store.location).follower(wanted)
         subscription = Subscription(wanted, loop=self._loop, buffer=self._buffer, tail=follower)
         self._subscriptions[subscription] = _NO_FLOW
         return subscription
@@ -157,7 +157,7 @@ def _name_of(flow: str | type[FlowSpec]) -> str:
     return flow.__name__
 
 
-def _pathspec_of(run: str | NamesRun, flow: str | None, layout: Layout) -> str:
+def _pathspec_of(run: str | NamesRun, flow: str | None, store: RunStore) -> str:
     """`Flow/run` of anything that names a run."""
     given = run if isinstance(run, str) else getattr(run, "pathspec", None)
     if not isinstance(given, str):
@@ -165,10 +165,10 @@ def _pathspec_of(run: str | NamesRun, flow: str | None, layout: Layout) -> str:
         raise TypeError(message)
     head, slash, run_id = given.rpartition("/")
     if not slash:
-        flows = layout.flows() if flow is None else [flow]
-        head = next((name for name in flows if run_id in layout.runs(name)), flow or "")
+        flows = store.flows() if flow is None else [flow]
+        head = next((name for name in flows if run_id in store.runs(name)), flow or "")
         if not head:
-            message = f"the store {layout.root} has no run {run_id!r}"
+            message = f"the store {store.location} has no run {run_id!r}"
             raise NotFoundError(message)
     if flow not in {None, head}:
         message = f"{given} is not a run of {flow}"

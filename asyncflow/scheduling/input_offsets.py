@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from asyncflow._support.commit_points import reached
-from asyncflow.store.files import write_file
 from asyncflow.store.journal import FIRST_RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
+
+    from asyncflow.store.interface import StoredRun
+
+SPILLED: Final = "inputs-"
+"""The prefix of the names of files with the inputs of wide joins."""
 
 _BIG_ENDIAN: Final = sys.byteorder == "big"  # offsets travel little-endian
 
@@ -21,9 +24,9 @@ _BIG_ENDIAN: Final = sys.byteorder == "big"  # offsets travel little-endian
 class InputOffsets:
     """The inputs of one run's tasks, as offsets into its journal."""
 
-    def __init__(self, run_dir: Path, ended_at: Callable[[int], int]) -> None:
+    def __init__(self, run: StoredRun, ended_at: Callable[[int], int]) -> None:
         """Prepare for a run; `ended_at` tells at which offset the journal has a task's end."""
-        self._run_dir, self._ended_at = run_dir, ended_at
+        self._run, self._ended_at = run, ended_at
 
     def offsets(self, inputs: Sequence[int]) -> bytes:
         """Where the journal tells what these tasks handed on, 8 bytes each; task 0 is the run."""
@@ -36,9 +39,9 @@ class InputOffsets:
 
     def spill(self, task_id: int, inputs: Sequence[int]) -> tuple[str, int]:
         """Write the offsets of a wide join to a file; its name and CRC-32. In a thread."""
-        name = f"inputs-{task_id}"
+        name = f"{SPILLED}{task_id}"
         reached("inputs.spill")
         offsets = self.offsets(inputs)
-        write_file(self._run_dir / name, offsets)
+        self._run.put_file(name, offsets)
         reached("inputs.spilled")
         return name, crc32(offsets)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future as ThreadFuture
 
     from asyncflow.scheduling.run_services import RunServices
-    from asyncflow.store.journal import JournalWriter
+    from asyncflow.store.interface import JournalAppender
 
 
 class JournalSync:
@@ -22,7 +22,7 @@ class JournalSync:
 
     def __init__(
         self,
-        journal: JournalWriter,
+        journal: JournalAppender,
         services: RunServices,
         *,
         goes_on: Callable[[], bool],

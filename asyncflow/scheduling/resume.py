@@ -11,7 +11,6 @@ found it, in the run that it resumed.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from time import time
 from typing import TYPE_CHECKING, cast
@@ -38,16 +37,14 @@ from asyncflow.events.records import (
 from asyncflow.events.types import RunStarted, RunSucceeded
 from asyncflow.flow.graph import Graph
 from asyncflow.store.files import reason_of
-from asyncflow.store.journal import JournalReader, is_being_written
-from asyncflow.store.layout import Layout
 from asyncflow.values import Place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
-    from pathlib import Path
     from typing import Any
 
     from asyncflow.events.records import Result
+    from asyncflow.store.interface import RunStore, StoredRun
 
     Key = tuple[str, tuple[int, ...]]
 
@@ -57,15 +54,15 @@ _FEW_ITEMS = 1000  # of a foreach: what they take is not worth a look at what is
 _MOST_ORIGINS = 64  # in a row, none of which has taken over all of the one before it
 
 
-def newest_run(layout: Layout, flow: str) -> str:
+def newest_run(store: RunStore, flow: str) -> str:
     """The run of a flow that was started last.
 
     Raises:
         ResumeError: There is none.
     """
-    runs = layout.runs(flow)
+    runs = store.runs(flow)
     if not runs:
-        message = f"{flow} has no run in {layout.root} that could be resumed"
+        message = f"{flow} has no run in {store.location} that could be resumed"
         raise ResumeError(message)
     return runs[0]
 
@@ -73,9 +70,7 @@ def newest_run(layout: Layout, flow: str) -> str:
 class OriginRun:
     """The finished tasks of a run, by step and path."""
 
-    def __init__(
-        self, run_dir: Path, flow: str, run_id: str, *, resumers: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, run: StoredRun, *, resumers: tuple[str, ...] = ()) -> None:
         """Read the run's journal once; a few hundred bytes are kept of each finished task.
 
         `resumers` are the runs that lead to this one, each of which is its successor's origin.
@@ -84,20 +79,19 @@ class OriginRun:
             ResumeError: There is no such run, or it is still running.
             JournalError: Its journal is damaged.
         """
+        flow, run_id = run.flow, run.run_id
         self.run_id = run_id
-        self._pathspec = f"{flow}/{run_id}"
-        self._run_dir = run_dir
-        self._layout = Layout(run_dir.parents[2])
-        path = run_dir / "journal"
+        self._pathspec = run.pathspec
+        self._run = run
         try:
-            self._journal = JournalReader(path)
+            self._journal = run.open_journal()
         except FileNotFoundError:
-            message = self._layout.has_no_run(flow, run_id)
+            message = run.store.has_no_run(flow, run_id)
             raise ResumeError(message) from None
         except OSError as error:
-            message = f"{flow}/{run_id} cannot be resumed: {path}: {reason_of(error)}"
+            message = f"{flow}/{run_id} cannot be resumed: {run.journal_place}: {reason_of(error)}"
             raise JournalError(message) from error
-        if is_being_written(path):
+        if run.is_being_written():
             message = f"{flow}/{run_id} is still running: wait for its end, or cancel it"
             raise ResumeError(message)
         self.step: str | None = None
@@ -121,7 +115,7 @@ class OriginRun:
         self.tags = started.tags
         self.manifest: bytes = started.manifest
         if started.origin_run_id is not None and not self._complete:
-            self._find_rest(run_dir.with_name(started.origin_run_id), started, resumers)
+            self._find_rest(started.origin_run_id, started, resumers)
 
     def _check_origin(self, started: RunStarted | None, runs: tuple[str, ...]) -> None:
         if started is None:
@@ -134,11 +128,11 @@ class OriginRun:
             message = f"of the run {started.origin_run_id}, from which it goes on, it is the origin"
             raise JournalError(message)
 
-    def _find_rest(self, run_dir: Path, started: RunStarted, resumers: tuple[str, ...]) -> None:
+    def _find_rest(self, origin: str, started: RunStarted, resumers: tuple[str, ...]) -> None:
         """The run was broken off before it had taken over all of its own origin."""
         with suppress(ResumeError):  # removed since: what is here has to do
             runs = (*resumers, self.run_id)
-            self._rest = OriginRun(run_dir, started.flow, run_dir.name, resumers=runs)
+            self._rest = OriginRun(self._run.store.run(started.flow, origin), resumers=runs)
             if started.origin_step is not None:
                 self._rest.forget(following(self.graph, started.origin_step))
 
@@ -175,7 +169,7 @@ class OriginRun:
         size = ref.size
         if ref.place == Place.BLOB:
             with suppress(OSError):
-                size = min(size, os.path.getsize(self._layout.blob(ref.digest)))  # noqa: PTH202 - text
+                size = min(size, self._run.store.blob_size(ref.digest))
         if size < count * ENTRY_BYTES:
             message = f"{result.step}/{result.task_id} has stored fewer than the {count} items"
             raise RecordError(f"{message} that it is said to have")
@@ -280,7 +274,7 @@ class OriginRun:
 
     def is_there(self) -> bool:
         """Whether the run, and all that it is told from, is still in the store."""
-        there = self._run_dir.exists()
+        there = self._run.is_there()
         return there and (self._rest is None or self._rest.is_there())
 
     def close(self) -> None:

@@ -19,11 +19,10 @@ from asyncflow.flow.graph_reader import read_graph
 from asyncflow.flow.parameters import check_new_parameters
 from asyncflow.scheduling.plan import CloneTask, Plan
 from asyncflow.scheduling.resume import OriginRun
-from asyncflow.store.layout import Layout
+from asyncflow.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-    from pathlib import Path
 
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
@@ -60,7 +59,7 @@ class StepPreview:
 
 
 def preview_resume(
-    flow: type[FlowSpec], *, store: Path, origin: str, step: str | None = None
+    flow: type[FlowSpec], *, store: str | os.PathLike[str], origin: str, step: str | None = None
 ) -> list[StepPreview]:
     """What a resume of the run `origin` would take over and run, and why; nothing is run.
 
@@ -71,8 +70,7 @@ def preview_resume(
     """
     graph = read_graph(flow)
     name = flow.__name__
-    run_dir = Layout.open(store, create=False).run_dir(name, origin)
-    found = OriginRun(run_dir, name, origin)
+    found = OriginRun(open_store(store).run(name, origin))
     try:
         found.choose(graph, step)
         check_new_parameters(flow, unpack_manifest(found.manifest), os.environ)

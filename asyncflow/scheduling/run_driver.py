@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.resume import OriginRun
     from asyncflow.scheduling.run_identity import RunIdentity
     from asyncflow.scheduling.run_services import RunServices
-    from asyncflow.store.journal import JournalWriter
+    from asyncflow.store.interface import JournalAppender
     from asyncflow.workers.interface import SpoolFile
 
 _BATCH_FACTS: Final = 128  # a batch of them costs the event loop some 3 ms
@@ -82,7 +82,7 @@ class RunDriver:
         self,
         identity: RunIdentity,
         graph: Graph,
-        journal: JournalWriter,
+        journal: JournalAppender,
         channel: Publisher,
         dispatcher: Dispatcher,
         services: RunServices,
@@ -133,7 +133,7 @@ class RunDriver:
         self._retries: dict[int, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
         self._ending = RunEnding(identity, self._recorder, self._index)
-        self._inputs = InputOffsets(identity.run_dir, self._index.table.ended_at)
+        self._inputs = InputOffsets(identity.stored, self._index.table.ended_at)
         self._sync = JournalSync(
             journal,
             services,

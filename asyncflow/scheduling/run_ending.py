@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
-from asyncflow.store.folders import Folder
+from asyncflow.scheduling.input_offsets import SPILLED
 from asyncflow.store.run_index import write_summary
 from asyncflow.values import Failure, Status
 
@@ -54,8 +54,5 @@ class RunEnding:
         identity, index = self._identity, self._index
         summary = index.summary(journal_bytes=size, events=self._recorder.seq)
         with suppress(OSError):
-            with Folder.open(identity.store, "flows", identity.flow, identity.run_id) as folder:
-                for entry in folder.entries():
-                    if entry.name.startswith("inputs-"):
-                        folder.delete(entry.name)
-            write_summary(identity.run_dir, summary, index.table)
+            identity.stored.delete_files(SPILLED)
+            write_summary(identity.stored, summary, index.table)

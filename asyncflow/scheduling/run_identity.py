@@ -10,8 +10,8 @@ from asyncflow.values import RunOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
+    from asyncflow.store.interface import StoredRun
     from asyncflow.workers.program_environment import ProgramEnvironment
 
 
@@ -21,10 +21,8 @@ class RunIdentity:
 
     number: int
     """The engine's own short number."""
-    store: str
-    flow: str
-    run_id: str
-    run_dir: Path
+    stored: StoredRun
+    """Its place in the store."""
     tags: tuple[str, ...]
     started: int
     """Microseconds since 1970."""
@@ -37,6 +35,21 @@ class RunIdentity:
     """The environment variables that `@environment` gives to steps; nothing of a run keeps them."""
     begun: int = field(default_factory=elapsed)
     """The same moment as `started`, by the clock of `elapsed`."""
+
+    @property
+    def flow(self) -> str:
+        """The name of its flow."""
+        return self.stored.flow
+
+    @property
+    def run_id(self) -> str:
+        """Its id."""
+        return self.stored.run_id
+
+    @property
+    def store(self) -> str:
+        """The location of its store, as workers are told it."""
+        return self.stored.store.location
 
     @property
     def now(self) -> int:

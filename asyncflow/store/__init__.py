@@ -1,1 +1,29 @@
-"""Everything on disk: values and their refs, blobs in shards, the journal of each run."""
+"""Everything on disk: values and their refs, blobs in shards, the journal of each run.
+
+Other folders open a store once, with `open_store`, and know it from there on by the protocols in
+`asyncflow.store.interface`. Paths of a store's files stay in here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+
+    from asyncflow.store.interface import RunStore
+
+
+def open_store(location: str | os.PathLike[str], *, create: bool = False) -> RunStore:
+    """The store at this location; with `create`, a missing one is created.
+
+    Any number of processes may create the same store at once.
+
+    Raises:
+        WorkingDirectoryError: It is in the working directory, and that is gone.
+        StoreFormatError: A newer asyncflow wrote it, or it is no store at all.
+        StoreError: It is not there, or cannot be made or read; the message says what to do.
+    """
+    from asyncflow.store.local_store import LocalStore
+
+    return LocalStore.open(location, create=create)

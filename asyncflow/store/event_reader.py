@@ -9,10 +9,9 @@ from asyncflow.events.packing import unpack_events
 from asyncflow.events.records import ENDINGS, LOGGED, peek
 from asyncflow.events.selection import EventFilter, OutputChunk, Publication, Wish, unreadable
 from asyncflow.store.files import reason_of
-from asyncflow.store.journal import JournalReader
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from asyncflow.store.interface import OpenJournal, StoredRun
 
 
 READ_RECORDS: Final = 1000  # read at once: takes a thread some milliseconds
@@ -37,9 +36,9 @@ class EventReader:
     It keeps no position, so threads may share one.
     """
 
-    def __init__(self, journal: Path, flow: str, run_id: str) -> None:
-        self._path, self._flow, self._run_id = journal, flow, run_id
-        self._journal: JournalReader | None = None
+    def __init__(self, run: StoredRun) -> None:
+        self._run, self._flow, self._run_id = run, run.flow, run.run_id
+        self._journal: OpenJournal | None = None
 
     def read(
         self,
@@ -62,14 +61,14 @@ class EventReader:
         except FileNotFoundError:
             self.refuse("the file is gone")
         except OSError as error:
-            self.refuse(f"{self._path}: {reason_of(error)}")
+            self.refuse(f"{self._run.journal_place}: {reason_of(error)}")
         except JournalError as error:
             self.refuse(str(error))
 
     def _read(
         self, start: int, wanted: EventFilter[Wish], stop: int | None, records: int
     ) -> Excerpt:
-        journal = self._journal = self._journal or JournalReader(self._path)
+        journal = self._journal = self._journal or self._run.open_journal()
         news: list[Publication] = []
         end, ended = start, False
         for at, record, after in journal.read_from(start):

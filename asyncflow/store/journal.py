@@ -202,13 +202,13 @@ def _lock(descriptor: int, path: Path) -> None:
         raise JournalError(message) from error
 
 
-def is_being_written(path: Path) -> bool:
+def is_being_written(path: str | Path) -> bool:
     """Whether a process holds the journal's lock, so that its run is running."""
     with no_forks():  # a forked child would keep the lock, and a run could not start
         return _is_locked(path)
 
 
-def _is_locked(path: Path) -> bool:
+def _is_locked(path: str | Path) -> bool:
     try:
         descriptor = open_regular(path)
     except OSError as error:
@@ -231,7 +231,7 @@ class JournalReader:
     Threads may share one: it keeps no position.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         """Open a journal.
 
         Raises:
@@ -370,7 +370,7 @@ class JournalReader:
             self.close()
 
 
-def _refusal(path: Path, header: bytes) -> str:
+def _refusal(path: str | Path, header: bytes) -> str:
     """Why a file with this beginning is not read."""
     message = f"{path} is not a journal that this version of asyncflow can read"
     found = _ANY_HEADER.fullmatch(header)

@@ -28,7 +28,7 @@ import stat
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from asyncflow._support.commit_points import reached
 from asyncflow._support.paths import absolute
@@ -89,7 +89,7 @@ class Layout:
     # --- opening --------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, root: str | os.PathLike[str], *, create: bool) -> Layout:
+    def open(cls, root: str | os.PathLike[str], *, create: bool) -> Self:
         """The layout of the store at `root`; with `create`, a missing store is created.
 
         Any number of processes may create the same store at once.

@@ -39,7 +39,6 @@ from zlib import crc32
 
 import msgpack
 
-from asyncflow._support.commit_points import reached
 from asyncflow.errors import RecordError
 from asyncflow.events.manifests import unpack
 from asyncflow.events.records import (
@@ -61,17 +60,17 @@ from asyncflow.events.records import (
     time_of,
     was_stopped,
 )
-from asyncflow.store.files import open_regular, read_file, write_file
 from asyncflow.store.journal import FIRST_RECORD, frame
-from asyncflow.store.run_ids import REMOVED
 from asyncflow.values import Status, tags_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from asyncflow.flow.graph import Graph
+    from asyncflow.store.interface import StoredRun
 
+SUMMARY: Final = "summary"
+INDEX: Final = "index"
 _VERSION: Final = 1
 _ENTRY: Final = struct.Struct("<QQHBBI")
 ENTRY_BYTES: Final = _ENTRY.size
@@ -240,10 +239,10 @@ class TaskTable:
         return bytes(self._data)
 
     @classmethod
-    def read(cls, path: Path, *, most: int) -> Self:
-        """Read a table; empty if there is none. At most `most` bytes are read."""
+    def read(cls, run: StoredRun, *, most: int) -> Self:
+        """Read the table of a run; empty if there is none. At most `most` bytes are read."""
         try:
-            return cls(read_file(path, most=most))
+            return cls(run.read_file(INDEX, most=most))
         except FileNotFoundError:
             return cls()
 
@@ -262,17 +261,14 @@ def _number(mask: bytes | bytearray) -> int:
     )  # masks are joined with & as whole numbers, in linear time
 
 
-def read_entry(path: Path, task: int) -> TaskEntry | None:
+def read_entry(run: StoredRun, task: int) -> TaskEntry | None:
     """One task's entry, without reading the others; None if the table has none."""
+    if not 1 <= task <= MAX_TASK:
+        return None
     try:
-        descriptor = open_regular(path)
+        data = run.read_file(INDEX, most=ENTRY_BYTES, offset=(task - 1) * ENTRY_BYTES)
     except FileNotFoundError:
         return None
-    known = 1 <= task <= MAX_TASK
-    try:
-        data = os.pread(descriptor, ENTRY_BYTES, (task - 1) * ENTRY_BYTES) if known else b""
-    finally:
-        os.close(descriptor)
     return TaskEntry._make(_ENTRY.unpack(data)) if len(data) == ENTRY_BYTES else None
 
 
@@ -316,14 +312,14 @@ class Summary:
         return frame(msgpack.packb(values))
 
     @classmethod
-    def read(cls, path: Path) -> Self | None:
-        """Read a summary; None when there is none, or one of another version.
+    def read(cls, run: StoredRun) -> Self | None:
+        """Read the summary of a run; None when there is none, or one of another version.
 
         Raises:
             JournalError: It is damaged.
         """
         try:
-            data = read_file(path, most=_MOST_SUMMARY_BYTES)
+            data = run.read_file(SUMMARY, most=_MOST_SUMMARY_BYTES)
         except FileNotFoundError:
             return None
         try:
@@ -331,7 +327,10 @@ class Summary:
                 raise RecordError("its bytes are not those that were written")  # noqa: TRY301 - explained below
             return cls._of(unpack(data[8:]))
         except RecordError as error:
-            message = f"{path} is damaged: {error}; delete it, and the journal is read instead"
+            message = (
+                f"{run.place}/{SUMMARY} is damaged: {error}; delete it, and the journal is read "
+                "instead"
+            )
             raise RecordError(message) from error
 
     @classmethod
@@ -467,17 +466,16 @@ _BEGINNING: Final = frozenset({STARTED, CLONED})
 """The kinds of records with which an attempt begins."""
 
 
-def other_owner(summary: Summary, folder: Path) -> str:
-    """The run that a summary belongs to, if that is another than its folder says; else empty.
+def other_owner(summary: Summary, run: StoredRun) -> str:
+    """The run that a summary belongs to, if that is another than it lies with; else empty.
 
     They are compared as bytes: a process whose file names are ASCII decodes others differently.
     """
-    flow = folder.parent.parent if folder.parent.name == REMOVED else folder.parent
     owner = f"{summary.flow}/{summary.run_id}"
-    return "" if os.fsencode(f"{flow.name}/{folder.name}") == owner.encode() else owner
+    return "" if os.fsencode(run.pathspec) == owner.encode() else owner
 
 
-def write_summary(run_dir: Path, summary: Summary, table: TaskTable) -> None:
+def write_summary(run: StoredRun, summary: Summary, table: TaskTable) -> None:
     """Write the table, then the summary. A crash in between leaves no summary.
 
     Raises:
@@ -485,9 +483,5 @@ def write_summary(run_dir: Path, summary: Summary, table: TaskTable) -> None:
     """
     index = table.dump()
     summary = replace(summary, index_checksum=crc32(index))
-    for name, data in (("index", index), ("summary", summary.dump())):
-        temporary = run_dir / f".{name}"
-        write_file(temporary, data)
-        reached("summary.rename")  # of the table, then of the summary itself
-        temporary.replace(run_dir / name)
-    reached("summary.renamed")
+    run.put_file(INDEX, index)
+    run.put_file(SUMMARY, summary.dump())

@@ -27,6 +27,7 @@ from asyncflow.events import RunStarted, RunSucceeded, TaskLogged, TaskSucceeded
 from asyncflow.flow.current import TaskContext, enter_task
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.store.journal import frame, is_being_written
+from asyncflow.store.local_store import LocalRun
 from asyncflow.store.run_index import ENTRY_BYTES, TaskEntry, TaskState, TaskTable, write_summary
 from asyncflow.values import Failure, Status
 from tests.support.written_runs import STARTED_AT, OpenTask, RunWriter
@@ -558,11 +559,11 @@ def test_a_run_that_ends_while_its_status_is_asked_is_not_interrupted(store, mon
     live.flush()
     run = Run("F/100")
 
-    def end_first(path: Path) -> bool:
+    def end_first(path: str) -> bool:
         live.finish()
         return is_being_written(path)
 
-    monkeypatch.setattr("asyncflow.client.run_files.is_being_written", end_first)
+    monkeypatch.setattr("asyncflow.store.local_store.is_being_written", end_first)
     assert run.status is Status.SUCCEEDED
 
 
@@ -1446,7 +1447,7 @@ def test_a_table_that_lies_about_a_step_is_refused(store):
     made = linear(store)
     table = TaskTable(made.table.dump())
     table[2] = made.table[2]._replace(step=9)
-    write_summary(made.run_dir, made.summary(Status.SUCCEEDED, made._at - 1), table)
+    write_summary(LocalRun.at(made.run_dir), made.summary(Status.SUCCEEDED, made._at - 1), table)
     with pytest.raises(JournalError, match="speaks of a step 9"):
         Run("F/100")["train"]["2"]
 

@@ -36,7 +36,7 @@ SAMPLED = {
     "bounds.set": ("gc", 1),
     "run.begun": ("resume", 1),
     "run.end": ("cancel", 1),
-    "summary.rename": ("foreach", 2),
+    "file.rename": ("foreach", 2),
     **{point: ("gc", 1) for point in points_in_code() if point.startswith(("gc.", "rm."))},
 }
 """In which scenario each point is tried, and at which hit; in `linear`, at the first, if not here.

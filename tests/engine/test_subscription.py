@@ -41,7 +41,8 @@ from asyncflow.events.selection import EventFilter, OutputChunk
 from asyncflow.events.types import to_microseconds
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES
 from asyncflow.store.event_reader import EventReader
-from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
+from asyncflow.store.journal import HEADER, frame
+from asyncflow.store.local_store import LocalRun
 
 if TYPE_CHECKING:
     from asyncflow.events.selection import Publication
@@ -50,13 +51,20 @@ FIRST = len(HEADER)
 NOW = datetime(2026, 11, 23, 22, 24, 42, tzinfo=UTC)
 
 
+def run_at(folder: Path, run_id: str = "17", flow: str = "F") -> LocalRun:
+    """A run in the store in that folder, as it is before it begins."""
+    place = folder / "flows" / flow / run_id
+    place.mkdir(parents=True)
+    return LocalRun.at(place)
+
+
 class Publisher:
     """One run: journals and publishes as a run's driver does, and knows what it has told."""
 
     def __init__(self, folder: Path, run_id: str = "17", flow: str = "F") -> None:
-        self.path = folder / f"journal-{run_id}"
-        self.journal = JournalWriter.create(self.path)
-        self.channel = Channel(self.path, flow, run_id, published=FIRST)
+        self.stored = run_at(folder, run_id, flow)
+        self.journal = self.stored.begin_journal()
+        self.channel = Channel(self.stored, published=FIRST)
         self.flow, self.run_id = flow, run_id
         self.told: list[Event] = []
 
@@ -223,13 +231,14 @@ def test_whatever_happens_everybody_gets_every_event_once_and_in_order(steps, bu
 
 def test_a_read_of_a_journal_takes_a_bounded_piece_of_it(tmp_path):
     """Also of output, a few bytes of which are an event of some hundred: two records of it."""
-    journal = JournalWriter.create(tmp_path / "journal")
+    stored = run_at(tmp_path)
+    journal = stored.begin_journal()
     text = b"x\n" * (OUTPUT_BYTES // 2)
     for seq in range(1, 9):
         journal.write(frame(pack_logged(seq, 0, ("start", 1, 0), 0, 4, text, 0)))
     journal.close()
     wanted: EventFilter[Event] = EventFilter()
-    excerpt = EventReader(tmp_path / "journal", "F", "17").read(FIRST, wanted)
+    excerpt = EventReader(stored).read(FIRST, wanted)
     assert 0 < len(wanted.pick(excerpt.news)) <= OUTPUT_BYTES
     assert FIRST + OUTPUT_BYTES < excerpt.after < FIRST + 2.1 * OUTPUT_BYTES
 
@@ -238,7 +247,7 @@ async def test_a_reader_that_is_fast_enough_gets_the_very_objects_that_were_publ
     """Nothing is read from the disk for it, and nothing is made twice."""
     first, second = subscribe(run, start=None), subscribe(run, start=None)
     run.publish("started", 3)
-    run.path.unlink()  # nobody needs it
+    Path(run.stored.journal_place).unlink()  # nobody needs it
     run.close()
     ours, theirs = await rest(first), await rest(second)
     assert len(ours) == 4
@@ -514,7 +523,7 @@ async def test_a_journal_that_was_cut_is_an_error_and_the_other_runs_go_on(tmp_p
     for each in (cut, whole):
         each.publish("started", "started", "end")
         each.close()
-    with cut.path.open("r+b") as file:
+    with Path(cut.stored.journal_place).open("r+b") as file:
         file.truncate(cut.journal.size - 3)
     subscription = subscribe(cut, whole)
     got = []
@@ -532,7 +541,7 @@ async def test_a_journal_that_was_cut_is_an_error_and_the_other_runs_go_on(tmp_p
 async def test_a_journal_that_is_gone_is_an_error(run):
     """It names the run."""
     run.publish("started")
-    run.path.unlink()
+    Path(run.stored.journal_place).unlink()
     with pytest.raises(JournalError, match="F/17 cannot be read: the file is gone"):
         await anext(subscribe(run))
 
@@ -580,6 +589,6 @@ def test_what_is_no_record_is_refused(data):
 def test_every_record_of_a_journal_is_read_from_any_offset(run):
     """What replaying relies on."""
     run.publish("started", 3, "retried")
-    with JournalReader(run.path) as reader:
+    with run.stored.open_journal() as reader:
         codes = [peek(record) for _, record, _ in reader.read_from(0)]
     assert codes == [(TaskStarted.code, 1), (TaskLogged.code, 2), (TaskRetried.code, 5)]

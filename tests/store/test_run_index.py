@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflow.errors import JournalError
+from asyncflow.store.local_store import LocalRun
 from asyncflow.store.run_index import (
     ENTRY_BYTES,
     Summary,
@@ -76,6 +77,14 @@ def table_of(rows: list[TaskEntry]) -> TaskTable:
     return table
 
 
+@pytest.fixture
+def run(tmp_path):
+    """A run's place in a store, with nothing in it."""
+    place = tmp_path / "flows" / "F" / "17"
+    place.mkdir(parents=True)
+    return LocalRun.at(place)
+
+
 # --- the table --------------------------------------------------------------------------------
 
 
@@ -84,12 +93,12 @@ def test_every_entry_is_read_back(rows):
     """From the table itself, from its dump, and one by one from the file."""
     table = table_of(rows)
     with TemporaryDirectory() as folder:
-        path = Path(folder, "index")
-        path.write_bytes(table.dump())
-        again = TaskTable.read(path, most=1 << 20)
+        run = LocalRun.at(Path(folder))
+        Path(folder, "index").write_bytes(table.dump())
+        again = TaskTable.read(run, most=1 << 20)
         assert len(table) == len(again) == len(rows)
         for task, row in enumerate(rows, 1):
-            assert table[task] == again[task] == read_entry(path, task) == row
+            assert table[task] == again[task] == read_entry(run, task) == row
             assert table.ended_at(task) == row.ended
             assert table.index_of(task) == row.index
 
@@ -135,7 +144,7 @@ def test_a_task_that_is_not_there_is_an_index_error(tmp_path, task):
         with pytest.raises(IndexError, match="in a run of 1"):
             ask(task)
     (tmp_path / "index").write_bytes(table.dump())
-    assert read_entry(tmp_path / "index", task) is None
+    assert read_entry(LocalRun.at(tmp_path), task) is None
 
 
 @pytest.mark.parametrize("task", [0, -1, 1 << 32])
@@ -149,14 +158,14 @@ def test_only_a_task_id_gets_an_entry(task):
 
 def test_a_missing_table_is_empty_and_a_torn_one_ends_early(tmp_path):
     """Neither is an exception: the summary tells how many tasks there must be."""
-    assert len(TaskTable.read(tmp_path / "index", most=1 << 20)) == 0
-    assert read_entry(tmp_path / "index", 1) is None
+    assert len(TaskTable.read(LocalRun.at(tmp_path), most=1 << 20)) == 0
+    assert read_entry(LocalRun.at(tmp_path), 1) is None
     data = table_of([TaskEntry(1, 2, 3, 2, 0, 0)] * 2).dump()
     (tmp_path / "index").write_bytes(data[:-1])
-    table = TaskTable.read(tmp_path / "index", most=1 << 20)
+    table = TaskTable.read(LocalRun.at(tmp_path), most=1 << 20)
     assert len(table) == 1
     assert list(table.tasks_of(3)) == [1]
-    assert read_entry(tmp_path / "index", 2) is None
+    assert read_entry(LocalRun.at(tmp_path), 2) is None
 
 
 def test_a_step_s_tasks_are_found_at_the_cost_of_a_few_arrays():
@@ -194,14 +203,13 @@ def noting(seen):
 def test_a_summary_is_read_back(summary):
     """Every field."""
     with TemporaryDirectory() as folder:
-        path = Path(folder, "summary")
-        path.write_bytes(summary.dump())
-        assert Summary.read(path) == summary
+        Path(folder, "summary").write_bytes(summary.dump())
+        assert Summary.read(LocalRun.at(Path(folder))) == summary
 
 
 def test_a_missing_summary_is_none(tmp_path):
     """The journal is read instead."""
-    assert Summary.read(tmp_path / "summary") is None
+    assert Summary.read(LocalRun.at(tmp_path)) is None
 
 
 def test_a_summary_with_any_byte_torn_or_flipped_is_an_error(tmp_path):
@@ -211,34 +219,29 @@ def test_a_summary_with_any_byte_torn_or_flipped_is_an_error(tmp_path):
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(JournalError, match="damaged"):
-            Summary.read(path)
+            Summary.read(LocalRun.at(tmp_path))
     for at in range(len(whole)):
         for mask in (1, 0x80, 0xFF):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ mask]) + whole[at + 1 :])
             with pytest.raises(JournalError, match="damaged"):
-                Summary.read(path)
+                Summary.read(LocalRun.at(tmp_path))
 
 
-def test_writing_ties_summary_and_table_together(tmp_path):
+def test_writing_ties_summary_and_table_together(run):
     """The summary knows the table's checksum, and nothing else is left in the folder."""
     table = table_of([TaskEntry(20, 40, 0, TaskState.SUCCEEDED, 0, 0)] * 3)
-    write_summary(tmp_path, SUMMARY, table)
-    expected = replace(SUMMARY, index_checksum=crc32((tmp_path / "index").read_bytes()))
-    assert Summary.read(tmp_path / "summary") == expected
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "summary"]
+    write_summary(run, SUMMARY, table)
+    place = Path(run.place)
+    expected = replace(SUMMARY, index_checksum=crc32((place / "index").read_bytes()))
+    assert Summary.read(run) == expected
+    assert sorted(path.name for path in place.iterdir()) == ["index", "summary"]
 
 
-def test_a_crash_before_the_summary_leaves_none(tmp_path, monkeypatch):
+def test_a_crash_before_the_summary_leaves_none(run):
     """The table is written first: a summary never speaks of a table that is not there."""
-    real = Path.replace
-
-    def crash(self: Path, target: Path) -> Path:
-        if target.name == "summary":
-            raise OSError(28, "No space left on device")
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "replace", crash)
-    with pytest.raises(OSError, match="No space"):
-        write_summary(tmp_path, SUMMARY, TaskTable())
-    assert Summary.read(tmp_path / "summary") is None
-    assert (tmp_path / "index").exists()
+    Path(run.place, "summary").mkdir()  # no file can take that name
+    with pytest.raises(IsADirectoryError):
+        write_summary(run, SUMMARY, TaskTable())
+    Path(run.place, "summary").rmdir()
+    assert Summary.read(run) is None
+    assert run.has_file("index")

@@ -24,6 +24,7 @@ from asyncflow.events.types import from_microseconds, to_microseconds
 from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.journal import HEADER, JournalWriter, frame
 from asyncflow.store.layout import Layout
+from asyncflow.store.local_store import LocalRun
 from asyncflow.store.run_index import Summary, TaskEntry, TaskState, TaskTable, write_summary
 from asyncflow.values import Status
 
@@ -255,7 +256,7 @@ class RunWriter:
         last = self.event(cls, **named)
         self.flush()
         if summary:
-            write_summary(self.run_dir, self.summary(status, last), self.table)
+            write_summary(LocalRun.at(self.run_dir), self.summary(status, last), self.table)
         self.close()
 
     def summary(self, status: Status, last: int) -> Summary:

@@ -31,6 +31,7 @@ from asyncflow.store.file_locks import holder_of, lock_within
 from asyncflow.store.files import explain, open_regular, reason_of
 from asyncflow.store.journal import FIRST_RECORD, JournalReader, is_being_written, later_format
 from asyncflow.store.layout import sign_of_beginning
+from asyncflow.store.local_store import LocalRun
 from asyncflow.store.run_index import Summary, other_owner
 from asyncflow.values import Place
 
@@ -349,11 +350,12 @@ def _check_end(folder: Path, reader: JournalReader, end: int, summary: Summary |
 
 
 def _summary(folder: Path) -> Summary | None:
+    run = LocalRun.at(folder)
     try:
-        summary = Summary.read(folder / "summary")
+        summary = Summary.read(run)
     except (JournalError, OSError):
         return None
-    if summary is not None and (owner := other_owner(summary, folder)):
+    if summary is not None and (owner := other_owner(summary, run)):
         raise JournalError(_explain(folder, f"its summary is that of {owner}"))
     return summary
 

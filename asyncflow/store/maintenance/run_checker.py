@@ -33,6 +33,7 @@ from asyncflow.store.journal import (
     later_format,
 )
 from asyncflow.store.layout import sign_of_beginning
+from asyncflow.store.local_store import LocalRun
 from asyncflow.store.run_index import Summary, TaskTable, most_table_bytes, other_owner
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class RunChecker:
         self._findings, self._values = findings, values
         self._folder, self._pathspec, self._flow = folder, pathspec, flow
         self._removed = removed
+        self._run = LocalRun.at(folder)
         self._path = folder / "journal"
         self._running = is_being_written(self._path)
         self._table = TaskTable()
@@ -96,7 +98,7 @@ class RunChecker:
     def _check_summary(self) -> Summary | None:
         path = self._folder / "summary"
         try:
-            summary = Summary.read(path)
+            summary = Summary.read(self._run)
         except RecordError as error:
             what = f"{error.__cause__}; delete it, and the journal is read instead"
             self._findings.damage(path, what, self._pathspec)
@@ -105,7 +107,7 @@ class RunChecker:
             what = f"it cannot be read: {error.strerror}"
             self._findings.damage(path, what, self._pathspec)
             return None
-        if summary is not None and (owner := other_owner(summary, self._folder)):
+        if summary is not None and (owner := other_owner(summary, self._run)):
             self._findings.damage(
                 path, f"it is that of {owner}: call the folder so again", self._pathspec
             )
@@ -119,7 +121,7 @@ class RunChecker:
         advice = "delete it, and the journal is read instead"
         try:
             size = path.stat().st_size
-            table = TaskTable.read(path, most=most_table_bytes(self._journal_bytes()))
+            table = TaskTable.read(self._run, most=most_table_bytes(self._journal_bytes()))
         except OSError as error:
             self._findings.damage(path, f"it cannot be read: {error.strerror}", self._pathspec)
             return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow import codec
@@ -18,9 +17,8 @@ from asyncflow.events.packing import unpack_events
 from asyncflow.events.records import unpack_result
 from asyncflow.flow import loader
 from asyncflow.flow.graph import Graph
-from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
-from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES, JournalReader
-from asyncflow.store.layout import Layout
+from asyncflow.store import open_store
+from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
 from asyncflow.values import ArtifactRef, Place
 from asyncflow.workers.process.environment import EnvironmentSnapshot, enter, lasting_settings
 from asyncflow.workers.program_environment import ProgramEnvironment
@@ -59,15 +57,13 @@ class RunView:
         if self._read:
             return
         order = self.order
-        layout = Layout.open(Path(order.store), create=False)
-        self.run_dir = layout.run_dir(order.flow, order.run_id)
+        store = open_store(order.store)
+        self.stored = store.run(order.flow, order.run_id)
         with self.reading("its first event"):
-            self.journal = JournalReader(self.run_dir / "journal")
+            self.journal = self.stored.open_journal()
             first = self.journal.read_one(FIRST_RECORD)
-        self.reader = ArtifactReader(layout, order.flow)
-        self.writer = ArtifactWriter(
-            layout, order.flow, order.run_id, f"w{self._pid}", durable=order.durable
-        )
+        self.reader = store.value_reader(order.flow)
+        self.writer = self.stored.value_writer(f"w{self._pid}", durable=order.durable)
         (self.started,) = cast(
             "tuple[RunStarted]", tuple(unpack_events(first, order.flow, order.run_id))
         )
@@ -177,7 +173,7 @@ class Inherited:
         return ref._replace(
             place=int(Place.SEGMENT),
             digest=codec.digest(ref.data),
-            file=f"{self._run.order.run_id}/journal",
+            file=self._run.stored.journal_file,
             offset=offset + PREFIX_BYTES + record.index(ref.data),
             data=b"",
         )

@@ -22,7 +22,6 @@ from asyncflow.flow.current import TaskContext, enter_task
 from asyncflow.flow.graph import Fanout, Transition
 from asyncflow.flow.join_inputs import Inputs, InputView, lock_of, refs_of
 from asyncflow.flow.spec import artifacts_of, bind, initialize
-from asyncflow.store.files import read_file
 from asyncflow.values import Failure
 from asyncflow.workers.process.join_input import JoinInput
 from asyncflow.workers.process.run import item_of, stack_of
@@ -198,10 +197,10 @@ class TaskView:
         if self._order.inputs_at:
             file, checksum = self._order.inputs_at
             with self._run.reading(f"which tasks lead to {self._pathspec}"):
-                path = self._run.run_dir / file
-                data = read_file(path, most=MAX_TASK * 8)  # an offset for each task
+                stored = self._run.stored
+                data = stored.read_file(file, most=MAX_TASK * 8)  # an offset for each task
                 if crc32(data) != checksum:
-                    message = f"{path} is damaged: it is not what was written"
+                    message = f"{stored.place}/{file} is damaged: it is not what was written"
                     raise JournalError(message)
         offsets = array("Q")
         offsets.frombytes(data)

@@ -36,9 +36,9 @@ from asyncflow.scheduling.run_driver import RunDriver
 from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.scheduling.run_services import RunServices
 from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
-from asyncflow.store.layout import Layout
+from asyncflow.store.local_store import LocalStore
 from asyncflow.store.maintenance import verify
-from asyncflow.store.run_index import Summary
+from asyncflow.store.run_index import INDEX, Summary
 from asyncflow.testing import Act, FakeClockLoop, InlineExecutor, SimulatedExecutor
 from asyncflow.values import Status
 from asyncflow.workers.program_environment import ProgramEnvironment
@@ -238,7 +238,7 @@ class World:
     """All that happens to one program."""
 
     seed: int
-    layout: Layout
+    store: LocalStore
 
     def __post_init__(self) -> None:
         """Draw the program."""
@@ -283,7 +283,7 @@ class World:
             loop.stop()
 
         try:
-            run_id = self.layout.create_run("Simulated")
+            run_id = self.store.create_run("Simulated")
             main = loop.create_task(self._run(loop, disk, run_id, origin))
             main.add_done_callback(stop)
             loop.call_later(_TOO_LONG, self._break, AssertionError("the run does not end"))
@@ -342,10 +342,10 @@ class World:
     def _driver(
         self, dispatcher: Dispatcher, services: RunServices, run_id: str, origin: str
     ) -> RunDriver:
-        run_dir = self.layout.run_dir("Simulated", run_id)
+        stored = self.store.run("Simulated", run_id)
         taken = None
         if origin:
-            taken = OriginRun(self.layout.run_dir("Simulated", origin), "Simulated", origin)
+            taken = OriginRun(self.store.run("Simulated", origin))
             taken.choose(self.graph, None)
         moment = from_microseconds(int(run_id))
         event = RunStarted(
@@ -357,12 +357,11 @@ class World:
             origin_run_id=origin or None,
         )
         self._first = pack_event(event)
-        journal = JournalWriter.create(run_dir / "journal")
+        journal = stored.begin_journal()
         journal.write(frame(self._first))
-        where = str(self.layout.root), "Simulated", run_id, run_dir
         nowhere = ProgramEnvironment("", (), {})
-        identity = RunIdentity(1, *where, (), int(run_id), nowhere)
-        channel = Channel(journal.path, "Simulated", run_id, len(HEADER))
+        identity = RunIdentity(1, stored, (), int(run_id), nowhere)
+        channel = Channel(stored, len(HEADER))
         self._journal = journal.path
         return RunDriver(identity, self.graph, journal, channel, dispatcher, services, taken)
 
@@ -434,30 +433,30 @@ class World:
     # --- promises ---
 
     def _records(self, run_id: str) -> Iterator[events.Event]:
-        with JournalReader(self.layout.run_dir("Simulated", run_id) / "journal") as reader:
+        with self.store.run("Simulated", run_id).open_journal() as reader:
             for _, record, _ in reader.read_from(len(HEADER)):
                 yield from unpack_events(record, "Simulated", run_id)
 
     def _check_left(self) -> None:
         """What was told is in a journal; events are numbered without a gap; nothing is damaged."""
         kept = set()
-        for run_id in self.layout.runs("Simulated"):
+        for run_id in self.store.runs("Simulated"):
             for number, event in enumerate(self._records(run_id), 1):
                 assert event.seq == number
                 if isinstance(event, events.TaskSucceeded | events.TaskCloned):
                     kept.add((event.step, event.path))
             self._check_index(run_id)
         assert self.told <= kept, f"announced and in no journal: {self.told - kept}"
-        damage = verify.verify(self.layout, "Simulated").damage
+        damage = verify.verify(self.store, "Simulated").damage
         assert not damage, damage
 
     def _check_index(self, run_id: str) -> None:
         """What the engine wrote beside a journal is what a reader makes of the journal."""
-        run_dir = self.layout.run_dir("Simulated", run_id)
-        written = Summary.read(run_dir / "summary")
+        stored = self.store.run("Simulated", run_id)
+        written = Summary.read(stored)
         if written is None:
             return
-        with JournalReader(run_dir / "journal") as reader:
+        with stored.open_journal() as reader:
             (first,) = unpack_events(reader.read_one(len(HEADER)), "Simulated", run_id)
             assert isinstance(first, RunStarted)
             replay = Replay(first, Graph.from_data(first.graph))
@@ -465,7 +464,7 @@ class World:
                 replay.handle(at, record)
         table = replay.index.table.dump()
         assert replace(replay.summary(), index_checksum=crc32(table)) == written
-        assert (run_dir / "index").read_bytes() == table
+        assert stored.read_file(INDEX, most=len(table) + 1) == table
 
     def _check_answer(self, run_id: str) -> None:
         """Every task is in the last run, once."""
@@ -486,7 +485,7 @@ def world(seed: int, folder: Path) -> World:
         AssertionError: A promise was not kept; the message tells how to have it again.
     """
     try:
-        return World(seed, Layout.open(folder / str(seed), create=True)).go()
+        return World(seed, LocalStore.open(folder / str(seed), create=True)).go()
     except Exception as error:
         again = f"python -m tests.durability.chaos.simulation {seed}"
         message = f"seed {seed}: {type(error).__name__}: {error}; again: {again}"

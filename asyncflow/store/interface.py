@@ -1,0 +1,314 @@
+"""What everybody else needs of a store: a `RunStore`, and in it each run as a `StoredRun`.
+
+`asyncflow.store.open_store` opens one. A store in a local folder (`asyncflow.store.local_store`) is
+the only implementation so far. The protocols are drawn so that an object store can be another:
+
+* Nothing here is a path. What a caller may show, or hand to `open_store` again, is text: the
+  `location` of a store, the `place` of a run. Two folders are local by nature, whatever the store
+  is, and are called so: `scratch` and `limits`.
+* The journal grows by whole records at its end, in one writer's hands. So it may be one file, or
+  pieces of which each is created once, at the offset where the piece before it ends.
+* Files beside the journal come whole or not at all, and are small.
+* What a folder does by locks, times and renames has a name of its own: `is_being_written`, that a
+  value which is put again counts as new for a garbage collection, and `discard`.
+
+Everything here may wait for a disk or a network: call it in a thread or a worker, never on an event
+loop. Besides the errors that a docstring names, a call may raise `OSError`, as files do;
+`FileNotFoundError` says that something is not there, and nothing else does.
+
+Collecting, verifying and removing (`asyncflow.store.maintenance`) are about the files as such. They
+work on the local folder, and another store brings its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
+    from asyncflow.store.layout import Listing
+    from asyncflow.values import RunId
+
+
+class JournalAppender(Protocol):
+    """The one writer of a run's journal. While it is open, the run is being written."""
+
+    @property
+    def size(self) -> int:
+        """The offset of the next record."""
+
+    def write(self, frames: bytes, /) -> None:
+        """Append whole frames, see `asyncflow.store.journal.frame`: all of them or none.
+
+        When this returns they outlive a crash of this process, and, if the journal was begun as a
+        durable one, a power cut.
+
+        Raises:
+            JournalError: They could not be written, and the journal is as before; or they could
+                not be made durable, and nobody may be told of them.
+        """
+
+    def sync(self) -> None:
+        """Return once everything that was written survives a power cut.
+
+        Raises:
+            JournalError: It cannot be told that it does.
+        """
+
+    def check_in_place(self) -> None:
+        """Check that readers still find what is written here.
+
+        Raises:
+            JournalError: Somebody has deleted or moved it.
+        """
+
+    def close(self) -> None:
+        """Let go of the run: it is not being written any more. Harmless when repeated."""
+
+
+class OpenJournal(Protocol):
+    """A run's journal, open for reading while it is written or afterwards.
+
+    Threads may share one: it keeps no position. It closes itself with the last reference.
+    """
+
+    def read_one(self, offset: int, /) -> bytes:
+        """The payload of the record at `offset`.
+
+        Raises:
+            JournalError: No whole record lies there.
+        """
+
+    def read_from(self, offset: int = 0, /) -> Iterator[tuple[int, bytes, int]]:
+        """Every record from `offset` on: its offset, its payload, and where the next one begins.
+
+        It ends where nothing whole is left, as at a record that is just being written. To follow a
+        run that goes on, call it again with where it ended.
+
+        Raises:
+            JournalError: There is damage before the end.
+        """
+
+    def size(self) -> int:
+        """Its length in bytes, with whatever a crash has left behind the last record."""
+
+    def is_whole(self) -> bool:
+        """Whether it can still be read: a step may have closed its descriptor by mistake."""
+
+    def close(self) -> None:
+        """Close it. Harmless when repeated."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class StoredRun(Protocol):
+    """One run of a store, which may be there or not; making the object touches nothing."""
+
+    @property
+    def store(self) -> RunStore:
+        """The store that it is in."""
+
+    @property
+    def flow(self) -> str:
+        """The name of its flow."""
+
+    @property
+    def run_id(self) -> str:
+        """Its id."""
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for messages."""
+
+    @property
+    def journal_place(self) -> str:
+        """Where its journal lies, for messages."""
+
+    @property
+    def journal_file(self) -> str:
+        """What the `file` of a ref says whose bytes lie within this run's journal."""
+
+    def is_there(self) -> bool:
+        """Whether the store has anything of it."""
+
+    def is_being_written(self) -> bool:
+        """Whether a living process has its journal open for appending.
+
+        False once that process has closed it or is dead. Where it cannot be told now, as for want
+        of file descriptors, the answer is True.
+        """
+
+    # --- the journal ---
+
+    def begin_journal(self, *, durable: bool = False) -> JournalAppender:
+        """Begin the journal of a run that has none; a durable one survives power cuts.
+
+        Raises:
+            JournalError: There is one already, or it cannot be begun.
+        """
+
+    def open_journal(self) -> OpenJournal:
+        """Open the journal for reading.
+
+        Raises:
+            FileNotFoundError: There is none.
+            JournalError: It is no journal that this version reads.
+        """
+
+    def has_journal(self) -> bool:
+        """Whether there is a journal."""
+
+    def journal_size(self) -> int:
+        """The length of the journal in bytes, without opening it.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+
+    # --- small files beside the journal: `summary`, `index`, `inputs-N` ---
+
+    def put_file(self, name: str, data: bytes) -> None:
+        """Store a file whole; one of that name is replaced. A crash leaves the one or the other."""
+
+    def read_file(self, name: str, *, most: int, offset: int = 0) -> bytes:
+        """The bytes of a file from `offset` on, `most` at most.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+
+    def has_file(self, name: str) -> bool:
+        """Whether there is such a file."""
+
+    def file_size(self, name: str) -> int:
+        """The length of a file in bytes.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+
+    def delete_files(self, prefix: str) -> None:
+        """Delete all files whose names begin so."""
+
+    # --- the rest ---
+
+    def value_writer(self, name: str, *, durable: bool = False) -> ArtifactWriter:
+        """Stores values of this run; `name` is unique among those who write at the same time.
+
+        If it is durable, values survive a power cut after its `sync`.
+        """
+
+    def discard(self) -> None:
+        """Delete a run that nobody was told of, as far as that is possible.
+
+        From the first moment on it counts as never begun.
+        """
+
+
+class RunStore(Protocol):
+    """A store, open: the flows in it, their runs, and the values of all."""
+
+    @property
+    def location(self) -> str:
+        """Where it lies: what `open_store` takes, also in another process."""
+
+    @property
+    def scratch(self) -> Path:
+        """A folder on a local disk for files without a name, such as what workers print."""
+
+    @property
+    def limits(self) -> Path:
+        """The folder on a local disk in which engines share named limits; it may be missing."""
+
+    def is_at(self, location: str) -> bool:
+        """Whether that is another name for the location of this store."""
+
+    # --- flows and runs ---
+
+    def list_flows(self) -> Listing:
+        """The flows that have ever run here, sorted by name, and what else is where they lie.
+
+        Raises:
+            StoreError: They cannot be read.
+        """
+
+    def flows(self) -> list[str]:
+        """The names of the flows that have ever run here, sorted.
+
+        Raises:
+            StoreError: They cannot be read.
+        """
+
+    def has_flow(self, flow: str) -> bool:
+        """Whether a flow has ever run here.
+
+        Raises:
+            NotFoundError: There can be no flow of that name.
+            StoreError: It cannot be told.
+        """
+
+    def list_runs(self, flow: str) -> Listing:
+        """A flow's runs, newest first, and what else is where they lie; none if it never ran.
+
+        Raises:
+            NotFoundError: There can be no flow of that name.
+            StoreError: They cannot be read.
+        """
+
+    def runs(self, flow: str) -> list[RunId]:
+        """The ids of a flow's runs, newest first; none for a flow that never ran.
+
+        Raises:
+            NotFoundError: There can be no flow of that name.
+            StoreError: They cannot be read.
+        """
+
+    def has_no_run(self, flow: str, run_id: str, there: Iterable[str] | None = None) -> str:
+        """The text of an error: which run is missing, and which runs exist, newest first.
+
+        Raises:
+            StoreError: The flow's runs cannot be read.
+        """
+
+    def run(self, flow: str, run_id: str, *, removed: bool = False) -> StoredRun:
+        """A run, which may be missing; of a `removed` one, what other runs still need.
+
+        Raises:
+            NotFoundError: There can be no flow or run of that name.
+        """
+
+    def make_run(self, flow: str) -> StoredRun:
+        """Make a place for a new run; its id is above that of every other run of the flow.
+
+        The id is the time in microseconds since 1970, or one more than the newest id, if the clock
+        has not got beyond that. A run that has no journal yet counts as not begun.
+
+        Raises:
+            NotFoundError: There can be no flow of that name.
+            StoreError: The store cannot be written to.
+        """
+
+    # --- values ---
+
+    def value_reader(self, flow: str) -> ArtifactReader:
+        """Reads the values of a flow's runs.
+
+        Raises:
+            NotFoundError: There can be no flow of that name.
+        """
+
+    def blob_size(self, digest: bytes) -> int:
+        """The length of a large value in bytes, without opening it.
+
+        Raises:
+            FileNotFoundError: There is none with this digest.
+        """

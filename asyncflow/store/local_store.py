@@ -1,0 +1,229 @@
+"""A store in a local folder: implements `asyncflow.store.interface` by plain files and locks.
+
+Which file lies where is told by `asyncflow.store.layout`. Whatever is written goes through folders
+that are held open (`asyncflow.store.folders`), so that nothing is written behind a link.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from asyncflow._support.commit_points import reached
+from asyncflow.store.files import open_regular, read_file, write_all
+from asyncflow.store.journal import JournalReader, JournalWriter, is_being_written
+from asyncflow.store.layout import Layout
+from asyncflow.store.run_ids import REMOVED
+
+if TYPE_CHECKING:
+    from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
+    from asyncflow.store.folders import Folder
+
+_JOURNAL: Final = "journal"
+
+
+class LocalStore(Layout):
+    """A store in a local folder; see `RunStore` for what its methods promise."""
+
+    def __repr__(self) -> str:
+        return f"<LocalStore {self.root}>"
+
+    @property
+    def location(self) -> str:
+        """Its folder."""
+        return os.fspath(self.root)
+
+    @property
+    def scratch(self) -> Path:
+        """The folder itself: what has no name there disturbs nobody."""
+        return self.root
+
+    def is_at(self, location: str) -> bool:
+        """Whether a path leads to this folder."""
+        path = Path(location)
+        return path == self.root or (path.exists() and path.samefile(self.root))
+
+    def run(self, flow: str, run_id: str, *, removed: bool = False) -> LocalRun:
+        """A run, which may be missing; of a removed one, what is kept of it.
+
+        Raises:
+            NotFoundError: There can be no flow or run of that name.
+        """
+        folder = self.removed_dir if removed else self.run_dir
+        return LocalRun(self, flow, run_id, os.fspath(folder(flow, run_id)))
+
+    def make_run(self, flow: str) -> LocalRun:
+        """Create the folder of a new run.
+
+        Raises:
+            NotFoundError: There can be no flow of that name.
+            StoreError: The store cannot be written to.
+        """
+        return self.run(flow, self.create_run(flow))
+
+    def value_reader(self, flow: str) -> ArtifactReader:
+        """Reads the values of a flow's runs.
+
+        Raises:
+            NotFoundError: There can be no flow of that name.
+        """
+        from asyncflow.store.artifacts import ArtifactReader
+
+        return ArtifactReader(self, flow)
+
+    def blob_size(self, digest: bytes) -> int:
+        """The length of a blob's file.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        return os.path.getsize(self.blob(digest))  # noqa: PTH202 - text
+
+
+class LocalRun:
+    """A run in a local folder; see `StoredRun` for what its methods promise."""
+
+    __slots__ = ("flow", "journal_place", "place", "run_id", "store")
+
+    def __init__(self, store: LocalStore, flow: str, run_id: str, place: str) -> None:
+        self.store: Final = store
+        self.flow: Final = flow
+        self.run_id: Final = run_id
+        self.place: Final = place
+        self.journal_place: Final = f"{place}/{_JOURNAL}"
+
+    @classmethod
+    def at(cls, folder: Path) -> LocalRun:
+        """The run with this folder, be it removed or not."""
+        flow = folder.parent.parent if folder.parent.name == REMOVED else folder.parent
+        return cls(LocalStore(flow.parent.parent), flow.name, folder.name, os.fspath(folder))
+
+    def __repr__(self) -> str:
+        return f"<LocalRun {self.place}>"
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+        return f"{self.flow}/{self.run_id}"
+
+    @property
+    def journal_file(self) -> str:
+        """The path of the journal from the folder of the flow on."""
+        return f"{self.run_id}/{_JOURNAL}"
+
+    def is_there(self) -> bool:
+        """Whether its folder is there."""
+        return os.path.exists(self.place)  # noqa: PTH110 - text
+
+    def is_being_written(self) -> bool:
+        """Whether a process holds the journal's lock."""
+        return is_being_written(self.journal_place)
+
+    # --- the journal ----------------------------------------------------------------------------
+
+    def begin_journal(self, *, durable: bool = False) -> JournalWriter:
+        """Begin the journal, and lock it.
+
+        Raises:
+            JournalError: There is one already, or it cannot be begun.
+        """
+        return JournalWriter.create(Path(self.journal_place), durable=durable)
+
+    def open_journal(self) -> JournalReader:
+        """Open the journal for reading.
+
+        Raises:
+            FileNotFoundError: There is none.
+            JournalError: It is no journal that this version reads.
+        """
+        return JournalReader(self.journal_place)
+
+    def has_journal(self) -> bool:
+        """Whether its file is there."""
+        return self.has_file(_JOURNAL)
+
+    def journal_size(self) -> int:
+        """The length of the journal's file.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        return self.file_size(_JOURNAL)
+
+    # --- files beside it ------------------------------------------------------------------------
+
+    def put_file(self, name: str, data: bytes) -> None:
+        """Write a file under another name, then rename it."""
+        draft = f".{name}"
+        with self._folder() as folder:
+            descriptor = folder.open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            try:
+                write_all(descriptor, [data])
+            finally:
+                os.close(descriptor)
+            reached("file.rename")
+            folder.rename(draft, folder, name)
+            reached("file.renamed")
+
+    def read_file(self, name: str, *, most: int, offset: int = 0) -> bytes:
+        """The bytes of a file from `offset` on, `most` at most.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        if not offset:
+            return read_file(f"{self.place}/{name}", most=most)
+        descriptor = open_regular(f"{self.place}/{name}")
+        try:
+            return os.pread(descriptor, most, offset)
+        finally:
+            os.close(descriptor)
+
+    def has_file(self, name: str) -> bool:
+        """Whether there is such a file."""
+        try:
+            self.file_size(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def file_size(self, name: str) -> int:
+        """The length of a file.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        return os.stat(f"{self.place}/{name}").st_size  # noqa: PTH116 - text
+
+    def delete_files(self, prefix: str) -> None:
+        """Delete all files whose names begin so."""
+        with self._folder() as folder:
+            for entry in folder.entries():
+                if entry.name.startswith(prefix):
+                    folder.delete(entry.name)
+
+    # --- the rest -------------------------------------------------------------------------------
+
+    def value_writer(self, name: str, *, durable: bool = False) -> ArtifactWriter:
+        """Stores values of this run: small ones in a segment of that name."""
+        from asyncflow.store.artifacts import ArtifactWriter
+
+        return ArtifactWriter(self.store, self.flow, self.run_id, name, durable=durable)
+
+    def discard(self) -> None:
+        """Empty the journal, so that the run has never begun; then delete everything."""
+        with (
+            suppress(OSError),
+            self.store.folder("flows", self.flow) as parent,
+            self._folder() as folder,
+        ):
+            with suppress(FileNotFoundError):
+                os.close(folder.open_file(_JOURNAL, os.O_WRONLY | os.O_TRUNC))
+            for entry in sorted(folder.entries(), key=lambda entry: entry.name == _JOURNAL):
+                folder.delete(entry.name)  # the journal last
+            parent.delete_folder(self.run_id)
+
+    def _folder(self) -> Folder:
+        return self.store.folder("flows", self.flow, self.run_id)
