@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NewType
 from asyncflow.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 RunId = NewType("RunId", str)
 """Names a run within its flow: the microseconds since 1970 at which it was started, as text."""
@@ -71,13 +71,45 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class TaskKey:
-    """One task of one run: a step, and which of its foreach siblings on each level."""
+    """One task of one run: a step, and which of its foreach siblings and turns it is."""
 
     step: str
     path: tuple[int, ...] = ()
+    """Which foreach sibling on each level, outermost first. Where a condition has led back to
+    earlier steps, a negative number says how often: `(3, -2)` is the second repetition in the
+    sibling with index 3, and `(-2, 3)` that sibling in the second repetition."""
 
     def __str__(self) -> str:
-        return self.step + "".join(f"[{index}]" for index in self.path)
+        return self.step + shown_path(self.path)
+
+
+def indexes_of(path: Sequence[int]) -> tuple[int, ...]:
+    """The foreach indexes of a path, outermost first, without its repetitions."""
+    return tuple(each for each in path if each >= 0)
+
+
+def last_index_of(path: Sequence[int]) -> int:
+    """The innermost foreach index of a path, 0 where there is none."""
+    for each in reversed(path):
+        if each >= 0:
+            return each
+    return 0
+
+
+def repetitions_of(path: Sequence[int]) -> int:
+    """How often steps were repeated on the innermost level of a path."""
+    return -path[-1] if path and path[-1] < 0 else 0
+
+
+def with_repetitions(path: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The same path with another number of repetitions on its innermost level."""
+    path = path[:-1] if repetitions_of(path) else path
+    return (*path, -count) if count else path
+
+
+def shown_path(path: Sequence[int]) -> str:
+    """A path for people: `[3]` for a foreach index, `#3` for the third turn of a loop."""
+    return "".join(f"[{each}]" if each >= 0 else f"#{1 - each}" for each in path)
 
 
 class Place(IntEnum):
@@ -138,6 +170,8 @@ class Outcome(NamedTuple):
     """After `self.next(..., foreach=...)`: how many tasks follow; else None."""
     items: bytes = b""
     """After a foreach: the packed ref of the stored items."""
+    choice: str = ""
+    """After a condition: the step that it has chosen; else empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from asyncflow.events.types import (
     TaskSucceeded,
 )
 from asyncflow.store.limit_files import Bounds
+from asyncflow.values import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -131,7 +132,7 @@ def _step_lines(step: Step, limit: int) -> Iterator[str]:
             str(task.status),
             local(task.created_at),
             _took(task.seconds),
-            "".join(f"[{index}]" for index in task.path),
+            shown_path(task.key.path),
         )
         for task in islice(step, limit or None)
     )
@@ -147,7 +148,7 @@ def _task_lines(task: Task) -> Iterator[str]:
         ("task", task.pathspec),
         ("status", str(task.status)),
         ("attempt", str(task.attempt)),
-        ("index", "".join(f"[{index}]" for index in task.path)),
+        ("index", shown_path(task.key.path)),
         ("started", local(task.created_at)),
         ("took", _took(task.seconds)),
         ("follows", " ".join([*parents[:10], *(["…"] if len(parents) > 10 else [])])),  # noqa: PLR2004 - a line's worth

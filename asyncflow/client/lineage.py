@@ -1,7 +1,12 @@
-"""Parents and children of tasks, computed from graph and foreach indexes: no event names them.
+"""Parents and children of tasks.
 
 A task is known by its step and its path, the foreach indexes from the outside in. A step that fans
 out adds an index, the join that closes the split takes it off, and every other step keeps the path.
+So in most flows the graph and the paths say which task follows which, and no event names parents.
+
+In a flow with conditions they do not say it: which of several steps came before depends on the run.
+There the record of a task's start names its parents, but for the joins of a foreach. Their parents
+are found by path, as in other flows: the task of each item that went on to the join.
 """
 
 from __future__ import annotations
@@ -10,15 +15,22 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Protocol
 
 from asyncflow.flow.graph import Fanout
+from asyncflow.values import last_index_of, with_repetitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asyncflow.events.types import TaskCloned, TaskSucceeded
     from asyncflow.flow.graph import Graph, Node
     from asyncflow.store.run_index import TaskTable
     from asyncflow.values import TaskKey
 
 Path = tuple[int, ...]
+
+
+def _around_item(path: Path) -> Path:
+    """The path of the foreach that an item's path is within."""
+    return with_repetitions(path, 0)[:-1]
 
 
 class Tasks(Protocol):
@@ -40,8 +52,11 @@ class Tasks(Protocol):
     def path_of(self, task: int) -> tuple[int, ...]:
         """A task's foreach indexes, outermost first."""
 
-    def fanout_of(self, task: int) -> int | None:
-        """How many items a task has handed out; None while it has not succeeded."""
+    def parents_of(self, task: int) -> tuple[int, ...]:
+        """The tasks that a task follows, if its record tells that."""
+
+    def outcome_of(self, task: int) -> TaskSucceeded | TaskCloned | None:
+        """The event that tells how a task went on; None while it has not succeeded."""
 
 
 class Lineage:
@@ -51,12 +66,21 @@ class Lineage:
         self._record = record
         self._graph = record.graph
         self._siblings: dict[str, tuple[int, dict[Path, Sequence[int]]]] = {}
+        self._followers: dict[str, tuple[int, dict[int, list[int]]]] = {}
 
-    def parents(self, key: TaskKey) -> Iterator[tuple[str, int]]:
+    def parents(self, task: int, key: TaskKey) -> Iterator[tuple[str, int]]:
         """The tasks whose artifacts this one was given."""
         node = self._graph[key.step]
+        if not self._graph.has_conditions:
+            yield from self._parents_by_path(node, key)
+        elif self._closes_foreach(node):
+            yield from self._arrived(node, key.path)
+        else:
+            yield from ((self._step_of(parent), parent) for parent in self._record.parents_of(task))
+
+    def _parents_by_path(self, node: Node, key: TaskKey) -> Iterator[tuple[str, int]]:
         for step in self._graph.previous(key.step):
-            if node.is_join and self._closes_foreach(node):
+            if self._closes_foreach(node):
                 found = self._below(step, key.path)
             elif not node.is_join and self._graph[step].fanout is Fanout.FOREACH:
                 found = self._at(step, key.path[:-1])
@@ -64,12 +88,23 @@ class Lineage:
                 found = self._at(step, key.path)
             yield from ((step, task) for task in found)
 
-    def children(self, key: TaskKey) -> Iterator[tuple[str, int]]:
+    def children(self, task: int, key: TaskKey) -> Iterator[tuple[str, int]]:
         """The tasks that were given this one's artifacts."""
+        if not self._graph.has_conditions:
+            yield from self._children_by_path(key)
+            return
+        for step in self._went_on_to(task, self._graph[key.step]):
+            if self._closes_foreach(self._graph[step]):
+                found: Sequence[int] = self._with_path(step, _around_item(key.path))
+            else:
+                found = self._followers_in(step).get(task, ())
+            yield from ((step, each) for each in found)
+
+    def _children_by_path(self, key: TaskKey) -> Iterator[tuple[str, int]]:
         fans_out = self._graph[key.step].fanout is Fanout.FOREACH
         for step in self._graph[key.step].next:
             node = self._graph[step]
-            if node.is_join and self._closes_foreach(node):
+            if self._closes_foreach(node):
                 found = self._at(step, key.path[:-1])
             elif not node.is_join and fans_out:
                 found = self._below(step, key.path)
@@ -84,7 +119,9 @@ class Lineage:
             before = [self._led_to(each, counts[each]) for each in self._graph.previous(node.name)]
             if node.joins is not None:
                 counts[node.name] = counts[node.joins]
-            elif None in before:
+            elif node.is_end:
+                counts[node.name] = 1
+            elif self._graph.in_loop(node.name) or len(before) > 1 or None in before:
                 counts[node.name] = None
             else:
                 counts[node.name] = sum(each or 0 for each in before) if before else 1
@@ -94,17 +131,63 @@ class Lineage:
 
     def _led_to(self, step: str, count: int | None) -> int | None:
         """How many tasks a next step has because of the tasks of this one; None while not known."""
+        if self._graph[step].fanout is Fanout.CONDITION:
+            return None
         if count is None or self._graph[step].fanout is not Fanout.FOREACH:
             return count
         record = self._record
         tasks = record.table().tasks_of(record.step_number(step))
-        handed_out = [record.fanout_of(task) for task in tasks]
-        if len(handed_out) < count or None in handed_out:
+        ended = [record.outcome_of(task) for task in tasks]
+        if len(ended) < count or None in ended:
             return None
-        return sum(each or 0 for each in handed_out)
+        return sum((each and each.fanout) or 0 for each in ended)
 
     def _closes_foreach(self, join: Node) -> bool:
         return join.joins is not None and self._graph[join.joins].fanout is Fanout.FOREACH
+
+    # --- with conditions ---
+
+    def _went_on_to(self, task: int, node: Node) -> tuple[str, ...]:
+        """The steps that a task has led to."""
+        if node.condition is None:
+            return node.next
+        ended = self._record.outcome_of(task)
+        return (ended.choice,) if ended is not None and ended.choice in node.next else ()
+
+    def _arrived(self, join: Node, around: Path) -> Iterator[tuple[str, int]]:
+        """For each item of a foreach, the task that went on to its join."""
+        found = []
+        for step in self._graph.previous(join.name):
+            for task in self._tasks_of(step):
+                path = self._record.path_of(task)
+                if _around_item(path) == around and join.name in self._went_on_to(
+                    task, self._graph[step]
+                ):
+                    found.append((last_index_of(path), step, task))
+        return ((step, task) for _, step, task in sorted(found))
+
+    def _with_path(self, step: str, path: Path) -> list[int]:
+        return [task for task in self._tasks_of(step) if self._record.path_of(task) == path]
+
+    def _followers_in(self, step: str) -> dict[int, list[int]]:
+        """The tasks of a step by the tasks that they follow."""
+        begun = self._record.steps().get(step, 0)
+        known, followers = self._followers.get(step, (0, {}))
+        if known != begun:  # parents never change
+            followers = {}
+            for task in self._tasks_of(step):
+                for parent in self._record.parents_of(task):
+                    followers.setdefault(parent, []).append(task)
+            self._followers[step] = begun, followers
+        return followers
+
+    def _tasks_of(self, step: str) -> Sequence[int]:
+        record = self._record
+        return record.table().tasks_of(record.step_number(step))
+
+    def _step_of(self, task: int) -> str:
+        number = self._record.table()[task].step
+        return next(step for step in self._graph.nodes if self._record.step_number(step) == number)
 
     # --- looking tasks up ---
 

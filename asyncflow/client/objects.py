@@ -36,7 +36,7 @@ from asyncflow.client.views import (
 from asyncflow.errors import JournalError, NotFoundError
 from asyncflow.events.types import TaskCloned
 from asyncflow.store import open_store
-from asyncflow.values import Status, TaskKey
+from asyncflow.values import Status
 
 if TYPE_CHECKING:
     import os
@@ -341,15 +341,13 @@ class Task(TaskFacts):
     @property
     def parents(self) -> Iterator[Task]:
         """The tasks whose artifacts it was given; for a join in the order of branches or items."""
-        key = TaskKey(self._attempts.step, self.path)
-        for step, task in self._attempts.record.lineage.parents(key):
+        for step, task in self._attempts.record.lineage.parents(self._attempts.number, self.key):
             yield Task._in(self._attempts.record, step, task)
 
     @property
     def children(self) -> Iterator[Task]:
         """The tasks that have begun with its artifacts, in the order of branches or items."""
-        key = TaskKey(self._attempts.step, self.path)
-        for step, task in self._attempts.record.lineage.children(key):
+        for step, task in self._attempts.record.lineage.children(self._attempts.number, self.key):
             yield Task._in(self._attempts.record, step, task)
 
     @property

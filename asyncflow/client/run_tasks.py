@@ -29,7 +29,7 @@ from asyncflow.store.run_index import (
     most_table_bytes,
     read_entry,
 )
-from asyncflow.values import Status
+from asyncflow.values import Status, last_index_of
 
 if TYPE_CHECKING:
     from asyncflow.client.run_journal import RunJournal
@@ -145,16 +145,22 @@ class RunTasks:
         return self._checked(event, task, entry)
 
     def path_of(self, task: int) -> tuple[int, ...]:
-        """A task's foreach indexes, outermost first."""
+        """Which foreach sibling and turn a task is; see `TaskKey.path`."""
         entry = self.entry(task)
         event = entry and (self.ended_task(task, entry) or self.started_task(task, entry))
         return event.path if event else ()
 
-    def fanout_of(self, task: int) -> int | None:
-        """How many items a task has handed out; None while it has not succeeded."""
+    def parents_of(self, task: int) -> tuple[int, ...]:
+        """The tasks that a task follows, if its record tells that; see `TaskStarted.parents`."""
+        entry = self.entry(task)
+        event = entry and self.started_task(task, entry)
+        return event.parents if event else ()
+
+    def outcome_of(self, task: int) -> TaskSucceeded | TaskCloned | None:
+        """The event that tells how a task went on; None while it has not succeeded."""
         entry = self.entry(task)
         event = entry and self.ended_task(task, entry)
-        return event.fanout if isinstance(event, TaskSucceeded | TaskCloned) else None
+        return event if isinstance(event, TaskSucceeded | TaskCloned) else None
 
     def last_output(self, task: int, entry: TaskEntry) -> int:
         """The offset of the last output of a task that has no end; 0 for none."""
@@ -168,7 +174,7 @@ class RunTasks:
 
     def _checked(self, event: _AnyTaskEvent, task: int, entry: TaskEntry) -> _AnyTaskEvent:
         """The event, if it is the one that the table's entry speaks of."""
-        index = event.path[-1] if event.path else 0
+        index = last_index_of(event.path)
         found = event.step, event.task_id, min(event.attempt, MAX_ATTEMPT), index
         if found != (self.step_of(entry), str(task), entry.attempt, entry.index):
             self._refuse_index(f"takes {event.step}/{event.task_id} for task {task}")

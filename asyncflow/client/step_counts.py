@@ -86,7 +86,7 @@ class Tally:
             step = self._steps[node.name]
             if node.joins:
                 known = self._steps[node.joins].expected
-            elif node.name == "start":
+            elif node.is_start or node.is_end:
                 known = 1
             else:
                 known = sum(self._leading_to(parent) for parent in parents[node.name])
@@ -95,8 +95,13 @@ class Tally:
 
     def _leading_to(self, parent: str) -> int:
         step = self._steps[parent]
-        foreach = self._graph is not None and self._graph[parent].fanout is Fanout.FOREACH
-        return step.fanned if foreach else step.expected
+        match self._graph[parent].fanout if self._graph is not None else Fanout.NONE:
+            case Fanout.FOREACH:
+                return step.fanned
+            case Fanout.CONDITION:
+                return 0  # it may lead elsewhere
+            case _:
+                return step.expected
 
 
 def _parents(graph: Graph) -> dict[str, list[str]]:

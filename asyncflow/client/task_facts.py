@@ -8,7 +8,7 @@ from asyncflow.client.artifact_values import Data
 from asyncflow.client.attempts import seconds_of
 from asyncflow.client.views import View
 from asyncflow.events.types import TaskCloned, TaskFailed
-from asyncflow.values import Status
+from asyncflow.values import Status, TaskKey, indexes_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -82,9 +82,15 @@ class TaskFacts(View):
         return seconds_of(ended) if ended else None
 
     @property
+    def key(self) -> TaskKey:
+        """Names the task within the graph: its step, its foreach indexes and repetitions."""
+        event = self._attempts.last_event()
+        return TaskKey(event.step, event.path)
+
+    @property
     def path(self) -> tuple[int, ...]:
         """The index of its item in each foreach around it, outermost first."""
-        return self._attempts.last_event().path
+        return indexes_of(self.key.path)
 
     @property
     def index(self) -> int | None:

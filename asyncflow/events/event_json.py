@@ -85,6 +85,8 @@ def from_json_data(data: Mapping[str, Any]) -> Event:
         named["source"] = {**source, "ref": list(_ref_of(source["ref"]))}
     if "path" in named:
         named["path"] = tuple(named["path"])
+    if "parents" in named:
+        named["parents"] = tuple(named["parents"])
     if "tags" in named:
         named["tags"] = tags_from(named["tags"])
     return cls(**named)

@@ -100,6 +100,8 @@ def event_of(values: Sequence[Any], flow: str, run_id: str) -> Event:
         named["task_id"] = str(named["task_id"])
     if "path" in named:
         named["path"] = tuple(named["path"])
+    if "parents" in named:
+        named["parents"] = tuple(named["parents"])
     if "tags" in named:
         named["tags"] = tags_from(named["tags"])
     time = from_microseconds(time_of(values))

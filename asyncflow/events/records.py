@@ -88,6 +88,8 @@ _LOG_AT: Final = {LOGGED: 9, SUCCEEDED: 12, FAILED: 13}
 _MANIFEST_AT: Final = {RUN_STARTED: 6, SUCCEEDED: 7, CLONED: 7}
 _FANOUT_AT: Final = {SUCCEEDED: 10, CLONED: 8}
 _ITEMS_AT: Final = {SUCCEEDED: 11, CLONED: 9}
+_CHOICE_AT: Final = {SUCCEEDED: 14, CLONED: 12}
+_PARENTS_AT: Final = {STARTED: 8, CLONED: 13}
 
 
 # --- what is read without unpacking it ----------------------------------------------------------
@@ -161,12 +163,12 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
         *(INT, INT, INT, _MAP, _MAP, LIST, _BYTES, _TEXT_OR_NONE, _MAP),
         *(TEXT, INT, TEXT, _MAP, _TEXT_OR_NONE),
     ),
-    STARTED: (*_OF_TASK, LIST, INT),
+    STARTED: (*_OF_TASK, LIST, INT, LIST),
     LOGGED: (*_OF_TASK, INT, INT, _BYTES, INT),
-    SUCCEEDED: (*_OF_TASK, LIST, _BYTES, _NUMBER, INT, _INT_OR_NONE, _BYTES, INT, INT),
+    SUCCEEDED: (*_OF_TASK, LIST, _BYTES, _NUMBER, INT, _INT_OR_NONE, _BYTES, INT, INT, TEXT),
     FAILED: (*_OF_TASK, LIST, TEXT, TEXT, TEXT, _FLAG, _NUMBER, INT, INT, _FLAG),
     RETRIED: (*_OF_TASK, LIST, _NUMBER),
-    CLONED: (*_OF_TASK, LIST, _BYTES, _INT_OR_NONE, _BYTES, TEXT, TEXT),
+    CLONED: (*_OF_TASK, LIST, _BYTES, _INT_OR_NONE, _BYTES, TEXT, TEXT, TEXT, LIST),
     RunSucceeded.code: (INT, INT, INT, _NUMBER),
     RunFailed.code: (INT, INT, INT, TEXT, TEXT, INT, TEXT, TEXT, TEXT, _NUMBER),
     RunCancelled.code: (INT, INT, INT, TEXT, _NUMBER),
@@ -174,12 +176,12 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
 """The types that each field may have, in order, for each kind of record."""
 _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
     RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None),
-    STARTED: ([], 0),
+    STARTED: ([], 0, []),
     LOGGED: (),
-    SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0),
+    SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0, ""),
     FAILED: ([], "", "", "", False, 0.0, 0, 0, False),
     RETRIED: ([], 0.0),
-    CLONED: ([], b"\x80", None, b"", "", ""),
+    CLONED: ([], b"\x80", None, b"", "", "", "", []),
     RunSucceeded.code: (0.0,),
     RunFailed.code: ("", "", 0, "", "", "", 0.0),
     RunCancelled.code: ("", 0.0),
@@ -272,16 +274,24 @@ def _check_attempt(code: int, values: list[Any]) -> None:
     if not (0 < task <= MAX_TASK and 0 <= attempt <= _MAX_ATTEMPT):
         _refuse(code, "task id or attempt", values[TASK_AT : _ATTEMPT_AT + 1])
     for index in path:
-        if type(index) is not int or not 0 <= index <= _MAX_INDEX:
+        if type(index) is not int or not -_MAX_INDEX <= index <= _MAX_INDEX:
             _refuse(code, "path", path)
     if code in _SECONDS_AT and not 0 <= values[_SECONDS_AT[code]] <= _MAX_SECONDS:
         _refuse(code, "duration", values[_SECONDS_AT[code]])
+    if code in _PARENTS_AT:
+        _check_parents(code, values[_PARENTS_AT[code]])
     if code in HANDING_ON:
         fanout = values[_FANOUT_AT[code]]
         if fanout is not None and not 0 <= fanout <= MAX_TASK:
             _refuse(code, "number of items", fanout)
         if code == CLONED and not is_run_id(values[_CLONED_FROM_AT]):
             _refuse(code, "origin", values[_CLONED_FROM_AT])
+
+
+def _check_parents(code: int, parents: list[Any]) -> None:
+    for parent in parents:
+        if type(parent) is not int or not 0 < parent <= MAX_TASK:
+            _refuse(code, "parent", parent)
 
 
 def _check_output(code: int, values: list[Any]) -> None:
@@ -426,7 +436,7 @@ def unpack_result(record: bytes) -> Result:
 def unpack_known_result(record: bytes) -> Result:
     """Like `unpack_result`, for a record that was checked before: it is not checked again."""
     values = msgpack.unpackb(record, strict_map_key=False)
-    return result_of(values if len(values) > _ITEMS_AT[SUCCEEDED] else _completed(values))
+    return result_of(values if len(values) > _CHOICE_AT[SUCCEEDED] else _completed(values))
 
 
 def result_of(values: Sequence[Any]) -> Result:
@@ -438,7 +448,9 @@ def result_of(values: Sequence[Any]) -> Result:
     code = values[0]
     if code in HANDING_ON:
         step, task, _, path, manifest = values[3:8]
-        outcome = Outcome(manifest, values[_FANOUT_AT[code]], values[_ITEMS_AT[code]])
+        outcome = Outcome(
+            manifest, values[_FANOUT_AT[code]], values[_ITEMS_AT[code]], values[_CHOICE_AT[code]]
+        )
         return Result(step, task, path, outcome)
     if code == RUN_STARTED:
         return Result("", 0, (), Outcome(values[_MANIFEST_AT[code]]))

@@ -21,7 +21,7 @@ from asyncflow.values import Failure, Manifest, TaskKey
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Goes up by one whenever an event or a field is added; what exists already never changes."""
 
 STOPPED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
@@ -105,9 +105,12 @@ class TaskStarted(TaskEvent):
     code: ClassVar[int] = 2
 
     path: tuple[int, ...] = ()
-    """Which foreach sibling on each level, outermost first."""
+    """Which foreach sibling on each level, outermost first; see `TaskKey.path`."""
     pid: int = 0
     """The worker's process."""
+    parents: tuple[int, ...] = ()
+    """In a flow with conditions: the ids of the tasks that this one follows, unless it joins a
+    foreach. In other flows the graph and the path say it."""
 
     @property
     def key(self) -> TaskKey:
@@ -153,6 +156,8 @@ class TaskSucceeded(TaskEvent):
     """The journal offset of the attempt's last output; 0 if it printed nothing."""
     failed: int = 0
     """The journal offset of the failure that `@catch` caught; 0 for none."""
+    choice: str = ""
+    """After a condition: the step that it has chosen; else empty."""
 
     @property
     def artifacts(self) -> Manifest:
@@ -232,6 +237,8 @@ class TaskCloned(TaskEvent):
     items: bytes = b""
     origin_run_id: str = ""
     origin_task_id: str = ""
+    choice: str = ""
+    parents: tuple[int, ...] = ()
 
     @property
     def artifacts(self) -> Manifest:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.errors import GraphError
 from asyncflow.flow.graph_checks import arrange
 from asyncflow.flow.node import Fanout, Node, Transition
+from asyncflow.values import repetitions_of, with_repetitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -36,6 +37,8 @@ class Graph:
     """The name of the last step."""
     _previous: Mapping[str, tuple[str, ...]] = field(hash=False, compare=False)
     _back: frozenset[tuple[str, str]] = field(hash=False, compare=False)
+    _loops: Mapping[str, int] = field(hash=False, compare=False)
+    _has_conditions: bool = field(hash=False, compare=False)
 
     def __init__(self, flow: str, nodes: Iterable[Node]) -> None:
         """Check the steps, given in any order, and sort them.
@@ -50,6 +53,9 @@ class Graph:
         object.__setattr__(self, "end", arranged.end)
         object.__setattr__(self, "_previous", arranged.previous)
         object.__setattr__(self, "_back", arranged.back)
+        object.__setattr__(self, "_loops", arranged.loops)
+        conditions = any(node.condition is not None for node in arranged.nodes.values())
+        object.__setattr__(self, "_has_conditions", conditions)
 
     def __getitem__(self, name: str) -> Node:
         return self.nodes[name]
@@ -69,6 +75,29 @@ class Graph:
     def previous(self, name: str) -> tuple[str, ...]:
         """The steps that lead to this one; to a join, in the order of its split's branches."""
         return self._previous[name]
+
+    @property
+    def has_conditions(self) -> bool:
+        """Whether a step chooses between those that follow it."""
+        return self._has_conditions
+
+    def onward(self, name: str, target: str, path: tuple[int, ...]) -> tuple[int, ...]:
+        """The path of the task of a next step, in the same branch.
+
+        It is the same path, unless the next step repeats steps, or is outside of the loop in which
+        they were repeated.
+        """
+        if not self._back:
+            return path
+        if (name, target) in self._back:
+            return with_repetitions(path, repetitions_of(path) + 1)
+        if self._loops.get(name) == self._loops.get(target):
+            return path
+        return with_repetitions(path, 0)
+
+    def in_loop(self, name: str) -> bool:
+        """Whether a condition can lead back to this step."""
+        return name in self._loops
 
     def leads_back(self, name: str, target: str) -> bool:
         """Whether going from a step to this next one repeats steps."""

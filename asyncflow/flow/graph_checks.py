@@ -31,6 +31,8 @@ class Arranged(NamedTuple):
     """The steps that lead to each step, those that lead back to it last."""
     back: frozenset[tuple[str, str]]
     """The transitions that repeat steps: each leads to a step that is before it, or to itself."""
+    loops: dict[str, int]
+    """For each step that a condition can repeat: the number of its loop, outermost loops alone."""
     start: str
     end: str
 
@@ -56,7 +58,7 @@ def arrange(flow: str, nodes: Iterable[Node]) -> Arranged:
     returning = frozenset(back)
     previous = _previous(order, given, returning)
     done = _scoped(order, given, previous, returning)
-    return Arranged(done, previous, returning, start, end)
+    return Arranged(done, previous, returning, _loops(done, previous, back), start, end)
 
 
 def _error(node: Node, message: str) -> GraphError:
@@ -219,11 +221,7 @@ def _check_left(nodes: Mapping[str, Node], end: str) -> None:
     for node in nodes.values():
         for target in node.next:
             leading[target].append(node.name)
-    ending, pending = {end}, [end]
-    while pending:
-        new = [name for name in leading[pending.pop()] if name not in ending]
-        ending.update(new)
-        pending += new
+    ending = _reached_from(end, leading)
     caught = next((node for node in nodes.values() if node.name not in ending), None)
     if caught is not None:
         message = (
@@ -242,6 +240,30 @@ def _previous(
         for target in nodes[name].next:
             (returning if (name, target) in back else leading)[target].append(name)
     return {name: (*names, *returning[name]) for name, names in leading.items()}
+
+
+def _loops(
+    nodes: Mapping[str, Node],
+    previous: Mapping[str, tuple[str, ...]],
+    back: Iterable[tuple[str, str]],
+) -> dict[str, int]:
+    """The loop of each step in one: two steps are in the same loop if each leads to the other."""
+    following = {name: node.next for name, node in nodes.items()}
+    loops: dict[str, int] = {}
+    for number, (name, target) in enumerate(back):
+        if name not in loops:
+            both = _reached_from(target, following) & _reached_from(name, previous)
+            loops.update(dict.fromkeys(both, number))
+    return loops
+
+
+def _reached_from(name: str, following: Mapping[str, Iterable[str]]) -> set[str]:
+    found, pending = {name}, [name]
+    while pending:
+        new = [each for each in following[pending.pop()] if each not in found]
+        found.update(new)
+        pending += new
+    return found
 
 
 # --- splits and joins -------------------------------------------------------------------------

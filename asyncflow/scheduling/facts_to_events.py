@@ -22,6 +22,7 @@ from asyncflow.events.types import (
     from_microseconds,
 )
 from asyncflow.scheduling.facts import Lost, SpooledOutput
+from asyncflow.scheduling.plan import parents_of
 from asyncflow.store.journal import frame
 from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
 
@@ -81,6 +82,7 @@ class RunningAttempt:
         "held",
         "log",
         "number",
+        "parents",
         "path",
         "pid",
         "seconds",
@@ -88,8 +90,9 @@ class RunningAttempt:
         "task_id",
     )
 
-    def __init__(self, task: plan.BeginTask) -> None:
+    def __init__(self, task: plan.BeginTask, parents: tuple[int, ...]) -> None:
         self.step, self.task_id, self.path = task.step, task.task_id, task.path
+        self.parents = parents
         self.attempt = task.attempt
         """By which number the worker has it."""
         self.number = task.attempt
@@ -151,7 +154,9 @@ class Recorder:
 
     def open(self, task: plan.BeginTask) -> None:
         """An attempt is about to be given to a worker."""
-        attempt = self._caught.get(task.task_id) or RunningAttempt(task)
+        attempt = self._caught.get(task.task_id)
+        if attempt is None:
+            attempt = RunningAttempt(task, parents_of(self._graph, task))
         attempt.attempt = task.attempt
         self._attempts[task.task_id] = attempt
 
@@ -227,6 +232,7 @@ class Recorder:
             **result.outcome._asdict(),
             origin_run_id=origin,
             origin_task_id=str(result.task_id),
+            parents=clone.parents,
         )
         at = self.add(event, batch)
         self._index.note(at, event.code, clone.step, clone.task_id, 0, clone.path)
@@ -248,6 +254,7 @@ class Recorder:
             attempt=attempt.number,
             path=attempt.path,
             pid=attempt.pid,
+            parents=attempt.parents,
         )
         self._note(attempt, event, batch)
 

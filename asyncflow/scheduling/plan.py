@@ -45,7 +45,7 @@ from asyncflow.events.types import (
     TaskSucceeded,
 )
 from asyncflow.flow.graph import Fanout
-from asyncflow.values import Failure, Status
+from asyncflow.values import Failure, Status, repetitions_of, with_repetitions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -104,8 +104,8 @@ class BeginTask:
     attempt: int
     path: tuple[int, ...]
     stack: tuple[int, ...]
-    """For each level of `path`, the id of the task that fanned out; for the join of a foreach one
-    more, whose items its inputs are for."""
+    """For each foreach index in `path`, the id of the task that fanned out; for the join of a
+    foreach one more, whose items its inputs are for."""
     inputs: Sequence[int]
     """Ids of the tasks that this one follows, in the order of branches or items; 0 is the run."""
     caught: Failure | None = None
@@ -119,6 +119,8 @@ class CloneTask:
     step: str
     task_id: int
     path: tuple[int, ...]
+    parents: tuple[int, ...] = ()
+    """As in `TaskStarted`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +170,10 @@ class _Scope:
 
     __slots__ = ("inputs", "join", "parent", "path", "slot", "stack", "unmet")
 
-    def __init__(self, task: _Task, join: str | None, count: int) -> None:
-        self.join = join
+    def __init__(self, task: _Task, node: Node, count: int) -> None:
+        self.join = node.join
         self.parent, self.slot = task.scope, task.slot  # where the join itself will stand
-        self.path, self.stack = task.path, task.levels
+        self.path, self.stack = task.path, task.stack[: node.depth]
         self.inputs = array("I", bytes(4 * count))
         self.unmet = count
 
@@ -202,11 +204,6 @@ class _Task:
         self.scope: _Scope | None = None
         self.slot = 0
 
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """The ids of the tasks whose items this one and those that follow it are for."""
-        return self.stack[: len(self.path)]
-
     def move(self, state: TaskPhase) -> None:
         if state not in MOVES[self.state]:
             message = f"task {self.id} of {self.step} cannot go from {self.state} to {state}"
@@ -222,16 +219,17 @@ class _Task:
 class _Items:
     """The tasks of a foreach that have not been taken yet."""
 
-    __slots__ = ("count", "next", "scope", "splitter", "step")
+    __slots__ = ("count", "next", "scope", "splitter", "stack", "step")
 
     def __init__(self, step: str, splitter: _Task, scope: _Scope, count: int) -> None:
         self.step, self.splitter, self.scope = step, splitter, scope
+        self.stack = scope.stack
         self.next, self.count = 0, count
 
     def make(self) -> _Task:
         splitter, index = self.splitter, self.next
         self.next += 1
-        task = _Task(self.step, (*splitter.path, index), (*splitter.levels, splitter.id))
+        task = _Task(self.step, (*splitter.path, index), self.stack)
         task.inputs = (splitter.id,)
         task.scope, task.slot = self.scope, index
         return task
@@ -306,7 +304,7 @@ class Plan:
                 self._task(int(event.task_id)).move(TaskPhase.RUNNING)
                 return []
             case TaskSucceeded() | TaskCloned():
-                return self._succeed(int(event.task_id), event.fanout)
+                return self._succeed(int(event.task_id), event.fanout, event.choice)
             case TaskFailed():
                 return self._fail(event)
             case TaskRetried():
@@ -348,7 +346,9 @@ class Plan:
             key = task.step, task.path
             if key in self.finished:
                 self._number(task)
-                clones.append(CloneTask(task.step, task.id, task.path))
+                clones.append(
+                    CloneTask(task.step, task.id, task.path, parents_of(self.graph, task))
+                )
             elif key in self.waiting:
                 attempt, seconds = self.waiting[key]
                 self._number(task)
@@ -449,11 +449,11 @@ class Plan:
         self._count(source.step, source.count if isinstance(source, _Items) else 1)
 
     def _begin(self) -> None:
-        start = _Task("start", (), ())
+        start = _Task(self.graph.start, (), ())
         start.inputs = (0,)
         self._push(start)
 
-    def _succeed(self, task_id: int, fanout: int | None) -> list[Command]:
+    def _succeed(self, task_id: int, fanout: int | None, choice: str) -> list[Command]:
         task = self._task(task_id)
         task.move(TaskPhase.SUCCEEDED)
         del self._tasks[task_id]
@@ -467,45 +467,60 @@ class Plan:
                 self._fan_out(task, node, fanout or 0)
             case Fanout.BRANCH:
                 self._branch(task, node)
+            case Fanout.CONDITION:
+                if choice not in node.next:
+                    message = f"task {task_id} of {task.step} has chosen no next step: {choice!r}"
+                    raise IllegalEventError(message)
+                self._follow(task, choice)
             case _:
                 self._follow(task, node.next[0])
         return []
 
     def _follow(self, task: _Task, step: str) -> None:
         node = self.graph[step]
+        path = self.graph.onward(task.step, step, task.path)
         if node.is_join:
-            self._meet(task)
+            self._meet(task, path)
             return
-        following = _Task(step, task.path, task.levels)
+        following = _Task(step, path, task.stack[: node.depth])
         following.inputs = (task.id,)
         following.scope, following.slot = task.scope, task.slot
         self._push(following)
 
     def _branch(self, task: _Task, node: Node) -> None:
-        scope = _Scope(task, node.join, len(node.next))
+        scope = _Scope(task, node, len(node.next))
         for slot, step in reversed(list(enumerate(node.next))):
-            branch = _Task(step, task.path, task.levels)
+            branch = _Task(step, self.graph.onward(task.step, step, task.path), scope.stack)
             branch.inputs = (task.id,)
             branch.scope, branch.slot = scope, slot
             self._push(branch)
 
     def _fan_out(self, task: _Task, node: Node, count: int) -> None:
-        scope = _Scope(task, node.join, count)
+        scope = _Scope(task, node, count)
         scope.stack = (*scope.stack, task.id)
         if count:
             self._push(_Items(node.next[0], task, scope, count))
         else:
             self._join(scope)
 
-    def _meet(self, task: _Task) -> None:
+    def _meet(self, task: _Task, path: tuple[int, ...]) -> None:
         scope = task.scope
         if scope is None:
             message = f"{task.step} leads to a join, but no split is open"
             raise IllegalEventError(message)
         scope.inputs[task.slot] = task.id
         scope.unmet -= 1
+        if repetitions_of(path) and self._closes_branches(scope):
+            # A loop around the split goes on within a branch. The join goes on with the highest
+            # number of repetitions, so that no step has the same path twice.
+            count = max(repetitions_of(path), repetitions_of(scope.path))
+            scope.path = with_repetitions(scope.path, count)
         if not scope.unmet:
             self._join(scope)
+
+    def _closes_branches(self, scope: _Scope) -> bool:
+        split = self.graph[scope.join].joins if scope.join is not None else None
+        return split is not None and self.graph[split].fanout is Fanout.BRANCH
 
     def _join(self, scope: _Scope) -> None:
         if scope.join is None:
@@ -561,6 +576,16 @@ class Plan:
         self.ready = 0
         self._ready_of.clear()
         return []
+
+
+def parents_of(graph: Graph, task: BeginTask | _Task) -> tuple[int, ...]:
+    """What `TaskStarted.parents` says of a task."""
+    if not graph.has_conditions or task.inputs[:1] == (0,):
+        return ()
+    joins = graph[task.step].joins
+    if joins is not None and graph[joins].fanout is Fanout.FOREACH:
+        return ()
+    return tuple(task.inputs)
 
 
 def retry_seconds(options: Any, name: str, attempt: int) -> float:

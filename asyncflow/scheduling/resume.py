@@ -37,7 +37,7 @@ from asyncflow.events.records import (
 from asyncflow.events.types import RunStarted, RunSucceeded
 from asyncflow.flow.graph import Graph
 from asyncflow.store.files import reason_of
-from asyncflow.values import Place
+from asyncflow.values import Outcome, Place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -209,7 +209,9 @@ class OriginRun:
             message = f"the step {name!r} had finished and is gone from the flow; run the flow anew"
             raise ResumeError(message)
         now = graph[name]
-        if (before.next, before.foreach, before.is_join) != (now.next, now.foreach, now.is_join):
+        if (before.next, before.fanout, before.is_join) != (now.next, now.fanout, now.is_join) or (
+            before.foreach != now.foreach or before.condition != now.condition
+        ):
             message = (
                 f"the step {name!r} had finished and led to {_leads(before)}; now it leads to "
                 f"{_leads(now)}: name it to run it again, as in `asyncflow resume FILE {name}`"
@@ -256,9 +258,9 @@ class OriginRun:
             message = f"the artifacts of {of} cannot be taken over from {self._pathspec}: {error}"
             raise JournalError(message) from error
 
-    def fanout(self, key: Key) -> int | None:
-        """How many items a finished task has handed out."""
-        return self.result(*key)[1].outcome.fanout
+    def outcome(self, key: Key) -> Outcome:
+        """What a finished task has handed on."""
+        return self.result(*key)[1].outcome
 
     def left(self) -> dict[Key, str]:
         """How the tasks stood that had begun and are not taken over."""
@@ -310,4 +312,6 @@ def following(graph: Graph, step: str) -> set[str]:
 
 def _leads(node: Any) -> str:
     where = ", ".join(node.next) or "nothing"
+    if node.condition:
+        return f"one of {where} by {node.condition!r}"
     return f"{where} over {node.foreach!r}" if node.foreach else where

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.scheduling.plan import BeginTask
+    from asyncflow.values import Outcome
 
     Key = tuple[str, tuple[int, ...]]
 
@@ -43,7 +44,7 @@ class StepPreview:
     to_run: int = 0
     """How many tasks it would run, as far as can be known now."""
     open_ended: str = ""
-    """A step that would be run, and tells only then how many more of this step there are."""
+    """A step that would be run, and tells only then whether there are more of this step."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Why tasks would be run, and how many each."""
 
@@ -54,7 +55,7 @@ class StepPreview:
             reason if n == self.to_run else f"{n} {reason}" for reason, n in self.reasons.items()
         ]
         if self.open_ended:
-            told.append(f"as many as {self.open_ended} hands out")
+            told.append(f"as many as {self.open_ended} leads to")
         return ", ".join(told)
 
 
@@ -74,7 +75,7 @@ def preview_resume(
     try:
         found.choose(graph, step)
         check_new_parameters(flow, unpack_manifest(found.manifest), os.environ)
-        return Preview(graph, found, found.left(), step).make(found.fanout)
+        return Preview(graph, found, found.left(), step).make(found.outcome)
     finally:
         found.close()
 
@@ -93,10 +94,11 @@ class Preview:
         self._graph, self._left, self._named = graph, left, named
         self._plan = Plan(graph, finished=finished)
         self._steps = {name: StepPreview(name) for name in graph.nodes}
+        self._steps_to_end = _steps_to_end(graph)
         self._seen: dict[str, Any] = {"flow": "", "run_id": "", "seq": 1, "time": datetime.now(UTC)}
 
-    def make(self, fanout: Callable[[Key], int | None]) -> list[StepPreview]:
-        """All of it; `fanout` tells how many items a finished task has handed out."""
+    def make(self, outcome: Callable[[Key], Outcome]) -> list[StepPreview]:
+        """All of it; `outcome` tells what a finished task has handed on."""
         plan = self._plan
         plan.handle(RunStarted(**self._seen, graph={}))
         again = True
@@ -106,28 +108,43 @@ class Preview:
                 again = True
                 for clone in clones:
                     if isinstance(clone, CloneTask):
-                        self._take_over(clone, fanout((clone.step, clone.path)))
+                        self._take_over(clone, outcome((clone.step, clone.path)))
             for task in plan.take(_BATCH):
                 again = True
                 self._start(task)
         return list(self._steps.values())
 
-    def _take_over(self, clone: CloneTask, fanout: int | None) -> None:
+    def _take_over(self, clone: CloneTask, outcome: Outcome) -> None:
         self._steps[clone.step].reused += 1
         key: dict[str, Any] = {"step": clone.step, "task_id": str(clone.task_id), "attempt": 0}
-        self._plan.handle(TaskCloned(**self._seen, **key, path=clone.path, fanout=fanout))
+        went_on: dict[str, Any] = {"fanout": outcome.fanout, "choice": outcome.choice}
+        self._plan.handle(TaskCloned(**self._seen, **key, path=clone.path, **went_on))
 
     def _start(self, task: BeginTask) -> None:
-        step = self._steps[task.step]
-        step.to_run += 1
-        step.reasons[self._reason(task)] += 1
-        fanout = None
-        if self._graph[task.step].fanout is Fanout.FOREACH:
-            fanout = 0  # how many nobody knows; the join is run in any case
+        step, node = self._steps[task.step], self._graph[task.step]
+        if not self._may_be_passed(step):
+            step.to_run += 1
+            step.reasons[self._reason(task)] += 1
+        fanout, choice = None, ""
+        if node.fanout is Fanout.FOREACH:
+            fanout = 0  # how many is not known yet; the join is run in any case
+            self._leave_open(task.step)
+        elif node.fanout is Fanout.CONDITION:
+            choice = self._shortest_way(task.step)  # so that this comes to the join or the end
             self._leave_open(task.step)
         key: dict[str, Any] = {"step": task.step, "task_id": str(task.task_id), "attempt": 0}
         self._plan.handle(TaskStarted(**self._seen, **key))
-        self._plan.handle(TaskSucceeded(**self._seen, **key, path=task.path, fanout=fanout))
+        went_on: dict[str, Any] = {"fanout": fanout, "choice": choice}
+        self._plan.handle(TaskSucceeded(**self._seen, **key, path=task.path, **went_on))
+
+    def _may_be_passed(self, step: StepPreview) -> bool:
+        """Whether a condition decides whether the step is run at all."""
+        after = step.open_ended
+        return bool(after) and self._graph[after].fanout is Fanout.CONDITION
+
+    def _shortest_way(self, condition: str) -> str:
+        """The next step from which fewest steps lead to the end."""
+        return min(self._graph[condition].next, key=self._steps_to_end.__getitem__)
 
     def _reason(self, task: BeginTask) -> str:
         if task.step == self._named:
@@ -143,10 +160,28 @@ class Preview:
         return bool(runs) and step in self._graph[name].next
 
     def _leave_open(self, split: str) -> None:
-        """Of the steps between a foreach and its join nobody knows how many tasks there will be."""
-        waiting = list(self._graph[split].next)
+        """It is not known yet how many tasks the steps after this one will have.
+
+        These are the steps of its foreach, or those up to where its branch or the flow ends.
+        """
+        waiting, passed = list(self._graph[split].next), {split}
         while waiting:
-            name = waiting.pop()
-            if name != self._graph[split].join and not self._steps[name].open_ended:
-                self._steps[name].open_ended = split
-                waiting += self._graph[name].next
+            node = self._graph[waiting.pop()]
+            ends_branch = node.is_end or (node.is_join and node.joins not in passed)
+            if node.name in passed or node.name == self._graph[split].join or ends_branch:
+                continue
+            passed.add(node.name)
+            if not self._steps[node.name].open_ended:
+                self._steps[node.name].open_ended = split
+            waiting += node.next
+
+
+def _steps_to_end(graph: Graph) -> dict[str, int]:
+    """How many steps lie between each step and the end, on the shortest way."""
+    found, reached = {graph.end: 0}, [graph.end]
+    for name in reached:  # it grows meanwhile
+        for before in graph.previous(name):
+            if before not in found:
+                found[before] = found[name] + 1
+                reached.append(before)
+    return found

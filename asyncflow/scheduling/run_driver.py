@@ -39,7 +39,7 @@ from asyncflow.scheduling.plan import (
 from asyncflow.scheduling.run_ending import RunEnding
 from asyncflow.scheduling.run_services import BACKLOG_BYTES
 from asyncflow.store.run_index import RunIndex
-from asyncflow.values import Failure
+from asyncflow.values import Failure, indexes_of
 from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, Failed, Logged, Opening, StartTask
 
 if TYPE_CHECKING:
@@ -277,7 +277,8 @@ class RunDriver:
     def _start(self, task: plan.BeginTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
         ended_at = self._index.table.ended_at
         stack = [ended_at(splitter) for splitter in task.stack]
-        key = task.step, task.task_id, task.attempt, task.path
+        path = indexes_of(task.path) if self.graph.has_conditions else task.path
+        key = task.step, task.task_id, task.attempt, path
         caught = task.caught
         told = (caught.attempt, caught.type, caught.message, caught.traceback) if caught else ()
         return StartTask(self.number, *key, stack, inputs, inputs_at, told)

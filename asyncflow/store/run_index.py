@@ -61,7 +61,7 @@ from asyncflow.events.records import (
     was_stopped,
 )
 from asyncflow.store.journal import FIRST_RECORD, frame
-from asyncflow.values import Status, tags_from
+from asyncflow.values import Status, last_index_of, tags_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -432,7 +432,7 @@ class RunIndex:
         number = self._numbers[step]
         put = self.table.begin if code in _BEGINNING else self.table.end
         state = _STOPPED if stopped else _STATES[code]
-        if put(task, at, number, state, attempt, path[-1] if path else 0):
+        if put(task, at, number, state, attempt, last_index_of(path)):
             self._counts[number] += 1
         if step == self._end and code in HANDING_ON:
             self._end_task = task

@@ -82,6 +82,7 @@ class StartTask(NamedTuple):
     task_id: int
     attempt: int
     path: Sequence[int]
+    """Its foreach indexes, outermost first."""
     stack: Sequence[int]
     """For each level of `path`, the offset of the record of the task that fanned out."""
     inputs: bytes

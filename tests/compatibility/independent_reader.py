@@ -29,10 +29,13 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
             *("pid", "host", "versions", "origin_step"),
         ),
     ),
-    2: ("TaskStarted", (*OF_TASK, "path", "pid")),
+    2: ("TaskStarted", (*OF_TASK, "path", "pid", "parents")),
     4: (
         "TaskSucceeded",
-        (*OF_TASK, *("path", "manifest", "seconds", "pid", "fanout", "items", "log", "failed")),
+        (
+            *(*OF_TASK, "path", "manifest", "seconds", "pid", "fanout", "items", "log", "failed"),
+            "choice",
+        ),
     ),
     5: (
         "TaskFailed",
@@ -46,7 +49,7 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         "TaskCloned",
         (
             *(*OF_TASK, "path", "manifest", "fanout", "items"),
-            *("origin_run_id", "origin_task_id"),
+            *("origin_run_id", "origin_task_id", "choice", "parents"),
         ),
     ),
     8: ("RunSucceeded", ("seconds",)),

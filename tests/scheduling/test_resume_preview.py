@@ -18,7 +18,7 @@ from asyncflow.events import RunStarted, TaskCloned, TaskStarted, TaskSucceeded
 from asyncflow.scheduling.plan import CloneTask, FinishRun, Plan
 from asyncflow.scheduling.resume import following
 from asyncflow.scheduling.resume_preview import Preview, preview_resume
-from asyncflow.values import Status
+from asyncflow.values import Outcome, Status
 from tests.support.flows import Sleeping
 from tests.support.random_graphs import Built, shapes
 
@@ -85,7 +85,9 @@ def test_a_plan_is_what_happens(built, seed, data):
     finished = {task for task in first.done if task[0] not in again}
     left = {(task.step, task.path): "had not ended" for task in first.running}
 
-    told = Preview(built.graph, finished, left, named).make(lambda it: built.widths.get(it[0]))
+    told = Preview(built.graph, finished, left, named).make(
+        lambda it: Outcome(fanout=built.widths.get(it[0]))
+    )
     happened = Play(built, choose, finished).go()
 
     cloned = Counter(name for name, _ in happened.cloned)

@@ -19,7 +19,7 @@ from asyncflow.flow import loader
 from asyncflow.flow.graph import Graph
 from asyncflow.store import open_store
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
-from asyncflow.values import ArtifactRef, Place
+from asyncflow.values import ArtifactRef, Place, indexes_of
 from asyncflow.workers.process.environment import EnvironmentSnapshot, enter, lasting_settings
 from asyncflow.workers.program_environment import ProgramEnvironment
 
@@ -148,7 +148,7 @@ class Inherited:
         self._run = run
         record = run.journal.read_one(offset)
         result = unpack_result(record)
-        self.step, self.task_id, self.path = result.step, result.task_id, tuple(result.path)
+        self.step, self.task_id, self.path = result.step, result.task_id, indexes_of(result.path)
         outcome = result.outcome
         self.fanout = outcome.fanout
         self.items = unpack_ref(outcome.items) if outcome.items else None

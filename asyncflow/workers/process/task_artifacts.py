@@ -95,7 +95,7 @@ class TaskArtifacts:
                 self.refs.pop(name, None)  # what it was before is not what the step had set
                 print(f"Not kept: {error}", file=sys.stderr)  # noqa: T201 - into the task's log
         self._run.writer.sync()
-        return Outcome(pack_manifest(self.refs), fanout, items)
+        return Outcome(pack_manifest(self.refs), fanout, items, task.choice)
 
     def _put(self, name: str, value: object) -> ArtifactRef:
         if not self._node.catches:
