@@ -22,7 +22,6 @@ from asyncflow.events.types import (
     from_microseconds,
 )
 from asyncflow.scheduling.facts import Lost, SpooledOutput
-from asyncflow.scheduling.plan import parents_of
 from asyncflow.store.journal import frame
 from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
 
@@ -90,9 +89,9 @@ class RunningAttempt:
         "task_id",
     )
 
-    def __init__(self, task: plan.BeginTask, parents: tuple[int, ...]) -> None:
+    def __init__(self, task: plan.BeginTask) -> None:
         self.step, self.task_id, self.path = task.step, task.task_id, task.path
-        self.parents = parents
+        self.parents = task.parents
         self.attempt = task.attempt
         """By which number the worker has it."""
         self.number = task.attempt
@@ -154,9 +153,7 @@ class Recorder:
 
     def open(self, task: plan.BeginTask) -> None:
         """An attempt is about to be given to a worker."""
-        attempt = self._caught.get(task.task_id)
-        if attempt is None:
-            attempt = RunningAttempt(task, parents_of(self._graph, task))
+        attempt = self._caught.get(task.task_id) or RunningAttempt(task)
         attempt.attempt = task.attempt
         self._attempts[task.task_id] = attempt
 

@@ -110,6 +110,8 @@ class BeginTask:
     """Ids of the tasks that this one follows, in the order of branches or items; 0 is the run."""
     caught: Failure | None = None
     """The failure of the attempt before, which a stand-in hands on in place of running the step."""
+    parents: tuple[int, ...] = ()
+    """As in `TaskStarted`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +212,9 @@ class _Task:
             raise IllegalEventError(message)
         self.state = state
 
-    def start(self) -> BeginTask:
-        return BeginTask(
-            self.step, self.id, self.attempt, self.path, self.stack, self.inputs, self.caught
-        )
+    def start(self, parents: tuple[int, ...]) -> BeginTask:
+        what = self.step, self.id, self.attempt, self.path, self.stack
+        return BeginTask(*what, self.inputs, self.caught, parents)
 
 
 class _Items:
@@ -346,9 +347,7 @@ class Plan:
             key = task.step, task.path
             if key in self.finished:
                 self._number(task)
-                clones.append(
-                    CloneTask(task.step, task.id, task.path, parents_of(self.graph, task))
-                )
+                clones.append(CloneTask(task.step, task.id, task.path, self._parents(task)))
             elif key in self.waiting:
                 attempt, seconds = self.waiting[key]
                 self._number(task)
@@ -367,7 +366,7 @@ class Plan:
             if not task.id:
                 self._number(task)
             self._count(task.step, -1)
-            taken.append(task.start())
+            taken.append(task.start(self._parents(task)))
         return taken
 
     def postpone(self, steps: Collection[str]) -> bool:
@@ -416,6 +415,15 @@ class Plan:
         return []
 
     # --- how it works ---
+
+    def _parents(self, task: _Task) -> tuple[int, ...]:
+        """What `TaskStarted.parents` says of a task."""
+        if not self.graph.has_conditions or task.inputs[:1] == (0,):
+            return ()
+        joins = self.graph[task.step].joins
+        if joins is not None and self.graph[joins].fanout is Fanout.FOREACH:
+            return ()
+        return tuple(task.inputs)
 
     def _task(self, task_id: int) -> _Task:
         try:
@@ -576,16 +584,6 @@ class Plan:
         self.ready = 0
         self._ready_of.clear()
         return []
-
-
-def parents_of(graph: Graph, task: BeginTask | _Task) -> tuple[int, ...]:
-    """What `TaskStarted.parents` says of a task."""
-    if not graph.has_conditions or task.inputs[:1] == (0,):
-        return ()
-    joins = graph[task.step].joins
-    if joins is not None and graph[joins].fanout is Fanout.FOREACH:
-        return ()
-    return tuple(task.inputs)
 
 
 def retry_seconds(options: Any, name: str, attempt: int) -> float:

@@ -432,7 +432,10 @@ class RunIndex:
         number = self._numbers[step]
         put = self.table.begin if code in _BEGINNING else self.table.end
         state = _STOPPED if stopped else _STATES[code]
-        if put(task, at, number, state, attempt, last_index_of(path)):
+        index = path[-1] if path else 0
+        if index < 0:
+            index = last_index_of(path)
+        if put(task, at, number, state, attempt, index):
             self._counts[number] += 1
         if step == self._end and code in HANDING_ON:
             self._end_task = task
