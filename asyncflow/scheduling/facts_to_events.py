@@ -268,6 +268,7 @@ class Recorder:
             manifest=outcome.manifest,
             fanout=outcome.fanout,
             items=outcome.items,
+            choice=outcome.choice,
             seconds=attempt.seconds or seconds,
             pid=attempt.pid,
             log=attempt.log,
