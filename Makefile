@@ -36,6 +36,8 @@ demo: $(VENV)/.demo ## Run two example flows, then read their artifacts from ano
 	ASYNCFLOW_STORE=$(DEMO_STORE) $(BIN)/asyncflow run examples/digits_sweep.py
 	ASYNCFLOW_STORE=$(DEMO_STORE) $(BIN)/python examples/read_back.py
 
+# The tests start some thousand processes. Each would compile asyncflow anew if none may keep bytecode.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.test ## All tests but the slow ones, warnings as errors
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 

@@ -32,6 +32,7 @@ class Talking(FlowSpec):
 
     width = Parameter("width", default=60)
     seconds = Parameter("seconds", default=0.02)
+    awaited = Parameter("awaited", default="")  # a file that the last of them waits for
 
     @step
     def start(self):
@@ -43,6 +44,8 @@ class Talking(FlowSpec):
     def talk(self):
         print(f"talk {self.input}\nmore", file=sys.stderr if self.input % 2 else sys.stdout)
         time.sleep(self.seconds)
+        while self.awaited and self.index == self.width - 1 and not Path(self.awaited).exists():
+            time.sleep(0.01)
         self.next(self.join)
 
     @step
@@ -325,25 +328,38 @@ def test_the_output_of_a_task_is_that_of_its_attempt_now(written, capsys):
 
 
 class Followers:
-    """`asyncflow events --follow`, killed at random and begun anew behind what had come."""
+    """`asyncflow events --follow`: killed again and again, and each time begun anew.
+
+    Kills are counted in events, not in seconds, so there are as many on a slow machine as on a
+    fast one.
+    """
 
     def __init__(self, pathspec, chance):
-        self._pathspec, self._chance = pathspec, chance
+        self.pathspec, self._chance = pathspec, chance
         self.got = []
         self.kills = 0
         self.status = None
 
-    def follow(self):
-        """Put together what all of them are told, until one ends by itself."""
+    def follow(self, width, act):
+        """Put together what all of them are told, until one ends by itself.
+
+        `act` is called when that is some number of events below `width`; at least one follower
+        is killed before.
+        """
+        number = self._chance.randrange(width // 2, width)
         while self.status is None:
             seq = self.got[-1].seq if self.got else 0
             options = ["--follow", "--json", "--since", str(seq)]
-            process = asyncflow("events", self._pathspec, *options, stderr=subprocess.DEVNULL)
-            killer = threading.Timer(self._chance.uniform(0.2, 1.2), process.kill)
-            killer.start()
-            # A line without its end was cut by the kill: its event is told again.
-            self.got += [events.from_json(line) for line in process.stdout if line[-1:] == "\n"]
-            killer.cancel()
+            process = asyncflow("events", self.pathspec, *options, stderr=subprocess.DEVNULL)
+            most = self._chance.randrange(1, width // 2)
+            for count, line in enumerate(process.stdout, 1):
+                if line[-1:] == "\n":  # else the kill has cut it, and its event is told again
+                    self.got.append(events.from_json(line))
+                    if len(self.got) == number:
+                        act()
+                if count == most:
+                    time.sleep(self._chance.uniform(0, 0.02))  # it is killed at any moment
+                    process.kill()
             process.stdout.close()
             if process.wait() < 0:
                 self.kills += 1
@@ -351,46 +367,40 @@ class Followers:
                 self.status = process.returncode
 
 
-def kill_at_random(store, seed, width, seconds, kills):
-    """Run, kill, resume, until a run comes to its end; each run's followers."""
+def kill_at_random(store, seed, width, kills):
+    """Run, kill, resume, and let the last run come to its end; each run's followers."""
     chance = random.Random(seed)
-    followers: list[Followers] = []
-    options = [f"--width={width}", f"--seconds={seconds}"]
-    while not followers or followers[-1].status != 0:
+    awaited = store.with_name("awaited")
+    options = [f"--width={width}", "--seconds=0.01", f"--awaited={awaited}"]
+    for number in range(kills + 1):
         with running(store, *options) as (engine, pathspec):
-            followers.append(Followers(pathspec, random.Random(chance.random())))
-            following = threading.Thread(target=followers[-1].follow)
-            following.start()
-            if len(followers) <= kills:
-                time.sleep(chance.uniform(0.1, 0.9) * width * seconds / 2)
-                engine.kill()
+            followers = Followers(pathspec, random.Random(chance.random()))
+            followers.follow(width, engine.kill if number < kills else awaited.touch)
             engine.wait()
-            following.join()
         options = ["--origin-run-id", pathspec.partition("/")[2]]
-    return followers
+        yield followers
 
 
 def check_followers(followers):
     """What each run's followers were told, put together, is that run's journal."""
     for each in followers:
-        run = Run(each._pathspec)
+        run = Run(each.pathspec)
         assert each.got == list(run.events())
         assert each.status == (0 if run.status is Status.SUCCEEDED else 1)
+        assert each.kills
     assert followers[-1].status == 0
 
 
 def test_engine_and_followers_are_killed_and_what_was_told_is_the_journal(store):
     """Kill the engine and those who follow it, go on, put it all together."""
-    check_followers(kill_at_random(store, seed=7, width=60, seconds=0.03, kills=1))
+    check_followers(list(kill_at_random(store, seed=7, width=60, kills=1)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_engine_and_followers_are_killed_often(store, seed):
     """The same with other seeds and longer runs."""
-    followers = kill_at_random(store, seed, width=300, seconds=0.02, kills=3)
-    check_followers(followers)
-    assert sum(each.kills for each in followers) > 3
+    check_followers(list(kill_at_random(store, seed, width=300, kills=3)))
 
 
 def test_a_run_that_is_not_there_cannot_be_followed(store):
