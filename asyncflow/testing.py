@@ -14,21 +14,22 @@ folder; a run in it costs some milliseconds.
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections import deque
 from concurrent.futures import Executor as ThreadExecutor
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from selectors import DefaultSelector
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asyncflow.values import Outcome
 from asyncflow.workers.messages import (
+    AttemptKey,
     CancelTask,
     Failed,
+    GaveBack,
     Opened,
-    Order,
     Ping,
     Pong,
     Ready,
@@ -39,9 +40,10 @@ from asyncflow.workers.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from selectors import SelectorKey
 
+    from asyncflow.workers.interface import WorkerListener
     from asyncflow.workers.messages import OrderMessage, ReportMessage
 
 Result = TypeVar("Result")
@@ -125,26 +127,16 @@ class Act:
     """Whether the worker accepts further tasks meanwhile."""
 
 
-class Listener(Protocol):
-    """Is told what workers report: a `Dispatcher`."""
-
-    def on_reports(self, worker: Any, reports: Sequence[ReportMessage]) -> None:
-        """Handle the worker's reports."""
-
-    def on_exit(self, worker: Any, how: str) -> None:
-        """Handle a worker's exit; all its reports came before."""
-
-
 class SimulatedExecutor:
     """Workers without processes; `play` decides the outcome and duration of each attempt.
 
-    It takes the place of the pool of workers, on the event loop that runs when it is made. `deaf`
-    is how many seconds a worker survives a SIGTERM.
+    It is to a `Dispatcher` what the pool of workers is, on the event loop that runs when it is
+    made. `deaf` says how many seconds a worker lives on that is asked to stop a task.
     """
 
     def __init__(
         self,
-        listener: Listener,
+        listener: WorkerListener,
         play: Callable[[StartTask], Act],
         *,
         size: int,
@@ -153,24 +145,30 @@ class SimulatedExecutor:
         self.size = size
         """How many workers there may be at a time."""
         self.workers: list[SimulatedWorker] = []
-        """The workers that are alive."""
+        """Those that live."""
+        self.environment: Mapping[str, str] = {}
+        """The environment variables that workers begin with: none."""
         self.listener, self.play, self.deaf = listener, play, deaf
         self._pids = count(1)
+
+    async def start(self) -> None:
+        """Nothing is needed to start workers."""
+
+    async def close(self) -> None:
+        """End all workers."""
+        for worker in list(self.workers):
+            worker.exit("ended with its executor")
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Change nothing: the clock stands still while nobody waits."""
+        yield
 
     def start_worker(self) -> SimulatedWorker:
         """Start a worker; it accepts orders at once."""
         worker = SimulatedWorker(self, next(self._pids))
         self.workers.append(worker)
         return worker
-
-    def pause(self, worker: SimulatedWorker) -> None:
-        """Stop receiving a worker's reports for now."""
-        worker.paused = True
-
-    def resume(self, worker: SimulatedWorker) -> None:
-        """Receive its reports again."""
-        worker.paused = False
-        worker.speak()
 
     def __repr__(self) -> str:
         return f"<SimulatedExecutor {len(self.workers)} workers>"
@@ -181,46 +179,65 @@ class SimulatedWorker:
 
     def __init__(self, executor: SimulatedExecutor, pid: int) -> None:
         self.pid = pid
+        """Its number: it has no process."""
+        self.is_up = True
+        """It takes no time to start."""
         self.stop_reason = ""
         """Why it is being killed; empty while it is not."""
-        self.paused = False
-        self.spools = (Silence(), Silence())
+        self._paused = False
         self._executor = executor
         self._loop = asyncio.get_running_loop()
-        self._orders: deque[OrderMessage] = deque()  # sent, but not received
-        self._running: dict[tuple[int, int], tuple[StartTask, Act, asyncio.TimerHandle]] = {}
+        self._orders: deque[OrderMessage] = deque()  # sent, and not received
+        self._running: dict[AttemptKey, tuple[StartTask, Act, asyncio.TimerHandle]] = {}
         self._unheard: list[ReportMessage] = [Ready(pid)]
         self._opened: set[int] = set()  # runs whose flow a real worker would have imported
         self._closing = False
         self._gone = False
         self._loop.call_soon(self._receive)
 
-    # --- called by the dispatcher ---
+    @property
+    def name(self) -> str:
+        """Which one it is."""
+        return f"simulated worker {self.pid}"
+
+    # --- what the dispatcher does with it ---
 
     def send(self, order: OrderMessage) -> None:
         """Send an order, without waiting."""
         self._orders.append(order)
         self._loop.call_soon(self._receive)
 
-    def take_back(self) -> list[list[Any]]:
-        """Return the start orders that it has not received, raw; other orders stay."""
+    def take_back(self) -> None:
+        """Take back the tasks that it has not received; each is reported as `GaveBack`."""
         taken = [order for order in self._orders if isinstance(order, StartTask)]
         self._orders = deque(each for each in self._orders if not isinstance(each, StartTask))
-        return [[Order.START_TASK, *order] for order in taken]
+        self._unheard += [GaveBack(order.run, order.task_id, order.attempt) for order in taken]
+        self._loop.call_soon(self.speak)
 
-    def spooled(self) -> tuple[int, int]:
-        """How many bytes of output wait: none."""
-        return _NOTHING
+    def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
+        """End it when it will, if the attempt is running."""
+        self.take_back()
+        if attempt in self._running:
+            self._end_after(self._executor.deaf(), "was killed by SIGTERM", why)
 
-    def has_more(self) -> bool:
-        """Whether a report waits: never, because reports are delivered at once."""
-        return False
+    def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
+        """End it; with `attempt`, only if that is running."""
+        self.take_back()
+        if attempt is None or attempt in self._running:
+            self._end_after(0.0, "was killed by SIGKILL", why)
 
-    def kill(self, number: int, why: str) -> None:
-        """Kill it: at once, or after its `deaf` seconds if the signal asks it to end."""
+    def _end_after(self, seconds: float, how: str, why: str) -> None:
         self.stop_reason = self.stop_reason or why
-        wait = self._executor.deaf() if number == signal.SIGTERM else 0.0
-        self._loop.call_later(wait, self.exit, f"was killed by {signal.Signals(number).name}")
+        self._loop.call_later(seconds, self.exit, how)
+
+    def pause(self) -> None:
+        """Report nothing of it for now."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Report again."""
+        self._paused = False
+        self.speak()
 
     # --- its own work ---
 
@@ -236,8 +253,8 @@ class SimulatedWorker:
         self._executor.listener.on_exit(self, how)
 
     def speak(self) -> None:
-        """Deliver the waiting reports."""
-        if self._unheard and not self.paused and not self._gone:
+        """Tell what was not heard yet."""
+        if self._unheard and not self._paused and not self._gone:
             told, self._unheard = self._unheard, []
             self._executor.listener.on_reports(self, told)
 
@@ -246,8 +263,8 @@ class SimulatedWorker:
             match self._orders.popleft():
                 case StartTask() as order:
                     self._begin(order)
-                case CancelTask(run, task_id):
-                    self._cancel(run, task_id)
+                case CancelTask(run, task_id, attempt):
+                    self._cancel(AttemptKey(run, task_id, attempt))
                 case ShutDown():
                     self._closing = True
                 case Ping():
@@ -267,11 +284,11 @@ class SimulatedWorker:
             self._opened.add(order.run)
             self._unheard.append(Opened(order.run))
         act = self._executor.play(order)
-        key = order.run, order.task_id
+        key = AttemptKey(order.run, order.task_id, order.attempt)
         timer = self._loop.call_later(act.seconds, self._end, key)
         self._running[key] = order, act, timer
 
-    def _end(self, key: tuple[int, int]) -> None:
+    def _end(self, key: AttemptKey) -> None:
         order, act, _ = self._running[key]
         if act.dies:
             self.exit("was killed by SIGKILL")
@@ -280,22 +297,14 @@ class SimulatedWorker:
         self._unheard.append(_report(order, act))
         self._receive()
 
-    def _cancel(self, run: int, task_id: int) -> None:
-        if (run, task_id) in self._running:
-            order, act, timer = self._running.pop((run, task_id))
+    def _cancel(self, key: AttemptKey) -> None:
+        if key in self._running:
+            order, act, timer = self._running.pop(key)
             timer.cancel()
             self._unheard.append(_report(order, Act(act.seconds, error="cancelled")))
 
     def __repr__(self) -> str:
         return f"<SimulatedWorker {self.pid}{' stop_reason' if self.stop_reason else ''}>"
-
-
-class Silence:
-    """The output of a worker that prints nothing."""
-
-    def read(self, offset: int, count: int) -> bytes:  # noqa: ARG002 - there is no output
-        """Return no output."""
-        return b""
 
 
 def _report(order: StartTask, act: Act) -> ReportMessage:

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.interface import JournalAppender, RunStore
-    from asyncflow.workers.local.pool import PoolListener
+    from asyncflow.workers.interface import Executor, ExecutorFactory, WorkerListener
     from asyncflow.workers.program_environment import ProgramEnvironment
 
 
@@ -248,10 +248,15 @@ class Engine(Starter, Watchable):
         store: str | Path | None = None,
         workers: int | None = None,
         settings: Settings | None = None,
+        executor: ExecutorFactory = WorkerPool,
     ) -> None:
         """Prepare an engine; nothing is started before `async with`.
 
-        `store` and `workers` override those of `settings`.
+        Args:
+            store: The folder of the store; wins over that of `settings`.
+            workers: How many workers there may be; wins over that of `settings`.
+            settings: All others.
+            executor: Where tasks run: in worker processes on this machine, if left out.
 
         Raises:
             SettingsError: A setting has a value that it cannot take.
@@ -267,6 +272,7 @@ class Engine(Starter, Watchable):
         given: dict[str, Any] = {"store": store, "workers": workers}
         named = {name: value for name, value in given.items() if value is not None}
         self.settings = replace(settings, **named)
+        self._make_executor = executor
         self._numbers = 0
         self._open = self._closed = False
         self._entered = False
@@ -305,18 +311,18 @@ class Engine(Starter, Watchable):
             )
             self._dispatcher = Dispatcher(
                 self._services,
-                self._open_pool,
+                self._open_executor,
                 self._open_limits,
                 blocked_seconds=self.settings.blocked_seconds,
                 import_seconds=self.settings.import_seconds,
             )
-            self._pool.start()
+            await self._dispatcher.executor.start()
         except BaseException:
             self._entered = False
             for threads in (self._disk, self._syncs, self._makers):
                 threads.shutdown()
-            if hasattr(self, "_pool"):
-                await run_to_completion(self._pool.close())
+            if hasattr(self, "_dispatcher"):
+                await run_to_completion(self._dispatcher.executor.close())
             raise
         self._admission.narrow(runs_that_fit())
         self._watchers.open(self._store)
@@ -326,10 +332,9 @@ class Engine(Starter, Watchable):
     def _open_store(self) -> RunStore:
         return open_store(self.settings.store, create=True)
 
-    def _open_pool(self, listener: PoolListener) -> WorkerPool:
-        size, spool_dir = self.settings.worker_count, self._store.scratch
-        self._pool = WorkerPool(size=size, spool_dir=spool_dir, listener=listener)
-        return self._pool
+    def _open_executor(self, listener: WorkerListener) -> Executor:
+        size, scratch = self.settings.worker_count, self._store.scratch
+        return self._make_executor(listener, size=size, scratch=scratch)
 
     def _open_limits(self, wake: Callable[[Any], None]) -> Limits:
         self._limits = Limits(self._store.limits, self._disk, wake)
@@ -358,7 +363,7 @@ class Engine(Starter, Watchable):
         finally:
             self._dispatcher.close()
             try:
-                await self._pool.close()
+                await self._dispatcher.executor.close()
             finally:
                 await _shut_down(self._disk, self._syncs, self._makers)
                 self._limits.close()
@@ -417,7 +422,8 @@ class Engine(Starter, Watchable):
         await self._admission.enter(options.priority)
         try:
             self._check_open()
-            creating = self._create(prepare, options, look_around(self._pool.environment))
+            surroundings = look_around(self._dispatcher.executor.environment)
+            creating = self._create(prepare, options, surroundings)
             handle, cancelled = await run_to_completion(creating, self._starting)
         except BaseException:
             self._admission.leave()
@@ -501,7 +507,7 @@ class Engine(Starter, Watchable):
         if not self._open:
             yield
             return
-        with self._dispatcher.suspended(), self._pool.suspended():
+        with self._dispatcher.suspended(), self._dispatcher.executor.suspended():
             yield
 
     # --- watching ---

@@ -8,8 +8,8 @@ How it works:
    ahead of time, long ones are not.
 3. The `ReportRouter` turns each report into a fact for the run, which journals it. Every report
    may have made room, so tasks are assigned again afterwards.
-4. The `WorkerWatch` polls busy workers: it passes on output, takes back tasks that are queued
-   behind a long one, and kills workers that stay silent.
+4. The `WorkerWatch` polls busy workers: it takes back tasks that are queued behind a long one,
+   and destroys workers that stay silent.
 5. The `Stopper` ends tasks that are out of time or whose run is ending.
 6. An attempt whose worker is gone is lost: the run hears of it as of any other failure.
 
@@ -122,6 +122,7 @@ class Dispatcher:
                 slot.known.discard(number)
                 slot.imported.pop(number, None)
                 slot.worker.send(CloseRun(number))
+        self._router.resume_paused_workers()  # nobody else may, if they were paused for this run
 
     def dispatch(self, source: TaskSource | None = None) -> None:
         """Assign as many tasks as workers have room for; `source` may have new ones."""
@@ -130,14 +131,12 @@ class Dispatcher:
     def stop(self, source: TaskSource, reason: str, *, running: bool = True) -> None:
         """Stop a run's tasks: take back those not begun and, if `running`, end the others."""
         number = source.number
-        for slot in list(self._slots):
-            if not any(run == number for run, _ in slot.tasks):
-                continue
-            self._assigner.take_back(slot)
-            if not running:
-                continue
-            for (run, _), assigned in list(slot.tasks.items()):
-                if run == number and (assigned.is_async or assigned is slot.at_work()):
+        for slot in self._slots:
+            tasks = [assigned for key, assigned in slot.tasks.items() if key.run == number]
+            if tasks:
+                slot.worker.take_back()
+            if running:
+                for assigned in tasks:
                     self._router.stopper.stop(slot, assigned, reason)
 
     def resume_paused_workers(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from asyncflow.workers.interface import SpoolFile
 from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
 
 if TYPE_CHECKING:
@@ -17,17 +16,6 @@ if TYPE_CHECKING:
 
 
 # --- what a run is told -------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class SpooledOutput:
-    """A range of a worker's output that belongs to a task."""
-
-    task_id: int
-    stream: int
-    spool: SpoolFile
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +32,7 @@ class Lost:
     """Where an async task was when it was stopped."""
 
 
-Fact = Started | Logged | Succeeded | Failed | SpooledOutput | Lost
+Fact = Started | Logged | Succeeded | Failed | Lost
 
 
 class TaskSource(Protocol):
@@ -99,9 +87,6 @@ class TaskSource(Protocol):
 
     def tell(self, fact: Fact) -> None:
         """A fact has come in."""
-
-    def flush_partial_lines(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
-        """Publish an unfinished line of the task, if it is a moment old."""
 
     def abandon(self, error: AsyncflowError) -> None:
         """The run cannot go on."""

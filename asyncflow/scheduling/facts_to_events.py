@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, TypedDict
 
-from asyncflow.events.output_lines import count_pieces, whole_characters
+from asyncflow.events.output_lines import count_pieces
 from asyncflow.events.packing import journalled, pack_logged
 from asyncflow.events.selection import OutputChunk
 from asyncflow.events.types import (
@@ -21,7 +21,7 @@ from asyncflow.events.types import (
     TaskSucceeded,
     from_microseconds,
 )
-from asyncflow.scheduling.facts import Lost, SpooledOutput
+from asyncflow.scheduling.facts import Lost
 from asyncflow.store.journal import frame
 from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
 
@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     from asyncflow.store.run_index import RunIndex
     from asyncflow.values import Outcome
 
-OUTPUT_BYTES: Final = 1 << 18  # of a task's output at a time: far below 1 ms to copy
-_PARTIAL_SECONDS: Final = 0.3  # how long a line without an end is waited for
-_HELD_BYTES: Final = 1 << 16  # how much of it is held back at the most
+OUTPUT_BYTES: Final = 1 << 18  # in a batch: far below 1 ms to copy
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Nobody sets it, and it goes on while the machine sleeps."""
 _SMOOTHING: Final = 0.3  # how much the latest task tells of how long the next one takes
@@ -56,29 +54,12 @@ class _Identity(TypedDict):
     time: datetime
 
 
-class Unfinished:
-    """The last line of a stream, which has no end yet."""
-
-    __slots__ = ("data", "since")
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.since = 0.0
-        """When its first byte came."""
-
-    @property
-    def is_overdue(self) -> bool:
-        """Whether its end has been waited for long enough."""
-        return bool(self.data) and time.monotonic() - self.since > _PARTIAL_SECONDS
-
-
 class RunningAttempt:
     """A running attempt: what its next events have to say."""
 
     __slots__ = (
         "attempt",
         "failed",
-        "held",
         "log",
         "number",
         "parents",
@@ -100,7 +81,6 @@ class RunningAttempt:
         self.log = 0  # where the journal has its last output
         self.failed = 0  # where the journal has its failure that was caught
         self.seconds = 0.0  # how long it had taken then
-        self.held: tuple[Unfinished, Unfinished] | None = None  # of each stream
 
 
 class Batch:
@@ -167,23 +147,19 @@ class Recorder:
 
     # --- facts to records ---
 
-    def record(
-        self, fact: Fact, batch: Batch, *, verdict: plan.Verdict | None
-    ) -> SpooledOutput | None:
-        """Add what a fact means to a batch; of a long output, what is left for the next one.
+    def record(self, fact: Fact, batch: Batch, *, verdict: plan.Verdict | None) -> None:
+        """Add what a fact means to a batch.
 
         A fact about an attempt that has ended already means nothing.
         """
         attempt = self._attempts.get(fact.task_id)
         if attempt is None or getattr(fact, "attempt", attempt.attempt) != attempt.attempt:
-            return None
+            return
         match fact:
             case Started():
                 self._started(attempt, batch)
             case Succeeded():
                 self._succeeded(attempt, fact.seconds, fact.outcome, batch)
-            case SpooledOutput():
-                return self._output(attempt, fact, batch)
             case Logged():
                 self._logged(attempt, fact.stream, fact.data, batch)
             case Failed():
@@ -194,7 +170,6 @@ class Recorder:
             case Lost():
                 described = fact.exception_type, fact.how, fact.traceback
                 self._failed(attempt, described, fact.seconds, batch, verdict)
-        return None
 
     def identity(self, batch: Batch) -> _Identity:
         """The fields of the run's next event that every event has."""
@@ -258,7 +233,7 @@ class Recorder:
     def _succeeded(
         self, attempt: RunningAttempt, seconds: float, outcome: Outcome, batch: Batch
     ) -> None:
-        self._end(attempt, batch)
+        self._attempts.pop(attempt.task_id, None)
         event = TaskSucceeded(
             **self.identity(batch),
             step=attempt.step,
@@ -287,7 +262,7 @@ class Recorder:
         batch: Batch,
         verdict: plan.Verdict | None,
     ) -> None:
-        self._end(attempt, batch)
+        self._attempts.pop(attempt.task_id, None)
         exception_type, message, traceback = described
         event = TaskFailed(
             **self.identity(batch),
@@ -309,13 +284,6 @@ class Recorder:
             attempt.failed, attempt.seconds = at, seconds
             self._caught[attempt.task_id] = attempt
 
-    def _end(self, attempt: RunningAttempt, batch: Batch) -> None:
-        """The attempt has ended: what it left without a line end is a line."""
-        self._attempts.pop(attempt.task_id, None)
-        unfinished, attempt.held = attempt.held, None
-        for stream, held in enumerate(unfinished or ()):
-            self._logged(attempt, stream, held.data, batch)
-
     def _note(
         self, attempt: RunningAttempt, event: Event, batch: Batch, *, stopped: bool = False
     ) -> int:
@@ -326,31 +294,6 @@ class Recorder:
         return at
 
     # --- output ---
-
-    def _output(
-        self, attempt: RunningAttempt, fact: SpooledOutput, batch: Batch
-    ) -> SpooledOutput | None:
-        count = min(fact.end - fact.start, OUTPUT_BYTES)
-        data = fact.spool.read(fact.start, count) if count else b""
-        self._lines(attempt, fact.stream, data, batch)
-        fact.start += count
-        return fact if fact.start < fact.end else None
-
-    def _lines(self, attempt: RunningAttempt, stream: int, data: bytes, batch: Batch) -> None:
-        """Journal whole lines, and hold back what has no end for a moment."""
-        if attempt.held is None:
-            attempt.held = Unfinished(), Unfinished()
-        held = attempt.held[stream]
-        end = data.rfind(b"\n") + 1
-        overdue = not end and held.is_overdue
-        if end or overdue or not held.data:
-            held.since = time.monotonic()
-        cut = len(held.data) + end if end else 0
-        data = held.data + data
-        if overdue or len(data) - cut > _HELD_BYTES:
-            cut = whole_characters(data)
-        held.data = data[cut:]
-        self._logged(attempt, stream, data[:cut], batch)
 
     def _logged(self, attempt: RunningAttempt, stream: int, data: bytes, batch: Batch) -> None:
         if not data:

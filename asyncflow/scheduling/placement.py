@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow._support.tracebacks import too_long
-from asyncflow.scheduling.facts import SpooledOutput
-from asyncflow.workers.messages import ShutDown
+from asyncflow.workers.messages import AttemptKey, ShutDown
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.scheduling.named_limits import Grant
@@ -33,12 +32,12 @@ class AssignedTask:
     """A task that a worker has."""
 
     __slots__ = (
-        "attempt",
         "expected",
         "grant",
         "importing",
         "is_async",
         "isolated",
+        "key",
         "since",
         "source",
         "started",
@@ -54,7 +53,7 @@ class AssignedTask:
         self, source: TaskSource, order: StartTask, *, is_async: bool, expected: float
     ) -> None:
         self.source, self.task_id = source, order.task_id
-        self.attempt = order.run, order.task_id, order.attempt
+        self.key = AttemptKey(order.run, order.task_id, order.attempt)
         self.is_async, self.expected = is_async, expected
         self.step = order.step
         self.started = False
@@ -100,7 +99,7 @@ class WorkerSlot:
     __slots__ = (
         "abandoned_attempts",
         "blocker",
-        "heard",
+        "has_begun",
         "imported",
         "is_async",
         "isolated",
@@ -108,7 +107,6 @@ class WorkerSlot:
         "load",
         "opened",
         "paused",
-        "read",
         "silent",
         "stopped",
         "stuck",
@@ -119,17 +117,16 @@ class WorkerSlot:
 
     def __init__(self, worker: WorkerLink) -> None:
         self.worker = worker
-        self.tasks: dict[tuple[int, int], AssignedTask] = {}
-        self.abandoned_attempts: dict[tuple[int, int, int], AssignedTask] = {}
+        self.tasks: dict[AttemptKey, AssignedTask] = {}
+        self.abandoned_attempts: dict[AttemptKey, AssignedTask] = {}
         """Attempts that count as ended, but may still run there."""
-        self.blocker: tuple[int, int, int] | None = None
+        self.blocker: AttemptKey | None = None
         """The attempt that keeps its event loop from turning."""
         self.opened: set[int] = set()  # runs that it may know
         self.known: set[int] = set()  # of these, the runs that it is certain to know
         self.imported: dict[int, float] = {}  # of these, when it had imported the run's flow
         self.load = 0.0  # seconds that its tasks are expected to take
-        self.read = [0, 0]  # up to where its output has been passed on
-        self.heard = False  # whether it has ever reported
+        self.has_begun = False  # whether it has ever begun a task
         self.used = False  # whether it has ever been given a task
         self.is_async = False  # whether its tasks, if any, are those of async steps
         self.isolated = False  # whether its task asked for a process of its own
@@ -142,14 +139,6 @@ class WorkerSlot:
         """The task that it has had for longest."""
         return next(iter(self.tasks.values()), None)
 
-    def at_work(self) -> AssignedTask | None:
-        """The `def` task that is running, once those not received have been taken back.
-
-        A worker receives a task only when it has ended the one before. So of several tasks all
-        but the last have ended, and the reports on them are on their way.
-        """
-        return next(reversed(self.tasks.values()), None)
-
     @property
     def idle(self) -> bool:
         """Whether nothing runs there, not even an abandoned attempt."""
@@ -157,8 +146,7 @@ class WorkerSlot:
 
     def add(self, assigned: AssignedTask) -> None:
         """It is given a task."""
-        run, task_id, _ = assigned.attempt
-        self.tasks[run, task_id] = assigned
+        self.tasks[assigned.key] = assigned
         self.load += assigned.expected
         self.is_async = assigned.is_async
         self.isolated = assigned.isolated
@@ -166,24 +154,12 @@ class WorkerSlot:
 
     def remove(self, assigned: AssignedTask) -> None:
         """It has the task no more."""
-        del self.tasks[assigned.attempt[:2]]
+        del self.tasks[assigned.key]
         self.load = self.load - assigned.expected if self.tasks else 0.0
 
-    def pass_output(self, assigned: AssignedTask, upto: Sequence[int]) -> None:
-        """What was printed since the last call, up to these offsets, is this task's."""
-        for stream, end in enumerate(upto):
-            start = self.read[stream]
-            if end > start:
-                self.read[stream] = end
-                spool = self.worker.spools[stream]
-                assigned.source.tell(SpooledOutput(assigned.task_id, stream, spool, start, end))
-
-    def find(self, attempt: tuple[int, int, int]) -> AssignedTask | None:
+    def find(self, attempt: AttemptKey) -> AssignedTask | None:
         """An attempt that it has, be it an abandoned one."""
-        assigned = self.tasks.get(attempt[:2])
-        if assigned is not None and assigned.attempt == attempt:
-            return assigned
-        return self.abandoned_attempts.get(attempt)
+        return self.tasks.get(attempt) or self.abandoned_attempts.get(attempt)
 
     def has_room(self, wanted: TaskDemand) -> bool:
         """Whether such a task may be given to it now."""

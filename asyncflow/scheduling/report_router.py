@@ -17,6 +17,7 @@ from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.run_services import BACKLOG_BYTES
 from asyncflow.scheduling.task_stopper import Stopper
 from asyncflow.workers.messages import (
+    AttemptKey,
     Blocked,
     Failed,
     GaveBack,
@@ -62,9 +63,19 @@ def _loss(
     lineage = {f"{each.__module__}.{each.__qualname__}" for each in error.__mro__}
     name = f"{error.__module__}.{error.__qualname__}"
     may_retry = not on or bool(lineage & set(on))
-    began = max(assigned.since, slot.imported.get(assigned.attempt[0], 0.0))
+    began = max(assigned.since, slot.imported.get(assigned.key.run, 0.0))
     text = with_final_line(traceback, name, why)
     return Lost(assigned.task_id, name, why, may_retry, now - began, text)
+
+
+def _was_stopped(assigned: AssignedTask, report: Failed) -> bool:
+    """Whether a task has failed because it was stopped, and not by itself.
+
+    A `def` step that is out of time is killed and reports nothing; if it does, it failed before.
+    """
+    if assigned.timed_out:
+        return bool(assigned.is_async or assigned.importing)
+    return bool(assigned.stopped) and report.exception_type in _STOPPED
 
 
 class ReportRouter:
@@ -101,7 +112,6 @@ class ReportRouter:
             grace_seconds,
             has=lambda slot, attempt: slot.find(attempt) is not None,
             disown=self._disown,
-            take_back=assigner.take_back,
         )
         """Stops tasks; what becomes of them comes in as reports."""
 
@@ -110,10 +120,7 @@ class ReportRouter:
         slot = self._slots.of(worker)
         if slot is None:
             return
-        slot.heard = True
-        slot.silent = 0
-        self._dead_starts = 0
-        self._assigner.on_heard()
+        self._on_heard(slot, reports[0])
         for report in reports:
             match report:
                 case Started():
@@ -134,13 +141,20 @@ class ReportRouter:
                     pass
         self._assigner.dispatch()
 
+    def _on_heard(self, slot: WorkerSlot, report: ReportMessage) -> None:
+        if not isinstance(report, GaveBack):  # what is taken back is the executor's word
+            slot.silent = 0
+            self._assigner.on_heard()
+
     # --- a task begins ---
 
     def _on_started(self, slot: WorkerSlot, report: Started) -> None:
         slot.blocker = None
+        slot.has_begun = True
+        self._dead_starts = 0
         if report.run in slot.opened:
             slot.known.add(report.run)
-        assigned = slot.tasks.get((report.run, report.task_id))
+        assigned = slot.tasks.get(AttemptKey(report.run, report.task_id, report.attempt))
         if assigned is not None:
             assigned.started = True
             assigned.since = self._loop.time()
@@ -156,7 +170,7 @@ class ReportRouter:
         """The worker has imported the flow: the time of the tasks that waited for it begins."""
         slot.imported[run] = self._loop.time()
         for key, assigned in slot.tasks.items():
-            if key[0] == run and assigned.started:
+            if key.run == run and assigned.started:
                 self._begin_time_limit(slot, assigned)
 
     def _begin_time_limit(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
@@ -176,19 +190,19 @@ class ReportRouter:
             f"This worker has imported the flow for {seconds:.1f} s. Where it stands: "
             f"py-spy dump --pid {slot.worker.pid}\n"
         )
-        assigned.source.tell(Logged(*assigned.attempt, 1, text.encode()))
+        assigned.source.tell(Logged(*assigned.key, 1, text.encode()))
 
     # --- while it runs ---
 
     def _on_loop_heard(self, slot: WorkerSlot, report: Blocked | Stopping) -> None:
         """A worker's event loop turns, or is blocked."""
-        attempt = report.run, report.task_id, report.attempt
+        attempt = AttemptKey(report.run, report.task_id, report.attempt)
         assigned = slot.find(attempt)
         slot.blocker = None
         if isinstance(report, Blocked):
             if report.where:
                 slot.blocker = attempt
-                self._assigner.take_back(slot)  # other workers can run them
+                slot.worker.take_back()  # other workers can run them
             if report.where and assigned is not None:
                 self._warn_of_blocking(slot, assigned, report)
         elif assigned is not None:
@@ -210,67 +224,61 @@ class ReportRouter:
             f"worker: {report.where}\nAwait it, or have it run in a thread: "
             f"await asyncio.to_thread(...)\n"
         )
-        if assigned.attempt not in slot.abandoned_attempts:
-            assigned.source.tell(Logged(*assigned.attempt, 1, text.encode()))
+        if assigned.key not in slot.abandoned_attempts:
+            assigned.source.tell(Logged(*assigned.key, 1, text.encode()))
 
     def _on_logged(self, slot: WorkerSlot, report: Logged) -> None:
         source = self._runs.get(report.run)
-        attempt = report.run, report.task_id, report.attempt
+        attempt = AttemptKey(report.run, report.task_id, report.attempt)
         if source is None or attempt in slot.abandoned_attempts:
             return
         source.tell(report)
         if source.backlog_bytes > BACKLOG_BYTES and not slot.paused:
             slot.paused = True
-            self._slots.executor.pause(slot.worker)
+            slot.worker.pause()
 
     def resume_paused_workers(self) -> None:
         """A journal has caught up: read again from the workers that were paused because of it."""
         for slot in self._slots:
             if slot.paused:
                 slot.paused = False
-                self._slots.executor.resume(slot.worker)
+                slot.worker.resume()
 
     def _on_given_back(self, slot: WorkerSlot, report: GaveBack) -> None:
-        """A worker returns a task that it has received and not begun."""
-        assigned = slot.tasks.get((report.run, report.task_id))
-        if assigned is not None and assigned.attempt[2] == report.attempt:
+        """A task was taken back, or its worker returns it: it has not begun there."""
+        assigned = slot.tasks.get(AttemptKey(report.run, report.task_id, report.attempt))
+        if assigned is not None:
             self._assigner.give_back(slot, assigned)
 
     # --- a task ends ---
 
     def _on_ended(self, slot: WorkerSlot, report: Succeeded | Failed) -> None:
         slot.blocker = None
-        abandoned = slot.abandoned_attempts.pop((report.run, report.task_id, report.attempt), None)
+        key = AttemptKey(report.run, report.task_id, report.attempt)
+        abandoned = slot.abandoned_attempts.pop(key, None)
         if abandoned is not None:
             abandoned.stop_timer()
             if slot.isolated:
                 slot.retire()
             return
-        assigned = slot.tasks.get((report.run, report.task_id))
+        assigned = slot.tasks.get(key)
         if assigned is None:
             return
-        if assigned.is_async:  # output that no context tells apart is the oldest task's
-            slot.pass_output(slot.first() or assigned, report.spooled)
-        else:
-            slot.pass_output(assigned, report.spooled)
         assigned.stop_timer()
         self._assigner.remove(slot, assigned)
         slot.stuck = False
         if slot.isolated or (slot.worker.stop_reason and not slot.tasks):
             slot.retire()  # also a worker that has outlived a kill: its place is needed
-        stopped = assigned.stopped and getattr(report, "exception_type", "") in _STOPPED
-        ordered = assigned.timed_out or stopped
-        if ordered and isinstance(report, Failed) and report.outcome is None:
+        if isinstance(report, Failed) and report.outcome is None and _was_stopped(assigned, report):
             lost = _loss(slot, assigned, self._loop.time(), traceback=report.traceback)
             assigned.source.tell(lost)
         else:
             assigned.source.tell(report)
 
-    def _disown(self, slot: WorkerSlot, attempt: tuple[int, int, int]) -> None:
+    def _disown(self, slot: WorkerSlot, attempt: AttemptKey) -> None:
         """Count an attempt as ended, although its worker may not have given it up."""
-        run, task_id, _ = attempt
-        assigned = slot.tasks.get((run, task_id))
-        if assigned is None or assigned.attempt != attempt:
+        assigned = slot.tasks.get(attempt)
+        if assigned is None:
             return
         slot.abandoned_attempts[attempt] = assigned
         self._assigner.remove(slot, assigned)
@@ -286,10 +294,6 @@ class ReportRouter:
             return
         if not worker.stop_reason:
             log.info("a worker is gone", pid=worker.pid, how=how, tasks=len(slot.tasks))
-        self._assigner.take_back(slot)
-        first = slot.first()
-        if first is not None and first.started:
-            slot.pass_output(first, slot.worker.spooled())
         for abandoned in slot.abandoned_attempts.values():
             abandoned.stop_timer()
         for assigned in slot.tasks.values():
@@ -299,7 +303,7 @@ class ReportRouter:
                 assigned.source.tell(_loss(slot, assigned, self._loop.time(), how))
             else:
                 assigned.source.give_back(assigned.task_id)
-        if slot.used and not (slot.heard or worker.stop_reason):
+        if slot.used and not (slot.has_begun or worker.stop_reason):
             self._count_dead_start(how)
         self._assigner.dispatch()
 

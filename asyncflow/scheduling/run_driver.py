@@ -23,7 +23,7 @@ from asyncflow._support.commit_points import reached
 from asyncflow._support.conditions import Condition, in_thread
 from asyncflow.errors import AsyncflowError, JournalError
 from asyncflow.events.packing import unpack_events
-from asyncflow.scheduling.facts import Lost, SpooledOutput
+from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder
 from asyncflow.scheduling.input_offsets import InputOffsets
 from asyncflow.scheduling.journal_sync import JournalSync
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.run_identity import RunIdentity
     from asyncflow.scheduling.run_services import RunServices
     from asyncflow.store.interface import JournalAppender
-    from asyncflow.workers.interface import SpoolFile
 
 _BATCH_FACTS: Final = 128  # a batch of them costs the event loop some 3 ms
 _LEAST_FACTS: Final = (
@@ -267,13 +266,6 @@ class RunDriver:
         if attempt is not None:
             attempt.pid = pid
 
-    def flush_partial_lines(self, task_id: int, spools: tuple[SpoolFile, SpoolFile]) -> None:
-        """Publish an unfinished line, such as a prompt, once it is a moment old."""
-        attempt = self._recorder.get(task_id)
-        for stream, held in enumerate((attempt and attempt.held) or ()):
-            if held.is_overdue:
-                self.tell(SpooledOutput(task_id, stream, spools[stream], 0, 0))
-
     def _start(self, task: plan.BeginTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
         ended_at = self._index.table.ended_at
         stack = [ended_at(splitter) for splitter in task.stack]
@@ -402,9 +394,7 @@ class RunDriver:
             verdict = None
             if isinstance(fact, Failed | Lost):
                 verdict = self._verdict(fact)
-            rest = self._recorder.record(fact, batch, verdict=verdict)
-            if rest is not None:
-                self._inbox.appendleft(rest)
+            self._recorder.record(fact, batch, verdict=verdict)
             if batch.output_bytes > OUTPUT_BYTES:
                 break
             if verdict is Verdict.FAIL and not self.plan.stopping:

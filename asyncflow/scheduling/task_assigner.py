@@ -324,16 +324,6 @@ class TaskAssigner:
         self._on_assigned()
         return assigned
 
-    def take_back(self, slot: WorkerSlot) -> int:
-        """Take back the tasks that a worker has not received; their runs assign them anew."""
-        taken = 0
-        for _kind, run, _step, task_id, *_ in slot.worker.take_back():
-            assigned = slot.tasks.get((run, task_id))
-            if assigned is not None:
-                self.give_back(slot, assigned)
-                taken += 1
-        return taken
-
     def give_back(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
         """Return a task that its worker has not begun to its run."""
         assigned.stop_timer()  # it may have been told to stop

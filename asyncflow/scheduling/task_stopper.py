@@ -11,7 +11,6 @@ itself. It is not killed for a task that another one keeps from ending.
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asyncflow.workers.messages import CancelTask
@@ -20,12 +19,11 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from asyncflow.workers.messages import OrderMessage
+    from asyncflow.workers.interface import WorkerLink
+    from asyncflow.workers.messages import AttemptKey
 
 _LONG_IMPORT_SECONDS: Final = 10.0
 DEAF_SECONDS: Final = 1.0  # a loop that is not blocked receives an order within milliseconds
-
-Attempt = tuple[int, int, int]  # run, task, attempt
 
 
 class Stoppable(Protocol):
@@ -38,7 +36,7 @@ class Stoppable(Protocol):
     timer: asyncio.TimerHandle | None
 
     @property
-    def attempt(self) -> Attempt:
+    def key(self) -> AttemptKey:
         """Which attempt of which task."""
 
     @property
@@ -49,27 +47,14 @@ class Stoppable(Protocol):
         """Cancel its timer, if any."""
 
 
-class Stopped(Protocol):
-    """A worker."""
-
-    def send(self, order: OrderMessage) -> None:
-        """Give an order, without waiting."""
-
-    def kill(self, number: int, why: str) -> None:
-        """Send a signal to the worker."""
-
-
 class RunningAt(Protocol):
     """A worker slot: a worker, and the attempt that blocks its event loop."""
 
-    blocker: Attempt | None
+    blocker: AttemptKey | None
 
     @property
-    def worker(self) -> Any:
-        """It is `Stopped`."""
-
-    def at_work(self) -> object:
-        """The `def` task that is running, once those not received have been taken back."""
+    def worker(self) -> WorkerLink:
+        """The worker."""
 
 
 class Stopper:
@@ -80,9 +65,8 @@ class Stopper:
         later: Callable[..., asyncio.TimerHandle],
         grace_seconds: float,
         *,
-        has: Callable[[Any, Attempt], bool],
-        disown: Callable[[Any, Attempt], None],
-        take_back: Callable[[Any], object],
+        has: Callable[[Any, AttemptKey], bool],
+        disown: Callable[[Any, AttemptKey], None],
     ) -> None:
         """Work for a dispatcher.
 
@@ -91,10 +75,9 @@ class Stopper:
             grace_seconds: How long a task has to end once it was asked to.
             has: Whether a worker still has the attempt, be it an abandoned one.
             disown: Abandon the attempt: tell its run that it has ended, unless that is done.
-            take_back: Take back what the worker has not received.
         """
         self._later, self._grace_seconds = later, grace_seconds
-        self._has, self._disown, self._take_back = has, disown, take_back
+        self._has, self._disown = has, disown
         self._suspended_seconds = 0.0
 
     def add_suspended(self, seconds: float) -> None:
@@ -124,9 +107,8 @@ class Stopper:
         self._set_timer(task, seconds - first, self._on_import_timeout, place, task, seconds)
 
     def _on_import_timeout(self, place: RunningAt, task: Stoppable, seconds: float) -> None:
-        self._take_back(place)
         task.timed_out, task.importing = True, seconds
-        place.worker.kill(signal.SIGTERM, task.lateness)  # so that it tells where it was
+        place.worker.ask_to_stop(task.key, task.lateness)  # so that it tells where it was
         self._set_timer(task, self._grace_seconds, self._end_grace, place, task, task.lateness)
 
     def _set_timer(
@@ -149,26 +131,23 @@ class Stopper:
         """Stop a task because its run is ending."""
         task.stopped = reason
         if task.is_async:
-            place.worker.send(CancelTask(*task.attempt))
+            place.worker.send(CancelTask(*task.key))
         else:
-            place.worker.kill(signal.SIGTERM, reason)
+            place.worker.ask_to_stop(task.key, reason)
         self._set_timer(task, self._grace_seconds, self._end_grace, place, task, reason)
 
     def _on_timeout(self, place: RunningAt, task: Stoppable) -> None:
+        task.timed_out = True
         if task.is_async:
-            task.timed_out = True
-            place.worker.send(CancelTask(*task.attempt, is_late=True))
+            place.worker.send(CancelTask(*task.key, is_late=True))
             self._set_timer(task, DEAF_SECONDS, self._on_deaf, place, task)
-            return
-        self._take_back(place)
-        if place.at_work() is task:  # else it has just ended, and a kill would hit the next one
-            task.timed_out = True
-            place.worker.kill(signal.SIGKILL, task.lateness)
+        else:  # unless it has just ended: that would hit the next one
+            place.worker.destroy(task.lateness, task.key)
 
     def _on_deaf(self, place: RunningAt, task: Stoppable) -> None:
         """The worker's loop has received nothing: this task blocks it, or another."""
-        if self._has(place, task.attempt):
-            self._disown(place, task.attempt)
+        if self._has(place, task.key):
+            self._disown(place, task.key)
             self._set_timer(task, self._grace_seconds, self._end_grace, place, task, task.lateness)
 
     def heard(self, place: RunningAt, task: Stoppable) -> None:
@@ -177,9 +156,11 @@ class Stopper:
         self._set_timer(task, self._grace_seconds, self._end_grace, place, task, reason)
 
     def _end_grace(self, place: RunningAt, task: Stoppable, reason: str) -> None:
-        if not self._has(place, task.attempt):
+        if not self._has(place, task.key):
             return
-        if place.blocker in {None, task.attempt}:
-            place.worker.kill(signal.SIGKILL, reason)
+        if not task.is_async:
+            place.worker.destroy(reason, task.key)
+        elif place.blocker in {None, task.key}:
+            place.worker.destroy(reason)
         else:
-            self._disown(place, task.attempt)
+            self._disown(place, task.key)

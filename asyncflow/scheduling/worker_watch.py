@@ -1,8 +1,7 @@
-"""Polls busy workers: what they print, and which are stuck, silent or stopped."""
+"""Polls busy workers: which are stuck, silent or stopped."""
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING, Final
 
 from asyncflow._support import log
@@ -13,11 +12,11 @@ from asyncflow.workers.messages import Logged, Ping
 if TYPE_CHECKING:
     import asyncio
 
-    from asyncflow.scheduling.placement import AssignedTask, WorkerSlot, WorkerSlots
+    from asyncflow.scheduling.placement import WorkerSlot, WorkerSlots
     from asyncflow.scheduling.task_assigner import TaskAssigner
     from asyncflow.workers.interface import WorkerLink
 
-_POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
+_POLL_SECONDS: Final = 0.05
 _STUCK_SECONDS: Final = 0.1  # after which a running task gives up those queued behind it
 _STANDING_SECONDS: Final = 2.0  # that a worker is stopped before a warning is logged
 _KILLED_POLLS: Final = 200  # polls at which a worker is silent until it is killed: 10 s at least
@@ -53,33 +52,21 @@ class WorkerWatch:
         self._polling = None
         if not any(slot.tasks or slot.silent or slot.worker.stop_reason for slot in self._slots):
             return
-        for slot in self._slots:
-            first = slot.first()
-            if first is not None and first.started:
-                self._pass_output_so_far(slot, first)
         self._free_stuck()
         self._end_silent()
         self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
 
-    @staticmethod
-    def _pass_output_so_far(slot: WorkerSlot, first: AssignedTask) -> None:
-        # The sizes first: a worker reports that the next task begins before it can print anything.
-        written = slot.worker.spooled()
-        if not slot.worker.has_more():
-            slot.pass_output(first, written)
-            first.source.flush_partial_lines(first.task_id, slot.worker.spools)
-
     def _free_stuck(self) -> None:
         """Take back the tasks that are queued behind a long one, so that other workers run them."""
-        now, taken = self._loop.time(), 0
+        now = self._loop.time()
         for slot in self._slots:
             first = slot.first()
             if first is None or not first.started or first.is_async:
                 continue
             slot.stuck = now - first.since > _STUCK_SECONDS
             if slot.stuck and len(slot.tasks) > 1:
-                taken += self._assigner.take_back(slot)
-        if taken or self._assigner.has_impatient(now):
+                slot.worker.take_back()
+        if self._assigner.has_impatient(now):
             self._assigner.dispatch()
 
     def _end_silent(self) -> None:
@@ -88,20 +75,17 @@ class WorkerWatch:
         Polls are counted, not seconds: while this process was suspended, it could not have heard
         from any worker.
         """
-        freed = 0
-        for slot in list(self._slots):
+        for slot in self._slots:
             first = slot.first()
             idle = bool(slot.worker.stop_reason) if first is None else not first.started
-            if slot.paused or not slot.worker.pid or not (idle or slot.silent):
+            if slot.paused or not slot.worker.is_up or not (idle or slot.silent):
                 continue
             slot.silent += 1
             if slot.silent == SILENT_POLLS:
-                freed += self._assigner.take_back(slot)
+                slot.worker.take_back()
                 slot.worker.send(Ping())  # it may have nothing left that it would report
             elif slot.silent == _KILLED_POLLS:
-                slot.worker.kill(signal.SIGKILL, "it took no orders any more")
-        if freed:
-            self._assigner.dispatch()
+                slot.worker.destroy("it took no orders any more")
 
     def on_stopped(self, worker: WorkerLink, how: str) -> None:
         """A worker was stopped by a signal, perhaps by a debugger: no task waits for it needlessly.
@@ -113,9 +97,8 @@ class WorkerWatch:
         if slot is None:
             return
         slot.stopped = True
-        self._assigner.take_back(slot)
+        slot.worker.take_back()
         self._loop.call_later(_STANDING_SECONDS, self._warn_of_stop, slot, how)
-        self._assigner.dispatch()
 
     def _warn_of_stop(self, slot: WorkerSlot, how: str) -> None:
         """Warn in the library's log, and in that of the task that the worker has had longest."""
@@ -127,10 +110,10 @@ class WorkerWatch:
         log.warning("a worker was stopped, and its tasks stand still", task=task, pid=pid, how=how)
         more = f", and with it {others} more" if others else ""
         text = (
-            f"This task stands still{more}: its worker, process {pid}, was stopped {how}. "
+            f"This task stands still{more}: its worker, {slot.worker.name}, was stopped {how}. "
             f"To let it go on: kill -CONT {pid}\n"
         )
-        first.source.tell(Logged(*first.attempt, 1, text.encode()))
+        first.source.tell(Logged(*first.key, 1, text.encode()))
 
     def on_continued(self, worker: WorkerLink) -> None:
         """A worker that was stopped goes on."""

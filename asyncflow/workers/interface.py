@@ -1,61 +1,137 @@
-"""What the dispatcher needs of an executor and its workers.
+"""What an executor is: where tasks run, as the scheduler sees it.
 
-`asyncflow.workers.local.pool` fulfils it, without being imported here.
+An executor starts workers, passes orders to them, and tells its listener what they report. How it
+reaches a worker is its own business: the scheduler knows no process, no signal and no file of one.
+`asyncflow.workers.local.pool` is the executor of an engine that is given no other.
+
+Nothing here waits but `start` and `close`. What takes an executor a while is reported when it is
+done.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from asyncflow.workers.messages import OrderMessage
+    from collections.abc import Collection, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
-# --- what is needed of an executor --------------------------------------------------------------
-
-
-class SpoolFile(Protocol):
-    """Where a worker's output of one stream lies."""
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Return up to so many bytes."""
+    from asyncflow.errors import PoolError
+    from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage
 
 
 class WorkerLink(Protocol):
-    """A worker as the dispatcher needs it."""
+    """A worker as the scheduler needs it."""
 
-    pid: int
     stop_reason: str
+    """Why it is to end; empty while it may be given tasks."""
 
     @property
-    def spools(self) -> tuple[SpoolFile, SpoolFile]:
-        """Its output, one for each stream."""
+    def name(self) -> str:
+        """Which worker it is and where, for people: `process 4711`."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id at the place where it runs, for events and logs; 0 while unknown."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it has started; orders can be sent before."""
 
     def send(self, order: OrderMessage) -> None:
         """Give an order, without waiting."""
 
-    def take_back(self) -> list[list[Any]]:
-        """The orders to start a task that it has not received."""
+    def take_back(self) -> None:
+        """Take back the tasks that it has not received; each is reported as `GaveBack`."""
 
-    def spooled(self) -> tuple[int, int]:
-        """The number of bytes in each of its output files."""
+    def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
+        """Have the attempt end soon, if it is the one that the worker runs and not over by now.
 
-    def has_more(self) -> bool:
-        """Whether it has sent reports that have not been read yet."""
+        It is for attempts that have the worker to themselves: those of `def` steps, and those that
+        import their flow. Async attempts are sent a `CancelTask`. What the worker has not received
+        is taken back.
+        """
 
-    def kill(self, number: int, why: str) -> None:
-        """Send a signal to it and to everything that its steps have started."""
+    def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
+        """End the worker at once, with everything that its steps have started.
+
+        With `attempt`, only if it is still the one that the worker runs, as in `ask_to_stop`.
+        """
+
+    def pause(self) -> None:
+        """Report nothing of it for now, so that it waits in the end."""
+
+    def resume(self) -> None:
+        """Report again."""
+
+
+class WorkerListener(Protocol):
+    """Who is told what workers do."""
+
+    def on_reports(self, worker: WorkerLink, reports: Sequence[ReportMessage]) -> None:
+        """A worker has reported something."""
+
+    def on_exit(self, worker: WorkerLink, how: str) -> None:
+        """A worker is gone; all that it had reported came before."""
+
+    def on_stopped(self, worker: WorkerLink, how: str) -> None:
+        """A worker stands still: somebody has sent it a signal such as SIGSTOP."""
+
+    def on_continued(self, worker: WorkerLink) -> None:
+        """A worker that stood still goes on."""
+
+    def on_broken(self, error: PoolError) -> None:
+        """No worker can be started any more."""
 
 
 class Executor(Protocol):
     """Where tasks run."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """How many workers there may be at a time."""
+
+    @property
+    def workers(self) -> Collection[WorkerLink]:
+        """Those that there are, in the order of their start."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment variables that its workers begin with; known once it has started."""
+
+    async def start(self) -> None:
+        """Get ready to start workers.
+
+        Raises:
+            PoolError: No worker can be had.
+        """
 
     def start_worker(self) -> WorkerLink:
-        """Start one more worker; orders can be sent to it at once."""
+        """Start one more worker; orders can be sent to it at once.
 
-    def pause(self, worker: Any) -> None:
-        """Stop reading the worker's reports for now."""
+        Raises:
+            PoolError: It cannot be started now.
+        """
 
-    def resume(self, worker: Any) -> None:
-        """Read its reports again."""
+    def suspended(self) -> AbstractContextManager[None]:
+        """Have all workers stand still within the block, in which this process may be stopped."""
+
+    async def close(self) -> None:
+        """End all workers, and return when none is left. Harmless when repeated.
+
+        Cancelled: the workers end all the same; only the waiting is cut short.
+        """
+
+
+class ExecutorFactory(Protocol):
+    """Makes an executor for an engine, which starts and closes it."""
+
+    def __call__(self, listener: WorkerListener, *, size: int, scratch: Path) -> Executor:
+        """An executor that has not been started.
+
+        Args:
+            listener: Who is told what the workers do.
+            size: How many workers the engine's settings ask for.
+            scratch: A folder on the engine's machine, for files that it needs while it is open.
+        """

@@ -57,6 +57,14 @@ DESCRIPTORS_CLOSED: Final = 213
 """The exit status of a worker whose step has closed the worker's own file descriptors."""
 
 
+class AttemptKey(NamedTuple):
+    """Which attempt of which task of which run."""
+
+    run: int
+    task: int
+    attempt: int
+
+
 class Opening(NamedTuple):
     """Where a run is and how to run it. The rest is in the first record of its journal."""
 
@@ -222,7 +230,7 @@ class Pong(NamedTuple):
 
 
 class GaveBack(NamedTuple):
-    """An async attempt that was received will not begin here, because the loop is blocked."""
+    """An attempt will not begin here: it was taken back, or its worker's loop is blocked."""
 
     run: int
     task_id: int

@@ -11,7 +11,16 @@ import pytest
 from asyncflow import Engine, FlowSpec, shared, step
 from asyncflow.store.journal import HEADER
 from asyncflow.workers.local.pool import WorkerPool
-from asyncflow.workers.messages import Failed, Opened, Opening, Ready, Started, StartTask, Succeeded
+from asyncflow.workers.messages import (
+    Failed,
+    GaveBack,
+    Opened,
+    Opening,
+    Ready,
+    Started,
+    StartTask,
+    Succeeded,
+)
 from asyncflow.workers.program_environment import look_around
 from tests.support.flows import Linear
 
@@ -105,8 +114,8 @@ async def orders(store, tmp_path, monkeypatch):
 async def staffed(store, orders):
     """Who listens, and a worker; `orders` has made the store."""
     heard = Heard()
-    pool = WorkerPool(size=1, spool_dir=store, listener=heard)
-    pool.start()
+    pool = WorkerPool(heard, size=1, scratch=store)
+    await pool.start()
     yield heard, pool.start_worker()
     await pool.close()
 
@@ -120,7 +129,9 @@ async def test_a_worker_whose_loop_turns_receives_one_def_task_at_a_time(staffed
     for task_id in range(1, 6):
         worker.send(orders(3, Linear, task_id))
     await heard.until(lambda: (2, 1) in heard.of(Started))
-    assert [task_id for _, _, _, task_id, *_ in worker.take_back()] == [1, 2, 3, 4, 5]
+    worker.take_back()
+    await heard.until(lambda: heard.of(GaveBack))
+    assert heard.of(GaveBack) == [(3, task_id) for task_id in range(1, 6)]
     await asyncio.to_thread((tmp_path / "gate").write_text, "open")
     await heard.until(lambda: (2, 1) in heard.of(Succeeded))
 
@@ -131,10 +142,14 @@ async def test_tasks_that_are_taken_back_and_sent_again_are_run_once(staffed, or
     ordered = [(number, task_id) for task_id in range(1, 60) for number in range(1, 6)]
     for number, task_id in ordered:
         worker.send(orders(number, Linear, task_id))
+    sent_again = 0
     while len(heard.of(Succeeded)) < len(ordered):
-        for _, number, _, task_id, *_ in worker.take_back():
+        worker.take_back()
+        for number, task_id in heard.of(GaveBack)[sent_again:]:
+            sent_again += 1
             worker.send(orders(number, Linear, task_id))
         await asyncio.sleep(0)
+    assert sent_again
     assert sorted(heard.of(Succeeded)) == sorted(ordered)
     assert sorted(heard.of(Started)) == sorted(ordered)
     assert not heard.of(Failed)

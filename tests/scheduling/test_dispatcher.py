@@ -4,77 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-from collections import Counter, deque
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling.dispatcher import Dispatcher
-from asyncflow.scheduling.facts import Lost, SpooledOutput
+from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.run_services import BACKLOG_BYTES, RunServices
 from asyncflow.values import Outcome
-from asyncflow.workers.local.spool import Spool
-from asyncflow.workers.messages import Logged, Opened, Opening, Order, Started, StartTask, Succeeded
+from asyncflow.workers.messages import Logged, Opened, Opening, Started, StartTask, Succeeded
 from asyncflow.workers.program_environment import ProgramEnvironment
-
-
-class Worker:
-    """A worker that keeps its orders until a test carries them out."""
-
-    def __init__(self, pid, folder):
-        self.pid, self.stop_reason = pid, ""
-        self.spools = Spool(folder), Spool(folder)
-        self.unheard = False
-        self.orders: deque[StartTask] = deque()
-        self.received: deque[StartTask] = deque()
-
-    def send(self, order):
-        if isinstance(order, StartTask):
-            self.orders.append(order)
-
-    def take_back(self):
-        taken = [[Order.START_TASK, *order] for order in self.orders]
-        self.orders.clear()
-        return taken
-
-    def prints(self, text, stream=0):
-        """Whatever it is at prints this."""
-        os.write(self.spools[stream].descriptor, text)
-
-    def spooled(self):
-        return tuple(spool.size() for spool in self.spools)
-
-    def has_more(self):
-        return self.unheard
-
-    def kill(self, number, why):
-        self.stop_reason = why
-
-    @property
-    def tasks(self):
-        """What it has, begun or not: run and task of each."""
-        return [(order.run, order.task_id) for order in (*self.received, *self.orders)]
-
-
-class Workers:
-    """An executor of such workers."""
-
-    def __init__(self, size, folder):
-        self.size, self.folder = size, folder
-        self.workers = []
-        self.heard = []  # whenever it is to hear no more of a worker, or again
-
-    def start_worker(self):
-        self.workers.append(Worker(len(self.workers) + 1, self.folder))
-        return self.workers[-1]
-
-    def pause(self, worker):
-        self.heard.append(("pause", worker.pid))
-
-    def resume(self, worker):
-        self.heard.append(("resume", worker.pid))
+from tests.support.manual_workers import ManualExecutor
 
 
 class Source:
@@ -95,7 +37,6 @@ class Source:
         self.taken = 0
         self.facts = []
         self.backlog_bytes = 0
-        self.looked_at = []
 
     @property
     def ready(self):
@@ -126,15 +67,6 @@ class Source:
         self.facts.append(fact)
         self.backlog_bytes += len(fact.data) if isinstance(fact, Logged) else 0
 
-    def flush_partial_lines(self, task_id, spools):
-        self.looked_at.append((task_id, spools))
-
-    @property
-    def printed(self):
-        """What it was told that its tasks have printed: task, stream and text, in order."""
-        outputs = [fact for fact in self.facts if isinstance(fact, SpooledOutput)]
-        return [(o.task_id, o.stream, o.spool.read(o.start, o.end - o.start)) for o in outputs]
-
     def abandon(self, error):
         raise error
 
@@ -142,11 +74,11 @@ class Source:
 class Play:
     """A dispatcher, its workers, and what they do."""
 
-    def __init__(self, size, folder):
+    def __init__(self, size):
         self.disk = ThreadPoolExecutor(1)  # never used, so it starts no thread
         services = RunServices(disk=self.disk, syncs=self.disk, grace_seconds=1.0, sync_seconds=1.0)
-        self.executor = Workers(size, folder)
-        self.dispatcher = Dispatcher(services, lambda _: self.executor)
+        self.dispatcher = Dispatcher(services, lambda listener: ManualExecutor(listener, size=size))
+        self.executor = self.dispatcher.executor
 
     @property
     def workers(self):
@@ -154,14 +86,13 @@ class Play:
 
     def begin(self, worker):
         """The worker takes its next task."""
-        order = worker.orders.popleft()
-        worker.received.append(order)
+        order = worker.receive()
         self.dispatcher.on_reports(worker, [Started(order.run, order.task_id, 0)])
 
     def end(self, worker):
         """The worker ends the task that it began first."""
         order = worker.received.popleft()
-        done = Succeeded(order.run, order.task_id, 0, 0.001, Outcome(), worker.spooled())
+        done = Succeeded(order.run, order.task_id, 0, 0.001, Outcome(), (0, 0))
         self.dispatcher.on_reports(worker, [done])
         return order.run
 
@@ -170,32 +101,24 @@ class Play:
         self.begin(worker)
         return self.end(worker)
 
-    def look(self):
-        """The time has come at which the dispatcher looks at its workers."""
-        self.dispatcher.close()
-        self.dispatcher._watch._poll()
-
     def running(self):
         """How many tasks of each run workers have."""
         return Counter(run for worker in self.workers for run, _ in worker.tasks)
 
 
 @pytest.fixture
-async def play(monkeypatch, tmp_path):
+async def play(monkeypatch):
     """Makes plays, in which all is seated at once however long that takes, and ends them."""
     monkeypatch.setattr("asyncflow.scheduling.loop_budget._WORK_SECONDS", math.inf)
     made = []
 
     def make(size):
-        made.append(Play(size, tmp_path))
+        made.append(Play(size))
         return made[-1]
 
     yield make
     for each in made:
         each.dispatcher.close()
-        for worker in each.workers:
-            for spool in worker.spools:
-                spool.close()
 
 
 async def test_short_tasks_stand_behind_each_other_and_long_ones_do_not(play):
@@ -408,76 +331,6 @@ async def test_to_seat_many_tasks_leaves_the_event_loop_to_others(play, monkeypa
 
 
 # --- output -------------------------------------------------------------------------------------
-
-
-async def test_what_a_worker_printed_belongs_to_the_task_that_has_ended_then(play):
-    """Of each stream what is new, and nothing twice."""
-    game = play(1)
-    source = Source(1, 3, seconds=0.001)
-    game.dispatcher.enter(source)
-    (worker,) = game.workers
-    for number in (b"1", b"2", b"3"):
-        game.begin(worker)
-        worker.prints(number)
-        worker.prints(number * 2, stream=1)
-        game.end(worker)
-    assert source.printed == [
-        (task, stream, b"%d" % task * (stream + 1)) for task in (1, 2, 3) for stream in (0, 1)
-    ]
-
-
-async def test_what_a_worker_printed_last_is_its_tasks_before_that_is_lost(play):
-    """It may have said why it dies."""
-    game = play(1)
-    source = Source(1, 1)
-    game.dispatcher.enter(source)
-    (worker,) = game.workers
-    game.begin(worker)
-    worker.prints(b"so it ends")
-    game.dispatcher.on_exit(worker, "was killed by SIGKILL")
-    assert source.printed == [(1, 0, b"so it ends")]
-    assert [type(fact) for fact in source.facts] == [Started, SpooledOutput, Lost]
-
-
-async def test_what_a_task_prints_is_passed_on_while_it_runs(play):
-    """Then the run looks whether a line without an end has stood for long."""
-    game = play(1)
-    source = Source(1, 1)
-    game.dispatcher.enter(source)
-    (worker,) = game.workers
-    worker.prints(b"by nobody")
-    game.look()
-    assert not source.printed
-    assert not source.looked_at
-    game.begin(worker)
-    game.look()
-    worker.prints(b"more")
-    game.look()
-    assert source.printed == [(1, 0, b"by nobody"), (1, 0, b"more")]
-    assert source.looked_at == [(1, worker.spools)] * 2
-
-
-async def test_output_waits_for_what_its_worker_has_said_and_nobody_heard(play):
-    """It may be that another task has begun, and has printed it."""
-    game = play(1)
-    source = Source(1, 2, seconds=0.001)
-    game.dispatcher.enter(source)
-    (worker,) = game.workers
-    game.begin(worker)
-    worker.prints(b"first")
-    upto = worker.spooled()
-    worker.prints(b"second")
-    worker.unheard = True
-    game.look()
-    assert not source.printed
-    assert not source.looked_at
-    worker.received.popleft()
-    ended = Succeeded(1, 1, 0, 0.001, Outcome(), upto)
-    worker.received.append(worker.orders.popleft())
-    game.dispatcher.on_reports(worker, [ended, Started(1, 2, 0)])
-    worker.unheard = False
-    game.look()
-    assert source.printed == [(1, 0, b"first"), (2, 0, b"second")]
 
 
 async def test_a_worker_whose_output_outruns_the_journal_is_heard_again_when_that_has_caught_up(

@@ -6,7 +6,6 @@ says when a worker receives an order, reports, and exits.
 
 from __future__ import annotations
 
-import signal
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +16,7 @@ from asyncflow.errors import PoolError
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling import worker_watch as module
 from asyncflow.scheduling.dispatcher import Dispatcher
-from asyncflow.scheduling.facts import Lost, SpooledOutput
+from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.placement import SILENT_POLLS
 from asyncflow.scheduling.run_services import RunServices
 from asyncflow.values import Outcome
@@ -26,7 +25,6 @@ from asyncflow.workers.messages import (
     Failed,
     Opened,
     Opening,
-    Order,
     Ping,
     Pong,
     ShutDown,
@@ -36,58 +34,9 @@ from asyncflow.workers.messages import (
     Succeeded,
 )
 from asyncflow.workers.program_environment import ProgramEnvironment
+from tests.support.manual_workers import ManualExecutor
 
 NOWHERE = (0, 0)
-
-
-class Seat:
-    """A worker that receives, reports and dies when the test says so."""
-
-    def __init__(self, pid):
-        self.pid, self.stop_reason = pid, ""
-        self.spools: Any = (None, None)
-        self.printed = NOWHERE
-        self.unheard = False
-        self.waiting: deque[Any] = deque()  # orders that lie in its socket
-        self.received = []
-        self.signals = []
-
-    def send(self, order):
-        self.waiting.append(order)
-
-    def receive(self):
-        """Take orders up to the next task."""
-        while True:
-            self.received.append(self.waiting.popleft())
-            if isinstance(self.received[-1], StartTask):
-                return self.received[-1]
-
-    def take_back(self):
-        back = [order for order in self.waiting if isinstance(order, StartTask)]
-        self.waiting = deque(order for order in self.waiting if not isinstance(order, StartTask))
-        return [[Order.START_TASK, *order] for order in back]
-
-    def spooled(self):
-        return self.printed
-
-    def has_more(self):
-        return self.unheard
-
-    def kill(self, number, why):
-        self.stop_reason = self.stop_reason or why
-        self.signals.append(number)
-
-
-class Seats:
-    """As many workers as the test allows."""
-
-    def __init__(self, size):
-        self.size = size
-        self.all = []
-
-    def start_worker(self):
-        self.all.append(Seat(100 + len(self.all)))
-        return self.all[-1]
 
 
 class Source:
@@ -128,9 +77,6 @@ class Source:
     def tell(self, fact):
         self.told.append(fact)
 
-    def flush_partial_lines(self, task_id, spools):
-        pass
-
     def abandon(self, error):
         self.abandoned.append(error)
 
@@ -154,9 +100,10 @@ def make():
     def made(size=1):
         nothing: Any = None  # it writes nothing here
         loop: Any = Timers()
-        seats: Any = Seats(size)
         services = RunServices(disk=nothing, syncs=nothing, grace_seconds=5.0, sync_seconds=1.0)
-        return Dispatcher(services, lambda _: seats, loop=loop)
+        return Dispatcher(
+            services, lambda listener: ManualExecutor(listener, size=size, loop=loop), loop=loop
+        )
 
     return made
 
@@ -166,6 +113,10 @@ class Timers:
 
     def __init__(self):
         self.due = []
+        self.soon: deque[Any] = deque()
+
+    def call_soon(self, callback, *args):
+        self.soon.append((callback, args))
 
     def call_later(self, seconds, callback, *args):
         timer = SimpleNamespace(seconds=seconds, callback=callback, args=args, cancelled=False)
@@ -183,6 +134,13 @@ class Timers:
         self.due = [timer for timer in self.due if timer not in ready]
         for timer in ready:
             timer.callback(*timer.args)
+        self.turn()
+
+    def turn(self):
+        """Have what was to happen soon happen."""
+        while self.soon:
+            callback, args = self.soon.popleft()
+            callback(*args)
 
 
 def seat(dispatcher, *sources):
@@ -190,7 +148,7 @@ def seat(dispatcher, *sources):
     for source in sources:
         dispatcher.enter(source)
     dispatcher.dispatch()
-    return dispatcher.executor.all[0]
+    return dispatcher.executor.workers[0]
 
 
 def began(dispatcher, worker):
@@ -220,10 +178,10 @@ async def test_a_task_that_takes_too_long_is_killed(make):
     worker = seat(dispatcher, source)
     began(dispatcher, worker)
     dispatcher._loop.fire(7.0)
-    assert worker.signals == [signal.SIGKILL]
+    assert worker.verbs == ["destroy"]
     dispatcher.on_exit(worker, "was killed by SIGKILL")
     assert source.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
-    assert dispatcher.executor.all[1].receive().task_id == 2
+    assert dispatcher.executor.workers[1].receive().task_id == 2
 
 
 async def test_importing_the_flow_does_not_count_as_a_tasks_time(make):
@@ -233,10 +191,10 @@ async def test_importing_the_flow_does_not_count_as_a_tasks_time(make):
     order = worker.receive()
     dispatcher.on_reports(worker, [Started(1, order.task_id, 0)])
     dispatcher._loop.fire(7.0)
-    assert worker.signals == []
+    assert worker.verbs == []
     dispatcher.on_reports(worker, [Opened(1)])
     dispatcher._loop.fire(7.0)
-    assert worker.signals == [signal.SIGKILL]
+    assert worker.verbs == ["destroy"]
 
 
 async def test_a_timeout_between_a_tasks_end_and_its_report_hits_nobody(make):
@@ -247,7 +205,7 @@ async def test_a_timeout_between_a_tasks_end_and_its_report_hits_nobody(make):
     first = began(dispatcher, worker)
     second = worker.receive()  # so the first has ended; the engine has not heard of it yet
     dispatcher._loop.fire(7.0)
-    assert worker.signals == []
+    assert worker.verbs == []
     reports = [success(first), Started(2, 2, 0), success(second)]
     dispatcher.on_reports(worker, reports)
     assert (source.succeeded(), other.succeeded()) == ([1], [2])
@@ -272,7 +230,7 @@ async def test_cancelling_a_run_leaves_the_task_of_another_alone(make):
     first = began(dispatcher, worker)
     second = worker.receive()
     dispatcher.stop(source, "enough")
-    assert worker.signals == []
+    assert worker.verbs == []
     dispatcher.on_reports(worker, [success(first), Started(2, 2, 0), success(second)])
     assert (source.succeeded(), other.succeeded()) == ([1], [2])
 
@@ -283,10 +241,10 @@ async def test_cancelling_a_run_gives_back_what_another_run_had_queued_behind(ma
     worker = seat(dispatcher, source, other)
     began(dispatcher, worker)
     dispatcher.stop(source, "enough")
-    assert worker.signals == [signal.SIGTERM]
+    assert worker.verbs == ["ask_to_stop"]
     dispatcher.on_exit(worker, "exited with status 1")
     assert source.lost() == [(1, "TaskCancelledError", "enough")]
-    assert dispatcher.executor.all[1].receive().task_id == 2
+    assert dispatcher.executor.workers[1].receive().task_id == 2
     assert other.lost() == []
 
 
@@ -315,7 +273,7 @@ async def test_a_task_whose_start_is_heard_of_after_its_end_was_ordered_keeps_it
     dispatcher.stop(source, "enough")
     dispatcher.on_reports(worker, [Started(1, order.task_id, 0), Opened(1)])
     dispatcher._loop.fire(5.0)
-    assert worker.signals == [signal.SIGTERM, signal.SIGKILL]
+    assert worker.verbs == ["ask_to_stop", "destroy"]
 
 
 async def test_a_worker_whose_task_outlives_sigterm_is_replaced(make):
@@ -329,7 +287,7 @@ async def test_a_worker_whose_task_outlives_sigterm_is_replaced(make):
     other.tasks.append(2)
     dispatcher.on_exit(worker, "exited with status 0")
     dispatcher.dispatch(other)
-    assert dispatcher.executor.all[1].receive().task_id == 2
+    assert dispatcher.executor.workers[1].receive().task_id == 2
 
 
 async def test_neighbours_of_an_async_task_that_has_to_be_killed_are_told_why(make):
@@ -340,10 +298,10 @@ async def test_neighbours_of_an_async_task_that_has_to_be_killed_are_told_why(ma
     began(dispatcher, worker)
     began(dispatcher, worker)
     dispatcher._loop.fire(7.0)
-    assert worker.signals == []  # it is cancelled first
+    assert worker.verbs == []  # it is cancelled first
     dispatcher.on_reports(worker, [Stopping(1, 1, 0)])
     dispatcher._loop.fire(5.0)
-    assert worker.signals == [signal.SIGKILL]
+    assert worker.verbs == ["destroy"]
     dispatcher.on_exit(worker, "was killed by SIGKILL")
     assert stuck.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
     ((task_id, error, how),) = other.lost()
@@ -370,7 +328,7 @@ async def test_a_task_that_cannot_be_told_of_its_timeout_has_failed_all_the_same
     dispatcher._loop.fire(1.0)
     assert late.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
     dispatcher._loop.fire(5.0)
-    assert worker.signals == []
+    assert worker.verbs == []
     dispatcher.on_reports(worker, [success(order)])
     assert other.succeeded() == [2]
 
@@ -384,7 +342,7 @@ async def test_what_comes_of_an_attempt_that_counts_as_ended_is_passed_over(side
     dispatcher.on_reports(worker, [Stopping(1, 1, 0), success(order)])
     assert len(late.told) == told
     dispatcher._loop.fire(5.0)
-    assert worker.signals == []
+    assert worker.verbs == []
 
 
 async def test_an_attempt_that_counts_as_ended_and_goes_on_though_it_was_told_is_killed(
@@ -397,7 +355,7 @@ async def test_an_attempt_that_counts_as_ended_and_goes_on_though_it_was_told_is
     dispatcher.on_reports(worker, [success(order), Stopping(1, 1, 0)])
     assert other.succeeded() == [2]
     dispatcher._loop.fire(5.0)
-    assert worker.signals == [signal.SIGKILL]
+    assert worker.verbs == ["destroy"]
 
 
 async def test_who_blocks_its_loop_beyond_its_own_time_is_killed(side_by_side):
@@ -407,9 +365,9 @@ async def test_who_blocks_its_loop_beyond_its_own_time_is_killed(side_by_side):
     dispatcher._loop.fire(7.0)
     dispatcher._loop.fire(1.0)
     assert late.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
-    assert worker.signals == []
+    assert worker.verbs == []
     dispatcher._loop.fire(5.0)
-    assert worker.signals == [signal.SIGKILL]
+    assert worker.verbs == ["destroy"]
     dispatcher.on_exit(worker, "was killed by SIGKILL")
     assert len(late.lost()) == 1
     assert [error for _, error, _ in other.lost()] == ["WorkerDiedError"]
@@ -422,7 +380,7 @@ async def test_cancelling_a_run_does_not_kill_the_worker_that_another_runs_task_
     dispatcher, worker, late, other, (_, order) = side_by_side
     dispatcher.stop(late, "enough")
     dispatcher._loop.fire(5.0)
-    assert worker.signals == []
+    assert worker.verbs == []
     assert late.lost() == [(1, "TaskCancelledError", "enough")]
     dispatcher.on_reports(worker, [success(order)])
     assert other.succeeded() == [2]
@@ -434,14 +392,15 @@ async def test_a_blocked_loop_gets_no_further_tasks(side_by_side):
     waiting = len(worker.waiting)
     late.tasks.append(3)
     dispatcher.dispatch(late)
-    assert (len(worker.waiting), len(dispatcher.executor.all)) == (waiting, 1)
+    assert (len(worker.waiting), len(dispatcher.executor.workers)) == (waiting, 1)
     dispatcher.on_reports(worker, [Blocked(2, 2, 0, 1.5, "")])
     assert len(worker.waiting) == waiting + 1
     dispatcher.on_reports(worker, [Blocked(2, 2, 0, 1.0, "somewhere")])
+    dispatcher._loop.turn()
     assert len(worker.waiting) == waiting
     dispatcher.executor.size = 2
     dispatcher.dispatch(late)
-    assert dispatcher.executor.all[1].receive().task_id == 3
+    assert dispatcher.executor.workers[1].receive().task_id == 3
 
 
 async def test_an_async_task_that_is_stopped_tells_where_it_was(make):
@@ -465,7 +424,7 @@ async def test_an_async_task_that_swallows_its_cancellation_and_succeeds_has_suc
     dispatcher._loop.fire(7.0)
     dispatcher.on_reports(worker, [success(order)])
     dispatcher._loop.fire(5.0)
-    assert (source.succeeded(), source.lost(), worker.signals) == ([1], [], [])
+    assert (source.succeeded(), source.lost(), worker.verbs) == ([1], [], [])
 
 
 async def test_a_worker_that_dies_before_its_first_word_costs_no_attempt(make):
@@ -475,7 +434,7 @@ async def test_a_worker_that_dies_before_its_first_word_costs_no_attempt(make):
     worker.receive()
     dispatcher.on_exit(worker, "was killed by SIGKILL")
     assert source.told == []
-    assert dispatcher.executor.all[1].receive().task_id == 1
+    assert dispatcher.executor.workers[1].receive().task_id == 1
 
 
 async def test_workers_that_never_say_a_word_end_the_run(make):
@@ -483,7 +442,7 @@ async def test_workers_that_never_say_a_word_end_the_run(make):
     dispatcher, source = make(), Source(1, [1])
     seat(dispatcher, source)
     for number in range(3):
-        dispatcher.on_exit(dispatcher.executor.all[number], "was killed by SIGILL")
+        dispatcher.on_exit(dispatcher.executor.workers[number], "was killed by SIGILL")
     (error,) = source.abandoned
     assert isinstance(error, PoolError)
     assert "SIGILL" in str(error)
@@ -496,12 +455,12 @@ async def test_what_an_idle_worker_does_not_take_others_do(make):
     for _ in range(SILENT_POLLS):
         dispatcher._loop.fire(module._POLL_SECONDS)
     assert not stopped.waiting or not isinstance(stopped.waiting[-1], StartTask)
-    order = began(dispatcher, dispatcher.executor.all[1])
+    order = began(dispatcher, dispatcher.executor.workers[1])
     assert order.task_id == 1
     for _ in range(module._KILLED_POLLS):
         dispatcher._loop.fire(module._POLL_SECONDS)
-    assert stopped.signals == [signal.SIGKILL]
-    assert dispatcher.executor.all[1].signals == []
+    assert stopped.verbs == ["destroy"]
+    assert dispatcher.executor.workers[1].verbs == []
     dispatcher.on_exit(stopped, "was killed by SIGKILL")
     assert source.lost() == []
 
@@ -512,9 +471,9 @@ async def test_the_only_worker_that_does_not_take_its_order_is_killed_too(make):
     stopped = seat(dispatcher, source)
     for _ in range(module._KILLED_POLLS):
         dispatcher._loop.fire(module._POLL_SECONDS)
-    assert stopped.signals == [signal.SIGKILL]
+    assert stopped.verbs == ["destroy"]
     dispatcher.on_exit(stopped, "was killed by SIGKILL")
-    assert began(dispatcher, dispatcher.executor.all[1]).task_id == 1
+    assert began(dispatcher, dispatcher.executor.workers[1]).task_id == 1
 
 
 async def test_a_worker_that_answers_at_last_is_given_its_task_again(make):
@@ -526,7 +485,7 @@ async def test_a_worker_that_answers_at_last_is_given_its_task_again(make):
     assert [type(order) for order in worker.waiting][-1] is Ping
     dispatcher.on_reports(worker, [Pong()])
     assert began(dispatcher, worker).task_id == 1
-    assert worker.signals == []
+    assert worker.verbs == []
 
 
 async def test_a_worker_that_takes_its_order_late_is_left_alone(make):
@@ -538,7 +497,7 @@ async def test_a_worker_that_takes_its_order_late_is_left_alone(make):
     began(dispatcher, worker)
     for _ in range(module._KILLED_POLLS):
         dispatcher._loop.fire(module._POLL_SECONDS)
-    assert worker.signals == []
+    assert worker.verbs == []
 
 
 async def test_a_failed_attempt_does_not_end_the_next_ones_timer(make):
@@ -548,21 +507,3 @@ async def test_a_failed_attempt_does_not_end_the_next_ones_timer(make):
     order = began(dispatcher, worker)
     dispatcher.on_reports(worker, [failure(order)])
     assert all(timer.cancelled for timer in dispatcher._loop.due if timer.seconds == 7.0)
-
-
-async def test_what_a_next_task_has_printed_is_not_taken_for_the_one_before(make):
-    """While a report is unheard nobody knows whose the latest output is: it waits."""
-    dispatcher, source = make(), Source(1, [1, 2])
-    worker = seat(dispatcher, source)
-    first = began(dispatcher, worker)
-    second = worker.receive()
-    worker.printed, worker.unheard = (30, 0), True  # of which the last 20 bytes are the second's
-    dispatcher._loop.fire(module._POLL_SECONDS)
-    assert not any(isinstance(fact, SpooledOutput) for fact in source.told)
-
-    worker.unheard = False
-    ended = success(first)._replace(spooled=(10, 0))
-    dispatcher.on_reports(worker, [ended, Started(second.run, second.task_id, second.attempt)])
-    dispatcher._loop.fire(module._POLL_SECONDS)
-    outputs = [fact for fact in source.told if isinstance(fact, SpooledOutput)]
-    assert [(each.task_id, each.start, each.end) for each in outputs] == [(1, 0, 10), (2, 10, 30)]

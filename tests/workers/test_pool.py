@@ -17,37 +17,9 @@ from asyncflow.workers.local import fork_server_client
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.messages import CloseRun, Order, StartTask
+from tests.support.pool_listener import Listener, until
 
 SECONDS = 180  # for what takes milliseconds on an idle machine
-
-
-class Listener:
-    """Keeps what the pool tells."""
-
-    def __init__(self):
-        self.exits, self.reports, self.broken, self.stopped = [], [], [], []
-
-    def on_reports(self, worker, reports):
-        self.reports += reports
-
-    def on_exit(self, worker, how):
-        self.exits.append((worker, how))
-
-    def on_broken(self, error):
-        self.broken.append(error)
-
-    def on_stopped(self, worker, how):
-        self.stopped.append((worker, how))
-
-    def on_continued(self, worker):
-        self.stopped.append((worker, ""))
-
-
-async def until(condition):
-    """Wait for something to become true."""
-    async with asyncio.timeout(SECONDS):
-        while not condition():  # noqa: ASYNC110 - other processes are waited for
-            await asyncio.sleep(0.005)
 
 
 def kin():
@@ -74,8 +46,8 @@ def listener():
 @pytest.fixture
 async def pool(listener, tmp_path):
     """A pool that has been started; nothing of it is left after the test."""
-    opened = WorkerPool(size=2, spool_dir=tmp_path, listener=listener)
-    opened.start()
+    opened = WorkerPool(listener, size=2, scratch=tmp_path)
+    await opened.start()
     yield opened
     await opened.close()
     assert not psutil.Process().children(recursive=True)
@@ -105,7 +77,7 @@ async def test_workers_are_processes_of_their_own(pool):
     first, second = await started(pool), await started(pool)
     template = kin()["template"]
     assert {first.pid, second.pid} == {child.pid for child in template.children()}
-    assert list(pool.workers.values()) == [first, second]
+    assert list(pool.workers) == [first, second]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
@@ -130,8 +102,8 @@ async def test_a_killed_worker_can_be_replaced_at_once(pool, listener):
     second = await started(pool)
     await until(lambda: listener.exits)
     assert second.pid != first.pid
-    assert [raw[3] for raw in first.take_back()] == []  # its sockets are closed
-    assert pool.workers == {second.token: second}
+    first.take_back()  # its sockets are closed
+    assert list(pool.workers) == [second]
     assert not listener.reports
 
 
@@ -143,19 +115,22 @@ async def test_orders_to_a_worker_that_died_are_dropped(pool, listener):
     worker.send(order(1))
     await until(lambda: listener.exits)
     worker.send(order(2))
-    assert worker.take_back() == []
+    worker.take_back()
+    await asyncio.sleep(0.01)
+    assert not listener.given_back
 
 
-async def test_what_a_worker_has_not_received_can_be_taken_back(pool):
+async def test_what_a_worker_has_not_received_can_be_taken_back(pool, listener):
     """Orders to start tasks come back in order, without the worker's help; others stay with it."""
     worker = await started(pool)
     await stopped(worker)
     for task_id in range(3000):  # more than its socket holds
         worker.send(order(task_id))
     worker.send(CloseRun(7))
-    taken = worker.take_back()
-    assert {raw[0] for raw in taken} == {Order.START_TASK}
-    assert [raw[3] for raw in taken] == list(range(3000))
+    worker.take_back()
+    assert not listener.given_back  # not within the call
+    await until(lambda: listener.given_back)
+    assert listener.given_back == list(range(3000))
     left = worker.taken_back.recv(1 << 16, 64)  # 64 is MSG_DONTWAIT
     assert left[1] == Order.CLOSE_RUN
     os.kill(worker.pid, signal.SIGCONT)
@@ -164,7 +139,7 @@ async def test_what_a_worker_has_not_received_can_be_taken_back(pool):
 async def test_a_worker_that_is_doomed_before_it_is_there_is_killed_when_it_is(pool, listener):
     """Nobody waits for its process id."""
     worker = pool.start_worker()
-    worker.kill(signal.SIGKILL, "not wanted any more")
+    worker.destroy("not wanted any more")
     await until(lambda: listener.exits)
     assert listener.exits[0][1].startswith("was killed by SIGKILL")
     assert "stop_reason" in repr(worker)
@@ -201,7 +176,7 @@ async def test_a_template_that_was_stopped_is_told_to_go_on(pool, listener, monk
     assert "does not answer, and is told to go on" in caplog.text
     assert not listener.exits
     template.suspend()
-    after.kill(signal.SIGKILL, "not wanted any more")
+    after.destroy("not wanted any more")
     await until(lambda: listener.exits)
     assert listener.exits[0][0] is after
 
@@ -245,8 +220,8 @@ async def test_a_pool_is_closed_though_its_template_was_stopped(
 ):
     """Its reaper kills it; a reaper that was stopped itself is told to go on."""
     monkeypatch.setattr(fork_server_client, "_REAP_TRIES", 100)
-    pool = WorkerPool(size=1, spool_dir=tmp_path, listener=listener)
-    pool.start()
+    pool = WorkerPool(listener, size=1, scratch=tmp_path)
+    await pool.start()
     worker = await started(pool)
     left = kin()
     await stopped(worker)
@@ -258,8 +233,8 @@ async def test_a_pool_is_closed_though_its_template_was_stopped(
 
 async def test_a_closed_pool_leaves_no_process_and_starts_none(listener, tmp_path):
     """Idle workers leave by themselves, others are killed."""
-    pool = WorkerPool(size=2, spool_dir=tmp_path, listener=listener)
-    pool.start()
+    pool = WorkerPool(listener, size=2, scratch=tmp_path)
+    await pool.start()
     idle, stuck = await started(pool), await started(pool)
     await stopped(stuck)
     left = kin()
@@ -273,10 +248,9 @@ async def test_a_closed_pool_leaves_no_process_and_starts_none(listener, tmp_pat
     await pool.close()  # harmless when repeated
 
 
-async def test_what_a_worker_prints_outside_of_any_task_lies_in_its_spool(pool, tmp_path):
-    """A spool file has no name, and can be read while its worker writes to it."""
-    worker = await started(pool)
-    assert worker.spooled() == (0, 0)
+async def test_a_spool_file_has_no_name(pool, tmp_path):
+    """It can be read while its worker writes to it."""
+    await started(pool)
     spool = Spool(tmp_path)
     os.write(spool.descriptor, b"one\n")
     os.write(spool.descriptor, b"two\n")
@@ -286,7 +260,7 @@ async def test_what_a_worker_prints_outside_of_any_task_lies_in_its_spool(pool, 
 
 async def test_a_folder_that_takes_no_spool_file_is_named(pool, tmp_path):
     """The file itself has no name that could be told."""
-    pool._spool_dir = tmp_path / "gone"
+    pool._scratch = tmp_path / "gone"
     message = rf"cannot start a worker process: cannot make a file in {tmp_path / 'gone'}: No such"
     with pytest.raises(PoolError, match=message):
         pool.start_worker()

@@ -1,4 +1,4 @@
-"""Warm worker processes: start, send, take back, kill, and hear of.
+"""The executor of an engine that is given no other: warm worker processes on this machine.
 
 Transport only: which task goes to which worker is the scheduler's business. Every worker has
 
@@ -18,10 +18,9 @@ import os
 import signal
 import socket
 import time
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
-
-import msgpack
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow._support import fork_safety
 from asyncflow._support.conditions import Condition, call_again
@@ -30,47 +29,52 @@ from asyncflow.errors import PoolError
 from asyncflow.workers.local import fork_server
 from asyncflow.workers.local.fork_server_client import ForkServerClient, explain_start, kill_group
 from asyncflow.workers.local.spool import Spool
+from asyncflow.workers.local.spool_reader import PIECE_BYTES, SpoolReader
 from asyncflow.workers.messages import (
     DESCRIPTORS_CLOSED,
-    Order,
+    AttemptKey,
+    Failed,
+    GaveBack,
     Ready,
     ReportStream,
     ShutDown,
+    Started,
+    StartTask,
+    Succeeded,
     pack_order,
+    unpack_order,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from asyncflow.workers.messages import OrderMessage, ReportMessage
+    from asyncflow.workers.interface import WorkerListener
+    from asyncflow.workers.messages import Logged, OrderMessage, ReportMessage
 
 _READ_BYTES: Final = 1 << 12  # some 40 reports: the event loop is held up for half a millisecond
 _SOCKET_BYTES: Final = 1 << 20  # room for the reports of some thousand short tasks
 _READ_SECONDS: Final = 0.0005  # of the event loop at a time
 _PACKET_BYTES: Final = 1 << 18
 _CLOSE_SECONDS: Final = 6.0  # for idle workers to leave by themselves, in 5 s at the most
+_POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
 _SILENT_LOOKS: Final = 20  # after the end of its reports, until a worker counts as gone
 
 
-class PoolListener(Protocol):
-    """Who hears of what the workers do."""
+class _Printed(NamedTuple):
+    """What lies in a worker's spool files before these offsets is this attempt's."""
 
-    def on_reports(self, worker: WorkerProcess, reports: Sequence[ReportMessage]) -> None:
-        """A worker said something."""
+    attempt: AttemptKey
+    upto: Sequence[int]
+    is_end: bool
 
-    def on_exit(self, worker: WorkerProcess, how: str) -> None:
-        """A worker is gone; all that it had reported came before."""
 
-    def on_stopped(self, worker: WorkerProcess, how: str) -> None:
-        """A worker stands still: somebody has sent it a signal such as SIGSTOP."""
+class _Exited(NamedTuple):
+    """A worker is gone, and has printed so much in all."""
 
-    def on_continued(self, worker: WorkerProcess) -> None:
-        """A worker that stood still goes on."""
-
-    def on_broken(self, error: PoolError) -> None:
-        """No worker can be started any more."""
+    how: str
+    printed: Sequence[int]
 
 
 class WorkerProcess:
@@ -79,7 +83,10 @@ class WorkerProcess:
     __slots__ = (
         "_backlog",
         "_pool",
+        "has_exited",
         "orders",
+        "output",
+        "paused",
         "pid",
         "reports",
         "silent",
@@ -87,10 +94,12 @@ class WorkerProcess:
         "stop_reason",
         "stream",
         "taken_back",
+        "tasks",
         "token",
+        "untold",
     )
 
-    def __init__(self, pool: WorkerPool, token: int) -> None:
+    def __init__(self, pool: WorkerPool, token: int, spools: tuple[Spool, Spool]) -> None:
         self._pool = pool
         self.token = token
         """Names the worker before its process has an id."""
@@ -100,14 +109,35 @@ class WorkerProcess:
         """Why it is being killed; empty while it is not."""
         self.orders, self.taken_back = fork_server.packet_pair()
         self.reports = socket.socket()
-        self.spools: tuple[Spool, Spool]
+        self.spools = spools
+        self.output = SpoolReader(spools)
         self.stream = ReportStream()
         self.silent = 0
         """Looks since it has said its last; 0 while it may say more."""
+        self.untold: deque[ReportMessage | _Printed | _Exited] = deque()
+        """What came of it, and was not told yet."""
+        self.paused = False
+        """Whether nothing of it is to be told for now."""
+        self.has_exited = False
+        """Whether its process is gone, be it that this was not told yet."""
+        self.tasks: dict[AttemptKey, bool] = {}
+        """The attempts that it was sent, in order, until their end is told: whether each began."""
         self._backlog: list[bytes] = []  # orders for which the socket has no room yet
+
+    @property
+    def name(self) -> str:
+        """Its process, for people."""
+        return f"process {self.pid}"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its process is there."""
+        return bool(self.pid)
 
     def send(self, order: OrderMessage) -> None:
         """Give an order; it is kept here while the socket is full."""
+        if isinstance(order, StartTask):
+            self.tasks[AttemptKey(order.run, order.task_id, order.attempt)] = False
         self._backlog.append(pack_order(order))
         self.flush()
 
@@ -126,8 +156,15 @@ class WorkerProcess:
         del self._backlog[:sent]
         self._pool.watch_room(self, wanted=bool(self._backlog))
 
-    def take_back(self) -> list[list[Any]]:
-        """The orders to start a task that it has not received, raw; other orders go back to it."""
+    def take_back(self) -> None:
+        """Take back the tasks that it has not received; each is reported as `GaveBack`."""
+        taken = self._unreceived()
+        for attempt in taken:
+            self.tasks.pop(attempt, None)
+        if taken:
+            self._pool.give_back(self, taken)
+
+    def _unreceived(self) -> list[AttemptKey]:
         packets: list[bytes] = []
         with suppress(BlockingIOError, OSError):
             # The flag, because the worker shares this end and wants it to block.
@@ -135,20 +172,21 @@ class WorkerProcess:
                 packets.append(packet)
         packets += self._backlog
         self._backlog.clear()
-        orders = [(packet, msgpack.unpackb(packet)) for packet in packets]
-        self._backlog += [packet for packet, order in orders if order[0] != Order.START_TASK]
+        orders = [(packet, unpack_order(packet)) for packet in packets]
+        self._backlog += [packet for packet, order in orders if not isinstance(order, StartTask)]
         self.flush()
-        return [order for _, order in orders if order[0] == Order.START_TASK]
+        starts = [order for _, order in orders if isinstance(order, StartTask)]
+        return [AttemptKey(order.run, order.task_id, order.attempt) for order in starts]
 
     def keep_from_children(self) -> None:
         """Its ends are this process's alone, and no child's that is forked out of it."""
         for end in (self.orders, self.taken_back, self.reports, *self.spools):
             fork_safety.keep_from_children(end)
 
-    def spooled(self) -> tuple[int, int]:
-        """How many bytes lie in its two spool files."""
-        out, err = self.spools
-        return out.size(), err.size()
+    @property
+    def running(self) -> AttemptKey | None:
+        """The attempt that began first; output that no context tells apart is counted as its."""
+        return next((attempt for attempt, began in self.tasks.items() if began), None)
 
     def has_more(self) -> bool:
         """Whether it has said something that has not been heard yet, or is gone."""
@@ -160,11 +198,37 @@ class WorkerProcess:
             return True
         return True
 
-    def kill(self, number: int, why: str) -> None:
-        """Send a signal to the worker and what its steps have started."""
+    def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
+        """Send SIGTERM to the worker, if it is still at work on the attempt."""
+        if self._is_at_work(attempt):
+            self._kill(signal.SIGTERM, why)
+
+    def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
+        """Send SIGKILL, with `attempt` only if the worker is still at work on it."""
+        if attempt is None or self._is_at_work(attempt):
+            self._kill(signal.SIGKILL, why)
+
+    def _is_at_work(self, attempt: AttemptKey) -> bool:
+        """Whether a signal would hit this attempt, and not the next one.
+
+        A worker receives a task only when it has ended the one before. So of several tasks that it
+        has received, all but the last have ended, and the reports on them are on their way.
+        """
+        self.take_back()
+        return next(reversed(self.tasks), None) == attempt
+
+    def _kill(self, number: int, why: str) -> None:
         self.stop_reason = self.stop_reason or why
         if self.pid:
             self._pool.kill(self, number)
+
+    def pause(self) -> None:
+        """Report nothing of it for now; it waits when its socket is full."""
+        self._pool.pause(self)
+
+    def resume(self) -> None:
+        """Report again."""
+        self._pool.resume(self)
 
     def __repr__(self) -> str:
         return f"<Worker {self.pid or 'starting'}{' stop_reason' if self.stop_reason else ''}>"
@@ -173,13 +237,19 @@ class WorkerProcess:
 class WorkerPool:
     """The worker processes of one engine; they live until `close`, or until this process ends."""
 
-    def __init__(self, *, size: int, spool_dir: Path, listener: PoolListener) -> None:
+    def __init__(self, listener: WorkerListener, *, size: int, scratch: Path) -> None:
+        """Prepare a pool; nothing is started before `start`.
+
+        Args:
+            listener: Who is told what the workers do.
+            size: How many workers there may be at a time.
+            scratch: The folder in which their files of output are made, which have no name there.
+        """
         self.size = size
         """How many workers there may be at a time."""
-        self.workers: dict[int, WorkerProcess] = {}
-        """By token, in the order of their start."""
+        self._workers: dict[int, WorkerProcess] = {}  # by token, in the order of their start
         self._by_pid: dict[int, WorkerProcess] = {}
-        self._spool_dir = spool_dir
+        self._scratch = scratch
         self._listener = listener
         self._tokens = 0
         self._fork_server = ForkServerClient(self)
@@ -187,19 +257,27 @@ class WorkerPool:
         self._watched: set[int] = set()
         self._readable: dict[int, WorkerProcess] = {}  # by token, in the order they are read
         self._reading = False
+        self._polling: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._given_back: deque[tuple[WorkerProcess, list[GaveBack]]] = deque()  # and not told
 
     # --- life ---
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Start the fork server; it warms up while the caller goes on.
 
         Raises:
             PoolError: No process can be started.
         """
         self._loop = asyncio.get_running_loop()
-        self._left = Condition(lambda: not self.workers)
+        self._left = Condition(lambda: not self._workers)
         call_again(self)
         self._fork_server.start()
+
+    @property
+    def workers(self) -> Collection[WorkerProcess]:
+        """Those that there are, in the order of their start."""
+        return self._workers.values()
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -213,8 +291,10 @@ class WorkerPool:
         """
         if not self._fork_server.is_up:
             return
-        for worker in list(self.workers.values()):
+        self._closing = True
+        for worker in list(self._workers.values()):
             worker.take_back()
+            self.resume(worker)
             worker.stop_reason = worker.stop_reason or "the engine is closing"
             worker.send(ShutDown())
         try:
@@ -226,8 +306,10 @@ class WorkerPool:
         ended = self._fork_server.disconnect()
         if ended is None:
             return
-        left = [worker.pid for worker in self.workers.values()]
-        for worker in list(self.workers.values()):
+        if self._polling is not None:
+            self._polling.cancel()
+        left = [worker.pid for worker in self._workers.values()]
+        for worker in list(self._workers.values()):
             self._forget(worker)
         await self._fork_server.wait_ended(ended, left)
 
@@ -243,43 +325,47 @@ class WorkerPool:
         self._tokens += 1
         try:
             with no_forks():
-                spools = Spool(self._spool_dir), Spool(self._spool_dir)  # first: nothing to close
-                worker = self._connect(WorkerProcess(self, self._tokens), spools)
+                spools = Spool(self._scratch), Spool(self._scratch)  # first: nothing to close
+                worker = WorkerProcess(self, self._tokens, spools)
+                self._connect(worker)
                 worker.keep_from_children()
         except OSError as error:
             raise PoolError(explain_start(error)) from error
-        self.workers[worker.token] = worker
+        self._workers[worker.token] = worker
         self._fork_server.expect_answer()
         self._loop.add_reader(worker.reports, self._on_reports, worker)
         return worker
 
-    def _connect(self, worker: WorkerProcess, spools: tuple[Spool, Spool]) -> WorkerProcess:
+    def _connect(self, worker: WorkerProcess) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         worker.reports.close()
         worker.reports = ours
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         worker.orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        worker.spools = spools
-        files = [spool.descriptor for spool in spools]
+        files = [spool.descriptor for spool in worker.spools]
         descriptors = [worker.taken_back.fileno(), theirs.fileno(), *files]
         self._fork_server.fork(worker.token, descriptors)
         theirs.close()
         for end in (worker.orders, ours):
             end.setblocking(False)  # noqa: FBT003 - the socket's own signature
         # The worker's end keeps blocking for the worker; here it is read with MSG_DONTWAIT only.
-        return worker
 
     def pause(self, worker: WorkerProcess) -> None:
         """Hear no more of a worker for now; it waits when the socket is full."""
+        worker.paused = True
         self._readable.pop(worker.token, None)
         if self._loop is not None:
             self._loop.remove_reader(worker.reports)
 
     def resume(self, worker: WorkerProcess) -> None:
-        """Read its reports again."""
-        if self._loop is not None and worker.token in self.workers:
+        """Hear of it again."""
+        worker.paused = False
+        if self._loop is None or worker.token not in self._workers:
+            return
+        if not (worker.has_exited or worker.silent):
             self._loop.add_reader(worker.reports, self._on_reports, worker)
+        self._on_reports(worker)
 
     # --- what workers do ---
 
@@ -305,6 +391,18 @@ class WorkerPool:
     def _on_reports(self, worker: WorkerProcess) -> None:
         """There is something to read: it is read soon, in turn with other workers."""
         self._readable[worker.token] = worker
+        self._read_soon()
+
+    def give_back(self, worker: WorkerProcess, attempts: Sequence[AttemptKey]) -> None:
+        """Tell soon, and not within the call that took them back, that they will not begin."""
+        self._given_back.append((worker, [GaveBack(*attempt) for attempt in attempts]))
+        self._read_soon()
+
+    def _tell_given_back(self) -> None:
+        while self._given_back:
+            self._listener.on_reports(*self._given_back.popleft())
+
+    def _read_soon(self) -> None:
         if not self._reading and self._loop is not None:
             self._reading = True
             self._loop.call_soon(self._read_some)
@@ -312,6 +410,7 @@ class WorkerPool:
     def _read_some(self) -> None:
         """Read what there is for a moment, then let the application have a turn of the loop."""
         self._reading = False
+        self._tell_given_back()
         until = time.monotonic() + _READ_SECONDS
         while self._readable and time.monotonic() < until:
             token = next(iter(self._readable))
@@ -324,14 +423,22 @@ class WorkerPool:
         """Read what workers said, and hear of those that have ended, should nobody be at it."""
         if self._reading:
             self._read_some()
+        if self._polling is not None and self._loop is not None:
+            overdue = self._loop.time() - self._polling.when()
+            if overdue > _POLL_SECONDS:
+                self._polling.cancel()
+                self._poll()
         self._fork_server.take_in()
-        for worker in list(self.workers.values()):
+        for worker in list(self._workers.values()):
             if worker.silent and self._fork_server.is_up:
                 worker.silent += 1
                 if worker.silent > _SILENT_LOOKS:
                     self._on_exited(worker, "ended")
 
     def _read(self, worker: WorkerProcess) -> None:
+        if worker.untold or worker.has_exited or worker.silent:
+            self._tell(worker)
+            return  # then the others; what there is to read is heard of again
         try:
             data = worker.reports.recv(_READ_BYTES)
         except BlockingIOError:
@@ -344,22 +451,94 @@ class WorkerPool:
             worker.silent = 1
             self._fork_server.expect_answer()  # its exit is told by the fork server
             return
-        self._deliver(worker, data)
+        self._take_in(worker, data)
+        self._tell(worker)
 
-    def _deliver(self, worker: WorkerProcess, data: bytes) -> None:
+    def _take_in(self, worker: WorkerProcess, data: bytes) -> None:
         reports = worker.stream.feed(data)
-        first = reports[0] if reports else None
-        if isinstance(first, Ready):  # it may be quicker than the fork server's word
-            self.on_forked(worker.token, first.pid)
-            del reports[0]
-        if reports:
-            self._listener.on_reports(worker, reports)
+        worker.untold += reports
+        if reports and isinstance(reports[0], Ready):  # before the fork server's word, perhaps
+            self.on_forked(worker.token, reports[0].pid)
+
+    def _tell(self, worker: WorkerProcess) -> None:
+        """Tell what came of a worker, and what it had printed by then in its place.
+
+        Of much output only a piece is told, and the rest in later turns of the loop.
+        """
+        told: list[ReportMessage] = []
+        size, untold = 0, worker.untold
+        exited: _Exited | None = None
+        while untold and size < PIECE_BYTES and not worker.paused:
+            report = untold[0]
+            piece = self._printed_before(worker, report)
+            if piece is not None:
+                told.append(piece)
+                size += len(piece.data)
+                continue
+            if isinstance(report, _Exited):
+                exited = report
+                break
+            untold.popleft()
+            if not isinstance(report, _Printed):
+                self._note(worker, report)
+                told.append(report)
+        if told:
+            self._listener.on_reports(worker, told)
+        if worker.paused:
+            return
+        if exited is not None:
+            self._tell_exit(worker, exited.how)
+        elif untold:
+            self._on_reports(worker)
+
+    def _printed_before(
+        self, worker: WorkerProcess, report: ReportMessage | _Printed | _Exited
+    ) -> Logged | None:
+        """Output that is to be told before the report."""
+        if isinstance(report, Succeeded | Failed):
+            if not worker.output.has_unread(report.spooled):
+                return None
+            ending = AttemptKey(report.run, report.task_id, report.attempt)
+            printing = worker.running or ending
+            printed = _Printed(printing, report.spooled, is_end=printing == ending)
+        elif isinstance(report, _Printed):
+            printed = report
+        elif isinstance(report, _Exited) and worker.running is not None:
+            printed = _Printed(worker.running, report.printed, is_end=True)
+        else:
+            return None
+        if self._closing:
+            return None
+        return worker.output.next_piece(printed.attempt, printed.upto, is_end=printed.is_end)
+
+    def _note(self, worker: WorkerProcess, report: ReportMessage) -> None:
+        if isinstance(report, Started):
+            worker.tasks[AttemptKey(*report)] = True
+            if self._polling is None and self._loop is not None:
+                self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
+        elif isinstance(report, Succeeded | Failed | GaveBack):
+            worker.tasks.pop(AttemptKey(report.run, report.task_id, report.attempt), None)
+
+    def _poll(self) -> None:
+        """Look at what running tasks have printed."""
+        self._polling = None
+        running = [worker for worker in self._workers.values() if worker.running is not None]
+        if running and self._loop is not None:
+            self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
+        for worker in running:
+            if worker.untold or worker.paused or worker.running is None:
+                continue
+            # The sizes first: a worker reports that the next task begins before it prints anything.
+            written = worker.output.sizes()
+            if worker.output.has_unread(written) and not worker.has_more():
+                worker.untold.append(_Printed(worker.running, written, is_end=False))
+                self._tell(worker)
 
     # --- what the fork server says ---
 
     def on_not_forked(self, token: int, why: str) -> None:
         """The worker of this token could not be started."""
-        worker = self.workers.get(token)
+        worker = self._workers.get(token)
         if worker is not None:
             self._on_exited(worker, f"could not be started: {why}")
 
@@ -378,7 +557,7 @@ class WorkerPool:
 
     def on_forked(self, token: int, pid: int) -> None:
         """The worker of this token has a process."""
-        worker = self.workers.get(token)
+        worker = self._workers.get(token)
         if worker is None or worker.pid:
             return
         self._fork_server.note_forked()
@@ -389,7 +568,7 @@ class WorkerPool:
 
     def on_fork_server_gone(self) -> None:
         """The fork server was killed; its workers died with it. Go on with another one."""
-        lost = list(self.workers.values())
+        lost = list(self._workers.values())
         for worker in lost:
             kill_group(worker.pid)  # the fork server would have done it
         broken = self._fork_server.start_anew()
@@ -399,7 +578,16 @@ class WorkerPool:
             self._listener.on_broken(broken)
 
     def _on_exited(self, worker: WorkerProcess, how: str) -> None:
-        self._drain(worker)
+        if not worker.has_exited:
+            self._drain(worker)
+            if self._loop is not None:
+                self._loop.remove_reader(worker.reports)
+            worker.untold.append(_Exited(how, worker.output.sizes()))
+            worker.has_exited = True
+        self._tell(worker)
+
+    def _tell_exit(self, worker: WorkerProcess, how: str) -> None:
+        self._tell_given_back()
         self._listener.on_exit(worker, how)
         self._forget(worker)
         self._left.look()
@@ -407,10 +595,10 @@ class WorkerPool:
     def _drain(self, worker: WorkerProcess) -> None:
         with suppress(OSError):
             while data := worker.reports.recv(_READ_BYTES):
-                self._deliver(worker, data)
+                self._take_in(worker, data)
 
     def _forget(self, worker: WorkerProcess) -> None:
-        self.workers.pop(worker.token, None)
+        self._workers.pop(worker.token, None)
         self._by_pid.pop(worker.pid, None)
         self._readable.pop(worker.token, None)
         if self._loop is not None:
@@ -420,7 +608,7 @@ class WorkerPool:
             end.close()
 
     def __repr__(self) -> str:
-        return f"<WorkerPool {len(self.workers)} of {self.size} workers>"
+        return f"<WorkerPool {len(self._workers)} of {self.size} workers>"
 
 
 def _how_it_ended(status: int) -> str:

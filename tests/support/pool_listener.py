@@ -1,0 +1,42 @@
+"""Who listens to a pool of workers in tests, and how they wait for what it tells."""
+
+from __future__ import annotations
+
+import asyncio
+
+from asyncflow.workers.messages import GaveBack, Ready
+
+_SECONDS = 180  # for what takes milliseconds on an idle machine
+
+
+class Listener:
+    """Keeps what the pool tells."""
+
+    def __init__(self):
+        self.exits, self.reports, self.broken, self.stopped = [], [], [], []
+
+    def on_reports(self, worker, reports):
+        self.reports += [report for report in reports if not isinstance(report, Ready)]
+
+    @property
+    def given_back(self):
+        return [report.task_id for report in self.reports if isinstance(report, GaveBack)]
+
+    def on_exit(self, worker, how):
+        self.exits.append((worker, how))
+
+    def on_broken(self, error):
+        self.broken.append(error)
+
+    def on_stopped(self, worker, how):
+        self.stopped.append((worker, how))
+
+    def on_continued(self, worker):
+        self.stopped.append((worker, ""))
+
+
+async def until(condition):
+    """Wait for something to become true."""
+    async with asyncio.timeout(_SECONDS):
+        while not condition():  # noqa: ASYNC110 - other processes are waited for
+            await asyncio.sleep(0.005)
