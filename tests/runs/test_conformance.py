@@ -120,5 +120,11 @@ def test_the_expected_is_what_the_flows_mean(expected):
     counts = {name: len(tasks) for name, (_, _, tasks) in expected.items()}
     assert (counts["Foreach"], counts["Nested"], counts["Empty"]) == (63, 25, 3)
     shown = repr(expected)
-    for text in ("[(2, 1), (4, 4), (6, 9)], [], [(8, 16)]", "[10.0, None, 5.0, None]", "in middle"):
+    for text in (
+        "[(2, 1), (4, 4), (6, 9)], [], [(8, 16)]",
+        "[10.0, None, 5.0, None]",
+        "in middle",
+        "[['small', 'met'], ['plain', 'met'], None, ['left', 'right', 'met']]",
+        "9 [[(0, 1)], [(0, 1), (1, 2)], [(0, 1), (1, 2), (2, 3)]]",
+    ):
         assert text in shown

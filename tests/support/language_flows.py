@@ -324,3 +324,110 @@ class Sharing(FlowSpec):
     @step
     def end(self):
         pass
+
+
+class Choosing(FlowSpec):
+    """Conditions: nested, within a foreach and a branch, with branches in them."""
+
+    @step
+    def start(self):
+        self.items = ["small", "large", "odd", "large"]
+        self.next(self.sort, foreach="items")
+
+    @step
+    def sort(self):
+        self.kind = self.input
+        self.next({"small": self.small, "large": self.large, "odd": self.join}, condition="kind")
+
+    @step
+    def small(self):
+        self.way = ["small"]
+        self.next(self.met)
+
+    @step
+    def large(self):
+        self.deep = self.index > 1
+        self.next({True: self.split, False: self.plain}, condition="deep")
+
+    @step
+    def split(self):
+        self.next(self.left, self.right)
+
+    @step
+    def left(self):
+        self.way = ["left"]
+        self.next(self.both)
+
+    @step
+    def right(self):
+        self.way = ["right"]
+        self.next(self.both)
+
+    @step
+    def both(self, inputs):
+        self.way = [*inputs.left.way, *inputs.right.way]
+        self.next(self.met)
+
+    @step
+    def plain(self):
+        self.way = ["plain"]
+        self.next(self.met)
+
+    @step
+    def met(self):
+        self.way.append(current.step_name)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.ways = [getattr(each, "way", None) for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print(self.ways)
+
+
+class Looping(FlowSpec):
+    """Steps that a condition repeats, and a loop around a foreach with loops in it."""
+
+    @step
+    def start(self):
+        self.rounds, self.seen = 0, []
+        self.next(self.count)
+
+    @step
+    def count(self):
+        self.rounds += 1
+        self.again = self.rounds % 3 != 0
+        self.next({True: self.count, False: self.spread}, condition="again")
+
+    @step
+    def spread(self):
+        self.items = range(self.rounds // 3)
+        self.next(self.climb, foreach="items")
+
+    @step
+    def climb(self):
+        self.height = getattr(self, "height", 0) + 1
+        self.next(self.look)
+
+    @step
+    def look(self):
+        self.is_up = self.height > self.input
+        self.next({True: self.top, False: self.climb}, condition="is_up")
+
+    @step
+    def top(self):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.merge_artifacts(inputs, include=["rounds", "seen"])
+        self.seen.append([(each.index, each.height) for each in inputs])
+        self.more = self.rounds < 9
+        self.next({True: self.count, False: self.end}, condition="more")
+
+    @step
+    def end(self):
+        print(self.rounds, self.seen)
