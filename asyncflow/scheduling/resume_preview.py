@@ -164,7 +164,8 @@ class Preview:
 
         These are the steps of its foreach, or those up to where its branch or the flow ends.
         """
-        waiting, passed = list(self._graph[split].next), {split}
+        waiting = list(self._graph[split].next)
+        passed: set[str] = set()
         while waiting:
             node = self._graph[waiting.pop()]
             ends_branch = node.is_end or (node.is_join and node.joins not in passed)

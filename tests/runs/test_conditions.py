@@ -43,10 +43,8 @@ class Undecided(FlowSpec):
 
     @step
     def start(self):
-        if self.kind == "list":
-            self.way = []
-        elif self.kind != "nothing":
-            self.way = self.kind
+        if self.kind != "nothing":
+            self.way: object = [] if self.kind == "list" else self.kind
         self.next({"a": self.end, "b": self.end, 3: self.end}, condition="way")
 
     @step

@@ -27,8 +27,8 @@ from asyncflow.scheduling.plan import (
     StopTasks,
     Verdict,
 )
-from asyncflow.values import Status
-from tests.support.random_graphs import Built, shapes
+from asyncflow.values import Outcome, Status
+from tests.support.random_graphs import PLAIN, Built, shapes
 
 NOW = datetime.now(UTC)
 SEEN: dict[str, Any] = {"flow": "Random", "run_id": "1", "seq": 1, "time": NOW}
@@ -45,10 +45,11 @@ def began(task):
     return TaskStarted(**SEEN, **key, path=task.path)
 
 
-def done(task, fanout=None):
+def done(task, outcome=PLAIN):
     """The event that a task has succeeded."""
     key: dict[str, Any] = {"step": task.step, "task_id": str(task.task_id), "attempt": task.attempt}
-    return TaskSucceeded(**SEEN, **key, path=task.path, fanout=fanout)
+    went_on: dict[str, Any] = {"fanout": outcome.fanout, "choice": outcome.choice}
+    return TaskSucceeded(**SEEN, **key, path=task.path, **went_on)
 
 
 def failed(task, **more):
@@ -65,7 +66,7 @@ class Simulation:
         self.plan = plan or Plan(built.graph)
         self.running = []
         self.run = []
-        self.inputs = {}
+        self.ids, self.inputs, self.parents = {}, {}, {}
         self.finish = None
 
     def go(self):
@@ -75,7 +76,7 @@ class Simulation:
             self.take_some()
             index = self._choose(len(self.running))
             task = self.running.pop(index)
-            self.note(self.plan.handle(done(task, self.built.widths.get(task.step))))
+            self.note(self.plan.handle(done(task, self.built.outcomes[task.step, task.path])))
         return self
 
     def take_some(self):
@@ -85,7 +86,9 @@ class Simulation:
             self.plan.handle(began(task))
             self.running.append(task)
             self.run.append((task.step, task.path))
+            self.ids[task.step, task.path] = task.task_id
             self.inputs[task.step, task.path] = list(task.inputs)
+            self.parents[task.step, task.path] = task.parents
 
     def note(self, commands):
         """Remember the run's last word."""
@@ -107,44 +110,24 @@ def test_every_task_is_run_exactly_once_in_any_order(built, data):
     assert simulation.finish.status is Status.SUCCEEDED
 
 
-def last_of(graph, branch, join):
-    """The step with which a branch leads to its join."""
-    while join not in graph[branch].next:
-        branch = graph[branch].next[0]
-    return branch
+@given(shapes().map(Built), st.data())
+def test_a_task_sees_its_inputs_in_the_order_of_branches_or_items(built, data):
+    """Inputs are ids of the right tasks, in an order that does not depend on who ended first."""
+    simulation = Simulation(built, chooser(data)).go()
+    keys = {task_id: key for key, task_id in simulation.ids.items()}
+    for key, inputs in simulation.inputs.items():
+        assert [keys[each] for each in inputs if each] == built.inputs[key]
 
 
 @given(shapes().map(Built), st.data())
-def test_a_join_sees_its_inputs_in_the_order_of_branches_or_items(built, data):
-    """Inputs are ids of the right tasks, in an order that does not depend on who ended first."""
-    simulation = Simulation(built, chooser(data))
-    ids = {}
-    take = simulation.plan.take
-
-    def remember(limit):
-        taken = take(limit)
-        ids.update({task.task_id: (task.step, task.path) for task in taken})
-        return taken
-
-    simulation.plan = type(
-        "Spy", (), {"take": staticmethod(remember), "handle": simulation.plan.handle}
-    )
-    simulation.go()
-    for (step, path), inputs in simulation.inputs.items():
+def test_parents_are_told_where_the_graph_does_not_say_them(built, data):
+    """In a graph with conditions, but for the joins of foreachs."""
+    simulation = Simulation(built, chooser(data)).go()
+    for (step, path), parents in simulation.parents.items():
         node = built.graph[step]
-        if not node.is_join:
-            continue
-        named = [ids[task_id] for task_id in inputs]
-        split = built.graph[node.joins]
-        if split.foreach:
-            assert [found_path for _, found_path in named] == [
-                (*path, index) for index in range(built.widths[split.name])
-            ]
-        else:
-            assert [step for step, _ in named] == [
-                last_of(built.graph, branch, step) for branch in split.next
-            ]
-            assert {found_path for _, found_path in named} == {path}
+        by_path = node.joins is not None and built.graph[node.joins].foreach is not None
+        told = built.graph.has_conditions and step != "start" and not by_path
+        assert list(parents) == (simulation.inputs[step, path] if told else [])
 
 
 @given(shapes().map(Built), st.data())
@@ -166,9 +149,10 @@ def test_a_replay_takes_over_what_had_finished_and_runs_the_rest(built, data):
                 super().take_some()
 
         def take_over(self, clone):
-            fanout = built.widths.get(clone.step)
+            outcome = built.outcomes[clone.step, clone.path]
+            went_on: dict[str, Any] = {"fanout": outcome.fanout, "choice": outcome.choice}
             key: dict[str, Any] = {"step": clone.step, "task_id": str(clone.task_id), "attempt": 0}
-            return TaskCloned(**SEEN, **key, path=clone.path, fanout=fanout)
+            return TaskCloned(**SEEN, **key, path=clone.path, **went_on)
 
         def go(self):
             self.note(self.plan.handle(started()))
@@ -176,7 +160,7 @@ def test_a_replay_takes_over_what_had_finished_and_runs_the_rest(built, data):
                 self.take_some()
                 if self.running:
                     task = self.running.pop(self._choose(len(self.running)))
-                    self.note(self.plan.handle(done(task, built.widths.get(task.step))))
+                    self.note(self.plan.handle(done(task, built.outcomes[task.step, task.path])))
             return self
 
     second = Resumed(built, chooser(data), plan).go()
@@ -194,7 +178,7 @@ def test_a_failure_ends_the_run_when_nothing_is_running_any_more(built, data):
         simulation.take_some()
         if len(simulation.running) > 1:
             task = simulation.running.pop()
-            simulation.note(plan.handle(done(task, built.widths.get(task.step))))
+            simulation.note(plan.handle(done(task, built.outcomes[task.step, task.path])))
     simulation.take_some()
     if simulation.finish is not None or not simulation.running:
         return
@@ -360,7 +344,7 @@ def test_a_wide_foreach_holds_one_entry_until_it_is_taken():
     plan.handle(started())
     (task,) = plan.take(1)
     plan.handle(began(task))
-    plan.handle(done(task, 100_000))
+    plan.handle(done(task, Outcome(fanout=100_000)))
     assert plan.ready == 100_000
     assert plan.unfinished == 0
     assert len(plan._sources) == 1

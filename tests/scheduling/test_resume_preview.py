@@ -18,7 +18,7 @@ from asyncflow.events import RunStarted, TaskCloned, TaskStarted, TaskSucceeded
 from asyncflow.scheduling.plan import CloneTask, FinishRun, Plan
 from asyncflow.scheduling.resume import following
 from asyncflow.scheduling.resume_preview import Preview, preview_resume
-from asyncflow.values import Outcome, Status
+from asyncflow.values import Status
 from tests.support.flows import Sleeping
 from tests.support.random_graphs import Built, shapes
 
@@ -53,7 +53,7 @@ class Play:
                 break  # the last of all was taken over
             task = self.running.pop(self.choose(len(self.running)))
             self.done.append((task.step, task.path))
-            self.note(TaskSucceeded(**SEEN, **key(task), fanout=self.built.widths.get(task.step)))
+            self.note(TaskSucceeded(**SEEN, **key(task), **self.went_on(task)))
         return self
 
     def take_over(self):
@@ -62,8 +62,12 @@ class Play:
             for clone in clones:
                 assert isinstance(clone, CloneTask)
                 self.cloned.append((clone.step, clone.path))
-                fanout = self.built.widths.get(clone.step)
-                self.note(TaskCloned(**SEEN, **key(clone), fanout=fanout))
+                self.note(TaskCloned(**SEEN, **key(clone), **self.went_on(clone)))
+
+    def went_on(self, task) -> dict[str, Any]:
+        """How a task goes on."""
+        outcome = self.built.outcomes[task.step, task.path]
+        return {"fanout": outcome.fanout, "choice": outcome.choice}
 
     def note(self, event):
         """Tell the plan, and notice the run's end."""
@@ -85,9 +89,7 @@ def test_a_plan_is_what_happens(built, seed, data):
     finished = {task for task in first.done if task[0] not in again}
     left = {(task.step, task.path): "had not ended" for task in first.running}
 
-    told = Preview(built.graph, finished, left, named).make(
-        lambda it: Outcome(fanout=built.widths.get(it[0]))
-    )
+    told = Preview(built.graph, finished, left, named).make(built.outcomes.__getitem__)
     happened = Play(built, choose, finished).go()
 
     cloned = Counter(name for name, _ in happened.cloned)

@@ -346,7 +346,7 @@ class Choosing(FlowSpec):
 
     @step
     def large(self):
-        self.deep = self.index > 1
+        self.deep = (self.index or 0) > 1
         self.next({True: self.split, False: self.plain}, condition="deep")
 
     @step
