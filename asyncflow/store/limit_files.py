@@ -7,15 +7,15 @@ STORE/limits/NAME    56 bytes
  24  f64       how many per second, likewise
  32  u32       crc32 of the 32 bytes before
  36  u32       0
- 40  u64       the ticket that was given out last
+ 40  u64       unused; earlier versions count tickets here
  48  u64       the earliest time at which the next may begin: microseconds since 1970
 ```
 
 An engine holds locks on bytes far behind the end of the file. The kernel releases them when the
 process dies. Byte 2^32 + i is place i; a limit of n at a time has n places. Byte 2^48 + t is held
-by the engine that waits with ticket t; engines with later tickets let it go first. Byte 0 is held
-while a number in the file is read and written. `asyncflow.store.byte_locks` tells how such locks
-behave.
+by the engine that waits with ticket t, the moment at which it began to wait in microseconds of the
+machine's monotonic clock; engines with later tickets let it go first. Byte 0 is held while the last
+number is read and written. `asyncflow.store.byte_locks` tells how such locks behave.
 
 Nothing here waits. `asyncflow.scheduling.named_limits` says what an engine does while it may not
 go on.
@@ -48,13 +48,11 @@ FILE_BYTES: Final = 56
 
 _SETTING: Final = struct.Struct("<qd")
 _CHECKED_BYTES: Final = len(HEADER) + _SETTING.size
-_TICKET_AT: Final = 40
 _NEXT_AT: Final = 48
 _GUARD: Final = 0
 _PLACES: Final = 1 << 32
 _LINE: Final = 1 << 48
-_TICKETS: Final = 1 << 40  # then the numbers start again
-_GUARD_TRIES: Final = 5000  # of a millisecond each
+_TICKETS: Final = 1 << 60  # more microseconds than a machine runs
 _FAR_SECONDS: Final = 3600.0  # a next beginning further away means that a clock was set back
 
 
@@ -145,25 +143,18 @@ class LimitFile:
         return unpack_bounds(data, self.path)
 
     def set_bounds(self, bounds: Bounds) -> None:
-        """Set new bounds; every engine of the store follows them within a second. May wait.
+        """Set new bounds; every engine of the store follows them within a second.
 
         Raises:
             LimitError: The file cannot be written.
         """
-        for _ in range(_GUARD_TRIES):
-            with self._guarded() as alone:
-                if alone:
-                    self._write_bounds(bounds)
-                    os.fsync(self._descriptor)
-                    return
-            time.sleep(0.001)
-        message = f"cannot use the limit {self.path.name!r}: a process that uses it is stopped"
-        raise LimitError(message)
-
-    def _write_bounds(self, bounds: Bounds) -> None:
-        # The bounds lie within one page, so no reader sees half of them and no crash leaves half.
-        reached("bounds.set")
-        os.pwrite(self._descriptor, pack_bounds(bounds), 0)
+        try:
+            # They lie within one page, so no reader sees half of them and no crash leaves half.
+            reached("bounds.set")
+            os.pwrite(self._descriptor, pack_bounds(bounds), 0)
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise self._error(error) from error
 
     # --- places ---
 
@@ -177,14 +168,16 @@ class LimitFile:
 
     # --- the queue of engines ---
 
-    def join_line(self) -> int | None:
-        """Join the queue; returns a ticket, or None while somebody else is taking one."""
-        with self._guarded() as alone:
-            if not alone:
-                return None
-            ticket = (self._number_at(_TICKET_AT) + 1) % _TICKETS
-            self._write_number(_TICKET_AT, ticket)
-        return ticket if self._lock(_LINE + ticket) else None
+    def join_line(self) -> int:
+        """Join the queue, and return the ticket.
+
+        Raises:
+            LimitError: The file cannot be locked.
+        """
+        ticket = time.monotonic_ns() // 1000
+        while not self._lock(_LINE + ticket):
+            ticket += 1
+        return ticket
 
     def leave_line(self, ticket: int) -> None:
         """Leave the queue."""
