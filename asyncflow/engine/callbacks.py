@@ -33,7 +33,7 @@ class Callback:
         self._subscription = subscription
         self._callback = callback
         self._loop = asyncio.get_running_loop()
-        self.task = self._loop.create_task(self._react(), name=repr(self))
+        self.task = self._loop.create_task(self._call_for_each(), name=repr(self))
         """The task that calls it."""
         self.done = asyncio.Event()
         """Set once the last call has returned."""
@@ -64,7 +64,7 @@ class Callback:
         """The callback's name in the log."""
         return getattr(self._callback, "__qualname__", None) or repr(self._callback)
 
-    async def _react(self) -> None:
+    async def _call_for_each(self) -> None:
         """Call it for each event until there are no more. Its exceptions are logged, not raised."""
         try:
             # A task learns of its cancellation as it waits, and with events at hand it need not.

@@ -51,7 +51,7 @@ class Watchers:
         # Each with the name of the flow whose runs it receives; None for all flows.
         self._subscriptions: weakref.WeakKeyDictionary[Subscription[Any], str | None]
         self._subscriptions = weakref.WeakKeyDictionary()
-        self._reactions: dict[asyncio.Task[None], Callback] = {}
+        self._callbacks: dict[asyncio.Task[None], Callback] = {}
 
     def open(self, store: RunStore) -> None:
         """Start accepting subscriptions."""
@@ -78,21 +78,21 @@ class Watchers:
         self._open = False
         for subscription in list(self._subscriptions):
             subscription.finish()
-        if self._reactions:
+        if self._callbacks:
             await self._all_done(grace_seconds)
-        for reaction in self._reactions.values():
-            log.warning("a callback was cancelled with its engine", callback=reaction.name)
-        while self._reactions:
-            for reaction in self._reactions.values():
-                reaction.abort()
+        for called in self._callbacks.values():
+            log.warning("a callback was cancelled with its engine", callback=called.name)
+        while self._callbacks:
+            for called in self._callbacks.values():
+                called.abort()
             await self._all_done(_AGAIN_SECONDS)
 
     async def _all_done(self, seconds: float) -> None:
-        tasks = list(self._reactions)
+        tasks = list(self._callbacks)
         await until(lambda: all(task.done() for task in tasks), by=tasks, seconds=seconds)
         for task in tasks:
             if task.done():
-                self._reactions.pop(task, None)  # the call that should have done it may be lost
+                self._callbacks.pop(task, None)  # the call that should have done it may be lost
 
     # --- called by the application ---
 
@@ -132,17 +132,17 @@ class Watchers:
         self._subscriptions[subscription] = _NO_FLOW
         return subscription
 
-    def react(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> Callback:
+    def call(self, subscription: Subscription[Any], callback: Callable[[Any], object]) -> Callback:
         """Call the callback for each event from now on."""
         if not self._open:
             raise EngineClosedError
-        reaction = Callback(subscription, callback)
-        self._reactions[reaction.task] = reaction
-        reaction.task.add_done_callback(self._on_ended)
-        return reaction
+        called = Callback(subscription, callback)
+        self._callbacks[called.task] = called
+        called.task.add_done_callback(self._on_ended)
+        return called
 
     def _on_ended(self, task: asyncio.Task[None]) -> None:
-        self._reactions.pop(task, None)
+        self._callbacks.pop(task, None)
         if not task.cancelled():
             task.exception()  # the event loop has raised the exception already
 
@@ -285,4 +285,4 @@ class Watchable:
             message = "name at least one type of event; events.Event means all of them"
             raise TypeError(message)
         subscription = self._watchers.subscribe(chosen, flow, run, since)
-        return self._watchers.react(subscription, callback)
+        return self._watchers.call(subscription, callback)

@@ -233,13 +233,13 @@ async def test_a_call_in_another_thread_is_refused(store):
     loop = asyncio.get_running_loop()
     async with Engine(store=store, workers=1) as engine:
         handle = await engine.start(Linear)
-        reaction = engine.on(events.RunStarted, print)
+        callback = engine.on(events.RunStarted, print)
         calls: list[Callable[[], object]] = [
             lambda: engine.on(events.RunStarted, print),
             engine.subscribe,
             engine.statistics,
             handle.events,
-            reaction.stop,
+            callback.stop,
         ]
         for call in calls:
             with pytest.raises(AsyncflowError, match="thread of the event loop that entered it"):

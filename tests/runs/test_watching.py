@@ -387,18 +387,18 @@ async def test_a_callback_that_is_stopped_is_called_no_more(engine):
     calls: list[Event] = []
 
     async def once(event):
-        reaction.stop()
+        callback.stop()
         await asyncio.sleep(0)
         calls.append(event)
 
-    reaction = engine.on(events.TaskSucceeded, once)
+    callback = engine.on(events.TaskSucceeded, once)
     with engine.on(events.TaskSucceeded, calls.append) as other:
         pass
     await engine.run(Linear)
-    await reaction.done.wait()
+    await callback.done.wait()
     await other.done.wait()
     assert len(calls) == 1
-    assert repr(reaction).endswith("once stopped>")
+    assert repr(callback).endswith("once stopped>")
 
 
 async def test_callbacks_hear_how_the_engine_ends_their_runs(store):
@@ -439,8 +439,8 @@ async def test_a_callback_can_be_told_of_a_run_that_ended_long_ago(engine):
     """From any number on; it ends by itself."""
     run = await engine.run(Linear)
     seen: list[Event] = []
-    reaction = engine.on(events.Event, seen.append, run=run, since=3)
-    await reaction.done.wait()
+    callback = engine.on(events.Event, seen.append, run=run, since=3)
+    await callback.done.wait()
     assert seen == journal(run)[3:]
 
 
