@@ -10,7 +10,14 @@ from asyncflow import Engine
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.run_services import RunServices
 from asyncflow.store.journal import HEADER
-from asyncflow.testing import Act, FakeClockLoop, InlineExecutor, SimulatedExecutor, StuckError
+from asyncflow.testing import (
+    Act,
+    FakeClockLoop,
+    InlineExecutor,
+    Loopback,
+    SimulatedExecutor,
+    StuckError,
+)
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.messages import (
     Failed,
@@ -122,9 +129,9 @@ class Heard:
         return [report.task_id for report in self.reports if isinstance(report, Succeeded)]
 
 
-@pytest.fixture(params=["real", "simulated"])
+@pytest.fixture(params=["real", "simulated", "behind a socket"])
 async def staffed(request, store):
-    """A listener, an executor of either kind, and an order for each of a flow's first steps."""
+    """A listener, an executor of each kind, and an order for each of a flow's first steps."""
     async with Engine(store=store, workers=1) as engine:
         run = await engine.run(Linear)
     heard = Heard()
@@ -137,10 +144,11 @@ async def staffed(request, store):
     if request.param == "simulated":
         yield heard, SimulatedExecutor(heard, lambda order: Act(0.01), size=1), order
         return
-    pool = WorkerPool(heard, size=1, scratch=store)
-    await pool.start()
-    yield heard, pool, order
-    await pool.close()
+    factory = WorkerPool if request.param == "real" else Loopback()
+    executor = factory(heard, size=1, scratch=store)
+    await executor.start()
+    yield heard, executor, order
+    await executor.close()
 
 
 async def test_a_worker_says_that_a_task_began_and_then_that_it_ended(staffed):

@@ -1,4 +1,7 @@
-"""The language means the same with `def` steps, with `async def` steps, and with both."""
+"""The language means the same with `def` steps, with `async def` steps, and with both.
+
+And wherever its tasks run: in worker processes of the engine, or behind a socket.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from asyncflow import Engine
 from asyncflow.errors import RunFailedError
 from asyncflow.flow.graph_reader import read_graph
 from asyncflow.flow.loader import load_file
+from asyncflow.testing import Loopback
 from asyncflow.values import Failure
 
 SOURCE = (Path(__file__).parents[1] / "support" / "language_flows.py").read_text()
@@ -51,6 +55,14 @@ def modules(tmp_path_factory):
 async def engine(tmp_path_factory):
     """An open engine with two workers, for all tests of this file."""
     async with Engine(store=tmp_path_factory.mktemp("conformance"), workers=2) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def distant(tmp_path_factory):
+    """An open engine whose two workers are behind a socket."""
+    store = tmp_path_factory.mktemp("distant")
+    async with Engine(store=store, executor=Loopback(workers=2)) as opened:
         yield opened
 
 
@@ -101,6 +113,15 @@ async def test_a_flow_comes_to_the_same_whatever_its_steps_are(
 ):
     """Status, failure, tasks, attempts, artifacts and output are those of its `def` steps."""
     assert await outcome(engine, getattr(modules[kind], name)) == expected[name]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_flow_comes_to_the_same_wherever_its_tasks_run(
+    distant, modules, expected, name, kind
+):
+    """Nothing of a run tells whether its workers were the engine's own processes."""
+    assert await outcome(distant, getattr(modules[kind], name)) == expected[name]
 
 
 def test_the_kinds_are_what_they_say(modules):

@@ -1,27 +1,13 @@
-"""Fakes for tests: a clock that skips waits, threads that run inline, simulated workers.
-
-They take the place of the real parts under the engine's real driver and dispatcher. What would take
-hours and many processes then takes milliseconds and one thread, and is the same each time:
-
-    loop = FakeClockLoop()
-    loop.run_until_complete(asyncio.sleep(3600))  # at once; loop.time() says 3600.0
-
-`FakeClockLoop` alone is of use for any code that waits. A `Dispatcher` takes the other two in place
-of its threads and of its pool of workers. A store needs no fake: use a real one in a temporary
-folder; a run in it costs some milliseconds.
-"""
+"""Workers that are no processes: what comes of a task, and when, a test says."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from concurrent.futures import Executor as ThreadExecutor
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from selectors import DefaultSelector
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from asyncflow.values import Outcome
 from asyncflow.workers.messages import (
@@ -41,72 +27,11 @@ from asyncflow.workers.messages import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from selectors import SelectorKey
 
     from asyncflow.workers.interface import WorkerListener
     from asyncflow.workers.messages import OrderMessage, ReportMessage
 
-Result = TypeVar("Result")
-
 _NOTHING: Final = (0, 0)  # of both streams: a simulated task prints nothing
-
-
-# --- the clock ----------------------------------------------------------------------------------
-
-
-class StuckError(Exception):
-    """Every task waits for something that cannot come: on a real loop, for ever."""
-
-
-class _SkippingSelector(DefaultSelector):
-    """Lets time pass instead of waiting for it."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready:
-            if timeout is None:
-                raise StuckError(StuckError.__doc__)
-            self.now += timeout
-        return ready
-
-
-class FakeClockLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time starts at 0 and advances only when all tasks wait, and then at once.
-
-    It knows nothing of other threads: results from them may come at any of its times.
-
-    Raises, from whatever runs it: `StuckError` when no task waits for a point in time, so that the
-    wait would never end.
-    """
-
-    def __init__(self) -> None:
-        self._clock = _SkippingSelector()
-        super().__init__(self._clock)
-
-    def time(self) -> float:
-        """Seconds since the loop was made, as all timers count them."""
-        return self._clock.now
-
-
-# --- threads ------------------------------------------------------------------------------------
-
-
-class InlineExecutor(ThreadExecutor):
-    """Runs each function at once, in the caller's thread, in place of a pool of threads."""
-
-    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """Call the function; the future that is returned is done."""
-        future: Future[Result] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - the future carries it to its reader
-            future.set_exception(error)
-        return future
-
-
-# --- workers ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,296 @@
+"""Workers behind a socket: what has to hold wherever tasks run, if only the store is shared."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from asyncflow import Engine, FlowSpec, Parameter, catch, current, events, retry, step, timeout
+from asyncflow.errors import PoolError, RunCancelledError
+from asyncflow.testing import Loopback
+from tests.support.pool_listener import Listener, until
+
+SECONDS = 180
+
+
+@pytest.fixture
+async def engine(store):
+    """An open engine with two workers behind a socket; it leaves no process."""
+    async with Engine(store=store, executor=Loopback(workers=2)) as opened:
+        yield opened
+    assert not psutil.Process().children(recursive=True)
+
+
+def agent():
+    """The process that hosts the workers."""
+    (process,) = psutil.Process().children()
+    return process
+
+
+async def printed(handle, text):
+    """A task of the run has printed this; the event that tells of it."""
+    async for event in handle.events():
+        if isinstance(event, events.TaskLogged) and event.line == text:
+            return event
+    raise AssertionError("the run is over")
+
+
+class Talking(FlowSpec):
+    """Prints into both streams, from tasks of both kinds."""
+
+    lines = Parameter("lines", default=3)
+
+    @step
+    def start(self):
+        for number in range(self.lines):
+            print("line", number)
+        print("half a line", end="")
+        os.write(2, b"raw\n")
+        self.next(self.talk)
+
+    @step
+    async def talk(self):
+        print("begins")
+        await asyncio.sleep(0.01)
+        print("ends", file=sys.stderr)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_all_that_tasks_print_comes_through_the_socket(engine):
+    """In order, and before the end of the task."""
+    handle = await engine.start(Talking, lines=50_000)
+    seen = [event async for event in handle.events()]
+    run = await handle
+    expected = "".join(f"line {number}\n" for number in range(50_000)) + "half a line"
+    assert run["start"].task.stdout == expected
+    assert run["start"].task.stderr == "raw\n"
+    assert (run["talk"].task.stdout, run["talk"].task.stderr) == ("begins\n", "ends\n")
+    of_start = [type(event) for event in seen if getattr(event, "step", "") == "start"]
+    assert of_start[0] is events.TaskStarted
+    assert of_start[-1] is events.TaskSucceeded
+
+
+class Sleeping(FlowSpec):
+    """A `def` task and an async one that do not end by themselves."""
+
+    @step
+    def start(self):
+        self.next(self.still, self.turning)
+
+    @step
+    def still(self):
+        print("still", flush=True)
+        time.sleep(SECONDS)
+        self.next(self.join)
+
+    @step
+    async def turning(self):
+        print("turning", flush=True)
+        await asyncio.sleep(SECONDS)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_cancelled_run_ends_its_tasks_behind_the_socket(engine):
+    """A `def` task and an async one; what they had printed is there."""
+    handle = await engine.start(Sleeping)
+    await printed(handle, "still")
+    await printed(handle, "turning")
+    handle.cancel("enough")
+    with pytest.raises(RunCancelledError) as caught:
+        await handle
+    for name in ("still", "turning"):
+        failure = caught.value.run[name].task.exception
+        assert (failure.type.rsplit(".", 1)[-1], failure.message) == (
+            "TaskCancelledError",
+            "enough",
+        )
+
+
+class Hindered(FlowSpec):
+    """Its first attempts are too slow, or their worker kills itself."""
+
+    @step
+    def start(self):
+        self.ways = ["slow", "quick", "killed"]
+        self.next(self.work, foreach="ways")
+
+    @retry(times=1, seconds=0)
+    @timeout(seconds=2)
+    @step
+    def work(self):
+        print("attempt", current.retry_count, flush=True)
+        if current.retry_count == 0 and self.input == "slow":
+            time.sleep(SECONDS)
+        elif current.retry_count == 0 and self.input == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.late)
+
+    @catch(var="failure")
+    @timeout(seconds=0.2)
+    @step
+    async def late(self):
+        await asyncio.sleep(SECONDS)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.late_by = self.failure.type
+
+
+async def test_slow_attempts_and_killed_workers_cost_one_attempt_each(engine):
+    """Also what they had printed is kept, and `@catch` handles what is too slow for good."""
+    run = await engine.run(Hindered)
+    first = [task.attempts()[0] for task in run["work"]]
+    told = [(each.stdout, each.exception and each.exception.type) for each in first]
+    assert sorted(told, key=repr) == [
+        ("attempt 0\n", "asyncflow.errors.TaskTimeoutError"),
+        ("attempt 0\n", "asyncflow.errors.WorkerDiedError"),
+        ("attempt 0\n", None),
+    ]
+    assert run["end"].task["late_by"].data.endswith("TaskTimeoutError")
+
+
+class Waiting(FlowSpec):
+    """Its first attempts wait for somebody to end them."""
+
+    @step
+    def start(self):
+        self.items = list(range(10))
+        self.next(self.work, foreach="items")
+
+    @retry(times=1, seconds=0)
+    @step
+    def work(self):
+        if self.input == 0 and current.retry_count == 0:
+            print("waiting", flush=True)
+            time.sleep(SECONDS)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_when_the_agent_is_killed_what_had_begun_is_lost_and_told(engine):
+    """One attempt of each such task; another agent takes the place of the first."""
+    handle = await engine.start(Waiting)
+    await printed(handle, "waiting")
+    before = agent()
+    left = before.children(recursive=True)
+    before.kill()
+    run = await handle
+    lost = [each for task in run["work"] for each in task.attempts() if each.exception]
+    assert {each.exception.type for each in lost} == {"asyncflow.errors.WorkerDiedError"}
+    assert all("was lost with the agent" in each.exception.message for each in lost)
+    assert [each.stdout for each in lost if each.stdout] == ["waiting\n"]
+    await until(lambda: not any(each.is_running() for each in left))
+
+
+DRIVER = """
+    import asyncio, os, signal, sys
+    from asyncflow import Engine
+    from asyncflow.testing import Loopback
+    from flow import Lasting
+
+    async def main():
+        async with Engine(executor=Loopback(workers=1)) as engine:
+            handle = await engine.start(Lasting)
+            async for event in handle.events():
+                if getattr(event, "line", "") == "waiting":
+                    print(event.pid, flush=True)
+
+    if __name__ == "__main__":
+        asyncio.run(main())
+"""
+
+FLOW = """
+    import time
+    from asyncflow import FlowSpec, step
+
+    class Lasting(FlowSpec):
+        @step
+        def start(self):
+            print("waiting", flush=True)
+            time.sleep(300)
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+"""
+
+
+def test_an_agent_without_its_driver_ends_its_workers(store, tmp_path):
+    """A driver that is killed leaves no process behind."""
+    (tmp_path / "driver.py").write_text(textwrap.dedent(DRIVER))
+    (tmp_path / "flow.py").write_text(textwrap.dedent(FLOW))
+    driver = subprocess.Popen(
+        [sys.executable, "driver.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    pid = int(driver.stdout.readline())
+    left = psutil.Process(driver.pid).children(recursive=True)
+    assert pid in {each.pid for each in left}
+    driver.kill()
+    driver.communicate(timeout=SECONDS)
+    _, alive = psutil.wait_procs(left, timeout=SECONDS)
+    assert not alive
+
+
+async def test_agents_that_never_say_a_word_break_the_executor(tmp_path, monkeypatch):
+    """Three in a row are enough."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    listener = Listener()
+    executor = Loopback()(listener, size=1, scratch=tmp_path)
+    await executor.start()
+    await until(lambda: listener.broken)
+    assert "before it has said anything" in str(listener.broken[0])
+    with pytest.raises(PoolError, match="its agent could not go on"):
+        executor.start_worker()
+    await executor.close()
+
+
+async def test_workers_are_lost_with_a_broken_agent_and_told_once(tmp_path):
+    """Nothing that comes later is about them."""
+    listener = Listener()
+    executor = Loopback(workers=1)(listener, size=7, scratch=tmp_path)
+    assert executor.size == 1
+    await executor.start()
+    worker = executor.start_worker()
+    await until(lambda: worker.is_up)
+    agent().kill()
+    await until(lambda: listener.exits)
+    assert listener.exits == [(worker, "was lost with the agent that hosted it")]
+    again = executor.start_worker()
+    await until(lambda: again.is_up)
+    worker.take_back()
+    await executor.close()
+    assert [each for each, _ in listener.exits].count(worker) == 1
