@@ -72,7 +72,9 @@ class WorkerWatch:
     def _end_silent(self) -> None:
         """Give a silent worker's tasks to others, and destroy the worker if it stays silent.
 
-        A worker that a debugger or SIGSTOP holds would keep tasks that others could run. Polls are counted, not seconds: while this process was suspended, it could not have heard
+        A worker that a debugger or SIGSTOP holds would keep tasks that others could run.
+
+        Polls are counted, not seconds: while this process was suspended, it could not have heard
         from any worker.
         """
         for slot in self._slots:
