@@ -20,12 +20,12 @@ _RUNNING: Final = {"run", "resume"}
 
 
 def main() -> NoReturn:
-    """Be the `asyncflow` command: carry out what the arguments say, and exit."""
+    """Run the `asyncflow` command with the arguments of this process, and exit."""
     sys.exit(_carry_out(None, ""))
 
 
 def launch(flow: type[FlowSpec]) -> NoReturn:
-    """Be the command line of one flow, for a script that is run as a program, and exit."""
+    """Run the command line of one flow, for a script that is run as a program, and exit."""
     sys.exit(_carry_out(flow, sys.argv[0]))
 
 
@@ -41,23 +41,24 @@ def _carry_out(flow: type[FlowSpec] | None, script: str) -> int:
 
 
 def _warm_up(arguments: list[str]) -> None:
-    """Fork the process that workers come from, while this one is small and has one thread."""
+    """Fork the process that forks workers, while this process is small and has one thread."""
     _hold_standard_descriptors()
     if arguments and arguments[0] in _RUNNING and "--help" not in arguments:
         from asyncflow.workers.local import fork_server
 
         fork_server.prefork()
-        gc.disable()  # until the run begins: it would look for 5% of the time in vain
+        # until the run begins: a collection would cost 5% of the time and find nothing
+        gc.disable()
 
 
 def _hold_standard_descriptors() -> None:
-    """Open those of 0, 1 and 2 that are closed: no file of ours may take their place.
+    """Open those of descriptors 0, 1 and 2 that are closed, so that none of our files gets them.
 
-    To write to standard output stays an error, so that no answer is lost without a word.
+    Writing to standard output stays an error, so that no answer is lost silently.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
             how = os.O_RDONLY if descriptor == 1 else os.O_RDWR
-            os.open(os.devnull, how)  # takes the lowest that is free
+            os.open(os.devnull, how)  # takes the lowest free number

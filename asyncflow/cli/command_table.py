@@ -1,4 +1,4 @@
-"""The commands by name, each loaded when it is used, and what becomes of their errors."""
+"""The commands by name, each loaded when it is used, and the handling of their errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MODULES: Final = {
     "gc": "asyncflow.cli.store_commands",
     "rm": "asyncflow.cli.store_commands",
 }
-"""Where the function `make_NAME` of each command is."""
+"""The module that has the function `make_NAME` of each command."""
 
 
 class Commands(click.Group):
@@ -57,13 +57,13 @@ class Commands(click.Group):
         self.params += [_version_option()] if flow is None else metaflow_options.before_commands()
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
-        """All of them, in the order in which one meets them."""
+        """All commands, in the order in which a user meets them."""
         return list(_MODULES)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first argument names; else tell which one it may have meant."""
+        """The command that the first argument names; an error suggests a similar name."""
         args = [*metaflow_options.COMMANDS.get(args[0], args[:1]), *args[1:]]
         name = args[0]
         if name == "version":
@@ -82,7 +82,6 @@ class Commands(click.Group):
         ctx: click.Context,  # noqa: ARG002 - click's
         cmd_name: str,
     ) -> click.Command | None:
-        """The command of this name."""
         if cmd_name not in _MODULES:
             return None
         module = importlib.import_module(_MODULES[cmd_name])
@@ -121,7 +120,7 @@ def _about(flow: type[FlowSpec] | None) -> str:
 def invoke(
     arguments: Sequence[str], *, flow: type[FlowSpec] | None = None, script: str = ""
 ) -> int:
-    """Carry out a command; the exit status. What went wrong has been said on stderr."""
+    """Run a command and return its exit status. Errors have been printed to stderr."""
     with visible_stderr():
         return _invoke(arguments, flow, script)
 
@@ -139,8 +138,9 @@ def _invoke(arguments: Sequence[str], flow: type[FlowSpec] | None, script: str) 
         return INTERRUPTED
     except (AsyncflowError, RuntimeError) as error:
         return complain(_in_words(error))
-    except (OSError, MemoryError) as error:  # a file that may not be read, a disk that cannot
-        if not isinstance(error, BrokenPipeError):  # who does not read, as `| head`, misses nothing
+    except (OSError, MemoryError) as error:  # a file that may not be read, a full disk
+        # a reader that is gone, as after `| head`, misses nothing
+        if not isinstance(error, BrokenPipeError):
             click.echo(f"Error: {_said(error)}", err=True)
         return FAILED
     if not arguments:
@@ -156,7 +156,7 @@ def _said(error: OSError | MemoryError) -> str:
 
 
 def _in_words(error: AsyncflowError | RuntimeError) -> AsyncflowError:
-    """What is short, if it is that; any other defect is raised again."""
+    """The error's text if memory, descriptors or threads are short; any other error is raised."""
     if isinstance(error, AsyncflowError):
         return error
     from asyncflow._support.thread_pool import is_lack_of_threads, no_thread
@@ -170,6 +170,6 @@ _MISUSE: Final = (FlowError, NotFoundError, ParameterError, RemoveError, ResumeE
 
 
 def complain(error: AsyncflowError) -> int:
-    """Say what went wrong; the exit status that goes with it."""
+    """Print an error; return the exit status for it."""
     click.echo(f"Error: {error}", err=True)
     return MISUSED if isinstance(error, _MISUSE) else FAILED

@@ -9,17 +9,15 @@ import click
 
 
 class _Store(click.Path):
-    """A folder; empty text names none, though `Path` makes the working directory of it."""
+    """A folder. Empty text is refused, because `Path` would make it the working directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The folder's path."""
         if value == "":
             self.fail("it is empty; name a folder, or leave --store out", param, ctx)
         return super().convert(value, param, ctx)
 
 
 def store_option() -> click.Option:
-    """`--store DIR`."""
     return click.Option(
         ["--store"],
         type=_Store(file_okay=False, path_type=Path),
@@ -29,5 +27,4 @@ def store_option() -> click.Option:
 
 
 def json_option() -> click.Option:
-    """`--json`."""
     return click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for a program.")

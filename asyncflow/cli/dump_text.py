@@ -1,4 +1,4 @@
-"""What `dump` shows of artifacts' values, and what it writes of one into a file."""
+"""The text of artifacts' values for `dump`, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -33,22 +33,23 @@ class Values:
         """Read nothing yet.
 
         Args:
-            as_json: For programs.
-            include: Only artifacts of these names; of any where none is named.
-            exclude: None of these names.
-            most_bytes: A value whose stored form is longer is not shown; any is by default.
+            as_json: Write JSON, for programs.
+            include: Show only artifacts of these names; of any name if empty.
+            exclude: Show no artifacts of these names.
+            most_bytes: Show no value whose stored form is longer; by default any length is shown.
         """
         self._as_json = as_json
         self._include, self._exclude = include, exclude
         self._most_bytes = most_bytes
-        self._missing: dict[str, tuple[str, int]] = {}  # by cause: the first, and how many
+        # by cause: the first message, and how many there are
+        self._missing: dict[str, tuple[str, int]] = {}
 
     def text(self, found: Run | Step | Task | Artifact) -> str:
-        """All that there is of it.
+        """The text of one artifact, or of all artifacts of a task, step or run.
 
         Raises:
             NotFoundError: There is no artifact: the task has not succeeded.
-            ArtifactError: It is an artifact, and its value cannot be read, or not be shown.
+            ArtifactError: The one artifact cannot be read or shown.
         """
         if isinstance(found, Artifact):
             value = found.data
@@ -64,10 +65,10 @@ class Values:
         return "\n\n".join("\n".join(self._lines(task)) for task in tasks)
 
     def pickled(self, found: Run | Step | Task | Artifact) -> bytes:
-        """A pickle of the values by the tasks' pathspecs and the artifacts' names, as Metaflow's.
+        """Pickle the values by the tasks' pathspecs and the artifacts' names, as Metaflow does.
 
-        It opens wherever cloudpickle is installed: classes of the flow's own file are in it. What
-        cannot be read or pickled is left out, and told in `untold`.
+        The pickle can be read wherever cloudpickle is installed: it contains the classes of the
+        flow's own file. A value that cannot be read or pickled is left out, and listed in `untold`.
 
         Raises:
             NotFoundError: There is no artifact: the task has not succeeded.
@@ -89,14 +90,14 @@ class Values:
         return _pickle(kept)
 
     def write(self, found: Run | Step | Task | Artifact, file: Path) -> None:
-        """Write one value as the kind of file that the suffix names, several as text or as data.
+        """Write one value as the kind of file that the suffix names; several as text or JSON.
 
         Raises:
-            OSError: The file cannot be written to.
-            ValueError: A picture has no suffix, or one that names no kind of picture.
-            click.UsageError: There is no such kind of file of this; nothing was written.
+            OSError: The file cannot be written.
+            ValueError: A picture needs a suffix that names a kind of picture.
+            click.UsageError: The value cannot be written as such a file; nothing was written.
             NotFoundError: There is no artifact: the task has not succeeded.
-            ArtifactError: It is an artifact, and its value cannot be read, or not be shown.
+            ArtifactError: The one artifact cannot be read or shown.
         """
         suffix = file.suffix.lower()
         if isinstance(found, Artifact) and not self._as_json:
@@ -131,9 +132,9 @@ class Values:
 
     @property
     def untold(self) -> list[str]:
-        """Why some of the values could not be had or shown; the others are in the text.
+        """Why some of the values could not be read or shown; the others are in the text.
 
-        What is missing for the same cause is told of once, with how many there are.
+        Values that fail for the same cause share one line, which counts them.
         """
         return [
             f"{why}; {count - 1:,} more for the same cause" if count > 1 else why
@@ -211,9 +212,9 @@ class Values:
 
 
 def look_beside(found: Run | Step | Task | Artifact) -> None:
-    """Have modules beside the flow's file found, last of all: values may be of their classes.
+    """Make modules beside the flow's file importable, as a last resort: values may need them.
 
-    That is no more trust than before: to unpickle a value runs whatever the store says.
+    This needs no more trust than before: unpickling a value runs whatever the store says.
     """
     from asyncflow.flow.loader import import_root
 
@@ -221,8 +222,8 @@ def look_beside(found: Run | Step | Task | Artifact) -> None:
     while not isinstance(view, Run):
         view = view.parent
     try:
-        source = view._record.started.source  # noqa: SLF001 - the two are one thing
-    except AsyncflowError:  # a damaged journal says where it is read for a value
+        source = view._record.started.source  # noqa: SLF001 - both classes are one concept
+    except AsyncflowError:  # reading a value reports a damaged journal
         return
     file = source.get("file")
     if not isinstance(file, str) or "\0" in file or not Path(file).is_absolute():
@@ -235,12 +236,12 @@ def look_beside(found: Run | Step | Task | Artifact) -> None:
 def write_value(value: Any, file: Path) -> None:
     """Write a value as the kind of file that the suffix names.
 
-    Whatever the suffix, bytes are written as they are, text as UTF-8, and a figure of matplotlib or
+    Whatever the suffix, bytes are written unchanged, text as UTF-8, and a figure of matplotlib or
     an image of Pillow as a picture of that kind.
 
     Raises:
-        OSError: The file cannot be written to.
-        ValueError: A picture has no suffix, or one that names no kind of picture.
+        OSError: The file cannot be written.
+        ValueError: A picture needs a suffix that names a kind of picture.
         click.UsageError: The value cannot be written as such a file; nothing was written.
     """
     suffix = file.suffix.lower()
@@ -258,7 +259,7 @@ def write_value(value: Any, file: Path) -> None:
         case _ if suffix == ".json":
             file.write_text(f"{_made(_json_text, value, file)}\n", encoding="utf-8")
         case _ if suffix == ".npy" and _is_array(value):
-            import numpy as np  # the value has it imported
+            import numpy as np  # the value's class has imported it
 
             with file.open("wb") as writing:
                 np.save(writing, value, allow_pickle=False)
@@ -302,7 +303,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _method(value: Any, suffix: str) -> Callable[[], Any] | None:
-    """What makes a file of that kind out of a frame of pandas or of Polars, if anything does."""
+    """The method with which a frame of pandas or of Polars writes such a file, if there is one."""
     if suffix not in {".csv", ".parquet"}:
         return None
     kind = suffix[1:]
@@ -326,7 +327,7 @@ def _json_text(value: object) -> str:
 
 
 def _pickle(value: object) -> bytes:
-    """A pickle with the code of classes that nobody could import."""
+    """A pickle that contains the code of classes that nobody could import."""
     import cloudpickle
 
     pickled: bytes = cloudpickle.dumps(value)

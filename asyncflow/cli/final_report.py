@@ -1,4 +1,4 @@
-"""The last words on a run: what failed, where to look, how to go on. Pure: values in, text out."""
+"""The report at a run's end: what failed, where to look, how to go on. Values in, text out."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class Program:
     command: tuple[str, ...] = ("asyncflow",)
     """`asyncflow`, or `python FILE`."""
     file: tuple[str, ...] = ()
-    """`FILE` or `FILE:Flow` where the command does not name it."""
+    """`FILE` or `FILE:Flow`, if the command does not imply it."""
     options: tuple[str, ...] = ()
-    """What has to be repeated, such as `--store DIR`."""
+    """Options to repeat, such as `--store DIR`."""
 
     def resume(self, run_id: str, step: str = "") -> str:
-        """The command that goes on with a run, or that runs it again from a step on."""
+        """The command that resumes a run, or that runs it again from a step on."""
         words = [*self.command, "resume", *self.file, *([step] if step else [])]
         return shlex.join([*words, "--origin-run-id", run_id, *self.options])
 
     def show(self, pathspec: str) -> str:
-        """The command that tells how a run stands."""
+        """The command that shows a run."""
         return shlex.join([*self.command, "show", pathspec, *self.options])
 
     def logs(self, pathspec: str) -> str:
-        """The command that shows what a task has printed."""
+        """The command that shows what a task printed."""
         return shlex.join([*self.command, "logs", pathspec, *self.options])
 
 
@@ -45,7 +45,7 @@ def failure_text(
 ) -> str:
     """Which task failed at which attempt, the user's traceback, the log, and how to resume.
 
-    `repeat` is the step from which on to run again, where what had failed is not enough.
+    `repeat` is the step to run again from, if resuming from the failed task is not enough.
     """
     lines = ["", _headline(flow, run_id, failure), ""]
     traceback = failure.traceback or f"{failure.exception_type}: {failure.message}"
@@ -68,7 +68,7 @@ def _headline(flow: str, run_id: str, failure: Failure) -> str:
 def cancelled_text(flow: str, run_id: str, program: Program) -> str:
     """Says that nothing is lost, and how to go on."""
     return (
-        f"\nThe run {flow}/{run_id} was cancelled; what had finished is kept.\n"
+        f"\nThe run {flow}/{run_id} was cancelled; its finished tasks are kept.\n"
         f"To go on:  {program.resume(run_id)}\n"
     )
 
@@ -76,8 +76,8 @@ def cancelled_text(flow: str, run_id: str, program: Program) -> str:
 def broken_text(flow: str, run_id: str, error: Exception, program: Program) -> str:
     """Says that the engine could not finish a run, why, and how to go on."""
     return (
-        f"\nThe run {flow}/{run_id} was broken off: {visible_line(str(error))}\n"
-        f"What had finished is kept.\n"
+        f"\nThe run {flow}/{run_id} was interrupted: {visible_line(str(error))}\n"
+        f"Its finished tasks are kept.\n"
         f"To go on:  {program.resume(run_id)}\n"
     )
 
@@ -96,7 +96,7 @@ def broken_data(flow: str, run_id: str, error: Exception, program: Program) -> d
 
 
 def status_of(ending: Event) -> Status:
-    """How the run stands after its last event."""
+    """The run's status after its last event."""
     match ending:
         case RunSucceeded():
             return Status.SUCCEEDED

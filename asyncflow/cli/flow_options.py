@@ -1,4 +1,4 @@
-"""A flow's parameters as options of a command. Values go on as text: the flow knows their types."""
+"""A flow's parameters as options of a command. Values stay text: the flow knows their types."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from asyncflow.flow.parameters import Parameter
     from asyncflow.flow.spec import FlowSpec
 
-_PREFIX: Final = "parameter_"  # click keeps values by name: a parameter may be called `store`
+_PREFIX: Final = "parameter_"  # click keys values by name, and a parameter may be called `store`
 
 
 def spellings(parameter: Parameter[Any]) -> list[str]:
-    """How the option may be written: `--learning_rate`, and with dashes."""
+    """The spellings of the option: `--learning_rate`, and with dashes."""
     return list(dict.fromkeys([f"--{parameter.name}", f"--{parameter.name.replace('_', '-')}"]))
 
 
@@ -35,7 +35,7 @@ def _option(parameter: Parameter[Any]) -> click.Option:
 
 
 def given_parameters(flow: type[FlowSpec], values: Mapping[str, Any]) -> dict[str, str]:
-    """What the command line says of parameters, by their names."""
+    """The parameters given on the command line, by name."""
     said = {
         parameter.name: values.get(f"{_PREFIX}{attribute}")
         for attribute, parameter in parameters_of(flow).items()

@@ -1,4 +1,4 @@
-"""What `--follow` shows, as it comes, to the run's end: its events, or what its tasks print."""
+"""What `--follow` shows until the run ends: its events, or the output of its tasks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def print_events(stream: EventStream[Event], *, as_json: bool) -> None:
-    """A line for each event, written out whenever the next one has to be waited for."""
+    """Print a line for each event; flush before waiting for the next one."""
     for line in tables.event_lines(stream, as_json=as_json):
         sys.stdout.write(f"{line}\n")
         if not stream.waiting:
@@ -27,13 +27,13 @@ def print_events(stream: EventStream[Event], *, as_json: bool) -> None:
 
 
 def output_of(pathspec: str, store: Path | None, streams: set[str]) -> Iterator[tuple[str, str]]:
-    """What a run, a step or a task prints, as `logs` shows it, each with the stream it goes to.
+    """The output of a run, a step or a task, as `logs` shows it, each part with its stream.
 
     A step or a task need not have begun.
 
     Raises:
         NotFoundError: There is no such run or step, or the run has ended without the task.
-        RunInterruptedError: The run's engine is gone without a last word.
+        RunInterruptedError: The run's engine is gone without recording an end.
     """
     flow, run_id, *rest = pathspec.split("/")
     run = Run(f"{flow}/{run_id}", store=store)
@@ -51,9 +51,9 @@ def output_of(pathspec: str, store: Path | None, streams: set[str]) -> Iterator[
 def _output_of_task(
     run: Run, step: str, task_id: str, streams: set[str]
 ) -> Iterator[tuple[str, str]]:
-    """What a task prints in the attempt that goes on, and in those that follow it; why it failed.
+    """A task's output in its current attempt and in later ones, and why each failed.
 
-    That comes where both streams are asked for, on a line of its own.
+    The failure comes if both streams are asked for, on a line of its own.
     """
     open_line = False
     begun = step in run and task_id in run[step]
@@ -66,7 +66,7 @@ def _output_of_task(
                 yield event.stream, f"{event.line}{event.end}"
                 if event.stream == "stderr":
                     open_line = not event.end
-            case TaskCloned():  # what it printed lies with the task that did the work
+            case TaskCloned():  # a cloned task's output is stored with the task that did the work
                 task = run[step][task_id]
                 for stream in sorted(streams, reverse=True):
                     yield from ((stream, text) for text in task.printed(stream))

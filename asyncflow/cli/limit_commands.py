@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 
 
 def make_limit(flow: type[FlowSpec] | None, script: str) -> click.Group:  # noqa: ARG001 - as its siblings
-    """`limit list|set|unset`."""
     return click.Group(
         "limit",
         commands=[_make_list(), _make_set(), _make_unset()],
         help=(
-            "Look at the limits that steps are under with @limit, and change them while runs go "
-            "on. What is set here counts for every run of the store, whatever the step says."
+            "List the limits that steps have by @limit, and change them while runs go on. A value "
+            "that is set here overrides the step's for every run of the store."
         ),
-        short_help="Look at limits, and change them while runs go on.",
+        short_help="List limits, and change them while runs go on.",
     )
 
 
@@ -76,7 +75,7 @@ def _make_set() -> click.Command:
 
         _check_name(name)
         if at_once is None and per_second is None:
-            message = f"say what {name} is to be: a number at a time, or --per-second, or both"
+            message = f"give a value for {name}: a number at a time, --per-second, or both"
             raise click.UsageError(message)
         bounds = Bounds(at_once, per_second)
         with LimitFile.open(_folder(store, create=True), name, mend=True) as file:
@@ -94,16 +93,16 @@ def _make_set() -> click.Command:
                 ["--per-second"],
                 type=_Rate(LEAST_PER_SECOND, MOST_PER_SECOND),
                 metavar="RATE",
-                help="How many tasks may begin in a second.",
+                help="How many tasks may start in a second.",
             ),
             store_option(),
             json_option(),
         ],
         callback=set_limit,
         help=(
-            "Set how many tasks at a time may have a limit, 0 to hold all of them back, or how "
-            "many may begin in a second, or both. What is not set is as the step says. Engines "
-            "that are running notice within a second; tasks that are running go on."
+            "Set how many tasks may run under a limit at a time (0 for none), or how many may "
+            "start in a second, or both. A value that is not set stays as the step says. Running "
+            "engines notice within a second; running tasks go on."
         ),
         short_help="Set a limit.",
     )
@@ -132,15 +131,15 @@ def _make_unset() -> click.Command:
 
 
 class _Rate(click.FloatRange):
-    """A number within its range; `nan` is in no range, and not out of it either."""
+    """A number within its range; `nan` is refused, though no comparison finds it out of range."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """As the base class does it.
+        """Convert as the base class does.
 
         Raises:
-            click.BadParameter: It is no number, or out of range.
+            click.BadParameter: It is not a number, or out of range.
         """
         rate: float = super().convert(value, param, ctx)
         if math.isnan(rate):

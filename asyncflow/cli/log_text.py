@@ -1,17 +1,17 @@
-r"""A run's log: events in, the text of whole lines out, in the shape that Metaflow's has.
+r"""A run's log: turns events into the text of whole lines, in the format of Metaflow's log.
 
     2026-11-23 22:24:43.009 [1795472682985927/start/1 (pid 2920)] Task is starting.
 
-Pure: no clock and no I/O; times are the events' own, in local time. It stands on the engine's loop,
-so an event costs a few microseconds, and what it holds is bounded: for each task and stream one
+No clock and no I/O; times are the events' own, in local time. It runs on the engine's event loop,
+so an event costs a few microseconds, and memory is bounded: for each task and stream, one
 unfinished line of at most `HELD_CHARACTERS`. As in Metaflow, both streams of a task go into the one
 log, and so to standard output.
 
-What a task prints cannot break the shape. A line that has not ended waits until it does, or until
-its task has ended. Of a line with carriage returns (a progress bar) only what a terminal would be
-left showing is kept: the text after the last of them. Other control characters pass as they are
-where the log goes to a file or a pipe; on a terminal they become visible, as `\x1b`, but for
-colours, which stay and end with their line.
+The output of a task cannot break the format. An unfinished line waits until it ends, or until its
+task has ended. Of a line with carriage returns (a progress bar), only what a terminal would still
+show is kept: the text after the last one. Other control characters are unchanged where the log goes
+to a file or a pipe. On a terminal they become visible, as `\x1b`, except colours, which stay and
+end with their line.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ if TYPE_CHECKING:
     from asyncflow.events.types import Event
 
 HELD_CHARACTERS: Final = 1 << 18
-"""A longer line is shown in several, so that a task that never ends its line costs no memory."""
+"""A longer line is shown in several parts, so that a task that never ends its line needs no
+memory."""
 
 _COLOUR_OFF: Final = "\x1b[0m"
 
 
 def left_showing(line: str) -> str:
-    """What a terminal would be left showing of a line with carriage returns."""
+    """The part of a line with carriage returns that a terminal would still show."""
     return line.rstrip("\r").rpartition("\r")[2]
 
 
@@ -57,25 +58,25 @@ class LogRenderer:
     def __init__(self, *, terminal: bool = False, colour: bool = False) -> None:
         self._terminal = terminal
         self._colour = colour
-        self._held: dict[tuple[str, str], str] = {}  # by task and stream: a line not yet ended
+        self._held: dict[tuple[str, str], str] = {}  # unfinished lines, by task and stream
         self._second = -1
         self._second_text = ""
 
     def render(self, batch: Iterable[Event]) -> str:
-        """The lines of these events, each with its line end; nothing if they have none to show."""
+        """The lines of these events, each with its line end; empty if they have nothing to show."""
         lines: list[str] = []
         for event in batch:
             self._render(event, lines)
         return "".join(lines)
 
     def unfinished(self, event: TaskSucceeded | TaskFailed) -> str:
-        """What the task of this event has printed last without a line end, and nothing more."""
+        """Return the unfinished line of this event's task, and forget it."""
         lines: list[str] = []
         self._release(event, lines)
         return "".join(lines)
 
     def warning(self, time: datetime, text: str) -> str:
-        """The lines of something that is no event, and that somebody may want to look into."""
+        """The lines of a warning of the library, which is not an event."""
         lines = [visible_line(line) for line in f"Warning: {text}".split("\n")]
         return "".join(self._stamped(time, line, colour=33) for line in lines)
 
@@ -143,7 +144,7 @@ class LogRenderer:
             lines.append(self._line(event, f"Task was stopped: {event.message}.", bold=True))
             return
         text = f"{event.exception_type}: {event.message}"
-        if not event.caught:  # else `@catch` says whether it is printed
+        if not event.caught:  # otherwise `@catch` says whether it is printed
             text = event.traceback or text
         for line in text.rstrip("\n").split("\n"):
             shown = line.replace("\r", "\\r")
@@ -191,9 +192,9 @@ class LogRenderer:
 
 
 def _shortened(line: str) -> str:
-    """A line not yet ended, without what later carriage returns have hidden."""
+    """An unfinished line, without what later carriage returns have hidden."""
     if "\r" not in line:
         return line
     kept = left_showing(line)
-    # The last return hides what it stands behind only when something follows.
+    # The last return hides what is before it only when something follows.
     return f"{kept}\r" if line.endswith("\r") else kept

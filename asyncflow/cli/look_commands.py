@@ -63,10 +63,10 @@ def _flow_name(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 
 def find(pathspec: str, store: Path | None) -> Any:
-    """What a pathspec names.
+    """The object that a pathspec names.
 
     Raises:
-        NotFoundError: The store has no such thing.
+        NotFoundError: The store has no such object.
         StoreError: There is no store, or it cannot be read.
     """
     from asyncflow import client
@@ -79,8 +79,6 @@ def find(pathspec: str, store: Path | None) -> Any:
 
 
 def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    """`runs [FLOW]`."""
-
     def runs(
         store: Path | None,
         limit: int,
@@ -120,27 +118,25 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 default=_SHOWN_RUNS,
                 show_default=True,
                 metavar="N",
-                help="How many at the most; 0 for all.",
+                help="The most runs to list; 0 for all.",
             ),
             store_option(),
             json_option(),
         ],
         callback=runs,
-        help="List runs, newest first: how each stands, when it began and how long it took.",
+        help="List runs, newest first: each with its status, start and duration.",
         short_help="List runs.",
     )
 
 
 def _pass_over(why: str) -> None:
-    click.echo(f"Passed over: {why}", err=True)
+    click.echo(f"Skipped: {why}", err=True)
 
 
 # --- show -------------------------------------------------------------------------------------
 
 
 def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    """`show PATHSPEC`."""
-
     def show(pathspec: str, store: Path | None, limit: int, *, as_json: bool) -> None:
         from asyncflow.cli import tables
         from asyncflow.client import json_data
@@ -161,14 +157,14 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 default=_SHOWN_TASKS,
                 show_default=True,
                 metavar="N",
-                help="How many runs or tasks to list at the most; 0 for all.",
+                help="The most runs or tasks to list; 0 for all.",
             ),
             store_option(),
             json_option(),
         ],
         callback=show,
         help=(
-            "Show a flow, run, step, task or artifact: how it stands and what it has. "
+            "Show a flow, run, step, task or artifact: its status and contents. "
             "PATHSPEC is Flow/run/step/task/artifact or a beginning of it. No value is loaded."
         ),
         short_help="Show a flow, run, step, task or artifact.",
@@ -179,8 +175,6 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
 
 
 def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    """`logs PATHSPEC [--stdout] [--stderr]`."""
-
     def logs(
         pathspec: str,
         store: Path | None,
@@ -200,7 +194,7 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 _echo(stream, text, streams, raw=raw)
             return
         found = find(pathspec, store)
-        if pathspec.count("/") == 3:  # noqa: PLR2004 - a task: its own words, as it printed them
+        if pathspec.count("/") == 3:  # noqa: PLR2004 - a task: its own output, as printed
             for stream in ("stdout", "stderr"):
                 if stream in (streams or {stream}):
                     _print_stream(found, stream, streams, timestamps=timestamps, raw=raw)
@@ -215,8 +209,8 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         "logs",
         params=[
             _pathspec(flow, 2, 3, 4),
-            click.Option(["--stdout"], is_flag=True, help="Only what went to standard output."),
-            click.Option(["--stderr"], is_flag=True, help="Only what went to standard error."),
+            click.Option(["--stdout"], is_flag=True, help="Only standard output."),
+            click.Option(["--stderr"], is_flag=True, help="Only standard error."),
             Accepted(["--both"], is_flag=True),
             click.Option(
                 ["--timestamps"], is_flag=True, help="Begin each line of a task with its time."
@@ -226,18 +220,18 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 is_flag=True,
                 help="Send control characters to a terminal as they were printed.",
             ),
-            _follow_option("Go on with what is printed, to the end of the task or the run."),
+            _follow_option("Wait for further output, until the task or the run ends."),
             store_option(),
         ],
         callback=logs,
         help=(
-            "Print what a task has printed, as it printed it: each stream to the same stream "
-            "here, unless one of them is asked for; why it failed follows on stderr. Of a run or a "
-            "step, print the log as it stood on the terminal. On a terminal control characters "
-            "show as escapes, such as \\x1b, and colours stay; a file or a pipe is sent what was "
-            "printed."
+            "Print the output of a task: each stream goes to the same stream here, or one stream "
+            "to stdout if only that is asked for. If the task failed, the reason follows on "
+            "stderr. For a run or a step, print the log that the terminal showed. A terminal shows "
+            "control characters as escapes, such as \\x1b, and keeps colours; a file or a pipe "
+            "gets the output unchanged."
         ),
-        short_help="Print what tasks have printed.",
+        short_help="Print the output of tasks.",
     )
 
 
@@ -250,10 +244,10 @@ def _followed(pathspec: str, store: Path | None, streams: set[str]) -> Iterable[
 def _print_stream(
     task: Task, stream: str, streams: set[str], *, timestamps: bool, raw: bool
 ) -> None:
-    """Print all that a task has printed to a stream; as raw bytes if the output is no terminal."""
+    """Print a task's output on one stream; as raw bytes if our output is not a terminal."""
     to_stderr = stream == "stderr" and streams != {"stderr"}
     if not timestamps and takes_bytes(to_stderr=to_stderr):
-        for data in task._printed_bytes(stream):  # noqa: SLF001 - the two are one thing
+        for data in task._printed_bytes(stream):  # noqa: SLF001 - both classes are one concept
             print_bytes(data, to_stderr=to_stderr)
         return
     for text in _stamped(task, stream) if timestamps else task.printed(stream):
@@ -261,7 +255,7 @@ def _print_stream(
 
 
 def _print_failure(task: Task, *, raw: bool) -> None:
-    """Print why a task has failed on stderr, on lines of its own, below what it printed there."""
+    """Print on stderr why a task failed, on lines of its own, below the task's output there."""
     failure = task.exception
     if failure is None:
         return
@@ -290,8 +284,6 @@ def _follow_option(help_: str) -> click.Option:
 
 
 def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    """`dump PATHSPEC [-o FILE]`."""
-
     def dump(
         pathspec: str,
         store: Path | None,
@@ -307,7 +299,7 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
 
         for path in (output, file):
             if path is not None and not absolute(path).parent.is_dir():
-                message = f"there is no folder {path.parent} to write the values to"
+                message = f"there is no folder {path.parent}: make it, or name a file elsewhere"
                 raise click.UsageError(message)
         values = Values(
             as_json=as_json,
@@ -338,22 +330,26 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 ["-o", "--output"],
                 type=click.Path(dir_okay=False, path_type=Path),
                 metavar="FILE",
-                help="Write to this file; of one artifact bytes as they are, text as text, a "
-                "figure as a picture, any other as the suffix says: .pkl, .json, .npy, .csv, "
-                ".parquet, .txt.",
+                help=(
+                    "Write to this file. One artifact is written as bytes or text if it is that, "
+                    "a figure as a picture, any other value as the suffix says: .pkl, .json, "
+                    ".npy, .csv, .parquet, .txt."
+                ),
             ),
             click.Option(
                 ["--file"],
                 type=click.Path(dir_okay=False, path_type=Path),
                 metavar="FILE",
-                help="Write a pickle to this file: the values by task and by name. It opens where "
-                "cloudpickle is installed; what cannot be pickled is left out.",
+                help=(
+                    "Write a pickle to this file: the values by task and by name. Reading it "
+                    "needs cloudpickle. A value that cannot be pickled is left out."
+                ),
             ),
             click.Option(
                 ["--include"],
                 default="",
                 metavar="NAMES",
-                help="Only artifacts of these names, divided by commas.",
+                help="Only artifacts of these names, separated by commas.",
             ),
             click.Option(
                 ["--exclude"], default="", metavar="NAMES", help="No artifacts of these names."
@@ -362,21 +358,21 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 ["--max-value-size"],
                 type=click.IntRange(min=0),
                 metavar="BYTES",
-                help="Show no value that is larger as stored.",
+                help="Show no value whose stored form is larger.",
             ),
             Accepted(["--private/--no-private"], expose_value=False),
             store_option(),
             click.Option(
                 ["--json", "as_json"],
                 is_flag=True,
-                help='Print JSON; what JSON cannot say becomes {"type": …, "repr": …}.',
+                help='Print JSON; a value that JSON cannot express becomes {"type": …, "repr": …}.',
             ),
         ],
         callback=dump,
         help=(
-            "Print the values of artifacts: of one, of all that a task has, of every task of a "
-            "step, or of a run's last step. One that cannot be read or shown is told of on "
-            "stderr, the others are printed, and the exit status is 1."
+            "Print the values of artifacts: of one, of all in a task, in every task of a step, or "
+            "in a run's last step. If a value cannot be read or shown, stderr says why, the "
+            "others are printed, and the exit status is 1."
         ),
         short_help="Print the values of artifacts.",
     )
@@ -388,7 +384,7 @@ def _names(text: str) -> list[str]:
 
 @contextmanager
 def _writing(file: Path) -> Iterator[None]:
-    """Within the block, what cannot be written is an error that names the file."""
+    """Within the block, turn a failure to write into an error that names the file."""
     try:
         yield
     except OSError as error:
@@ -403,8 +399,6 @@ def _writing(file: Path) -> Iterator[None]:
 
 
 def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    """`events RUN [--follow] [--since N] [--json]`."""
-
     def events(run: str, store: Path | None, since: int, *, follow: bool, as_json: bool) -> None:
         from asyncflow.cli import follow_events
 
@@ -415,7 +409,7 @@ def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
         "events",
         params=[
             _pathspec(flow, 2, name="run"),
-            _follow_option("Go on with what happens, to the run's last event."),
+            _follow_option("Wait for further events, until the run ends."),
             click.Option(
                 ["--since"],
                 type=click.IntRange(min=0),

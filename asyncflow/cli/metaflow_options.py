@@ -1,6 +1,6 @@
-"""Command lines that people have from Metaflow: options of the same meaning, or of none here.
+"""Options and commands of Metaflow's command line: the same meaning, or no effect here.
 
-They are not told of by `--help`. A parameter of the flow comes before an option of the same name.
+`--help` does not list them. A parameter of the flow wins over an option of the same name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.spec import FlowSpec
 
 COMMANDS: Final = {"output-dot": ("graph", "--format", "dot"), "help": ("--help",)}
-"""What each stands for; the version is told as `asyncflow --version` does."""
+"""What each command stands for; `version` is shown as `asyncflow --version` does."""
 
 _WITHOUT_EFFECT: Final = ("metadata", "environment", "datastore", "datastore-root")
 _WATCHING: Final = ("event-logger", "monitor")
@@ -28,14 +28,14 @@ _ALONE: Final = ("isolate",)  # written without brackets
 
 
 class Accepted(click.Option):
-    """An option that `--help` does not tell of, and that a parameter of the flow may replace."""
+    """An option that `--help` does not list, and that a parameter of the flow may replace."""
 
     def __init__(self, names: list[str], **attributes: Any) -> None:
         super().__init__(names, hidden=True, **attributes)
 
 
 def before_commands() -> list[click.Option]:
-    """Options that stand before the command, as in `python FILE --quiet run`."""
+    """Options before the command, as in `python FILE --quiet run`."""
     nothing = [
         Accepted([f"--{name}"], expose_value=False)
         for name in (*_WITHOUT_EFFECT, *_WATCHING, "namespace")
@@ -45,20 +45,18 @@ def before_commands() -> list[click.Option]:
 
 
 def of_runs() -> list[click.Option]:
-    """Options of `run` and `resume`."""
     return [with_option(), *(Accepted([f"--{name}"], expose_value=False) for name in _OF_RUNS)]
 
 
 def with_option() -> click.Option:
-    """`--with DECORATOR`."""
     return Accepted(["--with", "decorators"], multiple=True)
 
 
 def decorate(flow: type[FlowSpec], wanted: Iterable[str]) -> None:
-    """Put decorators on every step that has none of the name, as `--with retry:times=2` says.
+    """Put decorators on every step that lacks them, as `--with retry:times=2` says.
 
     Raises:
-        FlowError: There is no such decorator, or it does not take what is said.
+        FlowError: There is no such decorator, or it does not take these arguments.
     """
     from asyncflow.flow import decorators
 
@@ -67,7 +65,7 @@ def decorate(flow: type[FlowSpec], wanted: Iterable[str]) -> None:
     for each in wanted:
         name, _, said = each.partition(":")
         if name not in _DECORATORS:
-            message = f"--with takes {', '.join(_DECORATORS)}; it has no decorator {name!r}"
+            message = f"--with takes {', '.join(_DECORATORS)}; there is no decorator {name!r} here"
             raise FlowError(message)
         make = getattr(decorators, name)
         try:
@@ -82,7 +80,7 @@ def decorate(flow: type[FlowSpec], wanted: Iterable[str]) -> None:
 
 
 def _arguments(whole: str, said: str) -> dict[str, Any]:
-    """What `times=2,minutes_between_retries=0` says: JSON values, or else text."""
+    """The arguments in `times=2,minutes_between_retries=0`: JSON values, or else text."""
     arguments = {}
     for part in said.split(",") if said else ():
         name, equals, text = part.partition("=")

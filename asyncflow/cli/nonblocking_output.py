@@ -1,8 +1,8 @@
-"""Writes to one descriptor without ever stopping the event loop, and goes on when nobody reads.
+"""Writes to a descriptor without blocking the event loop, and goes on when the reader is gone.
 
-What can take the bytes at once gets them at once. A pipe that is full or a terminal that is held
-waits in a thread, one write at a time, so lines stay whole and in order. When the reader has gone
-(`| head`), what is written after that is dropped: a run is worth more than its log.
+Bytes that the descriptor can take at once are written at once. If a pipe is full or a terminal is
+stopped, a thread waits, with one write at a time, so lines stay whole and in order. When the reader
+is gone (`| head`), later output is dropped: a run is worth more than its log.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Final
 from asyncflow.cli.terminal_text import visible
 
 _PIECE_BYTES: Final = min(getattr(select, "PIPE_BUF", 512), 4096)
-"""A pipe that is ready to be written to takes this much without waiting, as POSIX promises."""
+"""POSIX promises that a pipe that is ready for writing takes this many bytes without blocking."""
 
 
 class NonblockingOutput:
-    """A descriptor that lines are written to, such as 1 for the standard output."""
+    """A descriptor to write lines to, such as 1 for the standard output."""
 
     def __init__(self, descriptor: int, *, encoding: str = "utf-8") -> None:
         self._descriptor = descriptor
@@ -28,15 +28,16 @@ class NonblockingOutput:
         self._never_waits = _is_plain_file(descriptor)
         self._is_terminal = _is_terminal(descriptor)
         self.broken = False
-        """Whether the reader has gone, or the disk is full: what is written is dropped."""
+        """Whether the reader is gone or the disk is full; then output is dropped."""
         self.error: OSError | None = None
-        """The error that broke it, unless the reader has gone: who does not read misses nothing."""
+        """The error that broke it; None if the reader is gone, because nobody misses anything
+        then."""
 
     async def write(self, text: str, *, drawn: str = "", erasure: str = "") -> None:
-        """Write all of it. Cancelled: some of it may be written.
+        """Write all of it. Cancelled: a part may have been written.
 
-        A terminal is shown control characters as escapes, but for colours; not those of `erasure`
-        and of what is `drawn`, which stand before and behind the text.
+        On a terminal, control characters become escapes, except colours and those of `erasure` and
+        `drawn`, which are written before and after the text.
         """
         data = self._encoded(text, drawn, erasure)
         while data and not self.broken:
@@ -49,7 +50,7 @@ class NonblockingOutput:
                 data = data[written:]
 
     def write_nowait(self, text: str) -> None:
-        """Write all of it at once, waiting if need be: for a few last words."""
+        """Write all of it before returning, even if that blocks: for a few last words."""
         data = self._encoded(text)
         while data and not self.broken:
             data = data[self._write(data) :]
@@ -62,7 +63,7 @@ class NonblockingOutput:
     def _write(self, data: memoryview) -> int:
         try:
             return os.write(self._descriptor, data)
-        except BlockingIOError:  # somebody else made it non-blocking: wait as if they had not
+        except BlockingIOError:  # another process made it non-blocking: wait as if it were not
             select.select([], [self._descriptor], [])
             return 0
         except OSError as error:

@@ -1,7 +1,7 @@
 """Progress bars under a run's log, for a terminal. The only module that imports rich.
 
-The bars are the last lines on the screen. Each write takes them away, adds lines of the log, and
-puts them back, all in one piece of text, so that no line breaks whatever else happens.
+The bars are the last lines on the screen. Each write erases them, adds lines of the log, and draws
+them again, all in one piece of text, so that no line breaks whatever else happens.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _table(rows: Sequence[StepTally], width: int) -> Table:
     count_cells = max(map(len, counts), default=0)
     longest = max((cell_len(row.step) for row in rows), default=0)
     name_cells = max(1, min(longest, max(8, width // 3), width - count_cells - 1))
-    room = width - name_cells - count_cells - 2  # for the bar, of the two gaps beside it
+    room = width - name_cells - count_cells - 2  # for the bar and the two gaps beside it
     bar_cells = max(0, min(_BAR_CELLS, width // 3, room))
     remark_cells = room - bar_cells - 1
     table = Table.grid(padding=(0, 1), pad_edge=False)
@@ -66,7 +66,8 @@ def _table(rows: Sequence[StepTally], width: int) -> Table:
     if remark_cells > 0:
         table.add_column(no_wrap=True, overflow="crop", width=remark_cells)
     for row, count in zip(rows, counts, strict=True):
-        cells: list[RenderableType] = [Text(visible_line(row.step))]  # as text: a name is no markup
+        # as text, because a name is not markup
+        cells: list[RenderableType] = [Text(visible_line(row.step))]
         if bar_cells:
             total = max(1, row.expected)
             cells.append(ProgressBar(total=total, completed=row.done, width=bar_cells))
@@ -78,7 +79,7 @@ def _table(rows: Sequence[StepTally], width: int) -> Table:
 
 
 def _choose(rows: Sequence[StepTally], limit: int) -> list[StepTally]:
-    """The rows that tell most, in order: what runs, what is next, what ended last."""
+    """The most informative rows, in order: what runs, what is next, what ended last."""
     if len(rows) <= limit:
         return list(rows)
 

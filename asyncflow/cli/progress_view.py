@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asyncflow.events.types import Event
 
 REDRAW_SECONDS: Final = 0.2
-"""How often bars are drawn anew; also how long a run lasts before it gets any."""
+"""The time between redraws of the bars; also how long a run lasts before it gets any."""
 
 
 def wants_colour(descriptor: int) -> bool:
@@ -49,7 +49,7 @@ class LogView:
         self._renderer = LogRenderer(colour=colour, terminal=terminal)
 
     async def show(self, batch: Sequence[Event]) -> None:
-        """Write what these events have to show."""
+        """Write the lines of these events."""
         if self._output.broken:
             return
         text = self._renderer.render(batch)
@@ -57,11 +57,11 @@ class LogView:
             await self._output.write(text)
 
     def note(self, text: str) -> None:
-        """Write something that is no part of the log."""
+        """Write a note that is not part of the log."""
         self._notes.write_nowait(text)
 
     def warn(self, time: datetime, text: str) -> None:
-        """Write a warning of the library's."""
+        """Write a warning of the library."""
         self._notes.write_nowait(self._renderer.warning(time, text))
 
     async def close(self) -> None:
@@ -83,11 +83,11 @@ class QuietView:
         self._last = batch[-1]
 
     def note(self, text: str) -> None:
-        """Write something that is no part of the log."""
+        """Write a note that is not part of the log."""
         self._notes.write_nowait(text)
 
     def warn(self, time: datetime, text: str) -> None:
-        """A warning is no failure."""
+        """Ignore it: a warning is not a failure."""
 
     async def close(self) -> None:
         """Write the final line."""
@@ -111,14 +111,14 @@ class BarsView:
         self._colour = colour
         self._clock = clock
         self._began = clock()
-        self._bars = ""  # as they stand on the screen now
+        self._bars = ""  # the bars that are on the screen now
         self._notes = ""
         self._closed = False
         self._draw: Callable[..., str] | None = None
-        self._writing = asyncio.Lock()  # a terminal that is held takes a write in pieces
+        self._writing = asyncio.Lock()  # a stopped terminal takes a write in pieces
 
     async def show(self, batch: Sequence[Event]) -> None:
-        """Write what these events have to show, above the bars."""
+        """Write the lines of these events, above the bars."""
         self._tally.count(batch)
         text = self._renderer.render(batch)
         if text:
@@ -127,9 +127,9 @@ class BarsView:
                 await self._output.write(above, erasure=self._erasure(), drawn=self._bars)
 
     async def tick(self) -> None:
-        """Draw the bars as they stand now."""
+        """Draw the bars in their current state."""
         if self._draw is None:
-            # In a thread, because it takes a while: rich is loaded for a run that lasts.
+            # In a thread, because it takes a while: rich is loaded only for a run that lasts.
             self._draw = await asyncio.to_thread(_load_drawing)
         async with self._writing:
             seconds = self._clock() - self._began
@@ -138,21 +138,21 @@ class BarsView:
             await self._output.write(self._take_notes(), erasure=erasure, drawn=bars)
 
     async def close(self) -> None:
-        """Take the bars away."""
+        """Erase the bars."""
         async with self._writing:
             self._closed = True
             erasure, self._bars = self._erasure(), ""
             await self._output.write(self._take_notes(), erasure=erasure)
 
     def note(self, text: str) -> None:
-        """Write something that is no part of the log, with the next write if there will be one."""
+        """Write a note that is not part of the log, with the next write if one is coming."""
         if self._closed:
             self._output.write_nowait(text)
         else:
             self._notes += text
 
     def warn(self, time: datetime, text: str) -> None:
-        """Write a warning of the library's, likewise."""
+        """Write a warning of the library, likewise."""
         self.note(self._renderer.warning(time, text))
 
     def _take_notes(self) -> str:

@@ -1,4 +1,4 @@
-"""What a resume would do, for people and for programs. Pure: values in, text out."""
+"""What a resume would do, for people and for programs. Values in, text out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 
 def plan_lines(pathspec: str, steps: Sequence[StepPreview]) -> Iterator[str]:
-    """A table of the steps."""
     yield f"A resume of {pathspec} would do this; nothing has been run."
     yield ""
     rows = [[step.step, str(step.reused), _to_run(step), step.why] for step in steps]
@@ -27,7 +26,7 @@ def _to_run(step: StepPreview) -> str:
 
 
 def plan_data(steps: Sequence[StepPreview]) -> list[dict[str, Any]]:
-    """The same as plain data for JSON; `at_least` where the number is known later only."""
+    """The same as plain data for JSON; `at_least` if the number is known only later."""
     return [
         {
             "step": step.step,

@@ -1,7 +1,7 @@
 """The commands on a flow: run, resume, check, graph.
 
 Their FILE is loaded while the arguments are parsed, so that the flow's parameters are options like
-any other. For a script that is run as a program there is no FILE: the flow is there already.
+any other. A script that is run as a program has no FILE, because its flow is loaded already.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.scheduling.resume_preview import StepPreview
 
-_FLOW: Final = "asyncflow.flow"  # where a context keeps the flow class
+_FLOW: Final = "asyncflow.flow"  # the key of the flow class in a context
 
 
 class FlowCommand(click.Command):
@@ -49,7 +49,7 @@ class FlowCommand(click.Command):
         self._takes_parameters = parameters
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Find the flow first: only it can tell what the other arguments mean."""
+        """Find the flow first: only it knows what the other arguments mean."""
         flow = self._flow or self._find_flow(ctx, args)
         if flow is not None:
             ctx.meta[_FLOW] = flow
@@ -64,7 +64,7 @@ class FlowCommand(click.Command):
             return None
         found, _, _ = parser.parse_args(list(args))
         file = found.get("file")
-        if not isinstance(file, str):  # click says what is missing
+        if not isinstance(file, str):  # click reports what is missing
             return None
         if file.startswith("-"):
             message = f"FILE comes before the flow's parameters, but here {file} comes first"
@@ -84,7 +84,7 @@ class FlowCommand(click.Command):
             raise click.UsageError(message, ctx)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The command's own, and the flow's parameters as soon as it is known."""
+        """The command's own parameters, and the flow's as soon as it is known."""
         params = super().get_params(ctx)
         flow = ctx.meta.get(_FLOW)
         if not (flow and self._takes_parameters):
@@ -103,7 +103,7 @@ class FlowCommand(click.Command):
             formatter.write_dl([record for record in own if record is not None])
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """What the command does, and what the flow says of itself."""
+        """What the command does, and the flow's docstring."""
         super().format_help_text(ctx, formatter)
         flow = ctx.meta.get(_FLOW)
         if flow is not None and flow.__doc__:
@@ -127,7 +127,7 @@ def _load(file: str) -> type[FlowSpec]:
         return load_flow(file)
     except (AsyncflowError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # whatever a user's module may raise, SystemExit too
+    except BaseException as error:  # a user's module may raise anything, even SystemExit
         message = f"{file} cannot be imported\n\n{_traceback(error)}"
         raise FlowError(message) from error
 
@@ -151,13 +151,13 @@ def _running_options() -> list[click.Parameter]:
             ["--workers", "--max-workers"],
             type=click.IntRange(min=0),
             metavar="N",
-            help="How many worker processes at the most; as many as there are CPUs by default.",
+            help="The most worker processes; by default as many as there are CPUs.",
         ),
         click.Option(
             ["--max-running-tasks"],
             type=click.IntRange(min=0),
             metavar="N",
-            help="How many of its tasks workers may have at a time; any number by default.",
+            help="The most tasks of the run that workers may have at a time; by default no limit.",
         ),
         store_option(),
         click.Option(
@@ -173,12 +173,12 @@ def _running_options() -> list[click.Parameter]:
             ["--grace"],
             type=click.FloatRange(min=0),
             metavar="SECONDS",
-            help="How long steps have between SIGTERM and SIGKILL when the run ends early.",
+            help="The time between SIGTERM and SIGKILL for steps when the run ends early.",
         ),
         click.Option(
             ["--on-failure"],
             type=click.Choice(["cancel", "finish"]),
-            help="What a failed task does to those that are running; cancel by default.",
+            help="What a failed task does to running ones; by default cancel.",
         ),
         click.Option(
             ["--quiet"], is_flag=True, help="Show failures and the last line only, and no warnings."
@@ -195,10 +195,10 @@ def _running_options() -> list[click.Parameter]:
 def _carry_through(
     ctx: click.Context, program: Program, start: Callable[[Engine], Awaitable[RunHandle]]
 ) -> int:
-    """Start the run, show it, and give the exit status."""
+    """Start the run, show it, and return the exit status."""
     from asyncflow.cli.session import SessionOptions, carry_through
 
-    before = ctx.find_root().params  # what stood before the command
+    before = ctx.find_root().params  # the words before the command
     named = ctx.params.get("decorators") or ()
     metaflow_options.decorate(flow_of(ctx), [*(before.get("decorators") or ()), *named])
     given = {field.name: ctx.params[field.name] for field in fields(SessionOptions)}
@@ -220,8 +220,6 @@ def _program(ctx: click.Context, script: str) -> Program:
 
 
 def make_run(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
-    """`run FILE [--PARAMETER VALUE…]`."""
-
     @click.pass_context
     def run(ctx: click.Context, /, **_: Any) -> int:
         flow = flow_of(ctx)
@@ -243,8 +241,6 @@ def make_run(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
 
 
 def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
-    """`resume FILE [STEP] [--origin-run-id ID]`."""
-
     @click.pass_context
     def resume(ctx: click.Context, /, step: str | None, origin_run_id: str | None, **_: Any) -> int:
         flow = flow_of(ctx)
@@ -269,25 +265,25 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
             click.Option(
                 ["--origin-run-id"],
                 metavar="ID",
-                help="The run to go on from, by its id or as FLOW/ID; the flow's latest by "
-                "default. What succeeded there is not run again.",
+                help="The run to resume, by its id or as FLOW/ID; by default the flow's "
+                "latest. What succeeded there is not run again.",
             ),
             click.Option(
                 ["--plan", "only_plan"],
                 is_flag=True,
-                help="Tell for each step what would be reused and what run, and why; run nothing.",
+                help="Show for each step what would be reused and what run, and why; run nothing.",
             ),
             metaflow_options.Accepted(["--clone-only"], is_flag=True),
             *_running_options(),
         ],
         callback=resume,
-        help="Go on from where an earlier run failed or was stopped, or run again from STEP on.",
-        short_help="Go on from where a run failed or was stopped.",
+        help="Resume an earlier run where it failed or was stopped, or run again from STEP on.",
+        short_help="Resume a run where it failed or was stopped.",
     )
 
 
 def _check_store(ctx: click.Context) -> None:
-    """Refuse a store that does not exist; an engine would create it, with nothing to resume."""
+    """Refuse a store that does not exist: an engine would create it, with nothing to resume."""
     from asyncflow._support.settings import Settings
     from asyncflow.store import open_store
 
@@ -311,7 +307,7 @@ def _refuse_to_run(
 def _planned(
     ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
 ) -> tuple[str, Sequence[StepPreview]]:
-    """The run that would be resumed, and what would become of each step."""
+    """The run that would be resumed, and the plan for each step."""
     from asyncflow._support.settings import Settings
     from asyncflow.engine.arguments import check_origin
     from asyncflow.scheduling.resume import newest_run
@@ -340,8 +336,6 @@ def _print_plan(
 
 
 def make_check(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa: ARG001 - as its siblings
-    """`check FILE`."""
-
     @click.pass_context
     def check(ctx: click.Context, /, **_: Any) -> None:
         from asyncflow.flow.graph_reader import read_graph
@@ -354,14 +348,12 @@ def make_check(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa
         "check",
         flow=flow,
         callback=check,
-        help="Tell whether a flow's steps form a graph that can be run. Runs nothing of it.",
-        short_help="Tell whether a flow can be run.",
+        help="Check whether a flow's steps form a graph that can be run. Runs nothing.",
+        short_help="Check whether a flow can be run.",
     )
 
 
 def make_graph(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa: ARG001 - as its siblings
-    """`graph FILE --format text|dot|mermaid`."""
-
     @click.pass_context
     def graph(ctx: click.Context, /, picture: str, **_: Any) -> None:
         from asyncflow.flow.graph_drawing import DRAWINGS

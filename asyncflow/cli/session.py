@@ -1,4 +1,4 @@
-"""Runs a flow in front of the user: starts it, shows it, takes Ctrl-C, gives the exit status."""
+"""Runs a flow for a user at a terminal: starts and shows it, handles Ctrl-C, returns the status."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _STDERR: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """What the options of a running command say, but for the flow's own parameters."""
+    """The options of a command that runs a flow, without the flow's own parameters."""
 
     workers: int | None = None
     max_running_tasks: int | None = None
@@ -67,13 +67,13 @@ class SessionOptions:
 def carry_through(
     start: Callable[[Engine], Awaitable[RunHandle]], options: SessionOptions, program: Program
 ) -> int:
-    """Start a run, show it to its end, and give the exit status.
+    """Start a run, show it to its end, and return the exit status.
 
     Raises:
         AsyncflowError: The run could not be started, or its engine broke.
     """
     session = Session(options, program)
-    gc.freeze()  # what is there now stays to the end
+    gc.freeze()  # objects from before the run stay to the end
     gc.enable()
     return asyncio.run(session.run(start))
 
@@ -92,7 +92,7 @@ class Session:
         self._stopped_by = ""
 
     async def run(self, start: Callable[[Engine], Awaitable[RunHandle]]) -> int:
-        """Run it, from the engine's start to its end; the exit status."""
+        """Run it, from the engine's start to its end; return the exit status."""
         stopping = interrupts(self._stop, self._say_how_to_go_on)
         with stopping as signals, warnings_shown_by(self._view):
             try:
@@ -104,7 +104,7 @@ class Session:
         return self._conclude(ending, signals.received)
 
     def _stop(self, name: str) -> None:
-        """Cancel the run on a first signal of this name; one that is starting, once it is there."""
+        """Cancel the run on the first signal; a run that is still starting, once it has started."""
         self._stopped_by = name
         self._view.note(f"{name}: stopping the run; a second one kills it at once.\n")
         if self._handle is not None:
@@ -114,7 +114,7 @@ class Session:
         """Handle the second signal: the process ends at once, so say how to go on."""
         if self._handle is not None:
             resume = self._program.resume(self._handle.run_id)
-            self._errors.write_nowait(f"\nThe run is broken off.\nTo go on:  {resume}\n")
+            self._errors.write_nowait(f"\nThe run is interrupted.\nTo go on:  {resume}\n")
 
     async def _carry_through(self, start: Callable[[Engine], Awaitable[RunHandle]]) -> Event:
         from asyncflow.engine.engine import Engine
@@ -143,10 +143,10 @@ class Session:
             written = file.with_name(f".{file.name}.{os.getpid()}")
             async with aiofiles.open(written, "w") as opened:
                 await opened.write(run_id)
-            written.replace(file)  # whoever waits for it never sees half of it
+            written.replace(file)  # a program that waits for the file never sees half of it
 
     async def _show(self, handle: RunHandle) -> Event:
-        """Show the run to its end; its last event."""
+        """Show the run to its end; return its last event."""
         view = self._view
         ending: Event | None = None
         async with _ticking(view):
@@ -170,7 +170,7 @@ class Session:
         return BarsView(self._log, colour=colour)
 
     def _conclude(self, ending: Event, signal_number: int) -> int:
-        """Say what is to be said at the end; the exit status."""
+        """Print the final report; return the exit status."""
         flow, run_id = ending.flow, ending.run_id
         status, repeat = SUCCEEDED, ""
         if isinstance(ending, RunFailed):
@@ -193,7 +193,7 @@ class Session:
         return ""
 
     def _break_off(self, handle: RunHandle, error: AsyncflowError) -> int:
-        """The engine could not bring the run to an end: say why, and how to go on."""
+        """Report that the engine could not finish the run, why, and how to go on."""
         flow, run_id = handle.pathspec.split("/")
         self._errors.write_nowait(broken_text(flow, run_id, error, self._program))
         self._print_json(broken_data(flow, run_id, error, self._program))
@@ -201,7 +201,7 @@ class Session:
         return FAILED
 
     def _print_json(self, data: dict[str, Any]) -> bool:
-        """Print the result if `--json` was given; False if it could not be printed."""
+        """Print the result if `--json` was given; return False if that failed."""
         if not self._options.as_json:
             return True
         import json
@@ -216,7 +216,7 @@ class Session:
         return False
 
     def _tell_of_lost_log(self) -> None:
-        """A run is worth more than its log, and goes on without it."""
+        """Report an incomplete log. The run went on: it is worth more than its log."""
         if self._log is not self._errors and self._log.error is not None:
             said = cannot_write(self._log.error.strerror)
             self._errors.write_nowait(f"Warning: {said}. The run's log is not complete there.\n")
@@ -229,7 +229,7 @@ async def _ticking(view: View) -> AsyncIterator[None]:
         yield
         return
     over = asyncio.Event()
-    ticker = asyncio.create_task(_tick(view, over))  # its parent is this block
+    ticker = asyncio.create_task(_tick(view, over))  # a task of this block alone
     try:
         yield
     finally:

@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 
 class ShownWarnings(Protocol):
-    """Who shows them."""
+    """A view that shows warnings."""
 
-    def warn(self, time: datetime, text: str) -> None:
-        """Show one, or not."""
+    def warn(self, time: datetime, text: str) -> None: ...
 
 
 class _Handler(logging.Handler):
@@ -31,7 +30,7 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def warnings_shown_by(view: ShownWarnings) -> Iterator[None]:
-    """Show them within the block, unless the flow's file has set up logging itself."""
+    """Show warnings within the block, unless the flow's file has set up logging itself."""
     logger = logging.getLogger(log.NAME)
     if logger.hasHandlers():
         yield

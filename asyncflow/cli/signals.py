@@ -1,9 +1,10 @@
 """Ctrl-C and SIGTERM at the command line: the first one cancels the run, the second one kills.
 
-Two in a moment are one: `timeout` sends its signal to a command, and then to the group of that.
+Two signals within a moment count as one: `timeout` sends its signal to a command, and then to the
+command's process group.
 
-Ctrl-Z stops the run with the command: workers are in process groups of their own, so that the
-terminal's signals reach this process alone.
+Ctrl-Z also stops the run: workers are in process groups of their own, so the terminal's signals
+reach only this process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from asyncflow.engine.engine import Engine
 
-_SAME_SECONDS: Final = 0.5  # nobody looks at the screen and presses Ctrl-C again so soon
+_SAME_SECONDS: Final = 0.5  # nobody can read the screen and press Ctrl-C again so soon
 _NUMBERS: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
@@ -29,7 +30,7 @@ _NUMBERS: Final = tuple(
 
 @dataclass(slots=True)
 class Interrupts:
-    """What has come so far, and what the first one does."""
+    """The signals so far, and what the first one does."""
 
     on_first: Callable[[str], None]
     """Called once, with the signal's name."""
@@ -40,18 +41,18 @@ class Interrupts:
     _at: float = 0.0
 
     def receive(self, number: int) -> None:
-        """Take the first signal; from now on the next one ends this process at once."""
+        """Handle the first signal; from now on the next one ends this process at once."""
         self.received, self._at = number, monotonic()
         release()
         for each in _NUMBERS:
             if signal.getsignal(each) is not signal.SIG_IGN:
-                signal.signal(each, self._receive_again)  # the loop need not turn any more
+                signal.signal(each, self._receive_again)  # the loop may be stuck
         self.on_first(signal.Signals(number).name)
 
     def _receive_again(self, number: int, _: object) -> None:
         if monotonic() - self._at < _SAME_SECONDS:
             return
-        for each in _NUMBERS:  # a third one ends this process, should the last words have to wait
+        for each in _NUMBERS:  # a third one ends this process even if writing the last words blocks
             if signal.getsignal(each) is not signal.SIG_IGN:
                 signal.signal(each, signal.SIG_DFL)
         try:
@@ -64,7 +65,7 @@ class Interrupts:
 def interrupts(
     on_first: Callable[[str], None], on_second: Callable[[], None]
 ) -> Iterator[Interrupts]:
-    """Listen within the block, on the running event loop.
+    """Handle signals within the block, on the running event loop.
 
     A signal that this process was started to ignore (`nohup`, a background job) stays ignored.
     """
@@ -80,7 +81,7 @@ def interrupts(
 
 
 def release() -> None:
-    """Stop listening. A repeated call does nothing."""
+    """Handle signals no more. Harmless when repeated."""
     loop = asyncio.get_running_loop()
     for number in _NUMBERS:
         loop.remove_signal_handler(number)
@@ -102,4 +103,4 @@ def suspending(engine: Engine) -> Iterator[None]:
 
 def _suspend(engine: Engine) -> None:
     with engine.suspended():
-        os.kill(os.getpid(), signal.SIGSTOP)  # returns when somebody has it go on
+        os.kill(os.getpid(), signal.SIGSTOP)  # returns when somebody resumes this process

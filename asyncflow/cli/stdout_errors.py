@@ -1,8 +1,8 @@
 """All output of a command: control characters are escaped here, and errors name the stream.
 
-Names, messages and output in a store were written by somebody else. So `sys.stdout` and
-`sys.stderr` make all control characters visible, and escape what their encoding does not have; what
-a command draws, and what a task printed, goes by `drawn_on` and `print_output`.
+Somebody else wrote the names, messages and output in a store. So `sys.stdout` and `sys.stderr` make
+all control characters visible, and escape what their encoding does not have. What a command draws,
+and what a task printed, is written with `draw_on_stderr` and `print_output`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 STANDARD_OUTPUT: Final = "standard output"
-"""What the error has in place of a file's name."""
+"""Stands in an error for a file's name."""
 
 
 class _VisibleStream:
     """A stream that shows control characters instead of sending them."""
 
-    encoding: Final = "utf-8"  # it takes all text; click goes around one that is for ASCII alone
+    encoding: Final = "utf-8"  # it accepts all text; click bypasses a stream that is ASCII only
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -43,7 +43,7 @@ class _VisibleStream:
         self.stream.write(text)
 
     def send_bytes(self, data: bytes) -> None:
-        """Write bytes as they are, behind all text before them."""
+        """Write bytes as they are, after all text before them."""
         self.stream.flush()
         self.stream.buffer.write(data)
 
@@ -52,12 +52,12 @@ class _VisibleStream:
 
 
 class _NamedStream(_VisibleStream):
-    """The same, with a name in its errors."""
+    """The same, with the stream's name in its errors."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self.error: OSError | None = None
-        """The first write error; the code that wrote may have ignored it."""
+        """The first write error; the writing code may have ignored it."""
 
     def send(self, text: str) -> None:
         """Write text as it is."""
@@ -65,7 +65,7 @@ class _NamedStream(_VisibleStream):
             self.stream.write(text)
 
     def send_bytes(self, data: bytes) -> None:
-        """Write bytes as they are, behind all text before them."""
+        """Write bytes as they are, after all text before them."""
         with self._naming():
             super().send_bytes(data)
 
@@ -90,10 +90,10 @@ class _NamedStream(_VisibleStream):
 
 
 class _ClosedStream(TextIOBase):
-    """Stands for a standard output that the program was started without."""
+    """In place of a standard output that the program was started without."""
 
     def write(self, text: str) -> int:
-        if text:  # libraries write nothing at all, to see what a stream is
+        if text:  # libraries write an empty text to find out what a stream is
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return 0
 
@@ -114,13 +114,13 @@ def visible_stderr() -> Iterator[None]:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Write lines as they come, each with its end."""
+    """Write lines one by one, each with its end."""
     for line in lines:
         sys.stdout.write(f"{line}\n")
 
 
 def print_output(text: str, *, raw: bool = False, to_stderr: bool = False) -> None:
-    """Write what a task printed: to a terminal made visible but for its colours, else as it is."""
+    """Write a task's output: visible with its colours on a terminal, else unchanged."""
     stream: Any = sys.stderr if to_stderr else sys.stdout
     if stream is None:
         return
@@ -129,26 +129,25 @@ def print_output(text: str, *, raw: bool = False, to_stderr: bool = False) -> No
 
 
 def takes_bytes(*, to_stderr: bool) -> bool:
-    """Whether a standard stream goes to a file or a pipe: what a task printed need be no text."""
+    """Whether a standard stream goes to a file or a pipe, so that output need not be text."""
     stream: Any = sys.stderr if to_stderr else sys.stdout
     known = isinstance(stream, _VisibleStream) and hasattr(stream, "buffer")
     return known and not stream.isatty()
 
 
 def print_bytes(data: bytes, *, to_stderr: bool) -> None:
-    """Write what a task printed to a stream that `takes_bytes`."""
+    """Write a task's output to a stream that `takes_bytes`."""
     stream: Any = sys.stderr if to_stderr else sys.stdout
     stream.send_bytes(data)
 
 
 def draw_on_stderr(text: str) -> None:
-    """Write what a command draws itself, such as a line that it draws anew."""
+    """Write what a command draws itself, such as a line that it redraws."""
     _sender_of(sys.stderr)(text)
     sys.stderr.flush()
 
 
 def encoding_of(stream: Any) -> str:
-    """In which encoding a standard stream writes."""
     beneath = stream.stream if isinstance(stream, _VisibleStream) else stream
     return getattr(beneath, "encoding", None) or "utf-8"
 
@@ -160,20 +159,19 @@ def _sender_of(stream: Any) -> Any:
 @contextmanager
 def named_stdout() -> Iterator[None]:
     """Within the block, and at its end, what `sys.stdout` cannot take is an error with its name."""
-    stream: Any = sys.stdout  # None where we were started without one
+    stream: Any = sys.stdout  # None if the program was started without one
     beneath: Any = _ClosedStream() if stream is None else stream
     named: Any = _NamedStream(beneath)
     sys.stdout = named
     try:
         yield
         sys.stdout.flush()
-        if named.error is not None:  # libraries write nothing at all, to see what a stream is
+        if named.error is not None:  # libraries write an empty text to find out what a stream is
             raise named.error
     finally:
-        if sys.stdout is named:  # else its reader has gone, and click has silenced it
+        if sys.stdout is named:  # otherwise its reader is gone, and click has silenced it
             sys.stdout = stream
 
 
 def cannot_write(reason: str | None) -> str:
-    """The text of such an error."""
     return f"{STANDARD_OUTPUT} cannot be written to: {reason}"

@@ -35,7 +35,7 @@ def _open(store: Path | None) -> Layout:
 
 
 def _parts(flow: type[FlowSpec] | None, given: str | None) -> list[str]:
-    """A pathspec's parts; of one flow it may leave out the flow's name."""
+    """A pathspec's parts; a flow's own command may omit its name."""
     parts = given.strip("/").split("/") if given else []
     if flow is not None and parts[:1] != [flow.__name__]:
         parts.insert(0, flow.__name__)
@@ -46,8 +46,6 @@ def _parts(flow: type[FlowSpec] | None, given: str | None) -> list[str]:
 
 
 def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    """`verify [PATHSPEC]`."""
-
     def verify(pathspec: str | None, store: Path | None, *, as_json: bool) -> int:
         from asyncflow.cli import store_text
         from asyncflow.store.maintenance import verify
@@ -75,11 +73,11 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
         ],
         callback=verify,
         help=(
-            "Read the whole store, or a flow or a run of it, compare all that is stored with its "
-            "checksums, and say what is damaged and what that affects. Nothing is changed. Exit "
-            "status 1 if there is damage."
+            "Read the whole store, or one flow or run, compare everything with its checksums, and "
+            "report what is damaged and what that affects. Nothing is changed. The exit status is "
+            "1 if there is damage."
         ),
-        short_help="Check that what is stored is what was written.",
+        short_help="Check a store for damage.",
     )
 
 
@@ -99,7 +97,7 @@ class _Progress:
 
     def __init__(self) -> None:
         self._on = sys.stderr is not None and sys.stderr.isatty()
-        self._next = time.monotonic() + 1.0  # a short one needs none
+        self._next = time.monotonic() + 1.0  # a short verification needs none
         self._drawn = False
 
     def __enter__(self) -> Self:
@@ -110,7 +108,7 @@ class _Progress:
             draw_on_stderr("\r\x1b[K")
 
     def show(self, verified: Verified) -> None:
-        """Draw the line anew, if it is time to."""
+        """Redraw the line, if it is time to."""
         now = time.monotonic()
         if self._on and now >= self._next:
             from asyncflow.cli.store_text import progress_text
@@ -123,8 +121,6 @@ class _Progress:
 
 
 def make_gc(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    """`gc [--dry-run]`."""
-
     def gc(store: Path | None, *, dry_run: bool, as_json: bool) -> None:
         from asyncflow.cli import store_text
         from asyncflow.store.maintenance.collect import collect
@@ -140,11 +136,11 @@ def make_gc(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         params=[_dry_run_option(), store_option(), json_option()],
         callback=gc,
         help=(
-            "Delete what no run of the store needs any more: blobs and segments that no journal "
-            "refers to, and what crashes have left. Runs may be running and starting meanwhile; "
-            "what is younger than two hours, or than the oldest running run, is spared."
+            "Delete files that no run of the store needs any more: blobs and segments that no "
+            "journal refers to, and files that crashes have left. Runs may run and start "
+            "meanwhile; a file younger than two hours, or than the oldest running run, is kept."
         ),
-        short_help="Delete what no run needs any more.",
+        short_help="Delete files that no run needs any more.",
     )
 
 
@@ -152,8 +148,6 @@ def make_gc(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
 
 
 def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    """`rm RUN…`."""
-
     def rm(
         runs: tuple[str, ...],
         store: Path | None,
@@ -174,10 +168,12 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
             raise click.UsageError(message)
         name = flow.__name__ if flow is not None else flow_name
         if all_flows and (name is not None or runs):
-            message = "--all-flows goes with --older-than and --keep-last, and without --flow"
+            message = (
+                "--all-flows needs --older-than or --keep-last, and excludes --flow and run names"
+            )
             raise click.UsageError(message)
         if filtered and name is None and not all_flows:
-            message = "say of which flow with --flow F, or --all-flows"
+            message = "choose a flow with --flow F, or give --all-flows"
             raise click.UsageError(message)
         layout = _open(store)
         running: tuple[tuple[str, str], ...] = ()
@@ -209,13 +205,13 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
                 ["--older-than"],
                 callback=_age,
                 metavar="AGE",
-                help="Runs that were started longer ago: 30d, 12h, 90m.",
+                help="Runs that started longer ago than this: 30d, 12h, 90m.",
             ),
             click.Option(
                 ["--keep-last"],
                 type=click.IntRange(min=0),
                 metavar="N",
-                help="Of each flow, all but the newest N runs.",
+                help="All but the newest N runs of each flow.",
             ),
             _dry_run_option(),
             store_option(),
@@ -223,9 +219,9 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         ],
         callback=rm,
         help=(
-            "Remove runs, each RUN a Flow/run, or those that the options choose. A running run is "
-            "refused, or passed over by the options. What other runs need of a removed run is "
-            "kept. Blobs are freed by `asyncflow gc`."
+            "Remove the named runs, each as Flow/run, or those that the options choose. A running "
+            "run is refused if it is named, and skipped by the options. Values that other runs "
+            "need are kept. `asyncflow gc` frees the blobs."
         ),
         short_help="Remove runs.",
     )
@@ -236,7 +232,7 @@ def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float
         return None
     match = _AGE.fullmatch(value)
     if match is None:
-        message = f"{value!r} is no age; write 30d, 12h, 90m or 45s"
+        message = f"{value!r} is not an age: write 30d, 12h, 90m or 45s"
         raise click.BadParameter(message, ctx, param)
     return float(match[1]) * _UNITS[match[2]]
 
@@ -261,7 +257,7 @@ def _choose(
     flows = layout.flows() if flow is None else [flow]
     chosen = choose(layout, flows, older_than=older_than, keep_last=keep_last)
     for why in chosen.unreadable:
-        click.echo(f"Passed over: {why}", err=True)
+        click.echo(f"Skipped: {why}", err=True)
     return list(chosen.runs), chosen.running
 
 
@@ -280,7 +276,7 @@ def _removed_data(
 
 
 def _dry_run_option() -> click.Option:
-    return click.Option(["--dry-run"], is_flag=True, help="Say what would be done, and do nothing.")
+    return click.Option(["--dry-run"], is_flag=True, help="Show what would be done; do nothing.")
 
 
 def _tell(what: str) -> None:

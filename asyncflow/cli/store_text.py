@@ -1,4 +1,4 @@
-"""What `verify`, `gc` and `rm` have found and done, for people. Pure: values in, text out."""
+"""What `verify`, `gc` and `rm` found and did, for people. Values in, text out."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def collected_lines(collected: Collected) -> Iterator[str]:
             f"{how_large(collected.spared.size)}, that no run refers to yet: too young to tell."
         )
     for link in collected.links:
-        yield f"Passed over {link}: it is a link, and nothing behind one is deleted"
+        yield f"Skipped {link}: it is a link, and files behind a link are never deleted"
     yield f"Kept {how_many(collected.kept.files, 'blob')} that runs refer to."
 
 
 def removed_lines(
     removed: list[Removed], running: tuple[tuple[str, str], ...], *, dry_run: bool
 ) -> Iterator[str]:
-    """Which runs were removed, and which were passed over."""
+    """Which runs were removed, and which were skipped."""
     would = "Would remove" if dry_run else "Removed"
     for run in removed:
         freed = f"{how_many(run.freed.files, 'file')}, {how_large(run.freed.size)}"
@@ -70,7 +70,7 @@ def removed_lines(
         if run.link:
             yield "    it was a link: what it leads to was left alone"
     for flow, run_id in running:
-        yield f"Passed over {flow}/{run_id}: it is running"
+        yield f"Skipped {flow}/{run_id}: it is running"
     size = sum(run.freed.size for run in removed)
     runs = how_many(len(removed), "run")
     yield f"{would} {runs}, {how_large(size)}; `asyncflow gc` frees their blobs."

@@ -29,14 +29,13 @@ if TYPE_CHECKING:
     from asyncflow.events.types import Event
     from asyncflow.values import Failure
 
-_TEXT_CHARACTERS = 200  # of a field in the list of events; --json has it whole
+_TEXT_CHARACTERS = 200  # the most of a field in the list of events; --json shows all of it
 
 
 # --- runs -------------------------------------------------------------------------------------
 
 
 def runs_table(runs: Iterable[Run]) -> Iterator[str]:
-    """A line for each run."""
     standings = Standings()
     head = ("RUN", "STATUS", "STARTED", "TOOK", "TAGS")
     rows = (
@@ -53,7 +52,6 @@ def runs_table(runs: Iterable[Run]) -> Iterator[str]:
 
 
 def _tags(run: Run) -> str:
-    """Its tags on one line."""
     return " ".join(tag if tag.isprintable() else repr(tag) for tag in sorted(run.tags))
 
 
@@ -61,7 +59,7 @@ def _tags(run: Run) -> str:
 
 
 def lines_of(found: Found, limit: int) -> Iterator[str]:
-    """All that is known of it, for people; at most `limit` of its parts are listed, 0 for all."""
+    """Describe it for people; list at most `limit` of its parts, 0 for all."""
     match found:
         case Flow():
             yield from runs_table(islice(found, limit or None))
@@ -151,7 +149,7 @@ def _task_lines(task: Task) -> Iterator[str]:
         ("index", shown_path(task.key.path)),
         ("started", local(task.created_at)),
         ("took", _took(task.seconds)),
-        ("follows", " ".join([*parents[:10], *(["…"] if len(parents) > 10 else [])])),  # noqa: PLR2004 - a line's worth
+        ("follows", " ".join([*parents[:10], *(["…"] if len(parents) > 10 else [])])),  # noqa: PLR2004 - enough for a line
         ("cloned from", task.origin_pathspec or ""),
     )
     rows = [(artifact.id, artifact.type_name, f"{artifact.size:,}") for artifact in task]
@@ -177,7 +175,7 @@ def _failure_lines(failure: Failure | None, how: str = "") -> Iterator[str]:
 
 
 def log_of(found: Run | Step, streams: set[str], *, terminal: bool = False) -> Iterator[str]:
-    """The log of a run or of one step of it, as it stood on the terminal; or one stream's lines."""
+    """The log of a run or of one step as the terminal showed it; or the lines of one stream."""
     if isinstance(found, Step):
         return log_lines(found.parent.events(), found.id, streams, terminal=terminal)
     return log_lines(found.events(), None, streams, terminal=terminal)
@@ -207,7 +205,7 @@ def _of_streams(renderer: LogRenderer, event: Event, streams: set[str]) -> str:
 
 
 def event_lines(events: Iterable[Event], *, as_json: bool) -> Iterator[str]:
-    """A line for each event: all of it as JSON, or what matters to people."""
+    """A line for each event: all of it as JSON, or the main facts for people."""
     for event in events:
         yield to_json(event) if as_json else _event_line(event, to_json_data(event))
 
@@ -237,7 +235,7 @@ def _short(value: object) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Rows with a heading, in columns as wide as they need to be."""
+    """Rows with a heading, in aligned columns."""
     cells = [[visible_line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:
@@ -252,7 +250,7 @@ def _fields(*fields: tuple[str, str]) -> Iterator[str]:
 
 
 def local(time: datetime | None) -> str:
-    """A time as people here read it, to the second."""
+    """A time in the local time zone, to the second."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
 
 

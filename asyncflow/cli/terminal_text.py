@@ -1,8 +1,8 @@
-r"""What a terminal is shown of text that somebody else wrote: names in a store, output, messages.
+r"""Makes text safe for a terminal if somebody else wrote it: names, messages, output.
 
-A control character can move the cursor, set the title or erase what stands above; an override of
-the direction shows letters in another order than they have. Each becomes its escape, such as
-`\x1b`, so that it is seen and does nothing. Colours may stay, and then end with their line.
+A control character can move the cursor, set the title or erase text; an override of the direction
+shows letters in another order than they have. Each becomes its escape, such as `\x1b`, which is
+visible and harmless. Colours may stay, and then end with their line.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from typing import Final
 
 _HIDDEN: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, DEL, C1
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction
-    "\u2028\u2029\ud800-\udfff]"  # other ends of lines, and what no encoding has
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 except tab and line feed, DEL, C1
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # overrides of the direction
+    "\u2028\u2029\ud800-\udfff]"  # other line ends, and characters that no encoding has
 )
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;:]*m")
 _COLOUR_OFF: Final = "\x1b[0m"

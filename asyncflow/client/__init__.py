@@ -1,15 +1,14 @@
-"""Looking back at runs, finished or live, from any process: it starts nothing and changes nothing.
+"""Look back at runs, finished or live, from any process; starts nothing and changes nothing.
 
     Flow("MyFlow").latest_run.data.model
     Run("MyFlow/1666720673449590")["train"].task.stdout
 
 Iterating a flow gives its runs, newest first; a run its steps, a step its tasks, a task its
-artifacts. Each has `id`, `pathspec` and `parent`, is found in its parent by `[id]`, and `in` tells
-whether it is there. Everything is read when it is asked for: a run that has ended opens in the same
-time whether it has four tasks or a hundred thousand, and no value is unpickled before `.data` asks
-for it.
+artifacts. Each has `id`, `pathspec` and `parent`; `parent[id]` finds it, and `id in parent` says
+whether it exists. Everything is read on demand: a run that has ended opens in the same time whether
+it has four tasks or a hundred thousand, and no value is unpickled before `.data` is used.
 
-What is asked of a run that still goes on is answered from what its journal holds at that moment.
+A run that still goes on shows what its journal holds at that moment.
 """
 
 from __future__ import annotations

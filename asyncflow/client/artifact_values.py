@@ -1,4 +1,4 @@
-"""The values of artifacts by attribute, each read when it is asked for."""
+"""The values of artifacts as attributes, each read on access."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 
 def no_artifact(owner: str, name: str, there: Iterable[str]) -> ArtifactNotFoundError:
-    """The error that says which artifacts there are instead."""
+    """The error for a missing artifact; it lists the artifacts that exist."""
     message = f"{owner} has no artifact {name!r}; it has {some_of(there)}"
     return ArtifactNotFoundError(message, artifact=name)
 
 
 class Data:
-    """Values by attribute, each read when it is asked for, anew each time: `run.data.model`."""
+    """Values as attributes, each read on access, every time anew: `run.data.model`."""
 
     __slots__ = ("_manifest", "_owner", "_place")
 
     def __init__(
         self, place: FlowPlace, owner: str, manifest: Callable[[], Mapping[str, ArtifactRef]]
     ) -> None:
-        """Read nothing yet, so that an error can name the value that was asked for."""
+        """Read nothing yet, so that an error can name the requested value."""
         self._place, self._owner, self._manifest = place, owner, manifest
 
     def __getattr__(self, name: str) -> Any:
-        if name in Data.__slots__:  # being copied: there is nothing to look in yet
+        if name in Data.__slots__:  # being copied: there is nothing to look up yet
             raise AttributeError(name)
         pathspec = f"{self._owner}/{name}"
         with asking_for(pathspec):

@@ -1,4 +1,4 @@
-"""How a task's attempts went, told from the events in its run's journal."""
+"""How a task's attempts went, according to the events in its run's journal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def status_of(state: int, unended: Status) -> Status:
-    """The status of a task; one that has not ended gets `unended`, the status of its run."""
+    """The status of a task; if it has not ended, `unended`, the status of its run."""
     if state in {TaskState.SUCCEEDED, TaskState.CLONED}:
         return Status.SUCCEEDED
     if state == TaskState.FAILED:
@@ -36,7 +36,7 @@ def _end_of(event: EndOfTask) -> Status:
 
 
 def _goes_on(ended: EndOfTask) -> bool:
-    """Whether the task has not ended with this attempt's end."""
+    """Whether the task goes on after this end of an attempt."""
     return isinstance(ended, TaskFailed) and (ended.will_retry or ended.caught)
 
 
@@ -50,7 +50,7 @@ class AttemptHistory(NamedTuple):
     seconds: float | None
     exception: Failure | None
     log: int | None
-    """Where its last output lies; None while it runs, and for a clone."""
+    """The journal offset of its last output; None while it runs, and for a clone."""
 
 
 class Attempts:
@@ -70,7 +70,7 @@ class Attempts:
     # --- the last one ---
 
     def ended(self) -> EndOfTask | None:
-        """The event that ended the last attempt; kept, because most callers ask again."""
+        """The event that ended the last attempt; kept, because most callers use it repeatedly."""
         if self._ended is not None:
             return self._ended
         ended = self.record.tasks.ended_task(self.number, self.entry())
@@ -79,7 +79,7 @@ class Attempts:
         return ended
 
     def last_event(self) -> TaskStarted | EndOfTask:
-        """The event that ended the last attempt, else the one that began it."""
+        """The event that ended the last attempt; if it has not ended, the event that began it."""
         event = self.ended() or self.record.tasks.started_task(self.number, self.entry())
         if event is None:
             message = f"{self.pathspec} has not begun"
@@ -99,9 +99,10 @@ class Attempts:
         return (started or self.last_event()).time
 
     def manifest(self) -> Manifest:
-        """The artifacts that the task has; none unless it has succeeded.
+        """The artifacts of the task; empty unless it has succeeded.
 
-        Parameters and constants belong to the run, whatever a task that was taken over had.
+        Parameters and constants are those of this run, even if the task was taken over from
+        another.
         """
         ended = self.ended()
         if isinstance(ended, TaskCloned):
@@ -109,14 +110,14 @@ class Attempts:
         return ended.artifacts if isinstance(ended, TaskSucceeded) else {}
 
     def entry(self) -> TaskEntry:
-        """The task in the table of its run.
+        """The task's entry in the table of its run.
 
         Raises:
-            NotFoundError: The task was there before, and has gone since.
+            NotFoundError: The task is gone, though it existed before.
         """
         entry = self.record.tasks.entry(self.number)
         if entry is None:
-            message = f"{self.pathspec} is not there any more"
+            message = f"{self.pathspec} no longer exists"
             raise NotFoundError(message)
         return entry
 
@@ -142,7 +143,8 @@ class Attempts:
             status = status_of(TaskState.STARTED, self.record.status())
             return AttemptHistory(event.attempt, status, event.time, None, None, None, None)
         if isinstance(event, TaskSucceeded) and before is not None and before.exception is not None:
-            return before._replace(finished_at=event.time, log=event.log)  # that was caught
+            # this one's failure was caught
+            return before._replace(finished_at=event.time, log=event.log)
         return AttemptHistory(
             event.attempt,
             _end_of(event),
@@ -161,13 +163,13 @@ class Attempts:
         return self.record.journal.failed_at(ended.failed, self.pathspec)
 
     def caught(self) -> Failure | None:
-        """What the task failed with for good, where `@catch` let the run go on."""
+        """The final failure of the task, if `@catch` let the run go on."""
         failed = self.failed()
         if failed is not None:
             return failed.failure
         entry = self.entry()
         if not (self.record.journal.graph[self.step].catches and entry.attempt):
-            return None  # an earlier version told of it by an attempt of its own
+            return None  # an earlier version recorded the catch as an attempt of its own
         for event in self.record.journal.attempts(self.number, entry.ended or entry.started):
             if isinstance(event, TaskFailed) and event.caught:
                 return event.failure
@@ -176,7 +178,7 @@ class Attempts:
     # --- the run that a clone was taken over from ---
 
     def origin(self, run_id: str) -> RunRecord | None:
-        """The record of that run, or what is kept of it if it was removed; None for neither."""
+        """The record of that run, or what is kept of it if it was removed; None if nothing is."""
         if run_id.isdecimal() and run_id != self.record.run_id:
             for removed in (False, True):
                 record = RunRecord(self.record.place, run_id, removed=removed)
@@ -186,5 +188,5 @@ class Attempts:
 
 
 def seconds_of(event: EndOfTask) -> float:
-    """How long the attempt took that ended with this event; 0 for a clone."""
+    """How long the attempt that this event ended took; 0 for a clone."""
     return 0.0 if isinstance(event, TaskCloned) else event.seconds

@@ -1,9 +1,9 @@
-"""A run's events from its journal, whoever writes it: what is there, and on request what comes.
+"""A run's events from its journal: those that are there, and on request those to come.
 
-A `Follower` looks into the journal and never waits, so that one thing serves all: a `for` loop that
-sleeps between looks, an `async for` loop that looks in a thread, and an engine's subscription to a
-run of another engine. Looking takes nothing: events count as handed out when they are accepted, so
-a reader that is cancelled in between loses nothing.
+Any process may be writing the journal. A `Follower` reads it and never waits, so that it serves
+three kinds of reader: a `for` loop that sleeps between reads, an `async for` loop that reads in a
+thread, and an engine's subscription to a run of another engine. Events count as delivered only when
+they are accepted, so a reader that is cancelled in between loses nothing.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
     from asyncflow.store.interface import StoredRun
 
-_FIRST_RECORDS: Final = 8  # many want the first event only; from there each look may be larger
-_MORE: Final = 4  # how many times
-_SHORTEST_SECONDS: Final = 0.01  # between two looks at a run that has just told something
-_LONGEST_SECONDS: Final = 0.1  # between two looks at one that has not: unnoticed by eye and CPU
+_FIRST_RECORDS: Final = 8  # many readers want the first event only; later reads may be larger
+_MORE: Final = 4  # how many times larger
+_SHORTEST_SECONDS: Final = 0.01  # between two reads if the last one brought events
+_LONGEST_SECONDS: Final = 0.1  # between two reads if it did not: too short to notice, and cheap
 
 
 class Follower(Generic[Wish]):
-    """A place in the journal of one run, and what comes behind it.
+    """A position in the journal of one run, and the events after it.
 
-    `check_whole` is called with where the journal ends, when no more is there: it raises if there
-    should be.
+    At the end of the journal, `check_whole` is called with the offset of that end: it raises if the
+    journal used to be longer.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class Follower(Generic[Wish]):
         self._at = FIRST_RECORD
         self._records = _FIRST_RECORDS
         self.seconds = _SHORTEST_SECONDS
-        """How long to wait before reading again, after a read that brought nothing."""
+        """How long to wait before the next read, after a read that brought nothing."""
         self.over = False
-        """Whether everything has been accepted, and no more will come."""
+        """Whether everything has been accepted and no more will come."""
 
     def look(self) -> tuple[list[Wish], tuple[int, bool]]:
-        """The next events, and what to accept them with; blocks on the disk.
+        """The next events, and a token that accepts them; blocks on the disk.
 
         Raises:
-            RunInterruptedError: There are no more, and nobody is there who could add any.
+            RunInterruptedError: There are no more events, and no engine that could add any.
             JournalError: The journal cannot be read.
         """
         at = self._at
@@ -68,7 +68,7 @@ class Follower(Generic[Wish]):
         if excerpt.after == at:
             if self._follow and self._run.is_being_written():
                 return [], (at, False)
-            # Its last words may have come between the two looks.
+            # The engine may have written its last events between the two reads.
             excerpt = self._reader.read(at, self._wanted, records=self._records)
             if excerpt.after == at:
                 self._check_whole(at)
@@ -79,7 +79,7 @@ class Follower(Generic[Wish]):
         return self._wanted.pick(excerpt.news), (excerpt.after, excerpt.ended)
 
     def accept(self, token: tuple[int, bool]) -> bool:
-        """Mark those events as handed out; True if more may be there already."""
+        """Accept those events as delivered; return whether more may be there already."""
         before, (self._at, self.over) = self._at, token
         if self.over:
             self._reader.release()
@@ -95,13 +95,14 @@ class Follower(Generic[Wish]):
 
 
 class EventStream(Generic[Wish]):
-    """The events of a run, for `for` and for `async for`; each is handed out once.
+    """The events of a run, for `for` and for `async for`; each is delivered once.
 
-    One that follows its run waits for what comes, and ends with the run's last event. A loop that
-    was left can be taken up again where it was. Nothing has to be closed.
+    A stream that follows its run waits for new events, and ends with the run's last one. A loop
+    that was left can be continued later. Nothing has to be closed.
 
     Raises:
-        RunInterruptedError: The run was followed, and its engine is gone without a last word.
+        RunInterruptedError: The stream follows the run, and its engine is gone without recording an
+            end.
         JournalError: The journal is damaged or gone.
     """
 
@@ -125,7 +126,7 @@ class EventStream(Generic[Wish]):
         return self
 
     async def __anext__(self) -> Wish:
-        # Start-up time: whoever reads with `for` needs neither.
+        # Start-up time: a `for` loop needs neither.
         from asyncflow._support.conditions import in_thread, pause
         from asyncflow._support.thread_pool import reading_thread
 
@@ -144,7 +145,7 @@ class EventStream(Generic[Wish]):
 
     @property
     def waiting(self) -> int:
-        """How many events can be had at once: none before one that has to be waited for."""
+        """How many events can be had without waiting."""
         return len(self._ready)
 
     def __repr__(self) -> str:

@@ -1,8 +1,8 @@
-"""Runs, tasks, artifacts and limits as plain data: what `--json` prints, and what a page needs.
+"""Runs, tasks, artifacts and limits as plain data: for `--json`, and for a page.
 
-Everything here is made of `dict`, `list`, `str`, numbers, `bool` and `None`, so that any JSON
-writer takes it. Events have their own form in `asyncflow.events.event_json`. Nothing here shows
-anything, and no value of an artifact is loaded.
+Everything here consists of `dict`, `list`, `str`, numbers, `bool` and `None`, so that any JSON
+writer accepts it. Events have their own form in `asyncflow.events.event_json`. Nothing here prints,
+and no value of an artifact is loaded.
 """
 
 from __future__ import annotations
@@ -92,18 +92,18 @@ def _runs_of(
 
 
 class Standings:
-    """The status of runs in words; an interrupted run may have been resumed since."""
+    """The status of runs in words; includes who has resumed an interrupted run."""
 
     def __init__(self) -> None:
         self._flows: dict[str, Resumptions] = {}
 
     def resumed_as(self, run: Run) -> list[str]:
         """The runs that have resumed it, oldest first."""
-        place = run._place  # noqa: SLF001 - one look at a flow for all of its runs
+        place = run._place  # noqa: SLF001 - one read of a flow for all of its runs
         return self._flows.setdefault(place.flow, Resumptions(place)).of(run.id)
 
     def of(self, run: Run) -> str:
-        """The status, or the run that goes on in its place."""
+        """The status, or which run goes on in its place."""
         status = run.status
         if status is Status.INTERRUPTED:
             for later in self.resumed_as(run)[-1:]:
@@ -135,7 +135,7 @@ def _run_data(run: Run, standings: Standings) -> dict[str, Any]:
 
 
 def data_of(found: Found) -> Any:
-    """All that is known of it, as plain data."""
+    """An object of the client with all its facts, as plain data."""
     match found:
         case Flow():
             return runs_data(found)
@@ -168,13 +168,13 @@ def data_of(found: Found) -> Any:
 
 
 def parameters_of(run: Run) -> dict[str, str]:
-    """The parameters' values as text. The run's first event has them, so no value is loaded."""
+    """The parameters' values as text, from the run's first event: no value is loaded."""
     started = next(iter(run.events()), None)
     return dict(started.parameters) if isinstance(started, RunStarted) else {}
 
 
 def caught_in(run: Run) -> Mapping[str, int] | None:
-    """How many failures of each step were caught; None where the journal is damaged."""
+    """How many failures of each step were caught; None if the journal is damaged."""
     try:
         return run.caught()
     except JournalError:
@@ -234,7 +234,7 @@ def failure_data(flow: str, run_id: str, failure: Failure) -> dict[str, Any]:
 
 
 def limits_data(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every limit of a store: what is set, and how much of it is in use.
+    """Every limit of a store: its bounds, and how much of it is in use.
 
     Raises:
         LimitError: The file of a limit is damaged.
@@ -245,7 +245,7 @@ def limits_data(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def limits_of(run: Run) -> Iterator[dict[str, Any]]:
-    """The limits on the steps of a run that is going on; a full one is why its tasks wait."""
+    """The limits on the steps of a running run; a full limit is why its tasks wait."""
     if run.status is not Status.RUNNING:
         return
     folder = run._place.store.limits  # noqa: SLF001 - the same
@@ -271,5 +271,5 @@ def _use_data(file: LimitFile) -> dict[str, Any]:
 
 
 def iso(time: datetime | None) -> str | None:
-    """A time as ISO 8601; None for none."""
+    """A time as ISO 8601; None for None."""
     return time.isoformat() if time else None

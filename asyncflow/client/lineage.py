@@ -44,10 +44,10 @@ class Tasks(Protocol):
         """Every task of the run as it is now."""
 
     def steps(self) -> dict[str, int]:
-        """How many tasks each step has by now."""
+        """How many tasks of each step have begun."""
 
     def step_number(self, step: str) -> int:
-        """The number by which the table knows a step."""
+        """The number of a step in the table."""
 
     def path_of(self, task: int) -> tuple[int, ...]:
         """A task's foreach indexes, outermost first."""
@@ -69,7 +69,7 @@ class Lineage:
         self._followers: dict[str, tuple[int, dict[int, list[int]]]] = {}
 
     def parents(self, task: int, key: TaskKey) -> Iterator[tuple[str, int]]:
-        """The tasks whose artifacts this one was given."""
+        """The tasks whose artifacts this one inherited."""
         node = self._graph[key.step]
         if not self._graph.has_conditions:
             yield from self._parents_by_path(node, key)
@@ -89,7 +89,7 @@ class Lineage:
             yield from ((step, task) for task in found)
 
     def children(self, task: int, key: TaskKey) -> Iterator[tuple[str, int]]:
-        """The tasks that were given this one's artifacts."""
+        """The tasks that inherited this one's artifacts."""
         if not self._graph.has_conditions:
             yield from self._children_by_path(key)
             return
@@ -113,9 +113,9 @@ class Lineage:
             yield from ((step, task) for task in found)
 
     def expected(self, step: str) -> int | None:
-        """How many tasks a step has when all have begun; None while that is not known."""
+        """How many tasks a step will have in all; None while that is not known."""
         counts: dict[str, int | None] = {}
-        for node in self._graph:  # those before it come first
+        for node in self._graph:  # the steps before it come first
             before = [self._led_to(each, counts[each]) for each in self._graph.previous(node.name)]
             if node.joins is not None:
                 counts[node.name] = counts[node.joins]
@@ -130,7 +130,7 @@ class Lineage:
         return counts[step]
 
     def _led_to(self, step: str, count: int | None) -> int | None:
-        """How many tasks a next step has because of the tasks of this one; None while not known."""
+        """How many tasks of a next step follow from those of this one; None while not known."""
         if self._graph[step].fanout is Fanout.CONDITION:
             return None
         if count is None or self._graph[step].fanout is not Fanout.FOREACH:
@@ -192,7 +192,7 @@ class Lineage:
     # --- looking tasks up ---
 
     def _at(self, step: str, path: Path) -> Sequence[int]:
-        """The one task with this path, or none."""
+        """The task with this path, if there is one."""
         siblings = self._below(step, path[:-1])
         if not path:
             return siblings[:1]
@@ -209,7 +209,8 @@ class Lineage:
         """All tasks of a step, grouped by their path without its last index."""
         begun = self._record.steps().get(step, 0)
         known, groups = self._siblings.get(step, (0, {}))
-        if known != begun:  # a path never changes: what is known holds until another task begins
+        # a path never changes, so the groups stay right until another task begins
+        if known != begun:
             groups = self._group(step)
             self._siblings[step] = begun, groups
         return groups
@@ -221,7 +222,7 @@ class Lineage:
         groups: dict[Path, list[int]] = {}
         if self._graph[step].depth <= 1:
             groups[()] = tasks.tolist()
-        else:  # the table knows the innermost index alone; the records know the others
+        else:  # the table has only the innermost index; the records have them all
             for task in tasks:
                 groups.setdefault(record.path_of(task)[:-1], []).append(task)
         for group in groups.values():

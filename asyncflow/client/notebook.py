@@ -1,4 +1,4 @@
-"""How notebooks show flows, runs, steps and tasks: small tables, every text escaped."""
+"""Shows flows, runs, steps and tasks in notebooks: small tables, with every text escaped."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 
 class Shown(Protocol):
-    """What can be shown: it has an id, and a repr that begins `Kind('pathspec') `."""
+    """What `show` needs: an id, and a repr that begins with `Kind('pathspec') `."""
 
     @property
     def id(self) -> str:
-        """Its name within what holds it."""
+        """Its name within its parent."""
 
 
-_ROWS: Final = 20  # more than that is not read at a glance
+_ROWS: Final = 20  # more rows are not read at a glance
 
 
 def show(view: Shown) -> str:
-    """What there is to say of it, and a table of what it holds."""
+    """The object's description, and a table of the objects in it."""
     try:
         rows = [_row(part) for part in islice(_parts(view), _ROWS + 1)]
     except (AsyncflowError, OSError):
-        rows = []  # the heading tells why
+        rows = []  # the heading says why
     return f"<div>{_heading(view)}{_table(rows)}</div>"
 
 

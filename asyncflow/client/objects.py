@@ -1,12 +1,12 @@
-"""Flows, runs, steps, tasks and their artifacts: thin views with which users look back.
+"""Flows, runs, steps, tasks and artifacts: thin views through which users look back.
 
-A view holds a name and the record to ask, nothing else, so that a hundred thousand of them may come
-and go. Only `asyncflow.client.run_files` knows what is on disk. What a run, a step or a task tells
-about itself alone is in `run_facts`, `step_facts` and `task_facts`. The ways from one noun to the
-next are here, in one module, because each view makes the one below it and names the one above.
+A view holds a name and the record to ask, and nothing else, so that a program may use a hundred
+thousand of them. Only `asyncflow.client.run_files` knows what is on disk. Facts about one run, step
+or task alone are in `run_facts`, `step_facts` and `task_facts`. The ways from one object to another
+are here, in one module, because each view makes the one below it and refers to the one above.
 """
 
-# ruff: noqa: SLF001 - the views are one family, and make each other out of what they hold
+# ruff: noqa: SLF001 - the views are one family, and make each other from their parts
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from asyncflow.values import ArtifactRef, Failure
 
-_reopen = reopen  # the name by which artifacts that earlier versions stored know it
+_reopen = reopen  # artifacts that earlier versions stored refer to it by this name
 
 # --- flow -------------------------------------------------------------------------------------
 
@@ -55,7 +55,7 @@ class Flow(View):
     Raises:
         NotFoundError: The store has no such flow.
         StoreError: There is no store, or it cannot be read.
-        ValueError: What was given is no name of a flow.
+        ValueError: The argument is not a flow's name.
     """
 
     __slots__ = ()
@@ -84,17 +84,17 @@ class Flow(View):
 
     @property
     def parent(self) -> None:
-        """A flow has none."""
+        """None: a flow has no parent."""
         return
 
     @property
     def latest_run(self) -> Run | None:
-        """The run that was started last; None when there is none."""
+        """The run that was started last; None if there is none."""
         return next(iter(self), None)
 
     @property
     def latest_successful_run(self) -> Run | None:
-        """The run that was started last of those that succeeded; None when there is none."""
+        """The last started run that succeeded; None if there is none."""
         return next((run for run in self if run.successful), None)
 
     def runs(self, *tags: str) -> Iterator[Run]:
@@ -108,8 +108,8 @@ class Flow(View):
     def runs_to_resume(self) -> Iterator[Run]:
         """The interrupted runs that no run has resumed yet, newest first.
 
-        A run that is being resumed now is none of them, nor is one that has failed or was
-        cancelled: such a run has ended by its engine's own word.
+        A run that is being resumed now is not included. Neither is one that failed or was
+        cancelled, because its engine recorded that end.
         """
         resumptions = Resumptions(self._place)
         for run in self:
@@ -149,7 +149,7 @@ class Run(RunFacts):
     Raises:
         NotFoundError: The store has no such run.
         StoreError: There is no store, or it cannot be read.
-        ValueError: What was given is no pathspec of a run.
+        ValueError: The argument is not a run's pathspec.
     """
 
     __slots__ = ()
@@ -173,7 +173,7 @@ class Run(RunFacts):
 
     @property
     def data(self) -> Data:
-        """The artifacts of the task of `end`, each loaded when it is asked for.
+        """The artifacts of the task of `end`, each loaded on access.
 
         Raises:
             NotFoundError: The step `end` has not succeeded.
@@ -223,7 +223,8 @@ class Run(RunFacts):
         if seconds is not None:
             return f"{said}, {how_long(seconds)}"
         if status is Status.RUNNING:
-            age = max((datetime.now(UTC) - self.created_at).total_seconds(), 0)  # a clock set back
+            # a clock was set back
+            age = max((datetime.now(UTC) - self.created_at).total_seconds(), 0)
             return f"{said}, {how_long(age)} so far"
         return said
 
@@ -232,12 +233,12 @@ class Run(RunFacts):
 
 
 class Step(StepFacts):
-    """A step of a run: its tasks, in the order in which they were numbered.
+    """A step of a run: its tasks, in the order of their ids.
 
     Raises:
         NotFoundError: The run has no such step, or none of its tasks has begun.
         StoreError: There is no store, or it cannot be read.
-        ValueError: What was given is no pathspec of a step.
+        ValueError: The argument is not a step's pathspec.
     """
 
     __slots__ = ()
@@ -280,7 +281,7 @@ class Step(StepFacts):
         return max((end for end in ends if end is not None), default=None) if all(ends) else None
 
     def tasks(self) -> Iterator[Task]:
-        """Its tasks that have begun."""
+        """The tasks that have begun."""
         for task in self._record.tasks.table().tasks_of(self._number):
             yield Task._in(self._record, self._step, task)
 
@@ -311,7 +312,7 @@ class Task(TaskFacts):
     Raises:
         NotFoundError: The step has no such task, or it has not begun.
         StoreError: There is no store, or it cannot be read.
-        ValueError: What was given is no pathspec of a task.
+        ValueError: The argument is not a task's pathspec.
     """
 
     __slots__ = ()
@@ -340,30 +341,30 @@ class Task(TaskFacts):
 
     @property
     def parents(self) -> Iterator[Task]:
-        """The tasks whose artifacts it was given; for a join in the order of branches or items."""
+        """The tasks whose artifacts it inherited; for a join in the order of branches or items."""
         for step, task in self._attempts.record.lineage.parents(self._attempts.number, self.key):
             yield Task._in(self._attempts.record, step, task)
 
     @property
     def children(self) -> Iterator[Task]:
-        """The tasks that have begun with its artifacts, in the order of branches or items."""
+        """The begun tasks that inherited its artifacts, in the order of branches or items."""
         for step, task in self._attempts.record.lineage.children(self._attempts.number, self.key):
             yield Task._in(self._attempts.record, step, task)
 
     @property
     def stdout(self) -> str:
-        """All that its last attempt printed to standard output, in memory; see `printed`."""
+        """Everything its last attempt printed to standard output, in memory; see `printed`."""
         return task_output.read_text(*self._output(), "stdout")
 
     @property
     def stderr(self) -> str:
-        """All that its last attempt printed to standard error, in memory; see `printed`."""
+        """Everything its last attempt printed to standard error, in memory; see `printed`."""
         return task_output.read_text(*self._output(), "stderr")
 
     def printed(self, stream: str) -> Iterator[str]:
         """What its last attempt printed to `stdout` or `stderr`, piece by piece.
 
-        However much that is: of the output no more than some hundred kilobytes are in memory.
+        However long the output is, no more than some hundred kilobytes of it are in memory.
         """
         return task_output.read_pieces(*self._output(), stream)
 
@@ -375,7 +376,7 @@ class Task(TaskFacts):
         return task_output.read_lines(*self._output(), stream)
 
     def _output(self) -> tuple[RunRecord, int, int, int]:
-        """Where its last output lies: a run, a task, an attempt, and a record of the journal."""
+        """Whose last output to read: a run, a task, an attempt, and a record of the journal."""
         task, runs = self, {self._attempts.record.run_id}
         while isinstance(ended := task._attempts.ended(), TaskCloned):
             if ended.origin_run_id in runs:
@@ -393,7 +394,7 @@ class Task(TaskFacts):
         record = self._attempts.origin(cloned.origin_run_id)
         if record is None:
             message = (
-                f"what {self.pathspec} printed lies in {self.origin_pathspec}, "
+                f"the output of {self.pathspec} is stored with {self.origin_pathspec}, "
                 "and that run is no longer in the store"
             )
             raise NotFoundError(message)
@@ -428,7 +429,7 @@ class Attempt:
     number: int
     """0 for the first."""
     status: Status
-    """`FAILED` also for one whose failure `@catch` has caught, with which its task succeeds."""
+    """`FAILED` also if `@catch` caught the failure, so that the task succeeded."""
     created_at: datetime
     finished_at: datetime | None
     seconds: float | None
@@ -446,7 +447,7 @@ class Attempt:
         return task_output.read_text(*self._output(), "stderr")
 
     def _output(self) -> tuple[RunRecord, int, int, int]:
-        if self._log is None:  # still running, or a clone: the task knows
+        if self._log is None:  # still running, or a clone: the task knows its output
             return self.task._output()
         told = self.task._attempts
         return told.record, told.number, self.number, self._log
@@ -461,11 +462,11 @@ class Artifacts:
     __slots__ = ("_task",)
 
     def __init__(self, task: Task) -> None:
-        """Read nothing yet, so that an error can name the artifact that was asked for."""
+        """Read nothing yet, so that an error can name the requested artifact."""
         self._task = task
 
     def __getattr__(self, name: str) -> Artifact:
-        if name in Artifacts.__slots__:  # being copied: there is nothing to look in yet
+        if name in Artifacts.__slots__:  # being copied: there is nothing to look up yet
             raise AttributeError(name)
         return self[name]
 
@@ -494,12 +495,12 @@ class Artifacts:
 
 
 class Artifact(View):
-    """An artifact of a task. Only `data` reads the value; all else is told without.
+    """An artifact of a task. Only `data` reads the value; the rest is known without it.
 
     Raises:
         NotFoundError: The task has no such artifact.
         StoreError: There is no store, or it cannot be read.
-        ValueError: What was given is no pathspec of an artifact.
+        ValueError: The argument is not an artifact's pathspec.
     """
 
     __slots__ = ("_name", "_ref", "_task")
@@ -534,12 +535,12 @@ class Artifact(View):
 
     @property
     def data(self) -> Any:
-        """The value, read and checked anew each time.
+        """The value, read and checked anew on each access.
 
         Raises:
             ArtifactMissingError: The file that holds it is gone.
             ArtifactCorruptError: Its bytes are not those that were written.
-            ArtifactError: It cannot be unpickled here; the cause tells why.
+            ArtifactError: It cannot be unpickled here; the cause says why.
         """
         return self._place.artifacts.load(self._ref, self.pathspec).value
 
@@ -555,12 +556,12 @@ class Artifact(View):
 
     @property
     def sha(self) -> str:
-        """A hash of the stored value, in hex: equal for equal values, wherever they lie."""
+        """A hash of the stored value, in hex: equal for equal values, wherever they are stored."""
         return self._place.artifacts.sha(self._ref)
 
     @property
     def created_at(self) -> datetime:
-        """When the task that has it ended, UTC. A task that only passes a value on has it too."""
+        """When its task ended, UTC. A task that only passes a value on has it too."""
         return self._task.finished_at or self._task.created_at
 
     def _describe(self) -> str:

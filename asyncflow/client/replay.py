@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Replay:
-    """The index of a run as far as its journal has been read."""
+    """The index of a run, as far as its journal has been read."""
 
     def __init__(self, first: RunStarted, graph: Graph) -> None:
         run = {"flow": first.flow, "run_id": first.run_id}
@@ -52,7 +52,7 @@ class Replay:
         self.size = at + PREFIX_BYTES + len(payload)
 
     def misses(self, task: TaskContext) -> bool:
-        """Whether the run is going on and the start of this attempt is not in the journal yet."""
+        """Whether the run goes on, and the start of this attempt is not in the journal yet."""
         if self.index.status is not Status.RUNNING:
             return False
         table, number = self.index.table, int(task.task_id)

@@ -1,4 +1,4 @@
-"""What an error tells to do, written so that it works when it is pasted."""
+"""The commands in error messages, written so that they work when pasted."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _NAMED: Final = re.compile(r"artifact '([^']+)'")  # how the text of these error
 
 
 def resume_command(run: StoredRun, step: str = "") -> str:
-    """The command that goes on with a run.
+    """The command that resumes a run.
 
-    With `step`, that step and all that follow it are run again. The file is FILE where the journal
-    does not tell it, or it is there no more. For a flow that has no file, such as one of a
-    notebook, it is the line of Python.
+    With `step`, that step and all steps after it run again. The command names FILE if the journal
+    does not know the flow's file, or it is gone. For a flow without a file, such as one in a
+    notebook, it is a line of Python.
     """
     flow, run_id = run.flow, run.run_id
     source = _source_of(run)
@@ -54,16 +54,16 @@ def resume_command(run: StoredRun, step: str = "") -> str:
 
 
 def logs_command(pathspec: str, run: StoredRun) -> str:
-    """The command that shows what a task of that run has printed, or the run."""
+    """The command that shows the output of a task of that run, or of the run."""
     return shlex.join(["asyncflow", "logs", pathspec, *_store_option(run.store.location)])
 
 
 def step_to_repeat(run: StoredRun, failure: Failure, most_records: int | None = None) -> str:
-    """From which step on to resume a run that failed because an artifact is damaged or gone.
+    """The step to resume from, for a run that failed because an artifact is damaged or gone.
 
-    It is the first that has handed on these very bytes; a resume without it would read them again.
-    Empty where another failure ended the run, and where the journal does not tell, such as for the
-    value of a parameter, or within so many records.
+    It is the first step that passed on these very bytes; a resume without it would read them again.
+    Empty if another failure ended the run, or if the first `most_records` of the journal do not
+    name the step: a parameter, for example, comes from none.
     """
     found = _NAMED.match(failure.message)
     if failure.exception_type not in _SPOILT or found is None:
@@ -72,7 +72,7 @@ def step_to_repeat(run: StoredRun, failure: Failure, most_records: int | None = 
     step, _, task_id = of.removeprefix(f"{run.pathspec}/").partition("/")
     if not of.startswith(f"{run.pathspec}/") or not task_id:
         return ""
-    if "[" in artifact:  # an item of a foreach: they are stored anew by the step that fans out
+    if "[" in artifact:  # an item of a foreach: the step that fans out stores all items anew
         return step
     with suppress(*_UNREADABLE), run.open_journal() as reader:
         records = (record for _, record, _ in islice(reader.read_from(), most_records))
@@ -81,7 +81,7 @@ def step_to_repeat(run: StoredRun, failure: Failure, most_records: int | None = 
 
 
 def _first_with(artifact: str, last: tuple[str, str], records: Iterable[bytes]) -> str:
-    """The first step with an artifact as the task `last` has it, or the last task before that."""
+    """The first step that made the artifact as task `last` has it, else as the last task has it."""
     first: dict[tuple[object, ...], str] = {}
     made_by, name = "", artifact.encode()
     for record in records:
@@ -106,7 +106,7 @@ def _source_of(run: StoredRun) -> Mapping[str, Any]:
 
 
 def _file_of(source: Mapping[str, Any]) -> str:
-    with suppress(OSError, ValueError, TypeError):  # somebody else's idea of a path
+    with suppress(OSError, ValueError, TypeError):  # another program's idea of a path
         path = Path(source.get("file") or "FILE")
         if path.is_file():
             here = Path.cwd()
@@ -115,7 +115,7 @@ def _file_of(source: Mapping[str, Any]) -> str:
 
 
 def _store_option(store: str) -> list[str]:
-    """`--store DIR`, where the command would look into another store without it."""
+    """`--store DIR`, if the command would otherwise look into another store."""
     with suppress(SettingsError, OSError):
         if str(Settings.read().store.absolute()) == store:
             return []

@@ -24,7 +24,7 @@ class Resumptions:
     def of(self, run_id: str) -> list[str]:
         """The ids of the runs that have resumed this one, oldest first.
 
-        A run whose journal cannot be read is passed over.
+        A run whose journal cannot be read is skipped.
         """
         while self._unread and int(self._unread[0]) > int(run_id):
             younger = self._unread.popleft()

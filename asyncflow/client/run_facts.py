@@ -1,4 +1,4 @@
-"""What is known of a run by itself, without its flow, its steps and its tasks."""
+"""Facts about a run alone, without its flow, its steps and its tasks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class RunFacts(View):
-    """How a run stands, what it was started with, and its events."""
+    """A run's status, how it was started, and its events."""
 
     __slots__ = ("_record",)
     _record: RunRecord
@@ -44,7 +44,7 @@ class RunFacts(View):
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended, in whatever way; an interrupted run has not."""
+        """Whether it has ended in any way; an interrupted run has not."""
         return self._record.summary().status.finished
 
     @property
@@ -60,7 +60,7 @@ class RunFacts(View):
 
     @property
     def seconds(self) -> float | None:
-        """How long it took from its start to its end; None while it has not ended."""
+        """The time from its start to its end, in seconds; None while it has not ended."""
         summary = self._record.summary()
         if not summary.status.finished:
             return None
@@ -74,9 +74,9 @@ class RunFacts(View):
         return ended.failure if isinstance(ended, RunFailed) else None
 
     def caught(self) -> dict[str, int]:
-        """The steps whose `@catch` let the run go on, each with how many of its tasks had failed.
+        """The steps whose `@catch` let the run go on, each with the number of its failed tasks.
 
-        Failures caught in a run that this one resumed are counted there. The run's journal is read.
+        Failures caught in a run that this one resumed count there. Reads the run's journal.
         """
         return dict(self._record.journal.caught())
 
@@ -87,19 +87,19 @@ class RunFacts(View):
 
     @property
     def parameters(self) -> Data:
-        """The values of the flow's parameters, each loaded when it is asked for."""
+        """The values of the flow's parameters, each loaded on access."""
         return Data(self._place, f"{self.pathspec}/parameters", self._record.parameters)
 
     @property
     def origin_run_id(self) -> str | None:
-        """The run that this one resumed; None when it began afresh."""
+        """The run that this one resumed; None if it resumed none."""
         return self._record.started.origin_run_id
 
     @property
     def resumed_as(self) -> tuple[str, ...]:
         """The ids of the runs that have resumed this one, oldest first.
 
-        The first event of each younger run of the flow is read for it.
+        Reads the first event of each younger run of the flow.
         """
         return tuple(Resumptions(self._place).of(self.id))
 
@@ -110,7 +110,7 @@ class RunFacts(View):
 
     @property
     def graph(self) -> Graph:
-        """The graph that it follows."""
+        """The graph of the run's flow."""
         return self._record.journal.graph
 
     @property
@@ -127,15 +127,16 @@ class RunFacts(View):
     def events(self, *types: type[Event], since: int = 0, follow: bool = False) -> EventStream[Any]:
         """Its events, or those of some types, for `for` and for `async for`.
 
-        From the first on, or from behind the one whose `seq` is `since`, to the last one that is
-        there now; with `follow`, to the run's last event, which is waited for.
+        They start with the first event, or with the first whose `seq` is higher than `since`. They
+        end with the last event that is there now; with `follow`, they wait for the run's last
+        event.
 
         Raises:
-            RunInterruptedError: When following: the run's engine is gone without a last word.
+            RunInterruptedError: When following: the run's engine is gone without recording an end.
         """
         return EventStream(self.follower(EventFilter(types, since), follow=follow))
 
     def follower(self, wanted: EventFilter[Wish], *, follow: bool = True) -> Follower[Wish]:
-        """What `events` reads with; for those who wait in a way of their own."""
+        """The reader behind `events`, for code that waits in its own way."""
         record = self._record
         return Follower(record.stored, wanted, record.journal.check_whole, follow=follow)

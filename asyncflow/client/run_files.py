@@ -1,6 +1,6 @@
-"""What the files of one run tell: its journal, and the summary and table of its tasks.
+"""The files of one run: its journal, and the summary and table of its tasks.
 
-Nothing here loads a value, and nothing is shown to anybody.
+Nothing here loads a value or prints.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asyncflow.store.run_index import Summary
     from asyncflow.values import ArtifactRef
 
-_BEHIND_SECONDS: Final = 0.5  # an engine that has much else to do is so far behind
+_BEHIND_SECONDS: Final = 0.5  # an engine with much else to do may be that late
 
 
 class FlowPlace:
@@ -41,13 +41,13 @@ class FlowPlace:
 
 
 class RunRecord:
-    """One run as its files tell it.
+    """One run, according to its files.
 
     Threads may share one. Any method may raise `JournalError`: a file is damaged.
     """
 
     def __init__(self, place: FlowPlace, run_id: str, *, removed: bool = False) -> None:
-        """Touch no file; of a `removed` run there is what other runs need."""
+        """Touch no file; a `removed` run has only the files that other runs need."""
         self.place, self.run_id = place, run_id
         self.stored: Final = place.store.run(place.flow, run_id, removed=removed)
         self.journal: Final = RunJournal(self.stored)
@@ -66,10 +66,10 @@ class RunRecord:
         try:
             return self.stored.has_file(SUMMARY) or self.journal.has_begun()
         except (JournalError, OSError):
-            return True  # whoever looks closer is told
+            return True  # a closer look reports the damage
 
     def summary(self) -> Summary:
-        """The run as it is now; its status is RUNNING while no last event is there."""
+        """The run as it is now; its status is RUNNING while it has no last event."""
         return self.tasks.summary()
 
     def status(self) -> Status:
@@ -77,7 +77,7 @@ class RunRecord:
         status = self.summary().status
         if status is not Status.RUNNING or self.stored.is_being_written():
             return status
-        # The engine has let go. It may have said its last word since the journal was read.
+        # The engine is gone. It may have written its last event since the journal was read.
         status = self.summary().status
         return Status.INTERRUPTED if status is Status.RUNNING else status
 
@@ -87,7 +87,7 @@ class RunRecord:
         return self.journal.started
 
     def parameters(self) -> Mapping[str, ArtifactRef]:
-        """Where the values of the run's parameters lie."""
+        """The refs of the values of the run's parameters."""
         artifacts = self.started.artifacts
         return {name: artifacts[name] for name in self.started.parameters if name in artifacts}
 
@@ -109,7 +109,7 @@ class RunRecord:
         return Lineage(self.tasks)
 
     def comes(self, is_there: Callable[[], bool]) -> bool:
-        """Whether something is there, or comes within half a second; only a task of this run waits.
+        """Whether something exists, or does within half a second; only a task of this run waits.
 
         A task's siblings may have begun before their events are in the journal.
         """

@@ -1,6 +1,6 @@
-"""The journal of one run: its events by offset, and what can be learned only by reading it through.
+"""The journal of one run: its events by offset, and facts that need all of it.
 
-Every error names the run, and where the damage is.
+Every error names the run and the place of the damage.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ EndOfRun = RunSucceeded | RunFailed | RunCancelled
 """A run's last event."""
 
 _warm: Final[deque[OpenJournal]] = deque(maxlen=16)
-"""Journals that stay open: whoever looks at a thousand runs must not hold a thousand files."""
+"""Journals that stay open. Their number is limited, because a program may read a thousand runs."""
 
 
 def unreadable(pathspec: str, what: str) -> JournalError:
@@ -74,7 +74,7 @@ class WrittenSummary:
         self._is_replaced = False
 
     def read(self) -> Summary | None:
-        """The summary; None if there is none yet, or the journal is replayed in its place.
+        """The summary; None if there is none yet, or if `replace` was called.
 
         Raises:
             JournalError: It belongs to another run.
@@ -85,9 +85,9 @@ class WrittenSummary:
             return self._found
 
     def replace(self) -> None:
-        """Never answer again, because the journal is replayed from now on.
+        """Return None from now on, because the journal is replayed instead.
 
-        A summary that is younger than what was read of the journal would call it cut.
+        A newer summary would make the part of the journal that was read look cut off.
         """
         with self._lock:
             self._found, self._is_replaced = None, True
@@ -96,7 +96,7 @@ class WrittenSummary:
         try:
             summary = Summary.read(self._run)
         except (JournalError, OSError):
-            return None  # the journal tells the same
+            return None  # the journal has the same information
         if summary and other_owner(summary, self._run):
             what = f"its summary is that of {summary.flow}/{summary.run_id}"
             raise unreadable(self._run.pathspec, what)
@@ -149,7 +149,7 @@ class RunJournal:
         try:
             return Graph.from_data(self.started.graph)
         except GraphError as error:
-            self.refuse(f"its graph is none: {error}")
+            self.refuse(f"its graph is invalid: {error}")
 
     def attempts(self, task: int, until: int) -> Iterator[TaskStarted | EndOfTask]:
         """The events that began and ended a task's attempts, up to the record at `until`."""
@@ -183,7 +183,7 @@ class RunJournal:
         """The failure at this offset; `of` is the pathspec of its task."""
         event = self.event(at, of)
         if not isinstance(event, TaskFailed):
-            self.refuse(f"the record at byte {at} is no failure of {of}")
+            self.refuse(f"the record at byte {at} is not a failure of {of}")
         return event
 
     def last_output(self, task: int, since: int) -> int:
@@ -269,13 +269,13 @@ class RunJournal:
         try:
             yield
         except JournalError as error:
-            self.refuse(f"{error}; it told of {of} there" if of else str(error))
+            self.refuse(f"{error}; {of} used to be there" if of else str(error))
         except OSError as error:
             self.refuse(f"{self.run.journal_place}: {reason_of(error)}")
 
     def refuse_record(self, at: int, error: RecordError) -> NoReturn:
         """Raise the error for a record that is no event of this run."""
-        self.refuse(f"the record at byte {at} is no event of this run: {error}")
+        self.refuse(f"the record at byte {at} is not an event of this run: {error}")
 
     def refuse(self, what: str) -> NoReturn:
         """Raise the error for a journal that cannot be read because of this."""

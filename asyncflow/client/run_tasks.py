@@ -1,9 +1,9 @@
 """The tasks of one run, and its summary: opened in constant time once it has ended, else replayed.
 
-A finished run has a summary and a table of its tasks, so that nothing is read that was not asked
-for. The journal of any other run is replayed: a run that is going on, was interrupted, or crashed
-right before it wrote its summary. It is read once, and each later question reads on from there.
-Both ways give the same `Summary` and the same `TaskTable`; no caller knows which it was.
+A finished run has a summary and a table of its tasks, so that only requested parts are read. The
+journal of any other run is replayed: a run that goes on, was interrupted, or crashed right before
+it wrote its summary. It is read once, and each later question reads on from there. Both ways give
+the same `Summary` and the same `TaskTable`; no caller knows which it was.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
 _AnyTaskEvent = TypeVar("_AnyTaskEvent", bound="TaskStarted | EndOfTask")
 
 PAUSE_SECONDS: Final = 0.001
-"""How long to wait before the journal is read again: an engine writes a batch in less."""
+"""How long to wait before the journal is read again: an engine writes a batch in less time."""
 
 
 def own_task(flow: str, run_id: str) -> TaskContext | None:
-    """The task that this code runs in, if it is a task of that run."""
+    """The task in which this code runs, if it is a task of that run."""
     task = running_task()
     return task if task and (task.flow_name, task.run_id) == (flow, run_id) else None
 
 
 def _fits(event: EndOfTask, state: int) -> bool:
-    """Whether the table may give a task that ended so this state; older tables lack STOPPED."""
+    """Whether a task that ended with this event can have this state; older tables lack STOPPED."""
     if state == TaskState.STOPPED:
         return isinstance(event, TaskFailed) and event.was_stopped
     return STATES[event.code] == state
@@ -79,10 +79,10 @@ class RunTasks:
         return {name: count for name, count in self.summary().steps if count}
 
     def step_number(self, step: str) -> int:
-        """The number by which the table knows a step.
+        """The number of a step in the table.
 
         Raises:
-            KeyError: It is no step of the run.
+            KeyError: The run has no such step.
         """
         for number, (name, _) in enumerate(self.summary().steps):
             if name == step:
@@ -101,7 +101,7 @@ class RunTasks:
         with self._lock:
             summary = self.summary()
             if self._replay is None and self._table is None and self._is_table_whole(summary):
-                with suppress(OSError):  # the table is asked below, or the journal
+                with suppress(OSError):  # the table or the journal is asked below
                     entry = read_entry(self._run, task)
                     if entry is None or self._is_confirmed(task, entry):
                         return entry
@@ -115,7 +115,7 @@ class RunTasks:
             return False
         try:
             _ = self.ended_task(task, entry) or self.started_task(task, entry)
-        except JournalError:  # one of the two is damaged: whoever asks is told which
+        except JournalError:  # either may be damaged; reading the record says which
             return False
         return True
 
@@ -123,16 +123,16 @@ class RunTasks:
         """The step of a task's entry."""
         steps = self.summary().steps
         if entry.step >= len(steps):
-            self._refuse_index(f"speaks of a step {entry.step}; the run has {len(steps)}")
+            self._refuse_index(f"names a step {entry.step}; the run has {len(steps)}")
         return steps[entry.step][0]
 
     def started_task(self, task: int, entry: TaskEntry) -> TaskStarted | TaskCloned | None:
-        """The event that began a task's last attempt; None when it died before it began."""
+        """The event that began a task's last attempt; None if it died before it began."""
         if not entry.started:
             return None
         event = self._journal.event(entry.started, self._called(task, entry))
         if not isinstance(event, TaskStarted | TaskCloned):
-            self._refuse_index(f"takes a {type(event).__name__} for the start of task {task}")
+            self._refuse_index(f"names a {type(event).__name__} as the start of task {task}")
         return self._checked(event, task, entry)
 
     def ended_task(self, task: int, entry: TaskEntry) -> EndOfTask | None:
@@ -141,7 +141,7 @@ class RunTasks:
             return None
         event = self._journal.event(entry.ended, self._called(task, entry))
         if not isinstance(event, EndOfTask) or not _fits(event, entry.state):
-            self._refuse_index(f"takes a {type(event).__name__} for another end of task {task}")
+            self._refuse_index(f"names a {type(event).__name__} as another end of task {task}")
         return self._checked(event, task, entry)
 
     def path_of(self, task: int) -> tuple[int, ...]:
@@ -163,7 +163,7 @@ class RunTasks:
         return event if isinstance(event, TaskSucceeded | TaskCloned) else None
 
     def last_output(self, task: int, entry: TaskEntry) -> int:
-        """The offset of the last output of a task that has no end; 0 for none."""
+        """The offset of the last output of a task that has not ended; 0 for none."""
         with self._lock:
             if self._replay is not None:
                 return self._replayed().outputs.get(task, 0)
@@ -173,11 +173,11 @@ class RunTasks:
         return f"{self._journal.pathspec}/{self.step_of(entry)}/{task}"
 
     def _checked(self, event: _AnyTaskEvent, task: int, entry: TaskEntry) -> _AnyTaskEvent:
-        """The event, if it is the one that the table's entry speaks of."""
+        """The event, if it is the one that the table's entry refers to."""
         index = last_index_of(event.path)
         found = event.step, event.task_id, min(event.attempt, MAX_ATTEMPT), index
         if found != (self.step_of(entry), str(task), entry.attempt, entry.index):
-            self._refuse_index(f"takes {event.step}/{event.task_id} for task {task}")
+            self._refuse_index(f"names {event.step}/{event.task_id} as task {task}")
         return event
 
     # --- the table ---
@@ -187,7 +187,7 @@ class RunTasks:
         with self._lock:
             summary = self.summary()
             if self._replay is None and self._table is None and self._is_table_whole(summary):
-                with suppress(OSError):  # the journal tells the same
+                with suppress(OSError):  # the journal has the same information
                     self._table = self._read_table(summary)
             return self._replayed().index.table if self._table is None else self._table
 
@@ -221,8 +221,8 @@ class RunTasks:
             self._table = None
         replay, own = self._replay, own_task(self._journal.flow, self._journal.run_id)
         self._read_on(replay)
-        # A task begins while its start is on the way to the journal; the record that it is asked
-        # for is that of its own run, so it comes, unless this is a copy or the engine is gone.
+        # A task may run before its start is in the journal. If a task of this run asks, the record
+        # will come, unless this is a copy of the store or the engine is gone.
         while own and replay.misses(own) and self._run.is_being_written():
             time.sleep(PAUSE_SECONDS)
             self._read_on(replay)

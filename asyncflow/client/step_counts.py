@@ -1,4 +1,4 @@
-"""Counts a run's tasks step by step, for progress bars. Pure: events in, rows out.
+"""Counts a run's tasks step by step, for progress bars. Events in, rows out.
 
 How many tasks a step will have is known once the foreach steps before it have ended.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class StepTally:
-    """The tasks of one step, counted by how they stand."""
+    """The tasks of one step, counted by state."""
 
     step: str
     expected: int = 0
@@ -31,7 +31,7 @@ class StepTally:
     retried: int = 0
     """Attempts that failed and were followed by another."""
     fanned: int = 0
-    """How many tasks its tasks have fanned out to."""
+    """How many tasks of the next step its tasks have fanned out to."""
 
     @property
     def finished(self) -> bool:
@@ -68,7 +68,7 @@ class Tally:
             step.running -= 1
 
     def _failed(self, event: TaskFailed) -> None:
-        if event.caught:  # what it has come to is told next
+        if event.caught:  # the next event says how it ended
             return
         step = self._steps[event.step]
         step.running = max(0, step.running - 1)  # an attempt may fail before it began

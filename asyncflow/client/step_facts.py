@@ -1,4 +1,4 @@
-"""What is known of a step by itself, without its run and its tasks."""
+"""Facts about a step alone, without its run and its tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StepFacts(View):
-    """Where a step stands in the graph, and how its tasks stand, counted."""
+    """The place of a step in the graph, and the states of its tasks, counted."""
 
     __slots__ = ("_record", "_step")
     _record: RunRecord

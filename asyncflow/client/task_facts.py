@@ -1,4 +1,4 @@
-"""What is known of a task by itself, without its run, its step and its neighbours in the graph."""
+"""Facts about a task alone, without its run, its step and its neighbours in the graph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TaskFacts(View):
-    """How a task stands, how its last attempt went, and the values of its artifacts."""
+    """A task's status, how its last attempt went, and the values of its artifacts."""
 
     __slots__ = ("_attempts",)
     _attempts: Attempts
@@ -41,7 +41,7 @@ class TaskFacts(View):
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended, in whatever way."""
+        """Whether it has ended in any way."""
         return self.status.finished
 
     @property
@@ -52,7 +52,7 @@ class TaskFacts(View):
 
     @property
     def caught(self) -> Failure | None:
-        """What it had failed with for good where `@catch` let the run go on; else None.
+        """Its final failure, if `@catch` let the run go on; else None.
 
         Such a task has succeeded. It keeps what the step had set, unless its worker died, and the
         artifact that `@catch` names.
@@ -61,7 +61,7 @@ class TaskFacts(View):
 
     @property
     def attempt(self) -> int:
-        """Which attempt is its last so far: 0 for the first."""
+        """The number of its last attempt so far: 0 for the first."""
         return self._attempts.last_event().attempt
 
     @property
@@ -109,5 +109,5 @@ class TaskFacts(View):
 
     @property
     def data(self) -> Data:
-        """Its artifacts' values, each loaded when it is asked for; none unless it has succeeded."""
+        """Its artifacts' values, each loaded on access; empty unless it has succeeded."""
         return Data(self._place, self.pathspec, self._attempts.manifest)

@@ -1,7 +1,7 @@
-r"""What tasks printed, read from the journal record by record, without reading the run's.
+r"""The output of tasks, read from the journal record by record, without reading the run's.
 
-The event that ends an attempt tells where its last output lies, and each record of output where the
-one before it lies. Bytes that are not UTF-8 show as `\xNN`.
+The event that ends an attempt has the offset of its last output, and each record of output has the
+offset of the one before. Bytes that are not UTF-8 show as `\xNN`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_text(record: RunRecord, task: int, attempt: int, last: int, stream: str
 def read_pieces(
     record: RunRecord, task: int, attempt: int, last: int, stream: str
 ) -> Iterator[str]:
-    """The same in pieces of some hundred kilobytes at most."""
+    """The same in pieces of at most some hundred kilobytes."""
     decoder = getincrementaldecoder("utf-8")("backslashreplace")
     for chunk in _chunks(record, task, attempt, last, stream):
         yield decoder.decode(chunk.data)
@@ -42,7 +42,7 @@ def read_pieces(
 def read_bytes(
     record: RunRecord, task: int, attempt: int, last: int, stream: str
 ) -> Iterator[bytes]:
-    """The same as it was printed, whether it is text or not."""
+    """The same as raw bytes, exactly as printed."""
     return (chunk.data for chunk in _chunks(record, task, attempt, last, stream))
 
 
@@ -67,7 +67,7 @@ def _chunks(
     record: RunRecord, task: int, attempt: int, last: int, stream: str
 ) -> Iterator[LoggedOutput]:
     if stream not in STREAMS:
-        message = f"a task prints to {' or '.join(STREAMS)}, not to {stream!r}"
+        message = f"the stream is {' or '.join(STREAMS)}, not {stream!r}"
         raise ValueError(message)
     wanted = STREAMS.index(stream)
     for at in reversed(_offsets(record, task, attempt, last, wanted)):
@@ -75,7 +75,7 @@ def _chunks(
 
 
 def _offsets(record: RunRecord, task: int, attempt: int, last: int, stream: int) -> array[int]:
-    """Where the attempt's output to a stream lies, the last record first."""
+    """The offsets of the attempt's output to a stream, the last record first."""
     offsets, at = array("Q"), last
     while at:
         output = record.journal.output(at, task)

@@ -1,4 +1,4 @@
-"""What all views have in common, and the words in which they say what they are of."""
+"""What all views have in common, and how they describe themselves."""
 
 # ruff: noqa: SLF001 - the views are one family
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from asyncflow.client.run_files import FlowPlace
 
-_NAMED: Final = 8  # how many of a long list an error or a picture names
+_NAMED: Final = 8  # the most names of a long list in an error or a drawing
 
 
 class View:
@@ -33,7 +33,7 @@ class View:
 
     @property
     def pathspec(self) -> str:
-        """`Flow/run/step/task/artifact`, up to what this is."""
+        """`Flow/run/step/task/artifact`, up to this object."""
         return "/".join(self.path_components)
 
     @property
@@ -43,17 +43,17 @@ class View:
 
     @property
     def store(self) -> Path:
-        """The folder of the store that it is in."""
+        """The folder of its store."""
         return Path(self._place.store.location)
 
     def _describe(self) -> str:
-        """What there is to say of it in a few words."""
+        """A description in a few words."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
         try:
             said = self._describe()
-        except (AsyncflowError, OSError) as error:  # a debugger asks too: never fail
+        except (AsyncflowError, OSError) as error:  # a debugger calls this too: never fail
             said = f"cannot be read: {error}"
         return f"{type(self).__name__}({self.pathspec!r}) {said}"
 
@@ -78,16 +78,16 @@ class View:
 
 
 def reopen(cls: Any, pathspec: str, store: Path) -> Any:
-    """A view from its pickle."""
+    """The view that was pickled."""
     return cls(pathspec, store=store)
 
 
 def parts_of(view: type[View], pathspec: str) -> list[str]:
-    """The parts of a pathspec that a view was asked for with.
+    """The parts of the pathspec with which a view was requested.
 
     Raises:
-        TypeError: It is no text.
-        ValueError: It is no pathspec of such a thing.
+        TypeError: It is not text.
+        ValueError: It is not a pathspec of such an object.
     """
     given: object = pathspec
     wanted = "/".join(["Flow", "run", "step", "task", "artifact"][: view._PARTS])
@@ -104,7 +104,7 @@ def parts_of(view: type[View], pathspec: str) -> list[str]:
 
 @contextmanager
 def asking_for(pathspec: str) -> Iterator[None]:
-    """Within the block, an error of the journal also says what was asked for."""
+    """Within the block, an error of the journal also names the requested pathspec."""
     try:
         yield
     except JournalError as error:

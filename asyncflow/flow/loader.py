@@ -71,7 +71,7 @@ def check_may_start() -> None:
 
 
 def is_program() -> bool:
-    """Whether `MyFlow()` in a file is to start the command line.
+    """Whether `MyFlow()` in a file should start the command line.
 
     While asyncflow imports the file for its definitions, `MyFlow()` does nothing.
 
@@ -309,7 +309,7 @@ def _module_of(source: Mapping[str, Any]) -> ModuleType:
     if source["kind"] == "module":
         return importlib.import_module(source["module"])
     if file is None:
-        message = f"nobody knows where the module {source['module']!r} came from"
+        message = f"the module {source['module']!r} has no file to load it from"
         raise FlowError(message)
     if source["module"] != "__main__":
         return load_file(file)

@@ -167,7 +167,7 @@ class Parameter(Generic[T]):
         if self.type not in _CONVERTERS:
             message = (
                 f"parameter {self.name!r} has the type {type!r}; it can be str, int, float, bool "
-                f"or, for anything that JSON can say, JSONType"
+                f"or, for any JSON value, JSONType"
             )
             file, line = calling_line()
             message = f"{file}:{line}: {message}" if file else message

@@ -1,6 +1,6 @@
 """Reads what the body of a step says from its source: its `self.next(...)`, what it assigns.
 
-This module does not judge: what a legal transition is, `asyncflow.flow.graph_reader` says.
+This module does not judge; `asyncflow.flow.graph_reader` says which transitions are legal.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Argument:
     """An argument of `self.next(...)`."""
 
     text: str
-    """As it is written, or what is known of it."""
+    """The argument as it is written."""
     step: str | None = None
-    """The name, if it is written `self.name`."""
+    """The step's name, if it is written `self.name`."""
     constant: object = None
     """The value, if it is a constant."""
     cases: tuple[tuple[Argument, Argument], ...] | None = None
@@ -39,7 +39,7 @@ class NextCall:
     positional: tuple[Argument, ...] = ()
     keywords: Mapping[str, Argument] = field(default_factory=dict)
     is_last: bool = False
-    """Whether it is the body's last statement, and stands within no other."""
+    """Whether it is the body's last statement, and not inside another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,15 @@ class Body:
     line: int
     """Where its `def` stands."""
     calls: tuple[NextCall, ...]
-    """In the order of the code."""
+    """The calls, in the order of the code."""
     assigned: Mapping[str, int]
-    """The attributes of `self` that are assigned to, each with the line of the first time."""
+    """The attributes of `self` that are assigned, each with the line of its first assignment."""
 
 
 def read_source(function: FunctionType) -> Body | None:
-    """What the body of a function says; None if its source is nowhere, or was edited since.
+    """Read the body of a function; None if its source is not found, or was edited since.
 
-    The function has a positional argument: the one that stands for `self`.
+    The function has a positional argument, which stands for `self`.
     """
     code = function.__code__
     definition = _definition(code, function.__globals__)
@@ -68,7 +68,7 @@ def read_source(function: FunctionType) -> Body | None:
 
 
 def _agrees(body: Body, code: CodeType) -> bool:
-    """Whether the text can be what was compiled, as far as the way to the next step goes."""
+    """Whether the code can come from this text, as far as the transition to the next step goes."""
     if not body.calls:
         return NEXT not in code.co_names
     given = [argument for call in body.calls for argument in call.positional]
@@ -81,16 +81,16 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def _definition(code: CodeType, module_globals: dict[str, Any]) -> _Definition | None:
-    """The definition that a function was compiled from; None if it is not where it should be."""
+    """The definition that a function was compiled from; None if the file no longer has it there."""
     linecache.checkcache(code.co_filename)
     lines = linecache.getlines(code.co_filename, module_globals)
     block = _block(lines, code)
-    # Only these lines are parsed, however long the file, and as they are: to remove the indentation
+    # Parse only these lines, however long the file is, and unchanged: removing the indentation
     # would break strings of several lines.
     wrapped = block[:1].isspace()
     try:
         tree = ast.parse("if 1:\n" + block if wrapped else block)
-    except (SyntaxError, ValueError):  # edited into something else since
+    except (SyntaxError, ValueError):  # edited since
         return None
     found: Any = tree.body[0] if tree.body else None
     found = found.body[0] if wrapped else found
@@ -101,11 +101,11 @@ def _definition(code: CodeType, module_globals: dict[str, Any]) -> _Definition |
 
 
 def _block(lines: Sequence[str], code: CodeType) -> str:
-    """The lines that belong to a function, its decorators included."""
+    """The lines of a function, with its decorators."""
     first = code.co_firstlineno - 1
     last = max((each[1] or each[0] or 0 for each in code.co_positions()), default=0)
     indent = _indent(lines[first]) if first < len(lines) else 0
-    # what comes after the last line that was compiled: closing brackets, and what does nothing
+    # lines after the last compiled one: closing brackets, and statements without effect
     while last < len(lines) and (not lines[last].strip() or _indent(lines[last]) > indent):
         last += 1
     return "".join(lines[first:last])
@@ -116,7 +116,7 @@ def _indent(line: str) -> int:
 
 
 def from_source(definition: _Definition) -> Body:
-    """What a function definition of `ast` says."""
+    """Read an `ast` function definition."""
     arguments = [*definition.args.posonlyargs, *definition.args.args]
     reader = _SourceReader(arguments[0].arg if arguments else "")
     last = _last_statement(definition.body)
@@ -135,7 +135,7 @@ def from_source(definition: _Definition) -> Body:
 
 
 def _last_statement(body: Sequence[ast.stmt]) -> ast.stmt:
-    """The last one that does something: no constant by itself, no `pass`, no empty `return`."""
+    """The last statement that does something: not a lone constant, `pass` or an empty `return`."""
     for statement in reversed(body):
         match statement:
             case (
@@ -151,7 +151,7 @@ def _last_statement(body: Sequence[ast.stmt]) -> ast.stmt:
 
 
 def _within(node: ast.AST) -> Iterator[ast.AST]:
-    """The node and what is in it, in order, but for functions and classes defined there."""
+    """The node and everything inside it, in order, except functions and classes defined there."""
     pending = [node]
     while pending:
         node = pending.pop()
@@ -169,14 +169,14 @@ class _SourceReader:
         return isinstance(node.value, ast.Name) and node.value.id == self._self_name
 
     def call(self, following: ast.expr, statement: ast.stmt, *, is_last: bool) -> NextCall:
-        """The call within a statement in which `self.next` stands."""
+        """The call of `self.next` within a statement."""
         match statement:
             case ast.Expr(value=ast.Call(func=function) as call) if function is following:
                 return self._arguments(call, is_last=is_last)
         for node in ast.walk(statement):
             if isinstance(node, ast.Call) and node.func is following:
                 return self._arguments(node, is_last=False)
-        # `self.next` that is not called here: there is no telling where it leads
+        # `self.next` that is not called here, so nobody can tell where it leads
         return NextCall(following.lineno, (Argument(ast.unparse(following)),))
 
     def _arguments(self, call: ast.Call, *, is_last: bool) -> NextCall:

@@ -1,8 +1,8 @@
 """Values in, refs out: how a worker writes its artifacts, and how everybody reads them.
 
-Where a value lies follows from what it costs; the constants tell. All of this waits for the disk,
-so it belongs in a worker or a thread and never on an event loop. Both classes may be used from
-several threads at once for reading, from one at a time for writing.
+The cost decides where a value is stored; the constants explain it. Everything here waits for the
+disk, so call it in a worker or a thread, never on an event loop. Several threads at once may read
+with either class; only one at a time may write.
 """
 
 from __future__ import annotations
@@ -67,28 +67,28 @@ length that is what hashing and writing cost; below, files would cost the most o
 _INLINE, _SEGMENT, _BLOB = int(Place.INLINE), int(Place.SEGMENT), int(Place.BLOB)
 _MAPPED = frozenset(
     {int(Encoding.BUFFERS), int(Encoding.ITEMS)}
-)  # values of these encodings may refer to their bytes
+)  # values in these encodings may use the stored bytes as their memory
 
 _CHECKED_AT_ONCE_BYTES: Final = (
     1 << 20
 )  # hashing this many takes as long as handing them to a thread
-# Unpickling anything else takes far longer than hashing it first.
+# For any other encoding, unpickling takes far longer than hashing first.
 _CHECKED_LATER: Final = frozenset({int(Encoding.BUFFERS), int(Encoding.BYTES)})
 
 _KEPT_TRAILERS: Final = 256
-"""How many foreach lists a reader keeps the trailers of; a task needs one per level of nesting."""
+"""How many trailers of foreach lists a reader keeps; a task needs one per level of nesting."""
 
 
 class ArtifactWriter:
     """Stores the values of one run; a worker has one per run.
 
-    Its segment is made with the first value that goes there. Close it at the end.
+    The first value that goes into a segment creates it. Close the writer at the end.
     """
 
     def __init__(
         self, layout: Layout, flow: str, run_id: str, segment_name: str, *, durable: bool = False
     ) -> None:
-        """Make a writer; if it is durable, values survive a power cut after `sync`."""
+        """Create a writer; with `durable`, values survive a power cut after `sync`."""
         self._durable = durable
         self._blobs = BlobStore(layout, durable=durable)
         self._run_id = run_id
@@ -128,8 +128,8 @@ class ArtifactWriter:
     def put(self, value: Any, *, name: str = "", go_on: GoOn | None = None) -> ArtifactRef:
         """Store a value; `name` is the artifact's, for the error.
 
-        Where it is large, `go_on` is called before each megabyte; if that raises, it comes through,
-        and the value is not stored.
+        For a large value, `go_on` is called before each megabyte; an exception from it is passed
+        on, and the value is not stored.
 
         Raises:
             ArtifactPickleError: It cannot be pickled.
@@ -140,8 +140,8 @@ class ArtifactWriter:
     def put_encoded(self, encoded: Encoded, go_on: GoOn | None = None) -> ArtifactRef:
         """Store an encoded value; `go_on` is as in `put`.
 
-        Should something change its chunks meanwhile, what is stored is still whole: its hash is
-        that of what was written.
+        Another thread may change its chunks meanwhile. The stored value is still valid: its hash is
+        that of the bytes that were written.
 
         Raises:
             StoreError: It cannot be written.
@@ -161,11 +161,11 @@ class ArtifactWriter:
     def put_items(
         self, items: Iterable[Any], *, name: str = "", go_on: GoOn | None = None
     ) -> tuple[int, ArtifactRef]:
-        """Store the items of a foreach, each readable by itself; returns their number.
+        """Store the items of a foreach, each readable by itself; return their number.
 
         A tuple is read back as a tuple, everything else as a list. Two items that share an object
-        do not share it any more. Of a generator never more than a megabyte and one item are in
-        memory; what it raises comes through, and then nothing is stored. `go_on` is as in `put`.
+        no longer share it. Of a generator, never more than a megabyte and one item are in memory.
+        If it raises, the exception is passed on, and nothing is stored. `go_on` is as in `put`.
 
         Raises:
             ArtifactPickleError: An item cannot be pickled; the message names it.
@@ -227,13 +227,13 @@ class ArtifactReader:
     def load(self, ref: ArtifactRef, name: str = "", later: Later | None = None) -> Loaded:
         """The value that a ref names, checked against its hash.
 
-        With `later`, that is given the check of a large value that refers to its bytes; what it
-        raises then is as good as raised here.
+        With `later`, the check of a large value that refers to its bytes is passed to that, to be
+        run afterwards. The caller must treat an exception of the check as one raised here.
 
         Raises:
             ArtifactMissingError: The file that holds it is gone.
             ArtifactCorruptError: Its bytes are not those that were written.
-            ArtifactError: It cannot be unpickled here; the cause tells why.
+            ArtifactError: It cannot be unpickled here; the cause says why.
         """
         data = self.load_bytes(ref, name, later)
         try:
@@ -250,7 +250,7 @@ class ArtifactReader:
     def load_bytes(self, ref: ArtifactRef, name: str = "", later: Later | None = None) -> Chunk:
         """The stored bytes of a value, checked against their hash; the caller may change them.
 
-        Only where the value has buffers are they in memory of their own; else they may be `bytes`.
+        They have memory of their own only if the value has buffers; else they may be `bytes`.
 
         Raises:
             ArtifactMissingError: The file that holds it is gone.
@@ -280,7 +280,7 @@ class ArtifactReader:
             self.load_bytes(ref, name)
 
     def sha(self, ref: ArtifactRef) -> str:
-        """blake3 of a value's stored bytes in hex: equal for equal values wherever they lie."""
+        """blake3 of a value's stored bytes in hex: equal for equal values, wherever stored."""
         return (ref.digest or digest(ref.data)).hex()
 
     # --- foreach lists --------------------------------------------------------------------------
@@ -387,7 +387,7 @@ class ArtifactReader:
         return data
 
     def _corrupt(self, ref: ArtifactRef, name: str, reason: str) -> ArtifactError:
-        open_file.cache_clear()  # so that the next read finds a file that was put in its place
+        open_file.cache_clear()  # so that the next read finds a file that was put back meanwhile
         return corrupt(name, self._path(ref), reason)
 
     def _read_file(self, path: str, offset: int, size: int, encoding: int) -> Chunk:
@@ -406,9 +406,10 @@ class ArtifactReader:
         return f"{self._flow_dir}/{ref.file}"
 
     def _other_path(self, ref: ArtifactRef) -> str:
-        """The path of a file that is not in its usual place.
+        """Another path of a file that is not in its usual place.
 
-        The run that a segment is of may have been removed; a blob may be set aside, or have been.
+        A segment's run may have been removed. A blob may have been set aside, or just been put
+        back.
         """
         if ref.place != _BLOB:
             return f"{self._flow_dir}/{REMOVED}/{ref.file}"

@@ -1,8 +1,8 @@
 """Blobs: large values, each a file named by the blake3 of its bytes.
 
-Equal bytes of different tasks and runs are one file. A blob comes into being whole, by renaming a
-finished file, and is never written to again: whoever maps it may rely on that. Its time of
-modification tells a garbage collection when it was last put, within `TOUCH_SECONDS`.
+Equal bytes of different tasks and runs are one file. A finished file becomes a blob by a rename, so
+it is whole, and it is never written again: a reader may map it. Its time of modification says when
+it was last put, within `TOUCH_SECONDS`, which garbage collections rely on.
 """
 
 from __future__ import annotations
@@ -50,22 +50,22 @@ if TYPE_CHECKING:
     """Raises if the value that is being stored is no longer wanted."""
 
     Later = Callable[[bytes, Callable[[], None]], object]
-    """Is given a digest and a check of the bytes that have it, to be called later."""
+    """Receives a digest and a check of the bytes with that digest, to be called later."""
 
 BLOB_MODE: Final = 0o400
-"""The mode of a blob: nobody writes to it again."""
+"""The mode of a blob, which is read-only."""
 
 TOUCH_SECONDS: Final = 3600
 """A blob that is put again gets a new time of modification once the old one is of this age.
 
-Not each time, because that makes every process that has verified the file verify it again. So a
-garbage collection must spare whatever is younger than this and the longest task together.
+Not each time, because then every process that has verified the file would verify it again. So a
+garbage collection must spare files younger than this plus the longest task.
 """
 
 _TOGETHER_BYTES: Final = 8 << 20
 """From here on a blob is written while it is hashed: 54 ms instead of 86 for 256 MiB.
 
-What turns out to be there already is then deleted again, before the disk has seen much of it. That
+If the blob exists already, the new file is deleted again, before the disk has seen much of it. That
 takes no longer than hashing first and comparing.
 """
 
@@ -74,7 +74,7 @@ _BATCHES_AHEAD: Final = 4  # written and not hashed yet: they should still be in
 _SECOND_LOOK_SECONDS: Final = 0.02
 """A garbage collection sets a blob aside for some microseconds; a busy machine may prolong that."""
 
-_VERIFIED_BLOBS: Final = 65_536  # about 20 MB at most, in a process that has seen as many
+_VERIFIED_BLOBS: Final = 65_536  # about 20 MB at most, in a process that has seen that many
 
 _Identity = tuple[int, int, int, int, int]
 
@@ -92,12 +92,12 @@ class VerifiedBlobs:
     def add(self, digest: bytes, status: os.stat_result) -> None:
         """Trust the file with this status until its status changes."""
         if len(self._seen) >= _VERIFIED_BLOBS:
-            with suppress(RuntimeError, StopIteration, KeyError):  # another thread was quicker
+            with suppress(RuntimeError, StopIteration, KeyError):  # another thread was faster
                 del self._seen[next(iter(self._seen))]
         self._seen[digest] = _identity(status)
 
     def clear(self) -> None:
-        """Forget all files that were trusted."""
+        """Trust no file any more."""
         self._seen.clear()
 
 
@@ -112,7 +112,7 @@ def _identity(status: os.stat_result) -> _Identity:
 
 
 verified: Final = VerifiedBlobs()
-"""For the whole process, so that a value read twice is hashed once."""
+"""Shared by the whole process, so that a value read twice is hashed once."""
 
 
 class BlobStore:
@@ -120,7 +120,7 @@ class BlobStore:
 
     def __init__(self, layout: Layout, *, durable: bool = False) -> None:
         self._layout: Final = layout
-        self._durable: Final = durable  # whether a blob is synced before it is said to be there
+        self._durable: Final = durable  # whether a blob is synced before it counts as stored
 
     def __repr__(self) -> str:
         return f"<BlobStore {self._layout.blobs}>"
@@ -128,9 +128,9 @@ class BlobStore:
     # --- writing --------------------------------------------------------------------------------
 
     def put(self, chunks: Sequence[bytes], digest: bytes, size: int) -> bool:
-        """Store a blob of known digest and length; False if it was there already.
+        """Store a blob of known digest and length; False if it existed already.
 
-        Whatever happens meanwhile, the blob is there whole or not at all.
+        Whatever happens meanwhile, the blob exists whole or not at all.
 
         Raises:
             StoreError: It could not be written.
@@ -145,8 +145,8 @@ class BlobStore:
     def put_new(self, chunks: Sequence[Chunk], size: int, go_on: GoOn | None = None) -> bytes:
         """Store a blob of known length, and return its digest.
 
-        Somebody may be changing the chunks meanwhile: the digest is that of what was written.
-        `go_on` may be called before each batch; what it raises comes through.
+        Another thread may change the chunks meanwhile: the digest is that of the bytes written.
+        `go_on` may be called before each batch; an exception from it is passed on.
 
         Raises:
             StoreError: It could not be written.
@@ -208,7 +208,7 @@ class BlobStore:
             os.close(fd)
 
     def writer(self) -> BlobWriter:
-        """Write a blob whose digest is not known yet; use it in a `with` block."""
+        """A writer for a blob whose digest is not known yet; use it in a `with` block."""
         return BlobWriter(self._layout, durable=self._durable)
 
     # --- reading --------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class BlobStore:
     ) -> memoryview:
         """The bytes of a blob, mapped copy-on-write and checked; `name` is for the error.
 
-        With `later` they are checked when that calls what it is given.
+        With `later`, that receives the check, and they are checked when it is called.
 
         Raises:
             ArtifactMissingError: There is no such file.
@@ -257,7 +257,8 @@ class BlobStore:
                 raise corrupt(name, path, f"it has {status.st_size} bytes instead of {size}")
             data = map_file(fd, 0, size) if size else memoryview(bytearray())
             if check_again or (digest, status) not in verified:
-                # Of the same file, also if another comes into its place, and of no page of `data`.
+                # Hash this file, even if another takes its place, and without touching pages of
+                # `data`.
                 own = data if later is None else map_file(fd, 0, size)
                 check = partial(_check, own, digest, status, partial(corrupt, name, path))
                 if later is None:
@@ -290,7 +291,7 @@ def _check(
 
 
 class _Hashing:
-    """blake3 of what is added within its `with` block, computed by a thread that ends with it."""
+    """blake3 of batches added within its `with` block, computed by a thread that ends with it."""
 
     def __init__(self) -> None:
         self._batches: Queue[list[bytes] | None] = Queue(_BATCHES_AHEAD)
@@ -311,13 +312,13 @@ class _Hashing:
 
     @property
     def digest(self) -> bytes:
-        """That of all that was added, once the block was left.
+        """The digest of all batches, once the block was left.
 
         Raises:
             StoreError: The thread could not compute it.
         """
         if not self._digest:
-            raise StoreError("a value could not be hashed; the log tells why")
+            raise StoreError("a value could not be hashed; the log says why")
         return self._digest
 
     def _run(self) -> None:
@@ -340,8 +341,8 @@ class _Hashing:
 class BlobWriter:
     """A blob in the making: a file without a name of its own until `commit`.
 
-    Leaving its `with` block without a commit deletes the file; a crash leaves it to the garbage
-    collection.
+    Leaving its `with` block without a commit deletes the file. After a crash, a garbage collection
+    deletes it.
     """
 
     def __init__(self, layout: Layout, *, durable: bool = False) -> None:
@@ -352,7 +353,7 @@ class BlobWriter:
         self._hasher: Final = blake3()
         self._fd = -1
         self._opened: Descriptor | None = None
-        self._new: Folder | None = None  # where it is being written
+        self._new: Folder | None = None  # the path while it is being written
         self.size = 0
         """The number of bytes written so far."""
 
@@ -373,7 +374,7 @@ class BlobWriter:
         reached("blob.draft")
         self._new = self._layout.folder("blobs", "new", make=True)
         try:
-            # Read-only from the start: a blob that changes under its readers is worth a hurdle.
+            # Read-only from the start: that makes it harder to change a blob under its readers.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             self._fd = self._new.open_file(self._name, flags, BLOB_MODE)
             self._opened = Descriptor(self._fd)
@@ -394,7 +395,7 @@ class BlobWriter:
         reached("blob.written")
 
     def write_and_hash(self, chunks: Sequence[bytes]) -> None:
-        """Append the chunks and take them into `digest`.
+        """Append the chunks and add them to `digest`.
 
         Raises:
             StoreError: They could not be written.
@@ -405,14 +406,14 @@ class BlobWriter:
 
     @property
     def digest(self) -> bytes:
-        """blake3 of all that went through `write_and_hash`."""
+        """blake3 of all chunks given to `write_and_hash`."""
         return self._hasher.digest()
 
     def commit(self, digest: bytes) -> None:
         """Make the file the blob of that digest.
 
         Raises:
-            StoreError: It could not be done; the blob is not there.
+            StoreError: That failed; the blob does not exist.
         """
         path = self._layout.blob(digest)
         reached("blob.rename")
@@ -434,8 +435,8 @@ class BlobWriter:
     def _check_file(self) -> None:
         """Check that everything written is in the file.
 
-        Another thread may have closed the descriptor meanwhile, by mistake, and have opened a file
-        of its own under its number.
+        Another thread may have closed the descriptor by mistake, and opened a file of its own under
+        the same number.
         """
         if self._opened is None or not self._opened.is_whole():
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -478,7 +479,7 @@ def open_blob(layout: Layout, digest: bytes) -> int:
     for place in (path, layout.blob_aside(digest)):
         with suppress(FileNotFoundError):
             return open_regular(place)
-    time.sleep(_SECOND_LOOK_SECONDS)  # it was being put back between the two looks
+    time.sleep(_SECOND_LOOK_SECONDS)  # it was put back between the two attempts
     return open_regular(path)
 
 

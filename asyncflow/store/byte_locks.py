@@ -1,7 +1,7 @@
 """Locks on single bytes of a file, which the kernel releases when their holder dies.
 
-They are locks of an open file description (Linux alone has them): two descriptors of one process,
-opened apart, exclude each other as two processes do. The bytes need not exist in the file.
+They are locks of an open file description, which only Linux has: two descriptors of one process,
+opened separately, exclude each other as two processes do. The bytes need not exist in the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ByteLocks:
         self._descriptor = descriptor
 
     def take(self, byte: int) -> bool:
-        """Lock a byte; False if somebody else has it.
+        """Lock a byte; False if another holder has it.
 
         Raises:
             OSError: The file system has no locks.
@@ -46,7 +46,7 @@ class ByteLocks:
             fcntl.fcntl(self._descriptor, _SET_LOCK or 0, wanted)
 
     def find_other(self, start: int, count: int) -> tuple[int, int] | None:
-        """A range within these bytes that somebody else has locked: its start and length."""
+        """A range within these bytes that another holder has locked: its start and length."""
         wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, count, 0)
         found = _FLOCK.unpack(fcntl.fcntl(self._descriptor, _GET_LOCK or 0, wanted))
         return None if found[0] == fcntl.F_UNLCK else (found[2], found[3])

@@ -1,9 +1,9 @@
-"""Whether a value that a step has read is, at the step's end, still what it was.
+"""Tells whether a value that a step has read is still the same at the step's end.
 
-What counts is how the value encodes: right after it was read, before the step saw it, and at the
-end. Stored bytes would not do for the first of the two. A set is ordered by the hashes of a
-process, equal texts may have become one object, and a class that keeps one object for each key
-gives back an object of the process, whatever was stored. Nothing is unpickled to compare.
+The encodings of the value are compared: the one right after it was read, before the step saw it,
+and the one at the end. The stored bytes cannot replace the first. A set is ordered by the hashes of
+a process, equal texts may have become one object, and a class that keeps one object per key returns
+an object of the process, whatever was stored. Nothing is unpickled to compare.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 _IMMUTABLE: Final = frozenset({bool, bytes, complex, float, int, str, type(None), type(...), range})
 
 
-_KEPT_STEADY: Final = 4096  # some 300 KB, in a worker that has read as many
+_KEPT_STEADY: Final = 4096  # some 300 KB, in a worker that has read that many
 
 _steady: Final[set[bytes]] = set()
-"""The hashes of stored values that this process knows to encode to what was stored, once read.
+"""The hashes of stored values that encode to the stored bytes again, as this process has seen.
 
-Only of those that name no class. Another may be read as an object of the process, and encode as
-that object is by then.
+Only values whose pickle names no class. Others may be read as an object of the process, and encode
+as that object's present state.
 """
 
 
@@ -40,23 +40,23 @@ def is_immutable(value: Any) -> bool:
 
 
 class _Fingerprint(NamedTuple):
-    """Tells two encodings apart without keeping them."""
+    """Compares encodings without keeping them."""
 
     digest: bytes
-    """blake3 of the bytes, but for buffers that lie in a mapped file."""
+    """blake3 of the bytes, without buffers that lie in a mapped file."""
     places: list[tuple[int, int]]
-    """Where in the file those lie, and how long they are."""
+    """The offsets of those buffers in the file, and their lengths."""
 
 
 class Loaded:
-    """A value that was read from the store, and what it takes to notice that it has changed."""
+    """A value that was read from the store, and what is needed to notice a change of it."""
 
     __slots__ = ("_before", "_mapping", "_may_change", "ref", "value")
 
     def __init__(self, value: Any, ref: ArtifactRef, mapping: memoryview | None) -> None:
         self.value: Any = value
         self.ref: Final = ref
-        # Kept, for else another mapping could get the same address, and be taken for this one.
+        # Kept, because otherwise another mapping could get the same address and be mistaken for it.
         self._mapping = mapping
         self._may_change = True
         self._before: _Fingerprint | None = None
@@ -65,12 +65,12 @@ class Loaded:
         return f"<Loaded {self.ref.type_name}, {self.ref.size} bytes>"
 
     def note(self) -> None:
-        """Note how the value encodes, before anybody may change it."""
+        """Note how the value encodes, before any code may change it."""
         self._may_change = not is_immutable(self.value)
         if not self._may_change:
             return
         if self._mapping is not None and _is_touched(self._mapping):
-            # It was written to while it was unpickled, or nobody can tell: its bytes count.
+            # It was written to while it was unpickled, or that cannot be known: compare its bytes.
             self._mapping = None
         if self.ref.digest in _steady:
             self._before = _Fingerprint(self.ref.digest, [])
@@ -78,7 +78,7 @@ class Loaded:
         try:
             encoded = encode(self.value)
         except ArtifactPickleError:
-            return  # it can be read and not be pickled
+            return  # it can be read, but not pickled
         self._before = self._fingerprint(encoded)
         if encoded.is_plain and self._before.digest == self.ref.digest:
             if len(_steady) >= _KEPT_STEADY:
@@ -87,14 +87,14 @@ class Loaded:
 
     @property
     def is_comparable(self) -> bool:
-        """Whether the value could be pickled when it was read, so that a change can be told."""
+        """Whether the value could be pickled when it was read, so that a change can be noticed."""
         return self._before is not None or not self._may_change
 
     def changed(self, name: str = "") -> Encoded | None:
-        """What is to be stored if the value does not encode as it did at `note`; None if it does.
+        """The new encoding, if the value does not encode as it did at `note`; else None.
 
-        A change is never missed. An array that was mapped is not read for this: the kernel tells
-        whether it was written to.
+        A change is never missed. A mapped array is not read for this: the kernel knows whether it
+        was written to.
 
         Raises:
             ArtifactPickleError: The value cannot be pickled; see `is_comparable`.

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 READ_RECORDS: Final = 1000  # read at once: takes a thread some milliseconds
 
 
-READ_BYTES: Final = 1 << 18  # the same for large ones: of short lines that is 25,000 events
+READ_BYTES: Final = 1 << 18  # the most bytes in one read; of short lines that is 25,000 events
 
 
 class Excerpt(NamedTuple):
-    """What one read of a journal has brought."""
+    """The result of one read of a journal."""
 
     news: list[Publication]
     after: int
@@ -48,10 +48,10 @@ class EventReader:
         stop: int | None = None,
         records: int = READ_RECORDS,
     ) -> Excerpt:
-        """What is wanted from offset `start` on, a bounded piece of it; blocks on the disk.
+        """The selected events from offset `start` on, a bounded number of them; blocks on the disk.
 
-        With `stop`, up to that offset, up to which the journal is known to have been written. A
-        record whose code is not known comes from a later version, and is passed over.
+        With `stop`, it reads up to that offset; the journal is known to be written that far. A
+        record with an unknown code comes from a later version, and is skipped.
 
         Raises:
             JournalError: The journal is damaged, cut short, or gone.
@@ -86,11 +86,11 @@ class EventReader:
         return Excerpt(news, end, ended)
 
     def release(self) -> None:
-        """Let the file go until the next read."""
-        self._journal = None  # it closes itself when no thread is left that reads
+        """Release the file until the next read."""
+        self._journal = None  # the file closes when no thread reads it any more
 
     def refuse(self, what: str) -> NoReturn:
-        """Raise an error which says that the journal cannot be read.
+        """Raise an error that says why the journal cannot be read.
 
         Raises:
             JournalError: Always.

@@ -1,4 +1,4 @@
-"""Waiting for a lock on a whole file, and who holds it."""
+"""Waits for a lock on a whole file, and finds out who holds it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOOK_SECONDS: Final = 0.01
 
 
 def lock_within(descriptor: int, seconds: float) -> bool:
-    """Take the exclusive lock of a file; False if others hold it for so long.
+    """Take the exclusive lock of a file; False if others hold it for that many seconds.
 
     Raises:
         OSError: The file system has no locks.
@@ -31,7 +31,7 @@ def lock_within(descriptor: int, seconds: float) -> bool:
 
 
 def holder_of(descriptor: int) -> str:
-    """Who holds a lock on a file, as far as the system tells: `process 123`."""
+    """Who holds a lock on a file, as far as the system knows: `process 123`."""
     status = os.fstat(descriptor)
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     try:

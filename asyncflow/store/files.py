@@ -26,7 +26,7 @@ def write_all(fd: int, chunks: Sequence[Chunk]) -> int:
     """Write the chunks in order, and return the number of bytes.
 
     Raises:
-        OSError: Not everything could be written; a beginning of it may have been.
+        OSError: Not everything could be written; the first part may have been.
     """
     if len(chunks) == 1:
         return _write_one(fd, chunks[0])
@@ -63,11 +63,11 @@ def _write_batch(fd: int, chunks: Sequence[Chunk]) -> int:
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     """Open a file of a store; refuse anything in its place that is no regular file.
 
-    A pipe would make whoever opens it wait, for ever as a rule, and a device may have no end. A
-    link is followed to read what it leads to, and not to write there.
+    Opening a pipe could wait for ever, and a device may have no end. A link is followed for
+    reading, but not for writing.
 
     Raises:
-        OSError: It cannot be opened; or it is no regular file, which `is_no_file` tells apart.
+        OSError: It cannot be opened; or it is not a regular file, which `is_no_file` recognizes.
     """
     if flags & (os.O_WRONLY | os.O_RDWR):
         flags |= os.O_NOFOLLOW
@@ -87,17 +87,17 @@ _NO_FILE: Final = "not a regular file"
 
 
 def is_no_file(error: OSError) -> bool:
-    """Whether the error says that something else than a regular file is in its place."""
+    """Whether the error says that something other than a regular file is in its place."""
     return error.errno == errno.ENXIO
 
 
 def read_file(path: str | os.PathLike[str], *, most: int) -> bytes:
     """The bytes of a file of a store, `most` at most.
 
-    So nothing that has come into its place takes more memory, and the checksum tells.
+    The limit protects memory from a wrong file in its place; the checksum then reveals it.
 
     Raises:
-        OSError: It cannot be read, or is no regular file.
+        OSError: It cannot be read, or is not a regular file.
     """
     descriptor = open_regular(path)
     try:
@@ -117,7 +117,7 @@ def write_file(path: str | os.PathLike[str], data: Chunk, *, sync: bool = False)
     With `sync`, its bytes survive a power cut when this returns.
 
     Raises:
-        OSError: It could not be written; a beginning of it may have been.
+        OSError: It could not be written; the first part may have been.
     """
     descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
@@ -145,7 +145,7 @@ SHORTAGES: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 )
 """Errors for a lack of resources that may be over a little later."""
-_NO_REMEDY: Final = "see what the system says of it"
+_NO_REMEDY: Final = "look the error up in the system's log"
 _REMEDIES: Final = {
     errno.ENOSPC: "make room there",
     errno.EFBIG: "make room there",
@@ -156,14 +156,14 @@ _REMEDIES: Final = {
     errno.EMFILE: "let this process open more files, as with `ulimit -n 4096`",
     errno.ENFILE: "let the machine open more files",
     errno.EBADF: "something in this process has closed it, perhaps by closing another file twice",
-    errno.EIO: "see what the system says of that disk",
+    errno.EIO: "look the disk up in the system's log",
     errno.ENXIO: "put back the file that was there",
     errno.ENOENT: "put back what was deleted or moved",
     errno.ENOTDIR: "put back what was deleted or moved",
     errno.ENOLCK: "it has no file locks: use a local disk",
     errno.ENOTSUP: "it has no file locks: use a local disk",
     errno.ESTALE: "put back what was deleted or moved",
-    errno.ELOOP: "put a file or a folder in the place of the link",
+    errno.ELOOP: "replace the link by a file or a folder",
 }
 
 
@@ -181,7 +181,7 @@ def explain(path: object, error: OSError, *, doing: str) -> str:
 def explain_write(path: object, error: OSError, *, doing: str = "write to") -> str:
     """Why an operation on a file failed, and what to do about it."""
     reason = error.strerror or str(error)
-    remedy = _REMEDIES.get(error.errno or 0, "see that it can be written")
+    remedy = _REMEDIES.get(error.errno or 0, "make sure that it can be written")
     return (
         f"cannot {doing} {path}: {reason}; {remedy}, or choose another place with --store DIR "
         "or ASYNCFLOW_STORE"
@@ -195,8 +195,8 @@ sync_file: Final = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 class OpenFile:
     """A file that stays open for as long as anybody may read from it.
 
-    Closing is left to the last reference: a thread that is just reading is not disturbed when the
-    file falls out of the cache, and cannot read from another file that has got its number.
+    The last reference closes it. So a thread that is reading is not disturbed when the file leaves
+    the cache, and cannot read from another file that got the same number.
     """
 
     __slots__ = ("fd",)
@@ -205,7 +205,7 @@ class OpenFile:
         self.fd: Final = open_regular(path)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        fd = getattr(self, "fd", None)  # absent where opening failed
+        fd = getattr(self, "fd", None)  # missing if opening failed
         if fd is not None:
             close(fd)
 

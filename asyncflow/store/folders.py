@@ -1,11 +1,11 @@
-"""Holds a store's folders open, so that no change leads out of the store.
+"""Holds a store's folders open, so that no change can happen outside of the store.
 
-A store may come from elsewhere, with links in it to what is somebody else's. Reading follows them:
-every value is compared with its hash. Whatever makes, renames or deletes something goes through a
-`Folder` instead. It is opened part by part from the store's root on, and no part may be a link.
-From then on its descriptor names it, so a link that takes its place meanwhile is not followed.
+A store may come from elsewhere, with links in it to other people's files. Reading follows them,
+because every value is compared with its hash. Code that creates, renames or deletes something uses
+a `Folder` instead. It is opened part by part from the store's root on, and no part may be a link.
+From then on its descriptor identifies it, so a link that takes its place later is not followed.
 
-The root alone may be reached by a link: the user has named it.
+Only the root may be reached by a link, because the user has named it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ FILE_MODE: Final = 0o600
 """The mode of every writable file of a store: only its owner may read or write it."""
 
 _OPENED: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_A_LINK: Final = "it is a link, and a store changes nothing behind one"
+_A_LINK: Final = "it is a link, and a store never changes files behind a link"
 
 
 class Folder:
     """One folder of a store, open until it is closed; use it in a `with` block.
 
-    Every method that takes a name takes that of an entry, not a path, and follows no link. The
-    `OSError` that it raises has the whole path as its `filename`.
+    Methods take the name of an entry, not a path, and follow no link. The `OSError` that they raise
+    has the whole path as its `filename`.
     """
 
     __slots__ = ("_descriptor", "path")
@@ -45,8 +45,7 @@ class Folder:
         """Open the folder at these names below a store's root; `make` creates missing ones.
 
         Raises:
-            OSError: One of them is not there, is a link (`ELOOP`), is no folder, or may not be
-                opened.
+            OSError: One is missing, is a link (`ELOOP`), is not a folder, or may not be opened.
         """
         folder = cls(root, os.open(root, _OPENED))
         for name in names:
@@ -58,7 +57,7 @@ class Folder:
         """Open a folder in this one; `make` creates a missing one.
 
         Raises:
-            OSError: As of `open`.
+            OSError: As for `open`.
         """
         with self._naming(name):
             try:
@@ -109,7 +108,7 @@ class Folder:
         """The status of an entry; for a link, that of the link itself.
 
         Raises:
-            OSError: There is none.
+            OSError: There is no such entry.
         """
         with self._naming(name):
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
@@ -120,7 +119,7 @@ class Folder:
         """A descriptor of a file in it; the caller closes it.
 
         Raises:
-            OSError: It cannot be opened; it is a link (`ELOOP`), or no regular file (`ENXIO`).
+            OSError: It cannot be opened; it is a link (`ELOOP`), or not a regular file (`ENXIO`).
         """
         flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
         with self._naming(name):
@@ -134,7 +133,7 @@ class Folder:
         """Make a folder in it.
 
         Raises:
-            OSError: There is something of that name, or it cannot be made.
+            OSError: The name is taken, or the folder cannot be made.
         """
         with self._naming(name):
             os.mkdir(name, FOLDER_MODE, dir_fd=self._descriptor)
@@ -143,25 +142,25 @@ class Folder:
         """Set the time of modification of one of its files to now.
 
         Raises:
-            OSError: There is none, or it is not ours.
+            OSError: There is no such file, or it is not ours.
         """
         with self._naming(name):
             os.utime(name, dir_fd=self._descriptor, follow_symlinks=False)
 
     def delete(self, name: str) -> None:
-        """Delete a file of it, or a link.
+        """Delete a file in it, or a link.
 
         Raises:
-            OSError: There is none, or it cannot be deleted.
+            OSError: There is no such entry, or it cannot be deleted.
         """
         with self._naming(name):
             os.unlink(name, dir_fd=self._descriptor)
 
     def delete_folder(self, name: str) -> None:
-        """Delete an empty folder of it.
+        """Delete an empty folder in it.
 
         Raises:
-            OSError: There is none, it is not empty, or it cannot be deleted.
+            OSError: There is no such folder, it is not empty, or it cannot be deleted.
         """
         with self._naming(name):
             os.rmdir(name, dir_fd=self._descriptor)
@@ -170,7 +169,7 @@ class Folder:
         """Move an entry to another folder of the store; a file of that name is replaced.
 
         Raises:
-            OSError: It cannot be done.
+            OSError: That failed.
         """
         with self._naming(name):
             os.rename(name, new, src_dir_fd=self._descriptor, dst_dir_fd=folder._descriptor)
@@ -179,8 +178,8 @@ class Folder:
         """Give a file a second name.
 
         Raises:
-            FileExistsError: There is something of that name.
-            OSError: It cannot be done, as on a file system without hard links.
+            FileExistsError: The name is taken.
+            OSError: That failed, as on a file system without hard links.
         """
         with self._naming(name):
             os.link(

@@ -9,10 +9,10 @@ Format, version 1, all integers little-endian:
 
 Records follow each other without gaps. The writer holds an exclusive `flock` on the file from
 before its first record until it closes, so that anybody can tell a running run from an interrupted
-one. A crash can leave a torn record at the end and nowhere else: reading stops there. A bad record
-that has a good one behind it is damage, and an error.
+one. A crash can leave a torn record at the end, but nowhere else: reading stops there. A bad record
+with a good one behind it is damage, and an error.
 
-The payloads' meaning is not known here.
+This module does not know what the payloads mean.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def frame(payload: bytes) -> bytes:
 class JournalWriter:
     """The one writer of a run's journal.
 
-    Not a coroutine anywhere: whoever is on an event loop calls `write` from a thread. A failed
-    write leaves the journal as it was before it.
+    It has no coroutines: on an event loop, call `write` in a thread. A failed write leaves the
+    journal as it was before.
     """
 
     def __init__(self, path: Path, descriptor: int, size: int) -> None:
@@ -85,14 +85,15 @@ class JournalWriter:
         """The offset of the next record."""
         self._descriptor = descriptor
         self._durable = False
-        self._folders = list(path.parents[:4])  # up to the store; perhaps new: to be synced once
+        # folders up to the store, which may be new and need one sync
+        self._folders = list(path.parents[:4])
 
     @classmethod
     def create(cls, path: Path, *, durable: bool = False) -> Self:
-        """Begin a journal; a durable one is synced with every write.
+        """Create a journal; a durable one is synced with every write.
 
         Raises:
-            JournalError: There is one already, or the file cannot be made.
+            JournalError: It exists already, or the file cannot be made.
         """
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC  # O_EXCL: no link
         reached("journal.create")
@@ -118,7 +119,7 @@ class JournalWriter:
 
         Raises:
             JournalError: The disk is full, or the file cannot be written. The journal is unchanged.
-                Or it cannot be synced: then nobody may be told what was written.
+                Or it cannot be synced: then the records must not be announced.
         """
         view = memoryview(frames)
         reached("journal.append")
@@ -140,7 +141,7 @@ class JournalWriter:
         """Check that nobody has deleted or moved the file.
 
         Raises:
-            JournalError: It is not in its place any more.
+            JournalError: The file is no longer in its place.
         """
         try:
             if not os.path.samestat(self.path.stat(), os.fstat(self._descriptor)):
@@ -149,11 +150,11 @@ class JournalWriter:
             raise JournalError(explain_write(f"the journal {self.path}", error)) from error
 
     def sync(self) -> None:
-        """Return once what was written survives a power cut.
+        """Return once everything written survives a power cut.
 
         Raises:
-            JournalError: The disk reports an error, the journal is closed, or it is not in its
-                place any more.
+            JournalError: The disk reports an error, the journal is closed, or its file is gone from
+                its place.
         """
         if self._descriptor < 0:
             message = f"cannot sync the journal {self.path}: it is closed"
@@ -189,8 +190,8 @@ class JournalWriter:
 def _lock(descriptor: int, path: Path) -> None:
     """Lock a file that this process has just created.
 
-    Waits, because nobody but `is_being_written` can hold it, and that for a moment only: to give up
-    would let somebody who looks at the run at the wrong moment stop it from starting.
+    It waits, because only `is_being_written` in another process can hold the lock, for a moment.
+    Giving up would mean that somebody who looks at a run can stop it from starting.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -235,7 +236,7 @@ class JournalReader:
         """Open a journal.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: It does not exist.
             JournalError: The file is not a journal of this version.
         """
         self.path = path
@@ -250,7 +251,7 @@ class JournalReader:
         """The payload of the record at `offset`.
 
         Raises:
-            JournalError: No whole record lies there.
+            JournalError: There is no whole record at that offset.
         """
         if not len(HEADER) <= offset < _MAX_OFFSET:
             message = f"{self.path} cannot have a record at byte {offset}"
@@ -270,8 +271,8 @@ class JournalReader:
     def read_from(self, offset: int = 0) -> Iterator[tuple[int, bytes, int]]:
         """Every record from `offset` on: its offset, its payload, and where the next one begins.
 
-        Ends at the end of the file or before a torn tail. A caller that follows a running run goes
-        on later from where it was.
+        It ends at the end of the file or before a torn tail. A caller that follows a running run
+        continues later from that offset.
 
         Raises:
             JournalError: There is damage before the end.
@@ -325,9 +326,9 @@ class JournalReader:
     def is_torn(self, at: int) -> bool:
         """Whether a crash can explain the bytes from `at` to the end of the file.
 
-        So it is for the beginning of a record: a process can be killed while it writes. And for
-        one whose last sectors are zeros, or all: a power cut can leave these. Everything else was
-        written otherwise, and maybe announced.
+        That is so for the beginning of a record, because a process can be killed while it writes.
+        It is also so for a record of which all bytes or the last sectors are zeros, which a power
+        cut can leave. Anything else was written differently, and may have been announced.
         """
         size = self.size()
         last_sector = max(at, (size - 1) // _SECTOR_BYTES * _SECTOR_BYTES)
@@ -341,7 +342,7 @@ class JournalReader:
         rest = size - at - PREFIX_BYTES
         if length <= rest or length > MAX_RECORD_BYTES:
             return False
-        # The length itself may be what was damaged.
+        # The length itself may be damaged.
         payload = os.pread(self._descriptor, rest, at + PREFIX_BYTES)
         return crc32(payload, crc32(rest.to_bytes(4, "little"))) != checksum
 
@@ -371,7 +372,7 @@ class JournalReader:
 
 
 def _refusal(path: str | Path, header: bytes) -> str:
-    """Why a file with this beginning is not read."""
+    """Why a file with this beginning is refused."""
     message = f"{path} is not a journal that this version of asyncflow can read"
     found = _ANY_HEADER.fullmatch(header)
     if found is None:
@@ -395,7 +396,7 @@ def later_format(path: Path) -> int:
 def _is_cut_short(data: bytes) -> bool:
     """Whether these bytes may be the start of a record that is still being written.
 
-    Only then: no record that a writer adds meanwhile must count as one behind the bad one.
+    If so, a record that a writer adds meanwhile must not count as one behind the bad one.
     """
     if len(data) < PREFIX_BYTES:
         return True
@@ -405,7 +406,7 @@ def _is_cut_short(data: bytes) -> bool:
 
 
 def _payload(data: bytes, offset: int) -> bytes | None:
-    """The payload of the frame at `offset` of `data`; None when it is not whole and right."""
+    """The payload of the frame at `offset` of `data`; None if it is not whole and right."""
     begin = offset + PREFIX_BYTES
     if len(data) < begin:
         return None

@@ -1,22 +1,22 @@
-"""Where everything lies in a store, and how its folders are created.
+"""The paths in a store, and how its folders are created.
 
 ```
 STORE/
   format               the version of this layout as text: `1` and a line feed
   blobs/ab/abcdef…     one content-addressed value per file, named by the blake3 of its bytes in hex
   blobs/new/…          blobs being written; what a crash leaves here may be deleted after a day
-  blobs/new/gc-ab…     a blob that a garbage collection has aside; a killed one leaves it here
+  blobs/new/gc-ab…     a blob that a garbage collection has set aside; if it was killed, left here
   flows/NAME/RUN/      journal, *.seg (values), and after the end summary and index
-  limits/NAME          a limit with a name, see asyncflow.store.limit_files
+  limits/NAME          a named limit, see asyncflow.store.limit_files
   flows/NAME/.removed/RUN/   of a run that was removed: the files that other runs still refer to
   newest/NAME          the id that a flow was given last, see asyncflow.store.run_ids
 ```
 
 Folders are created 0700 and files 0600, whatever the umask. Nothing here reads a value or an event.
-What changes a store goes through `folder`, which follows no link.
+Code that changes a store uses `folder`, which follows no link.
 
-Whatever else is in `flows`, or in the folder of a flow, is a stray: most likely a flow or a run
-that was renamed, or that lies on a disk which is not there. Nobody can tell what it needs.
+Anything else in `flows`, or in the folder of a flow, is a stray: most likely a flow or a run that
+was renamed, or that is on a disk that is not mounted. What it needs cannot be known.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Stray(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What is in a folder of flows or of runs."""
+    """The contents of a folder of flows or of runs."""
 
     names: list[str]
     strays: list[Stray]
@@ -145,10 +145,10 @@ class Layout:
     # --- changing -------------------------------------------------------------------------------
 
     def folder(self, *names: str, make: bool = False) -> Folder:
-        """The folder that these names lead to, to change something in it; `make` those not there.
+        """Open the folder at these names, to change something in it; `make` creates missing ones.
 
         Raises:
-            OSError: One is not there, is a link, is no folder, or may not be opened.
+            OSError: One is missing, is a link, is not a folder, or may not be opened.
         """
         return Folder.open(os.fspath(self.root), *names, make=make)
 
@@ -189,7 +189,7 @@ class Layout:
         """The folder of a flow; it may be missing.
 
         Raises:
-            NotFoundError: There can be no flow of that name.
+            NotFoundError: A flow cannot have that name.
         """
         return self._flows / _checked(flow)
 
@@ -197,7 +197,7 @@ class Layout:
         """The folder of a run; it may be missing.
 
         Raises:
-            NotFoundError: There can be no flow or run of that name.
+            NotFoundError: A flow or a run cannot have that name.
         """
         return self.flow_dir(flow) / _checked(run_id)
 
@@ -205,7 +205,7 @@ class Layout:
         """The folder of a removed run, as long as other runs refer to its files.
 
         Raises:
-            NotFoundError: There can be no flow or run of that name.
+            NotFoundError: A flow or a run cannot have that name.
         """
         folder = self.flow_dir(flow) / REMOVED
         return folder / _checked(run_id) if run_id else folder
@@ -213,8 +213,8 @@ class Layout:
     def create_run(self, flow: str) -> RunId:
         """Create the folder of a new run, and return the run's unique id.
 
-        The id is the time in microseconds since 1970, or one above the flow's newest where the
-        clock is not beyond that: the newest run is always the one that was started last.
+        The id is the time in microseconds since 1970. If the clock is not past the flow's newest
+        id, it is one above that: the newest run is always the one that was started last.
 
         Raises:
             StoreError: The store cannot be written to.
@@ -233,7 +233,7 @@ class Layout:
         return RunId(str(run_id))
 
     def list_flows(self) -> Listing:
-        """The flows that have ever run here, sorted by name, and what else is where they lie.
+        """The flows that have ever run here, sorted by name, and strays in their folder.
 
         Raises:
             StoreError: Their folder cannot be read.
@@ -259,7 +259,7 @@ class Layout:
         return False
 
     def list_runs(self, flow: str) -> Listing:
-        """A flow's runs, newest first, and what else is where they lie; none if it never ran.
+        """A flow's runs, newest first, and strays in their folder; empty if it never ran.
 
         Raises:
             StoreError: A folder cannot be read.
@@ -282,10 +282,10 @@ class Layout:
         """Whether a flow has ever run here.
 
         Raises:
-            StoreError: There is something of its name that cannot be reached, or is no folder.
+            StoreError: Something of its name cannot be reached, or is not a folder.
         """
         folder = self.flow_dir(flow)
-        if os.path.isdir(folder):  # noqa: PTH112 - the other one raises if it cannot be told
+        if os.path.isdir(folder):  # noqa: PTH112 - the alternative raises if that cannot be known
             return True
         for stray in self.list_flows().strays:
             if stray.path == folder:
@@ -323,21 +323,21 @@ class Layout:
 def sign_of_beginning(run_dir: Path) -> str:
     """The name of a file that only a run which has begun can have; empty if there is none.
 
-    Before its first event is on disk, a run has a journal and what the engine has stored, and the
-    latter not without the former.
+    Before its first event is on disk, a run has only a journal and files that the engine stored,
+    and these only beside the journal.
     """
     try:
-        names = sorted(os.listdir(run_dir))  # noqa: PTH208 - names are what is wanted
+        names = sorted(os.listdir(run_dir))  # noqa: PTH208 - only the names are needed
     except OSError:
         return ""
     early = {"journal", _ENGINE_SEGMENT} if "journal" in names else set()
     return next((name for name in names if name not in early), "")
 
 
-_ADVICE_ON_STRAYS: Final = "put back what was there, or move it out of the store"
+_ADVICE_ON_STRAYS: Final = "restore it, or move it out of the store"
 _FLOWS_GONE: Final = (
-    "no flow is there any more, and there are blobs: put the flows back, or delete the blobs too "
-    "if nobody needs them"
+    "the flows are gone, but there are blobs: restore the flows, or delete the blobs too if nobody "
+    "needs them"
 )
 
 
@@ -384,17 +384,17 @@ def _list(folder: Path, may_be: Callable[[str], bool]) -> Listing:
 
 
 def _what_is_wrong(entry: os.DirEntry[str], may_be: Callable[[str], bool]) -> str | None:
-    """Why this is no folder of the store; None if it is one, empty if it has just vanished."""
+    """Why this is not a folder of the store; None if it is one, empty if it has just vanished."""
     if not may_be(entry.name):
         if entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
-            return ""  # a desktop's or a file system's own, as .DS_Store and .nfs123 are
-        return "the store gives no such name"
+            return ""  # a desktop's or a file system's own file, such as .DS_Store and .nfs123
+        return "the store never creates such a name"
     try:
         if entry.is_dir(follow_symlinks=False):  # nearly all are; this needs no access to the disk
             return None
-        return None if stat.S_ISDIR(entry.stat().st_mode) else "it is no folder"
+        return None if stat.S_ISDIR(entry.stat().st_mode) else "it is not a folder"
     except FileNotFoundError:
-        return "it is a link to what is not there" if entry.is_symlink() else ""
+        return "it is a link that leads nowhere" if entry.is_symlink() else ""
     except OSError as error:
         return f"it cannot be reached: {error.strerror}"
 
@@ -451,7 +451,7 @@ def _explain(path: Path, error: OSError) -> str:
         case PermissionError():
             return f"the store at {path} may not be used: {error}; change its rights, or {_ADVICE}"
         case NotADirectoryError() | FileExistsError():
-            return f"the store cannot be at {path}: {_in_the_way(error)} is no folder; {_ADVICE}"
+            return f"the store cannot be at {path}: {_in_the_way(error)} is not a folder; {_ADVICE}"
         case OSError(errno=errno.ELOOP):
             link = error.filename
             return f"the store at {path} cannot be used: {link}: {error.strerror}; {_ADVICE}"
@@ -461,6 +461,6 @@ def _explain(path: Path, error: OSError) -> str:
 
 
 def _in_the_way(error: OSError) -> str:
-    """What is no folder, of a path on which something should be made or found."""
+    """The part of the path that should be a folder but is something else."""
     path = Path(error.filename)
     return str(next(each for each in (path, *path.parents) if os.path.lexists(each)))

@@ -15,10 +15,10 @@ An engine holds locks on bytes far behind the end of the file. The kernel releas
 process dies. Byte 2^32 + i is place i; a limit of n at a time has n places. Byte 2^48 + t is held
 by the engine that waits with ticket t, the moment at which it began to wait in microseconds of the
 machine's monotonic clock; engines with later tickets let it go first. Byte 0 is held while the last
-number is read and written. `asyncflow.store.byte_locks` tells how such locks behave.
+number is read and written. `asyncflow.store.byte_locks` describes such locks.
 
-Nothing here waits. `asyncflow.scheduling.named_limits` says what an engine does while it may not
-go on.
+Nothing here waits. `asyncflow.scheduling.named_limits` decides what an engine does while it must
+wait.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _GUARD: Final = 0
 _PLACES: Final = 1 << 32
 _LINE: Final = 1 << 48
 _TICKETS: Final = 1 << 60  # more microseconds than a machine runs
-_FAR_SECONDS: Final = 3600.0  # a next beginning further away means that a clock was set back
+_FAR_SECONDS: Final = 3600.0  # if the next start is further away, a clock was set back
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,9 @@ class LimitFile:
                 created or read; or this system has no byte locks.
         """
         if not LIMIT_NAME.fullmatch(name):
-            raise LimitError(f"no limit can be called {name!r}")
+            raise LimitError(f"{name!r} cannot be the name of a limit")
         if not ByteLocks.AVAILABLE:
-            message = "named limits need a Linux kernel: nothing else has locks that fit"
+            message = "named limits need a Linux kernel: others have no locks that fit"
             raise LimitError(message)
         path = folder / name
         try:
@@ -191,10 +191,10 @@ class LimitFile:
     # --- the rate ---
 
     def begin_one(self, per_second: float, slack: float, now: float) -> float:
-        """Count one beginning now, and return 0; or return how many seconds it has to wait.
+        """Count one start now, and return 0; or return how many seconds it has to wait.
 
-        Beginnings are spaced evenly. One may come up to `slack` seconds early. `now` is seconds
-        since 1970.
+        Starts are spaced evenly. One may come up to `slack` seconds early. `now` is seconds since
+        1970.
         """
         with self._guarded() as alone:
             if not alone:
@@ -209,7 +209,7 @@ class LimitFile:
             return 0.0
 
     def undo_one(self, per_second: float) -> None:
-        """Take back a beginning that was counted: it did not happen."""
+        """Take back a start that was counted but did not happen."""
         with self._guarded() as alone:
             if alone:
                 earlier = self._number_at(_NEXT_AT) - int(1e6 / per_second)
@@ -311,7 +311,7 @@ def unpack_bounds(data: bytes, path: Path) -> Bounds:
     checksum = crc32(whole).to_bytes(4, "little")
     if not whole.startswith(HEADER) or data[_CHECKED_BYTES:][:4] != checksum:
         message = (
-            f"{path} is damaged: say again what is to hold with "
+            f"{path} is damaged: set it again with "
             f"`asyncflow limit set {path.name} N`, or `asyncflow limit unset {path.name}`"
         )
         raise LimitError(message)
@@ -320,7 +320,7 @@ def unpack_bounds(data: bytes, path: Path) -> Bounds:
         per_second <= 0 or LEAST_PER_SECOND <= per_second <= MOST_PER_SECOND
     ):
         message = (
-            f"{path} says what no limit can be, {at_once} at a time and {per_second:g} per second: "
+            f"{path} has impossible values, {at_once} at a time and {per_second:g} per second: "
             f"set it again with `asyncflow limit set {path.name} N`"
         )
         raise LimitError(message)

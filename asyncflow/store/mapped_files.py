@@ -1,8 +1,9 @@
-"""Files as memory: mapped copy-on-write, and which of it has been written to since.
+"""Maps files into memory, copy-on-write, and finds out which pages were written to.
 
-A private mapping shares the pages of the file's cache until somebody writes to one; then the kernel
-puts a copy in its place, and says so in /proc/self/pagemap: bit 61 ("page is file-page") is clear.
-So an array of gigabytes that a step has only read is known to be unchanged without a second look.
+A private mapping shares the pages of the file's cache until a page is written to. Then the kernel
+puts a copy in its place, and shows that in /proc/self/pagemap: bit 61 ("page is file-page") is
+clear. So an array of gigabytes that a step has only read is known to be unchanged without being
+read again.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ _CLEAN: Final = bytes(
 
 
 def address_of(data: Any) -> int:
-    """Where the memory of a contiguous buffer begins, be it writable or not."""
+    """The address of a contiguous buffer's memory, which may be read-only."""
     address: int = _memory().address_of(data)
     return address
 
 
 def map_file(fd: int, offset: int, size: int) -> memoryview:
-    """A range of a file as memory: changes to it stay in this process and never reach the file.
+    """Map a range of a file: changes to the memory stay in this process and never reach the file.
 
-    It holds no open file, and stays valid when the file is closed and when it is deleted.
+    The mapping holds no open file, and stays valid when the file is closed or deleted.
 
     Raises:
         OSError: The file cannot be mapped.
@@ -48,8 +49,8 @@ def map_file(fd: int, offset: int, size: int) -> memoryview:
 def _map(fd: int, offset: int, size: int) -> mmap.mmap:
     if sys.version_info >= (3, 13):
         return mmap.mmap(fd, size, access=mmap.ACCESS_COPY, offset=offset, trackfd=False)
-    # Before 3.13 a mapping keeps a duplicate of the open file, and a join over some thousand large
-    # values would run out of them. So reserve the range, and put the file in its place.
+    # Before 3.13 a mapping keeps a duplicate of the descriptor, and a join over some thousand large
+    # values would run out of them. So reserve the range, and map the file over it.
     mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     _memory().map_over(mapping, fd, offset)
     return mapping
@@ -63,7 +64,7 @@ def _memory() -> ModuleType:
 
 
 def is_written(address: int, size: int) -> bool | None:
-    """Whether any page of a private file mapping has been written to; None where nobody can tell.
+    """Whether any page of a private file mapping has been written to; None if that is unknown.
 
     Never False for memory that was written to. May be True for memory that was not.
     """
@@ -72,7 +73,7 @@ def is_written(address: int, size: int) -> bool | None:
 
 @cache
 def _can_tell() -> bool:
-    # A sandbox may show a pagemap of nothing but zeros, in which every page looks untouched.
+    # A sandbox may show a pagemap of zeros, in which every page looks untouched.
     with mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as sample:
         sample[0] = 1
         return _any_private(address_of(sample), mmap.PAGESIZE) is True
@@ -91,8 +92,8 @@ def _any_private(address: int, size: int) -> bool | None:
             entries = os.pread(fd, min(_READ_BYTES, end - at), at)
             if not entries or len(entries) % _ENTRY_BYTES:
                 return None
-            # The top byte of each entry, and of those what is left without the clean ones:
-            # 0.4 ms for the 65,536 pages of 256 MiB, half of it the kernel's.
+            # The top byte of each entry; then drop the clean ones and see whether any is left: 0.4
+            # ms for the 65,536 pages of 256 MiB, half of it in the kernel.
             if entries[_TOP::_ENTRY_BYTES].translate(None, _CLEAN):
                 return True
             at += len(entries)

@@ -1,4 +1,4 @@
-"""What Python's `mmap` does not offer of a process's memory: addresses, and mapping at one."""
+"""What Python's `mmap` lacks: addresses of memory, and mapping a file at an address."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import mmap
 import os
 from typing import Any, Final
 
-_MAP_FIXED: Final = 0x10  # the same on Linux, macOS and the BSDs; the module mmap does not have it
+_MAP_FIXED: Final = 0x10  # the same on Linux, macOS and the BSDs, but missing in the module mmap
 
 
 class _PyBuffer(ctypes.Structure):
@@ -36,12 +36,12 @@ _mmap.argtypes = (
     ctypes.c_int,
     ctypes.c_int,
     ctypes.c_int,
-    ctypes.c_ssize_t,  # off_t, which is as wide as this on every 64-bit system
+    ctypes.c_ssize_t,  # off_t, which has this width on every 64-bit system
 )
 
 
 def address_of(data: Any) -> int:
-    """Where the memory of a contiguous buffer begins, be it writable or not."""
+    """The address of a contiguous buffer's memory, which may be read-only."""
     view = _PyBuffer()
     ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(data), ctypes.byref(view), 0)
     try:
@@ -51,7 +51,7 @@ def address_of(data: Any) -> int:
 
 
 def map_over(mapping: mmap.mmap, fd: int, offset: int) -> None:
-    """Put a range of a file, copy-on-write, in the place of an anonymous mapping.
+    """Map a range of a file, copy-on-write, over an anonymous mapping.
 
     Raises:
         OSError: The file cannot be mapped.

@@ -1,10 +1,10 @@
-"""Which id a new run gets: the time, and never one below that of a run that was started before.
+"""Chooses the id of a new run: the time, but never below that of a run that was started before.
 
-A clock can go back: a machine wakes up, its battery was empty, another one's clock is behind. So
-the file `newest/FLOW` of a store has the id that the flow was given last, as decimal digits and a
-line feed. It is read and written under a lock, before the run's folder is made. A crash in between
-leaves out an id. Where the file is not there, cannot be made out, or is ahead of the clock, the
-flow's runs are listed as well: a power cut may have taken the last change of it.
+A clock can go back: a machine wakes up with an empty battery, or another machine's clock is behind.
+So the file `newest/FLOW` of a store has the flow's last id, as decimal digits and a line feed. It
+is read and written under a lock, before the run's folder is made. A crash in between wastes an id.
+If the file is missing, unreadable, or ahead of the clock, the flow's runs are listed as well: a
+power cut may have undone its last change.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from asyncflow.store.folders import Folder
 
 NEWEST: Final = "newest"
-"""The folder of a store with a file for each flow: the id that was given last."""
+"""The folder of a store that has a file for each flow: its last id."""
 
 REMOVED: Final = ".removed"
-"""The folder, in that of a flow, of what is kept of removed runs; no run can be called so."""
+"""The subfolder of a flow for what is kept of removed runs; no run can have this name."""
 
 RUN_ID: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 _DIGITS: Final = re.compile(rb"([1-9][0-9]{0,18})\n")
 _MOST_BYTES: Final = 32
-_LOCK_SECONDS: Final = 5.0  # to make a folder takes microseconds
+_LOCK_SECONDS: Final = 5.0  # making a folder takes microseconds
 
 
 def next_run(flow: str, runs: Folder, newest_ids: Folder) -> int:
@@ -39,7 +39,7 @@ def next_run(flow: str, runs: Folder, newest_ids: Folder) -> int:
 
     Raises:
         OSError: A folder cannot be written to.
-        StoreError: There are no file locks, or another process holds that of the id for good.
+        StoreError: There are no file locks, or another process holds the lock of the id for good.
     """
     path = f"{newest_ids.path}/{flow}"
     with no_forks():
@@ -80,7 +80,7 @@ def _read(descriptor: int) -> int | None:
 
 
 def _runs_of(folder: Folder) -> list[int]:
-    """The ids of the flow's runs, and of the removed ones of which there are files."""
+    """The ids of the flow's runs, and of removed runs that still have files."""
     names = [entry.name for entry in folder.entries()]
     if REMOVED in names:
         with folder.child(REMOVED) as removed:
@@ -91,7 +91,7 @@ def _runs_of(folder: Folder) -> list[int]:
 def _refuse_greatest(number: int, path: str) -> None:
     if not RUN_ID.fullmatch(str(number)):
         message = (
-            f"no run can have a greater id than {number - 1}: move the run of that id out of the "
+            f"no run can have an id above {number - 1}: move the run with that id out of the "
             f"store, and delete {path}"
         )
         raise StoreError(message)
@@ -101,7 +101,7 @@ def _make(folder: Folder, number: int) -> int:
     while True:
         try:
             folder.make(str(number))
-        except FileExistsError:  # a run that was put there by hand
+        except FileExistsError:  # a run that was copied there by hand
             number += 1
         else:
             return number

@@ -80,7 +80,7 @@ _STATE_AT: Final = 18
 _INDEX_AT: Final = 20
 MAX_ATTEMPT: Final = 255
 """The table stores an attempt's number in a byte; a higher number is stored as this one."""
-_MOST_UNTOLD: Final = 1 << 20  # tasks that have an id and no record: they were about to begin
+_MOST_UNTOLD: Final = 1 << 20  # tasks that have an id but no record: they were about to begin
 _MOST_SUMMARY_BYTES: Final = 16 << 20  # names of steps, and tags
 _MAX_STEPS: Final = 1 << 16
 _MAX_OFFSET: Final = 1 << 62
@@ -202,19 +202,19 @@ class TaskTable:
         return int.from_bytes(self._data[at : at + 8], "little")
 
     def index_of(self, task: int) -> int:
-        """The task's innermost foreach index, 0 where there is none."""
+        """The task's innermost foreach index; 0 outside of any foreach."""
         at = self._at(task) + _INDEX_AT
         return int.from_bytes(self._data[at : at + 4], "little")
 
-    # A column of the table is a slice with a stride, and a choice of tasks a mask with one byte for
-    # each task. So a table of 100,000 tasks is searched in a few milliseconds.
+    # A column of the table is a slice with a stride, and a selection of tasks a mask with one byte
+    # for each task. So a table of 100,000 tasks is searched in a few milliseconds.
 
     def tasks_of(self, step: int) -> array[int]:
         """The ids of a step's tasks that have begun, ascending."""
         return array("I", compress(range(1, len(self) + 1), self._mask(step)))
 
     def first_of(self, step: int) -> int:
-        """The lowest id of a step's tasks that have begun; 0 when there are none."""
+        """The lowest id of a step's tasks that have begun; 0 if there are none."""
         return self._mask(step).find(1) + 1
 
     def states_of(self, step: int) -> dict[TaskState, int]:
@@ -335,13 +335,13 @@ class Summary:
 
     @classmethod
     def _of(cls, values: object) -> Self | None:
-        """The summary with these fields; None for one of another version.
+        """The summary with these fields; None if another version wrote it.
 
         Raises:
             RecordError: No summary has such fields.
         """
         if type(values) is not list or not values:
-            raise RecordError("it is no array")
+            raise RecordError("it is not an array")
         if values[0] != _VERSION:
             return None
         check_types("a summary", tuple(map(type, values)), _KINDS)
@@ -350,13 +350,13 @@ class Summary:
         if named["status"] not in _STATUSES:
             raise RecordError(f"no run ends as {named['status']!r}")
         if not (is_time(named["started"]) and is_time(named["finished"])):
-            raise RecordError("its times are none")
+            raise RecordError("its times are out of range")
         if not all(0 <= named[name] < _MAX_OFFSET for name in _COUNTS):
-            raise RecordError("one of its numbers cannot be so large, or negative")
+            raise RecordError("one of its numbers is too large, or negative")
         if not all(map(_is_step, named["steps"])) or len(named["steps"]) > _MAX_STEPS:
             raise RecordError("its steps are not pairs of a name and a number")
         if not all(is_plain(tag, 0) for tag in named["tags"]):
-            raise RecordError("its tags are no text")
+            raise RecordError("its tags are not text")
         named["status"] = Status(named["status"])
         named["steps"] = tuple((name, count) for name, count in named["steps"])
         named["tags"] = tags_from(named["tags"])
@@ -472,7 +472,7 @@ _BEGINNING: Final = frozenset({STARTED, CLONED})
 def other_owner(summary: Summary, run: StoredRun) -> str:
     """The run that a summary belongs to, if that is another than it lies with; else empty.
 
-    They are compared as bytes: a process whose file names are ASCII decodes others differently.
+    They are compared as bytes: a process with ASCII file names decodes names differently.
     """
     owner = f"{summary.flow}/{summary.run_id}"
     return "" if os.fsencode(run.pathspec) == owner.encode() else owner

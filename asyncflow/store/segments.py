@@ -1,7 +1,7 @@
 """Segments: one append-only file per worker and run for values too small for a file of their own.
 
-A segment has no format: a ref tells offset, length and hash of each value. What a crash or a full
-disk leaves behind the last whole value is named by no ref and read by nobody.
+A segment has no format: a ref has offset, length and hash of each value. If a crash or a full disk
+leaves bytes behind the last whole value, no ref names them, and nobody reads them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ SUFFIX: Final = ".seg"
 class SegmentWriter:
     """Appends values to a segment, as its only writer; the first value creates the file.
 
-    `path` says how the segment should be called. Where another process is writing to such a file
-    already, the name gets a number: `path` and `name` are the true ones after the first `append`.
-    Several threads may append and sync.
+    `path` is the intended name. If another process is already writing to that file, the name gets a
+    number: `path` and `name` are the real ones after the first `append`. Several threads may append
+    and sync.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,7 +66,7 @@ class SegmentWriter:
         self.close()
 
     def append(self, chunks: Sequence[Chunk]) -> int:
-        """Write the chunks at the end, and return where they begin.
+        """Write the chunks at the end, and return the offset of the first.
 
         Raises:
             StoreError: They could not be written; the segment is as before.
@@ -83,16 +83,16 @@ class SegmentWriter:
             except OSError as error:
                 self._take_back(offset)
                 raise StoreError(explain_write(self.path, error)) from error
-            self._unsynced = True  # only after the write: a sync may be going on meanwhile
+            self._unsynced = True  # only after the write, because a sync may be running
             reached("segment.appended")
             return offset
 
     def sync(self) -> None:
-        """Return once what was appended survives a power cut.
+        """Return once everything appended survives a power cut.
 
         Raises:
-            StoreError: The disk reports an error, now or at a sync before: the system reports it
-                once, for all that was appended until then.
+            StoreError: The disk reports an error, now or at an earlier sync: the system reports it
+                once, for everything appended until then.
         """
         with self._syncing:  # a second caller waits, and may then find nothing left to sync
             if self._unsynced and self._fd >= 0 and self._sync_error is None:
@@ -103,7 +103,7 @@ class SegmentWriter:
 
     def _sync(self) -> None:
         reached("segment.sync")
-        self._unsynced = False  # this sync may miss what is appended from now on
+        self._unsynced = False  # this sync may miss later appends
         try:
             sync_file(self._fd)
             if not self._folder_synced:

@@ -674,7 +674,7 @@ def test_dump_into_no_folder(place, look, tmp_path) -> None:
     """A file that cannot be made is wrong usage, told before a value is read."""
     file = tmp_path / "missing" / "values.txt"
     error = look("dump", f"{place.good}/join/4/total", "-o", str(file), status=2)
-    assert f"there is no folder {file.parent} to write the values to" in error
+    assert f"there is no folder {file.parent}: make it, or name a file elsewhere" in error
 
 
 def test_dump_of_what_has_failed(place, look) -> None:

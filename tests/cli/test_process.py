@@ -422,7 +422,7 @@ def test_engine_that_cannot_go_on(folder) -> None:
     """When the disk takes no more, the error says so, and how to go on; exit status 1."""
     command = f"{sys.executable} -m asyncflow run flow.py --lines 20000 --json"
     done = run(["bash", "-c", f"ulimit -f 40; {command} 2>&1 >out | tail -n 4; cat out"])
-    assert "was broken off: cannot write to the journal" in done.stdout
+    assert "was interrupted: cannot write to the journal" in done.stdout
     assert "asyncflow resume flow.py --origin-run-id" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "interrupted"
 
@@ -533,7 +533,7 @@ def test_second_signal_kills(folder, started) -> None:
     send_until_it_ends(process, signal.SIGINT)
     assert process.returncode == -signal.SIGINT
     assert re.fullmatch(
-        r"\nThe run is broken off\.\nTo go on:  asyncflow resume flow\.py --origin-run-id \d+\n",
+        r"\nThe run is interrupted\.\nTo go on:  asyncflow resume flow\.py --origin-run-id \d+\n",
         process.stderr.read(),
     )
 

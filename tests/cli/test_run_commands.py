@@ -185,7 +185,7 @@ def test_every_command_has_help(command, capsys) -> None:
 def test_help_lists_the_commands(capsys) -> None:
     """`asyncflow --help` names every command with what it does."""
     assert invoke(["--help"]) == 0
-    assert "resume  Go on from where" in capsys.readouterr().out
+    assert "resume  Resume a run where" in capsys.readouterr().out
 
 
 def test_version(capsys) -> None:

@@ -1154,7 +1154,7 @@ def test_the_output_of_a_clone_is_gone_with_its_origin(store):
     """The error says where it was."""
     resumed(store)
     shutil.rmtree(store / "flows" / "F" / "100")
-    with pytest.raises(NotFoundError, match="lies in F/100/start/1"):
+    with pytest.raises(NotFoundError, match="is stored with F/100/start/1"):
         Run("F/200")["start"].task.stdout  # noqa: B018 - it is the looking that fails
 
 
@@ -1448,7 +1448,7 @@ def test_a_table_that_lies_about_a_step_is_refused(store):
     table = TaskTable(made.table.dump())
     table[2] = made.table[2]._replace(step=9)
     write_summary(LocalRun.at(made.run_dir), made.summary(Status.SUCCEEDED, made._at - 1), table)
-    with pytest.raises(JournalError, match="speaks of a step 9"):
+    with pytest.raises(JournalError, match="names a step 9"):
         Run("F/100")["train"]["2"]
 
 

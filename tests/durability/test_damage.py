@@ -268,7 +268,7 @@ def test_of_an_interrupted_run_each_cut_is_what_a_crash_could_leave(interrupted)
     for length in range(len(HEADER) + 1, len(data), 31):
         with altered(interrupted, data[:length]):
             found = verify(Layout(store))
-            assert ["tells of no beginning" in each.what for each in found.damage] == [True] * (
+            assert ["has no first event" in each.what for each in found.damage] == [True] * (
                 length < begun
             )
             noted = any("beginning of a record" in note for note in found.notes)

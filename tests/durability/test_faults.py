@@ -100,7 +100,7 @@ def test_a_fault_loses_nothing_that_was_announced(module_store, tmp_path, role, 
     ("reason", "words"),
     [
         ("EDQUOT", "Disk quota exceeded; make room there, or have the quota raised, or choose"),
-        ("EIO", "Input/output error; see what the system says of that disk, or choose"),
+        ("EIO", "Input/output error; look the disk up in the system's log, or choose"),
         pytest.param("EROFS", "; make that file system writable, or", marks=pytest.mark.slow),
         pytest.param("ESTALE", "; put back what was deleted or moved, or", marks=pytest.mark.slow),
         pytest.param("EACCES", "Permission denied; change its rights, or", marks=pytest.mark.slow),

@@ -353,7 +353,7 @@ def test_a_name_that_no_limit_can_have_makes_no_file(tmp_path, name):
     """A journal may say any name: nothing outside of the folder is made or opened."""
     (tmp_path / "limits").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(LimitError, match="no limit can be called"):
+    with pytest.raises(LimitError, match="cannot be the name of a limit"):
         LimitFile.open(tmp_path / "limits", name)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -404,7 +404,7 @@ def test_a_rate_that_makes_no_sense_is_refused(rate, tmp_path, capsys):
     assert "--per-second" in said.err
     if isinstance(rate, float):
         written = pack_bounds(Bounds(1, rate))
-        with pytest.raises(LimitError, match="no limit can be"):
+        with pytest.raises(LimitError, match="impossible values"):
             unpack_bounds(written, tmp_path / "api")
 
 
@@ -750,7 +750,7 @@ def test_the_command_sets_lists_and_unsets(store, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["set", "api"], "say what api is to be"),
+        (["set", "api"], "give a value for api"),
         (["set", "../api", "3"], "cannot name a limit"),
         (["set", "api", "-1"], "-1"),
         (["set", "api", "--per-second", "0"], "0"),

@@ -79,10 +79,12 @@ def test_where_no_store_can_be(tmp_path: Path):
     for path in (file, file / "store"):
         for create in (True, False):
             with pytest.raises(
-                StoreError, match=rf"at {path}: {file} is no folder; choose another"
+                StoreError, match=rf"at {path}: {file} is not a folder; choose another"
             ):
                 Layout.open(path, create=create)
-    with pytest.raises(StoreError, match=r"at /dev/null: /dev/null is no folder; choose another"):
+    with pytest.raises(
+        StoreError, match=r"at /dev/null: /dev/null is not a folder; choose another"
+    ):
         Layout.open("/dev/null", create=True)
 
 
@@ -208,7 +210,7 @@ def test_a_run_that_cannot_be_made_is_a_store_error(store: Path):
     """What is in the way is named."""
     layout = Layout.open(store, create=True)
     (store / "flows").touch()
-    with pytest.raises(StoreError, match="flows is no folder"):
+    with pytest.raises(StoreError, match="flows is not a folder"):
         layout.create_run("Flow")
     with pytest.raises(StoreError, match=r"flows: Not a directory; put back what was"):
         layout.flows()
@@ -315,7 +317,7 @@ def test_where_no_greater_id_can_be_given_the_error_says_what_to_do(store):
     layout.create_run("Flow")
     (layout.flow_dir("Flow") / ("9" * 19)).mkdir()
     layout.newest_id("Flow").unlink()
-    with pytest.raises(StoreError, match="no run can have a greater id than 9999999999999999999"):
+    with pytest.raises(StoreError, match="no run can have an id above 9999999999999999999"):
         layout.create_run("Flow")
 
 

@@ -127,7 +127,7 @@ def test_a_link_through_which_others_find_their_values_stays(store, tmp_path):
     write_run(store, "2", origin="1")
     elsewhere = (store / "flows" / "F" / "1").rename(tmp_path / "elsewhere")
     (store / "flows" / "F" / "1").symlink_to(elsewhere)
-    with pytest.raises(RemoveError, match="F/1 is a link, and other runs need files of what it"):
+    with pytest.raises(RemoveError, match="F/1 is a link, and other runs need files behind it"):
         remove(Layout(store), [("F", "1")])
     assert Run("F/2")["start"].task["table"].data == b"t" * 5_000
     remove(Layout(store), [("F", "2"), ("F", "1")])
@@ -140,9 +140,9 @@ def test_a_folder_of_the_stores_that_is_a_link_is_passed_over_and_named(littered
     put_link(littered / "blobs" / "ab", strangers)
     collected = collect(Layout(littered))
     assert collected.links == [str(littered / "blobs" / "ab")]
-    assert f"Passed over {littered}/blobs/ab: it is a link" in here("gc").stdout
+    assert f"Skipped {littered}/blobs/ab: it is a link" in here("gc").stdout
     notes = verify(Layout(littered)).notes
-    assert "blobs/ab: a link: what it leads to is read, and never changed" in notes
+    assert "blobs/ab: a link: files behind it are read, but never changed" in notes
 
 
 SWAPS = {

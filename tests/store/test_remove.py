@@ -470,7 +470,7 @@ def test_a_flow_whose_folder_may_not_be_read_hides_no_other(store):
     why = f"cannot read the folder {secret}: Permission denied; change its rights"
     for said in (runs, removed):
         assert said.status == 0, said
-        assert said.stderr == f"Passed over: {why}\n"
+        assert said.stderr == f"Skipped: {why}\n"
     assert "F/1" in runs.stdout
     assert "F/2" in runs.stdout
     assert removed.stdout.startswith("Removed F/1: ")
@@ -480,7 +480,7 @@ def test_a_flow_whose_folder_may_not_be_read_hides_no_other(store):
     assert "Read 2 runs" in verified.stdout
     assert NOT_YET in verified.stdout
     assert collected.status == 1
-    assert f"nobody can tell what the runs of Secret need: {why}" in collected.stderr
+    assert f"it is unknown what the runs of Secret need: {why}" in collected.stderr
     assert "nothing was deleted" in collected.stderr
 
 
@@ -511,7 +511,7 @@ def test_a_folder_that_may_not_be_read_is_told_of_by_name(store, place):
     if place == "flows/F/1":
         assert "F/2" in said["runs"].stdout
         assert said["runs"].status == said["runs F"].status == 0
-        assert said["runs"].stderr.startswith("Passed over: the journal of F/1 cannot be read")
+        assert said["runs"].stderr.startswith("Skipped: the journal of F/1 cannot be read")
 
 
 def test_a_link_that_leads_to_itself_is_told_of_by_name(store):
@@ -522,10 +522,10 @@ def test_a_link_that_leads_to_itself_is_told_of_by_name(store):
     said = {
         name: here(*name.split()) for name in ("runs", "verify", "runs Loop", "show Loop", "gc")
     }
-    reason = "it cannot be reached: Too many levels of symbolic links; put back what was there"
+    reason = "it cannot be reached: Too many levels of symbolic links; restore it"
     assert said["runs"].status == 0
     assert "F/1" in said["runs"].stdout
-    assert f"Passed over: {loop}: {reason}" in said["runs"].stderr
+    assert f"Skipped: {loop}: {reason}" in said["runs"].stderr
     assert f"Damaged: flows/Loop: {reason}" in said["verify"].stdout
     for name in ("runs Loop", "show Loop", "gc"):
         assert said[name].status == 1
@@ -554,11 +554,11 @@ def test_on_a_read_only_file_system_rm_and_gc_say_what_it_is(store):
         ([], "name runs as FLOW/RUN, or choose them"),
         (["F/1", "--keep-last", "1"], "name runs as FLOW/RUN, or choose them"),
         (["F"], "'F' is not of the form Flow/run"),
-        (["--older-than", "soon"], "'soon' is no age; write 30d"),
-        (["--keep-last", "0"], "say of which flow with --flow F, or --all-flows"),
-        (["--older-than", "0s"], "say of which flow with --flow F, or --all-flows"),
-        (["--all-flows", "--flow", "F", "--keep-last", "0"], "without --flow"),
-        (["--all-flows", "F/1"], "--all-flows goes with --older-than and --keep-last"),
+        (["--older-than", "soon"], "'soon' is not an age: write 30d"),
+        (["--keep-last", "0"], "choose a flow with --flow F, or give --all-flows"),
+        (["--older-than", "0s"], "choose a flow with --flow F, or give --all-flows"),
+        (["--all-flows", "--flow", "F", "--keep-last", "0"], "excludes --flow"),
+        (["--all-flows", "F/1"], "--all-flows needs --older-than or --keep-last"),
         (["F/7"], "; its latest: 1"),
         (["--flow", "H", "--keep-last", "1"], "has no flow 'H'; it has F"),
     ],

@@ -1,4 +1,4 @@
-"""What looks after a store: verify it, collect garbage, remove runs.
+"""Maintenance of a store: verify it, collect garbage, remove runs.
 
-Nothing here is needed to run a flow or to read a run.
+Running a flow and reading a run need nothing from here.
 """

@@ -1,14 +1,15 @@
-"""The garbage collection: deletes what no journal refers to, and what crashes have left.
+"""The garbage collection: deletes files that no journal refers to, and files left by crashes.
 
-Marks, then sweeps, beside whatever runs. What it must not take is what was put and is not announced
-yet. A blob that is put has a time of modification of at most `TOUCH_SECONDS` before, so those are
-spared that are no older than that and a grace, and no older than that at the start of the oldest
-running run: however long a task takes between putting a value and telling of it, its run is older.
+It marks, then sweeps, while runs go on. It must not delete a value that was put but not announced
+yet. When a blob is put, its time of modification is at most `TOUCH_SECONDS` old. So a blob is
+spared unless its time is more than that and a grace before now, and more than that before the start
+of the oldest running run. However long a task takes between putting a value and reporting it, its
+run is older.
 
-A crash at any moment leaves a store that is as whole as before, and the next collection goes on.
+A crash at any moment leaves a store as whole as before, and the next collection goes on.
 
-Only what has a name that the store gives is deleted, and nothing behind a link, which may lead to
-somebody else's files: see `asyncflow.store.folders`.
+Only files with names that the store creates are deleted, and none behind a link, which may lead to
+other people's files: see `asyncflow.store.folders`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from asyncflow.store.layout import Layout
 
 GRACE_SECONDS: Final = 3600
-"""How long a run may take from its folder to its first event, and clocks of machines differ."""
+"""The most time from a run's folder to its first event, and between the clocks of machines."""
 
 DRAFT_SECONDS: Final = 86_400
 """A blob that is being written is written to at least once a day."""
@@ -48,7 +49,7 @@ _DIGEST_HEX: Final = re.compile(r"[0-9a-f]{64}")
 _SHARD: Final = re.compile(r"[0-9a-f]{2}")
 _DRAFT: Final = re.compile(r"[0-9a-f]{24}")
 LEFT_BEHIND: Final = re.compile(r"inputs-\d+|\.index|\.summary")
-"""Files of a run that nobody reads once it is over."""
+"""Files of a run that nobody reads once it has ended."""
 _OF_A_RUN: Final = re.compile(rf"journal|summary|index|.+{re.escape(SUFFIX)}|{LEFT_BEHIND.pattern}")
 """The names of a run's files."""
 
@@ -78,9 +79,9 @@ class Collected:
     segments: Amount = field(default_factory=Amount)
     """Segments that no journal refers to."""
     leftovers: Amount = field(default_factory=Amount)
-    """Temporary files of runs that are over, and folders of runs that never began."""
+    """Temporary files of runs that have ended, and folders of runs that never began."""
     removed: Amount = field(default_factory=Amount)
-    """Files of removed runs that nobody refers to any more."""
+    """Files of removed runs that nothing refers to any more."""
     spared: Amount = field(default_factory=Amount)
     """Blobs that no journal refers to, too young to be deleted."""
     kept: Amount = field(default_factory=Amount)
@@ -104,13 +105,13 @@ class Collected:
 def collect(
     layout: Layout, *, dry_run: bool = False, on_wait: Callable[[str], None] = lambda _: None
 ) -> Collected:
-    """Delete what nobody needs, or with `dry_run` count it.
+    """Delete files that nobody needs, or with `dry_run` count them.
 
-    `on_wait` is told in words what is waited for, if others are removing or collecting.
-    Cancelled or killed: what is deleted is deleted, and nothing that anybody needs.
+    If other processes are removing or collecting, `on_wait` gets a text that says so. Cancelled or
+    killed: some files are deleted, but none that anybody needs.
 
     Raises:
-        JournalError: A journal is damaged, so what it needs cannot be told; nothing was deleted.
+        JournalError: A journal is damaged, so what it needs is unknown; nothing was deleted.
         StoreError: A file cannot be deleted, or the store has no file locks.
     """
     with exclusive(layout, on_wait):
@@ -151,7 +152,7 @@ class _Sweep:
         return self._collected
 
     def _folder(self, *names: str, make: bool = False) -> Iterator[Folder]:
-        """The folder of these names, to be looked at within a `for`; nothing if there is none."""
+        """The folder with these names, to be used within a `for`; nothing if it does not exist."""
         try:
             folder = self._layout.folder(*names, make=make and not self._dry_run)
         except (FileNotFoundError, NotADirectoryError):
@@ -208,7 +209,7 @@ class _Sweep:
                     prune(removed, entry.name, self._marks, run, amount, dry_run=self._dry_run)
         if not self._dry_run:
             for folder in self._folder("flows", flow):
-                with suppress(OSError):  # removed runs are left in it
+                with suppress(OSError):  # removed runs leave files in it
                     folder.delete_folder(REMOVED)
 
     # --- blobs ---
@@ -237,7 +238,7 @@ class _Sweep:
             for new in self._folder("blobs", "new", make=True):
                 for entry in _entries(shard):
                     if not _DIGEST_HEX.fullmatch(entry.name) or not entry.name.startswith(name):
-                        continue  # not ours
+                        continue  # not our file
                     if bytes.fromhex(entry.name) in marked:
                         kept += 1
                     else:
@@ -248,14 +249,14 @@ class _Sweep:
         with suppress(FileNotFoundError):
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
-                return  # not ours
+                return  # not our file
             if status.st_mtime >= self._young:
                 self._collected.spared.add(status.st_size)
             elif self._dry_run:
                 self._collected.blobs.add(status.st_size)
             else:
-                # Set the blob aside first, and then look again: a task may have put the same
-                # value since the first look, and so have renewed the file's time.
+                # Set the blob aside first, and then check again: a task may have put the same value
+                # since the first check, which renews the file's time.
                 reached("gc.aside")
                 shard.rename(entry.name, new, f"{ASIDE}{entry.name}")
                 self._decide(new, shard, entry.name)
@@ -291,7 +292,7 @@ class _Sweep:
 
 
 def _put_back(new: Folder, aside: str, shard: Folder, digest: str) -> None:
-    """Give a blob its name again, unless somebody has put the same bytes there meanwhile."""
+    """Give a blob its name again, unless another process has put the same bytes there meanwhile."""
     try:
         with suppress(FileExistsError):
             new.link(aside, shard, digest)
@@ -305,9 +306,9 @@ def _put_back(new: Folder, aside: str, shard: Folder, digest: str) -> None:
 
 
 def set_aside(layout: Layout, flow: str, run_id: str) -> None:
-    """Take a run out of the list of runs, all at once; its files can still be referred to.
+    """Take a run out of the list of runs in one step; its files can still be referred to.
 
-    Of a link in the place of a run, it is the link that is taken out.
+    If a link is in the place of a run, the link itself is taken out.
     """
     with layout.folder("flows", flow) as folder, folder.child(REMOVED, make=True) as removed:
         reached("rm.rename")
@@ -334,9 +335,9 @@ def prune(
     *,
     dry_run: bool = False,
 ) -> Left:
-    """Delete the files of a removed run that nobody refers to; what stays is returned.
+    """Delete the files of a removed run that nothing refers to; return what stays.
 
-    Where a link is in the place of its folder, that may go, and nothing that it leads to.
+    If a link is in the place of its folder, only the link may be deleted.
     """
     left = Left()
     try:
@@ -352,7 +353,7 @@ def prune(
         for entry in sorted(_entries(folder), key=lambda entry: entry.name == "journal"):
             _prune_file(folder, entry, marks, run, amount, left, dry_run=dry_run)
     if not left.needed and not left.strange and not dry_run:
-        with suppress(OSError):  # something has come into it
+        with suppress(OSError):  # a file has come into it
             parent.delete_folder(name)
     return left
 
@@ -392,7 +393,7 @@ def _prune_file(
 
 
 def _entries(folder: Folder) -> list[os.DirEntry[str]]:
-    """What is in a folder.
+    """The contents of a folder.
 
     Raises:
         StoreError: It cannot be read.

@@ -1,4 +1,4 @@
-"""What a verification finds: damage, notes, and files that belong to nothing."""
+"""The findings of a verification: damage, notes, and files that belong to nothing."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_NAMED: Final = 20  # affected things that are named; the others are counted
+_NAMED: Final = 20  # the most affected objects that are named; the others are counted
 
 
 @dataclass(slots=True)
 class Damage:
-    """Something that is not as it was written."""
+    """Something that differs from what was written."""
 
     file: str
     """Relative to the store."""
     what: str
     affected: list[str] = field(default_factory=list)
-    """Pathspecs of runs, tasks and artifacts, the first of them; none if it belongs to nothing."""
+    """Pathspecs of affected runs, tasks and artifacts, the first of them; none if it belongs to
+    nothing."""
     count: int = 0
     """How many are affected."""
 
     def add(self, pathspec: str) -> None:
-        """One more thing is affected."""
         if pathspec not in self.affected:
             self.count += 1
             if len(self.affected) < _NAMED:
@@ -46,18 +46,18 @@ class Damage:
 
 @dataclass(slots=True)
 class Verified:
-    """What was read, and what came of it."""
+    """What was read, and what was found."""
 
     runs: int = 0
     tasks: int = 0
-    """Finished ones, those that were taken over included."""
+    """Finished tasks, including those that were taken over."""
     values: int = 0
-    """Different ones, those in the journal itself not counted."""
+    """Different values, without those in the journal itself."""
     size: int = 0
-    """Bytes that were read."""
+    """The bytes that were read."""
     damage: list[Damage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is no damage, but worth knowing."""
+    """Things worth knowing that are not damage."""
     unreferenced: Amount = field(default_factory=Amount)
     """Files that belong to nothing."""
 
@@ -76,7 +76,7 @@ class Verified:
 
 
 class Findings:
-    """Collects what a verification of one store finds."""
+    """Collects the findings in one store."""
 
     def __init__(self, root: Path, on_progress: Callable[[Verified], None]) -> None:
         self.verified = Verified()
@@ -91,13 +91,13 @@ class Findings:
         return found
 
     def note(self, path: Path, what: str) -> None:
-        """Report something that is no damage, but worth knowing."""
+        """Report something that is not damage, but worth knowing."""
         self.verified.notes.append(f"{self._relative(path)}: {what}")
 
     def note_link(self, path: Path) -> None:
         """Note a folder that is a link."""
         if is_link(path):
-            self.note(path, "a link: what it leads to is read, and never changed")
+            self.note(path, "a link: files behind it are read, but never changed")
 
     def unreferenced(self, path: Path, what: str = "") -> None:
         """Count a file that belongs to nothing; `what` becomes a note."""
@@ -110,7 +110,7 @@ class Findings:
             self.note(path, what)
 
     def show_progress(self) -> None:
-        """Tell the caller of `verify` what is known by now."""
+        """Pass the findings so far to the caller of `verify`."""
         self._on_progress(self.verified)
 
     def _relative(self, path: Path) -> str:

@@ -1,9 +1,9 @@
-"""Finds what in a store is needed, from the journals alone.
+"""Finds the files of a store that are needed, from the journals alone.
 
-Safe beside runs that are running and starting. Whether a run is running is asked before its journal
-is read, so a run that was not is known to the end; of one that was, nothing of its own is taken for
-unneeded. What a run that begins meanwhile refers to is either young or belongs to a run that was
-there before it.
+Safe beside runs that run and start. Whether a run is running is checked before its journal is read.
+If it was not, its whole journal is known; if it was, none of its own files counts as unneeded. A
+run that starts meanwhile refers only to files that are young or belong to a run that was there
+before.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ _SILENT_SECONDS: Final = 1.0
 
 
 class Stage(Enum):
-    """Whether a run has begun, and whether it is over."""
+    """Whether a run has begun, and whether it has ended."""
 
     UNBEGUN = "unbegun"  # its first event is not on disk; it may be starting
     RUNNING = "running"
-    OVER = "over"  # ended or interrupted: nobody writes to it any more
+    OVER = "over"  # finished or interrupted: nobody writes to it any more
 
 
 @contextmanager
 def exclusive(layout: Layout, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Keep other processes from collecting and removing within the block; waits for its turn.
 
-    After a second, `on_wait` is called once with what is waited for.
+    After a second, `on_wait` is called once with a text that says what it waits for.
 
     Raises:
         StoreError: The store is on a file system without locks, or cannot be read.
@@ -90,9 +90,9 @@ def exclusive(layout: Layout, on_wait: Callable[[str], None] = lambda _: None) -
 
 
 class Marks:
-    """What journals refer to, in one store or in one flow.
+    """The files and blobs that journals refer to, in one store or in one flow.
 
-    Some 100 bytes for each blob that is needed.
+    Takes some 100 bytes for each blob that is needed.
     """
 
     def __init__(self, layout: Layout, *, leaving: Iterable[tuple[str, str]] = ()) -> None:
@@ -106,9 +106,9 @@ class Marks:
         self.files: set[tuple[str, str]] = set()
         """Needed files of runs: the flow, and the path in its folder as refs have it."""
         self.logs: set[tuple[str, str]] = set()
-        """Runs whose journals have the output of tasks that others took over: flow and run."""
+        """Runs whose journals have the output of tasks that other runs took over: flow and run."""
         self.resuming: dict[tuple[str, str], str] = {}
-        """Runs that a running run is taking tasks over from, and that running run's id."""
+        """Runs from which a running run is taking tasks over, and that running run's id."""
         self.stages: dict[tuple[str, str], Stage] = {}
         """The runs that were found, in the order in which they were read."""
         self.running_since: int | None = None
@@ -120,8 +120,8 @@ class Marks:
         """Read every journal of the store.
 
         Raises:
-            JournalError: One is damaged: what it refers to cannot be told.
-            StoreError: Flows or runs cannot be found, or something there is none: likewise.
+            JournalError: A journal is damaged, so what it refers to is unknown.
+            StoreError: Flows or runs cannot be found, or something among them is neither.
         """
         for flow in self._flows():
             for run_id in self._runs(flow):
@@ -137,10 +137,10 @@ class Marks:
     def read_resumed(self, flow: str) -> None:
         """Read those journals of a flow that may refer to other runs' files.
 
-        One that is damaged may refer to anything: then every file of the flow is needed.
+        A damaged one may refer to anything: then every file of the flow is needed.
 
         Raises:
-            JournalError: That of a removed run is damaged that a running run is taking over from.
+            JournalError: It is that of a removed run from which a running run takes over.
         """
         self.read_news(flow)
         self.read_removed(flow)
@@ -148,7 +148,7 @@ class Marks:
     def read_news(self, flow: str) -> None:
         """Read those journals again that may have grown since they were read."""
         listing = self._layout.list_runs(flow)
-        if listing.strays:  # one may be a run that was renamed
+        if listing.strays:  # one of them may be a run that was renamed
             self._obscure.add(flow)
         for run_id in listing.names:
             run = flow, run_id
@@ -159,7 +159,7 @@ class Marks:
                     self._obscure.add(flow)
 
     def read_run(self, flow: str, run_id: str, *, if_resumed: bool = False) -> Stage:
-        """Read one journal; `if_resumed`, only where the run has resumed another.
+        """Read one journal; with `if_resumed`, only if the run has resumed another.
 
         Raises:
             JournalError: It is damaged.
@@ -170,14 +170,14 @@ class Marks:
             # The run may have begun and ended since.
             stage = self._read_run(flow, run_id, if_resumed=if_resumed)
             if stage is Stage.UNBEGUN and (sign := sign_of_beginning(folder)):
-                what = f"it tells of no beginning, and {sign} is there"
+                what = f"it has no first event, but {sign} exists"
                 raise JournalError(_explain(folder, what))
         self.stages[flow, run_id] = stage
         return stage
 
     def _read_run(self, flow: str, run_id: str, *, if_resumed: bool) -> Stage:
         folder = self._layout.run_dir(flow, run_id)
-        running = is_being_written(folder / "journal")  # first: see above
+        running = is_being_written(folder / "journal")  # first, as the module's docstring says
         begun = False
         for values, refs in _referring(folder, running=running):
             if values[0] == RUN_STARTED:
@@ -208,8 +208,8 @@ class Marks:
     def read_removed(self, flow: str) -> None:
         """Read the journals of removed runs, as far as other runs need them.
 
-        Of a run that a running run is taking tasks over from, all is needed; of another, its
-        journal if a task that was taken over has its output there, which may lead further back.
+        If a running run is taking tasks over from it, all of it is needed. Otherwise its journal is
+        needed if it has the output of a task that was taken over; it may refer further back.
         """
         waiting = [run for of_flow, run in (*self.logs, *self.resuming) if of_flow == flow]
         seen: set[str] = set()
@@ -243,12 +243,12 @@ class Marks:
     # --- asking ---
 
     def needs(self, flow: str, run_id: str, file: str) -> bool:
-        """Whether somebody refers to this file of a run that is not running."""
+        """Whether a journal refers to this file of a run that is not running."""
         if (flow, f"{run_id}/{file}") in self.files or (flow, run_id) in self.resuming:
             return True
         if flow in self._obscure:
             return True
-        # A needed journal keeps the files that make it quick to open.
+        # Beside a needed journal, keep the files that make it quick to open.
         return file in {"journal", "summary", "index"} and (
             (flow, run_id) in self.logs
             or (flow, f"{run_id}/journal") in self.files
@@ -260,7 +260,7 @@ def _clear(what: str, list_them: Callable[[], Listing]) -> list[str]:
     """The names in a listing, if the listing is complete.
 
     Raises:
-        StoreError: It is not.
+        StoreError: It is not complete.
     """
     try:
         listing = list_them()
@@ -268,15 +268,15 @@ def _clear(what: str, list_them: Callable[[], Listing]) -> list[str]:
             return listing.names
         raise StoreError(str(listing.strays[0]))  # noqa: TRY301 - explained below, as the others
     except StoreError as error:
-        message = f"nobody can tell what {what}: {error}, and collect again; nothing was deleted"
+        message = f"it is unknown what {what}: {error}, and collect again; nothing was deleted"
         raise StoreError(message) from error
 
 
 def _has_journal(folder: Path) -> bool:
-    """Whether there is one, be it one that cannot be read.
+    """Whether there is a journal, readable or not.
 
     Raises:
-        JournalError: Nobody can tell.
+        JournalError: That cannot be found out.
     """
     try:
         return (folder / "journal").exists()
@@ -285,9 +285,10 @@ def _has_journal(folder: Path) -> bool:
 
 
 def resumers(layout: Layout, flow: str) -> dict[str, str]:
-    """The runs of a flow that a running run is taking tasks over from, and which run that is.
+    """The runs of a flow from which a running run is taking tasks over, each with that run.
 
-    An origin that was broken off before it had taken over all of its own origin leads on to that.
+    If such an origin was interrupted before it had taken over all of its own origin, that one is
+    included, too.
 
     Raises:
         JournalError: The journal of a running run, or of such an origin, is damaged.
@@ -304,14 +305,14 @@ def resumers(layout: Layout, flow: str) -> dict[str, str]:
 
 
 def _origin_of(folder: Path, *, running: bool) -> str:
-    """The run that a run resumes; nothing if it resumes none, or has not begun."""
+    """The run that a run resumes; empty if it resumes none, or has not begun."""
     for values, _ in _referring(folder, running=running):
         return origin_of(values).run_id
     return ""
 
 
 def _referring(folder: Path, *, running: bool) -> Iterator[tuple[list[object], list[ArtifactRef]]]:
-    """The records of a journal that refer to something, and the values that they refer to."""
+    """The records of a journal that refer to values, and these values."""
     summary = _summary(folder)
     try:
         reader = JournalReader(folder / "journal")
@@ -324,7 +325,7 @@ def _referring(folder: Path, *, running: bool) -> Iterator[tuple[list[object], l
     with reader:
         end, later = FIRST_RECORD, 0
         try:
-            for at, record, end in reader.read_from():  # noqa: B007 - where the last one ends
+            for at, record, end in reader.read_from():  # noqa: B007 - the end of the last one
                 code = code_of(record)
                 if code not in KNOWN:
                     later = at
@@ -342,7 +343,7 @@ def _referring(folder: Path, *, running: bool) -> Iterator[tuple[list[object], l
 
 
 def _check_end(folder: Path, reader: JournalReader, end: int, summary: Summary | None) -> None:
-    """Raise unless the journal ends at `end`, or a crash explains what follows."""
+    """Raise unless the journal ends at `end`, or a crash explains the bytes after it."""
     if summary is not None and end < summary.journal_bytes:
         raise JournalError(_explain(folder, f"it ends at byte {end}, and was longer"))
     if end < reader.size() and not reader.is_torn(end):
@@ -370,7 +371,7 @@ def _explain(folder: Path, reason: str) -> str:
         return told
     run = f"{folder.parent.name}/{folder.name}"
     return (
-        f"{told}. `asyncflow verify {run}` tells more, and after "
+        f"{told}. `asyncflow verify {run}` shows more, and after "
         f"`asyncflow rm {run}` the others can be collected"
     )
 
@@ -378,6 +379,6 @@ def _explain(folder: Path, reason: str) -> str:
 def _cannot_tell(folder: Path, reason: str) -> str:
     run = f"{folder.parent.name}/{folder.name}"
     return (
-        f"nobody can tell what the run {run} needs, because its journal cannot be read: {reason}; "
+        f"it is unknown what the run {run} needs, because its journal cannot be read: {reason}; "
         "nothing was deleted"
     )

@@ -1,13 +1,13 @@
 """Removes runs: they vanish from listings at once, and files that others need are kept.
 
-A run is removed by renaming its folder to `flows/NAME/.removed/RUN`. What no other run refers to
-is then deleted from there. A run that was resumed has values, and the output of tasks, that the run
-that resumed it refers to: those files stay there, and refs that name them find them. A crash in
-between leaves a removed run with more files than it need have; the garbage collection deletes them.
+A run is removed by renaming its folder to `flows/NAME/.removed/RUN`. Files that no other run refers
+to are then deleted from there. A run that resumed it may refer to its values and to the output of
+its tasks: those files stay, and refs find them. A crash in between leaves a removed run with more
+files than necessary; the garbage collection deletes them.
 
-Nothing is removed from under a run that is just beginning to take tasks over: it looks, once its
-own first event is on disk, whether its origin is still there; and here, once the origin has been
-renamed, we look whether such an event is there. One of the two sees the other.
+A run that is just starting to take tasks over cannot lose its origin. Once its own first event is
+on disk, it checks whether its origin is still there. Once the origin has been renamed, we check
+whether there is such an event. One of the two sees the other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Removed:
     flow: str
     run_id: str
     freed: Amount = field(default_factory=Amount)
-    """What was deleted of its folder; its blobs are left to the garbage collection."""
+    """The files deleted from its folder; the garbage collection frees its blobs."""
     kept: tuple[str, ...] = ()
     """Its files that other runs refer to."""
     strange: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class Chosen:
 def choose(
     layout: Layout, flows: Iterable[str], *, older_than: float | None, keep_last: int
 ) -> Chosen:
-    """Runs that were started more than `older_than` seconds ago, but the last few of each flow."""
+    """Runs started more than `older_than` seconds ago, except the last few of each flow."""
     before = (time.time() - (older_than or 0)) * 1e6
     chosen: list[tuple[str, str]] = []
     running: list[tuple[str, str]] = []
@@ -107,16 +107,16 @@ def remove(
 ) -> list[Removed]:
     """Remove runs: all of them, or none if one may not be removed.
 
-    `on_wait` is told in words what is waited for, if others are removing or collecting.
-    Killed: each run is removed or not; the garbage collection deletes what is left of it.
+    If other processes are removing or collecting, `on_wait` gets a text that says so. Killed: each
+    run is removed or not; the garbage collection deletes what is left of it.
 
     Raises:
         NotFoundError: There is no such run.
         RemoveError: It is running, a running run is taking tasks over from it, a later version of
-            asyncflow wrote it, or it is a link and other runs need what it leads to.
+            asyncflow wrote it, or it is a link and other runs need files behind it.
         StoreError: The store has no file locks, or a file cannot be deleted.
-        JournalError: The journal of a running run is damaged, so that nobody can tell what it
-            takes over; or that of a run that it takes over from.
+        JournalError: The journal of a running run is damaged, so that what it takes over is
+            unknown; or that of a run from which it takes over.
     """
     with exclusive(layout, on_wait):
         flows = {flow for flow, _ in runs}
@@ -131,7 +131,7 @@ def remove(
                 _check_link(layout, marks, flow, run_id)
             if not dry_run:
                 _set_aside(layout, flows, runs)
-                for flow in flows:  # what was resumed from them, and is over, since they were read
+                for flow in flows:  # runs that have resumed them and ended since they were read
                     marks.read_news(flow)
                     marks.read_removed(flow)
             return [_prune(layout, marks, flow, run_id, dry_run) for flow, run_id in runs]
@@ -141,7 +141,7 @@ def remove(
 
 def _check(layout: Layout, flow: str, run_id: str) -> None:
     folder = layout.run_dir(flow, run_id)
-    if not os.path.isdir(folder):  # noqa: PTH112 - the other one raises if it cannot be told
+    if not os.path.isdir(folder):  # noqa: PTH112 - the alternative raises if that cannot be known
         raise NotFoundError(layout.has_no_run(flow, run_id))
     if number := later_format(folder / "journal"):
         raise RemoveError(
@@ -180,12 +180,12 @@ def _set_aside(layout: Layout, flows: Iterable[str], runs: Sequence[tuple[str, s
 
 
 def _check_link(layout: Layout, marks: Marks, flow: str, run_id: str) -> None:
-    """Refuse to take away a link that others find values through; elsewhere it may lead nowhere."""
+    """Refuse to remove a link through which other runs find values; others may be broken."""
     folder = layout.run_dir(flow, run_id)
-    if is_link(folder) and any(marks.needs(flow, run_id, name) for name in os.listdir(folder)):  # noqa: PTH208 - names are what is wanted
+    if is_link(folder) and any(marks.needs(flow, run_id, name) for name in os.listdir(folder)):  # noqa: PTH208 - only the names are needed
         raise RemoveError(
-            f"{flow}/{run_id} is a link, and other runs need files of what it leads to: remove "
-            "those runs first, or put the folder itself in the place of the link"
+            f"{flow}/{run_id} is a link, and other runs need files behind it: remove "
+            "those runs first, or replace the link by the folder itself"
         )
 
 

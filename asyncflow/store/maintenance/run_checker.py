@@ -67,12 +67,12 @@ class RunChecker:
         self._running = is_being_written(self._path)
         self._table = TaskTable()
         self._steps: list[str] = []
-        self._holes: list[tuple[int, int, Damage]] = []  # where the journal cannot be read
+        self._holes: list[tuple[int, int, Damage]] = []  # if the journal cannot be read
         self._ended = False
         self._begun = False
 
     def check(self) -> None:
-        """Check all of it, and report what is found."""
+        """Check all of it, and report the findings."""
         summary = self._check_summary()
         try:
             with JournalReader(self._path) as journal:
@@ -109,7 +109,7 @@ class RunChecker:
             return None
         if summary is not None and (owner := other_owner(summary, self._run)):
             self._findings.damage(
-                path, f"it is that of {owner}: call the folder so again", self._pathspec
+                path, f"it is that of {owner}: rename the folder back to that", self._pathspec
             )
         if summary is not None:
             self._check_index(summary)
@@ -173,30 +173,30 @@ class RunChecker:
             self._findings.damage(self._path, what, self._pathspec)
         elif end < size and not self._running and not journal.is_torn(end):
             what = (
-                f"the last record, at byte {end}, is not what was written; readers leave it out, "
-                "and a resume runs again what it told of"
+                f"the last record, at byte {end}, is not what was written; readers skip it, "
+                "and a resume repeats the work that it recorded"
             )
             self._findings.damage(self._path, what, self._pathspec)
         elif end < size and not self._running:
             self._findings.note(
                 self._path,
                 f"the run was interrupted while it wrote: {size - end} bytes from byte {end} on "
-                "are the beginning of a record. This is no damage; the record was announced to "
-                "nobody",
+                "are the beginning of a record. This is not damage; the record was never "
+                "announced",
             )
-        for _, _, damage in self._holes:  # no later record or index entry said what is affected
+        for _, _, damage in self._holes:  # no later record or index entry named the affected tasks
             if not damage.count:
                 damage.add(self._pathspec)
         if not self._begun and not self._holes and summary is None and not self._running:
             self._note_unbegun()
 
     def _note_unbegun(self) -> None:
-        """Report a run without a first record, unless it is beginning just now."""
+        """Report a run without a first record, unless it is just starting."""
         sign = sign_of_beginning(self._folder)
         if not sign:
             self._findings.note(self._folder, "unreferenced: a run that never began")
         elif not self._has_begun_since():
-            what = f"it tells of no beginning, and {sign} is there"
+            what = f"it has no first event, but {sign} exists"
             self._findings.damage(self._path, what, self._pathspec)
 
     def _has_begun_since(self) -> bool:
@@ -209,7 +209,7 @@ class RunChecker:
             return False
 
     def _take(self, at: int, record: bytes) -> None:
-        """Take one record whose checksum is right."""
+        """Process one record whose checksum is right."""
         code = -1
         self._begun = True
         with self._blaming(at):
@@ -230,7 +230,7 @@ class RunChecker:
         try:
             yield
         except RecordError as error:
-            what = f"the record at byte {at} is no event: {error}"
+            what = f"the record at byte {at} is not an event: {error}"
             self._findings.damage(self._path, what, self._pathspec)
 
     def _follow(self, values: list[Any]) -> None:
@@ -247,7 +247,7 @@ class RunChecker:
             self._values.check_ref(self._flow, ref, f"{owner}/{name}")
 
     def _link_output(self, values: list[Any], owner: str) -> None:
-        """Name the task whose output lies in a hole of the journal, if this record tells of it."""
+        """Name the task whose output lies in a gap of the journal, if this record refers to it."""
         if not self._holes or values[0] == RUN_STARTED:
             return
         before = output_before(values)
@@ -258,7 +258,7 @@ class RunChecker:
                 )
 
     def _tasks_between(self, begin: int, end: int) -> Iterator[str]:
-        """The tasks that have a record in this range of the journal, as far as the index tells."""
+        """The tasks that have a record in this range of the journal, according to the index."""
         for task in range(1, len(self._table) + 1):
             entry = self._table[task]
             if begin <= entry.started < end or begin <= entry.ended < end:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _SEGMENT, _BLOB = int(Place.SEGMENT), int(Place.BLOB)  # see asyncflow.store.artifacts
 _CHUNK_BYTES: Final = 4 << 20
-_KEPT_RANGES: Final = 4_000_000  # above, ranges of segments are forgotten, and perhaps read twice
+# above, checked ranges of segments are forgotten, and perhaps read twice
+_KEPT_RANGES: Final = 4_000_000
 
 
 class ValueChecker:
@@ -96,7 +97,7 @@ class ValueChecker:
 
     def _segment_path(self, flow: str, segment: str) -> Path:
         path = self._layout.root / "flows" / segment
-        if os.path.exists(path):  # noqa: PTH110 - the other one raises where it may not look
+        if os.path.exists(path):  # noqa: PTH110 - the alternative raises without access
             return path
         removed = self._layout.root / "flows" / flow / REMOVED / segment.partition("/")[2]
         return removed if os.path.exists(removed) else path  # noqa: PTH110 - as above

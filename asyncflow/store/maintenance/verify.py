@@ -48,9 +48,9 @@ def verify(
 ) -> Verified:
     """Verify a run, or all of a flow, or the whole store.
 
-    Runs may go on meanwhile. `on_progress` is called from time to time with what was found so far.
+    Runs may go on meanwhile. `on_progress` is called from time to time with the findings so far.
     """
-    open_file.cache_clear()  # what was opened before may have been deleted or replaced since
+    open_file.cache_clear()  # a file that was opened before may have been deleted or replaced
     findings = Findings(layout.root, on_progress)
     walk = _Walk(layout, findings)
     for name in walk.flows() if flow is None else [flow]:
@@ -143,7 +143,7 @@ class _Walk:
     # --- the rest of the store ---
 
     def check_rest(self) -> None:
-        """Check what belongs to no flow."""
+        """Check files that belong to no flow."""
         self._check_root()
         self._check_limits()
         before = self._findings.verified.unreferenced.files
@@ -174,7 +174,7 @@ class _Walk:
                     path, "unfinished; after an hour asyncflow gc deletes it"
                 )
             elif path.name != "format":
-                self._findings.unreferenced(path, "unreferenced: it is not of the store's own")
+                self._findings.unreferenced(path, "unreferenced: the store did not create it")
         try:
             if read_file(root / "format", most=100) != f"{FORMAT}\n".encode():
                 self._findings.damage(root / "format", f"it does not say {FORMAT}", "the store")
@@ -184,7 +184,7 @@ class _Walk:
             )
 
     def _entries(self, folder: Path, *, are_folders: bool = False) -> list[Path]:
-        """What is in a folder. If it cannot be read, that is reported as damage."""
+        """The contents of a folder. If it cannot be read, that is reported as damage."""
         try:
             return _entries(folder, are_folders=are_folders)
         except OSError as error:
@@ -192,7 +192,7 @@ class _Walk:
             return []
 
     def _unreferenced_blobs(self) -> str:
-        """What to do about them. If refs cannot be read, a blob may only seem unreferenced."""
+        """What to do about unreferenced blobs. If refs cannot be read, a blob may only seem so."""
         for damage in self._findings.verified.damage:
             parts = Path(damage.file).parts
             if parts[-1] == "journal" or (parts[0] == "flows" and len(parts) <= _OF_A_FOLDER):
@@ -219,7 +219,7 @@ class _Walk:
         """Check a blob, unless a ref has named it."""
         name = path.name
         if not _DIGEST_HEX.fullmatch(name) or name[:2] != path.parent.name:
-            self._findings.unreferenced(path, "unreferenced: it is no blob")
+            self._findings.unreferenced(path, "unreferenced: it is not a blob")
             return
         digest = bytes.fromhex(name)
         if not self._values.is_named_blob(digest):
@@ -243,5 +243,5 @@ def _entries(folder: Path, *, are_folders: bool = False) -> list[Path]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself, or where one may not go
+    except OSError:  # a link that leads to itself, or to a place without access
         return False
