@@ -1,4 +1,4 @@
-"""What a run is told of its tasks, and what the dispatcher asks of a run."""
+"""The facts that a run learns about its tasks, and what the dispatcher asks of a run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The worker of a running task is gone, or was stopped because of it."""
+    """The worker of a running task is gone, or was stopped because of the task."""
 
     task_id: int
     exception_type: str
     how: str
     may_retry: bool
     seconds: float = 0.0
-    """How long it had taken, without the import of its flow."""
+    """How long the attempt took, without the import of its flow."""
     traceback: str = ""
     """Where an async task was when it was stopped."""
 
@@ -48,7 +48,7 @@ class TaskSource(Protocol):
 
     @property
     def max_running_tasks(self) -> int:
-        """How many of its tasks may be assigned to workers at a time; 0 for any number."""
+        """The most of its tasks that may be assigned to workers at a time; 0 for no limit."""
 
     @property
     def pathspec(self) -> str:
@@ -56,11 +56,11 @@ class TaskSource(Protocol):
 
     @property
     def expected(self) -> Mapping[str, float]:
-        """For each step that ended at least once: seconds for a task."""
+        """The seconds that a task takes, for each step that ended at least once."""
 
     @property
     def opening(self) -> Opening:
-        """What makes the run known to a worker."""
+        """The message that makes the run known to a worker."""
 
     @property
     def ready(self) -> int:
@@ -71,22 +71,22 @@ class TaskSource(Protocol):
         """Whether its journal lags so far behind that no further task should begin."""
 
     def next_step(self) -> str | None:
-        """The step of the task that would be taken next."""
+        """The step of the next task; None if no task is ready."""
 
     def postpone(self, steps: Collection[str]) -> bool:
         """Put a task of another step first; False if none is ready."""
 
     def take(self) -> StartTask | None:
-        """The next ready task as an order; None when it has to be prepared first."""
+        """The next ready task as an order; None if it has to be prepared first."""
 
     def give_back(self, task_id: int) -> None:
-        """A task that was taken has not begun: it is ready again."""
+        """Take back a task that has not begun: it is ready again."""
 
     def seated(self, task_id: int, pid: int) -> None:
-        """The task has begun in this process."""
+        """Note that the task has begun in this process."""
 
     def tell(self, fact: Fact) -> None:
-        """A fact has come in."""
+        """Add a fact."""
 
     def abandon(self, error: AsyncflowError) -> None:
-        """The run cannot go on."""
+        """Fail the run: it cannot go on."""

@@ -1,9 +1,9 @@
 """The order in which runs are served: by priority, and in turn within a priority.
 
-Pure. Each run that may have a ready task waits in one of two lines, that of `async def` steps or
-that of `def` steps, depending on its next task, because room for one kind is no room for the
-other. A run that was served goes to the end of its line. Finding the next run costs the logarithm
-of how many wait.
+No I/O. Each run that may have a ready task waits in one of two queues, that of `async def` steps or
+that of `def` steps, depending on its next task, because room for one kind is not room for the
+other. A run that was served goes to the end of its queue. Finding the next run takes time
+proportional to the logarithm of the number of waiting runs.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Served(Protocol):
-    """What can wait in line."""
+    """Something that can wait in a queue."""
 
     number: int
-    """Names it."""
+    """Identifies it."""
 
     @property
     def priority(self) -> int:
-        """The higher, the earlier."""
+        """Higher priorities are served first."""
 
 
 Item = TypeVar("Item", bound=Served)
@@ -32,7 +32,7 @@ _Place = tuple[int, int, int]  # smaller is earlier: negated priority, ticket, n
 
 
 class FairTurns(Generic[Item]):
-    """Who is served next."""
+    """Decides who is served next."""
 
     def __init__(self) -> None:
         self._tickets = 0
@@ -46,17 +46,17 @@ class FairTurns(Generic[Item]):
         return len(self._waiting)
 
     def add(self, item: Item) -> None:
-        """Put it at the end of its line. Harmless if it waits already."""
+        """Add it at the end of its queue. Harmless if it waits already."""
         if item.number not in self._waiting:
             self._tickets += 1
             self._put(item, (-item.priority, self._tickets, item.number), is_async=False)
 
     def remove(self, item: Item) -> None:
-        """Take it out of its line. Harmless if it does not wait."""
-        self._waiting.pop(item.number, None)  # its place is passed over when it comes up
+        """Remove it from its queue. Harmless if it does not wait."""
+        self._waiting.pop(item.number, None)  # its old place is skipped when its turn comes
 
     def next(self, shut: Collection[bool] = ()) -> Item | None:
-        """The first in the lines that are not shut."""
+        """The first in the queues that are not `shut`."""
         first: _Place | None = None
         for is_async, line in self._lines.items():
             if is_async in shut:
@@ -68,7 +68,7 @@ class FairTurns(Generic[Item]):
         return self._waiting[first[2]][0] if first is not None else None
 
     def in_line(self, item: Item, *, is_async: bool) -> bool:
-        """Whether it waits in this line; if not, it changes to it and keeps its place."""
+        """Whether it waits in this queue; if not, move it there, keeping its place."""
         _, line, place = self._waiting[item.number]
         if line is is_async:
             return True
@@ -76,7 +76,7 @@ class FairTurns(Generic[Item]):
         return False
 
     def served(self, item: Item) -> None:
-        """Its turn is over: it goes to the end of its line."""
+        """End its turn: it goes to the end of its queue."""
         _, is_async, _ = self._waiting[item.number]
         self._tickets += 1
         self._put(item, (-item.priority, self._tickets, item.number), is_async=is_async)
@@ -86,7 +86,7 @@ class FairTurns(Generic[Item]):
         heappush(self._lines[is_async], place)
 
     def _holds(self, place: _Place, *, is_async: bool) -> bool:
-        """Whether this place is still taken."""
+        """Whether this place is still valid."""
         found = self._waiting.get(place[2])
         return found is not None and found[1] is is_async and found[2] == place
 

@@ -1,4 +1,4 @@
-"""Tells a task where in the journal it finds what its inputs handed on."""
+"""Tells a task the journal offsets of the results of its inputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class InputOffsets:
         self._run, self._ended_at = run, ended_at
 
     def offsets(self, inputs: Sequence[int]) -> bytes:
-        """Where the journal tells what these tasks handed on, 8 bytes each; task 0 is the run."""
+        """The offsets of these tasks' results, 8 bytes each; task 0 is the run itself."""
         if len(inputs) == 1:
             return (self._ended_at(inputs[0]) if inputs[0] else FIRST_RECORD).to_bytes(8, "little")
         offsets = array("Q", map(self._ended_at, inputs))
@@ -38,7 +38,7 @@ class InputOffsets:
         return offsets.tobytes()
 
     def spill(self, task_id: int, inputs: Sequence[int]) -> tuple[str, int]:
-        """Write the offsets of a wide join to a file; its name and CRC-32. In a thread."""
+        """Write the offsets of a wide join to a file; return its name and CRC-32. In a thread."""
         name = f"{SPILLED}{task_id}"
         reached("inputs.spill")
         offsets = self.offsets(inputs)

@@ -1,4 +1,4 @@
-"""Has a run's journal synced to the disk in the background, at most once in `sync_seconds`."""
+"""Syncs a run's journal to the disk in the background, at most once in `sync_seconds`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class JournalSync:
         goes_on: Callable[[], bool],
         on_failed: Callable[[AsyncflowError], None],
     ) -> None:
-        """Sync nothing yet.
+        """Start nothing yet.
 
         Args:
-            journal: What is synced.
+            journal: The journal to sync.
             services: The threads, and how long the journal may stay unsynced.
-            goes_on: Whether the run goes on; else no further sync is begun after a slow one.
-            on_failed: Called when the disk has refused.
+            goes_on: Whether the run goes on; if not, no further sync begins after a slow one.
+            on_failed: Called when the disk reports an error.
         """
         self._journal, self._services = journal, services
         self._goes_on, self._on_failed = goes_on, on_failed
@@ -45,23 +45,23 @@ class JournalSync:
         self._syncing: ThreadFuture[None] | None = None
 
     def written(self) -> None:
-        """Something was written: sync it before `sync_seconds` are over."""
+        """Records were written: sync them within `sync_seconds`."""
         if self._due is not None:
             return
         wait = self._synced_at + self._services.sync_seconds - self._loop.time()
         self._due = self._loop.call_later(max(0.0, wait), self._sync)
 
     async def close(self) -> None:
-        """Begin no sync any more, and wait for the one under way."""
+        """Begin no further sync, and wait for the running one."""
         if self._due is not None:
             self._due.cancel()
         if self._syncing is not None:
-            with suppress(Exception):  # `_on_synced` hears of it
+            with suppress(Exception):  # `_on_synced` handles it
                 await thread_done(self._syncing)
 
     def _sync(self) -> None:
         self._due = None
-        if self._syncing is not None:  # a slow disk still syncs what was written before
+        if self._syncing is not None:  # a slow disk still syncs earlier records
             self._again = True
             return
         self._synced_at = self._loop.time()
@@ -69,8 +69,8 @@ class JournalSync:
         self._syncing.add_done_callback(self._tell_of_sync)
 
     def _tell_of_sync(self, synced: ThreadFuture[None]) -> None:
-        """Called in the thread that has synced."""
-        with suppress(RuntimeError):  # the program has closed the event loop without waiting
+        """Report the end of a sync to the event loop; called in the thread that synced."""
+        with suppress(RuntimeError):  # the program closed the event loop without waiting
             self._loop.call_soon_threadsafe(self._on_synced, synced)
 
     def _on_synced(self, synced: ThreadFuture[None]) -> None:

@@ -2,8 +2,8 @@
 
 asyncio runs everything that is ready before it polls for anything new. If two hundred runs have
 work at once, each takes a fraction of a millisecond, and a request of the application waits for the
-sum. So a run waits here before each piece of work. As many are let through in a turn of the loop as
-take about a millisecond; the number follows from how long recent turns have taken. Work that can be
+sum. So a run waits here before each piece of work. Each turn of the loop admits as many pieces as
+take about a millisecond; the number follows from the length of recent turns. Work that can be
 interrupted, such as assigning tasks, goes on until `until()` and leaves the rest for the next turn.
 """
 
@@ -15,20 +15,21 @@ from typing import Final
 
 from asyncflow._support.conditions import call_again
 
-_TURN_SECONDS: Final = 0.001  # that a turn of the loop may take before fewer are let through
-_WORK_SECONDS: Final = 0.0005  # of a turn, after which work under way stops as soon as it can
-_LOST_SECONDS: Final = 0.1  # that a turn has lasted when the call that ends it counts as lost
+_TURN_SECONDS: Final = 0.001  # the time of a loop's turn above which fewer pieces are admitted
+# the time of a turn after which work under way stops as soon as it can
+_WORK_SECONDS: Final = 0.0005
+_LOST_SECONDS: Final = 0.1  # a turn that lasts longer means that the call that ends it was lost
 _MOST: Final = 4  # a piece takes up to half a millisecond, which is known only afterwards
 
 
 class LoopBudget:
-    """Lets pieces of work through, a few in each turn of the event loop."""
+    """Admits pieces of work, a few in each turn of the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._line: deque[asyncio.Future[None]] = deque()
-        self._at_once = _MOST  # pieces that are let through in a turn
-        self._gone = 0  # let through in this turn
+        self._at_once = _MOST  # pieces admitted in a turn
+        self._gone = 0  # admitted in this turn
         self._turn_began = 0.0
         self._turning = False
         call_again(self)
@@ -45,7 +46,7 @@ class LoopBudget:
         await waiter
 
     def until(self) -> float:
-        """When work in this turn of the loop is to stop, by the loop's clock."""
+        """When work in this turn of the loop should stop, by the loop's clock."""
         self._watch()
         return self._turn_began + _WORK_SECONDS
 
@@ -57,7 +58,7 @@ class LoopBudget:
             self._loop.call_soon(self._next)
 
     def _next(self) -> None:
-        """A turn of the loop has gone by."""
+        """Begin the next turn of the loop."""
         now = self._loop.time()
         if now - self._turn_began > _TURN_SECONDS:
             self._at_once = max(1, self._at_once // 2)
@@ -67,16 +68,16 @@ class LoopBudget:
         try:
             while self._line and self._gone < self._at_once:
                 waiter = self._line.popleft()
-                if not waiter.done():  # else whoever waited was cancelled
+                if not waiter.done():  # otherwise the waiter was cancelled
                     waiter.set_result(None)
                     self._gone += 1
-        finally:  # also if a signal's handler has raised something just here
+        finally:  # also if a signal handler raised an exception right here
             self._turning = bool(self._gone or self._line)
             if self._turning:
                 self._loop.call_soon(self._next)
 
     def call_again(self) -> None:
-        """Begin the next turn if none has begun for long: the call that was to do it is lost."""
+        """Begin the next turn if none has begun for long: the call that should do it was lost."""
         if self._turning and self._loop.time() - self._turn_began > _LOST_SECONDS:
             self._next()
 

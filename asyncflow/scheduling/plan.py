@@ -1,9 +1,9 @@
-"""The brain: what happened comes in, what to do goes out.
+"""The brain: events come in, commands go out.
 
-Pure: no clock, no I/O, no await, no randomness. It takes events, in the order of the journal, and
-answers with commands; which tasks are ready is asked for with `take`, so that a foreach over a
-hundred thousand items holds one entry here and not a hundred thousand. Ready tasks are found by
-counting down unmet inputs, never by scanning.
+No clock, no I/O, no await, no randomness. It takes events, in the order of the journal, and answers
+with commands. Ready tasks are fetched with `take`, so that a foreach over a hundred thousand items
+needs one entry here and not a hundred thousand. Ready tasks are found by counting down unmet
+inputs, never by scanning.
 
     event ──► handle() ──► [Command]          take(n) ──► [StartTask]
 
@@ -15,12 +15,12 @@ A task is in one of these states, and moves as the table says:
                   └─ CAUGHT ◄──┘
                        └────────────► SUCCEEDED
 
-A task whose failure is caught succeeds in its worker's next words. Where these do not come, because
-the worker has died, it is taken once more, for a stand-in: its order hands on the failure, and runs
-no step.
+If a failure is caught, the worker's next report says that the task succeeded. If the worker dies
+before that report, the task is taken once more, for a stand-in: its order passes the failure on,
+and runs no step.
 
-Only tasks that are running or wait for a retry are held one by one; what is ready lies in sources,
-and what has succeeded is a task id in the slot of the join that will read it.
+Only tasks that run or wait for a retry have an entry each. Ready tasks are in sources, and a
+finished task is a task id in the slot of the join that will read it.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ if TYPE_CHECKING:
     from asyncflow.flow.graph import Graph, Node
 
 
-_LONGEST_WAIT: Final = 1e9  # thirty years: a backoff that grows beyond what a clock can tell
+# thirty years: a growing backoff must not exceed what a clock can express
+_LONGEST_WAIT: Final = 1e9
 
 
 class Verdict(StrEnum):
-    """What becomes of a task whose attempt has failed."""
+    """What happens to a task whose attempt failed."""
 
     RETRY = "retry"
     CATCH = "catch"
@@ -66,7 +67,7 @@ class Verdict(StrEnum):
 
 
 class TaskPhase(StrEnum):
-    """Where a task stands."""
+    """The state of a task."""
 
     READY = "ready"
     RUNNING = "running"
@@ -109,7 +110,7 @@ class BeginTask:
     inputs: Sequence[int]
     """Ids of the tasks that this one follows, in the order of branches or items; 0 is the run."""
     caught: Failure | None = None
-    """The failure of the attempt before, which a stand-in hands on in place of running the step."""
+    """The failure of the attempt before, which a stand-in passes on instead of running the step."""
     parents: tuple[int, ...] = ()
     """As in `TaskStarted`."""
 
@@ -138,23 +139,23 @@ class RetryTask:
 
 @dataclass(frozen=True, slots=True)
 class HandOn:
-    """Have a stand-in hand on a caught failure, unless the task has succeeded by now."""
+    """Order a stand-in that passes a caught failure on, unless the task has succeeded by now."""
 
     task_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class StopTasks:
-    """The run is ending early: what has not begun is not to begin."""
+    """The run is ending early: tasks that have not begun must not begin."""
 
     reason: str
     running: bool = True
-    """Whether what has begun is to be stopped too."""
+    """Whether running tasks are to be stopped, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinishRun:
-    """Say the run's last word: nothing of it is running any more."""
+    """Write the run's last event: none of its tasks runs any more."""
 
     status: Status
     failure: Failure | None = None
@@ -174,14 +175,14 @@ class _Scope:
 
     def __init__(self, task: _Task, node: Node, count: int) -> None:
         self.join = node.join
-        self.parent, self.slot = task.scope, task.slot  # where the join itself will stand
+        self.parent, self.slot = task.scope, task.slot  # the path of the join itself
         self.path, self.stack = task.path, task.stack[: node.depth]
         self.inputs = array("I", bytes(4 * count))
         self.unmet = count
 
 
 class _Task:
-    """A task that has an id: ready again, running, or waiting for a retry."""
+    """A task with an id: ready again, running, or waiting for a retry."""
 
     __slots__ = (
         "attempt",
@@ -237,29 +238,29 @@ class _Items:
 
 
 class IllegalEventError(Exception):
-    """An event came that cannot come now: a defect in whoever sent it, or a damaged journal."""
+    """An event that is illegal now: a defect of its sender, or a damaged journal."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be done in one run.
+    """The plan of one run: which tasks are next.
 
-    Raises, from any method: `IllegalEventError` when an event cannot come now.
+    Raises, from any method: `IllegalEventError` if an event is illegal now.
     """
 
     graph: Graph
     finished: Collection[tuple[str, tuple[int, ...]]] = ()
-    """Step and path of the tasks that are not run but taken over from another run."""
+    """Step and path of the tasks that are taken over from another run instead of being run."""
     waiting: Mapping[tuple[str, tuple[int, ...]], tuple[int, float]] = field(default_factory=dict)
-    """Of tasks that waited for a retry there: the attempt to come, and the seconds left."""
+    """For tasks that waited for a retry there: the next attempt, and the seconds left."""
     finish_running: bool = False
-    """Whether a task's failure leaves those that are running to their end."""
+    """Whether running tasks may finish after another task has failed."""
     status: Status = Status.RUNNING
     failure: Failure | None = None
     ready: int = 0
     """How many tasks could be taken now."""
     task_count: int = 0
-    """How many tasks have an id: the last id given."""
+    """How many tasks have an id: the highest id so far."""
     _tasks: dict[int, _Task] = field(default_factory=dict)
     _sources: deque[_Task | _Items] = field(default_factory=deque)
     _ready_of: Counter[str] = field(default_factory=Counter)  # of each step
@@ -271,18 +272,18 @@ class Plan:
 
     @property
     def unfinished(self) -> int:
-        """How many tasks have an id and no end yet: taken, running, or waiting for a retry."""
+        """How many tasks have an id but have not ended: taken, running, or waiting for a retry."""
         return len(self._tasks)
 
     @property
     def stopping(self) -> bool:
-        """Whether nothing new starts any more."""
+        """Whether no further task starts."""
         return self._stopping is not None
 
     def verdict(self, task_id: int, *, may_retry: bool = True) -> Verdict:
-        """What would become of the task if its attempt failed now.
+        """What would happen to the task if its attempt failed now.
 
-        `may_retry` tells whether the exception is one that the step's `@retry` is for.
+        `may_retry` says whether the step's `@retry` covers the exception.
         """
         task = self._tasks.get(task_id)
         if task is None or self._stopping or task.caught is not None:
@@ -293,13 +294,13 @@ class Plan:
         return Verdict.CATCH if node.catches else Verdict.FAIL
 
     def next_step(self) -> str | None:
-        """The step of the task that `take` would give next; None when nothing is ready."""
+        """The step of the task that `take` would return next; None if nothing is ready."""
         return self._sources[0].step if self._sources else None
 
     # --- facts ---
 
     def handle(self, event: Event) -> list[Command]:  # noqa: PLR0911 - one answer for each event
-        """Take note of an event, and tell what to do about it."""
+        """Process an event, and return the resulting commands."""
         match event:
             case TaskStarted():
                 self._task(int(event.task_id)).move(TaskPhase.RUNNING)
@@ -319,27 +320,27 @@ class Plan:
                 return self._end(Status.FAILED)
             case RunCancelled():
                 return self._end(Status.CANCELLED)
-            case _:  # TaskLogged: nothing depends on what a task prints
+            case _:  # TaskLogged: nothing depends on a task's output
                 return []
 
     def cancel(self, reason: str) -> list[Command]:
-        """Begin to end the run; `FinishRun` follows when nothing is running."""
+        """Begin to end the run; `FinishRun` follows when no task runs."""
         if self._stopping and not self._stopped_running:
             self._stopped_running = True
             return [StopTasks(reason)]
         return self._stop(FinishRun(Status.CANCELLED, None, reason))
 
     def fail(self, failure: Failure, *, running: bool = True) -> list[Command]:
-        """The same for a failure that is no task's own, such as a full disk."""
+        """The same for a failure that no task caused, such as a full disk."""
         self.failure = self.failure or failure
         return self._stop(FinishRun(Status.FAILED, self.failure), running=running)
 
     # --- what is ready ---
 
     def clone(self, limit: int) -> list[CloneTask | RetryTask]:
-        """Up to `limit` ready tasks that are to be taken over or to go on waiting, with their ids.
+        """Up to `limit` ready tasks, with ids, that are taken over or go on waiting for a retry.
 
-        Empty when none is left; only then is what has to be run ready to be taken.
+        Empty when none is left; only then does `take` return tasks to run.
         """
         clones: list[CloneTask | RetryTask] = []
         while self._unsorted and len(clones) < limit:
@@ -370,10 +371,10 @@ class Plan:
         return taken
 
     def postpone(self, steps: Collection[str]) -> bool:
-        """Nothing of these steps may begin now: put another task first; False if none is ready."""
+        """Put a task of other steps first, as these must not begin now; False if none is ready."""
         if not any(self._ready_of[step] for step in self._ready_of if step not in steps):
             return False
-        while self._sources[0].step in steps:  # they stay behind, so none is passed twice in vain
+        while self._sources[0].step in steps:  # they stay behind, so that none is skipped twice
             self._sources.rotate(-1)
         return True
 
@@ -382,7 +383,7 @@ class Plan:
         self._ready_of[step] += more
 
     def give_back(self, task_id: int) -> list[Command]:
-        """A taken task did not begin, and is ready as before; dropped when the run is ending."""
+        """A taken task did not begin, and is ready again; dropped if the run is ending."""
         task = self._task(task_id)
         if task.state is not TaskPhase.READY:
             message = f"task {task_id} has begun and cannot be given back"
@@ -394,7 +395,7 @@ class Plan:
         return []
 
     def wake(self, task_id: int) -> None:
-        """The time of a retry has come. Harmless when the run is ending."""
+        """A retry is due. Harmless if the run is ending."""
         task = self._tasks.get(task_id)
         if task is not None and task.state is TaskPhase.RETRYING:
             task.move(TaskPhase.READY)
@@ -402,7 +403,7 @@ class Plan:
             self._push(task)
 
     def hand_on(self, task_id: int) -> list[Command]:
-        """A caught failure is to be handed on by a stand-in; nothing if the task has succeeded."""
+        """Make a stand-in ready that passes a caught failure on; nothing if the task succeeded."""
         task = self._tasks.get(task_id)
         if task is None or task.state is not TaskPhase.CAUGHT:
             return []
@@ -561,7 +562,7 @@ class Plan:
         if self._stopping:
             return []
         self._stopping, self._stopped_running = finish, running
-        for source in self._sources:  # of those with an id: given back, or to be tried again
+        for source in self._sources:  # tasks with an id: given back, or to be tried again
             if isinstance(source, _Task):
                 self._tasks.pop(source.id, None)
         self._sources.clear()
@@ -587,11 +588,11 @@ class Plan:
 
 
 def retry_seconds(options: Any, name: str, attempt: int) -> float:
-    """How long to wait after this attempt of the task of this name, as the step's `@retry` says.
+    """The wait after this attempt of the named task, in seconds, as the step's `@retry` says.
 
-    The jitter is drawn from the name and the attempt: a replay waits as long as the run did, and no
-    two tasks, of whatever runs, have to do with each other. No wait is above `max_seconds`, and
-    those that would be are spread below it.
+    The jitter is derived from the name and the attempt: a replay waits as long as the run did, and
+    tasks of any runs wait independently. No wait exceeds `max_seconds`; waits that would are spread
+    below it.
     """
     try:
         seconds: float = options["seconds"] * options["backoff"] ** attempt

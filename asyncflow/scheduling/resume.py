@@ -1,12 +1,12 @@
-"""What a run that is resumed takes over from the run that it resumes.
+"""What a resumed run takes over from the run that it resumes.
 
-A finished task of the origin run is taken over as it is: its refs are written into the new run's
-journal, and no value is read or copied. Which tasks those are follows from the origin's journal,
-the new graph, and the step from which on all is to be run again, if one is named.
+A finished task of the origin is taken over as it is: its refs are written into the new run's
+journal, and no value is read or copied. Which tasks are taken over follows from the origin's
+journal, the new graph, and the step to run again from, if one is named.
 
-Everything is taken over before anything is run. A run that came to its end before that, by a crash
-or by being cancelled, has not taken over all that it was to: the rest is found where it would have
-found it, in the run that it resumed.
+Everything is taken over before any task runs. A run that ended earlier than that, by a crash or
+because it was cancelled, has not taken everything over. The rest is then found where that run would
+have found it: in the run that it resumed.
 """
 
 from __future__ import annotations
@@ -48,14 +48,15 @@ if TYPE_CHECKING:
 
     Key = tuple[str, tuple[int, ...]]
 
-# Not TaskRetried: a task that goes on waiting is told of while others are still being taken over.
+# Not TaskRetried: the retry of a waiting task is recorded while others are still taken over.
 _AFTER_TAKING_OVER = {STARTED, RunSucceeded.code}
-_FEW_ITEMS = 1000  # of a foreach: what they take is not worth a look at what is stored
-_MOST_ORIGINS = 64  # in a row, none of which has taken over all of the one before it
+_FEW_ITEMS = 1000  # of a foreach: checking stored items is not worth more
+# the longest chain of runs, none of which has taken over everything from the one before
+_MOST_ORIGINS = 64
 
 
 def newest_run(store: RunStore, flow: str) -> str:
-    """The run of a flow that was started last.
+    """The flow's run that was started last.
 
     Raises:
         ResumeError: There is none.
@@ -71,9 +72,9 @@ class OriginRun:
     """The finished tasks of a run, by step and path."""
 
     def __init__(self, run: StoredRun, *, resumers: tuple[str, ...] = ()) -> None:
-        """Read the run's journal once; a few hundred bytes are kept of each finished task.
+        """Read the run's journal once; keeps a few hundred bytes of each finished task.
 
-        `resumers` are the runs that lead to this one, each of which is its successor's origin.
+        `resumers` are the runs that lead to this one; each is the origin of the one before.
 
         Raises:
             ResumeError: There is no such run, or it is still running.
@@ -129,8 +130,8 @@ class OriginRun:
             raise JournalError(message)
 
     def _find_rest(self, origin: str, started: RunStarted, resumers: tuple[str, ...]) -> None:
-        """The run was broken off before it had taken over all of its own origin."""
-        with suppress(ResumeError):  # removed since: what is here has to do
+        """Read further origins, because the run ended before it had taken everything over."""
+        with suppress(ResumeError):  # removed since: use what is here
             runs = (*resumers, self.run_id)
             self._rest = OriginRun(self._run.store.run(started.flow, origin), resumers=runs)
             if started.origin_step is not None:
@@ -157,10 +158,10 @@ class OriginRun:
         return started
 
     def _check_fanout(self, result: Result) -> None:
-        """Make sure that as many items are stored as are told of: the plan has a place for each.
+        """Check that as many items are stored as the record says: the plan has a place for each.
 
         Raises:
-            RecordError: There are not.
+            RecordError: There are fewer.
         """
         count = result.outcome.fanout or 0
         if count <= _FEW_ITEMS:
@@ -175,29 +176,31 @@ class OriginRun:
             raise RecordError(f"{message} that it is said to have")
 
     def _fail(self, values: list[Any]) -> None:
-        """A task that had failed for good begins anew, with all its attempts."""
+        """Let a task that failed for good begin anew, with all its attempts."""
         if not will_retry(values):
             step, _, _, path = head_of(values)
             self._retries.pop((step, tuple(path)), None)
 
     def choose(self, graph: Graph, step: str | None) -> None:
-        """Forget what cannot be taken over: the named step, and what follows it.
+        """Drop tasks that cannot be taken over: those of the named step, and of all steps after it.
 
         Raises:
-            ResumeError: A finished step leads elsewhere now, or there is no step of that name.
+            ResumeError: A finished step now leads to other steps, or the named step does not exist.
         """
         again = following(graph, step) if step is not None else set()
-        if step is not None and step in self.graph:  # what followed it then is not needed any more
+        # the steps that used to follow it are not needed any more
+        if step is not None and step in self.graph:
             again |= following(self.graph, step)
         finished = {name for name, _ in self} - again
-        for name in self.graph.nodes:  # in their order: the first that differs is told
+        # in order, so that the error names the first step that differs
+        for name in self.graph.nodes:
             if name in finished:
                 self._check(graph, name)
         self.step = step
         self.forget(again)
 
     def forget(self, steps: Collection[str]) -> None:
-        """Take nothing over of these steps."""
+        """Take over no task of these steps."""
         self._offsets = {key: at for key, at in self._offsets.items() if key[0] not in steps}
         self._retries = {key: due for key, due in self._retries.items() if key[0] not in steps}
         if self._rest is not None:
@@ -219,7 +222,7 @@ class OriginRun:
             raise ResumeError(message)
 
     def waiting(self) -> dict[tuple[str, tuple[int, ...]], tuple[int, float]]:
-        """Of the tasks that waited for a retry: the attempt to come, and the seconds left."""
+        """For tasks that waited for a retry: the next attempt, and the seconds left."""
         now = time()
         rest = self._rest.waiting() if self._rest is not None else {}
         own = {
@@ -245,7 +248,7 @@ class OriginRun:
         return bool(self._offsets or self._rest)
 
     def result(self, step: str, path: tuple[int, ...]) -> tuple[str, Result]:
-        """In which run the task ended, and what it handed on."""
+        """The run in which the task ended, and its result."""
         at = self._offsets.get((step, path))
         if at is None and self._rest is not None:
             return self._rest.result(step, path)
@@ -263,7 +266,7 @@ class OriginRun:
         return self.result(*key)[1].outcome
 
     def left(self) -> dict[Key, str]:
-        """How the tasks stood that had begun and are not taken over."""
+        """The states of tasks that had begun and are not taken over."""
         found = self._rest.left() if self._rest is not None else {}
         for _, record, _ in self._journal.read_from():
             code = code_of(record)
@@ -275,12 +278,12 @@ class OriginRun:
         return {key: how for key, how in found.items() if key not in self}
 
     def is_there(self) -> bool:
-        """Whether the run, and all that it is told from, is still in the store."""
+        """Whether the run and all its own origins are still in the store."""
         there = self._run.is_there()
         return there and (self._rest is None or self._rest.is_there())
 
     def close(self) -> None:
-        """Let the journal go."""
+        """Close the journal."""
         self._journal.close()
         if self._rest is not None:
             self._rest.close()
@@ -293,7 +296,7 @@ def _how_it_was_left(values: list[Any]) -> str:
 
 
 def following(graph: Graph, step: str) -> set[str]:
-    """A step and all that follow it.
+    """A step and all steps after it.
 
     Raises:
         ResumeError: There is no step of that name.

@@ -1,7 +1,7 @@
-"""What a resume would do, told without doing it: `asyncflow resume --plan`.
+"""What a resume would do, without doing it: `asyncflow resume --plan`.
 
-The brain itself is asked, with every task that is run taken for done at once, so that the answer
-and what a resume does cannot differ.
+It uses the brain itself, and treats every task to run as done at once, so that the preview and the
+resume cannot differ.
 """
 
 from __future__ import annotations
@@ -36,21 +36,20 @@ _BATCH: Final = 256
 
 @dataclass(slots=True)
 class StepPreview:
-    """What a resume would do about one step."""
+    """What a resume would do with one step."""
 
     step: str
     reused: int = 0
     """How many tasks it would take over."""
     to_run: int = 0
-    """How many tasks it would run, as far as can be known now."""
+    """How many tasks it would run, as far as is known now."""
     open_ended: str = ""
     """A step that would be run, and tells only then whether there are more of this step."""
     reasons: Counter[str] = field(default_factory=Counter)
-    """Why tasks would be run, and how many each."""
+    """The reasons to run tasks, with the number of tasks for each."""
 
     @property
     def why(self) -> str:
-        """The reasons in words."""
         told = [
             reason if n == self.to_run else f"{n} {reason}" for reason, n in self.reasons.items()
         ]
@@ -62,11 +61,11 @@ class StepPreview:
 def preview_resume(
     flow: type[FlowSpec], *, store: str | os.PathLike[str], origin: str, step: str | None = None
 ) -> list[StepPreview]:
-    """What a resume of the run `origin` would take over and run, and why; nothing is run.
+    """What a resume of the run `origin` would take over and run, and why; nothing runs.
 
     Raises:
-        ResumeError: As a resume would.
-        ParameterError: The flow has a new parameter that is required, and is not given.
+        ResumeError: As a resume would raise it.
+        ParameterError: The flow has a new required parameter without a value.
         StoreError: There is no store.
     """
     graph = read_graph(flow)
@@ -81,7 +80,7 @@ def preview_resume(
 
 
 class Preview:
-    """Plays a resume through, as if every task that is run succeeded at once."""
+    """Plays a resume through, as if every task that runs succeeded at once."""
 
     def __init__(
         self,
@@ -90,7 +89,7 @@ class Preview:
         left: Mapping[Key, str],
         named: str | None = None,
     ) -> None:
-        """Prepare it; `left` tells how tasks stood that had begun, `named` what is run again."""
+        """Prepare it; `left` has the states of unfinished tasks, `named` the steps to run again."""
         self._graph, self._left, self._named = graph, left, named
         self._plan = Plan(graph, finished=finished)
         self._steps = {name: StepPreview(name) for name in graph.nodes}

@@ -1,4 +1,4 @@
-"""What a run leaves behind when it ends: its last event, and the summary beside its journal."""
+"""What a run writes when it ends: its last event, and the summary beside its journal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RunEnding:
         self._identity, self._recorder, self._index = identity, recorder, index
 
     def event(self, finish: FinishRun, batch: Batch) -> Event:
-        """The last event of the run, by how the run has finished."""
+        """The last event of the run, according to how the run finished."""
         identity = self._recorder.identity(batch)
         seconds = (batch.microseconds - self._identity.started) / 1e6
         match finish.status:

@@ -1,4 +1,4 @@
-"""Which run it is: what is fixed when a run starts."""
+"""The facts about a run that are fixed when it starts."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """What never changes of a run."""
+    """The facts about a run that never change."""
 
     number: int
-    """The engine's own short number."""
+    """The engine's own short number for the run."""
     stored: StoredRun
     """Its place in the store."""
     tags: tuple[str, ...]
     started: int
     """Microseconds since 1970."""
     surroundings: ProgramEnvironment
-    """Those of the program when it started the run."""
+    """The program's environment when it started the run."""
     options: RunOptions = field(default_factory=RunOptions)
     durable: bool = False
-    """Whether what is told of survives a power cut, and not only a crash."""
+    """Whether announced events survive a power cut, and not only a crash."""
     variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """The environment variables that `@environment` gives to steps; nothing of a run keeps them."""
+    """The environment variables that `@environment` gives to steps; no file of the run holds
+    them."""
     begun: int = field(default_factory=elapsed)
     """The same moment as `started`, by the clock of `elapsed`."""
 
@@ -53,9 +54,9 @@ class RunIdentity:
 
     @property
     def now(self) -> int:
-        """Microseconds since 1970, by the wall clock as it stood when the run was started.
+        """Microseconds since 1970, by the wall clock as it was set when the run was started.
 
-        So a run's times never go back, and their differences are durations, however somebody sets
-        the clock meanwhile.
+        So a run's times never go back, and their differences are durations, even if the clock is
+        set meanwhile.
         """
         return self.started + elapsed() - self.begun

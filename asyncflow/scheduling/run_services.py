@@ -1,4 +1,4 @@
-"""What the engine lends to every run: threads for the disk, settings, counters."""
+"""What the engine offers to every run: threads for the disk, settings, counters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RunServices:
     sync_seconds: float
     """How long a journal may stay unsynced, unless the run is durable."""
     grace_seconds: float
-    """How long tasks have to end when their run is cancelled."""
+    """The time that tasks have to end when their run is cancelled."""
     finish_running: bool = False
     """Whether the running tasks of a run may finish after another task of it has failed."""
     loop_budget: LoopBudget = field(default_factory=LoopBudget)
