@@ -182,7 +182,7 @@ class Dispatcher:
         """How many tasks wait and run, and how many workers are idle and busy."""
         busy = sum(bool(slot.tasks) for slot in self._slots)
         return {
-            "tasks_waiting": sum(source.ready for source in self._runs.values()),
+            "tasks_waiting": sum(source.orders.ready for source in self._runs.values()),
             "tasks_running": sum(len(slot.tasks) for slot in self._slots),
             "workers_idle": len(self._slots) - busy,
             "workers_busy": busy,

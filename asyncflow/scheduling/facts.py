@@ -35,6 +35,26 @@ class Lost:
 Fact = Started | Logged | Succeeded | Failed | Lost
 
 
+class ReadyTasks(Protocol):
+    """The ready tasks of a run as the dispatcher needs them."""
+
+    @property
+    def ready(self) -> int:
+        """How many tasks could be taken now."""
+
+    def next_step(self) -> str | None:
+        """The step of the next task; None if none may be taken."""
+
+    def postpone(self, steps: Collection[str]) -> bool:
+        """Put a task of another step first; False if none is ready."""
+
+    def take(self) -> StartTask | None:
+        """The next ready task as an order; None if it has to be prepared first."""
+
+    def give_back(self, task_id: int) -> None:
+        """Take back a task that has not begun: it is ready again."""
+
+
 class TaskSource(Protocol):
     """A run as the dispatcher needs it."""
 
@@ -63,24 +83,12 @@ class TaskSource(Protocol):
         """The message that makes the run known to a worker."""
 
     @property
-    def ready(self) -> int:
-        """How many tasks could be taken now."""
+    def orders(self) -> ReadyTasks:
+        """Its tasks that are ready."""
 
     @property
     def congested(self) -> bool:
         """Whether its journal lags so far behind that no further task should begin."""
-
-    def next_step(self) -> str | None:
-        """The step of the next task; None if no task is ready."""
-
-    def postpone(self, steps: Collection[str]) -> bool:
-        """Put a task of another step first; False if none is ready."""
-
-    def take(self) -> StartTask | None:
-        """The next ready task as an order; None if it has to be prepared first."""
-
-    def give_back(self, task_id: int) -> None:
-        """Take back a task that has not begun: it is ready again."""
 
     def seated(self, task_id: int, pid: int) -> None:
         """Note that the task has begun in this process."""

@@ -302,7 +302,7 @@ class ReportRouter:
             if assigned.started:
                 assigned.source.tell(_loss(slot, assigned, self._loop.time(), how))
             else:
-                assigned.source.give_back(assigned.task_id)
+                assigned.source.orders.give_back(assigned.task_id)
         if slot.used and not (slot.has_begun or worker.stop_reason):
             self._count_dead_start(how)
         self._assigner.dispatch()

@@ -7,28 +7,27 @@
 Facts that come in while a batch is being written make the next batch. So the faster they come, the
 more events share the cost of one write.
 
-A driver has three queues. The inbox holds facts that are not in the journal yet. The commands are
-what the plan, a cancellation or a failure of the engine has decided, and the next turn carries them
-out. The prepared orders are wide joins whose inputs are on disk, and which a worker can take.
+Three queues meet here. The inbox of the driver holds facts that are not in the journal yet; each
+turn makes a batch of them. The commands are what the plan, a cancellation or a failure of the
+engine has decided; the next turn carries them out. The third belongs to `TaskOrders`: orders of
+wide joins whose inputs are on disk. Facts and commands wake the driver, and an order that was
+prepared wakes the dispatcher.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncflow._support.commit_points import reached
 from asyncflow._support.conditions import Condition, in_thread
-from asyncflow.errors import AsyncflowError, JournalError
+from asyncflow.errors import AsyncflowError
 from asyncflow.events.packing import unpack_events
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder
-from asyncflow.scheduling.input_offsets import InputOffsets
 from asyncflow.scheduling.journal_sync import JournalSync
 from asyncflow.scheduling.plan import (
-    CloneTask,
     FinishRun,
     HandOn,
     Plan,
@@ -36,14 +35,17 @@ from asyncflow.scheduling.plan import (
     StopTasks,
     Verdict,
 )
+from asyncflow.scheduling.retry_timers import RetryTimers
 from asyncflow.scheduling.run_ending import RunEnding
 from asyncflow.scheduling.run_services import BACKLOG_BYTES
+from asyncflow.scheduling.take_over import TakeOver
+from asyncflow.scheduling.task_orders import TaskOrders
 from asyncflow.store.run_index import RunIndex
-from asyncflow.values import Failure, indexes_of
-from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, Failed, Logged, Opening, StartTask
+from asyncflow.values import Failure
+from asyncflow.workers.messages import Failed, Logged
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Sequence
 
     from asyncflow.events.selection import Publication
     from asyncflow.flow.graph import Graph
@@ -88,7 +90,11 @@ class RunDriver:
         origin: OriginRun | None = None,
     ) -> None:
         self.identity = identity
-        self.number = identity.number
+        self.number, self.pathspec = identity.number, identity.pathspec
+        self.priority = identity.options.priority
+        self.max_running_tasks = identity.options.max_running_tasks
+        self.opening = identity.opening()
+        self.expected = services.expected(identity.flow)
         self.graph = graph
         self.channel = channel
         self.plan = Plan(
@@ -111,7 +117,6 @@ class RunDriver:
         """Output that has come in and is not in the journal yet."""
         self._journal = journal
         self._dispatcher, self._services = dispatcher, services
-        self._origin = origin
         self._index = RunIndex(
             graph,
             flow=identity.flow,
@@ -119,20 +124,29 @@ class RunDriver:
             started=identity.started,
             tags=identity.tags,
         )
-        self._recorder = Recorder(
-            identity.flow, identity.run_id, self._index, services.expected(identity.flow)
-        )
+        self._recorder = Recorder(identity.flow, identity.run_id, self._index, self.expected)
         self._counted = 0  # events that the meter has counted
         self._inbox: deque[Fact] = deque()
-        self._failing = False  # whether the inbox holds a failure that will end the run
         self._commands: list[plan.Command] = []
         self._news = Condition(lambda: bool(self._inbox or self._commands) or self._is_late)
         self._ends_by = float("inf")  # by the loop's clock, once it has been told to end
-        self._prepared: deque[StartTask] = deque()
-        self._retries: dict[int, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
         self._ending = RunEnding(identity, self._recorder, self._index)
-        self._inputs = InputOffsets(identity.stored, self._index.table.ended_at)
+        self._retries = RetryTimers(self._on_retry_due)
+        self.orders = TaskOrders(
+            identity,
+            self.plan,
+            self._recorder,
+            self._index.table,
+            services,
+            on_prepared=lambda: dispatcher.dispatch(self),
+            on_commands=self._order,
+            on_failed=self.abandon,
+        )
+        """The tasks that are ready, for the dispatcher to take."""
+        self._take_over = (
+            TakeOver(origin, self.plan, self._recorder, services) if origin is not None else None
+        )
         self._sync = JournalSync(
             journal,
             services,
@@ -157,7 +171,7 @@ class RunDriver:
         if isinstance(fact, Logged):
             self.backlog_bytes += len(fact.data)
         elif isinstance(fact, Failed | Lost) and self._ends_run(fact):
-            self._failing = True  # no further task begins while that is being written
+            self.orders.held = True  # no further task begins while that is being written
             self._dispatcher.stop(self, "another task of the run failed", running=False)
 
     def _ends_run(self, fact: Failed | Lost) -> bool:
@@ -196,100 +210,15 @@ class RunDriver:
     # --- what the dispatcher asks and tells ---
 
     @property
-    def opening(self) -> Opening:
-        """What makes the run known to a worker."""
-        identity = self.identity
-        where = identity.store, identity.flow, identity.run_id
-        how = identity.surroundings, identity.durable
-        return Opening(identity.number, *where, *how, variables=identity.variables)
-
-    @property
-    def pathspec(self) -> str:
-        """`Flow/run`."""
-        return f"{self.identity.flow}/{self.identity.run_id}"
-
-    @property
-    def expected(self) -> Mapping[str, float]:
-        """For each step that ended at least once: seconds for a task."""
-        return self._recorder.expected
-
-    @property
-    def priority(self) -> int:
-        """Runs of a higher priority are served first."""
-        return self.identity.options.priority
-
-    @property
-    def max_running_tasks(self) -> int:
-        """How many of its tasks may be assigned to workers at a time; 0 for any number."""
-        return self.identity.options.max_running_tasks
-
-    @property
-    def ready(self) -> int:
-        """How many tasks could be taken now."""
-        return len(self._prepared) + self.plan.ready
-
-    @property
     def congested(self) -> bool:
         """Whether so much waits for the journal that no further task should begin."""
         return len(self._inbox) > _CONGESTED_FACTS
-
-    def next_step(self) -> str | None:
-        """The step of the task that would be taken next."""
-        if self._failing:
-            return None
-        return self._prepared[0].step if self._prepared else self.plan.next_step()
-
-    def postpone(self, steps: Collection[str]) -> bool:
-        """Put a task of another step first; False if none is ready."""
-        return not self._prepared and self.plan.postpone(steps)
-
-    def take(self) -> StartTask | None:
-        """The next ready task as an order; None when it has to be prepared first."""
-        if self._prepared:
-            return self._prepared.popleft()
-        for task in self.plan.take(1):
-            self._recorder.open(task)
-            if len(task.inputs) <= MAX_INPUTS_IN_ORDER:
-                return self._start(task, self._inputs.offsets(task.inputs), ())
-            preparing = self._loop.run_in_executor(self._services.disk, self._spill, task)
-            preparing.add_done_callback(partial(self._on_spilled, task.task_id))
-        return None
-
-    def give_back(self, task_id: int) -> None:
-        """A task that was taken has not begun: it is ready again."""
-        self._recorder.drop(task_id)
-        self._order(self.plan.give_back(task_id))
 
     def seated(self, task_id: int, pid: int) -> None:
         """The task has begun in this process."""
         attempt = self._recorder.get(task_id)
         if attempt is not None:
             attempt.pid = pid
-
-    def _start(self, task: plan.BeginTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
-        ended_at = self._index.table.ended_at
-        stack = [ended_at(splitter) for splitter in task.stack]
-        path = indexes_of(task.path) if self.graph.has_conditions else task.path
-        key = task.step, task.task_id, task.attempt, path
-        caught = task.caught
-        told = (caught.attempt, caught.type, caught.message, caught.traceback) if caught else ()
-        return StartTask(self.number, *key, stack, inputs, inputs_at, told)
-
-    def _spill(self, task: plan.BeginTask) -> StartTask:
-        """Write a wide join's inputs to a file; in a thread."""
-        return self._start(task, b"", self._inputs.spill(task.task_id, task.inputs))
-
-    def _on_spilled(self, task_id: int, spilled: asyncio.Future[StartTask]) -> None:
-        if self.over:
-            return
-        error = spilled.exception()
-        if error is not None:
-            self.abandon(JournalError(f"cannot write the inputs of a join: {error}"))
-        if self.plan.stopping:
-            self.give_back(task_id)
-        else:
-            self._prepared.append(spilled.result())
-            self._dispatcher.dispatch(self)
 
     # --- the loop ---
 
@@ -301,7 +230,7 @@ class RunDriver:
                 here. The run is broken off, and is interrupted.
         """
         try:
-            await self._take_over()
+            await self._take_over_all()
             self._dispatcher.dispatch(self)
             while self.finish is None:
                 await self._turn()
@@ -330,13 +259,11 @@ class RunDriver:
     def let_go(self) -> None:
         """Close what it has open, and wake those who wait for its end. Harmless when repeated."""
         try:
-            for (
-                due
-            ) in self._retries.values():  # a timer would keep the run in memory until it fires
-                due.cancel()
+            self._retries.close()
+            self.orders.close()
             self._journal.close()
-            if self._origin is not None:
-                self._origin.close()
+            if self._take_over is not None:
+                self._take_over.close()
             self._dispatcher.leave(self)
             self.channel.close()
         finally:
@@ -352,10 +279,10 @@ class RunDriver:
         self._collect(batch)
         commands, self._commands = self._commands, []
         await self._publish(batch, commands)
-        self._failing = self._failing and any(
+        self.orders.held = self.orders.held and any(
             isinstance(each, Failed | Lost) for each in self._inbox
         )
-        await self._take_over()
+        await self._take_over_all()
         for command in commands:
             await self._carry_out(command)
         self._dispatcher.dispatch(self)
@@ -363,24 +290,13 @@ class RunDriver:
     def _new_batch(self) -> Batch:
         return Batch(self._journal.size, self.identity.now)
 
-    async def _take_over(self) -> None:
+    async def _take_over_all(self) -> None:
         """Take over from the origin run whatever is ready and finished there."""
-        origin = self._origin
-        if origin is None:
+        if self._take_over is None:
             return
-        while taken := self.plan.clone(_BATCH_FACTS):
-            self._commands += [command for command in taken if isinstance(command, RetryTask)]
-            clones = [command for command in taken if isinstance(command, CloneTask)]
-            batch = self._new_batch()
-            results = await in_thread(
-                self._services.disk,
-                lambda wanted: [origin.result(clone.step, clone.path) for clone in wanted],
-                clones,
-            )
-            await self._services.loop_budget.turn()
-            for clone, (run_id, result) in zip(clones, results, strict=True):
-                self._recorder.cloned(clone, result, run_id, batch)
-            await self._publish(batch, self._commands)
+        while taken := await self._take_over.take(self._new_batch):
+            self._commands += taken.waiting
+            await self._publish(taken.batch, self._commands)
 
     def _collect(self, batch: Batch) -> None:
         """Move facts from the inbox to a batch, as long as there is time."""
@@ -429,22 +345,16 @@ class RunDriver:
                 batch = self._new_batch()
                 self._recorder.retried(command, batch)
                 await self._publish(batch, [])
-                self._await_retry(command)
+                self._retries.start(command.task_id, command.after_seconds)
             case HandOn():
                 self._commands += self.plan.hand_on(command.task_id)
             case StopTasks():
-                while self._prepared:
-                    self.give_back(self._prepared.popleft().task_id)
+                self.orders.drop_prepared()
                 self._dispatcher.stop(self, command.reason, running=command.running)
             case FinishRun():
                 self.finish = command
 
-    def _await_retry(self, command: RetryTask) -> None:
-        due = self._loop.call_later(command.after_seconds, self._on_retry_due, command.task_id)
-        self._retries[command.task_id] = due
-
     def _on_retry_due(self, task_id: int) -> None:
-        del self._retries[task_id]
         self.plan.wake(task_id)
         self._dispatcher.dispatch(self)
 
@@ -466,8 +376,5 @@ class RunDriver:
         self.channel.publish(batch.news, self._journal.size)
 
     def __repr__(self) -> str:
-        identity = self.identity
         running = len(self._recorder)
-        return (
-            f"<RunDriver {identity.flow}/{identity.run_id} {self.ready} ready, {running} running>"
-        )
+        return f"<RunDriver {self.pathspec} {self.orders.ready} ready, {running} running>"

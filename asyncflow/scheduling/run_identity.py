@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from asyncflow.scheduling.facts_to_events import elapsed
 from asyncflow.values import RunOptions
+from asyncflow.workers.messages import Opening
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +52,17 @@ class RunIdentity:
     def store(self) -> str:
         """The location of its store, as workers are told it."""
         return self.stored.store.location
+
+    @property
+    def pathspec(self) -> str:
+        """`Flow/run`."""
+        return self.stored.pathspec
+
+    def opening(self) -> Opening:
+        """What makes the run known to a worker."""
+        where = self.store, self.flow, self.run_id
+        how = self.surroundings, self.durable
+        return Opening(self.number, *where, *how, variables=self.variables)
 
     @property
     def now(self) -> int:

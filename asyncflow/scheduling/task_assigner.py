@@ -216,11 +216,11 @@ class TaskAssigner:
         if self._only_worker_runs_def():
             self._put_def_first(source)
         shut: set[str] = set()
-        while (step := source.next_step()) is not None:
+        while (step := source.orders.next_step()) is not None:
             if self._may_begin(source, step):
                 return step
             shut.add(step)
-            if not source.postpone(shut):
+            if not source.orders.postpone(shut):
                 return None
         return None
 
@@ -236,9 +236,9 @@ class TaskAssigner:
         follow them, then some `def` tasks again.
         """
         waiting: set[str] = set()
-        while (step := source.next_step()) is not None and source.graph[step].is_async:
+        while (step := source.orders.next_step()) is not None and source.graph[step].is_async:
             waiting.add(step)
-            if not source.postpone(waiting):
+            if not source.orders.postpone(waiting):
                 return
 
     def _may_begin(self, source: TaskSource, step: str) -> bool:
@@ -299,7 +299,7 @@ class TaskAssigner:
             if grant is None:
                 return  # the run is looked at again at once: other steps of it may begin
         is_async = source.graph[step].is_async
-        order = source.take()
+        order = source.orders.take()
         if order is not None:
             self._give(slot, source, order, is_async=is_async).grant = grant
         elif grant is not None:
@@ -328,7 +328,7 @@ class TaskAssigner:
         """Return a task that its worker has not begun to its run."""
         assigned.stop_timer()  # it may have been told to stop
         self.remove(slot, assigned)
-        assigned.source.give_back(assigned.task_id)
+        assigned.source.orders.give_back(assigned.task_id)
 
     def remove(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
         """Take a task from its worker, in the books: its run may have room for the next."""

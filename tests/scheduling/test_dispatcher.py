@@ -42,6 +42,10 @@ class Source:
     def ready(self):
         return len(self.given_back) + self.count - self.taken
 
+    @property
+    def orders(self):
+        return self
+
     def next_step(self):
         return "start" if self.ready else None
 

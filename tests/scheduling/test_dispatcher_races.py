@@ -59,6 +59,10 @@ class Source:
     def ready(self):
         return len(self.tasks)
 
+    @property
+    def orders(self):
+        return self
+
     def next_step(self):
         return "work" if self.tasks else None
 

@@ -1,0 +1,32 @@
+"""Waits of tasks that are to be tried again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class RetryTimers:
+    """One timer for each task of a run that waits for its next attempt."""
+
+    def __init__(self, on_due: Callable[[int], None]) -> None:
+        """Start no timer yet; `on_due` is called with the id of a task whose wait is over."""
+        self._on_due = on_due
+        self._loop = asyncio.get_running_loop()
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+
+    def start(self, task_id: int, seconds: float) -> None:
+        """Have a task wait."""
+        self._timers[task_id] = self._loop.call_later(seconds, self._end, task_id)
+
+    def close(self) -> None:
+        """Stop all timers. One that went on would keep the run in memory until it fires."""
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def _end(self, task_id: int) -> None:
+        del self._timers[task_id]
+        self._on_due(task_id)

@@ -1,0 +1,64 @@
+"""Takes over the finished tasks of the run that a run resumes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from asyncflow._support.conditions import in_thread
+from asyncflow.scheduling.plan import CloneTask, RetryTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncflow.scheduling.facts_to_events import Batch, Recorder
+    from asyncflow.scheduling.plan import Plan
+    from asyncflow.scheduling.resume import OriginRun
+    from asyncflow.scheduling.run_services import RunServices
+
+_BATCH_TASKS: Final = 128  # a batch of them costs the event loop some 3 ms
+
+
+class TakenOver(NamedTuple):
+    """Some tasks of the origin run, as the run that resumes it has them."""
+
+    batch: Batch
+    """The records of those that had finished."""
+    waiting: list[RetryTask]
+    """Those that go on waiting for their next attempt."""
+
+
+class TakeOver:
+    """What is left to take over from one origin run."""
+
+    def __init__(
+        self, origin: OriginRun, plan: Plan, recorder: Recorder, services: RunServices
+    ) -> None:
+        self._origin, self._plan = origin, plan
+        self._recorder, self._services = recorder, services
+
+    async def take(self, new_batch: Callable[[], Batch]) -> TakenOver | None:
+        """Take over some tasks that are ready and finished in the origin; None if none is left.
+
+        The caller journals them, and only then asks again.
+
+        Raises:
+            JournalError: The origin's journal is damaged.
+        """
+        commands = self._plan.clone(_BATCH_TASKS)
+        if not commands:
+            return None
+        clones = [command for command in commands if isinstance(command, CloneTask)]
+        origin, batch = self._origin, new_batch()
+        results = await in_thread(
+            self._services.disk,
+            lambda wanted: [origin.result(clone.step, clone.path) for clone in wanted],
+            clones,
+        )
+        await self._services.loop_budget.turn()
+        for clone, (run_id, result) in zip(clones, results, strict=True):
+            self._recorder.cloned(clone, result, run_id, batch)
+        return TakenOver(batch, [each for each in commands if isinstance(each, RetryTask)])
+
+    def close(self) -> None:
+        """Close the origin's journal."""
+        self._origin.close()

@@ -1,0 +1,136 @@
+"""The ready tasks of one run, as orders that a worker can carry out.
+
+An order says where in the journal its task finds what the tasks before it handed on. For a join of
+thousands of tasks that goes to a file first, in a thread; such an order is prepared before it can
+be taken, and goes before all others then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asyncflow.errors import JournalError
+from asyncflow.scheduling.input_offsets import InputOffsets
+from asyncflow.values import indexes_of
+from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, StartTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from asyncflow.scheduling.facts_to_events import Recorder
+    from asyncflow.scheduling.plan import BeginTask, Command, Plan
+    from asyncflow.scheduling.run_identity import RunIdentity
+    from asyncflow.scheduling.run_services import RunServices
+    from asyncflow.store.run_index import TaskTable
+
+
+class TaskOrders:
+    """What the dispatcher takes from a run, and gives back."""
+
+    def __init__(
+        self,
+        identity: RunIdentity,
+        plan: Plan,
+        recorder: Recorder,
+        table: TaskTable,
+        services: RunServices,
+        *,
+        on_prepared: Callable[[], None],
+        on_commands: Callable[[list[Command]], None],
+        on_failed: Callable[[JournalError], None],
+    ) -> None:
+        """Give out nothing yet.
+
+        Args:
+            identity: The run.
+            plan: Decides which tasks are ready.
+            recorder: Is told of each task that is taken or given back.
+            table: Where the journal tells of each task.
+            services: The threads that prepare wide joins.
+            on_prepared: Called when a wide join can be taken.
+            on_commands: Called with what the plan decides when a task is given back.
+            on_failed: Called when a wide join cannot be prepared.
+        """
+        self._number = identity.number
+        self._plan, self._recorder = plan, recorder
+        self._ended_at = table.ended_at
+        self._inputs = InputOffsets(identity.stored, table.ended_at)
+        self._disk = services.disk
+        self._on_prepared, self._on_commands = on_prepared, on_commands
+        self._on_failed = on_failed
+        self._loop = asyncio.get_running_loop()
+        self._prepared: deque[StartTask] = deque()
+        self._closed = False
+        self.held = False
+        """Whether no further task is given out for now."""
+
+    @property
+    def ready(self) -> int:
+        """How many tasks could be taken now."""
+        return len(self._prepared) + self._plan.ready
+
+    def next_step(self) -> str | None:
+        """The step of the task that would be taken next; None if none may be taken."""
+        if self.held:
+            return None
+        return self._prepared[0].step if self._prepared else self._plan.next_step()
+
+    def postpone(self, steps: Collection[str]) -> bool:
+        """Put a task of another step first; False if none is ready."""
+        return not self._prepared and self._plan.postpone(steps)
+
+    def take(self) -> StartTask | None:
+        """The next ready task as an order; None when it has to be prepared first."""
+        if self._prepared:
+            return self._prepared.popleft()
+        for task in self._plan.take(1):
+            self._recorder.open(task)
+            if len(task.inputs) <= MAX_INPUTS_IN_ORDER:
+                return self._order(task, self._inputs.offsets(task.inputs), ())
+            preparing = self._loop.run_in_executor(self._disk, self._spill, task)
+            preparing.add_done_callback(partial(self._on_spilled, task.task_id))
+        return None
+
+    def give_back(self, task_id: int) -> None:
+        """A task that was taken has not begun: it is ready again, unless the run is ending."""
+        self._recorder.drop(task_id)
+        self._on_commands(self._plan.give_back(task_id))
+
+    def drop_prepared(self) -> None:
+        """Give back the orders that nobody has taken."""
+        while self._prepared:
+            self.give_back(self._prepared.popleft().task_id)
+
+    def close(self) -> None:
+        """The run has ended: what is still being prepared is dropped."""
+        self._closed = True
+
+    def _order(self, task: BeginTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
+        stack = [self._ended_at(splitter) for splitter in task.stack]
+        path = indexes_of(task.path) if self._plan.graph.has_conditions else task.path
+        key = task.step, task.task_id, task.attempt, path
+        caught = task.caught
+        told = (caught.attempt, caught.type, caught.message, caught.traceback) if caught else ()
+        return StartTask(self._number, *key, stack, inputs, inputs_at, told)
+
+    def _spill(self, task: BeginTask) -> StartTask:
+        """Write a wide join's inputs to a file; in a thread."""
+        return self._order(task, b"", self._inputs.spill(task.task_id, task.inputs))
+
+    def _on_spilled(self, task_id: int, spilled: asyncio.Future[StartTask]) -> None:
+        if self._closed:
+            return
+        error = spilled.exception()
+        if error is not None:
+            self._on_failed(JournalError(f"cannot write the inputs of a join: {error}"))
+        if self._plan.stopping:
+            self.give_back(task_id)
+        else:
+            self._prepared.append(spilled.result())
+            self._on_prepared()
+
+    def __repr__(self) -> str:
+        return f"<TaskOrders of run {self._number}: {self.ready} ready>"
