@@ -45,6 +45,11 @@ def storable_text(text: str, most_bytes: int) -> str:
     return note.join(half.decode("utf-8", "ignore") for half in (head, tail))
 
 
+def shortened(text: str, most: int) -> str:
+    """The text, or its beginning and an ellipsis if it has more than `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def is_stop(error: BaseException) -> bool:
     """Whether the exception comes from outside to end the program, not from the called function."""
     if isinstance(error, SystemExit):

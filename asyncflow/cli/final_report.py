@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from asyncflow.cli.terminal_text import visible_line
+from asyncflow._support.terminal_text import visible_line
 from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.values import Status
 

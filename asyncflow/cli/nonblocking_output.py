@@ -13,7 +13,7 @@ import select
 import stat
 from typing import Final
 
-from asyncflow.cli.terminal_text import visible
+from asyncflow._support.terminal_text import visible
 
 _PIECE_BYTES: Final = min(getattr(select, "PIPE_BUF", 512), 4096)
 """POSIX promises that a pipe that is ready for writing takes this many bytes without blocking."""

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from asyncflow.cli.terminal_text import visible_line
+from asyncflow._support.terminal_text import visible_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from asyncflow.cli.log_text import LogRenderer
+from asyncflow.client.log_text import LogRenderer
 from asyncflow.client.step_counts import Tally
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from io import TextIOBase, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from asyncflow.cli.terminal_text import visible
+from asyncflow._support.terminal_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

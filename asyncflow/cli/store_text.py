@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncflow.cli.terminal_text import visible_line
+from asyncflow._support.terminal_text import visible_line
 from asyncflow.client.views import how_large, how_many
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from asyncflow._support.public_names import with_methods_of
 from asyncflow._support.settings import Settings
 from asyncflow.client import task_output
 from asyncflow.client.artifact_values import Data, no_artifact
@@ -143,6 +144,7 @@ class Flow(View):
 # --- run --------------------------------------------------------------------------------------
 
 
+@with_methods_of(RunFacts)
 class Run(RunFacts):
     """A run, finished or live: its steps, in the order of the graph.
 
@@ -232,6 +234,7 @@ class Run(RunFacts):
 # --- step -------------------------------------------------------------------------------------
 
 
+@with_methods_of(StepFacts)
 class Step(StepFacts):
     """A step of a run: its tasks, in the order of their ids.
 
@@ -306,6 +309,7 @@ class Step(StepFacts):
 # --- task -------------------------------------------------------------------------------------
 
 
+@with_methods_of(TaskFacts)
 class Task(TaskFacts):
     """A task of a step: its artifacts, and how its last attempt went.
 

@@ -34,13 +34,14 @@ import sys
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, lru_cache
+from functools import cache
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from blake3 import blake3
 
+from asyncflow._support.modules import file_of, find_member
 from asyncflow._support.safe_text import text_of
 
 if TYPE_CHECKING:
@@ -103,27 +104,17 @@ def pickle_by_value(module_name: str) -> None:
 def _forget_reduced(module: ModuleType) -> None:
     """Forget stored forms: in a notebook, the next cell may redefine what a class refers to."""
     for value, (name, qualname, *_) in list(_reduced.items()):
-        if name == module.__name__ and _find(module, qualname) is value:
+        if name == module.__name__ and find_member(module, qualname) is value:
             del _reduced[value]
 
 
 def _origin_of(module: ModuleType) -> DefiningFile:
-    file = _file_of(module)
+    file = file_of(module)
     try:
         with open(file, "rb") as source:  # noqa: PTH123 - pathlib may not be imported yet
             return DefiningFile(file, blake3(source.read()).hexdigest())
     except OSError:  # such as `<stdin>`, which cannot be imported
         return DefiningFile("", "")
-
-
-def _file_of(module: ModuleType) -> str:
-    file = getattr(module, "__file__", None)
-    return _real_path(file) if isinstance(file, str) and file else ""
-
-
-@lru_cache(maxsize=256)
-def _real_path(file: str) -> str:
-    return os.path.realpath(file)
 
 
 # --- storing ----------------------------------------------------------------------------------
@@ -140,7 +131,7 @@ def reduce_code(value: Any, shared: MutableMapping[bytes, bytes] | None = None) 
     module = getattr(value, "__module__", None)
     if module not in by_value_modules and module != _MAIN:
         found = sys.modules.get(module) if isinstance(module, str) else None
-        if found is not None and _find(found, value.__qualname__) is value:
+        if found is not None and find_member(found, value.__qualname__) is value:
             return NotImplemented
     reduced = _reduced.get(value)
     if reduced is None or (_complete.get() and not reduced[3]):
@@ -184,7 +175,7 @@ def _place_of(value: Any) -> _Place | None:
         found = sys.modules.get(home)
         if found is None:
             continue
-        if _find(found, name) is value:
+        if find_member(found, name) is value:
             return _Place(home, name)
         alias = _name_within(vars(found), value, found.__name__)
         if alias:
@@ -343,17 +334,17 @@ def adopt_code(section: dict[bytes, bytes]) -> None:
 def _live(module: str, qualname: str, file: str) -> Any:
     found = sys.modules.get(module)
     if found is not None and _is_same(found, module, file):
-        return _find(found, qualname)
+        return find_member(found, qualname)
     for name, origin in by_value_modules.items():
         if (file and origin.file == file) or _has_moved(origin.file, file):
-            return _find(sys.modules.get(name), qualname)
-    return _find(_module_of(file), qualname) if file else None
+            return find_member(sys.modules.get(name), qualname)
+    return find_member(_module_of(file), qualname) if file else None
 
 
 def _module_of(file: str) -> ModuleType | None:
     """The module that was imported from this file under any name; None if there is none."""
     known = sys.modules.get(_imported_as.get(file, ""))
-    if known is not None and _file_of(known) == file:
+    if known is not None and file_of(known) == file:
         return known
     if _not_imported.get(file) == len(sys.modules):
         return None
@@ -362,7 +353,7 @@ def _module_of(file: str) -> ModuleType | None:
         path = getattr(module, "__file__", None)
         if not isinstance(path, str) or not (path.endswith(ending) or os.path.islink(path)):  # noqa: PTH114 - it is text
             continue
-        if _file_of(module) == file:
+        if file_of(module) == file:
             _imported_as[file] = name
             return module
     _not_imported[file] = len(sys.modules)
@@ -371,21 +362,14 @@ def _module_of(file: str) -> ModuleType | None:
 
 def _is_same(found: ModuleType, name: str, file: str) -> bool:
     if file:
-        return _file_of(found) == file
+        return file_of(found) == file
     # Every notebook is called __main__. Other modules without a file have names of their own.
-    return name != _MAIN and name in by_value_modules and not _file_of(found)
+    return name != _MAIN and name in by_value_modules and not file_of(found)
 
 
 def _has_moved(here: str, file: str) -> bool:
     # The project's folder was renamed between a run and its resume.
     return os.path.basename(here) == os.path.basename(file) and not os.path.exists(file)  # noqa: PTH119, PTH110 - text
-
-
-def _find(module: ModuleType | None, qualname: str) -> Any:
-    found: Any = module
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return found
 
 
 CODE_TYPES: Final = (type, FunctionType)

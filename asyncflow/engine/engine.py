@@ -14,11 +14,11 @@ import anyio
 
 from asyncflow._support.conditions import in_thread, look_again, thread_done, until
 from asyncflow._support.event_loop import (
-    UncancellableTask,
     check_loop,
     loop_here,
     run_to_completion,
 )
+from asyncflow._support.public_names import with_methods_of
 from asyncflow._support.settings import Settings
 from asyncflow._support.thread_pool import Threads
 from asyncflow.client import Run
@@ -234,6 +234,7 @@ class _OptionedEngine(Starter):
         return f"<{self._options} of {self._starter!r}>"
 
 
+@with_methods_of(Starter, Watchable)
 class Engine(Starter, Watchable):
     """Runs flows on warm workers, for as long as an application holds it open.
 
@@ -473,10 +474,8 @@ class Engine(Starter, Watchable):
             driver.let_go()
             raise
         observer = FailureObserver()
-        ask = partial(driver.cancel, "all asyncio tasks were cancelled")
         self._observers[identity.number] = observer
-        driver.task = UncancellableTask(driver.drive(), name=repr(driver), ask=ask)
-        driver.task.add_done_callback(partial(self._on_driven, identity.number))
+        driver.start(partial(self._on_driven, identity.number))
         return RunHandle(driver, channel, self.settings, observer)
 
     def _on_driven(self, number: int, task: asyncio.Task[None] | None = None) -> None:

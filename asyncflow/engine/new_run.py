@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow import codec
 from asyncflow._support.commit_points import reached
+from asyncflow._support.safe_text import shortened
 from asyncflow._support.version import VERSION
 from asyncflow.errors import FlowError, ResumeError
 from asyncflow.events.manifests import pack_manifest, unpack_manifest
@@ -127,7 +128,8 @@ class NewRun:
         codec.pickle_by_value(flow.__module__)
         values = {**constants_of(flow), **self.parameters}
         manifest = {name: writer.put(value, name=name) for name, value in values.items()}
-        shown = {name: _shown(value) for name, value in self.parameters.items()}
+        most = _SHOWN_PARAMETER_CHARACTERS
+        shown = {name: shortened(str(value), most) for name, value in self.parameters.items()}
         if self.origin is not None:
             shown |= self.origin.parameters
             kept = unpack_manifest(self.origin.manifest)
@@ -181,10 +183,3 @@ def _variables_of(flow: type[FlowSpec], graph: Graph) -> dict[str, dict[str, str
 def _put_class(cls: type[FlowSpec], writer: ArtifactWriter) -> ArtifactRef:
     with codec.complete_code():  # a worker can use nothing else
         return writer.put(cls, name="the flow class")
-
-
-def _shown(value: object) -> str:
-    text = str(value)
-    if len(text) <= _SHOWN_PARAMETER_CHARACTERS:
-        return text
-    return text[: _SHOWN_PARAMETER_CHARACTERS - 1] + "…"

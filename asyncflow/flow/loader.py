@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support.call_site import importing_line, importing_module
+from asyncflow._support.modules import file_of, find_member
 from asyncflow._support.paths import absolute, import_path, working_directory
 from asyncflow.errors import EngineClosedError, FlowError, UnguardedRunError
 from asyncflow.flow.spec import FlowSpec
@@ -156,7 +157,7 @@ def load_file(path: Path) -> ModuleType:
         sys.path.insert(0, str(root))
     for known in (name, MAIN_ALIAS, "__main__"):
         module = sys.modules.get(known)
-        if module is not None and _file_of(module) == path:
+        if module is not None and _path_of(module) == path:
             return module
     if "." in name:
         return importlib.import_module(name)
@@ -181,9 +182,9 @@ def _module_name(path: Path) -> tuple[str, Path]:
     return ".".join(parts), folder
 
 
-def _file_of(module: ModuleType) -> Path | None:
-    file = getattr(module, "__file__", None)
-    return absolute(file).resolve() if file else None
+def _path_of(module: ModuleType) -> Path | None:
+    file = file_of(module)
+    return Path(file) if file else None
 
 
 def _execute(name: str, path: Path) -> ModuleType:
@@ -253,9 +254,9 @@ def describe(cls: type[FlowSpec], pickle: Callable[[type[FlowSpec]], Any]) -> di
     name, module_name = cls.__qualname__, cls.__module__
     module = sys.modules.get(module_name)
     described: dict[str, Any] = {"name": name, "module": module_name}
-    if module is None or _find(module, name) is not cls:
+    if module is None or find_member(module, name) is not cls:
         return {**described, "kind": "pickle", "ref": pickle(cls)}
-    file = _file_of(module)
+    file = _path_of(module)
     spec = getattr(module, "__spec__", None)
     is_main = module_name == "__main__"
     if is_main and spec is not None and spec.name != "__main__":  # python -m package.module
@@ -290,7 +291,7 @@ def load(source: Mapping[str, Any], unpickle: Callable[[Any], Any]) -> type[Flow
         return unpickled
     with _importing():
         module = _module_of(source)
-    found = _find(module, name)
+    found = find_member(module, name)
     if isinstance(found, type) and issubclass(found, FlowSpec):
         return found
     where = source.get("file") or source["module"]
@@ -304,7 +305,7 @@ def load(source: Mapping[str, Any], unpickle: Callable[[Any], Any]) -> type[Flow
 def _module_of(source: Mapping[str, Any]) -> ModuleType:
     file = Path(source["file"]) if source.get("file") else None
     main = sys.modules.get("__main__")
-    if file is not None and main is not None and _file_of(main) == file:
+    if file is not None and main is not None and _path_of(main) == file:
         return main  # this process was forked from the program itself
     if source["kind"] == "module":
         return importlib.import_module(source["module"])
@@ -314,13 +315,6 @@ def _module_of(source: Mapping[str, Any]) -> ModuleType:
     if source["module"] != "__main__":
         return load_file(file)
     module = sys.modules.get(MAIN_ALIAS)
-    if module is None or _file_of(module) != file:
+    if module is None or _path_of(module) != file:
         module = _execute(MAIN_ALIAS, file)
     return module
-
-
-def _find(module: ModuleType, qualname: str) -> object:
-    found: object = module
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return found

@@ -25,6 +25,7 @@ from typing import (
 )
 
 from asyncflow._support.call_site import calling_line
+from asyncflow._support.safe_text import shortened
 from asyncflow._support.suggestions import did_you_mean
 from asyncflow.errors import ParameterError
 
@@ -292,7 +293,7 @@ def _shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # an int with more digits than Python converts to text
         text = f"something of type {type(value).__name__}"
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+    return shortened(text, _SHOWN_CHARACTERS)
 
 
 # --- of a flow --------------------------------------------------------------------------------

@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncflow._support.commit_points import reached
 from asyncflow._support.conditions import Condition, in_thread
+from asyncflow._support.event_loop import UncancellableTask
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.packing import unpack_events
 from asyncflow.scheduling.facts import Lost
@@ -45,7 +47,7 @@ from asyncflow.values import Failure
 from asyncflow.workers.messages import Failed, Logged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from asyncflow.events.selection import Publication
     from asyncflow.flow.graph import Graph
@@ -110,7 +112,7 @@ class RunDriver:
         self.over = False
         """Whether the driver has ended, and holds nothing open."""
         self.task: asyncio.Task[None] | None = None
-        """The asyncio task that drives it."""
+        """The asyncio task that drives it, once `start` was called."""
         self.finished = Condition(lambda: self.over or (self.task is not None and self.task.done()))
         """Set once the run has ended, well or not."""
         self.backlog_bytes = 0
@@ -163,6 +165,15 @@ class RunDriver:
             self.plan.handle(event)
         self.channel.publish(events, self._journal.size)
         self._count(self._journal.size)
+
+    def start(self, on_driven: Callable[[asyncio.Task[None]], None]) -> None:
+        """Begin to drive it, in an asyncio task; `on_driven` is called with that when it ends.
+
+        A cancellation of that task cancels the run instead.
+        """
+        ask = partial(self.cancel, "all asyncio tasks were cancelled")
+        self.task = UncancellableTask(self.drive(), name=repr(self), ask=ask)
+        self.task.add_done_callback(on_driven)
 
     def tell(self, fact: Fact) -> None:
         """A fact has come in; it is journalled with the next batch."""

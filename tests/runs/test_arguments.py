@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import asyncflow
-from asyncflow import Engine, Flow, events
+from asyncflow import Engine, Flow, Run, events
 from asyncflow._support.settings import Settings
 from asyncflow.cli.command_table import invoke
 from asyncflow.errors import (
@@ -284,3 +285,31 @@ async def test_an_engine_may_be_left_by_another_task_than_entered_it(store):
     assert engine_threads() == []
     with pytest.raises(EngineClosedError):
         await engine.run(Linear)
+
+
+# --- the names in Python's own errors -----------------------------------------------------------
+
+MISCALLED = [
+    ("Engine.run", lambda engine, _: engine.run(Linear, "x")),
+    ("Engine.start", lambda engine, _: engine.start(Linear, "x")),
+    ("Engine.resume", lambda engine, _: engine.resume(Linear, "17")),
+    ("Engine.start_resumed", lambda engine, _: engine.start_resumed(Linear, "17")),
+    ("Engine.options", lambda engine, _: engine.options(3)),
+    ("Engine.run", lambda engine, _: engine.options(priority=1).run(Linear, "x")),
+    ("Engine.on", lambda engine, _: engine.on()),
+    ("Run.caught", lambda _, run: run.caught("start")),
+]
+
+
+@pytest.mark.parametrize(("name", "call"), MISCALLED)
+async def test_an_error_names_the_method_that_was_called(engine, name, call):
+    """By the class that users know, and not by an internal one that the method comes from."""
+    run: Any = object.__new__(Run)
+    with pytest.raises(TypeError, match=rf"^{name}\(\)"):
+        call(engine, run)
+
+
+@pytest.mark.parametrize("method", [Engine.run, Run.caught, Engine.options])
+def test_a_method_of_a_public_class_can_be_pickled(method):
+    """A process pool finds it where its name says."""
+    assert pickle.loads(pickle.dumps(method)) is method

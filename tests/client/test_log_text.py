@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflow.cli.log_text import HELD_CHARACTERS, LogRenderer, left_showing
-from asyncflow.cli.terminal_text import visible, visible_line, visible_output
+from asyncflow._support.terminal_text import visible, visible_line, visible_output
+from asyncflow.client.log_text import HELD_CHARACTERS, LogRenderer, left_showing
 from asyncflow.events import (
     RunCancelled,
     RunFailed,

@@ -19,7 +19,7 @@ from __future__ import annotations
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Final
 
-from asyncflow.cli.terminal_text import visible_line, visible_output
+from asyncflow._support.terminal_text import visible_line, visible_output
 from asyncflow.events.types import (
     RunCancelled,
     RunFailed,
