@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from asyncflow.events.records import Result
     from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
-    from asyncflow.scheduling import plan
+    from asyncflow.scheduling.commands import BeginTask, CloneTask, RetryTask, Verdict
     from asyncflow.scheduling.facts import Fact
     from asyncflow.store.run_index import RunIndex
     from asyncflow.values import Outcome
@@ -70,7 +70,7 @@ class RunningAttempt:
         "task_id",
     )
 
-    def __init__(self, task: plan.BeginTask) -> None:
+    def __init__(self, task: BeginTask) -> None:
         self.step, self.task_id, self.path = task.step, task.task_id, task.path
         self.parents = task.parents
         self.attempt = task.attempt
@@ -131,7 +131,7 @@ class Recorder:
 
     # --- attempts ---
 
-    def open(self, task: plan.BeginTask) -> None:
+    def open(self, task: BeginTask) -> None:
         """An attempt is about to be given to a worker."""
         attempt = self._caught.get(task.task_id) or RunningAttempt(task)
         attempt.attempt = task.attempt
@@ -147,7 +147,7 @@ class Recorder:
 
     # --- facts to records ---
 
-    def record(self, fact: Fact, batch: Batch, *, verdict: plan.Verdict | None) -> None:
+    def record(self, fact: Fact, batch: Batch, *, verdict: Verdict | None) -> None:
         """Add what a fact means to a batch.
 
         A fact about an attempt that has ended already means nothing.
@@ -181,7 +181,7 @@ class Recorder:
             "time": batch.now,
         }
 
-    def retried(self, command: plan.RetryTask, batch: Batch) -> None:
+    def retried(self, command: RetryTask, batch: Batch) -> None:
         """Another attempt is ordered."""
         event = TaskRetried(
             **self.identity(batch),
@@ -193,7 +193,7 @@ class Recorder:
         )
         self.add(event, batch)
 
-    def cloned(self, clone: plan.CloneTask, result: Result, origin: str, batch: Batch) -> None:
+    def cloned(self, clone: CloneTask, result: Result, origin: str, batch: Batch) -> None:
         """A finished task of the origin run is taken over."""
         event = TaskCloned(
             **self.identity(batch),
@@ -260,7 +260,7 @@ class Recorder:
         described: tuple[str, str, str],
         seconds: float,
         batch: Batch,
-        verdict: plan.Verdict | None,
+        verdict: Verdict | None,
     ) -> None:
         self._attempts.pop(attempt.task_id, None)
         exception_type, message, traceback = described

@@ -45,6 +45,16 @@ from asyncflow.events.types import (
     TaskSucceeded,
 )
 from asyncflow.flow.graph import Fanout
+from asyncflow.scheduling.commands import (
+    BeginTask,
+    CloneTask,
+    Command,
+    FinishRun,
+    HandOn,
+    RetryTask,
+    StopTasks,
+    Verdict,
+)
 from asyncflow.values import Failure, Status, repetitions_of, with_repetitions
 
 if TYPE_CHECKING:
@@ -56,14 +66,6 @@ if TYPE_CHECKING:
 
 # thirty years: a growing backoff must not exceed what a clock can express
 _LONGEST_WAIT: Final = 1e9
-
-
-class Verdict(StrEnum):
-    """What happens to a task whose attempt failed."""
-
-    RETRY = "retry"
-    CATCH = "catch"
-    FAIL = "fail"
 
 
 class TaskPhase(StrEnum):
@@ -91,78 +93,6 @@ MOVES: Final = {
     TaskPhase.FAILED: set(),
 }
 """Legal moves of a task. From ready straight to an end: cloned, or its worker died at once."""
-
-
-# --- commands ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class BeginTask:
-    """Run an attempt of a task."""
-
-    step: str
-    task_id: int
-    attempt: int
-    path: tuple[int, ...]
-    stack: tuple[int, ...]
-    """For each foreach index in `path`, the id of the task that fanned out; for the join of a
-    foreach one more, whose items its inputs are for."""
-    inputs: Sequence[int]
-    """Ids of the tasks that this one follows, in the order of branches or items; 0 is the run."""
-    caught: Failure | None = None
-    """The failure of the attempt before, which a stand-in passes on instead of running the step."""
-    parents: tuple[int, ...] = ()
-    """As in `TaskStarted`."""
-
-
-@dataclass(frozen=True, slots=True)
-class CloneTask:
-    """Take a task over from the origin run."""
-
-    step: str
-    task_id: int
-    path: tuple[int, ...]
-    parents: tuple[int, ...] = ()
-    """As in `TaskStarted`."""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryTask:
-    """Order another attempt, to begin after so many seconds."""
-
-    step: str
-    task_id: int
-    attempt: int
-    path: tuple[int, ...]
-    after_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class HandOn:
-    """Order a stand-in that passes a caught failure on, unless the task has succeeded by now."""
-
-    task_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopTasks:
-    """The run is ending early: tasks that have not begun must not begin."""
-
-    reason: str
-    running: bool = True
-    """Whether running tasks are to be stopped, too."""
-
-
-@dataclass(frozen=True, slots=True)
-class FinishRun:
-    """Write the run's last event: none of its tasks runs any more."""
-
-    status: Status
-    failure: Failure | None = None
-    reason: str = ""
-
-
-Command = RetryTask | HandOn | StopTasks | FinishRun
 
 
 # --- state ------------------------------------------------------------------------------------
@@ -344,11 +274,11 @@ class Plan:
         """
         clones: list[CloneTask | RetryTask] = []
         while self._unsorted and len(clones) < limit:
-            task = self._next_of(self._unsorted)
+            task = _next_of(self._unsorted)
             key = task.step, task.path
             if key in self.finished:
                 self._number(task)
-                clones.append(CloneTask(task.step, task.id, task.path, self._parents(task)))
+                clones.append(CloneTask(task.step, task.id, task.path, _parents(self.graph, task)))
             elif key in self.waiting:
                 attempt, seconds = self.waiting[key]
                 self._number(task)
@@ -363,11 +293,11 @@ class Plan:
         """Up to `limit` ready tasks, each with its id; deepest first, so that little stays open."""
         taken: list[BeginTask] = []
         while len(taken) < limit and self._sources:
-            task = self._next_of(self._sources)
+            task = _next_of(self._sources)
             if not task.id:
                 self._number(task)
             self._count(task.step, -1)
-            taken.append(task.start(self._parents(task)))
+            taken.append(task.start(_parents(self.graph, task)))
         return taken
 
     def postpone(self, steps: Collection[str]) -> bool:
@@ -417,32 +347,12 @@ class Plan:
 
     # --- how it works ---
 
-    def _parents(self, task: _Task) -> tuple[int, ...]:
-        """What `TaskStarted.parents` says of a task."""
-        if not self.graph.has_conditions or task.inputs[:1] == (0,):
-            return ()
-        joins = self.graph[task.step].joins
-        if joins is not None and self.graph[joins].fanout is Fanout.FOREACH:
-            return ()
-        return tuple(task.inputs)
-
     def _task(self, task_id: int) -> _Task:
         try:
             return self._tasks[task_id]
         except KeyError:
             message = f"no task {task_id} is open"
             raise IllegalEventError(message) from None
-
-    @staticmethod
-    def _next_of(sources: deque[_Task | _Items]) -> _Task:
-        source = sources[0]
-        if isinstance(source, _Items):
-            task = source.make()
-            if source.next >= source.count:
-                sources.popleft()
-            return task
-        sources.popleft()
-        return source
 
     def _number(self, task: _Task) -> None:
         self.task_count += 1
@@ -519,17 +429,13 @@ class Plan:
             raise IllegalEventError(message)
         scope.inputs[task.slot] = task.id
         scope.unmet -= 1
-        if repetitions_of(path) and self._closes_branches(scope):
+        if repetitions_of(path) and _closes_branches(self.graph, scope):
             # A loop around the split goes on within a branch. The join goes on with the highest
             # number of repetitions, so that no step has the same path twice.
             count = max(repetitions_of(path), repetitions_of(scope.path))
             scope.path = with_repetitions(scope.path, count)
         if not scope.unmet:
             self._join(scope)
-
-    def _closes_branches(self, scope: _Scope) -> bool:
-        split = self.graph[scope.join].joins if scope.join is not None else None
-        return split is not None and self.graph[split].fanout is Fanout.BRANCH
 
     def _join(self, scope: _Scope) -> None:
         if scope.join is None:
@@ -585,6 +491,32 @@ class Plan:
         self.ready = 0
         self._ready_of.clear()
         return []
+
+
+def _parents(graph: Graph, task: _Task) -> tuple[int, ...]:
+    """What `TaskStarted.parents` says of a task."""
+    if not graph.has_conditions or task.inputs[:1] == (0,):
+        return ()
+    joins = graph[task.step].joins
+    if joins is not None and graph[joins].fanout is Fanout.FOREACH:
+        return ()
+    return tuple(task.inputs)
+
+
+def _next_of(sources: deque[_Task | _Items]) -> _Task:
+    source = sources[0]
+    if isinstance(source, _Items):
+        task = source.make()
+        if source.next >= source.count:
+            sources.popleft()
+        return task
+    sources.popleft()
+    return source
+
+
+def _closes_branches(graph: Graph, scope: _Scope) -> bool:
+    split = graph[scope.join].joins if scope.join is not None else None
+    return split is not None and graph[split].fanout is Fanout.BRANCH
 
 
 def retry_seconds(options: Any, name: str, attempt: int) -> float:

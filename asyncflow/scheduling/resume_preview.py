@@ -17,7 +17,8 @@ from asyncflow.events.types import RunStarted, TaskCloned, TaskStarted, TaskSucc
 from asyncflow.flow.graph import Fanout
 from asyncflow.flow.graph_reader import read_graph
 from asyncflow.flow.parameters import check_new_parameters
-from asyncflow.scheduling.plan import CloneTask, Plan
+from asyncflow.scheduling.commands import CloneTask
+from asyncflow.scheduling.plan import Plan
 from asyncflow.scheduling.resume import OriginRun
 from asyncflow.store import open_store
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.scheduling.plan import BeginTask
+    from asyncflow.scheduling.commands import BeginTask
     from asyncflow.values import Outcome
 
     Key = tuple[str, tuple[int, ...]]

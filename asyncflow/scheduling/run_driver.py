@@ -26,17 +26,11 @@ from asyncflow._support.conditions import Condition, in_thread
 from asyncflow._support.event_loop import UncancellableTask
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.packing import unpack_events
+from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks, Verdict
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder
 from asyncflow.scheduling.journal_sync import JournalSync
-from asyncflow.scheduling.plan import (
-    FinishRun,
-    HandOn,
-    Plan,
-    RetryTask,
-    StopTasks,
-    Verdict,
-)
+from asyncflow.scheduling.plan import Plan
 from asyncflow.scheduling.retry_timers import RetryTimers
 from asyncflow.scheduling.run_ending import RunEnding
 from asyncflow.scheduling.run_services import BACKLOG_BYTES
@@ -51,7 +45,7 @@ if TYPE_CHECKING:
 
     from asyncflow.events.selection import Publication
     from asyncflow.flow.graph import Graph
-    from asyncflow.scheduling import plan
+    from asyncflow.scheduling.commands import Command
     from asyncflow.scheduling.dispatcher import Dispatcher
     from asyncflow.scheduling.facts import Fact
     from asyncflow.scheduling.resume import OriginRun
@@ -129,7 +123,7 @@ class RunDriver:
         self._recorder = Recorder(identity.flow, identity.run_id, self._index, self.expected)
         self._counted = 0  # events that the meter has counted
         self._inbox: deque[Fact] = deque()
-        self._commands: list[plan.Command] = []
+        self._commands: list[Command] = []
         self._news = Condition(lambda: bool(self._inbox or self._commands) or self._is_late)
         self._ends_by = float("inf")  # by the loop's clock, once it has been told to end
         self._loop = asyncio.get_running_loop()
@@ -213,7 +207,7 @@ class RunDriver:
         failure = Failure("", "", 0, type(error).__name__, str(error), "")
         self._order(self.plan.fail(failure))
 
-    def _order(self, commands: list[plan.Command]) -> None:
+    def _order(self, commands: list[Command]) -> None:
         if not self.over:
             self._commands += commands
             self._news.look()
@@ -329,7 +323,7 @@ class RunDriver:
         if self.backlog_bytes < BACKLOG_BYTES:
             self._dispatcher.resume_paused_workers()
 
-    async def _publish(self, batch: Batch, commands: list[plan.Command]) -> None:
+    async def _publish(self, batch: Batch, commands: list[Command]) -> None:
         """Disk before news: the plan and the subscribers learn what the journal has."""
         if not batch.frames:
             return
@@ -350,7 +344,7 @@ class RunDriver:
         self._services.meter.count(self._recorder.seq - self._counted, size)
         self._counted = self._recorder.seq
 
-    async def _carry_out(self, command: plan.Command) -> None:
+    async def _carry_out(self, command: Command) -> None:
         match command:
             case RetryTask():
                 batch = self._new_batch()

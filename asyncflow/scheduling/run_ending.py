@@ -12,8 +12,8 @@ from asyncflow.values import Failure, Status
 
 if TYPE_CHECKING:
     from asyncflow.events.types import Event
+    from asyncflow.scheduling.commands import FinishRun
     from asyncflow.scheduling.facts_to_events import Batch, Recorder
-    from asyncflow.scheduling.plan import FinishRun
     from asyncflow.scheduling.run_identity import RunIdentity
     from asyncflow.store.run_index import RunIndex
 

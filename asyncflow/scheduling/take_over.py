@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow._support.conditions import in_thread
-from asyncflow.scheduling.plan import CloneTask, RetryTask
+from asyncflow.scheduling.commands import CloneTask, RetryTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

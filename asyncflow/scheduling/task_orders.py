@@ -20,8 +20,9 @@ from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, StartTask
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from asyncflow.scheduling.commands import BeginTask, Command
     from asyncflow.scheduling.facts_to_events import Recorder
-    from asyncflow.scheduling.plan import BeginTask, Command, Plan
+    from asyncflow.scheduling.plan import Plan
     from asyncflow.scheduling.run_identity import RunIdentity
     from asyncflow.scheduling.run_services import RunServices
     from asyncflow.store.run_index import TaskTable

@@ -10,9 +10,9 @@ from asyncflow.events.packing import pack_event
 from asyncflow.events.records import Result
 from asyncflow.events.types import STOPPED, RunStarted, from_microseconds
 from asyncflow.flow.graph import Graph, Node
+from asyncflow.scheduling.commands import BeginTask, CloneTask, RetryTask, Verdict
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.facts_to_events import Batch, Recorder
-from asyncflow.scheduling.plan import BeginTask, CloneTask, RetryTask, Verdict
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES, frame
 from asyncflow.store.run_index import RunIndex, TaskState
 from asyncflow.values import Outcome, Status

@@ -18,15 +18,8 @@ from asyncflow.events import (
     TaskSucceeded,
 )
 from asyncflow.flow.graph import Graph, Node
-from asyncflow.scheduling.plan import (
-    FinishRun,
-    HandOn,
-    IllegalEventError,
-    Plan,
-    RetryTask,
-    StopTasks,
-    Verdict,
-)
+from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks, Verdict
+from asyncflow.scheduling.plan import IllegalEventError, Plan
 from asyncflow.values import Outcome, Status
 from tests.support.random_graphs import PLAIN, Built, shapes
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from asyncflow import Engine, FlowSpec, Parameter, Run, events, step
 from asyncflow.errors import RunCancelledError, RunFailedError
 from asyncflow.events import RunStarted, TaskCloned, TaskStarted, TaskSucceeded
-from asyncflow.scheduling.plan import CloneTask, FinishRun, Plan
+from asyncflow.scheduling.commands import CloneTask, FinishRun
+from asyncflow.scheduling.plan import Plan
 from asyncflow.scheduling.resume import following
 from asyncflow.scheduling.resume_preview import Preview, preview_resume
 from asyncflow.values import Status

@@ -1,0 +1,89 @@
+"""What the plan of a run decides: commands to its driver, and what becomes of a failed attempt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from asyncflow.values import Failure, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Verdict(StrEnum):
+    """What happens to a task whose attempt failed."""
+
+    RETRY = "retry"
+    CATCH = "catch"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class BeginTask:
+    """Run an attempt of a task."""
+
+    step: str
+    task_id: int
+    attempt: int
+    path: tuple[int, ...]
+    stack: tuple[int, ...]
+    """For each foreach index in `path`, the id of the task that fanned out; for the join of a
+    foreach one more, whose items its inputs are for."""
+    inputs: Sequence[int]
+    """Ids of the tasks that this one follows, in the order of branches or items; 0 is the run."""
+    caught: Failure | None = None
+    """The failure of the attempt before, which a stand-in passes on instead of running the step."""
+    parents: tuple[int, ...] = ()
+    """As in `TaskStarted`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloneTask:
+    """Take a task over from the origin run."""
+
+    step: str
+    task_id: int
+    path: tuple[int, ...]
+    parents: tuple[int, ...] = ()
+    """As in `TaskStarted`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryTask:
+    """Order another attempt, to begin after so many seconds."""
+
+    step: str
+    task_id: int
+    attempt: int
+    path: tuple[int, ...]
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandOn:
+    """Order a stand-in that passes a caught failure on, unless the task has succeeded by now."""
+
+    task_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopTasks:
+    """The run is ending early: tasks that have not begun must not begin."""
+
+    reason: str
+    running: bool = True
+    """Whether running tasks are to be stopped, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishRun:
+    """Write the run's last event: none of its tasks runs any more."""
+
+    status: Status
+    failure: Failure | None = None
+    reason: str = ""
+
+
+Command = RetryTask | HandOn | StopTasks | FinishRun
