@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ from asyncflow.store.artifacts import (
     ArtifactWriter,
 )
 from asyncflow.store.blobs import BlobStore, verified
-from asyncflow.store.layout import Layout
+from asyncflow.store.folders import Folder
+from asyncflow.store.local_store import LocalStore
 from asyncflow.store.segments import SegmentWriter
 
 if TYPE_CHECKING:
@@ -39,10 +41,10 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.layout = Layout.open(root / "store", create=True)
+        self.layout = LocalStore.open(root / "store", create=True)
         self.run_id = self.layout.create_run("Bench")
-        self.writer = ArtifactWriter(self.layout, "Bench", self.run_id, "w1")
-        self.reader = ArtifactReader(self.layout, "Bench")
+        self.writer = ArtifactWriter(self.layout.run("Bench", self.run_id).value_sink("w1"))
+        self.reader = ArtifactReader(self.layout.value_source("Bench"))
 
     def forget(self) -> None:
         """From here on every value is read as another worker would read it."""
@@ -208,7 +210,8 @@ def thresholds(bench: Bench) -> None:
     """An append against a file of its own, and a ref with its data against an append."""
     print(f"thresholds: inline up to {INLINE_BYTES}, blob from {BLOB_BYTES}; µs to write")
     blobs = BlobStore(bench.layout)
-    segment = SegmentWriter(bench.root / "thresholds.seg")
+    path = bench.root / "thresholds.seg"
+    segment = SegmentWriter(path, partial(Folder.open, os.fspath(bench.root)))
     for size in (256, 1024, 4096, 16 << 10, 64 << 10, 256 << 10, 1 << 20):
         costs = threshold(blobs, segment, size)
         told = ", ".join(f"{name} {cost:8.1f}" for name, cost in costs.items())

@@ -37,7 +37,9 @@ class FlowPlace:
     @cached_property
     def artifacts(self) -> ArtifactReader:
         """Reads the flow's values."""
-        return self.store.value_reader(self.flow)
+        from asyncflow.store.artifacts import ArtifactReader
+
+        return ArtifactReader(self.store.value_source(self.flow))
 
 
 class RunRecord:

@@ -22,6 +22,7 @@ from asyncflow.flow.parameters import parameters_of, resolve_new_parameters, use
 from asyncflow.flow.spec import constants_of
 from asyncflow.scheduling.resume import OriginRun, newest_run
 from asyncflow.scheduling.run_identity import RunIdentity
+from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.journal import frame
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.store.artifacts import ArtifactWriter
     from asyncflow.store.interface import JournalAppender, RunStore
     from asyncflow.values import ArtifactRef, RunOptions
     from asyncflow.workers.program_environment import ProgramEnvironment
@@ -94,7 +94,7 @@ class NewRun:
         # The journal comes first: a run with other files but no journal counts as damaged.
         journal = identity.stored.begin_journal(durable=self._durable)
         try:
-            writer = identity.stored.value_writer("engine", durable=self._durable)
+            writer = ArtifactWriter(identity.stored.value_sink("engine", durable=self._durable))
             try:
                 record = pack_event(self._first_event(identity, writer))
                 writer.sync()

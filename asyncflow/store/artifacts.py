@@ -7,7 +7,6 @@ with either class; only one at a time may write.
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
@@ -26,19 +25,7 @@ from asyncflow.codec.items import (
     Trailer,
 )
 from asyncflow.errors import ArtifactError
-from asyncflow.store.blobs import (
-    BlobStore,
-    BlobWriter,
-    corrupt,
-    missing,
-    open_blob,
-    unreadable,
-)
 from asyncflow.store.change_detection import Loaded
-from asyncflow.store.files import open_file, read_at, read_writable_at
-from asyncflow.store.mapped_files import map_file
-from asyncflow.store.run_ids import REMOVED
-from asyncflow.store.segments import SUFFIX, SegmentWriter
 from asyncflow.values import ArtifactRef, Encoding, Place
 
 if TYPE_CHECKING:
@@ -46,8 +33,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asyncflow.codec import Chunk
-    from asyncflow.store.blobs import GoOn, Later
-    from asyncflow.store.layout import Layout
+    from asyncflow.store.interface import GoOn, LargeValue, Later, ValueSink, ValueSource
 
 INLINE_BYTES: Final = 1024
 """Up to this size a value is stored in its ref.
@@ -82,20 +68,15 @@ _KEPT_TRAILERS: Final = 256
 class ArtifactWriter:
     """Stores the values of one run; a worker has one per run.
 
-    The first value that goes into a segment creates it. Close the writer at the end.
+    Close the writer at the end.
     """
 
-    def __init__(
-        self, layout: Layout, flow: str, run_id: str, segment_name: str, *, durable: bool = False
-    ) -> None:
-        """Create a writer; with `durable`, values survive a power cut after `sync`."""
-        self._durable = durable
-        self._blobs = BlobStore(layout, durable=durable)
-        self._run_id = run_id
-        self._segment = SegmentWriter(layout.run_dir(flow, run_id) / f"{segment_name}{SUFFIX}")
+    def __init__(self, sink: ValueSink) -> None:
+        """Create a writer; `sink` takes the bytes."""
+        self._sink = sink
 
     def __repr__(self) -> str:
-        return f"<ArtifactWriter {self._segment.path}>"
+        return f"<ArtifactWriter to {self._sink!r}>"
 
     def __enter__(self) -> Self:
         return self
@@ -109,12 +90,12 @@ class ArtifactWriter:
         self.close()
 
     def is_whole(self) -> bool:
-        """Whether its segment is still open: other code may have closed the descriptor."""
-        return self._segment.is_whole()
+        """Whether its file is still open: other code may have closed the descriptor."""
+        return self._sink.is_whole()
 
     def close(self) -> None:
-        """Close the segment; writing another value opens it again."""
-        self._segment.close()
+        """Close its file; writing another value opens it again."""
+        self._sink.close()
 
     def sync(self) -> None:
         """Call it before the task's report is sent; does nothing if not durable.
@@ -122,8 +103,7 @@ class ArtifactWriter:
         Raises:
             StoreError: The disk reports an error.
         """
-        if self._durable:
-            self._segment.sync()
+        self._sink.sync()
 
     def put(self, value: Any, *, name: str = "", go_on: GoOn | None = None) -> ArtifactRef:
         """Store a value; `name` is the artifact's, for the error.
@@ -148,14 +128,13 @@ class ArtifactWriter:
         """
         encoding, chunks, size, type_name, _ = encoded
         if size >= BLOB_BYTES:
-            hashed = self._blobs.put_new(chunks, size, go_on)
+            hashed = self._sink.put_large(chunks, size, go_on)
             return ArtifactRef(_BLOB, int(encoding), type_name, size, hashed, "", 0, b"")
         data = b"".join(chunks)
         if size <= INLINE_BYTES:
             return ArtifactRef(_INLINE, int(encoding), type_name, size, b"", "", 0, data)
         hashed = digest(data)
-        offset = self._segment.append([data])
-        file = f"{self._run_id}/{self._segment.name}"
+        file, offset = self._sink.append(data)
         return ArtifactRef(_SEGMENT, int(encoding), type_name, size, hashed, file, offset, b"")
 
     def put_items(
@@ -175,14 +154,14 @@ class ArtifactWriter:
         waiting: list[bytes] = []
         waiting_bytes = 0
         with ExitStack() as stack:
-            blob: BlobWriter | None = None
+            blob: LargeValue | None = None
             for batch in chain.from_iterable(map(encoder.add, items)):
                 waiting += batch
                 waiting_bytes += sum(map(len, batch))
                 if waiting_bytes >= BLOB_BYTES:
                     if go_on is not None:
                         go_on()
-                    blob = blob or stack.enter_context(self._blobs.writer())
+                    blob = blob or stack.enter_context(self._sink.begin_large())
                     blob.write_and_hash(waiting)
                     waiting, waiting_bytes = [], 0
             waiting += encoder.finish()
@@ -192,7 +171,7 @@ class ArtifactWriter:
             blob.write_and_hash(waiting)
             return encoder.count, self._commit(blob, encoder)
 
-    def _commit(self, blob: BlobWriter, encoder: ItemsEncoder) -> ArtifactRef:
+    def _commit(self, blob: LargeValue, encoder: ItemsEncoder) -> ArtifactRef:
         hashed = blob.digest
         blob.commit(hashed)
         return ArtifactRef(
@@ -213,14 +192,12 @@ class ArtifactReader:
     `name` in its methods is the artifact's name or pathspec, for the errors.
     """
 
-    def __init__(self, layout: Layout, flow: str) -> None:
-        self._layout = layout
-        self._blobs = BlobStore(layout)
-        self._flow_dir = os.fspath(layout.flow_dir(flow))
+    def __init__(self, source: ValueSource) -> None:
+        self._source = source
         self._trailers: dict[bytes, Trailer] = {}
 
     def __repr__(self) -> str:
-        return f"<ArtifactReader {self._flow_dir}>"
+        return f"<ArtifactReader of {self._source!r}>"
 
     # --- whole values ---------------------------------------------------------------------------
 
@@ -261,10 +238,10 @@ class ArtifactReader:
         if ref.place == _BLOB:
             if not _is_checked_later(ref.size, ref.encoding):
                 later = None
-            return self._blobs.open(ref.digest, ref.size, name=name, later=later)
+            return self._source.open_large(ref.digest, ref.size, name=name, later=later)
         data = self._read(ref, 0, ref.size, name)
         if blake3(data).digest() != ref.digest:
-            raise self._corrupt(ref, name, f"from byte {ref.offset} on it has another hash")
+            raise self._source.corrupt(ref, name, f"from byte {ref.offset} on it has another hash")
         return data
 
     def verify(self, ref: ArtifactRef, name: str = "") -> None:
@@ -275,7 +252,7 @@ class ArtifactReader:
             ArtifactCorruptError: Its bytes are not those that were written.
         """
         if ref.place == _BLOB:
-            self._blobs.verify(ref.digest, ref.size, name=name)
+            self._source.verify_large(ref.digest, ref.size, name=name)
         else:
             self.load_bytes(ref, name)
 
@@ -307,7 +284,7 @@ class ArtifactReader:
             entry = Entry.parse(bytes(data), trailer.code)
             data = self._read(ref, entry.offset, entry.size, label, entry.encoding)
         except DamagedError as error:
-            raise self._corrupt(ref, label, str(error)) from error
+            raise self._source.corrupt(ref, label, str(error)) from error
         check = partial(self._check_item, ref, label, entry, data)
         if later is None or not _is_checked_later(entry.size, entry.encoding):
             later = None
@@ -329,7 +306,7 @@ class ArtifactReader:
         try:
             entry.check(data)
         except DamagedError as error:
-            raise self._corrupt(ref, label, str(error)) from error
+            raise self._source.corrupt(ref, label, str(error)) from error
 
     def _decode_item(self, ref: ArtifactRef, trailer: Trailer, entry: Entry, data: Chunk) -> Any:
         try:
@@ -355,7 +332,7 @@ class ArtifactReader:
         try:
             trailer = Trailer.parse(bytes(data), ref.size)
         except DamagedError as error:
-            raise self._corrupt(ref, name, str(error)) from error
+            raise self._source.corrupt(ref, name, str(error)) from error
         if ref.digest:
             if len(self._trailers) >= _KEPT_TRAILERS:
                 self._trailers.clear()
@@ -370,52 +347,8 @@ class ArtifactReader:
         """A range of a value's bytes; only its length is checked."""
         if ref.place == _INLINE:
             return ref.data[offset : offset + size]
-        path = self._path(ref)
-        offset += ref.offset
-        encoding = ref.encoding if encoding is None else encoding
-        try:
-            try:
-                data = self._read_file(path, offset, size, encoding)
-            except FileNotFoundError:
-                data = self._read_file(self._other_path(ref), offset, size, encoding)
-        except FileNotFoundError as error:
-            raise missing(name, path) from error
-        except OSError as error:
-            raise unreadable(name, path, error) from error
-        if len(data) != size:
-            raise self._corrupt(ref, name, f"it ends before byte {offset + size}")
-        return data
-
-    def _corrupt(self, ref: ArtifactRef, name: str, reason: str) -> ArtifactError:
-        open_file.cache_clear()  # so that the next read finds a file that was put back meanwhile
-        return corrupt(name, self._path(ref), reason)
-
-    def _read_file(self, path: str, offset: int, size: int, encoding: int) -> Chunk:
-        if encoding not in _MAPPED:
-            return read_at(path, offset, size)
-        if size < BLOB_BYTES:
-            return read_writable_at(path, offset, size)
-        file = open_file(path)
-        if os.fstat(file.fd).st_size < offset + size:
-            return b""  # touching a page behind the end would kill the process
-        return map_file(file.fd, offset, size)
-
-    def _path(self, ref: ArtifactRef) -> str:
-        if ref.place == _BLOB:
-            return self._layout.blob(ref.digest)
-        return f"{self._flow_dir}/{ref.file}"
-
-    def _other_path(self, ref: ArtifactRef) -> str:
-        """Another path of a file that is not in its usual place.
-
-        A segment's run may have been removed. A blob may have been set aside, or just been put
-        back.
-        """
-        if ref.place != _BLOB:
-            return f"{self._flow_dir}/{REMOVED}/{ref.file}"
-        os.close(open_blob(self._layout, ref.digest))
-        path = self._path(ref)
-        return path if os.path.exists(path) else self._layout.blob_aside(ref.digest)  # noqa: PTH110 - text
+        mapped = (ref.encoding if encoding is None else encoding) in _MAPPED
+        return self._source.read(ref, offset, size, name=name, own=mapped)
 
 
 def _is_checked_later(size: int, encoding: int) -> bool:

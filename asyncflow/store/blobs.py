@@ -44,13 +44,8 @@ if TYPE_CHECKING:
 
     from asyncflow.codec import Chunk
     from asyncflow.store.folders import Folder
+    from asyncflow.store.interface import GoOn, Later
     from asyncflow.store.layout import Layout
-
-    GoOn = Callable[[], object]
-    """Raises if the value that is being stored is no longer wanted."""
-
-    Later = Callable[[bytes, Callable[[], None]], object]
-    """Receives a digest and a check of the bytes with that digest, to be called later."""
 
 BLOB_MODE: Final = 0o400
 """The mode of a blob, which is read-only."""

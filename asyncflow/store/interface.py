@@ -25,12 +25,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
+    from asyncflow.codec import Chunk
+    from asyncflow.errors import ArtifactError
     from asyncflow.store.layout import Listing
-    from asyncflow.values import RunId
+    from asyncflow.values import ArtifactRef, RunId
+
+    GoOn = Callable[[], object]
+    """Raises if the value that is being stored is no longer wanted."""
+
+    Later = Callable[[bytes, Callable[[], None]], object]
+    """Receives a digest and a check of the bytes with that digest, to be called later."""
 
 
 class JournalAppender(Protocol):
@@ -104,6 +111,117 @@ class OpenJournal(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+class LargeValue(Protocol):
+    """A large value in the making; leaving its `with` block without `commit` drops it."""
+
+    def write_and_hash(self, chunks: Sequence[bytes], /) -> None:
+        """Append the chunks, and take them into `digest`.
+
+        Raises:
+            StoreError: They could not be written.
+        """
+
+    @property
+    def digest(self) -> bytes:
+        """blake3 of all that was written."""
+
+    def commit(self, digest: bytes, /) -> None:
+        """Store it under its digest.
+
+        Raises:
+            StoreError: It could not be done; the value is not there.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class ValueSink(Protocol):
+    """Takes the bytes of one run's values; one thread at a time may use it.
+
+    Whatever it has returned a place for outlives a crash of this process. If it was made a durable
+    one, it also outlives a power cut once `sync` has returned.
+    """
+
+    def append(self, data: Chunk, /) -> tuple[str, int]:
+        """Store a value of some KiB: the `file` and the `offset` of its ref.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+
+    def put_large(self, chunks: Sequence[Chunk], size: int, go_on: GoOn | None = None, /) -> bytes:
+        """Store a large value under its digest, and return that.
+
+        If it is there already, it counts as put now: no garbage collection deletes it before the
+        tasks that go on now can name it. `go_on` may be called meanwhile; what it raises comes
+        through, and the value is not stored. Should something change the chunks meanwhile, the
+        digest is that of what was stored.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+
+    def begin_large(self) -> LargeValue:
+        """Store a large value whose bytes come one after the other."""
+
+    def sync(self) -> None:
+        """Make durable what was stored; nothing to do if this is no durable sink.
+
+        Raises:
+            StoreError: It cannot be told that it is durable.
+        """
+
+    def is_whole(self) -> bool:
+        """Whether it can still be written to: a step may have closed its descriptor by mistake."""
+
+    def close(self) -> None:
+        """Let go of what is open; a later `append` opens it again."""
+
+
+class ValueSource(Protocol):
+    """Gives the bytes of the values of one flow's runs; threads may share one.
+
+    `name` is that of the artifact, for errors.
+    """
+
+    def open_large(
+        self, digest: bytes, size: int, *, name: str = "", later: Later | None = None
+    ) -> memoryview:
+        """A large value: memory that the caller may change, and nobody else sees.
+
+        Its hash is checked; with `later`, only when that calls what it is given.
+
+        Raises:
+            ArtifactMissingError: There is none.
+            ArtifactCorruptError: Its bytes are not those that were stored.
+        """
+
+    def verify_large(self, digest: bytes, size: int, *, name: str = "") -> None:
+        """Read and hash a large value, even if this process has done so before.
+
+        Raises:
+            ArtifactMissingError: There is none.
+            ArtifactCorruptError: Its bytes are not those that were stored.
+        """
+
+    def read(
+        self, ref: ArtifactRef, offset: int, size: int, *, name: str = "", own: bool = False
+    ) -> Chunk:
+        """So many bytes of a value of any size but an inline one; no hash is checked.
+
+        With `own`, the caller may change them.
+
+        Raises:
+            ArtifactMissingError: What holds them is gone.
+            ArtifactCorruptError: There are fewer.
+        """
+
+    def corrupt(self, ref: ArtifactRef, name: str, reason: str) -> ArtifactError:
+        """The error for a value that is not what was stored; the next read looks afresh."""
 
 
 class StoredRun(Protocol):
@@ -201,10 +319,11 @@ class StoredRun(Protocol):
 
     # --- the rest ---
 
-    def value_writer(self, name: str, *, durable: bool = False) -> ArtifactWriter:
-        """Stores values of this run; `name` is unique among those who write at the same time.
+    def value_sink(self, name: str, *, durable: bool = False) -> ValueSink:
+        """Takes the bytes of this run's values, see `asyncflow.store.artifacts.ArtifactWriter`.
 
-        If it is durable, values survive a power cut after its `sync`.
+        `name` should differ among those who write at the same time. If it is durable, values
+        survive a power cut after its `sync`.
         """
 
     def discard(self) -> None:
@@ -299,8 +418,8 @@ class RunStore(Protocol):
 
     # --- values ---
 
-    def value_reader(self, flow: str) -> ArtifactReader:
-        """Reads the values of a flow's runs.
+    def value_source(self, flow: str) -> ValueSource:
+        """Gives the bytes of a flow's values, see `asyncflow.store.artifacts.ArtifactReader`.
 
         Raises:
             NotFoundError: There can be no flow of that name.

@@ -23,6 +23,7 @@ import os
 import re
 import struct
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from zlib import crc32
 
@@ -40,7 +41,8 @@ from asyncflow.store.files import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from asyncflow.store.folders import Folder
 
 HEADER: Final = b"ASYNCFLOW JOURNAL 1\n"
 FIRST_RECORD: Final = len(HEADER)
@@ -89,17 +91,18 @@ class JournalWriter:
         self._folders = list(path.parents[:4])
 
     @classmethod
-    def create(cls, path: Path, *, durable: bool = False) -> Self:
-        """Create a journal; a durable one is synced with every write.
+    def create(cls, folder: Folder, name: str, *, durable: bool = False) -> Self:
+        """Create a journal in a folder; a durable one is synced with every write.
 
         Raises:
             JournalError: It exists already, or the file cannot be made.
         """
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC  # O_EXCL: no link
+        path = Path(folder.path, name)
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND
         reached("journal.create")
         try:
             with no_forks():
-                writer = cls(path, os.open(path, flags, 0o600), 0)
+                writer = cls(path, folder.open_file(name, flags), 0)
                 keep_from_children(writer)
         except OSError as error:
             raise JournalError(

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from asyncflow._support.commit_points import reached
-from asyncflow.store.files import open_regular, read_file, write_all
+from asyncflow.errors import JournalError
+from asyncflow.store.files import explain_write, open_regular, read_file, write_all
 from asyncflow.store.journal import JournalReader, JournalWriter, is_being_written
 from asyncflow.store.layout import Layout
 from asyncflow.store.run_ids import REMOVED
 
 if TYPE_CHECKING:
-    from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
     from asyncflow.store.folders import Folder
+    from asyncflow.store.value_files import ValueFilesReader, ValueFilesWriter
 
 _JOURNAL: Final = "journal"
 
@@ -63,15 +64,15 @@ class LocalStore(Layout):
         """
         return self.run(flow, self.create_run(flow))
 
-    def value_reader(self, flow: str) -> ArtifactReader:
-        """Reads the values of a flow's runs.
+    def value_source(self, flow: str) -> ValueFilesReader:
+        """Gives the bytes of a flow's values.
 
         Raises:
             NotFoundError: There can be no flow of that name.
         """
-        from asyncflow.store.artifacts import ArtifactReader
+        from asyncflow.store.value_files import ValueFilesReader
 
-        return ArtifactReader(self, flow)
+        return ValueFilesReader(self, flow)
 
     def blob_size(self, digest: bytes) -> int:
         """The length of a blob's file.
@@ -129,7 +130,12 @@ class LocalRun:
         Raises:
             JournalError: There is one already, or it cannot be begun.
         """
-        return JournalWriter.create(Path(self.journal_place), durable=durable)
+        try:
+            with self._folder() as folder:
+                return JournalWriter.create(folder, _JOURNAL, durable=durable)
+        except OSError as error:
+            what = f"the journal {self.journal_place}"
+            raise JournalError(explain_write(what, error, doing="begin")) from error
 
     def open_journal(self) -> JournalReader:
         """Open the journal for reading.
@@ -206,11 +212,11 @@ class LocalRun:
 
     # --- the rest -------------------------------------------------------------------------------
 
-    def value_writer(self, name: str, *, durable: bool = False) -> ArtifactWriter:
-        """Stores values of this run: small ones in a segment of that name."""
-        from asyncflow.store.artifacts import ArtifactWriter
+    def value_sink(self, name: str, *, durable: bool = False) -> ValueFilesWriter:
+        """Takes the bytes of this run's values: small ones in a segment of that name."""
+        from asyncflow.store.value_files import ValueFilesWriter
 
-        return ArtifactWriter(self.store, self.flow, self.run_id, name, durable=durable)
+        return ValueFilesWriter(self.store, self.flow, self.run_id, name, durable=durable)
 
     def discard(self) -> None:
         """Empty the journal, so that the run has never begun; then delete everything."""

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Final, Self
 from asyncflow._support.commit_points import reached
 from asyncflow._support.guarded_descriptor import Descriptor
 from asyncflow.errors import StoreError
-from asyncflow.store.files import explain_write, open_regular, sync_file, sync_folder, write_all
+from asyncflow.store.files import explain_write, sync_file, sync_folder, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from asyncflow.codec import Chunk
+    from asyncflow.store.folders import Folder
 
 SUFFIX: Final = ".seg"
 
@@ -36,8 +37,10 @@ class SegmentWriter:
     and sync.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, open_folder: Callable[[], Folder]) -> None:
+        """Touch no file; `open_folder` opens the folder of `path` when the file is needed."""
         self._wanted: Final = path
+        self._open_folder: Final = open_folder
         self.path = path
         self.name = path.name
         self._fd = -1
@@ -131,17 +134,18 @@ class SegmentWriter:
     def _open(self) -> None:
         self._close()
         try:
-            for number in count(1):
-                ending = SUFFIX if number == 1 else f"-{number}{SUFFIX}"
-                path = self._wanted.with_name(self._wanted.name.removesuffix(SUFFIX) + ending)
-                if self._lock(path):
-                    return
+            with self._open_folder() as folder:
+                for number in count(1):
+                    ending = SUFFIX if number == 1 else f"-{number}{SUFFIX}"
+                    name = self._wanted.name.removesuffix(SUFFIX) + ending
+                    if self._lock(folder, name):
+                        return
         except OSError as error:
             raise StoreError(explain_write(self._wanted, error)) from error
 
-    def _lock(self, path: Path) -> bool:
+    def _lock(self, folder: Folder, name: str) -> bool:
         reached("segment.open")
-        fd = open_regular(path, os.O_WRONLY | os.O_CREAT)
+        fd = folder.open_file(name, os.O_WRONLY | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Continue after whatever an earlier writer has left, whole or torn.
@@ -149,7 +153,8 @@ class SegmentWriter:
         except BlockingIOError:
             os.close(fd)
             return False
-        self.path, self.name, self._fd, self._pid = path, path.name, fd, os.getpid()
+        self.path, self.name = self._wanted.with_name(name), name
+        self._fd, self._pid = fd, os.getpid()
         self._opened = Descriptor(fd)
         self._folder_synced = False
         return True

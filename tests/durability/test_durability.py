@@ -17,10 +17,10 @@ from asyncflow.engine.subscription import Channel
 from asyncflow.errors import SettingsError
 from asyncflow.events.records import REFERRING, code_of, fields_of, references_of
 from asyncflow.store import journal as journal_module
-from asyncflow.store.artifacts import ArtifactWriter
-from asyncflow.store.journal import JournalReader, JournalWriter
+from asyncflow.store.journal import JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.values import Place
+from tests.support.store_files import begin_journal, writer_of
 from tests.support.syncing_flow import Disk, Syncing, watch
 
 
@@ -69,7 +69,7 @@ def synced(monkeypatch):
 
 def test_a_durable_journal_is_synced_with_each_write(tmp_path, synced):
     """When `write` returns, the record is on the disk itself."""
-    writer = JournalWriter.create(tmp_path / "journal", durable=True)
+    writer = begin_journal(tmp_path / "journal", durable=True)
     for count in range(2, 4):
         writer.write(journal_module.frame(b"x"))
         assert synced.count(str(tmp_path / "journal")) == count - 1
@@ -82,7 +82,7 @@ def test_values_are_synced_before_their_task_is_told_of(store, synced, durable):
     layout = Layout.open(store, create=True)
     run = layout.create_run("Flow")
     del synced[:]
-    with ArtifactWriter(layout, "Flow", run, "w1", durable=durable) as writer:
+    with writer_of(layout, "Flow", run, "w1", durable=durable) as writer:
         ref = writer.put(os.urandom(300_000))
         writer.put(os.urandom(9_000))
         writer.sync()
@@ -96,10 +96,10 @@ def test_a_blob_that_is_there_already_is_synced_all_the_same(store, synced):
     layout = Layout.open(store, create=True)
     run = layout.create_run("Flow")
     value = os.urandom(300_000)
-    with ArtifactWriter(layout, "Flow", run, "w1") as writer:
+    with writer_of(layout, "Flow", run, "w1") as writer:
         ref = writer.put(value)
     del synced[:]
-    with ArtifactWriter(layout, "Flow", run, "w2", durable=True) as writer:
+    with writer_of(layout, "Flow", run, "w2", durable=True) as writer:
         writer.put(value)
     assert layout.blob(ref.digest) in synced
 

@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from asyncflow import Run
-from asyncflow.store.journal import JournalWriter
 from asyncflow.store.layout import Layout
 from asyncflow.store.limit_files import LimitFile
 from asyncflow.values import Status
+from tests.support.store_files import begin_journal
 
 PROGRAM = """
     import asyncio, multiprocessing, os, signal, subprocess, sys, time
@@ -136,7 +136,7 @@ def test_a_child_that_is_forked_while_files_are_opened_has_none_of_them(tmp_path
 
     def write(name):
         for number in count():
-            JournalWriter.create(tmp_path / f"{name}-{number}").close()
+            begin_journal(tmp_path / f"{name}-{number}").close()
             with LimitFile.open(tmp_path, "api"):
                 if stop.is_set():
                     return

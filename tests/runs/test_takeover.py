@@ -14,9 +14,10 @@ from asyncflow import Engine, Flow, FlowSpec, Run, events, step
 from asyncflow.errors import ResumeError, RunFailedError
 from asyncflow.events.packing import pack_event
 from asyncflow.scheduling.resume_preview import preview_resume
-from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
+from asyncflow.store.journal import HEADER, JournalReader, frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.remove import remove
+from tests.support.store_files import begin_journal
 
 
 class Fails(FlowSpec):
@@ -99,7 +100,7 @@ async def test_a_resume_that_was_cancelled_while_taking_over_loses_nothing(engin
         "attempt": 1,
         "path": (4,),
     }
-    journal = JournalWriter.create(layout.run_dir("Fails", second) / "journal")
+    journal = begin_journal(layout.run_dir("Fails", second) / "journal")
     for event in (
         replace(begun, **seen, seq=1, origin_run_id=first),
         events.TaskRetried(**seen, seq=2, **task, after_seconds=0.0),

@@ -32,7 +32,7 @@ from asyncflow.errors import (
     ArtifactPickleError,
     StoreError,
 )
-from asyncflow.store import artifacts, change_detection, files, mapped_files
+from asyncflow.store import artifacts, change_detection, files, mapped_files, value_files
 from asyncflow.store.artifacts import (
     BLOB_BYTES,
     INLINE_BYTES,
@@ -44,6 +44,7 @@ from asyncflow.store.change_detection import Loaded, is_immutable
 from asyncflow.store.files import open_file
 from asyncflow.store.layout import Layout
 from asyncflow.values import ArtifactRef, Encoding, Place
+from tests.support.store_files import reader_of, writer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,7 @@ def layout(store: Path) -> Layout:
 @pytest.fixture
 def writer(layout: Layout) -> Iterator[ArtifactWriter]:
     """Stores the values of a run."""
-    with ArtifactWriter(layout, "Flow", layout.create_run("Flow"), "w1") as writer:
+    with writer_of(layout, "Flow", layout.create_run("Flow"), "w1") as writer:
         yield writer
 
 
@@ -69,7 +70,7 @@ def reader(layout: Layout) -> ArtifactReader:
     """Reads as another worker does, that has seen none of it."""
     verified.clear()
     open_file.cache_clear()
-    return ArtifactReader(layout, "Flow")
+    return reader_of(layout, "Flow")
 
 
 def read_by_a_step(reader: ArtifactReader, ref: ArtifactRef) -> Loaded:
@@ -145,7 +146,7 @@ def test_equal_values_of_two_runs_are_one_blob(layout, writer):
     first = writer.put(np.arange(LARGE))
     run_id = layout.create_run("Other")
     before = stored_bytes(layout)
-    with ArtifactWriter(layout, "Other", run_id, "w1") as other:
+    with writer_of(layout, "Other", run_id, "w1") as other:
         assert other.put(np.arange(LARGE)) == first
     assert stored_bytes(layout) == before
 
@@ -169,8 +170,8 @@ def test_a_closed_writer_opens_again(writer, reader):
 def test_plain_data_is_read_as_it_was_written(tmp_path_factory, value):
     """Wherever it lies, it comes back equal, and is not called changed."""
     layout = Layout.open(tmp_path_factory.getbasetemp() / "plain", create=True)
-    with ArtifactWriter(layout, "Flow", layout.create_run("Flow"), "w1") as writer:
-        loaded = read_by_a_step(ArtifactReader(layout, "Flow"), writer.put(value))
+    with writer_of(layout, "Flow", layout.create_run("Flow"), "w1") as writer:
+        loaded = read_by_a_step(reader_of(layout, "Flow"), writer.put(value))
     assert loaded.value == value
     assert loaded.changed() is None
 
@@ -310,10 +311,10 @@ def test_an_array_that_was_only_read_is_not_looked_at_again(layout, writer, tmp_
     (tmp_path / "ref").write_bytes(pickle.dumps(writer.put(np.zeros(LARGE))))
     script = """
         import ctypes, pickle, sys
-        from asyncflow.store.artifacts import ArtifactReader
         from asyncflow.store.mapped_files import address_of
-        from asyncflow.store.layout import Layout
-        reader = ArtifactReader(Layout(sys.argv[1]), "Flow")
+        from asyncflow.store.artifacts import ArtifactReader
+        from asyncflow.store.local_store import LocalStore
+        reader = ArtifactReader(LocalStore(sys.argv[1]).value_source("Flow"))
         loaded = reader.load(pickle.load(open(sys.argv[2], "rb")))
         loaded.note()
         assert loaded.value.sum() == 0
@@ -361,8 +362,8 @@ def test_a_set_read_by_another_process_is_unchanged(layout, writer, tmp_path):
     script = """
         import pickle, sys
         from asyncflow.store.artifacts import ArtifactReader
-        from asyncflow.store.layout import Layout
-        reader = ArtifactReader(Layout(sys.argv[1]), "Flow")
+        from asyncflow.store.local_store import LocalStore
+        reader = ArtifactReader(LocalStore(sys.argv[1]).value_source("Flow"))
         loaded = reader.load(pickle.load(open(sys.argv[2], "rb")))
         loaded.note()
         print(loaded.changed() is None)
@@ -554,8 +555,8 @@ def test_an_item_costs_the_same_in_a_long_list(writer, reader, monkeypatch):
         sizes.append(size)
         return files.read_at(path, offset, size)
 
-    monkeypatch.setattr(artifacts, "read_at", counted)
-    monkeypatch.setattr(artifacts, "read_writable_at", counted)
+    monkeypatch.setattr(value_files, "read_at", counted)
+    monkeypatch.setattr(value_files, "read_writable_at", counted)
     assert reader.load_item(ref, 99_999) == 99_999
     assert len(sizes) == 2
     assert sum(sizes) < 64
@@ -675,7 +676,7 @@ def test_no_damage_of_a_list_gives_a_wrong_item(layout, writer, count):
         for damaged in (flipped, whole[:at]):
             path.write_bytes(damaged)
             for index in (0, count // 2, count - 1):
-                reader = ArtifactReader(layout, "Flow")
+                reader = reader_of(layout, "Flow")
                 try:
                     item = reader.load_item(ref, index, "rows")
                 except ArtifactCorruptError:
@@ -752,7 +753,7 @@ def test_a_full_disk_is_told(layout, writer, reader, size):
 
 def test_objects_tell_what_they_are(layout, writer, reader):
     """In a debugger."""
-    assert repr(reader) == f"<ArtifactReader {layout.flow_dir('Flow')}>"
+    assert str(layout.flow_dir("Flow")) in repr(reader)
     assert repr(reader.load(writer.put([1]))) == "<Loaded list, 17 bytes>"
 
 

@@ -21,10 +21,11 @@ from sklearn.preprocessing import StandardScaler
 from asyncflow import codec
 from asyncflow.errors import ArtifactPickleError
 from asyncflow.store import change_detection, mapped_files
-from asyncflow.store.artifacts import BLOB_BYTES, ArtifactReader, ArtifactWriter
+from asyncflow.store.artifacts import BLOB_BYTES, ArtifactWriter
 from asyncflow.store.layout import Layout
 from asyncflow.values import Encoding, Place
 from tests.support.kept_objects import Account, Settings
+from tests.support.store_files import reader_of, writer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +45,7 @@ def layout(store: Path) -> Layout:
 @pytest.fixture
 def writer(layout: Layout) -> Iterator[ArtifactWriter]:
     """Stores the values of a run."""
-    with ArtifactWriter(layout, "Flow", layout.create_run("Flow"), "w1") as writer:
+    with writer_of(layout, "Flow", layout.create_run("Flow"), "w1") as writer:
         yield writer
 
 
@@ -53,7 +54,7 @@ def read(layout: Layout, writer: ArtifactWriter) -> Callable[[Any], Loaded]:
     """Store a value, and read it as a step gets it."""
 
     def store_and_read(value: Any) -> Loaded:
-        loaded = ArtifactReader(layout, "Flow").load(writer.put(value))
+        loaded = reader_of(layout, "Flow").load(writer.put(value))
         loaded.note()
         return loaded
 
@@ -67,7 +68,7 @@ def stored(layout: Layout, writer: ArtifactWriter) -> Callable[[Loaded], Any]:
     def store_and_read(loaded: Loaded) -> Any:
         encoded = loaded.changed()
         assert encoded is not None
-        return ArtifactReader(layout, "Flow").load(writer.put_encoded(encoded)).value
+        return reader_of(layout, "Flow").load(writer.put_encoded(encoded)).value
 
     return store_and_read
 
@@ -488,7 +489,7 @@ def test_a_list_of_a_foreach_is_compared_as_it_is(layout, writer):
     for items in ([{"a", "b"}, 1], [np.zeros(LARGE), np.ones(LARGE)]):
         _, ref = writer.put_items(items)
         assert ref.encoding == Encoding.ITEMS
-        loaded = ArtifactReader(layout, "Flow").load(ref)
+        loaded = reader_of(layout, "Flow").load(ref)
         loaded.note()
         assert loaded.changed() is None
         loaded.value[-1] = "another"
@@ -500,7 +501,7 @@ def test_an_array_among_items_that_is_written_to_is_a_change(layout, writer):
     """The kernel tells, as of one by itself."""
     _, ref = writer.put_items([np.zeros(LARGE), np.ones(LARGE)])
     assert ref.place == Place.BLOB
-    loaded = ArtifactReader(layout, "Flow").load(ref)
+    loaded = reader_of(layout, "Flow").load(ref)
     loaded.note()
     loaded.value[1][LARGE - 1] = 7.0
     assert loaded.changed() is not None

@@ -16,7 +16,6 @@ from asyncflow import Engine, Flow, FlowSpec, Run, step
 from asyncflow._support import commit_points
 from asyncflow.errors import JournalError, StoreError
 from asyncflow.flow.graph import Graph, Node
-from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.journal import HEADER, JournalReader
 from asyncflow.store.layout import Layout, sign_of_beginning
 from asyncflow.store.maintenance.collect import (
@@ -29,6 +28,7 @@ from asyncflow.store.maintenance.collect import (
 from asyncflow.store.maintenance.reachable import exclusive
 from asyncflow.store.maintenance.verify import verify
 from tests.support.command_line import end, here, start
+from tests.support.store_files import writer_of
 from tests.support.written_runs import STARTED_AT, RunWriter
 
 GRAPH = Graph("F", [Node("start", ("end",)), Node("end")])
@@ -53,7 +53,7 @@ def write_run(store, run_id, *, end=True, began=STARTED_AT, **values):
 def put(store, value, run_id="1"):
     """Store a value that no event tells of; its file."""
     layout = Layout.open(store, create=True)
-    with ArtifactWriter(layout, "F", run_id, "w9") as writer:
+    with writer_of(layout, "F", run_id, "w9") as writer:
         return Path(layout.blob(writer.put(value).digest))
 
 

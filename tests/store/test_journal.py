@@ -21,10 +21,10 @@ from asyncflow.store.journal import (
     HEADER,
     PREFIX_BYTES,
     JournalReader,
-    JournalWriter,
     frame,
     is_being_written,
 )
+from tests.support.store_files import begin_journal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ payloads = st.lists(st.binary(min_size=1, max_size=200), max_size=12)
 
 def write(path: Path, records: Sequence[bytes]) -> list[int]:
     """Write a journal; the offsets of its records."""
-    writer = JournalWriter.create(path)
+    writer = begin_journal(path)
     offsets = []
     for record in records:
         offsets.append(writer.size)
@@ -70,7 +70,7 @@ def test_what_was_written_is_read_back_from_every_record_on(records):
 
 def test_a_batch_is_one_write(tmp_path):
     """Frames joined read the same as frames written one by one."""
-    writer = JournalWriter.create(tmp_path / "journal")
+    writer = begin_journal(tmp_path / "journal")
     writer.write(b"".join(map(frame, RECORDS)))
     writer.close()
     assert read(tmp_path / "journal") == RECORDS
@@ -203,7 +203,7 @@ def test_a_missing_journal_is_a_missing_file(tmp_path):
 
 def test_a_reader_goes_on_where_it_was(tmp_path):
     """Following costs what is new, not what was."""
-    writer = JournalWriter.create(tmp_path / "journal")
+    writer = begin_journal(tmp_path / "journal")
     writer.write(frame(RECORDS[0]))
     with JournalReader(tmp_path / "journal") as reader:
         [(_, first, after)] = reader.read_from()
@@ -234,7 +234,7 @@ def test_a_reader_beside_a_writer_sees_every_record_and_no_damage(tmp_path):
     """Long records and batches, read as fast as they are written."""
     path = tmp_path / "journal"
     records = [os.urandom(1 + number * 7919 % 500_000) for number in range(60)]
-    writer = JournalWriter.create(path)
+    writer = begin_journal(path)
 
     def work() -> None:
         for number in range(0, len(records), 3):
@@ -259,7 +259,7 @@ def test_a_reader_beside_a_writer_sees_every_record_and_no_damage(tmp_path):
 
 def test_the_size_is_where_the_next_record_will_lie(tmp_path):
     """The engine names records by it before they are on disk."""
-    writer = JournalWriter.create(tmp_path / "journal")
+    writer = begin_journal(tmp_path / "journal")
     at = writer.size
     writer.write(frame(RECORDS[0]))
     with JournalReader(tmp_path / "journal") as reader:
@@ -270,19 +270,19 @@ def test_the_size_is_where_the_next_record_will_lie(tmp_path):
 
 def test_a_journal_is_begun_once(tmp_path):
     """A second writer of the same run is an error, whether the first still writes or not."""
-    writer = JournalWriter.create(tmp_path / "journal")
+    writer = begin_journal(tmp_path / "journal")
     with pytest.raises(JournalError, match="cannot begin the journal"):
-        JournalWriter.create(tmp_path / "journal")
+        begin_journal(tmp_path / "journal")
     writer.close()
     with pytest.raises(JournalError, match="cannot begin the journal"):
-        JournalWriter.create(tmp_path / "journal")
+        begin_journal(tmp_path / "journal")
 
 
 def test_the_lock_tells_a_running_run_from_an_ended_one(tmp_path):
     """Held from before the first record until the writer closes or its process ends."""
     path = tmp_path / "journal"
     assert not is_being_written(path)
-    writer = JournalWriter.create(path)
+    writer = begin_journal(path)
     assert is_being_written(path)
     assert is_being_written(path)  # asking leaves no trace
     writer.close()
@@ -302,7 +302,7 @@ print(is_being_written(sys.argv[1]))
 def test_where_nobody_can_tell_a_journal_is_left_alone(tmp_path):
     """A process that can open no file takes its run for running, and removes nothing of it."""
     path = tmp_path / "journal"
-    writer = JournalWriter.create(path)
+    writer = begin_journal(path)
     command = [sys.executable, "-c", NO_DESCRIPTORS, str(path)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     writer.close()
@@ -315,7 +315,7 @@ def test_the_lock_ends_with_its_process(tmp_path):
     reads, writes = os.pipe()
     child = os.fork()
     if not child:  # no cover: the child
-        JournalWriter.create(path)
+        begin_journal(path)
         os.write(writes, b"1")
         os.kill(os.getpid(), 9)
     os.read(reads, 1)
@@ -332,23 +332,23 @@ def test_looking_at_a_run_does_not_keep_it_from_starting(tmp_path, monkeypatch):
     real = os.open
     probes: list[int] = []
 
-    def open_and_be_probed(name: Path, flags: int, mode: int = 0o777) -> int:
-        descriptor = real(name, flags, mode)
-        if name == path and not probes:
+    def open_and_be_probed(name: str, flags: int, mode: int = 0o777, **where: int) -> int:
+        descriptor = real(name, flags, mode, **where)
+        if name == path.name and not probes:
             probes.append(real(path, os.O_RDONLY))
             fcntl.flock(probes[0], fcntl.LOCK_SH)
             threading.Timer(0.05, os.close, probes).start()
         return descriptor
 
     monkeypatch.setattr(os, "open", open_and_be_probed)
-    writer = JournalWriter.create(path)
+    writer = begin_journal(path)
     assert is_being_written(path)
     writer.close()
 
 
 def test_a_failed_write_leaves_the_journal_as_it_was(tmp_path, monkeypatch):
     """A full disk cuts a record short; it is taken back, and writing may go on later."""
-    writer = JournalWriter.create(tmp_path / "journal")
+    writer = begin_journal(tmp_path / "journal")
     writer.write(frame(RECORDS[0]))
     before = writer.size
     real = os.write
@@ -374,7 +374,7 @@ def test_a_write_that_cannot_be_taken_back_is_the_last(tmp_path, monkeypatch):
     def refuse(*_: object) -> int:
         raise OSError(5, "Input/output error")
 
-    writer = JournalWriter.create(tmp_path / "journal")
+    writer = begin_journal(tmp_path / "journal")
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", refuse)
         patched.setattr(os, "ftruncate", refuse)
@@ -395,7 +395,7 @@ def test_syncing_includes_the_file_s_name(tmp_path, monkeypatch):
         real(descriptor)
 
     (tmp_path / "run").mkdir()
-    writer = JournalWriter.create(tmp_path / "run" / "journal")
+    writer = begin_journal(tmp_path / "run" / "journal")
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(journal, "sync_file", fsync)
     writer.sync()
@@ -407,7 +407,7 @@ def test_syncing_includes_the_file_s_name(tmp_path, monkeypatch):
 
 def test_a_closed_writer_does_not_sync(tmp_path):
     """It says so rather than let the caller believe."""
-    writer = JournalWriter.create(tmp_path / "journal")
+    writer = begin_journal(tmp_path / "journal")
     writer.close()
     with pytest.raises(JournalError, match="cannot sync"):
         writer.sync()
@@ -415,7 +415,7 @@ def test_a_closed_writer_does_not_sync(tmp_path):
 
 def test_writer_and_reader_explain_themselves(tmp_path):
     """For logs and failed assertions."""
-    writer = JournalWriter.create(tmp_path / "journal")
+    writer = begin_journal(tmp_path / "journal")
     assert repr(writer) == f"<JournalWriter {tmp_path.name} {len(HEADER)} bytes, open>"
     writer.close()
     assert repr(writer).endswith("closed>")

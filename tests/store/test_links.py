@@ -12,6 +12,7 @@ import pytest
 from asyncflow import Engine, FlowSpec, Run, step
 from asyncflow._support import commit_points
 from asyncflow.errors import LimitError, RemoveError, StoreError
+from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.layout import Layout
 from asyncflow.store.limit_files import Bounds, LimitFile
@@ -20,6 +21,7 @@ from asyncflow.store.maintenance.remove import remove
 from asyncflow.store.maintenance.verify import verify
 from tests.store.test_remove import GRAPH, write_run
 from tests.support.command_line import here
+from tests.support.store_files import writer_of
 from tests.support.written_runs import RunWriter
 
 DIGEST = "ab" + "0" * 62
@@ -73,7 +75,7 @@ def littered(store):
     layout = Layout.open(store, create=True)
     (layout.removed_dir("F", "3")).mkdir(parents=True)
     (layout.removed_dir("F", "3") / "journal").touch()
-    with ArtifactWriter(layout, "F", "1", "w9") as writer:
+    with writer_of(layout, "F", "1", "w9") as writer:
         writer.put(os.urandom(BLOB))
     for name in (f"blobs/ab/{DIGEST}", f"blobs/new/gc-{DIGEST}", "blobs/new/" + "0" * 24):
         (store / name).parent.mkdir(exist_ok=True)
@@ -221,7 +223,7 @@ def test_a_blob_that_is_a_link_is_written_anew(store, tmp_path):
     value = os.urandom(BLOB)
     layout = Layout.open(store, create=True)
     layout.create_run("F")
-    with ArtifactWriter(layout, "F", layout.runs("F")[0], "w1") as writer:
+    with writer_of(layout, "F", layout.runs("F")[0], "w1") as writer:
         path = Path(layout.blob(writer.put(value).digest))
         elsewhere = path.rename(tmp_path / "mine")
         path.symlink_to(elsewhere)
@@ -244,3 +246,50 @@ def test_the_store_itself_may_be_reached_by_a_link(store, tmp_path):
     assert [path.name for path in (elsewhere / "flows" / "F").glob("[0-9]*")] == ["2"]
     with pytest.raises(StoreError, match="there is no store"):
         Layout.open(tmp_path / "nowhere", create=False)
+
+
+# --- a run that goes on ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def open_run(store):
+    """The place of a run that has not begun, in an open store."""
+    return open_store(store, create=True).make_run("F")
+
+
+WRITES = {
+    "journal": lambda run: run.begin_journal(),
+    "segment": lambda run: ArtifactWriter(run.value_sink("w9")).put(b"x" * 5000),
+    "file": lambda run: run.put_file("summary", b"whole"),
+    "deleted": lambda run: run.delete_files("inputs-"),
+    "discarded": lambda run: run.discard(),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_run_writes_nothing_behind_a_link_in_the_place_of_a_folder(
+    open_run, strangers, write, depth
+):
+    """Its own folder, that of its flow, or that of all flows may be swapped while it goes on."""
+    place = Path(open_run.place)
+    swapped = [place, *place.parents][depth]
+    inner = strangers / place.relative_to(swapped)
+    inner.mkdir(parents=True, exist_ok=True)
+    (inner / "inputs-7").write_text("mine")
+    before = sorted((path, path.stat().st_mtime) for path in [strangers, *strangers.rglob("*")])
+    put_link(swapped, strangers)
+    with suppress(OSError, StoreError):  # a run that ends badly discards what it can
+        WRITES[write](open_run)
+    after = sorted((path, path.stat().st_mtime) for path in [strangers, *strangers.rglob("*")])
+    assert after == before
+
+
+@pytest.mark.parametrize("name", ["journal", "w9.seg"])
+def test_a_run_writes_to_no_file_that_is_a_link(open_run, strangers, name):
+    """Neither its journal nor a segment; it says which file it is."""
+    (Path(open_run.place) / name).symlink_to(strangers / "diary")
+    before = seen(strangers)
+    with pytest.raises(StoreError, match=name):
+        WRITES["journal" if name == "journal" else "segment"](open_run)
+    assert seen(strangers) == before

@@ -14,7 +14,7 @@ import pytest
 from asyncflow.errors import StoreError
 from asyncflow.store import files, segments
 from asyncflow.store.files import open_file, read_at, read_writable_at, write_all
-from asyncflow.store.segments import SegmentWriter
+from tests.support.store_files import segment_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def largest_file(size: int) -> Iterator[None]:
 def test_values_lie_one_behind_the_other(tmp_path: Path):
     """Each append tells where its bytes begin."""
     path = tmp_path / "w1.seg"
-    with SegmentWriter(path) as segment:
+    with segment_at(path) as segment:
         assert not path.exists()
         assert segment.append([b"one"]) == 0
         assert segment.append([b"tw", bytearray(b"o"), memoryview(b"!")]) == 3
@@ -47,7 +47,7 @@ def test_values_lie_one_behind_the_other(tmp_path: Path):
 def test_many_chunks_are_written_in_order(tmp_path: Path):
     """More pieces than the system takes at once are no problem."""
     chunks = [bytes([i % 256]) * (i % 7) for i in range(5000)]
-    with SegmentWriter(tmp_path / "w1.seg") as segment:
+    with segment_at(tmp_path / "w1.seg") as segment:
         segment.append(chunks)
     assert (tmp_path / "w1.seg").read_bytes() == b"".join(chunks)
 
@@ -58,7 +58,7 @@ def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write, writev = os.write, os.writev
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, memoryview(data)[:most]))
     monkeypatch.setattr(os, "writev", lambda fd, chunks: writev(fd, [b"".join(chunks)[:most]]))
-    with SegmentWriter(tmp_path / "w1.seg") as segment:
+    with segment_at(tmp_path / "w1.seg") as segment:
         assert segment.append([b"0123456789"]) == 0
         assert segment.append([b"", b"ab", b"", b"cdefgh", b"ij"]) == 10
         assert segment.append([b"end"]) == 20
@@ -69,7 +69,7 @@ def test_a_writer_goes_on_behind_what_is_there(tmp_path: Path):
     """A worker that crashed may have left half a value; nobody's bytes are overwritten."""
     path = tmp_path / "w1.seg"
     path.write_bytes(b"torn")
-    with SegmentWriter(path) as segment:
+    with segment_at(path) as segment:
         assert segment.append([b"whole"]) == 4
     assert segment.append([b"again"]) == 9
     segment.close()
@@ -78,7 +78,7 @@ def test_a_writer_goes_on_behind_what_is_there(tmp_path: Path):
 
 def test_two_writers_never_share_a_file(tmp_path: Path):
     """Of two segments of one name the second is called otherwise."""
-    with SegmentWriter(tmp_path / "w1.seg") as one, SegmentWriter(tmp_path / "w1.seg") as other:
+    with segment_at(tmp_path / "w1.seg") as one, segment_at(tmp_path / "w1.seg") as other:
         one.append([b"one"])
         other.append([b"other"])
         assert (one.name, other.name) == ("w1.seg", "w1-2.seg")
@@ -88,7 +88,7 @@ def test_two_writers_never_share_a_file(tmp_path: Path):
 
 def test_a_forked_child_gets_a_segment_of_its_own(tmp_path: Path, monkeypatch):
     """What a step's child stores does not end up within its parent's values."""
-    segment = SegmentWriter(tmp_path / "w1.seg")
+    segment = segment_at(tmp_path / "w1.seg")
     segment.append([b"parent"])
     kept = os.dup(segment._fd)  # the parent's file is still open
     child = os.getpid() + 1
@@ -104,7 +104,7 @@ def test_a_forked_child_gets_a_segment_of_its_own(tmp_path: Path, monkeypatch):
 def test_a_full_disk_leaves_the_segment_as_it_was(tmp_path: Path, chunks):
     """The value that does not fit is taken back whole, and the next one is read back right."""
     path = tmp_path / "w1.seg"
-    with SegmentWriter(path) as segment:
+    with segment_at(path) as segment:
         segment.append([b"before"])
         with largest_file(4096), pytest.raises(StoreError, match=r"cannot write to .*; make room"):
             segment.append(chunks)
@@ -117,7 +117,7 @@ def test_what_cannot_be_taken_back_is_written_over(tmp_path: Path, monkeypatch):
     """Even where the file cannot be cut, offsets stay right."""
     monkeypatch.setattr(os, "ftruncate", lambda fd, size: (_ for _ in ()).throw(OSError("no")))
     path = tmp_path / "w1.seg"
-    with SegmentWriter(path) as segment:
+    with segment_at(path) as segment:
         with largest_file(4096), pytest.raises(StoreError):
             segment.append([b"x" * 5000])
         assert segment.append([b"after"]) == 0
@@ -127,12 +127,12 @@ def test_what_cannot_be_taken_back_is_written_over(tmp_path: Path, monkeypatch):
 def test_a_run_that_is_gone_is_a_store_error(tmp_path: Path):
     """The message names the file."""
     with pytest.raises(StoreError, match=r"missing/w1.seg: No such file"):
-        SegmentWriter(tmp_path / "missing" / "w1.seg").append([b"x"])
+        segment_at(tmp_path / "missing" / "w1.seg").append([b"x"])
 
 
 def test_a_segment_tells_what_it_is(tmp_path: Path):
     """Its name and how much is in it."""
-    segment = SegmentWriter(tmp_path / "w1.seg")
+    segment = segment_at(tmp_path / "w1.seg")
     assert repr(segment) == f"<SegmentWriter {tmp_path}/w1.seg closed>"
     segment.append([b"123"])
     assert repr(segment) == f"<SegmentWriter {tmp_path}/w1.seg 3 bytes>"
@@ -221,7 +221,7 @@ def test_what_is_appended_while_another_thread_syncs_is_synced_again(tmp_path: P
         os.fdatasync(fd)
 
     monkeypatch.setattr(segments, "sync_file", sync)
-    with SegmentWriter(tmp_path / "w1.seg") as segment, ThreadPoolExecutor(2) as threads:
+    with segment_at(tmp_path / "w1.seg") as segment, ThreadPoolExecutor(2) as threads:
         segment.append([b"one"])
         first = threads.submit(segment.sync)
         assert begun.wait(60)
@@ -244,7 +244,7 @@ def test_a_sync_that_fails_fails_for_all_that_had_been_appended(tmp_path: Path, 
         os.fdatasync(fd)
 
     monkeypatch.setattr(segments, "sync_file", sync)
-    with SegmentWriter(tmp_path / "w1.seg") as segment:
+    with segment_at(tmp_path / "w1.seg") as segment:
         segment.append([b"of one task"])
         segment.append([b"of another"])
         for _ in range(2):
@@ -257,7 +257,7 @@ def test_values_that_several_threads_append_are_each_whole(tmp_path: Path):
     """Each is where it was said to be."""
     values = [bytes([number]) * (1000 + number) for number in range(200)]
     path = tmp_path / "w1.seg"
-    with SegmentWriter(path) as segment, ThreadPoolExecutor(8) as threads:
+    with segment_at(path) as segment, ThreadPoolExecutor(8) as threads:
         places = list(threads.map(lambda value: segment.append([value]), values))
     data = path.read_bytes()
     assert all(

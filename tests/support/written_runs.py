@@ -21,12 +21,12 @@ from asyncflow.events.manifests import pack_manifest
 from asyncflow.events.output_lines import count_pieces
 from asyncflow.events.packing import pack_event, pack_logged
 from asyncflow.events.types import from_microseconds, to_microseconds
-from asyncflow.store.artifacts import ArtifactWriter
-from asyncflow.store.journal import HEADER, JournalWriter, frame
+from asyncflow.store.journal import HEADER, frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.local_store import LocalRun
 from asyncflow.store.run_index import Summary, TaskEntry, TaskState, TaskTable, write_summary
 from asyncflow.values import Status
+from tests.support.store_files import begin_journal, writer_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,8 +75,8 @@ class RunWriter:
         layout = Layout.open(self.store, create=True)
         self.run_dir = layout.run_dir(self.flow, self.run_id)
         self.run_dir.mkdir(parents=True)
-        self.values = ArtifactWriter(layout, self.flow, self.run_id, "w1")
-        self.journal = JournalWriter.create(self.run_dir / "journal")
+        self.values = writer_of(layout, self.flow, self.run_id, "w1")
+        self.journal = begin_journal(self.run_dir / "journal")
         self.table = TaskTable()
         self.steps = {name: number for number, name in enumerate(self.graph.nodes)}
         self.time = to_microseconds(self.began) - 1_000_000

@@ -18,6 +18,7 @@ from asyncflow.events.records import unpack_result
 from asyncflow.flow import loader
 from asyncflow.flow.graph import Graph
 from asyncflow.store import open_store
+from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
 from asyncflow.values import ArtifactRef, Place, indexes_of
 from asyncflow.workers.process.environment import EnvironmentSnapshot, enter, lasting_settings
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from asyncflow.events.types import RunStarted
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.store.blobs import Later
+    from asyncflow.store.interface import Later
     from asyncflow.workers.messages import Opening
 
 _KEPT_RESULTS: Final = 256  # a foreach reads one for all of its tasks
@@ -62,8 +63,9 @@ class RunView:
         with self.reading("its first event"):
             self.journal = self.stored.open_journal()
             first = self.journal.read_one(FIRST_RECORD)
-        self.reader = store.value_reader(order.flow)
-        self.writer = self.stored.value_writer(f"w{self._pid}", durable=order.durable)
+        self.reader = ArtifactReader(store.value_source(order.flow))
+        sink = self.stored.value_sink(f"w{self._pid}", durable=order.durable)
+        self.writer = ArtifactWriter(sink)
         (self.started,) = cast(
             "tuple[RunStarted]", tuple(unpack_events(first, order.flow, order.run_id))
         )

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from asyncflow import codec
     from asyncflow.flow.graph import Node
     from asyncflow.flow.spec import BoundTask, FlowSpec
-    from asyncflow.store.blobs import Later
     from asyncflow.store.change_detection import Loaded
+    from asyncflow.store.interface import Later
     from asyncflow.values import ArtifactRef
     from asyncflow.workers.process.run import Inherited, RunView
 
