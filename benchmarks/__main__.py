@@ -8,6 +8,7 @@ import sys
 ALL = (
     "throughput",
     "scale",
+    "loops",
     "resuming",
     "startup",
     "arrays",

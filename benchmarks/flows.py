@@ -121,3 +121,26 @@ class Unfinished(FlowSpec):
     @step
     def end(self) -> None:
         """Nothing is left to do."""
+
+
+class Turns(FlowSpec):
+    """One step, repeated by a condition."""
+
+    turns = Parameter("turns", default=1000)
+
+    @step
+    def start(self) -> None:
+        """Begin to count."""
+        self.done = 0
+        self.next(self.turn)
+
+    @step
+    def turn(self) -> None:
+        """What is measured."""
+        self.done += 1
+        self.again = self.done < self.turns
+        self.next({True: self.turn, False: self.end}, condition="again")
+
+    @step
+    def end(self) -> None:
+        """Nothing is left to do."""
