@@ -32,7 +32,7 @@ from asyncflow import (
 from asyncflow.errors import FlowError, RunFailedError
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance import verify
-from tests.durability.test_damaged_inputs import spoil
+from tests.support.flipped_byte import flip_byte
 
 MIB = 1 << 20
 _PATIENCE = 60.0
@@ -684,7 +684,7 @@ class Damaged(FlowSpec):
     def spoils(self):
         store = Path(os.environ["ASYNCFLOW_STORE"])
         [path] = [path for path in store.glob("blobs/??/*") if path.is_file()]
-        spoil(path, 4 * MIB)
+        flip_byte(path, 4 * MIB)
         self.next(self.reads)
 
     @catch(var="failure")

@@ -5,22 +5,16 @@ from __future__ import annotations
 import random
 from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflow import Engine, FlowSpec, Parameter, Run, events, step
-from asyncflow.errors import RunCancelledError, RunFailedError
 from asyncflow.events import RunStarted, TaskCloned, TaskStarted, TaskSucceeded
 from asyncflow.scheduling.commands import CloneTask, FinishRun
 from asyncflow.scheduling.plan import Plan
 from asyncflow.scheduling.resume import following
-from asyncflow.scheduling.resume_preview import Preview, preview_resume
-from asyncflow.values import Status
-from tests.support.flows import Sleeping
+from asyncflow.scheduling.resume_preview import Preview
 from tests.support.random_graphs import Built, shapes
 
 SEEN: dict[str, Any] = {"flow": "Random", "run_id": "1", "seq": 1, "time": datetime.now(UTC)}
@@ -100,89 +94,3 @@ def test_a_plan_is_what_happens(built, seed, data):
         assert each.to_run == ran[each.step] or (each.open_ended and each.to_run < ran[each.step])
         assert each.reasons.total() == each.to_run
         assert bool(each.why) == bool(each.to_run or each.open_ended)
-
-
-class Fragile(FlowSpec):
-    """Some of its cells fail, as a file says."""
-
-    bad = Parameter("bad", required=True, type=str)
-
-    @step
-    def start(self):
-        self.rows = [3, 0, 2]
-        self.next(self.spread, foreach="rows")
-
-    @step
-    def spread(self):
-        self.columns = range(self.input)
-        self.row = self.index
-        self.next(self.cell, foreach="columns")
-
-    @step
-    def cell(self):
-        if f"{self.row},{self.index}" in Path(str(self.bad)).read_text().split():
-            raise ValueError
-        self.next(self.line)
-
-    @step
-    def line(self, inputs):
-        if f"{self.index}" in Path(str(self.bad)).read_text().split():
-            raise ValueError
-        self.next(self.page)
-
-    @step
-    def page(self, inputs):
-        self.next(self.end)
-
-    @step
-    def end(self):
-        pass
-
-
-@pytest.mark.parametrize("seed", range(3))
-async def test_a_plan_is_what_a_real_resume_does(store, tmp_path, seed):
-    """With failures at random, from any step on, and of a run that was itself resumed."""
-    chance = random.Random(seed)
-    bad = tmp_path / "bad"
-    async with Engine(store=store, workers=2) as engine:
-        bad.write_text(" ".join(["2", *chance.sample(["0,0", "0,2", "2,1", "0", "1"], 2)]))
-        with pytest.raises(RunFailedError):
-            await engine.run(Fragile, bad=str(bad))
-        bad.write_text("2")
-        with pytest.raises(RunFailedError):
-            await engine.resume(Fragile)
-        bad.write_text("")
-        named = chance.choice([None, "start", "cell", "line", "end"])
-        origin = await engine.start_resumed(Fragile)
-        origin.cancel()
-        with pytest.raises(Exception, match="cancelled"):
-            await origin
-        told = preview_resume(Fragile, store=store, origin=origin.run_id, step=named)
-        run = await engine.resume(Fragile, step=named)
-    seen = list(run.events())
-    cloned = Counter(event.step for event in seen if isinstance(event, events.TaskCloned))
-    ran = Counter(event.step for event in seen if isinstance(event, events.TaskStarted))
-    for each in told:
-        assert each.reused == cloned[each.step]
-        assert each.to_run == ran[each.step] or (each.open_ended and each.to_run < ran[each.step])
-
-
-@pytest.mark.parametrize("index", ["written", "lost"])
-async def test_what_a_cancel_has_stopped_is_not_told_as_failed(store, index):
-    """Its step counts it as cancelled, with the index of the run and without; a plan as stopped."""
-    async with Engine(store=store, workers=1) as engine:
-        handle = await engine.start(Sleeping)
-        async for event in handle.events():
-            if isinstance(event, events.TaskLogged) and event.line == "sleeping":
-                handle.cancel()
-        with pytest.raises(RunCancelledError):
-            await handle
-    if index == "lost":
-        folder = store / "flows" / "Sleeping" / handle.run_id
-        (folder / "index").unlink()
-        (folder / "summary").unlink()
-    run = Run(f"Sleeping/{handle.run_id}", store=store)
-    assert run["sleep"].counts() == {Status.CANCELLED: 1}
-    assert run["sleep"].task.status is Status.CANCELLED
-    told = preview_resume(Sleeping, store=store, origin=handle.run_id)
-    assert [each.why for each in told] == ["", "had been stopped", "after sleep"]

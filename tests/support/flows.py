@@ -309,3 +309,27 @@ class Sleeping(FlowSpec):
     @step
     def end(self):
         pass
+
+
+class Fails(FlowSpec):
+    """Its last item fails, once the others have ended."""
+
+    @step
+    def start(self):
+        self.items = list(range(5))
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        print("item", self.input)
+        if self.input == 4:
+            raise ValueError
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass

@@ -8,9 +8,6 @@ in a worker. One case again:
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +15,9 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from asyncflow import Flow, Run, events
-from asyncflow.store.layout import Layout
-from asyncflow.store.maintenance import verify
+from asyncflow import Flow, Run
 from asyncflow.values import Status
-from tests.support.command_line import own_frames
+from tests.support.command_line import Said, asyncflow, damage, succeeded
 
 FLOW = Path(__file__).parents[2] / "support" / "faulty_flow.py"
 TOTAL = sum(5000 * n for n in range(3))
@@ -52,83 +47,65 @@ class Spoiler:
         self._removed = folder / "removed"
         self._removed.mkdir(parents=True)
 
-    def spoil(self, fault: Fault) -> bool:
+    def spoil(self, fault: Fault, words: str = "") -> bool:
         """One run with one fault, and then all the promises; whether the fault came about.
+
+        `words` have to be in what the command says of a fault that came about.
 
         Raises:
             AssertionError: A promise was not kept; the message tells how to have it again.
         """
         try:
-            return self._spoil(fault)
+            return self._spoil(fault, words)
         except Exception as error:
             again = f"python -m tests.durability.chaos.spoiling {fault}"
             message = f"{type(error).__name__}: {error}; again: {again}"
             raise AssertionError(message) from error
 
-    def _spoil(self, fault: Fault) -> bool:
+    def _spoil(self, fault: Fault, words: str) -> bool:
         for old in self.store.glob("flows/Faulty/*"):  # a fault must not depend on what was before
             old.rename(self._removed / f"{old.name}-{len(list(self._removed.iterdir()))}")
         self._log.unlink(missing_ok=True)
-        run = self._command("run", FLOW, fault=fault)
+        ran = self._command("run", FLOW, fault=fault)
         came = self._log.exists()
-        told = f"{run.stdout}{run.stderr}"
-        assert run.returncode in (_RIGHT if came else {0}), told
-        announced = set(re.findall(r"/(\w+/\d+) \(pid \d+\)\] Task finished", run.stdout))
-        if (self.store / "flows" / "Faulty").exists():
-            latest = Flow("Faulty", store=self.store).latest_run
-            if latest is not None:
-                self._check(latest, announced, told)
-        assert not announced or latest is not None, told
+        assert ran.status in (_RIGHT if came else {0}), ran
+        if words:
+            assert came, ran
+            assert words in ran.stderr, ran
+        there = (self.store / "flows" / "Faulty").exists()
+        latest = Flow("Faulty", store=self.store).latest_run if there else None
+        if latest is not None:
+            self._check(latest, ran)
+        else:
+            assert not ran.announced, ran
         return came
 
-    def _check(self, latest: Run, announced: set[str], told: str) -> None:
+    def _check(self, latest: Run, ran: Said) -> None:
         """What was announced is there, nothing is damaged, and a resume gives the right answer."""
-        self._verify()
-        assert latest.status is not Status.RUNNING, told
-        kept = {
-            f"{event.step}/{event.task_id}"
-            for event in latest.events()
-            if isinstance(event, events.TaskSucceeded)
-        }
-        assert announced <= kept, told
+        assert not damage(self.store)
+        assert latest.status is not Status.RUNNING, ran
+        assert ran.announced <= succeeded(latest), ran
         for step in latest:
             for task in step:
                 if task.successful and step.id == "work":
-                    assert task.stdout.startswith("working"), told
-                assert all(artifact.data is not None for artifact in task), told
+                    assert task.stdout.startswith("working"), ran
+                assert all(artifact.data is not None for artifact in task), ran
         resumed = self._command("resume", FLOW, "--origin-run-id", latest.id)
-        assert resumed.returncode == 0, told + resumed.stdout + resumed.stderr
+        assert resumed.status == 0, f"{ran}\n{resumed}"
         again = Flow("Faulty", store=self.store).latest_run
         assert isinstance(again, Run)
-        assert (again.data.total, again.data.check) == (TOTAL, 512_000), told
-        self._verify()
+        assert (again.data.total, again.data.check) == (TOTAL, 512_000), ran
+        assert not damage(self.store)
 
-    def _verify(self) -> None:
-        """What `asyncflow verify` says."""
-        damage = verify.verify(Layout(self.store)).damage
-        assert not damage, f"asyncflow verify finds damage: {damage}"
-
-    def _command(
-        self, *arguments: object, fault: Fault | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run the command line in this store; no output is ever our own traceback."""
-        environ = {**os.environ, "ASYNCFLOW_STORE": str(self.store), "ASYNCFLOW_WORKERS": "2"}
-        environ["PYTHONPATH"] = str(FLOW.parents[1])
+    def _command(self, *arguments: object, fault: Fault | None = None) -> Said:
+        environ = {"ASYNCFLOW_STORE": str(self.store), "ASYNCFLOW_WORKERS": "2"}
         if fault is not None:
             environ["ASYNCFLOW_DURABILITY"] = fault.durability
             environ |= {"FAULT_STORE": str(self.store), "FAULT_LOG": str(self._log)}
             environ |= {"FAULT_ROLE": fault.role, "FAULT_MODE": fault.mode}
-            environ |= {"FAULT_NTH": str(fault.nth), "FAULT_WIDE": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "asyncflow", *map(str, arguments)],
-            env=environ,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
-        assert not own_frames(done.stderr + done.stdout), done.stderr + done.stdout
-        return done
+            environ["FAULT_NTH"] = str(fault.nth)
+            environ["FAULT_WIDE"] = "1" if fault.mode in MODES else ""
+        return asyncflow(*arguments, **environ)
 
 
 def count_up(role: str, mode: str, durability: str) -> int:
