@@ -1,32 +1,39 @@
-"""Running flows from an asyncio program, on real worker processes."""
+"""An engine in a program: flows, events and failures, many runs at once, on any event loop."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import datetime as dt
 import gc
-import os
-import signal
+import linecache
 import sys
+import threading
 import time
+import types
 import warnings
-from pathlib import Path
 
 import anyio
-import psutil
+import anyio.to_thread
 import pytest
+import uvloop
 
 import asyncflow
-from asyncflow import Engine, FlowSpec, Run, events, step
+from asyncflow import Engine, FlowSpec, Parameter, Run, events, step
+from asyncflow._support.settings import Settings
 from asyncflow.errors import (
+    AsyncflowError,
     EngineClosedError,
     ParameterError,
     RunCancelledError,
     RunFailedError,
+    SettingsError,
 )
+from asyncflow.scheduling.statistics import Statistics
 from asyncflow.values import Status
 from tests.support.command_line import own_frames
 from tests.support.flows import Branches, Linear, Misbehaving, Nested, Sleeping, Waiting, Wide
+from tests.support.overlap import most_at_once
 
 
 @pytest.fixture
@@ -39,11 +46,6 @@ async def engine(store):
 async def collect(handle):
     """All events of a run."""
     return [event async for event in handle.events()]
-
-
-def open_descriptors():
-    """How many files this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def names(seen):
@@ -345,133 +347,375 @@ async def test_a_worker_that_dies_takes_no_task_of_another_run_with_it(engine):
     assert counts == [500] * 5
 
 
-# --- cancelling and closing ---------------------------------------------------------------------
+# --- many runs beside each other -----------------------------------------------------------------
 
 
-async def test_cancelling_a_handle_ends_the_run_as_cancelled(engine):
-    """A step that sleeps is stopped, and the journal says cancelled."""
-    handle = await engine.start(Sleeping)
-    async for event in handle.events():
-        if isinstance(event, events.TaskLogged) and event.line == "sleeping":
-            handle.cancel("enough")
-    with pytest.raises(RunCancelledError, match="enough"):
-        await handle
-    assert handle.run.status is Status.CANCELLED
+class Napping(FlowSpec):
+    """A foreach of tasks that take a while; `def` ones."""
+
+    width = Parameter("width", default=6)
+
+    @step
+    def start(self):
+        self.items = range(self.width)
+        self.next(self.nap, foreach="items")
+
+    @step
+    def nap(self):
+        import time
+
+        self.began = time.monotonic()
+        time.sleep(0.05)
+        self.ended = time.monotonic()
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.spans = [(task.began, task.ended) for task in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
 
 
-async def test_a_handle_can_be_cancelled_in_another_thread(engine):
-    """The event loop is woken, though it has nothing else to do."""
-    handle = await engine.start(Waiting, width=1, seconds=600.0)
-    async for event in handle.events(events.TaskStarted):
-        if event.step == "wait":
+async def test_a_late_run_of_three_tasks_ends_long_before_an_early_one_of_ten_thousand(engine):
+    """Most of the early run's tasks have not begun when the late one has ended."""
+    early = await engine.start(Wide, width=10_000)
+    async for event in early.events():
+        if isinstance(event, events.TaskSucceeded) and event.seq > 200:
             break
-    await asyncio.to_thread(handle.cancel, "enough")
-    with pytest.raises(RunCancelledError, match="enough"):
-        await handle
-    await asyncio.to_thread(handle.cancel)
+    late = await engine.run(Linear)
+    assert late.successful
+    assert engine.statistics().tasks_waiting > 2000
+    early.cancel()
+    with pytest.raises(RunCancelledError):
+        await early
 
 
-async def test_a_handle_can_be_cancelled_by_a_signals_handler(engine):
-    """Whatever the event loop is at just then."""
-    handle = await engine.start(Waiting, width=1, seconds=600.0)
-    async for event in handle.events(events.TaskStarted):
-        if event.step == "wait":
-            break
-    before = signal.signal(signal.SIGUSR1, lambda *_: handle.cancel("asked by a signal"))
-    try:
-        os.kill(os.getpid(), signal.SIGUSR1)
-        with pytest.raises(RunCancelledError, match="asked by a signal"):
-            await handle
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+async def test_two_hundred_runs_of_different_flows_share_one_pool(engine):
+    """All of them come to their right end, whatever they are made of."""
+    flows = [(Linear, {"alpha": 1.0}), (Wide, {"width": 7}), (Waiting, {"width": 5, "seconds": 0})]
+    async with anyio.create_task_group() as group:
+        found = []
+
+        async def one(number):
+            flow, parameters = flows[number % 3]
+            data = (await engine.run(flow, **parameters)).data
+            found.append(data.y if flow is Linear else data.count)
+
+        for number in range(200):
+            group.start_soon(one, number)
+    assert sorted(found) == [3.0] * 67 + [5] * 66 + [7] * 67
 
 
-def test_a_handle_of_a_closed_event_loop_can_be_cancelled(store):
-    """There is nothing left to be done."""
-
-    async def main():
-        async with Engine(store=store, workers=1) as engine:
-            return await engine.start(Linear)
-
-    asyncio.run(main()).cancel()
+async def test_a_run_can_be_told_how_many_tasks_it_may_have_running(engine):
+    """With one at a time no two overlap, though there are two workers."""
+    run = await engine.options(max_running_tasks=1).run(Napping)
+    assert most_at_once(run.data.spans) == 1
 
 
-async def test_cancelling_the_awaiter_cancels_the_run(engine):
-    """A timeout around `await engine.run` stops the run before it goes on."""
-    with anyio.CancelScope() as scope:
-        engine.on(events.TaskStarted, lambda _: scope.cancel())
-        await engine.run(Sleeping)
-    (run,) = asyncflow.Flow("Sleeping")
-    assert run.status is Status.CANCELLED
+async def test_the_setting_holds_for_runs_that_are_told_nothing_else(store):
+    """`max_running_tasks` of the engine is the default, and a run's own option wins."""
+    async with Engine(settings=Settings(store=store, workers=2, max_running_tasks=1)) as engine:
+        bounded = await engine.run(Napping)
+        free = await engine.options(max_running_tasks=0).start(Waiting, width=2, seconds=600.0)
+        await until(lambda: engine.statistics().tasks_running == 2)
+        free.cancel()
+    assert most_at_once(bounded.data.spans) == 1
 
 
-async def test_async_tasks_are_cancelled_without_their_worker(engine):
-    """Cancelling async tasks leaves their worker alive."""
+async def until(condition):
+    """Wait for something to hold."""
+    while not condition():  # noqa: ASYNC110 - workers have to do it
+        await asyncio.sleep(0.01)
+
+
+async def test_options_are_kept_by_what_they_are_given_to_and_nowhere_else(engine):
+    """They add up along a chain, and the engine itself stays as it was."""
+    urgent = engine.options(priority=3)
+    assert "priority=3, max_running_tasks=2" in repr(urgent.options(max_running_tasks=2))
+    assert "priority=3, max_running_tasks=0" in repr(urgent)
+    handle = await engine.start(Linear)
+    assert handle._driver.priority == 0
+    await handle
+
+
+@pytest.mark.parametrize("options", [{"max_running_tasks": -1}, {"priority": "high"}])
+async def test_options_that_make_no_sense_are_refused(engine, options):
+    """The error names the option and what it was given."""
+    ((name, value),) = options.items()
+    with pytest.raises(SettingsError, match=f"{name}.*{value}"):
+        engine.options(**options)
+
+
+async def test_a_run_of_a_higher_priority_passes_one_that_is_going_on(engine):
+    """It is done while most of the other's tasks still wait."""
+    slow = await engine.start(Napping, width=20_000)
+    await until(lambda: engine.statistics().tasks_waiting > 10_000)
+    await engine.options(priority=1).run(Napping, width=6)
+    assert engine.statistics().tasks_waiting > 1000
+    slow.cancel()
+    with pytest.raises(RunCancelledError):
+        await slow
+
+
+async def test_beyond_max_runs_to_start_waits(store):
+    """The third starts when one of two has ended; statistics tell of who waits."""
+    async with Engine(settings=Settings(store=store, workers=2, max_runs=2)) as engine:
+        first, second = [await engine.start(Sleeping) for _ in range(2)]
+        third = asyncio.create_task(engine.start(Linear))
+        await until(lambda: engine.statistics().runs_waiting == 1)
+        assert not third.done()
+        assert engine.statistics().runs == 2
+        first.cancel()
+        assert (await (await third)).successful
+        second.cancel()
+
+
+async def test_to_wait_for_a_start_can_be_cancelled(store):
+    """Nothing of the run is there, and the next one in line is let in."""
+    async with Engine(settings=Settings(store=store, workers=1, max_runs=1)) as engine:
+        first = await engine.start(Sleeping)
+        with anyio.move_on_after(0.1) as scope:
+            await engine.start(Linear)
+        assert scope.cancelled_caught
+        assert not (store / "flows" / "Linear").exists()
+        first.cancel()
+        assert (await engine.run(Linear)).successful
+
+
+async def test_a_start_that_waits_when_the_engine_closes_is_refused(store):
+    """It does not wait for ever, and starts nothing."""
+    async with Engine(settings=Settings(store=store, workers=1, max_runs=1)) as engine:
+        await engine.start(Sleeping)
+        waiting = asyncio.create_task(engine.start(Linear))
+        await asyncio.sleep(0.05)
+    with pytest.raises(EngineClosedError):
+        await waiting
+    assert not (store / "flows" / "Linear").exists()
+
+
+async def test_a_start_that_fails_gives_its_place_back(store):
+    """A wrong parameter does not use up one of the places."""
+    async with Engine(settings=Settings(store=store, workers=1, max_runs=1)) as engine:
+        for _ in range(3):
+            with pytest.raises(Exception, match="alfa"):
+                await engine.start(Linear, alfa=1)
+        assert (await engine.run(Linear)).successful
+
+
+async def test_statistics_tell_how_the_engine_stands(engine):
+    """Runs, tasks and workers as they are now, events and bytes since it was opened."""
+    assert engine.statistics() == Statistics()
     handle = await engine.start(Waiting, width=10, seconds=60.0)
     async for event in handle.events():
-        if isinstance(event, events.TaskStarted) and event.step == "wait":
-            pid = event.pid
-            handle.cancel()
+        if isinstance(event, events.TaskStarted) and event.seq > 12:
+            break
+    numbers = engine.statistics()
+    assert (numbers.runs, numbers.tasks_running, numbers.tasks_waiting) == (1, 10, 0)
+    assert numbers.workers_busy == 1
+    assert "1 runs, 10 tasks running" in repr(engine)
+    handle.cancel()
     with pytest.raises(RunCancelledError):
         await handle
-    assert psutil.pid_exists(pid)
+    journal = handle._channel.journal
+    last = [event.seq async for event in handle.events()][-1]
+    assert engine.statistics().events == last
+    assert engine.statistics().bytes_written == journal.stat().st_size
+    assert engine.statistics().events_per_second > 0
 
 
-async def test_leaving_the_engine_cancels_what_runs_and_leaves_nothing_behind(store):
-    """No process, thread or descriptor of an engine outlives it."""
-    before = open_descriptors()
+async def run_some(store):
+    """Run flows of all kinds beside each other; what comes of them."""
     async with Engine(store=store, workers=2) as engine:
-        handle = await engine.start(Sleeping)
-        children = []
-        async for event in handle.events():
-            if isinstance(event, events.TaskLogged) and event.line == "sleeping":
-                children = psutil.Process().children(recursive=True)
-                break
-    assert len(children) >= 3  # template, worker, sleep
-    assert not psutil.wait_procs(children, timeout=180)[1]
-    assert handle.run.status is Status.CANCELLED
-    gc.collect()
-    await asyncio.sleep(0.05)  # for the loop to end the iterator that was broken off
-    assert open_descriptors() <= before
+        runs = await asyncio.gather(
+            engine.run(Linear, alpha=2.0),
+            engine.run(Wide, width=50),
+            engine.run(Waiting, width=50, seconds=0.01),
+        )
+        handle = await engine.start(Linear)
+        seen = [event.seq async for event in handle.events()]
+        await handle
+    assert seen == list(range(1, len(seen) + 1))
+    return [runs[0].data.y, runs[1].data.count, runs[2].data.count]
 
 
-async def test_an_engine_that_is_closed_starts_nothing(store):
-    """A closed engine says so."""
-    engine = Engine(store=store)
-    with pytest.raises(EngineClosedError):
-        await engine.start(Linear)
+# --- event loops --------------------------------------------------------------------------------
 
 
-async def test_a_forgotten_engine_gives_a_resource_warning(store):
-    """Whoever forgets to close an engine hears of it."""
-    engine = Engine(store=store)
-    await engine.__aenter__()
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+async def test_an_engine_runs_on_the_loop_of_another_thread(store, factory):
+    """That of asyncio or of uvloop, in a thread that is not the main one."""
+
+    def work():
+        assert threading.current_thread() is not threading.main_thread()
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(run_some(store))
+
+    assert await anyio.to_thread.run_sync(work) == [5.0, 50, 50]
+
+
+async def test_a_subscription_is_refused_to_another_loop_and_goes_on_on_its_own(store):
+    """Neither the run nor who subscribed is disturbed."""
+    async with Engine(store=store, workers=1) as engine:
+        handle = await engine.start(Waiting, width=5, seconds=0.1)
+        for stream in (handle.events(), engine.subscribe(run=handle)):
+
+            async def take(stream=stream):
+                return await anext(stream)
+
+            with pytest.raises(AsyncflowError, match="another event loop"):
+                await asyncio.to_thread(asyncio.run, take())
+            seen = [event.seq async for event in stream]
+            assert seen == list(range(1, len(seen) + 1))
+        assert (await handle).successful
+
+
+def test_without_a_loop_of_asyncio_there_is_no_engine(store):
+    """Under another framework's, say."""
+    entering = Engine(store=store).__aenter__()
+    with pytest.raises(AsyncflowError, match="no event loop of asyncio runs here"):
+        entering.send(None)
+
+
+async def test_several_event_loops_have_engines_on_one_store_at_once(store):
+    """Three threads, each with a loop and an engine of its own, besides that of this test."""
+
+    def work():
+        return asyncio.run(run_some(store))
+
+    results = await asyncio.gather(*(asyncio.to_thread(work) for _ in range(3)), run_some(store))
+    assert results == [[5.0, 50, 50]] * 4
+
+
+async def test_cells_of_a_notebook_await_at_their_top_level(store, monkeypatch):
+    """An engine that one cell opens is there in the next, and a flow runs as it was changed."""
+    module = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+
+    async def cell(source):
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        name = f"<cell {len(linecache.cache)}>"
+        linecache.cache[name] = (
+            len(source),
+            None,
+            source.splitlines(keepends=True),
+            name,
+        )  # as IPython
+        code = compile(source, name, "exec", flags=flags)
+        result = types.FunctionType(code, vars(module))()
+        if asyncio.iscoroutine(result):
+            await result
+
+    flow = """
+from asyncflow import FlowSpec, step
+class Cell(FlowSpec):
+    @step
+    def start(self):
+        self.version = {version}
+        self.next(self.end)
+    @step
+    def end(self):
+        pass
+"""
+    await cell("from asyncflow import Engine\nengine = Engine(workers=1)")
+    await cell("await engine.__aenter__()")
+    try:
+        for version in (1, 2):
+            await cell(flow.format(version=version))
+            await cell("run = await engine.run(Cell)")
+            assert module.run.data.version == version
+        await cell("async for event in (await engine.start(Cell)).events(): last = event")
+        assert isinstance(module.last, events.RunSucceeded)
+        with pytest.raises(AsyncflowError, match=r"await asyncflow\.run"):
+            await cell("import asyncflow\nasyncflow.run_sync(Cell)")
+    finally:
+        await cell("await engine.__aexit__(None, None, None)")
+
+
+# --- what is forgotten --------------------------------------------------------------------------
+
+
+async def idle(engine):
+    """Wait until the engine has no run, without holding anything of one."""
+    while engine.statistics().runs:  # noqa: ASYNC110 - there is nothing of the run to wait for
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # for the tasks of the last one to be forgotten
+
+
+async def warned(engine, use):
+    """The warnings that come of a handle of a failing run which is used so, and then dropped."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        engine.__del__()
-    assert [warning.category for warning in caught] == [ResourceWarning]
-    await engine.__aexit__(None, None, None)
+        warnings.simplefilter("always", ResourceWarning)
+        handle = await engine.start(Misbehaving, how="raise")
+        await use(handle)
+        del handle
+        await idle(engine)
+        gc.collect()
+    return [str(each.message) for each in caught if each.category is ResourceWarning]
 
 
-async def test_an_exception_in_the_body_cancels_the_runs_and_goes_on(store):
-    """The caller gets the body's own exception."""
-    handles = []
-
-    async def body():
-        async with Engine(store=store, workers=1) as engine:
-            handles.append(await engine.start(Sleeping))
-            await asyncio.sleep(0.2)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await body()
-    assert handles[0].run.status is Status.CANCELLED
+async def nothing(handle):
+    """It is dropped at once."""
 
 
-async def test_a_killed_template_is_replaced(engine):
-    """The process that starts workers may die: one attempt is lost, the engine goes on."""
-    await engine.run(Linear)
-    (reaper,) = psutil.Process().children()
-    reaper.children()[0].kill()
-    await asyncio.sleep(0.2)
-    assert (await engine.run(Wide, width=20)).data.count == 20
+async def until_it_has_failed(handle):
+    """It is kept, and never looked at."""
+    await handle._driver.finished.wait()
+
+
+async def awaited(handle):
+    """It is waited for."""
+    with pytest.raises(RunFailedError):
+        await handle
+
+
+async def watched(handle):
+    """Its events are read."""
+    async for _ in handle.events():
+        pass
+
+
+async def looked_at(handle):
+    """Its status is asked for."""
+    await handle._driver.finished.wait()
+    assert handle.status is Status.FAILED
+
+
+@pytest.mark.parametrize("use", [nothing, until_it_has_failed])
+async def test_a_run_that_fails_while_nobody_hears_gives_a_warning(store, use):
+    """A handle that is dropped, before the failure or after, names the run in a ResourceWarning."""
+    async with Engine(store=store, workers=1) as engine:
+        (message,) = await warned(engine, use)
+    assert message.startswith("Misbehaving/")
+    assert "nobody waited" in message
+
+
+@pytest.mark.parametrize("use", [awaited, watched, looked_at])
+async def test_a_run_whose_failure_was_heard_of_gives_none(store, use):
+    """Whoever waits, watches or looks knows."""
+    async with Engine(store=store, workers=1) as engine:
+        assert await warned(engine, use) == []
+
+
+async def test_a_subscriber_of_all_runs_hears_for_dropped_handles(store):
+    """An application that reacts to failures need not keep handles."""
+    async with (
+        Engine(store=store, workers=1) as engine,
+        engine.subscribe(events.RunFailed) as stream,
+    ):
+        assert await warned(engine, nothing) == []
+        async for event in stream:
+            assert isinstance(event, events.RunFailed)
+            break
+
+
+async def test_a_dropped_handle_of_a_run_that_succeeds_gives_none(store):
+    """To start a run and forget it is a way to use an engine."""
+    async with Engine(store=store, workers=1) as engine:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ResourceWarning)
+            await engine.start(Linear)
+            await idle(engine)
+            gc.collect()

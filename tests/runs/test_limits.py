@@ -33,8 +33,8 @@ from asyncflow.store.limit_files import (
 from asyncflow.store.maintenance.collect import collect
 from asyncflow.store.maintenance.verify import verify
 from asyncflow.testing import InlineExecutor
-from tests.runs.test_embedding import most_at_once
 from tests.support.flows import Linear
+from tests.support.overlap import most_at_once
 
 
 @pytest.fixture
