@@ -24,14 +24,12 @@ assigned. Each task has its own copy: if it changes one in place, only that task
 from __future__ import annotations
 
 import functools
-import inspect
 import reprlib
 import sys
 from collections.abc import Mapping
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
-from asyncflow._support.suggestions import did_you_mean
 from asyncflow.errors import ArtifactError, FlowError, TransitionError
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.join_inputs import (
@@ -40,8 +38,8 @@ from asyncflow.flow.join_inputs import (
     InputView,
     Merge,
     load_once,
-    lost_in_joins,
 )
+from asyncflow.flow.missing_artifact import MissingArtifact
 from asyncflow.flow.node import Transition
 from asyncflow.flow.parameters import Parameter, ParameterContext, user_name
 
@@ -250,7 +248,7 @@ class FlowSpec:
             return object.__getattribute__(self, name)
         if name == "name":  # in Metaflow the flow's name, unless an artifact has this name
             return type(self).__name__
-        raise AttributeError(_Missing(self, name), name=name)
+        raise AttributeError(_missing(self, name), name=name)
 
     def __delattr__(self, name: str) -> None:
         state = self._asyncflow_task()
@@ -306,7 +304,7 @@ class FlowSpec:
             message = (
                 f"goes on with foreach={name!r}, but there is no self.{name}: assign it before"
             )
-            raise _misled(state, message + _Missing(self, name).hint)
+            raise _misled(state, message + _missing(self, name).hint)
 
     def _asyncflow_choose(self, state: BoundTask, name: str) -> str:
         """The step that the value of a condition leads to."""
@@ -317,7 +315,7 @@ class FlowSpec:
             message = (
                 f"goes on by condition={name!r}, but there is no self.{name}: assign it before"
             )
-            raise _misled(state, message + _Missing(self, name).hint) from None
+            raise _misled(state, message + _missing(self, name).hint) from None
         step = node.chosen(value)
         if step is None:
             cases = ", ".join(repr(case) for case, _ in node.cases)
@@ -371,51 +369,11 @@ def _of_class(instance: object, name: str) -> object:
     return None
 
 
-class _Missing:
-    """The message that an artifact does not exist, composed only when it is shown.
-
-    `hasattr(self, "x")` is usual in steps, and must not pay for the search for similar names.
-    """
-
-    __slots__ = ("_class", "_graph", "_known", "_name", "_step")
-
-    def __init__(self, instance: FlowSpec, name: str) -> None:
-        state = instance._asyncflow_task()  # noqa: SLF001 - of this module
-        self._class, self._name = type(instance), name
-        self._known = [*artifacts_of(instance), *(state.names() if state else ())]
-        self._graph = state.graph if state else None
-        self._step = state.step if state else ""
-
-    def __str__(self) -> str:
-        return f"{self._class.__name__!r} has no artifact {self._name!r} here{self.hint}"
-
-    @property
-    def hint(self) -> str:
-        """What to do about it, beginning with a semicolon; empty if unknown."""
-        hint = did_you_mean(self._name, self._known)
-        return hint if self._graph is None else self._hint_of_joins(self._graph, hint)
-
-    def _hint_of_joins(self, graph: Graph, hint: str) -> str:
-        if graph[self._step].is_join:
-            return hint or (
-                "; a join inherits none: read it from one of the inputs, or call "
-                "self.merge_artifacts(inputs) before"
-            )
-        passed = graph.before(self._step)
-        makers = [node.name for node in graph if node.name in passed and self._assigns(node.name)]
-        if hint and not makers:
-            return hint
-        return lost_in_joins(self._name, graph, passed, makers) or hint
-
-    def _assigns(self, step: str) -> bool:
-        from asyncflow.flow.step_source import read_source
-
-        function = inspect.unwrap(getattr(self._class, step, None))  # type: ignore[arg-type]  # any
-        body = read_source(function) if isinstance(function, FunctionType) else None
-        return body is not None and self._name in body.assigned
-
-    def __repr__(self) -> str:
-        return repr(str(self))
+def _missing(instance: FlowSpec, name: str) -> MissingArtifact:
+    state = instance._asyncflow_task()  # noqa: SLF001 - of this module
+    known = [*artifacts_of(instance), *(state.names() if state else ())]
+    graph, step = (state.graph, state.step) if state else (None, "")
+    return MissingArtifact(type(instance), name, known, graph, step)
 
 
 def _names(given: Iterable[str] | None) -> list[str]:

@@ -1,0 +1,62 @@
+"""The message that a step reads an artifact which does not exist, and what to do about it."""
+
+from __future__ import annotations
+
+import inspect
+from types import FunctionType
+from typing import TYPE_CHECKING
+
+from asyncflow._support.suggestions import did_you_mean
+from asyncflow.flow.join_inputs import lost_in_joins
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncflow.flow.graph import Graph
+
+
+class MissingArtifact:
+    """The message that an artifact does not exist, composed only when it is shown.
+
+    `hasattr(self, "x")` is usual in steps, and must not pay for the search for similar names.
+    """
+
+    __slots__ = ("_class", "_graph", "_known", "_name", "_step")
+
+    def __init__(
+        self, flow_class: type, name: str, known: Sequence[str], graph: Graph | None, step: str
+    ) -> None:
+        """Compose nothing yet; `known` are the names that exist, `graph` is None outside a run."""
+        self._class, self._name, self._known = flow_class, name, known
+        self._graph, self._step = graph, step
+
+    def __str__(self) -> str:
+        return f"{self._class.__name__!r} has no artifact {self._name!r} here{self.hint}"
+
+    @property
+    def hint(self) -> str:
+        """What to do about it, beginning with a semicolon; empty if unknown."""
+        hint = did_you_mean(self._name, self._known)
+        return hint if self._graph is None else self._hint_of_joins(self._graph, hint)
+
+    def _hint_of_joins(self, graph: Graph, hint: str) -> str:
+        if graph[self._step].is_join:
+            return hint or (
+                "; a join inherits none: read it from one of the inputs, or call "
+                "self.merge_artifacts(inputs) before"
+            )
+        passed = graph.before(self._step)
+        makers = [node.name for node in graph if node.name in passed and self._assigns(node.name)]
+        if hint and not makers:
+            return hint
+        return lost_in_joins(self._name, graph, passed, makers) or hint
+
+    def _assigns(self, step: str) -> bool:
+        from asyncflow.flow.step_source import read_source
+
+        function = inspect.unwrap(getattr(self._class, step, None))  # type: ignore[arg-type]  # any
+        body = read_source(function) if isinstance(function, FunctionType) else None
+        return body is not None and self._name in body.assigned
+
+    def __repr__(self) -> str:
+        return repr(str(self))
