@@ -14,8 +14,10 @@ class Listener:
 
     def __init__(self):
         self.exits, self.reports, self.broken, self.stopped = [], [], [], []
+        self.ready = []
 
     def on_reports(self, worker, reports):
+        self.ready += [worker for report in reports if isinstance(report, Ready)]
         self.reports += [report for report in reports if not isinstance(report, Ready)]
 
     @property

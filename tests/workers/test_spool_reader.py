@@ -115,7 +115,7 @@ class Played:
 
     def reports(self, *reports):
         self.pool._take_in(self.worker, b"".join(map(pack_report, reports)))
-        self.pool._tell(self.worker)
+        self.pool._teller.tell(self.worker)
 
     def ended(self, attempt: AttemptKey):
         """The report that it has ended now."""
@@ -142,7 +142,7 @@ async def played(tmp_path):
     pool = WorkerPool(listener, size=1, scratch=tmp_path)
     await pool.start()
     made = Played(pool, listener)
-    await until(lambda: made.worker.pid)
+    await until(lambda: listener.ready)  # else its own word would be unread in some test
     yield made
     await pool.close()
 

@@ -18,31 +18,21 @@ import os
 import signal
 import socket
 import time
-from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from asyncflow._support import fork_safety
 from asyncflow._support.conditions import Condition, call_again
 from asyncflow._support.fork_safety import no_forks
 from asyncflow.errors import PoolError
-from asyncflow.workers.local import fork_server
 from asyncflow.workers.local.fork_server_client import ForkServerClient, explain_start, kill_group
+from asyncflow.workers.local.report_teller import ReportTeller
 from asyncflow.workers.local.spool import Spool
-from asyncflow.workers.local.spool_reader import PIECE_BYTES, SpoolReader
+from asyncflow.workers.local.worker_process import Exited, Printed, WorkerProcess
 from asyncflow.workers.messages import (
     DESCRIPTORS_CLOSED,
     AttemptKey,
-    Failed,
-    GaveBack,
     Ready,
-    ReportStream,
     ShutDown,
-    Started,
-    StartTask,
-    Succeeded,
-    pack_order,
-    unpack_order,
 )
 
 if TYPE_CHECKING:
@@ -51,187 +41,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow.workers.interface import WorkerListener
-    from asyncflow.workers.messages import Logged, OrderMessage, ReportMessage
 
 _READ_BYTES: Final = 1 << 12  # some 40 reports: the event loop is held up for half a millisecond
 _SOCKET_BYTES: Final = 1 << 20  # room for the reports of some thousand short tasks
 _READ_SECONDS: Final = 0.0005  # of the event loop at a time
-_PACKET_BYTES: Final = 1 << 18
 _CLOSE_SECONDS: Final = 6.0  # for idle workers to leave by themselves, in 5 s at the most
 _POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
 _SILENT_LOOKS: Final = 20  # after the end of its reports, until a worker counts as gone
-
-
-class _Printed(NamedTuple):
-    """What lies in a worker's spool files before these offsets is this attempt's."""
-
-    attempt: AttemptKey
-    upto: Sequence[int]
-    is_end: bool
-
-
-class _Exited(NamedTuple):
-    """A worker is gone, and has printed so much in all."""
-
-    how: str
-    printed: Sequence[int]
-
-
-class WorkerProcess:
-    """One worker process as the engine sees it."""
-
-    __slots__ = (
-        "_backlog",
-        "_pool",
-        "has_exited",
-        "orders",
-        "output",
-        "paused",
-        "pid",
-        "reports",
-        "silent",
-        "spools",
-        "stop_reason",
-        "stream",
-        "taken_back",
-        "tasks",
-        "token",
-        "untold",
-    )
-
-    def __init__(self, pool: WorkerPool, token: int, spools: tuple[Spool, Spool]) -> None:
-        self._pool = pool
-        self.token = token
-        """Names the worker before its process has an id."""
-        self.pid = 0
-        """The process id; 0 while it is being started."""
-        self.stop_reason = ""
-        """Why it is being killed; empty while it is not."""
-        self.orders, self.taken_back = fork_server.packet_pair()
-        self.reports = socket.socket()
-        self.spools = spools
-        self.output = SpoolReader(spools)
-        self.stream = ReportStream()
-        self.silent = 0
-        """Looks since it has said its last; 0 while it may say more."""
-        self.untold: deque[ReportMessage | _Printed | _Exited] = deque()
-        """What came of it, and was not told yet."""
-        self.paused = False
-        """Whether nothing of it is to be told for now."""
-        self.has_exited = False
-        """Whether its process is gone, be it that this was not told yet."""
-        self.tasks: dict[AttemptKey, bool] = {}
-        """The attempts that it was sent, in order, until their end is told: whether each began."""
-        self._backlog: list[bytes] = []  # orders for which the socket has no room yet
-
-    @property
-    def name(self) -> str:
-        """Its process, for people."""
-        return f"process {self.pid}"
-
-    @property
-    def is_up(self) -> bool:
-        """Whether its process is there."""
-        return bool(self.pid)
-
-    def send(self, order: OrderMessage) -> None:
-        """Give an order; it is kept here while the socket is full."""
-        if isinstance(order, StartTask):
-            self.tasks[AttemptKey(order.run, order.task_id, order.attempt)] = False
-        self._backlog.append(pack_order(order))
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what is kept as far as there is room."""
-        sent = 0
-        for packet in self._backlog:
-            try:
-                self.orders.send(packet)
-            except BlockingIOError:
-                break
-            except OSError:  # it is gone; its exit will be told
-                self._backlog.clear()
-                return
-            sent += 1
-        del self._backlog[:sent]
-        self._pool.watch_room(self, wanted=bool(self._backlog))
-
-    def take_back(self) -> None:
-        """Take back the tasks that it has not received; each is reported as `GaveBack`."""
-        taken = self._unreceived()
-        for attempt in taken:
-            self.tasks.pop(attempt, None)
-        if taken:
-            self._pool.give_back(self, taken)
-
-    def _unreceived(self) -> list[AttemptKey]:
-        packets: list[bytes] = []
-        with suppress(BlockingIOError, OSError):
-            # The flag, because the worker shares this end and wants it to block.
-            while packet := self.taken_back.recv(_PACKET_BYTES, socket.MSG_DONTWAIT):
-                packets.append(packet)
-        packets += self._backlog
-        self._backlog.clear()
-        orders = [(packet, unpack_order(packet)) for packet in packets]
-        self._backlog += [packet for packet, order in orders if not isinstance(order, StartTask)]
-        self.flush()
-        starts = [order for _, order in orders if isinstance(order, StartTask)]
-        return [AttemptKey(order.run, order.task_id, order.attempt) for order in starts]
-
-    def keep_from_children(self) -> None:
-        """Its ends are this process's alone, and no child's that is forked out of it."""
-        for end in (self.orders, self.taken_back, self.reports, *self.spools):
-            fork_safety.keep_from_children(end)
-
-    @property
-    def running(self) -> AttemptKey | None:
-        """The attempt that began first; output that no context tells apart is counted as its."""
-        return next((attempt for attempt, began in self.tasks.items() if began), None)
-
-    def has_more(self) -> bool:
-        """Whether it has said something that has not been heard yet, or is gone."""
-        try:
-            self.reports.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
-
-    def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
-        """Send SIGTERM to the worker, if it is still at work on the attempt."""
-        if self._is_at_work(attempt):
-            self._kill(signal.SIGTERM, why)
-
-    def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
-        """Send SIGKILL, with `attempt` only if the worker is still at work on it."""
-        if attempt is None or self._is_at_work(attempt):
-            self._kill(signal.SIGKILL, why)
-
-    def _is_at_work(self, attempt: AttemptKey) -> bool:
-        """Whether a signal would hit this attempt, and not the next one.
-
-        A worker receives a task only when it has ended the one before. So of several tasks that it
-        has received, all but the last have ended, and the reports on them are on their way.
-        """
-        self.take_back()
-        return next(reversed(self.tasks), None) == attempt
-
-    def _kill(self, number: int, why: str) -> None:
-        self.stop_reason = self.stop_reason or why
-        if self.pid:
-            self._pool.kill(self, number)
-
-    def pause(self) -> None:
-        """Report nothing of it for now; it waits when its socket is full."""
-        self._pool.pause(self)
-
-    def resume(self) -> None:
-        """Report again."""
-        self._pool.resume(self)
-
-    def __repr__(self) -> str:
-        return f"<Worker {self.pid or 'starting'}{' stop_reason' if self.stop_reason else ''}>"
 
 
 class WorkerPool:
@@ -258,8 +74,9 @@ class WorkerPool:
         self._readable: dict[int, WorkerProcess] = {}  # by token, in the order they are read
         self._reading = False
         self._polling: asyncio.TimerHandle | None = None
-        self._closing = False
-        self._given_back: deque[tuple[WorkerProcess, list[GaveBack]]] = deque()  # and not told
+        self._teller = ReportTeller(
+            listener, on_begun=self._poll_later, on_more=self._on_reports, on_exit=self._tell_exit
+        )
 
     # --- life ---
 
@@ -291,7 +108,7 @@ class WorkerPool:
         """
         if not self._fork_server.is_up:
             return
-        self._closing = True
+        self._teller.output_is_dropped = True
         for worker in list(self._workers.values()):
             worker.take_back()
             self.resume(worker)
@@ -394,13 +211,9 @@ class WorkerPool:
         self._read_soon()
 
     def give_back(self, worker: WorkerProcess, attempts: Sequence[AttemptKey]) -> None:
-        """Tell soon, and not within the call that took them back, that they will not begin."""
-        self._given_back.append((worker, [GaveBack(*attempt) for attempt in attempts]))
+        """Report soon, and not within the call that took them back, that they will not begin."""
+        self._teller.give_back(worker, attempts)
         self._read_soon()
-
-    def _tell_given_back(self) -> None:
-        while self._given_back:
-            self._listener.on_reports(*self._given_back.popleft())
 
     def _read_soon(self) -> None:
         if not self._reading and self._loop is not None:
@@ -410,7 +223,7 @@ class WorkerPool:
     def _read_some(self) -> None:
         """Read what there is for a moment, then let the application have a turn of the loop."""
         self._reading = False
-        self._tell_given_back()
+        self._teller.tell_given_back()
         until = time.monotonic() + _READ_SECONDS
         while self._readable and time.monotonic() < until:
             token = next(iter(self._readable))
@@ -437,7 +250,7 @@ class WorkerPool:
 
     def _read(self, worker: WorkerProcess) -> None:
         if worker.untold or worker.has_exited or worker.silent:
-            self._tell(worker)
+            self._teller.tell(worker)
             return  # then the others; what there is to read is heard of again
         try:
             data = worker.reports.recv(_READ_BYTES)
@@ -452,7 +265,7 @@ class WorkerPool:
             self._fork_server.expect_answer()  # its exit is told by the fork server
             return
         self._take_in(worker, data)
-        self._tell(worker)
+        self._teller.tell(worker)
 
     def _take_in(self, worker: WorkerProcess, data: bytes) -> None:
         reports = worker.stream.feed(data)
@@ -460,79 +273,24 @@ class WorkerPool:
         if reports and isinstance(reports[0], Ready):  # before the fork server's word, perhaps
             self.on_forked(worker.token, reports[0].pid)
 
-    def _tell(self, worker: WorkerProcess) -> None:
-        """Tell what came of a worker, and what it had printed by then in its place.
-
-        Of much output only a piece is told, and the rest in later turns of the loop.
-        """
-        told: list[ReportMessage] = []
-        size, untold = 0, worker.untold
-        exited: _Exited | None = None
-        while untold and size < PIECE_BYTES and not worker.paused:
-            report = untold[0]
-            piece = self._printed_before(worker, report)
-            if piece is not None:
-                told.append(piece)
-                size += len(piece.data)
-                continue
-            if isinstance(report, _Exited):
-                exited = report
-                break
-            untold.popleft()
-            if not isinstance(report, _Printed):
-                self._note(worker, report)
-                told.append(report)
-        if told:
-            self._listener.on_reports(worker, told)
-        if worker.paused:
-            return
-        if exited is not None:
-            self._tell_exit(worker, exited.how)
-        elif untold:
-            self._on_reports(worker)
-
-    def _printed_before(
-        self, worker: WorkerProcess, report: ReportMessage | _Printed | _Exited
-    ) -> Logged | None:
-        """Output that is to be told before the report."""
-        if isinstance(report, Succeeded | Failed):
-            if not worker.output.has_unread(report.spooled):
-                return None
-            ending = AttemptKey(report.run, report.task_id, report.attempt)
-            printing = worker.running or ending
-            printed = _Printed(printing, report.spooled, is_end=printing == ending)
-        elif isinstance(report, _Printed):
-            printed = report
-        elif isinstance(report, _Exited) and worker.running is not None:
-            printed = _Printed(worker.running, report.printed, is_end=True)
-        else:
-            return None
-        if self._closing:
-            return None
-        return worker.output.next_piece(printed.attempt, printed.upto, is_end=printed.is_end)
-
-    def _note(self, worker: WorkerProcess, report: ReportMessage) -> None:
-        if isinstance(report, Started):
-            worker.tasks[AttemptKey(*report)] = True
-            if self._polling is None and self._loop is not None:
-                self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
-        elif isinstance(report, Succeeded | Failed | GaveBack):
-            worker.tasks.pop(AttemptKey(report.run, report.task_id, report.attempt), None)
+    def _poll_later(self) -> None:
+        if self._polling is None and self._loop is not None:
+            self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
 
     def _poll(self) -> None:
         """Look at what running tasks have printed."""
         self._polling = None
         running = [worker for worker in self._workers.values() if worker.running is not None]
-        if running and self._loop is not None:
-            self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
+        if running:
+            self._poll_later()
         for worker in running:
             if worker.untold or worker.paused or worker.running is None:
                 continue
             # The sizes first: a worker reports that the next task begins before it prints anything.
             written = worker.output.sizes()
             if worker.output.has_unread(written) and not worker.has_more():
-                worker.untold.append(_Printed(worker.running, written, is_end=False))
-                self._tell(worker)
+                worker.untold.append(Printed(worker.running, written, is_end=False))
+                self._teller.tell(worker)
 
     # --- what the fork server says ---
 
@@ -579,23 +337,20 @@ class WorkerPool:
 
     def _on_exited(self, worker: WorkerProcess, how: str) -> None:
         if not worker.has_exited:
-            self._drain(worker)
+            with suppress(OSError):  # what it has said last
+                while data := worker.reports.recv(_READ_BYTES):
+                    self._take_in(worker, data)
             if self._loop is not None:
                 self._loop.remove_reader(worker.reports)
-            worker.untold.append(_Exited(how, worker.output.sizes()))
+            worker.untold.append(Exited(how, worker.output.sizes()))
             worker.has_exited = True
-        self._tell(worker)
+        self._teller.tell(worker)
 
     def _tell_exit(self, worker: WorkerProcess, how: str) -> None:
-        self._tell_given_back()
+        self._teller.tell_given_back()
         self._listener.on_exit(worker, how)
         self._forget(worker)
         self._left.look()
-
-    def _drain(self, worker: WorkerProcess) -> None:
-        with suppress(OSError):
-            while data := worker.reports.recv(_READ_BYTES):
-                self._take_in(worker, data)
 
     def _forget(self, worker: WorkerProcess) -> None:
         self._workers.pop(worker.token, None)

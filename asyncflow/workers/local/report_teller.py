@@ -1,0 +1,110 @@
+"""Reports what workers have done, each with what it had printed by then in its place."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from asyncflow.workers.local.spool_reader import PIECE_BYTES
+from asyncflow.workers.local.worker_process import Exited, Printed
+from asyncflow.workers.messages import AttemptKey, Failed, GaveBack, Started, Succeeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncflow.workers.interface import WorkerListener
+    from asyncflow.workers.local.worker_process import WorkerProcess
+    from asyncflow.workers.messages import Logged, ReportMessage
+
+
+class ReportTeller:
+    """Between what the workers of a pool have sent and whoever listens."""
+
+    def __init__(
+        self,
+        listener: WorkerListener,
+        *,
+        on_begun: Callable[[], None],
+        on_more: Callable[[WorkerProcess], None],
+        on_exit: Callable[[WorkerProcess, str], None],
+    ) -> None:
+        """Report nothing yet.
+
+        Args:
+            listener: Who is told.
+            on_begun: Called when a task has begun: from now on its output is looked for.
+            on_more: Called when more of a worker is left to tell, in a later turn of the loop.
+            on_exit: Called when all of a worker is told, and how its process ended.
+        """
+        self._listener = listener
+        self._on_begun, self._on_more, self._on_exit = on_begun, on_more, on_exit
+        self._given_back: deque[tuple[WorkerProcess, list[GaveBack]]] = deque()  # and not told
+        self.output_is_dropped = False
+        """Whether nobody wants output any more, because the pool is closing."""
+
+    def give_back(self, worker: WorkerProcess, attempts: Sequence[AttemptKey]) -> None:
+        """Keep attempts that a worker will not begin, until `tell_given_back`."""
+        self._given_back.append((worker, [GaveBack(*attempt) for attempt in attempts]))
+
+    def tell_given_back(self) -> None:
+        """Report the attempts that workers will not begin."""
+        while self._given_back:
+            self._listener.on_reports(*self._given_back.popleft())
+
+    def tell(self, worker: WorkerProcess) -> None:
+        """Tell what came of a worker, and what it had printed by then in its place.
+
+        Of much output only a piece is told, and the rest in later turns of the loop.
+        """
+        told: list[ReportMessage] = []
+        size, untold = 0, worker.untold
+        exited: Exited | None = None
+        while untold and size < PIECE_BYTES and not worker.paused:
+            report = untold[0]
+            piece = self._printed_before(worker, report)
+            if piece is not None:
+                told.append(piece)
+                size += len(piece.data)
+                continue
+            if isinstance(report, Exited):
+                exited = report
+                break
+            untold.popleft()
+            if not isinstance(report, Printed):
+                self._note(worker, report)
+                told.append(report)
+        if told:
+            self._listener.on_reports(worker, told)
+        if worker.paused:
+            return
+        if exited is not None:
+            self._on_exit(worker, exited.how)
+        elif untold:
+            self._on_more(worker)
+
+    def _printed_before(
+        self, worker: WorkerProcess, report: ReportMessage | Printed | Exited
+    ) -> Logged | None:
+        """Output that is to be told before the report."""
+        if isinstance(report, Succeeded | Failed):
+            if not worker.output.has_unread(report.spooled):
+                return None
+            ending = AttemptKey(report.run, report.task_id, report.attempt)
+            printing = worker.running or ending
+            printed = Printed(printing, report.spooled, is_end=printing == ending)
+        elif isinstance(report, Printed):
+            printed = report
+        elif isinstance(report, Exited) and worker.running is not None:
+            printed = Printed(worker.running, report.printed, is_end=True)
+        else:
+            return None
+        if self.output_is_dropped:
+            return None
+        return worker.output.next_piece(printed.attempt, printed.upto, is_end=printed.is_end)
+
+    def _note(self, worker: WorkerProcess, report: ReportMessage) -> None:
+        if isinstance(report, Started):
+            worker.tasks[AttemptKey(*report)] = True
+            self._on_begun()
+        elif isinstance(report, Succeeded | Failed | GaveBack):
+            worker.tasks.pop(AttemptKey(report.run, report.task_id, report.attempt), None)

@@ -1,0 +1,213 @@
+"""One worker process of this machine, as the engine sees it: its sockets, its files, its tasks."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from asyncflow._support import fork_safety
+from asyncflow.workers.local import fork_server
+from asyncflow.workers.local.spool_reader import SpoolReader
+from asyncflow.workers.messages import AttemptKey, ReportStream, StartTask, pack_order, unpack_order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncflow.workers.local.spool import Spool
+    from asyncflow.workers.messages import OrderMessage, ReportMessage
+
+_PACKET_BYTES: Final = 1 << 18
+
+
+class Printed(NamedTuple):
+    """What lies in a worker's spool files before these offsets is this attempt's."""
+
+    attempt: AttemptKey
+    upto: Sequence[int]
+    is_end: bool
+
+
+class Exited(NamedTuple):
+    """A worker is gone, and has printed so much in all."""
+
+    how: str
+    printed: Sequence[int]
+
+
+class Pool(Protocol):
+    """What a worker needs of the pool that it belongs to."""
+
+    def watch_room(self, worker: WorkerProcess, *, wanted: bool) -> None:
+        """Flush the worker's orders as soon as its socket has room."""
+
+    def give_back(self, worker: WorkerProcess, attempts: Sequence[AttemptKey]) -> None:
+        """Report that these attempts will not begin."""
+
+    def kill(self, worker: WorkerProcess, number: int) -> None:
+        """Send a signal to the worker's process group."""
+
+    def pause(self, worker: WorkerProcess) -> None:
+        """Report nothing of the worker for now."""
+
+    def resume(self, worker: WorkerProcess) -> None:
+        """Report what the worker says again."""
+
+
+class WorkerProcess:
+    """One worker process as the engine sees it."""
+
+    __slots__ = (
+        "_backlog",
+        "_pool",
+        "has_exited",
+        "orders",
+        "output",
+        "paused",
+        "pid",
+        "reports",
+        "silent",
+        "spools",
+        "stop_reason",
+        "stream",
+        "taken_back",
+        "tasks",
+        "token",
+        "untold",
+    )
+
+    def __init__(self, pool: Pool, token: int, spools: tuple[Spool, Spool]) -> None:
+        self._pool = pool
+        self.token = token
+        """Names the worker before its process has an id."""
+        self.pid = 0
+        """The process id; 0 while it is being started."""
+        self.stop_reason = ""
+        """Why it is being killed; empty while it is not."""
+        self.orders, self.taken_back = fork_server.packet_pair()
+        self.reports = socket.socket()
+        self.spools = spools
+        self.output = SpoolReader(spools)
+        self.stream = ReportStream()
+        self.silent = 0
+        """Looks since it has said its last; 0 while it may say more."""
+        self.untold: deque[ReportMessage | Printed | Exited] = deque()
+        """What came of it, and was not told yet."""
+        self.paused = False
+        """Whether nothing of it is to be told for now."""
+        self.has_exited = False
+        """Whether its process is gone, be it that this was not told yet."""
+        self.tasks: dict[AttemptKey, bool] = {}
+        """The attempts that it was sent, in order, until their end is told: whether each began."""
+        self._backlog: list[bytes] = []  # orders for which the socket has no room yet
+
+    @property
+    def name(self) -> str:
+        """Its process, for people."""
+        return f"process {self.pid}"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its process is there."""
+        return bool(self.pid)
+
+    def send(self, order: OrderMessage) -> None:
+        """Give an order; it is kept here while the socket is full."""
+        if isinstance(order, StartTask):
+            self.tasks[AttemptKey(order.run, order.task_id, order.attempt)] = False
+        self._backlog.append(pack_order(order))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is kept as far as there is room."""
+        sent = 0
+        for packet in self._backlog:
+            try:
+                self.orders.send(packet)
+            except BlockingIOError:
+                break
+            except OSError:  # it is gone; its exit will be told
+                self._backlog.clear()
+                return
+            sent += 1
+        del self._backlog[:sent]
+        self._pool.watch_room(self, wanted=bool(self._backlog))
+
+    def take_back(self) -> None:
+        """Take back the tasks that it has not received; each is reported as `GaveBack`."""
+        taken = self._unreceived()
+        for attempt in taken:
+            self.tasks.pop(attempt, None)
+        if taken:
+            self._pool.give_back(self, taken)
+
+    def _unreceived(self) -> list[AttemptKey]:
+        packets: list[bytes] = []
+        with suppress(BlockingIOError, OSError):
+            # The flag, because the worker shares this end and wants it to block.
+            while packet := self.taken_back.recv(_PACKET_BYTES, socket.MSG_DONTWAIT):
+                packets.append(packet)
+        packets += self._backlog
+        self._backlog.clear()
+        orders = [(packet, unpack_order(packet)) for packet in packets]
+        self._backlog += [packet for packet, order in orders if not isinstance(order, StartTask)]
+        self.flush()
+        starts = [order for _, order in orders if isinstance(order, StartTask)]
+        return [AttemptKey(order.run, order.task_id, order.attempt) for order in starts]
+
+    def keep_from_children(self) -> None:
+        """Its ends are this process's alone, and no child's that is forked out of it."""
+        for end in (self.orders, self.taken_back, self.reports, *self.spools):
+            fork_safety.keep_from_children(end)
+
+    @property
+    def running(self) -> AttemptKey | None:
+        """The attempt that began first; output that no context tells apart is counted as its."""
+        return next((attempt for attempt, began in self.tasks.items() if began), None)
+
+    def has_more(self) -> bool:
+        """Whether it has said something that has not been heard yet, or is gone."""
+        try:
+            self.reports.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
+        """Send SIGTERM to the worker, if it is still at work on the attempt."""
+        if self._is_at_work(attempt):
+            self._kill(signal.SIGTERM, why)
+
+    def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
+        """Send SIGKILL, with `attempt` only if the worker is still at work on it."""
+        if attempt is None or self._is_at_work(attempt):
+            self._kill(signal.SIGKILL, why)
+
+    def _is_at_work(self, attempt: AttemptKey) -> bool:
+        """Whether a signal would hit this attempt, and not the next one.
+
+        A worker receives a task only when it has ended the one before. So of several tasks that it
+        has received, all but the last have ended, and the reports on them are on their way.
+        """
+        self.take_back()
+        return next(reversed(self.tasks), None) == attempt
+
+    def _kill(self, number: int, why: str) -> None:
+        self.stop_reason = self.stop_reason or why
+        if self.pid:
+            self._pool.kill(self, number)
+
+    def pause(self) -> None:
+        """Report nothing of it for now; it waits when its socket is full."""
+        self._pool.pause(self)
+
+    def resume(self) -> None:
+        """Report again."""
+        self._pool.resume(self)
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.pid or 'starting'}{' stop_reason' if self.stop_reason else ''}>"
