@@ -290,7 +290,7 @@ class Plan:
         return clones
 
     def take(self, limit: int) -> list[BeginTask]:
-        """Up to `limit` ready tasks, each with its id; deepest first, so that little stays open."""
+        """Up to `limit` ready tasks, each with its id; deepest first, to keep few splits open."""
         taken: list[BeginTask] = []
         while len(taken) < limit and self._sources:
             task = _next_of(self._sources)

@@ -106,11 +106,11 @@ class OriginRun:
         except (JournalError, GraphError) as error:
             message = (
                 f"{flow}/{run_id} cannot be resumed: {error}. What is affected: asyncflow verify "
-                f"{flow}/{run_id}. Resume an earlier run, or run the flow anew"
+                f"{flow}/{run_id}. Resume an earlier run, or start the flow again"
             )
             raise JournalError(message) from error
         if started is None:
-            message = f"{flow}/{run_id} had not begun when it was broken off: run the flow anew"
+            message = f"{flow}/{run_id} was interrupted before it began: start the flow again"
             raise ResumeError(message)
         self.parameters: Mapping[str, str] = started.parameters
         self.tags = started.tags
@@ -209,7 +209,9 @@ class OriginRun:
     def _check(self, graph: Graph, name: str) -> None:
         before = self.graph[name]
         if name not in graph:
-            message = f"the step {name!r} had finished and is gone from the flow; run the flow anew"
+            message = (
+                f"the step {name!r} had finished and is gone from the flow; start the flow again"
+            )
             raise ResumeError(message)
         now = graph[name]
         if (before.next, before.fanout, before.is_join) != (now.next, now.fanout, now.is_join) or (

@@ -55,7 +55,7 @@ class StepPreview:
             reason if n == self.to_run else f"{n} {reason}" for reason, n in self.reasons.items()
         ]
         if self.open_ended:
-            told.append(f"as many as {self.open_ended} leads to")
+            told.append(f"known once {self.open_ended} has run")
         return ", ".join(told)
 
 

@@ -35,5 +35,5 @@ class RunServices:
     _expected: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def expected(self, flow: str) -> dict[str, float]:
-        """Seconds that a task of each step takes, as measured so far; shared by the flow's runs."""
+        """The seconds that tasks of each step take, as measured; shared by the flow's runs."""
         return self._expected.setdefault(flow, {})

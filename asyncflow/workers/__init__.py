@@ -1,5 +1,5 @@
 """Where tasks run.
 
-`interface` says what the scheduler asks of an executor, `messages` what engine and workers say to
-each other. `local` starts worker processes on this machine, and `process` is what runs within one.
+`interface` defines what the scheduler needs of an executor, `messages` the messages between engine
+and workers. `local` starts worker processes on this machine, and `process` runs inside one.
 """

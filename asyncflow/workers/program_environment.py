@@ -1,6 +1,6 @@
 """The environment of the program that starts a run, as the engine sends it to its workers.
 
-A worker takes it on with `workers/process/environment.py`.
+A worker adopts it with `workers/process/environment.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MOST_BYTES: Final = 1 << 16  # they travel in one packet, of at most `messages.
 
 
 class ProgramEnvironment(NamedTuple):
-    """The working directory, import path and variables of a program, for its workers to take on."""
+    """The working directory, import path and variables of a program, for its workers to adopt."""
 
     cwd: str
     """The working directory; empty if it was deleted."""
@@ -29,7 +29,7 @@ class ProgramEnvironment(NamedTuple):
 
 
 def look_around(initial: Mapping[str, str]) -> ProgramEnvironment:
-    """The environment of this program now; `initial` has the variables its workers begin with.
+    """The environment of this program now; `initial` are the variables of its workers.
 
     Raises:
         PoolError: It is too large to be sent to a worker.
@@ -54,7 +54,5 @@ def _refuse_flood(found: ProgramEnvironment) -> None:
         )
         raise PoolError(message)
     if sum(len(os.fsencode(entry)) for entry in found.path) > _MOST_BYTES // 2:
-        message = (
-            f"sys.path is too long for workers to be told of: it has {len(found.path)} entries"
-        )
+        message = f"sys.path is too long to be sent to workers: it has {len(found.path)} entries"
         raise PoolError(message)

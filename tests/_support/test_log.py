@@ -44,4 +44,4 @@ async def test_a_lost_template_is_a_warning(store, caplog):
         while not caplog.messages:
             with suppress(RunFailedError):  # its worker may have died in the middle of a task
                 await engine.run(Linear)
-    assert "started anew" in caplog.messages[0]
+    assert "starting another one" in caplog.messages[0]

@@ -894,7 +894,7 @@ async def test_a_run_without_a_first_event_is_refused(lone_engine, store):
     """There is nothing to go on from, and the error says what to do."""
     first = await fail_in_order(lone_engine)
     cut(store, first, 0)
-    with pytest.raises(ResumeError, match="run the flow anew"):
+    with pytest.raises(ResumeError, match="start the flow again"):
         await lone_engine.resume(Fails, origin=first)
 
 

@@ -50,7 +50,7 @@ async def test_a_plan_from_a_step_on_says_what_is_not_known_yet(engine, store):
     plan = preview_resume(Fails, store=store, origin=first, step="start")
     assert [(each.reused, each.to_run, each.why) for each in plan] == [
         (0, 1, "named to be run again"),
-        (0, 0, "as many as start leads to"),
+        (0, 0, "known once start has run"),
         (0, 1, "after work"),
         (0, 1, "after join"),
     ]

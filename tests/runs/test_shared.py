@@ -450,7 +450,7 @@ async def test_a_failed_closing_is_in_the_librarys_log(store, caplog):
     """The run has succeeded, the engine closes, and a warning tells of each, with its line."""
     async with Engine(store=store, workers=1) as engine:
         await engine.run(Sour)
-    told = [text for text in caplog.messages if "something shared has failed" in text]
+    told = [text for text in caplog.messages if "a shared resource has failed" in text]
     assert len(told) == 2
     assert "stuck, async" in told[0]
     assert "shared: async_one" in told[0]

@@ -279,7 +279,7 @@ async def test_what_could_not_be_pickled_when_it_was_read_is_handed_on_as_it_was
         run = await engine.run(ReadsLocks)
         assert run.data.kinds == ["lock", "str", "str"]
         log = run["look"].task.stderr
-        assert log.startswith("Handed on as it was read, even if it has changed: artifact 'read'")
+        assert log.startswith("Passed on as it was read, even if it has changed: artifact 'read'")
         assert "replaced" not in log
         with pytest.raises(RunFailedError, match="'spoiled'"):
             await engine.run(ReadsLocks, bad=True)

@@ -173,7 +173,7 @@ async def test_a_template_that_was_stopped_is_told_to_go_on(pool, listener, monk
     template.suspend()
     after = await started(pool)
     assert psutil.Process(after.pid).ppid() == template.pid == psutil.Process(before.pid).ppid()
-    assert "does not answer, and is told to go on" in caplog.text
+    assert "does not answer, and is sent SIGCONT" in caplog.text
     assert not listener.exits
     template.suspend()
     after.destroy("not wanted any more")

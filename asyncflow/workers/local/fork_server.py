@@ -77,10 +77,10 @@ class ForkServerProcess:
     """A running fork server, as its engine holds it."""
 
     pid: int
-    """That of its reaper, where it has one; both are in the process group of this number."""
+    """The pid of its reaper, if it has one; both are in the process group with this number."""
     control: socket.socket
     environment: Mapping[str, str]
-    """The environment variables that its workers begin with."""
+    """The environment variables with which its workers begin."""
 
 
 _preforked: list[ForkServerProcess] = []
@@ -89,7 +89,7 @@ _preforked: list[ForkServerProcess] = []
 def prefork() -> None:
     """Fork the fork server from this process now, for the next engine to use.
 
-    Does nothing where this process already has a second thread: such a fork is not safe.
+    Does nothing if this process already has a second thread: such a fork is not safe.
     """
     if _preforked or _thread_count() != 1 or not hasattr(os, "fork"):
         return
@@ -118,9 +118,10 @@ def start(environment: Mapping[str, str] | None = None) -> ForkServerProcess:
     """
     while _preforked:
         preforked = _preforked.pop()
-        if preforked.control.fileno() >= 0:  # else it is a parent's, that forked this process
+        # otherwise it belongs to a parent that forked this process
+        if preforked.control.fileno() >= 0:
             return preforked
-    with no_forks():  # a child with `theirs` would keep the engine from hearing of the end
+    with no_forks():  # a child with `theirs` open would hide the fork server's end from the engine
         return _execute(environment)
 
 
@@ -130,7 +131,7 @@ def _execute(environment: Mapping[str, str] | None) -> ForkServerProcess:
     ours, theirs = packet_pair()
     keep_from_children(ours)
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
-    # sys.path goes along, so that the fork server finds the very asyncflow that its engine uses
+    # with our sys.path, so that the fork server imports the same asyncflow as its engine
     setup = f"import sys; sys.path[:] = {import_path()!r}"
     start = f"fork_server.main({theirs.fileno()})"
     code = f"{setup}; from asyncflow.workers.local import fork_server; {start}"
@@ -152,7 +153,7 @@ def _execute(environment: Mapping[str, str] | None) -> ForkServerProcess:
 
 
 def main(control_descriptor: int) -> None:
-    """Serve as a freshly executed fork server; does not return."""
+    """Run as a freshly executed fork server; does not return."""
     _exit_after(socket.socket(fileno=control_descriptor))
 
 
@@ -171,7 +172,7 @@ def _exit_after(control: socket.socket) -> None:
                 reaper_end.close()
             _ForkServer(control, template_end).serve()
         code = 0
-    except BaseException:  # noqa: BLE001 - nobody above could handle it: say it and go
+    except BaseException:  # noqa: BLE001 - nothing above can handle it: print it and exit
         sys.excepthook(*sys.exc_info())
     finally:
         with suppress(BaseException):
@@ -183,12 +184,12 @@ def _reap_in_the_end(control: socket.socket, template: socket.socket) -> None:
     """Wait until the engine or the fork server is gone, then kill every descendant.
 
     The stop signals stay blocked here. While this process has `control` open, the engine does not
-    hear of the end of a fork server before all is cleared up.
+    notice the end of a fork server before all descendants are gone.
     """
     import select
 
     poll = select.poll()
-    poll.register(control, 0)  # data is for the other one; a hang-up is told anyway
+    poll.register(control, 0)  # data is for the other one; a hang-up is reported anyway
     poll.register(template, select.POLLIN)
     poll.poll()
     _kill_descendants()
@@ -196,7 +197,7 @@ def _reap_in_the_end(control: socket.socket, template: socket.socket) -> None:
 
 def _thread_count() -> int:
     try:
-        return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names are not wanted
+        return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - only the names are needed
     except OSError:
         import threading
 
@@ -207,8 +208,8 @@ class _ForkServer:
     def __init__(self, control: socket.socket, reaper: socket.socket) -> None:
         self._control, self._reaper = control, reaper
         self._workers: dict[int, Moment] = {}  # by pid: when its engine has asked it to end
-        self._suspended = False  # whether the engine has all workers stand still
-        self._to_all = Moment()  # when this process was sent what all processes were sent
+        self._suspended = False  # whether the engine has stopped all workers
+        self._to_all = Moment()  # when this process got a signal that was sent to all processes
 
     def serve(self) -> None:
         """Answer requests until the engine or the reaper is gone, then kill every descendant."""
@@ -277,7 +278,7 @@ class _ForkServer:
         try:
             told = Moment()
             pid = os.fork()
-        except OSError as error:  # too many processes, or no memory: perhaps not for long
+        except OSError as error:  # too many processes, or no memory: perhaps only for a moment
             answer = ["failed", token, str(error.strerror)]
         else:
             if pid == 0:
@@ -285,7 +286,7 @@ class _ForkServer:
                 others = self._control, self._reaper
                 _become_worker(others, parent, argv, descriptors, signals)
             with suppress(OSError):
-                os.setpgid(pid, pid)  # in both processes: whoever comes first
+                os.setpgid(pid, pid)  # in both processes, as either may be first
             self._workers[pid] = told
             answer = ["forked", token, pid]
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -315,7 +316,7 @@ class _ForkServer:
             self._say(["stopped", pid, os.WSTOPSIG(status)])
 
     def _say(self, answer: Sequence[Any]) -> None:
-        with suppress(OSError):  # the engine is gone; the next turn sees it
+        with suppress(OSError):  # the engine is gone; the next turn notices
             self._control.send(msgpack.packb(answer))
 
     def _kill_everything(self) -> None:
@@ -326,7 +327,7 @@ class _ForkServer:
 
 
 def _kill_descendants() -> None:
-    """Kill all that comes from this process, which is its subreaper; it is gone on return."""
+    """Kill all descendants of this process, which is their subreaper; they are gone on return."""
     while True:
         for pid in _children():
             with suppress(OSError):
@@ -361,7 +362,7 @@ def _become_worker(
 
         worker.main(descriptors, argv, signals)
         code = 0
-    except SystemExit as stop:  # SIGTERM has come between two steps
+    except SystemExit as stop:  # SIGTERM came between two steps
         code = stop.code if isinstance(stop.code, int) else 1
     except BaseException:  # noqa: BLE001 - the last frame of this process
         sys.excepthook(*sys.exc_info())
@@ -393,7 +394,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def become_subreaper() -> None:
-    """Have orphaned descendants become children of this process, where the platform can."""
+    """Make orphaned descendants children of this process, where the platform can."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

@@ -1,7 +1,7 @@
-"""The engine's end of the fork server: start it, ask it for workers, and hear what it has to say.
+"""The engine's end of the fork server: starts it, asks it for workers, and handles its answers.
 
-The client looks after the fork server as well. One that does not answer is told to go on, and is
-killed in the end; one that is gone is replaced; one that has ended is reaped.
+The client also supervises the fork server. If it does not answer, it is sent SIGCONT, and killed in
+the end; if it is gone, it is replaced; if it has ended, it is reaped.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _FAILED_STARTS: Final = 3  # fork servers in a row that end before they have for
 _REAP_TRIES: Final = 2000  # a millisecond apart
 _AGAIN_SECONDS: Final = 0.05
 _LOOK_SECONDS: Final = 0.5
-_WOKEN_LOOKS: Final = 10  # without an answer, until the fork server is told to go on
+_WOKEN_LOOKS: Final = 10  # without an answer, until the fork server is sent SIGCONT
 _KILLED_LOOKS: Final = 120  # the same, until it is killed: it may only just be starting
 
 
 class ForkServerListener(Protocol):
-    """Who hears what the fork server says."""
+    """Is told what the fork server reports."""
 
     def on_forked(self, token: int, pid: int) -> None:
         """The worker of this token has a process."""
@@ -66,10 +66,10 @@ class ForkServerClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failed_starts = 0
         self._unanswered = 0  # pings
-        self._looks = 0  # in a row, at which it had not answered
+        self._looks = 0  # polls in a row at which it had not answered
         self._looking: asyncio.TimerHandle | None = None
         self._unreaped: set[int] = set()  # fork servers that have ended or are about to
-        self._heard: deque[bytes] = deque()  # packets that are being acted on
+        self._heard: deque[bytes] = deque()  # packets that are being handled
 
     @property
     def is_up(self) -> bool:
@@ -96,7 +96,7 @@ class ForkServerClient:
         self._unanswered = self._looks = 0
 
     def start_anew(self) -> PoolError | None:
-        """Start a fork server in place of the one that is gone; return the error if that fails."""
+        """Start a fork server to replace the one that is gone; return the error if that fails."""
         self._failed_starts += 1
         broken = None
         if self._failed_starts >= _FAILED_STARTS:
@@ -110,7 +110,7 @@ class ForkServerClient:
         return broken
 
     def note_forked(self) -> None:
-        """A worker has begun: the fork server is able to start some."""
+        """A worker has begun, so the fork server is able to start some."""
         self._failed_starts = 0
 
     def disconnect(self) -> ForkServerProcess | None:
@@ -135,7 +135,7 @@ class ForkServerClient:
         """
         if await self._reap_all():
             return
-        _send(process, signal.SIGCONT)  # it has been stopped, perhaps
+        _send(process, signal.SIGCONT)  # it may have been stopped
         if await self._reap_all():
             return
         _send(process, signal.SIGKILL)  # its workers die with it
@@ -153,10 +153,10 @@ class ForkServerClient:
         return False
 
     def _reap(self) -> None:
-        """Take note of the exits; of one that was killed we hear a moment before it has ended."""
+        """Reap ended fork servers; we hear of a kill a moment before the process has ended."""
         for pid in list(self._unreaped):
             reaped = pid
-            with suppress(ChildProcessError):  # somebody else has
+            with suppress(ChildProcessError):  # somebody else has reaped it
                 reaped, _ = os.waitpid(pid, os.WNOHANG)
             if reaped:
                 self._unreaped.discard(pid)
@@ -174,13 +174,13 @@ class ForkServerClient:
         Raises:
             OSError: The request cannot be sent.
         """
-        assert self._process is not None  # noqa: S101 - the pool has looked
+        assert self._process is not None  # noqa: S101 - the pool has checked
         request = msgpack.packb(["fork", token, _argv()], unicode_errors="surrogateescape")
         socket.send_fds(self._process.control, [request], descriptors)
 
     def kill(self, pid: int, number: int) -> None:
         """Send a signal to a worker's process group."""
-        # By way of its parent: only there is the process id certain to be still the worker's.
+        # Through its parent: only there is the process id certain to be still the worker's.
         if self._process is not None:
             with suppress(OSError):
                 self._process.control.send(msgpack.packb(["kill", pid, int(number)]))
@@ -188,7 +188,7 @@ class ForkServerClient:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Have all workers stand still within the block, in which this process may be stopped."""
+        """Stop all workers within the block, in which this process may be stopped."""
         self._ask_for("suspend")
         try:
             yield
@@ -200,22 +200,22 @@ class ForkServerClient:
             return
         try:
             self._process.control.send(msgpack.packb([what]))
-        except BlockingIOError:  # soon there is room
+        except BlockingIOError:  # there will be room soon
             self._loop.call_later(_AGAIN_SECONDS, self._ask_for, what)
-        except OSError:  # it is gone, and the workers with it
+        except OSError:  # it is gone, and its workers with it
             return
         self.expect_answer()
 
     # --- whether it does that ---
 
     def expect_answer(self) -> None:
-        """Look, from time to time, whether the fork server has done what it was just asked for.
+        """Check from time to time whether the fork server has answered the latest request.
 
-        Looks are counted, not seconds: while this process stood still, no answer could be heard.
+        Polls are counted, not seconds: while this process was stopped, no answer could be received.
         """
         if self._process is None or self._loop is None:
             return
-        with suppress(OSError):  # where there is no room, others wait for their answer
+        with suppress(OSError):  # if there is no room, other pings wait for their answer already
             self._process.control.send(msgpack.packb(["ping"]))
             self._unanswered += 1
         if self._looking is None:
@@ -229,16 +229,16 @@ class ForkServerClient:
         self._looks += 1
         self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
         if self._looks == _WOKEN_LOOKS:
-            message = "the process that starts workers does not answer, and is told to go on"
+            message = "the process that starts workers does not answer, and is sent SIGCONT"
             log.warning(message, pid=self._process.pid)
         if _WOKEN_LOOKS <= self._looks < _KILLED_LOOKS:
             _send(self._process, signal.SIGCONT)
         elif self._looks == _KILLED_LOOKS:
             message = "the process that starts workers does not answer, and is killed"
             log.warning(message, pid=self._process.pid)
-            # Its reaper kills it, and all that it has started; that it is gone is heard as ever.
+            # Its reaper kills it, and everything that it has started; its end is noticed as usual.
             self._process.control.shutdown(socket.SHUT_RDWR)
-            if sys.platform != "linux":  # it has none there
+            if sys.platform != "linux":  # it has no process group there
                 _send(self._process, signal.SIGKILL)
 
     # --- what it says ---
@@ -252,7 +252,7 @@ class ForkServerClient:
         except OSError:
             packet = b""
         if not packet:
-            log.warning("the process that starts workers is gone, and is started anew")
+            log.warning("the process that starts workers is gone; starting another one")
             self.disconnect()
             self._listener.on_fork_server_gone()
             return
@@ -261,10 +261,10 @@ class ForkServerClient:
         self.take_in()
 
     def take_in(self) -> None:
-        """Act on what was heard.
+        """Handle the received packets.
 
-        A packet stays until that is done: if an exception of a signal handler cuts it short, the
-        next call does it again.
+        A packet stays until it is handled: if an exception of a signal handler interrupts that, the
+        next call handles it again.
         """
         while self._heard:
             try:
@@ -299,18 +299,18 @@ def explain_start(error: OSError) -> str:
 
 
 def kill_group(pid: int) -> None:
-    """Kill what a worker's steps have started; its process id names their group."""
+    """Kill what a worker's steps have started; its process id is the number of their group."""
     if pid:
         with suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
 
 
 def _argv() -> list[str]:
-    """The program's arguments, unless they are too long for a packet: then its name alone."""
+    """The program's arguments; only its name if they are too long for a packet."""
     return sys.argv if sum(map(len, sys.argv)) < _ARGV_CHARACTERS else sys.argv[:1]
 
 
 def _send(process: ForkServerProcess, number: int) -> None:
-    """Send a signal to a fork server and its reaper, which nobody else reaps."""
+    """Send a signal to a fork server and its reaper, which only we reap."""
     with suppress(OSError):
         os.killpg(process.pid, number)

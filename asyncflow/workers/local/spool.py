@@ -1,4 +1,4 @@
-"""The file that a worker's output of one stream goes to."""
+"""The file for a worker's output of one stream."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 
 
 class Spool:
-    """An unnamed append-only file; nothing is left of it when the last process has closed it.
+    """An unnamed append-only file; it vanishes when the last process has closed it.
 
-    It is closed with the last reference to it: output may be waiting to be read when its worker is
-    long gone.
+    The last reference closes it: output may wait to be read when its worker is long gone.
     """
 
     __slots__ = ("__weakref__", "descriptor")
@@ -31,15 +30,14 @@ class Spool:
         fcntl.fcntl(self.descriptor, fcntl.F_SETFL, os.O_APPEND)
 
     def size(self) -> int:
-        """How many bytes were written."""
         return os.fstat(self.descriptor).st_size
 
     def read(self, offset: int, count: int) -> bytes:
-        """Up to so many of them."""
+        """Read up to so many bytes."""
         return os.pread(self.descriptor, count, offset)
 
     def close(self) -> None:
-        """Close it, whoever has it. Harmless when repeated."""
+        """Close it, whatever still refers to it. Harmless when repeated."""
         if self.descriptor >= 0:
             number, self.descriptor = self.descriptor, -1
             os.close(number)

@@ -1,7 +1,7 @@
-"""Turns what a worker has printed into reports: whole lines, in pieces, in their order.
+"""Turns a worker's output into reports: whole lines, in pieces, in order.
 
-A worker prints into two spool files. Nothing of them is kept here but up to where they were
-reported. A line without an end stays in its file for a moment, and is read again with what follows.
+A worker prints into two spool files. This keeps only the offsets up to which they were reported. An
+unfinished line stays in its file for a moment, and is read again with what follows.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import AttemptKey
 
 PIECE_BYTES: Final = 1 << 18  # of a task's output at a time: far below 1 ms to copy
-_PARTIAL_SECONDS: Final = 0.3  # how long the end of a line is waited for
-_PARTIAL_BYTES: Final = 1 << 16  # how much of a line is waited for at the most
+_PARTIAL_SECONDS: Final = 0.3  # how long to wait for the end of a line
+_PARTIAL_BYTES: Final = 1 << 16  # how many bytes of a line to wait with at most
 
 
 class SpoolReader:
@@ -31,24 +31,24 @@ class SpoolReader:
     def __init__(self, spools: tuple[Spool, Spool]) -> None:
         self._spools = spools
         self._read = [0, 0]  # of each stream, up to where it was reported
-        self._partial_since = [0.0, 0.0]  # when a line without an end was first seen; 0 for none
+        self._partial_since = [0.0, 0.0]  # when an unfinished line was first seen; 0 for none
 
     def sizes(self) -> tuple[int, int]:
-        """How many bytes lie in the two files."""
+        """The sizes of the two files."""
         out, err = self._spools
         return out.size(), err.size()
 
     def has_unread(self, upto: Sequence[int]) -> bool:
-        """Whether there is output before these offsets that was not reported."""
+        """Whether there is unreported output before these offsets."""
         return upto[0] > self._read[0] or upto[1] > self._read[1]
 
     def next_piece(
         self, attempt: AttemptKey, upto: Sequence[int], *, is_end: bool
     ) -> Logged | None:
-        """The next output of an attempt, which printed what lies before these offsets.
+        """The next output of an attempt, which printed everything before these offsets.
 
-        None if all is reported but perhaps a line whose end may still come. With `is_end` it does
-        not come any more.
+        None if everything is reported except perhaps a line whose end may still come. With
+        `is_end`, it cannot come any more.
         """
         for stream, end in enumerate(upto):
             start = self._read[stream]
@@ -63,7 +63,7 @@ class SpoolReader:
         return None
 
     def _whole_lines(self, stream: int, data: bytes) -> int:
-        """How much of it to report now."""
+        """How many bytes to report now."""
         size = data.rfind(b"\n") + 1
         now = time.monotonic()
         since = self._partial_since[stream] = self._partial_since[stream] or now

@@ -1,4 +1,4 @@
-"""Inside a worker process: take an order, run the step, store its artifacts, report.
+"""Inside a worker process: receive an order, run the step, store its artifacts, report.
 
-Nothing of the engine's process imports these modules; the fork server loads them for its workers.
+The engine's process imports none of these modules; the fork server loads them for its workers.
 """

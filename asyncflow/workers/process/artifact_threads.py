@@ -1,7 +1,7 @@
 """Threads that store and read for async tasks, so that the event loop goes on.
 
-They are few, so that few values are encoded at a time. What is asked for runs in the context of
-whoever asks: what the user's `__reduce__` prints there is its task's.
+There are few, so that few values are encoded at a time. A job runs in the context of the task that
+started it: what the user's `__reduce__` prints there is that task's output.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class OffLoop:
         return f"<OffLoop {self._threads!r}, {len(self._checks)} checks>"
 
     async def to_the_end(self, call: Callable[[], Result], stop: Callable[[], object]) -> Result:
-        """What the call returns, once it has.
+        """Run the call in a thread, and return its result.
 
-        Cancelled: `stop` is called, which may shorten the call, and no other thread is in it when
-        the cancellation goes on.
+        Cancelled: `stop` is called, which may shorten the call; the cancellation goes on once no
+        thread is in the call any more.
         """
         job = self._submit(call)
         try:
@@ -55,9 +55,10 @@ class OffLoop:
         return job.result()
 
     async def run(self, call: Callable[[], Result], going_on: set[Future[Any]]) -> Result:
-        """What the call returns; meanwhile it is one of those that are `going_on`.
+        """Run the call in a thread; while it runs, its job is in `going_on`.
 
-        Cancelled: it is not begun, unless it was; then it goes on, and its result is dropped.
+        Cancelled: a call that has not begun is not begun; one that has begun goes on, and its
+        result is dropped.
         """
         job = self._submit(call)
         going_on.add(job)
@@ -75,9 +76,9 @@ class OffLoop:
     # --- checks -----------------------------------------------------------------------------------
 
     def check(self, digest: bytes, check: Callable[[], None]) -> Future[None] | None:
-        """Check the bytes of a digest, once for all who ask meanwhile.
+        """Check the bytes with a digest, once for all tasks that ask meanwhile.
 
-        Done when it returns None: in a thread that is not the loop's it is done at once.
+        If it returns None, the check is done: in another thread than the loop's it runs at once.
         """
         if get_ident() != self._loop_thread:
             check()
@@ -89,7 +90,7 @@ class OffLoop:
         return going_on
 
     async def checked(self, checks: list[Future[None]]) -> None:
-        """Return once all the bytes are known to be right.
+        """Return once all the bytes are known to be undamaged.
 
         Raises:
             ArtifactCorruptError: Some are not.
@@ -100,7 +101,7 @@ class OffLoop:
 
 
 async def ended(jobs: Iterable[Future[Any]]) -> None:
-    """Return once all of them are done, even if cancelled meanwhile."""
+    """Return once all jobs are done, even if cancelled meanwhile."""
     cancelled: asyncio.CancelledError | None = None
     for job in tuple(jobs):
         while not job.done():

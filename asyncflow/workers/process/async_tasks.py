@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import OrderMessage, ReportMessage
     from asyncflow.workers.process.run import RunView
 
-_ORDERS: Final = 64  # taken in one go, then the tasks have a turn
+_ORDERS: Final = 64  # received in one go; then the tasks have a turn
 
 
 class AsyncTaskHost(TaskHost, Protocol):
@@ -39,26 +39,25 @@ class AsyncTaskHost(TaskHost, Protocol):
     def order_descriptor(self) -> int:
         """The file descriptor that becomes readable with the next order."""
 
-    def receive_nowait(self) -> OrderMessage | None:
-        """The next order if there is one."""
+    def receive_nowait(self) -> OrderMessage | None: ...
 
     def carry_out(self, order: OrderMessage) -> None:
-        """Do what one order says, to the end."""
+        """Carry out one order, to the end."""
 
     def report(self, *messages: ReportMessage) -> None:
-        """Tell the engine something at once."""
+        """Send reports to the engine at once."""
 
     def run_of(self, order: StartTask) -> RunView:
-        """The run that the order belongs to."""
+        """The run to which the order belongs."""
 
     def open(self, run: RunView) -> bool:
         """Load the run's flow; return whether it was imported just now."""
 
     def own_context(self) -> Context:
-        """The context that a task begins with."""
+        """The context in which a task begins."""
 
     def on_blocked(self, task: TaskContext | None, seconds: float, where: str) -> None:
-        """Tell the engine that the loop is blocked, or runs again."""
+        """Report that the loop is blocked, or turns again."""
 
 
 def _stop_loop(serving: Any) -> None:
@@ -68,8 +67,8 @@ def _stop_loop(serving: Any) -> None:
 class AsyncSteps:
     """The event loop of a worker, on which `async def` tasks run side by side.
 
-    It is entered with the first of them and left after the last; while it runs it takes orders. If
-    they have left something async open, it is left only when something else is to be done.
+    It is entered with the first task and left after the last; while it runs it receives orders. If
+    async resources are open, it is left only when something else has to be done.
     """
 
     def __init__(self, worker: AsyncTaskHost, blocked_seconds: float) -> None:
@@ -86,13 +85,13 @@ class AsyncSteps:
         self._off_loop = OffLoop()
         self._tasks: dict[tuple[int, int, int], Any] = {}  # by run, task and attempt
         self._waiting: dict[tuple[int, int, int], Sequence[Started | Opened]] = {}
-        """Tasks that have not begun yet, and what to report when they do."""
+        """Tasks that have not begun yet, and the reports to send when they do."""
         self._asked: dict[tuple[int, int, int], bool] = {}
-        """Tasks that the engine has cancelled, and whether for being out of time."""
+        """Tasks that the engine has cancelled, and whether they were out of time."""
         self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
         self._idle = asyncio.Event()
         self._serving = False
-        self._closing: set[Any] = set()  # of what tasks shared
+        self._closing: set[Any] = set()  # of closing shared resources
         self._watchdog = Watchdog(blocked_seconds, worker.on_blocked) if blocked_seconds else None
 
     def run(self, run: RunView, order: StartTask) -> None:
@@ -108,9 +107,9 @@ class AsyncSteps:
         serving = self._orderly_task(self._serve(begin), loop=loop)
         self._worker.signals.on_loop = True
         while not serving.done():
-            # A SystemExit or KeyboardInterrupt of a task that a step has made comes out here as
-            # well; the step that waits for it is told, and the others go on.
-            # A loop that a step has stopped goes on: it is that of other tasks, too.
+            # A SystemExit or KeyboardInterrupt of an asyncio task that a step has made comes out
+            # here as well; the step that awaits it gets it, and the other tasks go on. A loop that
+            # a step has stopped goes on, because it is that of other tasks, too.
             with suppress(SystemExit, KeyboardInterrupt):
                 serving.add_done_callback(_stop_loop)
                 loop.run_forever()
@@ -127,7 +126,7 @@ class AsyncSteps:
         self._serving = True
         try:
             begin()
-            while self._is_needed():  # between the last one's end and here another may have begun
+            while self._is_needed():  # another task may have begun since the last one ended
                 self._idle.clear()
                 await self._idle.wait()
         finally:
@@ -140,7 +139,7 @@ class AsyncSteps:
         return self._worker.holder.needs_loop and not self._later
 
     def let_go(self, cls: type | None) -> None:
-        """Close what tasks shared, on this loop; at once if it is not running."""
+        """Close shared resources, on this loop; at once if it is not running."""
         closing = self._worker.holder.close_async(cls)
         if not self._serving:
             self._runner.run(closing)
@@ -197,19 +196,19 @@ class AsyncSteps:
         try:
             run.read()
             is_async = run.graph[order.step].is_async
-        except BaseException:  # noqa: BLE001 - it fails again, and properly, when it is carried out
+        except BaseException:  # noqa: BLE001 - it fails again, and is reported, when it is carried out
             is_async = False
         if not is_async:
             self._keep(order)
-            # The next ones stay where they can be taken back, until the loop has been left.
+            # Leave later orders where they can be taken back, until the loop has been left.
             self._asyncio.get_running_loop().remove_reader(self._worker.order_descriptor)
             return
         started = Started(order.run, order.task_id, order.attempt)
-        if not run.is_open:  # what takes long now is the import, and the engine is to know
+        if not run.is_open:  # a long wait now is the import, and the engine must know that
             self._worker.report(started)
         began = time.perf_counter()
         try:
-            # The time of the first task counts from its first line as well.
+            # The first task's time counts from its first line as well.
             if not self._tasks:
                 environment.put_back_settings()
             untold = Opened(order.run) if self._worker.open(run) else started
@@ -246,7 +245,7 @@ class AsyncSteps:
         del self._tasks[key]
         self._asked.pop(key, None)
         untold = self._waiting.pop(key, None)
-        if untold is not None:  # it was cancelled before its first line, and has told nothing
+        if untold is not None:  # it was cancelled before its first line, and has reported nothing
             error = self._asyncio.CancelledError()
             end = failed(order, time.perf_counter(), error, output_capture.written())
             self._worker.report(*untold, end)

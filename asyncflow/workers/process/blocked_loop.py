@@ -1,8 +1,8 @@
 """Notices when an async step blocks the event loop that it shares, and where.
 
-A thread looks a few times a second at what the loop's thread does, without its help: which callback
-it is in, and since when. That costs the loop nothing, and a loop that is merely busy is not taken
-for a blocked one, as each callback is a call of its own. Code in C that holds the interpreter's
+A thread looks at the stack of the loop's thread a few times a second, without its help: which
+callback it is in, and since when. That costs the loop nothing. A loop that is merely busy does not
+count as blocked, because each callback is a call of its own. C code that holds the interpreter's
 lock stops this thread as well, and is not noticed.
 """
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
     from asyncflow.flow.current import TaskContext
 
-_LOOKS: Final = 4  # within the time that is to be noticed
+_LOOKS: Final = 4  # within the time that should be noticed
 _LEAST_SECONDS: Final = 0.01  # between two looks
-_AGAIN: Final = 4.0  # a blocked loop is told of again when it has lasted so many times as long
-_RUN: Final[Any] = Handle._run.__code__  # noqa: SLF001 - every callback of a loop is called there
+_AGAIN: Final = 4.0  # a block is reported again when it has lasted this many times as long
+_RUN: Final[Any] = Handle._run.__code__  # noqa: SLF001 - a loop calls every callback there
 
 
 class Watchdog:
-    """Watches over the event loop of the thread that makes it."""
+    """Watches the event loop of the thread that creates it."""
 
     def __init__(
         self, seconds: float, tell: Callable[[TaskContext | None, float, str], object]
     ) -> None:
-        """Watch for blocks of so many seconds.
+        """Watch for blocks of at least so many seconds.
 
-        `tell` is called in a thread of its own with the task, if it is one's doing, the seconds so
-        far, and where it stands: file, line, function and text; empty when it is over.
+        `tell` is called in a thread of its own with the task, if one causes the block, the seconds
+        so far, and the place: file, line, function and text; empty when the block is over.
         """
         self._tell = tell
         self._seconds = seconds
@@ -58,7 +58,7 @@ class Watchdog:
             thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the system has no room for one: tasks run, and are not watched
+            except RuntimeError:  # the system cannot start a thread: tasks run unwatched
                 return
             self._thread = thread
         if not self._awake.is_set():
@@ -69,7 +69,7 @@ class Watchdog:
         self._awake.clear()
 
     def _run(self) -> None:
-        block_stop_signals()  # where the worker's main thread blocks one, this must not take it
+        block_stop_signals()  # if the worker's main thread blocks one, this thread must not take it
         pause = max(self._seconds / _LOOKS, _LEAST_SECONDS)
         while True:
             self._awake.wait()
@@ -77,7 +77,7 @@ class Watchdog:
             self._look(time.monotonic())
 
     def _look(self, now: float) -> None:
-        top = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - what it is there for
+        top = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - made for such uses
         call, stack = _callback(top)
         if call is not self._call:
             if self._due > self._seconds:
@@ -93,7 +93,7 @@ class Watchdog:
 
 
 def _callback(frame: FrameType | None) -> tuple[FrameType | None, list[FrameType]]:
-    """The call of the loop's callback that runs, and the frames within it, innermost first."""
+    """The running call of a callback by the loop, and the frames within it, innermost first."""
     stack: list[FrameType] = []
     while frame is not None:
         if frame.f_code is _RUN:

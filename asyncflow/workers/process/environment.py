@@ -1,17 +1,17 @@
 """The environment of a task: working directory, variables, settings of its process.
 
-Tasks share their process, and each shall find it as if it were the first there. The rule: what the
-*process* has is put back, and what *modules* hold stays, since a module is imported once.
+Tasks share their process, and each should find it as if it were the first there. The rule: what the
+*process* has is restored, and what *modules* hold stays, because a module is imported once.
 
 - Working directory and environment variables are those of the program when it started the run.
-- Context variables (and with them the settings of `decimal` and NumPy) are a task's own.
-- What Python and the kernel keep for the process as a whole is `ProcessSettings`.
+- Each task has context variables of its own (and with them the settings of `decimal` and NumPy).
+- `ProcessSettings` are what Python and the kernel keep for the whole process.
 - All of these are as the import of the flow's module has left them.
 
-What stays, whatever a step does: modules and all that they hold (their globals, logging handlers,
-warning filters, the state of random generators), `sys.path`, by which they were found, threads, and
-what cannot be undone, such as a resource limit. A step that must not leave such traces, or find
-them, asks for a process of its own, with `@isolate`.
+These stay, whatever a step does: modules and everything in them (globals, logging handlers, warning
+filters, the state of random generators), `sys.path`, threads, and changes that cannot be undone,
+such as a resource limit. A step that must not leave such traces, or must not find them, uses
+`@isolate` to get a process of its own.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
     from asyncflow.workers.program_environment import ProgramEnvironment
 
-# Without the decoding of each variable, which would cost a short task several per cent.
+# Without decoding each variable, which would cost a short task several per cent.
 _variables: Final[Mapping[Any, Any]] = getattr(os.environ, "_data", os.environ)
 
 
 def enter(program: ProgramEnvironment) -> None:
-    """Give this process the program's environment. What its modules added to `sys.path` stays.
+    """Give this process the program's environment. Additions of its modules to `sys.path` stay.
 
     Raises:
         OSError: The working directory is gone, or may not be entered.
@@ -57,14 +57,14 @@ class ProcessSettings(NamedTuple):
     of_sys: Sequence[Any]
     """Attributes of `sys` that programs assign to: streams, hooks."""
     handlers: Sequence[Any]
-    """Of signals."""
+    """Signal handlers."""
     plain: Sequence[object]
     """`sys.argv`, the limit of recursion, the locale."""
     umask: int
 
     @classmethod
     def now(cls) -> ProcessSettings:
-        """As they are."""
+        """The present settings."""
         return cls(_of_sys(), _handlers(), _plain(), _umask())
 
     def put_back(self) -> None:
@@ -84,7 +84,7 @@ class ProcessSettings(NamedTuple):
             setlocale(LC_ALL, cast("str", locale))
 
     def with_changes(self, before: ProcessSettings, after: ProcessSettings) -> ProcessSettings:
-        """These settings, updated with what has changed between two moments."""
+        """These settings, with the changes between two moments applied."""
         return ProcessSettings(
             _changed(self.of_sys, before.of_sys, after.of_sys),
             _changed(self.handlers, before.handlers, after.handlers),
@@ -126,7 +126,7 @@ def _umask() -> int:
         with open("/proc/self/status") as file:  # noqa: PTH123 - one short read
             return next(int(line[6:], 8) for line in file if line.startswith("Umask:"))
     except (OSError, StopIteration):
-        # To ask is to change: another thread could make a file meanwhile.
+        # Asking changes it for a moment, in which another thread could create a file.
         umask = os.umask(0o077)
         os.umask(umask)
         return umask
@@ -134,7 +134,7 @@ def _umask() -> int:
 
 def _handle(wanted: Sequence[Any], now: Sequence[Any]) -> None:
     for number, handler, other in zip(_SIGNALS, wanted, now, strict=True):
-        if handler is not other and handler is not None:  # None is one of C code
+        if handler is not other and handler is not None:  # None means a handler in C
             signal.signal(number, handler)
 
 
@@ -144,7 +144,7 @@ def _changed(kept: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -
 
 
 class EnvironmentSnapshot:
-    """The working directory and the environment variables at one moment, to be put back later."""
+    """The working directory and the environment variables at one moment, to be restored later."""
 
     __slots__ = ("_cwd", "_variables")
 
@@ -182,12 +182,12 @@ def _change(variables: Mapping[str, str | None]) -> None:
         elif os.environ.get(name) != value:
             os.environ[name] = value
     if os.environ.get("TZ") != zone:
-        time.tzset()  # C keeps what it has read
+        time.tzset()  # the C library caches the time zone
 
 
 _initial = EnvironmentSnapshot()
 _settings: list[ProcessSettings] = []
-"""In a worker, one entry: the settings that each task begins with."""
+"""In a worker, one entry: the settings with which each task begins."""
 
 
 def remember() -> None:
@@ -216,7 +216,7 @@ def lasting_settings() -> Iterator[None]:
 
 
 def own_context(shared: Context) -> Context:
-    """A copy for one task, whose changes nobody else sees."""
+    """A context for one task, whose changes no other task sees."""
     context = shared.copy()
     decimal = sys.modules.get("decimal")
     if decimal is not None:  # its settings are one object that a variable refers to

@@ -1,10 +1,10 @@
 """Ends a worker as Python ends a process, but within a limited time.
 
-A worker is forked, so it leaves by `os._exit`, as the children of multiprocessing do: the objects
-of the program that it was forked out of are not its own to finalize. What belongs to the worker is
-done here, in Python's order: threads are waited for, the functions that were registered with
-`atexit` are called (by these temporary folders are removed, and the semaphores of multiprocessing
-and joblib), and files that are still open are closed.
+A worker is forked, so it leaves by `os._exit`, as the children of multiprocessing do: the program
+that it was forked from owns its objects and finalizes them. What belongs to the worker is finalized
+here, in Python's order. Threads are waited for. The functions that were registered with `atexit`
+are called; they remove temporary folders, and the semaphores of multiprocessing and joblib. Files
+that are still open are closed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     Complain = Callable[[str, dict[str, Any]], object]
 
 _THREADS_SECONDS: Final = 1.0
-_SECONDS: Final = 5.0  # for all of it: an engine that closes waits a little longer
+_SECONDS: Final = 5.0  # for all steps together: an engine that closes waits a little longer
 _LOOK_SECONDS: Final = 0.005
 
 
 def disown() -> None:
-    """Leave to the program what it had asked to be done at its end, before this one was forked.
+    """Leave functions that the program registered for its end, before the fork, to the program.
 
-    Its temporary folders, say, are still in use there.
+    Its temporary folders, for example, are still in use there.
     """
     atexit._clear()  # noqa: SLF001 - as multiprocessing does in its children
     finalize: Any = weakref.finalize
@@ -54,10 +54,10 @@ def disown() -> None:
 
 
 def finalize(complain: Complain, *closings: Callable[[], object]) -> None:
-    """End what this worker's steps have begun, after the `closings`.
+    """Finalize what this worker's steps have left, after calling the `closings`.
 
-    `complain` is told of what fails. If all that takes too long, it is told too, and the process is
-    ended here.
+    `complain` gets each failure. If finalizing takes too long, `complain` gets that, too, and the
+    process ends here.
     """
     limit = threading.Thread(target=_end_late, args=(complain,), daemon=True)
     limit.start()
@@ -76,7 +76,7 @@ def _tell(complain: Complain, error: BaseException | None) -> None:
     if error is not None:
         described = describe_exception(error)
         facts = {"error": f"{described.type}: {described.message}"}
-        complain("something that was left to the end of a worker has failed", facts)
+        complain("the finalization of a worker has failed in part", facts)
 
 
 def _end_late(complain: Complain) -> None:
@@ -84,14 +84,14 @@ def _end_late(complain: Complain) -> None:
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented
     where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "unknown"
     facts = {"seconds": _SECONDS, "line": where}
-    complain("what was left to the end of a worker has taken too long, and is given up", facts)
+    complain("the finalization of a worker has taken too long, and is given up", facts)
     os._exit(0)
 
 
 def _wait_for_threads() -> None:
     """Wait for threads that are not daemons, as Python does, but not for long."""
     asked: Any = threading._threading_atexits  # type: ignore[attr-defined] # noqa: SLF001 - executors end by these
-    if threading.active_count() <= 2 and not asked:  # noqa: PLR2004 - this one, and the limit
+    if threading.active_count() <= 2 and not asked:  # noqa: PLR2004 - this thread, and the one that limits the time
         return
     done = threading.Event()
 
@@ -107,13 +107,13 @@ def _wait_for_threads() -> None:
 
 
 def flush_files() -> None:
-    """Before this process is forked: have no child write what waits in the files of the program.
+    """Flush the program's files before a fork, so that no child writes their buffers.
 
-    At their end workers flush them, for what their steps may have written to them.
+    At its end a worker flushes these files, because its steps may have written to them.
     """
     _inherited[:] = []
     for file in _files():
-        with suppress(Exception):  # it is the program's, as is what becomes of it
+        with suppress(Exception):  # the file is the program's, and so is the error
             if not _is_peculiar(file) and not file.closed and file.writable():
                 file.flush()
                 _inherited.append(weakref.ref(file))
@@ -142,11 +142,11 @@ def _close_files(complain: Complain) -> None:
 
 
 def _rank(file: io.IOBase) -> int:
-    """First what writes into others: text into compressed files, those into Python's own."""
+    """Close files that write into others first: text into compressed ones, those into raw ones."""
     return 0 if isinstance(file, io.TextIOBase) else 1 if _is_peculiar(file) else 2
 
 
 def _is_peculiar(file: io.IOBase) -> bool:
-    """Whether closing it may write a trailer: files that are not Python's own, or ours."""
+    """Whether closing it may write a trailer: a file that is neither Python's own nor ours."""
     module = type(file).__module__
     return module not in {"_io", "io"} and not module.startswith("asyncflow.")

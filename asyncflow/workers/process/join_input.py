@@ -24,7 +24,7 @@ class JoinInput:
         self, run: RunView, order: StartTask, inherited: Inherited, later: Later | None
     ) -> None:
         self._run, self._order, self._inherited, self._later = run, order, inherited, later
-        # As for any task: what stands in the class is the run's.
+        # as for any task: class attributes are the run's
         self._refs: dict[str, ArtifactRef] = {**inherited.refs, **run.base.refs}
         self.step, self.graph = inherited.step, run.graph
         self.index = inherited.path[-1] if inherited.path else None
@@ -39,7 +39,7 @@ class JoinInput:
         return self._refs
 
     def input(self) -> object:
-        """The item that the input was for."""
+        """The input's item of the innermost foreach."""
         return self.stack()[-1][2]
 
     def stack(self) -> list[tuple[int, int, object]]:

@@ -1,15 +1,14 @@
-"""Captures what is printed, and keeps the tasks apart.
+"""Captures output, and keeps that of the tasks apart.
 
-A worker's descriptors 1 and 2 are *spool files*: append-only, unnamed, one for each stream.
-Whatever writes there, Python or C or a subprocess, is in order, never blocks, survives the
-worker's death, and belongs to the `def` task that was running: the file's size when the task ends
-is the border.
+A worker's descriptors 1 and 2 are *spool files*: append-only, unnamed, one for each stream. Output
+from Python, C and subprocesses is there in order, never blocks, survives the worker's death, and
+belongs to the `def` task that was running: the file's size when the task ends marks its end.
 
-Concurrent async tasks share the descriptors, so Python's own streams look up the task in the
-context, and send its lines to the engine instead. What C code prints there cannot be told apart and
-is given to the worker's oldest running task.
+Concurrent async tasks share the descriptors. So Python's own streams look up the task in the
+context, and send its lines to the engine instead. Output of C code cannot be told apart there, and
+counts as that of the worker's oldest running task.
 
-A step may close these descriptors or lead them elsewhere; for the next task they are put back.
+A step may close or redirect these descriptors; they are restored for the next task.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """Takes what one async task prints."""
+    """Receives the output of one async task."""
 
     def write(self, stream: int, data: bytes) -> None:
-        """Take some bytes; 0 is stdout, 1 is stderr."""
+        """Add bytes; 0 is stdout, 1 is stderr."""
 
     def flush(self, stream: int) -> None:
         """Pass on everything that was written."""
@@ -78,11 +77,11 @@ class TaskStream(io.TextIOBase):
         return self._number + 1
 
     def isatty(self) -> bool:
-        """Never: it is a file, whatever the engine does with it."""
+        """False: it is a file."""
         return False
 
     def writable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def reconfigure(self, **options: object) -> None:
@@ -90,12 +89,12 @@ class TaskStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override] # never set
-        """Always UTF-8."""
+        """`utf-8`."""
         return "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override] # never set
-        """How text is written that UTF-8 cannot encode."""
+        """How characters are written that UTF-8 cannot encode."""
         return "backslashreplace"
 
     @property
@@ -133,7 +132,7 @@ class TaskBuffer(io.RawIOBase):
             target.flush(self._number)
 
     def writable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def fileno(self) -> int:
@@ -142,7 +141,7 @@ class TaskBuffer(io.RawIOBase):
 
 
 class LineSink:
-    """Gathers what an async task prints, as a line-buffered file would, and hands it on."""
+    """Collects the output of an async task, as a line-buffered file would, and passes it on."""
 
     def __init__(self, send: Callable[[int, bytes], None], limit: int = 8192) -> None:
         self._send = send
@@ -150,7 +149,7 @@ class LineSink:
         self._held = [bytearray(), bytearray()]
 
     def write(self, stream: int, data: bytes) -> None:
-        """Take some bytes, and pass on what is there when a line ends, or begins anew."""
+        """Add bytes, and pass output on when a line ends or a carriage return restarts it."""
         held = self._held[stream]
         held += data
         if b"\n" in data or b"\r" in data or len(held) > self._limit:
@@ -162,7 +161,7 @@ class LineSink:
         self.flush(1)
 
     def flush(self, stream: int) -> None:
-        """Pass on what is there."""
+        """Pass on everything so far."""
         held = self._held[stream]
         if held:
             self._send(stream, bytes(held))
@@ -170,20 +169,20 @@ class LineSink:
 
 
 class TaskInput(io.TextIOWrapper):
-    """`sys.stdin` of a worker: it is empty, and no step closes it for the next one."""
+    """`sys.stdin` of a worker: it is empty, and no step can close it for the next one."""
 
     def __init__(self) -> None:
         super().__init__(io.FileIO(0, closefd=False), encoding="utf-8")
 
     def close(self) -> None:
-        """Left open."""
+        """Do nothing."""
 
 
 def install(out: int, err: int) -> None:
     """Make two spool files this process's standard streams, and its input empty.
 
-    Whoever has kept the streams that a program had, as logging handlers do that were made before
-    this worker was forked out of it, prints to ours from now on. What was waiting in them then is
+    Code that has kept the program's streams, such as a logging handler that was made before this
+    worker was forked, prints to our streams from now on. Output in their buffers at that time is
     the program's to write.
     """
     null = os.open(os.devnull, os.O_RDWR)
@@ -215,12 +214,12 @@ def _lead(inherited: object, ours: TaskStream) -> None:
 def _number_of(stream: io.TextIOWrapper) -> int:
     try:
         return stream.fileno()
-    except ValueError:  # closed, or without one
+    except ValueError:  # it is closed, or has no descriptor
         return -1
 
 
 _kept: Final[list[Descriptor]] = []
-"""Input and the two spool files once more; no child of a step inherits these."""
+"""Copies of input and of the two spool files; no child of a step inherits these."""
 
 
 def put_back() -> bool:
@@ -236,16 +235,16 @@ def put_back() -> bool:
 
 
 def written() -> tuple[int, int]:
-    """Sizes of the two spool files as they are."""
+    """Sizes of the two spool files now."""
     return os.fstat(1).st_size, os.fstat(2).st_size
 
 
 def spooled() -> tuple[int, int]:
-    """Sizes of the two spool files, after everything that is still buffered is in them."""
+    """Sizes of the two spool files, after flushing everything that is buffered."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except Exception:  # noqa: BLE001 - a step's own, in our stream's place, or none
+    except Exception:  # noqa: BLE001 - in the place of our stream there is a step's own, or none
         with suppress(Exception):
             sys.stderr.flush()
     _flush_c()

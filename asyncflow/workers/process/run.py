@@ -1,7 +1,7 @@
-"""What a worker knows of a run: its flow class, its store, and what finished tasks handed on.
+"""What a worker knows of a run: its flow class, its store, and the results of finished tasks.
 
-The run's journal says it all. A task's result is read by the offset of its record, once for all
-the tasks that follow it.
+All of it comes from the run's journal. A task's result is read at the offset of its record, once
+for all the tasks after it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _COPIED_INLINE_BYTES: Final = 64  # a longer inline value passes on as a ref int
 
 
 class RunView:
-    """What a worker knows of a run: its flow class, its store, and the results others built on."""
+    """What a worker knows of a run: its flow class, its store, and the results of other tasks."""
 
     def __init__(self, order: Opening, pid: int) -> None:
         self.order = order
@@ -46,7 +46,7 @@ class RunView:
         self._opened = False
         self._read = False
         self.has_own_class = False
-        """Whether the flow class was stored with the run, and so is not kept after it."""
+        """Whether the flow class was stored with the run, so that it is dropped with it."""
         self._results: OrderedDict[int, Inherited] = OrderedDict()
 
     def read(self) -> None:
@@ -90,7 +90,7 @@ class RunView:
         with lasting_settings():
             self.flow_class = self._load(self.started.source)
         self.has_own_class = self.started.source["kind"] == "pickle"
-        self.kept = EnvironmentSnapshot()  # with what the module itself has changed
+        self.kept = EnvironmentSnapshot()  # with the module's own changes
         self.base = self.result(FIRST_RECORD, "its parameters")
         self._opened = True
         return True
@@ -119,7 +119,7 @@ class RunView:
         """The result of the task whose record is at `offset`; errors name it by `of`.
 
         Raises:
-            JournalError: No such record is there.
+            JournalError: There is no such record.
         """
         kept = self._results.get(offset)
         if kept is None:
@@ -131,7 +131,7 @@ class RunView:
         return kept
 
     def is_whole(self) -> bool:
-        """Whether no step has closed the run's files."""
+        """Whether the run's files are open: a step may have closed them."""
         return not self._read or (self.journal.is_whole() and self.writer.is_whole())
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class RunView:
 
 
 class Inherited:
-    """A finished task's record, read and checked once for all the tasks that follow it."""
+    """A finished task's record, read and checked once for all the tasks after it."""
 
     __slots__ = ("_run", "fanout", "items", "path", "refs", "step", "task_id")
 

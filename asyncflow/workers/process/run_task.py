@@ -1,4 +1,4 @@
-"""One attempt of a task: run its step, store what that made, and say what came of it."""
+"""One attempt of a task: runs its step, stores the artifacts, and makes the report."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class TaskHost(Protocol):
 
     @property
     def signals(self) -> StopSignals:
-        """What asks the worker to stop a task."""
+        """The signals that ask the worker to stop a task."""
 
     @property
     def holder(self) -> SharedResources:
-        """What tasks share."""
+        """The shared resources."""
 
     def check_descriptors(self, run: RunView | None = None) -> None:
-        """Put back descriptors 1 and 2; end this process if a step has closed the worker's own."""
+        """Restore descriptors 1 and 2; end this process if a step has closed the worker's own."""
 
 
 class TaskAttempt:
@@ -67,13 +67,13 @@ class TaskAttempt:
         """Prepare the attempt, without running it.
 
         Args:
-            worker: Where it is run.
-            run: What it is part of.
-            order: Which attempt it is.
+            worker: The worker that runs it.
+            run: Its run.
+            order: The order to run it.
             began: When it began, by `perf_counter`.
-            is_asked: Tells whether the engine has asked it to end.
-            is_late: Tells whether that was because its time was over.
-            off_loop: Of an async step.
+            is_asked: Whether the engine has asked it to end.
+            is_late: Whether that was because its time was over.
+            off_loop: The threads, for an async step.
         """
         self._worker, self._run, self._order, self._began = worker, run, order, began
         self._is_asked, self._is_late, self._off_loop = is_asked, is_late, off_loop
@@ -98,12 +98,13 @@ class TaskAttempt:
                 with EndingForks():
                     if order.caught:
                         task.hand_on(order.caught)
-                    elif self._off_loop is None:  # here, for else a StopIteration became another
+                    # here, because elsewhere Python would turn a StopIteration into another error
+                    elif self._off_loop is None:
                         task.call(holder.open(run.flow_class, asked) if asked else {})
                     else:
                         shared = await holder.open_async(run.flow_class, asked) if asked else {}
                         await task.call_async(shared)
-                        await task.loads_ended()  # what they print is the task's
+                        await task.loads_ended()  # their output is the task's
                 worker.check_descriptors(run)
                 outcome = await self._store(task)
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
@@ -120,24 +121,25 @@ class TaskAttempt:
             stored = task.persist()
         else:
             stored = await task.store(self._is_caught_late)
-            self._worker.check_descriptors(self._run)  # others were at work meanwhile
+            self._worker.check_descriptors(self._run)  # others ran meanwhile
         await task.checked()
         return stored
 
     async def _failure(self, error: BaseException) -> Failed:
         """The report of a failure. It has the artifacts if the step's `@catch` handles it.
 
-        Where they cannot be kept, a stand-in hands on the failure without them.
+        If the artifacts cannot be stored, a stand-in passes the failure on without them.
         """
         task, signals = self._task, self._worker.signals
         damage: BaseException | None = None
         if self._off_loop is None:
             error = signals.outlast(error)
-            signal.pthread_sigmask(signal.SIG_BLOCK, STOP)  # until it is told, see `report_soon`
+            # until it is reported, see `report_soon`
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
         else:
             error = await signals.outlast_on_loop(error)
             if task is not None:
-                with suppress(BaseException):  # it is cancelled, and fails all the same
+                with suppress(BaseException):  # the attempt is cancelled, and fails all the same
                     await task.loads_ended()
             if task is not None and not self._is_asked():
                 damage = await task.damage()
@@ -152,9 +154,9 @@ class TaskAttempt:
             with task.entered():
                 task.hand_on((told.attempt, told.exception_type, told.message, told.traceback))
                 outcome = await self._store(task)
-        except BaseException as second:  # noqa: BLE001 - whatever the artifacts' own methods raise
+        except BaseException as second:  # noqa: BLE001 - the artifacts' own methods may raise anything
             why = describe_exception(second)
-            text = f"What this attempt has set is not kept: {why.type}: {why.message}"
+            text = f"The artifacts of this attempt are not kept: {why.type}: {why.message}"
             print(text, file=sys.stderr)  # noqa: T201 - into the task's log
             return report._replace(spooled=self._printed())
         return told._replace(outcome=outcome, spooled=self._printed())
@@ -168,7 +170,7 @@ class TaskAttempt:
     def _late(self, report: Failed, on: tuple[type[BaseException], ...]) -> Failed | None:
         """The failure of an async step that the engine has cancelled for being out of time.
 
-        None where its time was not over: then its run is ending, and nothing is caught.
+        None if its time was not over: then its run is ending, and nothing is caught.
         """
         if not self._is_late():
             return None
@@ -187,7 +189,7 @@ class TaskAttempt:
 
 
 def retry_on(run: RunView, order: StartTask) -> tuple[type[BaseException], ...]:
-    """The exceptions that the step's `@retry` is for; none means all."""
+    """The exceptions that the step's `@retry` covers; empty for all."""
     options = options_of(getattr(run.flow_class, order.step, None))
     return options.retry_on if options is not None else ()
 

@@ -1,10 +1,10 @@
-"""The shared resources of a worker: what `@shared` offers, opened by the first task.
+"""The shared resources of a worker: what `@shared` offers, opened by the first task that asks.
 
-An async one lives in an asyncio task of its own, its *host*, that enters and leaves it: a task
-group within it, or anyio's cancel scopes, would not have it otherwise. It begins in the context of
-the task that asked, so that what is printed while it opens is that task's.
+An async resource has an asyncio task of its own, its *host*, that enters and leaves it, because a
+task group or a cancel scope of anyio in it must be left by the task that entered it. The host
+begins in the context of the task that asked, so that output while it opens is that task's.
 
-What is held belongs to a flow class, and is closed in the reverse order of its opening.
+A resource belongs to a flow class, and resources are closed in the reverse order of their opening.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class _Held:
         self.manager = manager
         self.value: object = None
         self.context = copy_context()
-        """In which one that is not async was opened, and is closed."""
+        """The context in which a `def` resource was opened, and is closed."""
         self.host: asyncio.Task[None] | None = None
-        """Of an async one: the asyncio task that will close it."""
+        """For an async resource: the asyncio task that will close it."""
         self.closing: asyncio.Event | None = None
-        """Set to have the host do so."""
+        """Set to make the host close it."""
 
 
 class _PendingOpen:
@@ -59,18 +59,19 @@ class _PendingOpen:
         """The result, once there is one."""
         await self.over.wait()
         if self.error is not None:
-            # Each raising lengthens a traceback: a thousand that wait would bury the user's frames.
+            # Each raise lengthens a traceback: a thousand waiting tasks would bury the user's
+            # frames.
             raise self.error.with_traceback(self.traceback)
         return self.value
 
 
 class SharedResources:
-    """Opens and closes what the tasks of one worker share."""
+    """Opens and closes the resources that the tasks of one worker share."""
 
     def __init__(self, complain: Callable[[str, str, str], object]) -> None:
         """`complain` gets flow, name and error of failures that no task has caused."""
         self._complain = complain
-        self._held: dict[Key, _Held] = {}  # in the order in which they were opened
+        self._held: dict[Key, _Held] = {}  # in the order of opening
         self._opening: dict[Key, _PendingOpen] = {}
 
     @property
@@ -85,10 +86,10 @@ class SharedResources:
     # --- for `def` steps ---
 
     def open(self, cls: type, names: Iterable[str]) -> dict[str, Any]:
-        """Open what a `def` step asks for; the values by name.
+        """Open what a `def` step asks for; return the values by name.
 
         Raises:
-            FlowError: It can be opened with `async with` only.
+            FlowError: It needs `async with`.
             Exception: Whatever the user's code raises.
         """
         return {name: self._value(cls, name) for name in names}
@@ -112,7 +113,7 @@ class SharedResources:
         return held
 
     def close(self, cls: type | None = None) -> None:
-        """Close resources that are not async: those of one flow class, or all."""
+        """Close `def` resources: those of one flow class, or all."""
         for key in self._latest_first(cls):
             self._leave(key)
 
@@ -139,10 +140,10 @@ class SharedResources:
         """Open what an async step asks for; steps that ask at once wait for one opening.
 
         Raises:
-            FlowError: It is no context manager.
+            FlowError: It is not a context manager.
             Exception: Whatever the user's code raises: for all that waited, once for each.
 
-        Cancelled: the opening goes on, for the next who asks.
+        Cancelled: the opening goes on, for the next task that asks.
         """
         return {name: await self._value_async((cls, name)) for name in names}
 
@@ -165,14 +166,14 @@ class SharedResources:
         return opening
 
     def _on_host_ended(self, key: Key, opening: _PendingOpen, host: asyncio.Task[None]) -> None:
-        """See that nobody waits for a host that was cancelled before its first line."""
+        """End the waits for a host that was cancelled before its first line."""
         if host.cancelled() and not opening.over.is_set():
-            message = f"shared {key[1]!r} was not opened: the task that was to do so was cancelled"
+            message = f"shared {key[1]!r} was not opened: the task that should do so was cancelled"
             opening.error = FlowError(message)
             self._over(key, opening)
 
     async def _host(self, key: Key, opening: _PendingOpen) -> None:
-        """Open something; stay with it until it is to be closed, and close it."""
+        """Open a resource; keep it until it should be closed, and close it."""
         cls, name = key
         try:
             thing = shared_of(cls)[name]

@@ -1,4 +1,4 @@
-"""Processes that a step forks: they are no workers, and end where the step's own code ends."""
+"""Processes that a step forks: they are not workers, and end where the step's own code ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asyncflow._support.tracebacks import past_own_frames
 class EndingForks:
     """A process that the user's code forks within the block ends where it would leave the block.
 
-    It is no worker, and has nothing to store and nothing to tell.
+    It is not a worker: it stores nothing and reports nothing.
     """
 
     __slots__ = ("_pid",)
@@ -26,7 +26,7 @@ class EndingForks:
 
 
 def _end_fork(error: BaseException) -> NoReturn:
-    """End a process that a step has forked as the interpreter would, and touch nothing of ours."""
+    """End a process that a step has forked as the interpreter would, without touching our state."""
     code = error.code if isinstance(error, SystemExit) else 1
     if not (code is None or isinstance(code, int)):
         print(code, file=sys.stderr)  # noqa: T201 - as the interpreter does

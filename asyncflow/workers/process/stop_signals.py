@@ -1,15 +1,15 @@
-"""What a worker does with a signal that asks a process to end: SIGTERM, SIGINT or SIGHUP.
+"""Handles the signals that ask a worker to end: SIGTERM, SIGINT and SIGHUP.
 
-The engine ends a step with SIGTERM. But whoever ends a whole program often sends a signal to each
-of its processes, as systemd does, and then it is for the engine's process to say what becomes of
-the run. So a worker has three cases to tell apart, and a signal does not say who has sent it:
+The engine ends a step with SIGTERM. But a program is often ended by a signal to each of its
+processes, as systemd does, and then the engine's process decides what happens to the run. A signal
+does not say who sent it. So a worker tells three cases apart:
 
-    the engine's      the fork server notes it for the worker, and sends it then
+    from the engine   the fork server notes it for the worker, and sends it then
     to all            the fork server gets it as well, and notes that
     to this worker    neither of the two is noted within a moment
 
-What is noted lies in memory that the fork server shares with its workers. A step that has handlers
-of its own keeps them, and what a step starts has the signals' defaults.
+The notes are in memory that the fork server shares with its workers. A step that has handlers of
+its own keeps them, and processes that a step starts have the signals' defaults.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 _TIME: Final = struct.Struct("d")
 _TURN_SECONDS: Final = 0.002
-_ALONE_SECONDS: Final = 1.0  # after so long, nobody else has got the signal
-_SAME_SECONDS: Final = 2.0  # a signal that comes again so soon is the same: `timeout` sends two
-_OWN_SECONDS: Final = 0.5  # the same for what a handler of a step has got
-_DECISION_SECONDS: Final = 2.0  # a command line that was sent the same cancels the run far sooner
+_ALONE_SECONDS: Final = 1.0  # after this time, no other process has got the signal
+# a signal that comes again this soon is the same one: `timeout` sends two
+_SAME_SECONDS: Final = 2.0
+_OWN_SECONDS: Final = 0.5  # the same for a signal that a handler of a step has got
+_DECISION_SECONDS: Final = 2.0  # a command line that got the same signal cancels the run far sooner
 
 
 class Moment:
-    """A point in time that one process notes, and those that it has forked see."""
+    """A point in time that one process notes, and that processes forked from it can read."""
 
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
 
     def note(self, *_: object) -> None:
-        """It is now; fit for a signal handler."""
+        """Set it to now; may be called in a signal handler."""
         _TIME.pack_into(self._page, 0, time.monotonic())
 
     @property
@@ -54,13 +55,13 @@ class Moment:
         return at
 
     def is_within(self, seconds: float) -> bool:
-        """Whether it was noted, and no longer ago."""
+        """Whether it was noted at most so many seconds ago."""
         at = self.at
         return bool(at) and time.monotonic() - at < seconds
 
 
 def note_stop_signals(moment: Moment) -> None:
-    """Have this process go on when it is asked to end, and note when that was."""
+    """Ignore stop signals in this process, but note when one came."""
     for number in STOP_SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, moment.note)
@@ -74,16 +75,16 @@ class StopSignals:
 
         Args:
             to_all: When all processes were last sent a signal.
-            told: When the engine has asked this worker to end.
+            told: When the engine last asked this worker to end.
         """
         self.on_loop = False
-        """Whether the event loop of async steps runs, into which no exception may break."""
+        """Whether the event loop of async steps runs, which no exception may interrupt."""
         self._to_all, self._told = to_all, told
         self._seen = to_all.at
-        self._handler = self._receive  # one object, to be told from handlers of steps
+        self._handler = self._receive  # one object, which can be told from a step's own handlers
 
     def install(self) -> None:
-        """Listen from now on, and let come what was blocked."""
+        """Install the handlers, and unblock the signals."""
         for number in STOP_SIGNALS:
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handler)
@@ -96,7 +97,7 @@ class StopSignals:
         return bool(self._told.at)
 
     def _restore_defaults(self) -> None:
-        """What a step has forked ends like any process, unless the step said otherwise."""
+        """Restore the defaults in a process that a step has forked, unless the step set others."""
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is self._handler:
                 by_default = signal.default_int_handler if number == signal.SIGINT else None
@@ -107,7 +108,7 @@ class StopSignals:
             self._end(number)
 
     def _is_for_engine(self, number: int) -> bool:
-        """Whether it is the engine that acts on it; waits until that can be told."""
+        """Whether the engine handles the signal; waits until that is known."""
         until = time.monotonic() + _ALONE_SECONDS
         while not self._told.at:
             noted = self._to_all.at
@@ -117,10 +118,11 @@ class StopSignals:
             if time.monotonic() > until:
                 return False
             time.sleep(_TURN_SECONDS)
-        return number != signal.SIGTERM  # the engine has acted: its own signal is this, or comes
+        # the engine has acted: its own signal is this one, or follows
+        return number != signal.SIGTERM
 
     def _end(self, number: int) -> None:
-        """End the step that runs, so that what it has open is closed; or this process."""
+        """End the running step, so that it can close what it has open; or end this process."""
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         if number == signal.SIGTERM and not self.on_loop:
@@ -131,15 +133,15 @@ class StopSignals:
     # --- a step that fails because of the same signal -------------------------------------------
 
     def outlast(self, error: BaseException) -> BaseException:
-        """What a `def` step has failed by: `error`, or the engine's word if that comes now.
+        """Wait briefly for a stop order of the engine; if it comes, it is the cause, else `error`.
 
-        By a signal to all, what the step had started may have ended, and the step with it, before
-        the engine says that the run is to be cancelled.
+        A signal to all may have ended what the step had started, and so have made the step fail,
+        before the engine cancels the run.
         """
         try:
             for seconds in self._pauses():
                 time.sleep(seconds)
-        except BaseException as stop:  # noqa: BLE001 - whatever a handler of the step makes of it
+        except BaseException as stop:  # noqa: BLE001 - a handler of the step may raise anything
             return stop
         return error
 
@@ -150,12 +152,12 @@ class StopSignals:
         try:
             for seconds in self._pauses():
                 await asyncio.sleep(seconds)
-        except BaseException as stop:  # noqa: BLE001 - it is told instead
+        except BaseException as stop:  # noqa: BLE001 - the stop order is the cause instead
             return stop
         return error
 
     def _pauses(self) -> Iterator[float]:
-        """How long to wait for the engine's word, bit by bit; mostly not at all."""
+        """How long to wait for an order of the engine, bit by bit; usually not at all."""
         until = time.monotonic() + (_OWN_SECONDS if self._has_own_handler() else 0.0)
         while not self._to_all.is_within(_DECISION_SECONDS):
             if time.monotonic() >= until:
@@ -164,11 +166,11 @@ class StopSignals:
         yield max(0.0, self._to_all.at + _DECISION_SECONDS - time.monotonic())
 
     def _has_own_handler(self) -> bool:
-        """Whether a step listens itself: then a signal may have come, and nobody here knows it."""
+        """Whether a step has a handler of its own: then a signal may have come unnoticed here."""
         handlers = map(signal.getsignal, STOP_SIGNALS)
         return any(callable(each) and each is not self._handler for each in handlers)
 
 
 def block_stop_signals() -> Any:
-    """Have them wait, in this thread and in what it starts; the mask to go back to."""
+    """Block the stop signals in this thread and those it starts; return the former mask."""
     return signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

@@ -1,8 +1,8 @@
-"""One task in its worker: what it inherits, the user's instance, and what it hands on.
+"""One task in its worker: what it inherits, the user's instance, and its result.
 
-A `RunView` is what a worker knows of a run, a `TaskView` one attempt of one of its tasks. What a
-task inherits is read from the journal, by the offset of the task before it; values are read when
-the step asks for them, and what it made or changed is written to the store when it has ended.
+A `RunView` is what a worker knows of a run, a `TaskView` one attempt of one of its tasks. A task
+reads the refs that it inherits from the journal, at the offset of the previous task. It loads a
+value when the step uses it. When the step has ended, new and changed values are stored.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from asyncflow.workers.process.artifact_threads import OffLoop
     from asyncflow.workers.process.run import Inherited, RunView
 
-_LOADED_AT_ONCE_BYTES: Final = 64 << 10  # a thread costs as much as to unpickle so many
+_LOADED_AT_ONCE_BYTES: Final = 64 << 10  # a thread costs as much as unpickling that many bytes
 
 
 class TaskView:
-    """One task in its worker: what it inherits, the user's instance, and what it hands on.
+    """One task in its worker: what it inherits, the user's instance, and its result.
 
-    It is the `TaskState` that `asyncflow.flow` asks for.
+    It implements the `BoundTask` of `asyncflow.flow.spec`.
     """
 
     def __init__(self, run: RunView, order: StartTask, off_loop: OffLoop | None = None) -> None:
@@ -55,7 +55,7 @@ class TaskView:
         self._off_loop = off_loop
         self._later = self._check_later if off_loop else None
         self._checks: list[Future[None]] = []
-        self._loads: set[Future[Any]] = set()  # that go on in threads, waited for or not
+        self._loads: set[Future[Any]] = set()  # loads that go on in threads, awaited or not
         self._damage: BaseException | None = None
         self._stopped = False
         self.step = order.step
@@ -64,7 +64,7 @@ class TaskView:
         self.node: Node = run.graph[order.step]
         self.transition: Transition | None = None
         self.choice = ""
-        self._failed = False  # and its step's `@catch` has it handed on
+        self._failed = False  # and its step's `@catch` passes it on
         self._artifacts = TaskArtifacts(run, self.node, self._pathspec, self._origin(), self._go_on)
         self.index = order.path[-1] if order.path else None
         self.flow = bind(run.flow_class, self)
@@ -95,7 +95,7 @@ class TaskView:
     # --- TaskState ---
 
     def names(self) -> Collection[str]:
-        """The artifacts that the task has without having made them."""
+        """The artifacts that the task has inherited."""
         return self._artifacts.refs.keys()
 
     def load(self, name: str) -> object:
@@ -103,15 +103,15 @@ class TaskView:
         return self._artifacts.load(name, self._later)
 
     def forget(self, name: str) -> None:
-        """The task no longer has this artifact."""
+        """Remove the artifact from the task."""
         self._artifacts.forget(name)
 
     def adopt(self, name: str, ref: ArtifactRef) -> None:
-        """Hand on an artifact of an input as it is."""
+        """Take over an artifact of an input, unread."""
         self._artifacts.refs[name] = ref
 
     def input(self) -> object:
-        """The item of the innermost foreach that this task is for."""
+        """The task's item of the innermost foreach."""
         level = len(self._order.path) - 1
         order = self._order
         return item_of(self._run, self._pathspec, order.stack, order.path, level, self._later)
@@ -124,13 +124,13 @@ class TaskView:
     # --- running ---
 
     def entered(self) -> AbstractContextManager[None]:
-        """Within the block, `current` and what `@environment` gives are of this task."""
+        """Within the block, `current` and the variables of `@environment` are this task's."""
         task = enter_task(self._context(), solo=self._off_loop is None)
         variables = self._run.order.variables.get(self.step)
         return task if not variables else _entered(task, Environment(variables))
 
     def call(self, shared: Mapping[str, Any]) -> None:
-        """Run the user's method, with what it shares with other tasks."""
+        """Run the user's method, with the shared resources that it asks for."""
         initialize(self.flow)
         self._clear_caught()
         method = getattr(self.flow, self.step)
@@ -144,15 +144,15 @@ class TaskView:
         await method(*self._arguments(), **shared)
 
     def _clear_caught(self) -> None:
-        """The artifact that would tell of a caught failure says that there is none."""
+        """Set the artifact of `@catch` to None: no failure was caught."""
         options = self.node.options.get("catch")
         if isinstance(options, dict) and options["var"]:
             setattr(self.flow, options["var"], None)
 
     def catches(self, *, may_retry: bool) -> bool:
-        """Whether the step's `@catch` is for a failure of this attempt, after which none follows.
+        """Whether the step's `@catch` handles a failure of this attempt, because no retry follows.
 
-        `may_retry` tells whether the exception is one that the step's `@retry` is for.
+        `may_retry` says whether the step's `@retry` covers the exception.
         """
         decides = self.node.foreach is not None or self.node.condition is not None
         if self._order.caught or not self.node.catches or decides:
@@ -160,7 +160,7 @@ class TaskView:
         return not (may_retry and self.node.is_retried(self._order.attempt))
 
     def hand_on(self, failed: Sequence[Any]) -> None:
-        """End as a step whose failure is caught: with what is set by now, and with the failure.
+        """Store the result of a step whose failure is caught: what is set by now, and the failure.
 
         `failed` is attempt, type, message and traceback.
         """
@@ -171,7 +171,7 @@ class TaskView:
         if options["var"]:
             setattr(self.flow, options["var"], failure)
         if self.node.foreach is not None or self.node.condition is not None:
-            error = f"@catch cannot stand in for {self.step!r}: it does not know where to go on"
+            error = f"@catch cannot stand in for {self.step!r}: the next step is unknown"
             raise TransitionError(error, step=self.step, file=self.node.file, line=self.node.line)
         self.transition = self.node.transition if self.node.next else None
         self._failed = True
@@ -216,7 +216,7 @@ class TaskView:
             self._checks.append(going_on)
 
     async def checked(self) -> None:
-        """Return once all that an async step has read is known to be right.
+        """Return once everything that an async step has read is known to be undamaged.
 
         Raises:
             ArtifactCorruptError: Something is not what was stored.
@@ -224,12 +224,12 @@ class TaskView:
         if self._checks and self._off_loop:
             try:
                 await self._off_loop.checked(self._checks)
-            except BaseException as error:  # damage, or it is cancelled
+            except BaseException as error:  # damage, or a cancellation
                 self._damage = error
                 raise
 
     async def damage(self) -> BaseException | None:
-        """What `checked` raises or has raised: nothing that the task has made can be relied on."""
+        """The error that `checked` raises or has raised: no result of the task can be trusted."""
         with suppress(BaseException):
             await self.checked()
         return self._damage
@@ -248,24 +248,24 @@ class TaskView:
                 with EndingForks():
                     getattr(owner, name)
 
-            # Whoever asks meanwhile waits here, and not in one of the few threads.
+            # Others that need the value wait here, and not in one of the few threads.
             async with lock_of(vars(owner), name, asyncio.Lock):
                 if name not in vars(owner):
                     await self._off_loop.run(read, self._loads)
         return getattr(owner, name)
 
     async def loads_ended(self) -> None:
-        """Return once none of the task's threads reads any more; cancelled meanwhile, only then."""
+        """Return once none of the task's threads reads any more, even if cancelled meanwhile."""
         if self._loads:
             from asyncflow.workers.process.artifact_threads import ended
 
             await ended(self._loads)
 
     async def store(self, is_kept: Callable[[], bool]) -> Outcome:
-        """`persist` in a thread.
+        """Call `persist` in a thread.
 
-        Cancelled: where `is_kept` says that what the task has set is handed on all the same, it is
-        stored to the end; else the rest is not written. Nothing of it goes on.
+        Cancelled: if `is_kept` says that the result is passed on all the same, it is stored to the
+        end; else the rest is not written. No thread goes on afterwards.
         """
         if self._off_loop is None:
             return self.persist()
@@ -277,20 +277,20 @@ class TaskView:
         return await self._off_loop.to_the_end(self.persist, stop)
 
     def is_stored_at_once(self) -> bool:
-        """Whether `persist` is over sooner than a thread begins with it."""
+        """Whether `persist` takes less time than starting it in a thread."""
         if self._run.order.durable:
             return False
         values = artifacts_of(self.flow)
         foreach = self.transition.foreach if self.transition else None
         if foreach is not None and type(values.get(foreach)) not in {list, tuple}:
-            return False  # a generator, say
+            return False  # a generator, for example
         return codec.are_small(values.values())
 
     def persist(self) -> Outcome:
-        """Write what the task made or changed, and return what it hands on."""
+        """Store new and changed values, and return the task's result."""
         transition = self._checked_transition()
         foreach = transition.foreach if transition is not None else None
-        with EndingForks():  # to pickle a value may run its class's code
+        with EndingForks():  # pickling a value may run its class's code
             return self._artifacts.store(self, self.flow, foreach, failed=self._failed)
 
     def _checked_transition(self) -> Transition | None:
@@ -305,7 +305,7 @@ class TaskView:
 
 
 class _StoppedError(Exception):
-    """What a task made is not wanted any more."""
+    """The task's result is no longer wanted."""
 
 
 @contextmanager
@@ -315,7 +315,7 @@ def _entered(task: AbstractContextManager[None], environment: Environment) -> It
 
 
 class Environment:
-    """Sets environment variables within the block, and puts back what was there."""
+    """Sets environment variables within the block, and restores the former ones after it."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables

@@ -1,7 +1,7 @@
-"""The artifacts of one task: what it inherits, what its step has read, and what it hands on.
+"""The artifacts of one task: what it inherits, what its step has read, and what it passes on.
 
-A value is read when the step asks for it. When the step has ended, what it made or changed is
-written to the store, and the rest is handed on by its ref.
+A value is read when the step uses it. When the step has ended, new and changed values are written
+to the store, and the others are passed on by their refs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class TaskArtifacts:
-    """The artifacts of one task, by name: their refs, and what the step has read of them."""
+    """The artifacts of one task, by name: their refs, and the values that the step has read."""
 
     __slots__ = ("_go_on", "_inherited", "_loaded", "_node", "_pathspec", "_run", "_stored", "refs")
 
@@ -39,19 +39,19 @@ class TaskArtifacts:
         inherited: Inherited,
         go_on: Callable[[], None],
     ) -> None:
-        """Read nothing yet; `go_on` raises once nobody wants any more what is being stored."""
+        """Read nothing yet; `go_on` raises once the value being stored is no longer wanted."""
         self._run, self._node, self._pathspec, self._inherited = run, node, pathspec, inherited
         self._go_on = go_on
         self._loaded: dict[str, Loaded] = {}
         self._stored: dict[str, tuple[object, ArtifactRef]] = {}
         # A class constant is the run's, even if a task taken from another run says otherwise.
         self.refs: dict[str, ArtifactRef] = {**inherited.refs, **run.base.refs}
-        """What the task hands on as it stands now."""
+        """What the task would pass on now."""
 
     def load(self, name: str, later: Later | None) -> object:
         """The value of an inherited artifact."""
         base = self._run.base
-        if name in base.refs:  # nobody can assign it, so nobody asks whether it has changed
+        if name in base.refs:  # nobody can assign it, so a change does not matter
             return base.load(name, later)
         ref = self.refs[name]
         adopted = ref is not self._inherited.refs.get(name)
@@ -62,20 +62,20 @@ class TaskArtifacts:
         return loaded.value
 
     def forget(self, name: str) -> None:
-        """The task no longer has this artifact."""
+        """Remove the artifact from the task."""
         self.refs.pop(name, None)
         self._loaded.pop(name, None)
 
     def store(
         self, task: BoundTask, flow: FlowSpec, foreach: str | None, *, failed: bool
     ) -> Outcome:
-        """Write what the step made or changed.
+        """Store new and changed values.
 
         Args:
-            task: Whose step it is; an error names it.
+            task: The task whose step it is; errors name it.
             flow: The instance that the step has worked on.
             foreach: The name of the artifact that the step fans out over, if it does.
-            failed: Whether the step has failed and its `@catch` hands this on. Then a value that
+            failed: Whether the step has failed and its `@catch` passes this on. Then a value that
                 cannot be stored is left out, and the task's log says so.
         """
         values = artifacts_of(flow)
@@ -85,14 +85,15 @@ class TaskArtifacts:
             items = pack_ref(ref)
         for name, value in values.items():
             if name in self._run.base.refs:
-                continue  # what the task did to its copy of a parameter or a constant ends with it
+                # changes of the task's copy of a parameter or a constant end with the task
+                continue
             self._go_on()
             try:
                 self.refs[name] = self._put(name, value)
             except ArtifactPickleError as error:
                 if not failed:
                     raise
-                self.refs.pop(name, None)  # what it was before is not what the step had set
+                self.refs.pop(name, None)  # its former value is not what the step had set
                 print(f"Not kept: {error}", file=sys.stderr)  # noqa: T201 - into the task's log
         self._run.writer.sync()
         return Outcome(pack_manifest(self.refs), fanout, items, task.choice)
@@ -100,7 +101,7 @@ class TaskArtifacts:
     def _put(self, name: str, value: object) -> ArtifactRef:
         if not self._node.catches:
             return self._put_now(name, value)
-        # It may have failed while it stored this: what `@catch` hands on is not stored again.
+        # The step may have failed while storing this; it is not stored twice.
         stored, ref = self._stored.get(name, (None, None))
         if ref is None or stored is not value:
             ref = self._put_now(name, value)
@@ -117,7 +118,7 @@ class TaskArtifacts:
         return self._run.writer.put_encoded(encoded, self._go_on)
 
     def _as_read(self, name: str, value: object) -> Loaded | None:
-        """What is known of an artifact that the step has read, if it has not assigned another."""
+        """The value of an artifact as the step has read it, unless it has assigned another."""
         loaded = self._loaded.get(name)
         return loaded if loaded is not None and loaded.value is value else None
 
@@ -126,20 +127,20 @@ class TaskArtifacts:
         return loaded is not None and self._changed(name, loaded) is None
 
     def _changed(self, name: str, loaded: Loaded) -> codec.Encoded | None:
-        """What is to be stored of an artifact that the step has read; None if it is unchanged."""
+        """What to store for an artifact that the step has read; None if it is unchanged."""
         try:
             return loaded.changed(name)
         except ArtifactPickleError as error:
             if loaded.is_comparable:
                 raise
-            # Only what was stored can be handed on, and the step may have done no more than look.
-            print(f"Handed on as it was read, even if it has changed: {error}", file=sys.stderr)  # noqa: T201 - into the task's log
+            # Only the stored value can be passed on, and the step may have done no more than look.
+            print(f"Passed on as it was read, even if it has changed: {error}", file=sys.stderr)  # noqa: T201 - into the task's log
             return None
 
     def _put_items(
         self, task: BoundTask, flow: FlowSpec, name: str, values: dict[str, Any]
     ) -> tuple[int, ArtifactRef]:
-        """Store what a foreach runs over, item by item; a plain list is stored this once.
+        """Store the items of a foreach one by one; a plain list is stored only in this form.
 
         An inherited artifact stays as it is, unless the step has changed it.
         """
@@ -156,7 +157,8 @@ class TaskArtifacts:
         count, ref = self._run.writer.put_items(value, name=name, go_on=self._go_on)
         if type(value) in {list, tuple} or not hasattr(value, "__len__"):
             values.pop(name, None)
-            # An iterator is used up now, and so has changed; what it gave is the artifact.
+            # An iterator is used up now, and so has changed; the items that it gave are the
+            # artifact.
             if name not in self._run.base.refs and not self._is_unchanged(name, value):
                 self.refs[name] = ref
         return count, ref

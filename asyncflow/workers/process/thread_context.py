@@ -30,16 +30,16 @@ _started_by: Final[WeakKeyDictionary[Thread, TaskContext]] = WeakKeyDictionary()
 
 
 _LAID_OFF: Final = ("concurrent.futures", "anyio", "loky", "joblib.externals.loky")
-"""Whose threads wait for more work when they have done what a step has asked of them."""
+"""Packages whose threads wait for more work when they have done what a step asked of them."""
 
 
 def threads_left() -> list[tuple[str, str]]:
-    """The threads that still do something: name, and which task has started it.
+    """The threads that still work: name, and the task that started each.
 
-    Not daemons: whoever makes one says that it may end with its process.
+    Without daemons: a daemon thread may end with its process.
     """
     threading = sys.modules["threading"]
-    frames = sys._current_frames()  # noqa: SLF001 - documented, whatever it is called
+    frames = sys._current_frames()  # noqa: SLF001 - documented, in spite of its name
     found = []
     for thread in threading.enumerate():
         frame = frames.get(thread.ident)
@@ -56,11 +56,12 @@ def _waits_for_work(thread: Thread, frame: FrameType) -> bool:
     executors = sys.modules.get("concurrent.futures.thread")
     code = frame.f_code
     is_executors = executors is not None and code.co_filename == executors.__file__
-    return is_executors and code.co_name == "_worker"  # else it stands in what it was given
+    # otherwise its context is the one it was given
+    return is_executors and code.co_name == "_worker"
 
 
 def install_thread_propagation() -> None:
-    """Have the threads that a step starts run in its context, in this process, for good.
+    """Run the threads that a step starts in the step's context, in this process, for good.
 
     For worker processes: it replaces `Thread.start` and `ThreadPoolExecutor.submit`. Harmless when
     repeated.
@@ -94,8 +95,8 @@ def _excepting(tell: Callable[[ExceptHookArgs], Any]) -> Callable[[ExceptHookArg
 
 def _starting(start: Callable[[Thread], None]) -> Callable[[Thread], None]:
     def start_in_context(thread: Thread) -> None:
-        # The first thread of the first executor is started by its first `submit`, so this is in
-        # time for the second; and nobody imports executors who does not use them.
+        # The first `submit` of the first executor starts its first thread, so patching then is in
+        # time for the second thread; and a program that uses no executors need not import them.
         executors = sys.modules.get("concurrent.futures.thread")
         if executors is not None:
             _replace(executors.ThreadPoolExecutor, "submit", _submitting)
@@ -124,7 +125,7 @@ def _submitting(submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any]
     def submit_in_context(
         executor: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Future[Any]:
-        # Its threads serve whoever submits: each call brings a context, be it one without a task.
+        # Its threads serve all callers: each call brings a context, even one without a task.
         return submit(executor, copy_context().run, function, *args, **kwargs)
 
     return submit_in_context

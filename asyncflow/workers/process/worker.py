@@ -1,7 +1,7 @@
-"""The child process: receive an order, run the step, write its artifacts, answer.
+"""The child process: receives orders, runs steps, stores their artifacts, reports.
 
-A worker takes one `def` task at a time, or as many `async def` tasks as it is sent, side by side on
-its event loop. `run_task` runs an attempt, and `async_tasks` has the event loop. The engine sees
+A worker runs one `def` task at a time, or as many `async def` tasks as it is sent, side by side on
+its event loop. `run_task` runs an attempt, and `async_tasks` has the event loop. The engine gets
 refs only. A worker is single-threaded unless a step makes threads. It ends when its engine closes
 the socket; if it is stuck, the fork server kills it.
 """
@@ -61,25 +61,27 @@ _PACKET_BYTES: Final = 1 << 18
 
 
 def main(descriptors: Sequence[int], argv: Sequence[str], signals: StopSignals) -> None:
-    """Live as a worker; `descriptors` are those of orders, reports and the two spool files."""
+    """Run as a worker; `descriptors` are those of orders, reports and the two spool files."""
     orders, reports, out, err = descriptors
     output_capture.install(out, err)
     os.close(out)
     os.close(err)
     output_capture.flush_c_streams()
-    faulthandler.enable(file=2)  # of a task that crashes, its log shows where
+    faulthandler.enable(file=2)  # so that the log of a task that crashes shows where
     loader.mark_worker()
     disown()
     sys.argv[:] = argv
     install_thread_propagation()
     worker = Worker(socket.socket(fileno=orders), socket.socket(fileno=reports), signals)
     signals.install()
-    for number in (signal.SIGTTIN, signal.SIGTTOU):  # who asks for a terminal is refused it, and
-        signal.signal(number, signal.SIG_IGN)  # not stopped: this process is in the background
+    # a step that asks for a terminal gets an error,
+    for number in (signal.SIGTTIN, signal.SIGTTOU):
+        # and is not stopped, although this process is in the background
+        signal.signal(number, signal.SIG_IGN)
     environment.remember()
     try:
         worker.serve()
-    except SystemExit:  # SIGTERM has come between two steps
+    except SystemExit:  # SIGTERM came between two steps
         finalize(worker.warn)
         raise
     except Exception:
@@ -99,13 +101,13 @@ class Worker:
         self._pid = os.getpid()
         self._async: AsyncSteps | None = None
         self._unsent: list[bytes] = []
-        self._sending = RLock()  # what an async task prints in a thread is sent from there
+        self._sending = RLock()  # the output of async tasks in threads is sent from there
         self.holder = SharedResources(self._warn_of_shared)
-        self._context = copy_context()  # with what the imports of flows set
+        self._context = copy_context()  # including changes by the imports of flows
         self.closing = False
 
     def serve(self) -> None:
-        """Carry out orders until the engine closes the socket or says so."""
+        """Carry out orders until the engine closes the socket or says `ShutDown`."""
         self.report(Ready(self._pid))
         while not self.closing:
             order = self.receive_nowait()
@@ -119,13 +121,13 @@ class Worker:
         self.report()
 
     def close(self) -> None:
-        """Close what tasks shared, and the files of all runs."""
+        """Close shared resources, and the files of all runs."""
         self._let_go()
         for run in self._runs.values():
             run.close()
 
     def carry_out(self, order: OrderMessage) -> None:
-        """Do what one order says, to the end."""
+        """Carry out one order, to the end."""
         match order:
             case StartTask():
                 self._start(order)
@@ -149,7 +151,7 @@ class Worker:
                 self._let_go(run.flow_class)
 
     def _let_go(self, cls: type | None = None) -> None:
-        """Close what tasks shared: that of one flow class, or all."""
+        """Close shared resources: those of one flow class, or all."""
         if self._async is not None:
             self._async.let_go(cls)
         else:
@@ -157,15 +159,15 @@ class Worker:
 
     def _warn_of_shared(self, flow: str, name: str, error: str) -> None:
         facts = {"flow": flow, "shared": name, "error": error}
-        self.warn("something shared has failed", facts)
+        self.warn("a shared resource has failed", facts)
 
     def warn(self, event: str, facts: dict[str, Any]) -> None:
-        """Have the engine note something in the library's log, if it is there to hear it."""
+        """Report something for the library's log, if the engine is there to receive it."""
         with suppress(OSError):
             self.report(Warned(event, facts))
 
     def on_blocked(self, task: TaskContext | None, seconds: float, where: str) -> None:
-        """The loop does not turn, or does so again; called from the watchdog's thread."""
+        """Report that the loop is blocked, or turns again; called from the watchdog's thread."""
         if task is None:
             if where:
                 facts = {"seconds": round(seconds, 1), "line": where}
@@ -195,10 +197,10 @@ class Worker:
         return order
 
     def check_descriptors(self, run: RunView | None = None) -> None:
-        """Put back what a step has done to 1 and 2, and end this process if it closed ours.
+        """Restore descriptors 1 and 2 after a step, and end this process if the step closed ours.
 
-        Nothing could be told any more, or something else could be open in the place of a file that
-        the next value is written to.
+        Without our descriptors no report could be sent; or another file could be open in the place
+        of one that the next value is written to.
         """
         orders, reports = self._sockets
         whole = orders.is_whole() and reports.is_whole() and (run is None or run.is_whole())
@@ -207,11 +209,11 @@ class Worker:
 
     @property
     def order_descriptor(self) -> int:
-        """What an event loop waits on for the next order."""
+        """The descriptor that becomes readable with the next order."""
         return self._orders.fileno()
 
     def report(self, *messages: ReportMessage) -> None:
-        """Tell the engine something at once, after what was to be told with it."""
+        """Send reports to the engine at once, after those of `report_soon`."""
         with self._sending:
             data = b"".join([*self._unsent, *map(pack_report, messages)])
             if data:
@@ -221,10 +223,10 @@ class Worker:
                 pthread_sigmask(signal.SIG_UNBLOCK, STOP)
 
     def report_soon(self, message: ReportMessage) -> None:
-        """Tell the engine something together with what comes next, but before anything is run.
+        """Send a report to the engine together with the next one, but before anything is run.
 
-        Until then the worker does not end by SIGTERM: it could have received the next task by now,
-        and that one's run may be ending, which must not cost this one its result.
+        Until then SIGTERM is blocked: it could be meant for the *next* task, whose run may be
+        ending, and must not destroy the result of this one.
         """
         pthread_sigmask(signal.SIG_BLOCK, STOP)
         with self._sending:
@@ -250,7 +252,8 @@ class Worker:
                 self._async = AsyncSteps(self, run.order.blocked_seconds)
             self._async.run(run, order)
         else:
-            # With the next task's start, if that is at hand: one system call instead of two.
+            # Together with the next task's start, if that order is here: one system call instead of
+            # two.
             attempt = TaskAttempt(self, run, order, began, is_asked=lambda: self.signals.asked)
             self.report_soon(self.own_context().run(attempt.carry_out_now))
 
@@ -259,9 +262,9 @@ class Worker:
         return self._context.run(run.open)
 
     def own_context(self) -> Context:
-        """The context that a task begins with."""
+        """The context in which a task begins."""
         return environment.own_context(self._context)
 
     def run_of(self, order: StartTask) -> RunView:
-        """The run that the order belongs to."""
+        """The run to which the order belongs."""
         return self._runs[order.run]
