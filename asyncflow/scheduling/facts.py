@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from asyncflow.errors import AsyncflowError
     from asyncflow.flow.graph import Graph
-    from asyncflow.workers.messages import Opening, StartTask
+    from asyncflow.workers.messages import AttemptKey, Opening, StartTask
 
 
 # --- what a run is told -------------------------------------------------------------------------
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Lost:
     """The worker of a running task is gone, or was stopped because of the task."""
 
-    task_id: int
+    key: AttemptKey
     exception_type: str
     how: str
     may_retry: bool

@@ -152,8 +152,8 @@ class Recorder:
 
         A fact about an attempt that has ended already means nothing.
         """
-        attempt = self._attempts.get(fact.task_id)
-        if attempt is None or getattr(fact, "attempt", attempt.attempt) != attempt.attempt:
+        attempt = self._attempts.get(fact.key.task)
+        if attempt is None or fact.key.attempt != attempt.attempt:
             return
         match fact:
             case Started():

@@ -43,7 +43,6 @@ class AssignedTask:
         "started",
         "step",
         "stopped",
-        "task_id",
         "timed_out",
         "timeout",
         "timer",
@@ -52,8 +51,7 @@ class AssignedTask:
     def __init__(
         self, source: TaskSource, order: StartTask, *, is_async: bool, expected: float
     ) -> None:
-        self.source, self.task_id = source, order.task_id
-        self.key = AttemptKey(order.run, order.task_id, order.attempt)
+        self.source, self.key = source, order.key
         self.is_async, self.expected = is_async, expected
         self.step = order.step
         self.started = False

@@ -65,7 +65,7 @@ def _loss(
     may_retry = not on or bool(lineage & set(on))
     began = max(assigned.since, slot.imported.get(assigned.key.run, 0.0))
     text = with_final_line(traceback, name, why)
-    return Lost(assigned.task_id, name, why, may_retry, now - began, text)
+    return Lost(assigned.key, name, why, may_retry, now - began, text)
 
 
 def _was_stopped(assigned: AssignedTask, report: Failed) -> bool:
@@ -152,18 +152,19 @@ class ReportRouter:
         slot.blocker = None
         slot.has_begun = True
         self._dead_starts = 0
-        if report.run in slot.opened:
-            slot.known.add(report.run)
-        assigned = slot.tasks.get(AttemptKey(report.run, report.task_id, report.attempt))
+        run = report.key.run
+        if run in slot.opened:
+            slot.known.add(run)
+        assigned = slot.tasks.get(report.key)
         if assigned is not None:
             assigned.started = True
             assigned.since = self._loop.time()
-            if report.run in slot.imported:
+            if run in slot.imported:
                 self._begin_time_limit(slot, assigned)
             elif self._import_seconds and not assigned.stopped:
                 warn = partial(self._warn_of_import, slot, assigned)
                 self.stopper.import_limit(slot, assigned, self._import_seconds, warn)
-            assigned.source.seated(report.task_id, slot.worker.pid)
+            assigned.source.seated(report.key.task, slot.worker.pid)
             assigned.source.tell(report)
 
     def _on_opened(self, slot: WorkerSlot, run: int) -> None:
@@ -183,25 +184,24 @@ class ReportRouter:
     @staticmethod
     def _warn_of_import(slot: WorkerSlot, assigned: AssignedTask, seconds: float) -> None:
         """Warn that a flow's import takes long, in the library's log and in the task's."""
-        task = f"{assigned.source.pathspec}/{assigned.step}/{assigned.task_id}"
+        task = f"{assigned.source.pathspec}/{assigned.step}/{assigned.key.task}"
         facts = {"task": task, "seconds": round(seconds, 1), "pid": slot.worker.pid}
         log.warning("importing a flow takes long", **facts)
         text = (
             f"This worker has imported the flow for {seconds:.1f} s. Where it stands: "
             f"py-spy dump --pid {slot.worker.pid}\n"
         )
-        assigned.source.tell(Logged(*assigned.key, 1, text.encode()))
+        assigned.source.tell(Logged(assigned.key, 1, text.encode()))
 
     # --- while it runs ---
 
     def _on_loop_heard(self, slot: WorkerSlot, report: Blocked | Stopping) -> None:
         """A worker's event loop turns, or is blocked."""
-        attempt = AttemptKey(report.run, report.task_id, report.attempt)
-        assigned = slot.find(attempt)
+        assigned = slot.find(report.key)
         slot.blocker = None
         if isinstance(report, Blocked):
             if report.where:
-                slot.blocker = attempt
+                slot.blocker = report.key
                 slot.worker.take_back()  # other workers can run them
             if report.where and assigned is not None:
                 self._warn_of_blocking(slot, assigned, report)
@@ -214,7 +214,7 @@ class ReportRouter:
         held = f"{report.seconds:.1f} s"
         log.warning(
             "an async step blocks its event loop",
-            task=f"{assigned.source.pathspec}/{assigned.step}/{assigned.task_id}",
+            task=f"{assigned.source.pathspec}/{assigned.step}/{assigned.key.task}",
             seconds=round(report.seconds, 1),
             line=report.where,
             pid=slot.worker.pid,
@@ -225,12 +225,11 @@ class ReportRouter:
             f"await asyncio.to_thread(...)\n"
         )
         if assigned.key not in slot.abandoned_attempts:
-            assigned.source.tell(Logged(*assigned.key, 1, text.encode()))
+            assigned.source.tell(Logged(assigned.key, 1, text.encode()))
 
     def _on_logged(self, slot: WorkerSlot, report: Logged) -> None:
-        source = self._runs.get(report.run)
-        attempt = AttemptKey(report.run, report.task_id, report.attempt)
-        if source is None or attempt in slot.abandoned_attempts:
+        source = self._runs.get(report.key.run)
+        if source is None or report.key in slot.abandoned_attempts:
             return
         source.tell(report)
         if source.backlog_bytes > BACKLOG_BYTES and not slot.paused:
@@ -246,7 +245,7 @@ class ReportRouter:
 
     def _on_given_back(self, slot: WorkerSlot, report: GaveBack) -> None:
         """A task was taken back, or its worker returns it: it has not begun there."""
-        assigned = slot.tasks.get(AttemptKey(report.run, report.task_id, report.attempt))
+        assigned = slot.tasks.get(report.key)
         if assigned is not None:
             self._assigner.give_back(slot, assigned)
 
@@ -254,14 +253,13 @@ class ReportRouter:
 
     def _on_ended(self, slot: WorkerSlot, report: Succeeded | Failed) -> None:
         slot.blocker = None
-        key = AttemptKey(report.run, report.task_id, report.attempt)
-        abandoned = slot.abandoned_attempts.pop(key, None)
+        abandoned = slot.abandoned_attempts.pop(report.key, None)
         if abandoned is not None:
             abandoned.stop_timer()
             if slot.isolated:
                 slot.retire()
             return
-        assigned = slot.tasks.get(key)
+        assigned = slot.tasks.get(report.key)
         if assigned is None:
             return
         assigned.stop_timer()
@@ -302,7 +300,7 @@ class ReportRouter:
             if assigned.started:
                 assigned.source.tell(_loss(slot, assigned, self._loop.time(), how))
             else:
-                assigned.source.orders.give_back(assigned.task_id)
+                assigned.source.orders.give_back(assigned.key.task)
         if slot.used and not (slot.has_begun or worker.stop_reason):
             self._count_dead_start(how)
         self._assigner.dispatch()

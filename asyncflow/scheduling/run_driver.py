@@ -185,7 +185,7 @@ class RunDriver:
     def _verdict(self, fact: Failed | Lost) -> Verdict:
         if isinstance(fact, Failed) and fact.outcome is not None:
             return Verdict.CATCH
-        return self.plan.verdict(fact.task_id, may_retry=fact.may_retry)
+        return self.plan.verdict(fact.key.task, may_retry=fact.may_retry)
 
     def cancel(self, reason: str) -> None:
         """Begin to end the run. Harmless if it is ending already."""

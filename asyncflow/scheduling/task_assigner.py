@@ -314,10 +314,10 @@ class TaskAssigner:
         expected = source.expected.get(order.step, QUEUED_SECONDS) + _TASK_OVERHEAD_SECONDS
         assigned = AssignedTask(source, order, is_async=is_async, expected=expected)
         slot.add(assigned)
-        self._running[order.run, order.step] += 1
-        self._of_run[order.run] += 1
-        if order.run not in slot.known:
-            slot.opened.add(order.run)
+        self._running[order.key.run, order.step] += 1
+        self._of_run[order.key.run] += 1
+        if order.key.run not in slot.known:
+            slot.opened.add(order.key.run)
             opening = source.opening._replace(blocked_seconds=self._blocked_seconds)
             order = order._replace(opening=opening)
         slot.worker.send(order)
@@ -328,7 +328,7 @@ class TaskAssigner:
         """Return a task that its worker has not begun to its run."""
         assigned.stop_timer()  # it may have been told to stop
         self.remove(slot, assigned)
-        assigned.source.orders.give_back(assigned.task_id)
+        assigned.source.orders.give_back(assigned.key.task)
 
     def remove(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
         """Take a task from its worker, in the books: its run may have room for the next."""

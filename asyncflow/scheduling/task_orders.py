@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from asyncflow.errors import JournalError
 from asyncflow.scheduling.input_offsets import InputOffsets
 from asyncflow.values import indexes_of
-from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, StartTask
+from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, AttemptKey, StartTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -103,7 +103,7 @@ class TaskOrders:
     def drop_prepared(self) -> None:
         """Give back the orders that nobody has taken."""
         while self._prepared:
-            self.give_back(self._prepared.popleft().task_id)
+            self.give_back(self._prepared.popleft().key.task)
 
     def close(self) -> None:
         """The run has ended: what is still being prepared is dropped."""
@@ -112,10 +112,10 @@ class TaskOrders:
     def _order(self, task: BeginTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
         stack = [self._ended_at(splitter) for splitter in task.stack]
         path = indexes_of(task.path) if self._plan.graph.has_conditions else task.path
-        key = task.step, task.task_id, task.attempt, path
+        key = AttemptKey(self._number, task.task_id, task.attempt)
         caught = task.caught
         told = (caught.attempt, caught.type, caught.message, caught.traceback) if caught else ()
-        return StartTask(self._number, *key, stack, inputs, inputs_at, told)
+        return StartTask(key, task.step, path, stack, inputs, inputs_at, told)
 
     def _spill(self, task: BeginTask) -> StartTask:
         """Write a wide join's inputs to a file; in a thread."""

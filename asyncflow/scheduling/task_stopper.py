@@ -131,7 +131,7 @@ class Stopper:
         """Stop a task because its run is ending."""
         task.stopped = reason
         if task.is_async:
-            place.worker.send(CancelTask(*task.key))
+            place.worker.send(CancelTask(task.key))
         else:
             place.worker.ask_to_stop(task.key, reason)
         self._set_timer(task, self._grace_seconds, self._end_grace, place, task, reason)
@@ -139,7 +139,7 @@ class Stopper:
     def _on_timeout(self, place: RunningAt, task: Stoppable) -> None:
         task.timed_out = True
         if task.is_async:
-            place.worker.send(CancelTask(*task.key, is_late=True))
+            place.worker.send(CancelTask(task.key, is_late=True))
             self._set_timer(task, DEAF_SECONDS, self._on_deaf, place, task)
         else:  # unless it has just ended: that would hit the next one
             place.worker.destroy(task.lateness, task.key)

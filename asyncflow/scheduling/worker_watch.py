@@ -107,7 +107,7 @@ class WorkerWatch:
         first = slot.first()
         if first is None or not slot.stopped or self._slots.of(slot.worker) is not slot:
             return
-        task = f"{first.source.pathspec}/{first.step}/{first.task_id}"
+        task = f"{first.source.pathspec}/{first.step}/{first.key.task}"
         pid, others = slot.worker.pid, len(slot.tasks) - 1
         log.warning("a worker was stopped, and its tasks stand still", task=task, pid=pid, how=how)
         more = f", and with it {others} more" if others else ""
@@ -115,7 +115,7 @@ class WorkerWatch:
             f"This task stands still{more}: its worker, {slot.worker.name}, was stopped {how}. "
             f"To let it go on: kill -CONT {pid}\n"
         )
-        first.source.tell(Logged(*first.key, 1, text.encode()))
+        first.source.tell(Logged(first.key, 1, text.encode()))
 
     def on_continued(self, worker: WorkerLink) -> None:
         """A worker that was stopped goes on."""

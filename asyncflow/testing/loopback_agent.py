@@ -117,7 +117,7 @@ class _Agent:
     def _send(self, worker: WorkerLink, packet: bytes) -> None:
         order = unpack_order(packet)
         if isinstance(order, StartTask) and worker.stop_reason:  # the driver knows in a moment
-            self.on_reports(worker, [GaveBack(order.run, order.task_id, order.attempt)])
+            self.on_reports(worker, [GaveBack(order.key)])
         else:
             worker.send(order)
 

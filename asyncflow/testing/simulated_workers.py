@@ -136,7 +136,7 @@ class SimulatedWorker:
         """Take back the tasks that it has not received; each is reported as `GaveBack`."""
         taken = [order for order in self._orders if isinstance(order, StartTask)]
         self._orders = deque(each for each in self._orders if not isinstance(each, StartTask))
-        self._unheard += [GaveBack(order.run, order.task_id, order.attempt) for order in taken]
+        self._unheard += [GaveBack(order.key) for order in taken]
         self._loop.call_soon(self.speak)
 
     def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
@@ -188,8 +188,8 @@ class SimulatedWorker:
             match self._orders.popleft():
                 case StartTask() as order:
                     self._begin(order)
-                case CancelTask(run, task_id, attempt):
-                    self._cancel(AttemptKey(run, task_id, attempt))
+                case CancelTask(key):
+                    self._cancel(key)
                 case ShutDown():
                     self._closing = True
                 case Ping():
@@ -204,12 +204,12 @@ class SimulatedWorker:
         return any(not act.is_async for _, act, _ in self._running.values())
 
     def _begin(self, order: StartTask) -> None:
-        self._unheard.append(Started(order.run, order.task_id, order.attempt))
-        if order.run not in self._opened:
-            self._opened.add(order.run)
-            self._unheard.append(Opened(order.run))
+        self._unheard.append(Started(order.key))
+        if order.key.run not in self._opened:
+            self._opened.add(order.key.run)
+            self._unheard.append(Opened(order.key.run))
         act = self._executor.play(order)
-        key = AttemptKey(order.run, order.task_id, order.attempt)
+        key = order.key
         timer = self._loop.call_later(act.seconds, self._end, key)
         self._running[key] = order, act, timer
 
@@ -233,9 +233,10 @@ class SimulatedWorker:
 
 
 def _report(order: StartTask, act: Act) -> ReportMessage:
-    key = order.run, order.task_id, order.attempt
     if act.error:
         failure = "ValueError", act.error, ""
         kept = Outcome() if act.caught else None
-        return Failed(*key, act.seconds, *failure, may_retry=True, spooled=_NOTHING, outcome=kept)
-    return Succeeded(*key, act.seconds, Outcome(fanout=act.fanout), _NOTHING)
+        return Failed(
+            order.key, act.seconds, *failure, may_retry=True, spooled=_NOTHING, outcome=kept
+        )
+    return Succeeded(order.key, act.seconds, Outcome(fanout=act.fanout), _NOTHING)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import msgpack
 
@@ -85,10 +85,8 @@ class Opening(NamedTuple):
 class StartTask(NamedTuple):
     """One attempt of one task."""
 
-    run: int
+    key: AttemptKey
     step: str
-    task_id: int
-    attempt: int
     path: Sequence[int]
     """Its foreach indexes, outermost first."""
     stack: Sequence[int]
@@ -112,9 +110,7 @@ class CloseRun(NamedTuple):
 class CancelTask(NamedTuple):
     """Stop an async task."""
 
-    run: int
-    task_id: int
-    attempt: int
+    key: AttemptKey
     is_late: bool = False
     """Whether its time is over; else its run is ending."""
 
@@ -128,6 +124,8 @@ class Ping(NamedTuple):
 
 
 OrderMessage = StartTask | CloseRun | CancelTask | ShutDown | Ping
+
+Message = TypeVar("Message")
 
 _ORDERS: Final[dict[int, type[OrderMessage]]] = {
     Order.START_TASK: StartTask,
@@ -148,9 +146,7 @@ class Ready(NamedTuple):
 class Started(NamedTuple):
     """An attempt has begun."""
 
-    run: int
-    task_id: int
-    attempt: int
+    key: AttemptKey
 
 
 class Opened(NamedTuple):
@@ -160,11 +156,9 @@ class Opened(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """Output of an async task. Output of `def` tasks is read from the worker's spool files."""
+    """Output of an attempt: its worker reports that of async steps, the pool that of its files."""
 
-    run: int
-    task_id: int
-    attempt: int
+    key: AttemptKey
     stream: int
     data: bytes
 
@@ -172,9 +166,7 @@ class Logged(NamedTuple):
 class Succeeded(NamedTuple):
     """An attempt is done; its artifacts are in the store."""
 
-    run: int
-    task_id: int
-    attempt: int
+    key: AttemptKey
     seconds: float
     outcome: Outcome
     spooled: Sequence[int]
@@ -184,9 +176,7 @@ class Succeeded(NamedTuple):
 class Failed(NamedTuple):
     """An attempt failed."""
 
-    run: int
-    task_id: int
-    attempt: int
+    key: AttemptKey
     seconds: float
     exception_type: str
     message: str
@@ -208,17 +198,13 @@ class Warned(NamedTuple):
 class Stopping(NamedTuple):
     """The worker's loop has taken the order to cancel an async task."""
 
-    run: int
-    task_id: int
-    attempt: int
+    key: AttemptKey
 
 
 class Blocked(NamedTuple):
     """An async task blocks its worker's event loop."""
 
-    run: int
-    task_id: int
-    attempt: int
+    key: AttemptKey
     seconds: float
     """How long it has been blocked."""
     where: str
@@ -232,9 +218,7 @@ class Pong(NamedTuple):
 class GaveBack(NamedTuple):
     """An attempt will not begin here: it was taken back, or its worker's loop is blocked."""
 
-    run: int
-    task_id: int
-    attempt: int
+    key: AttemptKey
 
 
 ReportMessage = (
@@ -267,33 +251,54 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
 _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 
 
-def _succeeded(
-    run: int,
-    task_id: int,
-    attempt: int,
-    seconds: float,
-    outcome: Sequence[Any],
-    spooled: Sequence[int],
-) -> Succeeded:
-    fields = run, task_id, attempt, seconds, _new_outcome(outcome), spooled
-    return _new_succeeded(fields)
-
-
-_new_outcome: Final = partial(tuple.__new__, Outcome)  # half of what `_make` takes
+_new_key: Final = partial(tuple.__new__, AttemptKey)  # half of what `_make` takes
+_new_outcome: Final = partial(tuple.__new__, Outcome)
+_new_started: Final = partial(tuple.__new__, Started)
 _new_succeeded: Final = partial(tuple.__new__, Succeeded)
 
 
-def _failed(*values: Any) -> Failed:
-    report = Failed(*values)
+def _started(key: Sequence[int]) -> Started:
+    return _new_started((_new_key(key),))
+
+
+def _succeeded(
+    key: Sequence[int], seconds: float, outcome: Sequence[Any], spooled: Sequence[int]
+) -> Succeeded:
+    return _new_succeeded((_new_key(key), seconds, _new_outcome(outcome), spooled))
+
+
+def _failed(key: Sequence[int], *values: Any) -> Failed:
+    report = Failed(_new_key(key), *values)
     return report if report.outcome is None else report._replace(outcome=Outcome(*report.outcome))
+
+
+def _of_attempt(kind: Callable[..., Message]) -> Callable[..., Message]:
+    """What makes a message of this kind, whose first field is the key of an attempt."""
+
+    def make(key: Sequence[int], *values: Any) -> Message:
+        return kind(_new_key(key), *values)
+
+    return make
 
 
 _READERS: Final[dict[int, Callable[..., ReportMessage]]] = {
     **_REPORTS,
+    Report.STARTED: _started,
     Report.SUCCEEDED: _succeeded,
     Report.FAILED: _failed,
+    Report.LOGGED: _of_attempt(Logged),
+    Report.STOPPING: _of_attempt(Stopping),
+    Report.BLOCKED: _of_attempt(Blocked),
+    Report.GAVE_BACK: _of_attempt(GaveBack),
 }
 """What makes a report of the fields that came."""
+
+
+_ORDER_READERS: Final[dict[int, Callable[..., OrderMessage]]] = {
+    **_ORDERS,
+    Order.START_TASK: _of_attempt(StartTask),
+    Order.CANCEL_TASK: _of_attempt(CancelTask),
+}
 
 
 # One packer for all messages: `packb` makes one for each, and that takes half of its time. Names of
@@ -311,7 +316,7 @@ def pack_order(message: OrderMessage) -> bytes:
 def unpack_order(packet: bytes) -> OrderMessage:
     """Undo `pack_order`."""
     kind, *values = msgpack.unpackb(packet, unicode_errors="surrogateescape")
-    return _ORDERS[kind](*values)
+    return _ORDER_READERS[kind](*values)
 
 
 def pack_report(message: ReportMessage) -> bytes:

@@ -20,6 +20,7 @@ from asyncflow.testing import (
 )
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.messages import (
+    AttemptKey,
     Failed,
     GaveBack,
     Opened,
@@ -122,11 +123,11 @@ class Heard:
 
     @property
     def given_back(self):
-        return [report.task_id for report in self.reports if isinstance(report, GaveBack)]
+        return [report.key.task for report in self.reports if isinstance(report, GaveBack)]
 
     @property
     def ended(self):
-        return [report.task_id for report in self.reports if isinstance(report, Succeeded)]
+        return [report.key.task for report in self.reports if isinstance(report, Succeeded)]
 
 
 @pytest.fixture(params=["real", "simulated", "behind a socket"])
@@ -139,7 +140,7 @@ async def staffed(request, store):
 
     def order(task_id):
         start = len(HEADER).to_bytes(8, "little")
-        return StartTask(1, "start", task_id, 0, (), (), start, (), (), opening)
+        return StartTask(AttemptKey(1, task_id, 0), "start", (), (), start, (), (), opening)
 
     if request.param == "simulated":
         yield heard, SimulatedExecutor(heard, lambda order: Act(0.01), size=1), order
@@ -159,7 +160,7 @@ async def test_a_worker_says_that_a_task_began_and_then_that_it_ended(staffed):
         worker.send(message)
     await heard.until(lambda: len(heard.reports) == 4)
     assert heard.kinds() == [Started, Succeeded, Started, Succeeded]
-    assert [report.task_id for report in heard.reports] == [1, 1, 2, 2]
+    assert [report.key.task for report in heard.reports] == [1, 1, 2, 2]
 
 
 async def test_what_a_worker_has_not_received_can_be_taken_back(staffed):

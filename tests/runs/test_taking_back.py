@@ -12,6 +12,7 @@ from asyncflow import Engine, FlowSpec, shared, step
 from asyncflow.store.journal import HEADER
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.messages import (
+    AttemptKey,
     Failed,
     GaveBack,
     Opened,
@@ -85,7 +86,7 @@ class Heard:
             await self.changed.wait()
 
     def of(self, kind):
-        return [(report.run, report.task_id) for report in self.reports if isinstance(report, kind)]
+        return [report.key[:2] for report in self.reports if isinstance(report, kind)]
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ async def orders(store, tmp_path, monkeypatch):
         around = look_around({})
         opening = Opening(number, str(store), flow.__name__, flows[flow].id, around)
         inputs = len(HEADER).to_bytes(8, "little")
-        return StartTask(number, "start", task_id, 0, (), (), inputs, (), (), opening)
+        return StartTask(AttemptKey(number, task_id, 0), "start", (), (), inputs, (), (), opening)
 
     return order
 

@@ -14,7 +14,15 @@ from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.run_services import BACKLOG_BYTES, RunServices
 from asyncflow.values import Outcome
-from asyncflow.workers.messages import Logged, Opened, Opening, Started, StartTask, Succeeded
+from asyncflow.workers.messages import (
+    AttemptKey,
+    Logged,
+    Opened,
+    Opening,
+    Started,
+    StartTask,
+    Succeeded,
+)
 from asyncflow.workers.program_environment import ProgramEnvironment
 from tests.support.manual_workers import ManualExecutor
 
@@ -59,7 +67,7 @@ class Source:
         else:
             self.taken += 1
             task_id = self.taken
-        return StartTask(self.number, "start", task_id, 0, (), [], b"", (), ())
+        return StartTask(AttemptKey(self.number, task_id, 0), "start", (), [], b"", (), ())
 
     def give_back(self, task_id):
         self.given_back.append(task_id)
@@ -91,14 +99,14 @@ class Play:
     def begin(self, worker):
         """The worker takes its next task."""
         order = worker.receive()
-        self.dispatcher.on_reports(worker, [Started(order.run, order.task_id, 0)])
+        self.dispatcher.on_reports(worker, [Started(order.key)])
 
     def end(self, worker):
         """The worker ends the task that it began first."""
         order = worker.received.popleft()
-        done = Succeeded(order.run, order.task_id, 0, 0.001, Outcome(), (0, 0))
+        done = Succeeded(order.key, 0.001, Outcome(), (0, 0))
         self.dispatcher.on_reports(worker, [done])
-        return order.run
+        return order.key.run
 
     def step(self, worker):
         """The worker takes a task and ends it; the run's number."""
@@ -272,8 +280,8 @@ async def test_a_worker_that_dies_loses_what_it_had_begun_and_nothing_else(play)
         for worker in game.workers[1:]:
             if worker.orders:
                 game.step(worker)
-    ended = {fact.task_id for fact in source.facts if isinstance(fact, Succeeded)}
-    assert [fact.task_id for fact in source.facts if isinstance(fact, Lost)] == [lost[1]]
+    ended = {fact.key.task for fact in source.facts if isinstance(fact, Succeeded)}
+    assert [fact.key.task for fact in source.facts if isinstance(fact, Lost)] == [lost[1]]
     assert ended == set(range(1, 21)) - {lost[1]}
 
 
@@ -349,14 +357,14 @@ async def test_a_worker_whose_output_outruns_the_journal_is_heard_again_when_tha
     first, second = game.workers
     game.begin(first)
     game.begin(second)
-    game.dispatcher.on_reports(second, [Logged(2, 1, 0, 0, b"hello")])
-    game.dispatcher.on_reports(first, [Logged(1, 1, 0, 0, b"x" * BACKLOG_BYTES)])
+    game.dispatcher.on_reports(second, [Logged(AttemptKey(2, 1, 0), 0, b"hello")])
+    game.dispatcher.on_reports(first, [Logged(AttemptKey(1, 1, 0), 0, b"x" * BACKLOG_BYTES)])
     assert not game.executor.heard
     for _ in range(3):
-        game.dispatcher.on_reports(first, [Logged(1, 1, 0, 0, b"x")])
+        game.dispatcher.on_reports(first, [Logged(AttemptKey(1, 1, 0), 0, b"x")])
     assert game.executor.heard == [("pause", first.pid)]
     for _ in range(3):
         game.dispatcher.resume_paused_workers()
     assert game.executor.heard == [("pause", first.pid), ("resume", first.pid)]
-    game.dispatcher.on_reports(first, [Logged(1, 1, 0, 0, b"x")])
+    game.dispatcher.on_reports(first, [Logged(AttemptKey(1, 1, 0), 0, b"x")])
     assert game.executor.heard[2:] == [("pause", first.pid)]

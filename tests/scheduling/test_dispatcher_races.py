@@ -21,6 +21,7 @@ from asyncflow.scheduling.placement import SILENT_POLLS
 from asyncflow.scheduling.run_services import RunServices
 from asyncflow.values import Outcome
 from asyncflow.workers.messages import (
+    AttemptKey,
     Blocked,
     Failed,
     Opened,
@@ -70,7 +71,7 @@ class Source:
         return False
 
     def take(self):
-        return StartTask(self.number, "work", self.tasks.popleft(), 0, (), (), b"", ())
+        return StartTask(AttemptKey(self.number, self.tasks.popleft(), 0), "work", (), (), b"", ())
 
     def give_back(self, task_id):
         self.tasks.append(task_id)
@@ -87,14 +88,14 @@ class Source:
     def lost(self):
         """What it heard of lost tasks."""
         return [
-            (fact.task_id, fact.exception_type.rsplit(".", 1)[-1], fact.how)
+            (fact.key.task, fact.exception_type.rsplit(".", 1)[-1], fact.how)
             for fact in self.told
             if isinstance(fact, Lost)
         ]
 
     def succeeded(self):
         """The tasks of which it heard that they succeeded."""
-        return [fact.task_id for fact in self.told if isinstance(fact, Succeeded)]
+        return [fact.key.task for fact in self.told if isinstance(fact, Succeeded)]
 
 
 @pytest.fixture
@@ -158,19 +159,19 @@ def seat(dispatcher, *sources):
 def began(dispatcher, worker):
     """The worker receives a task and says that it began."""
     order = worker.receive()
-    reports = [Started(order.run, order.task_id, order.attempt), Opened(order.run)]
+    reports = [Started(order.key), Opened(order.key.run)]
     dispatcher.on_reports(worker, reports)
     return order
 
 
 def success(order):
     """A worker's report that the task has succeeded."""
-    return Succeeded(order.run, order.task_id, order.attempt, 0.0, Outcome(), NOWHERE)
+    return Succeeded(order.key, 0.0, Outcome(), NOWHERE)
 
 
 def failure(order):
     """A worker's report that the task has failed."""
-    return Failed(order.run, order.task_id, 0, 0.0, "ValueError", "", "trace", True, NOWHERE)
+    return Failed(order.key, 0.0, "ValueError", "", "trace", True, NOWHERE)
 
 
 LIMIT = {"timeout": {"seconds": 7.0}}
@@ -185,7 +186,7 @@ async def test_a_task_that_takes_too_long_is_killed(make):
     assert worker.verbs == ["destroy"]
     dispatcher.on_exit(worker, "was killed by SIGKILL")
     assert source.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
-    assert dispatcher.executor.workers[1].receive().task_id == 2
+    assert dispatcher.executor.workers[1].receive().key.task == 2
 
 
 async def test_importing_the_flow_does_not_count_as_a_tasks_time(make):
@@ -193,7 +194,7 @@ async def test_importing_the_flow_does_not_count_as_a_tasks_time(make):
     dispatcher, source = make(), Source(1, [1], **LIMIT)
     worker = seat(dispatcher, source)
     order = worker.receive()
-    dispatcher.on_reports(worker, [Started(1, order.task_id, 0)])
+    dispatcher.on_reports(worker, [Started(order.key)])
     dispatcher._loop.fire(7.0)
     assert worker.verbs == []
     dispatcher.on_reports(worker, [Opened(1)])
@@ -210,7 +211,7 @@ async def test_a_timeout_between_a_tasks_end_and_its_report_hits_nobody(make):
     second = worker.receive()  # so the first has ended; the engine has not heard of it yet
     dispatcher._loop.fire(7.0)
     assert worker.verbs == []
-    reports = [success(first), Started(2, 2, 0), success(second)]
+    reports = [success(first), Started(AttemptKey(2, 2, 0)), success(second)]
     dispatcher.on_reports(worker, reports)
     assert (source.succeeded(), other.succeeded()) == ([1], [2])
     assert source.lost() == other.lost() == []
@@ -235,7 +236,7 @@ async def test_cancelling_a_run_leaves_the_task_of_another_alone(make):
     second = worker.receive()
     dispatcher.stop(source, "enough")
     assert worker.verbs == []
-    dispatcher.on_reports(worker, [success(first), Started(2, 2, 0), success(second)])
+    dispatcher.on_reports(worker, [success(first), Started(AttemptKey(2, 2, 0)), success(second)])
     assert (source.succeeded(), other.succeeded()) == ([1], [2])
 
 
@@ -248,7 +249,7 @@ async def test_cancelling_a_run_gives_back_what_another_run_had_queued_behind(ma
     assert worker.verbs == ["ask_to_stop"]
     dispatcher.on_exit(worker, "exited with status 1")
     assert source.lost() == [(1, "TaskCancelledError", "enough")]
-    assert dispatcher.executor.workers[1].receive().task_id == 2
+    assert dispatcher.executor.workers[1].receive().key.task == 2
     assert other.lost() == []
 
 
@@ -275,7 +276,7 @@ async def test_a_task_whose_start_is_heard_of_after_its_end_was_ordered_keeps_it
     worker = seat(dispatcher, source)
     order = worker.receive()
     dispatcher.stop(source, "enough")
-    dispatcher.on_reports(worker, [Started(1, order.task_id, 0), Opened(1)])
+    dispatcher.on_reports(worker, [Started(order.key), Opened(1)])
     dispatcher._loop.fire(5.0)
     assert worker.verbs == ["ask_to_stop", "destroy"]
 
@@ -291,7 +292,7 @@ async def test_a_worker_whose_task_outlives_sigterm_is_replaced(make):
     other.tasks.append(2)
     dispatcher.on_exit(worker, "exited with status 0")
     dispatcher.dispatch(other)
-    assert dispatcher.executor.workers[1].receive().task_id == 2
+    assert dispatcher.executor.workers[1].receive().key.task == 2
 
 
 async def test_neighbours_of_an_async_task_that_has_to_be_killed_are_told_why(make):
@@ -303,7 +304,7 @@ async def test_neighbours_of_an_async_task_that_has_to_be_killed_are_told_why(ma
     began(dispatcher, worker)
     dispatcher._loop.fire(7.0)
     assert worker.verbs == []  # it is cancelled first
-    dispatcher.on_reports(worker, [Stopping(1, 1, 0)])
+    dispatcher.on_reports(worker, [Stopping(AttemptKey(1, 1, 0))])
     dispatcher._loop.fire(5.0)
     assert worker.verbs == ["destroy"]
     dispatcher.on_exit(worker, "was killed by SIGKILL")
@@ -320,7 +321,7 @@ async def side_by_side(make):
     late, other = Source(1, [1], is_async=True, **LIMIT), Source(2, [2], is_async=True)
     worker = seat(dispatcher, late, other)
     orders = [began(dispatcher, worker), began(dispatcher, worker)]
-    dispatcher.on_reports(worker, [Blocked(2, 2, 0, 1.0, "somewhere")])
+    dispatcher.on_reports(worker, [Blocked(AttemptKey(2, 2, 0), 1.0, "somewhere")])
     return dispatcher, worker, late, other, orders
 
 
@@ -343,7 +344,7 @@ async def test_what_comes_of_an_attempt_that_counts_as_ended_is_passed_over(side
     dispatcher._loop.fire(7.0)
     dispatcher._loop.fire(1.0)
     told = len(late.told)
-    dispatcher.on_reports(worker, [Stopping(1, 1, 0), success(order)])
+    dispatcher.on_reports(worker, [Stopping(AttemptKey(1, 1, 0)), success(order)])
     assert len(late.told) == told
     dispatcher._loop.fire(5.0)
     assert worker.verbs == []
@@ -356,7 +357,7 @@ async def test_an_attempt_that_counts_as_ended_and_goes_on_though_it_was_told_is
     dispatcher, worker, _, other, (_, order) = side_by_side
     dispatcher._loop.fire(7.0)
     dispatcher._loop.fire(1.0)
-    dispatcher.on_reports(worker, [success(order), Stopping(1, 1, 0)])
+    dispatcher.on_reports(worker, [success(order), Stopping(AttemptKey(1, 1, 0))])
     assert other.succeeded() == [2]
     dispatcher._loop.fire(5.0)
     assert worker.verbs == ["destroy"]
@@ -365,7 +366,7 @@ async def test_an_attempt_that_counts_as_ended_and_goes_on_though_it_was_told_is
 async def test_who_blocks_its_loop_beyond_its_own_time_is_killed(side_by_side):
     """It fails soon after its time, and its worker is killed after the grace."""
     dispatcher, worker, late, other, _ = side_by_side
-    dispatcher.on_reports(worker, [Blocked(1, 1, 0, 1.0, "somewhere")])
+    dispatcher.on_reports(worker, [Blocked(AttemptKey(1, 1, 0), 1.0, "somewhere")])
     dispatcher._loop.fire(7.0)
     dispatcher._loop.fire(1.0)
     assert late.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
@@ -397,14 +398,14 @@ async def test_a_blocked_loop_gets_no_further_tasks(side_by_side):
     late.tasks.append(3)
     dispatcher.dispatch(late)
     assert (len(worker.waiting), len(dispatcher.executor.workers)) == (waiting, 1)
-    dispatcher.on_reports(worker, [Blocked(2, 2, 0, 1.5, "")])
+    dispatcher.on_reports(worker, [Blocked(AttemptKey(2, 2, 0), 1.5, "")])
     assert len(worker.waiting) == waiting + 1
-    dispatcher.on_reports(worker, [Blocked(2, 2, 0, 1.0, "somewhere")])
+    dispatcher.on_reports(worker, [Blocked(AttemptKey(2, 2, 0), 1.0, "somewhere")])
     dispatcher._loop.turn()
     assert len(worker.waiting) == waiting
     dispatcher.executor.size = 2
     dispatcher.dispatch(late)
-    assert dispatcher.executor.workers[1].receive().task_id == 3
+    assert dispatcher.executor.workers[1].receive().key.task == 3
 
 
 async def test_an_async_task_that_is_stopped_tells_where_it_was(make):
@@ -438,7 +439,7 @@ async def test_a_worker_that_dies_before_its_first_word_costs_no_attempt(make):
     worker.receive()
     dispatcher.on_exit(worker, "was killed by SIGKILL")
     assert source.told == []
-    assert dispatcher.executor.workers[1].receive().task_id == 1
+    assert dispatcher.executor.workers[1].receive().key.task == 1
 
 
 async def test_workers_that_never_say_a_word_end_the_run(make):
@@ -460,7 +461,7 @@ async def test_what_an_idle_worker_does_not_take_others_do(make):
         dispatcher._loop.fire(module._POLL_SECONDS)
     assert not stopped.waiting or not isinstance(stopped.waiting[-1], StartTask)
     order = began(dispatcher, dispatcher.executor.workers[1])
-    assert order.task_id == 1
+    assert order.key.task == 1
     for _ in range(module._KILLED_POLLS):
         dispatcher._loop.fire(module._POLL_SECONDS)
     assert stopped.verbs == ["destroy"]
@@ -477,7 +478,7 @@ async def test_the_only_worker_that_does_not_take_its_order_is_killed_too(make):
         dispatcher._loop.fire(module._POLL_SECONDS)
     assert stopped.verbs == ["destroy"]
     dispatcher.on_exit(stopped, "was killed by SIGKILL")
-    assert began(dispatcher, dispatcher.executor.workers[1]).task_id == 1
+    assert began(dispatcher, dispatcher.executor.workers[1]).key.task == 1
 
 
 async def test_a_worker_that_answers_at_last_is_given_its_task_again(make):
@@ -488,7 +489,7 @@ async def test_a_worker_that_answers_at_last_is_given_its_task_again(make):
         dispatcher._loop.fire(module._POLL_SECONDS)
     assert [type(order) for order in worker.waiting][-1] is Ping
     dispatcher.on_reports(worker, [Pong()])
-    assert began(dispatcher, worker).task_id == 1
+    assert began(dispatcher, worker).key.task == 1
     assert worker.verbs == []
 
 

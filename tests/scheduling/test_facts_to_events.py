@@ -16,7 +16,7 @@ from asyncflow.scheduling.facts_to_events import Batch, Recorder
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES, frame
 from asyncflow.store.run_index import RunIndex, TaskState
 from asyncflow.values import Outcome, Status
-from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
+from asyncflow.workers.messages import AttemptKey, Failed, Logged, Started, Succeeded
 
 NOW = 1_795_472_682_985_927
 GRAPH = Graph(
@@ -72,38 +72,38 @@ class Life:
         """One attempt of a task, and a stand-in for it; the next attempt's number, 0 for none."""
         started, printed, end = act
         recorder, batch = self.recorder, Batch(self.size, NOW)
-        key = 1, task, attempt
-        failed = Failed(*key, 0.5, "ValueError", "no", "Traceback", True, (0, 0))
+        key = AttemptKey(1, task, attempt)
+        failed = Failed(key, 0.5, "ValueError", "no", "Traceback", True, (0, 0))
         recorder.open(BeginTask(step, task, attempt, path, (), (), None))
         if started:
-            recorder.record(Started(*key), batch, verdict=None)
+            recorder.record(Started(key), batch, verdict=None)
         if printed:
-            recorder.record(Logged(*key, 0, b"a line\nand half"), batch, verdict=None)
+            recorder.record(Logged(key, 0, b"a line\nand half"), batch, verdict=None)
         again = 0
         match end:
             case "succeeds":
-                recorder.record(Succeeded(*key, 0.5, Outcome(), (0, 0)), batch, verdict=None)
+                recorder.record(Succeeded(key, 0.5, Outcome(), (0, 0)), batch, verdict=None)
             case "fails":
                 recorder.record(failed, batch, verdict=Verdict.RETRY)
                 again = attempt + 1
             case "is lost":
-                lost = Lost(task, LOST, "it was killed", may_retry=True)
+                lost = Lost(key, LOST, "it was killed", may_retry=True)
                 recorder.record(lost, batch, verdict=Verdict.RETRY)
                 recorder.retried(RetryTask(step, task, attempt + 1, path, 0.0), batch)
                 again = attempt + 1
             case "is stopped":
-                lost = Lost(task, STOPPED, "the run is ending", may_retry=False)
+                lost = Lost(key, STOPPED, "the run is ending", may_retry=False)
                 recorder.record(lost, batch, verdict=Verdict.FAIL)
             case "is caught":
                 caught = failed._replace(outcome=Outcome())
                 recorder.record(caught, batch, verdict=Verdict.CATCH)
             case "stand-in":
-                lost = Lost(task, LOST, "it was killed", may_retry=False)
+                lost = Lost(key, LOST, "it was killed", may_retry=False)
                 recorder.record(lost, batch, verdict=Verdict.CATCH)
                 recorder.open(BeginTask(step, task, attempt + 1, path, (), (), None))
-                key = 1, task, attempt + 1
-                recorder.record(Started(*key), batch, verdict=None)
-                recorder.record(Succeeded(*key, 0.5, Outcome(), (0, 0)), batch, verdict=None)
+                key = AttemptKey(1, task, attempt + 1)
+                recorder.record(Started(key), batch, verdict=None)
+                recorder.record(Succeeded(key, 0.5, Outcome(), (0, 0)), batch, verdict=None)
         self.write(batch)
         return again
 

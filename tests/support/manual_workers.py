@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import OrderMessage
 
 
-def key_of(order: StartTask) -> AttemptKey:
-    """Which attempt an order is to start."""
-    return AttemptKey(order.run, order.task_id, order.attempt)
-
-
 class ManualWorker:
     """A worker that does nothing by itself but to give back what it has not received."""
 
@@ -42,14 +37,14 @@ class ManualWorker:
     @property
     def tasks(self) -> list[tuple[int, int]]:
         """What it has, begun or not: run and task of each."""
-        return [(order.run, order.task_id) for order in (*self.received, *self.orders)]
+        return [order.key[:2] for order in (*self.received, *self.orders)]
 
     def receive(self) -> StartTask:
         """Take orders up to the next task."""
         while not isinstance(order := self.waiting.popleft(), StartTask):
             pass
         self.received.append(order)
-        self._last = key_of(order)
+        self._last = order.key
         return order
 
     # --- what the scheduler does with it ---
@@ -58,7 +53,7 @@ class ManualWorker:
         self.waiting.append(order)
 
     def take_back(self) -> None:
-        back = [GaveBack(*key_of(order)) for order in self.orders]
+        back = [GaveBack(order.key) for order in self.orders]
         self.waiting = deque(order for order in self.waiting if not isinstance(order, StartTask))
         if back:
             self._executor.loop.call_soon(self._executor.listener.on_reports, self, back)

@@ -22,7 +22,7 @@ class Listener:
 
     @property
     def given_back(self):
-        return [report.task_id for report in self.reports if isinstance(report, GaveBack)]
+        return [report.key.task for report in self.reports if isinstance(report, GaveBack)]
 
     def on_exit(self, worker, how):
         self.exits.append((worker, how))

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from asyncflow.values import Outcome
 from asyncflow.workers import messages
 from asyncflow.workers.messages import (
+    AttemptKey,
+    Blocked,
     CancelTask,
     CloseRun,
     Failed,
+    GaveBack,
     Logged,
     Opening,
     Ping,
@@ -21,6 +24,7 @@ from asyncflow.workers.messages import (
     ShutDown,
     Started,
     StartTask,
+    Stopping,
     Succeeded,
     pack_order,
     pack_report,
@@ -35,6 +39,7 @@ OFFSETS = st.lists(NUMBERS, max_size=5)
 BYTES = st.binary(max_size=100)
 SECONDS = st.floats(0, 1e9)
 SPOOLED = st.tuples(NUMBERS, NUMBERS).map(list)
+KEYS = st.builds(AttemptKey, NUMBERS, NUMBERS, NUMBERS)
 OUTCOMES = st.builds(Outcome, BYTES, st.none() | NUMBERS, BYTES)
 
 SURROUNDINGS = st.tuples(
@@ -44,29 +49,32 @@ SURROUNDINGS = st.tuples(
 ORDERS = st.one_of(
     st.builds(
         StartTask,
-        *(NUMBERS, TEXT, NUMBERS, NUMBERS, OFFSETS, OFFSETS, BYTES),
+        *(KEYS, TEXT, OFFSETS, OFFSETS, BYTES),
         st.just([]) | st.tuples(TEXT, NUMBERS, NUMBERS).map(list),
         st.lists(TEXT, max_size=3),
         st.just([])
         | st.tuples(NUMBERS, ANY_TEXT, TEXT, TEXT, SURROUNDINGS, st.booleans()).map(list),
     ),
     st.builds(CloseRun, NUMBERS),
-    st.builds(CancelTask, NUMBERS, NUMBERS),
+    st.builds(CancelTask, KEYS, st.booleans()),
     st.builds(Ping),
     st.just(ShutDown()),
 )
 
 REPORTS = st.one_of(
     st.builds(Ready, NUMBERS),
-    st.builds(Started, NUMBERS, NUMBERS, NUMBERS),
-    st.builds(Logged, NUMBERS, NUMBERS, NUMBERS, st.integers(0, 1), BYTES),
+    st.builds(Started, KEYS),
+    st.builds(Stopping, KEYS),
+    st.builds(GaveBack, KEYS),
+    st.builds(Blocked, KEYS, SECONDS, TEXT),
+    st.builds(Logged, KEYS, st.integers(0, 1), BYTES),
     st.builds(
         Succeeded,
-        *(NUMBERS, NUMBERS, NUMBERS, SECONDS, OUTCOMES, SPOOLED),
+        *(KEYS, SECONDS, OUTCOMES, SPOOLED),
     ),
     st.builds(
         Failed,
-        *(NUMBERS, NUMBERS, NUMBERS, SECONDS, TEXT, TEXT, TEXT, st.booleans(), SPOOLED),
+        *(KEYS, SECONDS, TEXT, TEXT, TEXT, st.booleans(), SPOOLED),
         st.none() | OUTCOMES,
     ),
 )
@@ -106,20 +114,20 @@ def test_the_largest_order_fits_into_a_packet():
     told = ["e" * 1000, "m" * (1 << 14), "t" * (1 << 16)]  # as an exception is cut off
     around = ProgramEnvironment("/", (), {"NAME": "v" * (1 << 16)})  # as much as a run may have
     opening = Opening(2**63, "s" * 4000, "F" * 100, "r" * 100, around)
-    where = 2**63, "s" * 100, 2**63, 2**31, [2**31] * 50, [2**63] * 50
+    where = AttemptKey(2**63, 2**63, 2**31), "s" * 100, [2**31] * 50, [2**63] * 50
     order = StartTask(*where, inputs, (), told, opening)
     assert len(pack_order(order)) < messages.MAX_ORDER_BYTES
 
 
 def test_an_order_to_start_a_task_is_small():
     """What a task inherits is told by an offset: the order does not grow with it."""
-    order = StartTask(1, "train", 123_456, 0, [99_999], [10_000_000], b"\xff" * 8, ())
+    order = StartTask(AttemptKey(1, 123_456, 0), "train", [99_999], [10_000_000], b"\xff" * 8, ())
     assert len(pack_order(order)) < 64
 
 
 def test_a_longer_report_than_any_buffer_arrives():
     """A step may have tens of thousands of artifacts."""
-    report = Succeeded(1, 1, 0, 0.5, Outcome(b"m" * (20 << 20)), [0, 0])
+    report = Succeeded(AttemptKey(1, 1, 0), 0.5, Outcome(b"m" * (20 << 20)), [0, 0])
     stream = ReportStream()
     packed = pack_report(report)
     assert stream.feed(packed[: 1 << 20]) == []
@@ -129,5 +137,5 @@ def test_a_longer_report_than_any_buffer_arrives():
 def test_a_traceback_that_is_no_text_is_not_sent():
     """A report has to be UTF-8: who describes a failure sees to it."""
     with pytest.raises(UnicodeEncodeError):
-        pack_report(Failed(1, 1, 0, 0.5, "OSError", "caf\udce9", "", True, [0, 0]))
+        pack_report(Failed(AttemptKey(1, 1, 0), 0.5, "OSError", "caf\udce9", "", True, [0, 0]))
     assert msgpack.unpackb(pack_report(Ready(7))) == [1, 7]

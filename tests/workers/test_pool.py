@@ -16,7 +16,7 @@ from asyncflow.errors import PoolError
 from asyncflow.workers.local import fork_server_client
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.local.spool import Spool
-from asyncflow.workers.messages import CloseRun, Order, StartTask
+from asyncflow.workers.messages import AttemptKey, CloseRun, Order, StartTask
 from tests.support.pool_listener import Listener, until
 
 SECONDS = 180  # for what takes milliseconds on an idle machine
@@ -69,7 +69,7 @@ async def stopped(worker):
 
 def order(task_id):
     """An order to start a task of a run that no worker knows."""
-    return StartTask(1, "start", task_id, 0, [], [], b"", ())
+    return StartTask(AttemptKey(1, task_id, 0), "start", [], [], b"", ())
 
 
 async def test_workers_are_processes_of_their_own(pool):

@@ -38,7 +38,7 @@ def told(reader, attempt=FIRST, *, is_end=False):
     """All that the reader has to report of what is there now: stream and bytes of each report."""
     pieces = []
     while (piece := reader.next_piece(attempt, reader.sizes(), is_end=is_end)) is not None:
-        assert piece[:3] == attempt
+        assert piece.key == attempt
         pieces.append((piece.stream, piece.data))
     return pieces
 
@@ -120,19 +120,19 @@ class Played:
     def ended(self, attempt: AttemptKey):
         """The report that it has ended now."""
         sizes = self.worker.output.sizes()
-        return Succeeded(*attempt, 0.0, Outcome(), sizes)
+        return Succeeded(attempt, 0.0, Outcome(), sizes)
 
     @property
     def heard(self):
         """What was told: text of output, and kinds of other reports with their task."""
         return [
-            report.data if isinstance(report, Logged) else (type(report), report.task_id)
+            report.data if isinstance(report, Logged) else (type(report), report.key.task)
             for report in self.listener.reports
         ]
 
     def texts_of(self, attempt):
         logged = [each for each in self.listener.reports if isinstance(each, Logged)]
-        return [each.data for each in logged if each[:3] == attempt]
+        return [each.data for each in logged if each.key == attempt]
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ async def test_output_is_told_before_the_end_of_its_attempt(played):
     first = played.ended(FIRST)
     played.prints(b"two\n")
     second = played.ended(SECOND)
-    played.reports(Started(*FIRST), first, Started(*SECOND), second)
+    played.reports(Started(FIRST), first, Started(SECOND), second)
     assert played.heard == [
         (Started, 1),
         b"one\n",
@@ -170,7 +170,7 @@ async def test_output_of_a_running_attempt_is_told_meanwhile(played):
     played.prints(b"by nobody\n")
     played.pool._poll()
     assert played.heard == []
-    played.reports(Started(*FIRST))
+    played.reports(Started(FIRST))
     await until(lambda: b"by nobody\n" in played.heard)
     played.prints(b"more\n")
     await until(lambda: b"more\n" in played.heard)
@@ -179,7 +179,7 @@ async def test_output_of_a_running_attempt_is_told_meanwhile(played):
 
 async def test_output_waits_for_what_its_worker_has_reported_and_nobody_read(played, monkeypatch):
     """It may be that another attempt has begun, and has printed it."""
-    played.reports(Started(*FIRST))
+    played.reports(Started(FIRST))
     played.prints(b"first\n")
     ended = played.ended(FIRST)
     played.prints(b"second\n")
@@ -187,14 +187,14 @@ async def test_output_waits_for_what_its_worker_has_reported_and_nobody_read(pla
     played.pool._poll()
     assert played.heard == [(Started, 1)]
     monkeypatch.undo()
-    played.reports(ended, Started(*SECOND))
+    played.reports(ended, Started(SECOND))
     played.pool._poll()
     assert (played.texts_of(FIRST), played.texts_of(SECOND)) == ([b"first\n"], [b"second\n"])
 
 
 async def test_what_a_worker_printed_last_is_told_before_its_end(played):
     """It may have said why it dies."""
-    played.reports(Started(*FIRST))
+    played.reports(Started(FIRST))
     played.prints(b"so it ends")
     os.kill(played.worker.pid, signal.SIGKILL)
     await until(lambda: played.listener.exits)
@@ -203,10 +203,10 @@ async def test_what_a_worker_printed_last_is_told_before_its_end(played):
 
 async def test_a_paused_worker_is_told_of_no_further_and_loses_nothing(played):
     """Its reports, its output and its end come in their order when it is resumed."""
-    played.reports(Started(*FIRST))
+    played.reports(Started(FIRST))
     played.worker.pause()
     played.prints(b"meanwhile\n")
-    played.reports(played.ended(FIRST), Started(*SECOND))
+    played.reports(played.ended(FIRST), Started(SECOND))
     played.prints(b"last words")
     os.kill(played.worker.pid, signal.SIGKILL)
     await until(lambda: played.worker.has_exited)
@@ -231,7 +231,7 @@ async def test_much_output_is_told_piece_by_piece_and_pausing_holds_it(played):
         worker.pause()
 
     played.listener.on_reports = pausing
-    played.reports(Started(*FIRST), played.ended(FIRST))
+    played.reports(Started(FIRST), played.ended(FIRST))
     while played.heard[-1] != (Succeeded, 1):
         assert len(sizes) < 100
         played.worker.resume()
@@ -245,7 +245,7 @@ async def test_a_taken_back_task_is_told_though_its_worker_is_paused(played):
     os.kill(played.worker.pid, signal.SIGSTOP)
     await until(lambda: played.listener.stopped)
     played.worker.pause()
-    played.worker.send(StartTask(*FIRST[:1], "start", *FIRST[1:], [], [], b"", ()))
+    played.worker.send(StartTask(FIRST, "start", [], [], b"", ()))
     played.worker.take_back()
     await until(lambda: played.listener.given_back == [1])
     os.kill(played.worker.pid, signal.SIGCONT)

@@ -44,7 +44,7 @@ class ReportTeller:
 
     def give_back(self, worker: WorkerProcess, attempts: Sequence[AttemptKey]) -> None:
         """Keep attempts that a worker will not begin, until `tell_given_back`."""
-        self._given_back.append((worker, [GaveBack(*attempt) for attempt in attempts]))
+        self._given_back.append((worker, [GaveBack(attempt) for attempt in attempts]))
 
     def tell_given_back(self) -> None:
         """Report the attempts that workers will not begin."""
@@ -89,7 +89,7 @@ class ReportTeller:
         if isinstance(report, Succeeded | Failed):
             if not worker.output.has_unread(report.spooled):
                 return None
-            ending = AttemptKey(report.run, report.task_id, report.attempt)
+            ending = report.key
             printing = worker.running or ending
             printed = Printed(printing, report.spooled, is_end=printing == ending)
         elif isinstance(report, Printed):
@@ -104,7 +104,7 @@ class ReportTeller:
 
     def _note(self, worker: WorkerProcess, report: ReportMessage) -> None:
         if isinstance(report, Started):
-            worker.tasks[AttemptKey(*report)] = True
+            worker.tasks[report.key] = True
             self._on_begun()
         elif isinstance(report, Succeeded | Failed | GaveBack):
-            worker.tasks.pop(AttemptKey(report.run, report.task_id, report.attempt), None)
+            worker.tasks.pop(report.key, None)

@@ -59,7 +59,7 @@ class SpoolReader:
                 if size:
                     self._read[stream] += size
                     self._partial_since[stream] = 0.0
-                    return Logged(*attempt, stream, data[:size])
+                    return Logged(attempt, stream, data[:size])
         return None
 
     def _whole_lines(self, stream: int, data: bytes) -> int:

@@ -116,7 +116,7 @@ class WorkerProcess:
     def send(self, order: OrderMessage) -> None:
         """Give an order; it is kept here while the socket is full."""
         if isinstance(order, StartTask):
-            self.tasks[AttemptKey(order.run, order.task_id, order.attempt)] = False
+            self.tasks[order.key] = False
         self._backlog.append(pack_order(order))
         self.flush()
 
@@ -155,7 +155,7 @@ class WorkerProcess:
         self._backlog += [packet for packet, order in orders if not isinstance(order, StartTask)]
         self.flush()
         starts = [order for _, order in orders if isinstance(order, StartTask)]
-        return [AttemptKey(order.run, order.task_id, order.attempt) for order in starts]
+        return [order.key for order in starts]
 
     def keep_from_children(self) -> None:
         """Its ends are this process's alone, and no child's that is forked out of it."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from asyncflow.flow.current import TaskContext
-    from asyncflow.workers.messages import OrderMessage, ReportMessage
+    from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage
     from asyncflow.workers.process.run import RunView
 
 _ORDERS: Final = 64  # received in one go; then the tasks have a turn
@@ -83,10 +83,10 @@ class AsyncSteps:
         self._worker = worker
         self._runner = asyncio.Runner()
         self._off_loop = OffLoop()
-        self._tasks: dict[tuple[int, int, int], Any] = {}  # by run, task and attempt
-        self._waiting: dict[tuple[int, int, int], Sequence[Started | Opened]] = {}
+        self._tasks: dict[AttemptKey, Any] = {}  # by run, task and attempt
+        self._waiting: dict[AttemptKey, Sequence[Started | Opened]] = {}
         """Tasks that have not begun yet, and the reports to send when they do."""
-        self._asked: dict[tuple[int, int, int], bool] = {}
+        self._asked: dict[AttemptKey, bool] = {}
         """Tasks that the engine has cancelled, and whether they were out of time."""
         self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
         self._idle = asyncio.Event()
@@ -168,14 +168,14 @@ class AsyncSteps:
             case StartTask():
                 self._begin_or_keep(order)
             case CancelTask():
-                task = self._tasks.get((order.run, order.task_id, order.attempt))
+                task = self._tasks.get(order.key)
                 if task is not None:
-                    self._worker.report(Stopping(order.run, order.task_id, order.attempt))
-                    self._asked[order.run, order.task_id, order.attempt] = order.is_late
+                    self._worker.report(Stopping(order.key))
+                    self._asked[order.key] = order.is_late
                     task.cancel()
             case Ping():
                 self._worker.carry_out(order)
-            case CloseRun() if all(run != order.run for run, *_ in self._tasks):
+            case CloseRun() if all(key.run != order.run for key in self._tasks):
                 self._worker.carry_out(order)
             case _:
                 self._keep(order)
@@ -203,7 +203,7 @@ class AsyncSteps:
             # Leave later orders where they can be taken back, until the loop has been left.
             self._asyncio.get_running_loop().remove_reader(self._worker.order_descriptor)
             return
-        started = Started(order.run, order.task_id, order.attempt)
+        started = Started(order.key)
         if not run.is_open:  # a long wait now is the import, and the engine must know that
             self._worker.report(started)
         began = time.perf_counter()
@@ -211,7 +211,7 @@ class AsyncSteps:
             # The first task's time counts from its first line as well.
             if not self._tasks:
                 environment.put_back_settings()
-            untold = Opened(order.run) if self._worker.open(run) else started
+            untold = Opened(order.key.run) if self._worker.open(run) else started
             if not self._tasks:
                 run.kept.put_back()
         except BaseException as error:  # noqa: BLE001 - whatever the user's module raises at import
@@ -225,23 +225,23 @@ class AsyncSteps:
 
         Each is taken from `_waiting` once: here, or where it begins.
         """
-        waiting = [key for key, untold in list(self._waiting.items()) if Started(*key) in untold]
-        return [GaveBack(*key) for key in waiting if self._waiting.pop(key, None) is not None]
+        waiting = [key for key, untold in list(self._waiting.items()) if Started(key) in untold]
+        return [GaveBack(key) for key in waiting if self._waiting.pop(key, None) is not None]
 
     def _begin(self, run: RunView, order: StartTask, untold: Sequence[Started | Opened]) -> None:
         loop = self._asyncio.get_running_loop()
         task = loop.create_task(
             self._run_task(run, order),
-            name=f"{order.step}/{order.task_id}",
+            name=f"{order.step}/{order.key.task}",
             context=self._worker.own_context(),
         )
-        key = order.run, order.task_id, order.attempt
+        key = order.key
         self._tasks[key], self._waiting[key] = task, untold
         if self._watchdog is not None:
             self._watchdog.watch()
         task.add_done_callback(lambda _: self._ended(key, order))
 
-    def _ended(self, key: tuple[int, int, int], order: StartTask) -> None:
+    def _ended(self, key: AttemptKey, order: StartTask) -> None:
         del self._tasks[key]
         self._asked.pop(key, None)
         untold = self._waiting.pop(key, None)
@@ -255,7 +255,7 @@ class AsyncSteps:
                 self._watchdog.rest()
 
     async def _run_task(self, run: RunView, order: StartTask) -> None:
-        worker, key = self._worker, (order.run, order.task_id, order.attempt)
+        worker, key = self._worker, order.key
         untold = self._waiting.pop(key, None)
         if untold is None:  # it was given back
             return
@@ -264,7 +264,7 @@ class AsyncSteps:
         began = time.perf_counter()
 
         def send(stream: int, data: bytes) -> None:
-            worker.report(Logged(order.run, order.task_id, order.attempt, stream, data))
+            worker.report(Logged(key, stream, data))
 
         lines = output_capture.LineSink(send)
         token = output_capture.sink.set(lines)

@@ -111,8 +111,7 @@ class TaskAttempt:
             worker.check_descriptors(run)
             return await self._failure(error)
         seconds = time.perf_counter() - self._began
-        key = order.run, order.task_id, order.attempt
-        return Succeeded(*key, seconds, outcome, self._printed())
+        return Succeeded(order.key, seconds, outcome, self._printed())
 
     async def _store(self, task: TaskView) -> Outcome:
         if self._off_loop is None:
@@ -152,7 +151,7 @@ class TaskAttempt:
             return report
         try:
             with task.entered():
-                task.hand_on((told.attempt, told.exception_type, told.message, told.traceback))
+                task.hand_on((told.key.attempt, told.exception_type, told.message, told.traceback))
                 outcome = await self._store(task)
         except BaseException as second:  # noqa: BLE001 - the artifacts' own methods may raise anything
             why = describe_exception(second)
@@ -210,5 +209,4 @@ def failed(
     described = describe_exception(error).with_note(why_no_terminal(error))
     seconds = time.perf_counter() - began
     may_retry = not on or isinstance(error, on)
-    key = order.run, order.task_id, order.attempt
-    return Failed(*key, seconds, *described, may_retry, spooled)
+    return Failed(order.key, seconds, *described, may_retry, spooled)

@@ -59,7 +59,7 @@ class TaskView:
         self._damage: BaseException | None = None
         self._stopped = False
         self.step = order.step
-        self._pathspec = f"{run.pathspec}/{order.step}/{order.task_id}"
+        self._pathspec = f"{run.pathspec}/{order.step}/{order.key.task}"
         self.graph = run.graph
         self.node: Node = run.graph[order.step]
         self.transition: Transition | None = None
@@ -82,8 +82,8 @@ class TaskView:
             flow_name=self._run.order.flow,
             run_id=self._run.order.run_id,
             step_name=self.step,
-            task_id=str(self._order.task_id),
-            attempt=self._order.attempt,
+            task_id=str(self._order.key.task),
+            attempt=self._order.key.attempt,
             parameter_names=tuple(started.parameters),
             load_parameter=lambda name: self._run.base.load(name, self._later),
             tags=started.tags,
@@ -157,7 +157,7 @@ class TaskView:
         decides = self.node.foreach is not None or self.node.condition is not None
         if self._order.caught or not self.node.catches or decides:
             return False
-        return not (may_retry and self.node.is_retried(self._order.attempt))
+        return not (may_retry and self.node.is_retried(self._order.key.attempt))
 
     def hand_on(self, failed: Sequence[Any]) -> None:
         """Store the result of a step whose failure is caught: what is set by now, and the failure.
@@ -165,7 +165,7 @@ class TaskView:
         `failed` is attempt, type, message and traceback.
         """
         options = self.node.options["catch"]
-        failure = Failure(self.step, str(self._order.task_id), *failed)
+        failure = Failure(self.step, str(self._order.key.task), *failed)
         if options["print_exception"]:
             print(failure.traceback or f"{failure.type}: {failure.message}", file=sys.stderr)  # noqa: T201 - into the task's log
         if options["var"]:

@@ -26,6 +26,7 @@ from asyncflow._support.guarded_descriptor import Descriptor
 from asyncflow.flow import loader
 from asyncflow.workers.messages import (
     DESCRIPTORS_CLOSED,
+    AttemptKey,
     Blocked,
     CancelTask,
     CloseRun,
@@ -175,8 +176,8 @@ class Worker:
             return
         for number, run in list(self._runs.items()):
             if (run.order.flow, run.order.run_id) == (task.flow_name, task.run_id):
-                key = number, int(task.task_id), task.attempt
-                self.report(Blocked(*key, seconds, where))
+                key = AttemptKey(number, int(task.task_id), task.attempt)
+                self.report(Blocked(key, seconds, where))
                 if where and self._async is not None:
                     self.report(*self._async.give_back())
 
@@ -192,8 +193,8 @@ class Worker:
             self.closing = True
             return ShutDown()
         order = unpack_order(packet)
-        if isinstance(order, StartTask) and order.run not in self._runs:
-            self._runs[order.run] = RunView(Opening(*order.opening), self._pid)
+        if isinstance(order, StartTask) and order.key.run not in self._runs:
+            self._runs[order.key.run] = RunView(Opening(*order.opening), self._pid)
         return order
 
     def check_descriptors(self, run: RunView | None = None) -> None:
@@ -233,8 +234,8 @@ class Worker:
             self._unsent.append(pack_report(message))
 
     def _start(self, order: StartTask) -> None:
-        run = self._runs[order.run]
-        self.report(Started(order.run, order.task_id, order.attempt))
+        run = self._runs[order.key.run]
+        self.report(Started(order.key))
         began = time.perf_counter()
         try:
             environment.put_back_settings()
@@ -267,4 +268,4 @@ class Worker:
 
     def run_of(self, order: StartTask) -> RunView:
         """The run to which the order belongs."""
-        return self._runs[order.run]
+        return self._runs[order.key.run]

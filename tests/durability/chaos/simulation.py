@@ -401,7 +401,7 @@ class World:
         assert key in self.expected.inputs, f"{key} is no task of the program"
         assert key not in self.told, f"{key} was announced, and is run again"
         assert key not in self._at_once, f"{key} is run twice at once"
-        self._at_once[key] = order.attempt
+        self._at_once[key] = order.key.attempt
         assert self._inputs(order) == self.expected.inputs[key], f"{key} gets other inputs"
         step = self.expected.steps[order.step]
         seconds = self.random.choice(_SECONDS if self._faults else _SECONDS[:-1])
@@ -409,9 +409,9 @@ class World:
         if self._faults and self.random.random() < 0.03:
             self.deaths += 1
             return replace(act, dies=True)
-        if order.caught or not self._fails(step, key, order.attempt):
+        if order.caught or not self._fails(step, key, order.key.attempt):
             return act
-        last = step.catches and order.attempt >= step.retries
+        last = step.catches and order.key.attempt >= step.retries
         caught = last and self.random.random() < 0.8  # else its artifacts cannot be kept
         return replace(act, error=step.name, caught=caught, fanout=None)
 
