@@ -68,7 +68,7 @@ class Values:
         """Pickle the values by the tasks' pathspecs and the artifacts' names, as Metaflow does.
 
         The pickle can be read wherever cloudpickle is installed: it contains the classes of the
-        flow's own file. A value that cannot be read or pickled is left out, and listed in `untold`.
+        flow's own file. A value that cannot be read or pickled is left out; `problems` says why.
 
         Raises:
             NotFoundError: There is no artifact: the task has not succeeded.
@@ -131,7 +131,7 @@ class Values:
         return True
 
     @property
-    def untold(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Why some of the values could not be read or shown; the others are in the text.
 
         Values that fail for the same cause share one line, which counts them.

@@ -318,9 +318,9 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 values.write(found, output)
         else:
             click.echo(values.text(found))
-        for why in values.untold:
+        for why in values.problems:
             click.echo(f"Error: {why}", err=True)
-        return 1 if values.untold else 0
+        return 1 if values.problems else 0
 
     return click.Command(
         "dump",

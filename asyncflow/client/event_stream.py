@@ -39,14 +39,14 @@ class Follower(Generic[Wish]):
     def __init__(
         self,
         run: StoredRun,
-        wanted: EventFilter[Wish],
+        event_filter: EventFilter[Wish],
         check_whole: Callable[[int], None],
         *,
         follow: bool = True,
     ) -> None:
         self._run = run
         self._reader = EventReader(run)
-        self._wanted = wanted
+        self._filter = event_filter
         self._check_whole = check_whole
         self._follow = follow
         self._at = FIRST_RECORD
@@ -64,19 +64,19 @@ class Follower(Generic[Wish]):
             JournalError: The journal cannot be read.
         """
         at = self._at
-        excerpt = self._reader.read(at, self._wanted, records=self._records)
+        excerpt = self._reader.read(at, self._filter, records=self._records)
         if excerpt.after == at:
             if self._follow and self._run.is_being_written():
                 return [], (at, False)
             # The engine may have written its last events between the two reads.
-            excerpt = self._reader.read(at, self._wanted, records=self._records)
+            excerpt = self._reader.read(at, self._filter, records=self._records)
             if excerpt.after == at:
                 self._check_whole(at)
                 if self._follow:
                     self._reader.release()
                     raise RunInterruptedError.of(self._run.pathspec, resume_command(self._run))
                 return [], (at, True)
-        return self._wanted.pick(excerpt.news), (excerpt.after, excerpt.ended)
+        return self._filter.pick(excerpt.news), (excerpt.after, excerpt.ended)
 
     def accept(self, token: tuple[int, bool]) -> bool:
         """Accept those events as delivered; return whether more may be there already."""

@@ -210,14 +210,14 @@ class Run(RunFacts):
         return step in self._record.tasks.steps()
 
     def __getitem__(self, step: str) -> Step:
-        if step not in self and not self._comes(step):
+        if step not in self and not self._appears(step):
             there = some_of(self._record.tasks.steps())
             message = f"run {self.pathspec} has no tasks of step {step!r}; it has those of {there}"
             raise NotFoundError(message)
         return Step._in(self._record, step)
 
-    def _comes(self, step: str) -> bool:
-        return step in self._record.journal.graph and self._record.comes(lambda: step in self)
+    def _appears(self, step: str) -> bool:
+        return step in self._record.journal.graph and self._record.appears(lambda: step in self)
 
     def _describe(self) -> str:
         status, seconds = self.status, self.seconds
@@ -296,7 +296,9 @@ class Step(StepFacts):
 
     def __getitem__(self, task_id: str | int) -> Task:
         number = str(task_id)
-        if not (number.isdecimal() and self._record.comes(lambda: self._entry(number) is not None)):
+        if not (
+            number.isdecimal() and self._record.appears(lambda: self._entry(number) is not None)
+        ):
             tasks = self._record.tasks.table().tasks_of(self._number)
             there = how_many(len(tasks), "task") + (
                 f", from {tasks[0]} to {tasks[-1]}" if tasks else ""

@@ -136,7 +136,7 @@ class RunFacts(View):
         """
         return EventStream(self.follower(EventFilter(types, since), follow=follow))
 
-    def follower(self, wanted: EventFilter[Wish], *, follow: bool = True) -> Follower[Wish]:
+    def follower(self, event_filter: EventFilter[Wish], *, follow: bool = True) -> Follower[Wish]:
         """The reader behind `events`, for code that waits in its own way."""
         record = self._record
-        return Follower(record.stored, wanted, record.journal.check_whole, follow=follow)
+        return Follower(record.stored, event_filter, record.journal.check_whole, follow=follow)

@@ -110,7 +110,7 @@ class RunRecord:
 
         return Lineage(self.tasks)
 
-    def comes(self, is_there: Callable[[], bool]) -> bool:
+    def appears(self, is_there: Callable[[], bool]) -> bool:
         """Whether something exists, or does within half a second; only a task of this run waits.
 
         A task's siblings may have begun before their events are in the journal.

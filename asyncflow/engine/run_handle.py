@@ -136,8 +136,10 @@ class RunHandle:
         """
         check_loop(self._loop)
         self._observer.noticed = True
-        wanted: EventFilter[Event] = EventFilter(types, since)
-        subscription = Subscription(wanted, loop=self._loop, buffer=self._settings.event_buffer)
+        event_filter: EventFilter[Event] = EventFilter(types, since)
+        subscription = Subscription(
+            event_filter, loop=self._loop, buffer=self._settings.event_buffer
+        )
         subscription.follow(self._channel, start=self._channel.first)
         return subscription
 

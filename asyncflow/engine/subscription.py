@@ -73,12 +73,12 @@ class _Delivery:
         """How many lines of output are not split into events yet."""
         return sum(item.pending for item in self.news if isinstance(item, OutputChunk))
 
-    def pick(self, wanted: EventFilter[Wish]) -> Sequence[Wish]:
+    def pick(self, event_filter: EventFilter[Wish]) -> Sequence[Wish]:
         """The events that the filter selects. Subscribers to all events share one list."""
-        if not wanted.takes_all:
-            return wanted.pick(self.news)
+        if not event_filter.takes_all:
+            return event_filter.pick(self.news)
         if self._events is None:
-            self._events = wanted.pick(self.news)
+            self._events = event_filter.pick(self.news)
         return cast("Sequence[Wish]", self._events)
 
 
@@ -243,29 +243,33 @@ class _Cursor:
         """Whether all events have been delivered and no more will come."""
         return self.channel.closed and not self.behind
 
-    async def look(self, wanted: EventFilter[Wish]) -> tuple[Sequence[Wish], int]:
+    async def look(self, event_filter: EventFilter[Wish]) -> tuple[Sequence[Wish], int]:
         """The next selected events, and the offset after them. `advance` accepts them."""
         if self._next < self._live_from:
             start, stop, reader = self._next, self._live_from, self._reader
 
             def replay() -> tuple[list[Wish], int]:
                 try:
-                    excerpt = reader.read(start, wanted, stop=stop)
+                    excerpt = reader.read(start, event_filter, stop=stop)
                 finally:
                     reader.release()  # thousands of runs may wait to be read on
-                return wanted.pick(excerpt.news), excerpt.after
+                return event_filter.pick(excerpt.news), excerpt.after
 
             return await in_thread(reading_thread(), replay)
         if len(self._live) == 1 and self._live[0].count <= _APART_LINES:
-            return self._live[0].pick(wanted), self._live[0].upto
+            return self._live[0].pick(event_filter), self._live[0].upto
         picked: list[Wish] = []
         upto = self._next
         for batch in self._live:
-            if batch.count > _APART_LINES and wanted.takes_lines and batch.pending() > _APART_LINES:
+            if (
+                batch.count > _APART_LINES
+                and event_filter.takes_lines
+                and batch.pending() > _APART_LINES
+            ):
                 if picked:
                     break
-                return await in_thread(reading_thread(), batch.pick, wanted), batch.upto
-            picked += batch.pick(wanted)
+                return await in_thread(reading_thread(), batch.pick, event_filter), batch.upto
+            picked += batch.pick(event_filter)
             upto = batch.upto
             if len(picked) >= _TAKEN_EVENTS:
                 break
@@ -328,21 +332,23 @@ class Subscription(Generic[Wish]):
 
     def __init__(
         self,
-        wanted: EventFilter[Wish],
+        event_filter: EventFilter[Wish],
         *,
         loop: asyncio.AbstractEventLoop | None = None,
         buffer: int = 10_000,
         follows: bool = False,
-        complains: bool = False,
+        raises_if_interrupted: bool = False,
         tail: Tail[Wish] | None = None,
     ) -> None:
         self._loop = loop
         self._mailbox = _Mailbox(buffer)
         self._cursors: set[_Cursor] = set()
-        self._wanted = wanted
+        self._filter = event_filter
         self._follows = follows  # whether further channels may come
         self._finished = False  # whether only events that are there by now still matter
-        self._complains = complains  # whether a run that ends without a last event is an error
+        self._raises_if_interrupted = (
+            raises_if_interrupted  # whether a run that ends without a last event is an error
+        )
         self._tail = tail
         self._ready: Iterator[Wish] = iter(())  # fetched, but not delivered yet
         self._fetching = False
@@ -401,7 +407,7 @@ class Subscription(Generic[Wish]):
         events: Sequence[Wish] = ()
         try:
             if cursor.behind:
-                found, upto = await cursor.look(self._wanted)
+                found, upto = await cursor.look(self._filter)
                 if not self.closed:  # another task may have closed it meanwhile
                     cursor.advance(upto)
                     events = found
@@ -418,12 +424,12 @@ class Subscription(Generic[Wish]):
     def _settle(self, cursor: _Cursor, last: Sequence[Wish]) -> None:
         """Deliver the last events of a run."""
         channel = cursor.channel
-        broke_off = self._complains and not channel.ended
-        if broke_off and last:
+        interrupted = self._raises_if_interrupted and not channel.ended
+        if interrupted and last:
             cursor.ring()  # deliver these first, raise next time
             return
         self._drop(cursor)
-        if broke_off and not self.closed:
+        if interrupted and not self.closed:
             raise RunInterruptedError.of(channel.pathspec, resume_command(channel.run))
 
     def _drop(self, cursor: _Cursor) -> None:

@@ -108,27 +108,31 @@ class Watchers:
             raise EngineClosedError
         check_loop(self._loop)
         name = None if flow is None else _name_of(flow)
-        wanted: EventFilter[Wish] = EventFilter(types, 0 if since is None else since)
+        event_filter: EventFilter[Wish] = EventFilter(types, 0 if since is None else since)
         if run is not None:
-            return self._subscribe_to(_pathspec_of(run, name, self._store), wanted)
-        subscription = Subscription(wanted, loop=self._loop, buffer=self._buffer, follows=True)
+            return self._subscribe_to(_pathspec_of(run, name, self._store), event_filter)
+        subscription = Subscription(
+            event_filter, loop=self._loop, buffer=self._buffer, follows=True
+        )
         for channel in self._channels.values():
             if name in {None, channel.flow}:
                 subscription.follow(channel, start=None if since is None else channel.first)
         self._subscriptions[subscription] = name
         return subscription
 
-    def _subscribe_to(self, pathspec: str, wanted: EventFilter[Wish]) -> Subscription[Wish]:
+    def _subscribe_to(self, pathspec: str, event_filter: EventFilter[Wish]) -> Subscription[Wish]:
         channel = self._channels.get(pathspec)
         if channel is not None:
             subscription = Subscription(
-                wanted, loop=self._loop, buffer=self._buffer, complains=True
+                event_filter, loop=self._loop, buffer=self._buffer, raises_if_interrupted=True
             )
             subscription.follow(channel, start=channel.first)
             return subscription
         assert self._store is not None  # noqa: S101 - the engine is open
-        follower = Run(pathspec, store=self._store.location).follower(wanted)
-        subscription = Subscription(wanted, loop=self._loop, buffer=self._buffer, tail=follower)
+        follower = Run(pathspec, store=self._store.location).follower(event_filter)
+        subscription = Subscription(
+            event_filter, loop=self._loop, buffer=self._buffer, tail=follower
+        )
         self._subscriptions[subscription] = _NO_FLOW
         return subscription
 

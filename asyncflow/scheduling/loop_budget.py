@@ -27,21 +27,21 @@ class LoopBudget:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
         self._at_once = _MOST  # pieces admitted in a turn
-        self._gone = 0  # admitted in this turn
+        self._admitted = 0  # admitted in this turn
         self._turn_began = 0.0
         self._turning = False
         call_again(self)
 
     async def turn(self) -> None:
         """Wait until there is time for a piece of work; return at once if there is."""
-        if not self._line and self._gone < self._at_once:
-            self._gone += 1
+        if not self._waiters and self._admitted < self._at_once:
+            self._admitted += 1
             self._watch()
             return
         waiter = self._loop.create_future()
-        self._line.append(waiter)
+        self._waiters.append(waiter)
         self._watch()
         await waiter
 
@@ -62,17 +62,17 @@ class LoopBudget:
         now = self._loop.time()
         if now - self._turn_began > _TURN_SECONDS:
             self._at_once = max(1, self._at_once // 2)
-        elif self._gone >= self._at_once:
+        elif self._admitted >= self._at_once:
             self._at_once = min(self._at_once + 1, _MOST)
-        self._turn_began, self._gone = now, 0
+        self._turn_began, self._admitted = now, 0
         try:
-            while self._line and self._gone < self._at_once:
-                waiter = self._line.popleft()
+            while self._waiters and self._admitted < self._at_once:
+                waiter = self._waiters.popleft()
                 if not waiter.done():  # otherwise the waiter was cancelled
                     waiter.set_result(None)
-                    self._gone += 1
+                    self._admitted += 1
         finally:  # also if a signal handler raised an exception right here
-            self._turning = bool(self._gone or self._line)
+            self._turning = bool(self._admitted or self._waiters)
             if self._turning:
                 self._loop.call_soon(self._next)
 
@@ -82,4 +82,4 @@ class LoopBudget:
             self._next()
 
     def __repr__(self) -> str:
-        return f"<LoopBudget {self._at_once} at once, {len(self._line)} waiting>"
+        return f"<LoopBudget {self._at_once} at once, {len(self._waiters)} waiting>"

@@ -267,9 +267,9 @@ class OriginRun:
         """What a finished task has handed on."""
         return self.result(*key)[1].outcome
 
-    def left(self) -> dict[Key, str]:
+    def unfinished(self) -> dict[Key, str]:
         """The states of tasks that had begun and are not taken over."""
-        found = self._rest.left() if self._rest is not None else {}
+        found = self._rest.unfinished() if self._rest is not None else {}
         for _, record, _ in self._journal.read_from():
             code = code_of(record)
             if code in {STARTED, FAILED}:

@@ -75,7 +75,7 @@ def preview_resume(
     try:
         found.choose(graph, step)
         check_new_parameters(flow, unpack_manifest(found.manifest), os.environ)
-        return Preview(graph, found, found.left(), step).make(found.outcome)
+        return Preview(graph, found, found.unfinished(), step).make(found.outcome)
     finally:
         found.close()
 
@@ -87,11 +87,11 @@ class Preview:
         self,
         graph: Graph,
         finished: Collection[Key],
-        left: Mapping[Key, str],
+        unfinished: Mapping[Key, str],
         named: str | None = None,
     ) -> None:
-        """Prepare it; `left` has the states of unfinished tasks, `named` the steps to run again."""
-        self._graph, self._left, self._named = graph, left, named
+        """Prepare it; `unfinished` has states of tasks, `named` is the step to run again from."""
+        self._graph, self._unfinished, self._named = graph, unfinished, named
         self._plan = Plan(graph, finished=finished)
         self._steps = {name: StepPreview(name) for name in graph.nodes}
         self._steps_to_end = _steps_to_end(graph)
@@ -150,7 +150,7 @@ class Preview:
         if task.step == self._named:
             return "named to be run again"
         before = [name for name in self._graph.nodes if self._runs_before(name, task.step)]
-        how = self._left.get((task.step, task.path))
+        how = self._unfinished.get((task.step, task.path))
         if how is not None and not (self._named and before):
             return how
         return f"after {', '.join(before)}" if before else "had not begun"

@@ -43,7 +43,7 @@ class EventReader:
     def read(
         self,
         start: int,
-        wanted: EventFilter[Wish],
+        event_filter: EventFilter[Wish],
         *,
         stop: int | None = None,
         records: int = READ_RECORDS,
@@ -57,7 +57,7 @@ class EventReader:
             JournalError: The journal is damaged, cut short, or gone.
         """
         try:
-            return self._read(start, wanted, stop, records)
+            return self._read(start, event_filter, stop, records)
         except FileNotFoundError:
             self.refuse("the file is gone")
         except OSError as error:
@@ -66,7 +66,7 @@ class EventReader:
             self.refuse(str(error))
 
     def _read(
-        self, start: int, wanted: EventFilter[Wish], stop: int | None, records: int
+        self, start: int, event_filter: EventFilter[Wish], stop: int | None, records: int
     ) -> Excerpt:
         journal = self._journal = self._journal or self._run.open_journal()
         news: list[Publication] = []
@@ -75,9 +75,9 @@ class EventReader:
             if at == stop or len(news) >= records or at - start >= READ_BYTES:
                 break
             code, seq = peek(record)
-            if code == LOGGED and code in wanted.codes:
+            if code == LOGGED and code in event_filter.codes:
                 news.append(OutputChunk(record, seq, self._flow, self._run_id))
-            elif code in wanted.codes and seq > wanted.since:
+            elif code in event_filter.codes and seq > event_filter.since:
                 news += unpack_events(record, self._flow, self._run_id)
             end, ended = after, code in ENDINGS
         else:

@@ -500,7 +500,7 @@ async def test_a_loop_over_what_nobody_holds_ends_with_the_loop(run):
 
 async def test_a_run_without_a_last_word_is_told_of_to_who_asked_for_that_run(run):
     """After its last event; a second loop has ended for good."""
-    subscription = subscribe(run, complains=True)
+    subscription = subscribe(run, raises_if_interrupted=True)
     run.publish("started")
     run.close()
     assert await anext(subscription) is run.told[0]
@@ -511,7 +511,7 @@ async def test_a_run_without_a_last_word_is_told_of_to_who_asked_for_that_run(ru
 
 async def test_a_run_with_a_last_word_just_ends(run):
     """There is nothing to complain of."""
-    subscription = subscribe(run, complains=True)
+    subscription = subscribe(run, raises_if_interrupted=True)
     run.publish("end")
     run.close()
     assert await rest(subscription) == run.told

@@ -95,10 +95,10 @@ class Marks:
     Takes some 100 bytes for each blob that is needed.
     """
 
-    def __init__(self, layout: Layout, *, leaving: Iterable[tuple[str, str]] = ()) -> None:
-        """Start empty; runs in `leaving` count as removed."""
+    def __init__(self, layout: Layout, *, removing: Iterable[tuple[str, str]] = ()) -> None:
+        """Start empty; runs in `removing` count as removed."""
         self._layout = layout
-        self._leaving = frozenset(leaving)
+        self._removing = frozenset(removing)
         self._unclear: set[str] = set()  # flows in which a removed run has a damaged journal
         self._obscure: set[str] = set()  # flows in which another run has one
         self.blobs: set[bytes] = set()
@@ -152,7 +152,7 @@ class Marks:
             self._obscure.add(flow)
         for run_id in listing.names:
             run = flow, run_id
-            if run not in self._leaving and self.stages.get(run) is not Stage.OVER:
+            if run not in self._removing and self.stages.get(run) is not Stage.OVER:
                 try:
                     self.read_run(flow, run_id, if_resumed=True)
                 except JournalError:
@@ -216,7 +216,7 @@ class Marks:
         while waiting:
             run_id = waiting.pop()
             folder = self._layout.removed_dir(flow, run_id)
-            if (flow, run_id) in self._leaving and not folder.exists():
+            if (flow, run_id) in self._removing and not folder.exists():
                 folder = self._layout.run_dir(flow, run_id)
             if run_id in seen:
                 continue

@@ -123,7 +123,7 @@ def remove(
         for flow, run_id in runs:
             _check(layout, flow, run_id)
         _check_resumers(layout, flows, runs)
-        marks = Marks(layout, leaving=runs)
+        marks = Marks(layout, removing=runs)
         for flow in flows:
             marks.read_resumed(flow)
         try:
