@@ -56,8 +56,8 @@ MAX_RECORD_BYTES: Final = 1 << 30  # a longer length can only be damage
 _MAX_OFFSET: Final = 1 << 62  # a larger one can only be damage, and some systems refuse it
 _SEARCH_BYTES: Final = 1 << 20  # one step of the search for a good record behind a bad one
 _SECTOR_BYTES: Final = 512  # a disk writes a sector whole or not at all
-_SHORT_RECORD: Final = re.compile(rb"(?s)(?=..\x00\x00....)")
-"""Where a record below 64 KiB may begin, as nearly every record is."""
+_SHORT_RECORD: Final = re.compile(rb"(?s)(?=(?!\x00\x00)..\x00\x00....)")
+"""Where a record below 64 KiB may begin, as nearly every record is. None is empty."""
 _SHORT_BYTES: Final = (1 << 16) + PREFIX_BYTES
 
 
@@ -264,8 +264,11 @@ class JournalReader:
         payload = _payload(data, 0)
         if payload is None and len(data) >= PREFIX_BYTES:
             length, _ = _PREFIX.unpack_from(data)
-            if length <= MAX_RECORD_BYTES:
-                payload = _payload(os.pread(self._descriptor, PREFIX_BYTES + length, offset), 0)
+            if PREFIX_BYTES + length <= _READ_BYTES:
+                data = os.pread(self._descriptor, PREFIX_BYTES + length, offset)
+            else:
+                data, _ = self._read_long(offset, data)
+            payload = _payload(data, 0)
         if payload is None:
             message = f"{self.path} is damaged: no whole record at byte {offset}"
             raise JournalError(message)
@@ -285,28 +288,59 @@ class JournalReader:
         while True:
             payload = _payload(buffer, at - start)
             if payload is None:
-                buffer, start = self._read_record(at), at
+                (buffer, cut_at), start = self._read_record(at), at
                 payload = _payload(buffer, 0)
             if payload is None:
-                self._refuse_damage(at, buffer)
+                self._refuse_damage(at, self.size() if cut_at is None else cut_at)
                 return
             after = at + PREFIX_BYTES + len(payload)
             yield at, payload, after
             at = after
 
-    def _read_record(self, at: int) -> bytes:
-        """The bytes from `at` on: at least its record, if that is whole."""
-        data = os.pread(self._descriptor, _READ_BYTES, at)
-        if len(data) < _READ_BYTES:
-            return data
-        length, _ = _PREFIX.unpack_from(data)
-        if _READ_BYTES < PREFIX_BYTES + length <= PREFIX_BYTES + MAX_RECORD_BYTES:
-            return os.pread(self._descriptor, PREFIX_BYTES + length, at)
-        return data
+    def _read_record(self, at: int) -> tuple[bytes, int | None]:
+        """The bytes from `at` on, with at least its record, if that is whole.
 
-    def _refuse_damage(self, at: int, seen: bytes) -> None:
-        """Raise if a good record lies behind the bad one at `at`; `seen` is what was read there."""
-        end = at + len(seen) if _is_cut_short(seen) else self.size()
+        Then where the file ended, if its record may still be being written. No record that a writer
+        adds meanwhile must count as one behind a bad one.
+        """
+        data = os.pread(self._descriptor, _READ_BYTES, at)
+        size = _frame_size(data)
+        if len(data) == _READ_BYTES and _READ_BYTES < size <= PREFIX_BYTES + MAX_RECORD_BYTES:
+            data, seen = self._read_long(at, data)
+        else:
+            seen = len(data)
+        is_cut = seen < size <= PREFIX_BYTES + MAX_RECORD_BYTES
+        return data, at + seen if is_cut else None
+
+    def _read_long(self, at: int, begin: bytes) -> tuple[bytes, int]:
+        """The bytes of a long record which begins so, and how many of them there are.
+
+        The bytes are empty unless they are right. They are checked piece by piece before they are
+        read at once, so that a damaged length costs no memory: it can be a gigabyte.
+        """
+        length: int
+        checksum: int
+        length, checksum = _PREFIX.unpack_from(begin)
+        if length > MAX_RECORD_BYTES:
+            return b"", len(begin)
+        found, seen = self._checksum(at + PREFIX_BYTES, length, crc32(begin[:4]))
+        if seen < length or found != checksum:
+            return b"", PREFIX_BYTES + seen
+        return os.pread(self._descriptor, PREFIX_BYTES + length, at), PREFIX_BYTES + length
+
+    def _checksum(self, at: int, size: int, checksum: int) -> tuple[int, int]:
+        """A checksum continued over so many bytes from `at` on, and how many there are."""
+        seen = 0
+        while seen < size:
+            piece = os.pread(self._descriptor, min(_SEARCH_BYTES, size - seen), at + seen)
+            if not piece:
+                break
+            checksum = crc32(piece, checksum)
+            seen += len(piece)
+        return checksum, seen
+
+    def _refuse_damage(self, at: int, end: int) -> None:
+        """Raise if a good record lies between the bad one at `at` and `end`."""
         if self._find_record(at + 1, end) is not None:
             message = f"{self.path} is damaged: the record at byte {at} is not what was written"
             raise JournalError(message)
@@ -320,9 +354,10 @@ class JournalReader:
         while position < end:
             wanted = min(_SEARCH_BYTES + _SHORT_BYTES, end - position)
             data = os.pread(self._descriptor, wanted, position)
-            for match in _SHORT_RECORD.finditer(data, 0, _SEARCH_BYTES + PREFIX_BYTES):
-                if _payload(data, match.start()):
-                    return position + match.start()
+            if data.count(0) < len(data):  # a hole has none, and can be large
+                for match in _SHORT_RECORD.finditer(data, 0, _SEARCH_BYTES + PREFIX_BYTES):
+                    if _payload(data, match.start()):
+                        return position + match.start()
             position += _SEARCH_BYTES
         return None
 
@@ -346,8 +381,8 @@ class JournalReader:
         if length <= rest or length > MAX_RECORD_BYTES:
             return False
         # The length itself may be damaged.
-        payload = os.pread(self._descriptor, rest, at + PREFIX_BYTES)
-        return crc32(payload, crc32(rest.to_bytes(4, "little"))) != checksum
+        found, _ = self._checksum(at + PREFIX_BYTES, rest, crc32(rest.to_bytes(4, "little")))
+        return found != checksum
 
     def is_whole(self) -> bool:
         """Whether its file is still open: other code may have closed the descriptor."""
@@ -396,16 +431,13 @@ def later_format(path: Path) -> int:
     return int(found[1]) if found is not None and int(found[1]) > _FORMAT else 0
 
 
-def _is_cut_short(data: bytes) -> bool:
-    """Whether these bytes may be the start of a record that is still being written.
-
-    If so, a record that a writer adds meanwhile must not count as one behind the bad one.
-    """
-    if len(data) < PREFIX_BYTES:
-        return True
+def _frame_size(data: bytes) -> int:
+    """How long the frame at the beginning of `data` is; that of a prefix, if even that is cut."""
     length: int
+    if len(data) < PREFIX_BYTES:
+        return PREFIX_BYTES
     length, _ = _PREFIX.unpack_from(data)
-    return len(data) < PREFIX_BYTES + length <= PREFIX_BYTES + MAX_RECORD_BYTES
+    return PREFIX_BYTES + length
 
 
 def _payload(data: bytes, offset: int) -> bytes | None:

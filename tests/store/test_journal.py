@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -166,6 +167,24 @@ def test_a_damaged_length_is_not_taken_for_a_torn_tail(tmp_path, byte):
         file.write(b"\x3f")
     with pytest.raises(JournalError, match=f"record at byte {offsets[1]}"):
         read(tmp_path / "journal")
+
+
+@pytest.mark.parametrize("cut", [0, 1 << 20])
+def test_a_damaged_length_costs_no_memory(tmp_path, cut):
+    """A file with a hole can be as long as its length says; it is looked through in pieces."""
+    path = tmp_path / "journal"
+    claimed = 64 << 20
+    path.write_bytes(HEADER + claimed.to_bytes(4, "little") + b"1234" + b"x")
+    os.truncate(path, len(HEADER) + PREFIX_BYTES + claimed - cut)
+    with JournalReader(path) as reader:
+        tracemalloc.start()
+        assert list(reader.read_from()) == []
+        with pytest.raises(JournalError, match="no whole record"):
+            reader.read_one(len(HEADER))
+        reader.is_torn(len(HEADER))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 @pytest.mark.parametrize(
