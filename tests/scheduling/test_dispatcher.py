@@ -368,3 +368,17 @@ async def test_a_worker_whose_output_outruns_the_journal_is_heard_again_when_tha
     assert game.executor.heard == [("pause", first.pid), ("resume", first.pid)]
     game.dispatcher.on_reports(first, [Logged(AttemptKey(1, 1, 0), 0, b"x")])
     assert game.executor.heard[2:] == [("pause", first.pid)]
+
+
+async def test_a_worker_that_was_paused_for_a_run_is_heard_again_when_the_run_is_over(play):
+    """However it ended: nobody else would have it go on."""
+    game = play(1)
+    loud = Source(1, 1, is_async=True)
+    game.dispatcher.enter(loud)
+    (worker,) = game.workers
+    game.begin(worker)
+    for _ in range(2):
+        report = Logged(AttemptKey(1, 1, 0), 0, b"x" * BACKLOG_BYTES)
+        game.dispatcher.on_reports(worker, [report])
+    game.dispatcher.leave(loud)
+    assert game.executor.heard == [("pause", worker.pid), ("resume", worker.pid)]

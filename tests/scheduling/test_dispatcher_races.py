@@ -228,6 +228,34 @@ async def test_a_task_that_ended_in_time_counts_though_its_worker_was_killed(mak
     assert (source.succeeded(), source.lost()) == ([1], [])
 
 
+async def test_a_task_that_fails_by_itself_just_when_its_time_is_over_tells_why(make):
+    """A kill leaves no report of a failure: what comes is the task's own."""
+    dispatcher, source = make(), Source(1, [1], **LIMIT)
+    worker = seat(dispatcher, source)
+    order = began(dispatcher, worker)
+    dispatcher._loop.fire(7.0)
+    assert worker.verbs == ["destroy"]
+    dispatcher.on_reports(worker, [failure(order)])
+    dispatcher.on_exit(worker, "was killed by SIGKILL")
+    assert [fact.exception_type for fact in source.told if isinstance(fact, Failed)] == [
+        "ValueError"
+    ]
+    assert source.lost() == []
+
+
+async def test_a_task_that_ends_in_its_grace_costs_the_next_one_nothing(make):
+    """The worker is at the next task when the grace is over, and the report is on its way."""
+    dispatcher, source, other = make(), Source(1, [1]), Source(2, [])
+    worker = seat(dispatcher, source, other)
+    began(dispatcher, worker)
+    dispatcher.stop(source, "enough")
+    assert worker.verbs == ["ask_to_stop"]
+    worker.send(StartTask(AttemptKey(2, 2, 0), "work", (), (), b"", ()))
+    worker.receive()
+    dispatcher._loop.fire(5.0)
+    assert worker.verbs == ["ask_to_stop"]
+
+
 async def test_cancelling_a_run_leaves_the_task_of_another_alone(make):
     """A worker that has gone on to another run's task gets no signal."""
     dispatcher, source, other = make(), Source(1, [1]), Source(2, [2])
