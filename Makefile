@@ -10,6 +10,8 @@ MINUTES ?= 60
 BIN := $(VENV)/bin
 PINS := pyproject.toml constraints.txt
 DEMO_STORE := build/demo-store
+METAFLOW := build/metaflow
+METAFLOW_PINS := tests/compatibility/metaflow/constraints.txt
 CHECKED = $(wildcard asyncflow tests examples benchmarks)
 
 # The two variables pin the build backend as well, for pip before and since 25.3.
@@ -19,7 +21,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations into one environment would trip over each other
-.PHONY: help setup demo test check chaos soak mutants bench bench-others browser docs test-all-pythons clean
+.PHONY: help setup demo test test-metaflow check chaos soak mutants bench bench-others browser docs test-all-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +42,10 @@ demo: $(VENV)/.demo ## Run two example flows, then read their artifacts from ano
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.test ## All tests but the slow ones, warnings as errors
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-metaflow: $(VENV)/.test $(METAFLOW)/.ready ## Compare with Metaflow itself, which it installs below build/
+	$(BIN)/python -m pytest -n 0 tests/compatibility/metaflow
+	$(METAFLOW)/bin/python -m tests.compatibility.metaflow $(ARGS)
 
 check: $(VENV)/.setup ## Lint, format, types and floors
 	$(BIN)/ruff check .
@@ -117,4 +123,13 @@ $(VENV)/.mutants: $(PINS) | $(BIN)/python
 $(VENV)/.docs: $(PINS) | $(BIN)/python
 	@echo "Installing asyncflow and what its documentation needs into $(VENV) …"
 	$(INSTALL) '.[docs]'
+	@touch $@
+
+# Metaflow excludes some of the versions that the gate runs with, so it has pins of its own.
+$(METAFLOW)/.ready: pyproject.toml $(METAFLOW_PINS)
+	@echo "Installing Metaflow and asyncflow into $(METAFLOW) …"
+	$(PYTHON) -m venv --clear $(METAFLOW)
+	PIP_CONSTRAINT=$(METAFLOW_PINS) PIP_BUILD_CONSTRAINT=$(METAFLOW_PINS) \
+	$(METAFLOW)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  metaflow editdistance PyYAML -e .
 	@touch $@

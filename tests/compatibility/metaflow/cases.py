@@ -1,0 +1,200 @@
+"""The table of flows that both engines run, one for each word of the language.
+
+A file of `flows/` is a case, and its first line says what it shows. Below stands what else a case
+needs: command lines, files beside the flow, what is not there yet, what differs on purpose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+FLOWS: Final = HERE / "flows"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """How a flow is run."""
+
+    commands: tuple[str, ...] = ("run",)
+    """What stands behind `python FILE`; `{run}` is the id of the run before."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Files beside the flow, by name."""
+    flow: str = ""
+    """The flow's file, where several cases have one."""
+
+
+_EVERY_PARAMETER: Final = (
+    "run --whole 7 --real 2 --truth false --text '' --counted 5 --listed x,y,z --data '[1]' "
+    "--with-dash e"
+)
+
+_GIVEN: Final = {
+    "clone_only": Case(("run", "resume --clone-only --origin-run-id {run}")),
+    "config_file": Case(
+        files={"settings.json": '{"size": 2}', "settings.toml": "[part]\nsize = 3"}
+    ),
+    "config_given": Case(
+        ("""--config settings given.json --config-value other '{"size": 3}' run""",),
+        files={"given.json": '{"size": 2}'},
+    ),
+    "include_file": Case(("run --given note.txt",), files={"note.txt": "é\n2\n"}),
+    "include_file_parsed": Case(files={"table.json": '{"a": 1}\n'}),
+    "latest_runs": Case(("run --number 2", "run --number 0")),
+    "namespaces": Case(("run --tag one",)),
+    "parameter_multiple": Case(("run --names a --names b --sizes 5",)),
+    "parameter_wrong": Case(("run --size small",)),
+    "parameters_given": Case((_EVERY_PARAMETER,)),
+    "project_branch": Case(("--branch dev run",), flow="project"),
+    "project_production": Case(("--production run",), flow="project"),
+    "resumed": Case(("run --tag first", "resume --tag second")),
+    "resumed_recursion": Case(("run", "resume")),
+    "resumed_step": Case(("run", "resume middle")),
+    "spun": Case(("run", "spin {run}/end")),
+    "tag_commands": Case(
+        (
+            "run --tag old",
+            "tag add --run-id {run} first second",
+            "tag remove --run-id {run} first",
+            "tag replace --run-id {run} --remove second --add third",
+            "tag list --run-id {run}",
+            "tag add nothing",
+        )
+    ),
+    "tags": Case(("run --tag one --tag two",)),
+    "with_retry": Case(("run --with retry:times=1,minutes_between_retries=0",)),
+}
+
+CASES: Final[dict[str, Case]] = dict(
+    sorted(
+        ({file.stem: Case() for file in FLOWS.glob("*.py")} | _GIVEN).items(),
+    )
+)
+
+
+def flow_file(name: str) -> Path:
+    """Where a case's flow stands."""
+    return FLOWS / f"{CASES[name].flow or name}.py"
+
+
+def golden_file(name: str) -> Path:
+    """Where Metaflow's answer is kept."""
+    return HERE / "golden" / f"{name}.json"
+
+
+def class_name(name: str) -> str:
+    """The flow's class: `nested_foreach.py` has a `NestedForeachFlow`."""
+    return "".join(part.capitalize() for part in flow_file(name).stem.split("_")) + "Flow"
+
+
+def is_run(words: list[str]) -> bool:
+    """Whether a command line starts a run."""
+    return "run" in words or "resume" in words
+
+
+NOT_YET: Final = frozenset(
+    {
+        "artifact_named_as_step",
+        "client_artifact",
+        "client_flow",
+        "client_of_failed_run",  # what a failed attempt had set is not kept
+        "client_run",
+        "client_step",
+        "client_task",
+        "config",
+        "config_case",
+        "config_file",
+        "config_given",
+        "config_in_decorators",
+        "config_missing",
+        "current_graph",
+        "current_run",
+        "environment_kinds",
+        "exit_hook_failure",
+        "exit_hook_success",
+        "flow_mutator",
+        "gang",
+        "gang_fails",
+        "gang_in_foreach",
+        "gang_of_variable",
+        "gang_without_join",
+        "include_file_parsed",
+        "lineage",
+        "mutator_removes",
+        "namespaces",
+        "one_step_start",
+        "other_environments",
+        "other_machines",
+        "parallel_map_fails",
+        "parallel_maps",
+        "parameter_multiple",
+        "profiled",
+        "project",
+        "project_bad_name",
+        "project_branch",
+        "project_fixed",
+        "project_production",
+        "recursion",
+        "resumed",
+        "retry_until_right",
+        "secrets_inline",
+        "spun",
+        "step_mutator",
+        "tag_commands",
+        "tags",
+        "tags_changed",
+        "tags_refused",
+        "timeout_caught",  # what a step had set before it was stopped is not kept
+        "user_decorator",
+        "user_decorator_catches",
+        "user_decorator_class",
+        "user_decorator_instead",
+        "user_decorator_order",
+        "user_decorator_plain",
+        "user_decorator_replaces_failure",
+        "user_decorator_skips",
+    }
+)
+"""Cases whose words asyncflow lacks; one that gives Metaflow's answer has to be taken out."""
+
+_CAUGHT: Final = "a failure that was caught is no failure of the task"
+_ITEM: Final = "the item of a join within a foreach is None in Metaflow, though its index is right"
+_WAY: Final = "Metaflow tells all tasks of the steps that could be meant, we those of the way taken"
+
+DIFFERENT: Final[dict[str, dict[str, str]]] = {
+    "artifact_deleted": {
+        "steps/*/artifacts/*": "in Metaflow an artifact that was inherited and deleted comes back",
+    },
+    "branch_in_foreach": {"steps/item_join/*/artifacts/mine": _ITEM},
+    "catch_after_retry": {"steps/start/*/successful": _CAUGHT},
+    "catch_failure": {"steps/start/*/successful": _CAUGHT},
+    "catch_in_foreach": {"steps/item/*/successful": _CAUGHT},
+    "catch_without_name": {
+        "steps/start/*/successful": _CAUGHT,
+        "steps/start/*/artifacts/before": _CAUGHT,
+        "steps/start/*/stderr": "we print the failure there, Metaflow to the other stream",
+    },
+    "clone_only": {
+        "*": "Metaflow's client finds no tasks in a run that was cloned",
+    },
+    "condition_to_join": {
+        "steps/*/artifacts/*": "the inputs are in the order of the items, whichever way these went",
+        "steps/*/children": _WAY,
+    },
+    "foreach_nothing": {"*": "nothing to do is no failure"},
+    "join_splits": {"*": "a join may fan out"},
+    "nested_condition": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
+    "nested_foreach": {"steps/*_join/*/artifacts/mine": _ITEM},
+    "output": {"steps/start/*/stdout": "Metaflow adds an end of line to what has none"},
+    "private_artifacts": {"steps/*/artifacts/_hidden": "we list such names as well"},
+    "recursion": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
+    "recursion_in_foreach": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
+    "recursion_of_first": {"*": "a step that repeats may lead straight to the join"},
+    "recursion_over_steps": {"*": "a loop may have several steps"},
+    "resumed_recursion": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
+    "timeout_caught": {"steps/start/*/successful": _CAUGHT},
+    "two_nexts": {"*": "we refuse it before the run"},
+}
+"""What differs on purpose: the parts of an answer, as patterns, and why."""
