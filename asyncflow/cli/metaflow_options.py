@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -81,6 +80,8 @@ def decorate(flow: type[FlowSpec], wanted: Iterable[str]) -> None:
 
 def _arguments(whole: str, said: str) -> dict[str, Any]:
     """The arguments in `times=2,minutes_between_retries=0`: JSON values, or else text."""
+    import json
+
     arguments = {}
     for part in said.split(",") if said else ():
         name, equals, text = part.partition("=")

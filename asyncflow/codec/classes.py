@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import pkgutil
 import sys
 import threading
 from contextlib import contextmanager
@@ -139,6 +138,8 @@ def reduce_code(value: Any, shared: MutableMapping[bytes, bytes] | None = None) 
         if place is None:
             return _of_no_module(value, module)
         if place.module not in by_value_modules and place.module != _MAIN:
+            import pkgutil
+
             return pkgutil.resolve_name, (f"{place.module}:{place.name}",)
         reduced = _reduce(value, place)
         if reduced[3] or not _complete.get():

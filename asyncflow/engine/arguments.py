@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import reprlib
-import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
@@ -62,6 +61,8 @@ def _wrong_with(tag: object) -> str:
         return f"is of type {type(tag).__name__!r}"
     if not tag.strip():
         return "is empty"
+    import unicodedata
+
     categories = {unicodedata.category(character) for character in tag}
     if _HALF in categories:
         return "has a byte that is not UTF-8, or half a surrogate pair, which is no text"

@@ -10,8 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-import anyio
-
 from asyncflow._support.conditions import in_thread, look_again, thread_done, until
 from asyncflow._support.event_loop import (
     check_loop,
@@ -589,6 +587,8 @@ def run_sync(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters:
 
     async def main() -> Run:
         return await run(flow, tags=tags, **parameters)
+
+    import anyio
 
     try:
         return anyio.run(main)

@@ -115,6 +115,35 @@ def test_running_loads_no_command_line_and_no_users_libraries():
     assert modules & unwanted == set()
 
 
+def test_a_run_at_the_command_line_loads_no_library_that_it_can_do_without(tmp_path):
+    """Each would be some milliseconds of every `asyncflow run`."""
+    flow = tmp_path / "flow.py"
+    flow.write_text(
+        "from asyncflow import FlowSpec, step\n"
+        "class Short(FlowSpec):\n"
+        "    @step\n"
+        "    def start(self):\n"
+        "        self.items = [1, 2]\n"
+        "        self.next(self.end)\n"
+        "    @step\n"
+        "    def end(self):\n"
+        "        print(self.items)\n"
+    )
+    program = f"""if True:
+        import atexit, sys
+        sys.argv = ["asyncflow", "run", {str(flow)!r}, "--store", {str(tmp_path / "store")!r}]
+        atexit.register(lambda: print(*sys.modules))
+        from asyncflow.cli import main
+        main()
+    """
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=180)
+    modules = set(done.stdout.splitlines()[-1].split())
+    assert "asyncflow.engine.engine" in modules
+    unwanted = "aiofiles anyio cloudpickle json pkgutil rich structlog tempfile"
+    assert modules & set(unwanted.split()) == set()
+
+
 def test_imports_form_no_circle():
     """Each module of the package can be the first to be imported."""
     pkgutil = importlib.import_module("pkgutil")

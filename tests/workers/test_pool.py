@@ -248,6 +248,15 @@ async def test_a_closed_pool_leaves_no_process_and_starts_none(listener, tmp_pat
     await pool.close()  # harmless when repeated
 
 
+def test_a_spool_has_no_name_where_the_system_makes_no_unnamed_files(tmp_path, monkeypatch):
+    """Then its file is deleted as soon as it is open."""
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    spool = Spool(tmp_path)
+    os.write(spool.descriptor, b"a line\n")
+    assert spool.read(2, 100) == b"line\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_spool_file_has_no_name(pool, tmp_path):
     """It can be read while its worker writes to it."""
     await started(pool)

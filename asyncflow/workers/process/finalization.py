@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import weakref
+from _io import _IOBase
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -119,13 +120,14 @@ def flush_files() -> None:
                 _inherited.append(weakref.ref(file))
 
 
-_inherited: Final[list[weakref.ref[io.IOBase]]] = []
+_inherited: Final[list[weakref.ref[_IOBase]]] = []
 """Files that were open when this process was forked."""
 
 
-def _files() -> list[io.IOBase]:
+def _files() -> list[_IOBase]:
     """File objects, except those that the collector was told to ignore."""
-    return [each for each in gc.get_objects() if issubclass(type(each), io.IOBase)]
+    # Not `io.IOBase`: to ask an abstract class takes ten times as long, 8 ms of a start.
+    return [each for each in gc.get_objects() if issubclass(type(each), _IOBase)]
 
 
 def _close_files(complain: Complain) -> None:
@@ -141,12 +143,12 @@ def _close_files(complain: Complain) -> None:
             _tell(complain, error)
 
 
-def _rank(file: io.IOBase) -> int:
+def _rank(file: _IOBase) -> int:
     """Close files that write into others first: text into compressed ones, those into raw ones."""
     return 0 if isinstance(file, io.TextIOBase) else 1 if _is_peculiar(file) else 2
 
 
-def _is_peculiar(file: io.IOBase) -> bool:
+def _is_peculiar(file: _IOBase) -> bool:
     """Whether closing it may write a trailer: a file that is neither Python's own nor ours."""
     module = type(file).__module__
     return module not in {"_io", "io"} and not module.startswith("asyncflow.")

@@ -7,7 +7,6 @@ value when the step uses it. When the step has ended, new and changed values are
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from array import array
@@ -247,6 +246,8 @@ class TaskView:
             def read() -> None:
                 with EndingForks():
                     getattr(owner, name)
+
+            import asyncio
 
             # Others that need the value wait here, and not in one of the few threads.
             async with lock_of(vars(owner), name, asyncio.Lock):
