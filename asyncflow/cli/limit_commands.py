@@ -33,9 +33,9 @@ def make_limit(flow: type[FlowSpec] | None, script: str) -> click.Group:  # noqa
 
 def _folder(store: Path | None, *, create: bool = False) -> Path:
     from asyncflow._support.settings import Settings
-    from asyncflow.store.layout import Layout
+    from asyncflow.store import open_store
 
-    return Layout.open(Settings.read(store=store).store, create=create).limits
+    return open_store(Settings.read(store=store).store, create=create).limits
 
 
 def _make_list() -> click.Command:

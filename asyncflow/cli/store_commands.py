@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.store.layout import Layout
+    from asyncflow.store.interface import RunStore
+    from asyncflow.store.local_store import LocalStore
     from asyncflow.store.maintenance.findings import Verified
     from asyncflow.store.maintenance.remove import Removed
 
@@ -27,11 +28,12 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
-def _open(store: Path | None) -> Layout:
+def _open(store: Path | None) -> LocalStore:
+    """The store, as a local folder: these commands are about its files as such."""
     from asyncflow._support.settings import Settings
-    from asyncflow.store.layout import Layout
+    from asyncflow.store.local_store import LocalStore
 
-    return Layout.open(Settings.read(store=store).store, create=False)
+    return LocalStore.open(Settings.read(store=store).store, create=False)
 
 
 def _parts(flow: type[FlowSpec] | None, given: str | None) -> list[str]:
@@ -81,15 +83,15 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
     )
 
 
-def _check_there(layout: Layout, flow: str | None = None, run_id: str | None = None) -> None:
+def _check_there(store: RunStore, flow: str | None = None, run_id: str | None = None) -> None:
     from asyncflow.errors import NotFoundError
 
-    if flow is not None and not layout.has_flow(flow):
-        there = ", ".join(layout.flows()) or "nothing"
-        message = f"the store {layout.root} has no flow {flow!r}; it has {there}"
+    if flow is not None and not store.has_flow(flow):
+        there = ", ".join(store.flows()) or "nothing"
+        message = f"the store {store.location} has no flow {flow!r}; it has {there}"
         raise NotFoundError(message)
-    if flow is not None and run_id is not None and run_id not in layout.runs(flow):
-        raise NotFoundError(layout.has_no_run(flow, run_id))
+    if flow is not None and run_id is not None and run_id not in store.runs(flow):
+        raise NotFoundError(store.has_no_run(flow, run_id))
 
 
 class _Progress:
@@ -248,7 +250,7 @@ def _run(flow: type[FlowSpec] | None, flow_name: str | None, given: str) -> tupl
 
 
 def _choose(
-    layout: Layout, flow: str | None, older_than: float | None, keep_last: int
+    layout: LocalStore, flow: str | None, older_than: float | None, keep_last: int
 ) -> tuple[list[tuple[str, str]], tuple[tuple[str, str], ...]]:
     from asyncflow.store.maintenance.remove import choose
 

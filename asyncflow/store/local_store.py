@@ -204,10 +204,10 @@ class LocalRun:
         return os.stat(f"{self.place}/{name}").st_size  # noqa: PTH116 - text
 
     def delete_files(self, prefix: str) -> None:
-        """Delete all files whose names begin so."""
+        """Delete all files whose names begin so, with drafts that a crash has left of them."""
         with self._folder() as folder:
             for entry in folder.entries():
-                if entry.name.startswith(prefix):
+                if entry.name.removeprefix(".").startswith(prefix):
                     folder.delete(entry.name)
 
     # --- the rest -------------------------------------------------------------------------------

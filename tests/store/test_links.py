@@ -26,7 +26,7 @@ from tests.support.written_runs import RunWriter
 
 DIGEST = "ab" + "0" * 62
 NAMES = (  # all that a store gives, so that none is spared because of its name
-    *("journal", "summary", "index", ".index", "w1.seg", "inputs-7", "diary"),
+    *("journal", "summary", "index", ".index", "w1.seg", "inputs-7", ".inputs-8", "diary"),
     *(DIGEST, f"gc-{DIGEST}", "0" * 24, f".api.{'0' * 16}", "format.1.0123abcd", "1", "api"),
 )
 BLOB = 300_000

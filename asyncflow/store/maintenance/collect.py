@@ -48,7 +48,7 @@ DRAFT_SECONDS: Final = 86_400
 _DIGEST_HEX: Final = re.compile(r"[0-9a-f]{64}")
 _SHARD: Final = re.compile(r"[0-9a-f]{2}")
 _DRAFT: Final = re.compile(r"[0-9a-f]{24}")
-LEFT_BEHIND: Final = re.compile(r"inputs-\d+|\.index|\.summary")
+LEFT_BEHIND: Final = re.compile(r"\.?inputs-\d+|\.index|\.summary")
 """Files of a run that nobody reads once it has ended."""
 _OF_A_RUN: Final = re.compile(rf"journal|summary|index|.+{re.escape(SUFFIX)}|{LEFT_BEHIND.pattern}")
 """The names of a run's files."""

@@ -37,6 +37,7 @@ def litter(store: Path) -> None:
     Path(layout.new_blob()).write_bytes(b"half")
     finished = layout.run_dir("Foreach", layout.runs("Foreach")[0])
     (finished / "inputs-9").write_bytes(b"left behind")
+    (finished / ".inputs-10").write_bytes(b"left behind")
     (finished / "w1.seg").write_bytes(b"never announced")
     run = Run(f"Foreach/{finished.name}", store=store)
     for artifact in run["work"].task:
@@ -89,7 +90,7 @@ def check_tidied(store: Path) -> None:
         assert not draft.name.startswith(ASIDE)
         assert draft.stat().st_mtime > time.time() - DRAFT_SECONDS
     finished = layout.run_dir("Foreach", layout.runs("Foreach")[0])
-    assert not list(finished.glob("inputs-*"))
+    assert not list(finished.glob("*inputs-*"))
     assert not (finished / "w1.seg").exists()
     marks = Marks(layout)
     marks.read_all()
