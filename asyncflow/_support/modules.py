@@ -22,7 +22,7 @@ def _real_path(file: str) -> str:
 
 
 def find_member(module: ModuleType | None, qualname: str) -> Any:
-    """What a module has under a name such as `Outer.Inner`; None if there is no such thing."""
+    """The object that a module has under a name such as `Outer.Inner`; None if there is none."""
     found: Any = module
     for part in qualname.split("."):
         found = getattr(found, part, None)

@@ -1,4 +1,4 @@
-"""Errors that name what a user called, where a public class has methods from internal bases."""
+"""Makes errors name the class that the user called, if its methods come from internal bases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The message that a step reads an artifact which does not exist, and what to do about it."""
+"""The message for a step that reads a missing artifact: what is wrong, and what to do."""
 
 from __future__ import annotations
 

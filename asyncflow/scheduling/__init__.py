@@ -1,4 +1,4 @@
-"""One run's brain and its driver, and which task goes to which worker.
+"""One run's brain and its driver, and the assignment of tasks to workers.
 
 `plan` decides and does nothing else. `run_driver` carries facts to the journal, the plan and the
 subscribers. `dispatcher` connects runs with an executor; `task_assigner`, `report_router`,

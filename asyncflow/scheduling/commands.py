@@ -1,4 +1,4 @@
-"""What the plan of a run decides: commands to its driver, and what becomes of a failed attempt."""
+"""The decisions of a run's plan: commands to its driver, and verdicts on failed attempts."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Dispatcher:
-    """Where runs enter and leave, and what an executor tells of its workers."""
+    """Lets runs enter and leave, and listens to the executor's workers."""
 
     def __init__(
         self,
@@ -101,18 +101,18 @@ class Dispatcher:
         return self._slots.executor
 
     def close(self) -> None:
-        """Forget the timers; every run has ended."""
+        """Cancel the timers; every run has ended."""
         self._watch.close()
 
     # --- what runs tell it ---
 
     def enter(self, source: TaskSource) -> None:
-        """A run begins, and may have ready tasks."""
+        """Add a run that begins, and may have ready tasks."""
         self._runs[source.number] = source
         self._assigner.enter(source)
 
     def leave(self, source: TaskSource) -> None:
-        """A run has ended. Harmless when repeated."""
+        """Remove a run that has ended. Harmless when repeated."""
         number = source.number
         self._runs.pop(number, None)
         self._assigner.leave(source)
@@ -146,23 +146,23 @@ class Dispatcher:
     # --- what the executor tells it ---
 
     def on_reports(self, worker: WorkerLink, reports: Sequence[ReportMessage]) -> None:
-        """A worker said something."""
+        """Handle reports of a worker."""
         self._router.on_reports(worker, reports)
 
     def on_exit(self, worker: WorkerLink, how: str) -> None:
-        """A worker is gone; all that it had reported came before."""
+        """Handle the exit of a worker; all its reports came before."""
         self._router.on_exit(worker, how)
 
     def on_stopped(self, worker: WorkerLink, how: str) -> None:
-        """A worker was stopped by a signal such as SIGSTOP."""
+        """Note that a worker was stopped by a signal such as SIGSTOP."""
         self._watch.on_stopped(worker, how)
 
     def on_continued(self, worker: WorkerLink) -> None:
-        """A worker that was stopped goes on."""
+        """Note that a stopped worker goes on."""
         self._watch.on_continued(worker)
 
     def on_broken(self, error: PoolError) -> None:
-        """No worker can be started: nothing can go on."""
+        """Fail all runs: no worker can be started."""
         for source in list(self._runs.values()):
             source.abandon(error)
 
@@ -170,7 +170,7 @@ class Dispatcher:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Do not count the time within the block, in which all workers are stopped, as tasks'."""
+        """Within the block all workers are stopped; do not count that time as time of tasks."""
         began = self._loop.time()
         try:
             yield

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 OUTPUT_BYTES: Final = 1 << 18  # in a batch: far below 1 ms to copy
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Nobody sets it, and it goes on while the machine sleeps."""
-_SMOOTHING: Final = 0.3  # how much the latest task tells of how long the next one takes
+"""A clock that cannot be set, and that goes on while the machine sleeps."""
+_SMOOTHING: Final = 0.3  # the weight of the latest task in the average of a step's durations
 
 
 def elapsed() -> int:
-    """Microseconds by a clock that is never set, since some moment; for differences."""
+    """Microseconds since some moment, by a clock that cannot be set; for differences."""
     return time.clock_gettime_ns(_CLOCK) // 1000
 
 
@@ -55,7 +55,7 @@ class _Identity(TypedDict):
 
 
 class RunningAttempt:
-    """A running attempt: what its next events have to say."""
+    """A running attempt: the data that its next events need."""
 
     __slots__ = (
         "attempt",
@@ -74,9 +74,10 @@ class RunningAttempt:
         self.step, self.task_id, self.path = task.step, task.task_id, task.path
         self.parents = task.parents
         self.attempt = task.attempt
-        """By which number the worker has it."""
+        """The attempt's number at the worker."""
         self.number = task.attempt
-        """By which number the journal tells of it; a stand-in has that of what it stands for."""
+        """The attempt's number in the journal; a stand-in has that of the attempt that it stands
+        for."""
         self.pid = 0
         self.log = 0  # where the journal has its last output
         self.failed = 0  # where the journal has its failure that was caught
@@ -84,22 +85,22 @@ class RunningAttempt:
 
 
 class Batch:
-    """Records that go to the journal in one write, and the events that they stand for."""
+    """Records that go to the journal in one write, and their events."""
 
     def __init__(self, at: int, now: int) -> None:
         self.at = at
-        """Where in the journal the next record will lie."""
+        """The journal offset of the next record."""
         self.frames: list[bytes] = []
         self.events: list[Event] = []
-        """What the plan has to know."""
+        """The events that the plan has to know."""
         self.news: list[Publication] = []
-        """What subscribers are told: those events, and output."""
+        """For subscribers: those events, and output."""
         self.now = from_microseconds(now)
         self.microseconds = now
         self.output_bytes = 0
 
     def add(self, record: bytes) -> int:
-        """Take one record; where it will lie."""
+        """Add a record; return its offset."""
         at = self.at
         framed = frame(record)
         self.frames.append(framed)
@@ -107,12 +108,12 @@ class Batch:
         return at
 
     def data(self) -> bytes:
-        """All of it, as it goes to the journal."""
+        """The bytes for the journal."""
         return b"".join(self.frames)
 
 
 class Recorder:
-    """What is known of one run's attempts, between the workers' reports and the journal."""
+    """The attempts of one run, between the workers' reports and the journal."""
 
     def __init__(
         self, flow: str, run_id: str, index: RunIndex, expected: dict[str, float] | None = None
@@ -124,7 +125,7 @@ class Recorder:
         self._attempts: dict[int, RunningAttempt] = {}
         self._caught: dict[
             int, RunningAttempt
-        ] = {}  # failed, and waiting for a stand-in to hand that on
+        ] = {}  # failed, and waiting for a stand-in to pass that on
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -132,17 +133,17 @@ class Recorder:
     # --- attempts ---
 
     def open(self, task: BeginTask) -> None:
-        """An attempt is about to be given to a worker."""
+        """Add an attempt that is about to be sent to a worker."""
         attempt = self._caught.get(task.task_id) or RunningAttempt(task)
         attempt.attempt = task.attempt
         self._attempts[task.task_id] = attempt
 
     def drop(self, task_id: int) -> None:
-        """It was not begun after all."""
+        """Remove an attempt that was not begun after all."""
         self._attempts.pop(task_id, None)
 
     def get(self, task_id: int) -> RunningAttempt | None:
-        """A running attempt; None when it has ended."""
+        """A running attempt; None if it has ended."""
         return self._attempts.get(task_id)
 
     # --- facts to records ---
@@ -172,7 +173,7 @@ class Recorder:
                 self._failed(attempt, described, fact.seconds, batch, verdict)
 
     def identity(self, batch: Batch) -> _Identity:
-        """The fields of the run's next event that every event has."""
+        """The fields of the run's next event that all events have."""
         self.seq += 1
         return {
             "flow": self._flow,
@@ -182,7 +183,7 @@ class Recorder:
         }
 
     def retried(self, command: RetryTask, batch: Batch) -> None:
-        """Another attempt is ordered."""
+        """Record that another attempt is ordered."""
         event = TaskRetried(
             **self.identity(batch),
             step=command.step,
@@ -194,7 +195,7 @@ class Recorder:
         self.add(event, batch)
 
     def cloned(self, clone: CloneTask, result: Result, origin: str, batch: Batch) -> None:
-        """A finished task of the origin run is taken over."""
+        """Record that a finished task of the origin run is taken over."""
         event = TaskCloned(
             **self.identity(batch),
             step=clone.step,
@@ -210,14 +211,14 @@ class Recorder:
         self._index.note(at, event.code, clone.step, clone.task_id, 0, clone.path)
 
     def add(self, event: Event, batch: Batch) -> int:
-        """Add an event that is already made; where its record will lie."""
+        """Add an event; return the offset of its record."""
         record, event = journalled(event)
         batch.events.append(event)
         batch.news.append(event)
         return batch.add(record)
 
     def _started(self, attempt: RunningAttempt, batch: Batch) -> None:
-        if attempt.failed:  # a stand-in is no attempt
+        if attempt.failed:  # a stand-in is not an attempt
             return
         event = TaskStarted(
             **self.identity(batch),

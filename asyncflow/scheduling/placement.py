@@ -29,7 +29,7 @@ SILENT_POLLS: Final = 20  # polls until others get the tasks that a worker does 
 
 
 class AssignedTask:
-    """A task that a worker has."""
+    """A task that was sent to a worker."""
 
     __slots__ = (
         "expected",
@@ -58,7 +58,7 @@ class AssignedTask:
         self.since = 0.0
         limit = source.graph[order.step].options.get("timeout")
         self.timeout = float(limit["seconds"]) if isinstance(limit, dict) else 0.0
-        if order.caught:  # it hands on a failure, and runs no step
+        if order.caught:  # it passes a failure on, and runs no step
             self.timeout = 0.0
         self.timed_out = False
         self.importing = 0.0  # the limit of its flow's import in seconds, once exceeded
@@ -69,14 +69,14 @@ class AssignedTask:
 
     @property
     def lateness(self) -> str:
-        """Why its worker is killed, in words, once its time is over."""
+        """The reason to kill its worker once its time is over."""
         if self.importing:
             return f"a task of {self.step} waited too long for its flow to be imported"
         return f"a task of {self.step} took longer than {self.timeout:g} s"
 
     @property
     def why_late(self) -> str:
-        """Which time limit it has exceeded, in words."""
+        """Which time limit it has exceeded."""
         if self.importing:
             return (
                 f"importing the flow took longer than {self.importing:g} s "
@@ -92,7 +92,7 @@ class AssignedTask:
 
 
 class WorkerSlot:
-    """A worker and the tasks that were given to it, in order."""
+    """A worker and the tasks that were sent to it, in order."""
 
     __slots__ = (
         "abandoned_attempts",
@@ -119,7 +119,7 @@ class WorkerSlot:
         self.abandoned_attempts: dict[AttemptKey, AssignedTask] = {}
         """Attempts that count as ended, but may still run there."""
         self.blocker: AttemptKey | None = None
-        """The attempt that keeps its event loop from turning."""
+        """The attempt that blocks its event loop."""
         self.opened: set[int] = set()  # runs that it may know
         self.known: set[int] = set()  # of these, the runs that it is certain to know
         self.imported: dict[int, float] = {}  # of these, when it had imported the run's flow
@@ -130,8 +130,8 @@ class WorkerSlot:
         self.isolated = False  # whether its task asked for a process of its own
         self.paused = False  # whether nothing is read from it, because a journal lags behind
         self.stuck = False  # whether its `def` task is so long that none should queue behind it
-        self.stopped = False  # whether by a signal such as SIGSTOP
-        self.silent = 0  # polls in a row before which it should have reported and did not
+        self.stopped = False  # whether it was stopped by a signal such as SIGSTOP
+        self.silent = 0  # polls in a row before which it should have reported but did not
 
     def first(self) -> AssignedTask | None:
         """The task that it has had for longest."""
@@ -143,7 +143,7 @@ class WorkerSlot:
         return not self.tasks and not self.abandoned_attempts
 
     def add(self, assigned: AssignedTask) -> None:
-        """It is given a task."""
+        """Add a task that was sent to it."""
         self.tasks[assigned.key] = assigned
         self.load += assigned.expected
         self.is_async = assigned.is_async
@@ -151,16 +151,16 @@ class WorkerSlot:
         self.used = True
 
     def remove(self, assigned: AssignedTask) -> None:
-        """It has the task no more."""
+        """Remove a task."""
         del self.tasks[assigned.key]
         self.load = self.load - assigned.expected if self.tasks else 0.0
 
     def find(self, attempt: AttemptKey) -> AssignedTask | None:
-        """An attempt that it has, be it an abandoned one."""
+        """An attempt that it has, even an abandoned one."""
         return self.tasks.get(attempt) or self.abandoned_attempts.get(attempt)
 
     def has_room(self, wanted: TaskDemand) -> bool:
-        """Whether such a task may be given to it now."""
+        """Whether such a task may be sent to it now."""
         if self.silent >= SILENT_POLLS:
             return False
         if self.idle:
@@ -181,25 +181,25 @@ class WorkerSlot:
         return len(self.tasks) < (most + ASYNC_SPARE_TASKS if wanted.few else most)
 
     def retire(self) -> None:
-        """Have the worker end when it has done what it has."""
+        """Let the worker finish its tasks and end."""
         self.worker.stop_reason = "it is being replaced"
         self.worker.send(ShutDown())
 
 
 class TaskDemand(NamedTuple):
-    """What a task asks of a worker."""
+    """The requirements of a task."""
 
     is_async: bool
     isolated: bool
-    """Whether it wants a process of its own."""
+    """Whether it needs a process of its own."""
     limited: bool
     """Whether it holds a named limit, which others could use while it is queued at a worker."""
     expected: float
     """How many seconds it is likely to take; 0 if unknown."""
     most: int
-    """How many of its step may run at once."""
+    """How many tasks of its step may run at once."""
     few: bool
-    """Whether its run has few tasks at the workers."""
+    """Whether few tasks of its run are at workers."""
 
 
 class WorkerSlots:
@@ -207,9 +207,9 @@ class WorkerSlots:
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
-        """Starts workers."""
+        """Starts the workers."""
         self.resting = False
-        """Whether no worker is to be started for the moment, because starting one has failed."""
+        """Whether to start no worker for the moment, because starting one has failed."""
         self._slots: dict[int, WorkerSlot] = {}  # by id(worker)
 
     def __iter__(self) -> Iterator[WorkerSlot]:
@@ -223,11 +223,11 @@ class WorkerSlots:
         return self._slots.get(id(worker))
 
     def remove(self, worker: WorkerLink) -> WorkerSlot | None:
-        """The worker is gone: forget its slot, and answer with it for the last time."""
+        """Remove the slot of a worker that is gone, and return it."""
         return self._slots.pop(id(worker), None)
 
     def find(self, wanted: TaskDemand, kept: WorkerSlot | None) -> WorkerSlot | None:
-        """A slot with room for a task, of a new worker if need be; None if there is none.
+        """A slot with room for a task, of a new worker if necessary; None if there is none.
 
         `kept` gets no task.
         """
@@ -258,7 +258,7 @@ class WorkerSlots:
         return not self.resting and len(self._slots) < self.executor.size
 
     def _fresh(self) -> WorkerSlot | None:
-        """A worker that has had no task yet, for a task that asks for a process of its own."""
+        """A worker that has had no task yet, for a task that needs a process of its own."""
         idle = [slot for slot in self if slot.idle and not (slot.worker.stop_reason or slot.silent)]
         for slot in idle:
             if not slot.used:

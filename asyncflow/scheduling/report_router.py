@@ -1,4 +1,4 @@
-"""Turns what workers report, and that they have ended, into facts for the runs concerned."""
+"""Turns reports of workers, and their exits, into facts for the runs concerned."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _DEAD_STARTS: Final = 3  # workers in a row that end before they report anything
 def _loss(
     slot: WorkerSlot, assigned: AssignedTask, now: float, how: str = "", traceback: str = ""
 ) -> Lost:
-    """What the run hears of an attempt that was stopped, or whose worker is gone."""
+    """The fact about an attempt that was stopped, or whose worker is gone."""
     worker = slot.worker
     error: type[AsyncflowError]
     if assigned.timed_out:
@@ -79,7 +79,7 @@ def _was_stopped(assigned: AssignedTask, report: Failed) -> bool:
 
 
 class ReportRouter:
-    """Passes on what workers report to the runs that it is about."""
+    """Passes reports of workers on to the runs concerned."""
 
     def __init__(
         self,
@@ -113,10 +113,10 @@ class ReportRouter:
             has=lambda slot, attempt: slot.find(attempt) is not None,
             disown=self._disown,
         )
-        """Stops tasks; what becomes of them comes in as reports."""
+        """Stops tasks; the outcome comes in as reports."""
 
     def on_reports(self, worker: WorkerLink, reports: Sequence[ReportMessage]) -> None:
-        """Pass on what a worker reports to the runs that it is about."""
+        """Pass the reports of a worker on to the runs concerned."""
         slot = self._slots.of(worker)
         if slot is None:
             return
@@ -168,7 +168,7 @@ class ReportRouter:
             assigned.source.tell(report)
 
     def _on_opened(self, slot: WorkerSlot, run: int) -> None:
-        """The worker has imported the flow: the time of the tasks that waited for it begins."""
+        """A worker has imported the flow: the time of the tasks that waited for it begins."""
         slot.imported[run] = self._loop.time()
         for key, assigned in slot.tasks.items():
             if key.run == run and assigned.started:
@@ -196,7 +196,7 @@ class ReportRouter:
     # --- while it runs ---
 
     def _on_loop_heard(self, slot: WorkerSlot, report: Blocked | Stopping) -> None:
-        """A worker's event loop turns, or is blocked."""
+        """Handle a report that a worker's event loop is blocked, or turns again."""
         assigned = slot.find(report.key)
         slot.blocker = None
         if isinstance(report, Blocked):
@@ -266,7 +266,7 @@ class ReportRouter:
         self._assigner.remove(slot, assigned)
         slot.stuck = False
         if slot.isolated or (slot.worker.stop_reason and not slot.tasks):
-            slot.retire()  # also a worker that has outlived a kill: its place is needed
+            slot.retire()  # also a worker that has survived a kill, because its place is needed
         if isinstance(report, Failed) and report.outcome is None and _was_stopped(assigned, report):
             lost = _loss(slot, assigned, self._loop.time(), traceback=report.traceback)
             assigned.source.tell(lost)
@@ -274,7 +274,7 @@ class ReportRouter:
             assigned.source.tell(report)
 
     def _disown(self, slot: WorkerSlot, attempt: AttemptKey) -> None:
-        """Count an attempt as ended, although its worker may not have given it up."""
+        """Count an attempt as ended, although its worker may still run it."""
         assigned = slot.tasks.get(attempt)
         if assigned is None:
             return
@@ -286,7 +286,7 @@ class ReportRouter:
     # --- a worker ends ---
 
     def on_exit(self, worker: WorkerLink, how: str) -> None:
-        """A worker is gone: of each task that it had begun, one attempt is lost."""
+        """Handle the exit of a worker: each task that it had begun has lost one attempt."""
         slot = self._slots.remove(worker)
         if slot is None:
             return

@@ -1,4 +1,4 @@
-"""Waits of tasks that are to be tried again."""
+"""The waits of tasks before their next attempt."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ class RetryTimers:
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
     def start(self, task_id: int, seconds: float) -> None:
-        """Have a task wait."""
         self._timers[task_id] = self._loop.call_later(seconds, self._end, task_id)
 
     def close(self) -> None:
-        """Stop all timers. One that went on would keep the run in memory until it fires."""
+        """Stop all timers: a running one would keep the run in memory until it fires."""
         for timer in self._timers.values():
             timer.cancel()
 

@@ -53,23 +53,21 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.run_services import RunServices
     from asyncflow.store.interface import JournalAppender
 
-_BATCH_FACTS: Final = 128  # a batch of them costs the event loop some 3 ms
-_LEAST_FACTS: Final = (
-    16  # in a batch, if there are, however little time is left: each costs a write
-)
-_GRACES: Final = 2  # that a run has to end once it is told to,
-_END_SECONDS: Final = 30.0  # and so long beyond: some workers are killed, some journals written
+_BATCH_FACTS: Final = 128  # a batch of them takes the event loop some 3 ms
+_LEAST_FACTS: Final = 16  # in a batch, however little time is left: each batch costs a write
+_GRACES: Final = 2  # the time that a run has to end once it is told to,
+_END_SECONDS: Final = 30.0  # plus this: some workers are killed, some journals written
 _CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
 
 
 class Publisher(Protocol):
-    """Where a run's events go once its journal has them."""
+    """Publishes a run's events once its journal has them."""
 
     def publish(self, news: Sequence[Publication], upto: int) -> None:
-        """Tell subscribers what the journal has up to offset `upto`."""
+        """Publish the events that the journal has up to offset `upto`."""
 
     def close(self) -> None:
-        """Tell subscribers that nothing more will come."""
+        """Publish nothing more."""
 
 
 class RunDriver:
@@ -100,17 +98,17 @@ class RunDriver:
             finish_running=services.finish_running,
         )
         self.finish: FinishRun | None = None
-        """What the run came to; None while it goes on."""
+        """How the run finished; None while it goes on."""
         self.error: AsyncflowError | None = None
-        """Why the run was broken off, if it was."""
+        """Why the engine could not finish the run, if so."""
         self.over = False
-        """Whether the driver has ended, and holds nothing open."""
+        """Whether the driver has ended, and has nothing open."""
         self.task: asyncio.Task[None] | None = None
         """The asyncio task that drives it, once `start` was called."""
         self.finished = Condition(lambda: self.over or (self.task is not None and self.task.done()))
-        """Set once the run has ended, well or not."""
+        """Whether the run has ended in any way."""
         self.backlog_bytes = 0
-        """Output that has come in and is not in the journal yet."""
+        """Output that has come in but is not in the journal yet."""
         self._journal = journal
         self._dispatcher, self._services = dispatcher, services
         self._index = RunIndex(
@@ -170,7 +168,7 @@ class RunDriver:
         self.task.add_done_callback(on_driven)
 
     def tell(self, fact: Fact) -> None:
-        """A fact has come in; it is journalled with the next batch."""
+        """Add a fact; it is journalled with the next batch."""
         self._inbox.append(fact)
         self._news.look()
         if isinstance(fact, Logged):
@@ -220,7 +218,7 @@ class RunDriver:
         return len(self._inbox) > _CONGESTED_FACTS
 
     def seated(self, task_id: int, pid: int) -> None:
-        """The task has begun in this process."""
+        """Note that the task has begun in this process."""
         attempt = self._recorder.get(task_id)
         if attempt is not None:
             attempt.pid = pid
@@ -228,11 +226,11 @@ class RunDriver:
     # --- the loop ---
 
     async def drive(self) -> None:
-        """Run to the end. What went wrong is in `finish` or `error`, and is not raised.
+        """Run to the end. Errors end up in `finish` or `error`, and are not raised.
 
         Raises:
-            SystemExit: A signal's handler has raised it, or another one that ends the program, just
-                here. The run is broken off, and is interrupted.
+            SystemExit: A signal handler raised it right here, or another exception that ends the
+                program. The run is then interrupted.
         """
         try:
             await self._take_over_all()
@@ -246,7 +244,7 @@ class RunDriver:
             self.error = AsyncflowError(f"the engine failed: {type(error).__name__}: {error}")
             self.error.__cause__ = error
         except BaseException as error:
-            self.error = AsyncflowError(f"the run was broken off by {type(error).__name__}")
+            self.error = AsyncflowError(f"the run was interrupted by {type(error).__name__}")
             self.error.__cause__ = error
             raise
         finally:
@@ -262,7 +260,7 @@ class RunDriver:
         await self._sync.close()
 
     def let_go(self) -> None:
-        """Close what it has open, and wake those who wait for its end. Harmless when repeated."""
+        """Close what it has open, and wake tasks that wait for its end. Harmless when repeated."""
         try:
             self._retries.close()
             self.orders.close()
@@ -278,7 +276,7 @@ class RunDriver:
     async def _turn(self) -> None:
         await self._news.wait()
         if not self._inbox and not self._commands and self._is_late:
-            raise AsyncflowError("the run was told to end, and did not")
+            raise AsyncflowError("the run was told to end, but did not")
         await self._services.loop_budget.turn()
         batch = self._new_batch()
         self._collect(batch)
@@ -319,7 +317,7 @@ class RunDriver:
             if batch.output_bytes > OUTPUT_BYTES:
                 break
             if verdict is Verdict.FAIL and not self.plan.stopping:
-                break  # the plan must hear that the run is ending before it judges the next failure
+                break  # the plan must know that the run is ending before it judges the next failure
         if self.backlog_bytes < BACKLOG_BYTES:
             self._dispatcher.resume_paused_workers()
 

@@ -1,4 +1,4 @@
-"""Takes over the finished tasks of the run that a run resumes."""
+"""Takes over the finished tasks of the origin of a resumed run."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.resume import OriginRun
     from asyncflow.scheduling.run_services import RunServices
 
-_BATCH_TASKS: Final = 128  # a batch of them costs the event loop some 3 ms
+_BATCH_TASKS: Final = 128  # a batch of them takes the event loop some 3 ms
 
 
 class TakenOver(NamedTuple):
-    """Some tasks of the origin run, as the run that resumes it has them."""
+    """Some tasks of the origin, as the new run has them."""
 
     batch: Batch
-    """The records of those that had finished."""
+    """The records of finished tasks."""
     waiting: list[RetryTask]
-    """Those that go on waiting for their next attempt."""
+    """Tasks that go on waiting for their next attempt."""
 
 
 class TakeOver:
-    """What is left to take over from one origin run."""
+    """What remains to be taken over from one origin run."""
 
     def __init__(
         self, origin: OriginRun, plan: Plan, recorder: Recorder, services: RunServices

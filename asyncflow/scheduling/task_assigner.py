@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.placement import WorkerSlots
     from asyncflow.workers.messages import StartTask
 
-_TASK_OVERHEAD_SECONDS: Final = 0.0001  # what a task costs beside its step
+_TASK_OVERHEAD_SECONDS: Final = 0.0001  # overhead of a task beside its step
 _ASYNC_TASKS: Final = 1000  # of a step at a time, unless `@concurrency` says otherwise
-_PATIENT_SECONDS: Final = 0.5  # that a `def` task waits for a `def` worker to become free
-_START_TRIES: Final = 5  # failed starts in a row, for want of resources, when there is no worker
+_PATIENT_SECONDS: Final = 0.5  # how long a `def` task waits for a `def` worker to become free
+_START_TRIES: Final = 5  # failed starts in a row, for lack of resources, while there is no worker
 _REST_SECONDS: Final = 0.5  # between them
 
 
@@ -50,18 +50,18 @@ def _limit(source: TaskSource, step: str) -> int:
 
 
 class _Room:
-    """What one pass over the runs has learnt about the room at the workers."""
+    """What one pass over the runs has learnt about room at the workers."""
 
     __slots__ = ("def_waits", "kept", "shut")
 
     def __init__(self) -> None:
         self.shut: list[bool] = []  # lines, `async def` or not, whose first run waits for room
         self.def_waits = False  # whether a `def` task waits
-        self.kept: WorkerSlot | None = None  # an async worker that is to become free for it
+        self.kept: WorkerSlot | None = None  # an async worker that is kept free for it
 
 
 class TaskAssigner:
-    """Gives ready tasks to workers, run by run in turn, and counts what each run has there."""
+    """Sends ready tasks to workers, run by run in turn, and counts each run's tasks there."""
 
     def __init__(
         self,
@@ -88,26 +88,26 @@ class TaskAssigner:
         self._slots, self._loop, self._budget, self._limits = slots, loop, budget, limits
         self._blocked_seconds = blocked_seconds
         self._on_assigned, self._on_broken = on_assigned, on_broken
-        self._runs: set[int] = set()  # numbers of those that have entered
+        self._runs: set[int] = set()  # numbers of the runs that have entered
         self._turns: FairTurns[TaskSource] = FairTurns()  # runs that may have ready tasks
         self._needs: dict[tuple[int, str], tuple[Need, ...]] = {}  # by run and step, if limited
         self._running: Counter[tuple[int, str]] = Counter()  # assigned tasks by run and step
         self._of_run: Counter[int] = Counter()  # assigned tasks by run
         self._dispatching = False
         self._dispatch_soon = False
-        self._failed_starts = 0  # in a row, for want of descriptors or memory
+        self._failed_starts = 0  # in a row, for lack of descriptors or memory
         self._impatient_at: float | None = None  # when a waiting `def` task may ask for more
         call_again(self)
 
     def call_again(self) -> None:
-        """Assign what can be assigned, in case the call that was to do it is lost."""
+        """Assign what can be assigned, in case the call that should do it was lost."""
         self._dispatching = False  # nobody calls this from within
         self._on_woken()
 
     # --- runs ---
 
     def enter(self, source: TaskSource) -> None:
-        """A run begins, and may have ready tasks."""
+        """Add a run that begins, and may have ready tasks."""
         self._runs.add(source.number)
         for node in source.graph:
             if needs := needs_of(node.options.get("limit")):
@@ -115,7 +115,7 @@ class TaskAssigner:
         self.dispatch(source)
 
     def leave(self, source: TaskSource) -> None:
-        """A run has ended: no task of it is assigned any more."""
+        """Remove a run that has ended: none of its tasks is assigned any more."""
         number = source.number
         self._runs.discard(number)
         for step in source.graph.nodes:
@@ -127,7 +127,7 @@ class TaskAssigner:
         self._turns.remove(source)
 
     def wake(self, source: TaskSource) -> None:
-        """A limit that the run waited for may be free: look at the run soon."""
+        """A limit that the run waited for may be free: try the run soon."""
         if source.number not in self._runs:
             return
         self._turns.add(source)
@@ -136,7 +136,7 @@ class TaskAssigner:
     # --- who is next ---
 
     def dispatch(self, source: TaskSource | None = None) -> None:
-        """Give ready tasks to workers as long as one has room; `source` may have new ones."""
+        """Send ready tasks to workers as long as one has room; `source` may have new ones."""
         if source is not None and source.number in self._runs:
             self._turns.add(source)
         if self._dispatching:
@@ -164,7 +164,7 @@ class TaskAssigner:
         while (source := self._turns.next(room.shut)) is not None:
             step = None if source.congested else self._next_step(source)
             if step is None:
-                self._turns.remove(source)  # it is added again when something of it has changed
+                self._turns.remove(source)  # it is added again when something about it has changed
                 continue
             is_async = source.graph[step].is_async
             if not self._turns.in_line(source, is_async=is_async):
@@ -172,7 +172,7 @@ class TaskAssigner:
             slot = self._slots.find(self._demand(source, step), room.kept)
             if slot is not None:
                 self._assign(slot, source, step)
-                if self._loop.time() > until:  # the application may have something to do
+                if self._loop.time() > until:  # let the application have a turn
                     self._dispatch_later()
                     return
             elif is_async and self._of_run[source.number] >= ASYNC_SPARE_TASKS:
@@ -185,13 +185,13 @@ class TaskAssigner:
             self._limits.settle()
 
     def _wait_for_room(self, room: _Room, *, is_async: bool) -> None:
-        """The first run of a line waits: no run behind it takes the room that it waits for."""
+        """The first run of a queue waits: no run behind it takes the room that it waits for."""
         room.shut.append(is_async)
         if not is_async:
             room.def_waits = True
             room.kept = self._slot_to_keep()
         elif not any(slot.is_async for slot in self._slots if slot.tasks):
-            room.shut.append(not is_async)  # one of the workers is to become free for it
+            room.shut.append(not is_async)  # one of the workers is kept free for it
 
     def _slot_to_keep(self) -> WorkerSlot | None:
         """The async worker, if any, that gets no further task, so that a `def` task can have it."""
@@ -205,7 +205,7 @@ class TaskAssigner:
         return min(asynchronous, key=lambda slot: len(slot.tasks))
 
     def has_impatient(self, now: float) -> bool:
-        """Whether a `def` task has waited so long that an async worker is to be kept for it."""
+        """Whether a `def` task has waited so long that an async worker is kept for it."""
         return self._impatient_at is not None and now > self._impatient_at
 
     def _next_step(self, source: TaskSource) -> str | None:
@@ -248,7 +248,7 @@ class TaskAssigner:
         return not needs or self._limits is None or self._limits.may_take(source, needs)
 
     def _demand(self, source: TaskSource, step: str) -> TaskDemand:
-        """What the run's next task, of this step, asks of a worker."""
+        """What the run's next task, of this step, needs from a worker."""
         node = source.graph[step]
         return TaskDemand(
             is_async=node.is_async,
@@ -262,11 +262,11 @@ class TaskAssigner:
     # --- workers that cannot be started ---
 
     def on_heard(self) -> None:
-        """A worker has reported: starting one works."""
+        """A worker has reported, so starting workers works."""
         self._failed_starts = 0
 
     def _on_start_failed(self, error: PoolError) -> None:
-        """Make do with the workers that are there, and try again in a moment.
+        """Continue with the existing workers, and try again in a moment.
 
         If there are none, runs wait for one, up to `_START_TRIES` tries.
         """
@@ -276,7 +276,7 @@ class TaskAssigner:
             self._on_broken(error)
             return
         if self._failed_starts == 1:
-            log.warning("a worker cannot be started, which is tried again", why=str(error))
+            log.warning("a worker cannot be started; trying again soon", why=str(error))
         self._slots.resting = True
         self._loop.call_later(_REST_SECONDS, self._start_again)
         self._dispatch_later()
@@ -297,7 +297,7 @@ class TaskAssigner:
                 source.abandon(error)
                 return
             if grant is None:
-                return  # the run is looked at again at once: other steps of it may begin
+                return  # try the run again at once: other steps of it may begin
         is_async = source.graph[step].is_async
         order = source.orders.take()
         if order is not None:
@@ -331,12 +331,12 @@ class TaskAssigner:
         assigned.source.orders.give_back(assigned.key.task)
 
     def remove(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
-        """Take a task from its worker, in the books: its run may have room for the next."""
+        """Note that a worker no longer has a task: its run may have room for the next."""
         slot.remove(assigned)
         self.release(assigned)
 
     def release(self, assigned: AssignedTask) -> None:
-        """The same, where the worker itself is gone."""
+        """The same when the worker itself is gone."""
         source = assigned.source
         self._running[source.number, assigned.step] -= 1
         self._of_run[source.number] -= 1

@@ -1,8 +1,8 @@
 """The ready tasks of one run, as orders that a worker can carry out.
 
-An order says where in the journal its task finds what the tasks before it handed on. For a join of
-thousands of tasks that goes to a file first, in a thread; such an order is prepared before it can
-be taken, and goes before all others then.
+An order has the journal offsets of the results of the tasks before it. For a join of thousands of
+tasks, a thread writes the offsets to a file first. Such an order is prepared before it can be
+taken, and is then taken before all others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class TaskOrders:
-    """What the dispatcher takes from a run, and gives back."""
+    """Gives the tasks of a run to the dispatcher, and takes them back."""
 
     def __init__(
         self,
@@ -48,8 +48,8 @@ class TaskOrders:
         Args:
             identity: The run.
             plan: Decides which tasks are ready.
-            recorder: Is told of each task that is taken or given back.
-            table: Where the journal tells of each task.
+            recorder: Records each task that is taken or given back.
+            table: Has the journal offsets of each task.
             services: The threads that prepare wide joins.
             on_prepared: Called when a wide join can be taken.
             on_commands: Called with what the plan decides when a task is given back.
@@ -74,7 +74,7 @@ class TaskOrders:
         return len(self._prepared) + self._plan.ready
 
     def next_step(self) -> str | None:
-        """The step of the task that would be taken next; None if none may be taken."""
+        """The step of the next task; None if none may be taken."""
         if self.held:
             return None
         return self._prepared[0].step if self._prepared else self._plan.next_step()
@@ -84,7 +84,7 @@ class TaskOrders:
         return not self._prepared and self._plan.postpone(steps)
 
     def take(self) -> StartTask | None:
-        """The next ready task as an order; None when it has to be prepared first."""
+        """The next ready task as an order; None if it has to be prepared first."""
         if self._prepared:
             return self._prepared.popleft()
         for task in self._plan.take(1):
@@ -96,17 +96,17 @@ class TaskOrders:
         return None
 
     def give_back(self, task_id: int) -> None:
-        """A task that was taken has not begun: it is ready again, unless the run is ending."""
+        """Take back a task that has not begun: it is ready again, unless the run is ending."""
         self._recorder.drop(task_id)
         self._on_commands(self._plan.give_back(task_id))
 
     def drop_prepared(self) -> None:
-        """Give back the orders that nobody has taken."""
+        """Give back the prepared orders that nobody has taken."""
         while self._prepared:
             self.give_back(self._prepared.popleft().key.task)
 
     def close(self) -> None:
-        """The run has ended: what is still being prepared is dropped."""
+        """The run has ended: drop joins that are still being prepared."""
         self._closed = True
 
     def _order(self, task: BeginTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
@@ -118,7 +118,7 @@ class TaskOrders:
         return StartTask(key, task.step, path, stack, inputs, inputs_at, told)
 
     def _spill(self, task: BeginTask) -> StartTask:
-        """Write a wide join's inputs to a file; in a thread."""
+        """Write a wide join's inputs to a file, in a thread."""
         return self._order(task, b"", self._inputs.spill(task.task_id, task.inputs))
 
     def _on_spilled(self, task_id: int, spilled: asyncio.Future[StartTask]) -> None:

@@ -41,7 +41,7 @@ class Stoppable(Protocol):
 
     @property
     def lateness(self) -> str:
-        """Why its worker is killed, in words, once its time is over."""
+        """The reason to kill its worker once its time is over."""
 
     def stop_timer(self) -> None:
         """Cancel its timer, if any."""
@@ -108,7 +108,8 @@ class Stopper:
 
     def _on_import_timeout(self, place: RunningAt, task: Stoppable, seconds: float) -> None:
         task.timed_out, task.importing = True, seconds
-        place.worker.ask_to_stop(task.key, task.lateness)  # so that it tells where it was
+        # so that its traceback shows where it was
+        place.worker.ask_to_stop(task.key, task.lateness)
         self._set_timer(task, self._grace_seconds, self._end_grace, place, task, task.lateness)
 
     def _set_timer(
@@ -145,7 +146,7 @@ class Stopper:
             place.worker.destroy(task.lateness, task.key)
 
     def _on_deaf(self, place: RunningAt, task: Stoppable) -> None:
-        """The worker's loop has received nothing: this task blocks it, or another."""
+        """The worker's loop has received nothing: this task blocks it, or another one does."""
         if self._has(place, task.key):
             self._disown(place, task.key)
             self._set_timer(task, self._grace_seconds, self._end_grace, place, task, task.lateness)

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from asyncflow.workers.interface import WorkerLink
 
 _POLL_SECONDS: Final = 0.05
-_STUCK_SECONDS: Final = 0.1  # after which a running task gives up those queued behind it
-_STANDING_SECONDS: Final = 2.0  # that a worker is stopped before a warning is logged
-_KILLED_POLLS: Final = 200  # polls at which a worker is silent until it is killed: 10 s at least
+_STUCK_SECONDS: Final = 0.1  # after this time a running task gives up those queued behind it
+_STANDING_SECONDS: Final = 2.0  # how long a worker is stopped before a warning is logged
+_KILLED_POLLS: Final = 200  # polls of silence until a worker is killed: 10 s at least
 
 
 class WorkerWatch:
-    """Polls the workers as long as one has a task, or is expected to report or to end."""
+    """Polls the workers while one has a task, or is expected to report or to end."""
 
     def __init__(
         self, slots: WorkerSlots, assigner: TaskAssigner, loop: asyncio.AbstractEventLoop
@@ -33,7 +33,7 @@ class WorkerWatch:
         call_again(self)
 
     def begin(self) -> None:
-        """A worker was given a task: poll, unless that goes on already."""
+        """A worker was sent a task: start to poll, if that does not go on already."""
         if self._polling is None:
             self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
 
@@ -43,7 +43,7 @@ class WorkerWatch:
             self._polling.cancel()
 
     def call_again(self) -> None:
-        """Poll now if a poll is overdue: the call that was to do it is lost."""
+        """Poll now if a poll is overdue: the call that should do it was lost."""
         if self._polling is not None and self._polling.when() < self._loop.time() - _POLL_SECONDS:
             self._polling.cancel()
             self._poll()
@@ -85,15 +85,15 @@ class WorkerWatch:
             slot.silent += 1
             if slot.silent == SILENT_POLLS:
                 slot.worker.take_back()
-                slot.worker.send(Ping())  # it may have nothing left that it would report
+                slot.worker.send(Ping())  # it may have nothing left to report
             elif slot.silent == _KILLED_POLLS:
                 slot.worker.destroy("it took no orders any more")
 
     def on_stopped(self, worker: WorkerLink, how: str) -> None:
         """A worker was stopped by a signal, perhaps by a debugger: no task waits for it needlessly.
 
-        The tasks that it has not received go to other workers. Time limits hold, and it is killed
-        for no other reason.
+        The tasks that it has not received go to other workers. Time limits still apply; it is
+        killed for no other reason.
         """
         slot = self._slots.of(worker)
         if slot is None:
@@ -118,7 +118,7 @@ class WorkerWatch:
         first.source.tell(Logged(first.key, 1, text.encode()))
 
     def on_continued(self, worker: WorkerLink) -> None:
-        """A worker that was stopped goes on."""
+        """A stopped worker goes on."""
         slot = self._slots.of(worker)
         if slot is not None and slot.stopped:
             slot.stopped = False

@@ -1,23 +1,23 @@
-"""What everybody else needs of a store: a `RunStore`, and in it each run as a `StoredRun`.
+"""The protocols of a store: a `RunStore`, and in it each run as a `StoredRun`.
 
 `asyncflow.store.open_store` opens one. A store in a local folder (`asyncflow.store.local_store`) is
-the only implementation so far. The protocols are drawn so that an object store can be another:
+the only implementation so far. The protocols are made so that an object store can be another:
 
-* Nothing here is a path. What a caller may show, or hand to `open_store` again, is text: the
+* Nothing here is a path. What a caller may show, or pass to `open_store` again, is text: the
   `location` of a store, the `place` of a run. Two folders are local by nature, whatever the store
-  is, and are called so: `scratch` and `limits`.
-* The journal grows by whole records at its end, in one writer's hands. So it may be one file, or
-  pieces of which each is created once, at the offset where the piece before it ends.
-* Files beside the journal come whole or not at all, and are small.
-* What a folder does by locks, times and renames has a name of its own: `is_being_written`, that a
-  value which is put again counts as new for a garbage collection, and `discard`.
+  is: `scratch` and `limits`.
+* The journal grows by whole records at its end, and has one writer. So it may be one file, or
+  pieces that are each created once, at the offset where the piece before ends.
+* Files beside the journal are small, and appear whole or not at all.
+* What a folder does by locks, times and renames has a name of its own: `is_being_written`,
+  `discard`, and the rule that a value which is put again counts as new for a garbage collection.
 
 Everything here may wait for a disk or a network: call it in a thread or a worker, never on an event
-loop. Besides the errors that a docstring names, a call may raise `OSError`, as files do;
-`FileNotFoundError` says that something is not there, and nothing else does.
+loop. Besides the errors that a docstring names, a call may raise `OSError`, as files do; only
+`FileNotFoundError` says that something does not exist.
 
-Collecting, verifying and removing (`asyncflow.store.maintenance`) are about the files as such. They
-work on the local folder, and another store brings its own.
+Collecting, verifying and removing (`asyncflow.store.maintenance`) work on the files of a local
+folder. Another store needs its own.
 """
 
 from __future__ import annotations
@@ -50,57 +50,57 @@ class JournalAppender(Protocol):
     def write(self, frames: bytes, /) -> None:
         """Append whole frames, see `asyncflow.store.journal.frame`: all of them or none.
 
-        When this returns they outlive a crash of this process, and, if the journal was begun as a
-        durable one, a power cut.
+        When this returns, they survive a crash of this process, and, in a durable journal, a power
+        cut.
 
         Raises:
             JournalError: They could not be written, and the journal is as before; or they could
-                not be made durable, and nobody may be told of them.
+                not be made durable, and must not be announced.
         """
 
     def sync(self) -> None:
-        """Return once everything that was written survives a power cut.
+        """Return once everything written survives a power cut.
 
         Raises:
-            JournalError: It cannot be told that it does.
+            JournalError: It is unknown whether it does.
         """
 
     def check_in_place(self) -> None:
         """Check that readers still find what is written here.
 
         Raises:
-            JournalError: Somebody has deleted or moved it.
+            JournalError: Somebody has deleted or moved the journal.
         """
 
     def close(self) -> None:
-        """Let go of the run: it is not being written any more. Harmless when repeated."""
+        """End the writing of the run. Harmless when repeated."""
 
 
 class OpenJournal(Protocol):
     """A run's journal, open for reading while it is written or afterwards.
 
-    Threads may share one: it keeps no position. It closes itself with the last reference.
+    Threads may share one: it keeps no position. The last reference closes it.
     """
 
     def read_one(self, offset: int, /) -> bytes:
         """The payload of the record at `offset`.
 
         Raises:
-            JournalError: No whole record lies there.
+            JournalError: There is no whole record at that offset.
         """
 
     def read_from(self, offset: int = 0, /) -> Iterator[tuple[int, bytes, int]]:
         """Every record from `offset` on: its offset, its payload, and where the next one begins.
 
-        It ends where nothing whole is left, as at a record that is just being written. To follow a
-        run that goes on, call it again with where it ended.
+        It ends where no whole record is left, for example at one that is being written. To follow a
+        running run, call it again with the offset where it ended.
 
         Raises:
             JournalError: There is damage before the end.
         """
 
     def size(self) -> int:
-        """Its length in bytes, with whatever a crash has left behind the last record."""
+        """Its length in bytes, including what a crash has left after the last record."""
 
     def is_whole(self) -> bool:
         """Whether it can still be read: a step may have closed its descriptor by mistake."""
@@ -117,7 +117,7 @@ class LargeValue(Protocol):
     """A large value in the making; leaving its `with` block without `commit` drops it."""
 
     def write_and_hash(self, chunks: Sequence[bytes], /) -> None:
-        """Append the chunks, and take them into `digest`.
+        """Append the chunks, and add them to `digest`.
 
         Raises:
             StoreError: They could not be written.
@@ -125,13 +125,13 @@ class LargeValue(Protocol):
 
     @property
     def digest(self) -> bytes:
-        """blake3 of all that was written."""
+        """blake3 of everything written."""
 
     def commit(self, digest: bytes, /) -> None:
         """Store it under its digest.
 
         Raises:
-            StoreError: It could not be done; the value is not there.
+            StoreError: That failed; the value does not exist.
         """
 
     def __enter__(self) -> Self: ...
@@ -142,8 +142,8 @@ class LargeValue(Protocol):
 class ValueSink(Protocol):
     """Takes the bytes of one run's values; one thread at a time may use it.
 
-    Whatever it has returned a place for outlives a crash of this process. If it was made a durable
-    one, it also outlives a power cut once `sync` has returned.
+    A value whose place was returned survives a crash of this process. If the sink is durable, it
+    also survives a power cut once `sync` has returned.
     """
 
     def append(self, data: Chunk, /) -> tuple[str, int]:
@@ -179,7 +179,7 @@ class ValueSink(Protocol):
         """Whether it can still be written to: a step may have closed its descriptor by mistake."""
 
     def close(self) -> None:
-        """Let go of what is open; a later `append` opens it again."""
+        """Close what is open; a later `append` opens it again."""
 
 
 class ValueSource(Protocol):
@@ -191,12 +191,12 @@ class ValueSource(Protocol):
     def open_large(
         self, digest: bytes, size: int, *, name: str = "", later: Later | None = None
     ) -> memoryview:
-        """A large value: memory that the caller may change, and nobody else sees.
+        """A large value, in memory that the caller may change and nobody else sees.
 
-        Its hash is checked; with `later`, only when that calls what it is given.
+        Its hash is checked; with `later`, that receives the check, which runs when it is called.
 
         Raises:
-            ArtifactMissingError: There is none.
+            ArtifactMissingError: It does not exist.
             ArtifactCorruptError: Its bytes are not those that were stored.
         """
 
@@ -204,28 +204,28 @@ class ValueSource(Protocol):
         """Read and hash a large value, even if this process has done so before.
 
         Raises:
-            ArtifactMissingError: There is none.
+            ArtifactMissingError: It does not exist.
             ArtifactCorruptError: Its bytes are not those that were stored.
         """
 
     def read(
         self, ref: ArtifactRef, offset: int, size: int, *, name: str = "", own: bool = False
     ) -> Chunk:
-        """So many bytes of a value of any size but an inline one; no hash is checked.
+        """So many bytes of a value that is not inline; no hash is checked.
 
         With `own`, the caller may change them.
 
         Raises:
-            ArtifactMissingError: What holds them is gone.
+            ArtifactMissingError: The file that holds them is gone.
             ArtifactCorruptError: There are fewer.
         """
 
     def corrupt(self, ref: ArtifactRef, name: str, reason: str) -> ArtifactError:
-        """The error for a value that is not what was stored; the next read looks afresh."""
+        """The error for a value that is not what was stored; the next read opens the file anew."""
 
 
 class StoredRun(Protocol):
-    """One run of a store, which may be there or not; making the object touches nothing."""
+    """One run of a store, which may exist or not; making the object touches nothing."""
 
     @property
     def store(self) -> RunStore:
@@ -237,7 +237,7 @@ class StoredRun(Protocol):
 
     @property
     def run_id(self) -> str:
-        """Its id."""
+        """Its id within the flow."""
 
     @property
     def pathspec(self) -> str:
@@ -245,24 +245,24 @@ class StoredRun(Protocol):
 
     @property
     def place(self) -> str:
-        """Where it lies, for messages."""
+        """Where it is stored, for messages."""
 
     @property
     def journal_place(self) -> str:
-        """Where its journal lies, for messages."""
+        """Where its journal is stored, for messages."""
 
     @property
     def journal_file(self) -> str:
-        """What the `file` of a ref says whose bytes lie within this run's journal."""
+        """The `file` of a ref to bytes within this run's journal."""
 
     def is_there(self) -> bool:
-        """Whether the store has anything of it."""
+        """Whether the store has any file of it."""
 
     def is_being_written(self) -> bool:
         """Whether a living process has its journal open for appending.
 
-        False once that process has closed it or is dead. Where it cannot be told now, as for want
-        of file descriptors, the answer is True.
+        False once that process has closed it or is dead. If that cannot be found out now, for
+        example for lack of file descriptors, the answer is True.
         """
 
     # --- the journal ---
@@ -271,15 +271,15 @@ class StoredRun(Protocol):
         """Begin the journal of a run that has none; a durable one survives power cuts.
 
         Raises:
-            JournalError: There is one already, or it cannot be begun.
+            JournalError: It exists already, or cannot be begun.
         """
 
     def open_journal(self) -> OpenJournal:
         """Open the journal for reading.
 
         Raises:
-            FileNotFoundError: There is none.
-            JournalError: It is no journal that this version reads.
+            FileNotFoundError: It does not exist.
+            JournalError: This version cannot read it.
         """
 
     def has_journal(self) -> bool:
@@ -289,13 +289,13 @@ class StoredRun(Protocol):
         """The length of the journal in bytes, without opening it.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: It does not exist.
         """
 
     # --- small files beside the journal: `summary`, `index`, `inputs-N` ---
 
     def put_file(self, name: str, data: bytes) -> None:
-        """Store a file whole; one of that name is replaced. A crash leaves the one or the other."""
+        """Store a file whole; one of that name is replaced. A crash leaves either of the two."""
 
     def read_file(self, name: str, *, most: int, offset: int = 0) -> bytes:
         """The bytes of a file from `offset` on, `most` at most.
@@ -322,12 +322,12 @@ class StoredRun(Protocol):
     def value_sink(self, name: str, *, durable: bool = False) -> ValueSink:
         """Takes the bytes of this run's values, see `asyncflow.store.artifacts.ArtifactWriter`.
 
-        `name` should differ among those who write at the same time. If it is durable, values
-        survive a power cut after its `sync`.
+        Writers at the same time should have different names. With `durable`, values survive a power
+        cut after `sync`.
         """
 
     def discard(self) -> None:
-        """Delete a run that nobody was told of, as far as that is possible.
+        """Delete a run that was never announced, as far as that is possible.
 
         From the first moment on it counts as never begun.
         """
@@ -338,23 +338,23 @@ class RunStore(Protocol):
 
     @property
     def location(self) -> str:
-        """Where it lies: what `open_store` takes, also in another process."""
+        """The location that `open_store` accepts, also in another process."""
 
     @property
     def scratch(self) -> Path:
-        """A folder on a local disk for files without a name, such as what workers print."""
+        """A folder on a local disk for files without a name, such as output of workers."""
 
     @property
     def limits(self) -> Path:
         """The folder on a local disk in which engines share named limits; it may be missing."""
 
     def is_at(self, location: str) -> bool:
-        """Whether that is another name for the location of this store."""
+        """Whether this is another name for the location of this store."""
 
     # --- flows and runs ---
 
     def list_flows(self) -> Listing:
-        """The flows that have ever run here, sorted by name, and what else is where they lie.
+        """The flows that have ever run here, sorted by name, and strays among them.
 
         Raises:
             StoreError: They cannot be read.
@@ -371,15 +371,15 @@ class RunStore(Protocol):
         """Whether a flow has ever run here.
 
         Raises:
-            NotFoundError: There can be no flow of that name.
-            StoreError: It cannot be told.
+            NotFoundError: A flow cannot have that name.
+            StoreError: That cannot be found out.
         """
 
     def list_runs(self, flow: str) -> Listing:
-        """A flow's runs, newest first, and what else is where they lie; none if it never ran.
+        """A flow's runs, newest first, and strays among them; empty if it never ran.
 
         Raises:
-            NotFoundError: There can be no flow of that name.
+            NotFoundError: A flow cannot have that name.
             StoreError: They cannot be read.
         """
 
@@ -387,7 +387,7 @@ class RunStore(Protocol):
         """The ids of a flow's runs, newest first; none for a flow that never ran.
 
         Raises:
-            NotFoundError: There can be no flow of that name.
+            NotFoundError: A flow cannot have that name.
             StoreError: They cannot be read.
         """
 
@@ -399,30 +399,30 @@ class RunStore(Protocol):
         """
 
     def run(self, flow: str, run_id: str, *, removed: bool = False) -> StoredRun:
-        """A run, which may be missing; of a `removed` one, what other runs still need.
+        """A run, which may be missing; a `removed` one has only what other runs still need.
 
         Raises:
-            NotFoundError: There can be no flow or run of that name.
+            NotFoundError: A flow or a run cannot have that name.
         """
 
     def make_run(self, flow: str) -> StoredRun:
         """Make a place for a new run; its id is above that of every other run of the flow.
 
-        The id is the time in microseconds since 1970, or one more than the newest id, if the clock
-        has not got beyond that. A run that has no journal yet counts as not begun.
+        The id is the time in microseconds since 1970. If the clock is not past the newest id, it is
+        one above that. A run that has no journal yet counts as not begun.
 
         Raises:
-            NotFoundError: There can be no flow of that name.
+            NotFoundError: A flow cannot have that name.
             StoreError: The store cannot be written to.
         """
 
     # --- values ---
 
     def value_source(self, flow: str) -> ValueSource:
-        """Gives the bytes of a flow's values, see `asyncflow.store.artifacts.ArtifactReader`.
+        """Reads the bytes of a flow's values, see `asyncflow.store.artifacts.ArtifactReader`.
 
         Raises:
-            NotFoundError: There can be no flow of that name.
+            NotFoundError: A flow cannot have that name.
         """
 
     def blob_size(self, digest: bytes) -> int:

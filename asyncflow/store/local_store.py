@@ -1,7 +1,7 @@
-"""A store in a local folder: implements `asyncflow.store.interface` by plain files and locks.
+"""A store in a local folder: implements `asyncflow.store.interface` with plain files and locks.
 
-Which file lies where is told by `asyncflow.store.layout`. Whatever is written goes through folders
-that are held open (`asyncflow.store.folders`), so that nothing is written behind a link.
+`asyncflow.store.layout` has the paths. Every write goes through folders that are held open
+(`asyncflow.store.folders`), so that nothing is written behind a link.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LocalStore(Layout):
 
     @property
     def scratch(self) -> Path:
-        """The folder itself: what has no name there disturbs nobody."""
+        """The folder itself: unnamed files in it disturb nobody."""
         return self.root
 
     def is_at(self, location: str) -> bool:
@@ -50,7 +50,7 @@ class LocalStore(Layout):
         """A run, which may be missing; of a removed one, what is kept of it.
 
         Raises:
-            NotFoundError: There can be no flow or run of that name.
+            NotFoundError: A flow or a run cannot have that name.
         """
         folder = self.removed_dir if removed else self.run_dir
         return LocalRun(self, flow, run_id, os.fspath(folder(flow, run_id)))
@@ -59,16 +59,16 @@ class LocalStore(Layout):
         """Create the folder of a new run.
 
         Raises:
-            NotFoundError: There can be no flow of that name.
+            NotFoundError: A flow cannot have that name.
             StoreError: The store cannot be written to.
         """
         return self.run(flow, self.create_run(flow))
 
     def value_source(self, flow: str) -> ValueFilesReader:
-        """Gives the bytes of a flow's values.
+        """Reads the bytes of a flow's values.
 
         Raises:
-            NotFoundError: There can be no flow of that name.
+            NotFoundError: A flow cannot have that name.
         """
         from asyncflow.store.value_files import ValueFilesReader
 
@@ -97,7 +97,7 @@ class LocalRun:
 
     @classmethod
     def at(cls, folder: Path) -> LocalRun:
-        """The run with this folder, be it removed or not."""
+        """The run with this folder, removed or not."""
         flow = folder.parent.parent if folder.parent.name == REMOVED else folder.parent
         return cls(LocalStore(flow.parent.parent), flow.name, folder.name, os.fspath(folder))
 
@@ -111,11 +111,11 @@ class LocalRun:
 
     @property
     def journal_file(self) -> str:
-        """The path of the journal from the folder of the flow on."""
+        """The path of the journal, relative to the folder of the flow."""
         return f"{self.run_id}/{_JOURNAL}"
 
     def is_there(self) -> bool:
-        """Whether its folder is there."""
+        """Whether its folder exists."""
         return os.path.exists(self.place)  # noqa: PTH110 - text
 
     def is_being_written(self) -> bool:
@@ -125,10 +125,10 @@ class LocalRun:
     # --- the journal ----------------------------------------------------------------------------
 
     def begin_journal(self, *, durable: bool = False) -> JournalWriter:
-        """Begin the journal, and lock it.
+        """Create the journal, and lock it.
 
         Raises:
-            JournalError: There is one already, or it cannot be begun.
+            JournalError: It exists already, or cannot be created.
         """
         try:
             with self._folder() as folder:
@@ -141,13 +141,13 @@ class LocalRun:
         """Open the journal for reading.
 
         Raises:
-            FileNotFoundError: There is none.
-            JournalError: It is no journal that this version reads.
+            FileNotFoundError: It does not exist.
+            JournalError: This version cannot read it.
         """
         return JournalReader(self.journal_place)
 
     def has_journal(self) -> bool:
-        """Whether its file is there."""
+        """Whether its file exists."""
         return self.has_file(_JOURNAL)
 
     def journal_size(self) -> int:
@@ -213,7 +213,7 @@ class LocalRun:
     # --- the rest -------------------------------------------------------------------------------
 
     def value_sink(self, name: str, *, durable: bool = False) -> ValueFilesWriter:
-        """Takes the bytes of this run's values: small ones in a segment of that name."""
+        """Takes the bytes of this run's values: small ones go into a segment of that name."""
         from asyncflow.store.value_files import ValueFilesWriter
 
         return ValueFilesWriter(self.store, self.flow, self.run_id, name, durable=durable)

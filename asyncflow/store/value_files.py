@@ -48,7 +48,7 @@ class ValueFilesWriter:
         return f"<ValueFilesWriter {self._segment.path}>"
 
     def append(self, data: Chunk) -> tuple[str, int]:
-        """Append to the segment, which is made with the first value.
+        """Append to the segment, which the first value creates.
 
         Raises:
             StoreError: It cannot be written.
@@ -69,7 +69,7 @@ class ValueFilesWriter:
         return self._blobs.writer()
 
     def sync(self) -> None:
-        """Sync the segment, if values are to survive a power cut; a blob is synced as it comes.
+        """Sync the segment, if values must survive a power cut; a blob is synced when it is stored.
 
         Raises:
             StoreError: The disk reports an error.

@@ -1,4 +1,4 @@
-"""For tests: a clock that skips waits, threads that run inline, simulated and distant workers.
+"""For tests: a clock that skips waits, threads that run inline, simulated and remote workers.
 
 They take the place of the real parts under the engine's real driver and dispatcher. What would take
 hours and many processes then takes milliseconds and one thread, and is the same each time:
@@ -10,8 +10,8 @@ hours and many processes then takes milliseconds and one thread, and is the same
 place of its threads, and `SimulatedExecutor` in place of its pool of workers. A store needs no
 fake: use a real one in a temporary folder; a run in it costs some milliseconds.
 
-`Loopback` is no fake. It runs the real workers behind a socket, as an executor of another host
-would, for tests of what has to hold wherever tasks run:
+`Loopback` is not a fake. It runs the real workers behind a socket, as an executor on another host
+would, for tests of what must hold wherever tasks run:
 
     async with Engine(executor=Loopback(workers=2)) as engine:
         await engine.run(Flow)

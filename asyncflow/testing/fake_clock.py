@@ -1,4 +1,4 @@
-"""A clock that nobody waits for."""
+"""A clock that skips waits."""
 
 from __future__ import annotations
 

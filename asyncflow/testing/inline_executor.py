@@ -1,4 +1,4 @@
-"""Threads that are none."""
+"""An executor that runs functions at once, in the caller's thread."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""An executor whose workers are reached through a socket alone, as those of another host would be.
+"""An executor that reaches its workers through a socket only, as workers of another host.
 
     engine ── LoopbackExecutor ══ socket ══ agent ── pool ── workers
 
-The agent is a process of its own (`loopback_agent`). The engine's side knows no file, no signal and
-no process of a worker: it ships orders and hears of reports. The store has to be a folder that both
-can reach.
+The agent is a process of its own (`loopback_agent`). The engine's side knows no file, signal or
+process of a worker: it sends orders and receives reports. The store must be a folder that both can
+reach.
 
 It is the model of an executor for a cluster, and proves that nothing above the executor depends on
 where workers run.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage
 
 _CLOSE_SECONDS: Final = 15.0  # for the agent to close its pool, which takes 6 s at the most
-_FAILED_STARTS: Final = 3  # agents in a row that end before they have said anything
+_FAILED_STARTS: Final = 3  # agents in a row that end before they have reported anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Loopback:
     """Runs the workers of an engine behind a socket: `Engine(executor=Loopback(workers=2))`."""
 
     workers: int | None = None
-    """How many workers there may be; those of the engine's settings if left out."""
+    """How many workers there may be; by default those of the engine's settings."""
 
     def __call__(self, listener: WorkerListener, *, size: int, scratch: Path) -> LoopbackExecutor:
         """An executor for an engine, which has not been started."""
@@ -54,28 +54,28 @@ class Loopback:
 
 
 class LoopbackExecutor:
-    """The driver's side: it starts the agent, ships orders, and tells what the agent reports.
+    """The engine's side: starts the agent, sends orders, and passes reports on.
 
-    If the agent is killed, its workers end, and with them the attempts that they had begun. Another
-    agent takes its place.
+    If the agent is killed, its workers end, and the attempts that they had begun are lost. Another
+    agent replaces it.
     """
 
     def __init__(self, listener: WorkerListener, *, size: int) -> None:
         self.size = size
         """How many workers there may be at a time."""
         self.environment: Mapping[str, str] = {}
-        """The environment variables that workers begin with."""
+        """The environment variables with which workers begin."""
         self._listener = listener
         self._links: dict[int, LoopbackWorker] = {}  # by token, in the order of their start
         self._tokens = 0
         self._agent: _AgentProcess | None = None
         self._ended: list[_AgentProcess] = []  # agents that have ended, or are about to
-        self._silent_agents = 0  # in a row, that have ended before they said anything
+        self._silent_agents = 0  # in a row, that have ended before they reported anything
         self._closing = False
 
     @property
     def workers(self) -> Collection[LoopbackWorker]:
-        """Those that there are, in the order of their start."""
+        """The present workers, in the order of their start."""
         return self._links.values()
 
     async def start(self) -> None:
@@ -98,7 +98,7 @@ class LoopbackExecutor:
     async def close(self) -> None:
         """End all workers, and return when none is left. Harmless when repeated.
 
-        Cancelled: the workers end all the same; only the waiting is cut short.
+        Cancelled: the workers end all the same; only the wait is shortened.
         """
         self._closing = True
         agent = self._agent
@@ -108,7 +108,7 @@ class LoopbackExecutor:
                 await self._lost.wait(_CLOSE_SECONDS)
         finally:
             if agent is not None:
-                self._leave(agent)  # so that its workers end, whatever it is at
+                self._leave(agent)  # so that its workers end, whatever it is doing
             while self._ended:
                 await self._ended[-1].wait_ended()
                 self._ended.pop()
@@ -134,7 +134,7 @@ class LoopbackExecutor:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Have all workers stand still within the block, in which this process may be stopped."""
+        """Stop all workers within the block, in which this process may be stopped."""
         self._tell_all("suspend_all")
         try:
             yield
@@ -148,7 +148,7 @@ class LoopbackExecutor:
     # --- what the agent says ---
 
     def on_message(self, message: list[Any]) -> None:
-        """Pass on what the agent tells."""
+        """Handle a message of the agent."""
         self._silent_agents = 0
         match message:
             case ["broken", why]:
@@ -174,13 +174,13 @@ class LoopbackExecutor:
                 self._listener.on_continued(worker)
 
     def on_lost(self) -> None:
-        """The agent is gone, and its workers with it. Go on with another one."""
+        """The agent is gone, and its workers with it. Go on with a new one."""
         if self._agent is not None:
             self._leave(self._agent)
         if self._closing:
             self._lost.look()
             return
-        log.warning("the agent of a loopback executor is gone, and is started anew")
+        log.warning("the agent of a loopback executor is gone; starting another one")
         lost, self._links = list(self._links.values()), {}
         broken = self._start_anew()
         for worker in lost:
@@ -207,7 +207,7 @@ class LoopbackWorker:
 
     def __init__(self, agent: MessageStream, token: int) -> None:
         self.stop_reason = ""
-        """Why it is to end; empty while it may be given tasks."""
+        """Why it should end; empty while it may get tasks."""
         self.pid = 0
         """Its process id at its agent's host; 0 while unknown."""
         self._agent, self._token = agent, token
@@ -221,11 +221,11 @@ class LoopbackWorker:
 
     @property
     def is_up(self) -> bool:
-        """Whether it has reported that it takes orders."""
+        """Whether it has reported that it accepts orders."""
         return bool(self.pid)
 
     def send(self, order: OrderMessage) -> None:
-        """Give an order, without waiting."""
+        """Send an order, without waiting."""
         self._agent.send("order", self._token, pack_order(order))
 
     def take_back(self) -> None:
@@ -233,15 +233,15 @@ class LoopbackWorker:
         self._agent.send("take_back", self._token)
 
     def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
-        """Have the attempt end soon, if the agent finds the worker at work on it."""
+        """End the attempt soon, if the agent finds that the worker runs it."""
         self._agent.send("ask_to_stop", self._token, attempt, why)
 
     def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
-        """End it at once; with `attempt`, if the agent finds it at work on that."""
+        """End it at once; with `attempt`, only if the agent finds that it runs that."""
         self._agent.send("destroy", self._token, attempt, why)
 
     def pause(self) -> None:
-        """Report nothing of it for now, but for what is on its way."""
+        """Report nothing of it for now, except what is on its way."""
         self._agent.send("pause", self._token)
 
     def resume(self) -> None:
@@ -249,7 +249,7 @@ class LoopbackWorker:
         self._agent.send("resume", self._token)
 
     def unpack(self, data: bytes) -> list[ReportMessage]:
-        """What it has reported."""
+        """Unpack its reports."""
         reports = self._reports.feed(data)
         if reports and isinstance(reports[0], Ready):
             self.pid = reports[0].pid
@@ -265,7 +265,7 @@ class _AgentProcess:
     def __init__(self, executor: LoopbackExecutor) -> None:
         setup = f"import sys; sys.path[:] = {import_path()!r}; sys.argv[:] = sys.argv[1:]"
         start = "from asyncflow.testing import loopback_agent; loopback_agent.main"
-        with no_forks():  # a child with `theirs` would keep the agent from hearing of the end
+        with no_forks():  # a child with `theirs` open would hide the engine's end from the agent
             ours, theirs = socket.socketpair()
             keep_from_children(ours)
             with theirs:

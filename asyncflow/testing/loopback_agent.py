@@ -58,8 +58,8 @@ class _Agent:
         self._driver = MessageStream(end, self._carry_out, self._on_lost, self._on_sent)
         self._workers: dict[int, WorkerLink] = {}  # by token
         self._tokens: dict[WorkerLink, int] = {}
-        self._ending: set[int] = set()  # tokens of those that are to end
-        self._paused: set[int] = set()  # tokens of those that the driver wants to hear nothing of
+        self._ending: set[int] = set()  # tokens of workers that should end
+        self._paused: set[int] = set()  # tokens of workers whose reports the driver has paused
         self._suspended = ExitStack()
         self._over = asyncio.Event()
 
@@ -83,7 +83,7 @@ class _Agent:
                 self._over.set()
             case [verb, token, *arguments]:
                 worker = self._workers.get(token)
-                if worker is not None:  # else its exit is told already
+                if worker is not None:  # otherwise its exit is reported already
                     self._act_on(worker, token, verb, arguments)
 
     def _start(self, token: int) -> None:
@@ -116,7 +116,7 @@ class _Agent:
 
     def _send(self, worker: WorkerLink, packet: bytes) -> None:
         order = unpack_order(packet)
-        if isinstance(order, StartTask) and worker.stop_reason:  # the driver knows in a moment
+        if isinstance(order, StartTask) and worker.stop_reason:  # the driver notices in a moment
             self.on_reports(worker, [GaveBack(order.key)])
         else:
             worker.send(order)

@@ -41,11 +41,11 @@ class MessageStream:
 
     @property
     def unsent_bytes(self) -> int:
-        """How much waits for the other end to read."""
+        """How many bytes wait for the other end to read."""
         return len(self._unsent)
 
     def send(self, *message: Any) -> None:
-        """Send an array; where the other end is gone, to nobody."""
+        """Send an array; dropped if the other end is gone."""
         if self._end.fileno() < 0:
             return
         waits = bool(self._unsent)
@@ -58,7 +58,7 @@ class MessageStream:
             sent = self._end.send(self._unsent)
         except BlockingIOError:
             sent = 0
-        except OSError:  # it is gone, which is told where it is read
+        except OSError:  # it is gone, which reading reports
             sent = len(self._unsent)
         del self._unsent[:sent]
         if self._unsent:
@@ -82,7 +82,7 @@ class MessageStream:
             self._on_message(message)
 
     def close(self) -> None:
-        """Stop; the other end hears of it. Harmless when repeated."""
+        """Stop; the other end notices. Harmless when repeated."""
         if self._end.fileno() >= 0:
             self._loop.remove_reader(self._end)
             self._loop.remove_writer(self._end)

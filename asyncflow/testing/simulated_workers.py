@@ -1,4 +1,4 @@
-"""Workers that are no processes: what comes of a task, and when, a test says."""
+"""Workers without processes: the test decides the outcome and duration of each task."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Act:
 class SimulatedExecutor:
     """Workers without processes; `play` decides the outcome and duration of each attempt.
 
-    It is to a `Dispatcher` what the pool of workers is, on the event loop that runs when it is
-    made. `deaf` says how many seconds a worker lives on that is asked to stop a task.
+    It takes the place of the pool of workers, on the event loop that runs when it is made. `deaf`
+    is how many seconds a worker lives on after it was asked to stop a task.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SimulatedExecutor:
         self.size = size
         """How many workers there may be at a time."""
         self.workers: list[SimulatedWorker] = []
-        """Those that live."""
+        """The workers that are alive."""
         self.environment: Mapping[str, str] = {}
         """The environment variables that workers begin with: none."""
         self.listener, self.play, self.deaf = listener, play, deaf
@@ -112,7 +112,7 @@ class SimulatedWorker:
         self._paused = False
         self._executor = executor
         self._loop = asyncio.get_running_loop()
-        self._orders: deque[OrderMessage] = deque()  # sent, and not received
+        self._orders: deque[OrderMessage] = deque()  # sent, but not received
         self._running: dict[AttemptKey, tuple[StartTask, Act, asyncio.TimerHandle]] = {}
         self._unheard: list[ReportMessage] = [Ready(pid)]
         self._opened: set[int] = set()  # runs whose flow a real worker would have imported
@@ -140,13 +140,13 @@ class SimulatedWorker:
         self._loop.call_soon(self.speak)
 
     def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
-        """End it when it will, if the attempt is running."""
+        """End the worker after its `deaf` seconds, if the attempt is running."""
         self.take_back()
         if attempt in self._running:
             self._end_after(self._executor.deaf(), "was killed by SIGTERM", why)
 
     def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
-        """End it; with `attempt`, only if that is running."""
+        """End the worker; with `attempt`, only if that is running."""
         self.take_back()
         if attempt is None or attempt in self._running:
             self._end_after(0.0, "was killed by SIGKILL", why)
@@ -178,7 +178,7 @@ class SimulatedWorker:
         self._executor.listener.on_exit(self, how)
 
     def speak(self) -> None:
-        """Tell what was not heard yet."""
+        """Deliver the waiting reports."""
         if self._unheard and not self._paused and not self._gone:
             told, self._unheard = self._unheard, []
             self._executor.listener.on_reports(self, told)

@@ -1,11 +1,10 @@
-"""What an executor is: where tasks run, as the scheduler sees it.
+"""The protocol of an executor: where tasks run, as the scheduler sees it.
 
 An executor starts workers, passes orders to them, and tells its listener what they report. How it
-reaches a worker is its own business: the scheduler knows no process, no signal and no file of one.
-`asyncflow.workers.local.pool` is the executor of an engine that is given no other.
+reaches a worker is its own business: the scheduler knows no process, signal or file of a worker.
+The default executor of an engine is `asyncflow.workers.local.pool`.
 
-Nothing here waits but `start` and `close`. What takes an executor a while is reported when it is
-done.
+Only `start` and `close` wait. A slow operation is reported when it is done.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class WorkerLink(Protocol):
     """A worker as the scheduler needs it."""
 
     stop_reason: str
-    """Why it is to end; empty while it may be given tasks."""
+    """Why it should end; empty while it may get tasks."""
 
     @property
     def name(self) -> str:
@@ -40,17 +39,17 @@ class WorkerLink(Protocol):
         """Whether it has started; orders can be sent before."""
 
     def send(self, order: OrderMessage) -> None:
-        """Give an order, without waiting."""
+        """Send an order, without waiting."""
 
     def take_back(self) -> None:
         """Take back the tasks that it has not received; each is reported as `GaveBack`."""
 
     def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
-        """Have the attempt end soon, if it is the one that the worker runs and not over by now.
+        """End the attempt soon, if it is the one that the worker runs and has not ended by now.
 
-        It is for attempts that have the worker to themselves: those of `def` steps, and those that
-        import their flow. Async attempts are sent a `CancelTask`. What the worker has not received
-        is taken back.
+        For attempts that have the worker to themselves: those of `def` steps, and those that import
+        their flow. Async attempts are sent a `CancelTask` instead. Tasks that the worker has not
+        received are taken back.
         """
 
     def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
@@ -60,26 +59,26 @@ class WorkerLink(Protocol):
         """
 
     def pause(self) -> None:
-        """Report nothing of it for now, so that it waits in the end."""
+        """Report nothing of it for now, so that it has to wait in the end."""
 
     def resume(self) -> None:
         """Report again."""
 
 
 class WorkerListener(Protocol):
-    """Who is told what workers do."""
+    """Is told what workers do."""
 
     def on_reports(self, worker: WorkerLink, reports: Sequence[ReportMessage]) -> None:
         """A worker has reported something."""
 
     def on_exit(self, worker: WorkerLink, how: str) -> None:
-        """A worker is gone; all that it had reported came before."""
+        """A worker is gone; all its reports came before."""
 
     def on_stopped(self, worker: WorkerLink, how: str) -> None:
-        """A worker stands still: somebody has sent it a signal such as SIGSTOP."""
+        """A worker was stopped by a signal such as SIGSTOP."""
 
     def on_continued(self, worker: WorkerLink) -> None:
-        """A worker that stood still goes on."""
+        """A stopped worker goes on."""
 
     def on_broken(self, error: PoolError) -> None:
         """No worker can be started any more."""
@@ -94,17 +93,17 @@ class Executor(Protocol):
 
     @property
     def workers(self) -> Collection[WorkerLink]:
-        """Those that there are, in the order of their start."""
+        """The present workers, in the order of their start."""
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The environment variables that its workers begin with; known once it has started."""
+        """The environment variables with which its workers begin; known once it has started."""
 
     async def start(self) -> None:
         """Get ready to start workers.
 
         Raises:
-            PoolError: No worker can be had.
+            PoolError: No worker can be started.
         """
 
     def start_worker(self) -> WorkerLink:
@@ -115,12 +114,12 @@ class Executor(Protocol):
         """
 
     def suspended(self) -> AbstractContextManager[None]:
-        """Have all workers stand still within the block, in which this process may be stopped."""
+        """Stop all workers within the block, in which this process may be stopped."""
 
     async def close(self) -> None:
         """End all workers, and return when none is left. Harmless when repeated.
 
-        Cancelled: the workers end all the same; only the waiting is cut short.
+        Cancelled: the workers end all the same; only the wait is shortened.
         """
 
 
@@ -131,7 +130,7 @@ class ExecutorFactory(Protocol):
         """An executor that has not been started.
 
         Args:
-            listener: Who is told what the workers do.
+            listener: Is told what the workers do.
             size: How many workers the engine's settings ask for.
             scratch: A folder on the engine's machine, for files that it needs while it is open.
         """

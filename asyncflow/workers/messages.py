@@ -1,13 +1,13 @@
-"""What engine and workers say to each other: msgpack messages, and no I/O.
+"""The messages between engine and workers, in msgpack. No I/O.
 
 An order (engine to worker) is one message of a packet socket: the kernel keeps messages apart,
 hands each to one reader, and lets the engine take back those that the worker has not yet received.
-Worker and engine may take turns at that, so that an order must not need one that came before it.
-A report (worker to engine) travels in a stream of msgpack arrays, which delimit themselves.
+Worker and engine may take orders in turn, so no order may depend on an earlier one. A report
+(worker to engine) travels in a stream of msgpack arrays, which delimit themselves.
 
 Every message is an array whose first element is its kind. `run` is the engine's own short number
 for a run, valid for its life. Offsets are those of records in the run's journal: a worker reads
-from there what its task inherits, so that refs need not pass through the engine again.
+there what its task inherits, so that refs need not pass through the engine again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Order(IntEnum):
-    """What an engine tells a worker."""
+    """A message from the engine to a worker."""
 
     START_TASK = 1
     CLOSE_RUN = 2
@@ -35,7 +35,7 @@ class Order(IntEnum):
 
 
 class Report(IntEnum):
-    """What a worker tells its engine."""
+    """A message from a worker to the engine."""
 
     READY = 1
     STARTED = 2
@@ -58,7 +58,7 @@ DESCRIPTORS_CLOSED: Final = 213
 
 
 class AttemptKey(NamedTuple):
-    """Which attempt of which task of which run."""
+    """Identifies an attempt: run, task and attempt number."""
 
     run: int
     task: int
@@ -73,11 +73,11 @@ class Opening(NamedTuple):
     flow: str
     run_id: str
     surroundings: Sequence[Any]
-    """`Surroundings` of the run: working directory, `sys.path`, environment variables."""
+    """The run's environment: working directory, `sys.path`, environment variables."""
     durable: bool = False
     """Whether values are synced to disk before their task is reported."""
     blocked_seconds: float = 0.0
-    """How long an async step may block its loop before that is reported; 0 for any time."""
+    """How long an async step may block its loop before that is reported; 0 for no report."""
     variables: Mapping[str, Mapping[str, str]] = {}
     """The environment variables that `@environment` gives to steps, by the step's name."""
 
@@ -94,9 +94,10 @@ class StartTask(NamedTuple):
     inputs: bytes
     """The u64 offsets of the tasks before this one; empty if `inputs_at` is given."""
     inputs_at: Sequence[Any]
-    """`(file, crc32)`: where a wide join's inputs lie, a file within the run's folder."""
+    """`(file, crc32)`: the file within the run's folder that has a wide join's inputs."""
     caught: Sequence[Any] = ()
-    """Attempt, type, message and traceback of the failure to hand on in place of the step."""
+    """Attempt, type, message and traceback of the failure to pass on instead of running the
+    step."""
     opening: Sequence[Any] = ()
     """The run's `Opening`; empty once the worker has reported a task of the run."""
 
@@ -116,7 +117,7 @@ class CancelTask(NamedTuple):
 
 
 class ShutDown(NamedTuple):
-    """Finish what is running and exit."""
+    """Finish the running tasks and exit."""
 
 
 class Ping(NamedTuple):
@@ -150,7 +151,7 @@ class Started(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The worker has imported the module of a run's flow; from now on its tasks' time counts."""
+    """The worker has imported a flow's module; from now on its tasks' time counts."""
 
     run: int
 
@@ -170,7 +171,7 @@ class Succeeded(NamedTuple):
     seconds: float
     outcome: Outcome
     spooled: Sequence[int]
-    """Sizes of the worker's two spool files now: what lies before belongs to this task."""
+    """Sizes of the worker's two spool files now: output up to there belongs to this task."""
 
 
 class Failed(NamedTuple):
@@ -182,10 +183,10 @@ class Failed(NamedTuple):
     message: str
     traceback: str
     may_retry: bool
-    """Whether the exception is one that the step's `@retry` is for."""
+    """Whether the step's `@retry` covers the exception."""
     spooled: Sequence[int]
     outcome: Outcome | None = None
-    """What the task hands on all the same, because its step's `@catch` handles this failure."""
+    """The task's result in spite of the failure, if its step's `@catch` handles it."""
 
 
 class Warned(NamedTuple):
@@ -196,7 +197,7 @@ class Warned(NamedTuple):
 
 
 class Stopping(NamedTuple):
-    """The worker's loop has taken the order to cancel an async task."""
+    """The worker's loop has received the order to cancel an async task."""
 
     key: AttemptKey
 
@@ -208,11 +209,11 @@ class Blocked(NamedTuple):
     seconds: float
     """How long it has been blocked."""
     where: str
-    """File, line, function and text; empty when it is over."""
+    """File, line, function and text; empty when the loop turns again."""
 
 
 class Pong(NamedTuple):
-    """The answer to `Ping`: the worker takes orders."""
+    """The answer to `Ping`: the worker accepts orders."""
 
 
 class GaveBack(NamedTuple):
@@ -251,7 +252,7 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
 _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 
 
-_new_key: Final = partial(tuple.__new__, AttemptKey)  # half of what `_make` takes
+_new_key: Final = partial(tuple.__new__, AttemptKey)  # half the time of `_make`
 _new_outcome: Final = partial(tuple.__new__, Outcome)
 _new_started: Final = partial(tuple.__new__, Started)
 _new_succeeded: Final = partial(tuple.__new__, Succeeded)
@@ -291,7 +292,7 @@ _READERS: Final[dict[int, Callable[..., ReportMessage]]] = {
     Report.BLOCKED: _of_attempt(Blocked),
     Report.GAVE_BACK: _of_attempt(GaveBack),
 }
-"""What makes a report of the fields that came."""
+"""Makes a report from its fields, for each kind."""
 
 
 _ORDER_READERS: Final[dict[int, Callable[..., OrderMessage]]] = {
@@ -301,7 +302,7 @@ _ORDER_READERS: Final[dict[int, Callable[..., OrderMessage]]] = {
 }
 
 
-# One packer for all messages: `packb` makes one for each, and that takes half of its time. Names of
+# One packer for all messages: `packb` makes one for each, which takes half of its time. Names of
 # files and environment variables need not be UTF-8.
 _pack_order: Final = msgpack.Packer(unicode_errors="surrogateescape").pack
 _pack_report: Final = msgpack.Packer().pack
@@ -314,7 +315,6 @@ def pack_order(message: OrderMessage) -> bytes:
 
 
 def unpack_order(packet: bytes) -> OrderMessage:
-    """Undo `pack_order`."""
     kind, *values = msgpack.unpackb(packet, unicode_errors="surrogateescape")
     return _ORDER_READERS[kind](*values)
 

@@ -112,7 +112,7 @@ def test_a_worker_that_cannot_be_started_for_want_of_descriptors_is_started_late
     """With no worker at all the run waits for it; beside another one the run goes on."""
     done = program("short", where, files=256)
     assert done.stdout == "succeeded True\n"
-    assert "a worker cannot be started, which is tried again" in done.stderr
+    assert "a worker cannot be started; trying again soon" in done.stderr
 
 
 def test_subscriptions_that_read_on_from_journals_hold_none_of_them_open(program):

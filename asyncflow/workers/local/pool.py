@@ -1,10 +1,10 @@
-"""The executor of an engine that is given no other: warm worker processes on this machine.
+"""The default executor of an engine: warm worker processes on this machine.
 
-Transport only: which task goes to which worker is the scheduler's business. Every worker has
+Transport only: the scheduler decides which task goes to which worker. Every worker has
 
-    orders    a packet socket. The kernel keeps orders apart and gives each to one reader, and the
-              pool keeps the worker's end as well: what the worker has not yet received can be read
-              back, whatever the worker is stuck in.
+    orders    a packet socket. The kernel keeps orders apart and gives each to one reader. The pool
+              keeps the worker's end as well: it can read back what the worker has not yet received,
+              even if the worker is stuck.
     reports   a stream socket
     spools    two unnamed append-only files that are its descriptors 1 and 2
 
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
     from asyncflow.workers.interface import WorkerListener
 
-_READ_BYTES: Final = 1 << 12  # some 40 reports: the event loop is held up for half a millisecond
+_READ_BYTES: Final = 1 << 12  # some 40 reports: the event loop is busy for half a millisecond
 _SOCKET_BYTES: Final = 1 << 20  # room for the reports of some thousand short tasks
 _READ_SECONDS: Final = 0.0005  # of the event loop at a time
-_CLOSE_SECONDS: Final = 6.0  # for idle workers to leave by themselves, in 5 s at the most
+_CLOSE_SECONDS: Final = 6.0  # for idle workers to leave by themselves; at most 5 s
 _POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
-_SILENT_LOOKS: Final = 20  # after the end of its reports, until a worker counts as gone
+_SILENT_LOOKS: Final = 20  # from the end of its reports until a worker counts as gone
 
 
 class WorkerPool:
@@ -57,9 +57,9 @@ class WorkerPool:
         """Prepare a pool; nothing is started before `start`.
 
         Args:
-            listener: Who is told what the workers do.
+            listener: Is told what the workers do.
             size: How many workers there may be at a time.
-            scratch: The folder in which their files of output are made, which have no name there.
+            scratch: The folder in which the unnamed files for output are made.
         """
         self.size = size
         """How many workers there may be at a time."""
@@ -93,18 +93,18 @@ class WorkerPool:
 
     @property
     def workers(self) -> Collection[WorkerProcess]:
-        """Those that there are, in the order of their start."""
+        """The present workers, in the order of their start."""
         return self._workers.values()
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The environment variables that workers begin with."""
+        """The environment variables with which workers begin."""
         return self._fork_server.environment
 
     async def close(self) -> None:
         """Let idle workers leave, kill the others, and return when none is left.
 
-        Cancelled: the workers are killed all the same; only the waiting is cut short.
+        Cancelled: the workers are killed all the same; only the wait is shortened.
         """
         if not self._fork_server.is_up:
             return
@@ -137,7 +137,7 @@ class WorkerPool:
             PoolError: Out of file descriptors, or the fork server is gone.
         """
         if not self._fork_server.is_up or self._loop is None:
-            message = "the pool is closed, or the process that starts workers could not go on"
+            message = "the pool is closed, or the process that starts workers has failed"
             raise PoolError(message)
         self._tokens += 1
         try:
@@ -169,14 +169,14 @@ class WorkerPool:
         # The worker's end keeps blocking for the worker; here it is read with MSG_DONTWAIT only.
 
     def pause(self, worker: WorkerProcess) -> None:
-        """Hear no more of a worker for now; it waits when the socket is full."""
+        """Receive no reports of a worker for now; it waits when the socket is full."""
         worker.paused = True
         self._readable.pop(worker.token, None)
         if self._loop is not None:
             self._loop.remove_reader(worker.reports)
 
     def resume(self, worker: WorkerProcess) -> None:
-        """Hear of it again."""
+        """Receive its reports again."""
         worker.paused = False
         if self._loop is None or worker.token not in self._workers:
             return
@@ -191,7 +191,7 @@ class WorkerPool:
         self._fork_server.kill(worker.pid, number)
 
     def suspended(self) -> AbstractContextManager[None]:
-        """Have all workers stand still within the block, in which this process may be stopped."""
+        """Stop all workers within the block, in which this process may be stopped."""
         return self._fork_server.suspended()
 
     def watch_room(self, worker: WorkerProcess, *, wanted: bool) -> None:
@@ -206,7 +206,7 @@ class WorkerPool:
             self._loop.remove_writer(worker.orders)
 
     def _on_reports(self, worker: WorkerProcess) -> None:
-        """There is something to read: it is read soon, in turn with other workers."""
+        """There is something to read: read it soon, in turn with other workers."""
         self._readable[worker.token] = worker
         self._read_soon()
 
@@ -221,7 +221,7 @@ class WorkerPool:
             self._loop.call_soon(self._read_some)
 
     def _read_some(self) -> None:
-        """Read what there is for a moment, then let the application have a turn of the loop."""
+        """Read for a moment, then let the application have a turn of the loop."""
         self._reading = False
         self._teller.tell_given_back()
         until = time.monotonic() + _READ_SECONDS
@@ -233,7 +233,7 @@ class WorkerPool:
             self._loop.call_soon(self._read_some)
 
     def call_again(self) -> None:
-        """Read what workers said, and hear of those that have ended, should nobody be at it."""
+        """Read reports and note exits, in case the callback that should do it was lost."""
         if self._reading:
             self._read_some()
         if self._polling is not None and self._loop is not None:
@@ -251,7 +251,7 @@ class WorkerPool:
     def _read(self, worker: WorkerProcess) -> None:
         if worker.untold or worker.has_exited or worker.silent:
             self._teller.tell(worker)
-            return  # then the others; what there is to read is heard of again
+            return  # then the others; the loop announces remaining data again
         try:
             data = worker.reports.recv(_READ_BYTES)
         except BlockingIOError:
@@ -262,7 +262,7 @@ class WorkerPool:
             if self._loop is not None:
                 self._loop.remove_reader(worker.reports)
             worker.silent = 1
-            self._fork_server.expect_answer()  # its exit is told by the fork server
+            self._fork_server.expect_answer()  # the fork server reports its exit
             return
         self._take_in(worker, data)
         self._teller.tell(worker)
@@ -270,7 +270,7 @@ class WorkerPool:
     def _take_in(self, worker: WorkerProcess, data: bytes) -> None:
         reports = worker.stream.feed(data)
         worker.untold += reports
-        if reports and isinstance(reports[0], Ready):  # before the fork server's word, perhaps
+        if reports and isinstance(reports[0], Ready):  # perhaps before the fork server's report
             self.on_forked(worker.token, reports[0].pid)
 
     def _poll_later(self) -> None:
@@ -278,7 +278,7 @@ class WorkerPool:
             self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
 
     def _poll(self) -> None:
-        """Look at what running tasks have printed."""
+        """Look for new output of running tasks."""
         self._polling = None
         running = [worker for worker in self._workers.values() if worker.running is not None]
         if running:
@@ -325,7 +325,7 @@ class WorkerPool:
             self.kill(worker, signal.SIGKILL)
 
     def on_fork_server_gone(self) -> None:
-        """The fork server was killed; its workers died with it. Go on with another one."""
+        """The fork server was killed, and its workers with it. Go on with a new one."""
         lost = list(self._workers.values())
         for worker in lost:
             kill_group(worker.pid)  # the fork server would have done it
@@ -367,7 +367,7 @@ class WorkerPool:
 
 
 def _how_it_ended(status: int) -> str:
-    """In words: what a wait status tells."""
+    """The meaning of a wait status, in words."""
     code = os.waitstatus_to_exitcode(status)
     if code == DESCRIPTORS_CLOSED:
         return (

@@ -1,4 +1,4 @@
-"""Reports what workers have done, each with what it had printed by then in its place."""
+"""Reports what workers have done, with their output in the right places."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ReportTeller:
-    """Between what the workers of a pool have sent and whoever listens."""
+    """Passes reports of a pool's workers on to the listener."""
 
     def __init__(
         self,
@@ -31,16 +31,16 @@ class ReportTeller:
         """Report nothing yet.
 
         Args:
-            listener: Who is told.
-            on_begun: Called when a task has begun: from now on its output is looked for.
-            on_more: Called when more of a worker is left to tell, in a later turn of the loop.
-            on_exit: Called when all of a worker is told, and how its process ended.
+            listener: Gets the reports.
+            on_begun: Called when a task has begun: from now on the pool looks for its output.
+            on_more: Called when more of a worker is left to report, in a later turn of the loop.
+            on_exit: Called when everything of a worker is reported, and how its process ended.
         """
         self._listener = listener
         self._on_begun, self._on_more, self._on_exit = on_begun, on_more, on_exit
-        self._given_back: deque[tuple[WorkerProcess, list[GaveBack]]] = deque()  # and not told
+        self._given_back: deque[tuple[WorkerProcess, list[GaveBack]]] = deque()  # and not reported
         self.output_is_dropped = False
-        """Whether nobody wants output any more, because the pool is closing."""
+        """Whether to drop output, because the pool is closing."""
 
     def give_back(self, worker: WorkerProcess, attempts: Sequence[AttemptKey]) -> None:
         """Keep attempts that a worker will not begin, until `tell_given_back`."""
@@ -52,9 +52,9 @@ class ReportTeller:
             self._listener.on_reports(*self._given_back.popleft())
 
     def tell(self, worker: WorkerProcess) -> None:
-        """Tell what came of a worker, and what it had printed by then in its place.
+        """Report what a worker has sent, with its output in the right places.
 
-        Of much output only a piece is told, and the rest in later turns of the loop.
+        If there is much output, one piece is reported, and the rest in later turns of the loop.
         """
         told: list[ReportMessage] = []
         size, untold = 0, worker.untold
@@ -85,7 +85,7 @@ class ReportTeller:
     def _printed_before(
         self, worker: WorkerProcess, report: ReportMessage | Printed | Exited
     ) -> Logged | None:
-        """Output that is to be told before the report."""
+        """Output to report before the report."""
         if isinstance(report, Succeeded | Failed):
             if not worker.output.has_unread(report.spooled):
                 return None

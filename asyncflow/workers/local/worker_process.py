@@ -23,7 +23,7 @@ _PACKET_BYTES: Final = 1 << 18
 
 
 class Printed(NamedTuple):
-    """What lies in a worker's spool files before these offsets is this attempt's."""
+    """Output in a worker's spool files before these offsets belongs to this attempt."""
 
     attempt: AttemptKey
     upto: Sequence[int]
@@ -31,7 +31,7 @@ class Printed(NamedTuple):
 
 
 class Exited(NamedTuple):
-    """A worker is gone, and has printed so much in all."""
+    """A worker is gone; these are the final sizes of its output."""
 
     how: str
     printed: Sequence[int]
@@ -53,7 +53,7 @@ class Pool(Protocol):
         """Report nothing of the worker for now."""
 
     def resume(self, worker: WorkerProcess) -> None:
-        """Report what the worker says again."""
+        """Report the worker's messages again."""
 
 
 class WorkerProcess:
@@ -81,7 +81,7 @@ class WorkerProcess:
     def __init__(self, pool: Pool, token: int, spools: tuple[Spool, Spool]) -> None:
         self._pool = pool
         self.token = token
-        """Names the worker before its process has an id."""
+        """Identifies the worker before its process has an id."""
         self.pid = 0
         """The process id; 0 while it is being started."""
         self.stop_reason = ""
@@ -92,15 +92,16 @@ class WorkerProcess:
         self.output = SpoolReader(spools)
         self.stream = ReportStream()
         self.silent = 0
-        """Looks since it has said its last; 0 while it may say more."""
+        """Polls since its last report; 0 while more may come."""
         self.untold: deque[ReportMessage | Printed | Exited] = deque()
-        """What came of it, and was not told yet."""
+        """Reports that were received but not passed on yet."""
         self.paused = False
-        """Whether nothing of it is to be told for now."""
+        """Whether to pass on none of its reports for now."""
         self.has_exited = False
-        """Whether its process is gone, be it that this was not told yet."""
+        """Whether its process is gone, even if that was not reported yet."""
         self.tasks: dict[AttemptKey, bool] = {}
-        """The attempts that it was sent, in order, until their end is told: whether each began."""
+        """The attempts that it was sent, in order, until their end is reported: whether each
+        began."""
         self._backlog: list[bytes] = []  # orders for which the socket has no room yet
 
     @property
@@ -114,21 +115,21 @@ class WorkerProcess:
         return bool(self.pid)
 
     def send(self, order: OrderMessage) -> None:
-        """Give an order; it is kept here while the socket is full."""
+        """Send an order; it is kept here while the socket is full."""
         if isinstance(order, StartTask):
             self.tasks[order.key] = False
         self._backlog.append(pack_order(order))
         self.flush()
 
     def flush(self) -> None:
-        """Send what is kept as far as there is room."""
+        """Send the kept orders as far as there is room."""
         sent = 0
         for packet in self._backlog:
             try:
                 self.orders.send(packet)
             except BlockingIOError:
                 break
-            except OSError:  # it is gone; its exit will be told
+            except OSError:  # it is gone; its exit will be reported
                 self._backlog.clear()
                 return
             sent += 1
@@ -158,17 +159,17 @@ class WorkerProcess:
         return [order.key for order in starts]
 
     def keep_from_children(self) -> None:
-        """Its ends are this process's alone, and no child's that is forked out of it."""
+        """Close its sockets in every child that this process forks."""
         for end in (self.orders, self.taken_back, self.reports, *self.spools):
             fork_safety.keep_from_children(end)
 
     @property
     def running(self) -> AttemptKey | None:
-        """The attempt that began first; output that no context tells apart is counted as its."""
+        """The attempt that began first; output without a known context counts as its."""
         return next((attempt for attempt, began in self.tasks.items() if began), None)
 
     def has_more(self) -> bool:
-        """Whether it has said something that has not been heard yet, or is gone."""
+        """Whether it has reported something that was not read yet, or is gone."""
         try:
             self.reports.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -178,12 +179,12 @@ class WorkerProcess:
         return True
 
     def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
-        """Send SIGTERM to the worker, if it is still at work on the attempt."""
+        """Send SIGTERM to the worker, if it still runs the attempt."""
         if self._is_at_work(attempt):
             self._kill(signal.SIGTERM, why)
 
     def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
-        """Send SIGKILL, with `attempt` only if the worker is still at work on it."""
+        """Send SIGKILL; with `attempt`, only if the worker still runs it."""
         if attempt is None or self._is_at_work(attempt):
             self._kill(signal.SIGKILL, why)
 
@@ -191,7 +192,7 @@ class WorkerProcess:
         """Whether a signal would hit this attempt, and not the next one.
 
         A worker receives a task only when it has ended the one before. So of several tasks that it
-        has received, all but the last have ended, and the reports on them are on their way.
+        has received, all but the last have ended, and their reports are on the way.
         """
         self.take_back()
         return next(reversed(self.tasks), None) == attempt
