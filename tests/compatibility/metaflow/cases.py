@@ -187,6 +187,7 @@ DIFFERENT: Final[dict[str, dict[str, str]]] = {
     "join_splits": {"*": "a join may fan out"},
     "nested_condition": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
     "nested_foreach": {"steps/*_join/*/artifacts/mine": _ITEM},
+    "other_environments": {"*": "Metaflow refuses what it would have to install packages for"},
     "output": {"steps/start/*/stdout": "Metaflow adds an end of line to what has none"},
     "private_artifacts": {"steps/*/artifacts/_hidden": "we list such names as well"},
     "recursion": {"steps/*/parents": _WAY, "steps/*/children": _WAY},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 import sys
 from importlib.util import find_spec
@@ -26,7 +27,11 @@ TUTORIALS: Final = {
 }
 """Each with its file and its flow, in the order in which they build on each other."""
 
+NOT_YET: Final = frozenset({"03-playlist-redux", "04-playlist-plus"})
+"""Those that ask for what asyncflow lacks; one that is the same has to be taken out."""
+
 _SHUFFLED: Final = {"movies", "playlist"}
+_CONDA: Final = re.compile(r"^ *@conda.*\n", re.MULTILINE)
 _CHOSEN: Final = {"01-playlist": {"bonus"}, "03-playlist-redux": {"bonus"}}
 """Artifacts that are chosen at random: only their kind can be the same."""
 
@@ -42,9 +47,10 @@ def compare(name: str, folder: Path) -> dict[str, tuple[Any, Any]]:
 def _answer(name: str, folder: Path, engine: str) -> dict[str, Any]:
     file = folder / name / TUTORIALS[name][0]
     shutil.copytree(_package() / "tutorials" / name, folder / name)
-    if engine == "asyncflow":
-        changed = with_our_import(file.read_text(encoding="utf-8"))
-        file.write_text(changed, encoding="utf-8")
+    source = file.read_text(encoding="utf-8")
+    # Metaflow would install the packages that `@conda` names; they are in this environment.
+    changed = with_our_import(source) if engine == "asyncflow" else _CONDA.sub("", source)
+    file.write_text(changed, encoding="utf-8")
     options = ["--no-pylint"] if engine == "metaflow" else []
     done = _process(folder, [str(file), *options, "run"])
     if done.returncode != 0:

@@ -32,7 +32,7 @@ def look(run):
         "by name": (task["number"].data, task.artifacts.word.data, task.data.number),
         "in": ("number" in task, "nowhere" in task, "number" in task.data),
         "times": task.created_at <= task.finished_at,
-        "code": (task.code, task.environment_info),
+        "environment": task.environment_info,
         "again": Task(task.pathspec).id == task.id,
         "attempt": task.metadata_dict["attempt"],
         "of all": [(type(each.name), type(each.value)) for each in task.metadata][:1],
