@@ -90,7 +90,7 @@ class TaskSource(Protocol):
     def congested(self) -> bool:
         """Whether its journal lags so far behind that no further task should begin."""
 
-    def seated(self, task_id: int, pid: int) -> None:
+    def on_started(self, task_id: int, pid: int) -> None:
         """Note that the task has begun in this process."""
 
     def tell(self, fact: Fact) -> None:

@@ -1,8 +1,8 @@
-"""Turns what workers report into the journal's records, and into events for whoever wants them.
+"""Turns facts about tasks into the journal's records, and into events for subscribers.
 
-A `Recorder` knows the run's running attempts, numbers its events, and tells the run's index of each
-record. It writes nothing: it is told where in the journal its next record will lie, and gives back
-the records.
+A `Recorder` knows the run's running attempts, numbers its events, and adds each record to the run's
+index. It writes nothing: it is given the journal offset of its next record, and returns the
+records.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class RunningAttempt:
         """The attempt's number in the journal; a stand-in has that of the attempt that it stands
         for."""
         self.pid = 0
-        self.log = 0  # where the journal has its last output
-        self.failed = 0  # where the journal has its failure that was caught
+        self.log = 0  # the journal offset of its last output
+        self.failed = 0  # the journal offset of its failure that was caught
         self.seconds = 0.0  # how long it had taken then
 
 
@@ -121,7 +121,8 @@ class Recorder:
         self._flow, self._run_id, self._index = flow, run_id, index
         self.seq = 1  # RunStarted was the first
         self.expected = {} if expected is None else expected
-        """For each step that ended at least once: seconds for a task, smoothed; may be shared."""
+        """The smoothed seconds that a task takes, for each step that ended at least once; may be
+        shared."""
         self._attempts: dict[int, RunningAttempt] = {}
         self._caught: dict[
             int, RunningAttempt
@@ -288,7 +289,7 @@ class Recorder:
     def _note(
         self, attempt: RunningAttempt, event: Event, batch: Batch, *, stopped: bool = False
     ) -> int:
-        """Add an event that begins or ends an attempt; where its record will lie."""
+        """Add an event that begins or ends an attempt; return the offset of its record."""
         at = self.add(event, batch)
         step, task, number = attempt.step, attempt.task_id, attempt.number
         self._index.note(at, event.code, step, task, number, attempt.path, stopped=stopped)

@@ -1,17 +1,17 @@
-"""The limits with names as one engine keeps them, together with every other engine of the store.
+"""The named limits of one engine, which it shares with every other engine of the store.
 
-A task of a step under `@limit` is given to a worker only with what all its limits ask for, and has
-it until its attempt ends; all of it or none, so that nobody holds one thing while waiting for
-another. A run that may not go on waits in line here, while its other steps and other runs pass, and
-costs a timer at the most: what this engine itself gives back wakes the next in line at once, what
-others give back is looked for every few hundredths of a second, and only while somebody waits.
+A task of a step under `@limit` is sent to a worker only if all its limits have a place for it, and
+holds these places until its attempt ends. It takes all of them or none, so that no task holds one
+place while it waits for another. A run that must wait is queued here; its other steps and other
+runs go on. A waiting run costs at most a timer. A place that this engine frees wakes the next run
+at once. Places that other engines free are looked for every 20 ms, and only while a run waits.
 
-Between engines it goes by tickets. Who finds a limit taken takes a ticket, and lets those with
-earlier ones go first. Who has waited so may go on for a tenth of a second before it looks round for
-others, so that short tasks do not pay the way of a ticket each.
+Between engines, tickets decide. An engine that finds a limit taken takes a ticket, and lets those
+with earlier ones go first. An engine that got its turn keeps it for 0.1 s, so that a burst of short
+tasks pays for one ticket and not for one each.
 
-Nothing here waits, and files are opened in threads. What is done on the event loop are locks, and
-eight bytes to read or write where there is a rate: some microseconds.
+Nothing here waits, and files are opened in threads. The event loop only takes locks, and reads and
+writes eight bytes if there is a rate: some microseconds.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from asyncflow.flow.graph import Graph
 
 _NOTHING: Final = Bounds()
-_LOOK_SECONDS: Final = 0.02  # how late, at most, a place that another engine gave back is seen
-_KEEP_SECONDS: Final = 0.1  # that who has waited in line goes on before it lets others
-_READ_SECONDS: Final = 0.5  # how late, at most, what was set is seen
-_SLACK_SECONDS: Final = 0.02  # timers are no finer: of a high rate some begin together
+_LOOK_SECONDS: Final = 0.02  # how late, at most, a place that another engine freed is noticed
+_KEEP_SECONDS: Final = 0.1  # how long an engine keeps its turn before it lets others go first
+_READ_SECONDS: Final = 0.5  # how late, at most, a change by `asyncflow limit set` is noticed
+_SLACK_SECONDS: Final = 0.02  # timers are no finer: under a high rate some tasks begin together
 PATIENCE_SECONDS: Final = 2.0
-"""That a run waits before the log says so: a limit is there to be waited for."""
+"""How long a run waits before the log says so; some waiting is normal for a limit."""
 
 
 class Waiter(Protocol):
@@ -56,19 +56,19 @@ class Waiter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a step asks of a limit."""
+    """What a step needs from a limit."""
 
     name: str
     bounds: Bounds
 
 
 def needs_of(options: Any) -> tuple[Need, ...]:
-    """What the `limit` among a step's options says, in the order in which limits are taken."""
+    """What the step's `limit` option asks for, in the order in which limits are taken."""
     return tuple(Need(name, Bounds(*bounds)) for name, *bounds in sorted(options or ()))
 
 
 class Grant:
-    """What a task has of its limits, until it is released."""
+    """What a task holds of its limits, until it is released."""
 
     __slots__ = ("_held",)
 
@@ -76,16 +76,16 @@ class Grant:
         self._held: list[tuple[_Limit, int]] = []
 
     def add(self, limit: _Limit, place: int) -> None:
-        """A place was taken."""
+        """Add a place that was taken."""
         self._held.append((limit, place))
 
     def release(self) -> None:
-        """Give all of it back: others may go on. Harmless when repeated."""
+        """Give everything back, so that others may go on. Harmless when repeated."""
         for limit in self._free():
             limit.look()
 
     def undo(self) -> None:
-        """The same for a task that does not begin because something else is not to be had."""
+        """The same for a task that cannot begin for another reason; its start is not counted."""
         self._free()
 
     def _free(self) -> list[_Limit]:
@@ -96,10 +96,10 @@ class Grant:
 
 
 class Limits:
-    """The limits that the runs of one engine have to keep."""
+    """The limits that the runs of one engine must keep."""
 
     def __init__(self, folder: Path, disk: ThreadExecutor, wake: Callable[[Any], object]) -> None:
-        """`wake` is called with a run whose tasks may perhaps begin now."""
+        """Create it; `wake` is called with a run when its limit may be free."""
         self.folder = folder
         self._disk = disk
         self._wake = wake
@@ -112,7 +112,7 @@ class Limits:
     # --- opening and closing ---
 
     def open(self, graph: Graph) -> None:
-        """Open the limits of a flow's steps; in a thread, and before any task of it is looked at.
+        """Open the limits of a flow's steps; in a thread, and before any of its tasks is assigned.
 
         Raises:
             LimitError: A limit's file cannot be made or read, or it is damaged.
@@ -132,7 +132,7 @@ class Limits:
             known.set(bounds)
 
     def close(self) -> None:
-        """Give up everything; no task is running any more, and no thread."""
+        """Release everything; no task runs any more, and no thread."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -142,12 +142,12 @@ class Limits:
     # --- what the dispatcher asks and tells ---
 
     def may_take(self, waiter: Waiter, needs: Sequence[Need]) -> bool:
-        """Whether it makes sense to try; if not, the run is woken when it does."""
+        """Whether `take` may succeed now; if not, the run is woken when it may."""
         self._keep_reading()
         return all(self._limits[need.name].may_take(waiter, need.bounds) for need in needs)
 
     def take(self, waiter: Waiter, needs: Sequence[Need]) -> Grant | None:
-        """What a task needs, all of it; if it cannot be had, the run is woken when it may.
+        """Take all that a task needs; None if that is impossible now: the run is woken later.
 
         Raises:
             LimitError: A limit's file cannot be read or written.
@@ -181,7 +181,7 @@ class Limits:
         return True
 
     def forget(self, waiter: Waiter) -> None:
-        """A run has ended: it waits no more."""
+        """Remove a run that has ended from all queues."""
         for limit in self._limits.values():
             limit.forget(waiter)
 
@@ -197,7 +197,7 @@ class Limits:
             self._timer = self._loop.call_later(_READ_SECONDS, self._read)
 
     def _read(self) -> None:
-        """Look for what was set, as long as anybody is concerned."""
+        """Read what `asyncflow limit set` has set, as long as a limit is in use."""
         self._timer = None
         if any(limit.in_use for limit in self._limits.values()):
             files = [limit.file for limit in self._limits.values()]
@@ -221,13 +221,14 @@ class Limits:
 def _read_bounds(files: Iterable[LimitFile]) -> dict[str, Bounds]:
     found = {}
     for file in files:
-        with suppress(LimitError):  # damaged, or the disk is: what was set before still holds
+        # the file or the disk is damaged: the former settings still apply
+        with suppress(LimitError):
             found[file.path.name] = file.bounds()
     return found
 
 
 class _Limit:
-    """One limit in one engine: what it holds of it, and which runs wait."""
+    """One limit in one engine: the places that it holds, and the runs that wait."""
 
     def __init__(
         self,
@@ -239,8 +240,8 @@ class _Limit:
         self.file = file
         self._loop, self._wake = loop, wake
         self._set = bounds
-        self._places: dict[int, int] = {}  # those that tasks of this engine have, and of which run
-        self._full = False  # the engine has all places itself: to look again is of no use
+        self._places: dict[int, int] = {}  # the places of this engine's tasks, each with its run
+        self._full = False  # the engine has all places itself: looking again is useless
         self._waiting: OrderedDict[int, Waiter] = OrderedDict()
         self._woken: Waiter | None = None
         self._ticket: int | None = None
@@ -248,7 +249,7 @@ class _Limit:
         self._blocked_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._asked = bounds
-        self._since: dict[int, float] = {}  # when a run began to wait; `inf` once it was told of
+        self._since: dict[int, float] = {}  # when a run began to wait; `inf` once the log said so
 
     @property
     def in_use(self) -> bool:
@@ -256,11 +257,11 @@ class _Limit:
         return bool(self._places or self._waiting or self._blocked_until > self._loop.time())
 
     def effective(self, bounds: Bounds) -> Bounds:
-        """What holds for a step that asks for these: what was set wins."""
+        """The bounds for a step that asks for these: those that were set win."""
         return bounds if self._set == _NOTHING else self._set.or_else(bounds)
 
     def set(self, bounds: Bounds) -> None:
-        """This is what was set now."""
+        """Note the bounds that are set now."""
         if bounds != self._set:
             self._set = bounds
             self._since = dict.fromkeys(self._since, self._loop.time())
@@ -285,7 +286,7 @@ class _Limit:
         return True
 
     def take(self, waiter: Waiter, bounds: Bounds, grant: Grant) -> bool:
-        """Take a place, if one is asked for, and if no other engine has waited longer."""
+        """Take a place, if the step asks for one, unless another engine has waited longer."""
         self._asked = bounds
         at_once = self.effective(bounds).at_once
         if at_once is not None and len(self._places) >= at_once:
@@ -306,7 +307,7 @@ class _Limit:
         return False
 
     def begin_one(self, waiter: Waiter, per_second: float) -> bool:
-        """Count a task that begins now, if one may."""
+        """Count a task that begins now, if the rate allows it."""
         slack = max(0.0, _SLACK_SECONDS - 1 / per_second)
         seconds = self.file.begin_one(per_second, slack, time.time())
         if seconds:
@@ -314,7 +315,7 @@ class _Limit:
         return not seconds
 
     def had_its_turn(self, waiter: Waiter) -> None:
-        """A task begins: who waits in another engine comes before the next, but for a moment."""
+        """A task begins: give up the ticket; engines that wait go first only after a moment."""
         if self._since.get(waiter.number) != math.inf:
             self._since.pop(waiter.number, None)
         if self._ticket is not None:
@@ -322,7 +323,7 @@ class _Limit:
             self._leave_line()
 
     def give_back(self, place: int) -> None:
-        """A task has no use for a place any more."""
+        """Free a place that a task no longer needs."""
         self._places.pop(place, None)
         self._full = False
         self.file.free_place(place)
@@ -330,7 +331,7 @@ class _Limit:
     # --- waiting ---
 
     def _block(self, waiter: Waiter, seconds: float) -> None:
-        """It cannot be had now, for a reason outside of this engine."""
+        """Note that the limit is not free now, for a reason outside of this engine."""
         self._blocked_until = self._loop.time() + seconds
         if self._ticket is None:
             self._ticket = self.file.join_line()
@@ -338,20 +339,20 @@ class _Limit:
         self._look_after(seconds)
 
     def _be_counted(self) -> None:
-        """Stand in line though nobody has a place: who looks is told that this engine waits."""
+        """Take a ticket although a place is free, so that others see that this engine waits."""
         if self._ticket is None:
-            with suppress(LimitError):  # that it is counted is all that is lost
+            with suppress(LimitError):  # only that it is counted is lost
                 self._ticket = self.file.join_line()
 
     def _wait(self, waiter: Waiter) -> None:
-        first = waiter is self._woken  # then it was its turn, and still is
+        first = waiter is self._woken  # its turn had come, and is not over
         if first or waiter.number not in self._waiting:
             self._waiting[waiter.number] = waiter
             self._waiting.move_to_end(waiter.number, last=not first)
         self._since.setdefault(waiter.number, self._loop.time())
 
     def warn_of_long_waits(self) -> None:
-        """Say why nothing of a run under this limit moves; again only if the limit changes."""
+        """Log why no task of a run under this limit starts; again only if the limit changes."""
         long_ago = self._loop.time() - PATIENCE_SECONDS
         for number, waiter in self._waiting.items():
             since = self._since.get(number, math.inf)
@@ -375,7 +376,7 @@ class _Limit:
         self.look()
 
     def look(self) -> None:
-        """Wake the first in line: it may perhaps go on."""
+        """Wake the first run of the queue: it may be able to go on."""
         self._blocked_until = 0.0
         self._full = False
         if self._waiting:
@@ -383,7 +384,7 @@ class _Limit:
             self._wake(self._woken)
 
     def settle(self) -> None:
-        """What was woken has been looked at."""
+        """The woken runs have been tried."""
         self._woken = None
         if not self._waiting:
             self._leave_line()
@@ -396,14 +397,14 @@ class _Limit:
             self._ticket = None
 
     def forget(self, waiter: Waiter) -> None:
-        """It waits no more."""
+        """Remove a run from the queue."""
         self._waiting.pop(waiter.number, None)
         self._since.pop(waiter.number, None)
         if not self._waiting:
             self._leave_line()
 
     def close(self) -> None:
-        """Give up what is held."""
+        """Release all places."""
         if self._timer is not None:
             self._timer.cancel()
         self.file.close()

@@ -1,8 +1,8 @@
 """The workers as the dispatcher sees them, and which of them has room for a task.
 
-A worker slot is a worker with the tasks that it was given, in order. While tasks are short, the
-next ones are queued at the worker, so that it never waits for a round trip. When they are long, or
-nobody knows yet how long they are, a worker has only the one that it runs.
+A worker slot is a worker with the tasks that it was sent, in order. While tasks are short, the next
+ones are queued at the worker, so that it never waits for a round trip. If tasks are long, or their
+length is unknown, a worker has only the one that it runs.
 """
 
 from __future__ import annotations

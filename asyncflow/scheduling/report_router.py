@@ -71,7 +71,8 @@ def _loss(
 def _was_stopped(assigned: AssignedTask, report: Failed) -> bool:
     """Whether a task has failed because it was stopped, and not by itself.
 
-    A `def` step that is out of time is killed and reports nothing; if it does, it failed before.
+    A `def` step that is out of time is killed and reports nothing; if it does report, it failed
+    before.
     """
     if assigned.timed_out:
         return bool(assigned.is_async or assigned.importing)
@@ -96,11 +97,11 @@ class ReportRouter:
 
         Args:
             slots: The workers.
-            runs: Those that go on, by number.
-            assigner: Hears when a worker has a task no more.
-            loop: The engine's.
+            runs: The running runs, by number.
+            assigner: Is told when a worker no longer has a task.
+            loop: The engine's event loop.
             grace_seconds: How long a task has to end once it was asked to.
-            import_seconds: How long a flow may be imported; 0 for any time.
+            import_seconds: How long a flow may be imported; 0 for no limit.
             on_broken: Called when workers cannot even begin a task.
         """
         self._slots, self._runs, self._assigner, self._loop = slots, runs, assigner, loop
@@ -142,7 +143,7 @@ class ReportRouter:
         self._assigner.dispatch()
 
     def _on_heard(self, slot: WorkerSlot, report: ReportMessage) -> None:
-        if not isinstance(report, GaveBack):  # what is taken back is the executor's word
+        if not isinstance(report, GaveBack):  # only the executor knows what was taken back
             slot.silent = 0
             self._assigner.on_heard()
 
@@ -164,7 +165,7 @@ class ReportRouter:
             elif self._import_seconds and not assigned.stopped:
                 warn = partial(self._warn_of_import, slot, assigned)
                 self.stopper.import_limit(slot, assigned, self._import_seconds, warn)
-            assigned.source.seated(report.key.task, slot.worker.pid)
+            assigned.source.on_started(report.key.task, slot.worker.pid)
             assigned.source.tell(report)
 
     def _on_opened(self, slot: WorkerSlot, run: int) -> None:

@@ -217,7 +217,7 @@ class RunDriver:
         """Whether so much waits for the journal that no further task should begin."""
         return len(self._inbox) > _CONGESTED_FACTS
 
-    def seated(self, task_id: int, pid: int) -> None:
+    def on_started(self, task_id: int, pid: int) -> None:
         """Note that the task has begun in this process."""
         attempt = self._recorder.get(task_id)
         if attempt is not None:
@@ -294,7 +294,7 @@ class RunDriver:
         return Batch(self._journal.size, self.identity.now)
 
     async def _take_over_all(self) -> None:
-        """Take over from the origin run whatever is ready and finished there."""
+        """Take over finished tasks from the origin run, as they become ready."""
         if self._take_over is None:
             return
         while taken := await self._take_over.take(self._new_batch):

@@ -73,8 +73,8 @@ class Stopper:
         Args:
             later: `call_later` of the engine's loop.
             grace_seconds: How long a task has to end once it was asked to.
-            has: Whether a worker still has the attempt, be it an abandoned one.
-            disown: Abandon the attempt: tell its run that it has ended, unless that is done.
+            has: Whether a worker still has the attempt, even as an abandoned one.
+            disown: Abandon the attempt: report its end to its run, unless that is done.
         """
         self._later, self._grace_seconds = later, grace_seconds
         self._has, self._disown = has, disown
@@ -142,7 +142,7 @@ class Stopper:
         if task.is_async:
             place.worker.send(CancelTask(task.key, is_late=True))
             self._set_timer(task, DEAF_SECONDS, self._on_deaf, place, task)
-        else:  # unless it has just ended: that would hit the next one
+        else:  # unless it has just ended: that would stop the next one
             place.worker.destroy(task.lateness, task.key)
 
     def _on_deaf(self, place: RunningAt, task: Stoppable) -> None:

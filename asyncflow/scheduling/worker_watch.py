@@ -1,4 +1,4 @@
-"""Polls busy workers: which are stuck, silent or stopped."""
+"""Polls busy workers to find those that are stuck, silent or stopped."""
 
 from __future__ import annotations
 

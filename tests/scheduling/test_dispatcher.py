@@ -72,7 +72,7 @@ class Source:
     def give_back(self, task_id):
         self.given_back.append(task_id)
 
-    def seated(self, task_id, pid):
+    def on_started(self, task_id, pid):
         """It has begun there."""
 
     def tell(self, fact):
@@ -120,7 +120,7 @@ class Play:
 
 @pytest.fixture
 async def play(monkeypatch):
-    """Makes plays, in which all is seated at once however long that takes, and ends them."""
+    """Makes plays, in which all tasks are assigned at once however long that takes, and ends them."""
     monkeypatch.setattr("asyncflow.scheduling.loop_budget._WORK_SECONDS", math.inf)
     made = []
 
@@ -332,7 +332,7 @@ async def test_what_waits_costs_little_to_look_past(play):
 
 
 async def test_to_seat_many_tasks_leaves_the_event_loop_to_others(play, monkeypatch):
-    """It goes on in the next turn of the loop when its time is over, until all are seated."""
+    """It goes on in the next turn of the loop when its time is over, until all are assigned."""
     monkeypatch.setattr("asyncflow.scheduling.loop_budget._WORK_SECONDS", 0.0)
     game = play(1)
     game.dispatcher.enter(Source(1, 500, is_async=True))

@@ -76,7 +76,7 @@ class Source:
     def give_back(self, task_id):
         self.tasks.append(task_id)
 
-    def seated(self, task_id, pid):
+    def on_started(self, task_id, pid):
         pass
 
     def tell(self, fact):
