@@ -120,7 +120,7 @@ class Play:
 
 @pytest.fixture
 async def play(monkeypatch):
-    """Makes plays, in which all tasks are assigned at once however long that takes, and ends them."""
+    """Makes plays, in which all tasks are assigned at once, and ends them."""
     monkeypatch.setattr("asyncflow.scheduling.loop_budget._WORK_SECONDS", math.inf)
     made = []
 
