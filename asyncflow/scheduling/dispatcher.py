@@ -122,7 +122,9 @@ class Dispatcher:
                 slot.known.discard(number)
                 slot.imported.pop(number, None)
                 slot.worker.send(CloseRun(number))
-        self._router.resume_paused_workers()  # nobody else may, if they were paused for this run
+        self._router.resume_paused_workers(
+            source
+        )  # nobody else may, if they were paused for this run
 
     def dispatch(self, source: TaskSource | None = None) -> None:
         """Assign as many tasks as workers have room for; `source` may have new ones."""
@@ -139,9 +141,9 @@ class Dispatcher:
                 for assigned in tasks:
                     self._router.stopper.stop(slot, assigned, reason)
 
-    def resume_paused_workers(self) -> None:
-        """A journal has caught up: read again from the workers that were paused because of it."""
-        self._router.resume_paused_workers()
+    def resume_paused_workers(self, source: TaskSource) -> None:
+        """A run's journal has caught up: hear again of the workers that were paused for it."""
+        self._router.resume_paused_workers(source)
 
     # --- what the executor tells it ---
 

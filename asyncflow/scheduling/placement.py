@@ -104,7 +104,7 @@ class WorkerSlot:
         "known",
         "load",
         "opened",
-        "paused",
+        "paused_for",
         "silent",
         "stopped",
         "stuck",
@@ -128,7 +128,7 @@ class WorkerSlot:
         self.used = False  # whether it has ever been given a task
         self.is_async = False  # whether its tasks, if any, are those of async steps
         self.isolated = False  # whether its task asked for a process of its own
-        self.paused = False  # whether nothing is read from it, because a journal lags behind
+        self.paused_for: TaskSource | None = None  # the run whose journal lags behind its output
         self.stuck = False  # whether its `def` task is so long that none should queue behind it
         self.stopped = False  # whether it was stopped by a signal such as SIGSTOP
         self.silent = 0  # polls in a row before which it should have reported but did not

@@ -233,15 +233,15 @@ class ReportRouter:
         if source is None or report.key in slot.abandoned_attempts:
             return
         source.tell(report)
-        if source.backlog_bytes > BACKLOG_BYTES and not slot.paused:
-            slot.paused = True
+        if source.backlog_bytes > BACKLOG_BYTES and slot.paused_for is None:
+            slot.paused_for = source
             slot.worker.pause()
 
-    def resume_paused_workers(self) -> None:
-        """A journal has caught up: read again from the workers that were paused because of it."""
+    def resume_paused_workers(self, source: TaskSource) -> None:
+        """A run's journal has caught up: hear again of the workers that were paused for it."""
         for slot in self._slots:
-            if slot.paused:
-                slot.paused = False
+            if slot.paused_for is source:
+                slot.paused_for = None
                 slot.worker.resume()
 
     def _on_given_back(self, slot: WorkerSlot, report: GaveBack) -> None:

@@ -319,7 +319,7 @@ class RunDriver:
             if verdict is Verdict.FAIL and not self.plan.stopping:
                 break  # the plan must know that the run is ending before it judges the next failure
         if self.backlog_bytes < BACKLOG_BYTES:
-            self._dispatcher.resume_paused_workers()
+            self._dispatcher.resume_paused_workers(self)
 
     async def _publish(self, batch: Batch, commands: list[Command]) -> None:
         """Disk before news: the plan and the subscribers learn what the journal has."""

@@ -80,7 +80,7 @@ class WorkerWatch:
         for slot in self._slots:
             first = slot.first()
             idle = bool(slot.worker.stop_reason) if first is None else not first.started
-            if slot.paused or not slot.worker.is_up or not (idle or slot.silent):
+            if slot.paused_for is not None or not slot.worker.is_up or not (idle or slot.silent):
                 continue
             slot.silent += 1
             if slot.silent == SILENT_POLLS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from asyncflow.workers.local.spool_reader import PIECE_BYTES
 from asyncflow.workers.local.worker_process import Exited, Printed
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from asyncflow.workers.interface import WorkerListener
     from asyncflow.workers.local.worker_process import WorkerProcess
     from asyncflow.workers.messages import Logged, ReportMessage
+
+
+_ENDS: Final = (Succeeded, Failed)
+_OVER: Final = (Succeeded, Failed, GaveBack)
 
 
 class ReportTeller:
@@ -85,8 +89,8 @@ class ReportTeller:
     def _printed_before(
         self, worker: WorkerProcess, report: ReportMessage | Printed | Exited
     ) -> Logged | None:
-        """Output to report before the report."""
-        if isinstance(report, Succeeded | Failed):
+        """What was printed, and is to be told before the report."""
+        if isinstance(report, _ENDS):
             if not worker.output.has_unread(report.spooled):
                 return None
             ending = report.key
@@ -106,5 +110,5 @@ class ReportTeller:
         if isinstance(report, Started):
             worker.tasks[report.key] = True
             self._on_begun()
-        elif isinstance(report, Succeeded | Failed | GaveBack):
+        elif isinstance(report, _OVER):
             worker.tasks.pop(report.key, None)
