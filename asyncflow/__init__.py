@@ -33,6 +33,19 @@ if TYPE_CHECKING:
     from asyncflow.client import Artifact, Flow, Run, Step, Task
     from asyncflow.engine.engine import Engine, run, run_sync
     from asyncflow.engine.run_handle import RunHandle
+    from asyncflow.flow.remote_decorators import (
+        batch,
+        conda,
+        conda_base,
+        gpu_profile,
+        kubernetes,
+        package_sources,
+        pypi,
+        pypi_base,
+        schedule,
+        trigger,
+        trigger_on_finish,
+    )
 
 __version__ = VERSION
 
@@ -48,22 +61,33 @@ __all__ = [
     "RunHandle",
     "Step",
     "Task",
+    "batch",
     "card",
     "catch",
     "concurrency",
+    "conda",
+    "conda_base",
     "current",
     "environment",
     "errors",
     "events",
+    "gpu_profile",
     "isolate",
+    "kubernetes",
     "limit",
+    "package_sources",
+    "pypi",
+    "pypi_base",
     "resources",
     "retry",
     "run",
     "run_sync",
+    "schedule",
     "shared",
     "step",
     "timeout",
+    "trigger",
+    "trigger_on_finish",
 ]
 
 # What a flow file needs is imported above. The rest is imported when it is first used: a worker
@@ -76,23 +100,66 @@ _LATER: Final = {
     "RunHandle": "asyncflow.engine.run_handle",
     "Step": "asyncflow.client",
     "Task": "asyncflow.client",
+    "batch": "asyncflow.flow.remote_decorators",
+    "conda": "asyncflow.flow.remote_decorators",
+    "conda_base": "asyncflow.flow.remote_decorators",
     "errors": "",
     "events": "",
+    "gpu_profile": "asyncflow.flow.remote_decorators",
+    "kubernetes": "asyncflow.flow.remote_decorators",
+    "package_sources": "asyncflow.flow.remote_decorators",
+    "pypi": "asyncflow.flow.remote_decorators",
+    "pypi_base": "asyncflow.flow.remote_decorators",
     "run": "asyncflow.engine",
     "run_sync": "asyncflow.engine",
+    "schedule": "asyncflow.flow.remote_decorators",
+    "trigger": "asyncflow.flow.remote_decorators",
+    "trigger_on_finish": "asyncflow.flow.remote_decorators",
 }
+
+# What Metaflow has under these names needs other machines, or is called something else here.
+_OF_METAFLOW: Final = frozenset(
+    {
+        "DataArtifact",
+        "DeployedFlow",
+        "Deployer",
+        "NBDeployer",
+        "R",
+        "S3",
+        "airflow_external_task_sensor",
+        "airflow_s3_key_sensor",
+        "namespaced_event_name",
+        "pytorch_parallel",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
+        raise _missing(name)
     import importlib
 
     module = importlib.import_module(_LATER[name] or f"{__name__}.{name}")
     value = getattr(module, name) if _LATER[name] else module
     globals()[name] = value
     return value
+
+
+def _missing(name: str) -> Exception:
+    """The error for a name that is not here; it says more about one that Metaflow has."""
+    message = f"module {__name__!r} has no attribute {name!r}"
+    if name not in _OF_METAFLOW:
+        return AttributeError(message)
+    message = (
+        f'{__name__} has no {name!r}, which Metaflow has: the page "Move from Metaflow" of the '
+        "documentation (docs/how-to/move-from-metaflow.md) says what to use instead"
+    )
+    import sys
+
+    # `from asyncflow import S3` would replace the message of an AttributeError by its own
+    frame = sys._getframe(2)  # noqa: SLF001 - nothing else tells what asks for the name
+    importing = frame.f_code.co_name == "_handle_fromlist"
+    return ImportError(message, name=__name__) if importing else AttributeError(message)
 
 
 def __dir__() -> list[str]:

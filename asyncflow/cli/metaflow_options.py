@@ -23,6 +23,7 @@ _WITHOUT_EFFECT: Final = ("metadata", "environment", "datastore", "datastore-roo
 _WATCHING: Final = ("event-logger", "monitor")
 _OF_RUNS: Final = ("max-num-splits", "max-log-size", "namespace")
 _DECORATORS: Final = ("retry", "catch", "timeout", "environment", "resources", "card", "isolate")
+_REMOTE: Final = ("conda", "pypi", "batch", "kubernetes")
 _ALONE: Final = ("isolate",)  # written without brackets
 
 
@@ -57,16 +58,16 @@ def decorate(flow: type[FlowSpec], wanted: Iterable[str]) -> None:
     Raises:
         FlowError: There is no such decorator, or it does not take these arguments.
     """
-    from asyncflow.flow import decorators
+    from asyncflow.flow import decorators, remote_decorators
 
     methods = [getattr(flow, name) for name in dir(flow)]
     steps = [method for method in methods if decorators.is_step(method)]
     for each in wanted:
         name, _, said = each.partition(":")
-        if name not in _DECORATORS:
+        if name not in (*_DECORATORS, *_REMOTE):
             message = f"--with takes {', '.join(_DECORATORS)}; there is no decorator {name!r} here"
             raise FlowError(message)
-        make = getattr(decorators, name)
+        make = getattr(remote_decorators if name in _REMOTE else decorators, name)
         try:
             put = make if name in _ALONE else make(**_arguments(each, said))
         except TypeError as error:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
+from asyncflow._support import log
 from asyncflow._support.conditions import in_thread, look_again, thread_done, until
 from asyncflow._support.event_loop import (
     check_loop,
@@ -34,6 +35,7 @@ from asyncflow.errors import (
 )
 from asyncflow.flow import loader
 from asyncflow.flow.parameters import resolve_parameters
+from asyncflow.flow.remote_decorators import without_effect
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.named_limits import Limits
 from asyncflow.scheduling.run_driver import RunDriver
@@ -281,6 +283,7 @@ class Engine(Starter, Watchable):
         self._looking: asyncio.TimerHandle | None = None
         self._watchers = Watchers(self.settings.event_buffer)
         self._starting: set[asyncio.Task[Any]] = set()
+        self._said: set[tuple[str, str]] = set()
         self._options = RunOptions(max_running_tasks=self.settings.max_running_tasks)
         self._admission = Admission(self.settings.max_runs)
 
@@ -446,7 +449,15 @@ class Engine(Starter, Watchable):
         await self._services.loop_budget.turn()
         new, created = await in_thread(self._makers, create)
         await self._services.loop_budget.turn()
+        self._say_without_effect(new)
         return self._drive(new, *created)
+
+    def _say_without_effect(self, new: NewRun) -> None:
+        """Say once for each flow which of its decorators are for other machines."""
+        words = without_effect(new.graph)
+        if words and (new.graph.flow, words) not in self._said:
+            self._said.add((new.graph.flow, words))
+            log.warning(f"{new.graph.flow} runs on this machine, so these do nothing: {words}")
 
     def _drive(
         self, new: NewRun, identity: RunIdentity, journal: JournalAppender, record: bytes

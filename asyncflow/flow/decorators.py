@@ -93,7 +93,7 @@ def step(method: Any = None, /, *, start: bool = False, end: bool = False) -> An
     """
     if method is None:
         return partial(step, start=start, end=end)
-    options = _noted(method, "step")
+    options = ensure_options(method, "step")
     options.is_step = True
     options.is_start, options.is_end = bool(start), bool(end)
     options.replaced_line = _line_of_namesake(getattr(method, "__name__", ""))
@@ -160,7 +160,7 @@ def retry(
             "@retry has `backoff` or `jitter`, but no wait for them to change: give the first "
             "wait, as in @retry(seconds=1, backoff=2)"
         )
-        raise _mistake(message)
+        raise mistake(message)
     options = {
         "times": _count("retry", "times", times, least=0),
         "seconds": _wait(minutes_between_retries, seconds),
@@ -177,10 +177,10 @@ def retry(
 
     def decorate(function: Method) -> Method:
         _note(function, "retry", options)
-        _noted(function, "retry").retry_on = exceptions
+        ensure_options(function, "retry").retry_on = exceptions
         return function
 
-    return _decorated("retry", method, decorate)
+    return apply("retry", method, decorate)
 
 
 def _wait(minutes: float | None, seconds: float | None) -> float:
@@ -188,7 +188,7 @@ def _wait(minutes: float | None, seconds: float | None) -> float:
         return 60.0 * _number("retry", "minutes_between_retries", minutes or 0.0)
     if minutes is not None:
         message = "@retry takes `minutes_between_retries` or `seconds`, not both: remove one"
-        raise _mistake(message)
+        raise mistake(message)
     return _number("retry", "seconds", seconds)
 
 
@@ -198,11 +198,11 @@ def _exceptions(on: Any) -> tuple[type[BaseException], ...]:
     given = tuple(on) if hasattr(on, "__iter__") and not isinstance(on, type | str) else (on,)
     if not given:
         message = "@retry takes at least one exception class as `on`; leave it out for any"
-        raise _mistake(message)
+        raise mistake(message)
     for each in given:
         if not (isinstance(each, type) and issubclass(each, BaseException)):
             message = f"@retry takes exception classes as `on`, not {each!r}"
-            raise _mistake(message)
+            raise mistake(message)
     return given
 
 
@@ -224,14 +224,14 @@ def catch(method: Any = None, /, *, var: str | None = None, print_exception: boo
         FlowError: `var` cannot be the name of an artifact.
     """
     options = {"var": _artifact_name(var), "print_exception": bool(print_exception)}
-    return _decorated("catch", method, _noting("catch", options))
+    return apply("catch", method, record("catch", options))
 
 
 def _artifact_name(var: Any) -> str | None:
     if var is None or (isinstance(var, str) and var.isidentifier()):
         return var
     message = f"@catch takes the name of an artifact as `var`, not {var!r}"
-    raise _mistake(message)
+    raise mistake(message)
 
 
 def timeout(
@@ -244,14 +244,14 @@ def timeout(
     """
     if nothing is not None and not callable(nothing):
         message = f"@timeout takes its time by name, as in @timeout(minutes=5), not {nothing!r}"
-        raise _mistake(message)
+        raise mistake(message)
     parts = {"seconds": seconds, "minutes": minutes, "hours": hours}
     checked = {name: _number("timeout", name, value) for name, value in parts.items()}
     total = checked["seconds"] + 60 * checked["minutes"] + 3600 * checked["hours"]
     if nothing is not None or not total:
         message = "@timeout takes a time above zero, as in @timeout(minutes=5)"
-        raise _mistake(message)
-    return _noting("timeout", {"seconds": total})
+        raise mistake(message)
+    return record("timeout", {"seconds": total})
 
 
 @overload
@@ -260,7 +260,7 @@ def isolate(method: Method, /) -> Method: ...
 def isolate() -> Callable[[Method], Method]: ...
 def isolate(method: Any = None, /) -> Any:
     """Run each task of the step in a process of its own, which ends with the task."""
-    return _decorated("isolate", method, _noting("isolate", True))  # noqa: FBT003 - the value itself
+    return apply("isolate", method, record("isolate", True))  # noqa: FBT003 - the value itself
 
 
 def concurrency(n: int, /) -> Callable[[Method], Method]:
@@ -271,8 +271,8 @@ def concurrency(n: int, /) -> Callable[[Method], Method]:
     """
     if callable(n):
         message = "@concurrency takes a number, as in @concurrency(4)"
-        raise _mistake(message)
-    return _noting("concurrency", _count("concurrency", "n", n, least=1))
+        raise mistake(message)
+    return record("concurrency", _count("concurrency", "n", n, least=1))
 
 
 def limit(
@@ -296,11 +296,11 @@ def limit(
         message = '@limit takes a name of letters and digits, as in @limit("api", 5)'
         if not callable(given):  # else it stands without parentheses
             message += f", not {given!r}"
-        raise _mistake(message)
+        raise mistake(message)
     if at_once is not None:
         if _count("limit", "at_once", at_once, least=1) > MOST_AT_ONCE:
             message = f"@limit takes up to {MOST_AT_ONCE} as `at_once`, not {at_once!r}"
-            raise _mistake(message)
+            raise mistake(message)
     elif per_second is None:
         at_once = 1
     if per_second is not None:
@@ -310,14 +310,14 @@ def limit(
                 f"@limit takes a number above zero as `per_second`, {LEAST_PER_SECOND:g} or more, "
                 f"not {per_second!r}"
             )
-            raise _mistake(message)
+            raise mistake(message)
 
     def decorate(function: Method) -> Method:
-        limits = _noted(function, "limit").options.setdefault("limit", [])
+        limits = ensure_options(function, "limit").options.setdefault("limit", [])
         if any(each[0] == name for each in limits):
             where = getattr(function, "__qualname__", repr(function))
             message = f'@limit("{name}") stands twice on {where}: remove one of them'
-            raise _mistake(message)
+            raise mistake(message)
         limits.append([name, at_once, None if per_second is None else float(per_second)])
         return function
 
@@ -344,12 +344,12 @@ def environment(
     """
     if nothing is not None or not isinstance(vars, Mapping):
         message = '@environment takes variables, as in @environment(vars={"NAME": "value"})'
-        raise _mistake(message)
+        raise mistake(message)
     variables = dict(_variable(name, value) for name, value in vars.items())
 
     def decorate(function: Method) -> Method:
         _note(function, "environment", list(variables))
-        _noted(function, "environment").variables = variables
+        ensure_options(function, "environment").variables = variables
         return function
 
     return decorate
@@ -358,16 +358,16 @@ def environment(
 def _variable(name: Any, value: object) -> tuple[str, str]:
     if not isinstance(name, str) or not name or "=" in name or not _is_storable(name):
         message = f"@environment: {name!r} cannot be the name of a variable"
-        raise _mistake(message)
+        raise mistake(message)
     if isinstance(value, Mapping | AbstractSet | list | tuple):
         message = (
             f"@environment takes a text or a number for {name}, not {reprlib.repr(value)}: a "
             f"variable holds one text"
         )
-        raise _mistake(message)
+        raise mistake(message)
     if isinstance(value, bytes) or not _is_storable(str(value)):
         message = f"@environment takes UTF-8 text without a NUL, which the value of {name} is not"
-        raise _mistake(message)
+        raise mistake(message)
     return name, str(value)
 
 
@@ -384,7 +384,7 @@ def resources(method: Method, /) -> Method: ...
 def resources(**amounts: object) -> Callable[[Method], Method]: ...
 def resources(method: Any = None, /, **amounts: object) -> Any:
     """State what the step needs (`cpu=2, memory=4096`); recorded, without effect on one machine."""
-    return _decorated("resources", method, _noting("resources", _plain(amounts)))
+    return apply("resources", method, record("resources", plain_data(amounts)))
 
 
 @overload
@@ -395,41 +395,50 @@ def card(method: Any = None, /, **attributes: object) -> Any:
     """Do nothing: it is accepted and recorded so that a flow written for Metaflow runs."""
 
     def decorate(function: Method) -> Method:
-        _noted(function, "card").options.setdefault("card", []).append(_plain(attributes))
+        ensure_options(function, "card").options.setdefault("card", []).append(
+            plain_data(attributes)
+        )
         return function
 
-    return _decorated("card", method, decorate)
+    return apply("card", method, decorate)
 
 
 # --- how it works -----------------------------------------------------------------------------
 
 
-def _noted(function: Any, name: str) -> StepOptions:
+def ensure_options(function: Any, name: str) -> StepOptions:
+    """The options of a method, for a decorator of this name to add to; made if there are none.
+
+    Raises:
+        FlowError: It is no method.
+    """
     options = options_of(function)
     if options is not None:
         return options
     if not callable(function) or isinstance(function, type):
         message = f"@{name} decorates a method of a flow, not {function!r}"
-        raise _mistake(message)
+        raise mistake(message)
     options = StepOptions()
     try:
         setattr(function, _ATTRIBUTE, options)
     except AttributeError:
         message = f"@{name} decorates a method written with `def`, not {function!r}"
-        raise _mistake(message) from None
+        raise mistake(message) from None
     return options
 
 
 def _note(function: Any, name: str, value: Any) -> None:
-    options = _noted(function, name).options
+    options = ensure_options(function, name).options
     if name in options:
         where = getattr(function, "__qualname__", repr(function))
         message = f"@{name} stands twice on {where}: remove one of them"
-        raise _mistake(message)
+        raise mistake(message)
     options[name] = value
 
 
-def _noting(name: str, value: Any) -> Callable[[Method], Method]:
+def record(name: str, value: Any) -> Callable[[Method], Method]:
+    """A decorator that records this value, which is plain data, under this name."""
+
     def decorate(function: Method) -> Method:
         _note(function, name, value)
         return function
@@ -437,18 +446,18 @@ def _noting(name: str, value: Any) -> Callable[[Method], Method]:
     return decorate
 
 
-def _decorated(name: str, method: Any, decorate: Callable[[Any], Any]) -> Any:
+def apply(name: str, method: Any, decorate: Callable[[Any], Any]) -> Any:
     """The decorator, or the decorated method if it was used without parentheses."""
     if method is None:
         return decorate
     if not callable(method):
         message = f"@{name} takes its arguments by name, not {method!r}"
-        raise _mistake(message)
+        raise mistake(message)
     return decorate(method)
 
 
-def _mistake(message: str) -> FlowError:
-    """The error, with the file and the line of the decorator."""
+def mistake(message: str) -> FlowError:
+    """The error of a decorator, with the file and the line of the decorator."""
     file, line = calling_line()
     return FlowError(message, file=file, line=line)
 
@@ -458,24 +467,24 @@ def _number(decorator: str, name: str, value: Any, *, most: float = math.inf) ->
     if not (is_number and 0 <= value <= most and math.isfinite(value)):
         limits = "zero or more" if most == math.inf else f"from 0 to {most:g}"
         message = f"@{decorator} takes a number as `{name}`, {limits}, not {value!r}"
-        raise _mistake(message)
+        raise mistake(message)
     return float(value)
 
 
 def _count(decorator: str, name: str, value: Any, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         message = f"@{decorator} takes a whole number as `{name}`, {least} or more, not {value!r}"
-        raise _mistake(message)
+        raise mistake(message)
     return value
 
 
-def _plain(value: Any) -> Any:
+def plain_data(value: Any) -> Any:
     """The value in types that msgpack can pack; any other type as its `repr`."""
     match value:
         case dict():
-            return {str(key): _plain(each) for key, each in value.items()}
+            return {str(key): plain_data(each) for key, each in value.items()}
         case list() | tuple():
-            return [_plain(each) for each in value]
+            return [plain_data(each) for each in value]
         case None | bool() | float() | str() | bytes():
             return value
         case int() if -(1 << 63) <= value < 1 << 64:

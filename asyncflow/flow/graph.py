@@ -35,12 +35,16 @@ class Graph:
     """The name of the first step."""
     end: str = field(hash=False, compare=False)
     """The name of the last step."""
+    options: Mapping[str, Any] = field(hash=False)
+    """What the decorators of the flow class say, as plain data, by their names."""
     _previous: Mapping[str, tuple[str, ...]] = field(hash=False, compare=False)
     _back: frozenset[tuple[str, str]] = field(hash=False, compare=False)
     _loops: Mapping[str, int] = field(hash=False, compare=False)
     _has_conditions: bool = field(hash=False, compare=False)
 
-    def __init__(self, flow: str, nodes: Iterable[Node]) -> None:
+    def __init__(
+        self, flow: str, nodes: Iterable[Node], options: Mapping[str, Any] | None = None
+    ) -> None:
         """Check the steps, given in any order, and sort them.
 
         Raises:
@@ -51,6 +55,7 @@ class Graph:
         object.__setattr__(self, "nodes", arranged.nodes)
         object.__setattr__(self, "start", arranged.start)
         object.__setattr__(self, "end", arranged.end)
+        object.__setattr__(self, "options", dict(options or {}))
         object.__setattr__(self, "_previous", arranged.previous)
         object.__setattr__(self, "_back", arranged.back)
         object.__setattr__(self, "_loops", arranged.loops)
@@ -117,7 +122,11 @@ class Graph:
 
     def to_data(self) -> dict[str, Any]:
         """The graph as dicts, lists and scalars, as a run's first event holds it."""
-        return {"flow": self.flow, "steps": [_node_data(node) for node in self]}
+        return {
+            "flow": self.flow,
+            "steps": [_node_data(node) for node in self],
+            "options": dict(self.options),
+        }
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Graph:
@@ -127,7 +136,8 @@ class Graph:
             GraphError: The data do not describe a graph that can be run.
         """
         try:
-            return cls(data["flow"], [_node_of(step) for step in data["steps"]])
+            nodes = [_node_of(step) for step in data["steps"]]
+            return cls(data["flow"], nodes, _flow_options(data.get("options", {})))
         except (KeyError, TypeError, ValueError) as error:
             message = f"these are not the data of a graph: {type(error).__name__}: {error}"
             raise GraphError(message) from error
@@ -199,6 +209,13 @@ def _node_of(step: Mapping[str, Any]) -> Node:
         options=step["options"],
         shared=tuple(step.get("shared", ())),
     )
+
+
+def _flow_options(options: object) -> dict[str, Any]:
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        message = f"the options of a flow cannot be {options!r:.40}"
+        raise TypeError(message)
+    return options
 
 
 def _case_of(pair: Any) -> tuple[Any, str]:

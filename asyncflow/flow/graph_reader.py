@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow.errors import GraphError
 from asyncflow.flow.decorators import is_step, options_of
+from asyncflow.flow.flow_decorators import flow_options_of
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import END, Node, Transition
 from asyncflow.flow.parameters import Parameter, parameters_of
@@ -61,7 +62,7 @@ def _read_graph(cls: type) -> Graph:
     _check_names(cls, steps)
     nodes = [_read_node(cls, step, steps) for step in steps.values()]
     check_shared(cls, nodes)
-    return Graph(cls.__name__, nodes)
+    return Graph(cls.__name__, nodes, flow_options_of(cls))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,22 +22,33 @@ NAMES = [
     "RunHandle",
     "Step",
     "Task",
+    "batch",
     "card",
     "catch",
     "concurrency",
+    "conda",
+    "conda_base",
     "current",
     "environment",
     "errors",
     "events",
+    "gpu_profile",
     "isolate",
+    "kubernetes",
     "limit",
+    "package_sources",
+    "pypi",
+    "pypi_base",
     "resources",
     "retry",
     "run",
     "run_sync",
+    "schedule",
     "shared",
     "step",
     "timeout",
+    "trigger",
+    "trigger_on_finish",
 ]
 
 
@@ -72,6 +83,16 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
     """As of any module."""
     with pytest.raises(AttributeError, match="module 'asyncflow' has no attribute 'Nothing'"):
         _ = asyncflow.Nothing
+
+
+def test_a_name_that_metaflow_has_and_asyncflow_has_not_names_the_page():
+    """As an attribute, and in an import."""
+    page = "docs/how-to/move-from-metaflow.md"
+    with pytest.raises(AttributeError, match=page):
+        _ = asyncflow.S3
+    with pytest.raises(ImportError, match=page):
+        from asyncflow import S3  # noqa: F401 - the import is what is tested
+    assert not hasattr(asyncflow, "Deployer")
 
 
 def test_every_error_is_an_asyncflow_error():

@@ -517,3 +517,15 @@ def test_a_transition_shows_as_it_is_written():
     """As in the source."""
     assert str(Transition(("a", "b"))) == "self.next(self.a, self.b)"
     assert str(Transition(("a",), "items")) == "self.next(self.a, foreach='items')"
+
+
+def test_what_decorators_of_the_flow_say_comes_back_from_plain_data():
+    """An older graph has none; anything but a mapping of names is refused."""
+    graph = Graph("F", [node("start", "end"), END], {"schedule": {"daily": True}})
+    data = msgpack.unpackb(msgpack.packb(graph.to_data()))
+    assert Graph.from_data(data) == graph
+    assert Graph.from_data(data).options == {"schedule": {"daily": True}}
+    del data["options"]
+    assert Graph.from_data(data).options == {}
+    with pytest.raises(GraphError, match="options of a flow"):
+        Graph.from_data(data | {"options": ["schedule"]})

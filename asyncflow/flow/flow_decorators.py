@@ -1,0 +1,75 @@
+"""Decorators of a flow class: what they record, and where.
+
+A decorator of a flow changes nothing in the class. It records its arguments in an attribute of the
+class, and the graph holds them as plain data (`Graph.options`), under the name of the decorator. A
+flow has the decorators of its base classes, too; its own replace those of the same name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from asyncflow._support.call_site import calling_line
+from asyncflow.errors import FlowError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FlowClass = TypeVar("FlowClass", bound=type)
+
+_ATTRIBUTE: Final = "__asyncflow_flow__"
+
+
+@dataclass(slots=True)
+class FlowOptions:
+    """What the decorators of one class have recorded, without those of its base classes."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """Plain data, which the graph holds."""
+
+
+def flow_options_of(cls: type) -> dict[str, Any]:
+    """The options of a flow, with those of its base classes, as plain data."""
+    found: dict[str, Any] = {}
+    for owner in reversed(cls.__mro__):
+        own = vars(owner).get(_ATTRIBUTE)
+        if isinstance(own, FlowOptions):
+            found |= own.options
+    return found
+
+
+def own_options(cls: object, decorator: str) -> FlowOptions:
+    """What is recorded for this very class; made if there is nothing yet.
+
+    Raises:
+        FlowError: It is no class.
+    """
+    if not isinstance(cls, type):
+        file, line = calling_line()
+        message = f"@{decorator} decorates a flow, a class that extends FlowSpec, not {cls!r}"
+        raise FlowError(message, file=file, line=line)
+    own = vars(cls).get(_ATTRIBUTE)
+    if not isinstance(own, FlowOptions):
+        own = FlowOptions()
+        setattr(cls, _ATTRIBUTE, own)
+    return own
+
+
+def note_on_flow(name: str, value: Any) -> Callable[[FlowClass], FlowClass]:
+    """A decorator of classes that records this value, which is plain data, under this name.
+
+    Raises:
+        FlowError: The class has a decorator of this name already, or is no class.
+    """
+
+    def decorate(cls: FlowClass) -> FlowClass:
+        options = own_options(cls, name).options
+        if name in options:
+            file, line = calling_line()
+            message = f"@{name} stands twice on {cls.__qualname__}: remove one of them"
+            raise FlowError(message, file=file, line=line)
+        options[name] = value
+        return cls
+
+    return decorate
