@@ -208,7 +208,7 @@ class WorkingDirectoryError(AsyncflowError):
 
     def __init__(self, path: object) -> None:
         super().__init__(
-            f"{path} is told from the working directory, and that was deleted: "
+            f"{path} is relative to the working directory, which was deleted: "
             "change to another, or give the absolute path"
         )
 

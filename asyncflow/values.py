@@ -159,7 +159,7 @@ Manifest = dict[str, ArtifactRef]
 
 
 class Outcome(NamedTuple):
-    """What a task hands on to the tasks after it; its values are in the store.
+    """The result of a task for the tasks after it; its values are in the store.
 
     A tuple, because a worker sends one with each report of a success.
     """

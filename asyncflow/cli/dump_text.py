@@ -343,7 +343,9 @@ def _write_picture(value: Any, file: Path) -> bool:
     else:
         return False
     if not file.suffix:
-        message = "it is a picture, and the file's name says by no suffix of which kind: try .png"
+        message = (
+            "it is a picture, but the file's name has no suffix that says which kind: try .png"
+        )
         raise ValueError(message)
     save(file)
     return True

@@ -187,7 +187,7 @@ class Session:
     def _step_to_repeat(self, ending: RunFailed) -> str:
         from asyncflow.client.resume_hint import step_to_repeat
 
-        with suppress(AsyncflowError):  # the failure is what is to be told of
+        with suppress(AsyncflowError):  # report the failure instead
             store = open_store(Settings.read(store=self._options.store).store)
             return step_to_repeat(store.run(ending.flow, ending.run_id), ending.failure)
         return ""

@@ -1,12 +1,13 @@
 """Parents and children of tasks.
 
-A task is known by its step and its path, the foreach indexes from the outside in. A step that fans
-out adds an index, the join that closes the split takes it off, and every other step keeps the path.
-So in most flows the graph and the paths say which task follows which, and no event names parents.
+A task is identified by its step and its path, the foreach indexes from the outside in. A step that
+fans out adds an index, the join that closes the split removes it, and every other step keeps the
+path. So in most flows the graph and the paths say which task follows which, and no event names
+parents.
 
-In a flow with conditions they do not say it: which of several steps came before depends on the run.
-There the record of a task's start names its parents, but for the joins of a foreach. Their parents
-are found by path, as in other flows: the task of each item that went on to the join.
+In a flow with conditions they do not: which of several steps came before depends on the run. There
+the record of a task's start names its parents, except for the join of a foreach. Its parents are
+found by path, as in other flows: for each item, the task that went on to the join.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Path = tuple[int, ...]
 
 
 def _around_item(path: Path) -> Path:
-    """The path of the foreach that an item's path is within."""
+    """The path of the foreach that contains an item's path."""
     return with_repetitions(path, 0)[:-1]
 
 
@@ -53,10 +54,10 @@ class Tasks(Protocol):
         """A task's foreach indexes, outermost first."""
 
     def parents_of(self, task: int) -> tuple[int, ...]:
-        """The tasks that a task follows, if its record tells that."""
+        """The parents of a task, if its record names them."""
 
     def outcome_of(self, task: int) -> TaskSucceeded | TaskCloned | None:
-        """The event that tells how a task went on; None while it has not succeeded."""
+        """The event with a task's result; None while it has not succeeded."""
 
 
 class Lineage:

@@ -456,7 +456,7 @@ class Subscription(Generic[Wish]):
     def finish(self) -> None:
         """Expect no further channel. The iterator ends with the channels that it follows.
 
-        Of a run in another process it delivers what that run's journal holds now.
+        For a run in another process, it ends with the events that the journal has now.
         """
         self._follows = False
         self._finished = True

@@ -255,7 +255,7 @@ class Current:
 def _context() -> TaskContext:
     context = running_task()
     if context is None:
-        message = "no task runs here: `current` tells of a task only in the code of its step"
+        message = "no task runs here: `current` has a task only in the code of its step"
         raise AttributeError(message)
     return context
 

@@ -101,7 +101,7 @@ class Graph:
         return with_repetitions(path, 0)
 
     def in_loop(self, name: str) -> bool:
-        """Whether a condition can lead back to this step."""
+        """Whether a condition can repeat this step."""
         return name in self._loops
 
     def leads_back(self, name: str, target: str) -> bool:

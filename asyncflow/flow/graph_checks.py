@@ -1,12 +1,12 @@
 """Checks that steps form a graph that can be run, and puts them in order.
 
-The rules, which everything that works with a graph relies on:
+All code that works with a graph relies on these rules:
 
-- One step begins the flow, one ends it, and every step lies on a way from the one to the other.
+- One step begins the flow, one ends it, and every step is on a path from the first to the last.
 - One join closes each split, and all branches of the split reach it.
-- A step that is no join may be reached from several steps if these belong to the same branch: then
-  conditions have chosen between them, and one of them arrives.
-- A cycle of steps leads through a condition, which can leave it, and stays within its branch.
+- A step that is not a join may be reached from several steps if these are in the same branch: then
+  conditions have chosen between them, and only one of them arrives.
+- A cycle of steps contains a condition that can leave it, and stays within its branch.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ class Arranged(NamedTuple):
     """The checked steps of a flow."""
 
     nodes: dict[str, Node]
-    """In topological order, as far as no step leads back."""
+    """In topological order, if transitions that lead back are ignored."""
     previous: dict[str, tuple[str, ...]]
     """The steps that lead to each step, those that lead back to it last."""
     back: frozenset[tuple[str, str]]
     """The transitions that repeat steps: each leads to a step that is before it, or to itself."""
     loops: dict[str, int]
-    """For each step that a condition can repeat: the number of its loop, outermost loops alone."""
+    """For each step that a condition can repeat: the number of its loop; only outermost loops
+    count."""
     start: str
     end: str
 
@@ -88,7 +89,7 @@ def _fanout(node: Node) -> Fanout:
 
 
 def _only(flow: str, nodes: Mapping[str, Node], role: str, marked: Sequence[str]) -> str:
-    """The step that begins or ends the flow: the one that is marked, else the one of the name."""
+    """The step that begins or ends the flow: the marked one, else the one with that name."""
     verb = "begins" if role == START else "ends"
     if not marked and role not in nodes:
         first = next(iter(nodes.values()), None)

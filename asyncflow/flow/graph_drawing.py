@@ -119,7 +119,7 @@ def _described(node: Node) -> str:
 
 
 def _label(node: Node, target: str) -> str:
-    """What stands beside the arrow from a step to one that follows it."""
+    """The text beside the arrow from a step to the next one."""
     if node.condition is not None:
         return f"{node.condition} is {_cases(node, target)}"
     return f"foreach {node.foreach}" if node.foreach else ""
@@ -130,7 +130,7 @@ def _cases(node: Node, target: str) -> str:
 
 
 def _entities(text: str) -> str:
-    """Text within quotes of Mermaid, which has entities in place of escapes."""
+    """Escape text for quotes in Mermaid, which has entities instead of backslashes."""
     return "".join(each if each.isalnum() or each in " '._-" else f"#{ord(each)};" for each in text)
 
 

@@ -242,7 +242,7 @@ def lost_in_joins(
         return ""
     made = f"{makers[0]!r} assigns it, but a" if makers else "if a step before made it: a"
     return (
-        f"; {made} join hands on only what it assigns or merges: in "
+        f"; {made} join passes on only what it assigns or merges: in "
         f"{' and '.join(map(repr, joins))}, call self.merge_artifacts(inputs) or assign "
         f"self.{name} = inputs[0].{name}, and resume from {joins[0]!r}"
     )

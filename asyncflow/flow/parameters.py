@@ -395,7 +395,7 @@ def check_new_parameters(cls: type, known: Container[str], environ: Mapping[str,
         new = parameter.required and attribute not in known
         if new and parameter.environment_name not in environ:
             message = (
-                f"parameter {parameter.name!r} is required, and the run that is to be resumed was "
+                f"parameter {parameter.name!r} is required, but the run to resume was "
                 f"started without it: give it in the environment as {parameter.environment_name}"
             )
             raise ParameterError(message, parameter=parameter.name)

@@ -403,7 +403,7 @@ def initialize(instance: FlowSpec) -> None:
 
 
 def artifacts_of(instance: FlowSpec) -> dict[str, Any]:
-    """The artifacts that a task has assigned or read; the new and changed ones are to be stored.
+    """The artifacts that a task has assigned or read; new and changed ones must be stored.
 
     Raises:
         ArtifactError: An artifact has a name that cannot be stored.

@@ -4,7 +4,7 @@ A flow on standard input (`python - < flow.py`), in `python -c`, in `exec`, or t
 before Python 3.13 has no source anywhere. This module lets such flows run. It reads
 `self.next(self.a, self.b, foreach="items")` as the last statement, on CPython 3.11 to 3.14, and it
 **never learns another form**: whatever is added to `self.next` is read from the source alone, and
-a step that this module cannot read is told to be saved in a file.
+a step that this module cannot read must be saved in a file.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class StopTasks:
 
     reason: str
     running: bool = True
-    """Whether running tasks are to be stopped, too."""
+    """Whether to stop running tasks, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 How it works:
 
-1. A run enters, and stands in line as long as it may have ready tasks (`fair_turns`).
+1. A run enters, and is queued as long as it may have ready tasks (`fair_turns`).
 2. The `TaskAssigner` serves the runs in turn: it picks a step whose limits allow one more task,
    finds a worker with room (`placement`), and sends the order. Short tasks are queued at a worker
    ahead of time, long ones are not.
@@ -57,7 +57,7 @@ class Dispatcher:
 
         Args:
             services: What the runs share.
-            open_executor: Makes the executor; it gets the dispatcher, which is to hear of the
+            open_executor: Makes the executor; it gets the dispatcher, which listens to the
                 workers, and does not call it before it has returned.
             open_limits: Makes the named limits; it gets what is called with a run whose limit may
                 be free. Without it no task waits for a named limit.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import AttemptKey, Opening, StartTask
 
 
-# --- what a run is told -------------------------------------------------------------------------
+# --- facts for a run ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

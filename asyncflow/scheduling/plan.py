@@ -494,7 +494,7 @@ class Plan:
 
 
 def _parents(graph: Graph, task: _Task) -> tuple[int, ...]:
-    """What `TaskStarted.parents` says of a task."""
+    """The value of `TaskStarted.parents` for a task."""
     if not graph.has_conditions or task.inputs[:1] == (0,):
         return ()
     joins = graph[task.step].joins

@@ -264,7 +264,7 @@ class OriginRun:
             raise JournalError(message) from error
 
     def outcome(self, key: Key) -> Outcome:
-        """What a finished task has handed on."""
+        """The result of a finished task."""
         return self.result(*key)[1].outcome
 
     def unfinished(self) -> dict[Key, str]:

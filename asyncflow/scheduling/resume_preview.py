@@ -98,7 +98,7 @@ class Preview:
         self._seen: dict[str, Any] = {"flow": "", "run_id": "", "seq": 1, "time": datetime.now(UTC)}
 
     def make(self, outcome: Callable[[Key], Outcome]) -> list[StepPreview]:
-        """All of it; `outcome` tells what a finished task has handed on."""
+        """The whole preview; `outcome` returns the result of a finished task."""
         plan = self._plan
         plan.handle(RunStarted(**self._seen, graph={}))
         again = True

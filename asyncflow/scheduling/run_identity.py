@@ -50,7 +50,7 @@ class RunIdentity:
 
     @property
     def store(self) -> str:
-        """The location of its store, as workers are told it."""
+        """The location of its store, for workers."""
         return self.stored.store.location
 
     @property

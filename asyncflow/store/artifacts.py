@@ -143,7 +143,7 @@ class ArtifactWriter:
         """Store the items of a foreach, each readable by itself; return their number.
 
         A tuple is read back as a tuple, everything else as a list. Two items that share an object
-        no longer share it. Of a generator, never more than a megabyte and one item are in memory.
+        no longer share it. A generator never has more than a megabyte and one item in memory.
         If it raises, the exception is passed on, and nothing is stored. `go_on` is as in `put`.
 
         Raises:

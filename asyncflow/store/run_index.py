@@ -1,7 +1,7 @@
 """Opens a finished run without a replay: a small summary, and a table of its tasks.
 
-Both follow from the run's records, and `RunIndex` is the one place that says how: the engine keeps
-one while it writes the journal, and a reader makes one of a journal without a summary.
+Both follow from the run's records, and only `RunIndex` knows how: the engine keeps one while it
+writes the journal, and a reader makes one from a journal without a summary.
 
 `summary` is msgpack, written once, after the run's last event is in the journal:
 
@@ -11,7 +11,7 @@ one while it writes the journal, and a reader makes one of a journal without a s
 `started` and `finished` are microseconds since 1970; `first` and `last` the journal offsets of the
 run's first and last event; `end_task` the id of the task of the last step that succeeded, else 0;
 `index_checksum` the crc32 of the whole file `index`. It is framed like a journal record, length and
-checksum first. Without it (a crash came first) a reader replays the journal instead.
+checksum first. If it is missing because of a crash, a reader replays the journal instead.
 
 `index` is a table with 24 bytes for each task, in the order of their ids, from 1 on:
 
@@ -20,10 +20,10 @@ checksum first. Without it (a crash came first) a reader replays the journal ins
     u16 which step, as an index into the summary's steps
     u8  its state, see `TaskState`
     u8  the number of its last attempt, 255 for any above
-    u32 its first foreach index from the inside, 0 where there is none
+    u32 its innermost foreach index; 0 outside of any foreach
 
-An entry needs no checksum: the record that it points to has one, and names its task. Whoever reads
-the whole table compares the summary's.
+An entry needs no checksum: the record that it points to has one, and names its task. A reader of
+the whole table compares the summary's checksum.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class TaskTable:
         _ENTRY.pack_into(self._data, self._at(task), started, ended, step, state, attempt, index)
 
     def begin(self, task: int, at: int, step: int, state: int, attempt: int, index: int) -> bool:
-        """Set a task's entry by the record at `at`, which began an attempt; whether it had none."""
+        """Set a task's entry by the record at `at`, which began an attempt; return if it is new."""
         # An engine does this and `end` for each task: straight on the bytes, in half of the time.
         where = (task - 1) * ENTRY_BYTES
         if not 0 <= where < len(self._data):
@@ -313,7 +313,7 @@ class Summary:
 
     @classmethod
     def read(cls, run: StoredRun) -> Self | None:
-        """Read the summary of a run; None when there is none, or one of another version.
+        """Read the summary of a run; None if there is none, or if another version wrote it.
 
         Raises:
             JournalError: It is damaged.
@@ -376,14 +376,14 @@ def _is_step(step: object) -> bool:
 class RunIndex:
     """The summary and the table of a run, as they follow from its records so far.
 
-    A record goes in by its bytes' fields (`apply`), or by what its writer knows of it (`note` and
-    `end`), which unpacks nothing.
+    A reader adds a record by its fields (`apply`). The writer adds it by what it knows already
+    (`note` and `end`), which unpacks nothing.
     """
 
     def __init__(
         self, graph: Graph, *, flow: str, run_id: str, started: int, tags: Sequence[str]
     ) -> None:
-        """Begin with a run of which nothing but its first record is known.
+        """Begin with a run's first record.
 
         `started` is when that was, in microseconds since 1970.
         """
@@ -398,16 +398,16 @@ class RunIndex:
         self._last = self._finished = 0
 
     def apply(self, at: int, values: Sequence[Any]) -> None:
-        """Take in the record at offset `at`, which has these fields; one that somebody else wrote.
+        """Add the record at offset `at` with these fields, which another process wrote.
 
         Raises:
-            RecordError: It is not one of this run.
+            RecordError: It is not a record of this run.
         """
         code = values[0]
         if code in OF_ATTEMPTS:
             head = head_of(values)
             if head.step not in self._numbers:
-                raise RecordError(f"it tells of a step {head.step!r}, which the run does not have")
+                raise RecordError(f"it names the step {head.step!r}, which the run does not have")
             if head.task * ENTRY_BYTES > most_table_bytes(at):
                 raise RecordError(f"there cannot have been {head.task} tasks before it")
             self.note(at, code, *head, stopped=code == FAILED and was_stopped(values))
@@ -425,7 +425,7 @@ class RunIndex:
         *,
         stopped: bool = False,
     ) -> None:
-        """Take in the record at offset `at`, of one of the kinds in `OF_ATTEMPTS`.
+        """Add the record at offset `at`, which has one of the kinds in `OF_ATTEMPTS`.
 
         `stopped` says that the attempt failed because the run was ending.
         """
@@ -441,7 +441,7 @@ class RunIndex:
             self._end_task = task
 
     def end(self, at: int, status: Status, time: int) -> None:
-        """Take in the run's last record, at offset `at`; `time` in microseconds since 1970."""
+        """Add the run's last record, at offset `at`; `time` is in microseconds since 1970."""
         self.status = status
         self._last, self._finished = at, time
 
@@ -470,7 +470,7 @@ _BEGINNING: Final = frozenset({STARTED, CLONED})
 
 
 def other_owner(summary: Summary, run: StoredRun) -> str:
-    """The run that a summary belongs to, if that is another than it lies with; else empty.
+    """The run that a summary belongs to, if it is stored with another; else empty.
 
     They are compared as bytes: a process with ASCII file names decodes names differently.
     """

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.interface import WorkerListener
     from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage
 
-_CLOSE_SECONDS: Final = 15.0  # for the agent to close its pool, which takes 6 s at the most
+_CLOSE_SECONDS: Final = 15.0  # for the agent to close its pool, which takes at most 6 s
 _FAILED_STARTS: Final = 3  # agents in a row that end before they have reported anything
 
 

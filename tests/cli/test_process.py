@@ -290,7 +290,7 @@ def test_a_working_directory_that_was_deleted_is_told_of(folder, monkeypatch, ar
     named = "../flow.py" if "../flow.py" in arguments else ".asyncflow"
     assert done.returncode == 1
     assert done.stderr == (
-        f"Error: {named} is told from the working directory, and that was deleted: "
+        f"Error: {named} is relative to the working directory, which was deleted: "
         "change to another, or give the absolute path\n"
     )
 

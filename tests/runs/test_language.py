@@ -524,7 +524,7 @@ async def test_what_a_join_has_lost_is_said_with_the_join(engine, fan_out):
     failure = caught.value.failure
     assert failure.step == "ask"
     assert (
-        "'start' assigns it, but a join hands on only what it assigns or merges: in 'meet', call "
+        "'start' assigns it, but a join passes on only what it assigns or merges: in 'meet', call "
         "self.merge_artifacts(inputs) or assign self.begun = inputs[0].begun, and resume"
     ) in failure.message
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.local.fork_server import ForkServerProcess
 
 _PACKET_BYTES: Final = 1 << 18
-_ARGV_CHARACTERS: Final = 1 << 14  # at the most 4 bytes and the length for each
+_ARGV_CHARACTERS: Final = 1 << 14  # each takes at most 4 bytes and its length
 _FAILED_STARTS: Final = 3  # fork servers in a row that end before they have forked a worker
 _REAP_TRIES: Final = 2000  # a millisecond apart
 _AGAIN_SECONDS: Final = 0.05

@@ -125,7 +125,7 @@ _inherited: Final[list[weakref.ref[_IOBase]]] = []
 
 
 def _files() -> list[_IOBase]:
-    """File objects, except those that the collector was told to ignore."""
+    """File objects, except those that the garbage collector ignores."""
     # Not `io.IOBase`: to ask an abstract class takes ten times as long, 8 ms of a start.
     return [each for each in gc.get_objects() if issubclass(type(each), _IOBase)]
 
