@@ -32,7 +32,8 @@ class Threads(Executor):
         """Start no thread yet; each thread calls `prepare` first."""
         self._most, self._name, self._prepare = most, name, prepare
         self._queue: SimpleQueue[_Work | None] = SimpleQueue()
-        self._threads: dict[Thread, Future[None]] = {}  # each with its end's future
+        # The future of a thread is done when the thread ends.
+        self._threads: dict[Thread, Future[None]] = {}
         self._unfinished = 0
         self._closed = False
         self._lock = RLock()

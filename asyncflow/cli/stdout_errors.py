@@ -39,7 +39,6 @@ class _VisibleStream:
         return len(text)
 
     def send(self, text: str) -> None:
-        """Write text as it is."""
         self.stream.write(text)
 
     def send_bytes(self, data: bytes) -> None:
@@ -60,7 +59,6 @@ class _NamedStream(_VisibleStream):
         """The first write error; the writing code may have ignored it."""
 
     def send(self, text: str) -> None:
-        """Write text as it is."""
         with self._naming():
             self.stream.write(text)
 

@@ -67,7 +67,7 @@ class Callback:
     async def _call_for_each(self) -> None:
         """Call it for each event until there are no more. Its exceptions are logged, not raised."""
         try:
-            # A task learns of its cancellation as it waits, and with events at hand it need not.
+            # While events are ready nothing here waits, so a cancellation would not be noticed.
             while not self.task.cancelling() and (event := await self._next()) is not None:
                 await self._call(event)
         finally:

@@ -252,7 +252,7 @@ class _Cursor:
                 try:
                     excerpt = reader.read(start, event_filter, stop=stop)
                 finally:
-                    reader.release()  # thousands of runs may wait to be read on
+                    reader.release()  # thousands of runs may have unread events
                 return event_filter.pick(excerpt.news), excerpt.after
 
             return await in_thread(reading_thread(), replay)

@@ -172,9 +172,9 @@ class _Walk:
         self._nodes = nodes
         self._seen: set[str] = set()
         self.finished: list[str] = []
-        """The steps, each after all that it leads to."""
+        """The steps, each after the steps to which it leads."""
         self.back: list[tuple[str, str]] = []
-        """The transitions to a step that the walk was still in."""
+        """The transitions to a step that the walk had entered and not left."""
         self.cycles: dict[tuple[str, str], list[str]] = {}
 
     def visit(self, start: str) -> None:

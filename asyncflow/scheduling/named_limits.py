@@ -76,7 +76,6 @@ class Grant:
         self._held: list[tuple[_Limit, int]] = []
 
     def add(self, limit: _Limit, place: int) -> None:
-        """Add a place that was taken."""
         self._held.append((limit, place))
 
     def release(self) -> None:

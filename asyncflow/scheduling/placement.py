@@ -85,7 +85,6 @@ class AssignedTask:
         return too_long(self.timeout)
 
     def stop_timer(self) -> None:
-        """Cancel its timer, if any."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -143,7 +142,6 @@ class WorkerSlot:
         return not self.tasks and not self.abandoned_attempts
 
     def add(self, assigned: AssignedTask) -> None:
-        """Add a task that was sent to it."""
         self.tasks[assigned.key] = assigned
         self.load += assigned.expected
         self.is_async = assigned.is_async
@@ -151,7 +149,6 @@ class WorkerSlot:
         self.used = True
 
     def remove(self, assigned: AssignedTask) -> None:
-        """Remove a task."""
         del self.tasks[assigned.key]
         self.load = self.load - assigned.expected if self.tasks else 0.0
 

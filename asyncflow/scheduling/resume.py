@@ -285,7 +285,6 @@ class OriginRun:
         return there and (self._rest is None or self._rest.is_there())
 
     def close(self) -> None:
-        """Close the journal."""
         self._journal.close()
         if self._rest is not None:
             self._rest.close()

@@ -45,7 +45,7 @@ class StepPreview:
     to_run: int = 0
     """How many tasks it would run, as far as is known now."""
     open_ended: str = ""
-    """A step that would be run, and tells only then whether there are more of this step."""
+    """A step that would run, and only then determine whether this step has more tasks."""
     reasons: Counter[str] = field(default_factory=Counter)
     """The reasons to run tasks, with the number of tasks for each."""
 

@@ -40,12 +40,10 @@ class RunIdentity:
 
     @property
     def flow(self) -> str:
-        """The name of its flow."""
         return self.stored.flow
 
     @property
     def run_id(self) -> str:
-        """Its id."""
         return self.stored.run_id
 
     @property
@@ -55,7 +53,6 @@ class RunIdentity:
 
     @property
     def pathspec(self) -> str:
-        """`Flow/run`."""
         return self.stored.pathspec
 
     def opening(self) -> Opening:

@@ -180,7 +180,6 @@ class LimitFile:
         return ticket
 
     def leave_line(self, ticket: int) -> None:
-        """Leave the queue."""
         self._locks.release(_LINE + ticket)
 
     def is_preceded(self, ticket: int | None) -> bool:

@@ -192,7 +192,6 @@ class TaskTable:
         return at
 
     def has(self, task: int) -> bool:
-        """Whether the task has an entry."""
         at = (task - 1) * ENTRY_BYTES + _STATE_AT
         return at < len(self._data) and self._data[at] != TaskState.NEVER
 

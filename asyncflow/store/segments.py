@@ -118,7 +118,7 @@ class SegmentWriter:
             reached("segment.synced")
 
     def is_whole(self) -> bool:
-        """Whether nobody else has closed its file."""
+        """Whether its file is still open: other code may have closed the descriptor."""
         return self._opened is None or self._opened.is_whole()
 
     def close(self) -> None:

@@ -309,7 +309,6 @@ _pack_report: Final = msgpack.Packer().pack
 
 
 def pack_order(message: OrderMessage) -> bytes:
-    """An order as one packet."""
     order = _ORDER_KINDS[type(message)], *message
     return cast("bytes", _pack_order(order))
 

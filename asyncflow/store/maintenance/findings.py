@@ -95,7 +95,6 @@ class Findings:
         self.verified.notes.append(f"{self._relative(path)}: {what}")
 
     def note_link(self, path: Path) -> None:
-        """Note a folder that is a link."""
         if is_link(path):
             self.note(path, "a link: files behind it are read, but never changed")
 

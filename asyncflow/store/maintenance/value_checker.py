@@ -124,7 +124,6 @@ class ValueChecker:
         return segment in self._numbers
 
     def is_named_blob(self, digest: bytes) -> bool:
-        """Whether a ref has named this blob."""
         return digest in self._blobs
 
     def check_unnamed_blob(self, path: Path, digest: bytes) -> None:

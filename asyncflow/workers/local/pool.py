@@ -211,7 +211,7 @@ class WorkerPool:
         self._read_soon()
 
     def give_back(self, worker: WorkerProcess, attempts: Sequence[AttemptKey]) -> None:
-        """Report soon, and not within the call that took them back, that they will not begin."""
+        """Report that these attempts will not begin; soon, but not within this call."""
         self._teller.give_back(worker, attempts)
         self._read_soon()
 

@@ -144,7 +144,7 @@ def _close_files(complain: Complain) -> None:
 
 
 def _rank(file: _IOBase) -> int:
-    """Close files that write into others first: text into compressed ones, those into raw ones."""
+    """The place of a file in the order of closing: first those that write into other files."""
     return 0 if isinstance(file, io.TextIOBase) else 1 if _is_peculiar(file) else 2
 
 

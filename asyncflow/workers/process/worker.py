@@ -267,5 +267,4 @@ class Worker:
         return environment.own_context(self._context)
 
     def run_of(self, order: StartTask) -> RunView:
-        """The run to which the order belongs."""
         return self._runs[order.key.run]
