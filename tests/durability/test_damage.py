@@ -15,7 +15,7 @@ import pytest
 
 from asyncflow import Engine, FlowSpec, Parameter, Run, current, retry, step
 from asyncflow.errors import RunFailedError, StoreFormatError
-from asyncflow.scheduling import input_offsets, run_driver
+from asyncflow.scheduling import input_offsets, task_orders
 from asyncflow.store.journal import HEADER, JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.verify import verify
@@ -646,7 +646,7 @@ async def test_a_wide_join_never_joins_other_tasks_than_those_that_lead_to_it(
             path.write_bytes(data[:-8] if cut else data[:8] + data[:8] + data[16:])
 
     monkeypatch.setattr(input_offsets, "reached", reached)
-    monkeypatch.setattr(run_driver, "MAX_INPUTS_IN_ORDER", 4)
+    monkeypatch.setattr(task_orders, "MAX_INPUTS_IN_ORDER", 4)
     async with Engine(store=store, workers=2) as engine:
         with pytest.raises(RunFailedError) as caught:
             await engine.run(Wide)

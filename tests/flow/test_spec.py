@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from asyncflow import FlowSpec, Parameter, step
 from asyncflow.errors import FlowError, MergeArtifactsError, TransitionError
-from asyncflow.flow import spec
+from asyncflow.flow import missing_artifact, spec
 from asyncflow.flow.graph import Transition
 from asyncflow.flow.graph_reader import RESERVED_NAMES, read_graph
 from asyncflow.flow.join_inputs import Inputs, InputView
@@ -217,7 +217,7 @@ def test_a_join_says_why_it_inherits_nothing():
 
 def test_the_message_is_made_only_for_who_reads_it(monkeypatch):
     """`hasattr` searches no similar names."""
-    monkeypatch.setattr(spec, "did_you_mean", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr(missing_artifact, "did_you_mean", lambda *_: pytest.fail("searched"))
     instance, _ = sample()
     assert not hasattr(instance, "x")
 

@@ -26,7 +26,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import asyncflow.scheduling.run_driver
+import asyncflow.scheduling.task_orders
 import asyncflow.workers.process.worker
 from asyncflow import Engine, events
 from asyncflow._support import commit_points
@@ -110,7 +110,7 @@ def tidy(spec: dict[str, Any]) -> None:
 
 async def run(spec: dict[str, Any]) -> None:
     """Run or resume the scenario's flow to its end, and write down what subscribers are told."""
-    vars(asyncflow.scheduling.run_driver)["MAX_INPUTS_IN_ORDER"] = (
+    vars(asyncflow.scheduling.task_orders)["MAX_INPUTS_IN_ORDER"] = (
         8  # so that a small join has a file, too
     )
     scenario = (SCENARIOS | STORMS)[spec["scenario"]]
