@@ -311,7 +311,22 @@ class AsyncFlood(FlowSpec):
     lines = 8 * BACKLOG_BYTES // 50_000
 
 
-async def test_an_async_task_that_outruns_the_journal_waits_for_it(engine, monkeypatch):
+class DefFlood(FlowSpec):
+    """One `def` task does."""
+
+    @step
+    def start(self):
+        for number in range(AsyncFlood.lines):
+            print(number, "x" * 50_000)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize("flow", [AsyncFlood, DefFlood])
+async def test_a_task_that_outruns_the_journal_waits_for_it(engine, monkeypatch, flow):
     """The engine holds a bounded part of what it prints meanwhile, and nothing is lost."""
     paused, waiting = threading.Event(), []
     pause, write, tell = WorkerPool.pause, JournalWriter.write, RunDriver.tell
@@ -334,7 +349,7 @@ async def test_an_async_task_that_outruns_the_journal_waits_for_it(engine, monke
     monkeypatch.setattr(JournalWriter, "write", slow_write)
     monkeypatch.setattr(RunDriver, "tell", noting_tell)
     with anyio.fail_after(200):
-        run = await engine.run(AsyncFlood)
+        run = await engine.run(flow)
     lines = run["start"].task.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [str(number) for number in range(len(lines))]
     assert len(lines) == AsyncFlood.lines
