@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from asyncflow.client import Artifact, Flow, Run, Step, Task
     from asyncflow.engine.engine import Engine, run, run_sync
     from asyncflow.engine.run_handle import RunHandle
+    from asyncflow.flow.own_decorators import (
+        USER_SKIP_STEP,
+        UserStepDecorator,
+        user_step_decorator,
+    )
     from asyncflow.flow.remote_decorators import (
         batch,
         conda,
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = [
+    "USER_SKIP_STEP",
     "Artifact",
     "Engine",
     "Flow",
@@ -61,6 +67,7 @@ __all__ = [
     "RunHandle",
     "Step",
     "Task",
+    "UserStepDecorator",
     "batch",
     "card",
     "catch",
@@ -88,6 +95,7 @@ __all__ = [
     "timeout",
     "trigger",
     "trigger_on_finish",
+    "user_step_decorator",
 ]
 
 # What a flow file needs is imported above. The rest is imported when it is first used: a worker
@@ -100,6 +108,8 @@ _LATER: Final = {
     "RunHandle": "asyncflow.engine.run_handle",
     "Step": "asyncflow.client",
     "Task": "asyncflow.client",
+    "USER_SKIP_STEP": "asyncflow.flow.own_decorators",
+    "UserStepDecorator": "asyncflow.flow.own_decorators",
     "batch": "asyncflow.flow.remote_decorators",
     "conda": "asyncflow.flow.remote_decorators",
     "conda_base": "asyncflow.flow.remote_decorators",
@@ -115,6 +125,7 @@ _LATER: Final = {
     "schedule": "asyncflow.flow.remote_decorators",
     "trigger": "asyncflow.flow.remote_decorators",
     "trigger_on_finish": "asyncflow.flow.remote_decorators",
+    "user_step_decorator": "asyncflow.flow.own_decorators",
 }
 
 # What Metaflow has under these names needs other machines, or is called something else here.

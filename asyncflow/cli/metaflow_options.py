@@ -12,7 +12,7 @@ import click
 from asyncflow.errors import FlowError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from asyncflow.flow.spec import FlowSpec
 
@@ -58,25 +58,57 @@ def decorate(flow: type[FlowSpec], wanted: Iterable[str]) -> None:
     Raises:
         FlowError: There is no such decorator, or it does not take these arguments.
     """
-    from asyncflow.flow import decorators, remote_decorators
+    from asyncflow.flow import decorators
 
     methods = [getattr(flow, name) for name in dir(flow)]
     steps = [method for method in methods if decorators.is_step(method)]
     for each in wanted:
         name, _, said = each.partition(":")
-        if name not in (*_DECORATORS, *_REMOTE):
-            message = f"--with takes {', '.join(_DECORATORS)}; there is no decorator {name!r} here"
-            raise FlowError(message)
-        make = getattr(remote_decorators if name in _REMOTE else decorators, name)
-        try:
-            put = make if name in _ALONE else make(**_arguments(each, said))
-        except TypeError as error:
-            message = f"--with {each}: {error}"
-            raise FlowError(message) from error
+        arguments = _arguments(each, said)
+        known = name in (*_DECORATORS, *_REMOTE)
+        put = _known(each, name, arguments) if known else _own(flow, each, name, arguments)
         for step in steps:
             options = decorators.options_of(step)
             if options is not None and name not in options.options:
                 put(step)
+
+
+def _known(whole: str, name: str, arguments: dict[str, Any]) -> Callable[[Any], Any]:
+    """A decorator of asyncflow, with these arguments."""
+    from asyncflow.flow import decorators, remote_decorators
+
+    make = getattr(remote_decorators if name in _REMOTE else decorators, name)
+    try:
+        put: Callable[[Any], Any] = make if name in _ALONE else make(**arguments)
+    except TypeError as error:
+        message = f"--with {whole}: {error}"
+        raise FlowError(message) from error
+    return put
+
+
+def _own(
+    flow: type[FlowSpec], whole: str, name: str, arguments: dict[str, Any]
+) -> Callable[[Any], Any]:
+    """A decorator of the user's own, `module.name` or `name` in the flow's file."""
+    from asyncflow.flow.decorators import ensure_options
+    from asyncflow.flow.own_decorators import decorator_named
+
+    try:
+        kind = decorator_named(name, flow)
+    except FlowError as error:
+        message = (
+            f"--with {whole}: {error}; it takes {', '.join(_DECORATORS)}, and decorators of your "
+            "own as NAME, if they are in the flow's file, or as MODULE.NAME"
+        )
+        raise FlowError(message) from error
+    kind.check((), arguments)
+    full = f"{kind.__module__}.{kind.__qualname__}"
+    data = {"name": full, "args": [], "kwargs": arguments, "with": name}
+
+    def put(step: Any) -> None:
+        ensure_options(step, name).named.insert(0, data)
+
+    return put
 
 
 def _arguments(whole: str, said: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ holds these options as plain data (`Node.options`), under the name of the decora
     environment  [name, ...]; values are often secrets, so they stay in `StepOptions`
     resources    {name: value}      no effect on one machine
     card         [{name: value}]    no effect
+    own          [{"name", "args", "kwargs", "with"}]    the user's own, outermost first
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
 from asyncflow._support.call_site import calling_line
 from asyncflow._support.safe_text import storable_text
@@ -37,6 +38,14 @@ Method = TypeVar("Method", bound="Callable[..., Any]")
 
 _ATTRIBUTE: Final = "__asyncflow_step__"
 _ON_BYTES: Final = 1 << 10  # of the name of an exception
+
+
+class OwnDecorator(NamedTuple):
+    """A decorator of the user's own, and the arguments with which it stands somewhere."""
+
+    kind: type
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -55,17 +64,37 @@ class StepOptions:
     """Whether `@step(start=True)` makes it the flow's first step."""
     is_end: bool = False
     """Whether `@step(end=True)` makes it the flow's last step."""
+    own: list[OwnDecorator] = field(default_factory=list)
+    """The decorators of the user's own, the innermost first."""
+    named: list[dict[str, Any]] = field(default_factory=list)
+    """The decorators of the user's own that the command line has put on the step, as plain data."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out the variables: a class is stored with its run, and must not hold secrets."""
         kept = self.is_step, self.options, self.retry_on, self.replaced_line
-        return StepOptions, (*kept, {}, self.is_start, self.is_end)
+        return StepOptions, (*kept, {}, self.is_start, self.is_end, self.own)
 
 
 def options_of(method: object) -> StepOptions | None:
     """The options of a method; None if it has none of our decorators."""
     found = getattr(method, _ATTRIBUTE, None)
     return found if isinstance(found, StepOptions) else None
+
+
+def plain_options(options: StepOptions) -> dict[str, Any]:
+    """The options as the graph holds them."""
+    own = [
+        {
+            "name": f"{each.kind.__module__}.{each.kind.__qualname__}",
+            "args": plain_data(each.args),
+            "kwargs": plain_data(each.kwargs),
+            "with": "",  # for one from the command line: its name there
+        }
+        for each in reversed(options.own)
+    ]
+    if not own and not options.named:
+        return dict(options.options)
+    return {**options.options, "own": [*options.named, *own]}
 
 
 def is_step(method: object) -> bool:

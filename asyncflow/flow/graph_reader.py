@@ -24,7 +24,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow.errors import GraphError
-from asyncflow.flow.decorators import is_step, options_of
+from asyncflow.flow.decorators import is_step, options_of, plain_options
 from asyncflow.flow.flow_decorators import flow_options_of
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import END, Node, Transition
@@ -231,6 +231,13 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
             "and the variables belong to the process: put @isolate on it too, or write it as `def`"
         )
         raise step.error(message, body.line)
+    for each in options.own:
+        if not is_async and _is_async_decorator(each.kind):
+            message = (
+                f"is `def`, but its decorator {each.kind.__name__!r} is `async def`: write the "
+                f"step as `async def` too, or the decorator without `async`"
+            )
+            raise step.error(message, body.line)
     return Node(
         name=step.name,
         next=transition.steps,
@@ -245,8 +252,12 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
         file=step.function.__code__.co_filename,
         doc=inspect.cleandoc(step.method.__doc__ or ""),
         shared=keyword_only(step.function),
-        options=dict(options.options),
+        options=plain_options(options),
     )
+
+
+def _is_async_decorator(kind: Any) -> bool:
+    return any(inspect.iscoroutinefunction(each) for each in (kind.pre_step, kind.post_step))
 
 
 def _read_body(step: _Step) -> Body:

@@ -426,7 +426,10 @@ def test_with_puts_a_decorator_on_every_step_that_has_none_of_the_kind(lines, li
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        ("slurm", "--with takes retry, catch, timeout, .*; there is no decorator 'slurm' here"),
+        (
+            "slurm",
+            "--with slurm: there is no decorator 'slurm' of steps; it takes retry, catch, .*",
+        ),
         ("retry:often=2", "--with retry:often=2: .*unexpected keyword argument 'often'"),
         ("retry:2", "--with retry:2 is not of the form NAME:ARGUMENT=VALUE"),
         ("retry:times=many", "@retry takes a whole number as `times`"),

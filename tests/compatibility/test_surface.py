@@ -22,6 +22,8 @@ NAMES = [
     "RunHandle",
     "Step",
     "Task",
+    "USER_SKIP_STEP",
+    "UserStepDecorator",
     "batch",
     "card",
     "catch",
@@ -49,6 +51,7 @@ NAMES = [
     "timeout",
     "trigger",
     "trigger_on_finish",
+    "user_step_decorator",
 ]
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 from array import array
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from asyncflow.values import ArtifactRef, Outcome
     from asyncflow.workers.messages import StartTask
     from asyncflow.workers.process.artifact_threads import OffLoop
+    from asyncflow.workers.process.decorated_step import DecoratedStep
     from asyncflow.workers.process.run import Inherited, RunView
 
 _LOADED_AT_ONCE_BYTES: Final = 64 << 10  # a thread costs as much as unpickling that many bytes
@@ -133,14 +135,27 @@ class TaskView:
         initialize(self.flow)
         self._clear_caught()
         method = getattr(self.flow, self.step)
-        method(*self._arguments(), **shared)
+        if "own" in self.node.options:
+            self._decorated(method, shared).run()
+        else:
+            method(*self._arguments(), **shared)
 
     async def call_async(self, shared: Mapping[str, Any]) -> None:
         """The same for an async step."""
         initialize(self.flow)
         self._clear_caught()
         method = getattr(self.flow, self.step)
-        await method(*self._arguments(), **shared)
+        if "own" in self.node.options:
+            await self._decorated(method, shared).run_async()
+        else:
+            await method(*self._arguments(), **shared)
+
+    def _decorated(self, method: Callable[..., Any], shared: Mapping[str, Any]) -> DecoratedStep:
+        from asyncflow.workers.process.decorated_step import DecoratedStep, own_decorators_of
+
+        decorators = own_decorators_of(self._run.flow_class, self.node)
+        inputs = self._arguments()
+        return DecoratedStep(self, decorators, inputs, partial(method, *inputs, **shared))
 
     def _clear_caught(self) -> None:
         """Set the artifact of `@catch` to None: no failure was caught."""

@@ -125,8 +125,6 @@ NOT_YET: Final = frozenset(
         "mutator_removes",
         "namespaces",
         "one_step_start",
-        "other_environments",
-        "other_machines",
         "parallel_map_fails",
         "parallel_maps",
         "parameter_multiple",
@@ -147,14 +145,6 @@ NOT_YET: Final = frozenset(
         "tags_changed",
         "tags_refused",
         "timeout_caught",  # what a step had set before it was stopped is not kept
-        "user_decorator",
-        "user_decorator_catches",
-        "user_decorator_class",
-        "user_decorator_instead",
-        "user_decorator_order",
-        "user_decorator_plain",
-        "user_decorator_replaces_failure",
-        "user_decorator_skips",
     }
 )
 """Cases whose words asyncflow lacks; one that gives Metaflow's answer has to be taken out."""
