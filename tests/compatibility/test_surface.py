@@ -11,6 +11,7 @@ import pytest
 import asyncflow
 
 NAMES = [
+    "USER_SKIP_STEP",
     "Artifact",
     "Engine",
     "Flow",
@@ -22,7 +23,6 @@ NAMES = [
     "RunHandle",
     "Step",
     "Task",
-    "USER_SKIP_STEP",
     "UserStepDecorator",
     "batch",
     "card",
