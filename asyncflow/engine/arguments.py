@@ -5,10 +5,15 @@ from __future__ import annotations
 import inspect
 import reprlib
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from asyncflow.client import Run
+from asyncflow.engine.run_handle import RunHandle
 from asyncflow.errors import FlowError, ParameterError, ResumeError
 from asyncflow.flow.spec import FlowSpec
+
+if TYPE_CHECKING:
+    from asyncflow.store.interface import RunStore
 
 _BREAKING: Final = {"Cc", "Zl", "Zp"}
 """Control characters, and the separators of lines and of paragraphs."""
@@ -96,6 +101,23 @@ def check_origin(flow: type[FlowSpec], origin: object) -> str | None:
         message = f"{named} is a run of {parts[0]}, not of {flow.__name__}: give a run of that flow"
         raise ResumeError(message)
     return parts[-1]
+
+
+def check_store(store: RunStore, origin: object) -> None:
+    """Refuse to resume a run of another store. A run given by its id alone is looked up here.
+
+    Raises:
+        ResumeError: The run is in another store.
+    """
+    run = origin.run if isinstance(origin, RunHandle) else origin
+    if not isinstance(run, Run):
+        return
+    if not store.is_at(str(run.store)):
+        message = (
+            f"{run.pathspec} is in the store {run.store}, but this engine uses {store.location}: "
+            "open an engine with that store"
+        )
+        raise ResumeError(message)
 
 
 def check_callback(callback: object) -> None:

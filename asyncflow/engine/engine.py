@@ -22,7 +22,7 @@ from asyncflow._support.settings import Settings
 from asyncflow._support.thread_pool import Threads
 from asyncflow.client import Run
 from asyncflow.engine.admission import Admission, runs_that_fit
-from asyncflow.engine.arguments import check_flow, check_origin, check_tags
+from asyncflow.engine.arguments import check_flow, check_origin, check_store, check_tags
 from asyncflow.engine.new_run import NewRun
 from asyncflow.engine.run_handle import FailureObserver, RunHandle
 from asyncflow.engine.subscription import Channel
@@ -30,7 +30,6 @@ from asyncflow.engine.watchers import Watchable, Watchers
 from asyncflow.errors import (
     AsyncflowError,
     EngineClosedError,
-    ResumeError,
     SettingsError,
 )
 from asyncflow.flow import loader
@@ -68,23 +67,6 @@ _DISK_THREADS: Final = 4  # journals that wait on the disk at once
 _LOOK_SECONDS: Final = 0.5
 # when nothing waits on the disk: more threads would only take the interpreter from the loop
 _WRITING_THREADS: Final = 1
-
-
-def _check_store(store: RunStore, origin: object) -> None:
-    """Refuse to resume a run of another store. A run given by its id alone is looked up here.
-
-    Raises:
-        ResumeError: The run is in another store.
-    """
-    run = origin.run if isinstance(origin, RunHandle) else origin
-    if not isinstance(run, Run):
-        return
-    if not store.is_at(str(run.store)):
-        message = (
-            f"{run.pathspec} is in the store {run.store}, but this engine uses {store.location}: "
-            "open an engine with that store"
-        )
-        raise ResumeError(message)
 
 
 class Starter:
@@ -194,7 +176,7 @@ class Starter:
         run_id = check_origin(flow, origin)
 
         def prepare(store: RunStore, *, durable: bool) -> NewRun:
-            _check_store(store, origin)
+            check_store(store, origin)
             new = NewRun(store, flow, stored, durable=durable)
             new.take_over_from(run_id, step)
             return new
