@@ -54,10 +54,10 @@ def pack_logged(
 def journalled(event: Event) -> tuple[bytes, Event]:
     """The journal record of any event but TaskLogged, and the event as a reader will get it."""
     try:
-        return _pack(event, "strict"), event
+        return cast("bytes", _pack_strictly(_values(event))), event
     except UnicodeEncodeError:
         # A byte that is not UTF-8, as in a file name, shows as `\udcNN`.
-        record = _pack(event, "backslashreplace")
+        record: bytes = msgpack.packb(_values(event), unicode_errors="backslashreplace")
         return record, event_of(fields_of(record), event.flow, event.run_id)
 
 
@@ -66,13 +66,17 @@ def pack_event(event: Event) -> bytes:
     return journalled(event)[0]
 
 
-def _pack(event: Event, unicode_errors: str) -> bytes:
+_pack_strictly: Final = msgpack.Packer().pack
+"""Used for all events: `packb` makes a packer for each, which takes half of its time."""
+
+
+def _values(event: Event) -> list[Any]:
     code = event.code
     seq, time, *rest = _VALUES_OF[code](event)
     values = [code, seq, to_microseconds(time), *rest]
     if code in OF_TASKS:
         values[TASK_AT] = int(values[TASK_AT] or 0)
-    return cast("bytes", msgpack.packb(values, unicode_errors=unicode_errors))
+    return values
 
 
 def unpack_events(record: bytes, flow: str, run_id: str) -> Iterable[Event]:

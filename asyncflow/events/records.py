@@ -39,7 +39,7 @@ from asyncflow.events.types import (
 from asyncflow.values import Outcome, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from asyncflow.values import ArtifactRef
 
@@ -269,29 +269,39 @@ def _of_later_version(values: Any) -> list[Any]:
     return values
 
 
-def _check_attempt(code: int, values: list[Any]) -> None:
-    _, _, _, _, task, attempt, path, *_ = values
-    if not (0 < task <= MAX_TASK and 0 <= attempt <= _MAX_ATTEMPT):
-        _refuse(code, "task id or attempt", values[TASK_AT : _ATTEMPT_AT + 1])
-    for index in path:
-        if type(index) is not int or not -_MAX_INDEX <= index <= _MAX_INDEX:
-            _refuse(code, "path", path)
-    if code in _SECONDS_AT and not 0 <= values[_SECONDS_AT[code]] <= _MAX_SECONDS:
-        _refuse(code, "duration", values[_SECONDS_AT[code]])
-    if code in _PARENTS_AT:
-        _check_parents(code, values[_PARENTS_AT[code]])
-    if code in HANDING_ON:
-        fanout = values[_FANOUT_AT[code]]
-        if fanout is not None and not 0 <= fanout <= MAX_TASK:
-            _refuse(code, "number of items", fanout)
-        if code == CLONED and not is_run_id(values[_CLONED_FROM_AT]):
-            _refuse(code, "origin", values[_CLONED_FROM_AT])
+def _check_of_attempt(kind: int) -> Callable[[int, list[Any]], None]:
+    """The check of one kind of record about an attempt.
+
+    Where its fields lie is looked up here, once: most records of a journal are of these kinds.
+    """
+    seconds_at, parents_at = _SECONDS_AT.get(kind, 0), _PARENTS_AT.get(kind, 0)
+    fanout_at = _FANOUT_AT[kind] if kind in HANDING_ON else 0
+
+    def check(code: int, values: list[Any]) -> None:
+        if not (0 < values[TASK_AT] <= MAX_TASK and 0 <= values[_ATTEMPT_AT] <= _MAX_ATTEMPT):
+            _refuse(code, "task id or attempt", values[TASK_AT : _ATTEMPT_AT + 1])
+        for index in values[_PATH_AT]:
+            if type(index) is not int or not -_MAX_INDEX <= index <= _MAX_INDEX:
+                _refuse(code, "path", values[_PATH_AT])
+        if seconds_at and not 0 <= values[seconds_at] <= _MAX_SECONDS:
+            _refuse(code, "duration", values[seconds_at])
+        if parents_at:
+            for parent in values[parents_at]:
+                if type(parent) is not int or not 0 < parent <= MAX_TASK:
+                    _refuse(code, "parent", parent)
+        if fanout_at and not 0 <= (values[fanout_at] or 0) <= MAX_TASK:
+            _refuse(code, "number of items", values[fanout_at])
+
+    return check
 
 
-def _check_parents(code: int, parents: list[Any]) -> None:
-    for parent in parents:
-        if type(parent) is not int or not 0 < parent <= MAX_TASK:
-            _refuse(code, "parent", parent)
+def _check_clone(code: int, values: list[Any]) -> None:
+    _check_cloned_attempt(code, values)
+    if not is_run_id(values[_CLONED_FROM_AT]):
+        _refuse(code, "origin", values[_CLONED_FROM_AT])
+
+
+_check_cloned_attempt: Final = _check_of_attempt(CLONED)
 
 
 def _check_output(code: int, values: list[Any]) -> None:
@@ -330,7 +340,8 @@ def _check_end(code: int, values: list[Any]) -> None:
 _CHECKS: Final = {
     RUN_STARTED: _check_start,
     LOGGED: _check_output,
-    **dict.fromkeys((STARTED, SUCCEEDED, FAILED, RETRIED, CLONED), _check_attempt),
+    **{kind: _check_of_attempt(kind) for kind in (STARTED, SUCCEEDED, FAILED, RETRIED)},
+    CLONED: _check_clone,
     **dict.fromkeys(ENDINGS, _check_end),
 }
 """What is checked for each kind of record in addition to types, number and time."""

@@ -29,7 +29,8 @@ def _no_parameter(name: str) -> Any:
     raise KeyError(name)
 
 
-def _not_awaitable(name: str, of: object) -> Awaitable[Any]:
+def not_awaitable(name: str, of: object) -> Awaitable[Any]:
+    """Refuse `current.load` where nothing can be awaited."""
     read = f"self.{name}" if of is None else f"the input's attribute {name!r}"
     raise FlowError(f"current.load is for async steps: in a `def` step, read {read}")
 
@@ -50,7 +51,7 @@ class TaskContext(NamedTuple):
     parameter_names: tuple[str, ...] = ()
     load_parameter: Callable[[str], Any] = _no_parameter
     """Loads the value of a parameter on first access."""
-    load: Callable[[str, Any], Awaitable[Any]] = _not_awaitable
+    load: Callable[[str, Any], Awaitable[Any]] = not_awaitable
     """Loads an artifact of the task or of one of its inputs."""
     tags: tuple[str, ...] = ()
     origin_run_id: str | None = None

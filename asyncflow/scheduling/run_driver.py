@@ -57,6 +57,7 @@ _BATCH_FACTS: Final = 128  # a batch of them takes the event loop some 3 ms
 _LEAST_FACTS: Final = 16  # in a batch, however little time is left: each batch costs a write
 _GRACES: Final = 2  # the time that a run has to end once it is told to,
 _END_SECONDS: Final = 30.0  # plus this: some workers are killed, some journals written
+_FAILURES: Final = (Failed, Lost)  # a union in `isinstance` takes three times as long
 _CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
 
 
@@ -173,7 +174,7 @@ class RunDriver:
         self._news.look()
         if isinstance(fact, Logged):
             self.backlog_bytes += len(fact.data)
-        elif isinstance(fact, Failed | Lost) and self._ends_run(fact):
+        elif isinstance(fact, _FAILURES) and self._ends_run(fact):
             self.orders.held = True  # no further task begins while that is being written
             self._dispatcher.stop(self, "another task of the run failed", running=False)
 
@@ -283,7 +284,7 @@ class RunDriver:
         commands, self._commands = self._commands, []
         await self._publish(batch, commands)
         self.orders.held = self.orders.held and any(
-            isinstance(each, Failed | Lost) for each in self._inbox
+            isinstance(each, _FAILURES) for each in self._inbox
         )
         await self._take_over_all()
         for command in commands:
@@ -311,7 +312,7 @@ class RunDriver:
             if isinstance(fact, Logged):
                 self.backlog_bytes -= len(fact.data)
             verdict = None
-            if isinstance(fact, Failed | Lost):
+            if isinstance(fact, _FAILURES):
                 verdict = self._verdict(fact)
             self._recorder.record(fact, batch, verdict=verdict)
             if batch.output_bytes > OUTPUT_BYTES:

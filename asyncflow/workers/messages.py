@@ -254,6 +254,7 @@ _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 
 _new_key: Final = partial(tuple.__new__, AttemptKey)  # half the time of `_make`
 _new_outcome: Final = partial(tuple.__new__, Outcome)
+_new_start_task: Final = partial(tuple.__new__, StartTask)
 _new_started: Final = partial(tuple.__new__, Started)
 _new_succeeded: Final = partial(tuple.__new__, Succeeded)
 
@@ -271,6 +272,10 @@ def _succeeded(
 def _failed(key: Sequence[int], *values: Any) -> Failed:
     report = Failed(_new_key(key), *values)
     return report if report.outcome is None else report._replace(outcome=Outcome(*report.outcome))
+
+
+def _start_task(key: Sequence[int], *values: Any) -> StartTask:
+    return _new_start_task((_new_key(key), *values))
 
 
 def _of_attempt(kind: Callable[..., Message]) -> Callable[..., Message]:
@@ -297,7 +302,7 @@ _READERS: Final[dict[int, Callable[..., ReportMessage]]] = {
 
 _ORDER_READERS: Final[dict[int, Callable[..., OrderMessage]]] = {
     **_ORDERS,
-    Order.START_TASK: _of_attempt(StartTask),
+    Order.START_TASK: _start_task,
     Order.CANCEL_TASK: _of_attempt(CancelTask),
 }
 
