@@ -206,7 +206,7 @@ def _carry_through(
     options = SessionOptions(**given)
     file = options.run_id_file
     if file is not None and not absolute(file).parent.is_dir():
-        message = f"there is no folder {file.parent} to write the run id to"
+        message = f"there is no folder {file.parent}: make it, or name a file elsewhere"
         raise click.UsageError(message, ctx)
     return carry_through(start, options, program)
 

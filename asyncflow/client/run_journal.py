@@ -226,7 +226,9 @@ class RunJournal:
         """Refuse a journal that ends here, if it was longer when the run ended."""
         summary = self.summary.read()
         if summary is not None and end < summary.journal_bytes:
-            self.refuse(f"it ends at byte {end} and had {summary.journal_bytes} when the run ended")
+            self.refuse(
+                f"it ends at byte {end}, but had {summary.journal_bytes} when the run ended"
+            )
 
     def _unpacked(self, at: int, payload: bytes) -> list[Event]:
         try:

@@ -70,7 +70,7 @@ def _wrong_with(tag: object) -> str:
 
     categories = {unicodedata.category(character) for character in tag}
     if _HALF in categories:
-        return "has a byte that is not UTF-8, or half a surrogate pair, which is no text"
+        return "has a byte that is not UTF-8, or half a surrogate pair, which is not text"
     if categories & _BREAKING:
         return "has a line break or another control character"
     return ""

@@ -318,15 +318,15 @@ def _check_start(code: int, values: list[Any]) -> None:
     origin, source = values[_ORIGIN_AT], dict(values[_SOURCE_AT])
     versions = values[_VERSIONS_AT]
     if not all(is_plain(each) for each in (graph, parameters, tags, versions)):
-        raise RecordError("its graph, parameters, tags or versions are no plain data")
+        raise RecordError("its graph, parameters, tags or versions are not plain data")
     if not all(type(text) is str for each in (parameters, versions) for text in each.values()):
-        raise RecordError("its parameters or versions are no text")
+        raise RecordError("its parameters or versions are not text")
     if origin is not None and not is_run_id(origin):
         _refuse(code, "origin", origin)
     if "ref" in source:
         ref_of(source.pop("ref"))
     if not is_plain(source):
-        raise RecordError("what it says of the flow's source is no plain data")
+        raise RecordError("its source of the flow is not plain data")
 
 
 def _check_end(code: int, values: list[Any]) -> None:

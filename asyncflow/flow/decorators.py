@@ -345,7 +345,7 @@ def limit(
         limits = ensure_options(function, "limit").options.setdefault("limit", [])
         if any(each[0] == name for each in limits):
             where = getattr(function, "__qualname__", repr(function))
-            message = f'@limit("{name}") stands twice on {where}: remove one of them'
+            message = f'@limit("{name}") is used twice on {where}: remove one of them'
             raise mistake(message)
         limits.append([name, at_once, None if per_second is None else float(per_second)])
         return function
@@ -460,7 +460,7 @@ def _note(function: Any, name: str, value: Any) -> None:
     options = ensure_options(function, name).options
     if name in options:
         where = getattr(function, "__qualname__", repr(function))
-        message = f"@{name} stands twice on {where}: remove one of them"
+        message = f"@{name} is used twice on {where}: remove one of them"
         raise mistake(message)
     options[name] = value
 

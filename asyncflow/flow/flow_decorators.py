@@ -67,7 +67,7 @@ def note_on_flow(name: str, value: Any) -> Callable[[FlowClass], FlowClass]:
         options = own_options(cls, name).options
         if name in options:
             file, line = calling_line()
-            message = f"@{name} stands twice on {cls.__qualname__}: remove one of them"
+            message = f"@{name} is used twice on {cls.__qualname__}: remove one of them"
             raise FlowError(message, file=file, line=line)
         options[name] = value
         return cls

@@ -188,7 +188,7 @@ def _node_of(step: Mapping[str, Any]) -> Node:
             message = f"{name!r} of a step cannot be {step[name]!r:.40}"
             raise TypeError(message)
     if not all(isinstance(name, str) for name in (*step["next"], *step.get("shared", ()))):
-        raise TypeError("the name of a step, or of what it shares, is no text")
+        raise TypeError("the name of a step, or of what it shares, is not text")
     condition = step.get("condition")
     if not isinstance(condition, str | None):
         message = f"a condition cannot be {condition!r:.40}"

@@ -324,7 +324,7 @@ def _enter(
     scope = arriving[0]
     if any(each != scope for each in arriving):
         message = (
-            f"is reached from {_listed(leading)}, but is no join: give it a second argument, as "
+            f"is reached from {_listed(leading)}, but is not a join: give it a second argument, as "
             f"in `def {node.name}(self, inputs)`, or lead each branch to a step of its own"
         )
         raise _error(node, message)

@@ -222,7 +222,7 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
     transition = _transition(step, body)
     for target in transition.steps:
         if target not in steps and hasattr(cls, target):
-            message = f"leads to {target!r}, which is no step: put @step on it"
+            message = f"leads to {target!r}, which is not a step: put @step on it"
             raise step.error(message, body.calls[0].line)
     is_async, options = _is_async(step.method), _options(step.method)
     if is_async and "environment" in options.options and "isolate" not in options.options:
@@ -342,8 +342,8 @@ def _read_transition(step: _Step, call: NextCall) -> Transition:
     for keyword in call.keywords:
         if keyword not in {"foreach", "condition"}:
             message = (
-                f"has a self.next(...) that cannot be understood: {keyword!r} is no argument of "
-                f'it; write self.next(self.STEP) or self.next(self.STEP, foreach="NAME")'
+                f"has a self.next(...) that cannot be understood: {keyword!r} is not an argument "
+                f'of it; write self.next(self.STEP) or self.next(self.STEP, foreach="NAME")'
             )
             raise step.error(message, call.line)
     if "condition" in call.keywords or any(each.cases is not None for each in call.positional):
@@ -367,8 +367,8 @@ def _conditional(step: _Step, call: NextCall) -> Transition:
         case = key.constant
         if key.text != "None" and not isinstance(case, str | int | float):
             message = (
-                f"has a self.next(...) that cannot be understood: {key.text} is no case; write a "
-                f"text, a number, True, False or None"
+                f"has a self.next(...) that cannot be understood: {key.text} is not a case; write "
+                f"a text, a number, True, False or None"
             )
             raise step.error(message, call.line)
         if case in dict(cases):

@@ -97,7 +97,7 @@ class IncludeFile(Parameter[T]):
         except OSError as error:
             why = f"cannot read {path}: {error.strerror}"
         except UnicodeDecodeError:
-            why = f"{path} is no text in {self._encoding}: give another encoding, or is_text=False"
+            why = f"{path} is not text in {self._encoding}: give another encoding, or is_text=False"
         except ValueError:
             why = f"{path!r} cannot be the name of a file"
         except LookupError:

@@ -553,7 +553,7 @@ def set_launcher(launcher: Callable[[type[FlowSpec]], object]) -> None:
 
 def _launch(cls: type[FlowSpec]) -> None:
     if _launcher is None:
-        message = "there is no command line to hand over to: import asyncflow, or use_cli=False"
+        message = "there is no command line to run: import asyncflow, or use_cli=False"
         raise FlowError(message)
     if hasattr(sys, "ps1"):  # set once Python shows a prompt, in any kind of shell
         message = (

@@ -82,7 +82,7 @@ class EventReader:
             end, ended = after, code in ENDINGS
         else:
             if stop is not None and end < stop:
-                self.refuse(f"it ends at byte {end}, and {stop} bytes had been written")
+                self.refuse(f"it ends at byte {end}, but {stop} bytes were written")
         return Excerpt(news, end, ended)
 
     def release(self) -> None:

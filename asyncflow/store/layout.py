@@ -414,7 +414,7 @@ def _text(path: Path) -> str:
 def _check_version(root: Path, text: str) -> None:
     if not text.isdecimal() or not int(text):
         raise StoreFormatError(
-            f"{root} is no store of asyncflow: its file `format` says {text[:40]!r}; "
+            f"{root} is not a store of asyncflow: its file `format` says {text[:40]!r}; "
             f"write 1 into it if it was damaged, or {_ADVICE}"
         )
     if int(text) > FORMAT:

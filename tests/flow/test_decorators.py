@@ -197,7 +197,7 @@ def test_options_pass_through_wrappers():
         (lambda: retry(int), "@retry decorates a method of a flow, not <class 'int'>"),
         (lambda: step(3), "@step decorates a method of a flow, not 3"),  # type: ignore[call-overload]  # the mistake that is examined
         (lambda: step(print), "@step decorates a method written with `def`, not <built-in"),
-        (lambda: decorated(retry, retry), r"@retry stands twice on .*method: remove one of them"),
+        (lambda: decorated(retry, retry), r"@retry is used twice on .*method: remove one of them"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once(make, words):

@@ -202,7 +202,7 @@ def test_a_join_without_a_split_is_refused():
 def test_branches_that_meet_in_a_plain_step_are_refused():
     """The step would run once for each of them: it has to be a join."""
     error = refusal(node("start", "a", "b"), node("a", "c"), node("b", "c"), node("c", "end"), END)
-    assert "'c' is reached from 'a' and 'b', but is no join" in str(error)
+    assert "'c' is reached from 'a' and 'b', but is not a join" in str(error)
     assert "def c(self, inputs)" in str(error)
 
 

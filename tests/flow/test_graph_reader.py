@@ -601,7 +601,7 @@ def test_a_step_with_two_transitions(make):
         ("self.next(self.end, foreach='self.items')", "write the name of an artifact"),
         ("self.next(self.end, foreach=3)", "foreach is 3"),
         ("self.next(self.end, condition='x')", "cannot be understood"),
-        ("self.next(self.end, whenever='x')", "'whenever' is no argument of it"),
+        ("self.next(self.end, whenever='x')", "'whenever' is not an argument of it"),
         ("self.next(self.end, **self.options)", "cannot be understood"),
         ("way = self.next\nway(self.end)", "cannot be understood"),
     ],
@@ -657,8 +657,8 @@ def test_the_first_and_the_last_step_may_have_any_name(tmp_path):
         ("self.next({1: self.end}, self.end, condition='x')", "a condition is written"),
         ("self.next({1: self.end}, condition='x', foreach='y')", "a condition is written"),
         ("self.next({1: self.end}, condition=self.x)", "condition is self.x; write the name"),
-        ("self.next({self.x: self.end}, condition='x')", "self.x is no case"),
-        ("self.next({b'x': self.end}, condition='x')", "b'x' is no case"),
+        ("self.next({self.x: self.end}, condition='x')", "self.x is not a case"),
+        ("self.next({b'x': self.end}, condition='x')", "b'x' is not a case"),
         ("self.next({1: self.end, True: self.end}, condition='x')", "the case True twice"),
         ("self.next({1: 'end'}, condition='x')", "'end' is not the name of a step"),
         ("self.next({**self.x}, condition='x')", "a condition is written"),
@@ -710,7 +710,7 @@ def test_an_unknown_step(make):
 def test_a_method_without_the_decorator_is_no_step(make):
     """The error says what is missing."""
     more = "def train(self):\n    self.next(self.end)"
-    with pytest.raises(GraphError, match="leads to 'train', which is no step: put @step on it"):
+    with pytest.raises(GraphError, match="leads to 'train', which is not a step: put @step on it"):
         read_graph(make(flow_text("self.next(self.train)", more)))
 
 

@@ -58,7 +58,7 @@ def test_a_file_is_read_when_a_run_starts_and_not_before(tmp_path, monkeypatch):
     [
         ({"text": "nowhere"}, "the file of parameter 'text': cannot read nowhere: No such file"),
         ({"text": "."}, "cannot read .: Is a directory"),
-        ({"text": "bytes"}, "bytes is no text in utf-8: give another encoding, or is_text=False"),
+        ({"text": "bytes"}, "bytes is not text in utf-8: give another encoding, or is_text=False"),
         ({"text": 5}, "parameter 'text' takes a path, not 5"),
         ({"text": "a\0b"}, "cannot be the name of a file"),
     ],

@@ -71,7 +71,7 @@ async def test_a_run_says_once_which_decorators_do_nothing(tmp_path, caplog):
 
 def test_a_decorator_of_flows_stands_once_and_on_a_class():
     """The error names the class, or what it stands on."""
-    with pytest.raises(FlowError, match=r"@schedule stands twice on .*Scheduled"):
+    with pytest.raises(FlowError, match=r"@schedule is used twice on .*Scheduled"):
         schedule(weekly=True)(Scheduled)
     with pytest.raises(FlowError, match="@trigger decorates a flow"):
 

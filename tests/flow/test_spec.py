@@ -225,11 +225,11 @@ def test_the_message_is_made_only_for_who_reads_it(monkeypatch):
 @pytest.mark.parametrize(
     ("step_name", "name", "told"),
     [
-        ("end", "items", r"'start' assigns it, but a join hands .* in 'meet' and 'gather', "),
+        ("end", "items", r"'start' assigns it, but a join passes .* in 'meet' and 'gather', "),
         (
             "end",
             "table",
-            r"if a step before made it: a join hands .* in 'meet' and 'gather', ",
+            r"if a step before made it: a join passes .* in 'meet' and 'gather', ",
         ),
         ("end", "limits", r"here; did you mean 'limit'\?$"),
         ("work", "table", "here$"),

@@ -45,7 +45,7 @@ BAD_TAGS = [
     ([" "], "the tag ' ' is empty"),
     (["two\nlines"], r"the tag 'two\\nlines' has a line break"),
     (["red \x1b[31m"], "has a line break or another control character"),
-    (["half \ud800"], "has a byte that is not UTF-8, or half a surrogate pair, which is no text"),
+    (["half \ud800"], "has a byte that is not UTF-8, or half a surrogate pair, which is not text"),
     (["byte \udcff"], r"the tag 'byte \\udcff' has a byte that is not UTF-8"),
     ("abc", r"tags must be a list of texts, not 'abc': write tags=\['abc'\]"),
     (7, "tags must be a list of texts, not 7"),

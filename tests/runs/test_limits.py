@@ -423,7 +423,7 @@ def test_the_same_limit_twice_on_a_step_is_refused():
 
     limit("gpu")(method)
     limit("api", 5)(method)
-    with pytest.raises(FlowError, match="stands twice"):
+    with pytest.raises(FlowError, match="is used twice"):
         limit("api", 3)(method)
 
 

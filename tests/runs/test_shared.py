@@ -627,7 +627,7 @@ class NoManager(Given):
     ("flow", "message"),
     [
         (AsyncInDef, "opened with `async with`: only an `async def` step can ask for it"),
-        (NoManager, "'nothing' gave a int, which is no context manager"),
+        (NoManager, "'nothing' gave a int, which is not a context manager"),
     ],
 )
 async def test_what_cannot_be_opened_says_why(store, flow, message):

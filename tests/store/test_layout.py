@@ -56,8 +56,8 @@ def test_a_relative_store_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.
     ("text", "words"),
     [
         (f"{FORMAT + 1}\n", rf"has format {FORMAT + 1}, and .* up to format {FORMAT}; upgrade"),
-        ("zip", r"is no store of asyncflow: its file `format` says 'zip'"),
-        ("", "is no store of asyncflow"),
+        ("zip", r"is not a store of asyncflow: its file `format` says 'zip'"),
+        ("", "is not a store of asyncflow"),
     ],
 )
 @pytest.mark.parametrize("create", [True, False])

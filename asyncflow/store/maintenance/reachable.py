@@ -79,7 +79,7 @@ def exclusive(layout: Layout, on_wait: Callable[[str], None] = lambda _: None) -
     except OSError as error:
         file.close()
         message = (
-            f"the file system of {path} has no file locks ({error.strerror}), so nobody can tell "
+            f"the file system of {path} has no file locks ({error.strerror}), so it is unknown "
             "which runs are running; collect from a machine where the store is on a local disk"
         )
         raise StoreError(message) from error

@@ -165,7 +165,7 @@ class RunChecker:
     def _check_end(self, journal: JournalReader, end: int, summary: Summary | None) -> None:
         size = journal.size()
         if summary is not None and end < summary.journal_bytes and not self._holes:
-            what = f"it ends at byte {end} and had {summary.journal_bytes} when the run ended"
+            what = f"it ends at byte {end}, but had {summary.journal_bytes} when the run ended"
             tasks = self._tasks_between(end, summary.journal_bytes)
             self._findings.damage(self._path, what, self._pathspec, *tasks)
         elif end < size and (self._ended or summary is not None):

@@ -371,8 +371,8 @@ def _how_it_ended(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     if code == DESCRIPTORS_CLOSED:
         return (
-            "could not go on: its step has closed file descriptors that are the worker's, as "
-            "os.closerange(3, 256) does; close those alone that the step has opened"
+            "had to exit: its step has closed file descriptors that are the worker's, as "
+            "os.closerange(3, 256) does; close only those that the step has opened"
         )
     if code >= 0:
         return f"exited with status {code}"

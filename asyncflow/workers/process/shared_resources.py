@@ -246,7 +246,7 @@ def _unusable(name: str, manager: object) -> FlowError:
         )
     else:
         message = (
-            f"shared {name!r} gave a {kind.__qualname__}, which is no context manager: let its "
-            f"function yield it instead of returning it"
+            f"shared {name!r} gave a {kind.__qualname__}, which is not a context "
+            f"manager: yield it in its function instead of returning it"
         )
     return FlowError(message)
