@@ -126,7 +126,9 @@ class OriginRun:
             message = f"it was resumed from a step {started.origin_step!r}, which it does not have"
             raise JournalError(message)
         if started.origin_run_id in runs or len(runs) > _MOST_ORIGINS:
-            message = f"the chain of runs that it resumes is a circle, or longer than {_MOST_ORIGINS:,}"
+            message = (
+                f"the chain of runs that it resumes is a circle, or longer than {_MOST_ORIGINS:,}"
+            )
             raise JournalError(message)
 
     def _find_rest(self, origin: str, started: RunStarted, resumers: tuple[str, ...]) -> None:
