@@ -81,7 +81,7 @@ def step_to_repeat(run: StoredRun, failure: Failure, most_records: int | None = 
 
 
 def _first_with(artifact: str, last: tuple[str, str], records: Iterable[bytes]) -> str:
-    """The first step that made the artifact as task `last` has it, else as the last task has it."""
+    """The first step with the same value of the artifact as task `last`, or as the latest task."""
     first: dict[tuple[object, ...], str] = {}
     made_by, name = "", artifact.encode()
     for record in records:

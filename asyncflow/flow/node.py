@@ -74,9 +74,9 @@ class Node:
     """Whether the step takes `inputs`."""
     is_async: bool = False
     is_start: bool = False
-    """Whether the flow begins here; given, it is what `@step(start=True)` says."""
+    """Whether the flow begins here; before the graph is checked, what `@step(start=True)` says."""
     is_end: bool = False
-    """Whether the flow ends here; given, it is what `@step(end=True)` says."""
+    """Whether the flow ends here; before the graph is checked, what `@step(end=True)` says."""
     joins: str | None = None
     """For a join, the split that it closes."""
     join: str | None = None

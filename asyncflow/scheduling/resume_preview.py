@@ -180,7 +180,7 @@ class Preview:
 def _steps_to_end(graph: Graph) -> dict[str, int]:
     """How many steps lie between each step and the end, on the shortest way."""
     found, reached = {graph.end: 0}, [graph.end]
-    for name in reached:  # it grows meanwhile
+    for name in reached:  # the list grows while it is read
         for before in graph.previous(name):
             if before not in found:
                 found[before] = found[name] + 1

@@ -53,7 +53,7 @@ FORMAT_DRAFT: Final = re.compile(r"format\.\d+\.[0-9a-f]{8}")
 
 _NAME_BYTES: Final = 255  # of a file, on every file system that Linux and macOS know
 _NAMED_RUNS: Final = 3  # in an error
-_FORMAT_BYTES: Final = 1000  # enough to tell that it is no format file
+_FORMAT_BYTES: Final = 1000  # enough to recognize another kind of file
 _ADVICE = "choose another place with --store DIR or ASYNCFLOW_STORE"
 
 
