@@ -57,6 +57,9 @@ class Settings:
     """How long, at most, a journal's events wait before they are synced in the background."""
     durability: str = "crash"
     """What announced events survive: a `crash` of every process, or a cut of the `power` too."""
+    keep_code: str = "all"
+    """What is kept of a flow's source with each run: `all` files of its folder that it imports, the
+    `flow`'s own file, or `none`."""
 
     max_running_tasks: int = 0
     """The most tasks of a run that workers may have at a time, unless the run says otherwise; 0 for
@@ -109,7 +112,11 @@ class Settings:
         return cls(**converted)
 
 
-_CHOICES: Final = {"durability": ("crash", "power"), "on_failure": ("cancel", "finish")}
+_CHOICES: Final = {
+    "durability": ("crash", "power"),
+    "keep_code": ("all", "flow", "none"),
+    "on_failure": ("cancel", "finish"),
+}
 _AT_LEAST: Final = {
     "workers": 0,
     "grace_seconds": 0,

@@ -36,6 +36,8 @@ _MODULES: Final = {
     "logs": "asyncflow.cli.look_commands",
     "dump": "asyncflow.cli.look_commands",
     "events": "asyncflow.cli.look_commands",
+    "code": "asyncflow.cli.code_commands",
+    "diff": "asyncflow.cli.code_commands",
     "limit": "asyncflow.cli.limit_commands",
     "verify": "asyncflow.cli.store_commands",
     "gc": "asyncflow.cli.store_commands",

@@ -33,7 +33,9 @@ _SHAPES = {
 }
 
 
-def _pathspec(flow: type[FlowSpec] | None, *parts: int, name: str = "pathspec") -> click.Argument:
+def pathspec_argument(
+    flow: type[FlowSpec] | None, *parts: int, name: str = "pathspec"
+) -> click.Argument:
     """The argument PATHSPEC, with so many parts; of one flow it may leave out the flow's name."""
     own = None if flow is None else flow.__name__
 
@@ -93,7 +95,7 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         name = flow.__name__ if flow is not None else flow_name
         found = json_data.newest_runs(name, store, tags, limit, _pass_over)
         if as_json:
-            _print_json(json_data.runs_data(found))
+            print_json(json_data.runs_data(found))
         else:
             print_lines(tables.runs_table(found))
 
@@ -143,14 +145,14 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
 
         found = find(pathspec, store)
         if as_json:
-            _print_json(json_data.data_of(found))
+            print_json(json_data.data_of(found))
         else:
             print_lines(tables.lines_of(found, limit))
 
     return click.Command(
         "show",
         params=[
-            _pathspec(flow, 1, 2, 3, 4, 5),
+            pathspec_argument(flow, 1, 2, 3, 4, 5),
             click.Option(
                 ["--limit"],
                 type=click.IntRange(min=0),
@@ -208,7 +210,7 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     return click.Command(
         "logs",
         params=[
-            _pathspec(flow, 2, 3, 4),
+            pathspec_argument(flow, 2, 3, 4),
             click.Option(["--stdout"], is_flag=True, help="Only standard output."),
             click.Option(["--stderr"], is_flag=True, help="Only standard error."),
             Accepted(["--both"], is_flag=True),
@@ -325,7 +327,7 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     return click.Command(
         "dump",
         params=[
-            _pathspec(flow, 2, 3, 4, 5),
+            pathspec_argument(flow, 2, 3, 4, 5),
             click.Option(
                 ["-o", "--output"],
                 type=click.Path(dir_okay=False, path_type=Path),
@@ -408,7 +410,7 @@ def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
     return click.Command(
         "events",
         params=[
-            _pathspec(flow, 2, name="run"),
+            pathspec_argument(flow, 2, name="run"),
             _follow_option("Wait for further events, until the run ends."),
             click.Option(
                 ["--since"],
@@ -430,7 +432,7 @@ def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
     )
 
 
-def _print_json(data: object) -> None:
+def print_json(data: object) -> None:
     import json
 
     click.echo(json.dumps(data, indent=2))

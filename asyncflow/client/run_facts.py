@@ -15,6 +15,7 @@ from asyncflow.values import Status
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from asyncflow.client.code import RunCode
     from asyncflow.client.run_files import RunRecord
     from asyncflow.events.types import Event
     from asyncflow.flow.graph import Graph
@@ -84,6 +85,17 @@ class RunFacts(View):
     def tags(self) -> frozenset[str]:
         """The tags that it was started with."""
         return frozenset(self._record.summary().tags)
+
+    @property
+    def code(self) -> RunCode | None:
+        """The flow's source files as they were when the run started; None if none were kept.
+
+        Raises:
+            ArtifactError: They are damaged, or gone.
+        """
+        from asyncflow.client.code import code_of
+
+        return code_of(self._record)
 
     @property
     def parameters(self) -> Data:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from asyncflow.client.run_journal import EndOfRun, RunJournal
 from asyncflow.client.run_tasks import PAUSE_SECONDS, RunTasks, own_task
 from asyncflow.errors import JournalError
+from asyncflow.events.manifests import unpack_ref
 from asyncflow.store.run_index import SUMMARY
 from asyncflow.values import Status
 
@@ -92,6 +93,11 @@ class RunRecord:
         """The refs of the values of the run's parameters."""
         artifacts = self.started.artifacts
         return {name: artifacts[name] for name in self.started.parameters if name in artifacts}
+
+    def code_ref(self) -> ArtifactRef | None:
+        """The ref of the run's source files; None if they were not kept."""
+        packed = self.started.code_ref
+        return unpack_ref(packed) if packed else None
 
     def ended(self) -> EndOfRun | None:
         """The run's last event; None while there is none."""

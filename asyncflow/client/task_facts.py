@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncflow.client.attempts import Attempts
+    from asyncflow.client.code import RunCode
     from asyncflow.values import Failure
 
 
@@ -80,6 +81,13 @@ class TaskFacts(View):
         """How long its last attempt took; None while it has not ended, 0 for a clone."""
         ended = self._attempts.ended()
         return seconds_of(ended) if ended else None
+
+    @property
+    def code(self) -> RunCode | None:
+        """The source files of its run; see `Run.code`."""
+        from asyncflow.client.code import code_of
+
+        return code_of(self._attempts.record)
 
     @property
     def key(self) -> TaskKey:

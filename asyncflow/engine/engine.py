@@ -33,6 +33,7 @@ from asyncflow.errors import (
     SettingsError,
 )
 from asyncflow.flow import loader
+from asyncflow.flow.code_files import CodeFiles
 from asyncflow.flow.parameters import resolve_parameters
 from asyncflow.flow.remote_decorators import without_effect
 from asyncflow.scheduling.dispatcher import Dispatcher
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 class _Prepare(Protocol):
     """Creates a run's folder and first record; called in a thread."""
 
-    def __call__(self, store: RunStore, *, durable: bool) -> NewRun: ...
+    def __call__(self, store: RunStore, code: CodeFiles, *, durable: bool) -> NewRun: ...
 
 
 _DISK_THREADS: Final = 4  # journals that wait on the disk at once
@@ -113,8 +114,8 @@ class Starter:
         check_flow(flow)
         stored = check_tags(tags)
 
-        def prepare(store: RunStore, *, durable: bool) -> NewRun:
-            new = NewRun(store, flow, stored, durable=durable)
+        def prepare(store: RunStore, code: CodeFiles, *, durable: bool) -> NewRun:
+            new = NewRun(store, flow, stored, code, durable=durable)
             new.parameters = resolve_parameters(flow, parameters, os.environ)
             return new
 
@@ -175,9 +176,9 @@ class Starter:
         stored = check_tags(tags)
         run_id = check_origin(flow, origin)
 
-        def prepare(store: RunStore, *, durable: bool) -> NewRun:
+        def prepare(store: RunStore, code: CodeFiles, *, durable: bool) -> NewRun:
             check_store(store, origin)
-            new = NewRun(store, flow, stored, durable=durable)
+            new = NewRun(store, flow, stored, code, durable=durable)
             new.take_over_from(run_id, step)
             return new
 
@@ -268,6 +269,7 @@ class Engine(Starter, Watchable):
         self._said: set[tuple[str, str]] = set()
         self._options = RunOptions(max_running_tasks=self.settings.max_running_tasks)
         self._admission = Admission(self.settings.max_runs)
+        self._code = CodeFiles(self.settings.keep_code)
 
     # --- life ---
 
@@ -424,7 +426,8 @@ class Engine(Starter, Watchable):
         number = self._numbers
 
         def create() -> tuple[NewRun, tuple[RunIdentity, JournalAppender, bytes]]:
-            new = prepare(self._store, durable=self.settings.durability == "power")
+            durable = self.settings.durability == "power"
+            new = prepare(self._store, self._code, durable=durable)
             self._limits.open(new.graph)
             return new, new.create(number, options, surroundings)
 

@@ -12,7 +12,7 @@ from asyncflow._support.commit_points import reached
 from asyncflow._support.safe_text import shortened
 from asyncflow._support.version import VERSION
 from asyncflow.errors import FlowError, ResumeError
-from asyncflow.events.manifests import pack_manifest, unpack_manifest
+from asyncflow.events.manifests import pack_manifest, pack_ref, unpack_manifest
 from asyncflow.events.packing import pack_event
 from asyncflow.events.types import SCHEMA_VERSION, RunStarted, from_microseconds
 from asyncflow.flow import loader
@@ -28,6 +28,7 @@ from asyncflow.store.journal import frame
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from asyncflow.flow.code_files import CodeFiles
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.interface import JournalAppender, RunStore
@@ -42,10 +43,16 @@ class NewRun:
     """Creates a run's folder, first artifacts and first record; used in a thread."""
 
     def __init__(
-        self, store: RunStore, flow: type[FlowSpec], tags: tuple[str, ...], *, durable: bool
+        self,
+        store: RunStore,
+        flow: type[FlowSpec],
+        tags: tuple[str, ...],
+        code: CodeFiles,
+        *,
+        durable: bool,
     ) -> None:
         self._store, self._flow, self._tags = store, flow, tags
-        self._durable = durable
+        self._code, self._durable = code, durable
         self.graph = read_graph(flow)
         self.origin: OriginRun | None = None
         self.parameters: Mapping[str, Any] = {}
@@ -134,6 +141,7 @@ class NewRun:
             shown |= self.origin.parameters
             kept = unpack_manifest(self.origin.manifest)
             manifest |= {name: kept[name] for name in parameters_of(flow) if name in kept}
+        code = self._code.packed(flow)
         return RunStarted(
             flow=identity.flow,
             run_id=identity.run_id,
@@ -154,6 +162,7 @@ class NewRun:
                 "asyncflow": VERSION,
                 "events": str(SCHEMA_VERSION),
             },
+            code_ref=pack_ref(_put_code(code, writer)) if code else b"",
         )
 
 
@@ -178,6 +187,10 @@ def _variables_of(flow: type[FlowSpec], graph: Graph) -> dict[str, dict[str, str
         )
         raise FlowError(message)
     return found
+
+
+def _put_code(code: bytes, writer: ArtifactWriter) -> ArtifactRef:
+    return writer.put_encoded(codec.encode(code), once=True)
 
 
 def _put_class(cls: type[FlowSpec], writer: ArtifactWriter) -> ArtifactRef:

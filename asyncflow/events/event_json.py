@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import UnknownEventError
 from asyncflow.events.manifests import pack_manifest, pack_ref, ref_of, unpack_manifest, unpack_ref
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 
 # --- JSON -------------------------------------------------------------------------------------
+
+_REFS: Final = frozenset({"items", "code_ref"})
+"""The fields that hold a packed ref."""
 
 
 def to_json(event: Event) -> str:
@@ -51,8 +54,8 @@ def to_json_data(event: Event) -> dict[str, Any]:
             data["artifacts"] = {
                 name: _ref_data(ref) for name, ref in unpack_manifest(value).items()
             }
-        elif f.name == "items":
-            data["items"] = _ref_data(unpack_ref(value)) if value else None
+        elif f.name in _REFS:
+            data[f.name] = _ref_data(unpack_ref(value)) if value else None
         elif f.name == "source" and "ref" in value:
             data["source"] = {**value, "ref": _ref_data(ref_of(value["ref"]))}
         elif f.name == "time":
@@ -77,9 +80,9 @@ def from_json_data(data: Mapping[str, Any]) -> Event:
     if "artifacts" in data and "manifest" in _names_of(cls):
         refs = {name: _ref_of(ref) for name, ref in data["artifacts"].items()}
         named["manifest"] = pack_manifest(refs)
-    if "items" in named:
-        ref = named["items"]
-        named["items"] = pack_ref(_ref_of(ref)) if ref else b""
+    for name in _REFS & named.keys():
+        ref = named[name]
+        named[name] = pack_ref(_ref_of(ref)) if ref else b""
     if "ref" in named.get("source", ()):
         source = named["source"]
         named["source"] = {**source, "ref": list(_ref_of(source["ref"]))}

@@ -76,7 +76,7 @@ FIELDS: Final = {
 }
 """The names of the fields that follow the first three, in order, for each kind of record."""
 _TIME_AT: Final = 2
-_ORIGIN_AT, _SOURCE_AT, _VERSIONS_AT = 7, 8, 12  # of a run's start
+_ORIGIN_AT, _SOURCE_AT, _VERSIONS_AT, _CODE_AT = 7, 8, 12, 14  # of a run's start
 _HEAD: Final = slice(3, 7)  # of a task's record: step, task id, attempt, path
 _STEP_AT, TASK_AT, _ATTEMPT_AT, _PATH_AT = range(3, 7)
 _EXCEPTION_TYPE_AT: Final = 7
@@ -161,7 +161,7 @@ _OF_TASK: Final = (INT, INT, INT, TEXT, INT, INT)
 _KINDS: Final[dict[int, tuple[Types, ...]]] = {
     RUN_STARTED: (
         *(INT, INT, INT, _MAP, _MAP, LIST, _BYTES, _TEXT_OR_NONE, _MAP),
-        *(TEXT, INT, TEXT, _MAP, _TEXT_OR_NONE),
+        *(TEXT, INT, TEXT, _MAP, _TEXT_OR_NONE, _BYTES),
     ),
     STARTED: (*_OF_TASK, LIST, INT, LIST),
     LOGGED: (*_OF_TASK, INT, INT, _BYTES, INT),
@@ -175,7 +175,7 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
 }
 """The types that each field may have, in order, for each kind of record."""
 _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
-    RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None),
+    RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None, b""),
     STARTED: ([], 0, []),
     LOGGED: (),
     SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0, ""),
@@ -325,6 +325,8 @@ def _check_start(code: int, values: list[Any]) -> None:
         _refuse(code, "origin", origin)
     if "ref" in source:
         ref_of(source.pop("ref"))
+    if values[_CODE_AT]:
+        unpack_ref(values[_CODE_AT])
     if not is_plain(source):
         raise RecordError("its source of the flow is not plain data")
 
@@ -477,6 +479,7 @@ class Reference(NamedTuple):
 
 
 FLOW_CLASS: Final = "(the flow class)"
+CODE: Final = "(the flow's source files)"
 ITEMS: Final = "(what its foreach runs over)"
 
 
@@ -492,6 +495,8 @@ def references_of(values: Sequence[Any]) -> Iterator[Reference]:
     if code == RUN_STARTED:
         if "ref" in values[_SOURCE_AT]:
             yield Reference(FLOW_CLASS, ref_of(values[_SOURCE_AT]["ref"]))
+        if values[_CODE_AT]:
+            yield Reference(CODE, unpack_ref(values[_CODE_AT]))
     elif values[_ITEMS_AT[code]]:
         yield Reference(ITEMS, unpack_ref(values[_ITEMS_AT[code]]))
 

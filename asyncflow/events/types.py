@@ -92,6 +92,9 @@ class RunStarted(Event):
     origin_step: str | None = None
     """The step of the origin from which on nothing was taken over; None if no step was named."""
 
+    code_ref: bytes = b""
+    """The packed ref of the flow's source files, see `Run.code`; empty for none."""
+
     @property
     def artifacts(self) -> Manifest:
         """The parameters and class-level constants, by name."""

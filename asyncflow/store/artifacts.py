@@ -117,8 +117,13 @@ class ArtifactWriter:
         """
         return self.put_encoded(encode(value, name=name), go_on)
 
-    def put_encoded(self, encoded: Encoded, go_on: GoOn | None = None) -> ArtifactRef:
+    def put_encoded(
+        self, encoded: Encoded, go_on: GoOn | None = None, *, once: bool = False
+    ) -> ArtifactRef:
         """Store an encoded value; `go_on` is as in `put`.
+
+        With `once`, a small value is stored by its hash too, so that runs which store the same
+        value share it.
 
         Another thread may change its chunks meanwhile. The stored value is still valid: its hash is
         that of the bytes that were written.
@@ -127,7 +132,7 @@ class ArtifactWriter:
             StoreError: It cannot be written.
         """
         encoding, chunks, size, type_name, _ = encoded
-        if size >= BLOB_BYTES:
+        if once or size >= BLOB_BYTES:
             hashed = self._sink.put_large(chunks, size, go_on)
             return ArtifactRef(_BLOB, int(encoding), type_name, size, hashed, "", 0, b"")
         data = b"".join(chunks)

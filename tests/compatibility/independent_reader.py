@@ -26,7 +26,7 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         "RunStarted",
         (
             *("graph", "parameters", "tags", "manifest", "origin_run_id", "source", "user"),
-            *("pid", "host", "versions", "origin_step"),
+            *("pid", "host", "versions", "origin_step", "code_ref"),
         ),
     ),
     2: ("TaskStarted", (*OF_TASK, "path", "pid", "parents")),
@@ -91,8 +91,8 @@ def event(flow: str, run_id: str, record: list[Any]) -> dict[str, Any]:
     if "manifest" in data:
         manifest = msgpack.unpackb(data.pop("manifest"))
         data["artifacts"] = {name: ref_data(ref) for name, ref in manifest.items()}
-    if "items" in data:
-        data["items"] = ref_data(msgpack.unpackb(data["items"])) if data["items"] else None
+    for name in {"items", "code_ref"} & data.keys():
+        data[name] = ref_data(msgpack.unpackb(data[name])) if data[name] else None
     if "ref" in data.get("source", ()):
         data["source"] = {**data["source"], "ref": ref_data(data["source"]["ref"])}
     return data

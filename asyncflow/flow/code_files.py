@@ -1,0 +1,181 @@
+"""The source files of a flow: its own, and those of its folder that its modules import.
+
+They are kept with each run, so that `asyncflow code` shows what ran, whatever the files hold today.
+A module belongs to the flow if its file lies in the folder of the flow's file or below, and the
+flow's module, or one that belongs to it, holds the module or something that it defines. What a step
+imports only when it runs is not known beforehand, and not kept.
+
+The files are kept as one value, `Code`, in a form of its own: msgpack of a version, the name of the
+flow's file, the files by name, and the names of what was too large.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgpack
+
+from asyncflow.errors import RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MOST_BYTES: Final = 4 << 20
+"""The most that is kept for a run; files beyond it are named only."""
+_VERSION: Final = 1
+_NOT_OURS: Final = ("site-packages", "dist-packages", ".venv", "venv", "node_modules")
+_MOST_MODULES: Final = 2_000
+
+
+class Code(NamedTuple):
+    """The source files of a flow."""
+
+    script: str
+    """The name of the flow's file, relative to its folder; a cell's for a flow without a file."""
+    files: Mapping[str, bytes]
+    """What each file holds, by its name relative to that folder."""
+    left_out: tuple[str, ...] = ()
+    """The names of files that were too large to be kept, or could not be read."""
+
+    def pack(self) -> bytes:
+        """The same code is the same bytes."""
+        files = dict(sorted(self.files.items()))
+        packed: bytes = msgpack.packb([_VERSION, self.script, files, sorted(self.left_out)])
+        return packed
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Code:
+        """Undo `pack`.
+
+        Raises:
+            RecordError: These bytes are no code, or a later version has written them.
+        """
+        try:
+            version, script, files, left_out, *_ = msgpack.unpackb(data)
+            is_known = version == _VERSION and isinstance(script, str)
+            named = {str(name): bytes(content) for name, content in files.items()}
+            left = tuple(map(str, left_out))
+        except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
+            raise RecordError(f"it is no source code of a flow: {error}") from error
+        if not is_known or any(not _is_below(name) for name in named):
+            raise RecordError("it is no source code of a flow that this version can read")
+        return cls(script, named, left)
+
+
+def _is_below(name: str) -> bool:
+    """Whether a file of this name, written below a folder, stays in it."""
+    parts = name.split("/")
+    return bool(name) and not name.startswith("/") and ".." not in parts and "\0" not in name
+
+
+class CodeFiles:
+    """Reads the source files of flows, again only when one has changed."""
+
+    def __init__(self, keep: str) -> None:
+        """Prepare to keep `all` files, that of the `flow` alone, or `none`."""
+        self._keep = keep
+        self._kept: dict[type, tuple[tuple[Any, ...], bytes]] = {}
+
+    def packed(self, flow: type) -> bytes:
+        """The packed `Code` of a flow; empty if nothing of it can be found."""
+        if self._keep == "none":
+            return b""
+        folder, files = _files_of(flow)
+        if self._keep == "flow":
+            files = files[:1]
+        if not files:
+            code = _typed(flow)
+            return code.pack() if code is not None else b""
+        stamp = tuple((path, *_stat(path)) for path in files)
+        kept = self._kept.get(flow)
+        if kept is None or kept[0] != stamp:
+            kept = self._kept[flow] = stamp, _read(folder, files).pack()
+        return kept[1]
+
+
+def _files_of(flow: type) -> tuple[str, list[str]]:
+    """The flow's folder, and its files: that of the flow first, then the others sorted."""
+    module = sys.modules.get(flow.__module__)
+    first = _source_file(module) if module is not None else ""
+    if module is None or not first:
+        return "", []
+    folder = os.path.dirname(first)  # noqa: PTH120 - text: a thousand modules are looked at
+    found = {first: None}
+    pending = [module]
+    while pending and len(found) < _MOST_MODULES:
+        for used in _used_by(pending.pop()):
+            file = _source_file(used)
+            if file.startswith(folder + os.sep) and file not in found and _is_ours(file, folder):
+                found[file] = None
+                pending.append(used)
+    return folder, [first, *sorted(set(found) - {first})]
+
+
+def _used_by(module: ModuleType) -> Iterator[ModuleType]:
+    """The modules that a module holds, or has something of, and the packages around them."""
+    names: dict[str, None] = {}
+    for value in list(vars(module).values()):
+        if isinstance(value, ModuleType):
+            name: object = value.__name__
+        else:
+            name = getattr(value, "__module__", None) if callable(value) else None
+        while isinstance(name, str) and name and name not in names:
+            names[name] = None
+            name = name.rpartition(".")[0]
+    for each in names:
+        found = sys.modules.get(each)
+        if isinstance(found, ModuleType):
+            yield found
+
+
+def _source_file(module: ModuleType) -> str:
+    file = getattr(module, "__file__", None)
+    return os.path.abspath(file) if isinstance(file, str) and file.endswith(".py") else ""  # noqa: PTH100 - as above
+
+
+def _is_ours(file: str, folder: str) -> bool:
+    return not any(part in _NOT_OURS for part in file[len(folder) :].split(os.sep))  # noqa: PTH206 - text
+
+
+def _stat(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - as above
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+def _read(folder: str, paths: list[str]) -> Code:
+    files: dict[str, bytes] = {}
+    left_out = []
+    total = 0
+    for path in paths:
+        name = os.path.relpath(path, folder).replace(os.sep, "/")
+        try:
+            with open(path, "rb") as file:  # noqa: PTH123 - as above
+                content = file.read(MOST_BYTES - total + 1)
+        except OSError:
+            left_out.append(name)
+            continue
+        if total + len(content) > MOST_BYTES:
+            left_out.append(name)
+        else:
+            files[name] = content
+            total += len(content)
+    script = os.path.relpath(paths[0], folder)
+    return Code(script, files, tuple(left_out))
+
+
+def _typed(flow: type) -> Code | None:
+    """The source of a flow that was typed into a cell or at the prompt."""
+    import inspect
+
+    try:
+        text = inspect.getsource(flow).encode(errors="backslashreplace")
+    except (OSError, TypeError):
+        return None
+    name = f"{flow.__name__}.py"
+    return Code(name, {name: text}) if len(text) <= MOST_BYTES else Code(name, {}, (name,))
