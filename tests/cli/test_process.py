@@ -13,7 +13,6 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from shutil import which
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,6 +63,16 @@ def folder(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TERM", "xterm")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a flow file and a store, and a run in it, for tests that only look."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "flow.py").write_text(FLOW)
+    where = {**os.environ, "ASYNCFLOW_STORE": str(folder / "store")}
+    asyncflow("run", "flow.py", "--run-id-file", "id", cwd=folder, env=where)
+    return folder, f"ProcessFlow/{(folder / 'id').read_text()}"
 
 
 def asyncflow(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -221,10 +230,11 @@ def test_a_log_that_cannot_be_printed_is_told_of(folder, more, expected) -> None
         ["--help"],
     ],
 )
-def test_an_output_that_cannot_be_written_is_named(folder, arguments) -> None:
+def test_an_output_that_cannot_be_written_is_named(finished_run, monkeypatch, arguments) -> None:
     """One sentence, and exit status 1, whether Python holds it back or writes it at once."""
-    asyncflow("run", "flow.py", "--run-id-file", "id")
-    run = f"ProcessFlow/{(folder / 'id').read_text()}"
+    folder, run = finished_run
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("ASYNCFLOW_STORE", str(folder / "store"))
     given = [run if each == "RUN" else each for each in arguments]
     for unbuffered in ("", "1"):
         assert into_full_device(*given, unbuffered=unbuffered) == (1, f"Error: {FULL}\n")
@@ -427,9 +437,6 @@ def test_engine_that_cannot_go_on(folder) -> None:
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "interrupted"
 
 
-@pytest.mark.skipif(
-    os.geteuid() == 0 and which("setpriv") is None, reason="root may write anywhere"
-)
 def test_store_that_may_not_be_written_to(folder, store) -> None:
     """The store is named, nothing is begun, and no resume is suggested that would fail alike."""
     assert asyncflow("run", "flow.py").returncode == 0

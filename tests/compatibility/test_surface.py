@@ -166,21 +166,3 @@ def test_a_run_at_the_command_line_loads_no_library_that_it_can_do_without(tmp_p
     assert "asyncflow.engine.engine" in modules
     unwanted = "aiofiles anyio cloudpickle json pkgutil rich structlog tempfile"
     assert modules & set(unwanted.split()) == set()
-
-
-def test_imports_form_no_circle():
-    """Each module of the package can be the first to be imported."""
-    pkgutil = importlib.import_module("pkgutil")
-    names = [each.name for each in pkgutil.walk_packages(asyncflow.__path__, "asyncflow.")]
-    names = [name for name in names if not name.endswith("__main__")]
-    program = f"""if True:
-        import sys
-        for name in {names!r}:
-            for loaded in [each for each in sys.modules if each.startswith("asyncflow")]:
-                del sys.modules[loaded]
-            __import__(name)
-        print("each")
-    """
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
-    assert (done.stdout, done.stderr) == ("each\n", "")

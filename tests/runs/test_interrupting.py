@@ -92,11 +92,11 @@ PROGRAM = """
 
 
 @pytest.fixture
-def interrupt(store, tmp_path):
+def run_program(store, tmp_path):
     """Runs the program with the second one at a place; the places that it came by."""
     (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
 
-    def run(place):
+    def run(place=""):
         command = [sys.executable, "program.py", place]
         done = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=False
@@ -104,14 +104,15 @@ def interrupt(store, tmp_path):
         pids, places = done.stdout.splitlines()
         with suppress(psutil.NoSuchProcess):
             psutil.Process(int(pids)).wait(SECONDS)
+        assert {str(run.status) for run in Flow("Broad")} <= ENDINGS, place
         return places.split()
 
     return run
 
 
-def statuses():
-    """How the runs have ended."""
-    return {str(run.status) for run in Flow("Broad")}
+ENDINGS = {"cancelled", "interrupted", "succeeded"}
+TRIES = 5
+"""Some places are not reached in every run of the program: it depends on who is faster."""
 
 
 @pytest.mark.parametrize(
@@ -119,33 +120,30 @@ def statuses():
     [
         "LoopBudget._next",
         "RunDriver.let_go",
-        "RunDriver.tell",
         "RunDriver.cancel",
+        "RunDriver._settle",
         "WorkerWatch._poll",
-        "Dispatcher.on_reports",
+        "WorkerPool._on_reports",
         "WorkerPool._read_some",
-        "WorkerPool._act_on",
-        "WorkerPool._on_exited",
+        "WorkerPool.close",
+        "ForkServerClient._on_control",
         "Engine._on_driven",
         "Engine._close",
         "Condition.look",
-        "thread_done.<locals>.look",
     ],
 )
-def test_a_program_ends_wherever_the_second_ctrl_c_hits(interrupt, place):
+def test_a_program_ends_wherever_the_second_ctrl_c_hits(run_program, place):
     """At the beginning of a call that is made no more; the runs are cancelled or interrupted."""
-    interrupt(place)
-    assert statuses() <= {"cancelled", "interrupted", "succeeded"}
+    assert any(place in run_program(place) for _ in range(TRIES)), "the program never came there"
 
 
 @pytest.mark.slow
-def test_a_program_ends_at_every_place_that_the_second_ctrl_c_may_hit(interrupt):
+def test_a_program_ends_at_every_place_that_the_second_ctrl_c_may_hit(run_program):
     """Of all the functions that are called while an engine closes."""
-    places = interrupt("")
+    places = run_program()
     assert len(places) > 20
-    for place in places:
-        interrupt(place)
-        assert statuses() <= {"cancelled", "interrupted", "succeeded"}, place
+    reached = [place for place in places if place in run_program(place)]
+    assert len(reached) > 20
 
 
 READER = """

@@ -29,10 +29,10 @@ from tests.support.flows import Fails
 from tests.support.store_files import begin_journal
 
 
-@pytest.fixture
-async def engine(store):
+@pytest.fixture(scope="module")
+async def engine(tmp_path_factory):
     """An open engine with two workers."""
-    async with Engine(store=store, workers=2) as opened:
+    async with Engine(store=tmp_path_factory.mktemp("back") / "store", workers=2) as opened:
         yield opened
 
 
@@ -358,13 +358,6 @@ def test_a_stopped_worker_does_not_outlive_its_engine(store, tmp_path):
 # --- a changed flow, nested foreachs, what was broken off ----------------------------------------
 
 
-@pytest.fixture(scope="module")
-async def warm_engine(tmp_path_factory):
-    """An open engine with two workers."""
-    async with Engine(store=tmp_path_factory.mktemp("back") / "store", workers=2) as opened:
-        yield opened
-
-
 def keys(run, *types):
     """Step and path of the tasks that events of these types are about."""
     return [(event.step, event.path) for event in run.events() if isinstance(event, types)]
@@ -423,19 +416,19 @@ class Grid(FlowSpec):
         pass
 
 
-async def fail_flow(warm_engine, flow, **parameters):
+async def fail_flow(engine, flow, **parameters):
     """A run that fails."""
     with pytest.raises(RunFailedError) as caught:
-        await warm_engine.run(flow, **parameters)
+        await engine.run(flow, **parameters)
     return caught.value.run
 
 
-async def test_a_partly_finished_nested_foreach_is_completed(warm_engine, tmp_path):
+async def test_a_partly_finished_nested_foreach_is_completed(engine, tmp_path):
     """What is there is taken over, the rest is run, and every value comes to its own place."""
     mended = tmp_path / "mended"
-    origin = await fail_flow(warm_engine, Grid, mended=str(mended))
+    origin = await fail_flow(engine, Grid, mended=str(mended))
     mended.touch()
-    run = await warm_engine.resume(Grid)
+    run = await engine.resume(Grid)
     assert run.data.page_values == [
         [[("left", (row, column)), ("right", (row, column))] for column in range(row + 1)]
         for row in range(3)
@@ -446,15 +439,15 @@ async def test_a_partly_finished_nested_foreach_is_completed(warm_engine, tmp_pa
     assert not set(cloned) & set(keys(run, events.TaskStarted))
 
 
-async def test_without_an_origin_the_latest_run_is_resumed(warm_engine, tmp_path):
+async def test_without_an_origin_the_latest_run_is_resumed(engine, tmp_path):
     """And where there is none, that is said."""
     mended = tmp_path / "mended"
-    await fail_flow(warm_engine, Grid, mended=str(mended))
-    latest = await fail_flow(warm_engine, Grid, mended=str(mended))
+    await fail_flow(engine, Grid, mended=str(mended))
+    latest = await fail_flow(engine, Grid, mended=str(mended))
     mended.touch()
-    assert (await warm_engine.resume(Grid)).origin_run_id == latest.id
+    assert (await engine.resume(Grid)).origin_run_id == latest.id
     with pytest.raises(ResumeError, match="Lonely has no run in"):
-        await warm_engine.resume(Lonely)
+        await engine.resume(Lonely)
 
 
 class Lonely(FlowSpec):
@@ -469,12 +462,12 @@ class Lonely(FlowSpec):
         pass
 
 
-async def test_a_run_that_has_succeeded_is_taken_over_whole(warm_engine, tmp_path):
+async def test_a_run_that_has_succeeded_is_taken_over_whole(engine, tmp_path):
     """Nothing is run, and the new run has the same artifacts."""
     mended = tmp_path / "mended"
     mended.touch()
-    origin = await warm_engine.run(Grid, mended=str(mended))
-    run = await warm_engine.resume(Grid, origin=origin.id)
+    origin = await engine.run(Grid, mended=str(mended))
+    run = await engine.resume(Grid, origin=origin.id)
     assert run.status is Status.SUCCEEDED
     assert keys(run, events.TaskStarted) == []
     assert run.data.page_values == origin.data.page_values
@@ -500,13 +493,13 @@ class Budget(FlowSpec):
         pass
 
 
-async def test_a_task_that_had_failed_for_good_has_all_its_attempts_again(warm_engine):
+async def test_a_task_that_had_failed_for_good_has_all_its_attempts_again(engine):
     """A resume begins with its first attempt, and retries it as the step says."""
-    origin = await fail_flow(warm_engine, Budget)
+    origin = await fail_flow(engine, Budget)
     assert len(list(origin["work"].task.attempts())) == 3
-    store = warm_engine.settings.store
+    store = engine.settings.store
     assert preview_resume(Budget, store=store, origin=origin.id)[1].why == "had failed"
-    run = await warm_engine.resume(Budget)
+    run = await engine.resume(Budget)
     assert run["work"].task.data.attempt == 1
 
 
@@ -612,35 +605,35 @@ for changed in (WithoutReport, Demanding, Unlike):
 
 
 @pytest.fixture
-async def first(warm_engine):
+async def first(engine):
     """A run of the flow as it was."""
-    return await fail_flow(warm_engine, First, alpha=5)
+    return await fail_flow(engine, First, alpha=5)
 
 
-async def test_a_step_that_is_gone_is_explained(warm_engine, first):
+async def test_a_step_that_is_gone_is_explained(engine, first):
     """The step that led to it is named, with what it leads to now, and what to do."""
     with pytest.raises(ResumeError) as caught:
-        await warm_engine.resume(WithoutReport, origin=first.id)
+        await engine.resume(WithoutReport, origin=first.id)
     assert "'train' had finished and led to report; now it leads to end" in str(caught.value)
     assert "asyncflow resume FILE train" in str(caught.value)
 
 
-async def test_from_a_named_step_on_it_does_not_matter_what_followed(warm_engine, first):
+async def test_from_a_named_step_on_it_does_not_matter_what_followed(engine, first):
     """A step that is gone from what is run again anyhow is in nobody's way."""
-    run = await warm_engine.resume(WithoutReport, origin=first.id, step="train")
+    run = await engine.resume(WithoutReport, origin=first.id, step="train")
     assert keys(run, events.TaskCloned) == [("start", ())]
     assert run.data.y == 5 * 100 + 7
 
 
-async def test_a_parameter_that_is_new_has_its_default(warm_engine, first):
+async def test_a_parameter_that_is_new_has_its_default(engine, first):
     """The others are those of the origin."""
-    run = await warm_engine.resume(WithoutReport, origin=first.id, step="train")
+    run = await engine.resume(WithoutReport, origin=first.id, step="train")
     assert (run.data.alpha, run.data.beta, run.data.beta_seen) == (5, 7, 7)
 
 
-async def test_a_constant_is_what_the_class_says_now(warm_engine, first):
+async def test_a_constant_is_what_the_class_says_now(engine, first):
     """In each task, whether it is run, was taken over, or follows one that was."""
-    run = await warm_engine.resume(WithoutReport, origin=first.id, step="train")
+    run = await engine.resume(WithoutReport, origin=first.id, step="train")
     assert (run["start"].task.data.rate, run.data.rate_seen, run.data.rate) == (2, 2, 2)
     assert first["start"].task.data.rate == 1
 
@@ -685,31 +678,31 @@ class RatedAnew(Rated):
 RatedAnew.__name__ = "Rated"
 
 
-async def test_the_inputs_of_a_join_have_the_constants_of_the_run(warm_engine):
+async def test_the_inputs_of_a_join_have_the_constants_of_the_run(engine):
     """Also inputs that were taken over from a run in which the class said something else."""
     with pytest.raises(RunFailedError):
-        await warm_engine.run(Rated)
-    run = await warm_engine.resume(RatedAnew)
+        await engine.run(Rated)
+    run = await engine.resume(RatedAnew)
     assert run.data.rates == [(2, 3), (2, 3)]
     assert [task.data.rate for task in run["work"]] == [2, 2]
 
 
-async def test_a_new_parameter_without_a_default_is_asked_for(warm_engine, first, monkeypatch):
+async def test_a_new_parameter_without_a_default_is_asked_for(engine, first, monkeypatch):
     """The error tells the one way in which it can be given, and a plan says the same."""
     message = "give it in the environment as ASYNCFLOW_RUN_GAMMA$"
     with pytest.raises(ParameterError, match=message):
-        await warm_engine.resume(Demanding, origin=first.id)
+        await engine.resume(Demanding, origin=first.id)
     with pytest.raises(ParameterError, match=message):
-        preview_resume(Demanding, store=warm_engine.settings.store, origin=first.id)
+        preview_resume(Demanding, store=engine.settings.store, origin=first.id)
     monkeypatch.setenv("ASYNCFLOW_RUN_GAMMA", "3")
-    run = await warm_engine.resume(Demanding, origin=first.id)
+    run = await engine.resume(Demanding, origin=first.id)
     assert run.data.gamma_seen == 3
 
 
-async def test_another_graph_is_explained(warm_engine, first):
+async def test_another_graph_is_explained(engine, first):
     """What had finished led elsewhere; from which step on to run again is told."""
     with pytest.raises(ResumeError) as caught:
-        await warm_engine.resume(Unlike, origin=first.id)
+        await engine.resume(Unlike, origin=first.id)
     assert "led to train; now it leads to train, other" in str(caught.value)
     assert "asyncflow resume FILE start" in str(caught.value)
 

@@ -39,8 +39,8 @@ PROGRAM = """
 """
 
 
-def test_ten_processes_that_start_runs_in_the_same_microsecond_do_not_collide(tmp_path, store):
-    """In a store that is not there yet, with their clocks stopped: fifty runs, each its own."""
+def test_processes_that_start_runs_in_the_same_microsecond_do_not_collide(tmp_path, store):
+    """In a store that is not there yet, with their clocks stopped: twenty runs, each its own."""
     (tmp_path / "together.py").write_text(textwrap.dedent(PROGRAM))
     processes = [
         subprocess.Popen(
@@ -50,7 +50,7 @@ def test_ten_processes_that_start_runs_in_the_same_microsecond_do_not_collide(tm
             stdout=subprocess.PIPE,
             text=True,
         )
-        for number in range(10)
+        for number in range(4)
     ]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
@@ -62,7 +62,7 @@ def test_ten_processes_that_start_runs_in_the_same_microsecond_do_not_collide(tm
         out, _ = process.communicate(timeout=120)
         assert process.returncode == 0
         made.update(dict.fromkeys(out.split(), number))
-    assert len(made) == 50
+    assert len(made) == 20
     runs = list(Flow("Together"))
     assert {run.id: run.data.who for run in runs} == made
     assert all(run.successful for run in runs)

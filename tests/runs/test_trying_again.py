@@ -606,6 +606,7 @@ async def test_cancelling_while_a_wide_joins_inputs_are_written_ends_the_run(eng
     monkeypatch.setattr(commit_points, "watcher", on)
     with pytest.raises(RunCancelledError, match="enough"):
         await handle
+    assert cancelled.is_set()
     assert "join" not in {name.id for name in handle.run if name.task_count}
 
 

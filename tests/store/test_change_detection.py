@@ -13,10 +13,6 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LinearRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from asyncflow import codec
 from asyncflow.errors import ArtifactPickleError
@@ -226,6 +222,28 @@ def _frame(rows: int) -> pd.DataFrame:
     return pd.DataFrame({"x": np.arange(float(rows)), "kind": kind, "text": "é"}, index=index)
 
 
+# sklearn is imported where it is used: every test process collects this file, and few run it.
+
+
+def _model() -> Any:
+    from sklearn.linear_model import LinearRegression
+
+    return LinearRegression()
+
+
+def _pipeline() -> Any:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), _model())
+
+
+def _forest() -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(20, random_state=1)
+
+
 def _fitted(model: Any) -> Any:
     features = np.random.default_rng(1).random((300, 4))
     return model.fit(features, features[:, 0] > 0.5)
@@ -334,14 +352,14 @@ KINDS: dict[str, tuple[Callable[[], Any], Callable[[Any], object], Callable[[Any
         lambda v: v[0] + v[1],
         lambda v: v.reverse(),
     ),
-    "a model": (lambda: _fitted(LinearRegression()), _predict, lambda v: v.coef_.fill(0.0)),
+    "a model": (lambda: _fitted(_model()), _predict, lambda v: v.coef_.fill(0.0)),
     "a pipeline": (
-        lambda: _fitted(make_pipeline(StandardScaler(), LinearRegression())),
+        lambda: _fitted(_pipeline()),
         _predict,
         lambda v: v.steps.pop(0),
     ),
     "a forest": (
-        lambda: _fitted(RandomForestClassifier(20, random_state=1)),
+        lambda: _fitted(_forest()),
         _predict,
         _set_depth,
     ),

@@ -451,7 +451,6 @@ def test_verify_sends_nobody_to_gc_that_would_refuse(store):
     assert here("gc").status == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and which("setpriv") is None, reason="root may read anything")
 def test_a_flow_whose_folder_may_not_be_read_hides_no_other(store):
     """`runs` and `rm` pass over it and say so, `verify` tells of it, and `gc` says why not."""
     for flow in ("F", "Secret"):
@@ -484,7 +483,6 @@ def test_a_flow_whose_folder_may_not_be_read_hides_no_other(store):
     assert "nothing was deleted" in collected.stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and which("setpriv") is None, reason="root may read anything")
 @pytest.mark.parametrize("place", ["flows/F/1", "flows/F", "flows", "blobs", "blobs/{shard}"])
 def test_a_folder_that_may_not_be_read_is_told_of_by_name(store, place):
     """With what to do about it: a number of the system's alone is no answer."""
