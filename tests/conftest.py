@@ -12,8 +12,10 @@ import anyio
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import AsyncGenerator, Generator
     from pathlib import Path
+
+    from asyncflow import Engine
 
 _HANGING_SECONDS: Final = float(os.environ.get("HANGING_SECONDS", "280"))
 """A test that takes longer hangs; below pytest's own limit, which ends the whole process."""
@@ -65,6 +67,18 @@ def _tell_that_it_hangs(*_: object) -> None:
 def anyio_backend() -> str:
     """The event loop under all tests; session-wide, so that a fixture of any scope may be async."""
     return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Engine, None]:
+    """An open engine with two workers and a store of its own, for all tests of a file.
+
+    A file whose tests stop workers, or look at all that is in the store, has one for each test.
+    """
+    from asyncflow import Engine
+
+    async with Engine(store=tmp_path_factory.mktemp("engine") / "store", workers=2) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -222,13 +222,6 @@ class Bad(FlowSpec):
 
 
 @pytest.fixture(scope="module")
-async def engine(tmp_path_factory):
-    """An open engine with two workers."""
-    async with Engine(store=tmp_path_factory.mktemp("bad") / "store", workers=2) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 async def attempts(engine):
     """How each attempt of each task of a run of all of these ended."""
     found: dict[tuple[str, int], list[events.Event]] = {}

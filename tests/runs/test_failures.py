@@ -28,13 +28,6 @@ from asyncflow.errors import RunFailedError
 from tests.support.flows import misbehave
 
 
-@pytest.fixture
-async def engine(store):
-    """An open engine with two workers."""
-    async with Engine(store=store, workers=2) as opened:
-        yield opened
-
-
 class Flaky(FlowSpec):
     """Fails as often as it is told, and is tried three times."""
 

@@ -14,16 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asyncflow import Engine, FlowSpec, JSONType, Parameter, current, step
+from asyncflow import FlowSpec, JSONType, Parameter, current, step
 from asyncflow.errors import RunFailedError
-
-
-@pytest.fixture(scope="module")
-async def engine(tmp_path_factory):
-    """An open engine with two workers, for all tests of this file."""
-    async with Engine(store=tmp_path_factory.mktemp("language"), workers=2) as opened:
-        yield opened
-
 
 # --- foreach ------------------------------------------------------------------------------------
 

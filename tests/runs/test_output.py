@@ -6,19 +6,10 @@ import asyncio
 import sys
 import time
 
-import pytest
-
-from asyncflow import Engine, FlowSpec, Parameter, current, events, step
+from asyncflow import FlowSpec, Parameter, current, events, step
 from asyncflow.events.output_lines import PIECE_BYTES
 from asyncflow.workers.process.output_capture import LineSink
 from tests.support.flows import AsyncPrinting, Printing
-
-
-@pytest.fixture
-async def engine(store):
-    """An open engine with two workers."""
-    async with Engine(store=store, workers=2) as opened:
-        yield opened
 
 
 class Flooding(FlowSpec):

@@ -29,13 +29,6 @@ from tests.support.flows import Fails
 from tests.support.store_files import begin_journal
 
 
-@pytest.fixture(scope="module")
-async def engine(tmp_path_factory):
-    """An open engine with two workers."""
-    async with Engine(store=tmp_path_factory.mktemp("back") / "store", workers=2) as opened:
-        yield opened
-
-
 class Repaired(FlowSpec):
     """Fails in some of its tasks until a file is there."""
 

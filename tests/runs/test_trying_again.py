@@ -27,14 +27,6 @@ from asyncflow.scheduling.run_driver import RunDriver
 from asyncflow.values import Status
 from tests.support.flows import Wide, misbehave
 
-
-@pytest.fixture(scope="module")
-async def engine(tmp_path_factory):
-    """An open engine with two workers."""
-    async with Engine(store=tmp_path_factory.mktemp("again") / "store", workers=2) as opened:
-        yield opened
-
-
 # --- how long is waited -------------------------------------------------------------------------
 
 OPTIONS = st.fixed_dictionaries(
