@@ -78,7 +78,7 @@ async def test_finished_tasks_are_taken_over_and_the_rest_is_run(engine, tmp_pat
     started = {event.key for event in seen if isinstance(event, events.TaskStarted)}
     finished = {
         event.key
-        for event in Run(f"Repaired/{origin}").events()
+        for event in Run(f"Repaired/{origin}", store=engine.settings.store).events()
         if isinstance(event, events.TaskSucceeded)
     }
     assert cloned == finished
@@ -140,7 +140,7 @@ async def test_an_unknown_step_or_run_is_refused(engine, tmp_path):
     with pytest.raises(ResumeError) as caught:
         await engine.resume(Repaired, origin="17")
     where = f"in the store {engine.settings.store}; its latest: {origin}"
-    assert str(caught.value) == f"flow {Repaired.__name__} has no run '17' {where}"
+    assert str(caught.value).startswith(f"flow {Repaired.__name__} has no run '17' {where}")
 
 
 async def test_an_origin_is_named_in_any_way_that_names_a_run(engine, tmp_path):
