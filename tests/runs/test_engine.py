@@ -515,7 +515,7 @@ async def test_statistics_tell_how_the_engine_stands(store):
         handle.cancel()
         with pytest.raises(RunCancelledError):
             await handle
-        journal = handle._channel.journal
+        journal = store / "flows" / handle.pathspec / "journal"
         last = [event.seq async for event in handle.events()][-1]
         assert engine.statistics().events == last
         assert engine.statistics().bytes_written == journal.stat().st_size
