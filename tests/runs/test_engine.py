@@ -19,7 +19,7 @@ import pytest
 import uvloop
 
 import asyncflow
-from asyncflow import Engine, FlowSpec, Parameter, Run, events, step
+from asyncflow import Engine, FlowSpec, Parameter, events, step
 from asyncflow._support.settings import Settings
 from asyncflow.errors import (
     AsyncflowError,
@@ -173,7 +173,7 @@ async def test_events_can_be_had_after_the_run_has_ended(engine):
     handle = await engine.start(Linear)
     live = await collect(handle)
     await handle
-    assert await collect(handle) == live == list(Run(handle.pathspec).events())
+    assert await collect(handle) == live == list(handle.run.events())
 
 
 @pytest.fixture
