@@ -30,9 +30,14 @@ _EVERY_PARAMETER: Final = (
     "run --whole 7 --real 2 --truth false --text '' --counted 5 --listed x,y,z --data '[1]' "
     "--with-dash e"
 )
+_OPTIONS_EVERYWHERE: Final = (
+    "--quiet --metadata local --datastore local --environment local run --size 3 "
+    "--max-workers 2 --max-num-splits 5 --max-log-size 1 --run-id-file run-id"
+)
 
 _GIVEN: Final = {
     "clone_only": Case(("run", "resume --clone-only --origin-run-id {run}")),
+    "client_tags": Case(("run --tag one",)),
     "config_file": Case(
         files={"settings.json": '{"size": 2}', "settings.toml": "[part]\nsize = 3"}
     ),
@@ -44,6 +49,7 @@ _GIVEN: Final = {
     "include_file_parsed": Case(files={"table.json": '{"a": 1}\n'}),
     "latest_runs": Case(("run --number 2", "run --number 0")),
     "namespaces": Case(("run --tag one",)),
+    "options_everywhere": Case((_OPTIONS_EVERYWHERE,)),
     "parameter_multiple": Case(("run --names a --names b --sizes 5",)),
     "parameter_wrong": Case(("run --size small",)),
     "parameters_given": Case((_EVERY_PARAMETER,)),
@@ -53,6 +59,21 @@ _GIVEN: Final = {
     "resumed_recursion": Case(("run", "resume")),
     "resumed_step": Case(("run", "resume middle")),
     "spun": Case(("run", "spin {run}/end")),
+    "step_commands": Case(
+        (
+            "run",
+            "dump {run}/start",
+            "dump {run}/start/1 --include number --max-value-size 10 --private",
+            "dump {run}/start --file kept.pickle",
+            "logs {run}/start",
+            "logs show --both {run}/start",
+            "logs --stderr --timestamps {run}/start/1",
+            "show",
+            "output-dot",
+            "version",
+            "check",
+        )
+    ),
     "tag_commands": Case(
         (
             "run --tag old",
@@ -64,6 +85,7 @@ _GIVEN: Final = {
         )
     ),
     "tags": Case(("run --tag one --tag two",)),
+    "with_user_decorator": Case(("run --with with_user_decorator.around:mark=1",)),
     "with_retry": Case(("run --with retry:times=1,minutes_between_retries=0",)),
 }
 
@@ -98,10 +120,13 @@ NOT_YET: Final = frozenset(
     {
         "artifact_named_as_step",
         "client_artifact",
+        "client_attempts",
         "client_flow",
+        "client_metadata",
         "client_of_failed_run",  # what a failed attempt had set is not kept
         "client_run",
         "client_step",
+        "client_tags",
         "client_task",
         "config",
         "config_case",
@@ -111,10 +136,13 @@ NOT_YET: Final = frozenset(
         "config_missing",
         "current_graph",
         "current_run",
+        "current_tempdir",
         "environment_kinds",
         "exit_hook_failure",
+        "exit_hook_many",
         "exit_hook_success",
         "flow_mutator",
+        "flow_mutator_inherited",
         "gang",
         "gang_fails",
         "gang_in_foreach",
@@ -137,9 +165,13 @@ NOT_YET: Final = frozenset(
         "recursion",
         "resumed",
         "retry_until_right",
+        "runner",
+        "runner_async",
         "secrets_inline",
         "spun",
+        "step_commands",
         "step_mutator",
+        "step_mutator_arguments",
         "tag_commands",
         "tags",
         "tags_changed",
@@ -151,12 +183,15 @@ NOT_YET: Final = frozenset(
 
 _CAUGHT: Final = "a failure that was caught is no failure of the task"
 _ITEM: Final = "the item of a join within a foreach is None in Metaflow, though its index is right"
+_LISTED: Final = "the client lists names that begin with an underscore as well"
+_BEFORE: Final = "we refuse it before the run, Metaflow in the middle"
 _WAY: Final = "Metaflow tells all tasks of the steps that could be meant, we those of the way taken"
 
 DIFFERENT: Final[dict[str, dict[str, str]]] = {
     "artifact_deleted": {
         "steps/*/artifacts/*": "in Metaflow an artifact that was inherited and deleted comes back",
     },
+    "artifact_types": {"steps/*/artifacts/_place": _LISTED},
     "branch_in_foreach": {"steps/item_join/*/artifacts/mine": _ITEM},
     "catch_after_retry": {"steps/start/*/successful": _CAUGHT},
     "catch_failure": {"steps/start/*/successful": _CAUGHT},
@@ -169,23 +204,27 @@ DIFFERENT: Final[dict[str, dict[str, str]]] = {
     "clone_only": {
         "*": "Metaflow's client finds no tasks in a run that was cloned",
     },
+    "condition_caught": {"*": "we fail when there is a failure to catch and no choice"},
     "condition_to_join": {
         "steps/*/artifacts/*": "the inputs are in the order of the items, whichever way these went",
         "steps/*/children": _WAY,
     },
+    "condition_with_foreach": {"*": _BEFORE},
+    "foreach_generator": {"*": "what a foreach runs over need not be stored"},
     "foreach_nothing": {"*": "nothing to do is no failure"},
+    "foreach_wide": {"*": "a foreach may be of any width"},
     "join_splits": {"*": "a join may fan out"},
     "nested_condition": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
     "nested_foreach": {"steps/*_join/*/artifacts/mine": _ITEM},
     "other_environments": {"*": "Metaflow refuses what it would have to install packages for"},
     "output": {"steps/start/*/stdout": "Metaflow adds an end of line to what has none"},
-    "private_artifacts": {"steps/*/artifacts/_hidden": "we list such names as well"},
+    "private_artifacts": {"steps/*/artifacts/_hidden": _LISTED},
     "recursion": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
     "recursion_in_foreach": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
     "recursion_of_first": {"*": "a step that repeats may lead straight to the join"},
     "recursion_over_steps": {"*": "a loop may have several steps"},
     "resumed_recursion": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
     "timeout_caught": {"steps/start/*/successful": _CAUGHT},
-    "two_nexts": {"*": "we refuse it before the run"},
+    "two_nexts": {"*": _BEFORE},
 }
 """What differs on purpose: the parts of an answer, as patterns, and why."""

@@ -9,6 +9,8 @@ import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
+
 from asyncflow import Flow, FlowSpec
 from asyncflow.errors import AsyncflowError, NotFoundError, RunFailedError
 from asyncflow.flow.loader import load_flow
@@ -48,7 +50,8 @@ async def answer(case: Case, name: str, folder: Path, engine: Engine) -> dict[st
             run = after if after is not None and after.id != getattr(before, "id", None) else None
     described = {"outcomes": outcomes}
     if run is not None:
-        described |= describe(run, getattr(sys.modules[flow.__module__], "look", None))
+        look = getattr(sys.modules[flow.__module__], "look", None)
+        described |= await anyio.to_thread.run_sync(describe, run, look)
     return described
 
 

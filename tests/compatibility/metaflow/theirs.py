@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DESCRIBE = Path(__file__).with_name("describe.py")
 USER = "tester"
 SECONDS = 240
+_ID_FILE = "--run-id-file"
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -32,8 +33,8 @@ def answer(case: Case, name: str, folder: Path, python: str = sys.executable) ->
     run_file = folder / "run-id"
     for command in case.commands:
         words = shlex.split(command.replace("{run}", _read(run_file)))
-        if is_run(words):
-            words += ["--run-id-file", run_file.name]
+        if is_run(words) and _ID_FILE not in words:
+            words += [_ID_FILE, run_file.name]
         done = process(python, folder, [file, "--no-pylint", *words])
         outcomes.append(done.returncode == 0)
         told.append(done.stdout + done.stderr)
