@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncflow import Engine, Run, RunHandle
 
 _SECONDS = 100
+_OF_COMMANDS = {"--with", "--origin-run-id", "--clone-only"}
 
 
 async def answer(case: Case, name: str, folder: Path, engine: Engine) -> dict[str, Any]:
@@ -64,8 +65,8 @@ def _latest(name: str) -> Run | None:
 
 async def _carry_out(flow: type[FlowSpec], words: list[str], file: Path, engine: Engine) -> bool:
     """Whether a command line has succeeded."""
-    options = _options(words[1:])
-    if options is None or words[0] not in {"run", "resume"}:
+    options = _options(words[1:]) if words[0] in {"run", "resume"} else None
+    if options is None:
         return _process(file, words)
     tags = options.pop("tag", [])
     try:
@@ -86,7 +87,7 @@ def _options(words: list[str]) -> dict[str, list[str]] | None:
     found: dict[str, list[str]] = defaultdict(list)
     rest = iter(words)
     for word in rest:
-        if word in {"--with", "--origin-run-id", "--clone-only"}:
+        if word in _OF_COMMANDS:
             return None
         found[word.removeprefix("--") if word.startswith("--") else ""].append(
             next(rest) if word.startswith("--") else word
