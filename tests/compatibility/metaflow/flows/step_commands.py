@@ -14,7 +14,6 @@ class StepCommandsFlow(FlowSpec):
         """Doc of the step."""
         self.number = 1
         self.text = "x" * 100
-        self._hidden = 2
         print("said")
         self.next(self.end)
 
@@ -25,7 +24,8 @@ class StepCommandsFlow(FlowSpec):
 
 def look(run):
     dumped = pickle.loads(Path(__file__).with_name("kept.pickle").read_bytes())
-    return {"dumped": [dumped[f"{run.id}/start/1"][name] for name in ("number", "text")]}
+    (name, values), *_ = dumped.items()
+    return {"names": name.split("/")[1:], "values": (values["number"], values["text"])}
 
 
 if __name__ == "__main__":
