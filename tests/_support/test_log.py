@@ -36,7 +36,7 @@ def test_what_is_not_asked_for_is_not_made(caplog):
     assert caplog.messages == []
 
 
-async def test_a_lost_template_is_a_warning(store, caplog):
+async def test_a_lost_fork_server_is_a_warning(store, caplog):
     """The engine says that it had to start its processes anew."""
     async with Engine(store=store, workers=1) as engine:
         await engine.run(Linear)

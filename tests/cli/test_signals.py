@@ -104,6 +104,6 @@ def size(file):
 def worker_of(engine):
     """The only worker of an engine."""
     (reaper,) = psutil.Process(engine).children()
-    (template,) = reaper.children()
-    (worker,) = template.children()
+    (fork_server,) = reaper.children()
+    (worker,) = fork_server.children()
     return worker

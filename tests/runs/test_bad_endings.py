@@ -656,7 +656,7 @@ class Survivor(FlowSpec):
         pass
 
 
-@pytest.mark.parametrize("killed", ["reaper", "template"])
+@pytest.mark.parametrize("killed", ["reaper", "fork server"])
 async def test_the_process_that_starts_workers_may_be_killed_during_a_run(engine, killed):
     """What it had started is gone with it; each task loses one attempt, and the run goes on."""
     handle = await engine.start(Survivor)

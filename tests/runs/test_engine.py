@@ -34,6 +34,7 @@ from asyncflow.values import Status
 from tests.support.command_line import own_frames
 from tests.support.flows import Branches, Linear, Misbehaving, Nested, Sleeping, Waiting, Wide
 from tests.support.overlap import most_at_once
+from tests.support.waiting import until
 
 
 async def collect(handle):
@@ -418,12 +419,6 @@ async def test_the_setting_holds_for_runs_that_are_told_nothing_else(store):
         await until(lambda: engine.statistics().tasks_running == 2)
         free.cancel()
     assert most_at_once(bounded.data.spans) == 1
-
-
-async def until(condition):
-    """Wait for something to hold."""
-    while not condition():  # noqa: ASYNC110 - workers have to do it
-        await asyncio.sleep(0.01)
 
 
 async def test_options_are_kept_by_what_they_are_given_to_and_nowhere_else(engine):

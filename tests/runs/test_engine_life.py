@@ -326,7 +326,7 @@ async def test_leaving_the_engine_cancels_what_runs_and_leaves_nothing_behind(st
             if isinstance(event, events.TaskLogged) and event.line == "sleeping":
                 children = psutil.Process().children(recursive=True)
                 break
-    assert len(children) >= 3  # template, worker, sleep
+    assert len(children) >= 3  # fork server, worker, sleep
     assert not psutil.wait_procs(children, timeout=180)[1]
     assert handle.run.status is Status.CANCELLED
     gc.collect()
@@ -367,7 +367,7 @@ async def test_an_exception_in_the_body_cancels_the_runs_and_goes_on(store):
     assert handles[0].run.status is Status.CANCELLED
 
 
-async def test_a_killed_template_is_replaced(engine):
+async def test_a_killed_fork_server_is_replaced(engine):
     """The process that starts workers may die: one attempt is lost, the engine goes on."""
     await engine.run(Linear)
     (reaper,) = psutil.Process().children()
@@ -660,23 +660,23 @@ def test_after_kill_9_of_the_engine_not_even_daemons_are_left(store, tmp_path, s
 
 
 @pytest.mark.parametrize(
-    "order", list(permutations(["engine", "template", "worker"])), ids="-".join
+    "order", list(permutations(["engine", "fork server", "worker"])), ids="-".join
 )
 def test_after_kill_9_of_all_in_any_order_not_even_daemons_are_left(store, tmp_path, order):
     """The engine, the process that starts workers and a worker, at once or one by one."""
     for pause in (0.0, 0.2):
         with family(tmp_path) as (engine, processes):
             (reaper,) = psutil.Process(engine.pid).children()
-            (template,) = reaper.children()
-            victims = {"engine": engine, "template": template, "worker": processes[0]}
+            (fork_server,) = reaper.children()
+            victims = {"engine": engine, "fork server": fork_server, "worker": processes[0]}
             for name in order:
                 with suppress(psutil.NoSuchProcess):  # it has ended by the one before
                     victims[name].kill()
                 time.sleep(pause)
-            assert gone([*processes, reaper, template])
+            assert gone([*processes, reaper, fork_server])
 
 
-@pytest.mark.parametrize("killed", ["reaper", "template"])
+@pytest.mark.parametrize("killed", ["reaper", "fork server"])
 def test_while_the_engine_goes_on_no_daemon_outlives_who_started_its_worker(
     store, tmp_path, killed
 ):

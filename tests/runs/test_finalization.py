@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from asyncflow import Engine, FlowSpec, Parameter, isolate, step
+from tests.support.waiting import until
 
 kept: list[object] = []
 """What steps leave open in their worker."""
@@ -52,12 +52,6 @@ class Leaving(FlowSpec):
     @step
     def end(self):
         leave("shared")
-
-
-async def until(condition):
-    """Wait for something that comes soon."""
-    while not condition():  # noqa: ASYNC110 - of another process
-        await anyio.sleep(0.01)
 
 
 async def test_what_a_step_leaves_to_the_end_of_its_process_is_done_at_the_workers_end(

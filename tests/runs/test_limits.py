@@ -35,6 +35,7 @@ from asyncflow.store.maintenance.verify import verify
 from asyncflow.testing import InlineExecutor
 from tests.support.flows import Linear
 from tests.support.overlap import most_at_once
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -222,12 +223,6 @@ async def started(handle, name):
     async for event in handle.events():
         if isinstance(event, events.TaskStarted) and event.step == name:
             return
-
-
-async def until(condition):
-    """Wait for something to hold; the test's own time is bounded by pytest's."""
-    while not condition():  # noqa: ASYNC110 - another process may have to do it
-        await asyncio.sleep(0.01)
 
 
 # --- the file -----------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ import pytest
 from asyncflow import Engine, FlowSpec, Parameter, catch, current, events, retry, step, timeout
 from asyncflow.errors import PoolError, RunCancelledError
 from asyncflow.testing import Loopback
-from tests.support.pool_listener import Listener, until
+from tests.support.pool_listener import Listener
+from tests.support.waiting import until
 
 SECONDS = 180
 

@@ -310,7 +310,7 @@ def test_after_kill_9_nothing_is_left_and_a_resume_completes(store, tmp_path):
                 break
         children = psutil.Process(engine.pid).children(recursive=True)
         engine.send_signal(signal.SIGKILL)
-    assert len(children) == 4  # the reaper, the template and two workers
+    assert len(children) == 4  # the reaper, the fork server and two workers
     assert not psutil.wait_procs(children, timeout=180)[1]
 
     origin = Flow("Killed").latest_run

@@ -27,6 +27,7 @@ from asyncflow.errors import FlowError, GraphError, RunFailedError
 from asyncflow.flow.graph_drawing import to_text
 from asyncflow.flow.graph_reader import read_graph
 from asyncflow.workers.process.shared_resources import SharedResources
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -47,13 +48,6 @@ def note(*words):
 def noted(path):
     """The lines that were noted."""
     return path.read_text().splitlines()
-
-
-async def until(condition):
-    """Wait for what another process will have noted."""
-    async with asyncio.timeout(180):
-        while not condition():  # noqa: ASYNC110 - no event crosses processes
-            await asyncio.sleep(0.01)
 
 
 class Scores(FlowSpec):

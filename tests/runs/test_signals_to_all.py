@@ -243,9 +243,9 @@ async def test_workers_go_on_when_their_engine_does(store, tmp_path, monkeypatch
         handle = await engine.start(Patient)
         for name, go in (("async", "go on"), ("def", "go")):
             worker = await anyio.to_thread.run_sync(worker_at, name)
-            template = worker.parent()
-            assert template is not None
-            send_to_all(number, [template, worker])
+            fork_server = worker.parent()
+            assert fork_server is not None
+            send_to_all(number, [fork_server, worker])
             Path(go).touch()
         run = await handle
     assert not [event for event in run.events() if isinstance(event, events.TaskFailed)]

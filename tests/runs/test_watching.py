@@ -23,6 +23,7 @@ from asyncflow.errors import EngineClosedError, NotFoundError, RunFailedError, R
 from asyncflow.events import Event, TaskEvent
 from tests.support.command_line import own_frames
 from tests.support.flows import Branches, Linear, Sleeping, Wide
+from tests.support.waiting import until
 
 FLOWS = Path(__file__).parents[1] / "support" / "flows.py"
 
@@ -146,12 +147,6 @@ async def test_since_begins_behind_that_event_live_or_past(engine):
         for stream in (*streams, engine.subscribe(run=run, since=since)):
             assert await everything(stream) == expected
         assert list(run.events(since=since)) == expected
-
-
-async def until(condition):
-    """Wait for something that nobody announces."""
-    while not condition():  # noqa: ASYNC110 - see above
-        await asyncio.sleep(0.01)
 
 
 @contextmanager

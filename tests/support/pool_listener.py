@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from asyncflow.workers.messages import GaveBack, Ready
 
 _SECONDS = 180  # for what takes milliseconds on an idle machine
@@ -35,10 +33,3 @@ class Listener:
 
     def on_continued(self, worker):
         self.stopped.append((worker, ""))
-
-
-async def until(condition):
-    """Wait for something to become true."""
-    async with asyncio.timeout(_SECONDS):
-        while not condition():  # noqa: ASYNC110 - other processes are waited for
-            await asyncio.sleep(0.005)

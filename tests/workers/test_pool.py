@@ -17,16 +17,17 @@ from asyncflow.workers.local import fork_server_client
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.messages import AttemptKey, CloseRun, Order, StartTask
-from tests.support.pool_listener import Listener, until
+from tests.support.pool_listener import Listener
+from tests.support.waiting import until
 
 SECONDS = 180  # for what takes milliseconds on an idle machine
 
 
 def kin():
-    """The pool's two processes beside its workers: the reaper, and its child, the template."""
+    """The pool's two processes beside its workers: the reaper, and its child, the fork server."""
     (reaper,) = psutil.Process().children()
-    (template,) = reaper.children()
-    return {"reaper": reaper, "template": template}
+    (fork_server,) = reaper.children()
+    return {"reaper": reaper, "fork server": fork_server}
 
 
 def is_gone(pid):
@@ -73,10 +74,10 @@ def order(task_id):
 
 
 async def test_workers_are_processes_of_their_own(pool):
-    """Each has its own process, and is a grandchild of this one by way of the template."""
+    """Each has its own process, and is a grandchild of this one by way of the fork server."""
     first, second = await started(pool), await started(pool)
-    template = kin()["template"]
-    assert {first.pid, second.pid} == {child.pid for child in template.children()}
+    fork_server = kin()["fork server"]
+    assert {first.pid, second.pid} == {child.pid for child in fork_server.children()}
     assert list(pool.workers) == [first, second]
 
 
@@ -145,7 +146,7 @@ async def test_a_worker_that_is_doomed_before_it_is_there_is_killed_when_it_is(p
     assert "stop_reason" in repr(worker)
 
 
-@pytest.mark.parametrize("killed", ["reaper", "template"])
+@pytest.mark.parametrize("killed", ["reaper", "fork server"])
 async def test_when_the_template_is_killed_its_workers_are_told_and_new_ones_can_be_had(
     pool, listener, killed
 ):
@@ -169,13 +170,13 @@ async def test_a_template_that_was_stopped_is_told_to_go_on(pool, listener, monk
     await until(lambda: not pool._fork_server._unanswered)
     monkeypatch.setattr(fork_server_client, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(fork_server_client, "_KILLED_LOOKS", 1 << 30)
-    template = kin()["template"]
-    template.suspend()
+    fork_server = kin()["fork server"]
+    fork_server.suspend()
     after = await started(pool)
-    assert psutil.Process(after.pid).ppid() == template.pid == psutil.Process(before.pid).ppid()
+    assert psutil.Process(after.pid).ppid() == fork_server.pid == psutil.Process(before.pid).ppid()
     assert "does not answer, and is sent SIGCONT" in caplog.text
     assert not listener.exits
-    template.suspend()
+    fork_server.suspend()
     after.destroy("not wanted any more")
     await until(lambda: listener.exits)
     assert listener.exits[0][0] is after
@@ -188,14 +189,14 @@ async def test_a_template_that_never_answers_is_killed_and_started_anew(
     before = await started(pool)
     monkeypatch.setattr(fork_server_client, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(fork_server_client, "_WOKEN_LOOKS", 1 << 30)
-    template = kin()["template"]
-    template.suspend()
+    fork_server = kin()["fork server"]
+    fork_server.suspend()
     wanted = pool.start_worker()
     await until(lambda: len(listener.exits) == 2)
     monkeypatch.setattr(fork_server_client, "_LOOK_SECONDS", 10.0)
     assert [who for who, _ in listener.exits] == [before, wanted]
     assert "does not answer, and is killed" in caplog.text
-    assert psutil.Process((await started(pool)).pid).ppid() != template.pid
+    assert psutil.Process((await started(pool)).pid).ppid() != fork_server.pid
     assert not listener.broken
 
 
@@ -214,7 +215,7 @@ async def test_a_worker_that_was_stopped_is_told_with_the_signals_name(pool, lis
     assert listener.stopped == [(worker, "")]
 
 
-@pytest.mark.parametrize("suspended", ["reaper", "template"])
+@pytest.mark.parametrize("suspended", ["reaper", "fork server"])
 async def test_a_pool_is_closed_though_its_template_was_stopped(
     listener, tmp_path, monkeypatch, suspended
 ):
@@ -324,7 +325,7 @@ async def test_nothing_outlives_an_engine_that_was_killed(tmp_path):
     pids = [int(pid) for file in files for pid in file.read_text().split()]
     (reaper,) = psutil.Process(engine.pid).children()
     pids += [reaper.pid, *(child.pid for child in reaper.children())]
-    assert len(pids) == 7  # three workers, two of their children, the template and its reaper
+    assert len(pids) == 7  # three workers, two of their children, the fork server and its reaper
     engine.kill()
     engine.wait()
     await until(lambda: all(is_gone(pid) for pid in pids))

@@ -20,7 +20,8 @@ from asyncflow.workers.messages import (
     Succeeded,
     pack_report,
 )
-from tests.support.pool_listener import Listener, until
+from tests.support.pool_listener import Listener
+from tests.support.waiting import until
 
 FIRST, SECOND = AttemptKey(1, 1, 0), AttemptKey(1, 2, 0)
 
