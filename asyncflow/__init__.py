@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from asyncflow.client import Artifact, Flow, Run, Step, Task
     from asyncflow.engine.engine import Engine, run, run_sync
     from asyncflow.engine.run_handle import RunHandle
+    from asyncflow.flow.mutators import (
+        FlowMutator,
+        StepMutator,
+    )
     from asyncflow.flow.own_decorators import (
         USER_SKIP_STEP,
         UserStepDecorator,
@@ -59,6 +63,7 @@ __all__ = [
     "Artifact",
     "Engine",
     "Flow",
+    "FlowMutator",
     "FlowSpec",
     "IncludeFile",
     "JSONType",
@@ -66,6 +71,7 @@ __all__ = [
     "Run",
     "RunHandle",
     "Step",
+    "StepMutator",
     "Task",
     "UserStepDecorator",
     "batch",
@@ -104,9 +110,11 @@ _LATER: Final = {
     "Artifact": "asyncflow.client",
     "Engine": "asyncflow.engine",
     "Flow": "asyncflow.client",
+    "FlowMutator": "asyncflow.flow.mutators",
     "Run": "asyncflow.client",
     "RunHandle": "asyncflow.engine.run_handle",
     "Step": "asyncflow.client",
+    "StepMutator": "asyncflow.flow.mutators",
     "Task": "asyncflow.client",
     "USER_SKIP_STEP": "asyncflow.flow.own_decorators",
     "UserStepDecorator": "asyncflow.flow.own_decorators",

@@ -59,12 +59,15 @@ def decorate(flow: type[FlowSpec], wanted: Iterable[str]) -> None:
         FlowError: There is no such decorator, or it does not take these arguments.
     """
     from asyncflow.flow import decorators
+    from asyncflow.flow.own_decorators import split_decorator
 
     methods = [getattr(flow, name) for name in dir(flow)]
     steps = [method for method in methods if decorators.is_step(method)]
     for each in wanted:
-        name, _, said = each.partition(":")
-        arguments = _arguments(each, said)
+        try:
+            name, arguments = split_decorator(each)
+        except FlowError as error:
+            raise FlowError(f"--with {error}") from error
         known = name in (*_DECORATORS, *_REMOTE)
         put = _known(each, name, arguments) if known else _own(flow, each, name, arguments)
         for step in steps:
@@ -109,20 +112,3 @@ def _own(
         ensure_options(step, name).named.insert(0, data)
 
     return put
-
-
-def _arguments(whole: str, said: str) -> dict[str, Any]:
-    """The arguments in `times=2,minutes_between_retries=0`: JSON values, or else text."""
-    import json
-
-    arguments = {}
-    for part in said.split(",") if said else ():
-        name, equals, text = part.partition("=")
-        if not equals:
-            message = f"--with {whole} is not of the form NAME:ARGUMENT=VALUE,ARGUMENT=VALUE"
-            raise FlowError(message)
-        try:
-            arguments[name.strip()] = json.loads(text)
-        except ValueError:
-            arguments[name.strip()] = text
-    return arguments

@@ -52,6 +52,7 @@ class FlowCommand(click.Command):
         """Find the flow first: only it knows what the other arguments mean."""
         flow = self._flow or self._find_flow(ctx, args)
         if flow is not None:
+            _prepare(flow)
             ctx.meta[_FLOW] = flow
             if self._takes_parameters:
                 self._refuse_clash(ctx, flow)
@@ -129,6 +130,19 @@ def _load(file: str) -> type[FlowSpec]:
         raise
     except BaseException as error:  # a user's module may raise anything, even SystemExit
         message = f"{file} cannot be imported\n\n{_traceback(error)}"
+        raise FlowError(message) from error
+
+
+def _prepare(flow: type[FlowSpec]) -> None:
+    """Have the mutators of a flow change it: they may give it parameters."""
+    from asyncflow.flow.graph_reader import prepare
+
+    try:
+        prepare(flow)
+    except (AsyncflowError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a user's mutator may raise anything
+        message = f"a mutator of {flow.__name__} has failed\n\n{_traceback(error)}"
         raise FlowError(message) from error
 
 

@@ -66,6 +66,8 @@ class StepOptions:
     """Whether `@step(end=True)` makes it the flow's last step."""
     own: list[OwnDecorator] = field(default_factory=list)
     """The decorators of the user's own, the innermost first."""
+    mutators: list[OwnDecorator] = field(default_factory=list)
+    """The mutators of the step, the innermost first."""
     named: list[dict[str, Any]] = field(default_factory=list)
     """The decorators of the user's own that the command line has put on the step, as plain data."""
 
@@ -79,6 +81,11 @@ def options_of(method: object) -> StepOptions | None:
     """The options of a method; None if it has none of our decorators."""
     found = getattr(method, _ATTRIBUTE, None)
     return found if isinstance(found, StepOptions) else None
+
+
+def set_options(method: object, options: StepOptions) -> None:
+    """Give a method these options, and no others."""
+    setattr(method, _ATTRIBUTE, options)
 
 
 def plain_options(options: StepOptions) -> dict[str, Any]:

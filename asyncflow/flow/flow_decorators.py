@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asyncflow._support.call_site import calling_line
 from asyncflow.errors import FlowError
+from asyncflow.flow.decorators import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from asyncflow.flow.decorators import OwnDecorator
 
 FlowClass = TypeVar("FlowClass", bound=type)
 
@@ -26,7 +29,9 @@ class FlowOptions:
     """What the decorators of one class have recorded, without those of its base classes."""
 
     options: dict[str, Any] = field(default_factory=dict)
-    """Plain data, which the graph holds."""
+    """Plain data, which the graph holds; None where the one of a base class is taken away."""
+    mutators: list[OwnDecorator] = field(default_factory=list)
+    """The mutators of the flow, the innermost first."""
 
 
 def flow_options_of(cls: type) -> dict[str, Any]:
@@ -36,7 +41,29 @@ def flow_options_of(cls: type) -> dict[str, Any]:
         own = vars(owner).get(_ATTRIBUTE)
         if isinstance(own, FlowOptions):
             found |= own.options
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def flow_mutators_of(cls: type) -> list[OwnDecorator]:
+    """The mutators of a flow: those of its base classes first, then the outermost first."""
+    found: list[OwnDecorator] = []
+    for owner in reversed(cls.__mro__):
+        own = vars(owner).get(_ATTRIBUTE)
+        if isinstance(own, FlowOptions):
+            found += reversed(own.mutators)
     return found
+
+
+def has_mutators(cls: type) -> bool:
+    """Whether a mutator stands on a flow, on one of its base classes or on a step of them."""
+    for owner in cls.__mro__:
+        own = vars(owner).get(_ATTRIBUTE)
+        if isinstance(own, FlowOptions) and own.mutators:
+            return True
+        options = (options_of(value) for value in vars(owner).values())
+        if any(each is not None and each.mutators for each in options):
+            return True
+    return False
 
 
 def own_options(cls: object, decorator: str) -> FlowOptions:

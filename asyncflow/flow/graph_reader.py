@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow.errors import GraphError
 from asyncflow.flow.decorators import is_step, options_of, plain_options
-from asyncflow.flow.flow_decorators import flow_options_of
+from asyncflow.flow.flow_decorators import flow_options_of, has_mutators
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import END, Node, Transition
 from asyncflow.flow.parameters import Parameter, parameters_of
@@ -56,8 +56,21 @@ def read_graph(cls: type) -> Graph:
     return _read_graph(cls)
 
 
+def prepare(cls: type) -> None:
+    """Have the mutators of a flow change it; done once for each class, and needed before its use.
+
+    Raises:
+        Exception: Whatever a mutator raises.
+    """
+    if has_mutators(cls):
+        from asyncflow.flow.mutators import apply_mutators
+
+        apply_mutators(cls)
+
+
 @functools.lru_cache(_KEPT_GRAPHS)
 def _read_graph(cls: type) -> Graph:
+    prepare(cls)
     steps = _steps_of(cls)
     _check_names(cls, steps)
     nodes = [_read_node(cls, step, steps) for step in steps.values()]

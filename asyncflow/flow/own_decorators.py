@@ -180,6 +180,28 @@ def user_step_decorator(function: Callable[..., Any]) -> type[UserStepDecorator]
     return cast("type[UserStepDecorator]", made)
 
 
+def split_decorator(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments in `retry:times=2,on=x`: JSON values, or else text.
+
+    Raises:
+        FlowError: It is not of this form.
+    """
+    import json
+
+    name, _, said = text.partition(":")
+    arguments = {}
+    for part in said.split(",") if said else ():
+        key, equals, value = part.partition("=")
+        if not equals:
+            message = f"{text} is not of the form NAME:ARGUMENT=VALUE,ARGUMENT=VALUE"
+            raise FlowError(message)
+        try:
+            arguments[key.strip()] = json.loads(value)
+        except ValueError:
+            arguments[key.strip()] = value
+    return name, arguments
+
+
 def decorator_named(name: str, flow: type) -> type[UserStepDecorator]:
     """The decorator `module.name`, or `name` in the module of the flow.
 

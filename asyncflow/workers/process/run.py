@@ -17,6 +17,7 @@ from asyncflow.events.packing import unpack_events
 from asyncflow.events.records import unpack_result
 from asyncflow.flow import loader
 from asyncflow.flow.graph import Graph
+from asyncflow.flow.graph_reader import prepare
 from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
@@ -100,6 +101,7 @@ class RunView:
             return self.reader.load(ref_of(ref), name="the flow class").value
 
         cls = loader.load(source, unpickle)
+        prepare(cls)
         codec.pickle_by_value(cls.__module__)
         return cls
 
