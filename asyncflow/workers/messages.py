@@ -318,7 +318,7 @@ def pack_order(message: OrderMessage) -> bytes:
     return cast("bytes", _pack_order(order))
 
 
-def unpack_order(packet: bytes) -> OrderMessage:
+def unpack_order(packet: bytes | memoryview) -> OrderMessage:
     kind, *values = msgpack.unpackb(packet, unicode_errors="surrogateescape")
     return _ORDER_READERS[kind](*values)
 

@@ -23,7 +23,7 @@ import time
 from _locale import LC_ALL, setlocale  # built in; `locale` takes a while to import
 from _signal import getsignal  # type: ignore[import-not-found] # that of `signal` is slow
 from contextlib import contextmanager
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from asyncflow._support.paths import working_directory
@@ -54,9 +54,9 @@ def enter(program: ProgramEnvironment) -> None:
 class ProcessSettings(NamedTuple):
     """The settings that Python and the kernel keep for a whole process."""
 
-    of_sys: Sequence[Any]
+    of_sys: tuple[Any, ...]
     """Attributes of `sys` that programs assign to: streams, hooks."""
-    handlers: Sequence[Any]
+    handlers: tuple[Any, ...]
     """Signal handlers."""
     plain: Sequence[object]
     """`sys.argv`, the limit of recursion, the locale."""
@@ -72,10 +72,10 @@ class ProcessSettings(NamedTuple):
         os.umask(self.umask)
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         of_sys, handlers = _of_sys(), _handlers()
-        if not all(map(is_, of_sys, self.of_sys)):
+        if not _is_same(of_sys, self.of_sys):
             for name, value in zip(_SYS, self.of_sys, strict=True):
                 setattr(sys, name, value)
-        if not all(map(is_, handlers, self.handlers)):
+        if not _is_same(handlers, self.handlers):
             _handle(self.handlers, handlers)
         if _plain() != self.plain:
             argv, recursion, locale = self.plain
@@ -106,15 +106,15 @@ _read_sys: Final = attrgetter(*_SYS)
 _SIGNALS: Final = sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))[:29]
 
 
-def _of_sys() -> Sequence[Any]:
+def _of_sys() -> tuple[Any, ...]:
     try:
         return _read_sys(sys)
     except AttributeError:  # somebody has deleted one
-        return [getattr(sys, name, None) for name in _SYS]
+        return tuple(getattr(sys, name, None) for name in _SYS)
 
 
-def _handlers() -> list[Any]:
-    return list(map(getsignal, _SIGNALS))
+def _handlers() -> tuple[Any, ...]:
+    return tuple(map(getsignal, _SIGNALS))
 
 
 def _plain() -> tuple[object, ...]:
@@ -138,7 +138,15 @@ def _handle(wanted: Sequence[Any], now: Sequence[Any]) -> None:
             signal.signal(number, handler)
 
 
-def _changed(kept: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -> Sequence[Any]:
+def _is_same(now: tuple[Any, ...], kept: tuple[Any, ...]) -> bool:
+    """Whether nothing was replaced, but perhaps by an equal object."""
+    try:
+        return now == kept  # asks for identity first: a fifth of what `all(map(is_, …))` takes
+    except Exception:  # noqa: BLE001 - what a step has put there may refuse to be compared
+        return False
+
+
+def _changed(kept: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -> tuple[Any, ...]:
     triples = zip(kept, before, after, strict=True)
     return tuple(old if was is now or was == now else now for old, was, now in triples)
 
