@@ -31,7 +31,6 @@ from asyncflow.flow.node import END, Node, Transition
 from asyncflow.flow.parameters import Parameter, parameters_of
 from asyncflow.flow.shared import Shared, check_shared, keyword_only, shared_of
 from asyncflow.flow.spec import is_constant
-from asyncflow.flow.step_bytecode import from_bytecode
 from asyncflow.flow.step_source import read_source
 
 if TYPE_CHECKING:
@@ -274,7 +273,11 @@ def _is_async_decorator(kind: Any) -> bool:
 
 
 def _read_body(step: _Step) -> Body:
-    body = read_source(step.function) or from_bytecode(step.function.__code__)
+    body = read_source(step.function)
+    if body is None:
+        from asyncflow.flow.step_bytecode import from_bytecode
+
+        body = from_bytecode(step.function.__code__)
     if body is None:
         message = (
             "has no source that can be found, and without it only self.next(self.STEP, …) and "

@@ -167,4 +167,5 @@ def test_a_run_at_the_command_line_loads_no_library_that_it_can_do_without(tmp_p
     modules = set(done.stdout.splitlines()[-1].split())
     assert "asyncflow.engine.engine" in modules
     unwanted = "aiofiles anyio cloudpickle json pkgutil rich structlog tempfile"
+    unwanted += " asyncflow.flow.step_bytecode asyncflow.client.json_data"
     assert modules & set(unwanted.split()) == set()
