@@ -41,7 +41,7 @@ def _labels(run: Any) -> dict[str, tuple[Any, str]]:
     """A name for each task that does not depend on the order of events, by pathspec.
 
     It is `step [indexes of the foreach] turn`. In a recursion several tasks of a step have one
-    place; they are told apart by the order of their ids.
+    place; they are told apart by their order.
     """
     places: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for step in run:
@@ -49,10 +49,16 @@ def _labels(run: Any) -> dict[str, tuple[Any, str]]:
             places[step.id, str(_path(task))].append(task)
     named = {}
     for (step, path), tasks in places.items():
-        tasks.sort(key=lambda task: int(re.sub(r"\D", "", task.id)))
+        tasks.sort(key=_number)
         for turn, task in enumerate(tasks):
             named[task.pathspec] = (task, f"{step} {path}" + f" turn {turn}" * (len(tasks) > 1))
     return named
+
+
+def _number(task: Any) -> int:
+    """Where a task comes in its loop; what a resume takes over, Metaflow numbers in any order."""
+    name = getattr(task, "origin_pathspec", None) or task.id
+    return int(re.sub(r"\D", "", name.rpartition("/")[2]))
 
 
 def _path(task: Any) -> list[int]:
