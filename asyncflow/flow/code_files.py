@@ -118,17 +118,27 @@ def _used_by(module: ModuleType) -> Iterator[ModuleType]:
     """The modules that a module holds, or has something of, and the packages around them."""
     names: dict[str, None] = {}
     for value in list(vars(module).values()):
-        if isinstance(value, ModuleType):
-            name: object = value.__name__
-        else:
-            name = getattr(value, "__module__", None) if callable(value) else None
-        while isinstance(name, str) and name and name not in names:
+        name = _module_of(value)
+        while name and name not in names:
             names[name] = None
             name = name.rpartition(".")[0]
     for each in names:
         found = sys.modules.get(each)
         if isinstance(found, ModuleType):
             yield found
+
+
+def _module_of(value: object) -> str:
+    """The name of the module that a value is, or comes from; nothing for one that does not say."""
+    name: object
+    try:
+        if isinstance(value, ModuleType):
+            name = value.__name__
+        else:
+            name = getattr(value, "__module__", "") if callable(value) else ""
+    except Exception:  # noqa: BLE001 - a user's class may raise anything when it is asked
+        return ""
+    return name if isinstance(name, str) else ""
 
 
 def _source_file(module: ModuleType) -> str:

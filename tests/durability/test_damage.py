@@ -399,7 +399,7 @@ def spoil_store(what: str) -> None:
     """Damage what the steps of `Spoilt` have stored."""
     store = run_dir().parents[2]
     if what == "blob":
-        [path] = [path for path in store.glob("blobs/??/*") if path.is_file()]
+        [path] = [path for path in store.glob("blobs/??/*") if b"L" * 9000 in path.read_bytes()]
         flip_byte(path, 1000)
     elif what == "journal":  # in the record of `start`, which has the small value inline
         path = run_dir() / "journal"
@@ -518,7 +518,7 @@ async def test_a_join_names_the_artifact_of_the_input(store):
 
 NEEDY = """
 from pathlib import Path
-from command import FlowSpec, Parameter, step
+from asyncflow import FlowSpec, Parameter, step
 
 class Needy(FlowSpec):
     go_on = Parameter("go_on", default=False)
@@ -561,7 +561,7 @@ def test_the_command_that_goes_on_makes_anew_what_is_damaged(store, tmp_path, mo
     failed = asyncflow("resume", "needy.py", "--json", "--workers=1")
     assert failed.status == 1
     told = re.search(
-        r"To go on: +command (resume needy.py start --origin-run-id .*)", failed.stderr
+        r"To go on: +asyncflow (resume needy.py start --origin-run-id .*)", failed.stderr
     )
     assert told is not None, failed.stderr
     assert json.loads(failed.stdout)["resume"] == f"asyncflow {told[1]}"

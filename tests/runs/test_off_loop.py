@@ -683,7 +683,7 @@ class Damaged(FlowSpec):
     @step
     def spoils(self):
         store = Path(os.environ["ASYNCFLOW_STORE"])
-        [path] = [path for path in store.glob("blobs/??/*") if path.is_file()]
+        path = max(store.glob("blobs/??/*"), key=lambda path: path.stat().st_size)
         flip_byte(path, 4 * MIB)
         self.next(self.reads)
 
