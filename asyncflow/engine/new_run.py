@@ -141,7 +141,8 @@ class NewRun:
             shown |= self.origin.parameters
             kept = unpack_manifest(self.origin.manifest)
             manifest |= {name: kept[name] for name in parameters_of(flow) if name in kept}
-        code = self._code.packed(flow)
+        secrets = {text for each in identity.variables.values() for text in each.values()}
+        code = self._code.packed(flow, sorted(secrets))
         return RunStarted(
             flow=identity.flow,
             run_id=identity.run_id,

@@ -5,6 +5,9 @@ A module belongs to the flow if its file lies in the folder of the flow's file o
 flow's module, or one that belongs to it, holds the module or something that it defines. What a step
 imports only when it runs is not known beforehand, and not kept.
 
+A value that `@environment` gives to a step is often a secret. Where one stands in a file, the file
+is kept with asterisks in its place.
+
 The files are kept as one value, `Code`, in a form of its own: msgpack of a version, the name of the
 flow's file, the files by name, and the names of what was too large.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import os
 import sys
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
@@ -21,13 +24,15 @@ import msgpack
 from asyncflow.errors import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 MOST_BYTES: Final = 4 << 20
 """The most that is kept for a run; files beyond it are named only."""
 _VERSION: Final = 1
 _NOT_OURS: Final = ("site-packages", "dist-packages", ".venv", "venv", "node_modules")
 _MOST_MODULES: Final = 2_000
+_SHORTEST_SECRET: Final = 6  # what is shorter is a number or a switch, and stands everywhere
+_HIDDEN: Final = b"******"
 
 
 class Code(NamedTuple):
@@ -39,6 +44,16 @@ class Code(NamedTuple):
     """What each file holds, by its name relative to that folder."""
     left_out: tuple[str, ...] = ()
     """The names of files that were too large to be kept, or could not be read."""
+
+    def without(self, secrets: Iterable[str]) -> Code:
+        """The same code with asterisks in place of these texts, but for the shortest ones."""
+        hidden = [each.encode() for each in secrets if len(each) >= _SHORTEST_SECRET]
+        if not any(each in content for each in hidden for content in self.files.values()):
+            return self
+        files = dict(self.files)
+        for each in sorted(hidden, key=len, reverse=True):
+            files = {name: content.replace(each, _HIDDEN) for name, content in files.items()}
+        return self._replace(files=files)
 
     def pack(self) -> bytes:
         """The same code is the same bytes."""
@@ -79,8 +94,8 @@ class CodeFiles:
         self._keep = keep
         self._kept: dict[type, tuple[tuple[Any, ...], bytes]] = {}
 
-    def packed(self, flow: type) -> bytes:
-        """The packed `Code` of a flow; empty if nothing of it can be found."""
+    def packed(self, flow: type, secrets: Iterable[str] = ()) -> bytes:
+        """The packed `Code` of a flow without these texts; empty if nothing of it can be found."""
         if self._keep == "none":
             return b""
         folder, files = _files_of(flow)
@@ -88,11 +103,11 @@ class CodeFiles:
             files = files[:1]
         if not files:
             code = _typed(flow)
-            return code.pack() if code is not None else b""
-        stamp = tuple((path, *_stat(path)) for path in files)
+            return code.without(secrets).pack() if code is not None else b""
+        stamp = *secrets, *((path, *_stat(path)) for path in files)
         kept = self._kept.get(flow)
         if kept is None or kept[0] != stamp:
-            kept = self._kept[flow] = stamp, _read(folder, files).pack()
+            kept = self._kept[flow] = stamp, _read(folder, files).without(secrets).pack()
         return kept[1]
 
 
@@ -129,17 +144,18 @@ def _used_by(module: ModuleType) -> Iterator[ModuleType]:
 
 
 def _module_of(value: object) -> str:
-    """The name of the module that a value is, or comes from; nothing for one that does not say."""
-    name: object
-    try:
-        if isinstance(value, ModuleType):
-            name = value.__name__
-        else:
-            name = getattr(value, "__module__", "") if callable(value) else ""
-    except Exception:  # noqa: BLE001 - a user's class may raise anything when it is asked
-        return ""
-    return name if isinstance(name, str) else ""
+    """The name of the module that a value is, or comes from; nothing for one that does not say.
 
+    Only modules, functions and classes are asked: to ask an object of the user's runs its code.
+    """
+    name: object = ""
+    if type(value) is ModuleType:
+        name = value.__name__
+    elif type(value) is FunctionType:
+        name = value.__module__
+    elif issubclass(type(value), type):
+        name = type.__getattribute__(value, "__dict__").get("__module__")  # type: ignore[arg-type]
+    return name if isinstance(name, str) else ""
 
 def _source_file(module: ModuleType) -> str:
     file = getattr(module, "__file__", None)

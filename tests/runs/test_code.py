@@ -40,6 +40,9 @@ class Kept(FlowSpec):
 """
 
 
+VARIABLES = '    @environment(vars={"TOKEN": "swordfish", "LEVEL": "3"})\n'
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A flow's folder, with modules that it imports and one that it does not."""
@@ -118,6 +121,23 @@ async def test_a_file_that_is_too_large_is_named(folder, store):
         run = await engine.run(flow)
     assert run.code.left_out == ("kept_helper.py",)
     assert "kept_parts/one.py" in run.code.files
+
+
+async def test_a_value_of_environment_is_hidden_in_the_code(folder, store):
+    """Wherever it stands; what is too short for a secret stays."""
+    (folder / "kept_helper.py").write_text("def double(x):\n    return 2 * x  # swordfish\n")
+    secretive = FLOW.replace("    @step\n    def end", VARIABLES + "    @step\n    def end")
+    (folder / "kept_flow.py").write_text(
+        secretive.replace("import FlowSpec", "import environment, FlowSpec")
+    )
+    flow = load_file(folder / "kept_flow.py").Kept
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(flow)
+    assert '"TOKEN": "******", "LEVEL": "3"' in run.code.flowspec
+    assert run.code.files["kept_helper.py"].endswith("# ******\n")
+    assert not [
+        path for path in store.rglob("*") if path.is_file() and b"swordf" in path.read_bytes()
+    ]
 
 
 async def test_two_runs_are_compared(folder, store):
