@@ -154,8 +154,9 @@ def _module_of(value: object) -> str:
     elif type(value) is FunctionType:
         name = value.__module__
     elif issubclass(type(value), type):
-        name = type.__getattribute__(value, "__dict__").get("__module__")  # type: ignore[arg-type]
+        name = type.__getattribute__(value, "__dict__").get("__module__")
     return name if isinstance(name, str) else ""
+
 
 def _source_file(module: ModuleType) -> str:
     file = getattr(module, "__file__", None)
