@@ -228,6 +228,7 @@ DIFFERENT: Final[dict[str, dict[str, str]]] = {
         "steps/*/children": _WAY,
     },
     "condition_with_foreach": {"*": _BEFORE},
+    "decorators_together": {"steps/divide/*/successful": _CAUGHT},
     "foreach_generator": {"*": "what a foreach runs over need not be stored"},
     "foreach_nothing": {"*": "nothing to do is no failure"},
     "foreach_wide": {"*": "a foreach may be of any width"},

@@ -1,0 +1,127 @@
+"""Command lines that people have from Metaflow work here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from asyncflow import Flow
+
+LINES_FLOW = """
+from asyncflow import FlowSpec, Parameter, current, retry, step
+
+class Lines(FlowSpec):
+    alpha = Parameter("alpha", default=1)
+    namespace = Parameter("namespace", default="its own")
+
+    @step
+    def start(self):
+        self.x = self.alpha * 2
+        self.next(self.flaky)
+
+    @step
+    def flaky(self):
+        if current.retry_count < self.alpha - 1:
+            raise ValueError("not yet")
+        self.next(self.own)
+
+    @retry(times=0)
+    @step
+    def own(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print("x is", self.x, "in", self.namespace)
+
+if __name__ == "__main__":
+    Lines()
+"""
+
+
+@pytest.fixture
+def lines(tmp_path, store, monkeypatch):
+    """Gives the flow's file a command line; the process when it has ended."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flow.py").write_text(LINES_FLOW)
+
+    def carry_out(line):
+        run_id = (tmp_path / "id").read_text() if "RUN" in line else ""
+        command = [sys.executable, "flow.py", *line.replace("RUN", run_id).split()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+
+    assert carry_out("run --quiet --run-id-file id").returncode == 0
+    return carry_out
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--no-pylint --metadata=local --event-logger nullSidecarLogger --monitor=x run",
+        "--environment=local --datastore local --datastore-root here run",
+        "run --max-num-splits 100 --max-log-size 100",
+        "dump RUN/start --include x --private",
+        "logs RUN/end --both --timestamps",
+        "resume --clone-only --origin-run-id RUN",
+        "output-dot",
+        "help",
+        "version",
+    ],
+)
+def test_metaflows_command_lines_are_carried_out(lines, line):
+    """Also those with options that can have no effect here."""
+    done = lines(line)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_quiet_may_stand_before_the_command(lines):
+    """As Metaflow has it."""
+    assert lines("--quiet run").stdout == ""
+
+
+@pytest.mark.parametrize("line", ["--with retry:times=2 run", "run --with retry:times=2"])
+def test_with_puts_a_decorator_on_every_step_that_has_none_of_the_kind(lines, line):
+    """Before the command and behind it; a step's own stays."""
+    assert lines(f"{line} --alpha 3").returncode == 0
+    run = Flow("Lines").latest_run
+    assert run is not None
+    assert [each.number for each in run["flaky"].task.attempts()] == [0, 1, 2]
+    times = {step.name: step.options["retry"]["times"] for step in run.graph}
+    assert times == {"start": 2, "flaky": 2, "own": 0, "end": 2}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (
+            "slurm",
+            "--with slurm: there is no decorator 'slurm' of steps; it takes retry, catch, .*",
+        ),
+        ("retry:often=2", "--with retry:often=2: .*unexpected keyword argument 'often'"),
+        ("retry:2", "--with retry:2 is not of the form NAME:ARGUMENT=VALUE"),
+        ("retry:times=many", "@retry takes a whole number as `times`"),
+    ],
+)
+def test_with_says_what_it_cannot_put_on_a_step(lines, wanted, said):
+    """One line, and exit status 2."""
+    done = lines(f"run --with {wanted}")
+    assert done.returncode == 2
+    assert re.match(f"Error: (.*: )?{said}", done.stderr)
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_parameter_comes_before_an_option_that_only_metaflows_users_know(lines):
+    """`--namespace` is the flow's own here."""
+    assert "x is 2 in user:me" in lines("run --namespace user:me").stdout
+
+
+def test_clone_only_runs_nothing(lines):
+    """Where tasks would have to be run, it says which, and makes no run."""
+    assert lines("run --alpha 2").returncode == 1
+    done = lines("resume --clone-only")
+    assert done.returncode == 2
+    assert "here tasks of flaky, own, end are to be run: leave it out" in done.stderr
+    assert len(list(Flow("Lines"))) == 2
