@@ -31,7 +31,7 @@ from asyncflow.cli.progress_view import (
 from asyncflow.cli.shown_warnings import warnings_shown_by
 from asyncflow.cli.signals import interrupts, suspending
 from asyncflow.cli.stdout_errors import cannot_write, encoding_of
-from asyncflow.errors import AsyncflowError, RunCancelledError, RunFailedError
+from asyncflow.errors import AsyncflowError
 from asyncflow.events.types import RunCancelled, RunFailed
 from asyncflow.store import open_store
 
@@ -154,8 +154,7 @@ class Session:
                 ending = batch[-1]
                 await view.show(batch)
         await view.close()
-        with suppress(RunFailedError, RunCancelledError):  # the last event says it
-            await handle
+        await handle.ended()
         assert ending is not None  # noqa: S101 - a run has a first event
         return ending
 

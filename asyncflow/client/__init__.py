@@ -13,7 +13,29 @@ A run that still goes on shows what its journal holds at that moment.
 
 from __future__ import annotations
 
-from asyncflow.client.artifact_values import Data
-from asyncflow.client.objects import Artifact, Artifacts, Attempt, Flow, Run, Step, Task
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from asyncflow.client.artifact_values import Data
+    from asyncflow.client.objects import Artifact, Artifacts, Attempt, Flow, Run, Step, Task
 
 __all__ = ["Artifact", "Artifacts", "Attempt", "Data", "Flow", "Run", "Step", "Task"]
+
+# Imported when they are first used: an engine needs what a log line looks like, and no objects.
+_LATER: Final = {
+    "Data": "asyncflow.client.artifact_values",
+    **dict.fromkeys(
+        ("Artifact", "Artifacts", "Attempt", "Flow", "Run", "Step", "Task"),
+        "asyncflow.client.objects",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    found = globals()[name] = getattr(importlib.import_module(module), name)
+    return found

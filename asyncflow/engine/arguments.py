@@ -7,7 +7,6 @@ import reprlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from asyncflow.client import Run
 from asyncflow.engine.run_handle import RunHandle
 from asyncflow.errors import FlowError, ParameterError, ResumeError
 from asyncflow.flow.spec import FlowSpec
@@ -109,6 +108,8 @@ def check_store(store: RunStore, origin: object) -> None:
     Raises:
         ResumeError: The run is in another store.
     """
+    from asyncflow.client import Run
+
     run = origin.run if isinstance(origin, RunHandle) else origin
     if not isinstance(run, Run):
         return

@@ -20,7 +20,6 @@ from asyncflow._support.event_loop import (
 from asyncflow._support.public_names import with_methods_of
 from asyncflow._support.settings import Settings
 from asyncflow._support.thread_pool import Threads
-from asyncflow.client import Run
 from asyncflow.engine.admission import Admission, runs_that_fit
 from asyncflow.engine.arguments import check_flow, check_origin, check_store, check_tags
 from asyncflow.engine.new_run import NewRun
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from asyncflow.client import Run
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.interface import JournalAppender, RunStore
     from asyncflow.workers.interface import Executor, ExecutorFactory, WorkerListener

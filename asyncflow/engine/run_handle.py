@@ -8,8 +8,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from asyncflow._support.event_loop import check_loop, run_to_completion
-from asyncflow.client import Run
-from asyncflow.client.resume_hint import logs_command, resume_command, step_to_repeat
 from asyncflow.engine.subscription import Channel, Subscription
 from asyncflow.errors import RunCancelledError, RunFailedError, UnguardedRunError
 from asyncflow.events.selection import EventFilter, Wish
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Sequence
 
     from asyncflow._support.settings import Settings
+    from asyncflow.client import Run
     from asyncflow.events.types import Event
     from asyncflow.scheduling.run_driver import RunDriver
     from asyncflow.store.interface import StoredRun
@@ -90,6 +89,8 @@ class RunHandle:
     def run(self) -> Run:
         """The client's view of the run; it can be used while the run goes on."""
         self._observer.noticed = True
+        from asyncflow.client.objects import Run
+
         return Run(self.pathspec, store=self._driver.identity.store)
 
     async def wait(self) -> Run:
@@ -103,6 +104,15 @@ class RunHandle:
 
         Cancelled: the run is cancelled too; its journal says so before the cancellation goes on.
         """
+        await self.ended()
+        return self._result()
+
+    async def ended(self) -> Status:
+        """Wait for the run's end, like `wait`, and return its status: a failure is not raised.
+
+        Raises:
+            AsyncflowError: The run could not go on.
+        """
         check_loop(self._loop)
         self._observer.noticed = True
         try:
@@ -111,7 +121,9 @@ class RunHandle:
             self._driver.cancel("the task that waited for it was cancelled")
             await run_to_completion(self._driver.finished.wait())
             raise
-        return self._result()
+        if self._driver.error is not None:
+            raise self._driver.error
+        return self._status
 
     def __await__(self) -> Generator[Any, None, Run]:
         return self.wait().__await__()
@@ -149,8 +161,6 @@ class RunHandle:
 
     def _result(self) -> Run:
         driver = self._driver
-        if driver.error is not None:
-            raise driver.error
         finish = driver.finish
         if finish is None or finish.status is Status.SUCCEEDED:
             return self.run
@@ -169,6 +179,8 @@ class RunHandle:
 
 def _explain(run: StoredRun, failure: Failure | None) -> str:
     """The message for a failed run: what failed, where its log is, and how to go on."""
+    from asyncflow.client.resume_hint import logs_command, resume_command, step_to_repeat
+
     pathspec = run.pathspec
     if failure is None:
         return f"{pathspec} failed"

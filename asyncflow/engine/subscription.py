@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, 
 from asyncflow._support.conditions import Condition, in_thread
 from asyncflow._support.event_loop import check_loop
 from asyncflow._support.thread_pool import reading_thread
-from asyncflow.client.resume_hint import resume_command
 from asyncflow.errors import (
     AsyncflowError,
     JournalError,
@@ -430,6 +429,8 @@ class Subscription(Generic[Wish]):
             return
         self._drop(cursor)
         if interrupted and not self.closed:
+            from asyncflow.client.resume_hint import resume_command
+
             raise RunInterruptedError.of(channel.pathspec, resume_command(channel.run))
 
     def _drop(self, cursor: _Cursor) -> None:

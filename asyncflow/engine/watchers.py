@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, overload
 from asyncflow._support import log
 from asyncflow._support.conditions import until
 from asyncflow._support.event_loop import check_loop
-from asyncflow.client import Run
 from asyncflow.engine.arguments import check_callback, check_flow
 from asyncflow.engine.callbacks import _AGAIN_SECONDS, Callback
 from asyncflow.engine.subscription import Subscription
@@ -129,6 +128,8 @@ class Watchers:
             subscription.follow(channel, start=channel.first)
             return subscription
         assert self._store is not None  # noqa: S101 - the engine is open
+        from asyncflow.client import Run
+
         follower = Run(pathspec, store=self._store.location).follower(event_filter)
         subscription = Subscription(
             event_filter, loop=self._loop, buffer=self._buffer, tail=follower
