@@ -45,6 +45,8 @@ _GIVEN: Final = {
         ("""--config settings given.json --config-value other '{"size": 3}' run""",),
         files={"given.json": '{"size": 2}'},
     ),
+    "condition_resumed": Case(("run", "resume")),
+    "condition_resumed_otherwise": Case(("run", "resume choose")),
     "config_resumed": Case(("""--config-value settings '{"size": 2}' run""", "resume")),
     "config_unknown": Case(("""--config-value nowhere '{"size": 2}' run""",)),
     "exit_hook_resumed": Case(("run", "resume")),
@@ -60,6 +62,8 @@ _GIVEN: Final = {
     "project_production": Case(("--production run",), flow="project"),
     "resumed": Case(("run --tag first", "resume --tag second")),
     "resumed_recursion": Case(("run", "resume")),
+    "resumed_nested": Case(("run", "resume")),
+    "resumed_twice": Case(("run", "resume", "resume --origin-run-id {run}")),
     "resumed_step": Case(("run", "resume middle")),
     "spun": Case(("run", "spin {run}/end")),
     "spun_changed": Case(
@@ -203,6 +207,7 @@ _CAUGHT: Final = "a failure that was caught is no failure of the task"
 _ITEM: Final = "the item of a join within a foreach is None in Metaflow, though its index is right"
 _LISTED: Final = "the client lists names that begin with an underscore as well"
 _BEFORE: Final = "we refuse it before the run, Metaflow in the middle"
+_CLONED: Final = "Metaflow loses parents and children of some tasks that a resume took over"
 _WAY: Final = "Metaflow tells all tasks of the steps that could be meant, we those of the way taken"
 
 DIFFERENT: Final[dict[str, dict[str, str]]] = {
@@ -222,7 +227,9 @@ DIFFERENT: Final[dict[str, dict[str, str]]] = {
     "clone_only": {
         "*": "Metaflow's client finds no tasks in a run that was cloned",
     },
+    "condition_after_join": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
     "condition_caught": {"*": "we fail when there is a failure to catch and no choice"},
+    "condition_deep": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
     "condition_to_join": {
         "steps/*/artifacts/*": "the inputs are in the order of the items, whichever way these went",
         "steps/*/children": _WAY,
@@ -242,6 +249,7 @@ DIFFERENT: Final[dict[str, dict[str, str]]] = {
     "recursion_in_foreach": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
     "recursion_of_first": {"*": "a step that repeats may lead straight to the join"},
     "recursion_over_steps": {"*": "a loop may have several steps"},
+    "resumed_nested": {"steps/*/parents": _CLONED, "steps/*/children": _CLONED},
     "resumed_recursion": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
     "timeout_caught": {"steps/start/*/successful": _CAUGHT},
     "two_nexts": {"*": _BEFORE},

@@ -12,14 +12,15 @@ class ResumedFlow(FlowSpec):
 
     @step
     def item(self):
-        self.resumed = current.origin_run_id is not None
-        if self.input == 2 and not self.resumed:
-            raise ValueError("the second")
         self.square = self.input**2
+        self.resumed = current.origin_run_id is not None
         self.next(self.join)
 
     @step
     def join(self, inputs):
+        self.resumed = [each.resumed for each in inputs]
+        if current.origin_run_id is None:
+            raise ValueError("once")
         self.squares = [each.square for each in inputs]
         self.next(self.end)
 
