@@ -109,6 +109,14 @@ class NotFoundError(AsyncflowError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class NamespaceMismatchError(NotFoundError):
+    """It is in the store, but not in the namespace; `namespace(None)` shows everything."""
+
+
+class TagError(AsyncflowError, ValueError):
+    """The tags of a run cannot be changed so."""
+
+
 class ArtifactNotFoundError(NotFoundError, AttributeError):
     """There is no artifact of this name; also an AttributeError, so that `hasattr` works."""
 

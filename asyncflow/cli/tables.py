@@ -52,7 +52,7 @@ def runs_table(runs: Iterable[Run]) -> Iterator[str]:
 
 
 def _tags(run: Run) -> str:
-    return " ".join(tag if tag.isprintable() else repr(tag) for tag in sorted(run.tags))
+    return " ".join(tag if tag.isprintable() else repr(tag) for tag in sorted(run.user_tags))
 
 
 # --- whatever a pathspec names ----------------------------------------------------------------

@@ -18,17 +18,58 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from asyncflow.client.artifact_values import Data
-    from asyncflow.client.objects import Artifact, Artifacts, Attempt, Flow, Run, Step, Task
+    from asyncflow.client.namespaces import (
+        default_metadata,
+        default_namespace,
+        get_metadata,
+        get_namespace,
+        metadata,
+        namespace,
+    )
+    from asyncflow.client.objects import (
+        Artifact,
+        Artifacts,
+        Attempt,
+        DataArtifact,
+        Flow,
+        Metadata,
+        Run,
+        Step,
+        Task,
+    )
+    from asyncflow.client.store_view import Metaflow, Store
 
-__all__ = ["Artifact", "Artifacts", "Attempt", "Data", "Flow", "Run", "Step", "Task"]
+__all__ = [
+    "Artifact",
+    "Artifacts",
+    "Attempt",
+    "Data",
+    "DataArtifact",
+    "Flow",
+    "Metadata",
+    "Metaflow",
+    "Run",
+    "Step",
+    "Store",
+    "Task",
+    "default_metadata",
+    "default_namespace",
+    "get_metadata",
+    "get_namespace",
+    "metadata",
+    "namespace",
+]
 
 # Imported when they are first used: an engine needs what a log line looks like, and no objects.
+_OBJECTS: Final = frozenset(
+    ["Artifact", "Artifacts", "Attempt", "DataArtifact", "Flow", "Metadata", "Run", "Step", "Task"]
+)
 _LATER: Final = {
+    **dict.fromkeys(__all__, "asyncflow.client.namespaces"),
+    **dict.fromkeys(_OBJECTS, "asyncflow.client.objects"),
     "Data": "asyncflow.client.artifact_values",
-    **dict.fromkeys(
-        ("Artifact", "Artifacts", "Attempt", "Flow", "Run", "Step", "Task"),
-        "asyncflow.client.objects",
-    ),
+    "Metaflow": "asyncflow.client.store_view",
+    "Store": "asyncflow.client.store_view",
 }
 
 

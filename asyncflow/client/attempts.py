@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from asyncflow.client.run_files import RunRecord
 from asyncflow.errors import NotFoundError
@@ -57,6 +57,9 @@ class Attempts:
     """The attempts of one task."""
 
     __slots__ = ("_ended", "number", "record", "step")
+
+    only: ClassVar[int | None] = None
+    """The attempt that is looked at, if it is not the last one."""
 
     def __init__(self, record: RunRecord, step: str, number: int) -> None:
         self.record, self.step, self.number = record, step, number
@@ -185,6 +188,60 @@ class Attempts:
                 if record.exists():
                     return record
         return None
+
+
+class OneAttempt(Attempts):
+    """The same, as if this attempt of the task were its last."""
+
+    __slots__ = ("_began", "_own_end", "only")
+
+    only: int  # type: ignore[misc]
+
+    def __init__(self, record: RunRecord, step: str, number: int, attempt: int) -> None:
+        """Find the attempt; the run's journal is read, unless it is the only one.
+
+        Raises:
+            NotFoundError: There is no such attempt.
+        """
+        super().__init__(record, step, number)
+        self.only = attempt
+        self._began: TaskStarted | EndOfTask | None = None
+        self._own_end: EndOfTask | None = None
+        self._find()
+        if self._began is None:
+            last = self.entry().attempt
+            message = f"{self.pathspec} has no attempt {attempt!r}; its last is {last}"
+            raise NotFoundError(message)
+
+    def _find(self) -> None:
+        entry = self.entry()
+        for event in self.record.journal.attempts(self.number, entry.ended or entry.started):
+            if event.attempt == self.only:
+                self._began = self._began or event
+                self._own_end = event if not isinstance(event, TaskStarted) else self._own_end
+
+    def ended(self) -> EndOfTask | None:
+        """The event that ended the attempt."""
+        if self._own_end is None:
+            self._find()
+        return self._own_end
+
+    def last_event(self) -> TaskStarted | EndOfTask:
+        """The event that ended the attempt; if it has not ended, the event that began it."""
+        event = self.ended() or self._began
+        assert event is not None, "an attempt without events is refused"  # noqa: S101 - see above
+        return event
+
+    def status(self) -> Status:
+        """The status of the attempt; a failure is one even if it was tried again."""
+        ended = self.ended()
+        if ended is None:
+            return status_of(TaskState.STARTED, self.record.status())
+        return _end_of(ended)
+
+    def created_at(self) -> datetime:
+        """When the attempt began."""
+        return (self._began or self.last_event()).time
 
 
 def seconds_of(event: EndOfTask) -> float:

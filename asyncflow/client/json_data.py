@@ -82,7 +82,7 @@ def _runs_of(
 ) -> Iterator[Run]:
     for run in flow:
         try:
-            has_tags = run.tags.issuperset(tags)
+            has_tags = run._record.has_tags(tags)  # noqa: SLF001 - one family
             _ = run.status
         except JournalError as error:
             on_unreadable(str(error))
@@ -126,7 +126,7 @@ def _run_data(run: Run, standings: Standings) -> dict[str, Any]:
         "created_at": iso(run.created_at),
         "finished_at": iso(run.finished_at),
         "seconds": run.seconds,
-        "tags": sorted(run.tags),
+        "tags": sorted(run.user_tags),
         "resumed_as": standings.resumed_as(run),
     }
 

@@ -113,6 +113,26 @@ class Lineage:
                 found = self._at(step, key.path)
             yield from ((step, task) for task in found)
 
+    def steps_before(self, step: str) -> Iterator[str]:
+        """The steps that a step followed in this run, in the order of the graph."""
+        previous = set(self._graph.previous(step))
+        return (name for name in self._graph.nodes if name in previous and self._led(name, step))
+
+    def steps_after(self, step: str) -> Iterator[str]:
+        """The steps that have followed a step in this run, in the order of the graph."""
+        following = set(self._graph[step].next)
+        return (name for name in self._graph.nodes if name in following and self._led(step, name))
+
+    def _led(self, step: str, following: str) -> bool:
+        """Whether a task of one step was followed by one of the other."""
+        begun = self._record.steps()
+        if step not in begun or following not in begun:
+            return False
+        node = self._graph[step]
+        if node.condition is None:
+            return True
+        return any(following in self._went_on_to(task, node) for task in self._tasks_of(step))
+
     def expected(self, step: str) -> int | None:
         """How many tasks a step will have in all; None while that is not known."""
         counts: dict[str, int | None] = {}

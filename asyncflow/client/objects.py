@@ -12,24 +12,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from asyncflow._support.public_names import with_methods_of
-from asyncflow._support.settings import Settings
 from asyncflow.client import task_output
 from asyncflow.client.artifact_values import Data, no_artifact
-from asyncflow.client.attempts import Attempts
+from asyncflow.client.attempts import Attempts, OneAttempt, status_of
+from asyncflow.client.choosing import chooser, statuses_in
+from asyncflow.client.namespaces import get_namespace, store_to_read
 from asyncflow.client.resumptions import Resumptions
 from asyncflow.client.run_facts import RunFacts
 from asyncflow.client.run_files import FlowPlace, RunRecord
 from asyncflow.client.step_facts import StepFacts
 from asyncflow.client.task_facts import TaskFacts
+from asyncflow.client.task_metadata import facts_of
 from asyncflow.client.views import (
     View,
     asking_for,
     how_large,
     how_long,
     how_many,
+    not_visible,
     parts_of,
     reopen,
     some_of,
@@ -37,11 +41,13 @@ from asyncflow.client.views import (
 from asyncflow.errors import JournalError, NotFoundError
 from asyncflow.events.types import TaskCloned
 from asyncflow.store import open_store
+from asyncflow.store.run_index import TaskState
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import timedelta
 
     from asyncflow.values import ArtifactRef, Failure
 
@@ -50,11 +56,21 @@ _reopen = reopen  # artifacts that earlier versions stored refer to it by this n
 # --- flow -------------------------------------------------------------------------------------
 
 
+def _place_of(flow: str, store: str | os.PathLike[str] | None) -> FlowPlace:
+    opened = open_store(store_to_read(store))
+    if not opened.has_flow(flow):
+        there = some_of(opened.flows())
+        message = f"the store {opened.location} has no flow {flow!r}; it has {there}"
+        raise NotFoundError(message)
+    return FlowPlace(opened, flow)
+
+
 class Flow(View):
     """A flow that has run: its runs, newest first.
 
     Raises:
         NotFoundError: The store has no such flow.
+        NamespaceMismatchError: None of its runs is in the namespace.
         StoreError: There is no store, or it cannot be read.
         ValueError: The argument is not a flow's name.
     """
@@ -64,13 +80,9 @@ class Flow(View):
 
     def __init__(self, name: str, *, store: str | os.PathLike[str] | None = None) -> None:
         parts_of(Flow, name)
-        root = Settings.read().store if store is None else store
-        opened = open_store(root)
-        if not opened.has_flow(name):
-            there = some_of(opened.flows())
-            message = f"the store {opened.location} has no flow {name!r}; it has {there}"
-            raise NotFoundError(message)
-        self._place = FlowPlace(opened, name)
+        self._place = _place_of(name, store)
+        if not self.is_in_namespace():
+            raise not_visible(name)
 
     @classmethod
     def _in(cls, place: FlowPlace) -> Self:
@@ -89,6 +101,25 @@ class Flow(View):
         return
 
     @property
+    def _run_record(self) -> None:
+        return
+
+    def is_in_namespace(self) -> bool:
+        """Whether one of its runs is found in the namespace, see `asyncflow.namespace`."""
+        return get_namespace() is None or next(iter(self), None) is not None
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When its oldest run was started, UTC; None if it has none."""
+        runs = (self._run(run_id) for run_id in reversed(self._place.store.runs(self.id)))
+        return next((run.created_at for run in runs if run is not None), None)
+
+    @property
+    def origin_pathspec(self) -> None:
+        """None: a flow resumes nothing."""
+        return
+
+    @property
     def latest_run(self) -> Run | None:
         """The run that was started last; None if there is none."""
         return next(iter(self), None)
@@ -98,12 +129,40 @@ class Flow(View):
         """The last started run that succeeded; None if there is none."""
         return next((run for run in self if run.successful), None)
 
-    def runs(self, *tags: str) -> Iterator[Run]:
-        """The runs that have all of these tags, newest first."""
-        wanted = set(tags)
+    def runs(
+        self,
+        *tags: str,
+        status: str | Iterable[str] | None = None,
+        since: datetime | timedelta | None = None,
+        before: datetime | timedelta | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> Iterator[Run]:
+        """The runs in the namespace that have all of these tags, newest first.
+
+        Further arguments choose among them. Of a run that has ended, only its summary is read;
+        with `parameters` or a tag such as `user:me`, its first event as well.
+
+        Args:
+            *tags: All of these, given by a user or by the system.
+            status: One status, such as `"failed"`, or several.
+            since: Only runs started at this time or later. A `timedelta` is that long ago; a
+                time without a time zone is local time.
+            before: Only runs started earlier than this.
+            parameters: Only runs whose parameters have these values. Values are compared by their
+                text, and numbers as numbers, so that nothing is unpickled.
+
+        Raises:
+            ValueError: There is no such status.
+        """
+        is_chosen = chooser(status=status, since=since, before=before, parameters=parameters)
+        namespace = get_namespace()
+        wanted = {*tags} if namespace is None else {*tags, namespace}
+        return self._chosen(wanted, is_chosen)
+
+    def _chosen(self, wanted: set[str], is_chosen: Callable[[RunRecord], bool]) -> Iterator[Run]:
         for run_id in self._place.store.runs(self._place.flow):
             run = self._run(run_id)
-            if run is not None and (not wanted or wanted <= run.tags):
+            if run is not None and run._record.has_tags(wanted) and is_chosen(run._record):
                 yield run
 
     def runs_to_resume(self) -> Iterator[Run]:
@@ -121,14 +180,20 @@ class Flow(View):
         return self.runs()
 
     def __contains__(self, run_id: object) -> bool:
-        return self._run(str(run_id)) is not None
+        run = self._run(str(run_id))
+        return run is not None and run.is_in_namespace()
 
     def __getitem__(self, run_id: str | int) -> Run:
         run = self._run(str(run_id))
         if run is None:
             there = (run.id for run in self)
             raise NotFoundError(self._place.store.has_no_run(self.id, str(run_id), there))
+        if not run.is_in_namespace():
+            raise not_visible(run.pathspec)
         return run
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [run.id for run in self]
 
     def _run(self, run_id: str) -> Run | None:
         if not run_id.isdecimal():
@@ -150,6 +215,7 @@ class Run(RunFacts):
 
     Raises:
         NotFoundError: The store has no such run.
+        NamespaceMismatchError: It is not in the namespace.
         StoreError: There is no store, or it cannot be read.
         ValueError: The argument is not a run's pathspec.
     """
@@ -159,7 +225,7 @@ class Run(RunFacts):
 
     def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
         flow, run_id = parts_of(Run, pathspec)
-        self._record = Flow(flow, store=store)[run_id]._record
+        self._record = Flow._in(_place_of(flow, store))[run_id]._record
         self._place = self._record.place
 
     @classmethod
@@ -193,15 +259,26 @@ class Run(RunFacts):
         entry = self._record.tasks.entry(number) if number else None
         return Task._in(self._record, self._record.tasks.step_of(entry), number) if entry else None
 
-    def steps(self) -> Iterator[Step]:
-        """The steps that have begun, in the order of the graph."""
-        for name in self._record.tasks.steps():
-            yield Step._in(self._record, name)
+    def steps(self, *tags: str) -> Iterator[Step]:
+        """The steps that have begun, in the order of the graph; none unless the run has the tags.
 
-    def tasks(self) -> Iterator[Task]:
-        """The tasks that have begun, step by step."""
-        for step in self.steps():
-            yield from step
+        Steps and tasks have the tags of their run.
+        """
+        if self._record.has_tags(tags):
+            for name in self._record.tasks.steps():
+                yield Step._in(self._record, name)
+
+    def tasks(self, *tags: str, status: str | Iterable[str] | None = None) -> Iterator[Task]:
+        """The tasks that have begun, step by step; see `Step.tasks`.
+
+        Raises:
+            ValueError: There is no such status.
+        """
+        wanted = statuses_in(status)
+        return (task for step in self.steps(*tags) for task in step._with_status(wanted))
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._record.tasks.steps())
 
     def __iter__(self) -> Iterator[Step]:
         return self.steps()
@@ -283,10 +360,55 @@ class Step(StepFacts):
         ends = [task.finished_at if task.finished else None for task in self]
         return max((end for end in ends if end is not None), default=None) if all(ends) else None
 
-    def tasks(self) -> Iterator[Task]:
-        """The tasks that have begun."""
-        for task in self._record.tasks.table().tasks_of(self._number):
-            yield Task._in(self._record, self._step, task)
+    @property
+    def parent_steps(self) -> Iterator[Step]:
+        """The steps that led to it in this run, in the order of the graph."""
+        for name in self._record.lineage.steps_before(self._step):
+            yield Step._in(self._record, name)
+
+    @property
+    def child_steps(self) -> Iterator[Step]:
+        """The steps that it has led to in this run, in the order of the graph."""
+        for name in self._record.lineage.steps_after(self._step):
+            yield Step._in(self._record, name)
+
+    @property
+    def control_task(self) -> Task | None:
+        """The first task of a gang; None for a step without `num_parallel`."""
+        return next(self.control_tasks(), None)
+
+    def control_tasks(self, *tags: str) -> Iterator[Task]:  # noqa: ARG002 - no step has gangs yet
+        """The first tasks of its gangs: several in a foreach, none without `num_parallel`."""
+        return iter(())
+
+    def tasks(self, *tags: str, status: str | Iterable[str] | None = None) -> Iterator[Task]:
+        """The tasks that have begun, in the order of their ids; none unless the run has the tags.
+
+        `status` chooses those with this status, or one of several. The table of the run's tasks
+        tells that: the record of a task is read only if it has failed.
+
+        Raises:
+            ValueError: There is no such status.
+        """
+        wanted = statuses_in(status)
+        return self._with_status(wanted) if self._record.has_tags(tags) else iter(())
+
+    def _with_status(self, wanted: frozenset[Status] | None) -> Iterator[Task]:
+        table = self._record.tasks.table()
+        unended = self._record.status() if wanted else Status.RUNNING
+        for number in table.tasks_of(self._number):
+            task = Task._in(self._record, self._step, number)
+            if wanted is None:
+                yield task
+                continue
+            state = table[number].state
+            # a failure may be about to be tried again, or was caught
+            status = task.status if state == TaskState.FAILED else status_of(state, unended)
+            if status in wanted:
+                yield task
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [task.id for task in self]
 
     def __iter__(self) -> Iterator[Task]:
         return self.tasks()
@@ -313,10 +435,10 @@ class Step(StepFacts):
 
 @with_methods_of(TaskFacts)
 class Task(TaskFacts):
-    """A task of a step: its artifacts, and how its last attempt went.
+    """A task of a step: its artifacts, and how its last attempt went, or the given `attempt`.
 
     Raises:
-        NotFoundError: The step has no such task, or it has not begun.
+        NotFoundError: The step has no such task, or it has not begun; or there was no such attempt.
         StoreError: There is no store, or it cannot be read.
         ValueError: The argument is not a task's pathspec.
     """
@@ -324,11 +446,29 @@ class Task(TaskFacts):
     __slots__ = ()
     _PARTS = 4
 
-    def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        pathspec: str,
+        *,
+        attempt: int | None = None,
+        store: str | os.PathLike[str] | None = None,
+    ) -> None:
         flow, run_id, step, task_id = parts_of(Task, pathspec)
         with asking_for(pathspec):
-            self._attempts = Step(f"{flow}/{run_id}/{step}", store=store)[task_id]._attempts
-        self._place = self._attempts.record.place
+            found = Step(f"{flow}/{run_id}/{step}", store=store)[task_id]._attempts
+            if attempt is not None:
+                found = OneAttempt(found.record, found.step, found.number, attempt)
+        self._attempts = found
+        self._place = found.record.place
+
+    def _identity(self) -> tuple[object, ...]:
+        return *super()._identity(), self._attempts.only
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._attempts.only is None:
+            return super().__reduce__()
+        again = partial(reopen, attempt=self._attempts.only)
+        return again, (type(self), self.pathspec, self.store)
 
     @classmethod
     def _in(cls, record: RunRecord, step: str, number: int) -> Self:
@@ -358,6 +498,44 @@ class Task(TaskFacts):
             yield Task._in(self._attempts.record, step, task)
 
     @property
+    def parent_tasks(self) -> Iterator[Task]:
+        """The same as `parents`: Metaflow's name for it."""
+        return self.parents
+
+    @property
+    def child_tasks(self) -> Iterator[Task]:
+        """The same as `children`: Metaflow's name for it."""
+        return self.children
+
+    @property
+    def parent_task_pathspecs(self) -> Iterator[str]:
+        """The pathspecs of its `parents`."""
+        return (task.pathspec for task in self.parents)
+
+    @property
+    def child_task_pathspecs(self) -> Iterator[str]:
+        """The pathspecs of its `children`."""
+        return (task.pathspec for task in self.children)
+
+    @property
+    def metadata(self) -> list[Metadata]:
+        """Facts about its last attempt and its run by Metaflow's names; see `metadata_dict`."""
+        time = self.created_at
+        return [
+            Metadata(name, fact, time, name, self)
+            for name, fact in facts_of(self._attempts).items()
+        ]
+
+    @property
+    def metadata_dict(self) -> dict[str, str]:
+        """The same as text by name: `attempt`, `attempt_ok`, `user`, `python_version`, and so on.
+
+        `origin-run-id` and `origin-task-id` are there for a task that was taken over, and
+        `foreach-indices` within a foreach. `attempt_ok` is there once the attempt has ended.
+        """
+        return facts_of(self._attempts)
+
+    @property
     def stdout(self) -> str:
         """Everything its last attempt printed to standard output, in memory; see `printed`."""
         return task_output.read_text(*self._output(), "stdout")
@@ -373,6 +551,20 @@ class Task(TaskFacts):
         However long the output is, no more than some hundred kilobytes of it are in memory.
         """
         return task_output.read_pieces(*self._output(), stream)
+
+    @property
+    def stdout_size(self) -> int:
+        """How many bytes its last attempt printed to standard output."""
+        return sum(map(len, self._printed_bytes("stdout")))
+
+    @property
+    def stderr_size(self) -> int:
+        """How many bytes its last attempt printed to standard error."""
+        return sum(map(len, self._printed_bytes("stderr")))
+
+    def tail(self, lines: int = 10, stream: str = "stdout") -> str:
+        """The last lines that its last attempt printed; only the end of the output is read."""
+        return task_output.read_tail(*self._output(), stream, lines)
 
     def _printed_bytes(self, stream: str) -> Iterator[bytes]:
         return task_output.read_bytes(*self._output(), stream)
@@ -420,11 +612,24 @@ class Task(TaskFacts):
     def __getitem__(self, name: str) -> Artifact:
         return self.artifacts[name]
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._attempts.manifest())
+
     def _describe(self) -> str:
         said, seconds, failure = str(self.status), self.seconds, self.exception
         if failure is not None:
             said = f"{said}: {failure.type}: {failure.message}".partition("\n")[0]
         return said if seconds is None else f"{said}, {how_long(seconds)}"
+
+
+class Metadata(NamedTuple):
+    """A fact about a task, as `Task.metadata` gives it."""
+
+    name: str
+    value: str
+    created_at: datetime
+    type: str
+    task: Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,6 +701,9 @@ class Artifacts:
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._task._attempts.manifest()]
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._task._attempts.manifest())
+
     def __repr__(self) -> str:
         return f"<Artifacts {', '.join(self._task._attempts.manifest()) or 'none'}>"
 
@@ -535,9 +743,19 @@ class Artifact(View):
         return *self._task.path_components, self._name
 
     @property
+    def _run_record(self) -> RunRecord:
+        return self._task._attempts.record
+
+    @property
     def parent(self) -> Task:
         """The task."""
         return self._task
+
+    @property
+    def origin_pathspec(self) -> str | None:
+        """For an artifact of a task that was taken over: that of the task that did the work."""
+        origin = self._task.origin_pathspec
+        return None if origin is None else f"{origin}/{self._name}"
 
     @property
     def data(self) -> Any:
@@ -570,5 +788,14 @@ class Artifact(View):
         """When its task ended, UTC. A task that only passes a value on has it too."""
         return self._task.finished_at or self._task.created_at
 
+    @property
+    def finished_at(self) -> datetime:
+        """The same as `created_at`."""
+        return self.created_at
+
     def _describe(self) -> str:
         return f"{self.type_name}, {how_large(self.size)}"
+
+
+DataArtifact = Artifact
+"""Metaflow's name for it."""

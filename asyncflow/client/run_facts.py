@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, overload
 
 from asyncflow.client.artifact_values import Data
 from asyncflow.client.event_stream import EventStream, Follower
 from asyncflow.client.resumptions import Resumptions
 from asyncflow.client.views import View
+from asyncflow.errors import TagError
 from asyncflow.events.selection import EventFilter, Wish
 from asyncflow.events.types import RunFailed, from_microseconds
+from asyncflow.store.run_tags import wrong_with_tag
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
@@ -20,6 +24,23 @@ if TYPE_CHECKING:
     from asyncflow.events.types import Event
     from asyncflow.flow.graph import Graph
     from asyncflow.values import Failure
+
+
+def _tags_in(given: object) -> frozenset[str]:
+    """One tag or several as a set.
+
+    Raises:
+        TagError: One cannot be a tag.
+    """
+    tags: Iterable[Any] = (
+        given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    )
+    tags = list(tags)
+    for tag in tags:
+        if wrong := wrong_with_tag(tag):
+            message = f"the tag {reprlib.repr(tag)} {wrong}: give a text of one line"
+            raise TagError(message)
+    return frozenset(tags)
 
 
 class RunFacts(View):
@@ -82,9 +103,65 @@ class RunFacts(View):
         return dict(self._record.journal.caught())
 
     @property
-    def tags(self) -> frozenset[str]:
-        """The tags that it was started with."""
-        return frozenset(self._record.summary().tags)
+    def _run_record(self) -> RunRecord:
+        return self._record
+
+    # --- tags ---
+
+    def add_tag(self, tag: str | Iterable[str]) -> None:
+        """Give it a tag, or several; one that it has already stays.
+
+        Tags may be changed at any time, also while the run goes on, and by several processes at
+        once: every change counts. When this returns, the tags survive a power cut. A task sees the
+        tags of the run's start in `current.tags`.
+
+        Raises:
+            TagError: A tag is not a line of text with at most 500 characters.
+            StoreError: The store cannot be written to.
+        """
+        self.replace_tags((), tag)
+
+    def add_tags(self, tags: str | Iterable[str]) -> None:
+        """Give it several tags at once, as `add_tag`."""
+        self.replace_tags((), tags)
+
+    def remove_tag(self, tag: str | Iterable[str]) -> None:
+        """Take a tag away, or several; one that it does not have is no error.
+
+        Raises:
+            TagError: It is one of `system_tags`, which stay.
+            StoreError: The store cannot be written to.
+        """
+        self.replace_tags(tag, ())
+
+    def remove_tags(self, tags: str | Iterable[str]) -> None:
+        """Take several tags away at once, as `remove_tag`."""
+        self.replace_tags(tags, ())
+
+    def replace_tag(self, to_remove: str | Iterable[str], to_add: str | Iterable[str]) -> None:
+        """Take one tag away and give it another, in one change."""
+        self.replace_tags(to_remove, to_add)
+
+    def replace_tags(self, to_remove: str | Iterable[str], to_add: str | Iterable[str]) -> None:
+        """Take tags away, then give others, in one change: a tag in both stays.
+
+        Raises:
+            TagError: One cannot be a tag, or one of `system_tags` is to be removed.
+            StoreError: The store cannot be written to.
+        """
+        add, remove = _tags_in(to_add), _tags_in(to_remove)
+        fixed = sorted(remove & self.system_tags)
+        if fixed:
+            message = f"the tag {fixed[0]!r} of {self.pathspec} cannot be removed: it says a fact"
+            raise TagError(message)
+        self._record.change_tags(add, remove)
+
+    # --- how it was started ---
+
+    @property
+    def trigger(self) -> None:
+        """None: nothing but people and programs starts runs here."""
+        return
 
     @property
     def code(self) -> RunCode | None:
@@ -106,6 +183,12 @@ class RunFacts(View):
     def origin_run_id(self) -> str | None:
         """The run that this one resumed; None if it resumed none."""
         return self._record.started.origin_run_id
+
+    @property
+    def origin_pathspec(self) -> str | None:
+        """`Flow/run` of the run that this one resumed; None if it resumed none."""
+        origin = self.origin_run_id
+        return None if origin is None else f"{self._place.flow}/{origin}"
 
     @property
     def resumed_as(self) -> tuple[str, ...]:

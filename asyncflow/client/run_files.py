@@ -14,10 +14,11 @@ from asyncflow.client.run_tasks import PAUSE_SECONDS, RunTasks, own_task
 from asyncflow.errors import JournalError
 from asyncflow.events.manifests import unpack_ref
 from asyncflow.store.run_index import SUMMARY
+from asyncflow.store.run_tags import change_tags, changed_tags
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from asyncflow.client.lineage import Lineage
     from asyncflow.events.types import RunStarted
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from asyncflow.store.interface import RunStore
     from asyncflow.store.run_index import Summary
     from asyncflow.values import ArtifactRef
+
+RUNTIME: Final = "dev"
+"""Where runs run: Metaflow's name for a program that somebody has started by hand."""
+_SYSTEM_TAGS: Final = ("user:", "runtime:", "python_version:", "asyncflow_version:")
+"""How each tag of `RunRecord.system_tags` begins."""
 
 _BEHIND_SECONDS: Final = 0.5  # an engine with much else to do may be that late
 
@@ -98,6 +104,46 @@ class RunRecord:
         """The ref of the run's source files; None if they were not kept."""
         packed = self.started.code_ref
         return unpack_ref(packed) if packed else None
+
+    # --- tags ---
+
+    def user_tags(self) -> frozenset[str]:
+        """The run's own tags, as they are now."""
+        changed = changed_tags(self.stored)
+        return frozenset(self.summary().tags if changed is None else changed)
+
+    def system_tags(self) -> frozenset[str]:
+        """The tags that say who started the run, and with what; from its first event."""
+        started = self.started
+        versions = started.versions
+        told = {
+            "user": started.user,
+            "runtime": RUNTIME,
+            "python_version": versions.get("python", ""),
+            "asyncflow_version": versions.get("asyncflow", ""),
+        }
+        return frozenset(f"{name}:{value}" for name, value in told.items() if value)
+
+    def has_tags(self, wanted: Collection[str]) -> bool:
+        """Whether it has all of these tags; the journal is read only if one may be of the system.
+
+        A tag of a user may begin like one of the system.
+        """
+        missing = set(wanted)
+        if missing:
+            missing -= self.user_tags()
+        if not all(tag.startswith(_SYSTEM_TAGS) for tag in missing):
+            return False
+        return not missing or missing <= self.system_tags()
+
+    def change_tags(self, add: frozenset[str], remove: frozenset[str]) -> None:
+        """Remove some of the run's own tags, then add others; what it has already stays.
+
+        Raises:
+            StoreError: They cannot be written.
+        """
+        add = add - self.system_tags()
+        change_tags(self.stored, self.summary().tags, lambda tags: tags - remove | add)
 
     def ended(self) -> EndOfRun | None:
         """The run's last event; None while there is none."""

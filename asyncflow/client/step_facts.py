@@ -26,6 +26,21 @@ class StepFacts(View):
         return self._place.flow, self._record.run_id, self._step
 
     @property
+    def _run_record(self) -> RunRecord:
+        return self._record
+
+    @property
+    def origin_pathspec(self) -> str | None:
+        """The step of the run that this run resumed; None if it resumed none."""
+        origin = self._record.started.origin_run_id
+        return None if origin is None else f"{self._place.flow}/{origin}/{self._step}"
+
+    @property
+    def environment_info(self) -> None:
+        """None: a step runs in the environment of the program that starts the run."""
+        return
+
+    @property
     def task_count(self) -> int:
         """How many of its tasks have begun."""
         return self._record.tasks.steps()[self._step]

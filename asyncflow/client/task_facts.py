@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from asyncflow.client.artifact_values import Data
 from asyncflow.client.attempts import seconds_of
+from asyncflow.client.run_files import RUNTIME
 from asyncflow.client.views import View
 from asyncflow.events.types import TaskCloned, TaskFailed
 from asyncflow.values import Status, TaskKey, indexes_of
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from asyncflow.client.attempts import Attempts
     from asyncflow.client.code import RunCode
+    from asyncflow.client.run_files import RunRecord
     from asyncflow.values import Failure
 
 
@@ -29,6 +31,10 @@ class TaskFacts(View):
         """The parts of the pathspec."""
         told = self._attempts
         return self._place.flow, told.record.run_id, told.step, str(told.number)
+
+    @property
+    def _run_record(self) -> RunRecord:
+        return self._attempts.record
 
     @property
     def status(self) -> Status:
@@ -64,6 +70,21 @@ class TaskFacts(View):
     def attempt(self) -> int:
         """The number of its last attempt so far: 0 for the first."""
         return self._attempts.last_event().attempt
+
+    @property
+    def current_attempt(self) -> int:
+        """The same as `attempt`: Metaflow's name for it."""
+        return self.attempt
+
+    @property
+    def runtime_name(self) -> str:
+        """`dev`: somebody has started the program by hand, as Metaflow calls it."""
+        return RUNTIME
+
+    @property
+    def environment_info(self) -> None:
+        """None: a task runs in the environment of the program that starts the run."""
+        return
 
     @property
     def created_at(self) -> datetime:

@@ -39,6 +39,23 @@ def read_pieces(
         yield rest
 
 
+def read_tail(
+    record: RunRecord, task: int, attempt: int, last: int, stream: str, lines: int
+) -> str:
+    """The last lines of an attempt's output; what was printed before them is not read."""
+    pieces: list[bytes] = []
+    wanted, ends = _number_of(stream), 0
+    for _, chunk in _backwards(record, task, attempt, last):
+        if ends > lines:
+            break
+        if chunk.stream == wanted:
+            pieces.append(chunk.data)
+            ends += chunk.data.count(b"\n")
+    *whole, rest = b"".join(reversed(pieces)).split(b"\n")
+    found = [line + b"\n" for line in whole] + [rest] * bool(rest)
+    return b"".join(found[max(len(found) - lines, 0) :]).decode("utf-8", "backslashreplace")
+
+
 def read_bytes(
     record: RunRecord, task: int, attempt: int, last: int, stream: str
 ) -> Iterator[bytes]:
@@ -66,17 +83,26 @@ def read_lines(
 def _chunks(
     record: RunRecord, task: int, attempt: int, last: int, stream: str
 ) -> Iterator[LoggedOutput]:
-    if stream not in STREAMS:
-        message = f"the stream is {' or '.join(STREAMS)}, not {stream!r}"
-        raise ValueError(message)
-    wanted = STREAMS.index(stream)
-    for at in reversed(_offsets(record, task, attempt, last, wanted)):
+    wanted, offsets = _number_of(stream), array("Q")
+    for at, output in _backwards(record, task, attempt, last):
+        if output.stream == wanted:
+            offsets.append(at)
+    for at in reversed(offsets):
         yield record.journal.output(at, task)
 
 
-def _offsets(record: RunRecord, task: int, attempt: int, last: int, stream: int) -> array[int]:
-    """The offsets of the attempt's output to a stream, the last record first."""
-    offsets, at = array("Q"), last
+def _number_of(stream: str) -> int:
+    if stream not in STREAMS:
+        message = f"the stream is {' or '.join(STREAMS)}, not {stream!r}"
+        raise ValueError(message)
+    return STREAMS.index(stream)
+
+
+def _backwards(
+    record: RunRecord, task: int, attempt: int, last: int
+) -> Iterator[tuple[int, LoggedOutput]]:
+    """The records of an attempt's output, each with its offset; the last one first."""
+    at = last
     while at:
         output = record.journal.output(at, task)
         if output.task != task or output.previous >= at:
@@ -86,8 +112,6 @@ def _offsets(record: RunRecord, task: int, attempt: int, last: int, stream: int)
             )
             raise JournalError(message)
         if output.attempt != attempt:
-            break
-        if output.stream == stream:
-            offsets.append(at)
+            return
+        yield at, output
         at = output.previous
-    return offsets

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from asyncflow.errors import AsyncflowError, JournalError
+from asyncflow.client.namespaces import get_namespace, without_namespace
+from asyncflow.errors import AsyncflowError, JournalError, NamespaceMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from asyncflow.client.run_files import FlowPlace
+    from asyncflow.client.run_files import FlowPlace, RunRecord
 
 _NAMED: Final = 8  # the most names of a long list in an error or a drawing
 
@@ -40,6 +41,32 @@ class View:
     def id(self) -> str:
         """Its name within its parent: the last part of the pathspec."""
         return self.path_components[-1]
+
+    @property
+    def _run_record(self) -> RunRecord | None:
+        """The record of its run; None for a flow."""
+        raise NotImplementedError
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags of its run as they are now: `user_tags` and `system_tags`; a flow has none."""
+        return self.user_tags | self.system_tags
+
+    @property
+    def user_tags(self) -> frozenset[str]:
+        """The tags that its run was given at its start or later."""
+        record = self._run_record
+        return frozenset() if record is None else record.user_tags()
+
+    @property
+    def system_tags(self) -> frozenset[str]:
+        """The tags that every run has: `user:`, `runtime:` and the versions. They never change."""
+        record = self._run_record
+        return frozenset() if record is None else record.system_tags()
+
+    def is_in_namespace(self) -> bool:
+        """Whether it is found in the namespace, see `asyncflow.namespace`."""
+        return self._run_record is None or is_visible(self._run_record)
 
     @property
     def store(self) -> Path:
@@ -77,9 +104,25 @@ class View:
         return reopen, (type(self), self.pathspec, self.store)
 
 
-def reopen(cls: Any, pathspec: str, store: Path) -> Any:
-    """The view that was pickled."""
-    return cls(pathspec, store=store)
+def reopen(cls: Any, pathspec: str, store: Path, **named: Any) -> Any:
+    """The view that was pickled, whatever the namespace is now."""
+    with without_namespace():
+        return cls(pathspec, store=store, **named)
+
+
+def is_visible(record: RunRecord) -> bool:
+    """Whether a run is in the namespace."""
+    namespace = get_namespace()
+    return namespace is None or record.has_tags([namespace])
+
+
+def not_visible(pathspec: str) -> NamespaceMismatchError:
+    """The error for what exists, but not in the namespace."""
+    message = (
+        f"{pathspec} is not in the namespace {get_namespace()!r}: call namespace(None) to see "
+        "the runs of everybody"
+    )
+    return NamespaceMismatchError(message)
 
 
 def parts_of(view: type[View], pathspec: str) -> list[str]:

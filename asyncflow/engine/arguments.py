@@ -5,20 +5,15 @@ from __future__ import annotations
 import inspect
 import reprlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from asyncflow.engine.run_handle import RunHandle
 from asyncflow.errors import FlowError, ParameterError, ResumeError
 from asyncflow.flow.spec import FlowSpec
+from asyncflow.store.run_tags import wrong_with_tag
 
 if TYPE_CHECKING:
     from asyncflow.store.interface import RunStore
-
-_BREAKING: Final = {"Cc", "Zl", "Zp"}
-"""Control characters, and the separators of lines and of paragraphs."""
-
-_HALF: Final = "Cs"
-"""Half of a surrogate pair, which is not text; Python also uses it for a byte that is not UTF-8."""
 
 
 def check_flow(flow: object) -> None:
@@ -53,26 +48,11 @@ def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
         raise ParameterError(message, parameter="tags")
     found = tuple(tags)
     for tag in found:
-        wrong = _wrong_with(tag)
+        wrong = wrong_with_tag(tag)
         if wrong:
             message = f"the tag {reprlib.repr(tag)} {wrong}: give a text of one line"
             raise ParameterError(message, parameter="tags")
     return tuple(sorted(set(found)))
-
-
-def _wrong_with(tag: object) -> str:
-    if not isinstance(tag, str):
-        return f"is of type {type(tag).__name__!r}"
-    if not tag.strip():
-        return "is empty"
-    import unicodedata
-
-    categories = {unicodedata.category(character) for character in tag}
-    if _HALF in categories:
-        return "has a byte that is not UTF-8, or half a surrogate pair, which is not text"
-    if categories & _BREAKING:
-        return "has a line break or another control character"
-    return ""
 
 
 def check_origin(flow: type[FlowSpec], origin: object) -> str | None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow import codec
 from asyncflow._support.commit_points import reached
-from asyncflow._support.safe_text import shortened
 from asyncflow._support.version import VERSION
 from asyncflow.errors import FlowError, ResumeError
 from asyncflow.events.manifests import pack_manifest, pack_ref, unpack_manifest
@@ -18,7 +17,12 @@ from asyncflow.events.types import SCHEMA_VERSION, RunStarted, from_microseconds
 from asyncflow.flow import loader
 from asyncflow.flow.decorators import options_of
 from asyncflow.flow.graph_reader import read_graph
-from asyncflow.flow.parameters import parameters_of, resolve_new_parameters, user_name
+from asyncflow.flow.parameters import (
+    parameters_of,
+    resolve_new_parameters,
+    shown_value,
+    user_name,
+)
 from asyncflow.flow.spec import constants_of
 from asyncflow.scheduling.resume import OriginRun, newest_run
 from asyncflow.scheduling.run_identity import RunIdentity
@@ -135,8 +139,7 @@ class NewRun:
         codec.pickle_by_value(flow.__module__)
         values = {**constants_of(flow), **self.parameters}
         manifest = {name: writer.put(value, name=name) for name, value in values.items()}
-        most = _SHOWN_PARAMETER_CHARACTERS
-        shown = {name: shortened(str(value), most) for name, value in self.parameters.items()}
+        shown = {name: shown_value(value) for name, value in self.parameters.items()}
         if self.origin is not None:
             shown |= self.origin.parameters
             kept = unpack_manifest(self.origin.manifest)

@@ -283,6 +283,7 @@ class Parameter(Generic[T]):
 
 
 _SHOWN_CHARACTERS: Final = 80  # of a wrong value, in a message
+_KEPT_CHARACTERS: Final = 200  # of a value, in a run's first event
 _ARTICLES: Final = {"path": "a ", "str": "a ", "int": "an ", "float": "a ", "bool": "a "}
 _TRUE: Final = frozenset({"true", "1", "yes", "on", "y", "t"})
 _FALSE: Final = frozenset({"false", "0", "no", "off", "n", "f"})
@@ -430,6 +431,11 @@ def _value_of(
         )
         raise ParameterError(message, parameter=name)
     return parameter.default_value(ParameterContext(cls.__name__, name, user_name()))
+
+
+def shown_value(value: object) -> str:
+    """A parameter's value as text for people, as a run's first event has it."""
+    return shortened(str(value), _KEPT_CHARACTERS)
 
 
 def user_name() -> str:

@@ -16,6 +16,8 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Self
 
+from asyncflow.store.file_locks import holder_of, lock_within
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,7 +36,7 @@ class Folder:
     has the whole path as its `filename`.
     """
 
-    __slots__ = ("_descriptor", "path")
+    __slots__ = ("__weakref__", "_descriptor", "path")
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path: Final = path
@@ -189,6 +191,19 @@ class Folder:
                 dst_dir_fd=folder._descriptor,
                 follow_symlinks=False,
             )
+
+    def lock(self, seconds: float) -> bool:
+        """Lock it until it is closed; False if others hold the lock for that many seconds.
+
+        Raises:
+            OSError: The file system has no locks for folders.
+        """
+        with self._naming(""):
+            return lock_within(self._descriptor, seconds)
+
+    def holder(self) -> str:
+        """Who holds its lock, as far as the system knows: `process 123`."""
+        return holder_of(self._descriptor)
 
     def sync(self) -> None:
         """Return once the names in it survive a power cut.

@@ -8,7 +8,9 @@ the only implementation so far. The protocols are made so that an object store c
   is: `scratch` and `limits`.
 * The journal grows by whole records at its end, and has one writer. So it may be one file, or
   pieces that are each created once, at the offset where the piece before ends.
-* Files beside the journal are small, and appear whole or not at all.
+* Files beside the journal are small, and appear whole or not at all. One may be updated by several
+  processes, one after the other (`update_file`): by a lock, or by a put that fails if somebody else
+  was faster.
 * What a folder does by locks, times and renames has a name of its own: `is_being_written`,
   `discard`, and the rule that a value which is put again counts as new for a garbage collection.
 
@@ -292,10 +294,21 @@ class StoredRun(Protocol):
             FileNotFoundError: It does not exist.
         """
 
-    # --- small files beside the journal: `summary`, `index`, `inputs-N` ---
+    # --- small files beside the journal: `summary`, `index`, `tags`, `inputs-N` ---
 
     def put_file(self, name: str, data: bytes) -> None:
         """Store a file whole; one of that name is replaced. A crash leaves either of the two."""
+
+    def update_file(self, name: str, change: Callable[[bytes], bytes], *, most: int) -> None:
+        """Replace a file by what `change` makes of its bytes; of none if there is no such file.
+
+        No other update of the run's files comes in between, in whatever process. A crash leaves
+        the file as it was or as it is afterwards. When this returns, it survives a power cut.
+        If `change` raises, or changes nothing, the file stays.
+
+        Raises:
+            StoreError: It cannot be written to, or cannot be locked.
+        """
 
     def read_file(self, name: str, *, most: int, offset: int = 0) -> bytes:
         """The bytes of a file from `offset` on, `most` at most.

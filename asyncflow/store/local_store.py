@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from asyncflow._support.commit_points import reached
-from asyncflow.errors import JournalError
-from asyncflow.store.files import explain_write, open_regular, read_file, write_all
+from asyncflow._support.fork_safety import keep_from_children, no_forks
+from asyncflow.errors import JournalError, StoreError
+from asyncflow.store.files import explain_write, open_regular, read_file, sync_file, write_all
 from asyncflow.store.journal import JournalReader, JournalWriter, is_being_written
 from asyncflow.store.layout import Layout
 from asyncflow.store.run_ids import REMOVED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncflow.store.folders import Folder
     from asyncflow.store.value_files import ValueFilesReader, ValueFilesWriter
 
 _JOURNAL: Final = "journal"
+_LOCK_SECONDS: Final = 5.0  # an update takes milliseconds
 
 
 class LocalStore(Layout):
@@ -162,16 +166,49 @@ class LocalRun:
 
     def put_file(self, name: str, data: bytes) -> None:
         """Write a file under another name, then rename it."""
-        draft = f".{name}"
         with self._folder() as folder:
-            descriptor = folder.open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            _put(folder, name, data)
+
+    def update_file(self, name: str, change: Callable[[bytes], bytes], *, most: int) -> None:
+        """The same, under a lock of the run's folder, and synced.
+
+        Raises:
+            StoreError: It cannot be written to, or cannot be locked.
+        """
+        try:
+            with no_forks():
+                folder = self._folder()
+                keep_from_children(folder)
             try:
-                write_all(descriptor, [data])
+                self._lock(folder)
+                reached("file.update")
+                try:
+                    before = self.read_file(name, most=most)
+                except FileNotFoundError:
+                    before = b""
+                after = change(before)
+                if after != before:
+                    _put(folder, name, after, sync=True)
+                    folder.sync()
+                    reached("file.updated")
             finally:
-                os.close(descriptor)
-            reached("file.rename")
-            folder.rename(draft, folder, name)
-            reached("file.renamed")
+                with no_forks():
+                    folder.close()
+        except OSError as error:
+            raise StoreError(explain_write(f"{self.place}/{name}", error)) from error
+
+    def _lock(self, folder: Folder) -> None:
+        try:
+            if folder.lock(_LOCK_SECONDS):
+                return
+        except OSError as error:
+            message = (
+                f"the file system of {self.place} has no file locks ({error.strerror}); "
+                "use a store on a local disk"
+            )
+            raise StoreError(message) from error
+        message = f"{folder.holder()} holds a lock on {self.place}; end it"
+        raise StoreError(message)
 
     def read_file(self, name: str, *, most: int, offset: int = 0) -> bytes:
         """The bytes of a file from `offset` on, `most` at most.
@@ -233,3 +270,17 @@ class LocalRun:
 
     def _folder(self) -> Folder:
         return self.store.folder("flows", self.flow, self.run_id)
+
+
+def _put(folder: Folder, name: str, data: bytes, *, sync: bool = False) -> None:
+    draft = f".{name}"
+    descriptor = folder.open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_all(descriptor, [data])
+        if sync:  # otherwise a power cut could leave the new name without the bytes
+            sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+    reached("file.rename")
+    folder.rename(draft, folder, name)
+    reached("file.renamed")

@@ -197,7 +197,7 @@ def test_runs_are_chosen_by_tags(store):
     linear(store, "3")
     assert [run.id for run in Flow("F").runs("a")] == ["2", "1"]
     assert [run.id for run in Flow("F").runs("a", "b")] == ["2"]
-    assert Flow("F")["2"].tags == {"a", "b"}
+    assert Flow("F")["2"].user_tags == {"a", "b"}
 
 
 def test_the_store_may_be_named(tmp_path):
@@ -318,7 +318,7 @@ def test_a_finished_run_tells_how_it_went(run):
     assert run.finished_at == STARTED_AT + timedelta(seconds=8)
     assert run.created_at.tzinfo is UTC
     assert run.seconds == 8.0
-    assert run.tags == {"nightly", "v2"}
+    assert run.user_tags == {"nightly", "v2"}
     assert run.failure is None
     assert run.origin_run_id is None
     assert run.user == "somebody"

@@ -329,7 +329,7 @@ def describe(store: Store, flow: str, run_id: str) -> dict[str, Any]:
     return {
         "pathspec": f"{flow}/{run_id}",
         "status": status,
-        "tags": first[5],
+        "tags": run.tags(),
         "origin": first[7],
         "events": events(flow, run_id, records),
         "tasks": told,

@@ -33,7 +33,7 @@ def test_runs_are_listed_with_their_ends(golden):
     runs = list(Flow("GoldenFlow"))
     assert [run.status for run in runs] == [Status.SUCCEEDED, Status.FAILED, Status.SUCCEEDED]
     assert runs[0].origin_run_id == runs[1].id
-    assert runs[2].tags == {"golden"}
+    assert runs[2].user_tags == {"golden"}
 
 
 def test_every_value_is_what_was_written(golden):

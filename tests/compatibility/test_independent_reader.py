@@ -213,7 +213,8 @@ async def make_runs(store):
     """A run of each kind, a chain of resumes, and two runs that were broken off."""
     async with Engine(store=store, workers=2) as engine:
         for flow in (Nested, Again, Flood):
-            await engine.run(flow, tags=["b", "a", "é"])
+            run = await engine.run(flow, tags=["b", "a", "é"])
+        run.replace_tag("a", "changed later")
         handle = await engine.start(Endless)
         async for event in handle.events(events.TaskLogged):
             if event.line == "waiting":
@@ -273,7 +274,7 @@ def test_it_finds_the_same_runs_in_the_same_order(told):
     found = [run for flow in Layout(store).flows() for run in Flow(flow, store=store)]
     assert [run["pathspec"] for run in runs] == [run.pathspec for run in found]
     assert [run["status"] for run in runs] == [run.status.value for run in found]
-    assert [set(run["tags"]) for run in runs] == [set(run.tags) for run in found]
+    assert [set(run["tags"]) for run in runs] == [set(run.user_tags) for run in found]
     assert [run["origin"] for run in runs] == [run.origin_run_id for run in found]
     statuses = {"succeeded", "failed", "cancelled", "interrupted"}
     assert {run["status"] for run in runs} == statuses

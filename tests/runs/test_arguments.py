@@ -65,7 +65,7 @@ async def test_a_tag_that_is_no_text_of_one_line_starts_nothing(engine, store, t
 async def test_letters_of_all_kinds_are_a_tag(engine):
     """Those of Latin-1's last line as well."""
     run = await engine.run(Linear, tags=["\xff", "日本"])
-    assert run.tags == {"\xff", "日本"}
+    assert run.user_tags == {"\xff", "日本"}
 
 
 @pytest.mark.parametrize("tag", ["", "two\nlines"])
@@ -83,7 +83,7 @@ async def test_bad_tags_that_lie_in_a_store_are_shown_as_text(engine, store, mon
     """An older version took them; one such run hides no other."""
     monkeypatch.setattr("asyncflow.engine.engine.check_tags", tuple)
     run = await engine.run(Linear, tags=[1, None, "two\nlines", "good"])
-    assert run.tags == {"1", "None", "two\nlines", "good"}
+    assert run.user_tags == {"1", "None", "two\nlines", "good"}
     assert [each.id for each in Flow("Linear", store=store).runs("1")] == [run.id]
     for command in (["runs"], ["show", "Linear"], ["show", run.pathspec], ["runs", "--json"]):
         assert invoke([*command, "--store", str(store)]) == 0

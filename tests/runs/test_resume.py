@@ -90,7 +90,7 @@ async def test_a_resumed_run_keeps_the_tags_of_its_origin(engine, tmp_path):
     """Those that it is given as well come behind them."""
     origin = await fail(engine, tmp_path, tags=("nightly", "v2"))
     run = await engine.resume(Repaired, origin=origin, tags=("again", "v2"))
-    assert run.tags == {"nightly", "v2", "again"}
+    assert run.user_tags == {"nightly", "v2", "again"}
     [started] = run.events(events.RunStarted)
     assert started.tags == ("nightly", "v2", "again")
     assert Run(f"Repaired/{origin}", store=engine.settings.store).resumed_as == (run.id,)

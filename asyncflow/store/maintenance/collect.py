@@ -31,6 +31,7 @@ from asyncflow.store.layout import ASIDE, FORMAT_DRAFT
 from asyncflow.store.limit_files import DRAFT
 from asyncflow.store.maintenance.reachable import Marks, Stage, exclusive
 from asyncflow.store.run_ids import REMOVED, RUN_ID
+from asyncflow.store.run_tags import TAGS
 from asyncflow.store.segments import SUFFIX
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ _SHARD: Final = re.compile(r"[0-9a-f]{2}")
 _DRAFT: Final = re.compile(r"[0-9a-f]{24}")
 LEFT_BEHIND: Final = re.compile(r"\.?inputs-\d+|\.index|\.summary")
 """Files of a run that nobody reads once it has ended."""
-_OF_A_RUN: Final = re.compile(rf"journal|summary|index|.+{re.escape(SUFFIX)}|{LEFT_BEHIND.pattern}")
+_DRAFT_OF_TAGS: Final = f".{TAGS}"
+"""Tags of a run that are about to be changed."""
+_OF_A_RUN: Final = re.compile(
+    rf"journal|summary|index|{re.escape(TAGS)}|{re.escape(_DRAFT_OF_TAGS)}|.+{re.escape(SUFFIX)}|{LEFT_BEHIND.pattern}"
+)
 """The names of a run's files."""
 
 
@@ -182,7 +187,9 @@ class _Sweep:
             for entry in _entries(folder):
                 if self._marks.needs(flow, run_id, entry.name):
                     continue
-                if LEFT_BEHIND.fullmatch(entry.name):
+                if entry.name == _DRAFT_OF_TAGS:  # somebody may be writing it now
+                    self._delete_if_older(folder, entry, self._old, self._collected.leftovers)
+                elif LEFT_BEHIND.fullmatch(entry.name):
                     self._delete(folder, entry, self._collected.leftovers)
                 elif entry.name.endswith(SUFFIX):
                     self._delete(folder, entry, self._collected.segments)

@@ -35,6 +35,7 @@ from asyncflow.store.journal import (
 from asyncflow.store.layout import sign_of_beginning
 from asyncflow.store.local_store import LocalRun
 from asyncflow.store.run_index import Summary, TaskTable, most_table_bytes, other_owner
+from asyncflow.store.run_tags import TAGS, changed_tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +75,7 @@ class RunChecker:
     def check(self) -> None:
         """Check all of it, and report the findings."""
         summary = self._check_summary()
+        self._check_tags()
         try:
             with JournalReader(self._path) as journal:
                 self._check_journal(journal, summary)
@@ -114,6 +116,17 @@ class RunChecker:
         if summary is not None:
             self._check_index(summary)
         return summary
+
+    def _check_tags(self) -> None:
+        path = self._folder / TAGS
+        try:
+            changed_tags(self._run)
+        except RecordError as error:
+            what = f"{error.__cause__}; delete it, and the run has the tags of its start"
+            self._findings.damage(path, what, self._pathspec)
+        except OSError as error:
+            what = f"it cannot be read: {error.strerror}"
+            self._findings.damage(path, what, self._pathspec)
 
     def _check_index(self, summary: Summary) -> None:
         path = self._folder / "index"

@@ -26,6 +26,7 @@ from asyncflow.store.limit_files import DRAFT, FILE_BYTES, unpack_bounds
 from asyncflow.store.maintenance.findings import Findings
 from asyncflow.store.maintenance.run_checker import RunChecker
 from asyncflow.store.maintenance.value_checker import ValueChecker
+from asyncflow.store.run_tags import TAGS
 from asyncflow.store.segments import SUFFIX
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _DIGEST_HEX: Final = re.compile(r"[0-9a-f]{64}")
 _OF_A_FOLDER: Final = 4  # parts of the path of a run's folder, at most: flows/F/.removed/1
-_OF_A_RUN: Final = frozenset({"journal", "summary", "index"})
+_OF_A_RUN: Final = frozenset({"journal", "summary", "index", TAGS})
 
 
 def verify(
