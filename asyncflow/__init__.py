@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from asyncflow.engine.engine import Engine, run, run_sync
     from asyncflow.engine.run_handle import RunHandle
+    from asyncflow.engine.runner import NBRunner, Runner
     from asyncflow.flow.mutators import (
         FlowMutator,
         StepMutator,
@@ -84,9 +85,11 @@ __all__ = [
     "IncludeFile",
     "JSONType",
     "Metaflow",
+    "NBRunner",
     "Parameter",
     "Run",
     "RunHandle",
+    "Runner",
     "Step",
     "StepMutator",
     "Store",
@@ -137,8 +140,10 @@ _LATER: Final = {
     "Flow": "asyncflow.client",
     "FlowMutator": "asyncflow.flow.mutators",
     "Metaflow": "asyncflow.client",
+    "NBRunner": "asyncflow.engine.runner",
     "Run": "asyncflow.client",
     "RunHandle": "asyncflow.engine.run_handle",
+    "Runner": "asyncflow.engine.runner",
     "Step": "asyncflow.client",
     "StepMutator": "asyncflow.flow.mutators",
     "Store": "asyncflow.client",

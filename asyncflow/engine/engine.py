@@ -48,7 +48,7 @@ from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.program_environment import look_around
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from asyncflow.client import Run
@@ -61,7 +61,9 @@ if TYPE_CHECKING:
 class _Prepare(Protocol):
     """Creates a run's folder and first record; called in a thread."""
 
-    def __call__(self, store: RunStore, code: CodeFiles, *, durable: bool) -> NewRun: ...
+    def __call__(
+        self, store: RunStore, code: CodeFiles, environ: Mapping[str, str], *, durable: bool
+    ) -> NewRun: ...
 
 
 _DISK_THREADS: Final = 4  # journals that wait on the disk at once
@@ -114,9 +116,11 @@ class Starter:
         check_flow(flow)
         stored = check_tags(tags)
 
-        def prepare(store: RunStore, code: CodeFiles, *, durable: bool) -> NewRun:
-            new = NewRun(store, flow, stored, code, durable=durable)
-            new.parameters = resolve_parameters(flow, parameters, os.environ)
+        def prepare(
+            store: RunStore, code: CodeFiles, environ: Mapping[str, str], *, durable: bool
+        ) -> NewRun:
+            new = NewRun(store, flow, stored, code, environ, durable=durable)
+            new.parameters = resolve_parameters(flow, parameters, environ)
             return new
 
         return await self._start(prepare, self._options)
@@ -176,9 +180,11 @@ class Starter:
         stored = check_tags(tags)
         run_id = check_origin(flow, origin)
 
-        def prepare(store: RunStore, code: CodeFiles, *, durable: bool) -> NewRun:
+        def prepare(
+            store: RunStore, code: CodeFiles, environ: Mapping[str, str], *, durable: bool
+        ) -> NewRun:
             check_store(store, origin)
-            new = NewRun(store, flow, stored, code, durable=durable)
+            new = NewRun(store, flow, stored, code, environ, durable=durable)
             new.take_over_from(run_id, step)
             return new
 
@@ -408,7 +414,7 @@ class Engine(Starter, Watchable):
         await self._admission.enter(options.priority)
         try:
             self._check_open()
-            surroundings = look_around(self._dispatcher.executor.environment)
+            surroundings = self._look_around(self._dispatcher.executor.environment)
             creating = self._create(prepare, options, surroundings)
             handle, cancelled = await run_to_completion(creating, self._starting)
         except BaseException:
@@ -419,6 +425,15 @@ class Engine(Starter, Watchable):
             raise cancelled
         return handle
 
+    def _look_around(self, initial: Mapping[str, str]) -> ProgramEnvironment:
+        """What a run's tasks find around them; `initial` are the variables of the workers."""
+        return look_around(initial)
+
+    @property
+    def _environ(self) -> Mapping[str, str]:
+        """The variables that give parameters their values."""
+        return os.environ
+
     async def _create(
         self, prepare: _Prepare, options: RunOptions, surroundings: ProgramEnvironment
     ) -> RunHandle:
@@ -427,7 +442,7 @@ class Engine(Starter, Watchable):
 
         def create() -> tuple[NewRun, tuple[RunIdentity, JournalAppender, bytes]]:
             durable = self.settings.durability == "power"
-            new = prepare(self._store, self._code, durable=durable)
+            new = prepare(self._store, self._code, self._environ, durable=durable)
             self._limits.open(new.graph)
             return new, new.create(number, options, surroundings)
 

@@ -52,11 +52,12 @@ class NewRun:
         flow: type[FlowSpec],
         tags: tuple[str, ...],
         code: CodeFiles,
+        environ: Mapping[str, str],
         *,
         durable: bool,
     ) -> None:
         self._store, self._flow, self._tags = store, flow, tags
-        self._code, self._durable = code, durable
+        self._code, self._environ, self._durable = code, environ, durable
         self.graph = read_graph(flow)
         self.origin: OriginRun | None = None
         self.parameters: Mapping[str, Any] = {}
@@ -70,7 +71,7 @@ class NewRun:
         try:
             origin.choose(self.graph, step)
             known = unpack_manifest(origin.manifest)
-            self.parameters = resolve_new_parameters(self._flow, known, os.environ)
+            self.parameters = resolve_new_parameters(self._flow, known, self._environ)
         except BaseException:
             origin.close()
             raise

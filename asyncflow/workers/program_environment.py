@@ -28,18 +28,25 @@ class ProgramEnvironment(NamedTuple):
     """Variables that changed since the fork server was started; None for a deleted one."""
 
 
-def look_around(initial: Mapping[str, str]) -> ProgramEnvironment:
+def look_around(
+    initial: Mapping[str, str],
+    environ: Mapping[str, str] | None = None,
+    directory: str | None = None,
+) -> ProgramEnvironment:
     """The environment of this program now; `initial` are the variables of its workers.
+
+    `environ` and `directory` stand for this program's own.
 
     Raises:
         PoolError: It is too large to be sent to a worker.
     """
-    now = dict(os.environ)
+    now = dict(os.environ if environ is None else environ)
     changes: dict[str, str | None] = {
         name: value for name, value in now.items() if initial.get(name) != value
     }
     changes.update(dict.fromkeys(initial.keys() - now.keys()))
-    found = ProgramEnvironment(working_directory(), import_path(), changes)
+    here = working_directory() if directory is None else directory
+    found = ProgramEnvironment(here, import_path(), changes)
     _refuse_flood(found)
     return found
 

@@ -174,8 +174,6 @@ NOT_YET: Final = frozenset(
         "project_branch",
         "project_fixed",
         "project_production",
-        "runner",
-        "runner_async",
         "secrets_inline",
         "secrets_unknown",
         "spun",
