@@ -8,7 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncflow.events.types import RunStarted, TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
+from asyncflow.events.types import (
+    RunStarted,
+    TaskCloned,
+    TaskFailed,
+    TaskStarted,
+    TaskSucceeded,
+    TaskYielded,
+)
 from asyncflow.flow.graph import Fanout, Graph
 
 if TYPE_CHECKING:
@@ -45,6 +52,7 @@ class Tally:
     def __init__(self) -> None:
         self._graph: Graph | None = None
         self._steps: dict[str, StepTally] = {}
+        self._yielded: dict[str, int] = {}  # by tasks whose generators still yield
 
     def count(self, batch: Iterable[Event]) -> None:
         """Count events, in their order."""
@@ -56,6 +64,8 @@ class Tally:
                     self._done(event)
                 case TaskFailed():
                     self._failed(event)
+                case TaskYielded():
+                    self._fan_out(event, event.index + event.count)
                 case RunStarted():
                     self._graph = Graph.from_data(event.graph)
                     self._steps = {node.name: StepTally(node.name) for node in self._graph}
@@ -63,9 +73,15 @@ class Tally:
     def _done(self, event: TaskSucceeded | TaskCloned) -> None:
         step = self._steps[event.step]
         step.done += 1
-        step.fanned += event.fanout or 0
+        self._fan_out(event, event.fanout or 0)
+        self._yielded.pop(event.task_id, None)
         if isinstance(event, TaskSucceeded):
             step.running -= 1
+
+    def _fan_out(self, event: TaskYielded | TaskSucceeded | TaskCloned, count: int) -> None:
+        """Count the tasks that a task has fanned out to so far, in all."""
+        self._steps[event.step].fanned += count - self._yielded.get(event.task_id, 0)
+        self._yielded[event.task_id] = count
 
     def _failed(self, event: TaskFailed) -> None:
         if event.caught:  # the next event says how it ended

@@ -37,7 +37,9 @@ from asyncflow.values import Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import IO
 
+    from asyncflow.codec.encoded import Encoded
     from asyncflow.codec.pickles import Chunk
 
 _MAGIC: Final = b"AFI1"
@@ -50,6 +52,8 @@ _LENGTH_BITS: Final = 56
 _LENGTH_MASK: Final = (1 << _LENGTH_BITS) - 1
 _KINDS: Final = (list, tuple)
 _LAST_ENCODING: Final = int(max(Encoding))
+_TABLE_BYTES: Final = 4 << 20  # of the table in memory: 131,072 items
+_TABLE_PIECE_BYTES: Final = 1 << 20
 _JOINED_BYTES: Final = 4096  # up to here copying an item costs less than a second call of the hash
 
 
@@ -145,13 +149,15 @@ def _entry_digest(prefix: bytes, chunks: Sequence[Chunk]) -> bytes:
 class ItemsEncoder:
     """Encodes the items of a list one by one.
 
-    Write everything that `add` yields and `finish` returns, in that order and without gaps.
+    Write everything that `add` and `finish` yield, in that order and without gaps. The table of
+    many items waits in a file without a name, so that memory does not grow with their number.
     """
 
     def __init__(self, kind: type = list, name: str = "") -> None:
         self._kind = _KINDS.index(tuple) if kind is tuple else 0
         self._name = name
         self._table = bytearray()
+        self._file: IO[bytes] | None = None  # the table's beginning
         self._code: dict[bytes, bytes] = {}
         self.count = 0
         """How many items there are so far."""
@@ -164,8 +170,25 @@ class ItemsEncoder:
         Raises:
             ArtifactPickleError: The item cannot be pickled.
         """
+        return self.add_encoded(self.encode(item))
+
+    def encode(self, item: object) -> Encoded:
+        """Encode the next item, without adding it.
+
+        Raises:
+            ArtifactPickleError: The item cannot be pickled.
+        """
         name = f"{self._name}[{self.count}]" if self._name else ""
-        encoded = encode_value(item, name, self._code)
+        return encode_value(item, name, self._code)
+
+    def part(self) -> ItemsEncoder:
+        """An encoder for a part of the same items, encoded by this one."""
+        part = ItemsEncoder(_KINDS[self._kind], self._name)
+        part._code = self._code
+        return part
+
+    def add_encoded(self, encoded: Encoded) -> Iterator[list[bytes]]:
+        """Add one more item that is encoded already; take all batches before the next item."""
         if encoded.encoding is Encoding.BUFFERS and self.size % ALIGNMENT:
             gap = -self.size % ALIGNMENT
             yield [bytes(gap)]
@@ -178,17 +201,34 @@ class ItemsEncoder:
             yield batch
         self._table += prefix
         self._table += hasher.digest(_DIGEST_BYTES)
+        if len(self._table) >= _TABLE_BYTES:
+            self._put_aside()
         self.size += encoded.size
         self.count += 1
 
-    def finish(self) -> list[bytes]:
+    def _put_aside(self) -> None:
+        """Move the table to a file."""
+        if self._file is None:
+            from tempfile import TemporaryFile  # few lists are so long
+
+            self._file = TemporaryFile()  # noqa: SIM115 - it ends with the encoder
+        self._file.write(self._table)
+        self._table.clear()
+
+    def finish(self) -> Iterator[bytes]:
         """The bytes that follow the last item."""
         code = pickle.dumps(self._code, 5) if self._code else b""
         code_digest = blake3(code).digest(_DIGEST_BYTES)
         head = _TRAILER.pack(_MAGIC, self._kind, self.count, self.size, len(code), code_digest)
-        self.size += len(code) + len(self._table) + TRAILER_BYTES
-        trailer = head + blake3(head).digest(_DIGEST_BYTES)
-        return [code, bytes(self._table), trailer]
+        self.size += len(code) + self.count * ENTRY_BYTES + TRAILER_BYTES
+        yield code
+        if self._file is not None:
+            self._file.seek(0)
+            while piece := self._file.read(_TABLE_PIECE_BYTES):
+                yield piece
+            self._file.close()
+        yield bytes(self._table)
+        yield head + blake3(head).digest(_DIGEST_BYTES)
 
     @property
     def type_name(self) -> str:

@@ -34,6 +34,7 @@ from asyncflow.events.types import (
     TaskRetried,
     TaskStarted,
     TaskSucceeded,
+    TaskYielded,
     event_types,
 )
 from asyncflow.values import Outcome, Status
@@ -50,8 +51,9 @@ SUCCEEDED: Final = TaskSucceeded.code
 FAILED: Final = TaskFailed.code
 RETRIED: Final = TaskRetried.code
 CLONED: Final = TaskCloned.code
+YIELDED: Final = TaskYielded.code
 
-REFERRING: Final = frozenset({RUN_STARTED, SUCCEEDED, CLONED})
+REFERRING: Final = frozenset({RUN_STARTED, SUCCEEDED, CLONED, YIELDED})
 """The kinds of records that refer to values."""
 HANDING_ON: Final = frozenset({SUCCEEDED, CLONED})
 """The kinds of records that finish a task for good."""
@@ -85,9 +87,10 @@ _AFTER_AT: Final = 7
 _CLONED_FROM_AT: Final = 10
 _STREAM_AT, _DATA_AT = 6, 8
 _LOG_AT: Final = {LOGGED: 9, SUCCEEDED: 12, FAILED: 13}
-_MANIFEST_AT: Final = {RUN_STARTED: 6, SUCCEEDED: 7, CLONED: 7}
+_MANIFEST_AT: Final = {RUN_STARTED: 6, SUCCEEDED: 7, CLONED: 7, YIELDED: 7}
 _FANOUT_AT: Final = {SUCCEEDED: 10, CLONED: 8}
-_ITEMS_AT: Final = {SUCCEEDED: 11, CLONED: 9}
+_ITEMS_AT: Final = {SUCCEEDED: 11, CLONED: 9, YIELDED: 10}
+_INDEX_AT, _COUNT_AT = 8, 9  # of items that were yielded
 _CHOICE_AT: Final = {SUCCEEDED: 14, CLONED: 12}
 _PARENTS_AT: Final = {STARTED: 8, CLONED: 13}
 
@@ -169,6 +172,7 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
     FAILED: (*_OF_TASK, LIST, TEXT, TEXT, TEXT, _FLAG, _NUMBER, INT, INT, _FLAG),
     RETRIED: (*_OF_TASK, LIST, _NUMBER),
     CLONED: (*_OF_TASK, LIST, _BYTES, _INT_OR_NONE, _BYTES, TEXT, TEXT, TEXT, LIST),
+    YIELDED: (*_OF_TASK, LIST, _BYTES, INT, INT, _BYTES),
     RunSucceeded.code: (INT, INT, INT, _NUMBER),
     RunFailed.code: (INT, INT, INT, TEXT, TEXT, INT, TEXT, TEXT, TEXT, _NUMBER),
     RunCancelled.code: (INT, INT, INT, TEXT, _NUMBER),
@@ -182,6 +186,7 @@ _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
     FAILED: ([], "", "", "", False, 0.0, 0, 0, False),
     RETRIED: ([], 0.0),
     CLONED: ([], b"\x80", None, b"", "", "", "", []),
+    YIELDED: (),
     RunSucceeded.code: (0.0,),
     RunFailed.code: ("", "", 0, "", "", "", 0.0),
     RunCancelled.code: ("", 0.0),
@@ -304,6 +309,16 @@ def _check_clone(code: int, values: list[Any]) -> None:
 _check_cloned_attempt: Final = _check_of_attempt(CLONED)
 
 
+_check_yielding_attempt: Final = _check_of_attempt(YIELDED)
+
+
+def _check_items(code: int, values: list[Any]) -> None:
+    _check_yielding_attempt(code, values)
+    index, count = values[_INDEX_AT], values[_COUNT_AT]
+    if index < 0 or count < 1 or index + count > MAX_TASK:
+        _refuse(code, "range of items", (index, count))
+
+
 def _check_output(code: int, values: list[Any]) -> None:
     if not (0 < values[TASK_AT] <= MAX_TASK and 0 <= values[_ATTEMPT_AT] <= _MAX_ATTEMPT):
         _refuse(code, "task id or attempt", values[TASK_AT : _ATTEMPT_AT + 1])
@@ -344,6 +359,7 @@ _CHECKS: Final = {
     LOGGED: _check_output,
     **{kind: _check_of_attempt(kind) for kind in (STARTED, SUCCEEDED, FAILED, RETRIED)},
     CLONED: _check_clone,
+    YIELDED: _check_items,
     **dict.fromkeys(ENDINGS, _check_end),
 }
 """What is checked for each kind of record in addition to types, number and time."""
@@ -435,10 +451,15 @@ class Result(NamedTuple):
     task_id: int
     path: Sequence[int]
     outcome: Outcome
+    first: int = 0
+    """The index of the first of its items: above 0 for later parts of what a generator yields."""
 
 
 def unpack_result(record: bytes) -> Result:
-    """Read the record of a RunStarted, TaskSucceeded or TaskCloned, without making an event of it.
+    """Read the record of a result, without making an event of it.
+
+    That is a RunStarted, TaskSucceeded, TaskCloned or TaskYielded. The last one does not know how
+    many tasks will follow.
 
     Raises:
         RecordError: It is another kind of record, or not a record.
@@ -465,6 +486,9 @@ def result_of(values: Sequence[Any]) -> Result:
             manifest, values[_FANOUT_AT[code]], values[_ITEMS_AT[code]], values[_CHOICE_AT[code]]
         )
         return Result(step, task, path, outcome)
+    if code == YIELDED:
+        step, task, _, path, manifest, first, _, items = values[3:11]
+        return Result(step, task, path, Outcome(manifest, None, items), first)
     if code == RUN_STARTED:
         return Result("", 0, (), Outcome(values[_MANIFEST_AT[code]]))
     raise RecordError(f"a record of kind {code} passes nothing on")

@@ -255,6 +255,38 @@ class TaskCloned(TaskEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskYielded(TaskEvent):
+    """A task whose foreach runs over a generator has stored more items: tasks for them can begin.
+
+    Whatever the attempt, items have the indexes in which they were yielded. An item that an earlier
+    attempt has announced stands.
+    """
+
+    code: ClassVar[int] = 11
+
+    path: tuple[int, ...] = ()
+    manifest: bytes = b"\x80"
+    """In the attempt's first such event: the packed `artifacts` that the tasks for the items
+    inherit."""
+    index: int = 0
+    """The index of the first of these items."""
+    count: int = 0
+    """How many items these are."""
+    items: bytes = b""
+    """The packed ref of these items, stored like those of any foreach."""
+
+    @property
+    def artifacts(self) -> Manifest:
+        """The artifacts that the tasks for the items inherit, by name."""
+        return unpack_manifest(self.manifest)
+
+    @property
+    def key(self) -> TaskKey:
+        """Names the task within the graph, the same in every run."""
+        return TaskKey(self.step, self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSucceeded(Event):
     """Every step of the run is done."""
 
@@ -314,6 +346,7 @@ _TYPES: Final[tuple[type[Event], ...]] = (
     RunSucceeded,
     RunFailed,
     RunCancelled,
+    TaskYielded,
 )
 
 

@@ -57,7 +57,7 @@ class InputSource(Protocol):
         """Its item of the innermost foreach."""
         ...
 
-    def stack(self) -> list[tuple[int, int, object]]:
+    def stack(self) -> list[tuple[int, int | None, object]]:
         """Index, count and item of every foreach around it, outermost first."""
         ...
 
@@ -144,8 +144,11 @@ class InputView:
         """The task's item of the innermost foreach."""
         return _source_of(self).input()
 
-    def foreach_stack(self) -> list[tuple[int, int, Any]]:
-        """Index, count and item of every foreach around the task, outermost first."""
+    def foreach_stack(self) -> list[tuple[int, int | None, Any]]:
+        """Index, count and item of every foreach around the task, outermost first.
+
+        While a foreach runs over a generator, its tasks do not know the count: it is None.
+        """
         return _source_of(self).stack()
 
     def __getattr__(self, name: str) -> Any:

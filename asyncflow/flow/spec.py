@@ -118,7 +118,7 @@ class BoundTask(Protocol):
         """The item that the task is for; None outside of any foreach."""
         ...
 
-    def stack(self) -> list[tuple[int, int, object]]:
+    def stack(self) -> list[tuple[int, int | None, object]]:
         """Index, count and item of every foreach around the task, outermost first."""
         ...
 
@@ -202,8 +202,11 @@ class FlowSpec:
         state = self._asyncflow_task()
         return None if state is None else state.index
 
-    def foreach_stack(self) -> list[tuple[int, int, Any]]:
-        """Index, count and item of every foreach around this task, outermost first."""
+    def foreach_stack(self) -> list[tuple[int, int | None, Any]]:
+        """Index, count and item of every foreach around this task, outermost first.
+
+        While a foreach runs over a generator, its tasks do not know the count: it is None.
+        """
         state = self._asyncflow_task()
         return [] if state is None else state.stack()
 
@@ -346,6 +349,14 @@ def check_items(state: BoundTask, name: str, value: object) -> None:
         TransitionError: The value cannot be iterated; the message names the artifact and its type.
     """
     kind = type(value)  # an instance cannot make itself iterable
+    if hasattr(kind, "__aiter__"):
+        if state.graph[state.step].is_async:
+            return
+        message = (
+            f"goes on with foreach={name!r}, but self.{name} is of type {kind.__name__!r}, which "
+            f"only an async step can go through: make the step `async def {state.step}`"
+        )
+        raise _misled(state, message)
     if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
         message = (
             f"goes on with foreach={name!r}, but self.{name} has no items: it is of type "

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.named_limits import Limits
     from asyncflow.scheduling.run_services import RunServices
     from asyncflow.workers.interface import Executor, WorkerLink
-    from asyncflow.workers.messages import ReportMessage
+    from asyncflow.workers.messages import ReportMessage, YieldMore
 
 
 class Dispatcher:
@@ -140,6 +140,12 @@ class Dispatcher:
             if running:
                 for assigned in tasks:
                     self._router.stopper.stop(slot, assigned, reason)
+
+    def send_to(self, order: YieldMore) -> None:
+        """Send an order about a running attempt to its worker."""
+        for slot in self._slots:
+            if order.key in slot.tasks:
+                slot.worker.send(order)
 
     def resume_paused_workers(self, source: TaskSource) -> None:
         """A run's journal has caught up: hear again of the workers that were paused for it."""

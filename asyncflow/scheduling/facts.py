@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
+from asyncflow.workers.messages import Failed, Logged, Started, Succeeded, Yielded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -32,7 +32,7 @@ class Lost:
     """Where an async task was when it was stopped."""
 
 
-Fact = Started | Logged | Succeeded | Failed | Lost
+Fact = Started | Logged | Yielded | Succeeded | Failed | Lost
 
 
 class ReadyTasks(Protocol):

@@ -19,11 +19,12 @@ from asyncflow.events.types import (
     TaskRetried,
     TaskStarted,
     TaskSucceeded,
+    TaskYielded,
     from_microseconds,
 )
 from asyncflow.scheduling.facts import Lost
 from asyncflow.store.journal import frame
-from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
+from asyncflow.workers.messages import Failed, Logged, Started, Succeeded, Yielded
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from asyncflow.events.types import Event
     from asyncflow.scheduling.commands import BeginTask, CloneTask, RetryTask, Verdict
     from asyncflow.scheduling.facts import Fact
+    from asyncflow.scheduling.item_streams import ItemStreams
     from asyncflow.store.run_index import RunIndex
     from asyncflow.values import Outcome
 
@@ -116,13 +118,20 @@ class Recorder:
     """The attempts of one run, between the workers' reports and the journal."""
 
     def __init__(
-        self, flow: str, run_id: str, index: RunIndex, expected: dict[str, float] | None = None
+        self,
+        flow: str,
+        run_id: str,
+        index: RunIndex,
+        streams: ItemStreams,
+        expected: dict[str, float] | None = None,
     ) -> None:
         self._flow, self._run_id, self._index = flow, run_id, index
         self.seq = 1  # RunStarted was the first
         self.expected = {} if expected is None else expected
         """The smoothed seconds that a task takes, for each step that ended at least once; may be
         shared."""
+        self.streams = streams
+        """What generators of the run have yielded."""
         self._attempts: dict[int, RunningAttempt] = {}
         self._caught: dict[
             int, RunningAttempt
@@ -162,6 +171,8 @@ class Recorder:
                 self._started(attempt, batch)
             case Succeeded():
                 self._succeeded(attempt, fact.seconds, fact.outcome, batch)
+            case Yielded():
+                self._yielded(attempt, fact, batch)
             case Logged():
                 self._logged(attempt, fact.stream, fact.data, batch)
             case Failed():
@@ -232,10 +243,28 @@ class Recorder:
         )
         self._note(attempt, event, batch)
 
+    def _yielded(self, attempt: RunningAttempt, report: Yielded, batch: Batch) -> None:
+        if not self.streams.takes(report):
+            self.streams.on_yielded(report.key)
+            return
+        event = TaskYielded(
+            **self.identity(batch),
+            step=attempt.step,
+            task_id=str(attempt.task_id),
+            attempt=attempt.number,
+            path=attempt.path,
+            manifest=report.manifest or b"\x80",
+            index=report.first,
+            count=report.number,
+            items=report.items,
+        )
+        self.streams.note(report, self.add(event, batch))
+        self.streams.on_yielded(report.key)
+
     def _succeeded(
         self, attempt: RunningAttempt, seconds: float, outcome: Outcome, batch: Batch
     ) -> None:
-        self._attempts.pop(attempt.task_id, None)
+        self._end(attempt)
         event = TaskSucceeded(
             **self.identity(batch),
             step=attempt.step,
@@ -264,7 +293,7 @@ class Recorder:
         batch: Batch,
         verdict: Verdict | None,
     ) -> None:
-        self._attempts.pop(attempt.task_id, None)
+        self._end(attempt)
         exception_type, message, traceback = described
         event = TaskFailed(
             **self.identity(batch),
@@ -285,6 +314,11 @@ class Recorder:
         if event.caught:
             attempt.failed, attempt.seconds = at, seconds
             self._caught[attempt.task_id] = attempt
+
+    def _end(self, attempt: RunningAttempt) -> None:
+        self._attempts.pop(attempt.task_id, None)
+        if self.streams:
+            self.streams.on_ended(attempt.task_id)
 
     def _note(
         self, attempt: RunningAttempt, event: Event, batch: Batch, *, stopped: bool = False

@@ -46,6 +46,7 @@ class AssignedTask:
         "timed_out",
         "timeout",
         "timer",
+        "yields",
     )
 
     def __init__(
@@ -64,6 +65,7 @@ class AssignedTask:
         self.importing = 0.0  # the limit of its flow's import in seconds, once exceeded
         self.isolated = "isolate" in source.graph[order.step].options
         self.stopped = ""
+        self.yields = False  # whether its generator yields items, for which other tasks can begin
         self.grant: Grant | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -110,6 +112,7 @@ class WorkerSlot:
         "tasks",
         "used",
         "worker",
+        "yielding",
     )
 
     def __init__(self, worker: WorkerLink) -> None:
@@ -130,6 +133,7 @@ class WorkerSlot:
         self.paused_for: TaskSource | None = None  # the run whose journal lags behind its output
         self.stuck = False  # whether its `def` task is so long that none should queue behind it
         self.stopped = False  # whether it was stopped by a signal such as SIGSTOP
+        self.yielding = 0  # how many of its tasks yield items
         self.silent = 0  # polls in a row before which it should have reported but did not
 
     def first(self) -> AssignedTask | None:
@@ -151,6 +155,7 @@ class WorkerSlot:
     def remove(self, assigned: AssignedTask) -> None:
         del self.tasks[assigned.key]
         self.load = self.load - assigned.expected if self.tasks else 0.0
+        self.yielding -= assigned.yields
 
     def find(self, attempt: AttemptKey) -> AssignedTask | None:
         """An attempt that it has, even an abandoned one."""
@@ -166,7 +171,7 @@ class WorkerSlot:
             return False
         if wanted.is_async:
             return self._has_async_room(wanted)
-        if self.stuck or wanted.limited or len(self.tasks) >= _QUEUED_TASKS:
+        if self.stuck or self.yielding or wanted.limited or len(self.tasks) >= _QUEUED_TASKS:
             return False
         # A task of unknown length may queue behind short ones, but nothing may queue behind it.
         return self.load + wanted.expected < QUEUED_SECONDS
@@ -229,7 +234,7 @@ class WorkerSlots:
         `kept` gets no task.
         """
         if wanted.isolated:
-            return self._fresh()
+            return self._fresh(wanted)
         best: WorkerSlot | None = None
         for slot in self._slots.values():
             if (
@@ -240,9 +245,14 @@ class WorkerSlots:
                 best = slot
         if best is not None and not best.tasks:
             return best
-        if self._may_grow and self._worth_a_worker(best, is_async=wanted.is_async):
+        if self._worth_a_worker(best, is_async=wanted.is_async) and self._may_grow(wanted):
             return self._open()
         return best
+
+    @property
+    def held(self) -> int:
+        """How many workers have a `def` task that yields items."""
+        return sum(slot.yielding > 0 and not slot.is_async for slot in self)
 
     @staticmethod
     def _worth_a_worker(best: WorkerSlot | None, *, is_async: bool) -> bool:
@@ -250,17 +260,37 @@ class WorkerSlots:
             return True
         return len(best.tasks) >= _QUEUED_TASKS if is_async else best.load > 0.0
 
-    @property
-    def _may_grow(self) -> bool:
-        return not self.resting and len(self._slots) < self.executor.size
+    def _may_grow(self, wanted: TaskDemand) -> bool:
+        """Whether a worker may be started for a task.
 
-    def _fresh(self) -> WorkerSlot | None:
+        A worker whose task yields items is held by it until other tasks have taken the items. So
+        there may be another one in its place: for any task if the one that yields is a `def` task,
+        which has the worker to itself, and else for a `def` task. There are at most twice as many
+        workers as usual.
+        """
+        if self.resting:
+            return False
+        size = self.executor.size
+        if len(self._slots) < size:
+            return True
+        held = sum(slot.yielding > 0 and not (slot.is_async and wanted.is_async) for slot in self)
+        return len(self._slots) < size + min(held, size)
+
+    def is_one_too_many(self, slot: WorkerSlot) -> bool:
+        """Whether an idle worker has to go, because it was started in the place of a held one."""
+        size = self.executor.size
+        if len(self._slots) <= size or slot.tasks:
+            return False
+        staying = sum(not each.worker.stop_reason for each in self)
+        return staying > size + min(sum(each.yielding > 0 for each in self), size)
+
+    def _fresh(self, wanted: TaskDemand) -> WorkerSlot | None:
         """A worker that has had no task yet, for a task that needs a process of its own."""
         idle = [slot for slot in self if slot.idle and not (slot.worker.stop_reason or slot.silent)]
         for slot in idle:
             if not slot.used:
                 return slot
-        if self._may_grow:
+        if self._may_grow(wanted):
             return self._open()
         if idle:
             idle[0].retire()  # its place is free when it has gone

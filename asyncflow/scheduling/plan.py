@@ -43,6 +43,7 @@ from asyncflow.events.types import (
     TaskRetried,
     TaskStarted,
     TaskSucceeded,
+    TaskYielded,
 )
 from asyncflow.flow.graph import Fanout
 from asyncflow.scheduling.commands import (
@@ -101,7 +102,7 @@ MOVES: Final = {
 class _Scope:
     """An open split: what its join still waits for, and what it will read."""
 
-    __slots__ = ("inputs", "join", "parent", "path", "slot", "stack", "unmet")
+    __slots__ = ("begun", "inputs", "join", "parent", "path", "slot", "stack", "unmet", "yielder")
 
     def __init__(self, task: _Task, node: Node, count: int) -> None:
         self.join = node.join
@@ -109,6 +110,8 @@ class _Scope:
         self.path, self.stack = task.path, task.stack[: node.depth]
         self.inputs = array("I", bytes(4 * count))
         self.unmet = count
+        self.yielder = 0  # the task whose generator has opened it and may still yield
+        self.begun = 0  # for how many of its items a task has an id
 
 
 class _Task:
@@ -125,6 +128,7 @@ class _Task:
         "stack",
         "state",
         "step",
+        "stream",
     )
 
     def __init__(self, step: str, path: tuple[int, ...], stack: tuple[int, ...]) -> None:
@@ -136,6 +140,7 @@ class _Task:
         self.inputs: Sequence[int] = ()
         self.scope: _Scope | None = None
         self.slot = 0
+        self.stream: _Items | None = None  # what its generator has yielded, if it has one
 
     def move(self, state: TaskPhase) -> None:
         if state not in MOVES[self.state]:
@@ -239,6 +244,9 @@ class Plan:
                 return self._succeed(int(event.task_id), event.fanout, event.choice)
             case TaskFailed():
                 return self._fail(event)
+            case TaskYielded():
+                self._yield(int(event.task_id), event.index + event.count)
+                return []
             case TaskRetried():
                 return []
             case RunStarted():
@@ -358,6 +366,9 @@ class Plan:
         self.task_count += 1
         task.id = self.task_count
         self._tasks[task.id] = task
+        scope = task.scope
+        if scope is not None and scope.yielder and scope.yielder == task.inputs[0]:
+            scope.begun += 1
 
     def _push(self, source: _Task | _Items) -> None:
         resumed = self.finished or self.waiting
@@ -366,6 +377,22 @@ class Plan:
             return
         self._sources.appendleft(source)
         self._count(source.step, source.count if isinstance(source, _Items) else 1)
+
+    def _push_more(self, items: _Items, more: int) -> None:
+        """Add tasks to those of a generator that has yielded more items.
+
+        They come after all tasks that are as deep, so that what follows an item goes first.
+        """
+        resumed = bool(self.finished or self.waiting)
+        waiting = self._unsorted if resumed else self._sources
+        if items.next >= items.count:
+            at, depth = len(waiting), len(items.stack)
+            while at and len(waiting[at - 1].stack) < depth:
+                at -= 1
+            waiting.insert(at, items)
+        items.count += more
+        if not resumed:
+            self._count(items.step, more)
 
     def _begin(self) -> None:
         start = _Task(self.graph.start, (), ())
@@ -414,12 +441,51 @@ class Plan:
             branch.scope, branch.slot = scope, slot
             self._push(branch)
 
+    def begun(self, task_id: int) -> int:
+        """For how many items that this task's generator has yielded a task has an id."""
+        task = self._tasks.get(task_id)
+        return task.stream.scope.begun if task is not None and task.stream is not None else 0
+
+    def _yield(self, task_id: int, count: int) -> None:
+        """A task's generator has yielded so many items in all."""
+        task = self._task(task_id)
+        if task.state is not TaskPhase.RUNNING:
+            message = f"task {task_id} of {task.step} yields, but it is {task.state}"
+            raise IllegalEventError(message)
+        if self._stopping:
+            return
+        node = self.graph[task.step]
+        if task.stream is None:
+            scope = _Scope(task, node, 0)
+            scope.stack = (*scope.stack, task.id)
+            scope.yielder, scope.unmet = task.id, 1  # its own end
+            task.stream = _Items(node.next[0], task, scope, 0)
+        more = count - task.stream.count
+        if more > 0:
+            scope = task.stream.scope
+            scope.inputs.frombytes(bytes(4 * more))
+            scope.unmet += more
+            self._push_more(task.stream, more)
+
     def _fan_out(self, task: _Task, node: Node, count: int) -> None:
+        if task.stream is not None:
+            self._end_stream(task, task.stream, count)
+            return
         scope = _Scope(task, node, count)
         scope.stack = (*scope.stack, task.id)
         if count:
             self._push(_Items(node.next[0], task, scope, count))
         else:
+            self._join(scope)
+
+    def _end_stream(self, task: _Task, stream: _Items, count: int) -> None:
+        if count != stream.count:
+            message = f"task {task.id} has {count} items, but has yielded {stream.count}"
+            raise IllegalEventError(message)
+        scope = stream.scope
+        scope.yielder = 0
+        scope.unmet -= 1
+        if not scope.unmet:
             self._join(scope)
 
     def _meet(self, task: _Task, path: tuple[int, ...]) -> None:

@@ -27,6 +27,7 @@ from asyncflow.workers.messages import (
     Stopping,
     Succeeded,
     Warned,
+    Yielded,
 )
 
 if TYPE_CHECKING:
@@ -132,8 +133,8 @@ class ReportRouter:
                     self._on_ended(slot, report)
                 case Logged():
                     self._on_logged(slot, report)
-                case Blocked() | Stopping():
-                    self._on_loop_heard(slot, report)
+                case Yielded() | Blocked() | Stopping():
+                    self._on_heard_of(slot, report)
                 case GaveBack():
                     self._on_given_back(slot, report)
                 case Warned():
@@ -196,6 +197,12 @@ class ReportRouter:
 
     # --- while it runs ---
 
+    def _on_heard_of(self, slot: WorkerSlot, report: Yielded | Blocked | Stopping) -> None:
+        if isinstance(report, Yielded):
+            self._on_yielded(slot, report)
+        else:
+            self._on_loop_heard(slot, report)
+
     def _on_loop_heard(self, slot: WorkerSlot, report: Blocked | Stopping) -> None:
         """Handle a report that a worker's event loop is blocked, or turns again."""
         assigned = slot.find(report.key)
@@ -237,6 +244,13 @@ class ReportRouter:
             slot.paused_for = source
             slot.worker.pause()
 
+    def _on_yielded(self, slot: WorkerSlot, report: Yielded) -> None:
+        assigned = slot.tasks.get(report.key)
+        if assigned is not None:
+            if not assigned.yields:
+                self._assigner.on_yields(slot, assigned)
+            assigned.source.tell(report)
+
     def resume_paused_workers(self, source: TaskSource) -> None:
         """A run's journal has caught up: hear again of the workers that were paused for it."""
         for slot in self._slots:
@@ -266,7 +280,11 @@ class ReportRouter:
         assigned.stop_timer()
         self._assigner.remove(slot, assigned)
         slot.stuck = False
-        if slot.isolated or (slot.worker.stop_reason and not slot.tasks):
+        if (
+            slot.isolated
+            or (slot.worker.stop_reason and not slot.tasks)
+            or self._slots.is_one_too_many(slot)
+        ):
             slot.retire()  # also a worker that has survived a kill, because its place is needed
         if isinstance(report, Failed) and report.outcome is None and _was_stopped(assigned, report):
             lost = _loss(slot, assigned, self._loop.time(), traceback=report.traceback)

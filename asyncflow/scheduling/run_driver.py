@@ -29,6 +29,7 @@ from asyncflow.events.packing import unpack_events
 from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks, Verdict
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder
+from asyncflow.scheduling.item_streams import ItemStreams
 from asyncflow.scheduling.journal_sync import JournalSync
 from asyncflow.scheduling.plan import Plan
 from asyncflow.scheduling.retry_timers import RetryTimers
@@ -38,7 +39,7 @@ from asyncflow.scheduling.take_over import TakeOver
 from asyncflow.scheduling.task_orders import TaskOrders
 from asyncflow.store.run_index import RunIndex
 from asyncflow.values import Failure
-from asyncflow.workers.messages import Failed, Logged
+from asyncflow.workers.messages import Failed, Logged, Succeeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,7 +120,10 @@ class RunDriver:
             started=identity.started,
             tags=identity.tags,
         )
-        self._recorder = Recorder(identity.flow, identity.run_id, self._index, self.expected)
+        self._streams = ItemStreams(self.plan.begun, self._only_yields, dispatcher.send_to)
+        self._recorder = Recorder(
+            identity.flow, identity.run_id, self._index, self._streams, self.expected
+        )
         self._counted = 0  # events that the meter has counted
         self._inbox: deque[Fact] = deque()
         self._commands: list[Command] = []
@@ -170,6 +174,8 @@ class RunDriver:
 
     def tell(self, fact: Fact) -> None:
         """Add a fact; it is journalled with the next batch."""
+        if self._streams and isinstance(fact, Succeeded):
+            fact = self._streams.checked(fact)
         self._inbox.append(fact)
         self._news.look()
         if isinstance(fact, Logged):
@@ -177,6 +183,10 @@ class RunDriver:
         elif isinstance(fact, _FAILURES) and self._ends_run(fact):
             self.orders.held = True  # no further task begins while that is being written
             self._dispatcher.stop(self, "another task of the run failed", running=False)
+
+    def _only_yields(self, yielding: int) -> bool:
+        """Whether tasks are ready, but no task runs except so many that yield items."""
+        return bool(self.orders.ready) and len(self._recorder) <= yielding
 
     def _ends_run(self, fact: Failed | Lost) -> bool:
         return self._verdict(fact) is Verdict.FAIL and not self.plan.stopping
@@ -264,6 +274,7 @@ class RunDriver:
         """Close what it has open, and wake tasks that wait for its end. Harmless when repeated."""
         try:
             self._retries.close()
+            self._streams.close()
             self.orders.close()
             self._journal.close()
             if self._take_over is not None:

@@ -90,6 +90,7 @@ class TaskAssigner:
         self._on_assigned, self._on_broken = on_assigned, on_broken
         self._runs: set[int] = set()  # numbers of the runs that have entered
         self._turns: FairTurns[TaskSource] = FairTurns()  # runs that may have ready tasks
+        self._yielding: set[tuple[int, str]] = set()  # runs and steps that have yielded items
         self._needs: dict[tuple[int, str], tuple[Need, ...]] = {}  # by run and step, if limited
         self._running: Counter[tuple[int, str]] = Counter()  # assigned tasks by run and step
         self._of_run: Counter[int] = Counter()  # assigned tasks by run
@@ -121,6 +122,7 @@ class TaskAssigner:
         for step in source.graph.nodes:
             self._running.pop((number, step), None)
             self._needs.pop((number, step), None)
+            self._yielding.discard((number, step))
         self._of_run.pop(number, None)
         if self._limits is not None:
             self._limits.forget(source)
@@ -244,8 +246,16 @@ class TaskAssigner:
     def _may_begin(self, source: TaskSource, step: str) -> bool:
         if self._running[source.number, step] >= _limit(source, step):
             return False
+        if self._yielding and not self._may_hold(source, step):
+            return False
         needs = self._needs.get((source.number, step))
         return not needs or self._limits is None or self._limits.may_take(source, needs)
+
+    def _may_hold(self, source: TaskSource, step: str) -> bool:
+        """Whether one more task may hold a worker while it yields; others are for its items."""
+        if (source.number, step) not in self._yielding or source.graph[step].is_async:
+            return True
+        return self._slots.held < self._slots.executor.size
 
     def _demand(self, source: TaskSource, step: str) -> TaskDemand:
         """What the run's next task, of this step, needs from a worker."""
@@ -324,6 +334,15 @@ class TaskAssigner:
         self._on_assigned()
         return assigned
 
+    def on_yields(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
+        """A task yields items, for which other tasks can begin while it goes on."""
+        assigned.yields = True
+        slot.yielding += 1
+        self._yielding.add((assigned.source.number, assigned.step))
+        self._of_run[assigned.source.number] -= 1  # its tasks must not wait for its end
+        if not assigned.is_async:
+            slot.worker.take_back()  # what is queued there
+
     def give_back(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
         """Return a task that its worker has not begun to its run."""
         assigned.stop_timer()  # it may have been told to stop
@@ -339,7 +358,7 @@ class TaskAssigner:
         """The same when the worker itself is gone."""
         source = assigned.source
         self._running[source.number, assigned.step] -= 1
-        self._of_run[source.number] -= 1
+        self._of_run[source.number] -= not assigned.yields
         if assigned.grant is not None:
             assigned.grant.release()
         if source.number in self._runs:

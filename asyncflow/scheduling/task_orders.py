@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncflow.errors import JournalError
 from asyncflow.scheduling.input_offsets import InputOffsets
+from asyncflow.scheduling.item_streams import offsets_of_stack
 from asyncflow.values import indexes_of
 from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, AttemptKey, StartTask
 
@@ -58,6 +59,7 @@ class TaskOrders:
         self._number = identity.number
         self._plan, self._recorder = plan, recorder
         self._ended_at = table.ended_at
+        self._streams = recorder.streams
         self._inputs = InputOffsets(identity.stored, table.ended_at)
         self._disk = services.disk
         self._on_prepared, self._on_commands = on_prepared, on_commands
@@ -89,6 +91,11 @@ class TaskOrders:
             return self._prepared.popleft()
         for task in self._plan.take(1):
             self._recorder.open(task)
+            if self._streams:
+                self._streams.on_taken()
+                at = self._yielded_at(task)
+                if at is not None:
+                    return self._order(task, at.to_bytes(8, "little"), ())
             if len(task.inputs) <= MAX_INPUTS_IN_ORDER:
                 return self._order(task, self._inputs.offsets(task.inputs), ())
             preparing = self._loop.run_in_executor(self._disk, self._spill, task)
@@ -110,12 +117,18 @@ class TaskOrders:
         self._closed = True
 
     def _order(self, task: BeginTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
-        stack = [self._ended_at(splitter) for splitter in task.stack]
         path = indexes_of(task.path) if self._plan.graph.has_conditions else task.path
+        stack = offsets_of_stack(self._streams, task.stack, path, self._ended_at)
         key = AttemptKey(self._number, task.task_id, task.attempt)
         caught = task.caught
         told = (caught.attempt, caught.type, caught.message, caught.traceback) if caught else ()
         return StartTask(key, task.step, path, stack, inputs, inputs_at, told)
+
+    def _yielded_at(self, task: BeginTask) -> int | None:
+        """Where the journal has what a task for an item inherits from one that still yields."""
+        if task.stack and tuple(task.inputs) == task.stack[-1:]:
+            return self._streams.inherited_at(task.stack[-1])
+        return None
 
     def _spill(self, task: BeginTask) -> StartTask:
         """Write a wide join's inputs to a file, in a thread."""

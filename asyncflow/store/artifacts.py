@@ -29,7 +29,7 @@ from asyncflow.store.change_detection import Loaded
 from asyncflow.values import ArtifactRef, Encoding, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
 
     from asyncflow.codec import Chunk
@@ -155,30 +155,82 @@ class ArtifactWriter:
             ArtifactPickleError: An item cannot be pickled; the message names it.
             StoreError: They cannot be written.
         """
-        encoder = ItemsEncoder(type(items), name)
-        waiting: list[bytes] = []
-        waiting_bytes = 0
-        with ExitStack() as stack:
-            blob: LargeValue | None = None
-            for batch in chain.from_iterable(map(encoder.add, items)):
-                waiting += batch
-                waiting_bytes += sum(map(len, batch))
-                if waiting_bytes >= BLOB_BYTES:
-                    if go_on is not None:
-                        go_on()
-                    blob = blob or stack.enter_context(self._sink.begin_large())
-                    blob.write_and_hash(waiting)
-                    waiting, waiting_bytes = [], 0
-            waiting += encoder.finish()
-            if blob is None:
-                encoded = Encoded(Encoding.ITEMS, [*waiting], encoder.size, encoder.type_name)
-                return encoder.count, self.put_encoded(encoded)
-            blob.write_and_hash(waiting)
-            return encoder.count, self._commit(blob, encoder)
+        with self.begin_items(ItemsEncoder(type(items), name), go_on) as pending:
+            for batch in chain.from_iterable(map(pending.encoder.add, items)):
+                pending.write(batch)
+            return pending.encoder.count, pending.finish()
 
-    def _commit(self, blob: LargeValue, encoder: ItemsEncoder) -> ArtifactRef:
-        hashed = blob.digest
-        blob.commit(hashed)
+    def begin_items(self, encoder: ItemsEncoder, go_on: GoOn | None = None) -> PendingItems:
+        """Store items that come one after the other; `go_on` is as in `put`.
+
+        Use the result in a `with` block; leaving that before `finish` drops the items.
+        """
+        return PendingItems(self, self._sink, encoder, go_on)
+
+
+class PendingItems:
+    """The items of a foreach, while they are being stored."""
+
+    def __init__(
+        self, writer: ArtifactWriter, sink: ValueSink, encoder: ItemsEncoder, go_on: GoOn | None
+    ) -> None:
+        """Write what `encoder` makes of the items."""
+        self.encoder = encoder
+        """Encodes the items; `write` everything that it yields."""
+        self._writer, self._sink, self._go_on = writer, sink, go_on
+        self._stack = ExitStack()
+        self._blob: LargeValue | None = None
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(exc_type, exc, traceback)
+
+    def write(self, batch: Sequence[bytes]) -> None:
+        """Take some bytes of the items; no more than a megabyte of them is kept in memory.
+
+        Raises:
+            StoreError: They cannot be written.
+        """
+        self._waiting += batch
+        self._waiting_bytes += sum(map(len, batch))
+        if self._waiting_bytes >= BLOB_BYTES:
+            self._write_out()
+
+    def _write_out(self) -> None:
+        if self._go_on is not None:
+            self._go_on()
+        if self._blob is None:
+            self._blob = self._stack.enter_context(self._sink.begin_large())
+        self._blob.write_and_hash(self._waiting)
+        self._waiting, self._waiting_bytes = [], 0
+
+    def finish(self) -> ArtifactRef:
+        """Store the items, to which none is added any more.
+
+        Raises:
+            StoreError: They cannot be written.
+        """
+        encoder = self.encoder
+        for piece in encoder.finish():
+            if self._blob is not None and self._waiting_bytes >= BLOB_BYTES:
+                self._write_out()
+            self._waiting.append(piece)
+            self._waiting_bytes += len(piece)
+        if self._blob is None:
+            value = Encoded(Encoding.ITEMS, [*self._waiting], encoder.size, encoder.type_name)
+            return self._writer.put_encoded(value)
+        self._blob.write_and_hash(self._waiting)
+        hashed = self._blob.digest
+        self._blob.commit(hashed)
         return ArtifactRef(
             place=_BLOB,
             encoding=int(Encoding.ITEMS),

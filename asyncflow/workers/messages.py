@@ -32,6 +32,7 @@ class Order(IntEnum):
     CANCEL_TASK = 3
     SHUT_DOWN = 4
     PING = 5
+    YIELD_MORE = 6
 
 
 class Report(IntEnum):
@@ -48,10 +49,14 @@ class Report(IntEnum):
     BLOCKED = 9
     PONG = 10
     GAVE_BACK = 11
+    YIELDED = 12
 
 
 MAX_ORDER_BYTES: Final = 200_000  # a packet socket takes none above its buffer, 208 KiB by default
 MAX_INPUTS_IN_ORDER: Final = 4096  # 32 KiB of offsets; a wider join finds its inputs in a file
+
+ITEMS_AHEAD: Final = 256
+"""So many items a generator may have yielded beyond those for which a task has begun."""
 
 DESCRIPTORS_CLOSED: Final = 213
 """The exit status of a worker whose step has closed the worker's own file descriptors."""
@@ -120,11 +125,19 @@ class ShutDown(NamedTuple):
     """Finish the running tasks and exit."""
 
 
+class YieldMore(NamedTuple):
+    """Let an attempt's generator go on."""
+
+    key: AttemptKey
+    upto: int
+    """How many items it may have yielded in all before it waits for another such order."""
+
+
 class Ping(NamedTuple):
     """Ask a silent worker for a sign of life; all its waiting orders were taken back."""
 
 
-OrderMessage = StartTask | CloseRun | CancelTask | ShutDown | Ping
+OrderMessage = StartTask | CloseRun | CancelTask | ShutDown | Ping | YieldMore
 
 Message = TypeVar("Message")
 
@@ -134,6 +147,7 @@ _ORDERS: Final[dict[int, type[OrderMessage]]] = {
     Order.CANCEL_TASK: CancelTask,
     Order.SHUT_DOWN: ShutDown,
     Order.PING: Ping,
+    Order.YIELD_MORE: YieldMore,
 }
 _ORDER_KINDS: Final = {cls: int(kind) for kind, cls in _ORDERS.items()}
 
@@ -222,6 +236,20 @@ class GaveBack(NamedTuple):
     key: AttemptKey
 
 
+class Yielded(NamedTuple):
+    """The generator of an attempt has given more items for its foreach; they are in the store."""
+
+    key: AttemptKey
+    first: int
+    """The index of the first of them."""
+    number: int
+    """How many they are."""
+    items: bytes
+    """The packed ref of these items."""
+    manifest: bytes
+    """In the attempt's first report of this kind: the packed artifacts that their tasks inherit."""
+
+
 ReportMessage = (
     Ready
     | Started
@@ -234,6 +262,7 @@ ReportMessage = (
     | Blocked
     | Pong
     | GaveBack
+    | Yielded
 )
 
 _REPORTS: Final[dict[int, type[ReportMessage]]] = {
@@ -248,6 +277,7 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.BLOCKED: Blocked,
     Report.PONG: Pong,
     Report.GAVE_BACK: GaveBack,
+    Report.YIELDED: Yielded,
 }
 _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 
@@ -296,6 +326,7 @@ _READERS: Final[dict[int, Callable[..., ReportMessage]]] = {
     Report.STOPPING: _of_attempt(Stopping),
     Report.BLOCKED: _of_attempt(Blocked),
     Report.GAVE_BACK: _of_attempt(GaveBack),
+    Report.YIELDED: _of_attempt(Yielded),
 }
 """Makes a report from its fields, for each kind."""
 
@@ -304,6 +335,7 @@ _ORDER_READERS: Final[dict[int, Callable[..., OrderMessage]]] = {
     **_ORDERS,
     Order.START_TASK: _start_task,
     Order.CANCEL_TASK: _of_attempt(CancelTask),
+    Order.YIELD_MORE: _of_attempt(YieldMore),
 }
 
 

@@ -58,6 +58,7 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         (*OF_TASK, "exception_type", "message", "traceback", "seconds"),
     ),
     10: ("RunCancelled", ("reason", "seconds")),
+    11: ("TaskYielded", (*OF_TASK, "path", "manifest", "index", "count", "items")),
 }
 REF = ("place", "encoding", "type_name", "size", "digest", "file", "offset", "data")
 LOGGED, STARTED, SUCCEEDED, FAILED, CLONED = 3, 2, 4, 5, 7

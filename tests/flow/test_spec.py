@@ -104,7 +104,7 @@ class Task:
         self.asked += 1
         return [self.asked]
 
-    def stack(self) -> list[tuple[int, int, object]]:
+    def stack(self) -> list[tuple[int, int | None, object]]:
         return [(0, 2, "a"), (1, 3, "b")]
 
 
@@ -126,7 +126,7 @@ class Source:
     def input(self) -> object:
         return "item"
 
-    def stack(self) -> list[tuple[int, int, object]]:
+    def stack(self) -> list[tuple[int, int | None, object]]:
         return [(0, 1, "item")]
 
 

@@ -13,6 +13,7 @@ from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling.commands import BeginTask, CloneTask, RetryTask, Verdict
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.facts_to_events import Batch, Recorder
+from asyncflow.scheduling.item_streams import ItemStreams
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES, frame
 from asyncflow.store.run_index import RunIndex, TaskState
 from asyncflow.values import Outcome, Status
@@ -50,7 +51,8 @@ class Life:
         moment = from_microseconds(NOW)
         begun = RunStarted(flow="F", run_id="17", seq=1, time=moment, graph={}, tags=("t",))
         self.index = RunIndex(GRAPH, flow="F", run_id="17", started=NOW, tags=("t",))
-        self.recorder = Recorder("F", "17", self.index)
+        streams = ItemStreams(lambda _: 0, lambda _: False, lambda _: None)
+        self.recorder = Recorder("F", "17", self.index, streams)
         self.replay = Replay(begun, GRAPH)
         self.size = FIRST_RECORD
         self.read(frame(pack_event(begun)))

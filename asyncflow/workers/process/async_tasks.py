@@ -17,6 +17,7 @@ from asyncflow.workers.messages import (
     Started,
     StartTask,
     Stopping,
+    YieldMore,
 )
 from asyncflow.workers.process import environment, output_capture
 from asyncflow.workers.process.run_task import TaskAttempt, TaskHost, failed
@@ -88,6 +89,9 @@ class AsyncSteps:
         """Tasks that have not begun yet, and the reports to send when they do."""
         self._asked: dict[AttemptKey, bool] = {}
         """Tasks that the engine has cancelled, and whether they were out of time."""
+        self._more: dict[AttemptKey, int] = {}
+        """Tasks whose generators may go on, and up to how many items."""
+        self._yielding: dict[AttemptKey, Any] = {}  # what their waiting generators wait for
         self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
         self._idle = asyncio.Event()
         self._serving = False
@@ -173,6 +177,8 @@ class AsyncSteps:
                     self._worker.report(Stopping(order.key))
                     self._asked[order.key] = order.is_late
                     task.cancel()
+            case YieldMore():
+                self._allow_more(order)
             case Ping():
                 self._worker.carry_out(order)
             case CloseRun() if all(key.run != order.run for key in self._tasks):
@@ -182,6 +188,12 @@ class AsyncSteps:
                 if isinstance(order, ShutDown):
                     for task in self._tasks.values():
                         task.cancel()
+
+    def _allow_more(self, order: YieldMore) -> None:
+        if order.key in self._tasks:
+            self._more[order.key] = order.upto
+            if (waiting := self._yielding.get(order.key)) is not None:
+                waiting.set()
 
     def _keep(self, order: OrderMessage) -> None:
         self._later.append(order)
@@ -244,6 +256,7 @@ class AsyncSteps:
     def _ended(self, key: AttemptKey, order: StartTask) -> None:
         del self._tasks[key]
         self._asked.pop(key, None)
+        self._more.pop(key, None)
         untold = self._waiting.pop(key, None)
         if untold is not None:  # it was cancelled before its first line, and has reported nothing
             error = self._asyncio.CancelledError()
@@ -253,6 +266,16 @@ class AsyncSteps:
             self._idle.set()
             if self._watchdog is not None:
                 self._watchdog.rest()
+
+    async def _wait_for_more(self, key: AttemptKey) -> int:
+        """Wait until the task's generator may go on; return up to how many items."""
+        waiting = self._yielding[key] = self._asyncio.Event()
+        try:
+            if key not in self._more:
+                await waiting.wait()
+            return self._more.pop(key)
+        finally:
+            del self._yielding[key]
 
     async def _run_task(self, run: RunView, order: StartTask) -> None:
         worker, key = self._worker, order.key
@@ -276,6 +299,7 @@ class AsyncSteps:
             is_asked=lambda: key in self._asked,
             is_late=lambda: self._asked.get(key, False),
             off_loop=self._off_loop,
+            wait_for_more=lambda: self._wait_for_more(key),
         )
         try:
             report = await attempt.carry_out()

@@ -42,7 +42,7 @@ class JoinInput:
         """The input's item of the innermost foreach."""
         return self.stack()[-1][2]
 
-    def stack(self) -> list[tuple[int, int, object]]:
+    def stack(self) -> list[tuple[int, int | None, object]]:
         """Index, count and item of every foreach around the input, outermost first."""
         stack, path = self._order.stack, self._inherited.path
         return stack_of(self._run, self._called, stack, path, self._later)

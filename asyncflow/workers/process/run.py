@@ -146,13 +146,15 @@ class RunView:
 class Inherited:
     """A finished task's record, read and checked once for all the tasks after it."""
 
-    __slots__ = ("_run", "fanout", "items", "path", "refs", "step", "task_id")
+    __slots__ = ("_run", "fanout", "first", "items", "path", "refs", "step", "task_id")
 
     def __init__(self, run: RunView, offset: int) -> None:
         self._run = run
         record = run.journal.read_one(offset)
         result = unpack_result(record)
         self.step, self.task_id, self.path = result.step, result.task_id, indexes_of(result.path)
+        self.first = result.first
+        """The index of the first of its items."""
         outcome = result.outcome
         self.fanout = outcome.fanout
         self.items = unpack_ref(outcome.items) if outcome.items else None
@@ -185,11 +187,14 @@ class Inherited:
 
 def stack_of(
     run: RunView, task: str, stack: Sequence[int], path: Sequence[int], later: Later | None
-) -> list[tuple[int, int, object]]:
-    """Index, count and item of every foreach on the path of a task, outermost first."""
-    levels = []
+) -> list[tuple[int, int | None, object]]:
+    """Index, count and item of every foreach on the path of a task, outermost first.
+
+    The count is None if the foreach runs over a generator.
+    """
+    levels: list[tuple[int, int | None, object]] = []
     for level, (offset, index) in enumerate(zip(stack, path, strict=False)):
-        fanout = run.result(offset, f"the foreach around {task}").fanout or 0
+        fanout = run.result(offset, f"the foreach around {task}").fanout
         levels.append((index, fanout, item_of(run, task, stack, path, level, later)))
     return levels
 
@@ -209,4 +214,6 @@ def item_of(
     if splitter.items is None:
         return None
     called = splitter.called(run.graph[splitter.step].foreach or "")
-    return run.reader.load_item(splitter.items, path[level], called, later)
+    if splitter.first:
+        called += f"[{splitter.first}:]"
+    return run.reader.load_item(splitter.items, path[level] - splitter.first, called, later)

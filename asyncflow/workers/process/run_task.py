@@ -22,10 +22,10 @@ from asyncflow.workers.process.step_forks import EndingForks
 from asyncflow.workers.process.task import TaskView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from asyncflow.values import Outcome
-    from asyncflow.workers.messages import ReportMessage, StartTask
+    from asyncflow.workers.messages import AttemptKey, ReportMessage, StartTask
     from asyncflow.workers.process.artifact_threads import OffLoop
     from asyncflow.workers.process.run import RunView
     from asyncflow.workers.process.shared_resources import SharedResources
@@ -46,6 +46,12 @@ class TaskHost(Protocol):
     def holder(self) -> SharedResources:
         """The shared resources."""
 
+    def report(self, *messages: ReportMessage) -> None:
+        """Send reports to the engine at once."""
+
+    def wait_for_more(self, key: AttemptKey) -> int:
+        """Wait until the generator of a `def` step may go on; return up to how many items."""
+
     def check_descriptors(self, run: RunView | None = None) -> None:
         """Restore descriptors 1 and 2; end this process if a step has closed the worker's own."""
 
@@ -63,6 +69,7 @@ class TaskAttempt:
         is_asked: Callable[[], bool],
         is_late: Callable[[], bool] = lambda: False,
         off_loop: OffLoop | None = None,
+        wait_for_more: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         """Prepare the attempt, without running it.
 
@@ -74,9 +81,11 @@ class TaskAttempt:
             is_asked: Whether the engine has asked it to end.
             is_late: Whether that was because its time was over.
             off_loop: The threads, for an async step.
+            wait_for_more: Like that of `worker`, for an async step.
         """
         self._worker, self._run, self._order, self._began = worker, run, order, began
         self._is_asked, self._is_late, self._off_loop = is_asked, is_late, off_loop
+        self._wait_for_more = wait_for_more
         self._task: TaskView | None = None
 
     def carry_out_now(self) -> ReportMessage:
@@ -114,6 +123,8 @@ class TaskAttempt:
         return Succeeded(order.key, seconds, outcome, self._printed())
 
     async def _store(self, task: TaskView) -> Outcome:
+        if task.is_streamed():
+            return await self._stream(task)
         if self._off_loop is None:
             return task.persist()
         if task.is_stored_at_once():
@@ -121,6 +132,15 @@ class TaskAttempt:
         else:
             stored = await task.store(self._is_caught_late)
             self._worker.check_descriptors(self._run)  # others ran meanwhile
+        await task.checked()
+        return stored
+
+    async def _stream(self, task: TaskView) -> Outcome:
+        worker, key = self._worker, self._order.key
+        if self._off_loop is None or self._wait_for_more is None:
+            return task.stream(worker.report, lambda: worker.wait_for_more(key))
+        stored = await task.stream_async(worker.report, self._wait_for_more, self._off_loop)
+        worker.check_descriptors(self._run)
         await task.checked()
         return stored
 

@@ -12,7 +12,7 @@ import sys
 from array import array
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from zlib import crc32
 
 from asyncflow import codec
@@ -29,17 +29,19 @@ from asyncflow.workers.process.step_forks import EndingForks
 from asyncflow.workers.process.task_artifacts import TaskArtifacts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
     from asyncflow.flow.graph import Node
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.values import ArtifactRef, Outcome
-    from asyncflow.workers.messages import StartTask
+    from asyncflow.workers.messages import StartTask, Yielded
     from asyncflow.workers.process.artifact_threads import OffLoop
     from asyncflow.workers.process.decorated_step import DecoratedStep
     from asyncflow.workers.process.run import Inherited, RunView
+
+Result = TypeVar("Result")
 
 _LOADED_AT_ONCE_BYTES: Final = 64 << 10  # a thread costs as much as unpickling that many bytes
 
@@ -117,7 +119,7 @@ class TaskView:
         order = self._order
         return item_of(self._run, self._pathspec, order.stack, order.path, level, self._later)
 
-    def stack(self) -> list[tuple[int, int, object]]:
+    def stack(self) -> list[tuple[int, int | None, object]]:
         """Index, count and item of every foreach around this task, outermost first."""
         order = self._order
         return stack_of(self._run, self._pathspec, order.stack, order.path, self._later)
@@ -301,6 +303,67 @@ class TaskView:
         if foreach is not None and type(values.get(foreach)) not in {list, tuple}:
             return False  # a generator, for example
         return codec.are_small(values.values())
+
+    def is_streamed(self) -> bool:
+        """Whether the step goes on with a foreach over a generator."""
+        foreach = self.transition.foreach if self.transition is not None else None
+        return foreach is not None and self._artifacts.is_streamed(self.flow, foreach)
+
+    def stream(self, tell: Callable[[Yielded], None], wait_for_more: Callable[[], int]) -> Outcome:
+        """Store and report what the generator of a `def` step yields; return the task's result.
+
+        `wait_for_more` returns how many items may have been yielded in all, once that has grown.
+        """
+        name = str(self.transition.foreach) if self.transition else ""
+        with EndingForks():
+            source, stream = self._artifacts.begin_stream(self.flow, name, self._order.key, tell)
+            with stream:
+                for item in source:
+                    stream.add(item)
+                    while stream.is_ahead:
+                        stream.allow(wait_for_more())
+                return self._artifacts.end_stream(name, stream)
+
+    async def stream_async(
+        self,
+        tell: Callable[[Yielded], None],
+        wait_for_more: Callable[[], Awaitable[int]],
+        off_loop: OffLoop,
+    ) -> Outcome:
+        """The same for an async step, whose generator may be async.
+
+        What takes long is done in threads. Cancelled: nothing more is stored or reported.
+        """
+        name = str(self.transition.foreach) if self.transition else ""
+        self._stopped = False
+
+        async def in_thread(call: Callable[[], Result]) -> Result:
+            def guarded() -> Result:
+                with EndingForks():
+                    return call()
+
+            return await off_loop.to_the_end(guarded, self._stop)
+
+        begin = partial(self._artifacts.begin_stream, self.flow, name, self._order.key, tell)
+        source, stream = await in_thread(begin)
+        with stream:
+            if hasattr(type(source), "__aiter__"):
+                async for item in source:
+                    if codec.are_small([item]) and not self._run.order.durable:
+                        stream.add(item)
+                    else:
+                        await in_thread(partial(stream.add, item))
+                    while stream.is_ahead:
+                        stream.allow(await wait_for_more())
+            else:
+                items = await in_thread(partial(iter, source))
+                while await in_thread(partial(stream.pull, items)):
+                    while stream.is_ahead:
+                        stream.allow(await wait_for_more())
+            return await in_thread(partial(self._artifacts.end_stream, name, stream))
+
+    def _stop(self) -> None:
+        self._stopped = True
 
     def persist(self) -> Outcome:
         """Store new and changed values, and return the task's result."""

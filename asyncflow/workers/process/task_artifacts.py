@@ -13,6 +13,7 @@ from asyncflow.errors import ArtifactPickleError
 from asyncflow.events.manifests import pack_manifest, pack_ref
 from asyncflow.flow.spec import artifacts_of, check_items
 from asyncflow.values import Encoding, Outcome
+from asyncflow.workers.process.item_stream import ItemStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from asyncflow.store.change_detection import Loaded
     from asyncflow.store.interface import Later
     from asyncflow.values import ArtifactRef
+    from asyncflow.workers.messages import AttemptKey, Yielded
     from asyncflow.workers.process.run import Inherited, RunView
 
 
@@ -83,6 +85,40 @@ class TaskArtifacts:
         if foreach is not None:
             fanout, ref = self._put_items(task, flow, foreach, values)
             items = pack_ref(ref)
+        self._put_all(values, failed=failed)
+        self._run.writer.sync()
+        return Outcome(pack_manifest(self.refs), fanout, items, task.choice)
+
+    def is_streamed(self, flow: FlowSpec, foreach: str) -> bool:
+        """Whether the number of items is not known before the last one has come."""
+        values = artifacts_of(flow)
+        if foreach not in values and foreach in self.refs:
+            return False  # a generator is never inherited
+        value = values[foreach] if foreach in values else getattr(flow, foreach)
+        return not hasattr(value, "__len__")
+
+    def begin_stream(
+        self, flow: FlowSpec, foreach: str, key: AttemptKey, tell: Callable[[Yielded], None]
+    ) -> tuple[Any, ItemStream]:
+        """Store all values but the generator; return that, and where its items go."""
+        values = artifacts_of(flow)
+        source = values.pop(foreach) if foreach in values else getattr(flow, foreach)
+        if foreach not in self._run.base.refs:
+            self.refs.pop(foreach, None)
+        self._put_all(values, failed=False)
+        manifest = pack_manifest(self.refs)
+        writer = self._run.writer
+        return source, ItemStream(foreach, key, writer, manifest, tell=tell, go_on=self._go_on)
+
+    def end_stream(self, foreach: str, stream: ItemStream) -> Outcome:
+        """The result of the task, once its generator has yielded the last item."""
+        ref = stream.finish()
+        if foreach not in self._run.base.refs:
+            self.refs[foreach] = ref
+        self._run.writer.sync()
+        return Outcome(pack_manifest(self.refs), stream.count, pack_ref(ref))
+
+    def _put_all(self, values: dict[str, Any], *, failed: bool) -> None:
         for name, value in values.items():
             if name in self._run.base.refs:
                 # changes of the task's copy of a parameter or a constant end with the task
@@ -95,8 +131,6 @@ class TaskArtifacts:
                     raise
                 self.refs.pop(name, None)  # its former value is not what the step had set
                 print(f"Not kept: {error}", file=sys.stderr)  # noqa: T201 - into the task's log
-        self._run.writer.sync()
-        return Outcome(pack_manifest(self.refs), fanout, items, task.choice)
 
     def _put(self, name: str, value: object) -> ArtifactRef:
         if not self._node.catches:
@@ -155,10 +189,8 @@ class TaskArtifacts:
         value = values[name] if name in values else getattr(flow, name)
         check_items(task, name, value)
         count, ref = self._run.writer.put_items(value, name=name, go_on=self._go_on)
-        if type(value) in {list, tuple} or not hasattr(value, "__len__"):
+        if type(value) in {list, tuple}:
             values.pop(name, None)
-            # An iterator is used up now, and so has changed; the items that it gave are the
-            # artifact.
             if name not in self._run.base.refs and not self._is_unchanged(name, value):
                 self.refs[name] = ref
         return count, ref

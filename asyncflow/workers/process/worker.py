@@ -30,6 +30,7 @@ from asyncflow.workers.messages import (
     Blocked,
     CancelTask,
     CloseRun,
+    GaveBack,
     Opened,
     Opening,
     Ping,
@@ -39,6 +40,7 @@ from asyncflow.workers.messages import (
     Started,
     StartTask,
     Warned,
+    YieldMore,
     pack_report,
     unpack_order,
 )
@@ -104,6 +106,7 @@ class Worker:
         self._pid = os.getpid()
         self._async: AsyncSteps | None = None
         self._unsent: list[bytes] = []
+        self._kept: list[OrderMessage] = []  # those that came while a generator waited
         self._sending = RLock()  # the output of async tasks in threads is sent from there
         self.holder = SharedResources(self._warn_of_shared)
         self._context = copy_context()  # including changes by the imports of flows
@@ -140,7 +143,7 @@ class Worker:
                 self.closing = True
             case Ping():
                 self.report(Pong())
-            case CancelTask():  # it has ended meanwhile
+            case CancelTask() | YieldMore():  # it has ended meanwhile
                 pass
 
     def _close_run(self, number: int) -> None:
@@ -199,6 +202,26 @@ class Worker:
         if isinstance(order, StartTask) and order.key.run not in self._runs:
             self._runs[order.key.run] = RunView(Opening(*order.opening), self._pid)
         return order
+
+    def wait_for_more(self, key: AttemptKey) -> int:
+        """Wait until the generator of a `def` step may go on; return up to how many items.
+
+        Raises:
+            SystemExit: The engine is gone.
+        """
+        while True:
+            order = self._received(self._orders.recv(_PACKET_BYTES))
+            match order:
+                case YieldMore() if order.key == key:
+                    return order.upto
+                case StartTask():  # it was on its way when the first items were reported
+                    self.report(GaveBack(order.key))
+                case CloseRun() | ShutDown():
+                    if self.closing:
+                        raise SystemExit
+                    self._kept.append(order)
+                case _:
+                    self.carry_out(order)
 
     def check_descriptors(self, run: RunView | None = None) -> None:
         """Restore descriptors 1 and 2 after a step, and end this process if the step closed ours.
@@ -260,6 +283,9 @@ class Worker:
             # two.
             attempt = TaskAttempt(self, run, order, began, is_asked=lambda: self.signals.asked)
             self.report_soon(self.own_context().run(attempt.carry_out_now))
+            kept, self._kept = self._kept, []
+            for waiting in kept:
+                self.carry_out(waiting)
 
     def open(self, run: RunView) -> bool:
         """Load the run's flow; return whether it was imported just now."""
