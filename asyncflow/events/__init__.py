@@ -29,6 +29,7 @@ from asyncflow.events.types import (
     TaskRetried,
     TaskStarted,
     TaskSucceeded,
+    TaskYielded,
     event_types,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "TaskRetried",
     "TaskStarted",
     "TaskSucceeded",
+    "TaskYielded",
     "event_types",
     "from_json",
     "from_json_data",

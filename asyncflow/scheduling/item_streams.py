@@ -105,8 +105,9 @@ class ItemStreams:
             f"this attempt has yielded {report.outcome.fanout} items, an earlier one "
             f"{stream.count}: a generator must yield the same items in each attempt"
         )
-        told = name, message, f"{name}: {message}\n"
-        return Failed(report.key, report.seconds, *told, may_retry=False, spooled=report.spooled)
+        return Failed(
+            report.key, report.seconds, name, message, "", may_retry=False, spooled=report.spooled
+        )
 
     # --- where the items are ---
 

@@ -210,7 +210,7 @@ class Worker:
             SystemExit: The engine is gone.
         """
         while True:
-            order = self._received(self._orders.recv(_PACKET_BYTES))
+            order = self._receive()
             match order:
                 case YieldMore() if order.key == key:
                     return order.upto

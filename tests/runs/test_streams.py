@@ -1,0 +1,370 @@
+"""A foreach over a generator: its tasks begin while it yields, and it does not run far ahead."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from asyncflow import Engine, FlowSpec, Parameter, limit, retry, step
+from asyncflow.errors import RunFailedError
+from asyncflow.events import TaskCloned, TaskStarted, TaskSucceeded, TaskYielded
+from asyncflow.workers.messages import ITEMS_AHEAD
+
+_MOST_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+async def engine(tmp_path_factory):
+    """An engine with a single worker, so that everything has to share it."""
+    async with Engine(store=tmp_path_factory.mktemp("streams"), workers=1) as opened:
+        yield opened
+
+
+def wait_for(file):
+    """Return once the file is there."""
+    until = time.monotonic() + _MOST_SECONDS
+    while not Path(file).exists():
+        assert time.monotonic() < until, f"{file} does not come"
+        time.sleep(0.002)
+
+
+class Answered(FlowSpec):
+    """Each item comes only when the task for the item before has run."""
+
+    folder = Parameter("folder", type=str)
+
+    @step
+    def start(self):
+        self.before = "set before"
+        self.items = self.answered(4)
+        self.next(self.work, foreach="items")
+
+    def answered(self, count):
+        """Yield a number whenever the one before has been answered."""
+        for number in range(count):
+            yield number
+            wait_for(f"{self.folder}/{number}")
+
+    @step
+    def work(self):
+        Path(self.folder, str(self.input)).touch()
+        self.seen = self.index, self.input, self.before, hasattr(self, "items")
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.all_seen = [each.seen for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class AsyncAnswered(Answered):
+    """The same with an async generator; its tasks are async, too."""
+
+    @step
+    async def start(self):
+        self.before = "set before"
+        self.items = self.answered_later(4)
+        self.next(self.work, foreach="items")
+
+    async def answered_later(self, count):
+        """Yield a number whenever the one before has been answered."""
+        for number in range(count):
+            yield number
+            while not Path(self.folder, str(number)).exists():  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.002)
+
+    @step
+    async def work(self):
+        Path(self.folder, str(self.input)).touch()
+        self.seen = self.index, self.input, self.before, hasattr(self, "items")
+        self.next(self.join)
+
+
+class AsyncToDef(AsyncAnswered):
+    """An async generator whose tasks are `def` steps."""
+
+    @step
+    def work(self):
+        Path(self.folder, str(self.input)).touch()
+        self.seen = self.index, self.input, self.before, hasattr(self, "items")
+        self.next(self.join)
+
+
+class PlainInAsync(AsyncAnswered):
+    """A plain generator in an async step."""
+
+    @step
+    async def start(self):
+        self.before = "set before"
+        self.items = self.answered(4)
+        self.next(self.work, foreach="items")
+
+
+@pytest.mark.parametrize("flow", [Answered, AsyncAnswered, AsyncToDef, PlainInAsync])
+async def test_tasks_begin_while_the_generator_yields(engine, tmp_path, flow):
+    """With a single worker too, and whichever of both is async: nothing waits for itself."""
+    run = await engine.run(flow, folder=str(tmp_path))
+    assert run.data.all_seen == [(number, number, "set before", False) for number in range(4)]
+    assert run["start"].task.data.items == [0, 1, 2, 3]
+
+
+class Nested(FlowSpec):
+    """A generator in each task of a generator, all answered one by one."""
+
+    folder = Parameter("folder", type=str)
+
+    @step
+    def start(self):
+        self.rows = (f"{row}" for row in range(3))
+        self.next(self.row, foreach="rows")
+
+    @step
+    def row(self):
+        self.row_name = self.input
+        self.cells = self.answered(3)
+        self.next(self.cell, foreach="cells")
+
+    def answered(self, count):
+        """Yield a name whenever the one before has been answered."""
+        for number in range(count):
+            yield f"{self.row_name}-{number}"
+            wait_for(f"{self.folder}/{self.row_name}-{number}")
+
+    @step
+    def cell(self):
+        Path(self.folder, self.input).touch()
+        self.seen = [item for _, _, item in self.foreach_stack()]
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.row_seen = [each.seen for each in inputs]
+        self.next(self.all)
+
+    @step
+    def all(self, inputs):
+        self.all_seen = [each.row_seen for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_generators_within_tasks_of_a_generator(engine, tmp_path):
+    """Each holds a worker, and there are others for the tasks of its items."""
+    run = await engine.run(Nested, folder=str(tmp_path))
+    assert run.data.all_seen == [[[f"{row}", f"{row}-{at}"] for at in range(3)] for row in range(3)]
+
+
+class Far(FlowSpec):
+    """Each task notes how far the generator is ahead of it."""
+
+    file = Parameter("file", type=str)
+
+    @step
+    def start(self):
+        self.items = self.noted(1500)
+        self.next(self.work, foreach="items")
+
+    def noted(self, count):
+        """Yield numbers, and append a byte for each to a file."""
+        with open(self.file, "ab", buffering=0) as file:  # noqa: PTH123 - in a step
+            for number in range(count):
+                file.write(b".")
+                yield number
+
+    @step
+    def work(self):
+        self.ahead = Path(self.file).stat().st_size - self.input
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.most = max(each.ahead for each in inputs)
+        self.count = len(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_generator_does_not_run_far_ahead(engine, tmp_path):
+    """It waits for tasks to begin; some of these are queued at a worker."""
+    run = await engine.run(Far, file=str(tmp_path / "yielded"))
+    assert run.data.count == 1500
+    assert run.data.most <= ITEMS_AHEAD + 200
+
+
+class Again(FlowSpec):
+    """A generator that breaks in its first attempt, after tasks for its items have run."""
+
+    folder = Parameter("folder", type=str)
+    how = Parameter("how", default="raise")
+    second = Parameter("second", default=100)
+
+    @retry(times=1, seconds=0)
+    @step
+    def start(self):
+        self.items = self.breaking()
+        self.next(self.work, foreach="items")
+
+    def breaking(self):
+        """Yield numbers; the first time, break after 70."""
+        first = not Path(self.folder, "again").exists()
+        for number in range(100 if first else self.second):
+            if first and number == 70:
+                wait_for(f"{self.folder}/5")
+                Path(self.folder, "again").touch()
+                break_off(self.how)
+            yield number
+
+    @step
+    def work(self):
+        with Path(self.folder, str(self.input)).open("a") as file:
+            file.write("x")
+        self.x = self.input
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.all = [each.x for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+def break_off(how):
+    """Raise, or kill this worker."""
+    import os
+    import signal
+
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise ValueError("it breaks")
+
+
+@pytest.mark.parametrize("how", ["raise", "kill"])
+async def test_another_attempt_goes_on_with_the_same_items(engine, tmp_path, how):
+    """Items that were announced keep their tasks, which do not run again."""
+    run = await engine.run(Again, folder=str(tmp_path), how=how)
+    assert run.data.all == list(range(100))
+    assert {(tmp_path / str(number)).read_text() for number in range(100)} == {"x"}
+    assert run["start"].task.data.items == list(range(100))
+
+
+async def test_another_attempt_must_not_yield_fewer_items(engine, tmp_path):
+    """Tasks for those that are missing may have run."""
+    with pytest.raises(RunFailedError, match="has yielded 3 items, an earlier one 70:"):
+        await engine.run(Again, folder=str(tmp_path), second=3)
+
+
+class Mended(Again):
+    """Fails in its only attempt."""
+
+    @step
+    def start(self):
+        self.items = self.breaking()
+        self.next(self.work, foreach="items")
+
+
+async def test_a_resume_takes_over_the_tasks_of_a_broken_generator(engine, tmp_path):
+    """The generator yields again from the beginning, and tasks that had finished are not run."""
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(Mended, folder=str(tmp_path))
+    finished = {task.id for task in caught.value.run["work"] if task.successful}
+    run = await engine.resume(Mended, origin=caught.value.run)
+    assert run.data.all == list(range(100))
+    cloned = {each.origin_task_id for each in run.events() if isinstance(each, TaskCloned)}
+    assert cloned == finished
+    assert len(finished) >= 1
+
+
+async def test_a_finished_generator_is_taken_over(engine, tmp_path):
+    """A resume after it reads the items from the whole list, and asks for none again."""
+    run = await engine.run(Answered, folder=str(tmp_path))
+    resumed = await engine.resume(Answered, origin=run, step="work")
+    assert [each[:3] for each in resumed.data.all_seen] == [each[:3] for each in run.data.all_seen]
+    begun = [each.step for each in resumed.events() if isinstance(each, TaskStarted)]
+    assert "start" not in begun
+
+
+async def test_the_journal_tells_the_items_as_they_come(engine, tmp_path):
+    """The events name all items once, in order, before the event of the task's end."""
+    run = await engine.run(Answered, folder=str(tmp_path))
+    told = [each for each in run.events() if isinstance(each, TaskYielded)]
+    assert [(each.index, each.count) for each in told] == [(0, 1), (1, 1), (2, 1), (3, 1)]
+    assert [bool(each.artifacts) for each in told] == [True, False, False, False]
+    ended = next(e for e in run.events() if isinstance(e, TaskSucceeded) and e.step == "start")
+    assert ended.fanout == 4
+    assert told[-1].seq < ended.seq
+
+
+class Shared(Answered):
+    """A generator and its tasks need the same place of a limit."""
+
+    @limit("streams-of-items", 1)
+    @step
+    def start(self):
+        self.items = iter(range(600))
+        self.next(self.work, foreach="items")
+
+    @limit("streams-of-items", 1)
+    @step
+    def work(self):
+        self.seen = self.input
+        self.next(self.join)
+
+
+async def test_a_generator_that_keeps_its_tasks_from_running_goes_on(engine):
+    """Then it is as if its items came as a list."""
+    run = await engine.run(Shared, folder="")
+    assert run.data.all_seen == list(range(600))
+
+
+async def test_a_run_with_one_task_at_a_time(engine, tmp_path):
+    """A task whose generator yields does not count, as others are needed for its end."""
+    run = await engine.options(max_running_tasks=1).run(Answered, folder=str(tmp_path))
+    assert len(run.data.all_seen) == 4
+
+
+class AsyncInDef(FlowSpec):
+    """An async generator in a `def` step."""
+
+    @step
+    def start(self):
+        self.items = later()
+        self.next(self.end_of_item, foreach="items")
+
+    @step
+    def end_of_item(self):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def later():
+    """Yield a number."""
+    yield 1
+
+
+async def test_only_an_async_step_goes_through_an_async_generator(engine):
+    """The error says what to write."""
+    with pytest.raises(RunFailedError, match="make the step `async def start`"):
+        await engine.run(AsyncInDef)
