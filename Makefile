@@ -80,7 +80,7 @@ docs: $(VENV)/.docs ## Build the documentation into build/docs
 
 test-all-pythons: ## All tests on each supported Python that this machine has
 	@failed=; \
-	for version in 3.11 3.12 3.13; do \
+	for version in 3.11 3.12 3.13 3.14; do \
 	  found=; \
 	  for candidate in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python$$version; do \
 	    if "$$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$$version')" 2>/dev/null; \
