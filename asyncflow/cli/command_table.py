@@ -38,6 +38,7 @@ _MODULES: Final = {
     "events": "asyncflow.cli.look_commands",
     "code": "asyncflow.cli.code_commands",
     "diff": "asyncflow.cli.code_commands",
+    "tag": "asyncflow.cli.tag_commands",
     "limit": "asyncflow.cli.limit_commands",
     "verify": "asyncflow.cli.store_commands",
     "gc": "asyncflow.cli.store_commands",

@@ -43,7 +43,7 @@ def pathspec_argument(
         given = [] if value is None else value.strip("/").split("/")
         if own is not None and given[:1] != [own]:
             given.insert(0, own)
-        if not all(map(_can_be, given)) or len(given) not in parts:
+        if not all(map(can_be_name, given)) or len(given) not in parts:
             wanted = " or ".join(_SHAPES[count] for count in parts)
             message = f"{value!r} is not of the form {wanted}"
             raise click.BadParameter(message, ctx, param)
@@ -52,13 +52,13 @@ def pathspec_argument(
     return click.Argument([name], callback=whole, required=own is None or 1 not in parts)
 
 
-def _can_be(name: str) -> bool:
+def can_be_name(name: str) -> bool:
     """Whether something can have this name; `..` is a typing error."""
     return bool(name) and not name.startswith(".")
 
 
 def _flow_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value is None or (_can_be(value) and "/" not in value):
+    if value is None or (can_be_name(value) and "/" not in value):
         return value
     message = f"{value!r} is not of the form {_SHAPES[1]}"
     raise click.BadParameter(message, ctx, param, param_hint="FLOW")
@@ -93,7 +93,7 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         from asyncflow.client import json_data
 
         name = flow.__name__ if flow is not None else flow_name
-        found = json_data.newest_runs(name, store, tags, limit, _pass_over)
+        found = json_data.newest_runs(name, store, tags, limit, pass_over)
         if as_json:
             print_json(json_data.runs_data(found))
         else:
@@ -131,7 +131,8 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     )
 
 
-def _pass_over(why: str) -> None:
+def pass_over(why: str) -> None:
+    """Say on stderr what was left out, and why."""
     click.echo(f"Skipped: {why}", err=True)
 
 

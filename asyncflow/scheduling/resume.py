@@ -37,6 +37,7 @@ from asyncflow.events.records import (
 from asyncflow.events.types import RunStarted, RunSucceeded
 from asyncflow.flow.graph import Graph
 from asyncflow.store.files import reason_of
+from asyncflow.store.run_tags import changed_tags
 from asyncflow.values import Outcome, Place
 
 if TYPE_CHECKING:
@@ -113,10 +114,20 @@ class OriginRun:
             message = f"{flow}/{run_id} was interrupted before it began: start the flow again"
             raise ResumeError(message)
         self.parameters: Mapping[str, str] = started.parameters
-        self.tags = started.tags
+        self._first_tags = started.tags
         self.manifest: bytes = started.manifest
         if started.origin_run_id is not None and not self._complete:
             self._find_rest(started.origin_run_id, started, resumers)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The run's own tags, as they are now.
+
+        Raises:
+            JournalError: They were changed, and cannot be read.
+        """
+        changed = changed_tags(self._run)
+        return self._first_tags if changed is None else changed
 
     def _check_origin(self, started: RunStarted | None, runs: tuple[str, ...]) -> None:
         if started is None:

@@ -181,7 +181,7 @@ class LocalRun:
                 keep_from_children(folder)
             try:
                 self._lock(folder)
-                reached("file.update")
+                reached("update.begin")
                 try:
                     before = self.read_file(name, most=most)
                 except FileNotFoundError:
@@ -190,7 +190,7 @@ class LocalRun:
                 if after != before:
                     _put(folder, name, after, sync=True)
                     folder.sync()
-                    reached("file.updated")
+                    reached("update.synced")
             finally:
                 with no_forks():
                     folder.close()

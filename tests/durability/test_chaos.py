@@ -15,7 +15,11 @@ def _no_process_is_left():
     close_nurseries()
 
 
-ROLES = {"blob": "worker", "segment": "worker", "gc": "gc", "rm": "gc", "bounds": "gc"}
+ROLES = {
+    "blob": "worker",
+    "segment": "worker",
+    **dict.fromkeys(("gc", "rm", "bounds", "update"), "gc"),
+}
 """Who comes by the points whose names begin so; the engine's process by all others."""
 
 SAMPLED = {
@@ -34,6 +38,8 @@ SAMPLED = {
     "limit.create": ("limit", 1),
     "limit.link": ("limit", 2),
     "bounds.set": ("gc", 1),
+    "update.begin": ("gc", 1),
+    "update.synced": ("gc", 1),
     "run.begun": ("resume", 1),
     "run.end": ("cancel", 1),
     "file.rename": ("foreach", 2),

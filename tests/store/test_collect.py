@@ -176,6 +176,32 @@ def test_files_of_others_are_left_alone(store):
 # --- what is spared -----------------------------------------------------------------------------
 
 
+def test_changed_tags_stay_and_what_a_killed_change_has_left_goes(store):
+    """Unless it is young: somebody may be writing it."""
+    write_run(store, "1")
+    Run("F/1").add_tag("changed")
+    draft = store / "flows" / "F" / "1" / ".tags"
+    draft.write_bytes(b"half")
+    gc(store)
+    assert draft.exists()
+    age(store)
+    gc(store)
+    assert not draft.exists()
+    assert Run("F/1").user_tags == {"changed"}
+    assert not verified(store)
+
+
+def test_damaged_tags_are_found_by_verify(store):
+    """Nothing else of the run is affected."""
+    write_run(store, "1")
+    Run("F/1").add_tag("changed")
+    path = store / "flows" / "F" / "1" / "tags"
+    path.write_bytes(path.read_bytes()[:-1])
+    [damage] = verified(store)
+    assert "its bytes are not those that were written" in str(damage)
+    assert Run("F/1").successful
+
+
 def test_a_young_blob_is_spared_and_counted(store):
     """A task may have put it, and be about to tell of it."""
     write_run(store, "1")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
-from asyncflow.errors import JournalError, NotFoundError
+from asyncflow.errors import JournalError, NotFoundError, StoreError
 from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES, frame
@@ -108,6 +110,43 @@ def test_a_file_that_is_not_there_is_missing(run):
         run.read_file("summary", most=1)
     with pytest.raises(FileNotFoundError):
         run.file_size("summary")
+
+
+def test_a_file_is_updated_by_one_after_the_other(run):
+    """Each sees what the one before has made of it, and none is lost."""
+
+    def count(data):
+        time.sleep(0.001)
+        return b"%d" % (int(data or b"0") + 1)
+
+    threads = [
+        threading.Thread(target=run.update_file, args=("tags", count), kwargs={"most": 100})
+        for _ in range(8)
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert run.read_file("tags", most=100) == b"8"
+
+
+def test_an_update_that_fails_changes_nothing(run):
+    """What the function raises comes through, and the next one need not wait."""
+
+    def refuse(data):
+        raise ValueError(data)
+
+    run.put_file("tags", b"before")
+    with pytest.raises(ValueError, match="before"):
+        run.update_file("tags", refuse, most=100)
+    run.update_file("tags", lambda data: data + b", after", most=100)
+    assert run.read_file("tags", most=100) == b"before, after"
+
+
+def test_a_file_of_a_run_that_is_gone_cannot_be_updated(opened):
+    """That is an error of the store, which says what to do."""
+    with pytest.raises(StoreError, match=r"put back what was deleted"):
+        opened.run("F", "7").update_file("tags", lambda _: b"x", most=100)
 
 
 def test_files_are_deleted_by_how_their_names_begin(run):

@@ -87,9 +87,10 @@ def test_a_removed_run_is_gone_with_its_files(store):
     """What it took is counted; its blobs are left to the garbage collection."""
     write_run(store, "1", middling=b"s" * SEGMENT)
     write_run(store, "2")
+    Run("F/1").add_tag("changed")
     [removed] = rm(store, "1")
     assert removed.pathspec == "F/1"
-    assert removed.freed.files == 4
+    assert removed.freed.files == 5
     assert removed.freed.size > SEGMENT
     assert not removed.kept
     assert ids() == ["2"]

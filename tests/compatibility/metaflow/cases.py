@@ -179,7 +179,6 @@ NOT_YET: Final = frozenset(
         "spun",
         "spun_changed",
         "step_commands",
-        "tag_commands",
         "timeout_caught",  # what a step had set before it was stopped is not kept
     }
 )

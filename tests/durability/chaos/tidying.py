@@ -22,6 +22,7 @@ from asyncflow.store.maintenance.remove import remove
 
 _OLD_SECONDS = 3 * 86_400
 _UNBEGUN = "1600000000000000"
+_TAGS_BEFORE, _TAGS_AFTER = frozenset({"a", "b"}), frozenset({"b", "c", "d"})
 
 
 def litter(store: Path) -> None:
@@ -44,13 +45,14 @@ def litter(store: Path) -> None:
         if artifact.id == "value":
             digest = bytes.fromhex(artifact.sha)
             os.rename(layout.blob(digest), layout.blob_aside(digest))  # noqa: PTH104 - both are text
+    run.add_tags(_TAGS_BEFORE)
     old = time.time() - _OLD_SECONDS
     for path in [store, *store.rglob("*")]:
         os.utime(path, (old, old))
 
 
 def tidy(store: Path) -> None:
-    """Remove runs, collect garbage, set a limit: as `asyncflow rm`, `gc` and `limit set` do."""
+    """Remove runs, collect garbage, set a limit, change tags: as the command line does."""
     layout = Layout.open(store, create=False)
     failed = layout.runs("Resumed")[1:]
     removable = [("Linear", run) for run in layout.runs("Linear") if run != _UNBEGUN]
@@ -60,6 +62,7 @@ def tidy(store: Path) -> None:
     collect(layout)
     with LimitFile.open(layout.limits, "api", mend=True) as file:
         file.set_bounds(Bounds(2))
+    Flow("Foreach", store=store).latest_run.replace_tags(_TAGS_BEFORE, _TAGS_AFTER)
 
 
 def check_others(store: Path) -> None:
@@ -74,6 +77,7 @@ def check_others(store: Path) -> None:
     assert sorted(task.stdout for task in Run(resumed.pathspec, store=store)["work"]) == [
         f"item {n}\n" for n in range(6)
     ]
+    assert Flow("Foreach", store=store).latest_run.user_tags in {_TAGS_BEFORE, _TAGS_AFTER}
     damage = verify.verify(Layout(store)).damage
     assert not damage, damage
 
@@ -86,6 +90,7 @@ def check_tidied(store: Path) -> None:
     assert not list(store.glob("format.*"))
     with LimitFile.open(layout.limits, "api") as file:
         assert file.bounds() == Bounds(2)
+    assert Flow("Foreach", store=store).latest_run.user_tags == _TAGS_AFTER
     for draft in (layout.blobs / "new").iterdir():  # a killed worker's may still be written to
         assert not draft.name.startswith(ASIDE)
         assert draft.stat().st_mtime > time.time() - DRAFT_SECONDS
