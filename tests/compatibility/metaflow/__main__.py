@@ -7,15 +7,18 @@ tutorials are those of the installed package.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import os
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.compatibility.metaflow import theirs, tutorials
-from tests.compatibility.metaflow.cases import CASES, golden_file
+from asyncflow import Engine
+from tests.compatibility.metaflow import ours, theirs, tutorials
+from tests.compatibility.metaflow.cases import CASES, DIFFERENT, NOT_YET, golden_file, our_file
 from tests.compatibility.metaflow.compare import differences
 
 AT_ONCE = 2
@@ -26,15 +29,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="cases, or tutorials; all when there is none")
     parser.add_argument("--write", action="store_true", help="keep what Metaflow answers")
+    parser.add_argument("--write-ours", action="store_true", help="keep what we answer otherwise")
     asked = parser.parse_args()
     names = asked.names or [*CASES, *tutorials.TUTORIALS]
+    if asked.write_ours:
+        asyncio.run(_keep_ours([name for name in names if name in DIFFERENT]))
+        return 0
     wrong = 0
     with ThreadPoolExecutor(AT_ONCE) as threads:
         cases = [name for name in names if name in CASES]
         for name, answer in zip(cases, threads.map(_answer, cases), strict=True):
             if asked.write:
-                text = json.dumps(answer, indent=1, ensure_ascii=False, sort_keys=True)
-                golden_file(name).write_text(f"{text}\n", encoding="utf-8")
+                _keep(answer, golden_file(name))
             kept = json.loads(golden_file(name).read_text(encoding="utf-8"))
             wrong += _tell(name, differences(kept, answer))
     with tempfile.TemporaryDirectory() as folder:
@@ -49,6 +55,29 @@ def main() -> int:
                     print("same   ", name, "- take it out of NOT_YET")
                     wrong += 1
     return min(wrong, 1)
+
+
+def _keep(answer: dict[str, Any], file: Path) -> None:
+    text = json.dumps(answer, indent=1, ensure_ascii=False, sort_keys=True)
+    file.write_text(f"{text}\n", encoding="utf-8")
+
+
+async def _keep_ours(names: list[str]) -> None:
+    """Keep our answers to cases that differ on purpose, and no others."""
+    for kept in our_file("").parent.glob("*.json"):
+        if kept.stem not in DIFFERENT or kept.stem in NOT_YET:
+            kept.unlink()
+    with tempfile.TemporaryDirectory() as root:
+        os.environ |= {"ASYNCFLOW_STORE": f"{root}/store", "USER": theirs.USER}
+        os.environ["LOGNAME"] = theirs.USER
+        async with Engine(store=f"{root}/store", workers=2) as engine:
+            for name in names:
+                if name not in NOT_YET:
+                    folder = Path(root) / name
+                    folder.mkdir()
+                    os.chdir(folder)
+                    answer = await ours.answer(CASES[name], name, folder, engine)
+                    _keep(answer, our_file(name))
 
 
 def _answer(name: str) -> dict[str, Any]:

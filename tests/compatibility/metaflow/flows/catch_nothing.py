@@ -9,6 +9,7 @@ class CatchNothingFlow(FlowSpec):
     def start(self):
         self.next(self.end)
 
+    @catch
     @step
     def end(self):
         self.seen = self.problem

@@ -4,7 +4,7 @@ from metaflow import FlowSpec, catch, step
 
 
 class CatchWithoutNameFlow(FlowSpec):
-    @catch
+    @catch(print_exception=False)
     @step
     def start(self):
         self.before = 1

@@ -6,7 +6,7 @@ from metaflow import FlowSpec, step
 class ForeachWideFlow(FlowSpec):
     @step
     def start(self):
-        self.items = list(range(101))
+        self.items = range(101)
         self.next(self.item, foreach="items")
 
     @step

@@ -23,7 +23,7 @@ def look(run):
     try:
         Flow(flow)
     except Exception as error:  # noqa: BLE001 - each engine has errors of its own
-        seen.append(type(error).__name__.endswith("NamespaceMismatch"))
+        seen.append("NamespaceMismatch" in type(error).__name__)
     namespace(None)
     seen += [get_namespace(), len(list(Flow(flow)))]
     default_namespace()
