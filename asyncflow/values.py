@@ -29,6 +29,10 @@ MOST_PER_SECOND: Final = 1e6
 """The most tasks per second that a limit may allow; its inverse is the least."""
 
 
+MOST_NODES: Final = 1000
+"""The most tasks of a gang: all of them run at a time, each `def` task in a worker of its own."""
+
+
 def tags_from(stored: Iterable[object]) -> tuple[str, ...]:
     """The tags of a run as stored; anything that is no text is converted to text."""
     return tuple(tag if isinstance(tag, str) else str(tag) for tag in stored)

@@ -374,12 +374,13 @@ class Step(StepFacts):
 
     @property
     def control_task(self) -> Task | None:
-        """The first task of a gang; None for a step without `num_parallel`."""
+        """Node 0 of its first gang; None for a step without `@parallel`."""
         return next(self.control_tasks(), None)
 
-    def control_tasks(self, *tags: str) -> Iterator[Task]:  # noqa: ARG002 - no step has gangs yet
-        """The first tasks of its gangs: several in a foreach, none without `num_parallel`."""
-        return iter(())
+    def control_tasks(self, *tags: str) -> Iterator[Task]:
+        """Node 0 of each gang that has begun: several in a foreach, none without `@parallel`."""
+        if self._record.journal.graph[self._step].is_gang:
+            yield from (task for task in self.tasks(*tags) if task.index == 0)
 
     def tasks(self, *tags: str, status: str | Iterable[str] | None = None) -> Iterator[Task]:
         """The tasks that have begun, in the order of their ids; none unless the run has the tags.

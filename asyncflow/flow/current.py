@@ -35,6 +35,19 @@ def not_awaitable(name: str, of: object) -> Awaitable[Any]:
     raise FlowError(f"current.load is for async steps: in a `def` step, read {read}")
 
 
+class Parallel(NamedTuple):
+    """Where a task stands in its gang."""
+
+    main_ip: str
+    """The address at which the nodes reach node 0."""
+    num_nodes: int
+    """How many nodes the gang has."""
+    node_index: int
+    """Which one this task is, from 0."""
+    control_task_id: str
+    """The id of the task that is node 0."""
+
+
 class TaskContext(NamedTuple):
     """What is known about the running task; the worker makes it.
 
@@ -56,6 +69,8 @@ class TaskContext(NamedTuple):
     tags: tuple[str, ...] = ()
     origin_run_id: str | None = None
     """The run that this one resumes."""
+    parallel: Parallel | None = None
+    """Where the task stands in its gang; None if its step is none."""
 
     @property
     def pathspec(self) -> str:
@@ -203,6 +218,15 @@ class Current:
     def origin_run_id(self) -> str | None:
         """The run that this one resumes; None if it resumes none."""
         return _context().origin_run_id
+
+    @property
+    def parallel(self) -> Parallel:
+        """In a step under `@parallel`, which node of its gang this task is, and of how many."""
+        parallel = _context().parallel
+        if parallel is None:
+            message = f"step {self.step_name!r} has no @parallel: its tasks are no gang"
+            raise AttributeError(message, name="parallel")
+        return parallel
 
     @property
     def graph(self) -> Graph:

@@ -8,6 +8,7 @@ holds these options as plain data (`Node.options`), under the name of the decora
     catch        {"var", "print_exception"}
     timeout      {"seconds"}
     isolate      True
+    parallel     True
     concurrency  n
     limit        [[name, at a time or None, per second or None]]
     environment  [name, ...]; values are often secrets, so they stay in `StepOptions`
@@ -297,6 +298,21 @@ def isolate() -> Callable[[Method], Method]: ...
 def isolate(method: Any = None, /) -> Any:
     """Run each task of the step in a process of its own, which ends with the task."""
     return apply("isolate", method, record("isolate", True))  # noqa: FBT003 - the value itself
+
+
+@overload
+def parallel(method: Method, /) -> Method: ...
+@overload
+def parallel() -> Callable[[Method], Method]: ...
+def parallel(method: Any = None, /) -> Any:
+    """Make the tasks of the step the nodes of a gang, which start together and end together.
+
+    The step before says how many there are: `self.next(self.train, num_parallel=4)`. The step after
+    is a join. In a node, `current.parallel` says which node it is, and of how many.
+
+    If a node fails, the others are stopped; `@retry` tries all of them again.
+    """
+    return apply("parallel", method, record("parallel", True))  # noqa: FBT003 - the value itself
 
 
 def concurrency(n: int, /) -> Callable[[Method], Method]:

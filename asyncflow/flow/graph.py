@@ -154,6 +154,7 @@ def _node_data(node: Node) -> dict[str, Any]:
         "foreach": node.foreach,
         "condition": node.condition,
         "cases": [list(case) for case in node.cases],
+        "num_parallel": node.num_parallel,
         "is_join": node.is_join,
         "is_async": node.is_async,
         "is_start": node.is_start,
@@ -189,10 +190,11 @@ def _node_of(step: Mapping[str, Any]) -> Node:
             raise TypeError(message)
     if not all(isinstance(name, str) for name in (*step["next"], *step.get("shared", ()))):
         raise TypeError("the name of a step, or of what it shares, is not text")
-    condition = step.get("condition")
-    if not isinstance(condition, str | None):
-        message = f"a condition cannot be {condition!r:.40}"
-        raise TypeError(message)
+    condition, num_parallel = step.get("condition"), step.get("num_parallel")
+    for name, value in (("condition", condition), ("num_parallel", num_parallel)):
+        if not isinstance(value, str | None):
+            message = f"{name!r} of a step cannot be {value!r:.40}"
+            raise TypeError(message)
     return Node(
         name=step["name"],
         next=tuple(step["next"]),
@@ -201,6 +203,7 @@ def _node_of(step: Mapping[str, Any]) -> Node:
         is_async=step["is_async"],
         condition=condition,  # runs of earlier versions have none of these
         cases=tuple(_case_of(each) for each in step.get("cases", ())),
+        num_parallel=num_parallel,
         is_start=step.get("is_start") is True,
         is_end=step.get("is_end") is True,
         line=step["line"],

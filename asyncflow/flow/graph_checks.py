@@ -6,6 +6,8 @@ All code that works with a graph relies on these rules:
 - One join closes each split, and all branches of the split reach it.
 - A step that is not a join may be reached from several steps if these are in the same branch: then
   conditions have chosen between them, and only one of them arrives.
+- A gang is one step: it is reached by a step that says how many tasks it has, and leads to the
+  join of that split.
 - A cycle of steps contains a condition that can leave it, and stays within its branch.
 """
 
@@ -52,6 +54,7 @@ def arrange(flow: str, nodes: Iterable[Node]) -> Arranged:
     _check_ends(given[start], given[end])
     for node in given.values():
         _check_targets(node, given)
+        _check_gangs(node, given)
     _check_cycles(start, given)
     order, back = _topological(start, given)
     _check_reached(order, start, given)
@@ -80,7 +83,7 @@ def _by_name(nodes: Iterable[Node]) -> dict[str, Node]:
 def _fanout(node: Node) -> Fanout:
     if node.condition is not None:
         return Fanout.CONDITION
-    if node.foreach is not None:
+    if node.foreach is not None or node.num_parallel is not None:
         return Fanout.FOREACH
     return Fanout.BRANCH if len(node.next) > 1 else Fanout.NONE
 
@@ -129,10 +132,38 @@ def _check_targets(node: Node, nodes: Mapping[str, Node]) -> None:
             raise _error(node, f"leads to {target!r}, but there is no such step{hint}")
     if len(set(node.next)) != len(node.next):
         raise _error(node, "names a step twice in self.next(...): name each branch once")
+    if node.num_parallel is not None and (len(node.next) != 1 or node.foreach is not None):
+        raise _error(node, "has `num_parallel`, but leads to something else than one step")
     if node.foreach is not None and len(node.next) != 1:
         raise _error(node, "has a foreach over several steps: lead to one step, and branch there")
     if node.condition is not None and {step for _, step in node.cases} != set(node.next):
         raise _error(node, "has a condition whose cases are not the steps that follow it")
+
+
+def _check_gangs(node: Node, nodes: Mapping[str, Node]) -> None:
+    for target in node.next:
+        if node.num_parallel is not None and not nodes[target].is_gang:
+            message = (
+                f"leads to {target!r} with `num_parallel`, but that is no step of a gang: put "
+                f"@parallel on it"
+            )
+            raise _error(node, message)
+        if node.num_parallel is None and nodes[target].is_gang:
+            message = (
+                f"leads to {target!r}, which has @parallel: say how many tasks its gang has, as "
+                f"in self.next(self.{target}, num_parallel=3)"
+            )
+            raise _error(node, message)
+    if node.is_gang:
+        if node.is_start:
+            raise _error(node, "has @parallel, but a gang cannot begin a flow: add a step before")
+        if not nodes[node.next[0]].is_join if len(node.next) == 1 else True:
+            following = f", and {node.next[0]!r} is none" if len(node.next) == 1 else ""
+            message = (
+                f"has @parallel, so a join follows it{following}: lead to one step that takes "
+                f"`inputs`"
+            )
+            raise _error(node, message)
 
 
 # --- order ------------------------------------------------------------------------------------

@@ -109,6 +109,8 @@ def _described(node: Node) -> str:
     marks += [f"shares {', '.join(node.shared)}"] if node.shared else []
     remarks = f" ({', '.join(marks)})" if marks else ""
     over = f" for each of {node.foreach}" if node.foreach is not None else ""
+    if node.num_parallel is not None:
+        over = f" in parallel, {node.num_parallel} at once"
     steps = ", ".join(node.next)
     if node.condition is not None:
         steps = ", ".join(
@@ -122,6 +124,8 @@ def _label(node: Node, target: str) -> str:
     """The text beside the arrow from a step to the next one."""
     if node.condition is not None:
         return f"{node.condition} is {_cases(node, target)}"
+    if node.num_parallel is not None:
+        return f"num_parallel {node.num_parallel}"
     return f"foreach {node.foreach}" if node.foreach else ""
 
 

@@ -8,7 +8,8 @@ A step has this form:
   comment, a string, `pass`, an empty `return`. The call is not nested in another statement (`if`,
   `for`, `try`, `with`), because the graph is known before the run. The last step has no such call.
 - The call is `self.next(self.a)`, `self.next(self.a, self.b)`,
-  `self.next(self.a, foreach="items")` or `self.next({"x": self.a, "y": self.b}, condition="kind")`.
+  `self.next(self.a, foreach="items")`, `self.next({"x": self.a, "y": self.b}, condition="kind")`
+  or `self.next(self.a, num_parallel=NUMBER)`, where the number may be any expression.
 
 A step is read from its source, in a file, a cell of a notebook, or at Python's prompt from 3.13 on.
 Where there is none, `asyncflow.flow.step_bytecode` reads the first three of these calls, and no
@@ -256,6 +257,7 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
         foreach=transition.foreach,
         condition=transition.condition,
         cases=transition.cases,
+        num_parallel=transition.num_parallel,
         is_join=is_join,
         is_async=is_async,
         is_start=options.is_start,
@@ -356,7 +358,7 @@ def _transition(step: _Step, body: Body) -> Transition:
 
 def _read_transition(step: _Step, call: NextCall) -> Transition:
     for keyword in call.keywords:
-        if keyword not in {"foreach", "condition"}:
+        if keyword not in {"foreach", "condition", "num_parallel"}:
             message = (
                 f"has a self.next(...) that cannot be understood: {keyword!r} is not an argument "
                 f'of it; write self.next(self.STEP) or self.next(self.STEP, foreach="NAME")'
@@ -364,7 +366,26 @@ def _read_transition(step: _Step, call: NextCall) -> Transition:
             raise step.error(message, call.line)
     if "condition" in call.keywords or any(each.cases is not None for each in call.positional):
         return _conditional(step, call)
+    if "num_parallel" in call.keywords:
+        return _gang(step, call)
     return Transition(_targets(step, call), _artifact_name(step, call, "foreach"))
+
+
+def _gang(step: _Step, call: NextCall) -> Transition:
+    """What a `self.next(self.STEP, num_parallel=...)` says; the number is known at run time."""
+    given = call.keywords["num_parallel"]
+    is_number = isinstance(given.constant, int) and not isinstance(given.constant, bool)
+    is_constant = given.constant is not None or given.text == "None"
+    if len(call.positional) != 1 or "foreach" in call.keywords:
+        message = (
+            "has a self.next(...) that cannot be understood: a gang is written "
+            "self.next(self.STEP, num_parallel=NUMBER)"
+        )
+        raise step.error(message, call.line)
+    if is_constant and not (is_number and cast("int", given.constant) > 0):
+        message = f"has num_parallel={given.text}: a gang has a number of tasks, one or more"
+        raise step.error(message, call.line)
+    return Transition(_targets(step, call), num_parallel=given.text)
 
 
 def _conditional(step: _Step, call: NextCall) -> Transition:
@@ -372,7 +393,8 @@ def _conditional(step: _Step, call: NextCall) -> Transition:
     form = 'self.next({"one": self.A, "other": self.B}, condition="NAME_OF_AN_ARTIFACT")'
     condition = _artifact_name(step, call, "condition")
     given = [each.cases for each in call.positional]
-    if condition is None or "foreach" in call.keywords or len(given) != 1 or given[0] is None:
+    others = {"foreach", "num_parallel"} & set(call.keywords)
+    if condition is None or others or len(given) != 1 or given[0] is None:
         message = f"has a self.next(...) that cannot be understood: a condition is written {form}"
         raise step.error(message, call.line)
     if not given[0]:

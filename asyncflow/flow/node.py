@@ -25,7 +25,7 @@ class Fanout(StrEnum):
 
     NONE = "none"  # to one step, or as the last step to none
     BRANCH = "branch"  # to several steps at once
-    FOREACH = "foreach"  # to one step, once for each item of an artifact
+    FOREACH = "foreach"  # to one step, once for each item of an artifact, or node of a gang
     CONDITION = "condition"  # to one of several steps, chosen by the value of an artifact
 
     @property
@@ -43,12 +43,16 @@ class Transition(NamedTuple):
     condition: str | None = None
     """The artifact whose value chooses one of `cases`."""
     cases: Cases = ()
+    num_parallel: str | None = None
+    """How many tasks of the next step make a gang, as the source says it: `3`, `self.size`."""
 
     def __str__(self) -> str:
         if self.condition is not None:
             cases = ", ".join(f"{case!r}: self.{step}" for case, step in self.cases)
             return f"self.next({{{cases}}}, condition={self.condition!r})"
         over = [f"foreach={self.foreach!r}"] if self.foreach is not None else []
+        if self.num_parallel is not None:
+            over.append(f"num_parallel={self.num_parallel}")
         return f"self.next({', '.join([*(f'self.{step}' for step in self.steps), *over])})"
 
 
@@ -70,6 +74,8 @@ class Node:
     """The artifact that chooses the next step."""
     cases: Cases = ()
     """What the values of `condition` lead to."""
+    num_parallel: str | None = None
+    """How many tasks of the next step make a gang, as the source says it."""
     is_join: bool = False
     """Whether the step takes `inputs`."""
     is_async: bool = False
@@ -95,7 +101,7 @@ class Node:
     @property
     def transition(self) -> Transition:
         """What the step's `self.next(...)` says."""
-        return Transition(self.next, self.foreach, self.condition, self.cases)
+        return Transition(self.next, self.foreach, self.condition, self.cases, self.num_parallel)
 
     def is_retried(self, attempt: int) -> bool:
         """Whether the step's `@retry` allows another attempt if this one fails."""
@@ -106,6 +112,17 @@ class Node:
     def catches(self) -> bool:
         """Whether the step's `@catch` lets the run go on after a task's last attempt has failed."""
         return "catch" in self.options
+
+    @property
+    def is_gang(self) -> bool:
+        """Whether its tasks are the nodes of gangs, which start and end together."""
+        return "parallel" in self.options
+
+    @property
+    def decides(self) -> bool:
+        """Whether the tasks that follow depend on what a task of the step has set."""
+        given = self.foreach, self.condition, self.num_parallel
+        return any(each is not None for each in given)
 
     def chosen(self, value: object) -> str | None:
         """The step that this value of the condition leads to; None if it is none of the cases.

@@ -24,6 +24,7 @@ assigned. Each task has its own copy: if it changes one in place, only that task
 from __future__ import annotations
 
 import functools
+import operator
 import reprlib
 import sys
 from collections.abc import Mapping
@@ -42,6 +43,7 @@ from asyncflow.flow.join_inputs import (
 from asyncflow.flow.missing_artifact import MissingArtifact
 from asyncflow.flow.node import Transition
 from asyncflow.flow.parameters import Parameter, ParameterContext, user_name
+from asyncflow.values import MOST_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -78,6 +80,8 @@ class BoundTask(Protocol):
     """Set by `self.next(...)`."""
     choice: str
     """The step that a condition has chosen; empty where there is none."""
+    num_parallel: int | None
+    """How many tasks the gang of the next step has; None where there is none."""
 
     @property
     def step(self) -> str:
@@ -151,6 +155,7 @@ class FlowSpec:
         *steps: Callable[..., Any] | Mapping[Any, Callable[..., Any]],
         foreach: str | None = None,
         condition: str | None = None,
+        num_parallel: int | None = None,
     ) -> None:
         """Go on to one step, to several at once, or to one step for each item of an artifact.
 
@@ -158,12 +163,15 @@ class FlowSpec:
         as a dict: the one whose key equals the artifact's value. That step may be an earlier one,
         or this one, and is then repeated.
 
+        With `num_parallel`, the next step is a gang of so many tasks: see `parallel`.
+
         It is the last statement of a step, and a step calls it once; see
         `asyncflow.flow.graph_reader`.
 
         Raises:
             TransitionError: The call differs from the one in the source, it is the second one, the
-                artifact of `foreach` or `condition` does not exist, or its value is no case.
+                artifact of `foreach` or `condition` does not exist, or its value is no case, or
+                `num_parallel` is no number of tasks.
         """
         state = self._asyncflow_task()
         if state is None:
@@ -175,12 +183,18 @@ class FlowSpec:
         written: list[Any] = [getattr(self, name) for name in node.next]
         if node.condition is not None:
             written = [{case: getattr(self, name) for case, name in node.cases}]
-        if (list(steps), foreach, condition) != (written, node.foreach, node.condition):
+        is_gang = num_parallel is not None or node.num_parallel is not None
+        if (list(steps), foreach, condition) != (written, node.foreach, node.condition) or (
+            is_gang and node.num_parallel is None
+        ):
+            given = _as_given(steps, foreach, condition, num_parallel)
             message = (
-                f"went on with {_as_given(steps, foreach, condition)}, but {expected} was read "
+                f"went on with {given}, but {expected} was read "
                 f"from the source when the run started: has the file changed since?"
             )
             raise _misled(state, message)
+        if is_gang:
+            state.num_parallel = _gang_size(state, num_parallel)
         if foreach is not None:
             self._asyncflow_check_items(state, foreach)
         if condition is not None:
@@ -330,12 +344,30 @@ class FlowSpec:
         return step
 
 
-def _as_given(steps: Sequence[Any], foreach: str | None, condition: str | None) -> Transition:
+def _as_given(
+    steps: Sequence[Any], foreach: str | None, condition: str | None, num_parallel: object
+) -> Transition:
     """A call of `self.next`, for a message."""
     if condition is not None and len(steps) == 1 and isinstance(steps[0], Mapping):
         cases = tuple((case, _name_of(step)) for case, step in steps[0].items())
         return Transition((), foreach, condition, cases)
-    return Transition(tuple(_name_of(step) for step in steps), foreach)
+    number = None if num_parallel is None else repr(num_parallel)
+    return Transition(tuple(_name_of(step) for step in steps), foreach, num_parallel=number)
+
+
+def _gang_size(state: BoundTask, number: Any) -> int:
+    """How many tasks a gang has."""
+    try:
+        size = operator.index(number)
+    except TypeError:
+        size = 0
+    if isinstance(number, bool) or not 1 <= size <= MOST_NODES:
+        message = (
+            f"goes on with num_parallel={reprlib.repr(number)}, but a gang has a number of tasks "
+            f"from 1 to {MOST_NODES:,}"
+        )
+        raise _misled(state, message)
+    return size
 
 
 def _name_of(step: object) -> str:

@@ -30,7 +30,7 @@ from asyncflow.scheduling.worker_watch import WorkerWatch
 from asyncflow.workers.messages import CloseRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from asyncflow.errors import PoolError
     from asyncflow.scheduling.facts import TaskSource
@@ -146,6 +146,20 @@ class Dispatcher:
         for slot in self._slots:
             if order.key in slot.tasks:
                 slot.worker.send(order)
+
+    def stop_tasks(self, source: TaskSource, tasks: Collection[int], reason: str) -> None:
+        """Stop some of a run's tasks: take back those not begun, and end the others."""
+        number, wanted = source.number, set(tasks)
+        for slot in list(self._slots):
+            found = [
+                assigned
+                for key, assigned in slot.tasks.items()
+                if key.run == number and key.task in wanted
+            ]
+            if found:
+                slot.worker.take_back()
+            for assigned in found:
+                self._router.stopper.stop(slot, assigned, reason)
 
     def resume_paused_workers(self, source: TaskSource) -> None:
         """A run's journal has caught up: hear again of the workers that were paused for it."""

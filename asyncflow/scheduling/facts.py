@@ -51,6 +51,12 @@ class ReadyTasks(Protocol):
     def take(self) -> StartTask | None:
         """The next ready task as an order; None if it has to be prepared first."""
 
+    def next_gang(self) -> int:
+        """How many nodes of a gang are next, to be taken together; 0 if the next is no node."""
+
+    def take_gang(self) -> list[StartTask]:
+        """The nodes of the gang that is next."""
+
     def give_back(self, task_id: int) -> None:
         """Take back a task that has not begun: it is ready again."""
 

@@ -126,6 +126,8 @@ class Recorder:
         expected: dict[str, float] | None = None,
     ) -> None:
         self._flow, self._run_id, self._index = flow, run_id, index
+        self.table = index.table
+        """The journal offsets of each task."""
         self.seq = 1  # RunStarted was the first
         self.expected = {} if expected is None else expected
         """The smoothed seconds that a task takes, for each step that ended at least once; may be

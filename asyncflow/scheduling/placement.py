@@ -7,9 +7,10 @@ length is unknown, a worker has only the one that it runs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from asyncflow._support.tracebacks import too_long
+from asyncflow.errors import PoolError
 from asyncflow.workers.messages import AttemptKey, ShutDown
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asyncflow.scheduling.facts import TaskSource
-    from asyncflow.scheduling.named_limits import Grant
     from asyncflow.workers.interface import Executor, WorkerLink
     from asyncflow.workers.messages import StartTask
 
@@ -26,6 +26,13 @@ _QUEUED_TASKS: Final = 64  # packets that a socket takes with ease
 _ASYNC_WORKER_TASKS: Final = 10_000  # at a time on one worker, unless @concurrency says more
 ASYNC_SPARE_TASKS: Final = 1000  # beyond that, for runs with few tasks: no run can fill a worker
 SILENT_POLLS: Final = 20  # polls until others get the tasks that a worker does not take
+
+
+class Held(Protocol):
+    """What a task holds while a worker has it."""
+
+    def release(self) -> None:
+        """The worker no longer has it."""
 
 
 class AssignedTask:
@@ -66,7 +73,7 @@ class AssignedTask:
         self.isolated = "isolate" in source.graph[order.step].options
         self.stopped = ""
         self.yields = False  # whether its generator yields items, for which other tasks can begin
-        self.grant: Grant | None = None
+        self.grant: Held | None = None
         self.timer: asyncio.TimerHandle | None = None
 
     @property
@@ -101,6 +108,7 @@ class WorkerSlot:
         "has_begun",
         "imported",
         "is_async",
+        "is_extra",
         "isolated",
         "known",
         "load",
@@ -130,6 +138,7 @@ class WorkerSlot:
         self.used = False  # whether it has ever been given a task
         self.is_async = False  # whether its tasks, if any, are those of async steps
         self.isolated = False  # whether its task asked for a process of its own
+        self.is_extra = False  # whether it is there for the nodes of gangs alone
         self.paused_for: TaskSource | None = None  # the run whose journal lags behind its output
         self.stuck = False  # whether its `def` task is so long that none should queue behind it
         self.stopped = False  # whether it was stopped by a signal such as SIGSTOP
@@ -163,11 +172,11 @@ class WorkerSlot:
 
     def has_room(self, wanted: TaskDemand) -> bool:
         """Whether such a task may be sent to it now."""
-        if self.silent >= SILENT_POLLS:
+        if self.silent >= SILENT_POLLS or self.is_extra or self.worker.stop_reason:
             return False
         if self.idle:
-            return not self.worker.stop_reason
-        if self.worker.stop_reason or self.isolated or self.is_async != wanted.is_async:
+            return True
+        if self.isolated or self.is_async != wanted.is_async:
             return False
         if wanted.is_async:
             return self._has_async_room(wanted)
@@ -195,7 +204,7 @@ class TaskDemand(NamedTuple):
     isolated: bool
     """Whether it needs a process of its own."""
     limited: bool
-    """Whether it holds a named limit, which others could use while it is queued at a worker."""
+    """Whether it holds something that others could use while it is queued at a worker."""
     expected: float
     """How many seconds it is likely to take; 0 if unknown."""
     most: int
@@ -212,6 +221,7 @@ class WorkerSlots:
         """Starts the workers."""
         self.resting = False
         """Whether to start no worker for the moment, because starting one has failed."""
+        self._extra = 0  # workers beyond the executor's size, for gangs that are larger
         self._slots: dict[int, WorkerSlot] = {}  # by id(worker)
 
     def __iter__(self) -> Iterator[WorkerSlot]:
@@ -226,7 +236,10 @@ class WorkerSlots:
 
     def remove(self, worker: WorkerLink) -> WorkerSlot | None:
         """Remove the slot of a worker that is gone, and return it."""
-        return self._slots.pop(id(worker), None)
+        slot = self._slots.pop(id(worker), None)
+        if slot is not None and slot.is_extra:
+            self._extra -= 1
+        return slot
 
     def find(self, wanted: TaskDemand, kept: WorkerSlot | None) -> WorkerSlot | None:
         """A slot with room for a task, of a new worker if necessary; None if there is none.
@@ -254,6 +267,57 @@ class WorkerSlots:
         """How many workers have a `def` task that yields items."""
         return sum(slot.yielding > 0 and not slot.is_async for slot in self)
 
+    # --- gangs ---
+
+    def has_room_for(self, count: int, *, unused: bool) -> bool:
+        """Whether so many tasks could have a worker each, without starting an extra one.
+
+        `unused` asks for workers that have had no task yet.
+        """
+        return len(self._idle(unused=unused)) + (0 if self.resting else self._free) >= count
+
+    def gather(self, count: int, *, unused: bool) -> list[WorkerSlot]:
+        """So many idle slots; extra workers are started if there are too few.
+
+        Raises:
+            PoolError: They cannot be started now.
+        """
+        found = self._idle(unused=unused)[:count]
+        opened: list[WorkerSlot] = []
+        try:
+            while len(found) + len(opened) < count:
+                is_extra = self._free <= 0
+                opened.append(self._open())
+                opened[-1].is_extra = is_extra
+                self._extra += is_extra
+        except PoolError:
+            for slot in opened:
+                slot.retire()
+            raise
+        return found + opened
+
+    def retire_extra(self) -> None:
+        """Let the extra workers end: no gang needs them."""
+        for slot in self:
+            if slot.is_extra and slot.idle and not slot.worker.stop_reason:
+                slot.retire()
+
+    @property
+    def _free(self) -> int:
+        """How many more workers there may be, extra ones aside."""
+        return self.executor.size - len(self._slots) + self._extra
+
+    def _idle(self, *, unused: bool) -> list[WorkerSlot]:
+        """The workers that can have a node of a gang, extra ones first."""
+        idle = [
+            slot
+            for slot in self
+            if slot.idle
+            and not (slot.worker.stop_reason or slot.silent or slot.stopped)
+            and not (unused and slot.used)
+        ]
+        return sorted(idle, key=lambda slot: not slot.is_extra)
+
     @staticmethod
     def _worth_a_worker(best: WorkerSlot | None, *, is_async: bool) -> bool:
         if best is None:
@@ -271,22 +335,27 @@ class WorkerSlots:
         if self.resting:
             return False
         size = self.executor.size
-        if len(self._slots) < size:
+        regular = len(self._slots) - self._extra
+        if regular < size:
             return True
         held = sum(slot.yielding > 0 and not (slot.is_async and wanted.is_async) for slot in self)
-        return len(self._slots) < size + min(held, size)
+        return regular < size + min(held, size)
 
     def is_one_too_many(self, slot: WorkerSlot) -> bool:
         """Whether an idle worker has to go, because it was started in the place of a held one."""
         size = self.executor.size
-        if len(self._slots) <= size or slot.tasks:
+        if len(self._slots) - self._extra <= size or slot.tasks or slot.is_extra:
             return False
-        staying = sum(not each.worker.stop_reason for each in self)
+        staying = sum(not (each.worker.stop_reason or each.is_extra) for each in self)
         return staying > size + min(sum(each.yielding > 0 for each in self), size)
 
     def _fresh(self, wanted: TaskDemand) -> WorkerSlot | None:
         """A worker that has had no task yet, for a task that needs a process of its own."""
-        idle = [slot for slot in self if slot.idle and not (slot.worker.stop_reason or slot.silent)]
+        idle = [
+            slot
+            for slot in self
+            if slot.idle and not (slot.worker.stop_reason or slot.silent or slot.is_extra)
+        ]
         for slot in idle:
             if not slot.used:
                 return slot

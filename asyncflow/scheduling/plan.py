@@ -15,6 +15,9 @@ A task is in one of these states, and moves as the table says:
                   └─ CAUGHT ◄──┘
                        └────────────► SUCCEEDED
 
+The nodes of a gang are taken together. If one of them is to be tried again, so are all, and they
+are ready again when the last one's wait is over.
+
 If a failure is caught, the worker's next report says that the task succeeded. If the worker dies
 before that report, the task is taken once more, for a stand-in: its order passes the failure on,
 and runs no step.
@@ -81,7 +84,13 @@ class TaskPhase(StrEnum):
 
 
 MOVES: Final = {
-    TaskPhase.READY: {TaskPhase.RUNNING, TaskPhase.SUCCEEDED, TaskPhase.FAILED},
+    TaskPhase.READY: {
+        TaskPhase.RUNNING,
+        TaskPhase.SUCCEEDED,
+        TaskPhase.FAILED,
+        TaskPhase.RETRYING,
+        TaskPhase.CAUGHT,
+    },
     TaskPhase.RUNNING: {
         TaskPhase.SUCCEEDED,
         TaskPhase.FAILED,
@@ -93,7 +102,8 @@ MOVES: Final = {
     TaskPhase.SUCCEEDED: set(),
     TaskPhase.FAILED: set(),
 }
-"""Legal moves of a task. From ready straight to an end: cloned, or its worker died at once."""
+"""Legal moves of a task. From ready straight to an end: cloned, or another node of its gang failed
+before it began."""
 
 
 # --- state ------------------------------------------------------------------------------------
@@ -120,6 +130,7 @@ class _Task:
     __slots__ = (
         "attempt",
         "caught",
+        "gang",
         "id",
         "inputs",
         "path",
@@ -141,6 +152,7 @@ class _Task:
         self.scope: _Scope | None = None
         self.slot = 0
         self.stream: _Items | None = None  # what its generator has yielded, if it has one
+        self.gang: _Gang | None = None
 
     def move(self, state: TaskPhase) -> None:
         if state not in MOVES[self.state]:
@@ -172,6 +184,23 @@ class _Items:
         return task
 
 
+class _Gang:
+    """The nodes of a gang, or some that were given back: they are taken together.
+
+    A node's id is that of the first node plus its index.
+    """
+
+    __slots__ = ("due", "nodes", "stack", "step")
+
+    def __init__(self, step: str, nodes: Sequence[_Task]) -> None:
+        self.step, self.nodes = step, nodes
+        self.stack = nodes[0].stack
+        self.due = 0  # how many of them have waited long enough for their next attempt
+
+
+_Source = _Task | _Items | _Gang
+
+
 class IllegalEventError(Exception):
     """An event that is illegal now: a defect of its sender, or a damaged journal."""
 
@@ -197,9 +226,9 @@ class Plan:
     task_count: int = 0
     """How many tasks have an id: the highest id so far."""
     _tasks: dict[int, _Task] = field(default_factory=dict)
-    _sources: deque[_Task | _Items] = field(default_factory=deque)
+    _sources: deque[_Source] = field(default_factory=deque)
     _ready_of: Counter[str] = field(default_factory=Counter)  # of each step
-    _unsorted: deque[_Task | _Items] = field(default_factory=deque)
+    _unsorted: deque[_Source] = field(default_factory=deque)
     _stopping: FinishRun | None = None
     _stopped_running: bool = False
 
@@ -231,6 +260,11 @@ class Plan:
     def next_step(self) -> str | None:
         """The step of the task that `take` would return next; None if nothing is ready."""
         return self._sources[0].step if self._sources else None
+
+    def next_gang(self) -> int:
+        """How many nodes of a gang `take` would return next; 0 if the next task is of none."""
+        source = self._sources[0] if self._sources else None
+        return len(source.nodes) if isinstance(source, _Gang) else 0
 
     # --- facts ---
 
@@ -282,31 +316,69 @@ class Plan:
         """
         clones: list[CloneTask | RetryTask] = []
         while self._unsorted and len(clones) < limit:
+            if isinstance(self._unsorted[0], _Gang):
+                clones += self._clone_gang(self._unsorted[0])
+                continue
             task = _next_of(self._unsorted)
             key = task.step, task.path
             if key in self.finished:
                 self._number(task)
                 clones.append(CloneTask(task.step, task.id, task.path, _parents(self.graph, task)))
             elif key in self.waiting:
-                attempt, seconds = self.waiting[key]
-                self._number(task)
-                task.attempt, task.state = attempt - 1, TaskPhase.RETRYING
-                clones.append(RetryTask(task.step, task.id, attempt, task.path, seconds))
+                clones.append(self._wait_on(task, *self.waiting[key]))
             else:
                 self._sources.append(task)
                 self._count(task.step, 1)
         return clones
 
+    def _wait_on(self, task: _Task, attempt: int, seconds: float) -> RetryTask:
+        self._number(task)
+        task.attempt, task.state = attempt - 1, TaskPhase.RETRYING
+        return RetryTask(task.step, task.id, attempt, task.path, seconds)
+
+    def _clone_gang(self, gang: _Gang) -> list[CloneTask | RetryTask]:
+        """Take a gang over as a whole, or have it run as a whole."""
+        self._unsorted.popleft()
+        keys = [(task.step, task.path) for task in gang.nodes]
+        clones: list[CloneTask | RetryTask] = []
+        if all(key in self.finished for key in keys):
+            for task in gang.nodes:
+                self._number(task)
+                parents = _parents(self.graph, task)
+                clones.append(CloneTask(task.step, task.id, task.path, parents))
+            return clones
+        waits = [self.waiting.get(key) for key in keys]
+        if len({wait and wait[0] for wait in waits}) == 1 and waits[0] is not None:
+            seconds = max(wait[1] for wait in waits if wait)
+            return [self._wait_on(task, waits[0][0], seconds) for task in gang.nodes]
+        self._sources.append(gang)
+        self._count(gang.step, len(gang.nodes))
+        return clones
+
     def take(self, limit: int) -> list[BeginTask]:
-        """Up to `limit` ready tasks, each with its id; deepest first, to keep few splits open."""
+        """Up to `limit` ready tasks, each with its id; deepest first, to keep few splits open.
+
+        A gang is taken as a whole, however many nodes it has.
+        """
         taken: list[BeginTask] = []
         while len(taken) < limit and self._sources:
+            if type(self._sources[0]) is _Gang:
+                taken += self._take_gang(self._sources[0])
+                continue
             task = _next_of(self._sources)
             if not task.id:
                 self._number(task)
             self._count(task.step, -1)
             taken.append(task.start(_parents(self.graph, task)))
         return taken
+
+    def _take_gang(self, gang: _Gang) -> list[BeginTask]:
+        self._sources.popleft()
+        self._count(gang.step, -len(gang.nodes))
+        for task in gang.nodes:
+            if not task.id:
+                self._number(task)
+        return [task.start(_parents(self.graph, task)) for task in gang.nodes]
 
     def postpone(self, steps: Collection[str]) -> bool:
         """Put a task of other steps first, as these must not begin now; False if none is ready."""
@@ -329,16 +401,25 @@ class Plan:
         if self._stopping:
             del self._tasks[task_id]
             return self._finish_when_idle()
-        self._push(task)
+        in_gang = task.gang is not None and task.caught is None
+        self._push(_Gang(task.step, [task]) if in_gang else task)
         return []
 
     def wake(self, task_id: int) -> None:
         """A retry is due. Harmless if the run is ending."""
         task = self._tasks.get(task_id)
-        if task is not None and task.state is TaskPhase.RETRYING:
-            task.move(TaskPhase.READY)
-            task.attempt += 1
-            self._push(task)
+        if task is None or task.state is not TaskPhase.RETRYING:
+            return
+        gang = task.gang
+        if gang is not None:
+            gang.due += 1
+            if gang.due < len(gang.nodes):
+                return
+            gang.due = 0
+        for each in gang.nodes if gang is not None else (task,):
+            each.move(TaskPhase.READY)
+            each.attempt += 1
+        self._push(gang or task)
 
     def hand_on(self, task_id: int) -> list[Command]:
         """Make a stand-in ready that passes a caught failure on; nothing if the task succeeded."""
@@ -370,13 +451,12 @@ class Plan:
         if scope is not None and scope.yielder and scope.yielder == task.inputs[0]:
             scope.begun += 1
 
-    def _push(self, source: _Task | _Items) -> None:
-        resumed = self.finished or self.waiting
-        if resumed and (isinstance(source, _Items) or not source.id):
+    def _push(self, source: _Source) -> None:
+        if (self.finished or self.waiting) and _is_new(source):
             self._unsorted.appendleft(source)
             return
         self._sources.appendleft(source)
-        self._count(source.step, source.count if isinstance(source, _Items) else 1)
+        self._count(source.step, _size(source))
 
     def _push_more(self, items: _Items, more: int) -> None:
         """Add tasks to those of a generator that has yielded more items.
@@ -474,7 +554,8 @@ class Plan:
         scope = _Scope(task, node, count)
         scope.stack = (*scope.stack, task.id)
         if count:
-            self._push(_Items(node.next[0], task, scope, count))
+            items = _Items(node.next[0], task, scope, count)
+            self._push(items if node.num_parallel is None else _gang_of(items))
         else:
             self._join(scope)
 
@@ -517,7 +598,8 @@ class Plan:
         task = self._task(task_id)
         if event.will_retry and not self._stopping:
             task.move(TaskPhase.RETRYING)
-            options, name = self.graph[task.step].options["retry"], f"{event.run_id}/{task_id}"
+            first = task_id if task.gang is None else task.gang.nodes[0].id  # they wait as long
+            options, name = self.graph[task.step].options["retry"], f"{event.run_id}/{first}"
             after = retry_seconds(options, name, task.attempt)
             return [RetryTask(task.step, task_id, task.attempt + 1, task.path, after)]
         if event.caught:
@@ -535,8 +617,8 @@ class Plan:
             return []
         self._stopping, self._stopped_running = finish, running
         for source in self._sources:  # tasks with an id: given back, or to be tried again
-            if isinstance(source, _Task):
-                self._tasks.pop(source.id, None)
+            for task in _tasks_in(source):
+                self._tasks.pop(task.id, None)
         self._sources.clear()
         self._unsorted.clear()
         self.ready = 0
@@ -569,8 +651,34 @@ def _parents(graph: Graph, task: _Task) -> tuple[int, ...]:
     return tuple(task.inputs)
 
 
-def _next_of(sources: deque[_Task | _Items]) -> _Task:
-    source = sources[0]
+def _gang_of(items: _Items) -> _Gang:
+    gang = _Gang(items.step, [items.make() for _ in range(items.count)])
+    for task in gang.nodes:
+        task.gang = gang
+    return gang
+
+
+def _tasks_in(source: _Source) -> Sequence[_Task]:
+    """The tasks that were made already."""
+    if isinstance(source, _Gang):
+        return source.nodes
+    return (source,) if isinstance(source, _Task) else ()
+
+
+def _size(source: _Source) -> int:
+    if isinstance(source, _Items):
+        return source.count
+    return len(source.nodes) if isinstance(source, _Gang) else 1
+
+
+def _is_new(source: _Source) -> bool:
+    """Whether none of its tasks has an id."""
+    return not any(task.id for task in _tasks_in(source)[:1])
+
+
+def _next_of(sources: deque[Any]) -> _Task:
+    """The next task of the first source, which is no gang."""
+    source: _Task | _Items = sources[0]
     if isinstance(source, _Items):
         task = source.make()
         if source.next >= source.count:

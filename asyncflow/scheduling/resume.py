@@ -177,8 +177,10 @@ class OriginRun:
             RecordError: There are fewer.
         """
         count = result.outcome.fanout or 0
-        if count <= _FEW_ITEMS:
+        if count <= _FEW_ITEMS:  # nor has a gang more nodes than that
             return
+        if not result.outcome.items:
+            raise RecordError(f"{result.step}/{result.task_id} has stored no items")
         ref = unpack_ref(result.outcome.items)
         size = ref.size
         if ref.place == Place.BLOB:
@@ -329,6 +331,8 @@ def following(graph: Graph, step: str) -> set[str]:
 
 def _leads(node: Any) -> str:
     where = ", ".join(node.next) or "nothing"
+    if node.num_parallel:
+        return f"a gang of {where}"
     if node.condition:
         return f"one of {where} by {node.condition!r}"
     return f"{where} over {node.foreach!r}" if node.foreach else where

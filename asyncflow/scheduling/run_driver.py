@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.commands import Command
     from asyncflow.scheduling.dispatcher import Dispatcher
     from asyncflow.scheduling.facts import Fact
+    from asyncflow.scheduling.gangs import End, Gang
     from asyncflow.scheduling.resume import OriginRun
     from asyncflow.scheduling.run_identity import RunIdentity
     from asyncflow.scheduling.run_services import RunServices
@@ -58,6 +59,7 @@ _BATCH_FACTS: Final = 128  # a batch of them takes the event loop some 3 ms
 _LEAST_FACTS: Final = 16  # in a batch, however little time is left: each batch costs a write
 _GRACES: Final = 2  # the time that a run has to end once it is told to,
 _END_SECONDS: Final = 30.0  # plus this: some workers are killed, some journals written
+_ENDS: Final = (Succeeded, Failed, Lost)
 _FAILURES: Final = (Failed, Lost)  # a union in `isinstance` takes three times as long
 _CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
 
@@ -136,11 +138,11 @@ class RunDriver:
             identity,
             self.plan,
             self._recorder,
-            self._index.table,
             services,
             on_prepared=lambda: dispatcher.dispatch(self),
             on_commands=self._order,
             on_failed=self.abandon,
+            on_lost=self.tell,
         )
         """The tasks that are ready, for the dispatcher to take."""
         self._take_over = (
@@ -173,9 +175,29 @@ class RunDriver:
         self.task.add_done_callback(on_driven)
 
     def tell(self, fact: Fact) -> None:
-        """Add a fact; it is journalled with the next batch."""
+        """Add a fact; it is journalled with the next batch, or with the end of its gang."""
         if self._streams and isinstance(fact, Succeeded):
             fact = self._streams.checked(fact)
+        if self.orders.gangs and isinstance(fact, _ENDS):
+            gang = self.orders.gangs.of(fact.key)
+            if gang is not None:
+                self._on_node_ended(gang, fact)
+                return
+        self._add(fact)
+
+    def _on_node_ended(self, gang: Gang, end: End) -> None:
+        """One of a gang has ended: if it has failed, the others are stopped."""
+        caused = gang.cause is None
+        gang.add(end)
+        if gang.cause is not None and caused and gang.running:
+            self._dispatcher.stop_tasks(self, gang.running, gang.why_stopped)
+        if not gang.running:
+            self.orders.gangs.end(gang)
+            verdict = self._verdict(gang.cause) if gang.cause is not None else None
+            for each in gang.ends(verdict):
+                self._add(each)
+
+    def _add(self, fact: Fact) -> None:
         self._inbox.append(fact)
         self._news.look()
         if isinstance(fact, Logged):

@@ -10,7 +10,7 @@ Nothing here waits.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow._support import log
 from asyncflow._support.conditions import call_again
@@ -28,17 +28,18 @@ from asyncflow.store.files import SHORTAGES
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.scheduling.loop_budget import LoopBudget
     from asyncflow.scheduling.named_limits import Limits, Need
-    from asyncflow.scheduling.placement import WorkerSlots
+    from asyncflow.scheduling.placement import Held, WorkerSlots
     from asyncflow.workers.messages import StartTask
 
 _TASK_OVERHEAD_SECONDS: Final = 0.0001  # overhead of a task beside its step
 _ASYNC_TASKS: Final = 1000  # of a step at a time, unless `@concurrency` says otherwise
 _PATIENT_SECONDS: Final = 0.5  # how long a `def` task waits for a `def` worker to become free
+_EXTRA_SECONDS: Final = 1.0  # how long a worker that only gangs need waits for the next one
 _START_TRIES: Final = 5  # failed starts in a row, for lack of resources, while there is no worker
 _REST_SECONDS: Final = 0.5  # between them
 
@@ -47,6 +48,30 @@ def _limit(source: TaskSource, step: str) -> int:
     """How many tasks of the step may run at once."""
     limit: int = source.graph[step].options.get("concurrency", _ASYNC_TASKS)
     return limit
+
+
+class _Conditions(NamedTuple):
+    """What the tasks of a step need besides a worker."""
+
+    needs: tuple[Need, ...] = ()
+    """Places in named limits."""
+    is_gang: bool = False
+    """Whether its tasks are the nodes of gangs."""
+
+
+class _GangHold:
+    """What the nodes of a gang hold together: released with the last of them."""
+
+    __slots__ = ("_left", "_release")
+
+    def __init__(self, count: int, release: Callable[[], None]) -> None:
+        self._left, self._release = count, release
+
+    def release(self) -> None:
+        """One of the nodes is no longer at a worker."""
+        self._left -= 1
+        if not self._left:
+            self._release()
 
 
 class _Room:
@@ -91,7 +116,11 @@ class TaskAssigner:
         self._runs: set[int] = set()  # numbers of the runs that have entered
         self._turns: FairTurns[TaskSource] = FairTurns()  # runs that may have ready tasks
         self._yielding: set[tuple[int, str]] = set()  # runs and steps that have yielded items
-        self._needs: dict[tuple[int, str], tuple[Need, ...]] = {}  # by run and step, if limited
+        self._conditions: dict[tuple[int, str], _Conditions] = {}  # by run and step, if any
+        self._gangs = 0  # at workers of their own
+        self._gangs_begun = 0
+        self._postponed: dict[int, TaskSource] = {}  # runs with a gang that waits for others
+        self._failed_gangs: Counter[int] = Counter()  # by run: failed starts in a row
         self._running: Counter[tuple[int, str]] = Counter()  # assigned tasks by run and step
         self._of_run: Counter[int] = Counter()  # assigned tasks by run
         self._dispatching = False
@@ -111,8 +140,9 @@ class TaskAssigner:
         """Add a run that begins, and may have ready tasks."""
         self._runs.add(source.number)
         for node in source.graph:
-            if needs := needs_of(node.options.get("limit")):
-                self._needs[source.number, node.name] = needs
+            conditions = _Conditions(needs_of(node.options.get("limit")), node.is_gang)
+            if any(conditions):
+                self._conditions[source.number, node.name] = conditions
         self.dispatch(source)
 
     def leave(self, source: TaskSource) -> None:
@@ -121,9 +151,11 @@ class TaskAssigner:
         self._runs.discard(number)
         for step in source.graph.nodes:
             self._running.pop((number, step), None)
-            self._needs.pop((number, step), None)
             self._yielding.discard((number, step))
+            self._conditions.pop((number, step), None)
         self._of_run.pop(number, None)
+        self._postponed.pop(number, None)
+        self._failed_gangs.pop(number, None)
         if self._limits is not None:
             self._limits.forget(source)
         self._turns.remove(source)
@@ -171,9 +203,9 @@ class TaskAssigner:
             is_async = source.graph[step].is_async
             if not self._turns.in_line(source, is_async=is_async):
                 continue
-            slot = self._slots.find(self._demand(source, step), room.kept)
-            if slot is not None:
-                self._assign(slot, source, step)
+            slots = self._find(source, step, room)
+            if slots:
+                self._assign(slots, source, step)
                 if self._loop.time() > until:  # let the application have a turn
                     self._dispatch_later()
                     return
@@ -244,11 +276,18 @@ class TaskAssigner:
                 return
 
     def _may_begin(self, source: TaskSource, step: str) -> bool:
-        if self._running[source.number, step] >= _limit(source, step):
+        running = self._running[source.number, step]
+        conditions = self._conditions.get((source.number, step))
+        is_gang = conditions is not None and conditions.is_gang
+        if not is_gang and running >= _limit(source, step):
             return False
         if self._yielding and not self._may_hold(source, step):
             return False
-        needs = self._needs.get((source.number, step))
+        if conditions is None:
+            return True
+        if is_gang and not self._may_gang_begin(source, step):
+            return False
+        needs = conditions.needs
         return not needs or self._limits is None or self._limits.may_take(source, needs)
 
     def _may_hold(self, source: TaskSource, step: str) -> bool:
@@ -257,13 +296,68 @@ class TaskAssigner:
             return True
         return self._slots.held < self._slots.executor.size
 
+    def _may_gang_begin(self, source: TaskSource, step: str) -> bool:
+        """Whether the run's next task, or its whole gang, may begin as far as others are concerned.
+
+        A gang that is larger than a limit on tasks runs alone. One that needs more workers than
+        there may be waits for gangs that run already, so that no two of them add up.
+        """
+        count = source.orders.next_gang() or 1
+        running, most = self._running[source.number, step], source.max_running_tasks
+        if running and running + count > _limit(source, step):
+            return False
+        of_run = self._of_run[source.number]
+        if most and of_run and of_run + count > most:
+            return False
+        options = source.graph[step].options
+        if self._has_own_workers(source, step) and (self._gangs or self._slots.resting):
+            unused = "isolate" in options
+            if not self._slots.has_room_for(count, unused=unused):
+                self._postponed[source.number] = source
+                return False
+        return True
+
+    @staticmethod
+    def _has_own_workers(source: TaskSource, step: str) -> bool:
+        """Whether each node of the step's gangs has a worker of its own."""
+        node = source.graph[step]
+        return not node.is_async or "isolate" in node.options
+
+    def _find(self, source: TaskSource, step: str, room: _Room) -> Sequence[WorkerSlot]:
+        """Slots with room for the run's next task, or one for each node of its gang; else none.
+
+        Raises:
+            PoolError: A worker cannot be started.
+        """
+        count = 0
+        conditions = self._conditions.get((source.number, step))
+        if conditions is not None and conditions.is_gang:
+            count = source.orders.next_gang()
+        if count and self._has_own_workers(source, step):
+            return self._gather(source, count, unused="isolate" in source.graph[step].options)
+        slot = self._slots.find(self._demand(source, step), room.kept)
+        return () if slot is None else (slot,) * (count or 1)
+
+    def _gather(self, source: TaskSource, count: int, *, unused: bool) -> Sequence[WorkerSlot]:
+        try:
+            slots = self._slots.gather(count, unused=unused)
+        except PoolError as error:
+            self._failed_gangs[source.number] += 1
+            if self._failed_gangs[source.number] > _START_TRIES:
+                message = f"a gang of {count} tasks cannot have its workers: {error}"
+                source.abandon(PoolError(message))
+            self._postponed[source.number] = source
+            raise
+        self._failed_gangs.pop(source.number, None)
+        return slots
+
     def _demand(self, source: TaskSource, step: str) -> TaskDemand:
         """What the run's next task, of this step, needs from a worker."""
         node = source.graph[step]
         return TaskDemand(
             is_async=node.is_async,
             isolated="isolate" in node.options,
-            limited=(source.number, step) in self._needs,
+            limited=(source.number, step) in self._conditions,
             expected=source.expected.get(step, 0.0),
             most=_limit(source, step),
             few=self._of_run[source.number] < ASYNC_SPARE_TASKS,
@@ -293,12 +387,15 @@ class TaskAssigner:
 
     def _start_again(self) -> None:
         self._slots.resting = False
+        self._resume_postponed()
         self.dispatch()
 
     # --- giving tasks and taking them back ---
 
-    def _assign(self, slot: WorkerSlot, source: TaskSource, step: str) -> None:
-        needs, grant = self._needs.get((source.number, step)), None
+    def _assign(self, slots: Sequence[WorkerSlot], source: TaskSource, step: str) -> None:
+        """Send the run's next task, or its whole gang, to these slots."""
+        conditions, grant = self._conditions.get((source.number, step)), None
+        needs = conditions.needs if conditions is not None else ()
         if needs and self._limits is not None:
             try:
                 grant = self._limits.take(source, needs)
@@ -309,14 +406,47 @@ class TaskAssigner:
             if grant is None:
                 return  # try the run again at once: other steps of it may begin
         is_async = source.graph[step].is_async
-        order = source.orders.take()
-        if order is not None:
-            self._give(slot, source, order, is_async=is_async).grant = grant
+        if conditions is not None and conditions.is_gang and source.orders.next_gang():
+            self._give_gang(slots, source, step, grant)
+        elif (order := source.orders.take()) is not None:
+            self._give(slots[0], source, order, is_async=is_async).grant = grant
         elif grant is not None:
             grant.release()
         self._turns.served(source)
         if not is_async:
             self._impatient_at = None
+
+    def _give_gang(
+        self, slots: Sequence[WorkerSlot], source: TaskSource, step: str, grant: Held | None
+    ) -> None:
+        """Send all nodes of a gang; together they hold what one task would hold."""
+        has_workers = self._has_own_workers(source, step)
+
+        def release() -> None:
+            if grant is not None:
+                grant.release()
+            if has_workers:
+                self._gangs -= 1
+                self._resume_postponed()
+                self._loop.call_later(_EXTRA_SECONDS, self._retire_extra, self._gangs_begun)
+
+        self._gangs += has_workers
+        self._gangs_begun += has_workers
+        hold = _GangHold(len(slots), release)
+        is_async = source.graph[step].is_async
+        for slot, order in zip(slots, source.orders.take_gang(), strict=True):
+            self._give(slot, source, order, is_async=is_async).grant = hold
+
+    def _retire_extra(self, gangs_begun: int) -> None:
+        """Let extra workers end, unless a gang has needed them since."""
+        if not self._gangs and self._gangs_begun == gangs_begun:
+            self._slots.retire_extra()
+
+    def _resume_postponed(self) -> None:
+        """Gangs that have waited for others may begin."""
+        postponed, self._postponed = self._postponed, {}
+        for source in postponed.values():
+            self.wake(source)
 
     def _give(
         self, slot: WorkerSlot, source: TaskSource, order: StartTask, *, is_async: bool

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncflow.errors import JournalError
+from asyncflow.scheduling.gangs import Gangs
 from asyncflow.scheduling.input_offsets import InputOffsets
 from asyncflow.scheduling.item_streams import offsets_of_stack
 from asyncflow.values import indexes_of
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from asyncflow.scheduling.commands import BeginTask, Command
+    from asyncflow.scheduling.facts import Lost
     from asyncflow.scheduling.facts_to_events import Recorder
     from asyncflow.scheduling.plan import Plan
     from asyncflow.scheduling.run_identity import RunIdentity
     from asyncflow.scheduling.run_services import RunServices
-    from asyncflow.store.run_index import TaskTable
 
 
 class TaskOrders:
@@ -37,12 +38,12 @@ class TaskOrders:
         identity: RunIdentity,
         plan: Plan,
         recorder: Recorder,
-        table: TaskTable,
         services: RunServices,
         *,
         on_prepared: Callable[[], None],
         on_commands: Callable[[list[Command]], None],
         on_failed: Callable[[JournalError], None],
+        on_lost: Callable[[Lost], None],
     ) -> None:
         """Give out nothing yet.
 
@@ -50,23 +51,25 @@ class TaskOrders:
             identity: The run.
             plan: Decides which tasks are ready.
             recorder: Records each task that is taken or given back.
-            table: Has the journal offsets of each task.
             services: The threads that prepare wide joins.
             on_prepared: Called when a wide join can be taken.
             on_commands: Called with what the plan decides when a task is given back.
             on_failed: Called when a wide join cannot be prepared.
+            on_lost: Called when a node of a gang has ended without having begun.
         """
         self._number = identity.number
         self._plan, self._recorder = plan, recorder
-        self._ended_at = table.ended_at
+        self._ended_at = recorder.table.ended_at
         self._streams = recorder.streams
-        self._inputs = InputOffsets(identity.stored, table.ended_at)
+        self._inputs = InputOffsets(identity.stored, self._ended_at)
         self._disk = services.disk
         self._on_prepared, self._on_commands = on_prepared, on_commands
-        self._on_failed = on_failed
+        self._on_failed, self._on_lost = on_failed, on_lost
         self._loop = asyncio.get_running_loop()
         self._prepared: deque[StartTask] = deque()
         self._closed = False
+        self.gangs = Gangs()
+        """The gangs that were taken, until they have ended."""
         self.held = False
         """Whether no further task is given out for now."""
 
@@ -102,8 +105,28 @@ class TaskOrders:
             preparing.add_done_callback(partial(self._on_spilled, task.task_id))
         return None
 
+    def next_gang(self) -> int:
+        """How many nodes of a gang are next, to be taken together; 0 if the next is no node."""
+        return 0 if self._prepared or self.held else self._plan.next_gang()
+
+    def take_gang(self) -> list[StartTask]:
+        """The nodes of the gang that is next."""
+        tasks = self._plan.take(1)
+        self.gangs.begin(tasks)
+        for task in tasks:
+            self._recorder.open(task)
+        return [self._order(task, self._inputs.offsets(task.inputs), ()) for task in tasks]
+
     def give_back(self, task_id: int) -> None:
-        """Take back a task that has not begun: it is ready again, unless the run is ending."""
+        """Take back a task that has not begun: it is ready again, unless the run is ending.
+
+        If the rest of its gang is being stopped, it has ended instead.
+        """
+        if self.gangs:
+            lost = self.gangs.given_back(self._number, task_id, stopping=self._plan.stopping)
+            if lost is not None:
+                self._on_lost(lost)
+                return
         self._recorder.drop(task_id)
         self._on_commands(self._plan.give_back(task_id))
 

@@ -52,6 +52,7 @@ NAMES = [
     "metadata",
     "namespace",
     "package_sources",
+    "parallel",
     "pypi",
     "pypi_base",
     "resources",

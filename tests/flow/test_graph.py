@@ -410,6 +410,75 @@ def test_a_condition_in_pictures():
     assert '"check" [shape=diamond];' in loop
 
 
+# --- gangs ------------------------------------------------------------------------------------
+
+
+def gang(name: str, *following: str, **attributes) -> AnyNode:
+    """A step under `@parallel`."""
+    return node(name, *following, options={"parallel": True}, **attributes)
+
+
+GANG = Graph(
+    "Gang",
+    [
+        node("start", "train", num_parallel="self.size"),
+        gang("train", "join"),
+        node("join", "end", is_join=True),
+        END,
+    ],
+)
+
+
+def test_a_gang_is_a_split_that_the_step_after_it_joins():
+    """Its nodes are as the items of a foreach."""
+    assert GANG["start"].fanout is Fanout.FOREACH
+    assert (GANG["train"].depth, GANG["join"].joins) == (1, "start")
+
+
+def test_a_graph_with_a_gang_survives_being_plain_data():
+    """Through msgpack and back, it is the same."""
+    assert Graph.from_data(msgpack.unpackb(msgpack.packb(GANG.to_data()))) == GANG
+
+
+def test_a_gang_in_pictures():
+    """The arrow to it says how many nodes it has."""
+    assert "start -> train in parallel, self.size at once\n" in to_text(GANG)
+    assert '"start" -> "train" [label="num_parallel self.size"];' in to_dot(GANG)
+    assert "num_parallel self.size" in to_mermaid(GANG)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        (
+            [node("start", "a", num_parallel="3"), node("a", "j")],
+            "'start' leads to 'a' with `num_parallel`, but that is no step of a gang",
+        ),
+        (
+            [node("start", "a", foreach="items"), gang("a", "j")],
+            "'start' leads to 'a', which has @parallel: say how many tasks its gang has",
+        ),
+        (
+            [node("start", "a", num_parallel="3"), gang("a", "b"), node("b", "j")],
+            "'a' has @parallel, so a join follows it, and 'b' is none",
+        ),
+        (
+            [
+                node("start", "a", num_parallel="3"),
+                gang("a", "b", "c"),
+                node("b", "j"),
+                node("c", "j"),
+            ],
+            "'a' has @parallel, so a join follows it: lead to one step",
+        ),
+        ([gang("start", "j")], "'start' has @parallel, but a gang cannot begin a flow"),
+    ],
+)
+def test_gangs_that_are_no_graph(nodes, words):
+    """A gang is one step between the step that says its size and the join."""
+    assert words in str(refusal(*nodes, node("j", "end", is_join=True), END))
+
+
 # --- any graph at all -------------------------------------------------------------------------
 
 

@@ -672,6 +672,56 @@ def test_a_condition_that_cannot_be_understood(tmp_path, call, words):
     assert (caught.value.step, caught.value.line) == ("start", 7)
 
 
+GANG = """
+from asyncflow import FlowSpec, parallel, step
+
+class F(FlowSpec):
+    @step
+    def start(self):
+        self.size = 3
+        self.next(self.train, num_parallel=NUMBER)
+
+    @parallel
+    @step
+    def train(self):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+"""
+
+
+@pytest.mark.parametrize("number", ["3", "self.size", "2 * len(self.hosts) + 1"])
+def test_the_size_of_a_gang_may_be_any_expression(tmp_path, number):
+    """The graph has it as it is written."""
+    graph = read_graph(run_file(GANG.replace("NUMBER", number), tmp_path))
+    assert graph["start"].num_parallel == number
+    assert graph["train"].is_gang
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        ("0", "has num_parallel=0: a gang has a number of tasks"),
+        ("-2", "has num_parallel=-2: a gang has"),
+        ("True", "has num_parallel=True: a gang has"),
+        ("None", "has num_parallel=None: a gang has"),
+        ("'3'", "has num_parallel='3': a gang has"),
+        ("2, foreach='size'", "a gang is written self.next(self.STEP, num_parallel=NUMBER)"),
+    ],
+)
+def test_a_gang_that_cannot_be(tmp_path, number, words):
+    """It is refused before anything runs."""
+    with pytest.raises(GraphError) as caught:
+        read_graph(run_file(GANG.replace("NUMBER", number), tmp_path))
+    assert words in str(caught.value)
+
+
 def test_the_end_has_no_transition(make_either):
     """It is the last step."""
     text = flow_text("self.next(self.end)").replace("pass", "self.next(self.start)")

@@ -83,6 +83,7 @@ class Task:
         self.index: int | None = 1
         self.transition: Transition | None = None
         self.choice = ""
+        self.num_parallel: int | None = None
         self.refs = {name: ref_to(value) for name, value in values.items()}
         self.loaded: list[str] = []
         self.asked = 0

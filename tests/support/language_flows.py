@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio  # noqa: F401 - for the async variants that are made of this file
 
-from asyncflow import FlowSpec, Parameter, catch, current, retry, shared, step
+from asyncflow import FlowSpec, Parameter, catch, current, parallel, retry, shared, step
 
 
 class Linear(FlowSpec):
@@ -431,3 +431,45 @@ class Looping(FlowSpec):
     @step
     def end(self):
         print(self.rounds, self.seen)
+
+
+class Gangs(FlowSpec):
+    """Gangs within a foreach, one of whose nodes fails at first."""
+
+    @step
+    def start(self):
+        self.sizes = [1, 3]
+        self.next(self.size, foreach="sizes")
+
+    @step
+    def size(self):
+        self.count = self.input
+        self.next(self.node, num_parallel=self.count)
+
+    @retry(times=1, seconds=0)
+    @parallel
+    @step
+    def node(self):
+        if current.parallel.node_index == 2 and current.attempt == 0:
+            raise ConnectionError("the last")
+        if current.attempt or self.count == 1:  # else it may be stopped before
+            print("node", current.parallel.node_index)
+        self.place = current.parallel.num_nodes, self.index, self.input, current.attempt
+        self.is_control = current.task_id == current.parallel.control_task_id
+        self.stack = self.foreach_stack()
+        self.next(self.met)
+
+    @step
+    def met(self, inputs):
+        self.places = [(each.place, each.is_control, each.stack) for each in inputs]
+        self.merge_artifacts(inputs, include=["count"])
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.all_places = [each.places for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass

@@ -176,8 +176,10 @@ class DecoratedStep:
         steps: list[Any] = [getattr(flow, name) for name in node.next]
         if node.condition is not None:
             steps = [{case: getattr(flow, name) for case, name in node.cases}]
-        given = {"foreach": node.foreach, "condition": node.condition, **self._arguments}
-        flow.next(*steps, **given)
+        given: dict[str, Any] = {"foreach": node.foreach, "condition": node.condition}
+        if node.num_parallel is not None and node.num_parallel.isdecimal():
+            given["num_parallel"] = int(node.num_parallel)
+        flow.next(*steps, **{**given, **self._arguments})
 
 
 async def _settled(value: Any) -> Any:

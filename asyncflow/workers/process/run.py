@@ -211,6 +211,8 @@ def item_of(
     if not 0 <= level < len(stack):
         return None
     splitter = run.result(stack[level], f"the item of {task}")
+    if run.graph[splitter.step].num_parallel is not None:
+        return path[level]
     if splitter.items is None:
         return None
     called = splitter.called(run.graph[splitter.step].foreach or "")

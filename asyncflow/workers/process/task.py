@@ -18,7 +18,7 @@ from zlib import crc32
 from asyncflow import codec
 from asyncflow.errors import FlowError, JournalError, TransitionError
 from asyncflow.events.records import MAX_TASK
-from asyncflow.flow.current import TaskContext, enter_task, not_awaitable
+from asyncflow.flow.current import Parallel, TaskContext, enter_task, not_awaitable
 from asyncflow.flow.graph import Fanout, Transition
 from asyncflow.flow.join_inputs import Inputs, InputView, lock_of, refs_of
 from asyncflow.flow.spec import artifacts_of, bind, initialize
@@ -67,6 +67,7 @@ class TaskView:
         self.node: Node = run.graph[order.step]
         self.transition: Transition | None = None
         self.choice = ""
+        self.num_parallel: int | None = None
         self._failed = False  # and its step's `@catch` passes it on
         self._artifacts = TaskArtifacts(run, self.node, self._pathspec, self._origin(), self._go_on)
         self.index = order.path[-1] if order.path else None
@@ -93,7 +94,14 @@ class TaskView:
             self._load_off_loop if self._off_loop else not_awaitable,
             started.tags,
             started.origin_run_id,
+            self._parallel() if "parallel" in self.node.options else None,
         )
+
+    def _parallel(self) -> Parallel:
+        """Where the task stands in its gang."""
+        index = self.index or 0
+        nodes = self._origin().fanout or 1
+        return Parallel("127.0.0.1", nodes, index, str(self._order.key.task - index))
 
     # --- TaskState ---
 
@@ -170,8 +178,7 @@ class TaskView:
 
         `may_retry` says whether the step's `@retry` covers the exception.
         """
-        decides = self.node.foreach is not None or self.node.condition is not None
-        if self._order.caught or not self.node.catches or decides:
+        if self._order.caught or not self.node.catches or self.node.decides:
             return False
         return not (may_retry and self.node.is_retried(self._order.key.attempt))
 
@@ -186,7 +193,7 @@ class TaskView:
             print(failure.traceback or f"{failure.type}: {failure.message}", file=sys.stderr)  # noqa: T201 - into the task's log
         if options["var"]:
             setattr(self.flow, options["var"], failure)
-        if self.node.foreach is not None or self.node.condition is not None:
+        if self.node.decides:
             error = f"@catch cannot stand in for {self.step!r}: the next step is unknown"
             raise TransitionError(error, step=self.step, file=self.node.file, line=self.node.line)
         self.transition = self.node.transition if self.node.next else None

@@ -81,7 +81,7 @@ class TaskArtifacts:
                 cannot be stored is left out, and the task's log says so.
         """
         values = artifacts_of(flow)
-        fanout, items = None, b""
+        fanout, items = task.num_parallel, b""
         if foreach is not None:
             fanout, ref = self._put_items(task, flow, foreach, values)
             items = pack_ref(ref)
