@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from asyncflow.engine.engine import Engine, run, run_sync
     from asyncflow.engine.run_handle import RunHandle
     from asyncflow.engine.runner import NBRunner, Runner
+    from asyncflow.flow.exit_hook import (
+        exit_hook,
+    )
     from asyncflow.flow.mutators import (
         FlowMutator,
         StepMutator,
@@ -71,6 +74,9 @@ if TYPE_CHECKING:
         schedule,
         trigger,
         trigger_on_finish,
+    )
+    from asyncflow.flow.step_secrets import (
+        secrets,
     )
 
 __version__ = VERSION
@@ -108,6 +114,7 @@ __all__ = [
     "environment",
     "errors",
     "events",
+    "exit_hook",
     "get_metadata",
     "get_namespace",
     "gpu_profile",
@@ -125,6 +132,7 @@ __all__ = [
     "run",
     "run_sync",
     "schedule",
+    "secrets",
     "shared",
     "step",
     "timeout",
@@ -159,6 +167,7 @@ _LATER: Final = {
     "default_namespace": "asyncflow.client",
     "errors": "",
     "events": "",
+    "exit_hook": "asyncflow.flow.exit_hook",
     "get_metadata": "asyncflow.client",
     "get_namespace": "asyncflow.client",
     "gpu_profile": "asyncflow.flow.remote_decorators",
@@ -171,6 +180,7 @@ _LATER: Final = {
     "run": "asyncflow.engine",
     "run_sync": "asyncflow.engine",
     "schedule": "asyncflow.flow.remote_decorators",
+    "secrets": "asyncflow.flow.step_secrets",
     "trigger": "asyncflow.flow.remote_decorators",
     "trigger_on_finish": "asyncflow.flow.remote_decorators",
     "user_step_decorator": "asyncflow.flow.own_decorators",

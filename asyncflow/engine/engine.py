@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow.client import Run
+    from asyncflow.engine.exit_hooks import ExitHooks
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.interface import JournalAppender, RunStore
     from asyncflow.workers.interface import Executor, ExecutorFactory, WorkerListener
@@ -66,6 +67,7 @@ class _Prepare(Protocol):
     ) -> NewRun: ...
 
 
+_HOOK_THREADS: Final = 8  # each waits for a process; none is started before there is a hook
 _DISK_THREADS: Final = 4  # journals that wait on the disk at once
 _LOOK_SECONDS: Final = 0.5
 # when nothing waits on the disk: more threads would only take the interpreter from the loop
@@ -272,6 +274,8 @@ class Engine(Starter, Watchable):
         self._looking: asyncio.TimerHandle | None = None
         self._watchers = Watchers(self.settings.event_buffer)
         self._starting: set[asyncio.Task[Any]] = set()
+        self._hooks: dict[int, ExitHooks] = {}
+        self._hook_threads = Threads(_HOOK_THREADS, "asyncflow-exit-hooks")
         self._said: set[tuple[str, str]] = set()
         self._options = RunOptions(max_running_tasks=self.settings.max_running_tasks)
         self._admission = Admission(self.settings.max_runs)
@@ -357,7 +361,7 @@ class Engine(Starter, Watchable):
             try:
                 await self._dispatcher.executor.close()
             finally:
-                await _shut_down(self._disk, self._syncs, self._makers)
+                await _shut_down(self._disk, self._syncs, self._makers, self._hook_threads)
                 self._limits.close()
                 if self._looking is not None:
                     self._looking.cancel()
@@ -375,6 +379,18 @@ class Engine(Starter, Watchable):
             for driver in self._drivers.values():  # none, unless closing has raised an exception
                 driver.break_off()
         await self._watchers.end(self.settings.grace_seconds)
+        await self._end_hooks()
+
+    async def _end_hooks(self) -> None:
+        """Return once no exit hook runs; those that take longer than the grace are killed."""
+        hooks = list(self._hooks.values())
+        end = self._loop.time() + self.settings.grace_seconds
+        for each in hooks:
+            await each.wait(max(0.0, end - self._loop.time()))
+        for each in hooks:
+            each.kill()
+        for each in hooks:
+            await each.wait()
 
     # --- what was to be called, and is not ---
 
@@ -484,8 +500,13 @@ class Engine(Starter, Watchable):
             raise
         observer = FailureObserver()
         self._observers[identity.number] = observer
+        hooks = None
+        if "exit_hook" in new.graph.options:
+            from asyncflow.engine.exit_hooks import ExitHooks
+
+            hooks = self._hooks[identity.number] = ExitHooks(driver, self._hook_threads)
         driver.start(partial(self._on_driven, identity.number))
-        return RunHandle(driver, channel, self.settings, observer)
+        return RunHandle(driver, channel, self.settings, observer, hooks)
 
     def _on_driven(self, number: int, task: asyncio.Task[None] | None = None) -> None:
         """Clean up after a run. The event loop has already raised any exception of its driver."""
@@ -503,6 +524,13 @@ class Engine(Starter, Watchable):
         if driver.error is not None or driver.plan.status is Status.FAILED:
             observer.failed = channel.pathspec
         self._admission.leave()
+        if number in self._hooks:
+            self._hooks[number].begin()
+            self._hooks = {
+                each: hooks
+                for each, hooks in self._hooks.items()
+                if each in self._drivers or not hooks.ended
+            }
 
     @contextmanager
     def suspended(self) -> Iterator[None]:

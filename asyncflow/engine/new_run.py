@@ -83,7 +83,7 @@ class NewRun:
     ) -> tuple[RunIdentity, JournalAppender, bytes]:
         """Write the run to disk."""
         name = self._flow.__name__
-        variables = _variables_of(self._flow, self.graph)
+        variables = _variables_of(self._flow, self.graph, self._environ)
         stored = self._store.make_run(name)
         identity = RunIdentity(
             number=number,
@@ -171,23 +171,30 @@ class NewRun:
         )
 
 
-def _variables_of(flow: type[FlowSpec], graph: Graph) -> dict[str, dict[str, str]]:
-    """The variables of `@environment`, by step.
+def _variables_of(
+    flow: type[FlowSpec], graph: Graph, environ: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """The variables of `@environment` and `@secrets`, by step.
 
     Raises:
-        FlowError: They are too large to be sent to a worker.
+        FlowError: They are too large to be sent to a worker, or a secret cannot be read.
     """
     found = {}
     for node in graph:
         options = options_of(getattr(flow, node.name, None))
         if options is not None and options.variables:
             found[node.name] = options.variables
+        if options is not None and options.secrets:
+            from asyncflow.flow.step_secrets import secret_variables
+
+            given = secret_variables(node.name, options, environ)
+            found[node.name] = {**options.variables, **given}
     size = sum(
         len(f"{each}{value}".encode()) for vars_ in found.values() for each, value in vars_.items()
     )
     if size > _MOST_VARIABLE_BYTES:
         message = (
-            f"the variables of @environment have {size} bytes, and a flow may have "
+            f"the variables of @environment and @secrets have {size} bytes, and a flow may have "
             f"{_MOST_VARIABLE_BYTES}: give the flow the data in a file"
         )
         raise FlowError(message)

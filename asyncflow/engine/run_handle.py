@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from asyncflow._support.settings import Settings
     from asyncflow.client import Run
+    from asyncflow.engine.exit_hooks import ExitHooks
     from asyncflow.events.types import Event
     from asyncflow.scheduling.run_driver import RunDriver
     from asyncflow.store.interface import StoredRun
@@ -57,12 +58,18 @@ class RunHandle:
     """
 
     def __init__(
-        self, driver: RunDriver, channel: Channel, settings: Settings, observer: FailureObserver
+        self,
+        driver: RunDriver,
+        channel: Channel,
+        settings: Settings,
+        observer: FailureObserver,
+        hooks: ExitHooks | None = None,
     ) -> None:
         self._driver = driver
         self._channel = channel
         self._settings = settings
         self._observer = observer
+        self._hooks = hooks
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -94,7 +101,7 @@ class RunHandle:
         return Run(self.pathspec, store=self._driver.identity.store)
 
     async def wait(self) -> Run:
-        """Wait for the run's end.
+        """Wait for the run's end, and for its exit hooks.
 
         Raises:
             RunFailedError: A task failed; the error says which one, and why.
@@ -121,6 +128,8 @@ class RunHandle:
             self._driver.cancel("the task that waited for it was cancelled")
             await run_to_completion(self._driver.finished.wait())
             raise
+        if self._hooks is not None:
+            await self._hooks.wait()
         if self._driver.error is not None:
             raise self._driver.error
         return self._status

@@ -12,6 +12,7 @@ holds these options as plain data (`Node.options`), under the name of the decora
     concurrency  n
     limit        [[name, at a time or None, per second or None]]
     environment  [name, ...]; values are often secrets, so they stay in `StepOptions`
+    secrets      [{"type", "id"}]; not their options, which may have values
     resources    {name: value}      no effect on one machine
     card         [{name: value}]    no effect
     own          [{"name", "args", "kwargs", "with"}]    the user's own, outermost first
@@ -61,6 +62,10 @@ class StepOptions:
     """The line at which the class body had already bound the step's name; 0 if it had not."""
     variables: dict[str, str] = field(default_factory=dict)
     """The environment variables that the step asks for, with their values."""
+    secrets: list[dict[str, Any]] = field(default_factory=list)
+    """The sources of `@secrets`: `type`, `id`, `options` and `role`."""
+    secrets_override: bool = False
+    """Whether they may replace variables."""
     is_start: bool = False
     """Whether `@step(start=True)` makes it the flow's first step."""
     is_end: bool = False
@@ -73,9 +78,9 @@ class StepOptions:
     """The decorators of the user's own that the command line has put on the step, as plain data."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave out the variables: a class is stored with its run, and must not hold secrets."""
+        """Leave out variables and secrets: a class is stored with its run."""
         kept = self.is_step, self.options, self.retry_on, self.replaced_line
-        return StepOptions, (*kept, {}, self.is_start, self.is_end, self.own)
+        return StepOptions, (*kept, {}, [], False, self.is_start, self.is_end, self.own)
 
 
 def options_of(method: object) -> StepOptions | None:
@@ -408,7 +413,7 @@ def environment(
 
 
 def _variable(name: Any, value: object) -> tuple[str, str]:
-    if not isinstance(name, str) or not name or "=" in name or not _is_storable(name):
+    if not isinstance(name, str) or not name or "=" in name or not is_storable(name):
         message = f"@environment: {name!r} cannot be the name of a variable"
         raise mistake(message)
     if isinstance(value, Mapping | AbstractSet | list | tuple):
@@ -417,13 +422,14 @@ def _variable(name: Any, value: object) -> tuple[str, str]:
             f"variable holds one text"
         )
         raise mistake(message)
-    if isinstance(value, bytes) or not _is_storable(str(value)):
+    if isinstance(value, bytes) or not is_storable(str(value)):
         message = f"@environment takes UTF-8 text without a NUL, which the value of {name} is not"
         raise mistake(message)
     return name, str(value)
 
 
-def _is_storable(text: str) -> bool:
+def is_storable(text: str) -> bool:
+    """Whether this can be the name or the value of an environment variable."""
     return "\0" not in text and storable_text(text, len(text) * 4) == text
 
 

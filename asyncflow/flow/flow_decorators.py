@@ -15,7 +15,7 @@ from asyncflow.errors import FlowError
 from asyncflow.flow.decorators import options_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from asyncflow.flow.decorators import OwnDecorator
 
@@ -30,6 +30,8 @@ class FlowOptions:
 
     options: dict[str, Any] = field(default_factory=dict)
     """Plain data, which the graph holds; None where the one of a base class is taken away."""
+    hooks: Mapping[str, tuple[Callable[..., object], ...]] = field(default_factory=dict)
+    """The functions of `@exit_hook`, by when they are called."""
     mutators: list[OwnDecorator] = field(default_factory=list)
     """The mutators of the flow, the innermost first."""
 
@@ -52,6 +54,15 @@ def flow_mutators_of(cls: type) -> list[OwnDecorator]:
         if isinstance(own, FlowOptions):
             found += reversed(own.mutators)
     return found
+
+
+def exit_hooks_of(cls: type) -> Mapping[str, tuple[Callable[..., object], ...]]:
+    """The functions of a flow's `@exit_hook`, by when they are called."""
+    for owner in cls.__mro__:
+        own = vars(owner).get(_ATTRIBUTE)
+        if isinstance(own, FlowOptions) and own.hooks:
+            return own.hooks
+    return {}
 
 
 def has_mutators(cls: type) -> bool:

@@ -238,10 +238,12 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
             message = f"leads to {target!r}, which is not a step: put @step on it"
             raise step.error(message, body.calls[0].line)
     is_async, options = _is_async(step.method), _options(step.method)
-    if is_async and "environment" in options.options and "isolate" not in options.options:
+    variables = {"environment", "secrets"} & options.options.keys()
+    if is_async and variables and "isolate" not in options.options:
         message = (
-            "is `async def` and has @environment, but its tasks run side by side in a process, "
-            "and the variables belong to the process: put @isolate on it too, or write it as `def`"
+            f"is `async def` and has @{min(variables)}, but its tasks run side by side in a "
+            "process, and the variables belong to the process: put @isolate on it too, or write "
+            "it as `def`"
         )
         raise step.error(message, body.line)
     for each in options.own:

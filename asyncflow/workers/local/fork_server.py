@@ -357,7 +357,7 @@ def _become_worker(
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with suppress(OSError):
             os.setpgid(0, 0)
-        _die_with_parent(parent)
+        die_with_parent(parent)
         from asyncflow.workers.process import worker  # already imported: a look-up
 
         worker.main(descriptors, argv, signals)
@@ -398,7 +398,8 @@ def become_subreaper() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
+    """Have this process killed when that one, which has started it, is gone."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the call
         os._exit(1)
