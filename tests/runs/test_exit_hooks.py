@@ -13,6 +13,7 @@ import pytest
 from asyncflow import Engine, FlowSpec, Parameter, exit_hook, step
 from asyncflow.errors import FlowError, RunCancelledError, RunFailedError
 from asyncflow.flow.graph_reader import read_graph
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +123,7 @@ async def test_closing_the_engine_ends_a_hook_that_takes_too_long(tmp_path, capl
             handle = await engine.start(Slow, file=str(tmp_path / "said"))
             async for _ in handle.events():
                 pass
-            while not (tmp_path / "said").exists():  # the hook has begun
-                time.sleep(0.01)
+            await until((tmp_path / "said").exists)  # the hook has begun
     finally:
         del os.environ["ASYNCFLOW_GRACE_SECONDS"]
     ((word, _, _, pid),) = words(tmp_path / "said")
