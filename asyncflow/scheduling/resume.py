@@ -4,9 +4,10 @@ A finished task of the origin is taken over as it is: its refs are written into 
 journal, and no value is read or copied. Which tasks are taken over follows from the origin's
 journal, the new graph, and the step to run again from, if one is named.
 
-Everything is taken over before any task runs. A run that ended earlier than that, by a crash or
-because it was cancelled, has not taken everything over. The rest is then found where that run would
-have found it: in the run that it resumed.
+Everything is taken over before any task runs, except tasks for items of a generator that had not
+ended: these are taken over when the generator yields the items again. A run that ended earlier than
+that, by a crash or because it was cancelled, has not taken everything over. The rest is then found
+where that run would have found it: in the run that it resumed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from asyncflow.events.records import (
     RETRIED,
     RUN_STARTED,
     STARTED,
+    YIELDED,
     code_of,
     fields_of,
     head_of,
@@ -153,6 +155,7 @@ class OriginRun:
     def _read(self, flow: str) -> RunStarted | None:
         started: RunStarted | None = None
         self._complete = False
+        fanning_out: set[Key] = set()
         for offset, record, _ in self._journal.read_from():
             code = code_of(record)
             self._complete = self._complete or code in _AFTER_TAKING_OVER
@@ -160,6 +163,10 @@ class OriginRun:
                 result = result_of(fields_of(record))
                 self._check_fanout(result)
                 self._offsets[result.step, tuple(result.path)] = offset
+                fanning_out.discard((result.step, tuple(result.path)))
+            elif code == YIELDED:
+                step, _, _, path = head_of(fields_of(record))
+                fanning_out.add((step, tuple(path)))
             elif code == RETRIED:
                 values = fields_of(record)
                 step, _, attempt, path = head_of(values)
@@ -168,6 +175,8 @@ class OriginRun:
                 self._fail(fields_of(record))
             elif code == RUN_STARTED:
                 started = cast("RunStarted", event_of(fields_of(record), flow, self.run_id))
+        # A generator that has not ended has not announced all items whose tasks had finished.
+        self._complete = self._complete and not fanning_out
         return started
 
     def _check_fanout(self, result: Result) -> None:

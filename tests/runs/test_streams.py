@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from pathlib import Path
 
 import pytest
 
 from asyncflow import Engine, FlowSpec, Parameter, limit, retry, step
-from asyncflow.errors import RunFailedError
+from asyncflow.errors import RunCancelledError, RunFailedError
 from asyncflow.events import TaskCloned, TaskStarted, TaskSucceeded, TaskYielded
 from asyncflow.workers.messages import ITEMS_AHEAD
 
@@ -288,6 +289,104 @@ async def test_a_resume_takes_over_the_tasks_of_a_broken_generator(engine, tmp_p
     cloned = {each.origin_task_id for each in run.events() if isinstance(each, TaskCloned)}
     assert cloned == finished
     assert len(finished) >= 1
+
+
+class Twice(Again):
+    """Its generator breaks in two runs: after 70 items, and before the second one."""
+
+    @step
+    def start(self):
+        self.items = self.breaking_twice()
+        self.next(self.work, foreach="items")
+
+    def breaking_twice(self):
+        """Yield a hundred numbers in the third run."""
+        for number in range(100):
+            yield number
+            if number == 0 and Path(self.folder, "again").exists():
+                if not Path(self.folder, "mended").exists():
+                    break_off("raise")
+            elif number == 69 and not Path(self.folder, "mended").exists():
+                wait_for(f"{self.folder}/5")
+                Path(self.folder, "again").touch()
+                break_off("raise")
+
+
+async def test_a_resume_of_a_resume_takes_over_what_the_first_run_had_finished(engine, tmp_path):
+    """Even if the generator has not come so far in the second run."""
+    with pytest.raises(RunFailedError) as first:
+        await engine.run(Twice, folder=str(tmp_path))
+    finished = {task.data.x for task in first.value.run["work"] if task.successful}
+    assert len(finished) > 1
+    with pytest.raises(RunFailedError) as second:
+        await engine.resume(Twice, origin=first.value.run)
+    (tmp_path / "mended").touch()
+    run = await engine.resume(Twice, origin=second.value.run)
+    assert run.data.all == list(range(100))
+    assert {(tmp_path / str(number)).read_text() for number in finished} == {"x"}
+
+
+class Endless(FlowSpec):
+    """Its generators never end."""
+
+    @step
+    def start(self):
+        self.next(self.plain, self.later)
+
+    @step
+    def plain(self):
+        self.items = itertools.count()
+        self.next(self.work, foreach="items")
+
+    @step
+    async def later(self):
+        self.items = endless()
+        self.next(self.async_work, foreach="items")
+
+    @step
+    def work(self):
+        self.next(self.join)
+
+    @step
+    async def async_work(self):
+        self.next(self.async_join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.both)
+
+    @step
+    def async_join(self, inputs):
+        self.next(self.both)
+
+    @step
+    def both(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def endless():
+    """Yield numbers."""
+    for number in itertools.count():
+        yield number
+
+
+async def test_a_run_whose_generators_never_end_is_cancelled(engine):
+    """They are stopped like any task, also while they wait for their tasks."""
+    handle = await engine.start(Endless)
+    seen = set()
+    async for event in handle.events(TaskYielded):
+        if event.index > ITEMS_AHEAD:
+            seen.add(event.step)
+        if len(seen) == 2:
+            break
+    handle.cancel()
+    with pytest.raises(RunCancelledError):
+        await handle
+    assert handle.run.status == "cancelled"
 
 
 async def test_a_finished_generator_is_taken_over(engine, tmp_path):

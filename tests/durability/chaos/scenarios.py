@@ -125,6 +125,24 @@ class Foreach(FlowSpec):
         note(self)
 
 
+class Stream(Foreach):
+    """A foreach over a generator, which waits for the first task and then ends with a chunk."""
+
+    @retry(times=1000, seconds=0)
+    @step
+    def start(self):
+        note(self)
+        self.items = self.yielded()
+        self.next(self.work, foreach="items")
+
+    def yielded(self):
+        """Yield numbers, the first one for some time alone."""
+        for number in range(self.width):
+            yield number
+            if not number:
+                time.sleep(0.05)
+
+
 class Join(Foreach):
     """A join with so many inputs that they are written to a file; the child lowers the limit."""
 
@@ -454,6 +472,7 @@ SCENARIOS = {
     "linear": Scenario(Linear, (1, 2 * SEGMENT, BLOB + 1)),
     "branch": Scenario(Branch, (b"lr", SEGMENT)),
     "foreach": Scenario(Foreach, sum(n * n + n for n in range(6))),
+    "stream": Scenario(Stream, sum(n * n + n for n in range(6))),
     "nested": Scenario(Nested, [["a", "aa"], ["b", "bb"]]),
     "join": Scenario(Join, sum(n * n + n for n in range(12))),
     "async": Scenario(Async, sum(n * n for n in range(5))),
