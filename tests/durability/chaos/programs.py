@@ -1,8 +1,8 @@
 """Random flows: what they do as plain data, and their source as a user would have written it.
 
-A program is a chain of parts between `start` and `end`: steps, branches and foreachs, nested. What
-each step does beside handing on is drawn as well: artifacts of each size, values changed in place,
-attempts that fail, retries, catches, `def` or `async def`.
+A program is a chain of parts between `start` and `end`: steps, branches, foreachs, choices and
+loops, nested. What each step does beside handing on is drawn as well: artifacts of each size,
+values changed in place, attempts that fail, retries, catches, `def` or `async def`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,25 @@ class Each:
     join: Step
 
 
-Chain = tuple["Step | Branch | Each", ...]
+@dataclass(frozen=True)
+class Choice:
+    """One of several chains, which may be empty: by the sum of the foreach indexes."""
+
+    check: Step
+    arms: tuple[Chain, ...]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A chain that the condition behind it repeats until it was gone through so many times."""
+
+    body: Chain
+    check: Step
+    turns: int
+
+
+Part = Step | Branch | Each | Choice | Loop
+Chain = tuple[Part, ...]
 
 STEPS = st.builds(
     Step,
@@ -73,16 +91,21 @@ STEPS = st.builds(
 SPLITS = STEPS.map(lambda step: replace(step, catches=False))
 
 
-def chains(depth: int, least: int) -> st.SearchStrategy[Chain]:
-    """Chains of up to two parts, nested so deep."""
-    part: st.SearchStrategy[Step | Branch | Each] = STEPS
+def chains(depth: int, least: int, narrowest: int = 0) -> st.SearchStrategy[Chain]:
+    """Chains of up to two parts, nested so deep; a foreach has so many items at least."""
+    part: st.SearchStrategy[Part] = STEPS
     if depth:
-        inner = chains(depth - 1, 1)
+        inner = chains(depth - 1, 1, narrowest)
         arms = st.lists(inner, min_size=2, max_size=3).map(tuple)
+        choices = st.lists(chains(depth - 1, 0, narrowest), min_size=1, max_size=3).map(tuple)
+        # A join of no inputs would not know how many turns there have been.
+        body = chains(depth - 1, 0, 1)
         part = st.one_of(
             STEPS,
             st.builds(Branch, SPLITS, arms, SPLITS),
-            st.builds(Each, SPLITS, st.integers(0, 4), inner, SPLITS),
+            st.builds(Each, SPLITS, st.integers(narrowest, 4), inner, SPLITS),
+            st.builds(Choice, SPLITS, choices),
+            st.builds(Loop, body, SPLITS, st.integers(1, 3)),
         )
     return st.lists(part, min_size=least, max_size=2).map(tuple)
 
@@ -126,6 +149,10 @@ def _map(program: Program, change) -> Program:
                 return Branch(change(part.split), arms, change(part.join))
             case Each():
                 return Each(change(part.split), part.width, of_chain(part.body), change(part.join))
+            case Choice():
+                return Choice(change(part.check), tuple(map(of_chain, part.arms)))
+            case Loop():
+                return Loop(of_chain(part.body), change(part.check), part.turns)
 
     def of_chain(chain):
         return tuple(map(of_part, chain))
@@ -157,6 +184,12 @@ def _of_chain(chain: Chain, after: str) -> Iterator[str]:
         if isinstance(part, Step):
             yield _method(part, f"self.next(self.{following})")
             continue
+        if isinstance(part, Choice):
+            yield from _of_choice(part, following)
+            continue
+        if isinstance(part, Loop):
+            yield from _of_loop(part, following)
+            continue
         if isinstance(part, Branch):
             arms = part.arms
             targets = ", ".join(f"self.{_first(arm, part.join.name)}" for arm in arms)
@@ -172,11 +205,42 @@ def _of_chain(chain: Chain, after: str) -> Iterator[str]:
         yield _method(part.join, f"self.next(self.{following})", is_join=True)
 
 
+def _of_choice(part: Choice, after: str) -> Iterator[str]:
+    arm = f"arm_{part.check.name}"
+    cases = ", ".join(
+        f"{number}: self.{_first(chain, after)}" for number, chain in enumerate(part.arms)
+    )
+    made = f"self.{arm} = sum(path) % {len(part.arms)}"
+    yield _method(part.check, f'self.next({{{cases}}}, condition="{arm}")', [made])
+    for chain in part.arms:
+        yield from _of_chain(chain, after)
+
+
+def _of_loop(part: Loop, after: str) -> Iterator[str]:
+    name = part.check.name
+    yield from _of_chain(part.body, name)
+    cases = f"True: self.{_first(part.body, name)}, False: self.{after}"
+    made = [
+        f'self.turns_{name} = getattr(self, "turns_{name}", 0) + 1',
+        f"self.more_{name} = self.turns_{name} < {part.turns}",
+        f"self.turns_{name} *= self.more_{name}",
+    ]
+    yield _method(part.check, f'self.next({{{cases}}}, condition="more_{name}")', made)
+
+
 def _first(chain: Chain, after: str) -> str:
     """The name of the step that a chain begins with; `after` if there is none in it."""
     if not chain:
         return after
-    return chain[0].name if isinstance(chain[0], Step) else chain[0].split.name
+    match chain[0]:
+        case Step(name=name):
+            return name
+        case Choice(check=check):
+            return check.name
+        case Loop(body=body, check=check):
+            return _first(body, check.name)
+        case Branch(split=split) | Each(split=split):
+            return split.name
 
 
 def _method(step: Step, following: str = "", makes=(), *, is_join: bool = False) -> str:
@@ -199,6 +263,9 @@ def _method(step: Step, following: str = "", makes=(), *, is_join: bool = False)
             "self.trail = [task.trail for task in inputs]",
             'if any(hasattr(task, "common") for task in inputs):',
             '    self.merge_artifacts(inputs, include=["common"])',
+            'turns = {name for task in inputs for name in dir(task) if name[:6] == "turns_"}',
+            "if turns:",
+            "    self.merge_artifacts(inputs, include=turns)",
         ]
     elif step.name == "start":
         body += ["self.trail = []"]

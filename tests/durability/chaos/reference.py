@@ -11,7 +11,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.durability.chaos.programs import Branch, Chain, Program, Step
+from tests.durability.chaos.programs import Branch, Chain, Choice, Each, Loop, Program, Step
+from tests.support.random_graphs import turns_of, with_turns
 
 Artifacts = dict[str, Any]
 Path = tuple[int, ...]
@@ -36,6 +37,20 @@ class Task:
     """None for one that failed for good."""
 
 
+class At(NamedTuple):
+    """Where the interpreter stands: what the next task inherits, and which one it is."""
+
+    artifacts: Artifacts
+    path: Path
+    item: str | None
+    in_loop: bool = False
+
+
+def indexes(path: Path) -> list[int]:
+    """The foreach indexes of a path."""
+    return [each for each in path if each >= 0]
+
+
 @dataclass
 class Reference:
     """Interprets a program; what came of each task that could be got to."""
@@ -47,9 +62,9 @@ class Reference:
         """Interpret all of it."""
         at_first = self._task(self.program.start, {}, (), None)
         if at_first is not None:
-            at_last = self._chain(self.program.chain, at_first, (), None)
+            at_last = self._chain(self.program.chain, At(at_first, (), None))
             if at_last is not None:
-                self._task(self.program.end, at_last, (), None)
+                self._task(self.program.end, at_last.artifacts, at_last.path, None)
         return self
 
     @property
@@ -57,48 +72,89 @@ class Reference:
         """The steps of the tasks that failed for good."""
         return {step for (step, _), task in self.tasks.items() if task.artifacts is None}
 
-    def _chain(
-        self, chain: Chain, inherited: Artifacts, path: Path, item: str | None
-    ) -> Artifacts | None:
-        """The artifacts at the end of a chain; None if one of its tasks failed for good."""
-        at: Artifacts | None = inherited
+    def _chain(self, chain: Chain, at: At) -> At | None:
+        """Where a chain comes to; None if one of its tasks failed for good."""
         for part in chain:
-            if at is None:
+            match part:
+                case Step():
+                    gone_on = self._go(part, at)
+                case Choice():
+                    gone_on = self._choose(part, at)
+                case Loop():
+                    gone_on = self._repeat(part, at)
+                case Branch() | Each():
+                    gone_on = self._split(part, at)
+            if gone_on is None:
                 return None
-            if isinstance(part, Step):
-                at = self._task(part, at, path, item)
-                continue
-            split = self._task(part.split, at, path, item)
-            if split is None:
-                return None
-            if isinstance(part, Branch):
-                ends = [self._chain(arm, split, path, item) for arm in part.arms]
-            else:
-                items = [f"{part.split.name}-{number}" for number in range(part.width)]
-                split[f"items_{part.split.name}"] = items
-                ends = [
-                    self._chain(part.body, split, (*path, number), each)
-                    for number, each in enumerate(items)
-                ]
-            inputs = [end for end in ends if end is not None]
-            at = None
-            if len(inputs) == len(ends):
-                at = self._task(part.join, self._joined(inputs), path, item)
+            at = gone_on
         return at
+
+    def _go(self, step: Step, at: At) -> At | None:
+        artifacts = self._task(step, at.artifacts, at.path, at.item)
+        return None if artifacts is None else at._replace(artifacts=artifacts)
+
+    def _choose(self, part: Choice, at: At) -> At | None:
+        chosen = self._go(part.check, at)
+        if chosen is None:
+            return None
+        arm = sum(indexes(at.path)) % len(part.arms)
+        chosen.artifacts[f"arm_{part.check.name}"] = arm
+        return self._chain(part.arms[arm], chosen)
+
+    def _repeat(self, part: Loop, at: At) -> At | None:
+        name = part.check.name
+        in_loop = at.in_loop
+        at = at._replace(in_loop=True)
+        for turn in range(1, part.turns + 1):
+            after_body = self._chain(part.body, at)
+            checked = None if after_body is None else self._go(part.check, after_body)
+            if checked is None:
+                return None
+            more = turn < part.turns
+            checked.artifacts.update({f"turns_{name}": turn * more, f"more_{name}": more})
+            at = checked
+            if more:
+                at = at._replace(path=with_turns(at.path, turns_of(at.path) + 1))
+        return at._replace(path=at.path if in_loop else with_turns(at.path, 0), in_loop=in_loop)
+
+    def _split(self, part: Branch | Each, at: At) -> At | None:
+        split = self._go(part.split, at)
+        if split is None:
+            return None
+        if isinstance(part, Branch):
+            ends = [self._chain(arm, split) for arm in part.arms]
+        else:
+            items = [f"{part.split.name}-{number}" for number in range(part.width)]
+            split.artifacts[f"items_{part.split.name}"] = items
+            ends = [
+                self._chain(part.body, split._replace(path=(*at.path, number), item=each))
+                for number, each in enumerate(items)
+            ]
+        inputs = [end for end in ends if end is not None]
+        if len(inputs) < len(ends):
+            return None
+        path = at.path
+        if isinstance(part, Branch):
+            path = with_turns(path, max(turns_of(end.path) for end in inputs))
+        joined = self._joined([end.artifacts for end in inputs])
+        return self._go(part.join, at._replace(artifacts=joined, path=path))
 
     @staticmethod
     def _joined(inputs: list[Artifacts]) -> Artifacts:
         """What a join of these programs makes of its inputs."""
         joined = {"trail": [each["trail"] for each in inputs]}
         common = [each["common"] for each in inputs if "common" in each]
-        return joined | ({"common": common[0]} if common else {})
+        turns = {
+            name: value for each in inputs for name, value in each.items() if name[:6] == "turns_"
+        }
+        return joined | ({"common": common[0]} if common else {}) | turns
 
     def _task(
         self, step: Step, inherited: Artifacts, path: Path, item: str | None
     ) -> Artifacts | None:
         """Run a task with its retries, and its catch."""
         artifacts = deepcopy(inherited)
-        index = path[-1] if path else None
+        index = indexes(path)[-1] if indexes(path) else None
         failures = 0
         while step.fails_at(index, failures) and failures <= step.retries:
             failures += 1
@@ -125,8 +181,8 @@ class Reference:
         if step.name == "start":
             artifacts |= {"trail": [], "common": ("c", 1)}
         artifacts["trail"].append(step.name)
-        artifacts["own"] = step.name, list(path)
-        if path:
+        artifacts["own"] = step.name, indexes(path)
+        if indexes(path):
             artifacts["item"] = item
         if step.size:
-            artifacts["load"] = bytes([sum(path)]) * step.size
+            artifacts["load"] = bytes([sum(indexes(path))]) * step.size
