@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asyncflow.client.run_files import FlowPlace
 from asyncflow.client.views import asking_for, some_of
 from asyncflow.errors import ArtifactNotFoundError
+from asyncflow.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from asyncflow.client.run_files import FlowPlace
-    from asyncflow.values import ArtifactRef
+    from asyncflow.values import ArtifactRef, Manifest
 
 
 def no_artifact(owner: str, name: str, there: Iterable[str]) -> ArtifactNotFoundError:
@@ -54,5 +55,14 @@ class Data:
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._manifest()]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        place = self._place
+        return _again, (place.store.location, place.flow, self._owner, dict(self._manifest()))
+
     def __repr__(self) -> str:
         return f"<Data {', '.join(self._manifest()) or 'without artifacts'}>"
+
+
+def _again(location: str, flow: str, owner: str, manifest: Manifest) -> Data:
+    """The values that were pickled, as they were then; no value is pickled with them."""
+    return Data(FlowPlace(open_store(location), flow), owner, lambda: manifest)

@@ -342,14 +342,14 @@ class Step(StepFacts):
 
     @property
     def task(self) -> Task:
-        """The only task of the step, or the first of many."""
-        first = self._record.tasks.table().first_of(self._number)
-        return Task._in(self._record, self._step, first)
+        """The only task of the step, or the newest of many: of a loop, the last turn."""
+        return Task._in(self._record, self._step, self._record.tasks.table().last_of(self._number))
 
     @property
     def created_at(self) -> datetime:
         """When its first task began, UTC."""
-        return self.task.created_at
+        first = self._record.tasks.table().first_of(self._number)
+        return Task._in(self._record, self._step, first).created_at
 
     @property
     def finished_at(self) -> datetime | None:

@@ -216,6 +216,10 @@ class TaskTable:
         """The lowest id of a step's tasks that have begun; 0 if there are none."""
         return self._mask(step).find(1) + 1
 
+    def last_of(self, step: int) -> int:
+        """The highest id of a step's tasks that have begun; 0 if there are none."""
+        return self._mask(step).rfind(1) + 1
+
     def states_of(self, step: int) -> dict[TaskState, int]:
         """How many tasks of a step are in each state; `NEVER` is left out."""
         mask = self._mask(step)

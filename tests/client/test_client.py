@@ -585,15 +585,15 @@ def test_threads_may_share_a_running_run(store):
 
 
 def test_a_step_gives_its_tasks_in_the_order_of_their_numbers(store):
-    """`task` is the first of them."""
+    """`task` is the newest of them."""
     foreach(store)
     step = Run("F/100")["train"]
     assert ids(step) == ids(step.tasks()) == ["2", "3", "4"]
-    assert step.task.id == "2"
+    assert step.task.id == "4"
     assert step.task_count == 3
     assert not step.is_join
     assert Run("F/100")["join"].is_join
-    assert step.created_at == step.task.created_at
+    assert step.created_at == step["2"].created_at
 
 
 def test_a_step_tells_how_its_tasks_stand(store):
@@ -1357,6 +1357,8 @@ def test_a_damaged_run_is_shown_as_such(store):
 def test_views_can_be_pickled_and_copied(run, store, monkeypatch):
     """By name, so that a flow may keep one as an artifact; the store is remembered."""
     monkeypatch.delenv("ASYNCFLOW_STORE")
+    data = pickle.loads(pickle.dumps(run.data))
+    assert (data.x, list(data)) == (run.data.x, list(run.data))
     for view in (run.parent, run, run["train"], run["train"].task, run["train"].task["x"]):
         again = pickle.loads(pickle.dumps(view))
         assert again == view == copy.copy(view)

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from asyncflow import Flow
+from asyncflow import Flow, Run
+from asyncflow.errors import StoreError
+from asyncflow.store import blobs, journal, local_store, segments
 from asyncflow.values import Status
+from tests.client.test_client import linear
 from tests.durability.chaos.spoiling import MODES, Fault, Spoiler, count_up
 from tests.support.command_line import (
     Said,
@@ -27,6 +30,7 @@ from tests.support.command_line import (
     start,
     succeeded,
 )
+from tests.support.file_faults import Faults
 
 slow = pytest.mark.slow
 
@@ -63,6 +67,35 @@ def test_a_spoilt_operation_loses_nothing_that_was_announced(spoiler, fault):
 def test_every_spoilt_operation_loses_nothing(role, mode, durability):
     """N counts up until a run passes without the fault."""
     assert count_up(role, mode, durability) >= 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_spoilt_change_of_tags_is_made_whole_or_not_at_all(store, monkeypatch, mode):
+    """What was reported as done is done, and the next change is not hindered."""
+    before, after = frozenset({"a", "b"}), frozenset({"b", "c"})
+    linear(store, tags=tuple(before))
+    run, log = Run("F/100"), store.parent / "fault.log"
+    for nth in range(1, 20):
+        run.replace_tags(run.user_tags, before)
+        with monkeypatch.context() as patch:
+            faults = Faults(str(store), nth, mode, log)
+            for owner, name in [(os, name) for name in faults.real] + [(Path, "open")]:
+                patch.setattr(owner, name, getattr(owner, name))
+            for module in (journal, segments, blobs, local_store):
+                patch.setattr(module, "sync_file", module.sync_file)
+            patch.setattr(Path, "write_bytes", Path.write_bytes)
+            faults.install_wide()
+            failed = False
+            try:
+                run.replace_tag("a", "c")
+            except StoreError:
+                failed = True
+        assert run.user_tags in ((before, after) if failed else (after,)), nth
+        assert not damage(store)
+        if not log.exists():
+            break
+        log.unlink()
+    assert 4 < nth < 19
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ def test_a_step_s_tasks_are_those_that_have_begun(rows, other):
         ]
         assert list(table.tasks_of(step)) == [task for task, _ in begun]
         assert table.first_of(step) == (begun[0][0] if begun else 0)
+        assert table.last_of(step) == (begun[-1][0] if begun else 0)
         states = [row.state for _, row in begun]
         assert table.states_of(step) == {
             state: states.count(state) for state in TaskState if state in states

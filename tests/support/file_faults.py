@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncflow.flow import loader
-from asyncflow.store import blobs, files, journal, segments
+from asyncflow.store import blobs, files, journal, local_store, segments
 
 MODES = ("full", "torn", "late")
 _REASONS = {
@@ -62,14 +62,14 @@ class Faults:
             setattr(os, name, self.on_path(name))
         for name in DESCRIPTORS:
             setattr(os, name, self.on_descriptor(name))
-        modules: tuple[Any, ...] = (journal, segments, blobs)
+        modules: tuple[Any, ...] = (journal, segments, blobs, local_store)
         for module in modules:
             module.sync_file = self.on_descriptor("fdatasync")
         Path.open = self.path_opener()  # type: ignore[method-assign] # that is the point
 
     def install_unsynced(self):
         """Take the place of the functions that sync."""
-        modules: tuple[Any, ...] = (journal, segments, blobs)
+        modules: tuple[Any, ...] = (journal, segments, blobs, local_store)
         for module in modules:
             module.sync_file = self.syncer(files.sync_file)
 
