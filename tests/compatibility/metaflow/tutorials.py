@@ -27,9 +27,6 @@ TUTORIALS: Final = {
 }
 """Each with its file and its flow, in the order in which they build on each other."""
 
-NOT_YET: Final = frozenset({"03-playlist-redux", "04-playlist-plus"})
-"""Those that ask for what asyncflow lacks; one that is the same has to be taken out."""
-
 _SHUFFLED: Final = {"movies", "playlist"}
 _CONDA: Final = re.compile(r"^ *@conda.*\n", re.MULTILINE)
 _CHOSEN: Final = {"01-playlist": {"bonus"}, "03-playlist-redux": {"bonus"}}
