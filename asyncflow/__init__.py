@@ -62,6 +62,11 @@ if TYPE_CHECKING:
         UserStepDecorator,
         user_step_decorator,
     )
+    from asyncflow.flow.parallel_maps import (
+        parallel_imap_unordered,
+        parallel_map,
+        profile,
+    )
     from asyncflow.flow.remote_decorators import (
         batch,
         conda,
@@ -125,6 +130,9 @@ __all__ = [
     "namespace",
     "package_sources",
     "parallel",
+    "parallel_imap_unordered",
+    "parallel_map",
+    "profile",
     "pypi",
     "pypi_base",
     "resources",
@@ -175,6 +183,9 @@ _LATER: Final = {
     "metadata": "asyncflow.client",
     "namespace": "asyncflow.client",
     "package_sources": "asyncflow.flow.remote_decorators",
+    "parallel_imap_unordered": "asyncflow.flow.parallel_maps",
+    "parallel_map": "asyncflow.flow.parallel_maps",
+    "profile": "asyncflow.flow.parallel_maps",
     "pypi": "asyncflow.flow.remote_decorators",
     "pypi_base": "asyncflow.flow.remote_decorators",
     "run": "asyncflow.engine",

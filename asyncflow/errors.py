@@ -59,6 +59,10 @@ class MergeArtifactsError(FlowError):
         super().__init__(message, step=step)
 
 
+class ParallelMapError(FlowError):
+    """A function that `parallel_map` has called in a process of its own has failed there."""
+
+
 # --- values and store -------------------------------------------------------------------------
 
 

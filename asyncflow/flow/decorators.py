@@ -21,9 +21,7 @@ holds these options as plain data (`Node.options`), under the name of the decora
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
@@ -389,7 +387,7 @@ def environment(
 ) -> Callable[[Method], Method]:
     """Set environment variables while a task of the step runs.
 
-    Each value is set as its text: `{"N": 3}` sets N to "3". Collections are refused. Values go from
+    Each value is set as its text: `{"N": 3}` sets N to "3". Values go from
     this program to its workers and are never written to the store; events, journal and client hold
     only the names.
 
@@ -415,12 +413,6 @@ def environment(
 def _variable(name: Any, value: object) -> tuple[str, str]:
     if not isinstance(name, str) or not name or "=" in name or not is_storable(name):
         message = f"@environment: {name!r} cannot be the name of a variable"
-        raise mistake(message)
-    if isinstance(value, Mapping | AbstractSet | list | tuple):
-        message = (
-            f"@environment takes a text or a number for {name}, not {reprlib.repr(value)}: a "
-            f"variable holds one text"
-        )
         raise mistake(message)
     if isinstance(value, bytes) or not is_storable(str(value)):
         message = f"@environment takes UTF-8 text without a NUL, which the value of {name} is not"
