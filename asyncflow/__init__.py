@@ -50,6 +50,14 @@ if TYPE_CHECKING:
     from asyncflow.engine.engine import Engine, run, run_sync
     from asyncflow.engine.run_handle import RunHandle
     from asyncflow.engine.runner import NBRunner, Runner
+    from asyncflow.flow.config import Config, config_expr
+    from asyncflow.flow.config_parsers import (
+        conda_environment_yml_parser,
+        pyproject_toml_parser,
+        requirements_txt_parser,
+        yaml_parser,
+    )
+    from asyncflow.flow.config_value import ConfigValue
     from asyncflow.flow.exit_hook import (
         exit_hook,
     )
@@ -67,6 +75,7 @@ if TYPE_CHECKING:
         parallel_map,
         profile,
     )
+    from asyncflow.flow.project import project
     from asyncflow.flow.remote_decorators import (
         batch,
         conda,
@@ -89,6 +98,8 @@ __version__ = VERSION
 __all__ = [
     "USER_SKIP_STEP",
     "Artifact",
+    "Config",
+    "ConfigValue",
     "DataArtifact",
     "Engine",
     "Flow",
@@ -113,6 +124,8 @@ __all__ = [
     "concurrency",
     "conda",
     "conda_base",
+    "conda_environment_yml_parser",
+    "config_expr",
     "current",
     "default_metadata",
     "default_namespace",
@@ -133,8 +146,11 @@ __all__ = [
     "parallel_imap_unordered",
     "parallel_map",
     "profile",
+    "project",
     "pypi",
     "pypi_base",
+    "pyproject_toml_parser",
+    "requirements_txt_parser",
     "resources",
     "retry",
     "run",
@@ -147,6 +163,7 @@ __all__ = [
     "trigger",
     "trigger_on_finish",
     "user_step_decorator",
+    "yaml_parser",
 ]
 
 # What a flow file needs is imported above. The rest is imported when it is first used: a worker
@@ -154,6 +171,8 @@ __all__ = [
 _LATER: Final = {
     "Artifact": "asyncflow.client",
     "DataArtifact": "asyncflow.client",
+    "Config": "asyncflow.flow.config",
+    "ConfigValue": "asyncflow.flow.config_value",
     "Engine": "asyncflow.engine",
     "Flow": "asyncflow.client",
     "FlowMutator": "asyncflow.flow.mutators",
@@ -173,6 +192,8 @@ _LATER: Final = {
     "conda_base": "asyncflow.flow.remote_decorators",
     "default_metadata": "asyncflow.client",
     "default_namespace": "asyncflow.client",
+    "conda_environment_yml_parser": "asyncflow.flow.config_parsers",
+    "config_expr": "asyncflow.flow.config",
     "errors": "",
     "events": "",
     "exit_hook": "asyncflow.flow.exit_hook",
@@ -186,8 +207,11 @@ _LATER: Final = {
     "parallel_imap_unordered": "asyncflow.flow.parallel_maps",
     "parallel_map": "asyncflow.flow.parallel_maps",
     "profile": "asyncflow.flow.parallel_maps",
+    "project": "asyncflow.flow.project",
     "pypi": "asyncflow.flow.remote_decorators",
     "pypi_base": "asyncflow.flow.remote_decorators",
+    "pyproject_toml_parser": "asyncflow.flow.config_parsers",
+    "requirements_txt_parser": "asyncflow.flow.config_parsers",
     "run": "asyncflow.engine",
     "run_sync": "asyncflow.engine",
     "schedule": "asyncflow.flow.remote_decorators",
@@ -195,6 +219,7 @@ _LATER: Final = {
     "trigger": "asyncflow.flow.remote_decorators",
     "trigger_on_finish": "asyncflow.flow.remote_decorators",
     "user_step_decorator": "asyncflow.flow.own_decorators",
+    "yaml_parser": "asyncflow.flow.config_parsers",
 }
 
 # What Metaflow has under these names needs other machines, or is called something else here.

@@ -6,7 +6,7 @@ No I/O, and no logic beyond what a value knows about itself.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, NewType
 
@@ -55,18 +55,22 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How an engine treats a run beside others."""
+    """What is said of a run beside its parameters."""
 
     priority: int = 0
     """Tasks of runs with a higher priority get workers first."""
     max_running_tasks: int = 0
     """The most tasks of the run that workers may have at a time; 0 for no limit."""
+    branch: str | None = None
+    """The branch of the project that the run is in, if one was given."""
+    production: bool | None = None
+    """Whether the run is one of production, if that was said."""
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for name in ("priority", "max_running_tasks"):
+            value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
-                message = f"{each.name} must be a whole number, not {value!r}"
+                message = f"{name} must be a whole number, not {value!r}"
                 raise SettingsError(message)
         if self.max_running_tasks < 0:
             message = f"max_running_tasks must be 0 or more, not {self.max_running_tasks}"

@@ -57,7 +57,7 @@ class Commands(click.Group):
             context_settings={"help_option_names": ["--help", "-h"]},
         )
         self._flow, self._script = flow, script
-        self.params += [_version_option()] if flow is None else metaflow_options.before_commands()
+        self.params += [_version_option()] if flow is None else _before_commands()
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         """All commands, in the order in which a user meets them."""
@@ -112,6 +112,12 @@ def _version_option() -> click.Option:
         callback=show_version,
         help="Show the version and exit.",
     )
+
+
+def _before_commands() -> list[click.Option]:
+    from asyncflow.cli.flow_options import run_choices
+
+    return [*metaflow_options.before_commands(), *run_choices()]
 
 
 def _about(flow: type[FlowSpec] | None) -> str:

@@ -16,13 +16,22 @@ from asyncflow._support.paths import absolute
 from asyncflow.cli import metaflow_options
 from asyncflow.cli.common_options import store_option
 from asyncflow.cli.final_report import Program
-from asyncflow.cli.flow_options import clash, given_parameters, options_of, parameters_section
-from asyncflow.errors import AsyncflowError, FlowError
+from asyncflow.cli.flow_options import (
+    CONFIG_OPTIONS,
+    clash,
+    given_configs,
+    given_parameters,
+    options_of,
+    parameters_section,
+    run_choices,
+)
+from asyncflow.errors import AsyncflowError, FlowError, ParameterError
+from asyncflow.flow.parameters import has_configs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from asyncflow.engine.engine import Engine
+    from asyncflow.engine.engine import Engine, Starter
     from asyncflow.engine.run_handle import RunHandle
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.scheduling.resume_preview import StepPreview
@@ -31,7 +40,11 @@ _FLOW: Final = "asyncflow.flow"  # the key of the flow class in a context
 
 
 class FlowCommand(click.Command):
-    """A command on a flow; with `parameters=True` the flow's parameters are options of it."""
+    """A command on a flow.
+
+    With `parameters`, the flow's parameters are options of it; with `resumes`, it takes the
+    configurations of another run.
+    """
 
     def __init__(
         self,
@@ -39,6 +52,7 @@ class FlowCommand(click.Command):
         *,
         flow: type[FlowSpec] | None,
         parameters: bool = False,
+        resumes: bool = False,
         **attributes: Any,
     ) -> None:
         params = attributes.pop("params", [])
@@ -47,16 +61,39 @@ class FlowCommand(click.Command):
         super().__init__(name, params=params, **attributes)
         self._flow = flow
         self._takes_parameters = parameters
+        self._resumes = resumes
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Find the flow first: only it knows what the other arguments mean."""
         flow = self._flow or self._find_flow(ctx, args)
         if flow is not None:
-            _prepare(flow)
+            flow = self._prepared(ctx, flow, args)
             ctx.meta[_FLOW] = flow
             if self._takes_parameters:
                 self._refuse_clash(ctx, flow)
         return super().parse_args(ctx, args)
+
+    def _prepared(
+        self, ctx: click.Context, flow: type[FlowSpec], args: Sequence[str]
+    ) -> type[FlowSpec]:
+        """The flow with its configurations, which say what parameters it has."""
+        places: list[Mapping[str, Any]] = [ctx.find_root().params]
+        if has_configs(flow):  # else `--config` may be a parameter
+            parser = super().make_parser(ctx)
+            parser.ignore_unknown_options = True
+            places.append(parser.parse_args(list(args))[0])
+        given = any(each.get(name) for each in places for name in CONFIG_OPTIONS)
+        if self._resumes:
+            if given:
+                message = "a resumed run has the configs of its origin: leave --config out"
+                raise click.UsageError(message, ctx)
+            return flow if has_configs(flow) else _prepare(flow, {})
+        try:
+            return _prepare(flow, given_configs(*places) if given else {})
+        except ParameterError:
+            if not {"--help", "-h"}.isdisjoint(args):  # it lists what is missing
+                return flow
+            raise
 
     def _find_flow(self, ctx: click.Context, args: Sequence[str]) -> type[FlowSpec] | None:
         parser = super().make_parser(ctx)
@@ -88,6 +125,8 @@ class FlowCommand(click.Command):
         """The command's own parameters, and the flow's as soon as it is known."""
         params = super().get_params(ctx)
         flow = ctx.meta.get(_FLOW)
+        if flow and not has_configs(flow):
+            params = [each for each in params if each.name not in CONFIG_OPTIONS]
         if not (flow and self._takes_parameters):
             return params
         kept = (each for each in params if not (_gives_way(each) and clash(flow, each.opts)))
@@ -133,12 +172,12 @@ def _load(file: str) -> type[FlowSpec]:
         raise FlowError(message) from error
 
 
-def _prepare(flow: type[FlowSpec]) -> None:
-    """Have the mutators of a flow change it: they may give it parameters."""
+def _prepare(flow: type[FlowSpec], configs: Mapping[str, object]) -> type[FlowSpec]:
+    """Configure a flow, and have its mutators change it: both may give it parameters."""
     from asyncflow.flow.graph_reader import prepare
 
     try:
-        prepare(flow)
+        return prepare(flow, configs)
     except (AsyncflowError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a user's mutator may raise anything
@@ -203,6 +242,7 @@ def _running_options() -> list[click.Parameter]:
             help="Print the result as JSON; the log goes to stderr.",
         ),
         *metaflow_options.of_runs(),
+        *run_choices(),
     ]
 
 
@@ -225,6 +265,15 @@ def _carry_through(
     return carry_through(start, options, program)
 
 
+def _placed(ctx: click.Context, engine: Engine) -> Starter:
+    """A starter of runs in the branch that the options name."""
+    before = ctx.find_root().params
+    branch = ctx.params["branch"] or before.get("branch")
+    return engine.options(
+        branch=branch, production=ctx.params["production"] or before.get("production")
+    )
+
+
 def _program(ctx: click.Context, script: str) -> Program:
     store: Path | None = ctx.params.get("store")
     options = () if store is None else ("--store", str(store))
@@ -240,7 +289,9 @@ def make_run(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
         given = given_parameters(flow, ctx.params)
         tags = ctx.params["tags"]
         return _carry_through(
-            ctx, _program(ctx, script), lambda engine: engine.start(flow, tags=tags, **given)
+            ctx,
+            _program(ctx, script),
+            lambda engine: _placed(ctx, engine).start(flow, tags=tags, **given),
         )
 
     return FlowCommand(
@@ -268,12 +319,15 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
         return _carry_through(
             ctx,
             _program(ctx, script),
-            lambda engine: engine.start_resumed(flow, origin=origin_run_id, step=step, tags=tags),
+            lambda engine: _placed(ctx, engine).start_resumed(
+                flow, origin=origin_run_id, step=step, tags=tags
+            ),
         )
 
     return FlowCommand(
         "resume",
         flow=flow,
+        resumes=True,
         params=[
             click.Argument(["step"], required=False),
             click.Option(
@@ -361,6 +415,7 @@ def make_check(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa
     return FlowCommand(
         "check",
         flow=flow,
+        params=list(run_choices()),
         callback=check,
         help="Check whether a flow's steps form a graph that can be run. Runs nothing.",
         short_help="Check whether a flow can be run.",
@@ -386,7 +441,8 @@ def make_graph(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa
                 default="text",
                 show_default=True,
                 help="How to draw it: for people, for Graphviz, or for Markdown.",
-            )
+            ),
+            *run_choices(),
         ],
         callback=graph,
         help="Draw the steps of a flow and how they follow each other.",

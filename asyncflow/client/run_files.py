@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 
 RUNTIME: Final = "dev"
 """Where runs run: Metaflow's name for a program that somebody has started by hand."""
-_SYSTEM_TAGS: Final = ("user:", "runtime:", "python_version:", "asyncflow_version:")
+_SYSTEM_TAGS: Final = (
+    "user:",
+    "runtime:",
+    "python_version:",
+    "asyncflow_version:",
+    "project:",
+    "project_branch:",
+)
 """How each tag of `RunRecord.system_tags` begins."""
 
 _BEHIND_SECONDS: Final = 0.5  # an engine with much else to do may be that late
@@ -113,7 +120,7 @@ class RunRecord:
         return frozenset(self.summary().tags if changed is None else changed)
 
     def system_tags(self) -> frozenset[str]:
-        """The tags that say who started the run, and with what; from its first event."""
+        """The tags that say who started the run, with what, and where; from its first event."""
         started = self.started
         versions = started.versions
         told = {
@@ -122,6 +129,10 @@ class RunRecord:
             "python_version": versions.get("python", ""),
             "asyncflow_version": versions.get("asyncflow", ""),
         }
+        project = started.graph.get("options", {}).get("project")
+        if isinstance(project, dict):
+            told["project"] = project.get("name", "")
+            told["project_branch"] = project.get("branch_name", "")
         return frozenset(f"{name}:{value}" for name, value in told.items() if value)
 
     def has_tags(self, wanted: Collection[str]) -> bool:

@@ -21,6 +21,7 @@ from asyncflow.codec.encoded import (
     decode_value,
     encode_value,
     is_plain_time,
+    text_stream,
 )
 from asyncflow.codec.items import ItemsEncoder, decode_items
 from asyncflow.codec.pickles import Chunk, type_name
@@ -43,6 +44,7 @@ __all__ = [
     "encode",
     "is_plain_time",
     "pickle_by_value",
+    "text_stream",
     "type_name",
 ]
 

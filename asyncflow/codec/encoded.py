@@ -121,6 +121,12 @@ def encode_value(value: Any, name: str = "", code: dict[bytes, bytes] | None = N
     return _with_buffers(stream, size, buffers, type_name(value))
 
 
+def text_stream(size: int) -> tuple[bytes, bytes]:
+    """What stands before and after the UTF-8 bytes of a text so that both are its pickle."""
+    opcode = b"X" + struct.pack("<I", size) if size < 1 << 32 else b"\x8d" + struct.pack("<Q", size)
+    return pickle.PROTO + bytes([PROTOCOL]) + opcode, pickle.STOP
+
+
 def is_plain_time(value: Any) -> bool:
     """Whether this is a date or time whose class and time zone are of the standard library.
 

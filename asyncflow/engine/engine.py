@@ -33,7 +33,6 @@ from asyncflow.errors import (
 )
 from asyncflow.flow import loader
 from asyncflow.flow.code_files import CodeFiles
-from asyncflow.flow.parameters import resolve_parameters
 from asyncflow.flow.remote_decorators import without_effect
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.named_limits import Limits
@@ -122,7 +121,7 @@ class Starter:
             store: RunStore, code: CodeFiles, environ: Mapping[str, str], *, durable: bool
         ) -> NewRun:
             new = NewRun(store, flow, stored, code, environ, durable=durable)
-            new.parameters = resolve_parameters(flow, parameters, environ)
+            new.give(parameters)
             return new
 
         return await self._start(prepare, self._options)
@@ -193,18 +192,30 @@ class Starter:
         return await self._start(prepare, self._options)
 
     def options(
-        self, *, priority: int | None = None, max_running_tasks: int | None = None
+        self,
+        *,
+        priority: int | None = None,
+        max_running_tasks: int | None = None,
+        branch: str | None = None,
+        production: bool | None = None,
     ) -> Starter:
         """Return a starter of runs with these options; an option that is left out stays as it is.
 
         Args:
             priority: Tasks of runs with a higher priority get workers first; 0 by default.
             max_running_tasks: How many tasks of a run workers may have at a time; 0 for no limit.
+            branch: The branch of the flow's project that runs are in.
+            production: Whether runs are of production in the flow's project.
 
         Raises:
             SettingsError: A value is out of range.
         """
-        given = {"priority": priority, "max_running_tasks": max_running_tasks}
+        given: dict[str, Any] = {
+            "priority": priority,
+            "max_running_tasks": max_running_tasks,
+            "branch": branch,
+            "production": production,
+        }
         changed = {name: value for name, value in given.items() if value is not None}
         return _OptionedEngine(self, replace(self._options, **changed))
 

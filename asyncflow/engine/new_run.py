@@ -16,10 +16,14 @@ from asyncflow.events.packing import pack_event
 from asyncflow.events.types import SCHEMA_VERSION, RunStarted, from_microseconds
 from asyncflow.flow import loader
 from asyncflow.flow.decorators import options_of
-from asyncflow.flow.graph_reader import read_graph
+from asyncflow.flow.graph_reader import prepare, read_graph
+from asyncflow.flow.include_file import FileStream
 from asyncflow.flow.parameters import (
+    WRITTEN_CLASS,
+    has_configs,
     parameters_of,
     resolve_new_parameters,
+    resolve_parameters,
     shown_value,
     user_name,
 )
@@ -58,9 +62,26 @@ class NewRun:
     ) -> None:
         self._store, self._flow, self._tags = store, flow, tags
         self._code, self._environ, self._durable = code, environ, durable
-        self.graph = read_graph(flow)
+        self.graph: Graph
+        """The graph of the flow as it is configured; known once values are given."""
         self.origin: OriginRun | None = None
         self.parameters: Mapping[str, Any] = {}
+
+    def give(self, values: Mapping[str, Any]) -> None:
+        """Give values of parameters and of configurations by name; the others have defaults.
+
+        Raises:
+            ParameterError: One is unknown, is missing, or cannot take its value.
+        """
+        given, configs = dict(values), {}
+        if has_configs(self._flow):
+            from asyncflow.flow.config import config_names
+
+            names = config_names(self._flow)
+            configs = {name: given.pop(name) for name in names if name in given}
+        self._flow = prepare(self._flow, configs, self._environ)
+        self.graph = read_graph(self._flow)
+        self.parameters = resolve_parameters(self._flow, given, self._environ)
 
     def take_over_from(self, run_id: str | None, step: str | None) -> None:
         """Make this run resume another one, or the flow's latest."""
@@ -69,6 +90,8 @@ class NewRun:
             run_id = newest_run(self._store, name)
         origin = OriginRun(self._store.run(name, run_id))
         try:
+            self._flow = origin.prepared(self._flow, self._environ)
+            self.graph = read_graph(self._flow)
             origin.choose(self.graph, step)
             known = unpack_manifest(origin.manifest)
             self.parameters = resolve_new_parameters(self._flow, known, self._environ)
@@ -83,6 +106,7 @@ class NewRun:
     ) -> tuple[RunIdentity, JournalAppender, bytes]:
         """Write the run to disk."""
         name = self._flow.__name__
+        self.graph = self._placed(options)
         variables = _variables_of(self._flow, self.graph, self._environ)
         stored = self._store.make_run(name)
         identity = RunIdentity(
@@ -101,6 +125,22 @@ class NewRun:
             stored.discard()
             raise
         return identity, journal, record
+
+    def _placed(self, options: RunOptions) -> Graph:
+        """The graph with the run's place in its project."""
+        asked = options.branch is not None or options.production is not None
+        if not asked and "project" not in self.graph.options:
+            return self.graph
+        from asyncflow.flow.project import placed_in_project
+
+        origin = None if self.origin is None else self.origin.graph.options.get("project")
+        return placed_in_project(
+            self.graph,
+            branch=options.branch,
+            production=options.production,
+            user=user_name(),
+            origin=origin,
+        )
 
     def _begin(self, identity: RunIdentity) -> tuple[JournalAppender, bytes]:
         # The journal comes first: a run with other files but no journal counts as damaged.
@@ -138,15 +178,19 @@ class NewRun:
     def _first_event(self, identity: RunIdentity, writer: ArtifactWriter) -> RunStarted:
         flow = self._flow
         codec.pickle_by_value(flow.__module__)
-        values = {**constants_of(flow), **self.parameters}
-        manifest = {name: writer.put(value, name=name) for name, value in values.items()}
-        shown = {name: shown_value(value) for name, value in self.parameters.items()}
+        configs = _stored_configs(flow)
+        known = {**configs, **self.parameters}
+        values = {**constants_of(flow), **known}
+        manifest = {name: _put(value, name, writer) for name, value in values.items()}
+        shown = {name: shown_value(value) for name, value in known.items()}
         if self.origin is not None:
             shown |= self.origin.parameters
             kept = unpack_manifest(self.origin.manifest)
-            manifest |= {name: kept[name] for name in parameters_of(flow) if name in kept}
+            names = (*configs, *parameters_of(flow))
+            manifest |= {name: kept[name] for name in names if name in kept}
+        written = _written_class(flow)
         secrets = {text for each in identity.variables.values() for text in each.values()}
-        code = self._code.packed(flow, sorted(secrets))
+        code = self._code.packed(written, sorted(secrets))
         return RunStarted(
             flow=identity.flow,
             run_id=identity.run_id,
@@ -158,7 +202,7 @@ class NewRun:
             manifest=pack_manifest(manifest),
             origin_run_id=self.origin.run_id if self.origin is not None else None,
             origin_step=self.origin.step if self.origin is not None else None,
-            source=loader.describe(flow, lambda cls: _put_class(cls, writer)),
+            source=loader.describe(written, lambda cls: _put_class(cls, writer)),
             user=user_name(),
             pid=os.getpid(),
             host=os.uname().nodename,
@@ -169,6 +213,20 @@ class NewRun:
             },
             code_ref=pack_ref(_put_code(code, writer)) if code else b"",
         )
+
+
+def _stored_configs(flow: type[FlowSpec]) -> dict[str, Any]:
+    """The values of the flow's configurations, as they are kept."""
+    if not has_configs(flow):
+        return {}
+    from asyncflow.flow.configuration import stored_configs_of
+
+    return stored_configs_of(flow)
+
+
+def _written_class(flow: type[FlowSpec]) -> type[FlowSpec]:
+    """The class as the user wrote it, for one that was configured."""
+    return getattr(flow, WRITTEN_CLASS, flow)
 
 
 def _variables_of(
@@ -199,6 +257,12 @@ def _variables_of(
         )
         raise FlowError(message)
     return found
+
+
+def _put(value: Any, name: str, writer: ArtifactWriter) -> ArtifactRef:
+    if isinstance(value, FileStream):
+        return writer.put_stream(value.pieces(), value.size, is_text=value.is_text)
+    return writer.put(value, name=name)
 
 
 def _put_code(code: bytes, writer: ArtifactWriter) -> ArtifactRef:

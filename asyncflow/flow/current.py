@@ -229,6 +229,31 @@ class Current:
         return parallel
 
     @property
+    def project_name(self) -> str:
+        """The project of the flow's `@project`; AttributeError if it has none."""
+        return str(_project()["name"])
+
+    @property
+    def branch_name(self) -> str:
+        """The run's branch in its project: `user.NAME`, `test.BRANCH`, `prod` or `prod.BRANCH`."""
+        return str(_project()["branch_name"])
+
+    @property
+    def is_production(self) -> bool:
+        """Whether the run is one of production in its project."""
+        return bool(_project()["production"])
+
+    @property
+    def is_user_branch(self) -> bool:
+        """Whether the run is in the branch of the user who started it."""
+        return bool(_project()["is_user_branch"])
+
+    @property
+    def project_flow_name(self) -> str:
+        """`PROJECT.BRANCH.FLOW`."""
+        return str(_project()["flow_name"])
+
+    @property
     def graph(self) -> Graph:
         """The graph of the flow."""
         return _context().graph
@@ -283,6 +308,16 @@ def _context() -> TaskContext:
         message = "no task runs here: `current` has a task only in the code of its step"
         raise AttributeError(message)
     return context
+
+
+def _project() -> Mapping[str, Any]:
+    context = _context()
+    found = context.graph.options.get("project")
+    if found is None:
+        message = f"{context.flow_name} is in no project: put @project on it"
+        raise AttributeError(message)
+    project: Mapping[str, Any] = found
+    return project
 
 
 current = Current()

@@ -23,18 +23,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, overload
 
 from asyncflow._support.call_site import calling_line
 from asyncflow._support.safe_text import storable_text
 from asyncflow.errors import FlowError
+from asyncflow.flow.parameters import has_expression
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 Method = TypeVar("Method", bound="Callable[..., Any]")
+Decorator = TypeVar("Decorator", bound="Callable[..., Any]")
 
 _ATTRIBUTE: Final = "__asyncflow_step__"
 _ON_BYTES: Final = 1 << 10  # of the name of an exception
@@ -44,6 +46,14 @@ class OwnDecorator(NamedTuple):
     """A decorator of the user's own, and the arguments with which it stands somewhere."""
 
     kind: type
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class DelayedCall(NamedTuple):
+    """A decorator whose arguments depend on configurations, which have no values yet."""
+
+    decorator: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
@@ -74,11 +84,14 @@ class StepOptions:
     """The mutators of the step, the innermost first."""
     named: list[dict[str, Any]] = field(default_factory=list)
     """The decorators of the user's own that the command line has put on the step, as plain data."""
+    delayed: list[DelayedCall] = field(default_factory=list)
+    """The decorators whose arguments depend on configurations."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out variables and secrets: a class is stored with its run."""
         kept = self.is_step, self.options, self.retry_on, self.replaced_line
-        return StepOptions, (*kept, {}, [], False, self.is_start, self.is_end, self.own)
+        rest = self.is_start, self.is_end, self.own, self.mutators, self.named, self.delayed
+        return StepOptions, (*kept, {}, [], False, *rest)
 
 
 def options_of(method: object) -> StepOptions | None:
@@ -112,6 +125,32 @@ def is_step(method: object) -> bool:
     """Whether a method is under `@step`."""
     options = options_of(method)
     return options is not None and options.is_step
+
+
+def delayed_on_step(decorator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What to decorate a step with if these arguments depend on configurations; else None.
+
+    The decorator is applied once they have values: see `asyncflow.flow.configuration`.
+    """
+    if not has_expression((args, kwargs)):
+        return None
+    call = DelayedCall(decorator, args, kwargs)
+
+    def decorate(method: Method) -> Method:
+        ensure_options(method, decorator.__name__).delayed.append(call)
+        return method
+
+    return decorate
+
+
+def takes_configs(decorator: Decorator) -> Decorator:
+    """Have a decorator of steps wait for the configurations that its arguments depend on."""
+
+    @wraps(decorator)
+    def decorate(*args: Any, **kwargs: Any) -> Any:
+        return delayed_on_step(decorate, args, kwargs) or decorator(*args, **kwargs)
+
+    return cast("Decorator", decorate)
 
 
 # --- step -------------------------------------------------------------------------------------
@@ -167,6 +206,7 @@ def retry(
     jitter: float = 0.0,
     on: type[BaseException] | Iterable[type[BaseException]] | None = None,
 ) -> Callable[[Method], Method]: ...
+@takes_configs
 def retry(
     method: Any = None,
     /,
@@ -252,6 +292,7 @@ def catch(method: Method, /) -> Method: ...
 def catch(
     *, var: str | None = None, print_exception: bool = True
 ) -> Callable[[Method], Method]: ...
+@takes_configs
 def catch(method: Any = None, /, *, var: str | None = None, print_exception: bool = True) -> Any:
     """Let the run go on when a task has failed and is not retried any more.
 
@@ -274,6 +315,7 @@ def _artifact_name(var: Any) -> str | None:
     raise mistake(message)
 
 
+@takes_configs
 def timeout(
     nothing: object = None, /, *, seconds: float = 0, minutes: float = 0, hours: float = 0
 ) -> Callable[[Method], Method]:
@@ -318,6 +360,7 @@ def parallel(method: Any = None, /) -> Any:
     return apply("parallel", method, record("parallel", True))  # noqa: FBT003 - the value itself
 
 
+@takes_configs
 def concurrency(n: int, /) -> Callable[[Method], Method]:
     """Run at most `n` tasks of the step at once in each run; the default is 1,000.
 
@@ -330,6 +373,7 @@ def concurrency(n: int, /) -> Callable[[Method], Method]:
     return record("concurrency", _count("concurrency", "n", n, least=1))
 
 
+@takes_configs
 def limit(
     name: str, at_once: int | None = None, /, *, per_second: float | None = None
 ) -> Callable[[Method], Method]:
@@ -379,6 +423,7 @@ def limit(
     return decorate
 
 
+@takes_configs
 def environment(
     nothing: object = None,
     /,
@@ -432,6 +477,7 @@ def is_storable(text: str) -> bool:
 def resources(method: Method, /) -> Method: ...
 @overload
 def resources(**amounts: object) -> Callable[[Method], Method]: ...
+@takes_configs
 def resources(method: Any = None, /, **amounts: object) -> Any:
     """State what the step needs (`cpu=2, memory=4096`); recorded, without effect on one machine."""
     return apply("resources", method, record("resources", plain_data(amounts)))
@@ -441,6 +487,7 @@ def resources(method: Any = None, /, **amounts: object) -> Any:
 def card(method: Method, /) -> Method: ...
 @overload
 def card(**attributes: object) -> Callable[[Method], Method]: ...
+@takes_configs
 def card(method: Any = None, /, **attributes: object) -> Any:
     """Do nothing: it is accepted and recorded so that a flow written for Metaflow runs."""
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asyncflow._support.call_site import calling_line
 from asyncflow.errors import FlowError
-from asyncflow.flow.decorators import options_of
+from asyncflow.flow.decorators import DelayedCall, options_of
+from asyncflow.flow.parameters import has_expression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +35,8 @@ class FlowOptions:
     """The functions of `@exit_hook`, by when they are called."""
     mutators: list[OwnDecorator] = field(default_factory=list)
     """The mutators of the flow, the innermost first."""
+    delayed: list[DelayedCall] = field(default_factory=list)
+    """The decorators whose arguments depend on configurations."""
 
 
 def flow_options_of(cls: type) -> dict[str, Any]:
@@ -63,6 +66,29 @@ def exit_hooks_of(cls: type) -> Mapping[str, tuple[Callable[..., object], ...]]:
         if isinstance(own, FlowOptions) and own.hooks:
             return own.hooks
     return {}
+
+
+def delayed_of(cls: type) -> list[DelayedCall]:
+    """The decorators of a flow whose arguments depend on configurations, each name once."""
+    found: dict[str, DelayedCall] = {}
+    for owner in reversed(cls.__mro__):
+        own = vars(owner).get(_ATTRIBUTE)
+        if isinstance(own, FlowOptions):
+            found |= {call.decorator.__name__: call for call in own.delayed}
+    return list(found.values())
+
+
+def delayed_on_flow(decorator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What to decorate a flow with if these arguments depend on configurations; else None."""
+    if not has_expression((args, kwargs)):
+        return None
+    call = DelayedCall(decorator, args, kwargs)
+
+    def decorate(cls: FlowClass) -> FlowClass:
+        own_options(cls, decorator.__name__).delayed.append(call)
+        return cls
+
+    return decorate
 
 
 def has_mutators(cls: type) -> bool:

@@ -7,6 +7,7 @@ draws it.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,6 +77,12 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"<Graph {self.flow}: {', '.join(self.nodes)}>"
+
+    def with_options(self, options: Mapping[str, Any]) -> Graph:
+        """The same steps with other options of the flow."""
+        made = copy.copy(self)
+        object.__setattr__(made, "options", dict(options))
+        return made
 
     def previous(self, name: str) -> tuple[str, ...]:
         """The steps that lead to this one; to a join, in the order of its split's branches."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -29,7 +30,7 @@ from asyncflow.flow.decorators import is_step, options_of, plain_options
 from asyncflow.flow.flow_decorators import flow_options_of, has_mutators
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import END, Node, Transition
-from asyncflow.flow.parameters import Parameter, parameters_of
+from asyncflow.flow.parameters import CONFIG_VALUES, Parameter, has_configs, parameters_of
 from asyncflow.flow.shared import Shared, check_shared, keyword_only, shared_of
 from asyncflow.flow.spec import is_constant
 from asyncflow.flow.step_source import read_source
@@ -51,26 +52,39 @@ def read_graph(cls: type) -> Graph:
 
     Raises:
         GraphError: The steps do not form a graph that can be run, or have no source.
-        ParameterError: A parameter has a name or a default that it cannot have.
+        ParameterError: A parameter has a name or a default that it cannot have, or a configuration
+            has no value.
     """
-    return _read_graph(cls)
+    return _read_graph(prepare(cls))
 
 
-def prepare(cls: type) -> None:
-    """Have the mutators of a flow change it; done once for each class, and needed before its use.
+def prepare(
+    cls: type,
+    configs: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> type:
+    """The class to use for a flow: configured, and changed by its mutators.
+
+    It is the class itself unless the flow has configurations; `configs` has values for them by
+    name, else they come from `environ`, or have their defaults.
 
     Raises:
+        ParameterError: A configuration has no value, or cannot be read.
         Exception: Whatever a mutator raises.
     """
+    if configs or (has_configs(cls) and not hasattr(cls, CONFIG_VALUES)):
+        from asyncflow.flow.configuration import configured_with
+
+        cls = configured_with(cls, configs or {}, environ)
     if has_mutators(cls):
         from asyncflow.flow.mutators import apply_mutators
 
         apply_mutators(cls)
+    return cls
 
 
 @functools.lru_cache(_KEPT_GRAPHS)
 def _read_graph(cls: type) -> Graph:
-    prepare(cls)
     steps = _steps_of(cls)
     _check_names(cls, steps)
     nodes = [_read_node(cls, step, steps) for step in steps.values()]
@@ -232,7 +246,7 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
     is_join = _takes_inputs(step)
     body = _read_body(step)
     _check_assigned(cls, step, body, steps)
-    transition = _transition(step, body)
+    transition = _transition(cls, step, body)
     for target in transition.steps:
         if target not in steps and hasattr(cls, target):
             message = f"leads to {target!r}, which is not a step: put @step on it"
@@ -331,7 +345,7 @@ def _check_assigned(cls: type, step: _Step, body: Body, steps: Mapping[str, _Ste
 # --- self.next --------------------------------------------------------------------------------
 
 
-def _transition(step: _Step, body: Body) -> Transition:
+def _transition(cls: type, step: _Step, body: Body) -> Transition:
     if step.name == END or _options(step.method).is_end:
         if body.calls:
             message = "is the last one: remove its self.next(...)"
@@ -348,7 +362,7 @@ def _transition(step: _Step, body: Body) -> Transition:
         )
         raise step.error(message, body.calls[1].line)
     call = body.calls[0]
-    transition = _read_transition(step, call)
+    transition = _read_transition(cls, step, call)
     if not call.is_last:
         message = (
             "has a self.next(...) that is not its last statement: put it at the end of the step, "
@@ -358,7 +372,7 @@ def _transition(step: _Step, body: Body) -> Transition:
     return transition
 
 
-def _read_transition(step: _Step, call: NextCall) -> Transition:
+def _read_transition(cls: type, step: _Step, call: NextCall) -> Transition:
     for keyword in call.keywords:
         if keyword not in {"foreach", "condition", "num_parallel"}:
             message = (
@@ -367,7 +381,7 @@ def _read_transition(step: _Step, call: NextCall) -> Transition:
             )
             raise step.error(message, call.line)
     if "condition" in call.keywords or any(each.cases is not None for each in call.positional):
-        return _conditional(step, call)
+        return _conditional(cls, step, call)
     if "num_parallel" in call.keywords:
         return _gang(step, call)
     return Transition(_targets(step, call), _artifact_name(step, call, "foreach"))
@@ -390,7 +404,7 @@ def _gang(step: _Step, call: NextCall) -> Transition:
     return Transition(_targets(step, call), num_parallel=given.text)
 
 
-def _conditional(step: _Step, call: NextCall) -> Transition:
+def _conditional(cls: type, step: _Step, call: NextCall) -> Transition:
     """What a `self.next({...}, condition="...")` says."""
     form = 'self.next({"one": self.A, "other": self.B}, condition="NAME_OF_AN_ARTIFACT")'
     condition = _artifact_name(step, call, "condition")
@@ -404,11 +418,11 @@ def _conditional(step: _Step, call: NextCall) -> Transition:
         raise step.error(message, call.line)
     cases: list[tuple[Case, str]] = []
     for key, value in given[0]:
-        case = key.constant
-        if key.text != "None" and not isinstance(case, str | int | float):
+        case = _config_case(cls, step, call, key) if key.path else key.constant
+        if (key.text != "None" or key.path) and not isinstance(case, str | int | float):
             message = (
                 f"has a self.next(...) that cannot be understood: {key.text} is not a case; write "
-                f"a text, a number, True, False or None"
+                f"a text, a number, True, False, None, or a value of a config, as self.settings.key"
             )
             raise step.error(message, call.line)
         if case in dict(cases):
@@ -416,6 +430,20 @@ def _conditional(step: _Step, call: NextCall) -> Transition:
         cases.append((cast("Case", case), _target(step, call, value)))
     steps = tuple(dict.fromkeys(target for _, target in cases))
     return Transition(steps, None, condition, tuple(cases))
+
+
+def _config_case(cls: type, step: _Step, call: NextCall, key: Argument) -> object:
+    """The value of a case that is written as one of a configuration."""
+    name, *keys = key.path
+    value = getattr(cls, CONFIG_VALUES, {}).get(name)
+    try:
+        for each in keys:
+            value = getattr(value, each)
+    except AttributeError as error:
+        raise step.error(
+            f"has the case {key.text}, which has no value: {error}", call.line
+        ) from None
+    return value
 
 
 def _targets(step: _Step, call: NextCall) -> tuple[str, ...]:

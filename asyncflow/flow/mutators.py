@@ -14,6 +14,7 @@ other flows that inherit it stay as they are.
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 from dataclasses import replace
 from types import FunctionType
@@ -36,7 +37,7 @@ from asyncflow.flow.own_decorators import (
     decorator_named,
     split_decorator,
 )
-from asyncflow.flow.parameters import Parameter, parameters_of
+from asyncflow.flow.parameters import CONFIG_VALUES, Parameter, evaluated, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -56,6 +57,8 @@ _STEP_DECORATORS: Final = {
     )
 } | {each.__name__: each for each in remote_decorators.STEP_DECORATORS}
 _FLOW_DECORATORS: Final = {each.__name__: each for each in remote_decorators.FLOW_DECORATORS}
+_LATE_FLOW_DECORATORS: Final = {"project": "asyncflow.flow.project"}
+"""Decorators of flows, with the module in which they are found when they are asked for."""
 _REPEATED: Final = frozenset({"limit", "card"})
 """Decorators of which a step may have several."""
 
@@ -315,7 +318,7 @@ class MutableStep(_Mutable):
         cls, name = self.flow.cls, self.name
         method = inspect.getattr_static(cls, name)
         if name not in self.flow.copied:
-            method = _copy(method)
+            method = copy_of_step(method)
             setattr(cls, name, method)
             self.flow.copied.add(name)
         return method
@@ -344,6 +347,11 @@ class MutableFlow(_Mutable):
     def parameters(self) -> Iterator[tuple[str, Parameter[Any]]]:
         """The parameters by the names of their attributes."""
         yield from parameters_of(self.cls).items()
+
+    @property
+    def configs(self) -> Iterator[tuple[str, Any]]:
+        """The values of the configurations, by the names of their attributes."""
+        yield from getattr(self.cls, CONFIG_VALUES, {}).items()
 
     @property
     def decorator_specs(self) -> Iterator[DecoratorSpec]:
@@ -394,6 +402,10 @@ class MutableFlow(_Mutable):
         for name, known in _FLOW_DECORATORS.items():
             if deco_type in (name, known):
                 return name, known
+        for name, module in _LATE_FLOW_DECORATORS.items():
+            late = getattr(importlib.import_module(module), name)
+            if deco_type in (name, late):
+                return name, late
         raise FlowError(f"{deco_type!r} is no decorator of flows that a mutator can add")
 
     def _put(self, decorate: Callable[[Any], Any]) -> None:
@@ -440,7 +452,8 @@ def _given(name: str, value: Any, options: StepOptions) -> tuple[list[Any], dict
             return [value], {}
 
 
-def _copy(method: Any) -> Any:
+def copy_of_step(method: Any) -> Any:
+    """A copy of a step, with options of its own."""
     options = options_of(method)
     if isinstance(method, FunctionType):
         made = FunctionType(
@@ -464,6 +477,7 @@ def _copy(method: Any) -> Any:
             own=list(options.own),
             mutators=list(options.mutators),
             named=list(options.named),
+            delayed=list(options.delayed),
         )
         set_options(made, changed)
     return made
@@ -494,7 +508,17 @@ def apply_mutators(cls: type) -> None:
 
 
 def _apply(flow: MutableFlow) -> None:
-    of_flow: list[FlowMutator] = [_made(own) for own in flow_mutators_of(flow.cls)]
+    configs = dict(flow.configs)
+    of_flow: list[FlowMutator] = [
+        _made(
+            OwnDecorator(
+                own.kind,
+                evaluated(own.args, configs, configs),
+                evaluated(own.kwargs, configs, configs),
+            )
+        )
+        for own in flow_mutators_of(flow.cls)
+    ]
     for each in of_flow:
         each.pre_mutate(flow)
     flow.takes_parameters = False

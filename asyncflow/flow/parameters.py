@@ -8,6 +8,7 @@ artifact. A type checker knows `self.alpha: float` from
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
@@ -40,6 +41,63 @@ Default = TypeVar("Default", bound="str | float | Sequence[Any] | Mapping[str, A
 ENVIRONMENT_PREFIX: Final = "ASYNCFLOW_RUN_"
 RESERVED: Final = frozenset({"tags"})
 """Names that no parameter can have: `run(MyFlow, tags=[...])` already has a meaning."""
+
+
+CONFIG_VALUES: Final = "__asyncflow_configs__"
+"""The attribute of a configured flow that has the values of its configurations."""
+
+
+WRITTEN_CLASS: Final = "__asyncflow_written__"
+"""The attribute of a configured flow that has the class as its author wrote it."""
+
+
+class Expression:
+    """What `asyncflow.flow.config` has to evaluate; here, because few flows need that module."""
+
+    __slots__ = ()
+
+    def evaluate(self, values: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
+        """The value, given those of the flow's configurations by attribute and by name."""
+        raise NotImplementedError
+
+
+class ConfigBase:
+    """The base class of `Config` alone; here for the same reason."""
+
+    __slots__ = ()
+
+
+def has_configs(cls: type) -> bool:
+    """Whether a flow has a `Config`."""
+    return any(
+        isinstance(value, ConfigBase) for owner in cls.__mro__ for value in vars(owner).values()
+    )
+
+
+def has_expression(value: object) -> bool:
+    """Whether there is an expression of a configuration in a value or in what it holds."""
+    if isinstance(value, dict):
+        return any(has_expression(each) for each in value.values())
+    if isinstance(value, list | tuple):
+        return any(has_expression(each) for each in value)
+    return isinstance(value, Expression | ConfigBase)
+
+
+def evaluated(value: Any, values: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
+    """The value with each expression in it evaluated.
+
+    Raises:
+        ParameterError: One cannot be evaluated.
+    """
+    if isinstance(value, Expression):
+        return value.evaluate(values, names)
+    if isinstance(value, ConfigBase):
+        return values[value._spec.attribute]  # type: ignore[attr-defined]  # noqa: SLF001 - a `Config`
+    if not has_expression(value):
+        return value
+    if isinstance(value, dict):
+        return {key: evaluated(each, values, names) for key, each in value.items()}
+    return type(value)(evaluated(each, values, names) for each in value)
 
 
 class JSONType:
@@ -78,14 +136,18 @@ class Parameter(Generic[T]):
         help: The text that `--help` shows.
         required: Whether each run must be given a value.
         separator: Makes the value a list, whose items this separates if it is given as text.
+        multiple: Makes the value a tuple; the option is given once for each item, and white space
+            separates them in the environment.
         show_default: Whether `--help` shows the default.
     """
 
     __slots__ = (
         "_name",
+        "_type",
         "attribute",
         "default",
         "help",
+        "multiple",
         "required",
         "separator",
         "show_default",
@@ -123,6 +185,24 @@ class Parameter(Generic[T]):
     ) -> None: ...
     @overload
     def __init__(
+        self: Parameter[tuple[Scalar, ...]],
+        name: str | None = None,
+        *,
+        default: Sequence[Scalar] = ...,
+        type: builtins.type[Scalar],
+        multiple: Literal[True],
+        **shown: Unpack[_Shown],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parameter[tuple[str, ...]],
+        name: str | None = None,
+        *,
+        multiple: Literal[True],
+        **shown: Unpack[_Shown],
+    ) -> None: ...
+    @overload
+    def __init__(
         self: Parameter[Default],
         name: str | None = None,
         *,
@@ -139,6 +219,7 @@ class Parameter(Generic[T]):
         type: Any = None,
         required: bool = False,
         separator: str | None = None,
+        multiple: bool = False,
         **shown: Unpack[_Shown],
     ) -> None: ...
     def __init__(
@@ -150,12 +231,13 @@ class Parameter(Generic[T]):
         help: str | None = None,  # noqa: A002 - Metaflow's name for it
         required: bool = False,
         separator: str | None = None,
+        multiple: bool = False,
         show_default: bool = True,
     ) -> None:
         """Describe a parameter; it is checked together with its flow.
 
         Raises:
-            ParameterError: A parameter cannot have this `type`.
+            ParameterError: A parameter cannot have this `type`, or both `separator` and `multiple`.
         """
         self._name = name
         self.attribute = name or ""
@@ -163,16 +245,41 @@ class Parameter(Generic[T]):
         self.help = help or ""
         self.required = bool(required)
         self.separator = separator
+        self.multiple = bool(multiple)
         self.show_default = show_default
-        self.type: builtins.type[Any] = _inferred(default, separator) if type is None else type
+        self._type = type
+        self.type: builtins.type[Any] = str
+        self._settle_type()
+        if self.multiple and separator is not None:
+            raise self._mistake(f"parameter {self.name!r} has `separator` and `multiple`: keep one")
+
+    def _settle_type(self) -> None:
+        given = self._type
+        several = self.multiple or self.separator is not None
+        self.type = _inferred(self.default, several=several) if given is None else given
         if self.type not in _CONVERTERS:
             message = (
-                f"parameter {self.name!r} has the type {type!r}; it can be str, int, float, bool "
+                f"parameter {self.name!r} has the type {given!r}; it can be str, int, float, bool "
                 f"or, for any JSON value, JSONType"
             )
-            file, line = calling_line()
-            message = f"{file}:{line}: {message}" if file else message
-            raise ParameterError(message, parameter=self.name)
+            raise self._mistake(message)
+
+    def _mistake(self, message: str) -> ParameterError:
+        file, line = calling_line()
+        message = f"{file}:{line}: {message}" if file else message
+        return ParameterError(message, parameter=self.name)
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether its default depends on a configuration."""
+        return has_expression(self.default)
+
+    def evaluated(self, evaluate: Callable[[Any], Any]) -> Parameter[T]:
+        """The parameter with its default evaluated by `evaluate`."""
+        made = copy.copy(self)
+        made.default = evaluate(self.default)
+        made._settle_type()  # noqa: SLF001 - of the same class
+        return made
 
     def __set_name__(self, owner: builtins.type[Any], attribute: str) -> None:
         self.attribute = attribute
@@ -193,6 +300,8 @@ class Parameter(Generic[T]):
     def type_name(self) -> str:
         """Its type, for people: `float`, `list of int`, `JSON`."""
         single = "JSON" if self.type is JSONType else self.type.__name__
+        if self.multiple:
+            return f"tuple of {single}"
         return single if self.separator is None else f"list of {single}"
 
     def __repr__(self) -> str:
@@ -233,6 +342,8 @@ class Parameter(Generic[T]):
         Raises:
             ParameterError: The value is not of the parameter's type.
         """
+        if self.multiple:
+            return cast("T", self._convert_several(value))
         if value is None and not self.required and self.default is None:
             return cast("T", None)
         if self.separator is None:
@@ -245,22 +356,51 @@ class Parameter(Generic[T]):
             raise self._refusal(value)
         return cast("T", [self._convert_one(item) for item in items])
 
+    def _convert_several(self, value: object) -> tuple[Any, ...]:
+        if value is None and not self.required:
+            return ()
+        if isinstance(value, str):
+            value = value.split()
+        if not isinstance(value, list | tuple):
+            raise self._refusal(value)
+        return tuple(self._convert_one(item) for item in value)
+
     def default_value(self, context: ParameterContext) -> T:
         """The default; if it is a function, it is called now.
 
         Raises:
             ParameterError: The function failed, or the default is not of the parameter's type.
         """
+        return self.convert(self.found_default(context))
+
+    def found_default(self, context: ParameterContext) -> object:
+        """The default as it was given; if it is a function, what it returns.
+
+        Raises:
+            ParameterError: The function failed.
+        """
         if not callable(self.default):
-            return self.convert(self.default)
+            found: object = self.default
+            return found
         try:
-            value = self.default(context) if _takes_context(self.default) else self.default()
+            return call_with_context(self.default, context)
         except Exception as error:
             message = (
                 f"the default of parameter {self.name!r} failed: {type(error).__name__}: {error}"
             )
             raise ParameterError(message, parameter=self.name) from error
+
+    def value_to_store(self, value: object) -> Any:
+        """What is stored for a value, or for a default: what `convert` returns, or its `Stream`.
+
+        Raises:
+            ParameterError: As from `convert`.
+        """
         return self.convert(value)
+
+    def as_seen(self, stored: Any) -> Any:
+        """What a step sees, given what is stored."""
+        return stored
 
     def check_default(self) -> None:
         """Check that the default, which is not a function, is of the parameter's type.
@@ -306,6 +446,17 @@ def parameters_of(cls: type) -> dict[str, Parameter[Any]]:
     Raises:
         ParameterError: Two have the same name, or a name or default is not allowed.
     """
+    found = raw_parameters_of(cls)
+    _check_names(found.values())
+    for parameter in found.values():
+        known = not (callable(parameter.default) or parameter.is_delayed)
+        if known and parameter.default is not None:
+            parameter.check_default()
+    return found
+
+
+def raw_parameters_of(cls: type) -> dict[str, Parameter[Any]]:
+    """The parameters of a flow by the names of their attributes, not checked."""
     found: dict[str, Parameter[Any]] = {}
     for base in reversed(cls.__mro__):
         for attribute, value in vars(base).items():
@@ -313,10 +464,6 @@ def parameters_of(cls: type) -> dict[str, Parameter[Any]]:
                 found[attribute] = value
             else:
                 found.pop(attribute, None)
-    _check_names(found.values())
-    for parameter in found.values():
-        if not callable(parameter.default) and parameter.default is not None:
-            parameter.check_default()
     return found
 
 
@@ -417,10 +564,10 @@ def _value_of(
 ) -> Any:
     name = parameter.name
     if name in chosen:
-        return parameter.convert(chosen[name])
+        return parameter.value_to_store(chosen[name])
     if parameter.environment_name in environ:
         try:
-            return parameter.convert(environ[parameter.environment_name])
+            return parameter.value_to_store(environ[parameter.environment_name])
         except ParameterError as error:
             message = f"{error}; it comes from the environment, {parameter.environment_name}"
             raise ParameterError(message, parameter=name) from None
@@ -430,7 +577,8 @@ def _value_of(
             f"environment as {parameter.environment_name}"
         )
         raise ParameterError(message, parameter=name)
-    return parameter.default_value(ParameterContext(cls.__name__, name, user_name()))
+    context = ParameterContext(cls.__name__, name, user_name())
+    return parameter.value_to_store(parameter.found_default(context))
 
 
 def shown_value(value: object) -> str:
@@ -461,13 +609,42 @@ def user_name() -> str:
 # --- from text and from Python values ---------------------------------------------------------
 
 
-def _inferred(default: object, separator: str | None) -> type[Any]:
-    if separator is not None and isinstance(default, list | tuple):
-        return _inferred(default[0], None) if default else str
+def _inferred(default: object, *, several: bool) -> type[Any]:
+    if isinstance(default, Expression | ConfigBase):
+        return str  # until it is evaluated
+    if several and isinstance(default, list | tuple):
+        return _inferred(default[0], several=False) if default else str
     for candidate in (bool, int, float, str):
         if isinstance(default, candidate):
             return candidate
     return str if default is None or callable(default) else JSONType
+
+
+def call_with_context(function: Callable[..., Any], context: ParameterContext) -> Any:
+    """Call a function that takes the context, or nothing."""
+    return function(context) if _takes_context(function) else function()
+
+
+def named_function(function: Any) -> Callable[[str], Any]:
+    """A parser: a function, or the one that a text such as `json.loads` names.
+
+    Raises:
+        ParameterError: There is no such function.
+    """
+    if callable(function):
+        return cast("Callable[[str], Any]", function)
+    why = "it is not of the form MODULE.NAME"
+    if isinstance(function, str) and "." in function:
+        import importlib
+
+        module, _, name = function.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            why = str(error)
+        else:
+            return cast("Callable[[str], Any]", found)
+    raise ParameterError(f"the parser {function!r} cannot be found: {why}")
 
 
 def _takes_context(function: Callable[..., Any]) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, overload
 
-from asyncflow.flow.decorators import Method, apply, plain_data, record
-from asyncflow.flow.flow_decorators import FlowClass, note_on_flow
+from asyncflow.flow.decorators import Method, apply, delayed_on_step, plain_data, record
+from asyncflow.flow.flow_decorators import FlowClass, delayed_on_flow, note_on_flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,9 @@ class RemoteStepDecorator:
     def __call__(self, /, **arguments: object) -> Callable[[Method], Method]: ...
     def __call__(self, method: Any = None, /, **arguments: object) -> Any:
         """Record the arguments, whatever they are."""
+        delayed = delayed_on_step(self, (), arguments)
+        if delayed is not None:
+            return delayed
         name = self.__name__
         return apply(name, method, record(name, plain_data(arguments)))
 
@@ -49,6 +52,9 @@ class RemoteFlowDecorator:
     def __call__(self, /, **arguments: object) -> Callable[[FlowClass], FlowClass]: ...
     def __call__(self, flow: Any = None, /, **arguments: object) -> Any:
         """Record the arguments, whatever they are."""
+        delayed = delayed_on_flow(self, (), arguments)
+        if delayed is not None:
+            return delayed
         decorate: Callable[[Any], Any] = note_on_flow(self.__name__, plain_data(arguments))
         return decorate if flow is None else decorate(flow)
 

@@ -27,6 +27,8 @@ class Argument:
     """The step's name, if it is written `self.name`."""
     constant: object = None
     """The value, if it is a constant."""
+    path: tuple[str, ...] = ()
+    """The names, if it is written `self.name.name`, with at least two."""
     cases: tuple[tuple[Argument, Argument], ...] | None = None
     """Keys and values, if it is written as a dict."""
 
@@ -168,6 +170,16 @@ class _SourceReader:
         """Whether the attribute is one of `self`."""
         return isinstance(node.value, ast.Name) and node.value.id == self._self_name
 
+    def _path(self, node: ast.expr) -> tuple[str, ...]:
+        """The names of `self.a.b`; none if it is anything else."""
+        names: list[str] = []
+        while isinstance(node, ast.Attribute):
+            names.append(node.attr)
+            if self.is_own(node):
+                return tuple(reversed(names))
+            node = node.value
+        return ()
+
     def call(self, following: ast.expr, statement: ast.stmt, *, is_last: bool) -> NextCall:
         """The call of `self.next` within a statement."""
         match statement:
@@ -188,6 +200,8 @@ class _SourceReader:
         match node:
             case ast.Attribute(attr=name) if self.is_own(node):
                 return Argument(ast.unparse(node), step=name)
+            case ast.Attribute() if path := self._path(node):
+                return Argument(ast.unparse(node), path=path)
             case ast.Constant(value=value):
                 return Argument(ast.unparse(node), constant=value)
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 from time import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from asyncflow.codec.items import ENTRY_BYTES
 from asyncflow.errors import GraphError, JournalError, RecordError, ResumeError
-from asyncflow.events.manifests import unpack_ref
+from asyncflow.events.manifests import unpack_manifest, unpack_ref
 from asyncflow.events.packing import event_of
 from asyncflow.events.records import (
     FAILED,
@@ -38,15 +38,18 @@ from asyncflow.events.records import (
 )
 from asyncflow.events.types import RunStarted, RunSucceeded
 from asyncflow.flow.graph import Graph
+from asyncflow.flow.graph_reader import prepare
+from asyncflow.flow.parameters import has_configs
+from asyncflow.store.artifacts import ArtifactReader
 from asyncflow.store.files import reason_of
 from asyncflow.store.run_tags import changed_tags
 from asyncflow.values import Outcome, Place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
-    from typing import Any
 
     from asyncflow.events.records import Result
+    from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.interface import RunStore, StoredRun
 
     Key = tuple[str, tuple[int, ...]]
@@ -130,6 +133,25 @@ class OriginRun:
         """
         changed = changed_tags(self._run)
         return self._first_tags if changed is None else changed
+
+    def prepared(self, flow: type[FlowSpec], environ: Mapping[str, str]) -> type[FlowSpec]:
+        """The flow with the configurations that this run has.
+
+        Raises:
+            ParameterError: A configuration that is new since then has no value.
+            ArtifactError: A value cannot be read.
+        """
+        if has_configs(flow):
+            from asyncflow.flow.configuration import configured_from
+
+            refs = unpack_manifest(self.manifest)
+            reader = ArtifactReader(self._run.store.value_source(self._run.flow))
+
+            def load(name: str) -> Any:
+                return reader.load(refs[name], f"{self._pathspec}/parameters/{name}").value
+
+            flow = configured_from(flow, load, refs, environ)
+        return prepare(flow)
 
     def _check_origin(self, started: RunStarted | None, runs: tuple[str, ...]) -> None:
         if started is None:

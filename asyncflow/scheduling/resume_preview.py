@@ -69,10 +69,10 @@ def preview_resume(
         ParameterError: The flow has a new required parameter without a value.
         StoreError: There is no store.
     """
-    graph = read_graph(flow)
-    name = flow.__name__
-    found = OriginRun(open_store(store).run(name, origin))
+    found = OriginRun(open_store(store).run(flow.__name__, origin))
     try:
+        flow = found.prepared(flow, os.environ)
+        graph = read_graph(flow)
         found.choose(graph, step)
         check_new_parameters(flow, unpack_manifest(found.manifest), os.environ)
         return Preview(graph, found, found.unfinished(), step).make(found.outcome)

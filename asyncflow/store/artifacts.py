@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from blake3 import blake3
 
-from asyncflow.codec import Encoded, ItemsEncoder, decode, digest, encode
+from asyncflow.codec import Encoded, ItemsEncoder, decode, digest, encode, text_stream
 from asyncflow.codec.encoded import decode_value
 from asyncflow.codec.items import (
     ENTRY_BYTES,
@@ -141,6 +141,23 @@ class ArtifactWriter:
         hashed = digest(data)
         file, offset = self._sink.append(data)
         return ArtifactRef(_SEGMENT, int(encoding), type_name, size, hashed, file, offset, b"")
+
+    def put_stream(self, pieces: Iterable[bytes], size: int, *, is_text: bool) -> ArtifactRef:
+        """Store `bytes`, or the `str` of these bytes in UTF-8, with a few megabytes in memory.
+
+        It is stored as a file of its own, so it should be large.
+
+        Raises:
+            StoreError: It cannot be written.
+            Exception: What `pieces` raises; then nothing is stored.
+        """
+        encoding, kind = Encoding.BYTES, "bytes"
+        if is_text:
+            before, after = text_stream(size)
+            pieces, size = chain([before], pieces, [after]), size + len(before) + len(after)
+            encoding, kind = Encoding.PICKLE, "str"
+        hashed = self._sink.put_large(pieces, size)
+        return ArtifactRef(_BLOB, int(encoding), kind, size, hashed, "", 0, b"")
 
     def put_items(
         self, items: Iterable[Any], *, name: str = "", go_on: GoOn | None = None

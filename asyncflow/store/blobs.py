@@ -40,7 +40,7 @@ from asyncflow.store.files import (
 from asyncflow.store.mapped_files import map_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from asyncflow.codec import Chunk
     from asyncflow.store.folders import Folder
@@ -137,7 +137,7 @@ class BlobStore:
             writer.commit(digest)
         return True
 
-    def put_new(self, chunks: Sequence[Chunk], size: int, go_on: GoOn | None = None) -> bytes:
+    def put_new(self, chunks: Iterable[Chunk], size: int, go_on: GoOn | None = None) -> bytes:
         """Store a blob of known length, and return its digest.
 
         Another thread may change the chunks meanwhile: the digest is that of the bytes written.

@@ -155,7 +155,7 @@ class ValueSink(Protocol):
             StoreError: It cannot be written.
         """
 
-    def put_large(self, chunks: Sequence[Chunk], size: int, go_on: GoOn | None = None, /) -> bytes:
+    def put_large(self, chunks: Iterable[Chunk], size: int, go_on: GoOn | None = None, /) -> bytes:
         """Store a large value under its digest, and return that.
 
         If it is there already, it counts as put now: no garbage collection deletes it before the

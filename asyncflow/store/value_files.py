@@ -17,7 +17,7 @@ from asyncflow.store.segments import SUFFIX, SegmentWriter
 from asyncflow.values import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from asyncflow.codec import Chunk
     from asyncflow.errors import ArtifactError
@@ -56,7 +56,7 @@ class ValueFilesWriter:
         offset = self._segment.append([data])
         return f"{self._run_id}/{self._segment.name}", offset
 
-    def put_large(self, chunks: Sequence[Chunk], size: int, go_on: GoOn | None = None) -> bytes:
+    def put_large(self, chunks: Iterable[Chunk], size: int, go_on: GoOn | None = None) -> bytes:
         """Store a blob, and return its digest.
 
         Raises:

@@ -13,6 +13,8 @@ import asyncflow
 NAMES = [
     "USER_SKIP_STEP",
     "Artifact",
+    "Config",
+    "ConfigValue",
     "DataArtifact",
     "Engine",
     "Flow",
@@ -37,6 +39,8 @@ NAMES = [
     "concurrency",
     "conda",
     "conda_base",
+    "conda_environment_yml_parser",
+    "config_expr",
     "current",
     "default_metadata",
     "default_namespace",
@@ -57,8 +61,11 @@ NAMES = [
     "parallel_imap_unordered",
     "parallel_map",
     "profile",
+    "project",
     "pypi",
     "pypi_base",
+    "pyproject_toml_parser",
+    "requirements_txt_parser",
     "resources",
     "retry",
     "run",
@@ -71,6 +78,7 @@ NAMES = [
     "trigger",
     "trigger_on_finish",
     "user_step_decorator",
+    "yaml_parser",
 ]
 
 

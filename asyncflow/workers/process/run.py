@@ -6,6 +6,7 @@ for all the tasks after it.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -18,6 +19,7 @@ from asyncflow.events.records import unpack_result
 from asyncflow.flow import loader
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.graph_reader import prepare
+from asyncflow.flow.parameters import CONFIG_VALUES, Parameter, has_configs
 from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
@@ -47,7 +49,8 @@ class RunView:
         self._opened = False
         self._read = False
         self.has_own_class = False
-        """Whether the flow class was stored with the run, so that it is dropped with it."""
+        """Whether the flow class was stored with the run or configured for it: both are dropped
+        with the run."""
         self._results: OrderedDict[int, Inherited] = OrderedDict()
 
     def read(self) -> None:
@@ -90,9 +93,7 @@ class RunView:
         enter(ProgramEnvironment._make(self.order.surroundings))
         with lasting_settings():
             self.flow_class = self._load(self.started.source)
-        self.has_own_class = self.started.source["kind"] == "pickle"
         self.kept = EnvironmentSnapshot()  # with the module's own changes
-        self.base = self.result(FIRST_RECORD, "its parameters")
         self._opened = True
         return True
 
@@ -100,10 +101,25 @@ class RunView:
         def unpickle(ref: Sequence[Any]) -> Any:
             return self.reader.load(ref_of(ref), name="the flow class").value
 
+        self.base = self.result(FIRST_RECORD, "its parameters")
         cls = loader.load(source, unpickle)
-        prepare(cls)
+        self.has_own_class = source["kind"] == "pickle"
         codec.pickle_by_value(cls.__module__)
-        return cls
+        if has_configs(cls):
+            from asyncflow.flow.configuration import configured_from
+
+            self.has_own_class = True
+            cls = configured_from(cls, self.base.load, self.base.refs, os.environ)
+        return prepare(cls)
+
+    def parameter(self, name: str, later: Later | None) -> Any:
+        """The value of a parameter, or of a configuration as the flow sees it."""
+        configs: Mapping[str, Any] = getattr(self.flow_class, CONFIG_VALUES, {})
+        if name in configs:
+            return configs[name]
+        value = self.base.load(name, later)
+        parameter = getattr(self.flow_class, name, None)
+        return parameter.as_seen(value) if isinstance(parameter, Parameter) else value
 
     @contextmanager
     def reading(self, what: str) -> Iterator[None]:

@@ -90,7 +90,7 @@ class TaskView:
             key.attempt,
             self.graph,
             tuple(started.parameters),
-            lambda name: self._run.base.load(name, self._later),
+            lambda name: self._run.parameter(name, self._later),
             self._load_off_loop if self._off_loop else not_awaitable,
             started.tags,
             started.origin_run_id,

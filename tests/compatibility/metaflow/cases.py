@@ -136,34 +136,11 @@ NOT_YET: Final = frozenset(
     {
         "artifact_named_as_step",
         "client_of_failed_run",  # what a failed attempt had set is not kept
-        "config",
-        "config_case",
-        "config_file",
-        "config_functions",
-        "config_given",
-        "config_in_decorators",
-        "config_malformed",
-        "config_missing",
-        "config_mutator",
-        "config_project",
-        "config_required",
-        "config_resumed",
-        "config_unknown",
         "current_graph",
         "current_run",
         "current_tempdir",
         "exit_hook_resumed",
-        "flow_mutator",
-        "flow_mutator_decorators",
-        "include_file_parsed",
         "one_step_start",
-        "parameter_multiple",
-        "parameters_of_json",
-        "project",
-        "project_bad_name",
-        "project_branch",
-        "project_fixed",
-        "project_production",
         "secrets_unknown",
         "spun",
         "spun_changed",
@@ -178,6 +155,7 @@ _ITEM: Final = "the item of a join within a foreach is None in Metaflow, though 
 _LISTED: Final = "the client lists names that begin with an underscore as well"
 _BEFORE: Final = "we refuse it before the run, Metaflow in the middle"
 _CLONED: Final = "Metaflow loses parents and children of some tasks that a resume took over"
+_NAME: Final = "in Metaflow a config's own name hides its key `name`"
 _WAY: Final = "Metaflow tells all tasks of the steps that could be meant, we those of the way taken"
 
 DIFFERENT: Final[dict[str, dict[str, str]]] = {
@@ -206,6 +184,10 @@ DIFFERENT: Final[dict[str, dict[str, str]]] = {
     "condition_with_foreach": {"*": _BEFORE},
     "decorators_together": {"steps/divide/*/successful": _CAUGHT},
     "gang_of_none": {"*": _BEFORE},
+    "config_in_decorators": {
+        "steps/*/artifacts/same": _NAME,
+        "steps/*/artifacts/seen": _NAME,
+    },
     "foreach_generator": {"*": "what a foreach runs over need not be stored"},
     "foreach_nothing": {"*": "nothing to do is no failure"},
     "foreach_wide": {"*": "a foreach may be of any width"},
