@@ -65,14 +65,14 @@ _LOCAL: Final = "local"
 # --- the namespace ------------------------------------------------------------------------------
 
 
-def namespace(name: str | None) -> str | None:
+def namespace(ns: str | None) -> str | None:
     """Find only runs with this tag from now on, such as `user:me`; with None, find every run.
 
     Returns it. In a task it holds until the task ends, else until the program does. Only the client
     heeds it: the engine and the command line do not.
     """
-    _namespace.set(name)
-    return name
+    _namespace.set(ns)
+    return ns
 
 
 def get_namespace() -> str | None:
@@ -107,7 +107,7 @@ def store_to_read(store: str | os.PathLike[str] | None) -> str | os.PathLike[str
     return _store.get() or Settings.read().store
 
 
-def metadata(place: str) -> str:
+def metadata(ms: str) -> str:
     """Look at the runs of another store from now on: `local@FOLDER`; returns it.
 
     FOLDER is a store, or has one named `.asyncflow`. Only the client heeds it: runs are started in
@@ -116,15 +116,15 @@ def metadata(place: str) -> str:
     Raises:
         ValueError: There is no store.
     """
-    given: Any = place
+    given: Any = ms
     if not isinstance(given, str):
         message = f"metadata takes text such as 'local@FOLDER', not {given!r}"
         raise TypeError(message)
-    kind, at, folder = place.partition("@")
+    kind, at, folder = ms.partition("@")
     if not at:
-        kind, folder = _LOCAL, place
+        kind, folder = _LOCAL, ms
     if kind != _LOCAL or not folder:
-        message = f"metadata takes 'local@FOLDER', not {place!r}: runs are kept in folders only"
+        message = f"metadata takes 'local@FOLDER', not {ms!r}: runs are kept in folders only"
         raise ValueError(message)
     root = absolute(folder)
     for found in (root, root / ".asyncflow"):

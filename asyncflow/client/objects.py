@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 
 from asyncflow._support.public_names import with_methods_of
 from asyncflow.client import task_output
@@ -570,9 +570,25 @@ class Task(TaskFacts):
     def _printed_bytes(self, stream: str) -> Iterator[bytes]:
         return task_output.read_bytes(*self._output(), stream)
 
-    def loglines(self, stream: str) -> Iterator[tuple[datetime, str]]:
-        """What its last attempt printed to `stdout` or `stderr`, each line with its time."""
-        return task_output.read_lines(*self._output(), stream)
+    @overload
+    def loglines(
+        self,
+        stream: str,
+        as_unicode: Literal[True] = True,  # noqa: FBT002 - as in Metaflow
+    ) -> Iterator[tuple[datetime, str]]: ...
+    @overload
+    def loglines(
+        self, stream: str, as_unicode: Literal[False]
+    ) -> Iterator[tuple[datetime, bytes]]: ...
+    def loglines(self, stream: str, as_unicode: bool = True) -> Iterator[tuple[datetime, Any]]:  # noqa: FBT001, FBT002 - as in Metaflow
+        """What its last attempt printed to `stdout` or `stderr`, each line with its time.
+
+        The lines are text, or `bytes` without `as_unicode`, and have no line ends.
+        """
+        lines = task_output.read_lines(*self._output(), stream)
+        if not as_unicode:
+            return lines
+        return ((time, line.decode("utf-8", "backslashreplace")) for time, line in lines)
 
     def _output(self) -> tuple[RunRecord, int, int, int]:
         """Whose last output to read: a run, a task, an attempt, and a record of the journal."""
@@ -710,7 +726,7 @@ class Artifacts:
 
 
 class Artifact(View):
-    """An artifact of a task. Only `data` reads the value; the rest is known without it.
+    """An artifact of a task, or of one `attempt`. Only `data` reads its value.
 
     Raises:
         NotFoundError: The task has no such artifact.
@@ -724,10 +740,16 @@ class Artifact(View):
     _ref: ArtifactRef
     _task: Task
 
-    def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
-        *step, task_id, name = parts_of(Artifact, pathspec)
+    def __init__(
+        self,
+        pathspec: str,
+        *,
+        attempt: int | None = None,
+        store: str | os.PathLike[str] | None = None,
+    ) -> None:
+        *path, name = parts_of(Artifact, pathspec)
         with asking_for(pathspec):
-            task = Step("/".join(step), store=store)[task_id]
+            task = Task("/".join(path), attempt=attempt, store=store)
         found = task[name]
         self._place, self._task, self._name, self._ref = found._place, found._task, name, found._ref
 

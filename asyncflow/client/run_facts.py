@@ -138,18 +138,22 @@ class RunFacts(View):
         """Take several tags away at once, as `remove_tag`."""
         self.replace_tags(tags, ())
 
-    def replace_tag(self, to_remove: str | Iterable[str], to_add: str | Iterable[str]) -> None:
+    def replace_tag(
+        self, tag_to_remove: str | Iterable[str], tag_to_add: str | Iterable[str]
+    ) -> None:
         """Take one tag away and give it another, in one change."""
-        self.replace_tags(to_remove, to_add)
+        self.replace_tags(tag_to_remove, tag_to_add)
 
-    def replace_tags(self, to_remove: str | Iterable[str], to_add: str | Iterable[str]) -> None:
+    def replace_tags(
+        self, tags_to_remove: str | Iterable[str], tags_to_add: str | Iterable[str]
+    ) -> None:
         """Take tags away, then give others, in one change: a tag in both stays.
 
         Raises:
             TagError: One cannot be a tag, or one of `system_tags` is to be removed.
             StoreError: The store cannot be written to.
         """
-        add, remove = _tags_in(to_add), _tags_in(to_remove)
+        add, remove = _tags_in(tags_to_add), _tags_in(tags_to_remove)
         fixed = sorted(remove & self.system_tags)
         if fixed:
             message = f"the tag {fixed[0]!r} of {self.pathspec} cannot be removed: it says a fact"

@@ -11,7 +11,6 @@ from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING
 
 from asyncflow.errors import JournalError
-from asyncflow.events.output_lines import split_end
 from asyncflow.events.records import STREAMS
 from asyncflow.events.types import from_microseconds
 
@@ -65,7 +64,7 @@ def read_bytes(
 
 def read_lines(
     record: RunRecord, task: int, attempt: int, last: int, stream: str
-) -> Iterator[tuple[datetime, str]]:
+) -> Iterator[tuple[datetime, bytes]]:
     """Line by line, without line ends, each with the time at which it was complete."""
     rest: list[bytes] = []
     time = 0
@@ -73,11 +72,11 @@ def read_lines(
         time = chunk.time
         *lines, last_line = chunk.data.split(b"\n")
         for line in lines:
-            yield from_microseconds(time), split_end(b"".join([*rest, line, b"\n"]))[0]
+            yield from_microseconds(time), b"".join([*rest, line]).removesuffix(b"\r")
             rest = []
         rest.append(last_line)
     if any(rest):
-        yield from_microseconds(time), split_end(b"".join(rest))[0]
+        yield from_microseconds(time), b"".join(rest)
 
 
 def _chunks(

@@ -64,8 +64,8 @@ def test_tags_are_added_removed_and_replaced(run):
     run.remove_tag("a")
     run.remove_tags(["b", "c", "nowhere"])
     assert own(run) == ["d", "e"]
-    run.replace_tag("d", "f")
-    run.replace_tags(["e", "f"], ["f", "g"])
+    run.replace_tag(tag_to_remove="d", tag_to_add="f")
+    run.replace_tags(tags_to_remove=["e", "f"], tags_to_add=["f", "g"])
     assert own(run) == ["f", "g"]
     assert run["train"].task.user_tags == run["train"].task["x"].user_tags == {"f", "g"}
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from asyncflow import Engine, Flow, FlowSpec, Run, Task, current, namespace, retry, step
+from asyncflow import Artifact, Engine, Flow, FlowSpec, Run, Task, current, namespace, retry, step
 from asyncflow.client.namespaces import get_namespace
 from asyncflow.errors import NotFoundError, RunFailedError
 from tests.support.language_flows import Choosing, Looping
@@ -39,6 +39,7 @@ class Trying(FlowSpec):
         print("é muttered", file=sys.stderr, end="")
         if current.attempt < 2:
             raise ValueError(current.attempt)
+        self.line = line
         self.next(self.end)
 
     @step
@@ -113,6 +114,9 @@ def test_each_attempt_can_be_looked_at(tried):
     assert pickle.loads(pickle.dumps(first)) == first
     assert first.metadata_dict["attempt_ok"] == "False"
     assert last.metadata_dict["attempt_ok"] == "True"
+    assert Artifact(f"{path}/line", attempt=2).data == 4
+    with pytest.raises(NotFoundError):
+        Artifact(f"{path}/line", attempt=0)
     for number in (3, 7, -1):
         with pytest.raises(NotFoundError, match="its last is 2"):
             Task(path, attempt=number)
@@ -126,6 +130,9 @@ def test_the_end_of_a_tasks_output_is_read_alone(tried):
     assert task.tail(0) == ""
     assert task.tail(1, "stderr") == "é muttered"
     assert (task.stdout_size, task.stderr_size) == (5 * 17, len("é muttered".encode()))
+    assert [line for _, line in task.loglines("stderr", as_unicode=False)] == [
+        "é muttered".encode()
+    ]
     with pytest.raises(ValueError, match="stdout or stderr"):
         task.tail(1, "log")
 
