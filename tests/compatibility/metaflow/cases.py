@@ -139,7 +139,6 @@ NOT_YET: Final = frozenset(
         "current_graph",
         "current_run",
         "current_tempdir",
-        "exit_hook_resumed",
         "one_step_start",
         "secrets_unknown",
         "spun",
