@@ -39,6 +39,8 @@ Method = TypeVar("Method", bound="Callable[..., Any]")
 Decorator = TypeVar("Decorator", bound="Callable[..., Any]")
 
 _ATTRIBUTE: Final = "__asyncflow_step__"
+_OF_SECRETS: Final = frozenset({"environment", "secrets"})
+"""Decorators whose arguments may be secrets; the engine alone needs them."""
 _ON_BYTES: Final = 1 << 10  # of the name of an exception
 
 
@@ -90,7 +92,8 @@ class StepOptions:
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out variables and secrets: a class is stored with its run."""
         kept = self.is_step, self.options, self.retry_on, self.replaced_line
-        rest = self.is_start, self.is_end, self.own, self.mutators, self.named, self.delayed
+        delayed = [call for call in self.delayed if call.decorator.__name__ not in _OF_SECRETS]
+        rest = self.is_start, self.is_end, self.own, self.mutators, self.named, delayed
         return StepOptions, (*kept, {}, [], False, *rest)
 
 
