@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support.version import VERSION
-from asyncflow.flow.current import current
+from asyncflow.flow.current import current, set_client
 from asyncflow.flow.decorators import (
     card,
     catch,
@@ -278,4 +278,11 @@ def _launch(flow: type[FlowSpec]) -> None:
         cli.launch(flow)
 
 
+def _look_back(kind: str, pathspec: str, store: str) -> Any:
+    from asyncflow import client
+
+    return getattr(client, kind)(pathspec, store=store or None)
+
+
 set_launcher(_launch)
+set_client(_look_back)

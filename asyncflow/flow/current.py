@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from contextvars import Context, Token
 
     from asyncflow.flow.graph import Graph
+    from asyncflow.flow.spec import FlowSpec
 
 
 def _no_parameter(name: str) -> Any:
@@ -71,6 +72,10 @@ class TaskContext(NamedTuple):
     """The run that this one resumes."""
     parallel: Parallel | None = None
     """Where the task stands in its gang; None if its step is none."""
+    store: str = ""
+    """The location of the store."""
+    flow: type[FlowSpec] | None = None
+    """The flow class."""
 
     @property
     def pathspec(self) -> str:
@@ -254,9 +259,48 @@ class Current:
         return str(_project()["flow_name"])
 
     @property
-    def graph(self) -> Graph:
-        """The graph of the flow."""
-        return _context().graph
+    def graph(self) -> dict[str, Any]:
+        """The graph of the flow as Metaflow describes it; `current.run.graph` is a `Graph`.
+
+        It has `steps` (by name: `type`, `next`, `doc`, `decorators`, `line` and others), `doc`,
+        `parameters`, `constants`, `decorators`, `start_step` and `end_step`.
+        """
+        context = _context()
+        if context.flow is None:
+            raise AttributeError("the graph is not available here", name="graph")
+        from asyncflow.flow.graph_info import graph_info
+
+        return graph_info(context.graph, context.flow)
+
+    @property
+    def graph_info(self) -> dict[str, Any]:
+        """The same as `graph`, under Metaflow's other name."""
+        return self.graph
+
+    @property
+    def run(self) -> Any:
+        """The client's `Run` of the running task."""
+        context = _context()
+        return _look_back("Run", f"{context.flow_name}/{context.run_id}", context.store)
+
+    @property
+    def task(self) -> Any:
+        """The client's `Task` of the running task."""
+        context = _context()
+        return _look_back("Task", context.pathspec, context.store)
+
+    @property
+    def trigger(self) -> None:
+        """What has triggered the run: always None, because nothing here triggers runs."""
+        _context()
+
+    @property
+    def tempdir(self) -> str:
+        """The folder for temporary files of this machine."""
+        import tempfile
+
+        _context()
+        return tempfile.gettempdir()
 
     @property
     def username(self) -> str:
@@ -300,6 +344,24 @@ class Current:
 
     def __repr__(self) -> str:
         return f"<current {self.pathspec}>" if self.is_running_flow else "<current: no task>"
+
+
+_client: Callable[[str, str, str], Any] | None = None
+
+
+def set_client(client: Callable[[str, str, str], Any]) -> None:
+    """Set what makes an object of the client, which this floor must not import.
+
+    It is called with the name of its class, a pathspec and the location of the store.
+    """
+    global _client  # noqa: PLW0603 - one for the process, set when asyncflow is imported
+    _client = client
+
+
+def _look_back(kind: str, pathspec: str, store: str) -> Any:
+    if _client is None:
+        raise FlowError("there is no client to look back with: import asyncflow")
+    return _client(kind, pathspec, store)
 
 
 def _context() -> TaskContext:

@@ -37,7 +37,7 @@ def test_current_tells_of_the_task():
         assert current.pathspec == "F/1795/start/3"
         assert current.tags == {"nightly"}
         assert current.origin_run_id == "1700"
-        assert current.graph is GRAPH
+        assert current.trigger is None
         assert current.namespace == f"user:{current.username}"
         assert repr(current) == "<current F/1795/start/3>"
 

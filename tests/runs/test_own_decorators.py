@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -424,3 +425,55 @@ def test_the_command_line_puts_a_decorator_on_every_step(tmp_path, wanted):
     )
     for name in ("start", "end"):
         assert f"beside {name} {{'alpha': 1}}" in done.stdout
+
+
+class Described(FlowSpec):
+    """What it is for."""
+
+    number = 3
+
+    @plain
+    @retry(times=1)
+    @step
+    def start(self):
+        """Begins."""
+        self.way = "on"
+        self.found = current.graph
+        self.next({"on": self.middle, "off": self.end}, condition="way")
+
+    @step
+    async def middle(self):
+        self.mine = (current.run.id, current.task.id)
+        self.same = self.mine == (current.run_id, current.task_id)
+        self.earlier = current.run["start"].task.data.way
+        self.folder = current.tempdir
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_current_tells_of_the_graph_and_looks_back(engine):
+    """The graph as plain data, and the client's objects, in async steps too."""
+    run = await engine.run(Described)
+    graph = run["start"].task.data.found
+    assert (graph["doc"], graph["start_step"], graph["end_step"]) == (
+        "What it is for.",
+        "start",
+        "end",
+    )
+    assert graph["constants"] == [{"name": "number", "type": "int"}]
+    start = graph["steps"]["start"]
+    assert (start["type"], start["doc"], start["next"]) == (
+        "split-switch",
+        "Begins.",
+        ["middle", "end"],
+    )
+    assert (start["condition"], start["switch_cases"]) == ("way", {"on": "middle", "off": "end"})
+    assert [each["name"] for each in start["decorators"]] == ["retry", f"{__name__}.plain"]
+    assert [graph["steps"][name]["type"] for name in ("middle", "end")] == ["linear", "end"]
+    data = run["middle"].task.data
+    assert data.same
+    assert data.earlier == "on"
+    assert Path(data.folder).is_dir()

@@ -95,6 +95,8 @@ class TaskView:
             started.tags,
             started.origin_run_id,
             self._parallel() if "parallel" in self.node.options else None,
+            self._run.order.store,
+            self._run.flow_class,
         )
 
     def _parallel(self) -> Parallel:

@@ -136,9 +136,6 @@ NOT_YET: Final = frozenset(
     {
         "artifact_named_as_step",
         "client_of_failed_run",  # what a failed attempt had set is not kept
-        "current_graph",
-        "current_run",
-        "current_tempdir",
         "one_step_start",
         "secrets_unknown",
         "spun",
