@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         default_namespace,
         get_metadata,
         get_namespace,
+        inspect_spin,
         metadata,
         namespace,
     )
@@ -136,6 +137,7 @@ __all__ = [
     "get_metadata",
     "get_namespace",
     "gpu_profile",
+    "inspect_spin",
     "isolate",
     "kubernetes",
     "limit",
@@ -200,6 +202,7 @@ _LATER: Final = {
     "get_metadata": "asyncflow.client",
     "get_namespace": "asyncflow.client",
     "gpu_profile": "asyncflow.flow.remote_decorators",
+    "inspect_spin": "asyncflow.client",
     "kubernetes": "asyncflow.flow.remote_decorators",
     "metadata": "asyncflow.client",
     "namespace": "asyncflow.client",

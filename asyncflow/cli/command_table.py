@@ -31,6 +31,7 @@ _MODULES: Final = {
     "resume": "asyncflow.cli.run_commands",
     "check": "asyncflow.cli.run_commands",
     "graph": "asyncflow.cli.run_commands",
+    "spin": "asyncflow.cli.spin_command",
     "runs": "asyncflow.cli.look_commands",
     "show": "asyncflow.cli.look_commands",
     "logs": "asyncflow.cli.look_commands",

@@ -148,3 +148,20 @@ def default_metadata() -> str:
     """Look at the store of the settings again, and return it: `local@FOLDER`."""
     _store.set(None)
     return get_metadata()
+
+
+def spin_store(store: str | os.PathLike[str]) -> Path:
+    """The store with the tasks that `spin --persist` has kept of this one: `.asyncflow_spin`."""
+    path = absolute(store)
+    return path.with_name(f"{path.name}_spin")
+
+
+def inspect_spin(datastore_root: str = ".") -> None:
+    """Look at the tasks that `spin --persist` has kept, from now on: Metaflow's name for it.
+
+    `datastore_root` is the folder in which the store is. `metadata` leads back.
+
+    Raises:
+        ValueError: No task has been kept.
+    """
+    metadata(f"{_LOCAL}@{spin_store(Path(datastore_root) / Settings.read().store)}")

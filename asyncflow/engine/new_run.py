@@ -107,7 +107,7 @@ class NewRun:
         """Write the run to disk."""
         name = self._flow.__name__
         self.graph = self._placed(options)
-        variables = _variables_of(self._flow, self.graph, self._environ)
+        variables = variables_of(self._flow, self.graph, self._environ)
         stored = self._store.make_run(name)
         identity = RunIdentity(
             number=number,
@@ -229,7 +229,7 @@ def _written_class(flow: type[FlowSpec]) -> type[FlowSpec]:
     return getattr(flow, WRITTEN_CLASS, flow)
 
 
-def _variables_of(
+def variables_of(
     flow: type[FlowSpec], graph: Graph, environ: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:
     """The variables of `@environment` and `@secrets`, by step.

@@ -51,6 +51,7 @@ NAMES = [
     "get_metadata",
     "get_namespace",
     "gpu_profile",
+    "inspect_spin",
     "isolate",
     "kubernetes",
     "limit",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from asyncflow.events.types import RunStarted
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.store.interface import Later
+    from asyncflow.store.interface import Later, ValueSink
     from asyncflow.workers.messages import Opening
 
 _KEPT_RESULTS: Final = 256  # a foreach reads one for all of its tasks
@@ -68,8 +68,7 @@ class RunView:
             self.journal = self.stored.open_journal()
             first = self.journal.read_one(FIRST_RECORD)
         self.reader = ArtifactReader(store.value_source(order.flow))
-        sink = self.stored.value_sink(f"w{self._pid}", durable=order.durable)
-        self.writer = ArtifactWriter(sink)
+        self.writer = ArtifactWriter(self._sink())
         (self.started,) = cast(
             "tuple[RunStarted]", tuple(unpack_events(first, order.flow, order.run_id))
         )
@@ -90,12 +89,20 @@ class RunView:
         if self._opened:
             return False
         self.read()
-        enter(ProgramEnvironment._make(self.order.surroundings))
+        self._enter_environment()
         with lasting_settings():
             self.flow_class = self._load(self.started.source)
         self.kept = EnvironmentSnapshot()  # with the module's own changes
         self._opened = True
         return True
+
+    def _sink(self) -> ValueSink:
+        """Where the values of the run's tasks are stored."""
+        return self.stored.value_sink(f"w{self._pid}", durable=self.order.durable)
+
+    def _enter_environment(self) -> None:
+        """Give this process the environment of the program that has started the run."""
+        enter(ProgramEnvironment._make(self.order.surroundings))
 
     def _load(self, source: Mapping[str, Any]) -> type[FlowSpec]:
         def unpickle(ref: Sequence[Any]) -> Any:

@@ -138,8 +138,6 @@ NOT_YET: Final = frozenset(
         "client_of_failed_run",  # what a failed attempt had set is not kept
         "one_step_start",
         "secrets_unknown",
-        "spun",
-        "spun_changed",
         "step_commands",
         "timeout_caught",  # what a step had set before it was stopped is not kept
     }

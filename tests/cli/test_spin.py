@@ -1,0 +1,278 @@
+"""`spin` runs one task of an earlier run again, alone, in the process of the command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from asyncflow import (
+    FlowSpec,
+    NBRunner,
+    Parameter,
+    Task,
+    current,
+    environment,
+    retry,
+    shared,
+    step,
+    user_step_decorator,
+)
+from asyncflow.client.namespaces import default_metadata, inspect_spin
+from asyncflow.engine.one_task import find_task, prepare_task
+from asyncflow.errors import ArtifactPickleError, NotFoundError
+from tests.support.command_line import asyncflow, here
+
+
+@user_step_decorator
+def marked(step_name, flow, inputs=None, attributes=None):
+    """Keep the name of the step."""
+    flow.mark = step_name
+    yield
+
+
+class Spun(FlowSpec):
+    """Its last step fails; the tests have it mended."""
+
+    factor = Parameter("factor", default=3)
+
+    @shared
+    def offset():
+        yield 100
+
+    @step
+    def start(self):
+        self.kind, self.rows = "known", [[1, 2], [3]]
+        self.next(self.outer, foreach="rows")
+
+    @step
+    def outer(self):
+        self.items = self.input
+        self.next(self.inner, foreach="items")
+
+    @step
+    async def inner(self):
+        self.product = self.input * self.factor
+        self.where = self.foreach_stack(), self.index, current.task_id
+        self.next(self.join_inner)
+
+    @step
+    def join_inner(self, inputs):
+        self.products = [each.product for each in inputs]
+        self.merge_artifacts(inputs, exclude=["product", "where"])
+        self.next(self.join_outer)
+
+    @step
+    def join_outer(self, inputs):
+        self.all = [each.products for each in inputs]
+        self.merge_artifacts(inputs, include=["kind"])
+        self.next({"known": self.known, "other": self.end}, condition="kind")
+
+    @marked
+    @environment(vars={"SPUN_HERE": "yes"})
+    @step
+    def known(self):
+        self.seen = os.environ.get("SPUN_HERE")
+        self.next(self.left, self.right)
+
+    @step
+    def left(self, *, offset):
+        self.side = offset
+        self.next(self.sides)
+
+    @step
+    def right(self):
+        self.side = 2
+        self.next(self.sides)
+
+    @step
+    def sides(self, inputs):
+        self.both = inputs.left.side, inputs.right.side
+        if hasattr(self, "extra"):
+            self.unstorable = (each for each in self.extra)
+        self.next(self.end)
+
+    @retry(times=1)
+    @step
+    def end(self):
+        print("the sides are", self.both)
+        if "SPUN_MENDED" not in os.environ:
+            raise ValueError("not mended")
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory):
+    """A run whose last step has failed."""
+    store = tmp_path_factory.mktemp("failed") / "store"
+    return NBRunner(Spun, show_output=False, store=store, workers=1).nbrun()
+
+
+def again(run, pathspec, **artifacts):
+    """Run a task again, and have it as an object."""
+    single = prepare_task(Spun, find_task(Spun, pathspec, run.store))
+    single.run(artifacts, lambda *_: None)
+    return single
+
+
+def everything_in(folder):
+    """Every file with its size."""
+    return {path: path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("pathspec", "made", "after"),
+    [
+        ("start", {"rows": [[1, 2], [3]]}, ("outer",)),
+        ("outer", {"items": [1, 2]}, ("inner",)),
+        ("join_outer", {"all": [[3, 6], [9]]}, ("known",)),
+        ("known", {"seen": "yes", "mark": "known"}, ("left", "right")),
+        ("left", {"side": 100}, ("sides",)),
+        ("sides", {"both": (100, 2)}, ("end",)),
+    ],
+)
+def test_a_step_finds_the_inputs_that_it_had(failed, pathspec, made, after):
+    """Those of a task, of a foreach and of branches; with its decorators and shared resources."""
+    single = again(failed, pathspec)
+    assert made.items() <= single.artifacts.items()
+    assert single.next_steps == after
+
+
+def test_each_task_of_a_foreach_has_its_own_item(failed):
+    """An async one, too, within two of them, and the join of one."""
+    for task in failed["inner"]:
+        single = again(failed, task.pathspec)
+        assert single.artifacts["product"] == task.data.product
+        assert single.artifacts["where"] == task.data.where
+    joined = [again(failed, task.pathspec).artifacts["products"] for task in failed["join_inner"]]
+    assert joined == [[3, 6], [9]]
+
+
+def test_nothing_is_left_of_it(failed):
+    """Neither a run nor a value."""
+    before = everything_in(failed.store)
+    again(failed, "start")
+    again(failed, "inner")
+    assert everything_in(failed.store) == before
+
+
+def test_a_step_finds_other_values_on_request(failed):
+    """Also a parameter."""
+    assert again(failed, "inner", factor=10).artifacts["product"] == 10
+    assert again(failed, "left", side=1).artifacts["side"] == 100
+
+
+def test_what_could_not_be_stored_is_an_error(failed):
+    """As in a run."""
+    with pytest.raises(ArtifactPickleError, match="unstorable"):
+        again(failed, "sides", extra=[1])
+
+
+def test_the_task_that_failed_comes_first(failed, monkeypatch, capsys):
+    """And it succeeds once what was wrong is mended."""
+    with pytest.raises(ValueError, match="not mended"):
+        again(failed, f"{failed.id}/end")
+    monkeypatch.setenv("SPUN_MENDED", "1")
+    assert again(failed, f"Spun/{failed.id}/end").next_steps == ()
+    assert "the sides are (100, 2)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pathspec", ["nowhere", "17/start", "{run}/start/99", "a/b/c/d", "/", ""])
+def test_a_task_that_is_not_there_is_an_error(failed, pathspec):
+    """Which says what is there."""
+    with pytest.raises(NotFoundError):
+        find_task(Spun, pathspec.format(run=failed.id), failed.store)
+
+
+def test_the_code_is_that_of_now(failed):
+    """Values are those of the run."""
+
+    class Changed(Spun):
+        @step
+        def left(self, *, offset):
+            self.side = offset + self.factor
+            self.next(self.sides)
+
+    Changed.__name__ = Changed.__qualname__ = "Spun"
+    single = prepare_task(Changed, find_task(Changed, "left", failed.store))
+    single.run({}, lambda *_: None)
+    assert single.artifacts["side"] == 103
+
+
+PROGRAM = """
+from asyncflow import FlowSpec, Parameter, step
+
+class Program(FlowSpec):
+    number = Parameter("number", default=2)
+
+    @step
+    def start(self):
+        self.names = ["a"]
+        self.half = 6 / self.number
+        self.next(self.end)
+
+    @step
+    def end(self):
+        print("half is", self.half)
+        print(1 / (self.half - 3))
+
+if __name__ == "__main__":
+    Program()
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """A folder with a flow whose run has failed."""
+    folder = tmp_path_factory.mktemp("program")
+    (folder / "program.py").write_text(PROGRAM)
+    store = folder / ".asyncflow"
+    assert asyncflow("run", folder / "program.py", "--store", store).status == 1
+    return folder
+
+
+def test_the_command_says_how_the_step_ended(program, monkeypatch):
+    """By its exit status, too; stdout is the step's own. A task is kept on request."""
+    monkeypatch.chdir(program)
+    Path("other.py").write_text("ARTIFACTS = {'half': 4.0}")
+    failed = asyncflow("spin", "program.py", "end")
+    assert (failed.status, failed.stdout) == (1, "half is 3.0\n")
+    assert "ZeroDivisionError" in failed.stderr
+    assert 'program.py", line 16, in end' in failed.stderr
+    kept_as = ["--persist", "--run-id-file", "id"]
+    mended = asyncflow("spin", "program.py", "end", "--artifacts-module", "other.py", *kept_as)
+    assert (mended.status, mended.stdout) == (0, "half is 4.0\n1.0\n")
+    inspect_spin()
+    try:
+        kept = Task(f"Program/{Path('id').read_text()}/end/1")
+        assert kept.successful
+        assert kept.parent.parent.successful
+        assert (kept.data.half, kept.data.names, kept.data.number) == (4.0, ["a"], 2)
+        asyncflow("spin", "program.py", "end", *kept_as)
+        lost = Task(f"Program/{Path('id').read_text()}/end/1")
+        assert lost.exception is not None
+        assert lost.exception.type == "ZeroDivisionError"
+    finally:
+        default_metadata()
+    runs = asyncflow("runs")
+    assert runs.stdout.count("Program/") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "has no tasks of step 'nowhere'"),
+        (["end", "--artifacts-module", "empty.py"], "has no dict ARTIFACTS"),
+        (["end", "--artifacts-module", "broken.py"], "broken.py cannot be run"),
+        (["end", "--artifacts-module", "gone.py"], "'gone.py' does not exist"),
+    ],
+)
+def test_what_cannot_be_spun_is_a_usage_error(program, monkeypatch, arguments, said):
+    """With exit status 2, before anything is run."""
+    monkeypatch.chdir(program)
+    Path("empty.py").write_text("")
+    Path("broken.py").write_text("1 / 0")
+    done = here("spin", "program.py", *arguments)
+    assert done.status == 2
+    assert said in done.stderr
+    assert "half is" not in done.stdout
