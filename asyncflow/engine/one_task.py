@@ -54,7 +54,8 @@ def find_task(flow: type[FlowSpec], pathspec: str, store: Path | None) -> Task:
             step = Run(f"{name}/{parts[0]}", store=store)[parts[1]]
         if len(parts) == _MOST_PARTS:
             return step[parts[2]]
-        return next(step.tasks(status=Status.FAILED), step.task)
+        failed = next(step.tasks(status=Status.FAILED), None)
+        return failed or min(step.tasks(), key=lambda task: int(task.id))
 
 
 def prepare_task(flow: type[FlowSpec], task: Task) -> SingleTask:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 from blake3 import blake3
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asyncflow.codec import Chunk
     from asyncflow.store.interface import GoOn
@@ -23,7 +23,7 @@ class Unstored:
         """Drop a value."""
         return "", 0
 
-    def put_large(self, chunks: Sequence[Chunk], size: int, go_on: GoOn | None = None, /) -> bytes:  # noqa: ARG002 - the protocol's
+    def put_large(self, chunks: Iterable[Chunk], size: int, go_on: GoOn | None = None, /) -> bytes:  # noqa: ARG002 - the protocol's
         """Drop a large value; its digest."""
         digest = blake3()
         for chunk in chunks:

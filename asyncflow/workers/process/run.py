@@ -90,6 +90,7 @@ class RunView:
             return False
         self.read()
         self._enter_environment()
+        self.base = self.result(FIRST_RECORD, "its parameters")
         with lasting_settings():
             self.flow_class = self._load(self.started.source)
         self.kept = EnvironmentSnapshot()  # with the module's own changes
@@ -108,7 +109,6 @@ class RunView:
         def unpickle(ref: Sequence[Any]) -> Any:
             return self.reader.load(ref_of(ref), name="the flow class").value
 
-        self.base = self.result(FIRST_RECORD, "its parameters")
         cls = loader.load(source, unpickle)
         self.has_own_class = source["kind"] == "pickle"
         codec.pickle_by_value(cls.__module__)
