@@ -337,7 +337,8 @@ def _check_assigned(cls: type, step: _Step, body: Body, steps: Mapping[str, _Ste
         if name in RESERVED_NAMES:
             message = f"assigns to self.{name}, which means something else: use another name"
             raise step.error(message, line)
-        if name in steps:
+        # Its own name is the artifact within the task, and means the step again in later ones.
+        if name in steps and name != step.name:
             message = f"assigns to self.{name}, which is a step: use another name"
             raise step.error(message, line)
 

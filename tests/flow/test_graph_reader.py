@@ -820,10 +820,10 @@ def test_an_attribute_cannot_have_a_reserved_name(make):
         read_graph(make(flow_text("self.next(self.end)", "input = 3")))
 
 
-@pytest.mark.parametrize("name", ["index", "start"])
+@pytest.mark.parametrize("name", ["index", "end"])
 @pytest.mark.parametrize("statement", ["self.{} = 1", "for self.{} in self.x:\n    pass"])
 def test_an_artifact_cannot_have_the_name_of_something_else(make_either, name, statement):
-    """Neither a reserved one nor that of a step; the error names the line."""
+    """Neither a reserved one nor that of another step; the error names the line."""
     body = statement.format(name) + "\nself.next(self.end)"
     with pytest.raises(GraphError, match=rf"assigns to self\.{name}, which") as caught:
         read_graph(make_either(flow_text(body)))

@@ -1004,3 +1004,43 @@ async def test_current_is_right_in_an_executor_that_tasks_share(engine):
     """The executor's threads outlive the task that started them, and serve the next one's calls."""
     run = await engine.run(PooledThreads)
     assert run.data.wrong == []
+
+
+class NamedAsStep(FlowSpec):
+    @step
+    def start(self):
+        self.items = [1, 2]
+        self.next(self.train, foreach="items")
+
+    @step
+    def train(self):
+        self.train = self.input * 10  # type: ignore[method-assign]
+        self.here = self.train
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.models = [each.train for each in inputs]
+        self.turns = 0
+        self.next(self.turn)
+
+    @step
+    def turn(self):
+        self.before = callable(self.turn)
+        self.turns += 1
+        self.more = self.turns < 3
+        self.turn = self.turns  # type: ignore[method-assign, assignment]
+        self.next({True: self.turn, False: self.end}, condition="more")
+
+    @step
+    def end(self):
+        self.later = callable(self.turn)
+
+
+async def test_an_artifact_may_have_the_name_of_its_step(engine):
+    """The name is the artifact in its task, for a join and in the client; else it is the step."""
+    run = await engine.run(NamedAsStep)
+    assert [task.data.here for task in run["train"]] == [10, 20]
+    assert [task.data.train for task in run["train"]] == [10, 20]
+    assert run.data.models == [10, 20]
+    assert (run.data.before, run.data.later, run.data.turn) == (True, True, 3)
