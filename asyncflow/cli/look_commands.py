@@ -13,6 +13,7 @@ from asyncflow._support.paths import absolute
 from asyncflow.cli.common_options import json_option, store_option
 from asyncflow.cli.metaflow_options import Accepted
 from asyncflow.cli.stdout_errors import print_bytes, print_lines, print_output, takes_bytes
+from asyncflow.values import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -85,6 +86,7 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         store: Path | None,
         limit: int,
         tags: tuple[str, ...],
+        status: tuple[str, ...],
         *,
         as_json: bool,
         flow_name: str | None = None,
@@ -93,7 +95,7 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         from asyncflow.client import json_data
 
         name = flow.__name__ if flow is not None else flow_name
-        found = json_data.newest_runs(name, store, tags, limit, pass_over)
+        found = json_data.newest_runs(name, store, tags, limit, pass_over, status=status)
         if as_json:
             print_json(json_data.runs_data(found))
         else:
@@ -113,6 +115,13 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 multiple=True,
                 metavar="T",
                 help="Only runs with this tag; repeatable.",
+            ),
+            click.Option(
+                ["--status"],
+                type=click.Choice(list(map(str, Status))),
+                multiple=True,
+                metavar="S",
+                help=f"Only runs with this status: {', '.join(Status)}; repeatable.",
             ),
             click.Option(
                 ["--limit"],

@@ -42,9 +42,12 @@ def newest_runs(
     tags: Sequence[str],
     limit: int,
     on_unreadable: Callable[[str], object] = lambda _: None,
+    *,
+    status: Sequence[str] = (),
 ) -> Iterator[Run]:
     """The runs of a flow, or of all, newest first; `limit` 0 for all.
 
+    They have all of the tags, and one of the statuses, if any is given.
     A flow or run that cannot be read is skipped, and `on_unreadable` is called with the reason.
 
     Raises:
@@ -54,7 +57,8 @@ def newest_runs(
     root = Settings.read(store=store).store
     opened = open_store(root)
     names = _readable(opened, on_unreadable) if flow is None else [flow]
-    each = [_runs_of(Flow(name, store=root), tags, on_unreadable) for name in names]
+    flows = [Flow(name, store=root) for name in names]
+    each = [_runs_of(flow, tags, status, on_unreadable) for flow in flows]
     for name in names:
         for stray in opened.list_runs(name).strays:
             on_unreadable(str(stray))
@@ -78,16 +82,19 @@ def _readable(store: RunStore, on_unreadable: Callable[[str], object]) -> list[s
 
 
 def _runs_of(
-    flow: Flow, tags: Sequence[str], on_unreadable: Callable[[str], object]
+    flow: Flow,
+    tags: Sequence[str],
+    status: Sequence[str],
+    on_unreadable: Callable[[str], object],
 ) -> Iterator[Run]:
     for run in flow:
         try:
             has_tags = run._record.has_tags(tags)  # noqa: SLF001 - one family
-            _ = run.status
+            fits = run.status in (status or Status)
         except JournalError as error:
             on_unreadable(str(error))
         else:
-            if has_tags:
+            if has_tags and fits:
                 yield run
 
 

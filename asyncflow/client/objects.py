@@ -149,7 +149,8 @@ class Flow(View):
                 time without a time zone is local time.
             before: Only runs started earlier than this.
             parameters: Only runs whose parameters have these values. Values are compared by their
-                text, and numbers as numbers, so that nothing is unpickled.
+                text, and numbers as numbers, so that nothing is unpickled; only if the text has
+                more than 200 characters, the value is loaded.
 
         Raises:
             ValueError: There is no such status.

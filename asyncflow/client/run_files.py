@@ -129,7 +129,8 @@ class RunRecord:
             "python_version": versions.get("python", ""),
             "asyncflow_version": versions.get("asyncflow", ""),
         }
-        project = started.graph.get("options", {}).get("project")
+        options = started.graph.get("options")  # a damaged record may have anything there
+        project = options.get("project") if isinstance(options, dict) else None
         if isinstance(project, dict):
             told["project"] = project.get("name", "")
             told["project_branch"] = project.get("branch_name", "")

@@ -130,6 +130,9 @@ def test_runs_can_be_limited(look) -> None:
     """`--limit` and `--tag` choose among runs."""
     assert len(look("runs", "--limit", "1").splitlines()) == 2
     assert len(look("runs", "--limit", "0").splitlines()) == 3
+    assert len(look("runs", "--status", "failed").splitlines()) == 2
+    assert len(look("runs", "--status", "failed", "--status", "succeeded").splitlines()) == 3
+    assert len(look("runs", "--status", "running").splitlines()) == 1
     assert len(look("runs", "--tag", "weekly").splitlines()) == 1
 
 

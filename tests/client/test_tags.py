@@ -169,6 +169,17 @@ def test_damaged_tags_are_an_error_that_says_what_to_do(run, damage):
     assert own(run) == ["a", "b"]
 
 
+def test_no_changed_byte_of_changed_tags_goes_unnoticed(run):
+    """Each of them is covered by the checksum."""
+    run.add_tag("c")
+    path = run.store / "flows" / "F" / "100" / TAGS
+    data = path.read_bytes()
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        with pytest.raises(JournalError):
+            _ = run.user_tags
+
+
 # --- choosing runs --------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ import asyncflow.cli.limit_commands
 import asyncflow.cli.look_commands
 import asyncflow.cli.store_commands
 import asyncflow.cli.tables
+import asyncflow.cli.tag_commands
 import asyncflow.store.maintenance.remove
 import asyncflow.store.maintenance.verify  # noqa: F401 - here, once, and not in each child
 from asyncflow.cli.command_table import invoke
@@ -129,6 +130,14 @@ def _spoil_summary(path: Path, random: Random) -> str:
     return f"the summary of {path.parent.name} became {values!r:.200}"
 
 
+def spoil_tags(store: Path, random: Random) -> str:
+    """Give a run nonsense as changed tags; what it is."""
+    run = random.choice(sorted((store / "flows" / FLOW).glob("[0-9]*")))
+    values = changed([1, ["a", "b"]], random)
+    (run / "tags").write_bytes(frame(msgpack.packb(values)))
+    return f", and the tags of {run.name} {values!r:.200}"
+
+
 def commands(store: Path, random: Random) -> list[list[str]]:
     """All that look, and those that would change something, told not to."""
     runs = [path.name for path in (store / "flows" / FLOW).glob("[0-9]*")]
@@ -140,6 +149,8 @@ def commands(store: Path, random: Random) -> list[list[str]]:
         ["gc", "--dry-run"],
         ["rm", "--flow", FLOW, "--keep-last", "1", "--dry-run"],
         ["limit", "list"],
+        ["tag", "list", "--all"],
+        ["tag", "list", "--run-id", run, "--json"],
         ["show", FLOW],
         *([command, each] for each in [f"{FLOW}/{name}" for name in runs] for command in ("show",)),
         ["show", run, "--json"],
@@ -165,6 +176,8 @@ def check(seed: int) -> None:
         if seed % 4 == 0:
             plant(store)
         what = spoil(store, random)
+        if seed % 4 == 1:
+            what += spoil_tags(store, random)
         for command in commands(store, random):
             said = _answered_apart([*command, "--store", str(store)], folder)
             assert not said, f"seed {seed}: {what}: {' '.join(command)}: {said}"
