@@ -128,16 +128,19 @@ class Attempts:
 
     def all(self) -> list[AttemptHistory]:
         """All attempts, in order. For a task that was retried, the run's journal is read."""
-        entry = self.entry()
-        if entry.attempt:
-            found = list(self.record.journal.attempts(self.number, entry.ended or entry.started))
-        else:
-            told = self.record.tasks.started_task(self.number, entry), self.failed(), self.ended()
-            found = [event for event in told if event is not None]
         by_number: dict[int, AttemptHistory] = {}
-        for event in found:
+        for event in self._events():
             by_number[event.attempt] = self._told(event, by_number.get(event.attempt))
         return list(by_number.values())
+
+    def _events(self) -> list[TaskStarted | EndOfTask]:
+        """The events that began and ended its attempts."""
+        entry, tasks = self.entry(), self.record.tasks
+        if entry.attempt:
+            return list(self.record.journal.attempts(self.number, entry.ended or entry.started))
+        ended = tasks.ended_task(self.number, entry)
+        told = tasks.started_task(self.number, entry), self._failure_behind(ended), ended
+        return [event for event in told if event is not None]
 
     def _told(
         self, event: TaskStarted | EndOfTask, before: AttemptHistory | None
@@ -160,7 +163,9 @@ class Attempts:
 
     def failed(self) -> TaskFailed | None:
         """The failure of the last attempt, if `@catch` caught it."""
-        ended = self.ended()
+        return self._failure_behind(self.ended())
+
+    def _failure_behind(self, ended: EndOfTask | None) -> TaskFailed | None:
         if not isinstance(ended, TaskSucceeded) or not ended.failed:
             return None
         return self.record.journal.failed_at(ended.failed, self.pathspec)
@@ -198,7 +203,7 @@ class OneAttempt(Attempts):
     only: int  # type: ignore[misc]
 
     def __init__(self, record: RunRecord, step: str, number: int, attempt: int) -> None:
-        """Find the attempt; the run's journal is read, unless it is the only one.
+        """Find the attempt. For a task that was retried, the run's journal is read.
 
         Raises:
             NotFoundError: There is no such attempt.
@@ -214,11 +219,10 @@ class OneAttempt(Attempts):
             raise NotFoundError(message)
 
     def _find(self) -> None:
-        entry = self.entry()
-        for event in self.record.journal.attempts(self.number, entry.ended or entry.started):
+        for event in self._events():
             if event.attempt == self.only:
                 self._began = self._began or event
-                self._own_end = event if not isinstance(event, TaskStarted) else self._own_end
+                self._own_end = None if isinstance(event, TaskStarted) else event
 
     def ended(self) -> EndOfTask | None:
         """The event that ended the attempt."""
