@@ -282,7 +282,7 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
         file=step.function.__code__.co_filename,
         doc=inspect.cleandoc(step.method.__doc__ or ""),
         shared=keyword_only(step.function),
-        options=plain_options(options),
+        options=plain_options(options) | ({"arrivals": True} if body.reads_arrivals else {}),
     )
 
 

@@ -14,6 +14,7 @@ from asyncflow.errors import FlowError, MergeArtifactsError
 
 if TYPE_CHECKING:
     from collections.abc import (
+        AsyncIterator,
         Callable,
         Collection,
         Iterable,
@@ -107,6 +108,10 @@ class Inputs:
     def __iter__(self) -> Iterator[InputView]:
         return (self._view(index) for index in self._range)
 
+    async def __aiter__(self) -> AsyncIterator[InputView]:
+        for view in self:
+            yield view
+
     def __getattr__(self, name: str) -> InputView:
         names = self.__dict__.get("_names")
         if names is not None and name in names:
@@ -126,6 +131,72 @@ class Inputs:
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise TypeError(_UNPICKLABLE_INPUTS)
+
+
+class Arriving(Protocol):
+    """The inputs of a join that has begun before the last of them."""
+
+    def __len__(self) -> int:
+        """How many there are so far."""
+        ...
+
+    @property
+    def are_all(self) -> bool:
+        """Whether no more will come."""
+        ...
+
+    async def wait(self, number: int) -> bool:
+        """Wait until there are more than `number`; False if that will not be."""
+        ...
+
+    def in_order(self) -> Sequence[int]:
+        """The numbers of all inputs, in the order of their items."""
+        ...
+
+
+class ArrivingInputs(Inputs):
+    """The inputs of a foreach that can be read as they arrive, and together when all are there."""
+
+    def __init__(self, arriving: Arriving, make: Callable[[int], InputView]) -> None:
+        """`make` makes the view of the input that was the n-th to arrive."""
+        self._arriving = arriving
+        self._order: Sequence[int] = ()
+        super().__init__(None, 0, make)
+
+    def _view(self, index: int) -> InputView:
+        return super()._view(self._all()[index])
+
+    def _all(self) -> Sequence[int]:
+        if not self._arriving.are_all:
+            message = (
+                f"only {len(self._arriving)} inputs have arrived by now: first go through "
+                "`async for input in inputs`, then all are there"
+            )
+            raise FlowError(message)
+        if len(self._order) != len(self._arriving):
+            self._order = self._arriving.in_order()
+            self._range = range(len(self._order))
+        return self._order
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __getitem__(self, index: Any) -> Any:
+        self._all()
+        return super().__getitem__(index)
+
+    def __iter__(self) -> Iterator[InputView]:
+        self._all()
+        return super().__iter__()
+
+    async def __aiter__(self) -> AsyncIterator[InputView]:
+        number = 0
+        while await self._arriving.wait(number):
+            yield super()._view(number)
+            number += 1
+
+    def __repr__(self) -> str:
+        return f"<Inputs of {len(self._arriving)} tasks so far>"
 
 
 class InputView:

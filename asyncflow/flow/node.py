@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_HELD: Final = frozenset({"isolate", "limit", "resources"})
+
 START: Final = "start"
 """The name of the first step, unless another one has `@step(start=True)`."""
 END: Final = "end"
@@ -107,6 +109,14 @@ class Node:
         """Whether the step's `@retry` allows another attempt if this one fails."""
         retry = self.options.get("retry")
         return isinstance(retry, dict) and attempt < retry["times"]
+
+    @property
+    def reads_arrivals(self) -> bool:
+        """Whether it reads its inputs as they arrive, if it is the join of a foreach.
+
+        A join that begins early must hold nothing that the tasks before it may need.
+        """
+        return "arrivals" in self.options and not self.options.keys() & _HELD
 
     @property
     def catches(self) -> bool:

@@ -54,6 +54,8 @@ class Body:
     """The calls, in the order of the code."""
     assigned: Mapping[str, int]
     """The attributes of `self` that are assigned, each with the line of its first assignment."""
+    reads_arrivals: bool = False
+    """Whether it has an `async for` over its inputs."""
 
 
 def read_source(function: FunctionType) -> Body | None:
@@ -132,8 +134,17 @@ def from_source(definition: _Definition) -> Body:
                 assigned.setdefault(node.attr, node.lineno)
             elif node.attr == NEXT:
                 calls.append(reader.call(node, statement, is_last=statement is last))
+    inputs = arguments[1].arg if len(arguments) > 1 else ""
+    reads_arrivals = any(
+        isinstance(node, ast.AsyncFor | ast.comprehension)
+        and getattr(node, "is_async", 1)
+        and isinstance(node.iter, ast.Name)
+        and node.iter.id == inputs
+        for statement in definition.body
+        for node in _within(statement)
+    )
     calls.sort(key=lambda call: call.line)
-    return Body(definition.lineno, tuple(calls), assigned)
+    return Body(definition.lineno, tuple(calls), assigned, reads_arrivals)
 
 
 def _last_statement(body: Sequence[ast.stmt]) -> ast.stmt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from asyncflow.values import Failure, Status
 
@@ -37,6 +37,18 @@ class BeginTask:
     """The failure of the attempt before, which a stand-in passes on instead of running the step."""
     parents: tuple[int, ...] = ()
     """As in `TaskStarted`."""
+    awaits: bool = False
+    """Whether further inputs will come; then they are in the order in which they came."""
+
+
+class Arrivals(NamedTuple):
+    """Inputs that have come since a join has begun."""
+
+    task_id: int
+    attempt: int
+    inputs: Sequence[int]
+    """The ids of the tasks, in the order in which they have ended."""
+    are_last: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,8 @@ class StopTasks:
     reason: str
     running: bool = True
     """Whether to stop running tasks, too."""
+    waiting: Sequence[int] = ()
+    """Running tasks to stop in any case: they wait for inputs that will not come."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.named_limits import Limits
     from asyncflow.scheduling.run_services import RunServices
     from asyncflow.workers.interface import Executor, WorkerLink
-    from asyncflow.workers.messages import ReportMessage, YieldMore
+    from asyncflow.workers.messages import MoreInputs, ReportMessage, YieldMore
 
 
 class Dispatcher:
@@ -141,7 +141,7 @@ class Dispatcher:
                 for assigned in tasks:
                     self._router.stopper.stop(slot, assigned, reason)
 
-    def send_to(self, order: YieldMore) -> None:
+    def send_to(self, order: YieldMore | MoreInputs) -> None:
         """Send an order about a running attempt to its worker."""
         for slot in self._slots:
             if order.key in slot.tasks:

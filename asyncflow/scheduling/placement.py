@@ -329,8 +329,8 @@ class WorkerSlots:
 
         A worker whose task yields items is held by it until other tasks have taken the items. So
         there may be another one in its place: for any task if the one that yields is a `def` task,
-        which has the worker to itself, and else for a `def` task. There are at most twice as many
-        workers as usual.
+        which has the worker to itself, and else for a `def` task. So it is with a join that waits
+        for its inputs. There are at most three times as many workers as usual.
         """
         if self.resting:
             return False
@@ -339,7 +339,7 @@ class WorkerSlots:
         if regular < size:
             return True
         held = sum(slot.yielding > 0 and not (slot.is_async and wanted.is_async) for slot in self)
-        return regular < size + min(held, size)
+        return regular < size + min(held, 2 * size)
 
     def is_one_too_many(self, slot: WorkerSlot) -> bool:
         """Whether an idle worker has to go, because it was started in the place of a held one."""
@@ -347,7 +347,7 @@ class WorkerSlots:
         if len(self._slots) - self._extra <= size or slot.tasks or slot.is_extra:
             return False
         staying = sum(not (each.worker.stop_reason or each.is_extra) for each in self)
-        return staying > size + min(sum(each.yielding > 0 for each in self), size)
+        return staying > size + min(sum(each.yielding > 0 for each in self), 2 * size)
 
     def _fresh(self, wanted: TaskDemand) -> WorkerSlot | None:
         """A worker that has had no task yet, for a task that needs a process of its own."""

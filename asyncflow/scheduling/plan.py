@@ -50,6 +50,7 @@ from asyncflow.events.types import (
 )
 from asyncflow.flow.graph import Fanout
 from asyncflow.scheduling.commands import (
+    Arrivals,
     BeginTask,
     CloneTask,
     Command,
@@ -62,13 +63,16 @@ from asyncflow.scheduling.commands import (
 from asyncflow.values import Failure, Status, repetitions_of, with_repetitions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from asyncflow.events.types import Event
     from asyncflow.flow.graph import Graph, Node
 
 
+MAX_ARRIVALS: Final = 2048  # that a join is told at a time: 32 KiB
+
 # thirty years: a growing backoff must not exceed what a clock can express
+_OTHER_FAILED: Final = "another task of the run failed"
 _LONGEST_WAIT: Final = 1e9
 
 
@@ -112,7 +116,20 @@ before it began."""
 class _Scope:
     """An open split: what its join still waits for, and what it will read."""
 
-    __slots__ = ("begun", "inputs", "join", "parent", "path", "slot", "stack", "unmet", "yielder")
+    __slots__ = (
+        "arrived",
+        "begun",
+        "ended",
+        "inputs",
+        "join",
+        "parent",
+        "path",
+        "slot",
+        "stack",
+        "told",
+        "unmet",
+        "yielder",
+    )
 
     def __init__(self, task: _Task, node: Node, count: int) -> None:
         self.join = node.join
@@ -122,6 +139,27 @@ class _Scope:
         self.unmet = count
         self.yielder = 0  # the task whose generator has opened it and may still yield
         self.begun = 0  # for how many of its items a task has an id
+        # If the join reads its inputs as they arrive: their ids in that order.
+        self.arrived: array[int] | None = None
+        self.told = 0  # how many of these the join has been told
+        self.ended = False  # whether it has been told that no more will come
+
+    def begin(self) -> tuple[Sequence[int], bool]:
+        """What a join that reads its inputs as they arrive begins with, and whether more come."""
+        if self.arrived is None or not self.unmet:
+            return self.inputs, False
+        first = self.arrived[:MAX_ARRIVALS]
+        self.told, self.ended = len(first), False
+        return first, True
+
+    def news(self, join: _Task) -> Iterator[Arrivals]:
+        """What the running join has not been told yet."""
+        arrived = self.arrived or ()
+        while self.told < len(arrived) or not (self.unmet or self.ended):
+            some = arrived[self.told : self.told + MAX_ARRIVALS]
+            self.told += len(some)
+            self.ended = not self.unmet and self.told == len(arrived)
+            yield Arrivals(join.id, join.attempt, some, self.ended)
 
 
 class _Task:
@@ -134,6 +172,7 @@ class _Task:
         "id",
         "inputs",
         "path",
+        "reads",
         "scope",
         "slot",
         "stack",
@@ -153,6 +192,7 @@ class _Task:
         self.slot = 0
         self.stream: _Items | None = None  # what its generator has yielded, if it has one
         self.gang: _Gang | None = None
+        self.reads: _Scope | None = None  # the split whose inputs it reads as they arrive
 
     def move(self, state: TaskPhase) -> None:
         if state not in MOVES[self.state]:
@@ -162,7 +202,10 @@ class _Task:
 
     def start(self, parents: tuple[int, ...]) -> BeginTask:
         what = self.step, self.id, self.attempt, self.path, self.stack
-        return BeginTask(*what, self.inputs, self.caught, parents)
+        inputs, awaits = self.inputs, False
+        if self.reads is not None:
+            inputs, awaits = self.reads.begin()
+        return BeginTask(*what, inputs, self.caught, parents, awaits)
 
 
 class _Items:
@@ -229,6 +272,7 @@ class Plan:
     _sources: deque[_Source] = field(default_factory=deque)
     _ready_of: Counter[str] = field(default_factory=Counter)  # of each step
     _unsorted: deque[_Source] = field(default_factory=deque)
+    _readers: dict[int, _Task] = field(default_factory=dict)  # that read inputs as they arrive
     _stopping: FinishRun | None = None
     _stopped_running: bool = False
 
@@ -238,6 +282,11 @@ class Plan:
     def unfinished(self) -> int:
         """How many tasks have an id but have not ended: taken, running, or waiting for a retry."""
         return len(self._tasks)
+
+    @property
+    def reading(self) -> int:
+        """How many joins run that read their inputs as they arrive."""
+        return len(self._readers)
 
     @property
     def stopping(self) -> bool:
@@ -272,8 +321,7 @@ class Plan:
         """Process an event, and return the resulting commands."""
         match event:
             case TaskStarted():
-                self._task(int(event.task_id)).move(TaskPhase.RUNNING)
-                return []
+                return self._start(int(event.task_id))
             case TaskSucceeded() | TaskCloned():
                 return self._succeed(int(event.task_id), event.fanout, event.choice)
             case TaskFailed():
@@ -294,6 +342,27 @@ class Plan:
                 return self._end(Status.CANCELLED)
             case _:  # TaskLogged: nothing depends on a task's output
                 return []
+
+    def _start(self, task_id: int) -> list[Command]:
+        task = self._task(task_id)
+        task.move(TaskPhase.RUNNING)
+        if task.reads is not None:
+            self._readers[task_id] = task
+            if self._stopping and task.reads.unmet:
+                return [StopTasks(_OTHER_FAILED, running=False, waiting=(task_id,))]
+        return []
+
+    def splitter_of(self, join: int) -> int:
+        """The task whose foreach a running join closes."""
+        return self._task(join).stack[-1]
+
+    def arrivals(self) -> list[Arrivals]:
+        """What running joins have to be told about inputs that arrive; each is returned once."""
+        told: list[Arrivals] = []
+        for join in self._readers.values():
+            if join.reads is not None:
+                told += join.reads.news(join)
+        return told
 
     def cancel(self, reason: str) -> list[Command]:
         """Begin to end the run; `FinishRun` follows when no task runs."""
@@ -483,6 +552,8 @@ class Plan:
         task = self._task(task_id)
         task.move(TaskPhase.SUCCEEDED)
         del self._tasks[task_id]
+        if task.reads is not None:
+            self._end_reader(task)
         node = self.graph[task.step]
         if self._stopping:
             return self._finish_when_idle()
@@ -501,6 +572,12 @@ class Plan:
             case _:
                 self._follow(task, node.next[0])
         return []
+
+    def _end_reader(self, task: _Task) -> None:
+        self._readers.pop(task.id, None)
+        if task.reads is not None and task.reads.unmet and not self._stopping:
+            message = f"task {task.id} of {task.step} has ended before its inputs"
+            raise IllegalEventError(message)
 
     def _follow(self, task: _Task, step: str) -> None:
         node = self.graph[step]
@@ -539,6 +616,7 @@ class Plan:
             scope = _Scope(task, node, 0)
             scope.stack = (*scope.stack, task.id)
             scope.yielder, scope.unmet = task.id, 1  # its own end
+            self._tell_arrivals(scope)
             task.stream = _Items(node.next[0], task, scope, 0)
         more = count - task.stream.count
         if more > 0:
@@ -553,11 +631,21 @@ class Plan:
             return
         scope = _Scope(task, node, count)
         scope.stack = (*scope.stack, task.id)
+        if node.num_parallel is None:
+            self._tell_arrivals(scope)
         if count:
             items = _Items(node.next[0], task, scope, count)
             self._push(items if node.num_parallel is None else _gang_of(items))
         else:
             self._join(scope)
+
+    def _tell_arrivals(self, scope: _Scope) -> None:
+        """Note what arrives if the join reads its inputs as they do, and is not taken over."""
+        join = scope.join
+        if join is None or not self.graph[join].reads_arrivals:
+            return
+        if (join, scope.path) not in self.finished:
+            scope.arrived = array("I")
 
     def _end_stream(self, task: _Task, stream: _Items, count: int) -> None:
         if count != stream.count:
@@ -566,7 +654,7 @@ class Plan:
         scope = stream.scope
         scope.yielder = 0
         scope.unmet -= 1
-        if not scope.unmet:
+        if not scope.unmet and scope.arrived is None:
             self._join(scope)
 
     def _meet(self, task: _Task, path: tuple[int, ...]) -> None:
@@ -581,7 +669,11 @@ class Plan:
             # number of repetitions, so that no step has the same path twice.
             count = max(repetitions_of(path), repetitions_of(scope.path))
             scope.path = with_repetitions(scope.path, count)
-        if not scope.unmet:
+        if scope.arrived is not None:
+            scope.arrived.append(task.id)
+            if len(scope.arrived) == 1:
+                self._join(scope)
+        elif not scope.unmet:
             self._join(scope)
 
     def _join(self, scope: _Scope) -> None:
@@ -591,11 +683,14 @@ class Plan:
         join = _Task(scope.join, scope.path, scope.stack)
         join.inputs = scope.inputs
         join.scope, join.slot = scope.parent, scope.slot
+        if scope.arrived is not None:
+            join.reads = scope
         self._push(join)
 
     def _fail(self, event: TaskFailed) -> list[Command]:
         task_id = int(event.task_id)
         task = self._task(task_id)
+        self._readers.pop(task_id, None)
         if event.will_retry and not self._stopping:
             task.move(TaskPhase.RETRYING)
             first = task_id if task.gang is None else task.gang.nodes[0].id  # they wait as long
@@ -626,8 +721,13 @@ class Plan:
         for task_id, task in list(self._tasks.items()):
             if task.state in {TaskPhase.RETRYING, TaskPhase.CAUGHT}:
                 del self._tasks[task_id]
-        reason = finish.reason or "another task of the run failed"
-        return [StopTasks(reason, running), *self._finish_when_idle()]
+        reason = finish.reason or _OTHER_FAILED
+        waiting = tuple(
+            task_id
+            for task_id, task in self._readers.items()
+            if task.reads is not None and task.reads.unmet
+        )
+        return [StopTasks(reason, running, waiting), *self._finish_when_idle()]
 
     def _finish_when_idle(self) -> list[Command]:
         return [self._stopping] if self._stopping and not self._tasks else []

@@ -208,7 +208,7 @@ class RunDriver:
 
     def _only_yields(self, yielding: int) -> bool:
         """Whether tasks are ready, but no task runs except so many that yield items."""
-        return bool(self.orders.ready) and len(self._recorder) <= yielding
+        return bool(self.orders.ready) and len(self._recorder) <= yielding + self.plan.reading
 
     def _ends_run(self, fact: Failed | Lost) -> bool:
         return self._verdict(fact) is Verdict.FAIL and not self.plan.stopping
@@ -364,6 +364,8 @@ class RunDriver:
         for event in batch.events:
             commands += self.plan.handle(event)
         self.channel.publish(batch.news, self._journal.size)
+        for order in self.orders.more_inputs():
+            self._dispatcher.send_to(order)
         if not self.identity.durable:
             self._sync.written()
 
@@ -388,6 +390,8 @@ class RunDriver:
             case StopTasks():
                 self.orders.drop_prepared()
                 self._dispatcher.stop(self, command.reason, running=command.running)
+                if command.waiting and not command.running:
+                    self._dispatcher.stop_tasks(self, command.waiting, command.reason)
             case FinishRun():
                 self.finish = command
 

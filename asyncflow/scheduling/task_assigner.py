@@ -460,6 +460,8 @@ class TaskAssigner:
             slot.opened.add(order.key.run)
             opening = source.opening._replace(blocked_seconds=self._blocked_seconds)
             order = order._replace(opening=opening)
+        if order.awaits:
+            self.on_yields(slot, assigned)  # it waits for other tasks of the run as well
         slot.worker.send(order)
         self._on_assigned()
         return assigned

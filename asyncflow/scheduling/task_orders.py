@@ -8,6 +8,8 @@ taken, and is then taken before all others.
 from __future__ import annotations
 
 import asyncio
+import sys
+from array import array
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,10 +19,10 @@ from asyncflow.scheduling.gangs import Gangs
 from asyncflow.scheduling.input_offsets import InputOffsets
 from asyncflow.scheduling.item_streams import offsets_of_stack
 from asyncflow.values import indexes_of
-from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, AttemptKey, StartTask
+from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, AttemptKey, MoreInputs, StartTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from asyncflow.scheduling.commands import BeginTask, Command
     from asyncflow.scheduling.facts import Lost
@@ -59,7 +61,7 @@ class TaskOrders:
         """
         self._number = identity.number
         self._plan, self._recorder = plan, recorder
-        self._ended_at = recorder.table.ended_at
+        self._ended_at, self._index_of = recorder.table.ended_at, recorder.table.index_of
         self._streams = recorder.streams
         self._inputs = InputOffsets(identity.stored, self._ended_at)
         self._disk = services.disk
@@ -99,11 +101,31 @@ class TaskOrders:
                 at = self._yielded_at(task)
                 if at is not None:
                     return self._order(task, at.to_bytes(8, "little"), ())
+            if task.awaits:
+                inputs = self._arrivals(task.stack[-1], task.inputs)
+                return self._order(task, inputs, ())._replace(awaits=True)
             if len(task.inputs) <= MAX_INPUTS_IN_ORDER:
                 return self._order(task, self._inputs.offsets(task.inputs), ())
             preparing = self._loop.run_in_executor(self._disk, self._spill, task)
             preparing.add_done_callback(partial(self._on_spilled, task.task_id))
         return None
+
+    def more_inputs(self) -> Iterator[MoreInputs]:
+        """The orders that tell running joins which inputs have arrived."""
+        for told in self._plan.arrivals():
+            splitter = self._plan.splitter_of(told.task_id)
+            key = AttemptKey(self._number, told.task_id, told.attempt)
+            yield MoreInputs(key, self._arrivals(splitter, told.inputs), told.are_last)
+
+    def _arrivals(self, splitter: int, inputs: Sequence[int]) -> bytes:
+        """For each input, the offsets of its result and of the record with its item."""
+        places = array("Q")
+        for task in inputs:
+            at = self._streams.item_at(splitter, self._index_of(task)) if self._streams else None
+            places.extend((self._ended_at(task), self._ended_at(splitter) if at is None else at))
+        if sys.byteorder == "big":  # offsets travel little-endian
+            places.byteswap()
+        return places.tobytes()
 
     def next_gang(self) -> int:
         """How many nodes of a gang are next, to be taken together; 0 if the next is no node."""
@@ -149,7 +171,7 @@ class TaskOrders:
 
     def _yielded_at(self, task: BeginTask) -> int | None:
         """Where the journal has what a task for an item inherits from one that still yields."""
-        if task.stack and tuple(task.inputs) == task.stack[-1:]:
+        if task.stack and len(task.inputs) == 1 and task.inputs[0] == task.stack[-1]:
             return self._streams.inherited_at(task.stack[-1])
         return None
 

@@ -33,6 +33,7 @@ class Order(IntEnum):
     SHUT_DOWN = 4
     PING = 5
     YIELD_MORE = 6
+    MORE_INPUTS = 7
 
 
 class Report(IntEnum):
@@ -105,6 +106,8 @@ class StartTask(NamedTuple):
     step."""
     opening: Sequence[Any] = ()
     """The run's `Opening`; empty once the worker has reported a task of the run."""
+    awaits: bool = False
+    """Whether further inputs will come, by `MoreInputs`. Then `inputs` are as there."""
 
 
 class CloseRun(NamedTuple):
@@ -133,11 +136,21 @@ class YieldMore(NamedTuple):
     """How many items it may have yielded in all before it waits for another such order."""
 
 
+class MoreInputs(NamedTuple):
+    """Tell a join that reads its inputs as they arrive what has arrived."""
+
+    key: AttemptKey
+    inputs: bytes
+    """For each of them two u64: the offsets of its result and of the record with its item."""
+    are_last: bool
+    """Whether no more will come."""
+
+
 class Ping(NamedTuple):
     """Ask a silent worker for a sign of life; all its waiting orders were taken back."""
 
 
-OrderMessage = StartTask | CloseRun | CancelTask | ShutDown | Ping | YieldMore
+OrderMessage = StartTask | CloseRun | CancelTask | ShutDown | Ping | YieldMore | MoreInputs
 
 Message = TypeVar("Message")
 
@@ -148,6 +161,7 @@ _ORDERS: Final[dict[int, type[OrderMessage]]] = {
     Order.SHUT_DOWN: ShutDown,
     Order.PING: Ping,
     Order.YIELD_MORE: YieldMore,
+    Order.MORE_INPUTS: MoreInputs,
 }
 _ORDER_KINDS: Final = {cls: int(kind) for kind, cls in _ORDERS.items()}
 
@@ -336,6 +350,7 @@ _ORDER_READERS: Final[dict[int, Callable[..., OrderMessage]]] = {
     Order.START_TASK: _start_task,
     Order.CANCEL_TASK: _of_attempt(CancelTask),
     Order.YIELD_MORE: _of_attempt(YieldMore),
+    Order.MORE_INPUTS: _of_attempt(MoreInputs),
 }
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, limit, retry, step
-from asyncflow.errors import RunCancelledError, RunFailedError
+from asyncflow import Engine, FlowSpec, Parameter, current, limit, retry, step
+from asyncflow._support.settings import Settings
+from asyncflow.errors import FlowError, RunCancelledError, RunFailedError
 from asyncflow.events import TaskCloned, TaskStarted, TaskSucceeded, TaskYielded
 from asyncflow.workers.messages import ITEMS_AHEAD
 
@@ -467,3 +468,159 @@ async def test_only_an_async_step_goes_through_an_async_generator(engine):
     """The error says what to write."""
     with pytest.raises(RunFailedError, match="make the step `async def start`"):
         await engine.run(AsyncInDef)
+
+
+# --- a join that reads its inputs as they arrive ------------------------------------------------
+
+
+class Arriving(Answered):
+    """Each item comes only when the join has read the task for the item before."""
+
+    @step
+    def work(self):
+        self.square = self.input**2
+        self.next(self.join)
+
+    @step
+    async def join(self, inputs):
+        self.early = refusal(inputs)
+        self.order = []
+        async for each in inputs:
+            self.order.append((each.index, each.input, each.square))
+            Path(self.folder, str(each.index)).touch()
+        self.squares = [each.square for each in inputs]
+        self.count, self.last = len(inputs), inputs[-1].input
+        self.twice = [each.index async for each in inputs]
+        self.merge_artifacts(inputs, include=["before"])
+        self.next(self.end)
+
+
+def refusal(inputs):
+    """What is said to a step that asks for all inputs too early."""
+    try:
+        return f"{len(inputs)}"
+    except FlowError as error:
+        return str(error)
+
+
+class ArrivingAtAsync(Arriving):
+    """The same from async steps and an async generator."""
+
+    @step
+    async def start(self):
+        self.before = "set before"
+        self.items = AsyncAnswered.answered_later(self, 4)  # type: ignore[arg-type] # it needs no more
+        self.next(self.work, foreach="items")
+
+    @step
+    async def work(self):
+        self.square = self.input**2
+        self.next(self.join)
+
+
+@pytest.mark.parametrize("flow", [Arriving, ArrivingAtAsync])
+async def test_an_async_join_reads_its_inputs_as_they_arrive(engine, tmp_path, flow):
+    """It begins with the first one; when the last has come, it has all of them as any join has."""
+    data = (await engine.run(flow, folder=str(tmp_path))).data
+    assert data.order == [(number, number, number**2) for number in range(4)]
+    assert (data.squares, data.count, data.last) == ([0, 1, 4, 9], 4, 3)
+    assert data.twice == [0, 1, 2, 3]
+    assert data.before == "set before"
+    assert "first go through `async for input in inputs`" in data.early
+
+
+class Unordered(FlowSpec):
+    """Tasks of a list that end in the reverse order, and a join that reads some and stops."""
+
+    folder = Parameter("folder", type=str)
+    fails = Parameter("fails", default=False)
+
+    @step
+    def start(self):
+        self.items = [0, 1, 2]
+        self.next(self.work, foreach="items")
+
+    @step
+    async def work(self):
+        while self.input < 2 and not Path(self.folder, str(self.input + 1)).exists():  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.002)
+        if self.fails and self.input == 0:
+            raise ValueError(self.input)
+        self.x = self.input
+        self.next(self.join)
+
+    @retry(times=1, seconds=0)
+    @step
+    async def join(self, inputs):
+        self.order = []
+        async for each in inputs:
+            self.order.append(each.x)
+            Path(self.folder, str(each.x)).touch()
+            if each.x == 1:
+                if current.attempt == 0 and not self.fails:
+                    raise ValueError("once more")
+                break
+        self.attempt = current.attempt
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_inputs_come_in_the_order_in_which_their_tasks_end(engine, tmp_path):
+    """Another attempt reads those again that were there; a join that stops early waits for all."""
+    run = await engine.run(Unordered, folder=str(tmp_path))
+    assert run.data.order == [2, 1]
+    assert run.data.attempt == 1
+    assert [task.successful for task in run["work"]] == [True] * 3
+
+
+@pytest.mark.parametrize("on_failure", ["cancel", "finish"])
+async def test_a_join_ends_whose_inputs_will_not_all_arrive(tmp_path, on_failure):
+    """It is stopped when one of them has failed, even if running tasks may finish."""
+    settings = {"store": tmp_path / "store", "workers": 1, "on_failure": on_failure}
+    async with Engine(settings=Settings(**settings)) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Unordered, folder=str(tmp_path), fails=True)
+    assert caught.value.failure.step == "work"
+    assert caught.value.run["join"].task.status == "cancelled"
+
+
+async def test_a_resume_runs_an_early_join_again(engine, tmp_path):
+    """It gets what was taken over as it gets what arrives."""
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(Mendable, folder=str(tmp_path))
+    (tmp_path / "mended").touch()
+    run = await engine.resume(Mendable, origin=caught.value.run)
+    assert sorted(run.data.order) == list(range(20))
+    again = await engine.resume(Mendable, origin=run, step="end")
+    assert again.data.order == run.data.order
+    assert len(list(again["work"])) == 20
+
+
+class Mendable(FlowSpec):
+    """One of its tasks fails until a file is there."""
+
+    folder = Parameter("folder", type=str)
+
+    @step
+    def start(self):
+        self.items = iter(range(20))
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        if self.input == 11 and not Path(self.folder, "mended").exists():
+            raise ValueError
+        self.x = self.input
+        self.next(self.join)
+
+    @step
+    async def join(self, inputs):
+        self.order = [each.x async for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass

@@ -11,6 +11,7 @@ from asyncflow.workers.messages import (
     CloseRun,
     GaveBack,
     Logged,
+    MoreInputs,
     Opened,
     Ping,
     ShutDown,
@@ -20,7 +21,7 @@ from asyncflow.workers.messages import (
     YieldMore,
 )
 from asyncflow.workers.process import environment, output_capture
-from asyncflow.workers.process.run_task import TaskAttempt, TaskHost, failed
+from asyncflow.workers.process.run_task import TaskAttempt, TaskHost, ToldAsync, failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from asyncflow.flow.current import TaskContext
     from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage
+    from asyncflow.workers.process.arrivals import Arrivals
     from asyncflow.workers.process.run import RunView
 
 _ORDERS: Final = 64  # received in one go; then the tasks have a turn
@@ -92,6 +94,8 @@ class AsyncSteps:
         self._more: dict[AttemptKey, int] = {}
         """Tasks whose generators may go on, and up to how many items."""
         self._yielding: dict[AttemptKey, Any] = {}  # what their waiting generators wait for
+        self._arrivals: dict[AttemptKey, Arrivals] = {}
+        """The inputs of joins that have begun before the last of them."""
         self._later: list[OrderMessage] = []  # orders that cannot be carried out on the loop
         self._idle = asyncio.Event()
         self._serving = False
@@ -177,8 +181,8 @@ class AsyncSteps:
                     self._worker.report(Stopping(order.key))
                     self._asked[order.key] = order.is_late
                     task.cancel()
-            case YieldMore():
-                self._allow_more(order)
+            case YieldMore() | MoreInputs():
+                self._tell(order)
             case Ping():
                 self._worker.carry_out(order)
             case CloseRun() if all(key.run != order.run for key in self._tasks):
@@ -189,8 +193,11 @@ class AsyncSteps:
                     for task in self._tasks.values():
                         task.cancel()
 
-    def _allow_more(self, order: YieldMore) -> None:
-        if order.key in self._tasks:
+    def _tell(self, order: YieldMore | MoreInputs) -> None:
+        if isinstance(order, MoreInputs):
+            if (arrivals := self._arrivals.get(order.key)) is not None:
+                arrivals.add(order.inputs, are_last=order.are_last)
+        elif order.key in self._tasks:
             self._more[order.key] = order.upto
             if (waiting := self._yielding.get(order.key)) is not None:
                 waiting.set()
@@ -249,6 +256,10 @@ class AsyncSteps:
         )
         key = order.key
         self._tasks[key], self._waiting[key] = task, untold
+        if order.awaits:
+            from asyncflow.workers.process.arrivals import Arrivals
+
+            self._arrivals[key] = Arrivals(order.inputs)
         if self._watchdog is not None:
             self._watchdog.watch()
         task.add_done_callback(lambda _: self._ended(key, order))
@@ -257,6 +268,7 @@ class AsyncSteps:
         del self._tasks[key]
         self._asked.pop(key, None)
         self._more.pop(key, None)
+        self._arrivals.pop(key, None)
         untold = self._waiting.pop(key, None)
         if untold is not None:  # it was cancelled before its first line, and has reported nothing
             error = self._asyncio.CancelledError()
@@ -299,7 +311,7 @@ class AsyncSteps:
             is_asked=lambda: key in self._asked,
             is_late=lambda: self._asked.get(key, False),
             off_loop=self._off_loop,
-            wait_for_more=lambda: self._wait_for_more(key),
+            told=ToldAsync(lambda: self._wait_for_more(key), self._arrivals.get(key)),
         )
         try:
             report = await attempt.carry_out()

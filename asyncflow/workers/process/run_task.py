@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from asyncflow._support.tracebacks import (
     describe_exception,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from asyncflow.values import Outcome
     from asyncflow.workers.messages import AttemptKey, ReportMessage, StartTask
+    from asyncflow.workers.process.arrivals import Arrivals
     from asyncflow.workers.process.artifact_threads import OffLoop
     from asyncflow.workers.process.run import RunView
     from asyncflow.workers.process.shared_resources import SharedResources
@@ -56,6 +57,15 @@ class TaskHost(Protocol):
         """Restore descriptors 1 and 2; end this process if a step has closed the worker's own."""
 
 
+class ToldAsync(NamedTuple):
+    """What the engine tells an async step while it runs."""
+
+    wait_for_more: Callable[[], Awaitable[int]]
+    """Waits until its generator may go on; returns up to how many items."""
+    arrivals: Arrivals | None
+    """Its inputs, if it has begun before the last of them."""
+
+
 class TaskAttempt:
     """One attempt of a task: runs its step, stores the artifacts, and returns the report."""
 
@@ -69,7 +79,7 @@ class TaskAttempt:
         is_asked: Callable[[], bool],
         is_late: Callable[[], bool] = lambda: False,
         off_loop: OffLoop | None = None,
-        wait_for_more: Callable[[], Awaitable[int]] | None = None,
+        told: ToldAsync | None = None,
     ) -> None:
         """Prepare the attempt, without running it.
 
@@ -81,11 +91,11 @@ class TaskAttempt:
             is_asked: Whether the engine has asked it to end.
             is_late: Whether that was because its time was over.
             off_loop: The threads, for an async step.
-            wait_for_more: Like that of `worker`, for an async step.
+            told: What the engine tells an async step.
         """
         self._worker, self._run, self._order, self._began = worker, run, order, began
         self._is_asked, self._is_late, self._off_loop = is_asked, is_late, off_loop
-        self._wait_for_more = wait_for_more
+        self._told = told
         self._task: TaskView | None = None
 
     def carry_out_now(self) -> ReportMessage:
@@ -102,7 +112,9 @@ class TaskAttempt:
         worker, run, order = self._worker, self._run, self._order
         asked, holder = run.graph[order.step].shared, worker.holder
         try:
-            task = self._task = TaskView(run, order, self._off_loop)
+            task = self._task = TaskView(
+                run, order, self._off_loop, self._told and self._told.arrivals
+            )
             with task.entered():
                 with EndingForks():
                     if order.caught:
@@ -137,9 +149,9 @@ class TaskAttempt:
 
     async def _stream(self, task: TaskView) -> Outcome:
         worker, key = self._worker, self._order.key
-        if self._off_loop is None or self._wait_for_more is None:
+        if self._off_loop is None or self._told is None:
             return task.stream(worker.report, lambda: worker.wait_for_more(key))
-        stored = await task.stream_async(worker.report, self._wait_for_more, self._off_loop)
+        stored = await task.stream_async(worker.report, self._told.wait_for_more, self._off_loop)
         worker.check_descriptors(self._run)
         await task.checked()
         return stored

@@ -20,7 +20,7 @@ from asyncflow.errors import FlowError, JournalError, TransitionError
 from asyncflow.events.records import MAX_TASK
 from asyncflow.flow.current import Parallel, TaskContext, enter_task, not_awaitable
 from asyncflow.flow.graph import Fanout, Transition
-from asyncflow.flow.join_inputs import Inputs, InputView, lock_of, refs_of
+from asyncflow.flow.join_inputs import ArrivingInputs, Inputs, InputView, lock_of, refs_of
 from asyncflow.flow.spec import artifacts_of, bind, initialize
 from asyncflow.values import Failure
 from asyncflow.workers.process.join_input import JoinInput
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.values import ArtifactRef, Outcome
     from asyncflow.workers.messages import StartTask, Yielded
+    from asyncflow.workers.process.arrivals import Arrivals
     from asyncflow.workers.process.artifact_threads import OffLoop
     from asyncflow.workers.process.decorated_step import DecoratedStep
     from asyncflow.workers.process.run import Inherited, RunView
@@ -52,10 +53,16 @@ class TaskView:
     It implements the `BoundTask` of `asyncflow.flow.spec`.
     """
 
-    def __init__(self, run: RunView, order: StartTask, off_loop: OffLoop | None = None) -> None:
+    def __init__(
+        self,
+        run: RunView,
+        order: StartTask,
+        off_loop: OffLoop | None = None,
+        arrivals: Arrivals | None = None,
+    ) -> None:
         """Make the instance; an async step has an `off_loop`."""
         self._run, self._order = run, order
-        self._off_loop = off_loop
+        self._off_loop, self._arrivals = off_loop, arrivals
         self._later = self._check_later if off_loop else None
         self._checks: list[Future[None]] = []
         self._loads: set[Future[Any]] = set()  # loads that go on in threads, awaited or not
@@ -161,6 +168,8 @@ class TaskView:
             await self._decorated(method, shared).run_async()
         else:
             await method(*self._arguments(), **shared)
+        if self._arrivals is not None:
+            await self._arrivals.wait_for_all()  # a join never ends before the tasks that it joins
 
     def _decorated(self, method: Callable[..., Any], shared: Mapping[str, Any]) -> DecoratedStep:
         from asyncflow.workers.process.decorated_step import DecoratedStep, own_decorators_of
@@ -205,12 +214,26 @@ class TaskView:
         return (self._inputs(),) if self.node.is_join else ()
 
     def _inputs(self) -> Inputs:
+        if self._arrivals is not None:
+            return self._arriving_inputs(self._arrivals)
         offsets = self._input_offsets()
         run = self._run
         names = None
         if self.graph[str(self.node.joins)].fanout is Fanout.BRANCH:
             names = [run.result(offset, f"an input of {self._pathspec}").step for offset in offsets]
         return Inputs(names, len(offsets), lambda index: self._input_view(offsets, index))
+
+    def _arriving_inputs(self, arrivals: Arrivals) -> Inputs:
+        of = f"an input of {self._pathspec}"
+        run, order = self._run, self._order
+
+        def view(number: int) -> InputView:
+            offset, item_at = arrivals.place(number)
+            placed = order._replace(stack=[*order.stack[:-1], item_at])
+            return InputView(JoinInput(run, placed, run.result(offset, of), self._later))
+
+        arrivals.index_of = lambda number: run.result(arrivals.place(number)[0], of).path[-1]
+        return ArrivingInputs(arrivals, view)
 
     def _input_view(self, offsets: Sequence[int], index: int) -> InputView:
         of = f"the artifacts of input {index} of {self._pathspec}"

@@ -31,6 +31,7 @@ from asyncflow.workers.messages import (
     CancelTask,
     CloseRun,
     GaveBack,
+    MoreInputs,
     Opened,
     Opening,
     Ping,
@@ -143,7 +144,7 @@ class Worker:
                 self.closing = True
             case Ping():
                 self.report(Pong())
-            case CancelTask() | YieldMore():  # it has ended meanwhile
+            case CancelTask() | YieldMore() | MoreInputs():  # it has ended meanwhile
                 pass
 
     def _close_run(self, number: int) -> None:

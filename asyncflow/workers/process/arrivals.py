@@ -1,0 +1,64 @@
+"""The inputs of a join that has begun before the last of them: they come one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from array import array
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class Arrivals:
+    """Where the inputs of one attempt are, in the order in which they arrived."""
+
+    def __init__(self, inputs: bytes) -> None:
+        """Begin with those that had arrived when the attempt was ordered."""
+        self._places = array("Q")  # of each its result, then the record with its item
+        self._changed = asyncio.Event()
+        self.are_all = False
+        """Whether no more will come."""
+        self.index_of: Callable[[int], int] = int
+        """The index of the item of the n-th input; set by who can read it."""
+        self._add(inputs)
+
+    def add(self, inputs: bytes, *, are_last: bool) -> None:
+        """Some more have arrived."""
+        self._add(inputs)
+        self.are_all = are_last
+        self._changed.set()
+
+    def _add(self, inputs: bytes) -> None:
+        more = array("Q")
+        more.frombytes(inputs)
+        if sys.byteorder == "big":
+            more.byteswap()
+        self._places += more
+
+    def __len__(self) -> int:
+        return len(self._places) // 2
+
+    def place(self, number: int) -> tuple[int, int]:
+        """The offsets of the n-th input's result, and of the record with its item."""
+        return self._places[2 * number], self._places[2 * number + 1]
+
+    def in_order(self) -> Sequence[int]:
+        """The numbers of all inputs, in the order of their items."""
+        return array("I", sorted(range(len(self)), key=self.index_of))
+
+    async def wait(self, number: int) -> bool:
+        """Wait until there are more than `number`; False if that will not be."""
+        while len(self) <= number and not self.are_all:
+            self._changed.clear()
+            await self._changed.wait()
+        return len(self) > number
+
+    async def wait_for_all(self) -> None:
+        """Wait until no more will come."""
+        while not self.are_all:
+            await self.wait(len(self))
+
+    def __repr__(self) -> str:
+        return f"<Arrivals: {len(self)}{', all' if self.are_all else ''}>"
