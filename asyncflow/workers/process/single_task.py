@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,10 @@ class _RunHere(RunView):
 
     def _load(self, source: Mapping[str, Any]) -> type[FlowSpec]:  # noqa: ARG002 - the base's
         return self._flow
+
+
+async def _no_limit() -> int:
+    return sys.maxsize
 
 
 class SingleTask:
@@ -93,6 +98,8 @@ class SingleTask:
             view = self._prepare(artifacts, None, skip_decorators=skip_decorators)
             with view.entered(), EndingForks():
                 view.call(holder.open(run.flow_class, view.node.shared))
+            if view.is_streamed():  # nobody waits for the items
+                return view.stream(lambda _: None, lambda: sys.maxsize)
             return view.persist()
         finally:
             holder.close()
@@ -105,13 +112,17 @@ class SingleTask:
         skip_decorators: bool,  # noqa: FBT001 - internal
     ) -> Outcome:
         run = self._run
-        view = self._prepare(artifacts, OffLoop(), skip_decorators=skip_decorators)
+        off_loop = OffLoop()
+        view = self._prepare(artifacts, off_loop, skip_decorators=skip_decorators)
         try:
             with view.entered(), EndingForks():
                 shared = await holder.open_async(run.flow_class, view.node.shared)
                 await view.call_async(shared)
                 await view.loads_ended()
-            outcome = view.persist()
+            if view.is_streamed():
+                outcome = await view.stream_async(lambda _: None, _no_limit, off_loop)
+            else:
+                outcome = view.persist()
             await view.checked()
             return outcome
         finally:
