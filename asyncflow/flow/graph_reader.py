@@ -246,12 +246,15 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
     is_join = _takes_inputs(step)
     body = _read_body(step)
     _check_assigned(cls, step, body, steps)
-    transition = _transition(cls, step, body)
+    options = _options(step.method)
+    is_only = len(steps) == 1 and not body.calls
+    is_end = options.is_end or is_only
+    transition = _transition(cls, step, body, is_end=is_end)
     for target in transition.steps:
         if target not in steps and hasattr(cls, target):
             message = f"leads to {target!r}, which is not a step: put @step on it"
             raise step.error(message, body.calls[0].line)
-    is_async, options = _is_async(step.method), _options(step.method)
+    is_async = _is_async(step.method)
     variables = {"environment", "secrets"} & options.options.keys()
     if is_async and variables and "isolate" not in options.options:
         message = (
@@ -277,7 +280,7 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
         is_join=is_join,
         is_async=is_async,
         is_start=options.is_start,
-        is_end=options.is_end,
+        is_end=is_end,
         line=body.line,
         file=step.function.__code__.co_filename,
         doc=inspect.cleandoc(step.method.__doc__ or ""),
@@ -346,8 +349,8 @@ def _check_assigned(cls: type, step: _Step, body: Body, steps: Mapping[str, _Ste
 # --- self.next --------------------------------------------------------------------------------
 
 
-def _transition(cls: type, step: _Step, body: Body) -> Transition:
-    if step.name == END or _options(step.method).is_end:
+def _transition(cls: type, step: _Step, body: Body, *, is_end: bool) -> Transition:
+    if step.name == END or is_end:
         if body.calls:
             message = "is the last one: remove its self.next(...)"
             raise step.error(message, body.calls[0].line)

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from asyncflow import FlowSpec, Parameter, environment, retry, step, timeout
 from asyncflow.errors import GraphError, ParameterError
 from asyncflow.flow.graph_reader import RESERVED_NAMES, read_graph
+from asyncflow.flow.parameters import parameters_of
+from asyncflow.flow.spec import constants_of
 from asyncflow.flow.step_bytecode import from_bytecode
 from asyncflow.flow.step_source import from_source
 
@@ -1021,3 +1023,57 @@ def test_variables_of_an_async_step_that_shares_its_process() -> None:
     assert caught.value.step == "start"
     assert caught.value.file == __file__
     assert caught.value.line >= line
+
+
+class OnlyStart(FlowSpec):
+    """Has one step, without a mark and without a transition."""
+
+    @step
+    def start(self):
+        pass
+
+
+def test_the_only_step_of_a_flow_is_its_first_and_its_last():
+    """It needs no mark and no transition; another step beside it needs both."""
+    graph = read_graph(OnlyStart)
+    assert (graph.start, graph.end, graph["start"].next) == ("start", "start", ())
+
+    class Two(OnlyStart):
+        @step
+        def end(self):
+            pass
+
+    with pytest.raises(GraphError, match=r"step 'start' has no self\.next"):
+        read_graph(Two)
+
+
+class KeepsSize:
+    """A plain mixin with a step, a parameter, a constant and a decorator."""
+
+    size = Parameter("size", default=2)
+    unit = "cm"
+
+    @retry(times=4)
+    @step
+    def end(self):
+        pass
+
+
+class Mixed(KeepsSize, OnlyStart):
+    @step
+    def start(self):
+        self.next(self.end)
+
+
+def test_a_plain_mixin_gives_steps_parameters_decorators_and_constants():
+    """An override has its own decorators alone."""
+
+    class Overrides(Mixed):
+        @step
+        def end(self):
+            super().end()
+
+    assert read_graph(Mixed)["end"].options["retry"]["times"] == 4
+    assert "retry" not in read_graph(Overrides)["end"].options
+    assert list(parameters_of(Mixed)) == ["size"]
+    assert constants_of(Overrides) == {"unit": "cm"}
