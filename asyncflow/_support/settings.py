@@ -11,26 +11,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from asyncflow._support.machine import memory_megabytes, usable_cpus
 from asyncflow.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may use, by its affinity and its container's quota."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        count = os.cpu_count() or 1
-    try:
-        quota, period = _CGROUP_QUOTA.read_text().split()
-        count = min(count, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or `max`: no quota
-        pass
-    return max(1, count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +46,13 @@ class Settings:
     """What is kept of a flow's source with each run: `all` files of its folder that it imports, the
     `flow`'s own file, or `none`."""
 
+    cpus: float = 0.0
+    """How many CPUs there are for tasks under `@resources`; 0 for those that this process may use.
+    """
+    memory: float = 0.0
+    """How much memory there is for them, in MB; 0 for that of the machine or the container."""
+    gpus: float = 0.0
+    """How many GPUs there are for them."""
     max_running_tasks: int = 0
     """The most tasks of a run that workers may have at a time, unless the run says otherwise; 0 for
     no limit."""
@@ -83,6 +75,11 @@ class Settings:
     def worker_count(self) -> int:
         """`workers`, with 0 replaced by the number of CPUs."""
         return self.workers or usable_cpus()
+
+    @property
+    def machine(self) -> tuple[float, float, float]:
+        """CPUs, GPUs and megabytes of memory for tasks under `@resources`."""
+        return self.cpus or usable_cpus(), self.gpus, self.memory or memory_megabytes()
 
     @classmethod
     def read(
@@ -124,6 +121,9 @@ _AT_LEAST: Final = {
     "import_seconds": 0,
     "sync_seconds": 0,
     "event_buffer": 1,
+    "cpus": 0,
+    "memory": 0,
+    "gpus": 0,
     "max_running_tasks": 0,
     "max_runs": 0,
 }

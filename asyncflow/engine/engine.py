@@ -320,6 +320,7 @@ class Engine(Starter, Watchable):
                 self._services,
                 self._open_executor,
                 self._open_limits,
+                machine=self.settings.machine,
                 blocked_seconds=self.settings.blocked_seconds,
                 import_seconds=self.settings.import_seconds,
             )

@@ -303,6 +303,12 @@ class Current:
         return tempfile.gettempdir()
 
     @property
+    def resources(self) -> dict[str, Any]:
+        """What the step's `@resources` asks for, by name; empty if it has none."""
+        context = _context()
+        return dict(context.graph[context.step_name].options.get("resources") or {})
+
+    @property
     def username(self) -> str:
         """Who runs the flow."""
         _context()

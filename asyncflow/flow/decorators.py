@@ -13,7 +13,7 @@ holds these options as plain data (`Node.options`), under the name of the decora
     limit        [[name, at a time or None, per second or None]]
     environment  [name, ...]; values are often secrets, so they stay in `StepOptions`
     secrets      [{"type", "id"}]; not their options, which may have values
-    resources    {name: value}      no effect on one machine
+    resources    {name: value}
     card         [{name: value}]    no effect
     own          [{"name", "args", "kwargs", "with"}]    the user's own, outermost first
 """
@@ -473,17 +473,44 @@ def is_storable(text: str) -> bool:
     return "\0" not in text and storable_text(text, len(text) * 4) == text
 
 
-# --- without effect on one machine ------------------------------------------------------------
-
-
 @overload
 def resources(method: Method, /) -> Method: ...
 @overload
 def resources(**amounts: object) -> Callable[[Method], Method]: ...
 @takes_configs
 def resources(method: Any = None, /, **amounts: object) -> Any:
-    """State what the step needs (`cpu=2, memory=4096`); recorded, without effect on one machine."""
+    """State what each task of the step needs: tasks that do not fit together do not run together.
+
+    An engine counts what the tasks of its runs have asked for. A task that needs more than is free
+    waits; one that needs more than there is runs while no other task under `@resources` does.
+    Nothing enforces that a task uses no more. What is not named is not counted.
+
+    Args:
+        method: The step, if the decorator is used without parentheses.
+        amounts: `cpu`, `gpu` and `memory` (in MB) are numbers, or texts of numbers. Others, such as
+            `disk` and `shared_memory`, are recorded, without effect.
+
+    Raises:
+        FlowError: An amount is negative, or no number.
+    """
+    for name in ("cpu", "gpu", "memory"):
+        _check_amount(name, amounts.get(name))
     return apply("resources", method, record("resources", plain_data(amounts)))
+
+
+def _check_amount(name: str, value: object) -> None:
+    if value is None or not isinstance(value, bool | int | float | str):
+        return
+    try:
+        amount = math.nan if isinstance(value, bool) else float(value)
+    except ValueError:
+        amount = math.nan
+    if not 0 <= amount < math.inf:
+        message = f"@resources takes a number as `{name}`, zero or more, not {value!r}"
+        raise mistake(message)
+
+
+# --- without effect on one machine ------------------------------------------------------------
 
 
 @overload

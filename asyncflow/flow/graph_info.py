@@ -55,6 +55,9 @@ def _step(node: Node) -> dict[str, Any]:
         info["matching_join"] = node.join
     if node.foreach is not None:
         info["foreach_artifact"] = node.foreach
+    if node.num_parallel is not None:
+        size = node.num_parallel
+        info["num_parallel"] = int(size) if size.isdecimal() else size
     if node.condition is not None:
         info["condition"] = node.condition
         info["switch_cases"] = {str(case): step for case, step in node.cases}
@@ -83,7 +86,8 @@ def _decorators(options: Mapping[str, Any]) -> list[dict[str, Any]]:
                 for each in value
             ]
         else:
-            found.append(_decorator(name, value if isinstance(value, dict) else {"value": value}))
+            attributes = value if isinstance(value, dict) else {"value": value}
+            found.append(_decorator(name, {} if value is True else attributes))
     return found
 
 

@@ -23,6 +23,7 @@ import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from asyncflow.scheduling.machine_resources import Amounts
 from asyncflow.scheduling.placement import WorkerSlots
 from asyncflow.scheduling.report_router import ReportRouter
 from asyncflow.scheduling.task_assigner import TaskAssigner
@@ -49,6 +50,7 @@ class Dispatcher:
         open_executor: Callable[[Dispatcher], Executor],
         open_limits: Callable[[Callable[[TaskSource], None]], Limits] | None = None,
         *,
+        machine: Sequence[float] = (),
         blocked_seconds: float = 0.0,
         import_seconds: float = 0.0,
         loop: asyncio.AbstractEventLoop | None = None,
@@ -61,6 +63,8 @@ class Dispatcher:
                 workers, and does not call it before it has returned.
             open_limits: Makes the named limits; it gets what is called with a run whose limit may
                 be free. Without it no task waits for a named limit.
+            machine: CPUs, GPUs and megabytes of memory for tasks under `@resources`; without them
+                no task waits for any.
             blocked_seconds: After how long a worker reports that its event loop is blocked; 0 for
                 never.
             import_seconds: How long a worker may import a flow; 0 for any time.
@@ -74,6 +78,7 @@ class Dispatcher:
             self._loop,
             services.loop_budget,
             open_limits(self._wake) if open_limits is not None else None,
+            Amounts(*machine) if machine else None,
             blocked_seconds=blocked_seconds,
             on_assigned=self._watch_workers,
             on_broken=self.on_broken,

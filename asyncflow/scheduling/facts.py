@@ -57,6 +57,9 @@ class ReadyTasks(Protocol):
     def take_gang(self) -> list[StartTask]:
         """The nodes of the gang that is next."""
 
+    def again(self, task_id: int) -> StartTask | None:
+        """The order of a task that has not begun, if it is a node of a gang that goes on."""
+
     def give_back(self, task_id: int) -> None:
         """Take back a task that has not begun: it is ready again."""
 

@@ -15,12 +15,13 @@ from asyncflow.errors import TaskCancelledError
 from asyncflow.scheduling.commands import Verdict
 from asyncflow.scheduling.facts import Lost
 from asyncflow.values import last_index_of
-from asyncflow.workers.messages import AttemptKey, Failed, Succeeded
+from asyncflow.workers.messages import Failed, Succeeded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from asyncflow.scheduling.commands import BeginTask
+    from asyncflow.workers.messages import AttemptKey, StartTask
 
 _STOPPED = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
 
@@ -30,11 +31,13 @@ End = Succeeded | Failed | Lost
 class Gang:
     """The nodes of one gang that have been taken, and how those that have ended did."""
 
-    def __init__(self, step: str, attempt: int, nodes: dict[int, int]) -> None:
-        self.step, self.attempt = step, attempt
-        self.index_of = nodes
+    def __init__(self, tasks: Sequence[BeginTask], orders: Sequence[StartTask]) -> None:
+        self.attempt = tasks[0].attempt
+        self.index_of = {task.task_id: last_index_of(task.path) for task in tasks}
         """The index of each node, by its task's id."""
-        self.running = set(nodes)
+        self.orders = {order.key.task: order for order in orders}
+        """The order of each node."""
+        self.running = set(self.orders)
         """The ids of the nodes that have not ended."""
         self.cause: Failed | Lost | None = None
         """The first failure."""
@@ -86,13 +89,10 @@ class Gangs:
     def __len__(self) -> int:
         return len(self._of)
 
-    def begin(self, tasks: Sequence[BeginTask]) -> None:
-        """Add a gang that is taken; nothing for a node that was given back, and is taken again."""
-        if tasks[0].task_id in self._of:
-            return
-        nodes = {task.task_id: last_index_of(task.path) for task in tasks}
-        gang = Gang(tasks[0].step, tasks[0].attempt, nodes)
-        self._of.update(dict.fromkeys(nodes, gang))
+    def begin(self, tasks: Sequence[BeginTask], orders: Sequence[StartTask]) -> None:
+        """Add a gang that is taken."""
+        gang = Gang(tasks, orders)
+        self._of.update(dict.fromkeys(gang.orders, gang))
 
     def of(self, attempt: AttemptKey) -> Gang | None:
         """The gang of an attempt; None if it is of none."""
@@ -104,13 +104,18 @@ class Gangs:
         for task_id in gang.index_of:
             del self._of[task_id]
 
-    def given_back(self, run: int, task_id: int, *, stopping: bool) -> Lost | None:
-        """How a node has ended that did not begin; None if it may still begin."""
+    def again(self, task_id: int) -> StartTask | None:
+        """The order of a node that its worker has not begun, if its gang goes on."""
         gang = self._of.get(task_id)
-        if gang is None or not (stopping or gang.cause):
+        return gang.orders[task_id] if gang is not None and gang.cause is None else None
+
+    def given_back(self, task_id: int) -> Lost | None:
+        """The end of a node that did not begin, and will not; None for a task that is none."""
+        gang = self._of.get(task_id)
+        if gang is None:
             return None
         why = gang.why_stopped if gang.cause else "the run is ending"
-        return Lost(AttemptKey(run, task_id, gang.attempt), _STOPPED, why, may_retry=True)
+        return Lost(gang.orders[task_id].key, _STOPPED, why, may_retry=True)
 
     def __repr__(self) -> str:
         gangs: Collection[int] = {id(gang) for gang in self._of.values()}

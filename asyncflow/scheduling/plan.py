@@ -228,7 +228,7 @@ class _Items:
 
 
 class _Gang:
-    """The nodes of a gang, or some that were given back: they are taken together.
+    """The nodes of a gang: they are taken together, and tried again together.
 
     A node's id is that of the first node plus its index.
     """
@@ -470,8 +470,7 @@ class Plan:
         if self._stopping:
             del self._tasks[task_id]
             return self._finish_when_idle()
-        in_gang = task.gang is not None and task.caught is None
-        self._push(_Gang(task.step, [task]) if in_gang else task)
+        self._push(task)
         return []
 
     def wake(self, task_id: int) -> None:

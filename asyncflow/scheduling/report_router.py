@@ -314,12 +314,12 @@ class ReportRouter:
         for abandoned in slot.abandoned_attempts.values():
             abandoned.stop_timer()
         for assigned in slot.tasks.values():
-            self._assigner.release(assigned)
             assigned.stop_timer()
             if assigned.started:
+                self._assigner.release(assigned)
                 assigned.source.tell(_loss(slot, assigned, self._loop.time(), how))
             else:
-                assigned.source.orders.give_back(assigned.key.task)
+                self._assigner.take_back(assigned)
         if slot.used and not (slot.has_begun or worker.stop_reason):
             self._count_dead_start(how)
         self._assigner.dispatch()

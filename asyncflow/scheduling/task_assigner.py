@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow._support import log
 from asyncflow._support.conditions import call_again
-from asyncflow.errors import LimitError, PoolError
+from asyncflow.errors import LimitError, PoolError, WorkerDiedError
+from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.fair_turns import FairTurns
+from asyncflow.scheduling.machine_resources import MachineResources, amounts_of
 from asyncflow.scheduling.named_limits import needs_of
 from asyncflow.scheduling.placement import (
     ASYNC_SPARE_TASKS,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.scheduling.loop_budget import LoopBudget
+    from asyncflow.scheduling.machine_resources import Amounts
     from asyncflow.scheduling.named_limits import Limits, Need
     from asyncflow.scheduling.placement import Held, WorkerSlots
     from asyncflow.workers.messages import StartTask
@@ -57,10 +60,12 @@ class _Conditions(NamedTuple):
     """Places in named limits."""
     is_gang: bool = False
     """Whether its tasks are the nodes of gangs."""
+    amounts: Amounts | None = None
+    """What each task needs of the machine's resources."""
 
 
-class _GangHold:
-    """What the nodes of a gang hold together: released with the last of them."""
+class _Hold:
+    """What a task holds, or the nodes of a gang together: released with the last of them."""
 
     __slots__ = ("_left", "_release")
 
@@ -68,7 +73,7 @@ class _GangHold:
         self._left, self._release = count, release
 
     def release(self) -> None:
-        """One of the nodes is no longer at a worker."""
+        """The task, or one of the nodes, is no longer at a worker."""
         self._left -= 1
         if not self._left:
             self._release()
@@ -94,6 +99,7 @@ class TaskAssigner:
         loop: asyncio.AbstractEventLoop,
         budget: LoopBudget,
         limits: Limits | None,
+        machine: Amounts | None,
         *,
         blocked_seconds: float,
         on_assigned: Callable[[], None],
@@ -106,6 +112,7 @@ class TaskAssigner:
             loop: The engine's.
             budget: Says how long one pass may take.
             limits: The named limits; without them no task waits for one.
+            machine: The resources of the machine; without them no task waits for any.
             blocked_seconds: After how long a worker reports that its event loop is blocked.
             on_assigned: Called whenever a worker was given a task.
             on_broken: Called when no worker can be started.
@@ -113,6 +120,7 @@ class TaskAssigner:
         self._slots, self._loop, self._budget, self._limits = slots, loop, budget, limits
         self._blocked_seconds = blocked_seconds
         self._on_assigned, self._on_broken = on_assigned, on_broken
+        self._resources = MachineResources(machine, self.wake) if machine is not None else None
         self._runs: set[int] = set()  # numbers of the runs that have entered
         self._turns: FairTurns[TaskSource] = FairTurns()  # runs that may have ready tasks
         self._yielding: set[tuple[int, str]] = set()  # runs and steps that have yielded items
@@ -140,7 +148,10 @@ class TaskAssigner:
         """Add a run that begins, and may have ready tasks."""
         self._runs.add(source.number)
         for node in source.graph:
-            conditions = _Conditions(needs_of(node.options.get("limit")), node.is_gang)
+            needs, amounts = needs_of(node.options.get("limit")), None
+            if self._resources is not None:
+                amounts = amounts_of(node.options.get("resources"))
+            conditions = _Conditions(needs, node.is_gang, amounts)
             if any(conditions):
                 self._conditions[source.number, node.name] = conditions
         self.dispatch(source)
@@ -158,6 +169,8 @@ class TaskAssigner:
         self._failed_gangs.pop(number, None)
         if self._limits is not None:
             self._limits.forget(source)
+        if self._resources is not None:
+            self._resources.end(source)
         self._turns.remove(source)
 
     def wake(self, source: TaskSource) -> None:
@@ -246,7 +259,11 @@ class TaskAssigner:
         """The step of the run's next task that may begin; steps at their limit let others pass."""
         most = source.max_running_tasks
         if most and self._of_run[source.number] >= most:
+            if self._resources:
+                self._resources.forget(source)
             return None
+        if self._resources:
+            self._put_first_in_line_first(source, self._resources)
         if self._only_worker_runs_def():
             self._put_def_first(source)
         shut: set[str] = set()
@@ -256,7 +273,17 @@ class TaskAssigner:
             shut.add(step)
             if not source.orders.postpone(shut):
                 return None
+        if self._resources:
+            self._resources.forget(source)
         return None
+
+    @staticmethod
+    def _put_first_in_line_first(source: TaskSource, resources: MachineResources) -> None:
+        """Put the step first whose turn it is to get some of the machine's resources."""
+        step = resources.first_of(source)
+        others = [name for name in source.graph.nodes if name != step]
+        if step is not None and not source.orders.postpone(others):
+            resources.leave(source, step)
 
     def _only_worker_runs_def(self) -> bool:
         if self._slots.executor.size > 1:
@@ -278,17 +305,28 @@ class TaskAssigner:
     def _may_begin(self, source: TaskSource, step: str) -> bool:
         running = self._running[source.number, step]
         conditions = self._conditions.get((source.number, step))
-        is_gang = conditions is not None and conditions.is_gang
-        if not is_gang and running >= _limit(source, step):
-            return False
+        if conditions is not None:
+            return self._may_begin_under(conditions, source, step)
+        may_hold = not self._yielding or self._may_hold(source, step)
+        return may_hold and running < _limit(source, step)
+
+    def _may_begin_under(self, conditions: _Conditions, source: TaskSource, step: str) -> bool:
+        """The same for a step whose tasks need more than a worker."""
+        if conditions.is_gang:
+            may_begin = self._may_gang_begin(source, step)
+        else:
+            may_begin = self._running[source.number, step] < _limit(source, step)
         if self._yielding and not self._may_hold(source, step):
+            may_begin = False
+        if may_begin and conditions.needs and self._limits is not None:
+            may_begin = self._limits.may_take(source, conditions.needs)
+        if conditions.amounts is None or self._resources is None:
+            return may_begin
+        if not may_begin:  # others need not wait for it
+            self._resources.leave(source, step)
             return False
-        if conditions is None:
-            return True
-        if is_gang and not self._may_gang_begin(source, step):
-            return False
-        needs = conditions.needs
-        return not needs or self._limits is None or self._limits.may_take(source, needs)
+        count = source.orders.next_gang() or 1
+        return self._resources.may_take(source, step, conditions.amounts.times(count))
 
     def _may_hold(self, source: TaskSource, step: str) -> bool:
         """Whether one more task may hold a worker while it yields; others are for its items."""
@@ -406,8 +444,8 @@ class TaskAssigner:
             if grant is None:
                 return  # try the run again at once: other steps of it may begin
         is_async = source.graph[step].is_async
-        if conditions is not None and conditions.is_gang and source.orders.next_gang():
-            self._give_gang(slots, source, step, grant)
+        if conditions is not None and (conditions.is_gang or conditions.amounts):
+            self._give_holding(slots, source, step, grant)
         elif (order := source.orders.take()) is not None:
             self._give(slots[0], source, order, is_async=is_async).grant = grant
         elif grant is not None:
@@ -416,26 +454,39 @@ class TaskAssigner:
         if not is_async:
             self._impatient_at = None
 
-    def _give_gang(
+    def _give_holding(
         self, slots: Sequence[WorkerSlot], source: TaskSource, step: str, grant: Held | None
     ) -> None:
-        """Send all nodes of a gang; together they hold what one task would hold."""
-        has_workers = self._has_own_workers(source, step)
+        """Send a task, or all nodes of a gang, which hold something until the last has ended.
+
+        A gang has one place in each named limit, as a task has.
+        """
+        is_gang = bool(source.orders.next_gang())
+        orders = source.orders.take_gang() if is_gang else [source.orders.take()]
+        has_workers = is_gang and self._has_own_workers(source, step)
+        amounts = self._conditions[source.number, step].amounts
+        needed = amounts.times(len(orders)) if amounts is not None else None
 
         def release() -> None:
             if grant is not None:
                 grant.release()
+            if needed is not None and self._resources is not None:
+                self._resources.give_back(needed)
             if has_workers:
                 self._gangs -= 1
                 self._resume_postponed()
                 self._loop.call_later(_EXTRA_SECONDS, self._retire_extra, self._gangs_begun)
 
+        if needed is not None and self._resources is not None:
+            self._resources.take(source, step, needed)
         self._gangs += has_workers
         self._gangs_begun += has_workers
-        hold = _GangHold(len(slots), release)
-        is_async = source.graph[step].is_async
-        for slot, order in zip(slots, source.orders.take_gang(), strict=True):
-            self._give(slot, source, order, is_async=is_async).grant = hold
+        hold, is_async = _Hold(len(orders), release), source.graph[step].is_async
+        for slot, order in zip(slots, orders, strict=True):
+            if order is None:  # it has to be prepared first
+                hold.release()
+            else:
+                self._give(slot, source, order, is_async=is_async).grant = hold
 
     def _retire_extra(self, gangs_begun: int) -> None:
         """Let extra workers end, unless a gang has needed them since."""
@@ -478,8 +529,33 @@ class TaskAssigner:
     def give_back(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
         """Return a task that its worker has not begun to its run."""
         assigned.stop_timer()  # it may have been told to stop
-        self.remove(slot, assigned)
-        assigned.source.orders.give_back(assigned.key.task)
+        slot.remove(assigned)
+        self.take_back(assigned)
+
+    def take_back(self, assigned: AssignedTask) -> None:
+        """Return a task to its run that has not begun, and that no worker has any more.
+
+        A node of a gang goes to another worker at once: the others may wait for it.
+        """
+        source, task_id = assigned.source, assigned.key.task
+        order = None
+        if isinstance(assigned.grant, _Hold) and not assigned.stopped:
+            order = source.orders.again(task_id)
+        if order is None:
+            self.release(assigned)
+            source.orders.give_back(task_id)
+            return
+        hold, assigned.grant = assigned.grant, None
+        self.release(assigned)
+        try:
+            (slot,) = self._slots.gather(1, unused=assigned.isolated)
+        except PoolError as error:
+            if hold is not None:
+                hold.release()
+            name = f"{WorkerDiedError.__module__}.{WorkerDiedError.__qualname__}"
+            source.tell(Lost(assigned.key, name, str(error), may_retry=True))
+            return
+        self._give(slot, source, order, is_async=assigned.is_async).grant = hold
 
     def remove(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
         """Note that a worker no longer has a task: its run may have room for the next."""

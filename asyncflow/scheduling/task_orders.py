@@ -134,21 +134,24 @@ class TaskOrders:
     def take_gang(self) -> list[StartTask]:
         """The nodes of the gang that is next."""
         tasks = self._plan.take(1)
-        self.gangs.begin(tasks)
         for task in tasks:
             self._recorder.open(task)
-        return [self._order(task, self._inputs.offsets(task.inputs), ()) for task in tasks]
+        orders = [self._order(task, self._inputs.offsets(task.inputs), ()) for task in tasks]
+        self.gangs.begin(tasks, orders)
+        return orders
+
+    def again(self, task_id: int) -> StartTask | None:
+        """The order of a task that has not begun, if it is a node of a gang that goes on."""
+        return None if self._plan.stopping or not self.gangs else self.gangs.again(task_id)
 
     def give_back(self, task_id: int) -> None:
         """Take back a task that has not begun: it is ready again, unless the run is ending.
 
-        If the rest of its gang is being stopped, it has ended instead.
+        A node of a gang that does not go on has ended instead.
         """
-        if self.gangs:
-            lost = self.gangs.given_back(self._number, task_id, stopping=self._plan.stopping)
-            if lost is not None:
-                self._on_lost(lost)
-                return
+        if self.gangs and (lost := self.gangs.given_back(task_id)) is not None:
+            self._on_lost(lost)
+            return
         self._recorder.drop(task_id)
         self._on_commands(self._plan.give_back(task_id))
 

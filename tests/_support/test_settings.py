@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflow._support import settings
-from asyncflow._support.settings import Settings, usable_cpus
+from asyncflow._support import machine
+from asyncflow._support.machine import usable_cpus
+from asyncflow._support.settings import Settings
 from asyncflow.errors import SettingsError
 
 
@@ -191,7 +192,7 @@ def test_workers_are_as_many_as_there_are_usable_cpus(monkeypatch, tmp_path):
     """The CPUs that this process may use, at most the container's quota, at least one."""
     allowed = len(os.sched_getaffinity(0))
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(settings, "_CGROUP_QUOTA", quota)
+    monkeypatch.setattr(machine, "_CPU_QUOTA", quota)
     for text, expected in [
         ("max 100000", allowed),
         ("100000 100000", 1),
@@ -204,9 +205,21 @@ def test_workers_are_as_many_as_there_are_usable_cpus(monkeypatch, tmp_path):
     assert Settings(workers=7).worker_count == 7
 
 
+def test_the_memory_is_that_of_the_machine_or_of_the_container(monkeypatch, tmp_path):
+    """In MB; a limit above what there is means nothing."""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(machine, "_MEMORY_LIMIT", limit)
+    for text, expected in [("max", there), (f"{100 << 20}", 100.0), (f"{1 << 62}", there)]:
+        limit.write_text(text)
+        assert machine.memory_megabytes() == expected
+    assert Settings().machine == (machine.usable_cpus(), 0.0, there)
+    assert Settings(cpus=3, memory=5, gpus=1).machine == (3.0, 1.0, 5.0)
+
+
 def test_usable_cpus_follow_the_affinity(monkeypatch, tmp_path):
     """A process that was pinned to one CPU has one worker."""
-    monkeypatch.setattr(settings, "_CGROUP_QUOTA", tmp_path / "none")
+    monkeypatch.setattr(machine, "_CPU_QUOTA", tmp_path / "none")
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
