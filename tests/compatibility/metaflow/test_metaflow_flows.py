@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from asyncflow import Engine
+from asyncflow import Engine, default_metadata, namespace
 from tests.compatibility.metaflow import ours
 from tests.compatibility.metaflow.cases import (
     CASES,
@@ -36,7 +36,9 @@ def surroundings(engine, tmp_path, monkeypatch):
         monkeypatch.setenv(variable, USER)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    namespace(None)  # what a flow's look at its run has chosen is the whole process's
+    default_metadata()
 
 
 @pytest.mark.parametrize(
