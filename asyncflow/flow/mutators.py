@@ -38,26 +38,35 @@ from asyncflow.flow.own_decorators import (
     split_decorator,
 )
 from asyncflow.flow.parameters import CONFIG_VALUES, Parameter, evaluated, parameters_of
+from asyncflow.flow.step_secrets import secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-_STEP_DECORATORS: Final = {
-    name: getattr(decorators, name)
-    for name in (
-        "retry",
-        "catch",
-        "timeout",
-        "isolate",
-        "concurrency",
-        "limit",
-        "environment",
-        "resources",
-        "card",
-    )
-} | {each.__name__: each for each in remote_decorators.STEP_DECORATORS}
+_STEP_DECORATORS: Final = (
+    {"secrets": secrets}
+    | {
+        name: getattr(decorators, name)
+        for name in (
+            "retry",
+            "catch",
+            "timeout",
+            "isolate",
+            "concurrency",
+            "limit",
+            "environment",
+            "resources",
+            "parallel",
+            "card",
+        )
+    }
+    | {each.__name__: each for each in remote_decorators.STEP_DECORATORS}
+)
 _FLOW_DECORATORS: Final = {each.__name__: each for each in remote_decorators.FLOW_DECORATORS}
-_LATE_FLOW_DECORATORS: Final = {"project": "asyncflow.flow.project"}
+_LATE_FLOW_DECORATORS: Final = {
+    "exit_hook": "asyncflow.flow.exit_hook",
+    "project": "asyncflow.flow.project",
+}
 """Decorators of flows, with the module in which they are found when they are asked for."""
 _REPEATED: Final = frozenset({"limit", "card"})
 """Decorators of which a step may have several."""
@@ -305,6 +314,8 @@ class MutableStep(_Mutable):
                 options.retry_on = ()
             if spec.name == "environment":
                 options.variables = {}
+            if spec.name == "secrets":
+                options.secrets, options.secrets_override = [], False
             return
         options.own = [
             each
@@ -436,20 +447,28 @@ class _Removed:
 
 def _given(name: str, value: Any, options: StepOptions) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of a decorator that is recorded as these plain data."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
     match name, value:
         case "retry", {"seconds": seconds}:
             kwargs = {key: each for key, each in value.items() if key not in {"seconds", "on"}}
-            return [], {**kwargs, "minutes_between_retries": seconds / 60}
+            kwargs["minutes_between_retries"] = seconds / 60
+            if options.retry_on:
+                kwargs["on"] = options.retry_on
         case "environment", _:
-            return [], {"vars": dict(options.variables)}
+            kwargs = {"vars": dict(options.variables)}
+        case "secrets", _:
+            override = options.secrets_override
+            kwargs = {"sources": list(options.secrets), "allow_override": override}
         case "limit", [limit, at_once, per_second]:
-            return [limit, at_once], {"per_second": per_second}
+            args, kwargs = [limit, at_once], {"per_second": per_second}
         case _, dict():
-            return [], dict(value)
+            kwargs = dict(value)
         case _, True:
-            return [], {}
+            pass
         case _:
-            return [value], {}
+            args = [value]
+    return args, kwargs
 
 
 def copy_of_step(method: Any) -> Any:

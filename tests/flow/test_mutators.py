@@ -20,6 +20,7 @@ from asyncflow import (
     limit,
     retry,
     schedule,
+    secrets,
     step,
     timeout,
     trigger,
@@ -165,6 +166,7 @@ def test_the_decorators_of_a_step_can_be_listed():
     assert found["environment"] == ([], {"vars": {"N": "3"}})
     assert found["timeout"] == ([], {"seconds": 60.0})
     assert found["retry"][1]["minutes_between_retries"] == 0
+    assert found["retry"][1]["on"] == (ValueError,)
     assert found["marked"] == ([], {"of": "x"})
     assert [each.args for each in mutable_step.get_decorator_specs("limit")] == [
         ["disk", 1],
@@ -187,6 +189,18 @@ def test_decorators_are_removed_by_name_and_by_arguments():
         "limit", deco_args=["api", 2], deco_kwargs={"per_second": None}
     )
     assert [each.args for each in mutable_step.decorator_specs] == [["disk", 1]]
+
+
+def test_secrets_are_added_and_removed_with_their_sources():
+    """What a mutator has taken away is not read any more."""
+    mutable_step = MutableStep(flow_of(Many), "end")
+    mutable_step.add_decorator(secrets, deco_kwargs={"sources": ["environment.HOME"]})
+    (spec,) = mutable_step.get_decorator_specs("secrets")
+    assert spec.kwargs["sources"][0]["id"] == "HOME"
+    assert mutable_step.remove_decorator("secrets")
+    assert options_of(mutable_step.flow.cls.end).secrets == []  # type: ignore[attr-defined]
+    mutable_step.add_decorator("secrets", deco_kwargs=spec.kwargs)
+    assert mutable_step.get_decorator_specs("secrets") == [spec]
 
 
 def test_a_decorator_that_is_there_already_is_kept_refused_or_replaced():
