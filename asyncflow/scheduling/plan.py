@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.graph import Graph, Node
 
 
-MAX_ARRIVALS: Final = 2048  # that a join is told at a time: 32 KiB
+MAX_ARRIVALS: Final = 2048  # that a join is told at a time: 48 KiB
 
 # thirty years: a growing backoff must not exceed what a clock can express
 _OTHER_FAILED: Final = "another task of the run failed"

@@ -118,11 +118,13 @@ class TaskOrders:
             yield MoreInputs(key, self._arrivals(splitter, told.inputs), told.are_last)
 
     def _arrivals(self, splitter: int, inputs: Sequence[int]) -> bytes:
-        """For each input, the offsets of its result and of the record with its item."""
+        """Where the inputs of a join are, as in `MoreInputs`."""
         places = array("Q")
         for task in inputs:
-            at = self._streams.item_at(splitter, self._index_of(task)) if self._streams else None
-            places.extend((self._ended_at(task), self._ended_at(splitter) if at is None else at))
+            index = self._index_of(task)
+            at = self._streams.item_at(splitter, index) if self._streams else None
+            item_at = self._ended_at(splitter) if at is None else at
+            places.extend((self._ended_at(task), item_at, index))
         if sys.byteorder == "big":  # offsets travel little-endian
             places.byteswap()
         return places.tobytes()

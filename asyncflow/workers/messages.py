@@ -141,7 +141,8 @@ class MoreInputs(NamedTuple):
 
     key: AttemptKey
     inputs: bytes
-    """For each of them two u64: the offsets of its result and of the record with its item."""
+    """For each of them three u64: the offsets of its result and of the record with its item, and
+    the item's index."""
     are_last: bool
     """Whether no more will come."""
 

@@ -16,6 +16,7 @@ from asyncflow.events import (
     TaskFailed,
     TaskStarted,
     TaskSucceeded,
+    TaskYielded,
 )
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks, Verdict
@@ -68,9 +69,12 @@ class Simulation:
         while self.finish is None:
             self.take_some()
             index = self._choose(len(self.running))
-            task = self.running.pop(index)
-            self.note(self.plan.handle(done(task, self.built.outcomes[task.step, task.path])))
+            self.end(self.running.pop(index))
         return self
+
+    def end(self, task):
+        """Have a task succeed."""
+        self.note(self.plan.handle(done(task, self.built.outcomes[task.step, task.path])))
 
     def take_some(self):
         """Take at least one task if there is none running."""
@@ -90,6 +94,41 @@ class Simulation:
                 self.finish = command
 
 
+class Streaming(Simulation):
+    """Has some foreachs yield their items one by one, or several at once, while other tasks run."""
+
+    def __init__(self, built, choose, plan=None):
+        super().__init__(built, choose, plan)
+        self.yielded = {}
+
+    def take_some(self):
+        """Take some tasks, and let some yield."""
+        super().take_some()
+        for task in self.running:
+            left = self.left(task)
+            if left and self._choose(2):
+                self.more(task, 1 + self._choose(left))
+
+    def left(self, task):
+        """How many items it has not yielded yet."""
+        fanout = self.built.outcomes[task.step, task.path].fanout or 0
+        return fanout - self.yielded.get(task.task_id, 0)
+
+    def more(self, task, count):
+        """Have a task yield so many items."""
+        first = self.yielded.get(task.task_id, 0)
+        self.yielded[task.task_id] = first + count
+        key: dict[str, Any] = {"step": task.step, "task_id": str(task.task_id), "attempt": 0}
+        event = TaskYielded(**SEEN, **key, path=task.path, index=first, count=count)
+        self.note(self.plan.handle(event))
+
+    def end(self, task):
+        """Have it succeed, with all its items."""
+        if self.yielded.get(task.task_id) and self.left(task):
+            self.more(task, self.left(task))
+        super().end(task)
+
+
 def chooser(data):
     """Draws the next choice, for a simulation."""
     return lambda count: data.draw(st.integers(0, max(0, count - 1)))
@@ -101,6 +140,17 @@ def test_every_task_is_run_exactly_once_in_any_order(built, data):
     simulation = Simulation(built, chooser(data)).go()
     assert sorted(simulation.run) == built.tasks
     assert simulation.finish.status is Status.SUCCEEDED
+
+
+@given(shapes().map(Built), st.data())
+def test_tasks_of_items_that_are_yielded_are_run_once_and_joined_in_order(built, data):
+    """However the items come, and whatever ends meanwhile, it comes to the same as a list."""
+    simulation = Streaming(built, chooser(data)).go()
+    assert sorted(simulation.run) == built.tasks
+    assert simulation.finish.status is Status.SUCCEEDED
+    keys = {task_id: key for key, task_id in simulation.ids.items()}
+    for key, inputs in simulation.inputs.items():
+        assert [keys[each] for each in inputs if each] == built.inputs[key]
 
 
 @given(shapes().map(Built), st.data())
@@ -341,3 +391,80 @@ def test_a_wide_foreach_holds_one_entry_until_it_is_taken():
     assert plan.ready == 100_000
     assert plan.unfinished == 0
     assert len(plan._sources) == 1
+
+
+# --- a join that reads its inputs as they arrive ------------------------------------------------
+
+EARLY = Graph(
+    "Early",
+    [
+        Node("start", ("work",), foreach="items"),
+        Node("work", ("join",)),
+        Node("join", ("end",), is_join=True, is_async=True, options={"arrivals": True}),
+        Node("end"),
+    ],
+)
+
+
+def opened(count=3):
+    """A plan whose foreach over so many items has begun, and the tasks for these."""
+    plan = Plan(EARLY)
+    plan.handle(started())
+    (start,) = plan.take(1)
+    plan.handle(began(start))
+    plan.handle(done(start, Outcome(fanout=count)))
+    tasks = plan.take(count)
+    for task in tasks:
+        plan.handle(began(task))
+    return plan, tasks
+
+
+def test_an_early_join_is_ready_with_its_first_input():
+    """It begins with what is there, and is told the rest once, as it comes."""
+    plan, (one, two, three) = opened()
+    assert plan.ready == 0
+    plan.handle(done(two))
+    (join,) = plan.take(9)
+    assert (join.step, list(join.inputs), join.awaits) == ("join", [two.task_id], True)
+    plan.handle(done(one))
+    assert plan.arrivals() == []  # it has not begun yet
+    plan.handle(began(join))
+    (told,) = plan.arrivals()
+    assert (told.task_id, list(told.inputs), told.are_last) == (join.task_id, [one.task_id], False)
+    assert plan.arrivals() == []
+    plan.handle(done(three))
+    (told,) = plan.arrivals()
+    assert (list(told.inputs), told.are_last) == ([three.task_id], True)
+    plan.handle(done(join))
+    assert plan.next_step() == "end"
+
+
+def test_an_early_join_that_is_late_has_its_inputs_in_the_order_of_items():
+    """Then it is like any other join."""
+    plan, tasks = opened()
+    for task in reversed(tasks):
+        plan.handle(done(task))
+    (join,) = plan.take(9)
+    assert (list(join.inputs), join.awaits) == ([task.task_id for task in tasks], False)
+
+
+def test_an_early_join_is_stopped_if_an_input_fails():
+    """The other running tasks may finish, but it would wait for ever."""
+    plan, (one, two, _) = opened()
+    plan.finish_running = True
+    plan.handle(done(one))
+    (join,) = plan.take(9)
+    plan.handle(began(join))
+    (stop,) = plan.handle(failed(two))
+    assert isinstance(stop, StopTasks)
+    assert (stop.running, list(stop.waiting)) == (False, [join.task_id])
+
+
+def test_an_early_join_must_not_end_before_its_inputs():
+    """What comes after it may rely on all of them."""
+    plan, (one, *_) = opened()
+    plan.handle(done(one))
+    (join,) = plan.take(9)
+    plan.handle(began(join))
+    with pytest.raises(IllegalEventError, match="ended before its inputs"):
+        plan.handle(done(join))

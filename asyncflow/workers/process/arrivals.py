@@ -8,7 +8,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 
 class Arrivals:
@@ -16,12 +16,10 @@ class Arrivals:
 
     def __init__(self, inputs: bytes) -> None:
         """Begin with those that had arrived when the attempt was ordered."""
-        self._places = array("Q")  # of each its result, then the record with its item
+        self._places = array("Q")  # three numbers for each, as in `MoreInputs`
         self._changed = asyncio.Event()
         self.are_all = False
         """Whether no more will come."""
-        self.index_of: Callable[[int], int] = int
-        """The index of the item of the n-th input; set by who can read it."""
         self._add(inputs)
 
     def add(self, inputs: bytes, *, are_last: bool) -> None:
@@ -38,15 +36,16 @@ class Arrivals:
         self._places += more
 
     def __len__(self) -> int:
-        return len(self._places) // 2
+        return len(self._places) // 3
 
     def place(self, number: int) -> tuple[int, int]:
         """The offsets of the n-th input's result, and of the record with its item."""
-        return self._places[2 * number], self._places[2 * number + 1]
+        return self._places[3 * number], self._places[3 * number + 1]
 
     def in_order(self) -> Sequence[int]:
         """The numbers of all inputs, in the order of their items."""
-        return array("I", sorted(range(len(self)), key=self.index_of))
+        indexes = self._places[2::3]
+        return array("I", sorted(range(len(indexes)), key=indexes.__getitem__))
 
     async def wait(self, number: int) -> bool:
         """Wait until there are more than `number`; False if that will not be."""

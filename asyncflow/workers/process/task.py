@@ -232,7 +232,6 @@ class TaskView:
             placed = order._replace(stack=[*order.stack[:-1], item_at])
             return InputView(JoinInput(run, placed, run.result(offset, of), self._later))
 
-        arrivals.index_of = lambda number: run.result(arrivals.place(number)[0], of).path[-1]
         return ArrivingInputs(arrivals, view)
 
     def _input_view(self, offsets: Sequence[int], index: int) -> InputView:
