@@ -230,13 +230,16 @@ _OF_METAFLOW: Final = frozenset(
     {
         "DeployedFlow",
         "Deployer",
+        "JSONTypeClass",
         "NBDeployer",
         "R",
         "S3",
         "airflow_external_task_sensor",
         "airflow_s3_key_sensor",
         "namespaced_event_name",
+        "plugins",
         "pytorch_parallel",
+        "unbounded_test_foreach_internal",
     }
 )
 
