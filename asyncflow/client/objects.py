@@ -399,15 +399,12 @@ class Step(StepFacts):
         table = self._record.tasks.table()
         unended = self._record.status() if wanted else Status.RUNNING
         for number in table.tasks_of(self._number):
-            task = Task._in(self._record, self._step, number)
-            if wanted is None:
-                yield task
-                continue
-            state = table[number].state
-            # a failure may be about to be tried again, or was caught
-            status = task.status if state == TaskState.FAILED else status_of(state, unended)
-            if status in wanted:
-                yield task
+            state = table[number].state if wanted is not None else TaskState.NEVER
+            # A failure may be about to be tried again: then the task is still running.
+            if wanted is None or state == TaskState.FAILED or status_of(state, unended) in wanted:
+                task = Task._in(self._record, self._step, number)
+                if wanted is None or state != TaskState.FAILED or task.status in wanted:
+                    yield task
 
     def _ipython_key_completions_(self) -> list[str]:
         return [task.id for task in self]
