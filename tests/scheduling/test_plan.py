@@ -18,7 +18,7 @@ from asyncflow.events import (
     TaskSucceeded,
     TaskYielded,
 )
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Fanout, Graph, Node
 from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks, Verdict
 from asyncflow.scheduling.plan import IllegalEventError, Plan
 from asyncflow.values import Outcome, Status
@@ -168,14 +168,39 @@ def test_parents_are_told_where_the_graph_does_not_say_them(built, data):
     simulation = Simulation(built, chooser(data)).go()
     for (step, path), parents in simulation.parents.items():
         node = built.graph[step]
-        by_path = node.joins is not None and built.graph[node.joins].foreach is not None
+        by_path = node.joins is not None and built.graph[node.joins].fanout is Fanout.FOREACH
         told = built.graph.has_conditions and step != "start" and not by_path
         assert list(parents) == (simulation.inputs[step, path] if told else [])
 
 
+def is_whole(built, key, finished):
+    """Whether all nodes of a task's gang are finished, if it is of one."""
+    step, path = key
+    if not built.graph[step].is_gang:
+        return True
+    nodes = [each for each in built.tasks if each[0] == step and each[1][:-1] == path[:-1]]
+    return finished.issuperset(nodes)
+
+
+@given(shapes().map(Built), st.data())
+def test_a_gang_is_taken_as_a_whole(built, data):
+    """However few tasks are asked for, and with ids that follow each other."""
+    simulation = Simulation(built, chooser(data)).go()
+    for at, (step, path) in enumerate(simulation.run):
+        if built.graph[step].is_gang and path[-1] == 0:
+            width = sum(each[0] == step and each[1][:-1] == path[:-1] for each in built.tasks)
+            nodes = [(step, (*path[:-1], index)) for index in range(width)]
+            first = simulation.ids[step, path]
+            assert simulation.run[at : at + width] == nodes
+            assert [simulation.ids[key] for key in nodes] == [first + n for n in range(width)]
+
+
 @given(shapes().map(Built), st.data())
 def test_a_replay_takes_over_what_had_finished_and_runs_the_rest(built, data):
-    """With any legal part of a run finished, a second plan clones that part and runs the rest."""
+    """With any legal part of a run finished, a second plan clones that part and runs the rest.
+
+    A gang is cloned as a whole, or runs as a whole.
+    """
     first = Simulation(built, chooser(data)).go()
     stop = data.draw(st.integers(0, len(first.run)))
     finished = set(first.run[:stop])
@@ -207,7 +232,7 @@ def test_a_replay_takes_over_what_had_finished_and_runs_the_rest(built, data):
             return self
 
     second = Resumed(built, chooser(data), plan).go()
-    assert set(cloned) == finished
+    assert set(cloned) == {key for key in finished if is_whole(built, key, finished)}
     assert sorted(second.run + cloned) == built.tasks
 
 
@@ -365,6 +390,67 @@ def test_an_event_that_cannot_come_now_is_refused():
     plan.handle(done(task))
     with pytest.raises(IllegalEventError):
         plan.handle(done(task))
+
+
+def gang_of(count, **more):
+    """A plan whose gang of so many nodes is ready."""
+    options = {"parallel": True, "retry": {**RETRY, "jitter": 0.5}}
+    nodes = [
+        Node("start", ("node",), num_parallel="self.size"),
+        Node("node", ("join",), options=options),
+        Node("join", ("end",), is_join=True),
+        Node("end"),
+    ]
+    plan = Plan(Graph("Gang", nodes), **more)
+    plan.handle(started())
+    plan.clone(1)
+    (first,) = plan.take(1)
+    plan.handle(began(first))
+    plan.handle(done(first, Outcome(fanout=count)))
+    plan.clone(1)
+    return plan
+
+
+def test_a_gang_is_ready_again_when_all_of_its_nodes_are():
+    """They wait equally long, and are taken together with the same ids."""
+    plan = gang_of(3)
+    assert (plan.ready, plan.next_gang()) == (3, 3)
+    nodes = plan.take(1)
+    assert (plan.ready, plan.next_gang()) == (0, 0)
+    for node in nodes[:2]:
+        plan.handle(began(node))
+    commands = [plan.handle(failed(node, will_retry=True)) for node in nodes]
+    assert len({command.after_seconds for (command,) in commands}) == 1
+    for node in nodes:
+        assert plan.ready == 0
+        plan.wake(node.task_id)
+    again = plan.take(1)
+    assert [(node.task_id, node.attempt) for node in again] == [(node.task_id, 1) for node in nodes]
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_a_gang_that_is_to_be_tried_again():
+    """Whether some or all of its nodes have waited long enough."""
+    for woken in (1, 3):
+        plan = gang_of(3)
+        nodes = plan.take(1)
+        for node in nodes:
+            plan.handle(began(node))
+        for node in nodes:
+            plan.handle(failed(node, will_retry=True))
+        for node in nodes[:woken]:
+            plan.wake(node.task_id)
+        assert plan.cancel("enough")[-1] == FinishRun(Status.CANCELLED, None, "enough")
+
+
+def test_a_gang_goes_on_waiting_in_a_resumed_run_only_as_a_whole():
+    """If one of its nodes had not got to that, all begin anew at once."""
+    keys = [("node", (index,)) for index in range(2)]
+    plan = gang_of(2, waiting={keys[0]: (1, 1.0), keys[1]: (1, 2.0)})
+    assert plan.ready == 0
+    assert plan.unfinished == 2
+    plan = gang_of(2, waiting={keys[0]: (1, 1.0)}, finished={keys[1]})
+    assert plan.next_gang() == 2
+    assert [node.attempt for node in plan.take(1)] == [0, 0]
 
 
 def test_the_last_word_is_the_plans_status():

@@ -37,6 +37,13 @@ class Each:
 
 
 @dataclass
+class Gang:
+    """A step whose tasks start together."""
+
+    width: int
+
+
+@dataclass
 class Choice:
     """One of several shapes, which may be empty."""
 
@@ -60,6 +67,7 @@ def shapes(depth=3):
         st.just("step"),
         st.builds(Branch, st.lists(inner, min_size=2, max_size=3)),
         st.builds(Each, st.integers(0, 3), inner),
+        st.builds(Gang, st.integers(1, 3)),
         st.builds(Choice, st.lists(inner, min_size=1, max_size=3)),
         st.builds(Loop, st.integers(1, 3), inner),
     )
@@ -108,6 +116,8 @@ class Built:
         match part:
             case Each():
                 return self._each(part, after)
+            case Gang():
+                return self._gang(part, after)
             case Branch():
                 return self._branch(part, after)
             case Choice():
@@ -127,6 +137,18 @@ class Built:
             key = self._task(split, path, [before], Outcome(fanout=part.width))
             ends = [walk_body(key, (*path, index), in_loop)[0] for index in range(part.width)]
             return self._task(join, path, ends), path
+
+        return split, walk
+
+    def _gang(self, part: Gang, after: str):
+        join = self._named("join", (after,), is_join=True)
+        node = self._named("node", (join,), options={"parallel": True})
+        split = self._named("split", (node,), num_parallel="self.size")
+
+        def walk(before, path, in_loop):
+            key = self._task(split, path, [before], Outcome(fanout=part.width))
+            nodes = [self._task(node, (*path, index), [key]) for index in range(part.width)]
+            return self._task(join, path, nodes), path
 
         return split, walk
 
