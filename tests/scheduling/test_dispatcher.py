@@ -86,10 +86,12 @@ class Source:
 class Play:
     """A dispatcher, its workers, and what they do."""
 
-    def __init__(self, size):
+    def __init__(self, size, **more):
         self.disk = ThreadPoolExecutor(1)  # never used, so it starts no thread
         services = RunServices(disk=self.disk, syncs=self.disk, grace_seconds=1.0, sync_seconds=1.0)
-        self.dispatcher = Dispatcher(services, lambda listener: ManualExecutor(listener, size=size))
+        self.dispatcher = Dispatcher(
+            services, lambda listener: ManualExecutor(listener, size=size), **more
+        )
         self.executor = self.dispatcher.executor
 
     @property
@@ -124,8 +126,8 @@ async def play(monkeypatch):
     monkeypatch.setattr("asyncflow.scheduling.loop_budget._WORK_SECONDS", math.inf)
     made = []
 
-    def make(size):
-        made.append(Play(size))
+    def make(size, **more):
+        made.append(Play(size, **more))
         return made[-1]
 
     yield make
@@ -384,3 +386,100 @@ async def test_a_worker_that_was_paused_for_a_run_is_heard_again_when_the_run_is
         game.dispatcher.on_reports(worker, [report])
     game.dispatcher.leave(loud)
     assert game.executor.heard == [("pause", worker.pid), ("resume", worker.pid)]
+
+
+# --- gangs ----------------------------------------------------------------------------------------
+
+
+class GangSource(Source):
+    """A run with so many ready gangs of three nodes."""
+
+    def __init__(self, number, count, **options):
+        super().__init__(number, count)
+        marked = {"parallel": True, **options}
+        self.graph = Graph(
+            "Flow",
+            [
+                Node("start", next=("node",), num_parallel="3"),
+                Node("node", next=("join",), options=marked),
+                Node("join", next=("end",), is_join=True),
+                Node("end"),
+            ],
+        )
+
+    def next_step(self):
+        return "node" if self.ready else None
+
+    def next_gang(self):
+        return 3 if self.ready else 0
+
+    def take_gang(self):
+        self.taken += 1
+        return [self.again(3 * self.taken + index) for index in range(3)]
+
+    def again(self, task_id):
+        return StartTask(AttemptKey(self.number, task_id, 0), "node", (), [], b"", (), ())
+
+
+async def test_a_gang_has_workers_of_its_own_one_gang_after_the_other(play):
+    """More than there may be, if need be; but a second gang waits for the first one."""
+    game = play(2)
+    game.dispatcher.enter(GangSource(1, 1))
+    game.dispatcher.enter(GangSource(2, 1))
+    assert [worker.tasks for worker in game.workers] == [[(1, 3)], [(1, 4)], [(1, 5)]]
+    for worker in game.workers[:2]:
+        game.step(worker)
+    await asyncio.sleep(0)
+    assert game.running() == {1: 1}
+    game.step(game.workers[2])
+    await asyncio.sleep(0)
+    assert game.running() == {2: 3}
+    assert len(game.workers) == 3
+
+
+async def test_gangs_that_fit_run_side_by_side(play):
+    """They need no more workers than there may be."""
+    game = play(6)
+    game.dispatcher.enter(GangSource(1, 1))
+    game.dispatcher.enter(GangSource(2, 1))
+    assert game.running() == {1: 3, 2: 3}
+
+
+async def test_other_tasks_do_not_run_on_workers_that_are_there_for_a_gang(play):
+    """There are no more of them at a time than the settings say."""
+    game = play(2)
+    game.dispatcher.enter(GangSource(1, 1))
+    for worker in game.workers:
+        game.step(worker)
+    game.dispatcher.enter(Source(2, 9, seconds=1.0))
+    assert game.running() == {2: 2}
+
+
+async def test_a_node_that_its_worker_has_not_begun_goes_to_another_one_at_once(play):
+    """The others may wait for it: neither the pool's size nor the run's limits hold it up."""
+    game = play(3)
+    source = GangSource(1, 1, concurrency=1)
+    source.max_running_tasks = 1
+    game.dispatcher.enter(source)
+    game.dispatcher.enter(Source(2, 9, seconds=1.0))
+    first, *others = game.workers
+    for worker in others:
+        game.begin(worker)
+    game.dispatcher.on_exit(first, "died")
+    assert [worker.tasks for worker in game.workers[3:]] == [[(1, 3)]]
+    assert not any(isinstance(fact, Lost) for fact in source.facts)
+    assert not source.given_back
+
+
+async def test_a_gang_holds_its_place_in_line_for_the_machine_until_its_last_node_has_ended(play):
+    """It needs three processors, so the next one begins when all three are free."""
+    game = play(9, machine=(4.0, 0.0, 0.0))
+    game.dispatcher.enter(GangSource(1, 1, resources={"cpu": 1}))
+    game.dispatcher.enter(GangSource(2, 1, resources={"cpu": 1}))
+    for worker in game.workers[:2]:
+        game.step(worker)
+    await asyncio.sleep(0)
+    assert game.running() == {1: 1}
+    game.step(game.workers[2])
+    await asyncio.sleep(0)
+    assert game.running() == {2: 3}
