@@ -70,8 +70,11 @@ class Commands(click.Group):
         """The command that the first argument names; an error suggests a similar name."""
         args = [*metaflow_options.COMMANDS.get(args[0], args[:1]), *args[1:]]
         name = args[0]
-        if name == "version":
-            _show_version(ctx)
+        if name == "version":  # the number alone, as in Metaflow
+            from asyncflow import __version__
+
+            click.echo(__version__)
+            ctx.exit()
         if name == "--help":
             click.echo(ctx.get_help())
             ctx.exit()

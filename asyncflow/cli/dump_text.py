@@ -65,7 +65,7 @@ class Values:
         return "\n\n".join("\n".join(self._lines(task)) for task in tasks)
 
     def pickled(self, found: Run | Step | Task | Artifact) -> bytes:
-        """Pickle the values by the tasks' pathspecs and the artifacts' names, as Metaflow does.
+        """Pickle the values by `RUN/STEP/TASK` and the artifacts' names, as Metaflow does.
 
         The pickle can be read wherever cloudpickle is installed: it contains the classes of the
         flow's own file. A value that cannot be read or pickled is left out; `problems` says why.
@@ -79,7 +79,7 @@ class Values:
             each = [(task.pathspec, list(self._of(task))) for task in self._tasks(found)]
         kept = {task: dict(self._readable(artifacts)) for task, artifacts in each}
         try:
-            return _pickle(kept)
+            return _pickle(_without_flow(kept))
         except Exception:  # noqa: BLE001 - a value's own methods may raise anything
             for task, values in kept.items():
                 kept[task] = {
@@ -87,7 +87,7 @@ class Values:
                     for name, value in values.items()
                     if self._can_pickle(f"{task}/{name}", value)
                 }
-        return _pickle(kept)
+        return _pickle(_without_flow(kept))
 
     def write(self, found: Run | Step | Task | Artifact, file: Path) -> None:
         """Write one value as the kind of file that the suffix names; several as text or JSON.
@@ -386,3 +386,8 @@ def _json_value(value: object) -> Any:
     except (TypeError, ValueError, RecursionError):
         return {"type": f"{type(value).__module__}.{type(value).__qualname__}", "repr": repr(value)}
     return value
+
+
+def _without_flow(tasks: dict[str, Any]) -> dict[str, Any]:
+    """The same by `RUN/STEP/TASK`."""
+    return {pathspec.partition("/")[2]: values for pathspec, values in tasks.items()}

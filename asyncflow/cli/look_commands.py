@@ -153,6 +153,9 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         from asyncflow.cli import tables
         from asyncflow.client import json_data
 
+        if flow is not None and "/" not in pathspec and not as_json:
+            _show_flow(flow, store, limit)
+            return
         found = find(pathspec, store)
         if as_json:
             print_json(json_data.data_of(found))
@@ -183,7 +186,36 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     )
 
 
+def _show_flow(flow: type[FlowSpec], store: Path | None, limit: int) -> None:
+    """Show a flow as it is written, and its runs if it has any."""
+    from asyncflow.cli import tables
+    from asyncflow.cli.flow_text import flow_lines
+    from asyncflow.errors import NotFoundError, StoreError
+    from asyncflow.flow.graph_reader import prepare, read_graph
+
+    flow = prepare(flow)
+    print_lines(flow_lines(flow, read_graph(flow)))
+    try:
+        runs = find(flow.__name__, store)
+    except (NotFoundError, StoreError):
+        return
+    print_lines(["", *tables.lines_of(runs, limit)])
+
+
 # --- logs -------------------------------------------------------------------------------------
+
+
+class _LogsCommand(click.Command):
+    """Metaflow writes `logs show PATHSPEC` as well."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args[:1] == ["scrub"]:
+            message = (
+                "logs scrub is not here: what a task has printed is in the run's journal, which "
+                "nobody changes afterwards; asyncflow rm removes a whole run"
+            )
+            raise click.UsageError(message, ctx)
+        return super().parse_args(ctx, args[1:] if args[:1] == ["show"] else args)
 
 
 def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
@@ -217,7 +249,7 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         for text in tables.log_of(found, streams, terminal=terminal):
             print_output(text, raw=raw)
 
-    return click.Command(
+    return _LogsCommand(
         "logs",
         params=[
             pathspec_argument(flow, 2, 3, 4),
@@ -353,8 +385,8 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 type=click.Path(dir_okay=False, path_type=Path),
                 metavar="FILE",
                 help=(
-                    "Write a pickle to this file: the values by task and by name. Reading it "
-                    "needs cloudpickle. A value that cannot be pickled is left out."
+                    "Write a pickle to this file: the values by RUN/STEP/TASK and by name. Reading "
+                    "it needs cloudpickle. A value that cannot be pickled is left out."
                 ),
             ),
             click.Option(

@@ -255,13 +255,17 @@ def _carry_through(
     before = ctx.find_root().params  # the words before the command
     named = ctx.params.get("decorators") or ()
     metaflow_options.decorate(flow_of(ctx), [*(before.get("decorators") or ()), *named])
-    given = {field.name: ctx.params[field.name] for field in fields(SessionOptions)}
+    # a parameter of the flow may have taken the place of an option
+    names = [each.name for each in fields(SessionOptions)]
+    given: dict[str, Any] = {name: ctx.params.get(name) for name in names}
     given["quiet"] = given["quiet"] or before.get("quiet", False)
     options = SessionOptions(**given)
-    file = options.run_id_file
-    if file is not None and not absolute(file).parent.is_dir():
-        message = f"there is no folder {file.parent}: make it, or name a file elsewhere"
-        raise click.UsageError(message, ctx)
+    if not options.quiet:
+        metaflow_options.say_without_effect(ctx)
+    for file in (options.run_id_file, options.runner_attribute_file):
+        if file is not None and not absolute(file).parent.is_dir():
+            message = f"there is no folder {file.parent}: make it, or name a file elsewhere"
+            raise click.UsageError(message, ctx)
     return carry_through(start, options, program)
 
 
@@ -428,7 +432,13 @@ def make_graph(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa
         from asyncflow.flow.graph_drawing import DRAWINGS
         from asyncflow.flow.graph_reader import read_graph
 
-        drawn = DRAWINGS[picture](read_graph(flow_of(ctx)))
+        steps = read_graph(flow_of(ctx))
+        if picture == "json":
+            import json
+
+            click.echo(json.dumps(steps.to_data(), indent=2))
+            return
+        drawn = DRAWINGS[picture](steps)
         click.echo(drawn.rstrip("\n"))
 
     return FlowCommand(
@@ -437,11 +447,12 @@ def make_graph(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa
         params=[
             click.Option(
                 ["--format", "picture"],
-                type=click.Choice(["text", "dot", "mermaid"]),
+                type=click.Choice(["text", "dot", "mermaid", "json"]),
                 default="text",
                 show_default=True,
-                help="How to draw it: for people, for Graphviz, or for Markdown.",
+                help="How to draw it: for people, for Graphviz, for Markdown, or as JSON.",
             ),
+            metaflow_options.Accepted(["--json"], is_flag=True, expose_value=False),
             *run_choices(),
         ],
         callback=graph,

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._support.paths import absolute
 from asyncflow._support.settings import Settings
 from asyncflow.cli.exit_status import FAILED, SIGNALLED, SUCCEEDED
 from asyncflow.cli.final_report import (
@@ -58,6 +59,7 @@ class SessionOptions:
     store: Path | None = None
     tags: tuple[str, ...] = ()
     run_id_file: Path | None = None
+    runner_attribute_file: Path | None = None
     grace: float | None = None
     on_failure: str | None = None
     quiet: bool = False
@@ -130,20 +132,25 @@ class Session:
         async with Engine(settings=settings) as engine:
             with suspending(engine):
                 self._handle = await start(engine)
-                await self._write_run_id(self._handle.run_id)
+                await self._tell_run_id(self._handle, settings)
                 if self._stopped_by:
                     self._handle.cancel(reason=self._stopped_by)
                 return await self._show(self._handle)
 
-    async def _write_run_id(self, run_id: str) -> None:
-        file = self._options.run_id_file
-        if file is not None:
-            import aiofiles
+    async def _tell_run_id(self, handle: RunHandle, settings: Settings) -> None:
+        """Write the files from which another program learns which run this is."""
+        options = self._options
+        if options.run_id_file is not None:
+            await _write(options.run_id_file, handle.run_id)
+        if options.runner_attribute_file is not None:
+            import json
 
-            written = file.with_name(f".{file.name}.{os.getpid()}")
-            async with aiofiles.open(written, "w") as opened:
-                await opened.write(run_id)
-            written.replace(file)  # a program that waits for the file never sees half of it
+            told = {
+                "flow_name": handle.pathspec.partition("/")[0],
+                "run_id": handle.run_id,
+                "metadata": f"local@{absolute(settings.store)}",
+            }
+            await _write(options.runner_attribute_file, json.dumps(told))
 
     async def _show(self, handle: RunHandle) -> Event:
         """Show the run to its end; return its last event."""
@@ -219,6 +226,15 @@ class Session:
         if self._log is not self._errors and self._log.error is not None:
             said = cannot_write(self._log.error.strerror)
             self._errors.write_nowait(f"Warning: {said}. The run's log is not complete there.\n")
+
+
+async def _write(file: Path, text: str) -> None:
+    import aiofiles
+
+    written = file.with_name(f".{file.name}.{os.getpid()}")
+    async with aiofiles.open(written, "w") as opened:
+        await opened.write(text)
+    written.replace(file)  # a program that waits for the file never sees half of it
 
 
 @asynccontextmanager

@@ -54,8 +54,7 @@ def find_task(flow: type[FlowSpec], pathspec: str, store: Path | None) -> Task:
             step = Run(f"{name}/{parts[0]}", store=store)[parts[1]]
         if len(parts) == _MOST_PARTS:
             return step[parts[2]]
-        failed = next(step.tasks(status=Status.FAILED), None)
-        return failed or min(step.tasks(), key=lambda task: int(task.id))
+        return next(step.tasks(status=Status.FAILED), None) or next(step.tasks())
 
 
 def prepare_task(flow: type[FlowSpec], task: Task) -> SingleTask:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 
 import pytest
 
-from asyncflow import Flow
+from asyncflow import Flow, get_metadata
+from asyncflow._support.version import VERSION
 
 LINES_FLOW = """
 from asyncflow import FlowSpec, Parameter, current, retry, step
@@ -58,23 +60,75 @@ def lines(tmp_path, store, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "without_effect"),
     [
-        "--no-pylint --metadata=local --event-logger nullSidecarLogger --monitor=x run",
-        "--environment=local --datastore local --datastore-root here run",
-        "run --max-num-splits 100 --max-log-size 100",
-        "dump RUN/start --include x --private",
-        "logs RUN/end --both --timestamps",
-        "resume --clone-only --origin-run-id RUN",
-        "output-dot",
-        "help",
-        "version",
+        (
+            "--no-pylint --metadata=local --event-logger nullSidecarLogger --monitor=x run",
+            "--event-logger, --monitor",
+        ),
+        (
+            "--pylint --environment=local --datastore local --datastore-root here run",
+            "--pylint, --datastore-root",
+        ),
+        (
+            "--package-suffixes .csv run --max-num-splits 100",
+            "--package-suffixes, --max-num-splits",
+        ),
+        ("dump RUN/start --include x --private", ""),
+        ("logs RUN/end --both --timestamps", ""),
+        ("logs show RUN/end", ""),
+        ("resume --clone-only --origin-run-id RUN", ""),
+        ("output-dot", ""),
+        ("output-raw --json", ""),
+        ("help", ""),
+        ("version", ""),
     ],
 )
-def test_metaflows_command_lines_are_carried_out(lines, line):
-    """Also those with options that can have no effect here."""
+def test_metaflows_command_lines_are_carried_out(lines, line, without_effect):
+    """A line says which of their options do nothing here, unless that is what they ask for."""
     done = lines(line)
-    assert (done.returncode, done.stderr) == (0, "")
+    said = f"Without effect here: {without_effect}.\n" if without_effect else ""
+    assert (done.returncode, done.stderr) == (0, said)
+
+
+def test_a_program_finds_the_run_by_the_file_that_it_has_named(lines, tmp_path):
+    """`--runner-attribute-file`, as Metaflow's own `Runner` uses it."""
+    assert lines("run --quiet --runner-attribute-file about.json").returncode == 0
+    told = json.loads((tmp_path / "about.json").read_text())
+    latest = Flow("Lines").latest_run
+    assert latest is not None
+    assert told == {"flow_name": "Lines", "run_id": latest.id, "metadata": get_metadata()}
+
+
+def test_quiet_keeps_quiet_about_options_that_do_nothing(lines):
+    """It is for programs."""
+    assert "Without effect" not in lines("--datastore-root here run --quiet").stderr
+
+
+def test_the_version_is_a_number(lines):
+    """As in Metaflow; `asyncflow --version` has the name, too."""
+    assert lines("version").stdout == f"{VERSION}\n"
+
+
+def test_the_graph_is_had_as_data(lines):
+    """`output-raw` is `graph --format json`."""
+    data = json.loads(lines("output-raw").stdout)
+    assert data == json.loads(lines("graph --format json").stdout)
+    assert next(each["name"] for each in data["steps"]) == "start"
+
+
+def test_a_flow_is_shown_with_its_docs_its_steps_and_its_runs(lines):
+    """`show` without a pathspec."""
+    said = lines("show").stdout
+    assert "Step own\n    @retry\n    ?\n    => end\n" in said
+    assert "Lines/" in said
+
+
+def test_what_a_task_has_printed_is_not_scrubbed(lines):
+    """The message says what there is instead."""
+    done = lines("logs scrub RUN/end")
+    assert done.returncode == 2
+    assert "asyncflow rm" in done.stderr
 
 
 def test_quiet_may_stand_before_the_command(lines):

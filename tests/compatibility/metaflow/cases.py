@@ -135,7 +135,6 @@ def is_run(words: list[str]) -> bool:
 NOT_YET: Final = frozenset(
     {
         "client_of_failed_run",  # what a failed attempt had set is not kept
-        "step_commands",
         "timeout_caught",  # what a step had set before it was stopped is not kept
     }
 )
