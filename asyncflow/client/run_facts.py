@@ -112,8 +112,9 @@ class RunFacts(View):
         """Give it a tag, or several; one that it has already stays.
 
         Tags may be changed at any time, also while the run goes on, and by several processes at
-        once: every change counts. When this returns, the tags survive a power cut. A task sees the
-        tags of the run's start in `current.tags`.
+        once: every change counts. When this returns, the tags survive a power cut. So it waits for
+        the disk: in a coroutine, call it in a thread. A task sees the tags of the run's start in
+        `current.tags`.
 
         Raises:
             TagError: A tag is not a line of text with at most 500 characters.

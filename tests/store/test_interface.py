@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 import threading
@@ -141,6 +143,18 @@ def test_an_update_that_fails_changes_nothing(run):
         run.update_file("tags", refuse, most=100)
     run.update_file("tags", lambda data: data + b", after", most=100)
     assert run.read_file("tags", most=100) == b"before, after"
+
+
+def test_an_update_that_gets_no_lock_says_who_holds_it(run, monkeypatch):
+    """A process that was stopped in the middle of an update cannot stop others for ever."""
+    monkeypatch.setattr("asyncflow.store.local_store._LOCK_SECONDS", 0.05)
+    folder = os.open(run.place, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with pytest.raises(StoreError, match=r"this process holds a lock on .*; end it"):
+        run.update_file("tags", lambda _: b"x", most=100)
+    os.close(folder)
+    run.update_file("tags", lambda _: b"x", most=100)
+    assert run.read_file("tags", most=100) == b"x"
 
 
 def test_a_file_of_a_run_that_is_gone_cannot_be_updated(opened):
