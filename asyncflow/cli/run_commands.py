@@ -85,7 +85,7 @@ class FlowCommand(click.Command):
         given = any(each.get(name) for each in places for name in CONFIG_OPTIONS)
         if self._resumes:
             if given:
-                message = "a resumed run has the configs of its origin: leave --config out"
+                message = "the configs are those of the earlier run: leave --config out"
                 raise click.UsageError(message, ctx)
             return flow if has_configs(flow) else _prepare(flow, {})
         try:

@@ -29,6 +29,7 @@ def make_spin(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa:
     return FlowCommand(
         "spin",
         flow=flow,
+        resumes=True,
         params=[
             click.Argument(["pathspec"], metavar="PATHSPEC"),
             click.Option(

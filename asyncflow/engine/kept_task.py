@@ -24,7 +24,6 @@ from asyncflow.events.types import (
     TaskSucceeded,
     from_microseconds,
 )
-from asyncflow.flow.graph_reader import read_graph
 from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.journal import frame
@@ -65,7 +64,7 @@ def keep_task(
             first = replace(
                 task._attempts.record.started,  # noqa: SLF001 - the view of it
                 **about,
-                graph=read_graph(flow).to_data(),
+                graph=single.graph.to_data(),
                 manifest=_manifest(writer, single.constants),
                 origin_run_id=None,
                 origin_step=None,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncflow.client import Flow, Run
 from asyncflow.client.namespaces import without_namespace
 from asyncflow.engine.new_run import variables_of
 from asyncflow.errors import NotFoundError
-from asyncflow.flow.graph_reader import read_graph
+from asyncflow.flow.graph_reader import prepare, read_graph
+from asyncflow.flow.parameters import has_configs
 from asyncflow.scheduling.input_offsets import InputOffsets
 from asyncflow.values import Status, TaskKey, indexes_of
 from asyncflow.workers.messages import AttemptKey, Opening, StartTask
@@ -64,8 +65,12 @@ def prepare_task(flow: type[FlowSpec], task: Task) -> SingleTask:
         GraphError: The flow's steps form no graph that can be run.
         NotFoundError: The flow no longer has the step.
     """
-    graph = read_graph(flow)
     record, key = task._attempts.record, task.key  # noqa: SLF001 - the view of it
+    flow = _configured(flow, record)
+    graph = read_graph(flow)
+    placed = record.tasks.graph.options.get("project")
+    if placed is not None:
+        graph = graph.with_options({**graph.options, "project": placed})
     if key.step not in graph.nodes:
         message = f"{flow.__name__} no longer has the step {key.step!r}"
         raise NotFoundError(message)
@@ -91,6 +96,20 @@ def prepare_task(flow: type[FlowSpec], task: Task) -> SingleTask:
         variables=variables_of(flow, graph, os.environ),
     )
     return SingleTask(opening, order, flow, graph)
+
+
+def _configured(flow: type[FlowSpec], record: RunRecord) -> type[FlowSpec]:
+    """The flow with the configurations of the run."""
+    if has_configs(flow):
+        from asyncflow.flow.configuration import configured_from
+
+        refs, reader = record.started.artifacts, record.place.artifacts
+
+        def load(name: str) -> Any:
+            return reader.load(refs[name], f"{record.pathspec}/parameters/{name}").value
+
+        flow = configured_from(flow, load, refs, os.environ)
+    return prepare(flow)
 
 
 def _splitters(record: RunRecord, number: int, key: TaskKey) -> list[int]:

@@ -22,6 +22,7 @@ from asyncflow.errors import (
     ParameterError,
     RunInterruptedError,
 )
+from asyncflow.flow.config import file_named
 from asyncflow.flow.include_file import IncludeFile
 from asyncflow.flow.loader import check_may_start, load_flow
 from asyncflow.flow.parameters import parameters_of
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _OF_ENGINES: Final = frozenset({"store", "workers"})
+_OF_FLOWS: Final = frozenset({"branch", "config", "config_value", "production"})
 _WITHOUT_EFFECT: Final = frozenset(
     {
         "datastore",
@@ -232,12 +234,16 @@ class Runs:
         options: Mapping[str, Any],
     ) -> None:
         check_may_start()
-        _check(options, _OF_ENGINES | _WITHOUT_EFFECT, "an option of a runner")
+        _check(options, _OF_ENGINES | _OF_FLOWS | _WITHOUT_EFFECT, "an option of a runner")
         self._flow = flow
         self._show_output = show_output and not options.get("quiet")
         self._env = dict(env or {})
         self._cwd = "" if cwd is None else str(absolute(cwd))
         self._options = {name: options[name] for name in _OF_ENGINES & options.keys()}
+        self._placed = {name: options.get(name) for name in ("branch", "production")}
+        files = dict(options.get("config") or {})
+        self._configs = {name: file_named(path) for name, path in files.items()}
+        self._configs |= dict(options.get("config_value") or {})
         self._host: EngineThread | None = None
         self._engine: Engine | None = None
         self._closing: Callable[[], object] | None = None
@@ -355,7 +361,8 @@ class Runs:
         tags = options.get("tags") or ()
 
         def start(engine: Engine) -> Awaitable[RunHandle]:
-            return _starter(engine, options).start(flow, tags=tags, **given)
+            starter = self._starter(engine, options)
+            return starter.start(flow, tags=tags, **{**self._configs, **given})
 
         return _noting(start, options.get("run_id_file"))
 
@@ -366,10 +373,15 @@ class Runs:
         origin, step = options.get("origin_run_id"), options.get("step_to_rerun")
 
         def start(engine: Engine) -> Awaitable[RunHandle]:
-            starter = _starter(engine, options)
+            starter = self._starter(engine, options)
             return starter.start_resumed(flow, origin=origin, step=step, tags=tags)
 
         return _noting(start, options.get("run_id_file"))
+
+    def _starter(self, engine: Engine, options: Mapping[str, Any]) -> Starter:
+        most = options.get("max_workers")
+        most = None if most is None else int(most)
+        return engine.options(max_running_tasks=most, **self._placed)
 
     def _found(self, name: str, value: Any) -> Any:
         """A parameter's value; the path of a file is relative to the working directory of runs."""
@@ -383,11 +395,6 @@ def _check(options: Mapping[str, Any], known: frozenset[str] | set[str], what: s
         if name not in known:
             message = f"{name!r} is not {what}; there are {', '.join(sorted(known))}"
             raise ParameterError(message, parameter=name)
-
-
-def _starter(engine: Engine, options: Mapping[str, Any]) -> Starter:
-    most = options.get("max_workers")
-    return engine.options(max_running_tasks=None if most is None else int(most))
 
 
 def _noting(
@@ -439,8 +446,9 @@ class Runner(Runs):
                 this program.
             cwd: The working directory of steps, in which the store is looked for, too.
             file_read_timeout: Without effect.
-            options: `store`, `workers`, and Metaflow's options before the command, which have no
-                effect.
+            options: `store`, `workers`; `config` and `config_value`, the files and the values of
+                configurations by name; `branch` and `production` of a `@project`. Metaflow's other
+                options before the command have no effect.
 
         Raises:
             FlowError: There is no such file, or no flow in it.

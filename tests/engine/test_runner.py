@@ -13,7 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from asyncflow import FlowSpec, IncludeFile, NBRunner, Parameter, Runner, step
+from asyncflow import (
+    Config,
+    FlowSpec,
+    IncludeFile,
+    NBRunner,
+    Parameter,
+    Runner,
+    current,
+    project,
+    step,
+)
+from asyncflow.engine.one_task import find_task, prepare_task
 from asyncflow.errors import EngineClosedError, FlowError, ParameterError, ResumeError
 from tests.support.waiting import until
 
@@ -49,7 +60,7 @@ def folder(tmp_path_factory):
 def runner(folder):
     """One runner for most tests: its workers stay warm."""
     with Runner(
-        __file__, show_output=False, env={"SAID_BY_RUNNER": "it"}, cwd=folder, workers=1
+        f"{__file__}:Shared", show_output=False, env={"SAID_BY_RUNNER": "it"}, cwd=folder, workers=1
     ) as made:
         yield made
 
@@ -79,7 +90,7 @@ def test_steps_get_the_variables_and_the_folder_of_the_runner(runner, folder):
 def test_variables_of_the_runner_give_parameters_their_values(tmp_path):
     """As those of the program do."""
     variables = {"ASYNCFLOW_RUN_NUMBER": "3", "ASYNCFLOW_STORE": str(tmp_path)}
-    with Runner(__file__, show_output=False, env=variables) as runner:
+    with Runner(f"{__file__}:Shared", show_output=False, env=variables) as runner:
         executing = runner.run()
     assert executing.run.data.share == 2
     assert executing.run.store == tmp_path
@@ -117,7 +128,7 @@ def test_the_run_id_is_written_to_a_file(runner, tmp_path):
         (lambda runner: runner.run(nowhere=1), ParameterError),
         (lambda runner: runner.resume(nowhere=1), ParameterError),
         (lambda runner: runner.resume(origin_run_id="17"), ResumeError),
-        (lambda runner: Runner(__file__, nowhere=1), ParameterError),
+        (lambda runner: Runner(f"{__file__}:Shared", nowhere=1), ParameterError),
         (lambda runner: Runner("nowhere.py"), FlowError),
         (lambda runner: NBRunner("Shared"), FlowError),  # type: ignore[arg-type] # on purpose
     ],
@@ -171,6 +182,40 @@ async def test_cleaning_up_ends_runs_thread_and_engine(tmp_path):
     assert not {name for name in left if name.startswith("asyncflow")}
     with pytest.raises(EngineClosedError, match="cleaned up"):
         await runner.async_run()
+
+
+@project(name="shop")
+class Configured(FlowSpec):
+    settings = Config("settings")
+    other = Config("other", default_value={"size": 1})
+
+    @step
+    def start(self):
+        self.seen = self.settings.size, self.other.size, current.branch_name
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+def test_configurations_and_the_branch_are_options_of_the_runner(tmp_path):
+    """Those of Metaflow."""
+    (tmp_path / "other.json").write_text('{"size": 3}')
+    runner = NBRunner(
+        Configured,
+        show_output=False,
+        store=tmp_path / "store",
+        workers=1,
+        config={"other": str(tmp_path / "other.json")},
+        config_value=[("settings", {"size": 2})],
+        branch="dev",
+    )
+    run = runner.nbrun()
+    assert run.data.seen == (2, 3, "test.dev")
+    single = prepare_task(Configured, find_task(Configured, "start", run.store))
+    single.run({}, lambda *_: None)
+    assert single.artifacts["seen"] == run.data.seen
 
 
 def test_a_notebook_has_the_run_at_once(tmp_path):

@@ -61,6 +61,8 @@ class SingleTask:
         self, opening: Opening, order: StartTask, flow: type[FlowSpec], graph: Graph
     ) -> None:
         """Prepare it; `flow` and `graph` are those of now, and `opening` names the run."""
+        self.graph = graph
+        """The graph that the step is in."""
         self._run, self._order = _RunHere(opening, flow, graph), order
         self._view: TaskView | None = None
 
