@@ -17,7 +17,7 @@ import importlib
 import inspect
 import sys
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, cast, overload
 
 from asyncflow.errors import FlowError
 from asyncflow.flow.decorators import OwnDecorator, ensure_options, mistake, options_of
@@ -147,7 +147,16 @@ class UserStepDecorator(metaclass=OnSteps):
         return exception
 
 
-def user_step_decorator(function: Callable[..., Any]) -> type[UserStepDecorator]:
+class GeneratorDecorator(Protocol):
+    """A decorator that `user_step_decorator` has made."""
+
+    @overload
+    def __call__(self, method: Decorated, /) -> Decorated: ...
+    @overload
+    def __call__(self, /, **attributes: object) -> Callable[[Decorated], Decorated]: ...
+
+
+def user_step_decorator(function: Callable[..., Any]) -> GeneratorDecorator:
     """Make a decorator of a generator function, which for async steps may be `async def`.
 
     It is called as `function(step_name, flow, inputs, attributes)`, the last two if it takes them.
@@ -177,7 +186,7 @@ def user_step_decorator(function: Callable[..., Any]) -> type[UserStepDecorator]
     }
     base = _AsyncGeneratorDecorator if is_async else _GeneratorDecorator
     made: Any = OnSteps(function.__name__, (base,), namespace)
-    return cast("type[UserStepDecorator]", made)
+    return cast("GeneratorDecorator", made)
 
 
 def split_decorator(text: str) -> tuple[str, dict[str, Any]]:

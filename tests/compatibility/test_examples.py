@@ -57,3 +57,11 @@ def test_pages_are_fetched_side_by_side(store):
     printed = run(EXAMPLES / "fetch_pages.py", "--pages", 100, "--delay", 0.2)
     seconds = float(printed.partition("words in ")[2].split()[0])
     assert seconds < 5
+
+
+def test_steps_are_timed_by_a_decorator_that_a_mutator_puts_on_them(store):
+    """A step that has the decorator keeps its own."""
+    printed = run(EXAMPLES / "timed_steps.py")
+    assert " s of 60 s" in printed
+    assert "The sum is 4999950000" in printed
+    assert " s of 5 s" in printed

@@ -367,7 +367,7 @@ def test_arguments_are_refused_unless_the_class_allows_them():
     with pytest.raises(FlowError, match="@Both takes mark, not 'other'"):
         Both(other=1)
     with pytest.raises(FlowError, match="@plain takes arguments by name only"):
-        plain(1)
+        plain(1)  # type: ignore[call-overload]  # the mistake
     with pytest.raises(FlowError, match="write `init`"):
 
         class Wrong(UserStepDecorator):
