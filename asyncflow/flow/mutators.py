@@ -17,6 +17,7 @@ import copy
 import importlib
 import inspect
 from dataclasses import replace
+from threading import RLock
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, NoReturn, overload
 
@@ -72,6 +73,7 @@ _REPEATED: Final = frozenset({"limit", "card"})
 """Decorators of which a step may have several."""
 
 _MARK: Final = "__asyncflow_mutated__"
+_applying: Final = RLock()
 
 
 class DecoratorSpec(NamedTuple):
@@ -516,14 +518,15 @@ def apply_mutators(cls: type) -> None:
     Raises:
         Exception: Whatever a mutator raises.
     """
-    if _MARK in vars(cls):
-        return
-    setattr(cls, _MARK, set())
-    try:
-        _apply(MutableFlow(cls))
-    except BaseException:
-        delattr(cls, _MARK)
-        raise
+    with _applying:  # two engines of a program may start runs of one flow in their threads
+        if _MARK in vars(cls):
+            return
+        setattr(cls, _MARK, set())
+        try:
+            _apply(MutableFlow(cls))
+        except BaseException:
+            delattr(cls, _MARK)
+            raise
 
 
 def _apply(flow: MutableFlow) -> None:

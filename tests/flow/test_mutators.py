@@ -273,3 +273,22 @@ def test_an_added_parameter_is_an_option_of_the_command_line(tmp_path):
         command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=100
     )
     assert "added is 5" in done.stdout
+
+
+@pytest.mark.parametrize("command", [["run"], ["check"]])
+def test_a_mutator_that_fails_is_told_of_with_its_traceback(tmp_path, command):
+    """And nothing runs."""
+    text = FILE.replace("mutable_flow.add_parameter(", "raise LookupError('on purpose')\n        (")
+    (tmp_path / "flow.py").write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "flow.py", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 2
+    assert "a mutator of Added has failed" in done.stderr
+    assert "LookupError: on purpose" in done.stderr
+    assert "asyncflow/" not in done.stderr  # the user's own frames alone
