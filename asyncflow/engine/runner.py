@@ -16,6 +16,7 @@ from asyncflow.client.log_text import LogRenderer
 from asyncflow.engine.arguments import check_flow
 from asyncflow.engine.engine import Engine
 from asyncflow.engine.engine_thread import EngineThread
+from asyncflow.engine.executing_task import ExecutingTask
 from asyncflow.errors import (
     AsyncflowError,
     EngineClosedError,
@@ -338,20 +339,26 @@ class Runs:
 
     def _open(self) -> tuple[EngineThread, Engine]:
         """The engine, which the first run opens."""
-        if self._closed:
-            message = "this runner was cleaned up: make another one"
-            raise EngineClosedError(message)
+        self._check_open()
         if self._host is None or self._engine is None:
-            environ = {**os.environ, **self._env}
-            here = Path(self._cwd)
-            settings = Settings.read(environ=environ, directory=here, **self._options)
-            settings = replace(settings, store=here / settings.store)
+            settings = self._settings()
             variables, cwd = self._env, self._cwd
             host = EngineThread(lambda: _RunnerEngine(settings, variables, cwd))
             self._engine = host.open()
             self._host = host
             self._closing = weakref.finalize(self, host.close)
         return self._host, self._engine
+
+    def _check_open(self) -> None:
+        if self._closed:
+            message = "this runner was cleaned up: make another one"
+            raise EngineClosedError(message)
+
+    def _settings(self) -> Settings:
+        here = Path(self._cwd)
+        environ = {**os.environ, **self._env}
+        settings = Settings.read(environ=environ, directory=here, **self._options)
+        return replace(settings, store=here / settings.store)
 
     def _start(self, options: dict[str, Any]) -> Callable[[Engine], Awaitable[RunHandle]]:
         flow, own = self._flow, {each.name for each in parameters_of(self._flow).values()}
@@ -456,13 +463,85 @@ class Runner(Runs):
         """
         del profile, file_read_timeout
         check_may_start()
+        self._spec = os.path.abspath(flow_file)  # noqa: PTH100 - it may end with `:Flow`
+        self._spun: list[ExecutingTask] = []
         super().__init__(
-            load_flow(os.fspath(flow_file)),
+            load_flow(self._spec),
             show_output=show_output,
             env=env,
             cwd=cwd,
             options=options,
         )
+
+    def spin(
+        self,
+        pathspec: str,
+        *,
+        persist: bool = False,
+        artifacts_module: str | os.PathLike[str] | None = None,
+        skip_decorators: bool = False,
+    ) -> ExecutingTask:
+        """Run one task of an earlier run again, alone, in a process of its own, to its end.
+
+        The arguments are those of `asyncflow spin`. A step that fails raises nothing.
+
+        Raises:
+            NotFoundError: There is no such task.
+            EngineClosedError: The runner was cleaned up.
+        """
+        spun = self._spin(pathspec, persist, artifacts_module, skip_decorators)
+        return spun._finish(show=self._show_output)  # noqa: SLF001 - both classes are one concept
+
+    async def async_spin(
+        self,
+        pathspec: str,
+        *,
+        persist: bool = False,
+        artifacts_module: str | os.PathLike[str] | None = None,
+        skip_decorators: bool = False,
+    ) -> ExecutingTask:
+        """The same as `spin`, but return once the process has started. Nothing is printed.
+
+        Raises:
+            NotFoundError: There is no such task.
+            EngineClosedError: The runner was cleaned up.
+        """
+        given = pathspec, persist, artifacts_module, skip_decorators
+        return await asyncio.to_thread(self._spin, *given)
+
+    def cleanup(self) -> None:
+        """Cancel what is running, and end the engine, its workers and its thread.
+
+        Runs stay in the store, and what was started here can still be looked at.
+        """
+        for spun in self._spun:
+            spun.cleanup()
+        self._spun.clear()
+        super().cleanup()
+
+    def _spin(
+        self,
+        pathspec: str,
+        persist: bool,  # noqa: FBT001 - internal
+        artifacts_module: str | os.PathLike[str] | None,
+        skip_decorators: bool,  # noqa: FBT001 - internal
+    ) -> ExecutingTask:
+        self._check_open()
+        words = ["spin", self._spec, pathspec]
+        if artifacts_module is not None:
+            words += ["--artifacts-module", os.fspath(artifacts_module)]
+        words += ["--skip-decorators"] if skip_decorators else []
+        spun = ExecutingTask(
+            self._flow,
+            pathspec,
+            absolute(self._settings().store),
+            words=words,
+            environ={**os.environ, **self._env},
+            directory=self._cwd,
+            persist=persist,
+        )
+        self._spun.append(spun)
+        return spun
 
 
 class NBRunner(Runs):

@@ -184,6 +184,37 @@ async def test_cleaning_up_ends_runs_thread_and_engine(tmp_path):
         await runner.async_run()
 
 
+def test_one_task_is_run_again_in_a_process_of_its_own(runner, tmp_path):
+    """And kept on request; one that fails raises nothing."""
+    earlier = runner.run(number=2)
+    spun = runner.spin(f"{earlier.run.id}/start")
+    assert (spun.status, spun.returncode) == ("successful", 0)
+    assert spun.stdout == "said 3\nit place\n"
+    assert spun.task == earlier.run["start"].task
+    changed = tmp_path / "changed.py"
+    changed.write_text("ARTIFACTS = {'number': 3}")
+    kept = runner.spin("start", artifacts_module=changed, persist=True)
+    assert kept.task.data.share == 2
+    changed.write_text("ARTIFACTS = {'number': 0}")
+    failed = runner.spin("start", artifacts_module=changed)
+    assert (failed.status, failed.returncode) == ("failed", 1)
+    assert "ZeroDivisionError" in failed.stderr
+
+
+async def test_a_task_that_is_run_again_can_be_waited_for(runner, tmp_path):
+    """Cleaning up kills the process, and keeps what was printed."""
+    earlier = runner.run()
+    changed = tmp_path / "changed.py"
+    changed.write_text(f"ARTIFACTS = {{'wait': {str(tmp_path / 'never')!r}}}")
+    with await runner.async_spin(f"{earlier.run.id}/end", artifacts_module=changed) as spun:
+        with pytest.raises(TimeoutError):
+            await spun.wait(timeout=0.01)
+        assert spun.status == "running"
+        await until(lambda: "Running" in spun.stderr)
+    assert spun.status == "failed"
+    assert "Running" in spun.stderr
+
+
 @project(name="shop")
 class Configured(FlowSpec):
     settings = Config("settings")
