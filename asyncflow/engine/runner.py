@@ -23,7 +23,6 @@ from asyncflow.errors import (
     ParameterError,
     RunInterruptedError,
 )
-from asyncflow.flow.config import file_named
 from asyncflow.flow.include_file import IncludeFile
 from asyncflow.flow.loader import check_may_start, load_flow
 from asyncflow.flow.parameters import parameters_of
@@ -243,7 +242,7 @@ class Runs:
         self._options = {name: options[name] for name in _OF_ENGINES & options.keys()}
         self._placed = {name: options.get(name) for name in ("branch", "production")}
         files = dict(options.get("config") or {})
-        self._configs = {name: file_named(path) for name, path in files.items()}
+        self._configs = {name: Path(self._cwd, path) for name, path in files.items()}
         self._configs |= dict(options.get("config_value") or {})
         self._host: EngineThread | None = None
         self._engine: Engine | None = None

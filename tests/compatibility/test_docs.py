@@ -16,6 +16,7 @@ import pytest
 from asyncflow import FlowSpec, Run, events
 from asyncflow._support.settings import Settings
 from asyncflow.cli.command_table import Commands
+from asyncflow.flow.config import FILES_VARIABLE, VALUES_VARIABLE
 from asyncflow.store.artifacts import BLOB_BYTES, INLINE_BYTES
 from asyncflow.store.run_index import Summary, TaskState
 from asyncflow.values import ArtifactRef, Encoding, Place
@@ -160,7 +161,8 @@ def test_the_settings_page_has_every_setting():
     assert rows == {f"`{each.name}`": shown(each.default) for each in fields(Settings)}
     for text in (page, (DOCS / "reference.md").read_text()):
         named = set(re.findall(r"`(ASYNCFLOW_[A-Z_]+)`", text.partition("Environment var")[2]))
-        assert named == {f"ASYNCFLOW_{each.name.upper()}" for each in fields(Settings)}
+        settings = {f"ASYNCFLOW_{each.name.upper()}" for each in fields(Settings)}
+        assert named == settings | {VALUES_VARIABLE, FILES_VARIABLE}
 
 
 def shown(default):
