@@ -268,7 +268,11 @@ def test_the_command_line_gives_configurations(tmp_path):
     [
         (make_run, ("--config-value", "setting", "{}"), "has no config 'setting'; did you mean"),
         (make_check, (), "the config 'settings' is required"),
-        (make_resume, ("--config-value", "settings", "{}"), "has the configs of its origin"),
+        (
+            make_resume,
+            ("--config-value", "settings", "{}"),
+            "the configs are those of the earlier run",
+        ),
     ],
 )
 def test_a_wrong_option_is_refused(make, arguments, message):
