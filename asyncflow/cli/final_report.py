@@ -73,6 +73,14 @@ def cancelled_text(flow: str, run_id: str, program: Program) -> str:
     )
 
 
+def cloned_text(flow: str, run_id: str, program: Program) -> str:
+    """Says that tasks were taken over and none was run, and how to go on."""
+    return (
+        f"\nThe run {flow}/{run_id} has what had finished; nothing was run.\n"
+        f"To go on:  {program.resume(run_id)}\n"
+    )
+
+
 def broken_text(flow: str, run_id: str, error: Exception, program: Program) -> str:
     """Says that the engine could not finish a run, why, and how to go on."""
     return (

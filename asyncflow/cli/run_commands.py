@@ -6,6 +6,7 @@ any other. A script that is run as a program has no FILE, because its flow is lo
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.scheduling.resume_preview import StepPreview
 
+_SILENT_SECONDS: Final = 10.0  # without a task that is taken over; they come by hundreds at once
 _FLOW: Final = "asyncflow.flow"  # the key of the flow class in a context
 
 
@@ -317,16 +319,17 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
             _print_plan(ctx, flow, origin_run_id, step)
             return 0
         _check_store(ctx)
-        if ctx.params["clone_only"]:
-            _refuse_to_run(ctx, flow, origin_run_id, step)
+        clones = _clones(ctx, flow, origin_run_id, step) if ctx.params["clone_only"] else None
         tags = ctx.params["tags"]
-        return _carry_through(
-            ctx,
-            _program(ctx, script),
-            lambda engine: _placed(ctx, engine).start_resumed(
-                flow, origin=origin_run_id, step=step, tags=tags
-            ),
-        )
+
+        async def start(engine: Engine) -> RunHandle:
+            starter = _placed(ctx, engine)
+            handle = await starter.start_resumed(flow, origin=origin_run_id, step=step, tags=tags)
+            if clones is not None:
+                await _cancel_after(handle, clones)
+            return handle
+
+        return _carry_through(ctx, _program(ctx, script), start)
 
     return FlowCommand(
         "resume",
@@ -362,18 +365,30 @@ def _check_store(ctx: click.Context) -> None:
     open_store(Settings.read(store=ctx.params["store"]).store)
 
 
-def _refuse_to_run(
+def _clones(
     ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
-) -> None:
-    """Metaflow's `--clone-only`: only take over tasks, so refuse if any step would have to run."""
+) -> int | None:
+    """How many tasks `--clone-only` takes over; None if nothing would be run anyway."""
     _, steps = _planned(ctx, flow, origin, step)
-    to_run = ", ".join(each.step for each in steps if each.to_run or each.open_ended)
-    if to_run:
-        message = (
-            f"--clone-only takes over a run that has succeeded, and here tasks of {to_run} are to "
-            "be run: leave it out to run them, or see --plan"
-        )
-        raise click.UsageError(message, ctx)
+    runs = any(each.to_run or each.open_ended for each in steps)
+    return sum(each.reused for each in steps) if runs else None
+
+
+async def _cancel_after(handle: RunHandle, clones: int) -> None:
+    """Cancel a run that has no workers, once it has taken over so many tasks."""
+    import asyncio
+
+    from asyncflow.events.types import TaskCloned
+
+    loop = asyncio.get_running_loop()
+    with suppress(TimeoutError):  # there were fewer than the plan has said
+        async with asyncio.timeout(_SILENT_SECONDS if clones else 0) as silence:
+            async for _ in handle.events(TaskCloned):
+                silence.reschedule(loop.time() + _SILENT_SECONDS)
+                clones -= 1
+                if not clones:
+                    break
+    handle.cancel("--clone-only runs nothing")
 
 
 def _planned(

@@ -17,6 +17,7 @@ from asyncflow.cli.final_report import (
     broken_data,
     broken_text,
     cancelled_text,
+    cloned_text,
     failure_text,
     result_data,
 )
@@ -64,6 +65,7 @@ class SessionOptions:
     on_failure: str | None = None
     quiet: bool = False
     as_json: bool = False
+    clone_only: bool = False
 
 
 def carry_through(
@@ -129,13 +131,21 @@ class Session:
             grace_seconds=options.grace,
             on_failure=options.on_failure,
         )
-        async with Engine(settings=settings) as engine:
+        async with Engine(settings=settings, **self._executor()) as engine:
             with suspending(engine):
                 self._handle = await start(engine)
                 await self._tell_run_id(self._handle, settings)
                 if self._stopped_by:
                     self._handle.cancel(reason=self._stopped_by)
                 return await self._show(self._handle)
+
+    def _executor(self) -> dict[str, Any]:
+        """No workers for a run that only takes over what another one has done."""
+        if not self._options.clone_only:
+            return {}
+        from asyncflow.engine.no_workers import NoWorkers
+
+        return {"executor": NoWorkers}
 
     async def _tell_run_id(self, handle: RunHandle, settings: Settings) -> None:
         """Write the files from which another program learns which run this is."""
@@ -183,6 +193,8 @@ class Session:
             status, repeat = FAILED, self._step_to_repeat(ending)
             text = failure_text(flow, run_id, ending.failure, self._program, repeat)
             self._errors.write_nowait(text)
+        elif isinstance(ending, RunCancelled) and self._options.clone_only and not signal_number:
+            self._errors.write_nowait(cloned_text(flow, run_id, self._program))
         elif isinstance(ending, RunCancelled):
             status = SIGNALLED + signal_number if signal_number else FAILED
             self._errors.write_nowait(cancelled_text(flow, run_id, self._program))

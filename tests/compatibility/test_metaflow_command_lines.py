@@ -173,9 +173,16 @@ def test_a_parameter_comes_before_an_option_that_only_metaflows_users_know(lines
 
 
 def test_clone_only_runs_nothing(lines):
-    """Where tasks would have to be run, it says which, and makes no run."""
+    """It takes over what has finished, and the new run can be resumed."""
     assert lines("run --alpha 2").returncode == 1
     done = lines("resume --clone-only")
-    assert done.returncode == 2
-    assert "here tasks of flaky, own, end are to be run: leave it out" in done.stderr
-    assert len(list(Flow("Lines"))) == 2
+    assert done.returncode == 0
+    assert "has what had finished; nothing was run." in done.stderr
+    cloned = Flow("Lines").latest_run
+    assert cloned is not None
+    assert [(each.id, each.task.successful) for each in cloned.steps()] == [("start", True)]
+    assert "Task is starting" not in done.stdout
+    assert cloned.status == "cancelled"
+    again = lines("resume --clone-only start")
+    assert again.returncode == 0
+    assert list(Flow("Lines").latest_run or "?") == []
