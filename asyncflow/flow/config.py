@@ -27,11 +27,13 @@ from asyncflow.errors import ParameterError
 from asyncflow.flow.config_value import ConfigValue, unwrapped, wrapped
 from asyncflow.flow.parameters import (
     CONFIG_VALUES,
+    RESERVED,
     ConfigBase,
     Expression,
     ParameterContext,
     call_with_context,
     named_function,
+    raw_parameters_of,
     user_name,
 )
 
@@ -270,7 +272,7 @@ def configs_of(cls: type) -> dict[str, ConfigSpec]:
     """The configurations of a flow by the names of their attributes.
 
     Raises:
-        ParameterError: Two have the same name.
+        ParameterError: Two have the same name, a parameter has it, or it cannot be one.
     """
     found: dict[str, ConfigSpec] = {}
     for base in reversed(cls.__mro__):
@@ -279,11 +281,16 @@ def configs_of(cls: type) -> dict[str, ConfigSpec]:
                 found[attribute] = spec_of(value)
             else:
                 found.pop(attribute, None)
-    names: dict[str, str] = {}
+    names: dict[str, str] = {
+        parameter.name: attribute for attribute, parameter in raw_parameters_of(cls).items()
+    }
     for attribute, spec in found.items():
+        if spec.name in RESERVED or not spec.name.replace("-", "_").isidentifier():
+            message = f"a config cannot be called {spec.name!r}: rename it"
+            raise ParameterError(message, parameter=spec.name)
         if names.setdefault(spec.name, attribute) != attribute:
             message = (
-                f"the configs {names[spec.name]!r} and {attribute!r} are both called "
+                f"the attributes {names[spec.name]!r} and {attribute!r} are both called "
                 f"{spec.name!r}: rename one"
             )
             raise ParameterError(message, parameter=spec.name)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _KEPT: Final = 32  # configured classes: an application has a handful of flows and configurations
 
 _configured: OrderedDict[tuple[type, bytes], type] = OrderedDict()
-_lock = threading.Lock()  # runs are made in several threads
+_lock = threading.RLock()  # runs are made in several threads
 
 
 def configure(cls: type, values: Mapping[str, Any]) -> type:

@@ -72,6 +72,8 @@ def prepare(
         ParameterError: A configuration has no value, or cannot be read.
         Exception: Whatever a mutator raises.
     """
+    if not configs and _is_plain(cls):
+        return cls
     if configs or (has_configs(cls) and not hasattr(cls, CONFIG_VALUES)):
         from asyncflow.flow.configuration import configured_with
 
@@ -81,6 +83,12 @@ def prepare(
 
         apply_mutators(cls)
     return cls
+
+
+@functools.lru_cache(_KEPT_GRAPHS)
+def _is_plain(cls: type) -> bool:
+    """Whether a flow has neither configurations nor mutators; to find out takes 30 µs."""
+    return not (has_configs(cls) or has_mutators(cls))
 
 
 @functools.lru_cache(_KEPT_GRAPHS)

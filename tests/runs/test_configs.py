@@ -324,6 +324,22 @@ def test_an_expression_has_no_value_in_the_class_body():
             use()
 
 
+def test_a_configuration_has_a_name_of_its_own():
+    """No parameter and no other configuration has it, and it can be a keyword."""
+
+    class Twins(FlowSpec):
+        settings = Config("size")
+        size = Parameter("size")
+
+    class Tags(FlowSpec):
+        tags = Config("tags")
+
+    with pytest.raises(ParameterError, match="'size' and 'settings' are both called 'size'"):
+        read_graph(Twins)
+    with pytest.raises(ParameterError, match="a config cannot be called 'tags'"):
+        read_graph(Tags)
+
+
 def test_an_expression_that_fails_names_its_line():
     """It is evaluated long after the line has run."""
 
