@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from asyncflow.workers.messages import Failed, Logged, Started, Succeeded, Yielded
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from asyncflow.errors import AsyncflowError
     from asyncflow.flow.graph import Graph
@@ -32,7 +32,17 @@ class Lost:
     """Where an async task was when it was stopped."""
 
 
-Fact = Started | Logged | Yielded | Succeeded | Failed | Lost
+@dataclass(frozen=True, slots=True)
+class GangEnded:
+    """All nodes of a gang have ended; that goes to the journal in one write."""
+
+    ends: Sequence[Succeeded | Failed | Lost]
+    """How each has ended, the first failure first."""
+    failed: bool
+
+
+TaskFact = Started | Logged | Yielded | Succeeded | Failed | Lost
+Fact = TaskFact | GangEnded
 
 
 class ReadyTasks(Protocol):

@@ -1,9 +1,8 @@
 """The gangs of one run that are at workers: each ends as a whole.
 
 A gang's nodes report their ends one by one. They are kept here until the last one has ended, and
-only then go to the journal. So a journal has the successes of all nodes or of none, but for a crash
-between two writes; and a node that had succeeded can be tried again together with one that failed.
-The first failure stops the others.
+only then go to the journal, in one write. So a node that had succeeded can be tried again together
+with one that failed, and nobody has seen that it had. The first failure stops the others.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from asyncflow.errors import TaskCancelledError
 from asyncflow.scheduling.commands import Verdict
-from asyncflow.scheduling.facts import Lost
+from asyncflow.scheduling.facts import GangEnded, Lost
 from asyncflow.values import last_index_of
 from asyncflow.workers.messages import Failed, Succeeded
 
@@ -56,17 +55,17 @@ class Gang:
         if self.cause is None and not isinstance(end, Succeeded):
             self.cause = end
 
-    def ends(self, verdict: Verdict | None) -> list[End]:
-        """What is to be recorded once all have ended, the first failure first.
+    def ended(self, verdict: Verdict | None) -> GangEnded:
+        """What is to be recorded once all have ended.
 
         `verdict` is what happens to the node that failed first: it happens to all others as well,
         but where the failure is caught, a node that has succeeded has succeeded.
         """
         cause = self.cause
         if cause is None or verdict is None:
-            return self._ends
+            return GangEnded(self._ends, failed=False)
         others = [end for end in self._ends if end is not cause]
-        return [cause, *(self._like(cause, end, verdict) for end in others)]
+        return GangEnded([cause, *(self._like(cause, end, verdict) for end in others)], failed=True)
 
     def _like(self, cause: Failed | Lost, end: End, verdict: Verdict) -> End:
         if isinstance(end, Lost):

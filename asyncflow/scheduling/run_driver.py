@@ -27,7 +27,7 @@ from asyncflow._support.event_loop import UncancellableTask
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.packing import unpack_events
 from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks, Verdict
-from asyncflow.scheduling.facts import Lost
+from asyncflow.scheduling.facts import GangEnded, Lost
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder
 from asyncflow.scheduling.item_streams import ItemStreams
 from asyncflow.scheduling.journal_sync import JournalSync
@@ -194,15 +194,20 @@ class RunDriver:
         if not gang.running:
             self.orders.gangs.end(gang)
             verdict = self._verdict(gang.cause) if gang.cause is not None else None
-            for each in gang.ends(verdict):
-                self._add(each)
+            self._add(gang.ended(verdict))
 
     def _add(self, fact: Fact) -> None:
         self._inbox.append(fact)
         self._news.look()
         if isinstance(fact, Logged):
             self.backlog_bytes += len(fact.data)
-        elif isinstance(fact, _FAILURES) and self._ends_run(fact):
+        elif isinstance(fact, GangEnded):
+            self._hold_if_it_ends(fact.ends[0])
+        elif isinstance(fact, _FAILURES):
+            self._hold_if_it_ends(fact)
+
+    def _hold_if_it_ends(self, fact: End) -> None:
+        if not isinstance(fact, Succeeded) and self._ends_run(fact):
             self.orders.held = True  # no further task begins while that is being written
             self._dispatcher.stop(self, "another task of the run failed", running=False)
 
@@ -317,7 +322,7 @@ class RunDriver:
         commands, self._commands = self._commands, []
         await self._publish(batch, commands)
         self.orders.held = self.orders.held and any(
-            isinstance(each, _FAILURES) for each in self._inbox
+            isinstance(each, (*_FAILURES, GangEnded)) for each in self._inbox
         )
         await self._take_over_all()
         for command in commands:
@@ -344,6 +349,9 @@ class RunDriver:
             fact = self._inbox.popleft()
             if isinstance(fact, Logged):
                 self.backlog_bytes -= len(fact.data)
+            if isinstance(fact, GangEnded):
+                self._collect_gang(fact, batch)
+                break
             verdict = None
             if isinstance(fact, _FAILURES):
                 verdict = self._verdict(fact)
@@ -354,6 +362,12 @@ class RunDriver:
                 break  # the plan must know that the run is ending before it judges the next failure
         if self.backlog_bytes < BACKLOG_BYTES:
             self._dispatcher.resume_paused_workers(self)
+
+    def _collect_gang(self, gang: GangEnded, batch: Batch) -> None:
+        """Move all ends of a gang to a batch: one write has all of them, or none is published."""
+        for end in gang.ends:
+            verdict = None if isinstance(end, Succeeded) else self._verdict(end)
+            self._recorder.record(end, batch, verdict=verdict)
 
     async def _publish(self, batch: Batch, commands: list[Command]) -> None:
         """Disk before news: the plan and the subscribers learn what the journal has."""
