@@ -59,6 +59,11 @@ class Each:
 
 
 @dataclass(frozen=True)
+class Gang(Each):
+    """One step, so many tasks of which start and end together."""
+
+
+@dataclass(frozen=True)
 class Choice:
     """One of several chains, which may be empty: by the sum of the foreach indexes."""
 
@@ -148,7 +153,8 @@ def _map(program: Program, change) -> Program:
                 arms = tuple(map(of_chain, part.arms))
                 return Branch(change(part.split), arms, change(part.join))
             case Each():
-                return Each(change(part.split), part.width, of_chain(part.body), change(part.join))
+                kind = type(part)
+                return kind(change(part.split), part.width, of_chain(part.body), change(part.join))
             case Choice():
                 return Choice(change(part.check), tuple(map(of_chain, part.arms)))
             case Loop():

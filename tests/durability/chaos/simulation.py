@@ -42,7 +42,16 @@ from asyncflow.store.run_index import INDEX, Summary
 from asyncflow.testing import Act, FakeClockLoop, InlineExecutor, SimulatedExecutor
 from asyncflow.values import Status
 from asyncflow.workers.program_environment import ProgramEnvironment
-from tests.durability.chaos.programs import Branch, Chain, Each, Program, Step, _first, _named
+from tests.durability.chaos.programs import (
+    Branch,
+    Chain,
+    Each,
+    Gang,
+    Program,
+    Step,
+    _first,
+    _named,
+)
 from tests.durability.chaos.reference import Reference
 
 if TYPE_CHECKING:
@@ -83,6 +92,8 @@ def random_program(random: Random) -> Program:
         if kind < 0.6:
             arms = tuple(chain(depth - 1, 1) for _ in range(random.randint(2, 3)))
             return Branch(step(split=True), arms, step(split=True))
+        if kind < 0.7:
+            return Gang(step(split=True), random.choice([1, 2, 3, 5]), (step(),), step(split=True))
         width = random.choice([0, 1, 2, 3, 3, 12])
         return Each(step(split=True), width, chain(depth - 1, 1), step(split=True))
 
@@ -91,9 +102,12 @@ def random_program(random: Random) -> Program:
 
 def graph_of(program: Program, random: Random) -> Graph:
     """Its graph, with some limits drawn to it."""
+    nodes_of_gangs: set[str] = set()
 
     def node(step: Step, *following: str, **more: Any) -> Node:
         options = _options(step, random)
+        if step.name in nodes_of_gangs:
+            options["parallel"] = True
         return Node(step.name, following, is_async=step.is_async, options=options, **more)
 
     def of_chain(chain: Chain, after: str) -> Iterator[Node]:
@@ -103,8 +117,13 @@ def graph_of(program: Program, random: Random) -> Graph:
                 yield node(part, following)
                 continue
             arms = part.arms if isinstance(part, Branch) else (part.body,)
-            foreach = "items" if isinstance(part, Each) else None
-            yield node(part.split, *(_first(arm, "") for arm in arms), foreach=foreach)
+            over: dict[str, str] = {}
+            if isinstance(part, Gang):
+                over["num_parallel"] = "self.size"
+                nodes_of_gangs.add(_first(part.body, ""))
+            elif isinstance(part, Each):
+                over["foreach"] = "items"
+            yield node(part.split, *(_first(arm, "") for arm in arms), **over)
             for arm in arms:
                 yield from of_chain(arm, part.join.name)
             yield node(part.join, following, is_join=True)
@@ -399,7 +418,10 @@ class World:
         key = order.step, tuple(order.path)
         self.tasks += 1
         assert key in self.expected.inputs, f"{key} is no task of the program"
-        assert key not in self.told, f"{key} was announced, and is run again"
+        # Some nodes of a gang may wait for a stand-in: after a crash then, all of them run again.
+        node = self.graph[order.step]
+        if not (node.is_gang and node.catches):
+            assert key not in self.told, f"{key} was announced, and is run again"
         assert key not in self._at_once, f"{key} is run twice at once"
         self._at_once[key] = order.key.attempt
         assert self._inputs(order) == self.expected.inputs[key], f"{key} gets other inputs"
