@@ -12,7 +12,7 @@ from asyncflow.flow.join_inputs import lost_in_joins
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncflow.flow.graph import Graph
+    from asyncflow.flow.graph import Graph, Node
 
 
 class MissingArtifact:
@@ -46,10 +46,19 @@ class MissingArtifact:
                 "self.merge_artifacts(inputs) before"
             )
         passed = graph.before(self._step)
+        for node in graph:
+            if node.foreach == self._name and node.name in passed and self._is_within(graph, node):
+                return (
+                    f"; {node.name!r} goes on over it, and while a generator yields, there is no "
+                    "list of its items: self.input is the item of this task"
+                )
         makers = [node.name for node in graph if node.name in passed and self._assigns(node.name)]
         if hint and not makers:
             return hint
         return lost_in_joins(self._name, graph, passed, makers) or hint
+
+    def _is_within(self, graph: Graph, splitter: Node) -> bool:
+        return graph[self._step].depth > splitter.depth
 
     def _assigns(self, step: str) -> bool:
         from asyncflow.flow.step_source import read_source

@@ -117,6 +117,29 @@ async def test_tasks_begin_while_the_generator_yields(engine, tmp_path, flow):
     assert run["start"].task.data.items == [0, 1, 2, 3]
 
 
+class Curious(Answered):
+    """Its tasks look for the list of items."""
+
+    @step
+    def work(self):
+        Path(self.folder, str(self.input)).touch()
+        said = ""
+        try:
+            list(self.items)
+        except AttributeError as error:
+            said = str(error)
+        self.seen = self.index, self.input, said, False
+        self.next(self.join)
+
+
+async def test_a_task_that_looks_for_the_list_is_told_that_there_is_none(engine, tmp_path):
+    """Its own item is what it can have."""
+    run = await engine.run(Curious, folder=str(tmp_path))
+    assert len(run.data.all_seen) == 4
+    for _, _, text, _ in run.data.all_seen:
+        assert "while a generator yields, there is no list of its items" in text
+
+
 class Nested(FlowSpec):
     """A generator in each task of a generator, all answered one by one."""
 
