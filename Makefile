@@ -21,7 +21,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations into one environment would trip over each other
-.PHONY: help setup demo test test-slow test-metaflow check chaos soak mutants bench bench-others browser docs test-all-pythons clean
+.PHONY: pyright help setup demo test test-slow test-metaflow check chaos soak mutants bench bench-others browser docs test-all-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ soak: $(VENV)/.test ## Work for MINUTES (60), and see that nothing grows
 
 mutants: $(VENV)/.mutants ## Change the code in small ways, and see whether a test notices
 	$(BIN)/python -m tests.mutants $(PARTS) $(ARGS)
+
+pyright: $(VENV)/.pyright ## Check the examples with the type checker of other editors
+	$(BIN)/pyright --pythonpath $(BIN)/python examples
 
 bench: $(VENV)/.test ## Measure; the numbers are printed
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -122,6 +125,11 @@ $(VENV)/.mutants: $(PINS) | $(BIN)/python
 	@echo "Installing asyncflow and what changes it for its tests into $(VENV) …"
 	$(INSTALL) '.[examples,test,mutants]'
 	@touch $(VENV)/.demo $(VENV)/.test $@
+
+$(VENV)/.pyright: $(PINS) | $(BIN)/python
+	@echo "Installing asyncflow and pyright into $(VENV) …"
+	$(INSTALL) '.[examples,pyright]'
+	@touch $(VENV)/.demo $@
 
 $(VENV)/.docs: $(PINS) | $(BIN)/python
 	@echo "Installing asyncflow and what its documentation needs into $(VENV) …"

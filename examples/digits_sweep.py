@@ -27,9 +27,9 @@ class DigitsSweep(FlowSpec):
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
-        digits = load_digits()
+        images, digits = load_digits(return_X_y=True)
         self.train_x, self.test_x, self.train_y, self.test_y = train_test_split(
-            digits.data, digits.target, test_size=0.25, random_state=self.seed
+            images, digits, test_size=0.25, random_state=self.seed
         )
         self.settings = [
             {"C": float(cost), "gamma": float(gamma)}
