@@ -134,7 +134,7 @@ class Parameter(Generic[T]):
             function takes no argument or a `ParameterContext`.
         type: `str`, `int`, `float`, `bool` or `JSONType`; the default's type if left out.
         help: The text that `--help` shows.
-        required: Whether each run must be given a value.
+        required: Whether each run must be given a value; a default is one.
         separator: Makes the value a list, whose items this separates if it is given as text.
         multiple: Makes the value a tuple; the option is given once for each item, and white space
             separates them in the environment.
@@ -243,7 +243,7 @@ class Parameter(Generic[T]):
         self.attribute = name or ""
         self.default = default
         self.help = help or ""
-        self.required = bool(required)
+        self.required = bool(required) and default is None
         self.separator = separator
         self.multiple = bool(multiple)
         self.show_default = show_default

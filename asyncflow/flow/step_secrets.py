@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import FlowError
-from asyncflow.flow.decorators import ensure_options, is_storable, mistake, record
+from asyncflow.flow.decorators import ensure_options, is_storable, mistake, record, takes_configs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,6 +24,7 @@ ENTRY_POINTS: Final = "asyncflow.secrets"
 """The group of entry points that give further types of sources."""
 
 
+@takes_configs
 def secrets(
     *,
     sources: Iterable[str | Mapping[str, Any]] = (),

@@ -25,11 +25,13 @@ from asyncflow import (
     pyproject_toml_parser,
     requirements_txt_parser,
     retry,
+    secrets,
     step,
     user_step_decorator,
 )
 from asyncflow.cli.run_commands import make_check, make_resume, make_run
 from asyncflow.errors import ParameterError, RunFailedError
+from asyncflow.flow.decorators import options_of
 from asyncflow.flow.graph_reader import prepare, read_graph
 from asyncflow.flow.parameters import resolve_parameters
 from asyncflow.store import open_store
@@ -340,6 +342,31 @@ def test_a_configuration_has_a_name_of_its_own():
         read_graph(Tags)
 
 
+def test_what_may_be_a_secret_is_not_pickled_with_a_decorator_that_waits():
+    """The engine alone evaluates it, and a class without a file is stored with its run."""
+
+    class Secret(FlowSpec):
+        settings = Config("settings", default_value={"from": "environment.PATH", "times": 2})
+
+        @secrets(sources=[settings["from"]])
+        @retry(times=settings.times)
+        @environment(vars={"A": settings.times, "TOKEN": "a secret"})
+        @step
+        def start(self):
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+
+    options = read_graph(Secret)["start"].options
+    assert options["secrets"] == [{"type": "environment", "id": "PATH"}]
+    assert options["environment"] == ["A", "TOKEN"]
+    stored = pickle.dumps(options_of(Secret.start))
+    assert b"secret" not in stored.replace(b"secrets", b"")
+    assert [call.decorator.__name__ for call in pickle.loads(stored).delayed] == ["retry"]
+
+
 def test_an_expression_that_fails_names_its_line():
     """It is evaluated long after the line has run."""
 
@@ -363,6 +390,15 @@ def test_files_that_list_packages_are_read():
 
 
 # --- parameters and files ---------------------------------------------------------------------
+
+
+def test_a_default_is_a_value_of_a_required_parameter():
+    """As in Metaflow."""
+
+    class Both(FlowSpec):
+        size = Parameter("size", required=True, default=3)
+
+    assert resolve_parameters(Both, {}, {}) == {"size": 3}
 
 
 def test_a_parameter_may_be_given_several_times():
