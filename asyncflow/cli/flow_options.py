@@ -96,6 +96,8 @@ def run_choices() -> list[click.Option]:
 
 def given_configs(*places: Mapping[str, Any]) -> dict[str, object]:
     """The configurations that the options in these places give, by name: texts, or files."""
+    if not any(values.get(name) for values in places for name in CONFIG_OPTIONS):
+        return {}
     from asyncflow.flow.config import file_named
 
     given: dict[str, object] = {}

@@ -189,11 +189,12 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
 def _show_flow(flow: type[FlowSpec], store: Path | None, limit: int) -> None:
     """Show a flow as it is written, and its runs if it has any."""
     from asyncflow.cli import tables
+    from asyncflow.cli.flow_options import given_configs
     from asyncflow.cli.flow_text import flow_lines
     from asyncflow.errors import NotFoundError, StoreError
     from asyncflow.flow.graph_reader import prepare, read_graph
 
-    flow = prepare(flow)
+    flow = prepare(flow, given_configs(click.get_current_context().find_root().params))
     print_lines(flow_lines(flow, read_graph(flow)))
     try:
         runs = find(flow.__name__, store)

@@ -84,14 +84,14 @@ class FlowCommand(click.Command):
             parser = super().make_parser(ctx)
             parser.ignore_unknown_options = True
             places.append(parser.parse_args(list(args))[0])
-        given = any(each.get(name) for each in places for name in CONFIG_OPTIONS)
+        given = given_configs(*places)
         if self._resumes:
             if given:
                 message = "the configs are those of the earlier run: leave --config out"
                 raise click.UsageError(message, ctx)
             return flow if has_configs(flow) else _prepare(flow, {})
         try:
-            return _prepare(flow, given_configs(*places) if given else {})
+            return _prepare(flow, given)
         except ParameterError:
             if not {"--help", "-h"}.isdisjoint(args):  # it lists what is missing
                 return flow

@@ -29,6 +29,7 @@ from asyncflow import (
     step,
     user_step_decorator,
 )
+from asyncflow.cli.command_table import invoke
 from asyncflow.cli.run_commands import make_check, make_resume, make_run
 from asyncflow.errors import ParameterError, RunFailedError
 from asyncflow.flow.decorators import options_of
@@ -263,6 +264,13 @@ def test_the_command_line_gives_configurations(tmp_path):
     assert resolve_parameters(flow, {}, {})["size"] == 70
     flow, _ = command(make_check, Required, "--config-value", "settings", '{"a": 1}')
     assert flow(use_cli=False).settings.a == 1
+
+
+def test_show_draws_a_flow_as_it_is_configured(capsys, store):
+    """The options before the command count for it, too."""
+    arguments = ["--config-value", "settings", '{"a": 1}', "show"]
+    assert invoke(arguments, flow=Required, script="flow.py") == 0
+    assert "Needs a configuration." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
