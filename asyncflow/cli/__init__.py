@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["launch", "main"]
 
-_RUNNING: Final = {"run", "resume"}
+_RUNNING: Final = frozenset({"run", "resume"})
 
 
 def main() -> NoReturn:
@@ -43,12 +43,18 @@ def _carry_out(flow: type[FlowSpec] | None, script: str) -> int:
 def _warm_up(arguments: list[str]) -> None:
     """Fork the process that forks workers, while this process is small and has one thread."""
     _hold_standard_descriptors()
-    if arguments and arguments[0] in _RUNNING and "--help" not in arguments:
+    if _runs(arguments) and "--help" not in arguments:
         from asyncflow.workers.local import fork_server
 
         fork_server.prefork()
         # until the run begins: a collection would cost 5% of the time and find nothing
         gc.disable()
+
+
+def _runs(arguments: list[str]) -> bool:
+    """Whether a flow is to be run; options may stand before the command."""
+    first = arguments[0] if arguments else ""
+    return first in _RUNNING or (first.startswith("-") and not _RUNNING.isdisjoint(arguments))
 
 
 def _hold_standard_descriptors() -> None:

@@ -141,9 +141,14 @@ def invoke(
 def _invoke(arguments: Sequence[str], flow: type[FlowSpec] | None, script: str) -> int:
     group = Commands(flow, script)
     name = "asyncflow" if flow is None else f"python {script}"
+    words = list(arguments)
+    if not words and flow is not None:  # as in Metaflow
+        words = ["check"]
     try:
         with named_stdout():
-            result = group.main(list(arguments), prog_name=name, standalone_mode=False)
+            result = group.main(words, prog_name=name, standalone_mode=False)
+            if words != list(arguments):
+                click.echo(f"To run it:  {name} run\nMore:       {name} --help")
     except click.ClickException as error:
         error.show(file=sys.stderr)
         return error.exit_code
@@ -156,7 +161,7 @@ def _invoke(arguments: Sequence[str], flow: type[FlowSpec] | None, script: str) 
         if not isinstance(error, BrokenPipeError):
             click.echo(f"Error: {_said(error)}", err=True)
         return FAILED
-    if not arguments:
+    if not words:
         return MISUSED  # the help was shown, and nothing was done
     return result if isinstance(result, int) else SUCCEEDED
 

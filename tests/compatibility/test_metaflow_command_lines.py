@@ -105,6 +105,14 @@ def test_quiet_keeps_quiet_about_options_that_do_nothing(lines):
     assert "Without effect" not in lines("--datastore-root here run --quiet").stderr
 
 
+def test_without_a_command_the_flow_is_checked(lines):
+    """And the commands to go on with are told."""
+    done = lines("")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Lines can be run: 4 steps.\n")
+    assert "python flow.py run" in done.stdout
+
+
 def test_the_version_is_a_number(lines):
     """As in Metaflow; `asyncflow --version` has the name, too."""
     assert lines("version").stdout == f"{VERSION}\n"
