@@ -89,7 +89,7 @@ class Executor(Protocol):
 
     @property
     def size(self) -> int:
-        """How many workers there may be at a time."""
+        """How many workers there may be at a time; the scheduler starts more for a large gang."""
 
     @property
     def workers(self) -> Collection[WorkerLink]:

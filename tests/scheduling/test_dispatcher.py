@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from asyncflow.errors import PoolError
 from asyncflow.flow.graph import Graph, Node
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.facts import Lost
@@ -469,6 +471,32 @@ async def test_a_node_that_its_worker_has_not_begun_goes_to_another_one_at_once(
     assert [worker.tasks for worker in game.workers[3:]] == [[(1, 3)]]
     assert not any(isinstance(fact, Lost) for fact in source.facts)
     assert not source.given_back
+
+
+async def test_a_gang_whose_workers_cannot_be_started_fails_its_run(play, monkeypatch):
+    """After some tries, and the workers that could be started leave again."""
+    monkeypatch.setattr("asyncflow.scheduling.task_assigner._REST_SECONDS", 0.0)
+    game = play(1)
+    source = GangSource(1, 1)
+    failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    def abandon(error):
+        source.count = 0
+        failed.set_result(error)
+
+    monkeypatch.setattr(source, "abandon", abandon)
+    start = game.executor.start_worker
+
+    def start_two_at_most():
+        if sum(not worker.stop_reason for worker in game.workers) < 2:
+            return start()
+        short = OSError(errno.EMFILE, "too many open files")
+        raise PoolError("cannot start a worker process") from short
+
+    monkeypatch.setattr(game.executor, "start_worker", start_two_at_most)
+    game.dispatcher.enter(source)
+    assert "a gang of 3 tasks cannot have its workers: cannot start" in str(await failed)
+    assert all(worker.stop_reason for worker in game.workers)
 
 
 async def test_a_gang_holds_its_place_in_line_for_the_machine_until_its_last_node_has_ended(play):
