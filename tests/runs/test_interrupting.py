@@ -120,7 +120,7 @@ TRIES = 5
     [
         "LoopBudget._next",
         "RunDriver.let_go",
-        "RunDriver.cancel",
+        "RunHandle.ended",
         "RunDriver._settle",
         "WorkerWatch._poll",
         "WorkerPool._on_reports",
