@@ -30,7 +30,7 @@ SAMPLED = {
     "segment.appended": ("async", 2),
     "inputs.spill": ("join", 1),
     "inputs.spilled": ("join", 1),
-    "journal.append": ("catch", 4),
+    "journal.append": ("stream", 4),
     "journal.appended": ("timeout", 4),
     "journal.sync": ("branch", 1),  # how often it comes by depends on how busy the machine is
     "journal.synced": ("retry", 1),
@@ -41,6 +41,7 @@ SAMPLED = {
     "update.begin": ("gc", 1),
     "update.synced": ("gc", 1),
     "run.begun": ("resume", 1),
+    "run.ended": ("catch", 1),
     "run.end": ("cancel", 1),
     "file.rename": ("foreach", 2),
     **{point: ("gc", 1) for point in points_in_code() if point.startswith(("gc.", "rm."))},
