@@ -69,7 +69,7 @@ def _listed(code: RunCode) -> Iterator[str]:
         own = "  the flow's own file" if name == code.script_name else ""
         yield f"{len(text.splitlines()):>7} lines  {name}{own}"
     for name in code.left_out:
-        yield f"          too large  {name}"
+        yield f"     left out  {name}  too large, or not there"
 
 
 def make_diff(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings

@@ -34,7 +34,7 @@ class RunCode:
 
     @property
     def flowspec(self) -> str:
-        """The text of the flow's file; empty if it was too large to be kept."""
+        """The text of the flow's file; empty if it was left out."""
         return self.files.get(self._code.script, "")
 
     @property
@@ -44,7 +44,7 @@ class RunCode:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The names of files that were too large to be kept."""
+        """The names of files that were too large to be kept, or could not be read."""
         return self._code.left_out
 
     @property

@@ -24,15 +24,13 @@ import msgpack
 from asyncflow.errors import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 MOST_BYTES: Final = 4 << 20
 """The most that is kept for a run; files beyond it are named only."""
 _VERSION: Final = 1
 _NOT_OURS: Final = ("site-packages", "dist-packages", ".venv", "venv", "node_modules")
 _MOST_MODULES: Final = 2_000
-_SHORTEST_SECRET: Final = 6  # what is shorter is a number or a switch, and stands everywhere
-_HIDDEN: Final = b"******"
 
 
 class Code(NamedTuple):
@@ -45,15 +43,13 @@ class Code(NamedTuple):
     left_out: tuple[str, ...] = ()
     """The names of files that were too large to be kept, or could not be read."""
 
-    def without(self, secrets: Iterable[str]) -> Code:
+    def without(self, secrets: Collection[str]) -> Code:
         """The same code with asterisks in place of these texts, but for the shortest ones."""
-        hidden = [each.encode() for each in secrets if len(each) >= _SHORTEST_SECRET]
-        if not any(each in content for each in hidden for content in self.files.values()):
+        if not secrets:
             return self
-        files = dict(self.files)
-        for each in sorted(hidden, key=len, reverse=True):
-            files = {name: content.replace(each, _HIDDEN) for name, content in files.items()}
-        return self._replace(files=files)
+        from asyncflow.flow.hidden_texts import hide  # most flows have no secrets
+
+        return self._replace(files=hide(secrets, self.files))
 
     def pack(self) -> bytes:
         """The same code is the same bytes."""
@@ -94,7 +90,7 @@ class CodeFiles:
         self._keep = keep
         self._kept: dict[type, tuple[tuple[Any, ...], bytes]] = {}
 
-    def packed(self, flow: type, secrets: Iterable[str] = ()) -> bytes:
+    def packed(self, flow: type, secrets: Collection[str] = ()) -> bytes:
         """The packed `Code` of a flow without these texts; empty if nothing of it can be found."""
         if self._keep == "none":
             return b""

@@ -11,7 +11,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +34,9 @@ multiprocessing uses the same name, so a process that a step starts finds the mo
 """
 
 _inside_worker = False
-_imports = 0  # how many nested imports of flow files are going on
+# True of what the import of a flow's file calls, on event loops too, and of no other thread.
+_is_importing = ContextVar("asyncflow_is_importing", default=False)
+_loading = threading.RLock()  # a file that another thread still runs is in `sys.modules` already
 
 
 def is_inside_worker() -> bool:
@@ -49,12 +53,11 @@ def mark_worker() -> None:
 @contextmanager
 def _importing() -> Iterator[None]:
     """Mark that a flow's file is being run to get its definitions."""
-    global _imports  # noqa: PLW0603 - true of the whole process
-    _imports += 1
+    token = _is_importing.set(True)
     try:
         yield
     finally:
-        _imports -= 1
+        _is_importing.reset(token)
 
 
 def check_may_start() -> None:
@@ -64,7 +67,7 @@ def check_may_start() -> None:
         UnguardedRunError: A flow's file is being imported.
         EngineClosedError: This is a worker.
     """
-    if _imports:
+    if _is_importing.get():
         raise _unguarded("starts a run")
     if _inside_worker:
         message = "no engine can be started within a step: have the program run the other flow"
@@ -79,7 +82,7 @@ def is_program() -> bool:
     Raises:
         UnguardedRunError: Another program imports the file.
     """
-    if _imports:
+    if _is_importing.get():
         return False
     if importing_module() not in {"__main__", ""}:
         raise _unguarded("is a command line")
@@ -108,7 +111,7 @@ def load_flow(spec: str) -> type[FlowSpec]:
         FlowError: There is no such file, module or flow, or there are several flows and none is
             named.
     """
-    with _importing():
+    with _loading, _importing():
         return _load_flow(spec)
 
 

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,24 @@ def test_what_cannot_be_done_is_an_error_at_once(runner, call, error):
     """And no run."""
     with pytest.raises(error, match=r"nowhere|17|Shared"):
         call(runner)
+
+
+def test_runners_of_several_threads_load_the_same_file(tmp_path):
+    """None takes the import by another for one that it stands in, or has half of the file."""
+    (tmp_path / "slowly_imported.py").write_text(
+        "import time\ntime.sleep(0.1)\nfrom asyncflow import FlowSpec, step\n\n\n"
+        "class Slow(FlowSpec):\n    @step(start=True, end=True)\n    def only(self):\n"
+        "        print('ran')\n"
+    )
+
+    def run(_):
+        with Runner(
+            str(tmp_path / "slowly_imported.py"), show_output=False, cwd=tmp_path, workers=1
+        ) as runner:
+            return runner.run().status
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(run, range(3))) == ["successful"] * 3
 
 
 async def test_a_run_is_followed_from_an_event_loop(runner, tmp_path):

@@ -140,6 +140,46 @@ async def test_a_value_of_environment_is_hidden_in_the_code(folder, store):
     ]
 
 
+WRITTEN = [
+    ("pass\nword", r'"pass\nword"'),
+    ('quoted "word"', r'"quoted \"word\""'),
+    ("back\\slash", r'"back\\slash"'),
+    ("caf\xe9-word", r'"caf\u00e9-word"'),
+    ("caf\xe9-word", "# coding: latin-1\n'caf\xe9-word'"),
+    ("smile \U0001f600 word", r'{"json": "smile \ud83d\ude00 word"}'),
+    ("swordfish", "('sword'\n    f'fish')"),
+    ("swordfish", "'sword' + 'fish'"),
+    ("swordfish", '"sword\\\nfish"'),
+    ("first line\nsecond line", 'dedent("""\n    first line\n    second line\n""")'),
+    ("swordfish\n", "swordfish"),
+]
+
+
+@pytest.mark.parametrize(("secret", "text"), WRITTEN)
+def test_a_secret_is_hidden_however_it_is_written(secret, text):
+    """With escapes, over several literals or lines, and in the encoding of its file."""
+    code = Code("a.py", {"a.py": text.encode("latin-1"), "b.py": b"'other' 'word', swordfis"})
+    hidden = code.without([secret]).files
+    assert b"******" in hidden["a.py"]
+    assert not [word for word in (b"word", b"line") if word in hidden["a.py"]]
+    assert hidden["b.py"] == code.files["b.py"]
+
+
+@pytest.mark.parametrize(
+    ("secret", "text"),
+    [
+        ("a" + "'" * 40 + "bcd", "a" + "'" * 20_000),
+        ("\\" * 40 + "bcd", "\\" * 5_000),
+        ("r" * 40 + "bcd", "r''r" * 5_000),
+        ("\n" * 40 + "bcd", "\n \t" * 5_000),
+    ],
+)
+def test_looking_for_a_secret_ends_soon(secret, text):
+    """In text that nearly matches in many ways, too."""
+    code = Code("a.py", {"a.py": text.encode()})
+    assert code.without([secret]) == code
+
+
 async def test_two_runs_are_compared(folder, store):
     """Code, parameters, artifacts by hash and times."""
     first, _, second = await two_runs(folder, store)
