@@ -340,7 +340,7 @@ class Shy:
 class LosingFlow(FlowSpec):
     @step
     def start(self):
-        self.first, self.lost, self.shy, self.last = 1, bytes(5000), Shy(), 4
+        self.first, self.lost, self.shy, self.last = 1, bytes(1 << 20), Shy(), 4
         self.next(self.end)
 
     @step
@@ -357,8 +357,9 @@ def losing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file.write_text(LOSING_FLOW)
     command = [sys.executable, "-m", "asyncflow", "run", str(file), "--store", str(store)]
     subprocess.run(command, capture_output=True, check=True)
-    for segment in store.rglob("w*.seg"):
-        segment.unlink()
+    for blob in (store / "blobs").rglob("*"):
+        if blob.is_file() and blob.stat().st_size >= 1 << 20:
+            blob.unlink()
     return store
 
 

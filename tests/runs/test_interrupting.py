@@ -111,7 +111,7 @@ def run_program(store, tmp_path):
 
 
 ENDINGS = {"cancelled", "interrupted", "succeeded"}
-TRIES = 5
+TRIES = 12
 """Some places are not reached in every run of the program: it depends on who is faster."""
 
 
