@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -54,6 +55,9 @@ if __name__ == "__main__":
     ProcessFlow()
 """
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}"
+
+PYTHON = shlex.quote(sys.executable)
+"""For a shell: the folder may have a space in its name."""
 
 
 @pytest.fixture
@@ -430,7 +434,7 @@ def test_run_id_file_in_no_folder(folder) -> None:
 
 def test_engine_that_cannot_go_on(folder) -> None:
     """When the disk takes no more, the error says so, and how to go on; exit status 1."""
-    command = f"{sys.executable} -m asyncflow run flow.py --lines 20000 --json"
+    command = f"{PYTHON} -m asyncflow run flow.py --lines 20000 --json"
     done = run(["bash", "-c", f"ulimit -f 40; {command} 2>&1 >out | tail -n 4; cat out"])
     assert "was interrupted: cannot write to the journal" in done.stdout
     assert "asyncflow resume flow.py --origin-run-id" in done.stdout
@@ -559,7 +563,7 @@ def test_ignored_signal_stays_ignored(folder) -> None:
     command = [
         "sh",
         "-c",
-        f"trap '' INT; exec {sys.executable} -m asyncflow run flow.py --seconds 0.3",
+        f"trap '' INT; exec {PYTHON} -m asyncflow run flow.py --seconds 0.3",
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(process, "at work")
@@ -574,7 +578,7 @@ def test_ignored_signal_stays_ignored(folder) -> None:
 
 def test_reader_that_goes_away(folder) -> None:
     """`asyncflow run | head` ends the log and not the run: no error, and the run succeeds."""
-    command = f"{sys.executable} -m asyncflow run flow.py --lines 20000 --run-id-file id"
+    command = f"{PYTHON} -m asyncflow run flow.py --lines 20000 --run-id-file id"
     done = run(["bash", "-c", f"set -o pipefail; {command} | head -n 2"])
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 2
@@ -586,7 +590,7 @@ def test_reader_that_goes_away(folder) -> None:
 
 def test_closed_stdout(folder) -> None:
     """A run goes through without any standard output at all."""
-    done = run(["bash", "-c", f"{sys.executable} -m asyncflow run flow.py >&-"])
+    done = run(["bash", "-c", f"{PYTHON} -m asyncflow run flow.py >&-"])
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
 
@@ -597,7 +601,7 @@ def test_an_answer_without_a_standard_output_is_an_error(folder) -> None:
     pathspec = f"ProcessFlow/{(folder / 'id').read_text()}"
     looking = ["runs", "runs --json", f"events {pathspec}", f"logs {pathspec}", "--help"]
     for command in [*looking, "run flow.py --json"]:
-        done = run(["bash", "-c", f"{sys.executable} -m asyncflow {command} >&-"])
+        done = run(["bash", "-c", f"{PYTHON} -m asyncflow {command} >&-"])
         assert (done.returncode, command) == (1, command)
         assert "standard output cannot be written to: Bad file descriptor" in done.stderr
 
