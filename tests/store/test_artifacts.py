@@ -502,7 +502,7 @@ def test_reading_leaves_no_open_files(writer, reader):
     refs = [writer.put(np.full(LARGE, number)) for number in range(20)]
     before = len(list(Path("/proc/self/fd").iterdir()))
     loaded = [reader.load(ref) for ref in refs]
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
     assert [each.value[0] for each in loaded] == list(range(20))
 
 
