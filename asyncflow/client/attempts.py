@@ -200,7 +200,7 @@ class OneAttempt(Attempts):
 
     __slots__ = ("_began", "_own_end", "only")
 
-    only: int  # type: ignore[misc]
+    only: int  # type: ignore[misc] # the word of the class, in place of the one of its base
 
     def __init__(self, record: RunRecord, step: str, number: int, attempt: int) -> None:
         """Find the attempt. For a task that was retried, the run's journal is read.

@@ -198,8 +198,7 @@ class ConfigExpression(Expression):
         """
         try:
             if isinstance(self._root, str):
-                # an expression that the author of the flow has written into its file
-                value = eval(self._root, {**values, **names})  # noqa: S307
+                value = eval(self._root, {**values, **names})  # noqa: S307 - the expression stands in the flow, which is code of the user
             else:
                 value = values[spec_of(self._root).attribute]
             for kind, what in self._path:

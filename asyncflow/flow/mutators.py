@@ -118,7 +118,7 @@ class StepMutator(metaclass=_OnMutatedSteps):
         @overload
         def __new__(cls, method: Decorated, /) -> Decorated: ...  # type: ignore[misc]  # the metaclass says so
         @overload
-        def __new__(cls, *args: object, **kwargs: object) -> Callable[[Decorated], Decorated]: ...  # type: ignore[misc]
+        def __new__(cls, *args: object, **kwargs: object) -> Callable[[Decorated], Decorated]: ...  # type: ignore[misc] # a class used as a decorator gives back what it decorates
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             """Decorate: the metaclass does it, and leaves the method as it is."""
 
@@ -146,7 +146,7 @@ class FlowMutator(metaclass=_OnFlows):
         @overload
         def __new__(cls, flow: FlowClass, /) -> FlowClass: ...  # type: ignore[misc]  # the metaclass says so
         @overload
-        def __new__(cls, *args: object, **kwargs: object) -> Callable[[FlowClass], FlowClass]: ...  # type: ignore[misc]
+        def __new__(cls, *args: object, **kwargs: object) -> Callable[[FlowClass], FlowClass]: ...  # type: ignore[misc] # a class used as a decorator gives back what it decorates
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             """Decorate: the metaclass does it, and leaves the class as it is."""
 

@@ -124,7 +124,7 @@ class UserStepDecorator(metaclass=OnSteps):
         @overload
         def __new__(cls, method: Decorated, /) -> Decorated: ...  # type: ignore[misc]  # the metaclass says so
         @overload
-        def __new__(cls, *args: object, **kwargs: object) -> Callable[[Decorated], Decorated]: ...  # type: ignore[misc]
+        def __new__(cls, *args: object, **kwargs: object) -> Callable[[Decorated], Decorated]: ...  # type: ignore[misc] # a class used as a decorator gives back what it decorates
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             """Decorate: the metaclass does it, and leaves the method as it is."""
 

@@ -198,7 +198,7 @@ def test_secrets_are_added_and_removed_with_their_sources():
     (spec,) = mutable_step.get_decorator_specs("secrets")
     assert spec.kwargs["sources"][0]["id"] == "HOME"
     assert mutable_step.remove_decorator("secrets")
-    assert options_of(mutable_step.flow.cls.end).secrets == []  # type: ignore[attr-defined]
+    assert options_of(mutable_step.flow.cls.end).secrets == []  # type: ignore[attr-defined] # the flow has this step
     mutable_step.add_decorator("secrets", deco_kwargs=spec.kwargs)
     assert mutable_step.get_decorator_specs("secrets") == [spec]
 

@@ -1014,7 +1014,7 @@ class NamedAsStep(FlowSpec):
 
     @step
     def train(self):
-        self.train = self.input * 10  # type: ignore[method-assign]
+        self.train = self.input * 10  # type: ignore[method-assign] # what is tested
         self.here = self.train
         self.next(self.join)
 
@@ -1029,7 +1029,7 @@ class NamedAsStep(FlowSpec):
         self.before = callable(self.turn)
         self.turns += 1
         self.more = self.turns < 3
-        self.turn = self.turns  # type: ignore[method-assign, assignment]
+        self.turn = self.turns  # type: ignore[method-assign, assignment] # what is tested
         self.next({True: self.turn, False: self.end}, condition="more")
 
     @step
