@@ -30,7 +30,7 @@ MOST_BYTES: Final = 4 << 20
 """The most that is kept for a run; files beyond it are named only."""
 _VERSION: Final = 1
 _NOT_OURS: Final = ("site-packages", "dist-packages", ".venv", "venv", "node_modules")
-_MOST_MODULES: Final = 2_000
+_KEPT_FILES: Final = 16  # of the flows used last; an application has a handful
 
 
 class Code(NamedTuple):
@@ -82,47 +82,60 @@ def _is_below(name: str) -> bool:
     return bool(name) and not name.startswith("/") and ".." not in parts and "\0" not in name
 
 
+class _Kept(NamedTuple):
+    """What was found of the code of one file's flows, and when it holds still."""
+
+    modules: int
+    """How many modules were imported then: with another one, others may belong to the flow."""
+    files: list[str]
+    stamp: tuple[Any, ...]
+    packed: bytes
+
+
 class CodeFiles:
     """Reads the source files of flows, again only when one has changed."""
 
     def __init__(self, keep: str) -> None:
         """Prepare to keep `all` files, that of the `flow` alone, or `none`."""
         self._keep = keep
-        self._kept: dict[type, tuple[tuple[Any, ...], bytes]] = {}
+        self._kept: dict[str, _Kept] = {}  # by file, not by class: a class may be made for each run
 
     def packed(self, flow: type, secrets: Collection[str] = ()) -> bytes:
         """The packed `Code` of a flow without these texts; empty if nothing of it can be found."""
         if self._keep == "none":
             return b""
-        folder, files = _files_of(flow)
-        if self._keep == "flow":
-            files = files[:1]
-        if not files:
+        module = sys.modules.get(flow.__module__)
+        first = _source_file(module) if module is not None else ""
+        if module is None or not first:
             code = _typed(flow)
             return code.without(secrets).pack() if code is not None else b""
+        modules, kept = len(sys.modules), self._kept.pop(first, None)
+        if kept is None or kept.modules != modules:
+            files = [first] if self._keep == "flow" else _files_of(module, first)
+        else:
+            files = kept.files
         stamp = *secrets, *((path, *_stat(path)) for path in files)
-        kept = self._kept.get(flow)
-        if kept is None or kept[0] != stamp:
-            kept = self._kept[flow] = stamp, _read(folder, files).without(secrets).pack()
-        return kept[1]
+        if kept is None or kept.stamp != stamp:
+            code = _read(os.path.dirname(first), files)  # noqa: PTH120 - text: thousands of files
+            kept = _Kept(modules, files, stamp, code.without(secrets).pack())
+        self._kept[first] = kept._replace(modules=modules, files=files)
+        for oldest in [*self._kept][:-_KEPT_FILES]:
+            self._kept.pop(oldest, None)
+        return kept.packed
 
 
-def _files_of(flow: type) -> tuple[str, list[str]]:
-    """The flow's folder, and its files: that of the flow first, then the others sorted."""
-    module = sys.modules.get(flow.__module__)
-    first = _source_file(module) if module is not None else ""
-    if module is None or not first:
-        return "", []
-    folder = os.path.dirname(first)  # noqa: PTH120 - text: a thousand modules are looked at
+def _files_of(module: ModuleType, first: str) -> list[str]:
+    """The files of the flow in this module: its own first, then the others sorted."""
+    folder = os.path.dirname(first)  # noqa: PTH120 - as above
     found = {first: None}
     pending = [module]
-    while pending and len(found) < _MOST_MODULES:
+    while pending:
         for used in _used_by(pending.pop()):
             file = _source_file(used)
             if file.startswith(folder + os.sep) and file not in found and _is_ours(file, folder):
                 found[file] = None
                 pending.append(used)
-    return folder, [first, *sorted(set(found) - {first})]
+    return [first, *sorted(set(found) - {first})]
 
 
 def _used_by(module: ModuleType) -> Iterator[ModuleType]:

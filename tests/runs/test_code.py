@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import sys
 import textwrap
+import weakref
 
 import pytest
 
 from asyncflow import Engine, Run
 from asyncflow._support.settings import Settings
 from asyncflow.errors import RecordError
-from asyncflow.flow.code_files import MOST_BYTES, Code
+from asyncflow.flow.code_files import MOST_BYTES, Code, CodeFiles
 from asyncflow.flow.loader import load_file
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.collect import collect
@@ -102,6 +105,27 @@ async def test_the_files_are_written_below_a_folder(folder, store, tmp_path):
     assert "kept_parts/two.py" in first.code.tarball.getnames()
     with pytest.raises(FileExistsError):
         first.code.extract(target)
+
+
+def test_classes_that_are_made_for_each_run_leave_nothing_behind(folder):
+    """What is kept of their code is kept by file, and not by class."""
+    module = load_file(folder / "kept_flow.py")
+    code, names = CodeFiles("all"), range(100)
+    made = [type(f"Kept{n}", (module.Kept,), {"__module__": module.__name__}) for n in names]
+    dead = [weakref.ref(each) for each in made]
+    assert len({code.packed(each) for each in made}) == 1
+    del made
+    gc.collect()
+    assert not [each for each in dead if each() is not None]
+
+
+def test_a_module_that_is_imported_later_belongs_to_the_next_run(folder):
+    """What was found before is looked for again when more modules are there."""
+    module = load_file(folder / "kept_flow.py")
+    code = CodeFiles("all")
+    assert "kept_unused.py" not in Code.unpack(code.packed(module.Kept)).files
+    vars(module)["later"] = importlib.import_module("kept_unused")
+    assert "kept_unused.py" in Code.unpack(code.packed(module.Kept)).files
 
 
 @pytest.mark.parametrize(("keep", "names"), [("flow", ["kept_flow.py"]), ("none", None)])
