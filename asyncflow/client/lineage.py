@@ -137,7 +137,9 @@ class Lineage:
         """How many tasks a step will have in all; None while that is not known."""
         counts: dict[str, int | None] = {}
         for node in self._graph:  # the steps before it come first
-            before = [self._led_to(each, counts[each]) for each in self._graph.previous(node.name)]
+            # A step that leads back comes later, and how often it does so is not known.
+            leading = self._graph.previous(node.name)
+            before = [self._led_to(each, counts.get(each)) for each in leading]
             if node.joins is not None:
                 counts[node.name] = counts[node.joins]
             elif node.is_end:

@@ -104,6 +104,18 @@ async def test_each_turn_is_a_task_that_follows_the_one_before(looped):
     assert [(task.path, task["height"].data) for task in last] == [((2,), n) for n in (1, 2, 3)]
 
 
+@pytest.mark.parametrize("which", ["chosen", "looped"])
+async def test_everything_can_be_asked_of_a_run_with_conditions(request, which):
+    """Each property of its steps and tasks has an answer."""
+    run = request.getfixturevalue(which)
+    for run_step in run:
+        for view in (run_step, *run_step):
+            for name in dir(type(view)):
+                if not name.startswith("_") and isinstance(getattr(type(view), name), property):
+                    getattr(view, name)
+    assert all(run_step.finished_at is not None for run_step in run)
+
+
 async def test_the_key_of_each_task_is_its_own(looped):
     """A resume finds a task by it."""
     keys = [str(task.key) for run_step in looped for task in run_step]
