@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.collect import collect
 from asyncflow.store.maintenance.verify import verify

@@ -15,14 +15,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Protocol
 
-from asyncflow.flow.graph import Fanout
+from asyncflow.flow.node import Fanout
 from asyncflow.values import last_index_of, with_repetitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asyncflow.events.types import TaskCloned, TaskSucceeded
-    from asyncflow.flow.graph import Graph, Node
+    from asyncflow.flow.graph import Graph
+    from asyncflow.flow.node import Node
     from asyncflow.store.run_index import TaskTable
     from asyncflow.values import TaskKey
 

@@ -16,7 +16,8 @@ from asyncflow.events.types import (
     TaskSucceeded,
     TaskYielded,
 )
-from asyncflow.flow.graph import Fanout, Graph
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Fanout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import GraphError
 from asyncflow.flow.graph_checks import arrange
-from asyncflow.flow.node import Fanout, Node, Transition
+from asyncflow.flow.node import Node
 from asyncflow.values import repetitions_of, with_repetitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-
-__all__ = ["Fanout", "Graph", "Node", "Transition"]
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)

@@ -9,7 +9,8 @@ from asyncflow.flow.node import Fanout
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from asyncflow.flow.graph import Graph, Node
+    from asyncflow.flow.graph import Graph
+    from asyncflow.flow.node import Node
 
 
 def to_text(graph: Graph) -> str:

@@ -12,7 +12,8 @@ from asyncflow.flow.join_inputs import lost_in_joins
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncflow.flow.graph import Graph, Node
+    from asyncflow.flow.graph import Graph
+    from asyncflow.flow.node import Node
 
 
 class MissingArtifact:

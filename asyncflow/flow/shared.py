@@ -30,7 +30,7 @@ from asyncflow.errors import FlowError, GraphError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from asyncflow.flow.graph import Node
+    from asyncflow.flow.node import Node
 
 _STARS: Final = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 

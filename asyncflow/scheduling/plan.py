@@ -48,7 +48,7 @@ from asyncflow.events.types import (
     TaskSucceeded,
     TaskYielded,
 )
-from asyncflow.flow.graph import Fanout
+from asyncflow.flow.node import Fanout
 from asyncflow.scheduling.commands import (
     Arrivals,
     BeginTask,
@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from asyncflow.events.types import Event
-    from asyncflow.flow.graph import Graph, Node
+    from asyncflow.flow.graph import Graph
+    from asyncflow.flow.node import Node
 
 
 MAX_ARRIVALS: Final = 2048  # that a join is told at a time: 48 KiB

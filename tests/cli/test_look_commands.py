@@ -21,8 +21,9 @@ from asyncflow.cli.command_table import invoke
 from asyncflow.cli.dump_text import write_value
 from asyncflow.cli.look_commands import find
 from asyncflow.client.json_data import data_of
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
 from asyncflow.flow.loader import load_flow
+from asyncflow.flow.node import Node
 from tests.support.written_runs import RunWriter
 
 FLOW = """

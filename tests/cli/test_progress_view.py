@@ -11,7 +11,8 @@ import pytest
 from asyncflow.cli.nonblocking_output import NonblockingOutput
 from asyncflow.cli.progress_view import BarsView, LogView, QuietView, is_terminal, wants_colour
 from asyncflow.events import RunStarted, RunSucceeded, TaskLogged, TaskStarted, TaskSucceeded
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,8 @@ from asyncflow.client.views import reopen
 from asyncflow.errors import ArtifactNotFoundError, JournalError, NotFoundError, StoreError
 from asyncflow.events import RunStarted, RunSucceeded, TaskLogged, TaskSucceeded
 from asyncflow.flow.current import TaskContext, enter_task
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 from asyncflow.store.journal import frame, is_being_written
 from asyncflow.store.local_store import LocalRun
 from asyncflow.store.run_index import ENTRY_BYTES, TaskEntry, TaskState, TaskTable, write_summary

@@ -11,7 +11,8 @@ import pytest
 from asyncflow.cli.progress_bars import draw_bars
 from asyncflow.client.step_counts import StepTally, Tally
 from asyncflow.events import RunStarted, TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 
 if TYPE_CHECKING:
     from asyncflow.events import Event

@@ -10,7 +10,8 @@ import pytest
 
 from asyncflow import Engine, FlowSpec, Run, Task, current, step
 from asyncflow.flow.current import TaskContext, enter_task
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 
 GRAPH = Graph("F", [Node("start", ("end",)), Node("end")])
 
@@ -166,7 +167,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from asyncflow.flow.current import TaskContext, current, enter_task
 from asyncflow.workers.process.thread_context import install_thread_propagation
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 
 install_thread_propagation()
 install_thread_propagation()

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflow.errors import GraphError
-from asyncflow.flow.graph import Fanout, Graph, Node, Transition
+from asyncflow.flow.graph import Graph
 from asyncflow.flow.graph_drawing import to_dot, to_mermaid, to_text
+from asyncflow.flow.node import Fanout, Node, Transition
 from tests.support.random_graphs import Built, shapes
 
 if TYPE_CHECKING:
-    from asyncflow.flow.graph import Node as AnyNode
+    from asyncflow.flow.node import Node as AnyNode
 
 
 def node(name: str, *following: str, **attributes) -> AnyNode:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from asyncflow import FlowSpec, Parameter, step
 from asyncflow.errors import FlowError, MergeArtifactsError, TransitionError
 from asyncflow.flow import missing_artifact, spec
-from asyncflow.flow.graph import Transition
 from asyncflow.flow.graph_reader import RESERVED_NAMES, read_graph
 from asyncflow.flow.join_inputs import Inputs, InputView
+from asyncflow.flow.node import Transition
 from asyncflow.flow.parameters import Parameter as AnyParameter
 from asyncflow.flow.spec import artifacts_of, bind, constants_of
 from asyncflow.values import ArtifactRef, Encoding, Place

@@ -18,7 +18,8 @@ import pytest
 from asyncflow import Engine, FlowSpec, Parameter, concurrency, current, events, limit, retry, step
 from asyncflow.cli.command_table import invoke
 from asyncflow.errors import FlowError, LimitError, RunCancelledError
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 from asyncflow.scheduling import named_limits
 from asyncflow.scheduling.named_limits import Limits, needs_of
 from asyncflow.store.layout import Layout

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from asyncflow.errors import PoolError
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.run_services import BACKLOG_BYTES, RunServices

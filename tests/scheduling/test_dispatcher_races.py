@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from asyncflow.errors import PoolError
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 from asyncflow.scheduling import worker_watch as module
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.facts import Lost

@@ -9,7 +9,8 @@ from asyncflow.client.replay import Replay
 from asyncflow.events.packing import pack_event
 from asyncflow.events.records import Result
 from asyncflow.events.types import STOPPED, RunStarted, from_microseconds
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 from asyncflow.scheduling.commands import BeginTask, CloneTask, RetryTask, Verdict
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.facts_to_events import Batch, Recorder

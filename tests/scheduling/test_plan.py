@@ -18,7 +18,8 @@ from asyncflow.events import (
     TaskSucceeded,
     TaskYielded,
 )
-from asyncflow.flow.graph import Fanout, Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Fanout, Node
 from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks, Verdict
 from asyncflow.scheduling.plan import IllegalEventError, Plan
 from asyncflow.values import Outcome, Status

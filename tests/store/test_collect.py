@@ -15,7 +15,8 @@ import pytest
 from asyncflow import Engine, Flow, FlowSpec, Run, step
 from asyncflow._support import commit_points
 from asyncflow.errors import JournalError, StoreError
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 from asyncflow.store.journal import HEADER, JournalReader
 from asyncflow.store.layout import Layout, sign_of_beginning
 from asyncflow.store.maintenance.collect import (

@@ -17,7 +17,8 @@ from blake3 import blake3
 from asyncflow import Engine, Flow, FlowSpec, Run, step
 from asyncflow._support import commit_points
 from asyncflow.errors import JournalError, NotFoundError, RemoveError, ResumeError, RunFailedError
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 from asyncflow.store.journal import frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.collect import Amount, collect

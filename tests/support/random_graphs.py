@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 from asyncflow.values import Outcome
 
 Key = tuple[str, tuple[int, ...]]

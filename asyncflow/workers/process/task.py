@@ -19,8 +19,8 @@ from asyncflow import codec
 from asyncflow.errors import FlowError, JournalError, TransitionError
 from asyncflow.events.records import MAX_TASK
 from asyncflow.flow.current import Parallel, TaskContext, enter_task, not_awaitable
-from asyncflow.flow.graph import Fanout, Transition
 from asyncflow.flow.join_inputs import ArrivingInputs, Inputs, InputView, lock_of, refs_of
+from asyncflow.flow.node import Fanout, Transition
 from asyncflow.flow.spec import artifacts_of, bind, initialize
 from asyncflow.values import Failure
 from asyncflow.workers.process.join_input import JoinInput
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
-    from asyncflow.flow.graph import Node
+    from asyncflow.flow.node import Node
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.values import ArtifactRef, Outcome
     from asyncflow.workers.messages import StartTask, Yielded

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncflow import codec
-    from asyncflow.flow.graph import Node
+    from asyncflow.flow.node import Node
     from asyncflow.flow.spec import BoundTask, FlowSpec
     from asyncflow.store.change_detection import Loaded
     from asyncflow.store.interface import Later

@@ -29,7 +29,8 @@ from asyncflow.engine.subscription import Channel
 from asyncflow.events import RunStarted
 from asyncflow.events.packing import pack_event, unpack_events
 from asyncflow.events.types import from_microseconds
-from asyncflow.flow.graph import Graph, Node
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.resume import OriginRun
 from asyncflow.scheduling.run_driver import RunDriver
