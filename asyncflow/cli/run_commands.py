@@ -32,8 +32,9 @@ from asyncflow.flow.parameters import has_configs
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from asyncflow.engine.engine import Engine, Starter
+    from asyncflow.engine.engine import Engine
     from asyncflow.engine.run_handle import RunHandle
+    from asyncflow.engine.starter import Starter
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.scheduling.resume_preview import StepPreview
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from asyncflow.client import Run
-    from asyncflow.engine.engine import Starter
     from asyncflow.engine.run_handle import RunHandle
+    from asyncflow.engine.starter import Starter
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.workers.program_environment import ProgramEnvironment
 

@@ -81,7 +81,7 @@ def test_a_tag_of_the_command_line_is_refused_too(tag, store, tmp_path, capsys):
 
 async def test_bad_tags_that_lie_in_a_store_are_shown_as_text(engine, store, monkeypatch, capsys):
     """An older version took them; one such run hides no other."""
-    monkeypatch.setattr("asyncflow.engine.engine.check_tags", tuple)
+    monkeypatch.setattr("asyncflow.engine.starter.check_tags", tuple)
     run = await engine.run(Linear, tags=[1, None, "two\nlines", "good"])
     assert run.user_tags == {"1", "None", "two\nlines", "good"}
     assert [each.id for each in Flow("Linear", store=store).runs("1")] == [run.id]
