@@ -15,6 +15,7 @@ from asyncflow.events.manifests import pack_manifest, pack_ref, unpack_manifest
 from asyncflow.events.packing import pack_event
 from asyncflow.events.types import SCHEMA_VERSION, RunStarted, from_microseconds
 from asyncflow.flow import loader
+from asyncflow.flow.constants import constants_of
 from asyncflow.flow.decorators import options_of
 from asyncflow.flow.graph_reader import prepare, read_graph
 from asyncflow.flow.include_file import FileStream
@@ -27,7 +28,6 @@ from asyncflow.flow.parameters import (
     shown_value,
     user_name,
 )
-from asyncflow.flow.spec import constants_of
 from asyncflow.scheduling.resume import OriginRun, newest_run
 from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.store.artifacts import ArtifactWriter

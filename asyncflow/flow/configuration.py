@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.flow.config import configs_of, resolve_configs, restored, storable
 from asyncflow.flow.decorators import OwnDecorator, is_step, options_of
 from asyncflow.flow.flow_decorators import delayed_of
+from asyncflow.flow.lookalike import lookalike
 from asyncflow.flow.mutators import copy_of_step
 from asyncflow.flow.parameters import (
     CONFIG_VALUES,
@@ -101,32 +102,20 @@ def stored_configs_of(cls: type) -> dict[str, Any]:
     return {name: storable(value) for name, value in config_values_of(cls).items()}
 
 
-class _Silent:
-    """Keeps the user's `__init_subclass__` from being called for configured flows."""
-
-    __slots__ = ()
-
-    def __init_subclass__(cls) -> None:
-        pass
-
-
 def _made(cls: Any, values: Mapping[str, Any]) -> type:
     names = {spec.name: values[attribute] for attribute, spec in configs_of(cls).items()}
 
     def evaluate(value: Any) -> Any:
         return evaluated(value, values, names)
 
-    namespace: dict[str, Any] = {
-        "__module__": cls.__module__,
-        "__qualname__": cls.__qualname__,
-        "__doc__": cls.__doc__,
+    attributes: dict[str, Any] = {
         CONFIG_VALUES: dict(values),
         WRITTEN_CLASS: cls,
     }
     for name, parameter in raw_parameters_of(cls).items():
         if parameter.is_delayed:
-            namespace[name] = parameter.evaluated(lambda value: storable(evaluate(value)))
-    made: type = type(cls)(cls.__name__, (_Silent, cls), namespace)
+            attributes[name] = parameter.evaluated(lambda value: storable(evaluate(value)))
+    made: type = lookalike(cls, attributes)
     for name in dir(cls):
         method = getattr(cls, name, None)
         if is_step(method) and _is_delayed(method):

@@ -6,9 +6,9 @@ import inspect
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from asyncflow.flow.constants import constants_of
 from asyncflow.flow.node import Fanout
 from asyncflow.flow.parameters import parameters_of
-from asyncflow.flow.spec import constants_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,17 +26,17 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow.errors import GraphError
+from asyncflow.flow.constants import is_constant, written_classes
 from asyncflow.flow.decorators import is_step, options_of, plain_options
 from asyncflow.flow.flow_decorators import flow_options_of, has_mutators
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import END, Node, Transition
 from asyncflow.flow.parameters import CONFIG_VALUES, Parameter, has_configs, parameters_of
 from asyncflow.flow.shared import Shared, check_shared, keyword_only, shared_of
-from asyncflow.flow.spec import is_constant
 from asyncflow.flow.step_source import read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from asyncflow.flow.node import Case
     from asyncflow.flow.step_source import Argument, Body, NextCall
@@ -128,22 +128,13 @@ class _Step:
 def _steps_of(cls: type) -> dict[str, _Step]:
     """The steps by name, in the order of the source, base classes first."""
     methods: dict[str, Any] = {}
-    for owner in _written_classes(cls):
+    for owner in written_classes(cls):
         for name, value in vars(owner).items():
             if is_step(value):
                 methods[name] = value
             else:
                 methods.pop(name, None)
     return {name: _Step(name, method, _innermost(name, method)) for name, method in methods.items()}
-
-
-def _written_classes(cls: type) -> Iterator[type]:
-    """The classes that the user wrote, base classes first."""
-    return (
-        owner
-        for owner in reversed(cls.__mro__)
-        if owner is not object and owner.__module__ != "asyncflow.flow.spec"
-    )
 
 
 def _innermost(name: str, method: Any) -> FunctionType:
@@ -179,7 +170,7 @@ def _check_names(cls: type, steps: Mapping[str, _Step]) -> None:
         if variable is not None and (variable in taken or not _takes_values(cls, variable)):
             message = f"catches into self.{variable}, which means something else: rename `var`"
             raise step.error(message)
-    for owner in _written_classes(cls):
+    for owner in written_classes(cls):
         for name, value in vars(owner).items():
             _check_attribute(owner, name, value, steps)
 

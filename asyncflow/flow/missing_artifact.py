@@ -7,6 +7,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING
 
 from asyncflow._support.suggestions import did_you_mean
+from asyncflow.flow.bound_task import artifacts_of, task_of
 from asyncflow.flow.join_inputs import lost_in_joins
 
 if TYPE_CHECKING:
@@ -70,3 +71,11 @@ class MissingArtifact:
 
     def __repr__(self) -> str:
         return repr(str(self))
+
+
+def missing_from(instance: object, name: str) -> MissingArtifact:
+    """The message that a flow instance has no such artifact."""
+    state = task_of(instance)
+    known = [*artifacts_of(instance), *(state.names() if state else ())]
+    graph, step = (state.graph, state.step) if state else (None, "")
+    return MissingArtifact(type(instance), name, known, graph, step)

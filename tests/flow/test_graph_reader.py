@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from asyncflow import FlowSpec, Parameter, environment, retry, step, timeout
 from asyncflow.errors import GraphError, ParameterError
+from asyncflow.flow.constants import constants_of
 from asyncflow.flow.graph_reader import RESERVED_NAMES, read_graph
 from asyncflow.flow.parameters import parameters_of
-from asyncflow.flow.spec import constants_of
 from asyncflow.flow.step_bytecode import from_bytecode
 from asyncflow.flow.step_source import from_source
 

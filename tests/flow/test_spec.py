@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from asyncflow import FlowSpec, Parameter, step
 from asyncflow.errors import FlowError, MergeArtifactsError, TransitionError
 from asyncflow.flow import missing_artifact, spec
+from asyncflow.flow.bound_task import artifacts_of
+from asyncflow.flow.constants import constants_of
 from asyncflow.flow.graph_reader import RESERVED_NAMES, read_graph
 from asyncflow.flow.join_inputs import Inputs, InputView
 from asyncflow.flow.node import Transition
 from asyncflow.flow.parameters import Parameter as AnyParameter
-from asyncflow.flow.spec import artifacts_of, bind, constants_of
+from asyncflow.flow.task_instance import bind
 from asyncflow.values import ArtifactRef, Encoding, Place
 
 

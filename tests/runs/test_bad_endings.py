@@ -18,7 +18,7 @@ import pytest
 
 from asyncflow import Engine, FlowSpec, Parameter, Run, current, events, retry, step, timeout
 from asyncflow.errors import ArtifactError, RunFailedError
-from asyncflow.flow.spec import constants_of
+from asyncflow.flow.constants import constants_of
 from tests.support.command_line import own_frames
 from tests.support.flows import Hiding, Linear, Wide
 

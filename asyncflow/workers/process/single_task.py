@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from asyncflow.flow.spec import artifacts_of
+from asyncflow.flow.bound_task import artifacts_of
 from asyncflow.store.unstored import Unstored
 from asyncflow.workers.process.artifact_threads import OffLoop
 from asyncflow.workers.process.run import RunView

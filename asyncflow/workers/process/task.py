@@ -18,10 +18,11 @@ from zlib import crc32
 from asyncflow import codec
 from asyncflow.errors import FlowError, JournalError, TransitionError
 from asyncflow.events.records import MAX_TASK
+from asyncflow.flow.bound_task import artifacts_of
 from asyncflow.flow.current import Parallel, TaskContext, enter_task, not_awaitable
 from asyncflow.flow.join_inputs import ArrivingInputs, Inputs, InputView, lock_of, refs_of
 from asyncflow.flow.node import Fanout, Transition
-from asyncflow.flow.spec import artifacts_of, bind, initialize
+from asyncflow.flow.task_instance import bind, initialize
 from asyncflow.values import Failure
 from asyncflow.workers.process.join_input import JoinInput
 from asyncflow.workers.process.run import item_of, stack_of
@@ -50,7 +51,7 @@ _LOADED_AT_ONCE_BYTES: Final = 64 << 10  # a thread costs as much as unpickling 
 class TaskView:
     """One task in its worker: what it inherits, the user's instance, and its result.
 
-    It implements the `BoundTask` of `asyncflow.flow.spec`.
+    It implements the `BoundTask` of `asyncflow.flow.bound_task`.
     """
 
     def __init__(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from asyncflow.errors import ArtifactPickleError
 from asyncflow.events.manifests import pack_manifest, pack_ref
-from asyncflow.flow.spec import artifacts_of, check_items
+from asyncflow.flow.bound_task import artifacts_of
+from asyncflow.flow.transition_checks import check_items
 from asyncflow.values import Encoding, Outcome
 from asyncflow.workers.process.item_stream import ItemStream
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncflow import codec
+    from asyncflow.flow.bound_task import BoundTask
     from asyncflow.flow.node import Node
-    from asyncflow.flow.spec import BoundTask, FlowSpec
+    from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.change_detection import Loaded
     from asyncflow.store.interface import Later
     from asyncflow.values import ArtifactRef
