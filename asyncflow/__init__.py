@@ -25,7 +25,8 @@ from asyncflow.flow.decorators import (
     timeout,
 )
 from asyncflow.flow.include_file import IncludeFile
-from asyncflow.flow.parameters import JSONType, Parameter
+from asyncflow.flow.parameter_types import JSONType
+from asyncflow.flow.parameters import Parameter
 from asyncflow.flow.shared import shared
 from asyncflow.flow.spec import FlowSpec, set_launcher
 

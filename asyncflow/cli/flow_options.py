@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from asyncflow.cli.metaflow_options import Accepted
+from asyncflow.flow.delayed_values import has_configs
 from asyncflow.flow.flow_decorators import flow_options_of
-from asyncflow.flow.parameters import has_configs, parameters_of
+from asyncflow.flow.parameters import parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -27,7 +27,7 @@ from asyncflow.cli.flow_options import (
     run_choices,
 )
 from asyncflow.errors import AsyncflowError, FlowError, ParameterError
-from asyncflow.flow.parameters import has_configs
+from asyncflow.flow.delayed_values import has_configs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -139,7 +139,7 @@ def _flag(*names: str, help_: str) -> click.Option:
 
 
 def _own() -> list[str]:
-    from asyncflow.flow.parameters import user_name
+    from asyncflow._support.user_name import user_name
 
     return [f"user:{user_name()}"]
 

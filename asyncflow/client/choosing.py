@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from asyncflow.events.types import to_microseconds
-from asyncflow.flow.parameters import shown_value
+from asyncflow.flow.parameter_values import shown_value
 from asyncflow.values import Status
 
 if TYPE_CHECKING:

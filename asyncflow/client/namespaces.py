@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from asyncflow._support.paths import absolute
 from asyncflow._support.settings import Settings
+from asyncflow._support.user_name import user_name
 from asyncflow.errors import StoreError
 from asyncflow.flow.current import running_task
-from asyncflow.flow.parameters import user_name
 from asyncflow.store import open_store
 
 if TYPE_CHECKING:

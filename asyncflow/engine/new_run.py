@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow import codec
 from asyncflow._support.commit_points import reached
+from asyncflow._support.user_name import user_name
 from asyncflow._support.version import VERSION
 from asyncflow.errors import FlowError, ResumeError
 from asyncflow.events.manifests import pack_manifest, pack_ref, unpack_manifest
@@ -17,17 +18,11 @@ from asyncflow.events.types import SCHEMA_VERSION, RunStarted, from_microseconds
 from asyncflow.flow import loader
 from asyncflow.flow.constants import constants_of
 from asyncflow.flow.decorators import options_of
+from asyncflow.flow.delayed_values import WRITTEN_CLASS, has_configs
 from asyncflow.flow.graph_reader import prepare, read_graph
 from asyncflow.flow.include_file import FileStream
-from asyncflow.flow.parameters import (
-    WRITTEN_CLASS,
-    has_configs,
-    parameters_of,
-    resolve_new_parameters,
-    resolve_parameters,
-    shown_value,
-    user_name,
-)
+from asyncflow.flow.parameter_values import resolve_new_parameters, resolve_parameters, shown_value
+from asyncflow.flow.parameters import parameters_of
 from asyncflow.scheduling.resume import OriginRun, newest_run
 from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.store.artifacts import ArtifactWriter

@@ -10,8 +10,8 @@ from asyncflow.client import Flow, Run
 from asyncflow.client.namespaces import without_namespace
 from asyncflow.engine.new_run import variables_of
 from asyncflow.errors import NotFoundError
+from asyncflow.flow.delayed_values import has_configs
 from asyncflow.flow.graph_reader import prepare, read_graph
-from asyncflow.flow.parameters import has_configs
 from asyncflow.scheduling.input_offsets import InputOffsets
 from asyncflow.values import Status, TaskKey, indexes_of
 from asyncflow.workers.messages import AttemptKey, Opening, StartTask

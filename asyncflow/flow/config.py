@@ -22,19 +22,17 @@ from typing import TYPE_CHECKING, Any, Final, Never, NoReturn
 
 from asyncflow._support.call_site import calling_line
 from asyncflow._support.safe_text import shortened
-from asyncflow._support.suggestions import did_you_mean
+from asyncflow._support.user_name import user_name
 from asyncflow.errors import ParameterError
+from asyncflow.flow.config_parsers import named_function
 from asyncflow.flow.config_value import ConfigValue, unwrapped, wrapped
+from asyncflow.flow.delayed_values import CONFIG_VALUES, ConfigBase, Expression
+from asyncflow.flow.parameter_values import unknown_name
 from asyncflow.flow.parameters import (
-    CONFIG_VALUES,
     RESERVED,
-    ConfigBase,
-    Expression,
     ParameterContext,
-    call_with_context,
-    named_function,
+    computed_default,
     raw_parameters_of,
-    user_name,
 )
 
 if TYPE_CHECKING:
@@ -316,18 +314,11 @@ def resolve_configs(
     by_name = {spec.name: spec for spec in specs.values()}
     for name in given:
         if name not in by_name:
-            raise _unknown(cls, name, by_name)
+            raise unknown_name(cls, "config", name, by_name)
     return {
         attribute: _value_of(cls.__name__, spec, given, environ)
         for attribute, spec in specs.items()
     }
-
-
-def _unknown(cls: type, name: str, known: Mapping[str, object]) -> ParameterError:
-    hint = did_you_mean(name, known)
-    if not hint:
-        hint = f"; it has {', '.join(known)}" if known else "; it has none"
-    return ParameterError(f"flow {cls.__name__!r} has no config {name!r}{hint}", parameter=name)
 
 
 def _value_of(
@@ -345,7 +336,7 @@ def _value_of(
     for default, is_file in ((spec.default_value, False), (spec.default, True)):
         if default is None:
             continue
-        value = _called(spec, default, context)
+        value = computed_default(default, context, "the config", spec.name)
         if value is None:
             continue
         named = is_file and isinstance(value, str | os.PathLike)
@@ -390,16 +381,6 @@ def _from_environment(environ: Mapping[str, str], variable: str) -> Mapping[str,
         message = f"the environment variable {variable} holds no JSON object of configs by name"
         raise ParameterError(message)
     return found
-
-
-def _called(spec: ConfigSpec, default: Any, context: ParameterContext) -> Any:
-    if not callable(default):
-        return default
-    try:
-        return call_with_context(default, context)
-    except Exception as error:
-        message = f"the default of the config {spec.name!r} failed: {type(error).__name__}: {error}"
-        raise ParameterError(message, parameter=spec.name) from error
 
 
 def _read(spec: ConfigSpec, value: Any, source: str) -> Any:

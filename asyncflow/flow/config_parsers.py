@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "conda_environment_yml_parser",
@@ -98,3 +101,23 @@ def _requirement(text: str) -> tuple[str, str]:
     if version and version[0] not in "=<>!~":
         raise ValueError(f"{text!r} is no name of a package with a version")
     return name, version.removeprefix("==") if "," not in version else version
+
+
+def named_function(function: Any) -> Callable[[str], Any]:
+    """A parser: a function, or the one that a text such as `json.loads` names.
+
+    Raises:
+        ParameterError: There is no such function.
+    """
+    if callable(function):
+        return cast("Callable[[str], Any]", function)
+    why = "it is not of the form MODULE.NAME"
+    if isinstance(function, str) and "." in function:
+        module, _, name = function.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            why = str(error)
+        else:
+            return cast("Callable[[str], Any]", found)
+    raise ParameterError(f"the parser {function!r} cannot be found: {why}")

@@ -17,16 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.flow.config import configs_of, resolve_configs, restored, storable
 from asyncflow.flow.decorators import OwnDecorator, is_step, options_of
+from asyncflow.flow.delayed_values import CONFIG_VALUES, WRITTEN_CLASS, evaluated, has_expression
 from asyncflow.flow.flow_decorators import delayed_of
 from asyncflow.flow.lookalike import lookalike
 from asyncflow.flow.mutators import copy_of_step
-from asyncflow.flow.parameters import (
-    CONFIG_VALUES,
-    WRITTEN_CLASS,
-    evaluated,
-    has_expression,
-    raw_parameters_of,
-)
+from asyncflow.flow.parameters import raw_parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

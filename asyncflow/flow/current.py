@@ -15,7 +15,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncflow.errors import FlowError
-from asyncflow.flow.parameters import user_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -311,6 +310,8 @@ class Current:
     @property
     def username(self) -> str:
         """Who runs the flow."""
+        from asyncflow._support.user_name import user_name
+
         _context()
         return user_name()
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, overloa
 from asyncflow._support.call_site import calling_line
 from asyncflow._support.safe_text import storable_text
 from asyncflow.errors import FlowError
-from asyncflow.flow.parameters import has_expression
+from asyncflow.flow.delayed_values import has_expression
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from asyncflow._support.call_site import calling_line
 from asyncflow.errors import FlowError
 from asyncflow.flow.decorators import DelayedCall, options_of
-from asyncflow.flow.parameters import has_expression
+from asyncflow.flow.delayed_values import has_expression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, cast, overload
 
 from asyncflow.errors import ParameterError
-from asyncflow.flow.parameters import Parameter, named_function
+from asyncflow.flow.parameters import Parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,6 +132,8 @@ class IncludeFile(Parameter[T]):
         """
         if self._parser is None or stored is None:
             return stored
+        from asyncflow.flow.config_parsers import named_function
+
         try:
             return named_function(self._parser)(stored)
         except Exception as error:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, NoReturn, ov
 from asyncflow.errors import FlowError
 from asyncflow.flow import decorators, remote_decorators
 from asyncflow.flow.decorators import OwnDecorator, StepOptions, is_step, options_of, set_options
+from asyncflow.flow.delayed_values import CONFIG_VALUES, evaluated
 from asyncflow.flow.flow_decorators import (
     FlowClass,
     flow_mutators_of,
@@ -38,7 +39,7 @@ from asyncflow.flow.own_decorators import (
     decorator_named,
     split_decorator,
 )
-from asyncflow.flow.parameters import CONFIG_VALUES, Parameter, evaluated, parameters_of
+from asyncflow.flow.parameters import Parameter, parameters_of
 from asyncflow.flow.step_secrets import secrets
 
 if TYPE_CHECKING:

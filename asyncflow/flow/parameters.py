@@ -27,12 +27,13 @@ from typing import (
 
 from asyncflow._support.call_site import calling_line
 from asyncflow._support.safe_text import shortened
-from asyncflow._support.suggestions import did_you_mean
 from asyncflow.errors import ParameterError
+from asyncflow.flow.delayed_values import has_expression
+from asyncflow.flow.parameter_types import CONVERTERS, JSONType, inferred_type
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 T = TypeVar("T")
 Scalar = TypeVar("Scalar", str, int, float, bool)
@@ -43,67 +44,6 @@ RESERVED: Final = frozenset({"tags"})
 """Names that no parameter can have: `run(MyFlow, tags=[...])` already has a meaning."""
 
 
-CONFIG_VALUES: Final = "__asyncflow_configs__"
-"""The attribute of a configured flow that has the values of its configurations."""
-
-
-WRITTEN_CLASS: Final = "__asyncflow_written__"
-"""The attribute of a configured flow that has the class as its author wrote it."""
-
-
-class Expression:
-    """What `asyncflow.flow.config` has to evaluate; here, because few flows need that module."""
-
-    __slots__ = ()
-
-    def evaluate(self, values: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
-        """The value, given those of the flow's configurations by attribute and by name."""
-        raise NotImplementedError
-
-
-class ConfigBase:
-    """The base class of `Config` alone; here for the same reason."""
-
-    __slots__ = ()
-
-
-def has_configs(cls: type) -> bool:
-    """Whether a flow has a `Config`."""
-    return any(
-        isinstance(value, ConfigBase) for owner in cls.__mro__ for value in vars(owner).values()
-    )
-
-
-def has_expression(value: object) -> bool:
-    """Whether there is an expression of a configuration in a value or in what it holds."""
-    if isinstance(value, dict):
-        return any(has_expression(each) for each in value.values())
-    if isinstance(value, list | tuple):
-        return any(has_expression(each) for each in value)
-    return isinstance(value, Expression | ConfigBase)
-
-
-def evaluated(value: Any, values: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
-    """The value with each expression in it evaluated.
-
-    Raises:
-        ParameterError: One cannot be evaluated.
-    """
-    if isinstance(value, Expression):
-        return value.evaluate(values, names)
-    if isinstance(value, ConfigBase):
-        return values[value._spec.attribute]  # type: ignore[attr-defined]  # noqa: SLF001 - a `Config`
-    if not has_expression(value):
-        return value
-    if isinstance(value, dict):
-        return {key: evaluated(each, values, names) for key, each in value.items()}
-    return type(value)(evaluated(each, values, names) for each in value)
-
-
-class JSONType:
-    """The type of a parameter whose text is parsed as JSON: `Parameter("x", type=JSONType)`."""
-
-
 @dataclass(frozen=True, slots=True)
 class ParameterContext:
     """The argument of a default that is a function, if it takes one."""
@@ -111,6 +51,35 @@ class ParameterContext:
     flow_name: str
     parameter_name: str
     user_name: str
+
+
+def computed_default(default: Any, context: ParameterContext, kind: str, name: str) -> Any:
+    """The default as it was given; if it is a function, what it returns.
+
+    A function takes the context, or nothing. `kind` and `name` are what has it, for a message.
+
+    Raises:
+        ParameterError: The function failed.
+    """
+    if not callable(default):
+        return default
+    try:
+        return default(context) if _takes_context(default) else default()
+    except Exception as error:
+        message = f"the default of {kind} {name!r} failed: {type(error).__name__}: {error}"
+        raise ParameterError(message, parameter=name) from error
+
+
+def _takes_context(function: Callable[..., Any]) -> bool:
+    import inspect
+
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # a built-in without a signature
+        return False
+    return False
 
 
 class ParameterOwner(Protocol):
@@ -256,8 +225,8 @@ class Parameter(Generic[T]):
     def _settle_type(self) -> None:
         given = self._type
         several = self.multiple or self.separator is not None
-        self.type = _inferred(self.default, several=several) if given is None else given
-        if self.type not in _CONVERTERS:
+        self.type = inferred_type(self.default, several=several) if given is None else given
+        if self.type not in CONVERTERS:
             message = (
                 f"parameter {self.name!r} has the type {given!r}; it can be str, int, float, bool "
                 f"or, for any JSON value, JSONType"
@@ -379,16 +348,8 @@ class Parameter(Generic[T]):
         Raises:
             ParameterError: The function failed.
         """
-        if not callable(self.default):
-            found: object = self.default
-            return found
-        try:
-            return call_with_context(self.default, context)
-        except Exception as error:
-            message = (
-                f"the default of parameter {self.name!r} failed: {type(error).__name__}: {error}"
-            )
-            raise ParameterError(message, parameter=self.name) from error
+        found: object = computed_default(self.default, context, "parameter", self.name)
+        return found
 
     def value_to_store(self, value: object) -> Any:
         """What is stored for a value, or for a default: what `convert` returns, or its `Stream`.
@@ -412,7 +373,7 @@ class Parameter(Generic[T]):
 
     def _convert_one(self, value: object) -> Any:
         try:
-            return _CONVERTERS[self.type](value)
+            return CONVERTERS[self.type](value)
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise self._refusal(value, str(error) if self.type is JSONType else "") from None
 
@@ -423,10 +384,7 @@ class Parameter(Generic[T]):
 
 
 _SHOWN_CHARACTERS: Final = 80  # of a wrong value, in a message
-_KEPT_CHARACTERS: Final = 200  # of a value, in a run's first event
 _ARTICLES: Final = {"path": "a ", "str": "a ", "int": "an ", "float": "a ", "bool": "a "}
-_TRUE: Final = frozenset({"true", "1", "yes", "on", "y", "t"})
-_FALSE: Final = frozenset({"false", "0", "no", "off", "n", "f"})
 
 
 def _shown(value: object) -> str:
@@ -484,221 +442,3 @@ def _check_names(parameters: Iterable[Parameter[Any]]) -> None:
                 f"{name!r} (upper and lower case count as the same): rename one"
             )
             raise ParameterError(message, parameter=name)
-
-
-def resolve_parameters(
-    cls: type, given: Mapping[str, object], environ: Mapping[str, str]
-) -> dict[str, Any]:
-    """The value of every parameter by attribute: as given, else from `environ`, else the default.
-
-    Raises:
-        ParameterError: A parameter is unknown, is missing, or cannot take its value.
-    """
-    parameters = parameters_of(cls)
-    by_name = {parameter.name: parameter for parameter in parameters.values()}
-    spelt = {attribute: parameter.name for attribute, parameter in parameters.items()}
-    spelt |= {
-        name.replace("-", "_"): name for name in by_name
-    }  # a name takes precedence over an attribute
-    chosen: dict[str, object] = {}
-    for name, value in given.items():
-        found = name if name in by_name else spelt.get(name)
-        if found is None:
-            raise _unknown(cls, name, by_name)
-        if found in chosen:
-            message = f"parameter {found!r} is given twice, once as {name!r}: leave one out"
-            raise ParameterError(message, parameter=found)
-        chosen[found] = value
-    return {
-        attribute: _value_of(cls, parameter, chosen, environ)
-        for attribute, parameter in parameters.items()
-    }
-
-
-def resolve_new_parameters(
-    cls: type, known: Container[str], environ: Mapping[str, str]
-) -> dict[str, Any]:
-    """The value of each parameter not in `known`: from `environ`, else the default.
-
-    Raises:
-        ParameterError: A parameter has no value, or cannot take it.
-    """
-    check_new_parameters(cls, known, environ)
-    return {
-        attribute: _value_of(cls, parameter, {}, environ)
-        for attribute, parameter in parameters_of(cls).items()
-        if attribute not in known
-    }
-
-
-def check_new_parameters(cls: type, known: Container[str], environ: Mapping[str, str]) -> None:
-    """Check that `environ` has all required parameters not in `known`.
-
-    A resume can give parameters in no other way.
-
-    Raises:
-        ParameterError: A required parameter is missing.
-    """
-    for attribute, parameter in parameters_of(cls).items():
-        new = parameter.required and attribute not in known
-        if new and parameter.environment_name not in environ:
-            message = (
-                f"parameter {parameter.name!r} is required, but the run to resume was "
-                f"started without it: give it in the environment as {parameter.environment_name}"
-            )
-            raise ParameterError(message, parameter=parameter.name)
-
-
-def _unknown(cls: type, name: str, known: Mapping[str, Parameter[Any]]) -> ParameterError:
-    hint = did_you_mean(name, known)
-    if not hint:
-        hint = f"; it has {', '.join(known)}" if known else "; it has none"
-    return ParameterError(f"flow {cls.__name__!r} has no parameter {name!r}{hint}", parameter=name)
-
-
-def _value_of(
-    cls: type,
-    parameter: Parameter[Any],
-    chosen: Mapping[str, object],
-    environ: Mapping[str, str],
-) -> Any:
-    name = parameter.name
-    if name in chosen:
-        return parameter.value_to_store(chosen[name])
-    if parameter.environment_name in environ:
-        try:
-            return parameter.value_to_store(environ[parameter.environment_name])
-        except ParameterError as error:
-            message = f"{error}; it comes from the environment, {parameter.environment_name}"
-            raise ParameterError(message, parameter=name) from None
-    if parameter.required:
-        message = (
-            f"parameter {name!r} is required: give it as {name}=... or --{name} or in the "
-            f"environment as {parameter.environment_name}"
-        )
-        raise ParameterError(message, parameter=name)
-    context = ParameterContext(cls.__name__, name, user_name())
-    return parameter.value_to_store(parameter.found_default(context))
-
-
-def shown_value(value: object) -> str:
-    """A parameter's value as text for people, as a run's first event has it."""
-    return shortened(str(value), _KEPT_CHARACTERS)
-
-
-def user_name() -> str:
-    """The name of the user: from the environment, else the system's name for the user id."""
-    import os
-
-    for name in (
-        "LOGNAME",
-        "USER",
-        "LNAME",
-        "USERNAME",
-    ):  # as in `getpass`, which is slow to import
-        if os.environ.get(name):
-            return os.environ[name]
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container whose user has no entry
-        return str(os.getuid())
-
-
-# --- from text and from Python values ---------------------------------------------------------
-
-
-def _inferred(default: object, *, several: bool) -> type[Any]:
-    if isinstance(default, Expression | ConfigBase):
-        return str  # until it is evaluated
-    if several and isinstance(default, list | tuple):
-        return _inferred(default[0], several=False) if default else str
-    for candidate in (bool, int, float, str):
-        if isinstance(default, candidate):
-            return candidate
-    return str if default is None or callable(default) else JSONType
-
-
-def call_with_context(function: Callable[..., Any], context: ParameterContext) -> Any:
-    """Call a function that takes the context, or nothing."""
-    return function(context) if _takes_context(function) else function()
-
-
-def named_function(function: Any) -> Callable[[str], Any]:
-    """A parser: a function, or the one that a text such as `json.loads` names.
-
-    Raises:
-        ParameterError: There is no such function.
-    """
-    if callable(function):
-        return cast("Callable[[str], Any]", function)
-    why = "it is not of the form MODULE.NAME"
-    if isinstance(function, str) and "." in function:
-        import importlib
-
-        module, _, name = function.rpartition(".")
-        try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            why = str(error)
-        else:
-            return cast("Callable[[str], Any]", found)
-    raise ParameterError(f"the parser {function!r} cannot be found: {why}")
-
-
-def _takes_context(function: Callable[..., Any]) -> bool:
-    import inspect
-
-    try:
-        inspect.signature(function).bind()
-    except TypeError:
-        return True
-    except ValueError:  # a built-in without a signature
-        return False
-    return False
-
-
-def _to_str(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _to_int(value: Any) -> int:
-    if isinstance(value, str):
-        return int(value)
-    if isinstance(value, bool):
-        raise TypeError
-    return int(value.__index__())  # not int(value), which would truncate a float
-
-
-def _to_float(value: Any) -> float:
-    if isinstance(value, bool) or not (isinstance(value, str) or hasattr(value, "__float__")):
-        raise TypeError
-    return float(value)
-
-
-def _to_bool(value: Any) -> bool:
-    text = str(value).strip().lower()
-    if text not in _TRUE and text not in _FALSE:
-        raise ValueError
-    return text in _TRUE
-
-
-def _to_json(value: Any) -> Any:
-    import json
-
-    if isinstance(value, str):
-        return json.loads(value)
-    json.dumps(value)
-    return value
-
-
-_CONVERTERS: Final[Mapping[type[Any], Callable[[Any], Any]]] = {
-    str: _to_str,
-    int: _to_int,
-    float: _to_float,
-    bool: _to_bool,
-    JSONType: _to_json,
-}

@@ -28,7 +28,7 @@ from asyncflow.flow.bound_task import artifacts_of, load_inherited, task_of
 from asyncflow.flow.constants import Constant
 from asyncflow.flow.join_inputs import Merge, load_once
 from asyncflow.flow.missing_artifact import missing_from
-from asyncflow.flow.parameters import Parameter, ParameterContext, user_name
+from asyncflow.flow.parameters import Parameter, ParameterContext
 from asyncflow.flow.transition_checks import as_given, check_foreach, chosen_step, gang_size, misled
 
 if TYPE_CHECKING:
@@ -209,6 +209,8 @@ class FlowSpec:
         if state is not None or parameter.required:
             message = f"parameter {name!r} has no value here: it gets one when a run is started"
             raise AttributeError(message, name=name)
+        from asyncflow._support.user_name import user_name
+
         return parameter.default_value(ParameterContext(type(self).__name__, name, user_name()))
 
 

@@ -37,9 +37,9 @@ from asyncflow.events.records import (
     will_retry,
 )
 from asyncflow.events.types import RunStarted, RunSucceeded
+from asyncflow.flow.delayed_values import has_configs
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.graph_reader import prepare
-from asyncflow.flow.parameters import has_configs
 from asyncflow.store.artifacts import ArtifactReader
 from asyncflow.store.files import reason_of
 from asyncflow.store.run_tags import changed_tags

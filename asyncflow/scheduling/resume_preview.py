@@ -16,7 +16,7 @@ from asyncflow.events.manifests import unpack_manifest
 from asyncflow.events.types import RunStarted, TaskCloned, TaskStarted, TaskSucceeded
 from asyncflow.flow.graph_reader import read_graph
 from asyncflow.flow.node import Fanout
-from asyncflow.flow.parameters import check_new_parameters
+from asyncflow.flow.parameter_values import check_new_parameters
 from asyncflow.scheduling.commands import CloneTask
 from asyncflow.scheduling.plan import Plan
 from asyncflow.scheduling.resume import OriginRun

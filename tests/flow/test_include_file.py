@@ -7,7 +7,8 @@ import pytest
 import asyncflow
 from asyncflow import FlowSpec, IncludeFile, step
 from asyncflow.errors import ParameterError
-from asyncflow.flow.parameters import parameters_of, resolve_parameters
+from asyncflow.flow.parameter_values import resolve_parameters
+from asyncflow.flow.parameters import parameters_of
 
 
 class Including(FlowSpec):

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from asyncflow import FlowSpec, JSONType, Parameter, step
 from asyncflow.errors import ParameterError
-from asyncflow.flow.parameters import ParameterContext, parameters_of, resolve_parameters
+from asyncflow.flow.parameter_values import resolve_parameters
+from asyncflow.flow.parameters import ParameterContext, parameters_of
 
 
 class Training(FlowSpec):

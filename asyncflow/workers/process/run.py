@@ -17,9 +17,10 @@ from asyncflow.events.manifests import ref_of, unpack_manifest, unpack_ref
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.records import unpack_result
 from asyncflow.flow import loader
+from asyncflow.flow.delayed_values import CONFIG_VALUES, has_configs
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.graph_reader import prepare
-from asyncflow.flow.parameters import CONFIG_VALUES, Parameter, has_configs
+from asyncflow.flow.parameters import Parameter
 from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
