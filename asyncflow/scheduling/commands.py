@@ -20,8 +20,7 @@ class Verdict(StrEnum):
     FAIL = "fail"
 
 
-@dataclass(frozen=True, slots=True)
-class BeginTask:
+class BeginTask(NamedTuple):
     """Run an attempt of a task."""
 
     step: str

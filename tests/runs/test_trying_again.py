@@ -22,7 +22,7 @@ from asyncflow import Engine, FlowSpec, Parameter, catch, current, events, retry
 from asyncflow._support import commit_points
 from asyncflow._support.settings import Settings
 from asyncflow.errors import RunCancelledError, RunFailedError
-from asyncflow.scheduling.plan import retry_seconds
+from asyncflow.scheduling.retry_delays import retry_seconds
 from asyncflow.scheduling.run_driver import RunDriver
 from asyncflow.values import Status
 from tests.support.flows import Wide, misbehave

@@ -21,7 +21,8 @@ from asyncflow.events import (
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Fanout, Node
 from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks, Verdict
-from asyncflow.scheduling.plan import IllegalEventError, Plan
+from asyncflow.scheduling.plan import Plan
+from asyncflow.scheduling.planned_tasks import IllegalEventError
 from asyncflow.values import Outcome, Status
 from tests.support.random_graphs import PLAIN, Built, shapes
 
@@ -477,7 +478,7 @@ def test_a_wide_foreach_holds_one_entry_until_it_is_taken():
     plan.handle(done(task, Outcome(fanout=100_000)))
     assert plan.ready == 100_000
     assert plan.unfinished == 0
-    assert len(plan._sources) == 1
+    assert len(plan._queue) == 1
 
 
 # --- a join that reads its inputs as they arrive ------------------------------------------------
