@@ -51,6 +51,21 @@ def enter(program: ProgramEnvironment) -> None:
         os.chdir(program.cwd)
 
 
+@contextmanager
+def added_variables(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables within the block, and restore the former ones after it."""
+    before = {name: os.environ.get(name) for name in variables}
+    try:
+        os.environ.update(variables)
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 class ProcessSettings(NamedTuple):
     """The settings that Python and the kernel keep for a whole process."""
 

@@ -20,6 +20,7 @@ from asyncflow.workers.messages import Failed, Succeeded
 from asyncflow.workers.process import output_capture
 from asyncflow.workers.process.step_forks import EndingForks
 from asyncflow.workers.process.task import TaskView
+from asyncflow.workers.process.task_result import TaskResult
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import AttemptKey, ReportMessage, StartTask
     from asyncflow.workers.process.arrivals import Arrivals
     from asyncflow.workers.process.artifact_threads import OffLoop
+    from asyncflow.workers.process.async_reads import AsyncReads
     from asyncflow.workers.process.run import RunView
     from asyncflow.workers.process.shared_resources import SharedResources
     from asyncflow.workers.process.stop_signals import StopSignals
@@ -95,6 +97,11 @@ class TaskAttempt:
         """
         self._worker, self._run, self._order, self._began = worker, run, order, began
         self._is_asked, self._is_late, self._off_loop = is_asked, is_late, off_loop
+        self._reads: AsyncReads | None = None
+        if off_loop is not None:
+            from asyncflow.workers.process.async_reads import AsyncReads
+
+            self._reads = AsyncReads(off_loop)
         self._told = told
         self._task: TaskView | None = None
 
@@ -113,19 +120,19 @@ class TaskAttempt:
         asked, holder = run.graph[order.step].shared, worker.holder
         try:
             task = self._task = TaskView(
-                run, order, self._off_loop, self._told and self._told.arrivals
+                run, order, self._reads, self._told and self._told.arrivals
             )
             with task.entered():
                 with EndingForks():
                     if order.caught:
                         task.hand_on(order.caught)
                     # here, because elsewhere Python would turn a StopIteration into another error
-                    elif self._off_loop is None:
+                    elif self._reads is None:
                         task.call(holder.open(run.flow_class, asked) if asked else {})
                     else:
                         shared = await holder.open_async(run.flow_class, asked) if asked else {}
                         await task.call_async(shared)
-                        await task.loads_ended()  # their output is the task's
+                        await self._reads.loads_ended()  # their output is the task's
                 worker.check_descriptors(run)
                 outcome = await self._store(task)
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
@@ -135,25 +142,25 @@ class TaskAttempt:
         return Succeeded(order.key, seconds, outcome, self._printed())
 
     async def _store(self, task: TaskView) -> Outcome:
-        if task.is_streamed():
-            return await self._stream(task)
-        if self._off_loop is None:
-            return task.persist()
-        if task.is_stored_at_once():
-            stored = task.persist()
+        result = TaskResult(self._run, self._order, task)
+        if result.is_streamed():
+            stored = await self._stream(result)
+        elif self._off_loop is None or result.is_stored_at_once():
+            stored = result.persist()
         else:
-            stored = await task.store(self._is_caught_late)
+            stored = await result.persist_off_loop(self._off_loop, self._is_caught_late)
             self._worker.check_descriptors(self._run)  # others ran meanwhile
-        await task.checked()
+        if self._reads is not None:
+            await self._reads.checked()
         return stored
 
-    async def _stream(self, task: TaskView) -> Outcome:
+    async def _stream(self, result: TaskResult) -> Outcome:
         worker, key = self._worker, self._order.key
         if self._off_loop is None or self._told is None:
-            return task.stream(worker.report, lambda: worker.wait_for_more(key))
-        stored = await task.stream_async(worker.report, self._told.wait_for_more, self._off_loop)
+            return result.stream(worker.report, lambda: worker.wait_for_more(key))
+        more = self._told.wait_for_more
+        stored = await result.stream_async(worker.report, more, self._off_loop)
         worker.check_descriptors(self._run)
-        await task.checked()
         return stored
 
     async def _failure(self, error: BaseException) -> Failed:
@@ -163,17 +170,16 @@ class TaskAttempt:
         """
         task, signals = self._task, self._worker.signals
         damage: BaseException | None = None
-        if self._off_loop is None:
+        if self._reads is None:
             error = signals.outlast(error)
             # until it is reported, see `report_soon`
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
         else:
             error = await signals.outlast_on_loop(error)
-            if task is not None:
-                with suppress(BaseException):  # the attempt is cancelled, and fails all the same
-                    await task.loads_ended()
-            if task is not None and not self._is_asked():
-                damage = await task.damage()
+            with suppress(BaseException):  # the attempt is cancelled, and fails all the same
+                await self._reads.loads_ended()
+            if not self._is_asked():
+                damage = await self._reads.damage()
         retried = retry_on(self._run, self._order)
         report = failed(self._order, self._began, damage or error, self._printed(), retried)
         if task is None or damage:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from asyncflow.flow.bound_task import artifacts_of
 from asyncflow.store.unstored import Unstored
 from asyncflow.workers.process.artifact_threads import OffLoop
+from asyncflow.workers.process.async_reads import AsyncReads
 from asyncflow.workers.process.run import RunView
 from asyncflow.workers.process.shared_resources import SharedResources
 from asyncflow.workers.process.step_forks import EndingForks
 from asyncflow.workers.process.task import TaskView
+from asyncflow.workers.process.task_result import TaskResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -100,9 +102,10 @@ class SingleTask:
             view = self._prepare(artifacts, None, skip_decorators=skip_decorators)
             with view.entered(), EndingForks():
                 view.call(holder.open(run.flow_class, view.node.shared))
-            if view.is_streamed():  # nobody waits for the items
-                return view.stream(lambda _: None, lambda: sys.maxsize)
-            return view.persist()
+            result = TaskResult(run, self._order, view)
+            if result.is_streamed():  # nobody waits for the items
+                return result.stream(lambda _: None, lambda: sys.maxsize)
+            return result.persist()
         finally:
             holder.close()
             run.close()
@@ -115,25 +118,27 @@ class SingleTask:
     ) -> Outcome:
         run = self._run
         off_loop = OffLoop()
-        view = self._prepare(artifacts, off_loop, skip_decorators=skip_decorators)
+        reads = AsyncReads(off_loop)
+        view = self._prepare(artifacts, reads, skip_decorators=skip_decorators)
         try:
             with view.entered(), EndingForks():
                 shared = await holder.open_async(run.flow_class, view.node.shared)
                 await view.call_async(shared)
-                await view.loads_ended()
-            if view.is_streamed():
-                outcome = await view.stream_async(lambda _: None, _no_limit, off_loop)
+                await reads.loads_ended()
+            result = TaskResult(run, self._order, view)
+            if result.is_streamed():
+                outcome = await result.stream_async(lambda _: None, _no_limit, off_loop)
             else:
-                outcome = view.persist()
-            await view.checked()
+                outcome = result.persist()
+            await reads.checked()
             return outcome
         finally:
             await holder.close_async()
 
     def _prepare(
-        self, artifacts: Mapping[str, Any], off_loop: OffLoop | None, *, skip_decorators: bool
+        self, artifacts: Mapping[str, Any], reads: AsyncReads | None, *, skip_decorators: bool
     ) -> TaskView:
-        view = self._view = TaskView(self._run, self._order, off_loop)
+        view = self._view = TaskView(self._run, self._order, reads)
         if skip_decorators:
             options = {name: each for name, each in view.node.options.items() if name != "own"}
             view.node = replace(view.node, options=options)

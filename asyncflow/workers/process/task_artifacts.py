@@ -30,10 +30,23 @@ if TYPE_CHECKING:
     from asyncflow.workers.process.run import Inherited, RunView
 
 
+class _StoppedError(Exception):
+    """The task's result is no longer wanted."""
+
+
 class TaskArtifacts:
     """The artifacts of one task, by name: their refs, and the values that the step has read."""
 
-    __slots__ = ("_go_on", "_inherited", "_loaded", "_node", "_pathspec", "_run", "_stored", "refs")
+    __slots__ = (
+        "_inherited",
+        "_loaded",
+        "_node",
+        "_pathspec",
+        "_run",
+        "_stored",
+        "are_wanted",
+        "refs",
+    )
 
     def __init__(
         self,
@@ -41,11 +54,11 @@ class TaskArtifacts:
         node: Node,
         pathspec: str,
         inherited: Inherited,
-        go_on: Callable[[], None],
     ) -> None:
-        """Read nothing yet; `go_on` raises once the value being stored is no longer wanted."""
+        """Read nothing yet."""
         self._run, self._node, self._pathspec, self._inherited = run, node, pathspec, inherited
-        self._go_on = go_on
+        self.are_wanted = True
+        """Whether the values being stored are still wanted; if not, the rest is not written."""
         self._loaded: dict[str, Loaded] = {}
         self._stored: dict[str, tuple[object, ArtifactRef]] = {}
         # A class constant is the run's, even if a task taken from another run says otherwise.
@@ -119,6 +132,10 @@ class TaskArtifacts:
             self.refs[foreach] = ref
         self._run.writer.sync()
         return Outcome(pack_manifest(self.refs), stream.count, pack_ref(ref))
+
+    def _go_on(self) -> None:
+        if not self.are_wanted:
+            raise _StoppedError
 
     def _put_all(self, values: dict[str, Any], *, failed: bool) -> None:
         for name, value in values.items():

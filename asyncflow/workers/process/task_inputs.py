@@ -1,0 +1,70 @@
+"""All inputs of a join's task: where they are, and how the step sees them."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from asyncflow.errors import JournalError
+from asyncflow.events.records import MAX_TASK
+from asyncflow.flow.join_inputs import ArrivingInputs, Inputs, InputView
+from asyncflow.flow.node import Fanout
+from asyncflow.workers.process.join_input import JoinInput
+
+if TYPE_CHECKING:
+    from asyncflow.store.interface import Later
+    from asyncflow.workers.messages import StartTask
+    from asyncflow.workers.process.arrivals import Arrivals
+    from asyncflow.workers.process.run import RunView
+
+
+def inputs_of(run: RunView, order: StartTask, task: str, later: Later | None) -> Inputs:
+    """The inputs of a task that has begun after the last of them; `task` is its pathspec.
+
+    Raises:
+        JournalError: What the order names is damaged.
+    """
+    offsets = _offsets(run, order, task)
+    names = None
+    if run.graph[str(run.graph[order.step].joins)].fanout is Fanout.BRANCH:
+        names = [run.result(offset, f"an input of {task}").step for offset in offsets]
+
+    def view(index: int) -> InputView:
+        inherited = run.result(offsets[index], f"the artifacts of input {index} of {task}")
+        return InputView(JoinInput(run, order, inherited, later))
+
+    return Inputs(names, len(offsets), view)
+
+
+def arriving_inputs(
+    run: RunView, order: StartTask, task: str, later: Later | None, arrivals: Arrivals
+) -> Inputs:
+    """The inputs of a task that has begun before the last of them."""
+
+    def view(number: int) -> InputView:
+        offset, item_at = arrivals.place(number)
+        placed = order._replace(stack=[*order.stack[:-1], item_at])
+        inherited = run.result(offset, f"an input of {task}")
+        return InputView(JoinInput(run, placed, inherited, later))
+
+    return ArrivingInputs(arrivals, view)
+
+
+def _offsets(run: RunView, order: StartTask, task: str) -> array[int]:
+    """Where the results of the inputs are in the journal."""
+    data = order.inputs
+    if order.inputs_at:
+        file, checksum = order.inputs_at
+        with run.reading(f"which tasks lead to {task}"):
+            stored = run.stored
+            data = stored.read_file(file, most=MAX_TASK * 8)  # an offset for each task
+            if crc32(data) != checksum:
+                message = f"{stored.place}/{file} is damaged: it is not what was written"
+                raise JournalError(message)
+    offsets = array("Q")
+    offsets.frombytes(data)
+    if sys.byteorder == "big":
+        offsets.byteswap()
+    return offsets
