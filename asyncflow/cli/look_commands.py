@@ -93,9 +93,10 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     ) -> None:
         from asyncflow.cli import tables
         from asyncflow.client import json_data
+        from asyncflow.client.newest_runs import newest_runs
 
         name = flow.__name__ if flow is not None else flow_name
-        found = json_data.newest_runs(name, store, tags, limit, pass_over, status=status)
+        found = newest_runs(name, store, tags, limit, pass_over, status=status)
         if as_json:
             print_json(json_data.runs_data(found))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncflow._support.terminal_text import visible_line
-from asyncflow.client.views import how_large, how_many
+from asyncflow.client.words import how_large, how_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from asyncflow._support.terminal_text import visible_line
 from asyncflow.client import Artifact, Flow, Run, Step, Task
 from asyncflow.client.json_data import Standings, caught_in, limits_of, parameters_of
 from asyncflow.client.log_text import LogRenderer
-from asyncflow.client.views import how_long, how_many
+from asyncflow.client.words import how_long, how_many
 from asyncflow.events.event_json import to_json, to_json_data
 from asyncflow.events.types import (
     STOPPED,

@@ -70,7 +70,7 @@ def _latest(flow: str | None, store: Path | None) -> str:
 def _newest(
     flow: str | None, store: Path | None, tags: Sequence[str] = (), *, limit: int = 0
 ) -> Iterator[Run]:
-    from asyncflow.client.json_data import newest_runs
+    from asyncflow.client.newest_runs import newest_runs
 
     return newest_runs(flow, store, tags, limit, pass_over)
 

@@ -5,20 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncflow.client.run_files import FlowPlace
-from asyncflow.client.views import asking_for, some_of
-from asyncflow.errors import ArtifactNotFoundError
+from asyncflow.client.views import not_found_out
+from asyncflow.client.words import some_of
+from asyncflow.errors import ArtifactNotFoundError, JournalError
 from asyncflow.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from asyncflow.values import ArtifactRef, Manifest
 
 
-def no_artifact(owner: str, name: str, there: Iterable[str]) -> ArtifactNotFoundError:
-    """The error for a missing artifact; it lists the artifacts that exist."""
-    message = f"{owner} has no artifact {name!r}; it has {some_of(there)}"
-    return ArtifactNotFoundError(message, artifact=name)
+def ref_of(name: str, owner: str, manifest: Callable[[], Mapping[str, ArtifactRef]]) -> ArtifactRef:
+    """The ref of an artifact in a manifest, which is read; `owner` is the pathspec of what has it.
+
+    Raises:
+        ArtifactNotFoundError: There is none; it lists the artifacts that exist.
+        JournalError: The manifest cannot be read.
+    """
+    try:
+        artifacts = manifest()
+    except JournalError as error:
+        raise not_found_out(f"{owner}/{name}", error) from error
+    if name not in artifacts:
+        message = f"{owner} has no artifact {name!r}; it has {some_of(artifacts)}"
+        raise ArtifactNotFoundError(message, artifact=name)
+    return artifacts[name]
 
 
 class Data:
@@ -35,13 +47,8 @@ class Data:
     def __getattr__(self, name: str) -> Any:
         if name in Data.__slots__:  # being copied: there is nothing to look up yet
             raise AttributeError(name)
-        pathspec = f"{self._owner}/{name}"
-        with asking_for(pathspec):
-            artifacts = self._manifest()
-        ref = artifacts.get(name)
-        if ref is None:
-            raise no_artifact(self._owner, name, artifacts)
-        return self._place.artifacts.load(ref, pathspec).value
+        ref = ref_of(name, self._owner, self._manifest)
+        return self._place.artifacts.load(ref, f"{self._owner}/{name}").value
 
     def __contains__(self, name: object) -> bool:
         return name in self._manifest()

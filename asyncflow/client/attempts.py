@@ -101,6 +101,11 @@ class Attempts:
         started = self.record.tasks.started_task(self.number, self.entry())
         return (started or self.last_event()).time
 
+    def finished_at(self) -> datetime | None:
+        """When the last attempt ended; None while it has not."""
+        ended = self.ended()
+        return ended.time if ended else None
+
     def manifest(self) -> Manifest:
         """The artifacts of the task; empty unless it has succeeded.
 

@@ -1,10 +1,11 @@
-"""Chooses runs and tasks by status, time and parameters, without reading any value."""
+"""Chooses runs and tasks by tags, status, time and parameters, without reading any value."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from asyncflow.client.namespaces import get_namespace
 from asyncflow.events.types import to_microseconds
 from asyncflow.flow.parameter_values import shown_value
 from asyncflow.values import Status
@@ -32,26 +33,31 @@ def statuses_in(given: str | Iterable[str] | None) -> frozenset[Status] | None:
 
 
 def chooser(
+    tags: Iterable[str],
     *,
     status: str | Iterable[str] | None,
     since: datetime | timedelta | None,
     before: datetime | timedelta | None,
     parameters: Mapping[str, object] | None,
 ) -> Callable[[RunRecord], bool]:
-    """A function that tells whether a run is wanted; see `Flow.runs`.
+    """A function that tells whether a run in the namespace is wanted; see `Flow.runs`.
 
     Raises:
         ValueError: There is no such status.
     """
-    wanted = statuses_in(status)
+    statuses = statuses_in(status)
+    namespace = get_namespace()
+    wanted = {*tags} if namespace is None else {*tags, namespace}
     first, end = _microseconds(since), _microseconds(before)
 
     def is_chosen(run: RunRecord) -> bool:
+        if not run.has_tags(wanted):
+            return False
         if first is not None and run.summary().started < first:
             return False
         if end is not None and run.summary().started >= end:
             return False
-        if wanted is not None and run.status() not in wanted:
+        if statuses is not None and run.status() not in statuses:
             return False
         return all(_has(run, name, value) for name, value in (parameters or {}).items())
 

@@ -159,9 +159,7 @@ class Lineage:
             return None
         if count is None or self._graph[step].fanout is not Fanout.FOREACH:
             return count
-        record = self._record
-        tasks = record.table().tasks_of(record.step_number(step))
-        ended = [record.outcome_of(task) for task in tasks]
+        ended = [self._record.outcome_of(task) for task in self._tasks_of(step)]
         if len(ended) < count or None in ended:
             return None
         return sum((each and each.fanout) or 0 for each in ended)

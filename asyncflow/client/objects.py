@@ -1,9 +1,10 @@
 """Flows, runs, steps, tasks and artifacts: thin views through which users look back.
 
 A view holds a name and the record to ask, and nothing else, so that a program may use a hundred
-thousand of them. Only `asyncflow.client.run_files` knows what is on disk. Facts about one run, step
-or task alone are in `run_facts`, `step_facts` and `task_facts`. The ways from one object to another
-are here, in one module, because each view makes the one below it and refers to the one above.
+thousand of them. Only `asyncflow.client.run_files` knows what is on disk. Facts about one of them
+alone are in `flow_facts`, `run_facts`, `step_facts`, `task_facts`, `task_output` and
+`artifact_facts`. The ways from one object to another are here, in one module, because each view
+makes the one below it and refers to the one above.
 """
 
 # ruff: noqa: SLF001 - the views are one family, and make each other from their parts
@@ -11,44 +12,34 @@ are here, in one module, because each view makes the one below it and refers to 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from asyncflow._support.public_names import with_methods_of
-from asyncflow.client import task_output
-from asyncflow.client.artifact_values import Data, no_artifact
-from asyncflow.client.attempts import Attempts, OneAttempt, status_of
+from asyncflow.client.artifact_facts import ArtifactFacts
+from asyncflow.client.artifact_values import Data, ref_of
+from asyncflow.client.attempt_output import AttemptOutput
+from asyncflow.client.attempts import Attempts, OneAttempt
 from asyncflow.client.choosing import chooser, statuses_in
-from asyncflow.client.namespaces import get_namespace, store_to_read
+from asyncflow.client.flow_facts import FlowFacts, place_of
+from asyncflow.client.namespaces import get_namespace
 from asyncflow.client.resumptions import Resumptions
 from asyncflow.client.run_facts import RunFacts
-from asyncflow.client.run_files import FlowPlace, RunRecord
 from asyncflow.client.step_facts import StepFacts
 from asyncflow.client.task_facts import TaskFacts
-from asyncflow.client.task_metadata import facts_of
-from asyncflow.client.views import (
-    View,
-    asking_for,
-    how_large,
-    how_long,
-    how_many,
-    not_visible,
-    parts_of,
-    reopen,
-    some_of,
-)
-from asyncflow.errors import JournalError, NotFoundError
-from asyncflow.events.types import TaskCloned
-from asyncflow.store import open_store
-from asyncflow.store.run_index import TaskState
+from asyncflow.client.task_output import TaskOutput
+from asyncflow.client.views import asking_for, is_visible, not_visible, parts_of, reopen
+from asyncflow.client.words import how_many, some_of
+from asyncflow.errors import NotFoundError
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from datetime import timedelta
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime, timedelta
 
+    from asyncflow.client.run_files import FlowPlace, RunRecord
+    from asyncflow.events.types import TaskCloned
     from asyncflow.values import ArtifactRef, Failure
 
 _reopen = reopen  # artifacts that earlier versions stored refer to it by this name
@@ -56,16 +47,8 @@ _reopen = reopen  # artifacts that earlier versions stored refer to it by this n
 # --- flow -------------------------------------------------------------------------------------
 
 
-def _place_of(flow: str, store: str | os.PathLike[str] | None) -> FlowPlace:
-    opened = open_store(store_to_read(store))
-    if not opened.has_flow(flow):
-        there = some_of(opened.flows())
-        message = f"the store {opened.location} has no flow {flow!r}; it has {there}"
-        raise NotFoundError(message)
-    return FlowPlace(opened, flow)
-
-
-class Flow(View):
+@with_methods_of(FlowFacts)
+class Flow(FlowFacts):
     """A flow that has run: its runs, newest first.
 
     Raises:
@@ -80,7 +63,7 @@ class Flow(View):
 
     def __init__(self, name: str, *, store: str | os.PathLike[str] | None = None) -> None:
         parts_of(Flow, name)
-        self._place = _place_of(name, store)
+        self._place = place_of(name, store)
         if not self.is_in_namespace():
             raise not_visible(name)
 
@@ -90,34 +73,9 @@ class Flow(View):
         flow._place = place
         return flow
 
-    @property
-    def path_components(self) -> tuple[str, ...]:
-        """The parts of the pathspec."""
-        return (self._place.flow,)
-
-    @property
-    def parent(self) -> None:
-        """None: a flow has no parent."""
-        return
-
-    @property
-    def _run_record(self) -> None:
-        return
-
     def is_in_namespace(self) -> bool:
         """Whether one of its runs is found in the namespace, see `asyncflow.namespace`."""
         return get_namespace() is None or next(iter(self), None) is not None
-
-    @property
-    def created_at(self) -> datetime | None:
-        """When its oldest run was started, UTC; None if it has none."""
-        runs = (self._run(run_id) for run_id in reversed(self._place.store.runs(self.id)))
-        return next((run.created_at for run in runs if run is not None), None)
-
-    @property
-    def origin_pathspec(self) -> None:
-        """None: a flow resumes nothing."""
-        return
 
     @property
     def latest_run(self) -> Run | None:
@@ -155,16 +113,8 @@ class Flow(View):
         Raises:
             ValueError: There is no such status.
         """
-        is_chosen = chooser(status=status, since=since, before=before, parameters=parameters)
-        namespace = get_namespace()
-        wanted = {*tags} if namespace is None else {*tags, namespace}
-        return self._chosen(wanted, is_chosen)
-
-    def _chosen(self, wanted: set[str], is_chosen: Callable[[RunRecord], bool]) -> Iterator[Run]:
-        for run_id in self._place.store.runs(self._place.flow):
-            run = self._run(run_id)
-            if run is not None and run._record.has_tags(wanted) and is_chosen(run._record):
-                yield run
+        is_chosen = chooser(tags, status=status, since=since, before=before, parameters=parameters)
+        return map(Run._in, self._chosen(is_chosen))
 
     def runs_to_resume(self) -> Iterator[Run]:
         """The interrupted runs that no run has resumed yet, newest first.
@@ -181,30 +131,20 @@ class Flow(View):
         return self.runs()
 
     def __contains__(self, run_id: object) -> bool:
-        run = self._run(str(run_id))
-        return run is not None and run.is_in_namespace()
+        record = self._record_of(str(run_id))
+        return record is not None and is_visible(record)
 
     def __getitem__(self, run_id: str | int) -> Run:
-        run = self._run(str(run_id))
-        if run is None:
+        record = self._record_of(str(run_id))
+        if record is None:
             there = (run.id for run in self)
             raise NotFoundError(self._place.store.has_no_run(self.id, str(run_id), there))
-        if not run.is_in_namespace():
-            raise not_visible(run.pathspec)
-        return run
+        if not is_visible(record):
+            raise not_visible(record.pathspec)
+        return Run._in(record)
 
     def _ipython_key_completions_(self) -> list[str]:
         return [run.id for run in self]
-
-    def _run(self, run_id: str) -> Run | None:
-        if not run_id.isdecimal():
-            return None
-        record = RunRecord(self._place, run_id)
-        return Run._in(record) if record.exists() else None
-
-    def _describe(self) -> str:
-        count = len(self._place.store.runs(self._place.flow))
-        return f"{how_many(count, 'run')}"
 
 
 # --- run --------------------------------------------------------------------------------------
@@ -226,13 +166,12 @@ class Run(RunFacts):
 
     def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
         flow, run_id = parts_of(Run, pathspec)
-        self._record = Flow._in(_place_of(flow, store))[run_id]._record
-        self._place = self._record.place
+        self._record = Flow._in(place_of(flow, store))[run_id]._record
 
     @classmethod
     def _in(cls, record: RunRecord) -> Self:
         run = cls.__new__(cls)
-        run._record, run._place = record, record.place
+        run._record = record
         return run
 
     @property
@@ -258,7 +197,9 @@ class Run(RunFacts):
         """The task of the step `end`; None while it has not succeeded."""
         number = self._record.summary().end_task
         entry = self._record.tasks.entry(number) if number else None
-        return Task._in(self._record, self._record.tasks.step_of(entry), number) if entry else None
+        if entry is None:
+            return None
+        return Task._in(Attempts(self._record, self._record.tasks.step_of(entry), number))
 
     def steps(self, *tags: str) -> Iterator[Step]:
         """The steps that have begun, in the order of the graph; none unless the run has the tags.
@@ -276,7 +217,7 @@ class Run(RunFacts):
             ValueError: There is no such status.
         """
         wanted = statuses_in(status)
-        return (task for step in self.steps(*tags) for task in step._with_status(wanted))
+        return (Task._in(each) for step in self.steps(*tags) for each in step._chosen(wanted))
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self._record.tasks.steps())
@@ -296,17 +237,6 @@ class Run(RunFacts):
 
     def _appears(self, step: str) -> bool:
         return step in self._record.journal.graph and self._record.appears(lambda: step in self)
-
-    def _describe(self) -> str:
-        status, seconds = self.status, self.seconds
-        said = f"{status}, {how_many(self.task_count, 'task')}"
-        if seconds is not None:
-            return f"{said}, {how_long(seconds)}"
-        if status is Status.RUNNING:
-            # a clock was set back
-            age = max((datetime.now(UTC) - self.created_at).total_seconds(), 0)
-            return f"{said}, {how_long(age)} so far"
-        return said
 
 
 # --- step -------------------------------------------------------------------------------------
@@ -328,12 +258,12 @@ class Step(StepFacts):
     def __init__(self, pathspec: str, *, store: str | os.PathLike[str] | None = None) -> None:
         flow, run_id, step = parts_of(Step, pathspec)
         self._record = Run(f"{flow}/{run_id}", store=store)[step]._record
-        self._place, self._step = self._record.place, step
+        self._step = step
 
     @classmethod
     def _in(cls, record: RunRecord, name: str) -> Self:
         step = cls.__new__(cls)
-        step._record, step._place, step._step = record, record.place, name
+        step._record, step._step = record, name
         return step
 
     @property
@@ -344,22 +274,7 @@ class Step(StepFacts):
     @property
     def task(self) -> Task:
         """The only task of the step, or the newest of many: of a loop, the last turn."""
-        return Task._in(self._record, self._step, self._record.tasks.table().last_of(self._number))
-
-    @property
-    def created_at(self) -> datetime:
-        """When its first task began, UTC."""
-        first = self._record.tasks.table().first_of(self._number)
-        return Task._in(self._record, self._step, first).created_at
-
-    @property
-    def finished_at(self) -> datetime | None:
-        """When the last of its tasks ended, UTC; None while a task is running or yet to begin."""
-        expected = self._record.lineage.expected(self._step)
-        if not self.parent.finished and expected != self.task_count:
-            return None
-        ends = [task.finished_at if task.finished else None for task in self]
-        return max((end for end in ends if end is not None), default=None) if all(ends) else None
+        return Task._in(self._attempts_of(self._record.tasks.table().last_of(self._number)))
 
     @property
     def parent_steps(self) -> Iterator[Step]:
@@ -393,18 +308,7 @@ class Step(StepFacts):
             ValueError: There is no such status.
         """
         wanted = statuses_in(status)
-        return self._with_status(wanted) if self._record.has_tags(tags) else iter(())
-
-    def _with_status(self, wanted: frozenset[Status] | None) -> Iterator[Task]:
-        table = self._record.tasks.table()
-        unended = self._record.status() if wanted else Status.RUNNING
-        for number in table.tasks_of(self._number):
-            state = table[number].state if wanted is not None else TaskState.NEVER
-            # A failure may be about to be tried again: then the task is still running.
-            if wanted is None or state == TaskState.FAILED or status_of(state, unended) in wanted:
-                task = Task._in(self._record, self._step, number)
-                if wanted is None or state != TaskState.FAILED or task.status in wanted:
-                    yield task
+        return map(Task._in, self._chosen(wanted)) if self._record.has_tags(tags) else iter(())
 
     def _ipython_key_completions_(self) -> list[str]:
         return [task.id for task in self]
@@ -426,14 +330,14 @@ class Step(StepFacts):
             )
             message = f"step {self.pathspec} has no task {number!r}; it has {there}"
             raise NotFoundError(message)
-        return Task._in(self._record, self._step, int(task_id))
+        return Task._in(self._attempts_of(int(task_id)))
 
 
 # --- task -------------------------------------------------------------------------------------
 
 
-@with_methods_of(TaskFacts)
-class Task(TaskFacts):
+@with_methods_of(TaskFacts, TaskOutput)
+class Task(TaskOutput):
     """A task of a step: its artifacts, and how its last attempt went, or the given `attempt`.
 
     Raises:
@@ -458,7 +362,6 @@ class Task(TaskFacts):
             if attempt is not None:
                 found = OneAttempt(found.record, found.step, found.number, attempt)
         self._attempts = found
-        self._place = found.record.place
 
     def _identity(self) -> tuple[object, ...]:
         return *super()._identity(), self._attempts.only
@@ -470,15 +373,15 @@ class Task(TaskFacts):
         return again, (type(self), self.pathspec, self.store)
 
     @classmethod
-    def _in(cls, record: RunRecord, step: str, number: int) -> Self:
+    def _in(cls, attempts: Attempts) -> Self:
         task = cls.__new__(cls)
-        task._attempts, task._place = Attempts(record, step, number), record.place
+        task._attempts = attempts
         return task
 
     @property
     def parent(self) -> Step:
         """The step."""
-        return Step._in(self._attempts.record, self._attempts.step)
+        return Step._in(self._record, self._attempts.step)
 
     def attempts(self) -> tuple[Attempt, ...]:
         """Its attempts, in order. For a task that was retried, the run's journal is read."""
@@ -487,14 +390,14 @@ class Task(TaskFacts):
     @property
     def parents(self) -> Iterator[Task]:
         """The tasks whose artifacts it inherited; for a join in the order of branches or items."""
-        for step, task in self._attempts.record.lineage.parents(self._attempts.number, self.key):
-            yield Task._in(self._attempts.record, step, task)
+        for step, task in self._record.lineage.parents(self._attempts.number, self.key):
+            yield Task._in(Attempts(self._record, step, task))
 
     @property
     def children(self) -> Iterator[Task]:
         """The begun tasks that inherited its artifacts, in the order of branches or items."""
-        for step, task in self._attempts.record.lineage.children(self._attempts.number, self.key):
-            yield Task._in(self._attempts.record, step, task)
+        for step, task in self._record.lineage.children(self._attempts.number, self.key):
+            yield Task._in(Attempts(self._record, step, task))
 
     @property
     def parent_tasks(self) -> Iterator[Task]:
@@ -520,88 +423,7 @@ class Task(TaskFacts):
     def metadata(self) -> list[Metadata]:
         """Facts about its last attempt and its run by Metaflow's names; see `metadata_dict`."""
         time = self.created_at
-        return [
-            Metadata(name, fact, time, name, self)
-            for name, fact in facts_of(self._attempts).items()
-        ]
-
-    @property
-    def metadata_dict(self) -> dict[str, str]:
-        """The same as text by name: `attempt`, `attempt_ok`, `user`, `python_version`, and so on.
-
-        `origin-run-id` and `origin-task-id` are there for a task that was taken over, and
-        `foreach-indices` within a foreach. `attempt_ok` is there once the attempt has ended.
-        """
-        return facts_of(self._attempts)
-
-    @property
-    def stdout(self) -> str:
-        """Everything its last attempt printed to standard output, in memory; see `printed`."""
-        return task_output.read_text(*self._output(), "stdout")
-
-    @property
-    def stderr(self) -> str:
-        """Everything its last attempt printed to standard error, in memory; see `printed`."""
-        return task_output.read_text(*self._output(), "stderr")
-
-    def printed(self, stream: str) -> Iterator[str]:
-        """What its last attempt printed to `stdout` or `stderr`, piece by piece.
-
-        However long the output is, no more than some hundred kilobytes of it are in memory.
-        """
-        return task_output.read_pieces(*self._output(), stream)
-
-    @property
-    def stdout_size(self) -> int:
-        """How many bytes its last attempt printed to standard output."""
-        return sum(map(len, self._printed_bytes("stdout")))
-
-    @property
-    def stderr_size(self) -> int:
-        """How many bytes its last attempt printed to standard error."""
-        return sum(map(len, self._printed_bytes("stderr")))
-
-    def tail(self, lines: int = 10, stream: str = "stdout") -> str:
-        """The last lines that its last attempt printed; only the end of the output is read."""
-        return task_output.read_tail(*self._output(), stream, lines)
-
-    def _printed_bytes(self, stream: str) -> Iterator[bytes]:
-        return task_output.read_bytes(*self._output(), stream)
-
-    @overload
-    def loglines(
-        self,
-        stream: str,
-        as_unicode: Literal[True] = True,  # noqa: FBT002 - as in Metaflow
-    ) -> Iterator[tuple[datetime, str]]: ...
-    @overload
-    def loglines(
-        self, stream: str, as_unicode: Literal[False]
-    ) -> Iterator[tuple[datetime, bytes]]: ...
-    def loglines(self, stream: str, as_unicode: bool = True) -> Iterator[tuple[datetime, Any]]:  # noqa: FBT001, FBT002 - as in Metaflow
-        """What its last attempt printed to `stdout` or `stderr`, each line with its time.
-
-        The lines are text, or `bytes` without `as_unicode`, and have no line ends.
-        """
-        lines = task_output.read_lines(*self._output(), stream)
-        if not as_unicode:
-            return lines
-        return ((time, line.decode("utf-8", "backslashreplace")) for time, line in lines)
-
-    def _output(self) -> tuple[RunRecord, int, int, int]:
-        """Whose last output to read: a run, a task, an attempt, and a record of the journal."""
-        task, runs = self, {self._attempts.record.run_id}
-        while isinstance(ended := task._attempts.ended(), TaskCloned):
-            if ended.origin_run_id in runs:
-                message = f"{task.pathspec} was taken over from a run that took it over from there"
-                raise JournalError(message)
-            runs.add(ended.origin_run_id)
-            task = task._origin(ended)
-        told = task._attempts
-        if ended is not None:
-            return told.record, told.number, ended.attempt, ended.log
-        last = told.record.tasks.last_output(told.number, told.entry())
-        return told.record, told.number, task.attempt, last
+        return [Metadata(name, fact, time, name, self) for name, fact in self.metadata_dict.items()]
 
     def _origin(self, cloned: TaskCloned) -> Task:
         record = self._attempts.origin(cloned.origin_run_id)
@@ -629,12 +451,6 @@ class Task(TaskFacts):
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self._attempts.manifest())
-
-    def _describe(self) -> str:
-        said, seconds, failure = str(self.status), self.seconds, self.exception
-        if failure is not None:
-            said = f"{said}: {failure.type}: {failure.message}".partition("\n")[0]
-        return said if seconds is None else f"{said}, {how_long(seconds)}"
 
 
 class Metadata(NamedTuple):
@@ -665,18 +481,18 @@ class Attempt:
     @property
     def stdout(self) -> str:
         """All that it printed to standard output."""
-        return task_output.read_text(*self._output(), "stdout")
+        return self._output().text("stdout")
 
     @property
     def stderr(self) -> str:
         """All that it printed to standard error."""
-        return task_output.read_text(*self._output(), "stderr")
+        return self._output().text("stderr")
 
-    def _output(self) -> tuple[RunRecord, int, int, int]:
+    def _output(self) -> AttemptOutput:
         if self._log is None:  # still running, or a clone: the task knows its output
             return self.task._output()
         told = self.task._attempts
-        return told.record, told.number, self.number, self._log
+        return AttemptOutput(told.record, told.number, self.number, self._log)
 
 
 # --- artifacts --------------------------------------------------------------------------------
@@ -697,11 +513,8 @@ class Artifacts:
         return self[name]
 
     def __getitem__(self, name: str) -> Artifact:
-        with asking_for(f"{self._task.pathspec}/{name}"):
-            artifacts = self._task._attempts.manifest()
-        if name not in artifacts:
-            raise no_artifact(self._task.pathspec, name, artifacts)
-        return Artifact._in(self._task, name, artifacts[name])
+        task = self._task
+        return Artifact._in(task, name, ref_of(name, task.pathspec, task._attempts.manifest))
 
     def __iter__(self) -> Iterator[Artifact]:
         for name, ref in self._task._attempts.manifest().items():
@@ -723,7 +536,8 @@ class Artifacts:
         return f"<Artifacts {', '.join(self._task._attempts.manifest()) or 'none'}>"
 
 
-class Artifact(View):
+@with_methods_of(ArtifactFacts)
+class Artifact(ArtifactFacts):
     """An artifact of a task, or of one `attempt`. Only `data` reads its value.
 
     Raises:
@@ -732,10 +546,8 @@ class Artifact(View):
         ValueError: The argument is not an artifact's pathspec.
     """
 
-    __slots__ = ("_name", "_ref", "_task")
+    __slots__ = ()
     _PARTS = 5
-    _name: str
-    _ref: ArtifactRef
     _task: Task
 
     def __init__(
@@ -748,74 +560,18 @@ class Artifact(View):
         *path, name = parts_of(Artifact, pathspec)
         with asking_for(pathspec):
             task = Task("/".join(path), attempt=attempt, store=store)
-        found = task[name]
-        self._place, self._task, self._name, self._ref = found._place, found._task, name, found._ref
+        self._task, self._name, self._ref = task, name, task[name]._ref
 
     @classmethod
     def _in(cls, task: Task, name: str, ref: ArtifactRef) -> Self:
         artifact = cls.__new__(cls)
-        artifact._place, artifact._task = task._place, task
-        artifact._name, artifact._ref = name, ref
+        artifact._task, artifact._name, artifact._ref = task, name, ref
         return artifact
-
-    @property
-    def path_components(self) -> tuple[str, ...]:
-        """The parts of the pathspec."""
-        return *self._task.path_components, self._name
-
-    @property
-    def _run_record(self) -> RunRecord:
-        return self._task._attempts.record
 
     @property
     def parent(self) -> Task:
         """The task."""
         return self._task
-
-    @property
-    def origin_pathspec(self) -> str | None:
-        """For an artifact of a task that was taken over: that of the task that did the work."""
-        origin = self._task.origin_pathspec
-        return None if origin is None else f"{origin}/{self._name}"
-
-    @property
-    def data(self) -> Any:
-        """The value, read and checked anew on each access.
-
-        Raises:
-            ArtifactMissingError: The file that holds it is gone.
-            ArtifactCorruptError: Its bytes are not those that were written.
-            ArtifactError: It cannot be unpickled here; the cause says why.
-        """
-        return self._place.artifacts.load(self._ref, self.pathspec).value
-
-    @property
-    def type_name(self) -> str:
-        """The value's type as text, such as `list` or `numpy.ndarray`."""
-        return self._ref.type_name
-
-    @property
-    def size(self) -> int:
-        """Length of the stored value in bytes."""
-        return self._ref.size
-
-    @property
-    def sha(self) -> str:
-        """A hash of the stored value, in hex: equal for equal values, wherever they are stored."""
-        return self._place.artifacts.sha(self._ref)
-
-    @property
-    def created_at(self) -> datetime:
-        """When its task ended, UTC. A task that only passes a value on has it too."""
-        return self._task.finished_at or self._task.created_at
-
-    @property
-    def finished_at(self) -> datetime:
-        """The same as `created_at`."""
-        return self.created_at
-
-    def _describe(self) -> str:
-        return f"{self.type_name}, {how_large(self.size)}"
 
 
 DataArtifact = Artifact

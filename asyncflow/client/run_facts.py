@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, overload
 
 from asyncflow.client.artifact_values import Data
 from asyncflow.client.event_stream import EventStream, Follower
 from asyncflow.client.resumptions import Resumptions
-from asyncflow.client.views import View
+from asyncflow.client.views import RunView
+from asyncflow.client.words import how_long, how_many
 from asyncflow.errors import TagError
 from asyncflow.events.selection import EventFilter, Wish
 from asyncflow.events.types import RunFailed, from_microseconds
@@ -17,8 +19,6 @@ from asyncflow.store.run_tags import wrong_with_tag
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from asyncflow.client.code import RunCode
     from asyncflow.client.run_files import RunRecord
     from asyncflow.events.types import Event
@@ -43,7 +43,7 @@ def _tags_in(given: object) -> frozenset[str]:
     return frozenset(tags)
 
 
-class RunFacts(View):
+class RunFacts(RunView):
     """A run's status, how it was started, and its events."""
 
     __slots__ = ("_record",)
@@ -52,7 +52,8 @@ class RunFacts(View):
     @property
     def path_components(self) -> tuple[str, ...]:
         """The parts of the pathspec."""
-        return self._place.flow, self._record.run_id
+        record = self._record
+        return record.place.flow, record.run_id
 
     @property
     def status(self) -> Status:
@@ -101,10 +102,6 @@ class RunFacts(View):
         Failures caught in a run that this one resumed count there. Reads the run's journal.
         """
         return dict(self._record.journal.caught())
-
-    @property
-    def _run_record(self) -> RunRecord:
-        return self._record
 
     # --- tags ---
 
@@ -240,3 +237,14 @@ class RunFacts(View):
         """The reader behind `events`, for code that waits in its own way."""
         record = self._record
         return Follower(record.stored, event_filter, record.journal.check_whole, follow=follow)
+
+    def _describe(self) -> str:
+        status, seconds = self.status, self.seconds
+        said = f"{status}, {how_many(self.task_count, 'task')}"
+        if seconds is not None:
+            return f"{said}, {how_long(seconds)}"
+        if status is Status.RUNNING:
+            # a clock was set back
+            age = max((datetime.now(UTC) - self.created_at).total_seconds(), 0)
+            return f"{said}, {how_long(age)} so far"
+        return said

@@ -112,6 +112,16 @@ class RunRecord:
         packed = self.started.code_ref
         return unpack_ref(packed) if packed else None
 
+    def environment(self) -> dict[str, str]:
+        """Who started the run, and with what, by the names that Metaflow gives these facts."""
+        started = self.started
+        return {
+            "user": started.user,
+            "runtime": RUNTIME,
+            "python_version": started.versions.get("python", ""),
+            "asyncflow_version": started.versions.get("asyncflow", ""),
+        }
+
     # --- tags ---
 
     def user_tags(self) -> frozenset[str]:
@@ -121,15 +131,8 @@ class RunRecord:
 
     def system_tags(self) -> frozenset[str]:
         """The tags that say who started the run, with what, and where; from its first event."""
-        started = self.started
-        versions = started.versions
-        told = {
-            "user": started.user,
-            "runtime": RUNTIME,
-            "python_version": versions.get("python", ""),
-            "asyncflow_version": versions.get("asyncflow", ""),
-        }
-        options = started.graph.get("options")  # a damaged record may have anything there
+        told = self.environment()
+        options = self.started.graph.get("options")  # a damaged record may have anything there
         project = options.get("project") if isinstance(options, dict) else None
         if isinstance(project, dict):
             told["project"] = project.get("name", "")

@@ -98,7 +98,6 @@ class Tally:
         """Every step with its counts up to date."""
         if self._graph is None:
             return []
-        parents = _parents(self._graph)
         for node in self._graph:
             step = self._steps[node.name]
             if node.joins:
@@ -106,7 +105,7 @@ class Tally:
             elif node.is_start or node.is_end:
                 known = 1
             else:
-                known = sum(self._leading_to(parent) for parent in parents[node.name])
+                known = sum(self._leading_to(parent) for parent in self._graph.previous(node.name))
             step.expected = max(known, step.running + step.done + step.failed)
         return list(self._steps.values())
 
@@ -119,11 +118,3 @@ class Tally:
                 return 0  # it may lead elsewhere
             case _:
                 return step.expected
-
-
-def _parents(graph: Graph) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {node.name: [] for node in graph}
-    for node in graph:
-        for child in node.next:
-            found[child].append(node.name)
-    return found

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncflow.client.attempts import status_of
-from asyncflow.client.views import View, how_many
+from asyncflow.client.attempts import Attempts, status_of
+from asyncflow.client.views import RunView
+from asyncflow.client.words import how_many
+from asyncflow.store.run_index import TaskState
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
     from asyncflow.client.run_files import RunRecord
     from asyncflow.store.run_index import TaskEntry
 
 
-class StepFacts(View):
+class StepFacts(RunView):
     """The place of a step in the graph, and the states of its tasks, counted."""
 
     __slots__ = ("_record", "_step")
@@ -23,11 +28,8 @@ class StepFacts(View):
     @property
     def path_components(self) -> tuple[str, ...]:
         """The parts of the pathspec."""
-        return self._place.flow, self._record.run_id, self._step
-
-    @property
-    def _run_record(self) -> RunRecord:
-        return self._record
+        record = self._record
+        return record.place.flow, record.run_id, self._step
 
     @property
     def origin_pathspec(self) -> str | None:
@@ -39,6 +41,20 @@ class StepFacts(View):
     def environment_info(self) -> None:
         """None: a step runs in the environment of the program that starts the run."""
         return
+
+    @property
+    def created_at(self) -> datetime:
+        """When its first task began, UTC."""
+        return self._attempts_of(self._record.tasks.table().first_of(self._number)).created_at()
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the last of its tasks ended, UTC; None while a task is running or yet to begin."""
+        expected = self._record.lineage.expected(self._step)
+        if not self._record.summary().status.finished and expected != self.task_count:
+            return None
+        ends = [each.finished_at() if each.status().finished else None for each in self._chosen()]
+        return max((end for end in ends if end is not None), default=None) if all(ends) else None
 
     @property
     def task_count(self) -> int:
@@ -66,6 +82,21 @@ class StepFacts(View):
     @property
     def _number(self) -> int:
         return self._record.tasks.step_number(self._step)
+
+    def _attempts_of(self, number: int) -> Attempts:
+        return Attempts(self._record, self._step, number)
+
+    def _chosen(self, wanted: frozenset[Status] | None = None) -> Iterator[Attempts]:
+        """The begun tasks with one of these statuses, in the order of their ids; None for all."""
+        table = self._record.tasks.table()
+        unended = self._record.status() if wanted else Status.RUNNING
+        for number in table.tasks_of(self._number):
+            state = table[number].state if wanted is not None else TaskState.NEVER
+            # A failure may be about to be tried again: then the task is still running.
+            if wanted is None or state == TaskState.FAILED or status_of(state, unended) in wanted:
+                attempts = Attempts(self._record, self._step, number)
+                if wanted is None or state != TaskState.FAILED or attempts.status() in wanted:
+                    yield attempts
 
     def _entry(self, task_id: str) -> TaskEntry | None:
         task = int(task_id) if task_id.isdecimal() else 0

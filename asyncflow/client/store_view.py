@@ -7,11 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asyncflow.client.flow_facts import no_flow
 from asyncflow.client.namespaces import store_to_read
 from asyncflow.client.objects import Flow
 from asyncflow.client.run_files import FlowPlace
-from asyncflow.client.views import how_many, not_visible, some_of
-from asyncflow.errors import NotFoundError
+from asyncflow.client.views import not_visible
+from asyncflow.client.words import how_many
 from asyncflow.store import open_store
 
 if TYPE_CHECKING:
@@ -52,9 +53,7 @@ class Store:
 
     def __getitem__(self, name: str) -> Flow:
         if name not in self._store.flows():
-            there = some_of(self._store.flows())
-            message = f"the store {self._store.location} has no flow {name!r}; it has {there}"
-            raise NotFoundError(message)
+            raise no_flow(self._store, name)
         flow = Flow._in(FlowPlace(self._store, name))
         if not flow.is_in_namespace():
             raise not_visible(name)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from asyncflow.client.artifact_values import Data
 from asyncflow.client.attempts import seconds_of
 from asyncflow.client.run_files import RUNTIME
-from asyncflow.client.views import View
+from asyncflow.client.task_metadata import facts_of
+from asyncflow.client.views import RunView
+from asyncflow.client.words import how_long
 from asyncflow.events.types import TaskCloned, TaskFailed
 from asyncflow.values import Status, TaskKey, indexes_of
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from asyncflow.values import Failure
 
 
-class TaskFacts(View):
+class TaskFacts(RunView):
     """A task's status, how its last attempt went, and the values of its artifacts."""
 
     __slots__ = ("_attempts",)
@@ -30,10 +32,11 @@ class TaskFacts(View):
     def path_components(self) -> tuple[str, ...]:
         """The parts of the pathspec."""
         told = self._attempts
-        return self._place.flow, told.record.run_id, told.step, str(told.number)
+        record = told.record
+        return record.place.flow, record.run_id, told.step, str(told.number)
 
     @property
-    def _run_record(self) -> RunRecord:
+    def _record(self) -> RunRecord:
         return self._attempts.record
 
     @property
@@ -94,8 +97,7 @@ class TaskFacts(View):
     @property
     def finished_at(self) -> datetime | None:
         """When its last attempt ended, UTC; None while it has not."""
-        ended = self._attempts.ended()
-        return ended.time if ended else None
+        return self._attempts.finished_at()
 
     @property
     def seconds(self) -> float | None:
@@ -108,7 +110,7 @@ class TaskFacts(View):
         """The source files of its run; see `Run.code`."""
         from asyncflow.client.code import code_of
 
-        return code_of(self._attempts.record)
+        return code_of(self._record)
 
     @property
     def key(self) -> TaskKey:
@@ -139,4 +141,20 @@ class TaskFacts(View):
     @property
     def data(self) -> Data:
         """Its artifacts' values, each loaded on access; empty unless it has succeeded."""
-        return Data(self._place, self.pathspec, self._attempts.manifest)
+        told = self._attempts
+        return Data(told.record.place, self.pathspec, told.manifest)
+
+    @property
+    def metadata_dict(self) -> dict[str, str]:
+        """The same as text by name: `attempt`, `attempt_ok`, `user`, `python_version`, and so on.
+
+        `origin-run-id` and `origin-task-id` are there for a task that was taken over, and
+        `foreach-indices` within a foreach. `attempt_ok` is there once the attempt has ended.
+        """
+        return facts_of(self._attempts)
+
+    def _describe(self) -> str:
+        said, seconds, failure = str(self.status), self.seconds, self.exception
+        if failure is not None:
+            said = f"{said}: {failure.type}: {failure.message}".partition("\n")[0]
+        return said if seconds is None else f"{said}, {how_long(seconds)}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from asyncflow.client.run_files import RUNTIME
 from asyncflow.events.types import TaskCloned
 from asyncflow.values import Status, indexes_of
 
@@ -17,13 +16,10 @@ if TYPE_CHECKING:
 
 def facts_of(attempts: Attempts) -> dict[str, str]:
     """The facts as text, by name; see `Task.metadata_dict`."""
-    started, ended, last = attempts.record.started, attempts.ended(), attempts.last_event()
+    ended, last = attempts.ended(), attempts.last_event()
     facts = {
-        "user": started.user,
-        "runtime": RUNTIME,
-        "python_version": started.versions.get("python", ""),
-        "asyncflow_version": started.versions.get("asyncflow", ""),
-        "script-name": _script_of(started.source),
+        **attempts.record.environment(),
+        "script-name": _script_of(attempts.record.started.source),
         "ds-type": "local",
         "ds-root": attempts.record.place.store.location,
         "attempt": str(last.attempt),

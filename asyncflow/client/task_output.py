@@ -1,116 +1,96 @@
-r"""The output of tasks, read from the journal record by record, without reading the run's.
+"""What the last attempt of a task printed."""
 
-The event that ends an attempt has the offset of its last output, and each record of output has the
-offset of the one before. Bytes that are not UTF-8 show as `\xNN`.
-"""
+# ruff: noqa: SLF001 - one task asks the other from which it was taken over
 
 from __future__ import annotations
 
-from array import array
-from codecs import getincrementaldecoder
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from asyncflow.client.attempt_output import AttemptOutput
+from asyncflow.client.task_facts import TaskFacts
 from asyncflow.errors import JournalError
-from asyncflow.events.records import STREAMS
-from asyncflow.events.types import from_microseconds
+from asyncflow.events.types import TaskCloned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from asyncflow.client.run_files import RunRecord
-    from asyncflow.events.records import LoggedOutput
 
+class TaskOutput(TaskFacts):
+    """A task's standard output and standard error: as text, piece by piece, or line by line."""
 
-def read_text(record: RunRecord, task: int, attempt: int, last: int, stream: str) -> str:
-    """All that an attempt printed to a stream."""
-    return "".join(read_pieces(record, task, attempt, last, stream))
+    __slots__ = ()
 
+    @property
+    def stdout(self) -> str:
+        """Everything its last attempt printed to standard output, in memory; see `printed`."""
+        return self._output().text("stdout")
 
-def read_pieces(
-    record: RunRecord, task: int, attempt: int, last: int, stream: str
-) -> Iterator[str]:
-    """The same in pieces of at most some hundred kilobytes."""
-    decoder = getincrementaldecoder("utf-8")("backslashreplace")
-    for chunk in _chunks(record, task, attempt, last, stream):
-        yield decoder.decode(chunk.data)
-    if rest := decoder.decode(b"", final=True):
-        yield rest
+    @property
+    def stderr(self) -> str:
+        """Everything its last attempt printed to standard error, in memory; see `printed`."""
+        return self._output().text("stderr")
 
+    def printed(self, stream: str) -> Iterator[str]:
+        """What its last attempt printed to `stdout` or `stderr`, piece by piece.
 
-def read_tail(
-    record: RunRecord, task: int, attempt: int, last: int, stream: str, lines: int
-) -> str:
-    """The last lines of an attempt's output; what was printed before them is not read."""
-    pieces: list[bytes] = []
-    wanted, ends = _number_of(stream), 0
-    for _, chunk in _backwards(record, task, attempt, last):
-        if ends > lines:
-            break
-        if chunk.stream == wanted:
-            pieces.append(chunk.data)
-            ends += chunk.data.count(b"\n")
-    *whole, rest = b"".join(reversed(pieces)).split(b"\n")
-    found = [line + b"\n" for line in whole] + [rest] * bool(rest)
-    return b"".join(found[max(len(found) - lines, 0) :]).decode("utf-8", "backslashreplace")
+        However long the output is, no more than some hundred kilobytes of it are in memory.
+        """
+        return self._output().pieces(stream)
 
+    @property
+    def stdout_size(self) -> int:
+        """How many bytes its last attempt printed to standard output."""
+        return self._output().size("stdout")
 
-def read_bytes(
-    record: RunRecord, task: int, attempt: int, last: int, stream: str
-) -> Iterator[bytes]:
-    """The same as raw bytes, exactly as printed."""
-    return (chunk.data for chunk in _chunks(record, task, attempt, last, stream))
+    @property
+    def stderr_size(self) -> int:
+        """How many bytes its last attempt printed to standard error."""
+        return self._output().size("stderr")
 
+    def tail(self, lines: int = 10, stream: str = "stdout") -> str:
+        """The last lines that its last attempt printed; only the end of the output is read."""
+        return self._output().tail(stream, lines)
 
-def read_lines(
-    record: RunRecord, task: int, attempt: int, last: int, stream: str
-) -> Iterator[tuple[datetime, bytes]]:
-    """Line by line, without line ends, each with the time at which it was complete."""
-    rest: list[bytes] = []
-    time = 0
-    for chunk in _chunks(record, task, attempt, last, stream):
-        time = chunk.time
-        *lines, last_line = chunk.data.split(b"\n")
-        for line in lines:
-            yield from_microseconds(time), b"".join([*rest, line]).removesuffix(b"\r")
-            rest = []
-        rest.append(last_line)
-    if any(rest):
-        yield from_microseconds(time), b"".join(rest)
+    def _printed_bytes(self, stream: str) -> Iterator[bytes]:
+        return self._output().raw(stream)
 
+    @overload
+    def loglines(
+        self,
+        stream: str,
+        as_unicode: Literal[True] = True,  # noqa: FBT002 - as in Metaflow
+    ) -> Iterator[tuple[datetime, str]]: ...
+    @overload
+    def loglines(
+        self, stream: str, as_unicode: Literal[False]
+    ) -> Iterator[tuple[datetime, bytes]]: ...
+    def loglines(self, stream: str, as_unicode: bool = True) -> Iterator[tuple[datetime, Any]]:  # noqa: FBT001, FBT002 - as in Metaflow
+        """What its last attempt printed to `stdout` or `stderr`, each line with its time.
 
-def _chunks(
-    record: RunRecord, task: int, attempt: int, last: int, stream: str
-) -> Iterator[LoggedOutput]:
-    wanted, offsets = _number_of(stream), array("Q")
-    for at, output in _backwards(record, task, attempt, last):
-        if output.stream == wanted:
-            offsets.append(at)
-    for at in reversed(offsets):
-        yield record.journal.output(at, task)
+        The lines are text, or `bytes` without `as_unicode`, and have no line ends.
+        """
+        lines = self._output().lines(stream)
+        if not as_unicode:
+            return lines
+        return ((time, line.decode("utf-8", "backslashreplace")) for time, line in lines)
 
+    def _output(self) -> AttemptOutput:
+        """The last output; of a task that was taken over, that of the task that did the work."""
+        task: TaskOutput = self
+        runs = {self._record.run_id}
+        while isinstance(ended := task._attempts.ended(), TaskCloned):
+            if ended.origin_run_id in runs:
+                message = f"{task.pathspec} was taken over from a run that took it over from there"
+                raise JournalError(message)
+            runs.add(ended.origin_run_id)
+            task = task._origin(ended)
+        told = task._attempts
+        if ended is not None:
+            return AttemptOutput(told.record, told.number, ended.attempt, ended.log)
+        last = told.record.tasks.last_output(told.number, told.entry())
+        return AttemptOutput(told.record, told.number, task.attempt, last)
 
-def _number_of(stream: str) -> int:
-    if stream not in STREAMS:
-        message = f"the stream is {' or '.join(STREAMS)}, not {stream!r}"
-        raise ValueError(message)
-    return STREAMS.index(stream)
-
-
-def _backwards(
-    record: RunRecord, task: int, attempt: int, last: int
-) -> Iterator[tuple[int, LoggedOutput]]:
-    """The records of an attempt's output, each with its offset; the last one first."""
-    at = last
-    while at:
-        output = record.journal.output(at, task)
-        if output.task != task or output.previous >= at:
-            message = (
-                f"the journal of {record.pathspec} cannot be read: "
-                f"the record at byte {at} is not output of task {task}"
-            )
-            raise JournalError(message)
-        if output.attempt != attempt:
-            return
-        yield at, output
-        at = output.previous
+    def _origin(self, cloned: TaskCloned) -> TaskOutput:
+        """The task of another run that this one was taken over from."""
+        raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What all views have in common, and how they describe themselves."""
+"""What all views have in common: their pathspec, their tags, and whether they are visible."""
 
 # ruff: noqa: SLF001 - the views are one family
 
@@ -6,26 +6,23 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from asyncflow.client.namespaces import get_namespace, without_namespace
 from asyncflow.errors import AsyncflowError, JournalError, NamespaceMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from asyncflow.client.run_files import FlowPlace, RunRecord
-
-_NAMED: Final = 8  # the most names of a long list in an error or a drawing
 
 
 class View:
     """What flow, run, step, task and artifact have in common."""
 
-    __slots__ = ("__weakref__", "_place")
+    __slots__ = ("__weakref__",)
 
     _PARTS: ClassVar[int]
-    _place: FlowPlace
 
     @property
     def path_components(self) -> tuple[str, ...]:
@@ -43,8 +40,8 @@ class View:
         return self.path_components[-1]
 
     @property
-    def _run_record(self) -> RunRecord | None:
-        """The record of its run; None for a flow."""
+    def _place(self) -> FlowPlace:
+        """Its flow's part of the store."""
         raise NotImplementedError
 
     @property
@@ -54,19 +51,17 @@ class View:
 
     @property
     def user_tags(self) -> frozenset[str]:
-        """The tags that its run was given at its start or later."""
-        record = self._run_record
-        return frozenset() if record is None else record.user_tags()
+        """The tags that its run was given at its start or later; a flow has none."""
+        return frozenset()
 
     @property
     def system_tags(self) -> frozenset[str]:
-        """The tags that every run has: `user:`, `runtime:` and the versions. They never change."""
-        record = self._run_record
-        return frozenset() if record is None else record.system_tags()
+        """The tags that every run has: `user:`, `runtime:` and the versions; a flow has none."""
+        return frozenset()
 
     def is_in_namespace(self) -> bool:
         """Whether it is found in the namespace, see `asyncflow.namespace`."""
-        return self._run_record is None or is_visible(self._run_record)
+        raise NotImplementedError
 
     @property
     def store(self) -> Path:
@@ -102,6 +97,34 @@ class View:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reopen, (type(self), self.pathspec, self.store)
+
+
+class RunView(View):
+    """What a run, its steps, tasks and artifacts have in common: the record of the run."""
+
+    __slots__ = ()
+
+    @property
+    def _record(self) -> RunRecord:
+        raise NotImplementedError
+
+    @property
+    def _place(self) -> FlowPlace:
+        return self._record.place
+
+    @property
+    def user_tags(self) -> frozenset[str]:
+        """The tags that its run was given at its start or later."""
+        return self._record.user_tags()
+
+    @property
+    def system_tags(self) -> frozenset[str]:
+        """The tags that every run has: `user:`, `runtime:` and the versions. They never change."""
+        return self._record.system_tags()
+
+    def is_in_namespace(self) -> bool:
+        """Whether it is found in the namespace, see `asyncflow.namespace`."""
+        return is_visible(self._record)
 
 
 def reopen(cls: Any, pathspec: str, store: Path, **named: Any) -> Any:
@@ -151,41 +174,9 @@ def asking_for(pathspec: str) -> Iterator[None]:
     try:
         yield
     except JournalError as error:
-        message = f"{pathspec} cannot be looked up: {error}"
-        raise JournalError(message) from error
+        raise not_found_out(pathspec, error) from error
 
 
-def some_of(names: Iterable[str]) -> str:
-    """Names, as an error lists them."""
-    listed = list(names)
-    if len(listed) > _NAMED:
-        listed[_NAMED - 1 :] = [f"{len(listed) - _NAMED + 1} more"]
-    return ", ".join(listed) or "nothing"
-
-
-# --- words ------------------------------------------------------------------------------------
-
-
-def how_many(number: int, noun: str) -> str:
-    """`1 task`, `2 tasks`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def how_long(seconds: float) -> str:
-    """`8 ms`, `1.5 s`, `2 min 3 s`, `1 h 5 min`."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:  # noqa: PLR2004 - a minute
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def how_large(size: float) -> str:
-    """`12 bytes`, `1.5 KiB`."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:  # noqa: PLR2004 - the next unit
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+def not_found_out(pathspec: str, error: JournalError) -> JournalError:
+    """An error of the journal that also names the requested pathspec."""
+    return JournalError(f"{pathspec} cannot be looked up: {error}")
