@@ -87,11 +87,11 @@ def decorate(flow: type[FlowSpec], wanted: Iterable[str]) -> None:
     Raises:
         FlowError: There is no such decorator, or it does not take these arguments.
     """
-    from asyncflow.flow import decorators
     from asyncflow.flow.own_decorators import split_decorator
+    from asyncflow.flow.step_options import is_step, options_of
 
     methods = [getattr(flow, name) for name in dir(flow)]
-    steps = [method for method in methods if decorators.is_step(method)]
+    steps = [method for method in methods if is_step(method)]
     for each in wanted:
         try:
             name, arguments = split_decorator(each)
@@ -100,7 +100,7 @@ def decorate(flow: type[FlowSpec], wanted: Iterable[str]) -> None:
         known = name in (*_DECORATORS, *_REMOTE)
         put = _known(each, name, arguments) if known else _own(flow, each, name, arguments)
         for step in steps:
-            options = decorators.options_of(step)
+            options = options_of(step)
             if options is not None and name not in options.options:
                 put(step)
 
@@ -122,8 +122,8 @@ def _own(
     flow: type[FlowSpec], whole: str, name: str, arguments: dict[str, Any]
 ) -> Callable[[Any], Any]:
     """A decorator of the user's own, `module.name` or `name` in the flow's file."""
-    from asyncflow.flow.decorators import ensure_options
     from asyncflow.flow.own_decorators import decorator_named
+    from asyncflow.flow.step_options import ensure_options
 
     try:
         kind = decorator_named(name, flow)

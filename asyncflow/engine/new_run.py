@@ -17,12 +17,12 @@ from asyncflow.events.packing import pack_event
 from asyncflow.events.types import SCHEMA_VERSION, RunStarted, from_microseconds
 from asyncflow.flow import loader
 from asyncflow.flow.constants import constants_of
-from asyncflow.flow.decorators import options_of
 from asyncflow.flow.delayed_values import WRITTEN_CLASS, has_configs
 from asyncflow.flow.graph_reader import prepare, read_graph
 from asyncflow.flow.include_file import FileStream
 from asyncflow.flow.parameter_values import resolve_new_parameters, resolve_parameters, shown_value
 from asyncflow.flow.parameters import parameters_of
+from asyncflow.flow.step_options import options_of
 from asyncflow.scheduling.resume import OriginRun, newest_run
 from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.store.artifacts import ArtifactWriter

@@ -32,6 +32,7 @@ from asyncflow.flow.parameters import (
     RESERVED,
     ParameterContext,
     computed_default,
+    mistake,
     raw_parameters_of,
 )
 
@@ -105,7 +106,7 @@ class Config(ConfigBase):
                 f"the config {name!r} has both `default`, which is a file, and `default_value`: "
                 f"leave one out"
             )
-            raise _mistake(message, name)
+            raise mistake(message, name)
         spec = ConfigSpec(
             name, default, default_value, help or "", bool(required), parser, bool(plain)
         )
@@ -245,13 +246,8 @@ def config_expr(expression: str) -> Any:
     try:
         compile(expression, "<config_expr>", "eval")
     except (SyntaxError, TypeError, ValueError) as error:
-        raise _mistake(f"config_expr takes a Python expression, not {expression!r}") from error
+        raise mistake(f"config_expr takes a Python expression, not {expression!r}") from error
     return ConfigExpression(expression)
-
-
-def _mistake(message: str, name: str = "") -> ParameterError:
-    file, line = calling_line()
-    return ParameterError(f"{file}:{line}: {message}" if file else message, parameter=name)
 
 
 def _too_early(what: object) -> TypeError:

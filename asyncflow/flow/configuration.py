@@ -16,12 +16,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.flow.config import configs_of, resolve_configs, restored, storable
-from asyncflow.flow.decorators import OwnDecorator, is_step, options_of
 from asyncflow.flow.delayed_values import CONFIG_VALUES, WRITTEN_CLASS, evaluated, has_expression
 from asyncflow.flow.flow_decorators import delayed_of
 from asyncflow.flow.lookalike import lookalike
 from asyncflow.flow.mutators import copy_of_step
 from asyncflow.flow.parameters import raw_parameters_of
+from asyncflow.flow.step_options import is_step, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -133,9 +133,7 @@ def _evaluated_step(method: Any, evaluate: Callable[[Any], Any]) -> Any:
     options = options_of(made)
     assert options is not None  # noqa: S101 - it is a step
     for place in (options.own, options.mutators):
-        place[:] = [
-            OwnDecorator(each.kind, evaluate(each.args), evaluate(each.kwargs)) for each in place
-        ]
+        place[:] = [each.evaluated(evaluate) for each in place]
     delayed, options.delayed = options.delayed, []
     for decorator, args, kwargs in delayed:
         decorator(*evaluate(args), **evaluate(kwargs))(made)

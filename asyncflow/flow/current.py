@@ -155,7 +155,41 @@ class ParameterValues(Mapping[str, Any]):
         return f"<parameters {', '.join(self) or 'none'}>"
 
 
-class Current:
+class CurrentProject:
+    """The part of `current` that is about the flow's `@project`.
+
+    If the flow has none, each of these raises AttributeError.
+    """
+
+    __slots__ = ()
+
+    @property
+    def project_name(self) -> str:
+        """The project of the flow's `@project`."""
+        return str(_project()["name"])
+
+    @property
+    def branch_name(self) -> str:
+        """The run's branch in its project: `user.NAME`, `test.BRANCH`, `prod` or `prod.BRANCH`."""
+        return str(_project()["branch_name"])
+
+    @property
+    def is_production(self) -> bool:
+        """Whether the run is one of production in its project."""
+        return bool(_project()["production"])
+
+    @property
+    def is_user_branch(self) -> bool:
+        """Whether the run is in the branch of the user who started it."""
+        return bool(_project()["is_user_branch"])
+
+    @property
+    def project_flow_name(self) -> str:
+        """`PROJECT.BRANCH.FLOW`."""
+        return str(_project()["flow_name"])
+
+
+class Current(CurrentProject):
     """The task that the calling code runs in.
 
     Outside of a task, `is_running_flow` is false, and all other attributes raise AttributeError.
@@ -231,31 +265,6 @@ class Current:
             message = f"step {self.step_name!r} has no @parallel: its tasks are no gang"
             raise AttributeError(message, name="parallel")
         return parallel
-
-    @property
-    def project_name(self) -> str:
-        """The project of the flow's `@project`; AttributeError if it has none."""
-        return str(_project()["name"])
-
-    @property
-    def branch_name(self) -> str:
-        """The run's branch in its project: `user.NAME`, `test.BRANCH`, `prod` or `prod.BRANCH`."""
-        return str(_project()["branch_name"])
-
-    @property
-    def is_production(self) -> bool:
-        """Whether the run is one of production in its project."""
-        return bool(_project()["production"])
-
-    @property
-    def is_user_branch(self) -> bool:
-        """Whether the run is in the branch of the user who started it."""
-        return bool(_project()["is_user_branch"])
-
-    @property
-    def project_flow_name(self) -> str:
-        """`PROJECT.BRANCH.FLOW`."""
-        return str(_project()["flow_name"])
 
     @property
     def graph(self) -> dict[str, Any]:

@@ -1,159 +1,61 @@
 """`@step`, and the decorators that set how a step is run.
 
 A decorator runs nothing and wraps nothing. It records its arguments on the function and returns the
-same function, so decorators may stand in any order and a step remains an ordinary method. The graph
-holds these options as plain data (`Node.options`), under the name of the decorator:
-
-    retry        {"times", "seconds", "backoff", "max_seconds", "jitter", "on"}
-    catch        {"var", "print_exception"}
-    timeout      {"seconds"}
-    isolate      True
-    parallel     True
-    concurrency  n
-    limit        [[name, at a time or None, per second or None]]
-    environment  [name, ...]; values are often secrets, so they stay in `StepOptions`
-    secrets      [{"type", "id"}]; not their options, which may have values
-    resources    {name: value}
-    card         [{name: value}]    no effect
-    own          [{"name", "args", "kwargs", "with"}]    the user's own, outermost first
+same function, so decorators may stand in any order and a step remains an ordinary method.
+`asyncflow.flow.step_options` says what is recorded.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, overload
 
-from asyncflow._support.call_site import calling_line
 from asyncflow._support.safe_text import storable_text
-from asyncflow.errors import FlowError
-from asyncflow.flow.delayed_values import has_expression
+from asyncflow.flow.decorator_arguments import (
+    count,
+    is_storable,
+    is_variable_name,
+    mistake,
+    number,
+    plain_data,
+)
+from asyncflow.flow.step_options import (
+    DelayedCall,
+    Method,
+    OwnDecorator,
+    StepOptions,
+    apply,
+    ensure_options,
+    note,
+    record,
+    takes_configs,
+)
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-Method = TypeVar("Method", bound="Callable[..., Any]")
-Decorator = TypeVar("Decorator", bound="Callable[..., Any]")
+__all__ = [
+    # Classes of flows that earlier versions have stored name these three here.
+    "DelayedCall",
+    "OwnDecorator",
+    "StepOptions",
+    "card",
+    "catch",
+    "concurrency",
+    "environment",
+    "isolate",
+    "limit",
+    "parallel",
+    "resources",
+    "retry",
+    "step",
+    "timeout",
+]
 
-_ATTRIBUTE: Final = "__asyncflow_step__"
-_OF_SECRETS: Final = frozenset({"environment", "secrets"})
-"""Decorators whose arguments may be secrets; the engine alone needs them."""
 _ON_BYTES: Final = 1 << 10  # of the name of an exception
-
-
-class OwnDecorator(NamedTuple):
-    """A decorator of the user's own, and the arguments with which it stands somewhere."""
-
-    kind: type
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-class DelayedCall(NamedTuple):
-    """A decorator whose arguments depend on configurations, which have no values yet."""
-
-    decorator: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-@dataclass(slots=True)
-class StepOptions:
-    """The options that the decorators of one method have set."""
-
-    is_step: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
-    retry_on: tuple[type[BaseException], ...] = ()
-    """The exceptions that `@retry` retries; an empty tuple means all of them."""
-    replaced_line: int = 0
-    """The line at which the class body had already bound the step's name; 0 if it had not."""
-    variables: dict[str, str] = field(default_factory=dict)
-    """The environment variables that the step asks for, with their values."""
-    secrets: list[dict[str, Any]] = field(default_factory=list)
-    """The sources of `@secrets`: `type`, `id`, `options` and `role`."""
-    secrets_override: bool = False
-    """Whether they may replace variables."""
-    is_start: bool = False
-    """Whether `@step(start=True)` makes it the flow's first step."""
-    is_end: bool = False
-    """Whether `@step(end=True)` makes it the flow's last step."""
-    own: list[OwnDecorator] = field(default_factory=list)
-    """The decorators of the user's own, the innermost first."""
-    mutators: list[OwnDecorator] = field(default_factory=list)
-    """The mutators of the step, the innermost first."""
-    named: list[dict[str, Any]] = field(default_factory=list)
-    """The decorators of the user's own that the command line has put on the step, as plain data."""
-    delayed: list[DelayedCall] = field(default_factory=list)
-    """The decorators whose arguments depend on configurations."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Leave out variables and secrets: a class is stored with its run."""
-        kept = self.is_step, self.options, self.retry_on, self.replaced_line
-        delayed = [call for call in self.delayed if call.decorator.__name__ not in _OF_SECRETS]
-        rest = self.is_start, self.is_end, self.own, self.mutators, self.named, delayed
-        return StepOptions, (*kept, {}, [], False, *rest)
-
-
-def options_of(method: object) -> StepOptions | None:
-    """The options of a method; None if it has none of our decorators."""
-    found = getattr(method, _ATTRIBUTE, None)
-    return found if isinstance(found, StepOptions) else None
-
-
-def set_options(method: object, options: StepOptions) -> None:
-    """Give a method these options, and no others."""
-    setattr(method, _ATTRIBUTE, options)
-
-
-def plain_options(options: StepOptions) -> dict[str, Any]:
-    """The options as the graph holds them."""
-    own = [
-        {
-            "name": f"{each.kind.__module__}.{each.kind.__qualname__}",
-            "args": plain_data(each.args),
-            "kwargs": plain_data(each.kwargs),
-            "with": "",  # for one from the command line: its name there
-        }
-        for each in reversed(options.own)
-    ]
-    if not own and not options.named:
-        return dict(options.options)
-    return {**options.options, "own": [*options.named, *own]}
-
-
-def is_step(method: object) -> bool:
-    """Whether a method is under `@step`."""
-    options = options_of(method)
-    return options is not None and options.is_step
-
-
-def delayed_on_step(decorator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What to decorate a step with if these arguments depend on configurations; else None.
-
-    The decorator is applied once they have values: see `asyncflow.flow.configuration`.
-    """
-    if not has_expression((args, kwargs)):
-        return None
-    call = DelayedCall(decorator, args, kwargs)
-
-    def decorate(method: Method) -> Method:
-        ensure_options(method, decorator.__name__).delayed.append(call)
-        return method
-
-    return decorate
-
-
-def takes_configs(decorator: Decorator) -> Decorator:
-    """Have a decorator of steps wait for the configurations that its arguments depend on."""
-
-    @wraps(decorator)
-    def decorate(*args: Any, **kwargs: Any) -> Any:
-        return delayed_on_step(decorate, args, kwargs) or decorator(*args, **kwargs)
-
-    return cast("Decorator", decorate)
 
 
 # --- step -------------------------------------------------------------------------------------
@@ -245,13 +147,11 @@ def retry(
         )
         raise mistake(message)
     options = {
-        "times": _count("retry", "times", times, least=0),
+        "times": count("retry", "times", times, least=0),
         "seconds": _wait(minutes_between_retries, seconds),
-        "backoff": _number("retry", "backoff", backoff),
-        "max_seconds": None
-        if max_seconds is None
-        else _number("retry", "max_seconds", max_seconds),
-        "jitter": _number("retry", "jitter", jitter, most=1.0),
+        "backoff": number("retry", "backoff", backoff),
+        "max_seconds": None if max_seconds is None else number("retry", "max_seconds", max_seconds),
+        "jitter": number("retry", "jitter", jitter, most=1.0),
         "on": [
             storable_text(f"{each.__module__}.{each.__qualname__}", _ON_BYTES)
             for each in exceptions
@@ -259,7 +159,7 @@ def retry(
     }
 
     def decorate(function: Method) -> Method:
-        _note(function, "retry", options)
+        note(function, "retry", options)
         ensure_options(function, "retry").retry_on = exceptions
         return function
 
@@ -268,11 +168,11 @@ def retry(
 
 def _wait(minutes: float | None, seconds: float | None) -> float:
     if seconds is None:
-        return 60.0 * _number("retry", "minutes_between_retries", minutes or 0.0)
+        return 60.0 * number("retry", "minutes_between_retries", minutes or 0.0)
     if minutes is not None:
         message = "@retry takes `minutes_between_retries` or `seconds`, not both: remove one"
         raise mistake(message)
-    return _number("retry", "seconds", seconds)
+    return number("retry", "seconds", seconds)
 
 
 def _exceptions(on: Any) -> tuple[type[BaseException], ...]:
@@ -331,7 +231,7 @@ def timeout(
         message = f"@timeout takes its time by name, as in @timeout(minutes=5), not {nothing!r}"
         raise mistake(message)
     parts = {"seconds": seconds, "minutes": minutes, "hours": hours}
-    checked = {name: _number("timeout", name, value) for name, value in parts.items()}
+    checked = {name: number("timeout", name, value) for name, value in parts.items()}
     total = checked["seconds"] + 60 * checked["minutes"] + 3600 * checked["hours"]
     if nothing is not None or not total:
         message = "@timeout takes a time above zero, as in @timeout(minutes=5)"
@@ -373,7 +273,7 @@ def concurrency(n: int, /) -> Callable[[Method], Method]:
     if callable(n):
         message = "@concurrency takes a number, as in @concurrency(4)"
         raise mistake(message)
-    return record("concurrency", _count("concurrency", "n", n, least=1))
+    return record("concurrency", count("concurrency", "n", n, least=1))
 
 
 @takes_configs
@@ -400,13 +300,13 @@ def limit(
             message += f", not {given!r}"
         raise mistake(message)
     if at_once is not None:
-        if _count("limit", "at_once", at_once, least=1) > MOST_AT_ONCE:
+        if count("limit", "at_once", at_once, least=1) > MOST_AT_ONCE:
             message = f"@limit takes up to {MOST_AT_ONCE} as `at_once`, not {at_once!r}"
             raise mistake(message)
     elif per_second is None:
         at_once = 1
     if per_second is not None:
-        rate = _number("limit", "per_second", per_second, most=MOST_PER_SECOND)
+        rate = number("limit", "per_second", per_second, most=MOST_PER_SECOND)
         if rate < LEAST_PER_SECOND:
             message = (
                 f"@limit takes a number above zero as `per_second`, {LEAST_PER_SECOND:g} or more, "
@@ -451,7 +351,7 @@ def environment(
     variables = dict(_variable(name, value) for name, value in vars.items())
 
     def decorate(function: Method) -> Method:
-        _note(function, "environment", list(variables))
+        note(function, "environment", list(variables))
         ensure_options(function, "environment").variables = variables
         return function
 
@@ -459,18 +359,13 @@ def environment(
 
 
 def _variable(name: Any, value: object) -> tuple[str, str]:
-    if not isinstance(name, str) or not name or "=" in name or not is_storable(name):
+    if not is_variable_name(name):
         message = f"@environment: {name!r} cannot be the name of a variable"
         raise mistake(message)
     if isinstance(value, bytes) or not is_storable(str(value)):
         message = f"@environment takes UTF-8 text without a NUL, which the value of {name} is not"
         raise mistake(message)
     return name, str(value)
-
-
-def is_storable(text: str) -> bool:
-    """Whether this can be the name or the value of an environment variable."""
-    return "\0" not in text and storable_text(text, len(text) * 4) == text
 
 
 @overload
@@ -528,93 +423,3 @@ def card(method: Any = None, /, **attributes: object) -> Any:
         return function
 
     return apply("card", method, decorate)
-
-
-# --- how it works -----------------------------------------------------------------------------
-
-
-def ensure_options(function: Any, name: str) -> StepOptions:
-    """The options of a method, for a decorator of this name to add to; made if there are none.
-
-    Raises:
-        FlowError: It is no method.
-    """
-    options = options_of(function)
-    if options is not None:
-        return options
-    if not callable(function) or isinstance(function, type):
-        message = f"@{name} decorates a method of a flow, not {function!r}"
-        raise mistake(message)
-    options = StepOptions()
-    try:
-        setattr(function, _ATTRIBUTE, options)
-    except AttributeError:
-        message = f"@{name} decorates a method written with `def`, not {function!r}"
-        raise mistake(message) from None
-    return options
-
-
-def _note(function: Any, name: str, value: Any) -> None:
-    options = ensure_options(function, name).options
-    if name in options:
-        where = getattr(function, "__qualname__", repr(function))
-        message = f"@{name} is used twice on {where}: remove one of them"
-        raise mistake(message)
-    options[name] = value
-
-
-def record(name: str, value: Any) -> Callable[[Method], Method]:
-    """A decorator that records this value, which is plain data, under this name."""
-
-    def decorate(function: Method) -> Method:
-        _note(function, name, value)
-        return function
-
-    return decorate
-
-
-def apply(name: str, method: Any, decorate: Callable[[Any], Any]) -> Any:
-    """The decorator, or the decorated method if it was used without parentheses."""
-    if method is None:
-        return decorate
-    if not callable(method):
-        message = f"@{name} takes its arguments by name, not {method!r}"
-        raise mistake(message)
-    return decorate(method)
-
-
-def mistake(message: str) -> FlowError:
-    """The error of a decorator, with the file and the line of the decorator."""
-    file, line = calling_line()
-    return FlowError(message, file=file, line=line)
-
-
-def _number(decorator: str, name: str, value: Any, *, most: float = math.inf) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and 0 <= value <= most and math.isfinite(value)):
-        limits = "zero or more" if most == math.inf else f"from 0 to {most:g}"
-        message = f"@{decorator} takes a number as `{name}`, {limits}, not {value!r}"
-        raise mistake(message)
-    return float(value)
-
-
-def _count(decorator: str, name: str, value: Any, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        message = f"@{decorator} takes a whole number as `{name}`, {least} or more, not {value!r}"
-        raise mistake(message)
-    return value
-
-
-def plain_data(value: Any) -> Any:
-    """The value in types that msgpack can pack; any other type as its `repr`."""
-    match value:
-        case dict():
-            return {str(key): plain_data(each) for key, each in value.items()}
-        case list() | tuple():
-            return [plain_data(each) for each in value]
-        case None | bool() | float() | str() | bytes():
-            return value
-        case int() if -(1 << 63) <= value < 1 << 64:
-            return value
-        case _:
-            return repr(value)

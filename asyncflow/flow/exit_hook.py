@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncflow.flow.decorators import mistake, plain_data
+from asyncflow.flow.decorator_arguments import mistake, plain_data
 from asyncflow.flow.flow_decorators import note_on_flow, own_options
 
 if TYPE_CHECKING:

@@ -10,15 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from asyncflow._support.call_site import calling_line
-from asyncflow.errors import FlowError
-from asyncflow.flow.decorators import DelayedCall, options_of
+from asyncflow.flow.decorator_arguments import mistake
 from asyncflow.flow.delayed_values import has_expression
+from asyncflow.flow.step_options import DelayedCall, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from asyncflow.flow.decorators import OwnDecorator
+    from asyncflow.flow.step_options import OwnDecorator
 
 FlowClass = TypeVar("FlowClass", bound=type)
 
@@ -110,9 +109,8 @@ def own_options(cls: object, decorator: str) -> FlowOptions:
         FlowError: It is no class.
     """
     if not isinstance(cls, type):
-        file, line = calling_line()
         message = f"@{decorator} decorates a flow, a class that extends FlowSpec, not {cls!r}"
-        raise FlowError(message, file=file, line=line)
+        raise mistake(message)
     own = vars(cls).get(_ATTRIBUTE)
     if not isinstance(own, FlowOptions):
         own = FlowOptions()
@@ -130,9 +128,8 @@ def note_on_flow(name: str, value: Any) -> Callable[[FlowClass], FlowClass]:
     def decorate(cls: FlowClass) -> FlowClass:
         options = own_options(cls, name).options
         if name in options:
-            file, line = calling_line()
             message = f"@{name} is used twice on {cls.__qualname__}: remove one of them"
-            raise FlowError(message, file=file, line=line)
+            raise mistake(message)
         options[name] = value
         return cls
 

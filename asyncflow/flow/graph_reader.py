@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow.errors import GraphError
 from asyncflow.flow.constants import is_constant, written_classes
-from asyncflow.flow.decorators import is_step, options_of, plain_options
 from asyncflow.flow.delayed_values import CONFIG_VALUES, has_configs
 from asyncflow.flow.flow_decorators import flow_options_of, has_mutators
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import END, Node, Transition
 from asyncflow.flow.parameters import Parameter, parameters_of
 from asyncflow.flow.shared import Shared, check_shared, keyword_only, shared_of
+from asyncflow.flow.step_options import is_step, options_of, plain_options
 from asyncflow.flow.step_source import read_source
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, NoReturn, ov
 
 from asyncflow.errors import FlowError
 from asyncflow.flow import decorators, remote_decorators
-from asyncflow.flow.decorators import OwnDecorator, StepOptions, is_step, options_of, set_options
 from asyncflow.flow.delayed_values import CONFIG_VALUES, evaluated
 from asyncflow.flow.flow_decorators import (
     FlowClass,
@@ -40,6 +39,14 @@ from asyncflow.flow.own_decorators import (
     split_decorator,
 )
 from asyncflow.flow.parameters import Parameter, parameters_of
+from asyncflow.flow.step_options import (
+    OwnDecorator,
+    StepOptions,
+    ensure_options,
+    is_step,
+    options_of,
+    set_options,
+)
 from asyncflow.flow.step_secrets import secrets
 
 if TYPE_CHECKING:
@@ -92,7 +99,7 @@ class DecoratorSpec(NamedTuple):
 
 class _OnMutatedSteps(OnSteps):
     def record(self, target: Any, own: OwnDecorator) -> Any:
-        decorators.ensure_options(target, self.__name__).mutators.append(own)
+        ensure_options(target, self.__name__).mutators.append(own)
         return target
 
 
@@ -280,8 +287,7 @@ class MutableStep(_Mutable):
                 args, kwargs = _given(name, each, options)
                 yield DecoratorSpec(name, f"asyncflow.{name}", args, kwargs)
         for own in [*options.own[::-1]]:
-            full = f"{own.kind.__module__}.{own.kind.__qualname__}"
-            yield DecoratorSpec(own.kind.__name__, full, list(own.args), dict(own.kwargs))
+            yield DecoratorSpec(own.kind.__name__, own.full_name, list(own.args), dict(own.kwargs))
 
     def _decorator(self, deco_type: Any) -> tuple[str, Callable[..., Any]]:
         if isinstance(deco_type, str):
@@ -533,13 +539,7 @@ def apply_mutators(cls: type) -> None:
 def _apply(flow: MutableFlow) -> None:
     configs = dict(flow.configs)
     of_flow: list[FlowMutator] = [
-        _made(
-            OwnDecorator(
-                own.kind,
-                evaluated(own.args, configs, configs),
-                evaluated(own.kwargs, configs, configs),
-            )
-        )
+        _made(own.evaluated(lambda value: evaluated(value, configs, configs)))
         for own in flow_mutators_of(flow.cls)
     ]
     for each in of_flow:

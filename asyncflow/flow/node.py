@@ -96,7 +96,7 @@ class Node:
     file: str = ""
     doc: str = ""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """The options that decorators have set, as plain data; see `asyncflow.flow.decorators`."""
+    """The options that decorators have set, as plain data; see `asyncflow.flow.step_options`."""
     shared: tuple[str, ...] = ()
     """The names of the shared resources that the step asks for; see `asyncflow.flow.shared`."""
 

@@ -20,7 +20,8 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, cast, overload
 
 from asyncflow.errors import FlowError
-from asyncflow.flow.decorators import OwnDecorator, ensure_options, mistake, options_of
+from asyncflow.flow.decorator_arguments import mistake
+from asyncflow.flow.step_options import OwnDecorator, ensure_options, options_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping

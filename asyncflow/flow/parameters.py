@@ -70,6 +70,12 @@ def computed_default(default: Any, context: ParameterContext, kind: str, name: s
         raise ParameterError(message, parameter=name) from error
 
 
+def mistake(message: str, name: str = "") -> ParameterError:
+    """The error of a parameter or a config, with the file and the line where it stands."""
+    file, line = calling_line()
+    return ParameterError(f"{file}:{line}: {message}" if file else message, parameter=name)
+
+
 def _takes_context(function: Callable[..., Any]) -> bool:
     import inspect
 
@@ -220,7 +226,8 @@ class Parameter(Generic[T]):
         self.type: builtins.type[Any] = str
         self._settle_type()
         if self.multiple and separator is not None:
-            raise self._mistake(f"parameter {self.name!r} has `separator` and `multiple`: keep one")
+            message = f"parameter {self.name!r} has `separator` and `multiple`: keep one"
+            raise mistake(message, self.name)
 
     def _settle_type(self) -> None:
         given = self._type
@@ -231,12 +238,7 @@ class Parameter(Generic[T]):
                 f"parameter {self.name!r} has the type {given!r}; it can be str, int, float, bool "
                 f"or, for any JSON value, JSONType"
             )
-            raise self._mistake(message)
-
-    def _mistake(self, message: str) -> ParameterError:
-        file, line = calling_line()
-        message = f"{file}:{line}: {message}" if file else message
-        return ParameterError(message, parameter=self.name)
+            raise mistake(message, self.name)
 
     @property
     def is_delayed(self) -> bool:

@@ -16,7 +16,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import ParameterError
-from asyncflow.flow.decorators import mistake
+from asyncflow.flow.decorator_arguments import mistake
 from asyncflow.flow.flow_decorators import FlowClass, delayed_on_flow, note_on_flow
 from asyncflow.flow.graph import Graph
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, overload
 
-from asyncflow.flow.decorators import Method, apply, delayed_on_step, plain_data, record
+from asyncflow.flow.decorator_arguments import plain_data
 from asyncflow.flow.flow_decorators import FlowClass, delayed_on_flow, note_on_flow
+from asyncflow.flow.step_options import Method, apply, delayed_on_step, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,11 +19,18 @@ if TYPE_CHECKING:
     from asyncflow.flow.graph import Graph
 
 
-class RemoteStepDecorator:
-    """A decorator of steps that is recorded and has no effect here."""
+class _Recorded:
+    """A decorator that is recorded and has no effect here."""
 
     def __init__(self, name: str, doc: str) -> None:
         self.__name__, self.__doc__ = name, doc
+
+    def __repr__(self) -> str:
+        return f"<decorator @{self.__name__}>"
+
+
+class RemoteStepDecorator(_Recorded):
+    """A decorator of steps that is recorded and has no effect here."""
 
     @overload
     def __call__(self, method: Method, /) -> Method: ...
@@ -36,15 +44,9 @@ class RemoteStepDecorator:
         name = self.__name__
         return apply(name, method, record(name, plain_data(arguments)))
 
-    def __repr__(self) -> str:
-        return f"<decorator @{self.__name__}>"
 
-
-class RemoteFlowDecorator:
+class RemoteFlowDecorator(_Recorded):
     """A decorator of flows that is recorded and has no effect here."""
-
-    def __init__(self, name: str, doc: str) -> None:
-        self.__name__, self.__doc__ = name, doc
 
     @overload
     def __call__(self, flow: FlowClass, /) -> FlowClass: ...
@@ -57,9 +59,6 @@ class RemoteFlowDecorator:
             return delayed
         decorate: Callable[[Any], Any] = note_on_flow(self.__name__, plain_data(arguments))
         return decorate if flow is None else decorate(flow)
-
-    def __repr__(self) -> str:
-        return f"<decorator @{self.__name__}>"
 
 
 conda: Final = RemoteStepDecorator("conda", "Name the Conda packages that the step needs.")

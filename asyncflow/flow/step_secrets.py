@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import FlowError
-from asyncflow.flow.decorators import ensure_options, is_storable, mistake, record, takes_configs
+from asyncflow.flow.decorator_arguments import is_storable, is_variable_name, mistake
+from asyncflow.flow.step_options import ensure_options, record, takes_configs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from asyncflow.flow.decorators import Method, StepOptions
+    from asyncflow.flow.step_options import Method, StepOptions
 
 ENTRY_POINTS: Final = "asyncflow.secrets"
 """The group of entry points that give further types of sources."""
@@ -101,7 +102,7 @@ def secret_variables(step: str, options: StepOptions, environ: Mapping[str, str]
     for source in options.secrets:
         where = f"the secret {source['type']}.{source['id']} of step {step!r}"
         for name, value in _read(where, source, environ).items():
-            if not isinstance(name, str) or not name or "=" in name or not is_storable(name):
+            if not is_variable_name(name):
                 raise FlowError(f"{where} gives a variable whose name cannot be used", step=step)
             if not isinstance(value, str) or not is_storable(value):
                 message = f"{where} gives {name} a value that is no text for a variable"

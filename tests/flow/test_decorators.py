@@ -20,7 +20,7 @@ from asyncflow import (
     timeout,
 )
 from asyncflow.errors import FlowError
-from asyncflow.flow.decorators import is_step, options_of
+from asyncflow.flow.step_options import is_step, options_of
 
 
 def decorated(*decorators):
@@ -208,3 +208,20 @@ def test_the_line_of_a_wrong_decorator_is_named():
     with pytest.raises(FlowError) as caught:
         exec(compile("\n\nconcurrency(0)\n", "my_flow.py", "exec"), {"concurrency": concurrency})  # noqa: S102 - as an import does
     assert str(caught.value).startswith("my_flow.py:3: @concurrency takes a whole number")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("asyncflow.flow.decorators", "StepOptions"),
+        ("asyncflow.flow.decorators", "OwnDecorator"),
+        ("asyncflow.flow.decorators", "DelayedCall"),
+        ("asyncflow.flow.decorators", "retry"),
+        ("asyncflow.flow.parameters", "Parameter"),
+        ("asyncflow.flow.parameters", "JSONType"),
+    ],
+)
+def test_a_stored_class_finds_what_it_names_where_earlier_versions_had_it(module, name):
+    """A flow class that was stored with a value is read by the names that were written then."""
+    found = pickle.loads(f"c{module}\n{name}\n.".encode())
+    assert found.__name__ == name

@@ -27,10 +27,10 @@ from asyncflow import (
     user_step_decorator,
 )
 from asyncflow.errors import FlowError
-from asyncflow.flow.decorators import options_of
 from asyncflow.flow.graph_reader import read_graph
 from asyncflow.flow.mutators import MutableFlow, MutableStep
 from asyncflow.flow.parameters import parameters_of
+from asyncflow.flow.step_options import options_of
 
 
 @user_step_decorator

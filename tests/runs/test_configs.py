@@ -32,9 +32,9 @@ from asyncflow import (
 from asyncflow.cli.command_table import invoke
 from asyncflow.cli.run_commands import make_check, make_resume, make_run
 from asyncflow.errors import ParameterError, RunFailedError
-from asyncflow.flow.decorators import options_of
 from asyncflow.flow.graph_reader import prepare, read_graph
 from asyncflow.flow.parameter_values import resolve_parameters
+from asyncflow.flow.step_options import options_of
 from asyncflow.store import open_store
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from asyncflow import Engine, FlowSpec, environment, isolate, secrets, step
 from asyncflow.errors import FlowError, GraphError
-from asyncflow.flow.decorators import options_of
 from asyncflow.flow.graph_reader import read_graph
+from asyncflow.flow.step_options import options_of
 from asyncflow.flow.step_secrets import secret_variables
 
 

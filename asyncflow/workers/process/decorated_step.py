@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from asyncflow.errors import FlowError
-from asyncflow.flow.decorators import OwnDecorator, options_of
 from asyncflow.flow.own_decorators import decorator_named
+from asyncflow.flow.step_options import OwnDecorator, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

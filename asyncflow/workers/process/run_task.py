@@ -15,7 +15,7 @@ from asyncflow._support.tracebacks import (
     with_final_line,
 )
 from asyncflow.errors import TaskTimeoutError
-from asyncflow.flow.decorators import options_of
+from asyncflow.flow.step_options import options_of
 from asyncflow.workers.messages import Failed, Succeeded
 from asyncflow.workers.process import output_capture
 from asyncflow.workers.process.step_forks import EndingForks
