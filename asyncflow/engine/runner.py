@@ -30,13 +30,15 @@ from asyncflow.values import Status
 from asyncflow.workers.program_environment import look_around
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 
     from asyncflow.client import Run
     from asyncflow.engine.run_handle import RunHandle
     from asyncflow.engine.starter import Starter
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.workers.program_environment import ProgramEnvironment
+
+    _Start = Callable[[Engine], Coroutine[Any, Any, RunHandle]]
 
 Result = TypeVar("Result")
 
@@ -321,9 +323,9 @@ class Runs:
 
     # --- inside ---
 
-    def _executed(self, start: Callable[[Engine], Awaitable[RunHandle]]) -> ExecutingRun:
+    def _executed(self, start: _Start) -> ExecutingRun:
         host, engine = self._open()
-        started = host.submit(_started(start, engine))
+        started = host.submit(start(engine))
         try:
             handle = started.result()
         except KeyboardInterrupt:
@@ -331,9 +333,9 @@ class Runs:
             raise
         return ExecutingRun(self, host, handle)
 
-    async def _executing(self, start: Callable[[Engine], Awaitable[RunHandle]]) -> ExecutingRun:
+    async def _executing(self, start: _Start) -> ExecutingRun:
         host, engine = await asyncio.to_thread(self._open)
-        handle = await asyncio.wrap_future(host.submit(_started(start, engine)))
+        handle = await asyncio.wrap_future(host.submit(start(engine)))
         return ExecutingRun(self, host, handle)
 
     def _open(self) -> tuple[EngineThread, Engine]:
@@ -355,30 +357,33 @@ class Runs:
 
     def _settings(self) -> Settings:
         here = Path(self._cwd)
-        environ = {**os.environ, **self._env}
-        settings = Settings.read(environ=environ, directory=here, **self._options)
+        settings = Settings.read(environ=self._environ, directory=here, **self._options)
         return replace(settings, store=here / settings.store)
 
-    def _start(self, options: dict[str, Any]) -> Callable[[Engine], Awaitable[RunHandle]]:
+    @property
+    def _environ(self) -> Mapping[str, str]:
+        return {**os.environ, **self._env}
+
+    def _start(self, options: dict[str, Any]) -> _Start:
         flow, own = self._flow, {each.name for each in parameters_of(self._flow).values()}
         known = (_OF_RUNS | _OF_RUNS_WITHOUT_EFFECT) - own
         given = {name: value for name, value in options.items() if name not in known}
         given = {name: self._found(name, value) for name, value in given.items()}
         tags = options.get("tags") or ()
 
-        def start(engine: Engine) -> Awaitable[RunHandle]:
+        def start(engine: Engine) -> Coroutine[Any, Any, RunHandle]:
             starter = self._starter(engine, options)
             return starter.start(flow, tags=tags, **{**self._configs, **given})
 
         return _noting(start, options.get("run_id_file"))
 
-    def _resume(self, options: dict[str, Any]) -> Callable[[Engine], Awaitable[RunHandle]]:
+    def _resume(self, options: dict[str, Any]) -> _Start:
         known = _OF_RUNS | {"origin_run_id", "step_to_rerun"}
         _check(options, known | _OF_RUNS_WITHOUT_EFFECT, "an option of resume")
         flow, tags = self._flow, options.get("tags") or ()
         origin, step = options.get("origin_run_id"), options.get("step_to_rerun")
 
-        def start(engine: Engine) -> Awaitable[RunHandle]:
+        def start(engine: Engine) -> Coroutine[Any, Any, RunHandle]:
             starter = self._starter(engine, options)
             return starter.start_resumed(flow, origin=origin, step=step, tags=tags)
 
@@ -403,9 +408,7 @@ def _check(options: Mapping[str, Any], known: frozenset[str] | set[str], what: s
             raise ParameterError(message, parameter=name)
 
 
-def _noting(
-    start: Callable[[Engine], Awaitable[RunHandle]], file: str | os.PathLike[str] | None
-) -> Callable[[Engine], Awaitable[RunHandle]]:
+def _noting(start: _Start, file: str | os.PathLike[str] | None) -> _Start:
     """Start a run, and write its id to the file as soon as it is known."""
     if file is None:
         return start
@@ -419,10 +422,6 @@ def _noting(
         return handle
 
     return started
-
-
-async def _started(start: Callable[[Engine], Awaitable[RunHandle]], engine: Engine) -> RunHandle:
-    return await start(engine)
 
 
 class Runner(Runs):
@@ -535,7 +534,7 @@ class Runner(Runs):
             pathspec,
             absolute(self._settings().store),
             words=words,
-            environ={**os.environ, **self._env},
+            environ=self._environ,
             directory=self._cwd,
             persist=persist,
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from array import array
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from asyncflow._support.commit_points import reached
 from asyncflow.store.journal import FIRST_RECORD
+from asyncflow.workers.messages import pack_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 SPILLED: Final = "inputs-"
 """The prefix of the names of files with the inputs of wide joins."""
-
-_BIG_ENDIAN: Final = sys.byteorder == "big"  # offsets travel little-endian
 
 
 class InputOffsets:
@@ -32,10 +30,7 @@ class InputOffsets:
         """The offsets of these tasks' results, 8 bytes each; task 0 is the run itself."""
         if len(inputs) == 1:
             return (self._ended_at(inputs[0]) if inputs[0] else FIRST_RECORD).to_bytes(8, "little")
-        offsets = array("Q", map(self._ended_at, inputs))
-        if _BIG_ENDIAN:
-            offsets.byteswap()
-        return offsets.tobytes()
+        return pack_numbers(array("Q", map(self._ended_at, inputs)))
 
     def spill(self, task_id: int, inputs: Sequence[int]) -> tuple[str, int]:
         """Write the offsets of a wide join to a file; return its name and CRC-32. In a thread."""

@@ -8,7 +8,6 @@ taken, and is then taken before all others.
 from __future__ import annotations
 
 import asyncio
-import sys
 from array import array
 from collections import deque
 from functools import partial
@@ -19,7 +18,13 @@ from asyncflow.scheduling.gangs import Gangs
 from asyncflow.scheduling.input_offsets import InputOffsets
 from asyncflow.scheduling.item_streams import offsets_of_stack
 from asyncflow.values import indexes_of
-from asyncflow.workers.messages import MAX_INPUTS_IN_ORDER, AttemptKey, MoreInputs, StartTask
+from asyncflow.workers.messages import (
+    MAX_INPUTS_IN_ORDER,
+    AttemptKey,
+    MoreInputs,
+    StartTask,
+    pack_numbers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -125,9 +130,7 @@ class TaskOrders:
             at = self._streams.item_at(splitter, index) if self._streams else None
             item_at = self._ended_at(splitter) if at is None else at
             places.extend((self._ended_at(task), item_at, index))
-        if sys.byteorder == "big":  # offsets travel little-endian
-            places.byteswap()
-        return places.tobytes()
+        return pack_numbers(places)
 
     def next_gang(self) -> int:
         """How many nodes of a gang are next, to be taken together; 0 if the next is no node."""

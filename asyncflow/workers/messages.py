@@ -12,6 +12,8 @@ there what its task inherits, so that refs need not pass through the engine agai
 
 from __future__ import annotations
 
+import sys
+from array import array
 from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
@@ -386,3 +388,22 @@ class ReportStream:
         """The reports that are complete with these bytes."""
         self._unpacker.feed(data)
         return [_READERS[kind](*values) for kind, *values in self._unpacker]
+
+
+def pack_numbers(numbers: array[int]) -> bytes:
+    """The u64 of an order, such as offsets, as they travel: little-endian."""
+    return _in_transit(numbers).tobytes()
+
+
+def unpack_numbers(data: bytes) -> array[int]:
+    """The u64 that `pack_numbers` has packed."""
+    numbers = array("Q")
+    numbers.frombytes(data)
+    return _in_transit(numbers)
+
+
+def _in_transit(numbers: array[int]) -> array[int]:
+    if sys.byteorder == "big":
+        numbers = numbers[:]
+        numbers.byteswap()
+    return numbers

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from array import array
 from typing import TYPE_CHECKING
+
+from asyncflow.workers.messages import unpack_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,20 +21,13 @@ class Arrivals:
         self._changed = asyncio.Event()
         self.are_all = False
         """Whether no more will come."""
-        self._add(inputs)
+        self._places.extend(unpack_numbers(inputs))
 
     def add(self, inputs: bytes, *, are_last: bool) -> None:
         """Some more have arrived."""
-        self._add(inputs)
+        self._places.extend(unpack_numbers(inputs))
         self.are_all = are_last
         self._changed.set()
-
-    def _add(self, inputs: bytes) -> None:
-        more = array("Q")
-        more.frombytes(inputs)
-        if sys.byteorder == "big":
-            more.byteswap()
-        self._places += more
 
     def __len__(self) -> int:
         return len(self._places) // 3

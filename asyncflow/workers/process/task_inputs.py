@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from array import array
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -11,9 +9,12 @@ from asyncflow.errors import JournalError
 from asyncflow.events.records import MAX_TASK
 from asyncflow.flow.join_inputs import ArrivingInputs, Inputs, InputView
 from asyncflow.flow.node import Fanout
+from asyncflow.workers.messages import unpack_numbers
 from asyncflow.workers.process.join_input import JoinInput
 
 if TYPE_CHECKING:
+    from array import array
+
     from asyncflow.store.interface import Later
     from asyncflow.workers.messages import StartTask
     from asyncflow.workers.process.arrivals import Arrivals
@@ -63,8 +64,4 @@ def _offsets(run: RunView, order: StartTask, task: str) -> array[int]:
             if crc32(data) != checksum:
                 message = f"{stored.place}/{file} is damaged: it is not what was written"
                 raise JournalError(message)
-    offsets = array("Q")
-    offsets.frombytes(data)
-    if sys.byteorder == "big":
-        offsets.byteswap()
-    return offsets
+    return unpack_numbers(data)
