@@ -41,7 +41,7 @@ def _folder(store: Path | None, *, create: bool = False) -> Path:
 def _make_list() -> click.Command:
     def list_limits(store: Path | None, *, as_json: bool) -> None:
         from asyncflow.cli.tables import use_of_limit
-        from asyncflow.client.json_data import limits_data
+        from asyncflow.client.limit_data import limits_data
         from asyncflow.store.limit_files import Bounds
 
         found = list(limits_data(_folder(store)))
@@ -154,7 +154,7 @@ def _check_name(name: str) -> None:
 
 
 def _tell(name: str, bounds: Bounds, *, as_json: bool) -> None:
-    from asyncflow.client.json_data import bounds_data
+    from asyncflow.client.limit_data import bounds_data
 
     if as_json:
         click.echo(json.dumps({"name": name, **bounds_data(bounds)}))

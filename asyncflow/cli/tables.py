@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from asyncflow._support.terminal_text import visible_line
 from asyncflow.client import Artifact, Flow, Run, Step, Task
-from asyncflow.client.json_data import Standings, caught_in, limits_of, parameters_of
+from asyncflow.client.json_data import Standings, caught_in, parameters_of
+from asyncflow.client.limit_data import limits_of
 from asyncflow.client.log_text import LogRenderer
 from asyncflow.client.words import how_long, how_many
 from asyncflow.events.event_json import to_json, to_json_data

@@ -1,4 +1,4 @@
-"""Runs, tasks, artifacts and limits as plain data: for `--json`, and for a page.
+"""Runs, steps, tasks and artifacts as plain data: for `--json`, and for a page.
 
 Everything here consists of `dict`, `list`, `str`, numbers, `bool` and `None`, so that any JSON
 writer accepts it. Events have their own form in `asyncflow.events.event_json`. Nothing here prints,
@@ -7,20 +7,17 @@ and no value of an artifact is loaded.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from asyncflow.client.limit_data import limits_of
 from asyncflow.client.objects import Artifact, Flow, Run, Step, Task
 from asyncflow.client.resumptions import Resumptions
-from asyncflow.errors import JournalError, LimitError
-from asyncflow.events.types import RunStarted
-from asyncflow.store.limit_files import Bounds, LimitFile, names_in
+from asyncflow.errors import JournalError
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
-    from pathlib import Path
 
     from asyncflow.values import Failure
 
@@ -111,8 +108,7 @@ def data_of(found: Found) -> Any:
 
 def parameters_of(run: Run) -> dict[str, str]:
     """The parameters' values as text, from the run's first event: no value is loaded."""
-    started = next(iter(run.events()), None)
-    return dict(started.parameters) if isinstance(started, RunStarted) else {}
+    return dict(run._record.started.parameters)  # noqa: SLF001 - one family
 
 
 def caught_in(run: Run) -> Mapping[str, int] | None:
@@ -170,46 +166,6 @@ def failure_data(flow: str, run_id: str, failure: Failure) -> dict[str, Any]:
         "message": failure.message,
         "traceback": failure.traceback,
     }
-
-
-# --- limits -----------------------------------------------------------------------------------
-
-
-def limits_data(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every limit of a store: its bounds, and how much of it is in use.
-
-    Raises:
-        LimitError: The file of a limit is damaged.
-    """
-    for name in names_in(folder):
-        with LimitFile.open(folder, name) as file:
-            yield {"name": name, **bounds_data(file.bounds()), **_use_data(file)}
-
-
-def limits_of(run: Run) -> Iterator[dict[str, Any]]:
-    """The limits on the steps of a running run; a full limit is why its tasks wait."""
-    if run.status is not Status.RUNNING:
-        return
-    folder = run._place.store.limits  # noqa: SLF001 - the same
-    for step in run.graph:
-        for name, *bounds in step.options.get("limit") or ():
-            with suppress(LimitError), LimitFile.open(folder, name, make=False) as file:
-                allowed = file.bounds().or_else(Bounds(*bounds))
-                yield {
-                    "name": name,
-                    "step": step.name,
-                    **bounds_data(allowed),
-                    **_use_data(file),
-                }
-
-
-def bounds_data(bounds: Bounds) -> dict[str, Any]:
-    """What a limit allows."""
-    return {"at_once": bounds.at_once, "per_second": bounds.per_second}
-
-
-def _use_data(file: LimitFile) -> dict[str, Any]:
-    return {"in_use": file.in_use(), "engines_waiting": file.in_line()}
 
 
 def iso(time: datetime | None) -> str | None:

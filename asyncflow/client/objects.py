@@ -26,6 +26,7 @@ from asyncflow.client.namespaces import get_namespace
 from asyncflow.client.resumptions import Resumptions
 from asyncflow.client.run_facts import RunFacts
 from asyncflow.client.step_facts import StepFacts
+from asyncflow.client.tag_changes import TagChanges
 from asyncflow.client.task_facts import TaskFacts
 from asyncflow.client.task_output import TaskOutput
 from asyncflow.client.views import asking_for, is_visible, not_visible, parts_of, reopen
@@ -150,8 +151,8 @@ class Flow(FlowFacts):
 # --- run --------------------------------------------------------------------------------------
 
 
-@with_methods_of(RunFacts)
-class Run(RunFacts):
+@with_methods_of(RunFacts, TagChanges)
+class Run(RunFacts, TagChanges):
     """A run, finished or live: its steps, in the order of the graph.
 
     Raises:
