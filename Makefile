@@ -21,7 +21,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations into one environment would trip over each other
-.PHONY: pyright help setup demo test test-slow test-metaflow check chaos soak mutants bench bench-others browser docs test-all-pythons clean
+.PHONY: pyright help setup demo test test-slow test-cluster test-metaflow check chaos soak mutants bench bench-others browser docs test-all-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,16 +39,19 @@ demo: $(VENV)/.demo ## Run two example flows, then read their artifacts from ano
 	ASYNCFLOW_STORE=$(DEMO_STORE) $(BIN)/python examples/read_back.py
 
 # The tests start some thousand processes. Each would compile asyncflow anew if none may keep bytecode.
-test test-slow: export PYTHONDONTWRITEBYTECODE =
+test test-slow test-cluster: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.test ## All tests but the slow ones, warnings as errors
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not cluster" $(ARGS)
 
 test-metaflow: $(VENV)/.test $(METAFLOW)/.ready ## Compare with Metaflow itself, which it installs below build/
 	$(BIN)/python -m pytest -n 0 tests/compatibility/metaflow
 	$(METAFLOW)/bin/python -m tests.compatibility.metaflow $(ARGS)
 
 test-slow: $(VENV)/.test ## The slow tests alone: every byte, every fault, every commit point
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not cluster" $(ARGS)
+
+test-cluster: $(VENV)/.cluster ## The tests with Dask, Ray and an object store, which it installs
+	$(BIN)/python -m pytest -m cluster -n 2 --dist=loadgroup $(ARGS)
 
 check: $(VENV)/.setup ## Lint, format, types and floors
 	$(BIN)/ruff check .
@@ -119,6 +122,11 @@ $(VENV)/.test: $(PINS) | $(BIN)/python
 $(VENV)/.setup: $(PINS) | $(BIN)/python
 	@echo "Installing asyncflow with everything for developing it into $(VENV) …"
 	$(INSTALL) '.[examples,test,dev]'
+	@touch $(VENV)/.demo $(VENV)/.test $@
+
+$(VENV)/.cluster: $(PINS) | $(BIN)/python
+	@echo "Installing asyncflow with Dask, Ray and what its cluster tests need into $(VENV) …"
+	$(INSTALL) '.[examples,test,cluster-test]'
 	@touch $(VENV)/.demo $(VENV)/.test $@
 
 $(VENV)/.mutants: $(PINS) | $(BIN)/python

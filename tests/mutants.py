@@ -124,7 +124,7 @@ def _examine(part: str, count: int, seed: int) -> Report:
     module = project / f"{part.replace('.', '/')}.py"
     original = module.read_text()
     tests = " ".join(f"tests/{name}.py" for name in PARTS[part].split())
-    options = "-x -q -n 0 -p no:cacheprovider -m 'not slow' --rootdir ."
+    options = "-x -q -n 0 -p no:cacheprovider -m 'not slow and not cluster' --rootdir ."
     command = f"env -C {project} PYTHONPATH={project} {sys.executable} -m pytest {options} {tests}"
     subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)  # noqa: S602 - Cosmic Ray's form; nothing of it comes from outside
     report = Report(part)

@@ -127,7 +127,7 @@ TRIES = 12
         "WorkerPool._read_some",
         "WorkerPool.close",
         "ForkServerClient._on_control",
-        "Engine._on_driven",
+        "LiveRuns._on_driven",
         "Engine._close",
         "Condition.look",
     ],
