@@ -249,10 +249,12 @@ class WorkerSlots:
         if wanted.isolated:
             return self._fresh(wanted)
         best: WorkerSlot | None = None
+        full = self._has_spare and self._has_enough_at_work()
         for slot in self._slots.values():
             if (
                 slot is not kept
                 and slot.has_room(wanted)
+                and (slot.tasks or not full)
                 and (best is None or (slot.load, len(slot.tasks)) < (best.load, len(best.tasks)))
             ):
                 best = slot
@@ -341,13 +343,27 @@ class WorkerSlots:
         held = sum(slot.yielding > 0 and not (slot.is_async and wanted.is_async) for slot in self)
         return regular < size + min(held, 2 * size)
 
-    def is_one_too_many(self, slot: WorkerSlot) -> bool:
-        """Whether an idle worker has to go, because it was started in the place of a held one."""
+    @property
+    def _has_spare(self) -> bool:
+        """Whether there are workers that were started in the place of held ones."""
+        return len(self._slots) - self._extra > self.executor.size
+
+    def _has_enough_at_work(self) -> bool:
+        """Whether no spare worker may begin a task now, since too few workers are held."""
+        at_work = sum(bool(slot.tasks) and not slot.is_extra for slot in self)
+        return at_work >= self._most_workers()
+
+    def _most_workers(self) -> int:
+        """How many workers there may be, each held one not counted."""
         size = self.executor.size
-        if len(self._slots) - self._extra <= size or slot.tasks or slot.is_extra:
+        return size + min(sum(each.yielding > 0 for each in self), 2 * size)
+
+    def is_spare(self, slot: WorkerSlot) -> bool:
+        """Whether an idle worker was started in the place of a held one, and is not needed now."""
+        if not self._has_spare or slot.tasks or slot.is_extra:
             return False
         staying = sum(not (each.worker.stop_reason or each.is_extra) for each in self)
-        return staying > size + min(sum(each.yielding > 0 for each in self), 2 * size)
+        return staying > self._most_workers()
 
     def _fresh(self, wanted: TaskDemand) -> WorkerSlot | None:
         """A worker that has had no task yet, for a task that needs a process of its own."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import ReportMessage
 
 _STOPPED: Final = {"SystemExit", "asyncio.exceptions.CancelledError"}  # what a stopped step raises
+_SPARE_SECONDS: Final = 1.0  # that spare workers stay: the next task that yields items needs one
 _DEAD_STARTS: Final = 3  # workers in a row that end before they report anything
 
 
@@ -109,6 +110,7 @@ class ReportRouter:
         self._import_seconds = import_seconds
         self._on_broken = on_broken
         self._dead_starts = 0
+        self._spares_leave: asyncio.TimerHandle | None = None
         self.stopper = Stopper(
             loop.call_later,
             grace_seconds,
@@ -280,17 +282,25 @@ class ReportRouter:
         assigned.stop_timer()
         self._assigner.remove(slot, assigned)
         slot.stuck = False
-        if (
-            slot.isolated
-            or (slot.worker.stop_reason and not slot.tasks)
-            or self._slots.is_one_too_many(slot)
-        ):
+        if slot.isolated or (slot.worker.stop_reason and not slot.tasks):
             slot.retire()  # also a worker that has survived a kill, because its place is needed
+        elif self._slots.is_spare(slot):
+            self._keep_spares_for_now()
         if isinstance(report, Failed) and report.outcome is None and _was_stopped(assigned, report):
             lost = _loss(slot, assigned, self._loop.time(), traceback=report.traceback)
             assigned.source.tell(lost)
         else:
             assigned.source.tell(report)
+
+    def _keep_spares_for_now(self) -> None:
+        if self._spares_leave is None:
+            self._spares_leave = self._loop.call_later(_SPARE_SECONDS, self._retire_spares)
+
+    def _retire_spares(self) -> None:
+        self._spares_leave = None
+        for slot in self._slots:
+            if slot.idle and not slot.worker.stop_reason and self._slots.is_spare(slot):
+                slot.retire()
 
     def _disown(self, slot: WorkerSlot, attempt: AttemptKey) -> None:
         """Count an attempt as ended, although its worker may still run it."""

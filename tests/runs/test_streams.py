@@ -461,6 +461,43 @@ async def test_a_run_with_one_task_at_a_time(engine, tmp_path):
     assert len(run.data.all_seen) == 4
 
 
+class ManyShort(FlowSpec):
+    """Many tasks of which each yields a few items."""
+
+    @step
+    def start(self):
+        self.groups = list(range(60))
+        self.next(self.group, foreach="groups")
+
+    @step
+    def group(self):
+        self.items = iter(range(3))
+        self.next(self.each, foreach="items")
+
+    @step
+    def each(self):
+        self.next(self.group_done)
+
+    @step
+    def group_done(self, inputs):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_many_short_generators_share_the_workers_in_their_place(engine):
+    """A worker that stands in for a held one stays for the next, which comes at once."""
+    run = await engine.run(ManyShort)
+    workers = {event.pid for event in run.events() if isinstance(event, TaskStarted)}
+    assert len(workers) < 30  # one for each generator would be more than 60
+
+
 class AsyncInDef(FlowSpec):
     """An async generator in a `def` step."""
 
