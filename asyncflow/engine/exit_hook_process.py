@@ -13,7 +13,7 @@ from asyncflow.client import Run
 from asyncflow.flow.flow_decorators import exit_hooks_of
 from asyncflow.workers.local.fork_server import die_with_parent
 from asyncflow.workers.messages import Opening
-from asyncflow.workers.process.run import RunView
+from asyncflow.workers.process.run import OpenRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ def main() -> int:
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123 - to the end of the process
     opening = Opening(*fields)
     os.environ["ASYNCFLOW_STORE"] = opening.store
-    view = RunView(opening, os.getpid())
+    view = OpenRun(opening, os.getpid())
     try:
         view.open()
         os.environ["ASYNCFLOW_STORE"] = opening.store  # the program's environment may have another

@@ -40,8 +40,8 @@ class BeginTask(NamedTuple):
     """Whether further inputs will come; then they are in the order in which they came."""
 
 
-class Arrivals(NamedTuple):
-    """Inputs that have come since a join has begun."""
+class FurtherInputs(NamedTuple):
+    """Inputs that have come since a join has begun, for its worker to be told."""
 
     task_id: int
     attempt: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncflow.scheduling.commands import Arrivals
+from asyncflow.scheduling.commands import FurtherInputs
 from asyncflow.scheduling.planned_tasks import IllegalEventError
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ class EarlyJoins:
         """The ids of those that wait for further inputs."""
         return tuple(join for join, (_, split) in self._running.items() if split.unmet)
 
-    def arrivals(self) -> list[Arrivals]:
+    def arrivals(self) -> list[FurtherInputs]:
         """What they have to be told about inputs that arrive; each is returned once."""
         return [
-            Arrivals(join.id, join.attempt, inputs, are_last)
+            FurtherInputs(join.id, join.attempt, inputs, are_last)
             for join, split in self._running.values()
             if split.arrived is not None
             for inputs, are_last in split.arrived.news(are_all=not split.unmet)

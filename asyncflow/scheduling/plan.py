@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
     from asyncflow.events.types import Event
     from asyncflow.flow.graph import Graph
-    from asyncflow.scheduling.commands import Arrivals, BeginTask, CloneTask, Command
+    from asyncflow.scheduling.commands import BeginTask, CloneTask, Command, FurtherInputs
 
 _OTHER_FAILED: Final = "another task of the run failed"
 _NONE_WAITS: Final[Mapping[tuple[str, tuple[int, ...]], tuple[int, float]]] = MappingProxyType({})
@@ -187,7 +187,7 @@ class Plan:
             case _:  # TaskLogged: nothing depends on a task's output
                 return []
 
-    def arrivals(self) -> list[Arrivals]:
+    def arrivals(self) -> list[FurtherInputs]:
         """What running joins have to be told about inputs that arrive; each is returned once."""
         return self._early.arrivals()
 

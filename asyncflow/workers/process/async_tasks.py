@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.current import TaskContext
     from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage
     from asyncflow.workers.process.arrivals import Arrivals
-    from asyncflow.workers.process.run import RunView
+    from asyncflow.workers.process.run import OpenRun
 
 _ORDERS: Final = 64  # received in one go; then the tasks have a turn
 
@@ -50,10 +50,10 @@ class AsyncTaskHost(TaskHost, Protocol):
     def report(self, *messages: ReportMessage) -> None:
         """Send reports to the engine at once."""
 
-    def run_of(self, order: StartTask) -> RunView:
+    def run_of(self, order: StartTask) -> OpenRun:
         """The run to which the order belongs."""
 
-    def open(self, run: RunView) -> bool:
+    def open(self, run: OpenRun) -> bool:
         """Load the run's flow; return whether it was imported just now."""
 
     def own_context(self) -> Context:
@@ -102,7 +102,7 @@ class AsyncSteps:
         self._closing: set[Any] = set()  # of closing shared resources
         self._watchdog = Watchdog(blocked_seconds, worker.on_blocked) if blocked_seconds else None
 
-    def run(self, run: RunView, order: StartTask) -> None:
+    def run(self, run: OpenRun, order: StartTask) -> None:
         """Run a task, and all that come meanwhile; then carry out the orders that had to wait."""
         self._enter(lambda: self._begin(run, order, ()))
 
@@ -247,7 +247,7 @@ class AsyncSteps:
         waiting = [key for key, untold in list(self._waiting.items()) if Started(key) in untold]
         return [GaveBack(key) for key in waiting if self._waiting.pop(key, None) is not None]
 
-    def _begin(self, run: RunView, order: StartTask, untold: Sequence[Started | Opened]) -> None:
+    def _begin(self, run: OpenRun, order: StartTask, untold: Sequence[Started | Opened]) -> None:
         loop = self._asyncio.get_running_loop()
         task = loop.create_task(
             self._run_task(run, order),
@@ -289,7 +289,7 @@ class AsyncSteps:
         finally:
             del self._yielding[key]
 
-    async def _run_task(self, run: RunView, order: StartTask) -> None:
+    async def _run_task(self, run: OpenRun, order: StartTask) -> None:
         worker, key = self._worker, order.key
         untold = self._waiting.pop(key, None)
         if untold is None:  # it was given back

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from asyncflow.store.interface import Later
     from asyncflow.values import ArtifactRef
     from asyncflow.workers.messages import StartTask
-    from asyncflow.workers.process.run import Inherited, RunView
+    from asyncflow.workers.process.run import Inherited, OpenRun
 
 
 class JoinInput:
@@ -21,7 +21,7 @@ class JoinInput:
     __slots__ = ("_inherited", "_later", "_order", "_refs", "_run", "graph", "index", "step")
 
     def __init__(
-        self, run: RunView, order: StartTask, inherited: Inherited, later: Later | None
+        self, run: OpenRun, order: StartTask, inherited: Inherited, later: Later | None
     ) -> None:
         self._run, self._order, self._inherited, self._later = run, order, inherited, later
         # as for any task: class attributes are the run's

@@ -1,4 +1,4 @@
-"""What a worker knows of a run: its flow class, its store, and the results of finished tasks.
+"""A run that a worker has open: its flow class, its store, and the results of finished tasks.
 
 All of it comes from the run's journal. A task's result is read at the offset of its record, once
 for all the tasks after it.
@@ -40,8 +40,8 @@ _KEPT_RESULTS: Final = 256  # a foreach reads one for all of its tasks
 _COPIED_INLINE_BYTES: Final = 64  # a longer inline value passes on as a ref into the journal
 
 
-class RunView:
-    """What a worker knows of a run: its flow class, its store, and the results of other tasks."""
+class OpenRun:
+    """A run that a worker has open: its flow class, its store, and the results of other tasks."""
 
     def __init__(self, order: Opening, pid: int) -> None:
         self.order = order
@@ -172,7 +172,7 @@ class Inherited:
 
     __slots__ = ("_run", "fanout", "first", "items", "path", "refs", "step", "task_id")
 
-    def __init__(self, run: RunView, offset: int) -> None:
+    def __init__(self, run: OpenRun, offset: int) -> None:
         self._run = run
         record = run.journal.read_one(offset)
         result = unpack_result(record)
@@ -210,7 +210,7 @@ class Inherited:
 
 
 def stack_of(
-    run: RunView, task: str, stack: Sequence[int], path: Sequence[int], later: Later | None
+    run: OpenRun, task: str, stack: Sequence[int], path: Sequence[int], later: Later | None
 ) -> list[tuple[int, int | None, object]]:
     """Index, count and item of every foreach on the path of a task, outermost first.
 
@@ -224,7 +224,7 @@ def stack_of(
 
 
 def item_of(
-    run: RunView,
+    run: OpenRun,
     task: str,
     stack: Sequence[int],
     path: Sequence[int],

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.process.arrivals import Arrivals
     from asyncflow.workers.process.artifact_threads import OffLoop
     from asyncflow.workers.process.async_reads import AsyncReads
-    from asyncflow.workers.process.run import RunView
+    from asyncflow.workers.process.run import OpenRun
     from asyncflow.workers.process.shared_resources import SharedResources
     from asyncflow.workers.process.stop_signals import StopSignals
 
@@ -55,7 +55,7 @@ class TaskHost(Protocol):
     def wait_for_more(self, key: AttemptKey) -> int:
         """Wait until the generator of a `def` step may go on; return up to how many items."""
 
-    def check_descriptors(self, run: RunView | None = None) -> None:
+    def check_descriptors(self, run: OpenRun | None = None) -> None:
         """Restore descriptors 1 and 2; end this process if a step has closed the worker's own."""
 
 
@@ -74,7 +74,7 @@ class TaskAttempt:
     def __init__(
         self,
         worker: TaskHost,
-        run: RunView,
+        run: OpenRun,
         order: StartTask,
         began: float,
         *,
@@ -225,7 +225,7 @@ class TaskAttempt:
         return output_capture.spooled() if self._off_loop is None else output_capture.written()
 
 
-def retry_on(run: RunView, order: StartTask) -> tuple[type[BaseException], ...]:
+def retry_on(run: OpenRun, order: StartTask) -> tuple[type[BaseException], ...]:
     """The exceptions that the step's `@retry` covers; empty for all."""
     options = options_of(getattr(run.flow_class, order.step, None))
     return options.retry_on if options is not None else ()

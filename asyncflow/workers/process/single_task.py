@@ -16,7 +16,7 @@ from asyncflow.flow.bound_task import artifacts_of
 from asyncflow.store.unstored import Unstored
 from asyncflow.workers.process.artifact_threads import OffLoop
 from asyncflow.workers.process.async_reads import AsyncReads
-from asyncflow.workers.process.run import RunView
+from asyncflow.workers.process.run import OpenRun
 from asyncflow.workers.process.shared_resources import SharedResources
 from asyncflow.workers.process.step_forks import EndingForks
 from asyncflow.workers.process.task import TaskView
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import Opening, StartTask
 
 
-class _RunHere(RunView):
+class _RunHere(OpenRun):
     """A run whose flow is the one that this process has loaded; its environment is this one."""
 
     def __init__(self, order: Opening, flow: type[FlowSpec], graph: Graph) -> None:

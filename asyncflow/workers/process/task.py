@@ -1,6 +1,6 @@
 """One task in its worker: what it inherits, and the user's instance.
 
-A `RunView` is what a worker knows of a run, a `TaskView` one attempt of one of its tasks. A task
+An `OpenRun` is a run that a worker has open, a `TaskView` one attempt of one of its tasks. A task
 reads the refs that it inherits from the journal, at the offset of the previous task. It loads a
 value when the step uses it. When the step has ended, a `TaskResult` stores new and changed values.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.process.arrivals import Arrivals
     from asyncflow.workers.process.async_reads import AsyncReads
     from asyncflow.workers.process.decorated_step import DecoratedStep
-    from asyncflow.workers.process.run import Inherited, RunView
+    from asyncflow.workers.process.run import Inherited, OpenRun
 
 
 class TaskView:
@@ -43,7 +43,7 @@ class TaskView:
 
     def __init__(
         self,
-        run: RunView,
+        run: OpenRun,
         order: StartTask,
         reads: AsyncReads | None = None,
         arrivals: Arrivals | None = None,

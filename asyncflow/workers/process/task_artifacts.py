@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asyncflow.store.interface import Later
     from asyncflow.values import ArtifactRef
     from asyncflow.workers.messages import AttemptKey, Yielded
-    from asyncflow.workers.process.run import Inherited, RunView
+    from asyncflow.workers.process.run import Inherited, OpenRun
 
 
 class _StoppedError(Exception):
@@ -50,7 +50,7 @@ class TaskArtifacts:
 
     def __init__(
         self,
-        run: RunView,
+        run: OpenRun,
         node: Node,
         pathspec: str,
         inherited: Inherited,

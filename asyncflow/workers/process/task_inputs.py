@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from asyncflow.store.interface import Later
     from asyncflow.workers.messages import StartTask
     from asyncflow.workers.process.arrivals import Arrivals
-    from asyncflow.workers.process.run import RunView
+    from asyncflow.workers.process.run import OpenRun
 
 
-def inputs_of(run: RunView, order: StartTask, task: str, later: Later | None) -> Inputs:
+def inputs_of(run: OpenRun, order: StartTask, task: str, later: Later | None) -> Inputs:
     """The inputs of a task that has begun after the last of them; `task` is its pathspec.
 
     Raises:
@@ -40,7 +40,7 @@ def inputs_of(run: RunView, order: StartTask, task: str, later: Later | None) ->
 
 
 def arriving_inputs(
-    run: RunView, order: StartTask, task: str, later: Later | None, arrivals: Arrivals
+    run: OpenRun, order: StartTask, task: str, later: Later | None, arrivals: Arrivals
 ) -> Inputs:
     """The inputs of a task that has begun before the last of them."""
 
@@ -53,7 +53,7 @@ def arriving_inputs(
     return ArrivingInputs(arrivals, view)
 
 
-def _offsets(run: RunView, order: StartTask, task: str) -> array[int]:
+def _offsets(run: OpenRun, order: StartTask, task: str) -> array[int]:
     """Where the results of the inputs are in the journal."""
     data = order.inputs
     if order.inputs_at:

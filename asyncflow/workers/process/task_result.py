@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asyncflow.values import Outcome
     from asyncflow.workers.messages import StartTask, Yielded
     from asyncflow.workers.process.artifact_threads import OffLoop
-    from asyncflow.workers.process.run import RunView
+    from asyncflow.workers.process.run import OpenRun
     from asyncflow.workers.process.task import TaskView
 
 Result = TypeVar("Result")
@@ -27,7 +27,7 @@ class TaskResult:
 
     __slots__ = ("_artifacts", "_foreach", "_order", "_run", "_task")
 
-    def __init__(self, run: RunView, order: StartTask, task: TaskView) -> None:
+    def __init__(self, run: OpenRun, order: StartTask, task: TaskView) -> None:
         """Store nothing yet; the step of the task has ended."""
         self._run, self._order, self._task = run, order, task
         self._artifacts = task.artifacts

@@ -48,7 +48,7 @@ from asyncflow.workers.messages import (
 from asyncflow.workers.process import environment, output_capture
 from asyncflow.workers.process.async_tasks import AsyncSteps
 from asyncflow.workers.process.finalization import disown, finalize
-from asyncflow.workers.process.run import RunView
+from asyncflow.workers.process.run import OpenRun
 from asyncflow.workers.process.run_task import STOP, TaskAttempt, failed
 from asyncflow.workers.process.shared_resources import SharedResources
 from asyncflow.workers.process.thread_context import install_thread_propagation
@@ -103,7 +103,7 @@ class Worker:
         self._packet = memoryview(bytearray(_PACKET_BYTES))
         self._sockets = Descriptor(orders.fileno()), Descriptor(reports.fileno())
         self.signals = signals
-        self._runs: dict[int, RunView] = {}
+        self._runs: dict[int, OpenRun] = {}
         self._pid = os.getpid()
         self._async: AsyncSteps | None = None
         self._unsent: list[bytes] = []
@@ -201,7 +201,7 @@ class Worker:
             return ShutDown()
         order = unpack_order(self._packet[:size])
         if isinstance(order, StartTask) and order.key.run not in self._runs:
-            self._runs[order.key.run] = RunView(Opening(*order.opening), self._pid)
+            self._runs[order.key.run] = OpenRun(Opening(*order.opening), self._pid)
         return order
 
     def wait_for_more(self, key: AttemptKey) -> int:
@@ -224,7 +224,7 @@ class Worker:
                 case _:
                     self.carry_out(order)
 
-    def check_descriptors(self, run: RunView | None = None) -> None:
+    def check_descriptors(self, run: OpenRun | None = None) -> None:
         """Restore descriptors 1 and 2 after a step, and end this process if the step closed ours.
 
         Without our descriptors no report could be sent; or another file could be open in the place
@@ -288,7 +288,7 @@ class Worker:
             for waiting in kept:
                 self.carry_out(waiting)
 
-    def open(self, run: RunView) -> bool:
+    def open(self, run: OpenRun) -> bool:
         """Load the run's flow; return whether it was imported just now."""
         return self._context.run(run.open)
 
@@ -296,5 +296,5 @@ class Worker:
         """The context in which a task begins."""
         return environment.own_context(self._context)
 
-    def run_of(self, order: StartTask) -> RunView:
+    def run_of(self, order: StartTask) -> OpenRun:
         return self._runs[order.key.run]
