@@ -25,6 +25,8 @@ QUEUED_SECONDS: Final = 0.02  # of work queued at a worker: some ten times a jou
 _QUEUED_TASKS: Final = 64  # packets that a socket takes with ease
 _ASYNC_WORKER_TASKS: Final = 10_000  # at a time on one worker, unless @concurrency says more
 ASYNC_SPARE_TASKS: Final = 1000  # beyond that, for runs with few tasks: no run can fill a worker
+_STORING_TASKS: Final = 512  # of a worker, whose values are being uploaded, before it has to wait
+_STORING_BYTES: Final = 256 << 20  # of a worker that wait to be uploaded
 SILENT_POLLS: Final = 20  # polls until others get the tasks that a worker does not take
 
 
@@ -116,6 +118,8 @@ class WorkerSlot:
         "paused_for",
         "silent",
         "stopped",
+        "storing",
+        "storing_bytes",
         "stuck",
         "tasks",
         "used",
@@ -126,6 +130,9 @@ class WorkerSlot:
     def __init__(self, worker: WorkerLink) -> None:
         self.worker = worker
         self.tasks: dict[AttemptKey, AssignedTask] = {}
+        self.storing: dict[AttemptKey, AssignedTask] = {}
+        """Attempts that have ended there, and whose values are being uploaded."""
+        self.storing_bytes = 0  # that wait to be uploaded, when it was last heard of them
         self.abandoned_attempts: dict[AttemptKey, AssignedTask] = {}
         """Attempts that count as ended, but may still run there."""
         self.blocker: AttemptKey | None = None
@@ -161,7 +168,19 @@ class WorkerSlot:
         self.isolated = assigned.isolated
         self.used = True
 
+    def store(self, assigned: AssignedTask, size: int) -> None:
+        """Its step has ended, so it no longer occupies the worker; its values are uploaded."""
+        self._free(assigned)
+        self.storing[assigned.key] = assigned
+        self.storing_bytes = size
+
     def remove(self, assigned: AssignedTask) -> None:
+        if self.storing.pop(assigned.key, None) is None:
+            self._free(assigned)
+        elif not self.storing:
+            self.storing_bytes = 0
+
+    def _free(self, assigned: AssignedTask) -> None:
         del self.tasks[assigned.key]
         self.load = self.load - assigned.expected if self.tasks else 0.0
         self.yielding -= assigned.yields
@@ -174,6 +193,14 @@ class WorkerSlot:
         """Whether such a task may be sent to it now."""
         if self.silent >= SILENT_POLLS or self.is_extra or self.worker.stop_reason:
             return False
+        return not self._stores_much and self._has_room(wanted)
+
+    @property
+    def _stores_much(self) -> bool:
+        """Whether so much of it waits to be uploaded that it must not add to it."""
+        return self.storing_bytes > _STORING_BYTES or len(self.storing) >= _STORING_TASKS
+
+    def _has_room(self, wanted: TaskDemand) -> bool:
         if self.idle:
             return True
         if self.isolated or self.is_async != wanted.is_async:

@@ -9,6 +9,7 @@ from asyncflow._support import log
 from asyncflow._support.tracebacks import with_final_line
 from asyncflow.errors import (
     PoolError,
+    StoreError,
     TaskCancelledError,
     TaskTimeoutError,
     WorkerDiedError,
@@ -22,9 +23,11 @@ from asyncflow.workers.messages import (
     Failed,
     GaveBack,
     Logged,
+    NotStored,
     Opened,
     Started,
     Stopping,
+    Storing,
     Succeeded,
     Warned,
     Yielded,
@@ -47,7 +50,12 @@ _DEAD_STARTS: Final = 3  # workers in a row that end before they report anything
 
 
 def _loss(
-    slot: WorkerSlot, assigned: AssignedTask, now: float, how: str = "", traceback: str = ""
+    slot: WorkerSlot,
+    assigned: AssignedTask,
+    now: float,
+    how: str = "",
+    traceback: str = "",
+    unstored: str = "",
 ) -> Lost:
     """The fact about an attempt that was stopped, or whose worker is gone."""
     worker = slot.worker
@@ -56,6 +64,8 @@ def _loss(
         error, why = TaskTimeoutError, assigned.why_late
     elif assigned.stopped:
         error, why = TaskCancelledError, assigned.stopped
+    elif unstored:
+        error, why = StoreError, unstored
     elif worker.stop_reason:
         error, why = WorkerDiedError, f"the worker that it shared was killed: {worker.stop_reason}"
     else:
@@ -131,11 +141,11 @@ class ReportRouter:
                     self._on_started(slot, report)
                 case Opened():
                     self._on_opened(slot, report.run)
-                case Succeeded() | Failed():
+                case Succeeded() | Failed() | NotStored():
                     self._on_ended(slot, report)
                 case Logged():
                     self._on_logged(slot, report)
-                case Yielded() | Blocked() | Stopping():
+                case Yielded() | Blocked() | Stopping() | Storing():
                     self._on_heard_of(slot, report)
                 case GaveBack():
                     self._on_given_back(slot, report)
@@ -199,9 +209,13 @@ class ReportRouter:
 
     # --- while it runs ---
 
-    def _on_heard_of(self, slot: WorkerSlot, report: Yielded | Blocked | Stopping) -> None:
+    def _on_heard_of(
+        self, slot: WorkerSlot, report: Yielded | Blocked | Stopping | Storing
+    ) -> None:
         if isinstance(report, Yielded):
             self._on_yielded(slot, report)
+        elif isinstance(report, Storing):
+            self._on_storing(slot, report)
         else:
             self._on_loop_heard(slot, report)
 
@@ -268,7 +282,16 @@ class ReportRouter:
 
     # --- a task ends ---
 
-    def _on_ended(self, slot: WorkerSlot, report: Succeeded | Failed) -> None:
+    def _on_storing(self, slot: WorkerSlot, report: Storing) -> None:
+        """A step has ended: its worker is free for others, and no limit on its time counts."""
+        slot.blocker = None
+        assigned = slot.tasks.get(report.key)
+        if assigned is not None:
+            assigned.stop_timer()
+            slot.store(assigned, report.size)
+            self._on_free(slot)
+
+    def _on_ended(self, slot: WorkerSlot, report: Succeeded | Failed | NotStored) -> None:
         slot.blocker = None
         abandoned = slot.abandoned_attempts.pop(report.key, None)
         if abandoned is not None:
@@ -276,21 +299,36 @@ class ReportRouter:
             if slot.isolated:
                 slot.retire()
             return
-        assigned = slot.tasks.get(report.key)
+        assigned = slot.tasks.get(report.key) or slot.storing.get(report.key)
         if assigned is None:
             return
         assigned.stop_timer()
+        was_there = report.key in slot.tasks
         self._assigner.remove(slot, assigned)
+        if was_there:
+            self._on_free(slot)
+        assigned.source.tell(self._end_of(slot, assigned, report))
+
+    def _end_of(
+        self, slot: WorkerSlot, assigned: AssignedTask, report: Succeeded | Failed | NotStored
+    ) -> Succeeded | Failed | Lost:
+        """What a run is told of the end of an attempt."""
+        now = self._loop.time()
+        if isinstance(report, NotStored):
+            return _loss(slot, assigned, now, unstored=report.why)
+        if isinstance(report, Succeeded) or report.outcome is not None:
+            return report
+        if _was_stopped(assigned, report):
+            return _loss(slot, assigned, now, traceback=report.traceback)
+        return report
+
+    def _on_free(self, slot: WorkerSlot) -> None:
+        """A step has ended there: let the worker end if it is not to have another task."""
         slot.stuck = False
         if slot.isolated or (slot.worker.stop_reason and not slot.tasks):
             slot.retire()  # also a worker that has survived a kill, because its place is needed
         elif self._slots.is_spare(slot):
             self._keep_spares_for_now()
-        if isinstance(report, Failed) and report.outcome is None and _was_stopped(assigned, report):
-            lost = _loss(slot, assigned, self._loop.time(), traceback=report.traceback)
-            assigned.source.tell(lost)
-        else:
-            assigned.source.tell(report)
 
     def _keep_spares_for_now(self) -> None:
         if self._spares_leave is None:
@@ -323,7 +361,7 @@ class ReportRouter:
             log.info("a worker is gone", pid=worker.pid, how=how, tasks=len(slot.tasks))
         for abandoned in slot.abandoned_attempts.values():
             abandoned.stop_timer()
-        for assigned in slot.tasks.values():
+        for assigned in (*slot.storing.values(), *slot.tasks.values()):
             assigned.stop_timer()
             if assigned.started:
                 self._assigner.release(assigned)

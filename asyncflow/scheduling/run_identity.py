@@ -59,7 +59,9 @@ class RunIdentity:
         """What makes the run known to a worker."""
         where = self.store, self.flow, self.run_id
         how = self.surroundings, self.durable
-        return Opening(self.number, *where, *how, variables=self.variables)
+        opening = Opening(self.number, *where, *how, variables=self.variables)
+        store = self.stored.store
+        return opening._replace(cache=store.cache, node=store.node)
 
     @property
     def now(self) -> int:

@@ -361,6 +361,17 @@ class RunStore(Protocol):
     def limits(self) -> Path:
         """The folder on a local disk in which engines share named limits; it may be missing."""
 
+    @property
+    def cache(self) -> str:
+        """The folder on this machine with copies of the store's files; empty if it needs none."""
+
+    @property
+    def node(self) -> str:
+        """Names whoever uploads what this process and its workers write to `cache`.
+
+        No two processes at the same time have the same name. Empty if nothing is uploaded.
+        """
+
     def is_at(self, location: str) -> bool:
         """Whether this is another name for the location of this store."""
 

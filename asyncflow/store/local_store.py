@@ -32,6 +32,9 @@ _LOCK_SECONDS: Final = 5.0  # an update takes milliseconds
 class LocalStore(Layout):
     """A store in a local folder; see `RunStore` for what its methods promise."""
 
+    cache: Final = ""
+    node: Final = ""  # what workers write is stored at once
+
     def __repr__(self) -> str:
         return f"<LocalStore {self.root}>"
 

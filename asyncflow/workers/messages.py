@@ -53,6 +53,9 @@ class Report(IntEnum):
     PONG = 10
     GAVE_BACK = 11
     YIELDED = 12
+    WROTE = 13
+    STORING = 14
+    NOT_STORED = 15
 
 
 MAX_ORDER_BYTES: Final = 200_000  # a packet socket takes none above its buffer, 208 KiB by default
@@ -88,6 +91,10 @@ class Opening(NamedTuple):
     """How long an async step may block its loop before that is reported; 0 for no report."""
     variables: Mapping[str, Mapping[str, str]] = {}
     """The environment variables that `@environment` gives to steps, by the step's name."""
+    cache: str = ""
+    """For a store elsewhere: the folder on the worker's machine that has copies of its files."""
+    node: str = ""
+    """For a store elsewhere: names whoever uploads what is written to `cache`."""
 
 
 class StartTask(NamedTuple):
@@ -267,6 +274,35 @@ class Yielded(NamedTuple):
     """In the attempt's first report of this kind: the packed artifacts that their tasks inherit."""
 
 
+class Wrote(NamedTuple):
+    """What the next reports name is in the node's cache, and has to be uploaded first.
+
+    Whoever uploads it takes this report out of the stream: no scheduler sees it.
+    """
+
+    segment: str
+    """The path of the node's segment of this run within the store; empty if `end` is 0."""
+    end: int
+    """The segment must be stored up to here."""
+    blobs: Sequence[bytes]
+    """The digests of large values."""
+
+
+class Storing(NamedTuple):
+    """An attempt's step has ended, and its worker goes on; its values are being uploaded."""
+
+    key: AttemptKey
+    size: int
+    """How many bytes of its worker wait to be uploaded, about."""
+
+
+class NotStored(NamedTuple):
+    """An attempt's step has ended, but its values could not be uploaded."""
+
+    key: AttemptKey
+    why: str
+
+
 ReportMessage = (
     Ready
     | Started
@@ -280,6 +316,9 @@ ReportMessage = (
     | Pong
     | GaveBack
     | Yielded
+    | Wrote
+    | Storing
+    | NotStored
 )
 
 _REPORTS: Final[dict[int, type[ReportMessage]]] = {
@@ -295,6 +334,9 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.PONG: Pong,
     Report.GAVE_BACK: GaveBack,
     Report.YIELDED: Yielded,
+    Report.WROTE: Wrote,
+    Report.STORING: Storing,
+    Report.NOT_STORED: NotStored,
 }
 _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 
@@ -344,6 +386,8 @@ _READERS: Final[dict[int, Callable[..., ReportMessage]]] = {
     Report.BLOCKED: _of_attempt(Blocked),
     Report.GAVE_BACK: _of_attempt(GaveBack),
     Report.YIELDED: _of_attempt(Yielded),
+    Report.STORING: _of_attempt(Storing),
+    Report.NOT_STORED: _of_attempt(NotStored),
 }
 """Makes a report from its fields, for each kind."""
 

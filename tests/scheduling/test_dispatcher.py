@@ -20,10 +20,12 @@ from asyncflow.values import Outcome
 from asyncflow.workers.messages import (
     AttemptKey,
     Logged,
+    NotStored,
     Opened,
     Opening,
     Started,
     StartTask,
+    Storing,
     Succeeded,
 )
 from asyncflow.workers.program_environment import ProgramEnvironment
@@ -512,3 +514,66 @@ async def test_a_gang_holds_its_place_in_line_for_the_machine_until_its_last_nod
     game.step(game.workers[2])
     await asyncio.sleep(0)
     assert game.running() == {2: 3}
+
+
+# --- values that are uploaded ---
+
+
+async def test_a_worker_goes_on_while_what_it_has_stored_is_uploaded(play):
+    """It has as much work at hand as if its tasks had ended, and none of them is late or stuck."""
+    game = play(1)
+    source = Source(1, 1000, seconds=0.005, options={"timeout": {"seconds": 0.02}})
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    for _ in range(10):
+        game.begin(worker)
+        game.dispatcher.on_reports(worker, [Storing(worker.received[-1].key, 20_000)])
+        assert len(worker.orders) in {3, 4}
+    await asyncio.sleep(0.3)
+    assert worker.verbs == []
+    assert len(worker.orders) in {3, 4}
+    ended = [game.end(worker) for _ in range(10)]
+    assert ended == [1] * 10
+    assert [type(fact) for fact in source.facts[-10:]] == [Succeeded] * 10
+
+
+@pytest.mark.parametrize(("number", "size"), [(512, 20_000), (1, 1 << 30)])
+async def test_a_worker_waits_if_too_much_is_to_be_uploaded(play, number, size):
+    """After so many tasks, or bytes, it gets no more until some of it is stored."""
+    game = play(1)
+    game.dispatcher.enter(Source(1, 1000, seconds=1.0))
+    (worker,) = game.workers
+    for _ in range(number):
+        assert worker.orders
+        game.begin(worker)
+        game.dispatcher.on_reports(worker, [Storing(worker.received[-1].key, size)])
+    assert not worker.orders
+    game.end(worker)
+    assert worker.orders
+
+
+async def test_a_task_whose_values_cannot_be_uploaded_has_failed(play):
+    """With the reason, and its next attempt may begin."""
+    game = play(1)
+    source = Source(1, 1)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    game.begin(worker)
+    key = worker.received[-1].key
+    reports = [Storing(key, 20_000), NotStored(key, "the bucket is gone")]
+    game.dispatcher.on_reports(worker, reports)
+    assert isinstance(source.facts[-1], Lost)
+    assert source.facts[-1].exception_type == "asyncflow.errors.StoreError"
+    assert source.facts[-1].how == "the bucket is gone"
+
+
+async def test_values_that_were_not_uploaded_are_lost_with_their_worker(play):
+    """If a worker's exit comes before the end of an attempt, that attempt is lost."""
+    game = play(1)
+    source = Source(1, 1)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    game.begin(worker)
+    game.dispatcher.on_reports(worker, [Storing(worker.received[-1].key, 20_000)])
+    game.dispatcher.on_exit(worker, "was lost with its node")
+    assert [type(fact) for fact in source.facts] == [Started, Lost]
