@@ -40,7 +40,7 @@ from weakref import WeakKeyDictionary
 
 from blake3 import blake3
 
-from asyncflow._support.modules import file_of, find_member
+from asyncflow._support.modules import file_of, find_member, known_as
 from asyncflow._support.safe_text import text_of
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _origin_of(module: ModuleType) -> DefiningFile:
     file = file_of(module)
     try:
         with open(file, "rb") as source:  # noqa: PTH123 - pathlib may not be imported yet
-            return DefiningFile(file, blake3(source.read()).hexdigest())
+            return DefiningFile(known_as(file), blake3(source.read()).hexdigest())
     except OSError:  # such as `<stdin>`, which cannot be imported
         return DefiningFile("", "")
 
@@ -345,7 +345,7 @@ def _live(module: str, qualname: str, file: str) -> Any:
 def _module_of(file: str) -> ModuleType | None:
     """The module that was imported from this file under any name; None if there is none."""
     known = sys.modules.get(_imported_as.get(file, ""))
-    if known is not None and file_of(known) == file:
+    if known is not None and known_as(file_of(known)) == file:
         return known
     if _not_imported.get(file) == len(sys.modules):
         return None
@@ -354,7 +354,7 @@ def _module_of(file: str) -> ModuleType | None:
         path = getattr(module, "__file__", None)
         if not isinstance(path, str) or not (path.endswith(ending) or os.path.islink(path)):  # noqa: PTH114 - it is text
             continue
-        if file_of(module) == file:
+        if known_as(file_of(module)) == file:
             _imported_as[file] = name
             return module
     _not_imported[file] = len(sys.modules)
@@ -363,7 +363,7 @@ def _module_of(file: str) -> ModuleType | None:
 
 def _is_same(found: ModuleType, name: str, file: str) -> bool:
     if file:
-        return file_of(found) == file
+        return known_as(file_of(found)) == file
     # Every notebook is called __main__. Other modules without a file have names of their own.
     return name != _MAIN and name in by_value_modules and not file_of(found)
 

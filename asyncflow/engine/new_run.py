@@ -31,7 +31,7 @@ from asyncflow.store.journal import frame
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from asyncflow.flow.code_files import CodeFiles
+    from asyncflow.flow.code_files import CodeFiles, FoundCode
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.interface import JournalAppender, RunStore
@@ -103,6 +103,8 @@ class NewRun:
         name = self._flow.__name__
         self.graph = self._placed(options)
         variables = variables_of(self._flow, self.graph, self._environ)
+        secrets = {text for each in variables.values() for text in each.values()}
+        code = self._code.find(_written_class(self._flow), sorted(secrets))
         stored = self._store.make_run(name)
         identity = RunIdentity(
             number=number,
@@ -113,9 +115,10 @@ class NewRun:
             options=options,
             durable=self._durable,
             variables=variables,
+            hidden_code=code.hidden,
         )
         try:
-            journal, record = self._begin(identity)
+            journal, record = self._begin(identity, code)
         except BaseException:
             stored.discard()
             raise
@@ -137,13 +140,13 @@ class NewRun:
             origin=origin,
         )
 
-    def _begin(self, identity: RunIdentity) -> tuple[JournalAppender, bytes]:
+    def _begin(self, identity: RunIdentity, code: FoundCode) -> tuple[JournalAppender, bytes]:
         # The journal comes first: a run with other files but no journal counts as damaged.
         journal = identity.stored.begin_journal(durable=self._durable)
         try:
             writer = ArtifactWriter(identity.stored.value_sink("engine", durable=self._durable))
             try:
-                record = pack_event(self._first_event(identity, writer))
+                record = pack_event(self._first_event(identity, writer, code))
                 writer.sync()
             finally:
                 writer.close()
@@ -170,7 +173,9 @@ class NewRun:
             )
             raise ResumeError(message)
 
-    def _first_event(self, identity: RunIdentity, writer: ArtifactWriter) -> RunStarted:
+    def _first_event(
+        self, identity: RunIdentity, writer: ArtifactWriter, code: FoundCode
+    ) -> RunStarted:
         flow = self._flow
         codec.pickle_by_value(flow.__module__)
         configs = _stored_configs(flow)
@@ -183,9 +188,9 @@ class NewRun:
             kept = unpack_manifest(self.origin.manifest)
             names = (*configs, *parameters_of(flow))
             manifest |= {name: kept[name] for name in names if name in kept}
-        written = _written_class(flow)
-        secrets = {text for each in identity.variables.values() for text in each.values()}
-        code = self._code.packed(written, sorted(secrets))
+        source = loader.describe(_written_class(flow), lambda cls: _put_class(cls, writer))
+        if code.root:
+            source["root"] = code.root
         return RunStarted(
             flow=identity.flow,
             run_id=identity.run_id,
@@ -197,7 +202,7 @@ class NewRun:
             manifest=pack_manifest(manifest),
             origin_run_id=self.origin.run_id if self.origin is not None else None,
             origin_step=self.origin.step if self.origin is not None else None,
-            source=loader.describe(written, lambda cls: _put_class(cls, writer)),
+            source=source,
             user=user_name(),
             pid=os.getpid(),
             host=os.uname().nodename,
@@ -206,7 +211,7 @@ class NewRun:
                 "asyncflow": VERSION,
                 "events": str(SCHEMA_VERSION),
             },
-            code_ref=pack_ref(_put_code(code, writer)) if code else b"",
+            code_ref=pack_ref(_put_code(code.packed, writer)) if code.packed else b"",
         )
 
 

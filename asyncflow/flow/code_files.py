@@ -1,12 +1,12 @@
-"""The source files of a flow: its own, and those of its folder that its modules import.
+"""The source files of a flow: its own, and those of its folder that it imports.
 
-They are kept with each run, so that `asyncflow code` shows what ran, whatever the files hold today.
-A module belongs to the flow if its file lies in the folder of the flow's file or below, and the
-flow's module, or one that belongs to it, holds the module or something that it defines. What a step
-imports only when it runs is not known beforehand, and not kept.
+They are kept with each run, so that `asyncflow code` shows what ran, whatever the files hold today,
+and so that workers on other machines can run it. A module belongs to the flow if its file lies in
+the folder of the flow's file or below, or in the package that the flow's file belongs to;
+`imported_files` finds them.
 
 A value that `@environment` gives to a step is often a secret. Where one stands in a file, the file
-is kept with asterisks in its place.
+is kept with asterisks in its place. Whoever runs the code is told what they stand for.
 
 The files are kept as one value, `Code`, in a form of its own: msgpack of a version, the name of the
 flow's file, the files by name, and the names of what was too large.
@@ -16,21 +16,27 @@ from __future__ import annotations
 
 import os
 import sys
-from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
 
+from asyncflow._support.modules import file_of
 from asyncflow.errors import RecordError
+from asyncflow.flow.imported_files import ImportedFiles, root_of, working_root
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping, Sequence
+    from types import ModuleType
 
-MOST_BYTES: Final = 4 << 20
+MOST_BYTES: Final = 10 << 20
 """The most that is kept for a run; files beyond it are named only."""
+MOST_HIDDEN_BYTES: Final = 1 << 14
+"""The most that is told of what asterisks stand for: it travels in one packet with an order."""
 _VERSION: Final = 1
-_NOT_OURS: Final = ("site-packages", "dist-packages", ".venv", "venv", "node_modules")
 _KEPT_FILES: Final = 16  # of the flows used last; an application has a handful
+
+Hidden = dict[str, list[tuple[int, bytes]]]
+"""What was hidden in files: by their names, where asterisks begin, and what they stand for."""
 
 
 class Code(NamedTuple):
@@ -43,13 +49,22 @@ class Code(NamedTuple):
     left_out: tuple[str, ...] = ()
     """The names of files that were too large to be kept, or could not be read."""
 
-    def without(self, secrets: Collection[str]) -> Code:
+    def without(self, secrets: Collection[str]) -> tuple[Code, Hidden]:
         """The same code with asterisks in place of these texts, but for the shortest ones."""
         if not secrets:
-            return self
+            return self, {}
         from asyncflow.flow.hidden_texts import hide  # most flows have no secrets
 
-        return self._replace(files=hide(secrets, self.files))
+        files, hidden = hide(secrets, self.files)
+        return self._replace(files=files), hidden
+
+    def with_hidden(self, hidden: Mapping[str, Sequence[tuple[int, bytes]]]) -> Code:
+        """Undo `without`."""
+        if not hidden:
+            return self
+        from asyncflow.flow.hidden_texts import show
+
+        return self._replace(files={**self.files, **show(hidden, self.files)})
 
     def pack(self) -> bytes:
         """The same code is the same bytes."""
@@ -77,9 +92,19 @@ class Code(NamedTuple):
 
 
 def _is_below(name: str) -> bool:
-    """Whether a file of this name, written below a folder, stays in it."""
-    parts = name.split("/")
-    return bool(name) and not name.startswith("/") and ".." not in parts and "\0" not in name
+    """Whether a file of this name, written below a folder, stays in it, and has no other name."""
+    return "\0" not in name and not {"", ".", ".."}.intersection(name.split("/"))
+
+
+class FoundCode(NamedTuple):
+    """The code of a flow as it is now."""
+
+    packed: bytes = b""
+    """The packed `Code`; empty if nothing can be found, or nothing should be kept."""
+    root: str = ""
+    """The folder that the names of files are relative to; empty if no other machine needs them."""
+    hidden: Hidden | None = {}  # noqa: RUF012 - a field of a tuple, which nobody changes
+    """What asterisks stand for; None if that is too much to be told."""
 
 
 class _Kept(NamedTuple):
@@ -87,9 +112,9 @@ class _Kept(NamedTuple):
 
     modules: int
     """How many modules were imported then: with another one, others may belong to the flow."""
-    files: list[str]
+    paths: Mapping[str, str]
     stamp: tuple[Any, ...]
-    packed: bytes
+    found: FoundCode
 
 
 class CodeFiles:
@@ -98,82 +123,58 @@ class CodeFiles:
     def __init__(self, keep: str) -> None:
         """Prepare to keep `all` files, that of the `flow` alone, or `none`."""
         self._keep = keep
+        self._imports = ImportedFiles()
         self._kept: dict[str, _Kept] = {}  # by file, not by class: a class may be made for each run
 
-    def packed(self, flow: type, secrets: Collection[str] = ()) -> bytes:
-        """The packed `Code` of a flow without these texts; empty if nothing of it can be found."""
-        if self._keep == "none":
-            return b""
+    def find(self, flow: type, secrets: Collection[str] = ()) -> FoundCode:
+        """The code of a flow without these texts."""
         module = sys.modules.get(flow.__module__)
-        first = _source_file(module) if module is not None else ""
-        if module is None or not first:
-            code = _typed(flow)
-            return code.without(secrets).pack() if code is not None else b""
+        if self._keep == "none" or module is None:
+            return FoundCode()
+        first = file_of(module)
+        if not first.endswith(".py"):
+            return self._find_typed(flow, module, secrets)
         modules, kept = len(sys.modules), self._kept.pop(first, None)
-        if kept is None or kept.modules != modules:
-            files = [first] if self._keep == "flow" else _files_of(module, first)
-        else:
-            files = kept.files
-        stamp = *secrets, *((path, *_stat(path)) for path in files)
-        if kept is None or kept.stamp != stamp:
-            code = _read(os.path.dirname(first), files)  # noqa: PTH120 - text: thousands of files
-            kept = _Kept(modules, files, stamp, code.without(secrets).pack())
-        self._kept[first] = kept._replace(modules=modules, files=files)
+        if kept is None or kept.modules != modules or kept.stamp != _stamp(kept.paths, secrets):
+            kept = self._find_in_files(module, first, secrets)
+        self._kept[first] = kept._replace(modules=modules)
         for oldest in [*self._kept][:-_KEPT_FILES]:
             self._kept.pop(oldest, None)
-        return kept.packed
+        return kept.found
+
+    def _find_in_files(self, module: ModuleType, first: str, secrets: Collection[str]) -> _Kept:
+        root = root_of(module)
+        folder = root or os.path.dirname(first)  # noqa: PTH120 - text: thousands of files
+        script = os.path.relpath(first, folder).replace(os.sep, "/")
+        paths = {script: first}
+        if self._keep == "all" and root:
+            others = self._imports.below(root, module)
+            paths |= {name: others[name] for name in sorted(others) if name != script}
+        stamp = _stamp(paths, secrets)
+        return _Kept(0, paths, stamp, _found(_read(script, paths), root, secrets))
+
+    def _find_typed(self, flow: type, module: ModuleType, secrets: Collection[str]) -> FoundCode:
+        """The code of a flow that was typed into a cell or at the prompt."""
+        text = _source_of(flow)
+        root = working_root() if self._keep == "all" else ""
+        paths = self._imports.below(root, module) if root else {}
+        name = f"{flow.__name__}.py"
+        if name in paths:
+            name = f"{flow.__name__} (cell).py"
+        if not paths and text is None:
+            return FoundCode()
+        code = _read(name, dict(sorted(paths.items())), text)
+        return _found(code, root if paths else "", secrets)
 
 
-def _files_of(module: ModuleType, first: str) -> list[str]:
-    """The files of the flow in this module: its own first, then the others sorted."""
-    folder = os.path.dirname(first)  # noqa: PTH120 - as above
-    found = {first: None}
-    pending = [module]
-    while pending:
-        for used in _used_by(pending.pop()):
-            file = _source_file(used)
-            if file.startswith(folder + os.sep) and file not in found and _is_ours(file, folder):
-                found[file] = None
-                pending.append(used)
-    return [first, *sorted(set(found) - {first})]
+def _found(code: Code, root: str, secrets: Collection[str]) -> FoundCode:
+    kept, hidden = code.without(secrets)
+    size = sum(len(text) for each in hidden.values() for _, text in each)
+    return FoundCode(kept.pack(), root, hidden if size <= MOST_HIDDEN_BYTES else None)
 
 
-def _used_by(module: ModuleType) -> Iterator[ModuleType]:
-    """The modules that a module holds, or has something of, and the packages around them."""
-    names: dict[str, None] = {}
-    for value in list(vars(module).values()):
-        name = _module_of(value)
-        while name and name not in names:
-            names[name] = None
-            name = name.rpartition(".")[0]
-    for each in names:
-        found = sys.modules.get(each)
-        if isinstance(found, ModuleType):
-            yield found
-
-
-def _module_of(value: object) -> str:
-    """The name of the module that a value is, or comes from; nothing for one that does not say.
-
-    Only modules, functions and classes are asked: to ask an object of the user's runs its code.
-    """
-    name: object = ""
-    if type(value) is ModuleType:
-        name = value.__name__
-    elif type(value) is FunctionType:
-        name = value.__module__
-    elif issubclass(type(value), type):
-        name = type.__getattribute__(value, "__dict__").get("__module__")
-    return name if isinstance(name, str) else ""
-
-
-def _source_file(module: ModuleType) -> str:
-    file = getattr(module, "__file__", None)
-    return os.path.abspath(file) if isinstance(file, str) and file.endswith(".py") else ""  # noqa: PTH100 - as above
-
-
-def _is_ours(file: str, folder: str) -> bool:
-    return not any(part in _NOT_OURS for part in file[len(folder) :].split(os.sep))  # noqa: PTH206 - text
+def _stamp(paths: Mapping[str, str], secrets: Collection[str]) -> tuple[Any, ...]:
+    return *secrets, *((path, *_stat(path)) for path in paths.values())
 
 
 def _stat(path: str) -> tuple[int, int]:
@@ -184,12 +185,14 @@ def _stat(path: str) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
-def _read(folder: str, paths: list[str]) -> Code:
-    files: dict[str, bytes] = {}
+def _read(script: str, paths: Mapping[str, str], text: bytes | None = None) -> Code:
+    """The code in these files, and in a script that has this text instead of a file."""
+    files = {} if text is None else {script: text}
     left_out = []
-    total = 0
-    for path in paths:
-        name = os.path.relpath(path, folder).replace(os.sep, "/")
+    total = len(text or b"")
+    if total > MOST_BYTES:
+        return Code(script, {}, (script,))
+    for name, path in paths.items():
         try:
             with open(path, "rb") as file:  # noqa: PTH123 - as above
                 content = file.read(MOST_BYTES - total + 1)
@@ -201,17 +204,13 @@ def _read(folder: str, paths: list[str]) -> Code:
         else:
             files[name] = content
             total += len(content)
-    script = os.path.relpath(paths[0], folder)
     return Code(script, files, tuple(left_out))
 
 
-def _typed(flow: type) -> Code | None:
-    """The source of a flow that was typed into a cell or at the prompt."""
+def _source_of(flow: type) -> bytes | None:
     import inspect
 
     try:
-        text = inspect.getsource(flow).encode(errors="backslashreplace")
+        return inspect.getsource(flow).encode(errors="backslashreplace")
     except (OSError, TypeError):
         return None
-    name = f"{flow.__name__}.py"
-    return Code(name, {name: text}) if len(text) <= MOST_BYTES else Code(name, {}, (name,))

@@ -24,19 +24,66 @@ _PART: Final = re.compile(r"\\+|[^\\]")
 _CODING: Final = re.compile(rb"(?:[^\n]*\n)?[ \t\f]*#[^\n]*?coding[:=][ \t]*([-_.a-zA-Z0-9]+)")
 
 
-def hide(secrets: Iterable[str], files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The same files without these texts; the shortest ones are left as they are."""
+def hide(
+    secrets: Iterable[str], files: Mapping[str, bytes]
+) -> tuple[dict[str, bytes], dict[str, list[tuple[int, bytes]]]]:
+    """The same files without these texts; the shortest ones are left as they are.
+
+    Also, by the names of the files, where each hidden text was, in what is returned, and how it was
+    written.
+    """
     found = {each.strip() for each in secrets}
     longest_first = sorted((each for each in found if len(each) >= _SHORTEST), key=len)[::-1]
-    return {name: _hidden(longest_first, content) for name, content in files.items()}
+    shown, hidden = {}, {}
+    for name, content in files.items():
+        shown[name], places = _hidden(longest_first, content)
+        if places:
+            hidden[name] = places
+    return shown, hidden
 
 
-def _hidden(secrets: Iterable[str], content: bytes) -> bytes:
+def show(
+    hidden: Mapping[str, Iterable[tuple[int, bytes]]], files: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """The files with hidden texts as they were before `hide`.
+
+    Raises:
+        ValueError: The places do not belong to these files.
+    """
+    return {name: _shown(places, files.get(name, b"")) for name, places in hidden.items()}
+
+
+def _shown(places: Iterable[tuple[int, bytes]], content: bytes) -> bytes:
+    parts: list[bytes] = []
+    at = 0
+    for begin, text in places:
+        end = begin + len(_HIDDEN)
+        if begin < at or content[begin:end] != _HIDDEN:
+            message = "it has no asterisks where a text was hidden"
+            raise ValueError(message)
+        parts += content[at:begin], text
+        at = end
+    return b"".join([*parts, content[at:]])
+
+
+def _hidden(secrets: Iterable[str], content: bytes) -> tuple[bytes, list[tuple[int, bytes]]]:
     encoding = _encoding_of(content)
+    parts = [content]  # what stays and what is hidden, in turn
     for each in secrets:
         pattern = b"".join(_ways_to_write(part, encoding) for part in _PART.findall(each))
-        content = re.sub(pattern.removeprefix(_SEAM), _HIDDEN, content)
-    return content
+        search = re.compile(b"(" + pattern.removeprefix(_SEAM) + b")")
+        parts = [
+            piece
+            for number, part in enumerate(parts)
+            for piece in (search.split(part) if number % 2 == 0 else [part])
+        ]
+    shown, places, at = [], [], 0
+    for number, part in enumerate(parts):
+        if number % 2:
+            places.append((at, part))
+        shown.append(_HIDDEN if number % 2 else part)
+        at += len(shown[-1])
+    return b"".join(shown), places
 
 
 def _ways_to_write(part: str, encoding: str) -> bytes:

@@ -12,6 +12,7 @@ from asyncflow.workers.messages import Opening
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from asyncflow.flow.code_files import Hidden
     from asyncflow.store.interface import StoredRun
     from asyncflow.workers.program_environment import ProgramEnvironment
 
@@ -35,6 +36,8 @@ class RunIdentity:
     variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The environment variables that `@environment` gives to steps; no file of the run holds
     them."""
+    hidden_code: Hidden | None = field(default_factory=dict)
+    """What asterisks in the flow's code stand for; no file of the run holds that."""
     begun: int = field(default_factory=elapsed)
     """The same moment as `started`, by the clock of `elapsed`."""
 
@@ -59,7 +62,8 @@ class RunIdentity:
         """What makes the run known to a worker."""
         where = self.store, self.flow, self.run_id
         how = self.surroundings, self.durable
-        opening = Opening(self.number, *where, *how, variables=self.variables)
+        hidden = self.hidden_code
+        opening = Opening(self.number, *where, *how, variables=self.variables, hidden_code=hidden)
         store = self.stored.store
         return opening._replace(cache=store.cache, node=store.node)
 

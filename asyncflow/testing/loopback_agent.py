@@ -31,7 +31,14 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.errors import PoolError
 from asyncflow.testing.message_stream import MessageStream
 from asyncflow.workers.local.pool import WorkerPool
-from asyncflow.workers.messages import AttemptKey, GaveBack, StartTask, pack_report, unpack_order
+from asyncflow.workers.messages import (
+    AttemptKey,
+    GaveBack,
+    Opening,
+    StartTask,
+    pack_report,
+    unpack_order,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,9 +71,10 @@ class _Agent:
         self._over = asyncio.Event()
 
     async def serve(self) -> None:
-        await self._pool.start()
-        await self._over.wait()
-        await self._pool.close()
+        with tempfile.TemporaryDirectory(prefix="asyncflow-node-") as self._folder:
+            await self._pool.start()
+            await self._over.wait()
+            await self._pool.close()
         self._driver.close()
 
     # --- what the driver says ---
@@ -118,8 +126,11 @@ class _Agent:
         order = unpack_order(packet)
         if isinstance(order, StartTask) and worker.stop_reason:  # the driver notices in a moment
             self.on_reports(worker, [GaveBack(order.key)])
-        else:
-            worker.send(order)
+            return
+        if isinstance(order, StartTask) and order.opening:
+            opening = Opening(*order.opening)._replace(node_folder=self._folder)
+            order = order._replace(opening=opening)
+        worker.send(order)
 
     def _on_lost(self) -> None:
         for worker in self._workers.values():

@@ -95,6 +95,11 @@ class Opening(NamedTuple):
     """For a store elsewhere: the folder on the worker's machine that has copies of its files."""
     node: str = ""
     """For a store elsewhere: names whoever uploads what is written to `cache`."""
+    hidden_code: Mapping[str, Sequence[Sequence[Any]]] | None = {}
+    """What asterisks in the flow's stored code stand for; None if that is too much to be told."""
+    node_folder: str = ""
+    """A folder of the worker's own machine, for files of all runs; the executor names it. Empty if
+    the worker has the engine's files: its working directory and the flow's files."""
 
 
 class StartTask(NamedTuple):

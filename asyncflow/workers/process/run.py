@@ -47,6 +47,7 @@ class OpenRun:
         self.order = order
         self.pathspec = f"{order.flow}/{order.run_id}"
         self._pid = pid
+        self._folder = ""  # where its code was unpacked, if it was
         self._opened = False
         self._read = False
         self.has_own_class = False
@@ -104,12 +105,28 @@ class OpenRun:
 
     def _enter_environment(self) -> None:
         """Give this process the environment of the program that has started the run."""
-        enter(ProgramEnvironment._make(self.order.surroundings))
+        program, opening = ProgramEnvironment._make(self.order.surroundings), self.order
+        if opening.node_folder:
+            from asyncflow.workers.process.travelled_code import folder_here, program_here
+
+            source, packed = self.started.source, self.started.code_ref
+            self._folder = folder_here(
+                source, unpack_ref(packed) if packed else None, opening, self._load_code
+            )
+            program = program_here(program, opening, self._folder, source.get("root", ""))
+        enter(program)
+
+    def _load_code(self, ref: ArtifactRef) -> bytes | bytearray | memoryview:
+        return self.reader.load_bytes(ref, f"the code of {self.pathspec}")
 
     def _load(self, source: Mapping[str, Any]) -> type[FlowSpec]:
         def unpickle(ref: Sequence[Any]) -> Any:
             return self.reader.load(ref_of(ref), name="the flow class").value
 
+        if self._folder:
+            from asyncflow.workers.process.travelled_code import source_in
+
+            source = source_in(self._folder, source)
         cls = loader.load(source, unpickle)
         self.has_own_class = source["kind"] == "pickle"
         codec.pickle_by_value(cls.__module__)

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from asyncflow._support.modules import has_travelled
 from asyncflow._support.tracebacks import (
     describe_exception,
     too_long,
@@ -244,7 +245,12 @@ def failed(
     on: tuple[type[BaseException], ...] = (),
 ) -> Failed:
     """The report of a failure; never raises, whatever the exception's methods do."""
-    described = describe_exception(error).with_note(why_no_terminal(error))
+    note = why_no_terminal(error)
+    if isinstance(error, ModuleNotFoundError) and has_travelled():
+        from asyncflow.workers.process.travelled_code import what_was_sent
+
+        note = what_was_sent()
+    described = describe_exception(error).with_note(note)
     seconds = time.perf_counter() - began
     may_retry = not on or isinstance(error, on)
     return Failed(order.key, seconds, *described, may_retry, spooled)
