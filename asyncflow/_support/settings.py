@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from asyncflow._support.locations import store_location
 from asyncflow._support.machine import memory_megabytes, usable_cpus
 from asyncflow.errors import SettingsError
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class Settings:
     """The settings of an engine and of a client."""
 
-    store: Path = Path(".asyncflow")
-    """Where runs, journals and artifacts live."""
+    store: Path | str = Path(".asyncflow")
+    """Where runs, journals and artifacts live: a folder, or the URL of an object store as text."""
     workers: int = 0
     """The most worker processes; 0 for one per CPU that this process may use."""
     grace_seconds: float = 5.0
@@ -156,8 +157,9 @@ def _convert(name: str, value: Any, where: str) -> Any:
         there = ", ".join(sorted(_CONVERTERS))
         message = f"{source}there is no setting {name!r}; there are {there}"
         raise SettingsError(message)
-    kind = Path if issubclass(_CONVERTERS[name], Path) else _CONVERTERS[name]
-    if kind is Path and value == "":  # otherwise Path would turn it into the working directory
+    kind = _CONVERTERS[name]
+    is_place = issubclass(kind, Path)
+    if is_place and value == "":  # otherwise Path would turn it into the working directory
         source = f"; it comes from {where}" if where else ""
         message = f"the setting {name!r} takes a folder, not empty text{source}"
         raise SettingsError(message)
@@ -165,11 +167,11 @@ def _convert(name: str, value: Any, where: str) -> Any:
         if kind in _NUMBERS:
             return _number(kind, value)
         if isinstance(value, str | os.PathLike):
-            return kind(value)
+            return store_location(value) if is_place else kind(value)
     except (TypeError, ValueError, OverflowError):
         pass
     source = f"; it comes from {where}" if where else ""
-    takes = _NUMBERS.get(kind, "a path" if kind is Path else "text")
+    takes = _NUMBERS.get(kind, "a path" if is_place else "text")
     message = f"the setting {name!r} takes {takes}, not {value!r}{source}"
     raise SettingsError(message)
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def make_code(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    def code(pathspec: str, store: Path | None, file: str | None, output: Path | None) -> None:
+    def code(
+        pathspec: str, store: Path | str | None, file: str | None, output: Path | None
+    ) -> None:
         found = _code_of(pathspec, store)
         if output is not None:
             try:
@@ -56,7 +58,7 @@ def make_code(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     )
 
 
-def _code_of(pathspec: str, store: Path | None) -> RunCode:
+def _code_of(pathspec: str, store: Path | str | None) -> RunCode:
     found: RunCode | None = find(pathspec, store).code
     if found is None:
         message = f"no code was kept with {pathspec}: its engine had keep_code='none', or was older"
@@ -73,7 +75,7 @@ def _listed(code: RunCode) -> Iterator[str]:
 
 
 def make_diff(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    def diff(before: str, after: str, store: Path | None, *, as_json: bool) -> None:
+    def diff(before: str, after: str, store: Path | str | None, *, as_json: bool) -> None:
         from asyncflow.client.comparison import compare_runs
 
         found = compare_runs(find(before, store), find(after, store))

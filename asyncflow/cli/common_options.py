@@ -7,13 +7,17 @@ from typing import Any
 
 import click
 
+from asyncflow._support.locations import is_url
+
 
 class _Store(click.Path):
-    """A folder. Empty text is refused, because `Path` would make it the working directory."""
+    """A folder, or a URL. Empty text is refused: `Path` would make it the working directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("it is empty; name a folder, or leave --store out", param, ctx)
+        if is_url(value):
+            return value
         return super().convert(value, param, ctx)
 
 
@@ -22,7 +26,8 @@ def store_option() -> click.Option:
         ["--store"],
         type=_Store(file_okay=False, path_type=Path),
         metavar="DIR",
-        help="Where runs and artifacts are kept; else ASYNCFLOW_STORE, else .asyncflow.",
+        help="Where runs and artifacts are kept: a folder, or s3://BUCKET/PREFIX; "
+        "else ASYNCFLOW_STORE, else .asyncflow.",
     )
 
 

@@ -26,7 +26,9 @@ def print_events(stream: EventStream[Event], *, as_json: bool) -> None:
             sys.stdout.flush()
 
 
-def output_of(pathspec: str, store: Path | None, streams: set[str]) -> Iterator[tuple[str, str]]:
+def output_of(
+    pathspec: str, store: Path | str | None, streams: set[str]
+) -> Iterator[tuple[str, str]]:
     """The output of a run, a step or a task, as `logs` shows it, each part with its stream.
 
     A step or a task need not have begun.

@@ -31,7 +31,7 @@ def make_limit(flow: type[FlowSpec] | None, script: str) -> click.Group:  # noqa
     )
 
 
-def _folder(store: Path | None, *, create: bool = False) -> Path:
+def _folder(store: Path | str | None, *, create: bool = False) -> Path:
     from asyncflow._support.settings import Settings
     from asyncflow.store import open_store
 
@@ -39,7 +39,7 @@ def _folder(store: Path | None, *, create: bool = False) -> Path:
 
 
 def _make_list() -> click.Command:
-    def list_limits(store: Path | None, *, as_json: bool) -> None:
+    def list_limits(store: Path | str | None, *, as_json: bool) -> None:
         from asyncflow.cli.tables import use_of_limit
         from asyncflow.client.limit_data import limits_data
         from asyncflow.store.limit_files import Bounds
@@ -67,7 +67,7 @@ def _make_set() -> click.Command:
         name: str,
         at_once: int | None,
         per_second: float | None,
-        store: Path | None,
+        store: Path | str | None,
         *,
         as_json: bool,
     ) -> None:
@@ -109,7 +109,7 @@ def _make_set() -> click.Command:
 
 
 def _make_unset() -> click.Command:
-    def unset(name: str, store: Path | None, *, as_json: bool) -> None:
+    def unset(name: str, store: Path | str | None, *, as_json: bool) -> None:
         from asyncflow.store.limit_files import Bounds, LimitFile, names_in
 
         _check_name(name)

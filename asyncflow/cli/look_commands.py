@@ -65,7 +65,7 @@ def _flow_name(ctx: click.Context, param: click.Parameter, value: str | None) ->
     raise click.BadParameter(message, ctx, param, param_hint="FLOW")
 
 
-def find(pathspec: str, store: Path | None) -> Any:
+def find(pathspec: str, store: Path | str | None) -> Any:
     """The object that a pathspec names.
 
     Raises:
@@ -83,7 +83,7 @@ def find(pathspec: str, store: Path | None) -> Any:
 
 def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
     def runs(
-        store: Path | None,
+        store: Path | str | None,
         limit: int,
         tags: tuple[str, ...],
         status: tuple[str, ...],
@@ -150,7 +150,7 @@ def pass_over(why: str) -> None:
 
 
 def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    def show(pathspec: str, store: Path | None, limit: int, *, as_json: bool) -> None:
+    def show(pathspec: str, store: Path | str | None, limit: int, *, as_json: bool) -> None:
         from asyncflow.cli import tables
         from asyncflow.client import json_data
 
@@ -187,7 +187,7 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     )
 
 
-def _show_flow(flow: type[FlowSpec], store: Path | None, limit: int) -> None:
+def _show_flow(flow: type[FlowSpec], store: Path | str | None, limit: int) -> None:
     """Show a flow as it is written, and its runs if it has any."""
     from asyncflow.cli import tables
     from asyncflow.cli.flow_options import given_configs
@@ -223,7 +223,7 @@ class _LogsCommand(click.Command):
 def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
     def logs(
         pathspec: str,
-        store: Path | None,
+        store: Path | str | None,
         *,
         stdout: bool,
         stderr: bool,
@@ -281,7 +281,9 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     )
 
 
-def _followed(pathspec: str, store: Path | None, streams: set[str]) -> Iterable[tuple[str, str]]:
+def _followed(
+    pathspec: str, store: Path | str | None, streams: set[str]
+) -> Iterable[tuple[str, str]]:
     from asyncflow.cli import follow_events
 
     return follow_events.output_of(pathspec, store, streams)
@@ -332,7 +334,7 @@ def _follow_option(help_: str) -> click.Option:
 def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
     def dump(
         pathspec: str,
-        store: Path | None,
+        store: Path | str | None,
         output: Path | None,
         file: Path | None,
         include: str,
@@ -445,7 +447,9 @@ def _writing(file: Path) -> Iterator[None]:
 
 
 def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    def events(run: str, store: Path | None, since: int, *, follow: bool, as_json: bool) -> None:
+    def events(
+        run: str, store: Path | str | None, since: int, *, follow: bool, as_json: bool
+    ) -> None:
         from asyncflow.cli import follow_events
 
         stream = find(run, store).events(since=since, follow=follow)

@@ -282,7 +282,7 @@ def _placed(ctx: click.Context, engine: Engine) -> Starter:
 
 
 def _program(ctx: click.Context, script: str) -> Program:
-    store: Path | None = ctx.params.get("store")
+    store: Path | str | None = ctx.params.get("store")
     options = () if store is None else ("--store", str(store))
     if script:
         return Program(command=("python", script), options=options)

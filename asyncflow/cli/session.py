@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncflow._support.paths import absolute
 from asyncflow._support.settings import Settings
 from asyncflow.cli.exit_status import FAILED, SIGNALLED, SUCCEEDED
 from asyncflow.cli.final_report import (
@@ -33,6 +32,7 @@ from asyncflow.cli.progress_view import (
 from asyncflow.cli.shown_warnings import warnings_shown_by
 from asyncflow.cli.signals import interrupts, suspending
 from asyncflow.cli.stdout_errors import cannot_write, encoding_of
+from asyncflow.client.namespaces import metadata_of
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.types import RunCancelled, RunFailed
 from asyncflow.store import open_store
@@ -57,7 +57,7 @@ class SessionOptions:
 
     workers: int | None = None
     max_running_tasks: int | None = None
-    store: Path | None = None
+    store: Path | str | None = None
     tags: tuple[str, ...] = ()
     run_id_file: Path | None = None
     runner_attribute_file: Path | None = None
@@ -158,7 +158,7 @@ class Session:
             told = {
                 "flow_name": handle.pathspec.partition("/")[0],
                 "run_id": handle.run_id,
-                "metadata": f"local@{absolute(settings.store)}",
+                "metadata": metadata_of(settings.store),
             }
             await _write(options.runner_attribute_file, json.dumps(told))
 

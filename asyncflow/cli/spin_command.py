@@ -70,7 +70,7 @@ def make_spin(flow: type[FlowSpec] | None, script: str) -> FlowCommand:  # noqa:
 def _spin(
     flow: type[FlowSpec],
     pathspec: str,
-    store: Path | None,
+    store: Path | str | None,
     artifacts_module: Path | None,
     run_id_file: Path | None,
     *,

@@ -28,7 +28,7 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
-def _open(store: Path | None) -> LocalStore:
+def _open(store: Path | str | None) -> LocalStore:
     """The store, as a local folder: these commands are about its files as such."""
     from asyncflow._support.settings import Settings
     from asyncflow.store.local_store import LocalStore
@@ -48,7 +48,7 @@ def _parts(flow: type[FlowSpec] | None, given: str | None) -> list[str]:
 
 
 def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    def verify(pathspec: str | None, store: Path | None, *, as_json: bool) -> int:
+    def verify(pathspec: str | None, store: Path | str | None, *, as_json: bool) -> int:
         from asyncflow.cli import store_text
         from asyncflow.store.maintenance import verify
 
@@ -123,7 +123,7 @@ class _Progress:
 
 
 def make_gc(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    def gc(store: Path | None, *, dry_run: bool, as_json: bool) -> None:
+    def gc(store: Path | str | None, *, dry_run: bool, as_json: bool) -> None:
         from asyncflow.cli import store_text
         from asyncflow.store.maintenance.collect import collect
 
@@ -152,7 +152,7 @@ def make_gc(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
 def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
     def rm(
         runs: tuple[str, ...],
-        store: Path | None,
+        store: Path | str | None,
         older_than: float | None,
         keep_last: int | None,
         *,

@@ -54,7 +54,7 @@ def _run_option(flow: str | None, *, required: bool) -> click.Option:
     )
 
 
-def _latest(flow: str | None, store: Path | None) -> str:
+def _latest(flow: str | None, store: Path | str | None) -> str:
     """The latest run, for an error."""
     from asyncflow.errors import AsyncflowError
 
@@ -68,7 +68,7 @@ def _latest(flow: str | None, store: Path | None) -> str:
 
 
 def _newest(
-    flow: str | None, store: Path | None, tags: Sequence[str] = (), *, limit: int = 0
+    flow: str | None, store: Path | str | None, tags: Sequence[str] = (), *, limit: int = 0
 ) -> Iterator[Run]:
     from asyncflow.client.newest_runs import newest_runs
 
@@ -81,7 +81,7 @@ def _newest(
 def _make_list(flow: str | None) -> click.Command:
     def list_tags(
         run_id: str | None,
-        store: Path | None,
+        store: Path | str | None,
         *,
         all_runs: bool,
         my_runs: bool,
@@ -172,7 +172,12 @@ def _tag_data(run: Run) -> dict[str, Any]:
 
 
 def _change(
-    run_id: str, store: Path | None, *, add: Sequence[str], remove: Sequence[str], as_json: bool
+    run_id: str,
+    store: Path | str | None,
+    *,
+    add: Sequence[str],
+    remove: Sequence[str],
+    as_json: bool,
 ) -> None:
     from asyncflow.errors import TagError
 
@@ -188,7 +193,7 @@ def _change(
 
 
 def _make_add(flow: str | None) -> click.Command:
-    def add(run_id: str, tags: tuple[str, ...], store: Path | None, *, as_json: bool) -> None:
+    def add(run_id: str, tags: tuple[str, ...], store: Path | str | None, *, as_json: bool) -> None:
         _change(run_id, store, add=tags, remove=(), as_json=as_json)
 
     return click.Command(
@@ -200,7 +205,9 @@ def _make_add(flow: str | None) -> click.Command:
 
 
 def _make_remove(flow: str | None) -> click.Command:
-    def remove(run_id: str, tags: tuple[str, ...], store: Path | None, *, as_json: bool) -> None:
+    def remove(
+        run_id: str, tags: tuple[str, ...], store: Path | str | None, *, as_json: bool
+    ) -> None:
         _change(run_id, store, add=(), remove=tags, as_json=as_json)
 
     return click.Command(
@@ -216,7 +223,7 @@ def _make_replace(flow: str | None) -> click.Command:
         run_id: str,
         add: tuple[str, ...],
         remove: tuple[str, ...],
-        store: Path | None,
+        store: Path | str | None,
         *,
         as_json: bool,
     ) -> None:

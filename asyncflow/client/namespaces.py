@@ -6,11 +6,13 @@ is, and every run is found. A task has a choice of its own, which ends with the 
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from asyncflow._support.locations import is_url
 from asyncflow._support.paths import absolute
 from asyncflow._support.settings import Settings
 from asyncflow._support.user_name import user_name
@@ -19,7 +21,6 @@ from asyncflow.flow.current import running_task
 from asyncflow.store import open_store
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
 
 _Value = TypeVar("_Value")
@@ -56,7 +57,7 @@ def _this_task() -> tuple[str, int] | None:
 
 
 _namespace: Final = _Choice[str]("asyncflow_namespace")
-_store: Final = _Choice[Path]("asyncflow_metadata")
+_store: Final = _Choice[Path | str]("asyncflow_metadata")
 _is_off: Final[ContextVar[bool]] = ContextVar("asyncflow_no_namespace", default=False)
 
 _LOCAL: Final = "local"
@@ -108,9 +109,10 @@ def store_to_read(store: str | os.PathLike[str] | None) -> str | os.PathLike[str
 
 
 def metadata(ms: str) -> str:
-    """Look at the runs of another store from now on: `local@FOLDER`; returns it.
+    """Look at the runs of another store from now on: `local@FOLDER`, or a URL; returns it.
 
-    FOLDER is a store, or has one named `.asyncflow`. Only the client heeds it: runs are started in
+    FOLDER is a store, or has one named `.asyncflow`. A URL such as `s3://bucket/prefix` is that of
+    an object store. Only the client heeds it: runs are started in
     the store of the settings.
 
     Raises:
@@ -120,6 +122,13 @@ def metadata(ms: str) -> str:
     if not isinstance(given, str):
         message = f"metadata takes text such as 'local@FOLDER', not {given!r}"
         raise TypeError(message)
+    if is_url(ms):
+        try:
+            _store.set(open_store(ms).location)
+        except StoreError as error:
+            message = f"there is no store at {ms}: {error}"
+            raise ValueError(message) from error
+        return get_metadata()
     kind, at, folder = ms.partition("@")
     if not at:
         kind, folder = _LOCAL, ms
@@ -141,7 +150,12 @@ def metadata(ms: str) -> str:
 
 def get_metadata() -> str:
     """The store that the client looks at if none is named: `local@FOLDER`."""
-    return f"{_LOCAL}@{absolute(store_to_read(None))}"
+    return metadata_of(store_to_read(None))
+
+
+def metadata_of(store: str | os.PathLike[str]) -> str:
+    """What `metadata` takes to look at a store: `local@FOLDER`, or the URL of an object store."""
+    return os.fspath(store) if is_url(store) else f"{_LOCAL}@{absolute(store)}"
 
 
 def default_metadata() -> str:
@@ -150,8 +164,10 @@ def default_metadata() -> str:
     return get_metadata()
 
 
-def spin_store(store: str | os.PathLike[str]) -> Path:
+def spin_store(store: str | os.PathLike[str]) -> Path | str:
     """The store with the tasks that `spin --persist` has kept of this one: `.asyncflow_spin`."""
+    if is_url(store):
+        return f"{store}_spin"
     path = absolute(store)
     return path.with_name(f"{path.name}_spin")
 
@@ -164,4 +180,7 @@ def inspect_spin(datastore_root: str = ".") -> None:
     Raises:
         ValueError: No task has been kept.
     """
-    metadata(f"{_LOCAL}@{spin_store(Path(datastore_root) / Settings.read().store)}")
+    store = Settings.read().store
+    if not is_url(store):
+        store = Path(datastore_root) / store
+    metadata(metadata_of(spin_store(store)))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def newest_runs(
     flow: str | None,
-    store: Path | None,
+    store: Path | str | None,
     tags: Sequence[str],
     limit: int,
     on_unreadable: Callable[[str], object] = lambda _: None,

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._support.locations import absolute_location
 from asyncflow._support.settings import Settings
 from asyncflow.errors import (
     ArtifactCorruptError,
@@ -117,6 +118,6 @@ def _file_of(source: Mapping[str, Any]) -> str:
 def _store_option(store: str) -> list[str]:
     """`--store DIR`, if the command would otherwise look into another store."""
     with suppress(SettingsError, OSError):
-        if str(Settings.read().store.absolute()) == store:
+        if str(absolute_location(Settings.read().store)) == store:
             return []
     return ["--store", store]

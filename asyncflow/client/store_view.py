@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asyncflow._support.locations import store_location
 from asyncflow.client.flow_facts import no_flow
 from asyncflow.client.namespaces import store_to_read
 from asyncflow.client.objects import Flow
@@ -18,6 +18,7 @@ from asyncflow.store import open_store
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 class Store:
@@ -35,9 +36,9 @@ class Store:
         self._store = open_store(store_to_read(location))
 
     @property
-    def location(self) -> Path:
-        """The folder of the store."""
-        return Path(self._store.location)
+    def location(self) -> Path | str:
+        """The folder of the store, or the URL of an object store."""
+        return store_location(self._store.location)
 
     @property
     def flows(self) -> list[Flow]:

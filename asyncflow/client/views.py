@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from asyncflow._support.locations import store_location
 from asyncflow.client.namespaces import get_namespace, without_namespace
 from asyncflow.errors import AsyncflowError, JournalError, NamespaceMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from asyncflow.client.run_files import FlowPlace, RunRecord
 
@@ -64,9 +65,9 @@ class View:
         raise NotImplementedError
 
     @property
-    def store(self) -> Path:
-        """The folder of its store."""
-        return Path(self._place.store.location)
+    def store(self) -> Path | str:
+        """The folder of its store, or the URL of an object store."""
+        return store_location(self._place.store.location)
 
     def _describe(self) -> str:
         """A description in a few words."""
@@ -127,7 +128,7 @@ class RunView(View):
         return is_visible(self._record)
 
 
-def reopen(cls: Any, pathspec: str, store: Path, **named: Any) -> Any:
+def reopen(cls: Any, pathspec: str, store: Path | str, **named: Any) -> Any:
     """The view that was pickled, whatever the namespace is now."""
     with without_namespace():
         return cls(pathspec, store=store, **named)

@@ -79,7 +79,8 @@ class Engine(Starter, Watchable):
         """Prepare an engine; nothing is started before `async with`.
 
         Args:
-            store: The folder of the store; wins over that of `settings`.
+            store: The folder of the store, or the URL of an object store, such as
+                `s3://bucket/prefix`; wins over that of `settings`.
             workers: How many workers there may be; wins over that of `settings`.
             settings: All others.
             executor: Where tasks run: in worker processes on this machine, if left out.
@@ -194,6 +195,7 @@ class Engine(Starter, Watchable):
             self._dispatcher.close()
             try:
                 await self._dispatcher.executor.close()
+                await in_thread(self._pools.syncs, self._store.close)
             finally:
                 await self._pools.close()
                 self._limits.close()

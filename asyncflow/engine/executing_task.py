@@ -28,7 +28,7 @@ class ExecutingTask:
         self,
         flow: type[FlowSpec],
         pathspec: str,
-        store: Path,
+        store: Path | str,
         *,
         words: Sequence[str],
         environ: Mapping[str, str],

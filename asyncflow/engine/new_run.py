@@ -83,7 +83,14 @@ class NewRun:
         name = self._flow.__name__
         if run_id is None:
             run_id = newest_run(self._store, name)
-        origin = OriginRun(self._store.run(name, run_id))
+        stored = self._store.run(name, run_id)
+        try:
+            if not stored.is_being_written():
+                stored.end_writing()
+        except OSError as error:
+            message = f"{name}/{run_id} cannot be resumed: {error.strerror or error}"
+            raise ResumeError(message) from error
+        origin = OriginRun(stored)
         try:
             self._flow = origin.prepared(self._flow, self._environ)
             self.graph = read_graph(self._flow)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _MOST_PARTS = 3
 
 
-def find_task(flow: type[FlowSpec], pathspec: str, store: Path | None) -> Task:
+def find_task(flow: type[FlowSpec], pathspec: str, store: Path | str | None) -> Task:
     """The task that STEP, RUN/STEP or RUN/STEP/TASK names; the flow's name may stand before it.
 
     Without a run it is the latest one, and without a task the first that has failed, else the

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from asyncflow._support.locations import absolute_location, is_url
 from asyncflow._support.paths import absolute
 from asyncflow._support.settings import Settings
 from asyncflow.client.log_text import LogRenderer
@@ -358,7 +359,8 @@ class Runs:
     def _settings(self) -> Settings:
         here = Path(self._cwd)
         settings = Settings.read(environ=self._environ, directory=here, **self._options)
-        return replace(settings, store=here / settings.store)
+        store = settings.store
+        return replace(settings, store=store if is_url(store) else here / store)
 
     @property
     def _environ(self) -> Mapping[str, str]:
@@ -532,7 +534,7 @@ class Runner(Runs):
         spun = ExecutingTask(
             self._flow,
             pathspec,
-            absolute(self._settings().store),
+            absolute_location(self._settings().store),
             words=words,
             environ=self._environ,
             directory=self._cwd,

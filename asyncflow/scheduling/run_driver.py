@@ -424,6 +424,7 @@ class RunDriver:
         # The end is not published if the journal is no longer where readers look for it.
         await in_thread(disk, self._journal.check_in_place)
         await self._write(batch)
+        await in_thread(disk, self._journal.deliver)
         reached("run.ended")
         self.plan.handle(event)
         self._index.end(last, self.plan.status, batch.microseconds)

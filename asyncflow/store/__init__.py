@@ -14,16 +14,25 @@ if TYPE_CHECKING:
     from asyncflow.store.interface import RunStore
 
 
-def open_store(location: str | os.PathLike[str], *, create: bool = False) -> RunStore:
-    """The store at this location; with `create`, a missing one is created.
+def open_store(
+    location: str | os.PathLike[str], *, create: bool = False, known: bool = False
+) -> RunStore:
+    """The store at this location: a folder, or a URL such as `s3://bucket/prefix`.
 
-    Any number of processes may create the same store at once.
+    With `create`, a missing one is created; any number of processes may create the same store at
+    once. A `known` one was opened on this machine before, so it is not asked whether it is there.
 
     Raises:
         WorkingDirectoryError: It is in the working directory, and that is gone.
         StoreFormatError: A newer asyncflow wrote it, or it is no store at all.
         StoreError: It is not there, or cannot be made or read; the message says what to do.
     """
+    from asyncflow._support.locations import is_url
+
+    if is_url(location):
+        from asyncflow.store.object_store.object_store import ObjectStore
+
+        return ObjectStore.open(str(location), create=create, known=known)
     from asyncflow.store.local_store import LocalStore
 
     return LocalStore.open(location, create=create)

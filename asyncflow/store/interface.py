@@ -1,7 +1,7 @@
 """The protocols of a store: a `RunStore`, and in it each run as a `StoredRun`.
 
-`asyncflow.store.open_store` opens one. A store in a local folder (`asyncflow.store.local_store`) is
-the only implementation so far. The protocols are made so that an object store can be another:
+`asyncflow.store.open_store` opens one: in a local folder (`asyncflow.store.local_store`) or in an
+object store (`asyncflow.store.object_store`). The protocols are made so that both can be:
 
 * Nothing here is a path. What a caller may show, or pass to `open_store` again, is text: the
   `location` of a store, the `place` of a run. Two folders are local by nature, whatever the store
@@ -74,8 +74,16 @@ class JournalAppender(Protocol):
             JournalError: Somebody has deleted or moved the journal.
         """
 
+    def deliver(self) -> None:
+        """Return once readers anywhere find everything that was written.
+
+        Raises:
+            JournalError: They may never: somebody else has ended the run, or the store does not
+                answer.
+        """
+
     def close(self) -> None:
-        """End the writing of the run. Harmless when repeated."""
+        """End the writing of the run, without waiting. Harmless when repeated."""
 
 
 class OpenJournal(Protocol):
@@ -294,6 +302,16 @@ class StoredRun(Protocol):
             FileNotFoundError: It does not exist.
         """
 
+    def end_writing(self) -> None:
+        """Make sure that nobody appends to the journal any more, and that readers find all of it.
+
+        Not even a writer can that only seemed to be dead.
+
+        Raises:
+            JournalError: The journal is damaged.
+            OSError: The store refuses, or does not answer.
+        """
+
     # --- small files beside the journal: `summary`, `index`, `tags`, `inputs-N` ---
 
     def put_file(self, name: str, data: bytes) -> None:
@@ -374,6 +392,12 @@ class RunStore(Protocol):
 
     def is_at(self, location: str) -> bool:
         """Whether this is another name for the location of this store."""
+
+    def close(self) -> None:
+        """Return when everything that this process has written is in its place, or cannot be now.
+
+        For whoever has begun journals. Harmless when repeated.
+        """
 
     # --- flows and runs ---
 

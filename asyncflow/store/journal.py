@@ -22,6 +22,7 @@ import fcntl
 import os
 import re
 import struct
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -177,6 +178,9 @@ class JournalWriter:
             ) from error
         reached("journal.synced")
 
+    def deliver(self) -> None:
+        """Does nothing: readers find in the file what was written."""
+
     def close(self) -> None:
         """Release the lock. Harmless when repeated."""
         if self._descriptor >= 0:
@@ -229,26 +233,32 @@ def _is_locked(path: str | Path) -> bool:
     return False
 
 
-class JournalReader:
-    """Reads a journal, while it is being written or afterwards.
+class RecordReader(ABC):
+    """Reads the records of a journal, wherever its bytes are.
 
     Threads may share one: it keeps no position.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        """Open a journal.
+    path: str | Path
+    """Where the journal is, for messages."""
+
+    @abstractmethod
+    def _pread(self, size: int, offset: int, /) -> bytes:
+        """So many bytes from an offset on; fewer where the journal ends."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """Length of the journal in bytes, a torn tail included."""
+
+    def _check_header(self) -> None:
+        """Refuse what is no journal of this version.
 
         Raises:
-            FileNotFoundError: It does not exist.
-            JournalError: The file is not a journal of this version.
+            JournalError: It does not begin like one.
         """
-        self.path = path
-        self._descriptor = open_regular(path)
-        self._opened = Descriptor(self._descriptor)
-        header = os.pread(self._descriptor, len(HEADER), 0)
+        header = self._pread(len(HEADER), 0)
         if not HEADER.startswith(header):
-            self.close()
-            raise JournalError(_refusal(path, header))
+            raise JournalError(_refusal(self.path, header))
 
     def read_one(self, offset: int) -> bytes:
         """The payload of the record at `offset`.
@@ -260,12 +270,12 @@ class JournalReader:
             message = f"{self.path} cannot have a record at byte {offset}"
             raise JournalError(message)
         # Nearly every record fits into one read of a page.
-        data = os.pread(self._descriptor, 4096, offset)
+        data = self._pread(4096, offset)
         payload = _payload(data, 0)
         if payload is None and len(data) >= PREFIX_BYTES:
             length, _ = _PREFIX.unpack_from(data)
             if PREFIX_BYTES + length <= _READ_BYTES:
-                data = os.pread(self._descriptor, PREFIX_BYTES + length, offset)
+                data = self._pread(PREFIX_BYTES + length, offset)
             else:
                 data, _ = self._read_long(offset, data)
             payload = _payload(data, 0)
@@ -303,7 +313,7 @@ class JournalReader:
         Then where the file ended, if its record may still be being written. No record that a writer
         adds meanwhile must count as one behind a bad one.
         """
-        data = os.pread(self._descriptor, _READ_BYTES, at)
+        data = self._pread(_READ_BYTES, at)
         size = _frame_size(data)
         if len(data) == _READ_BYTES and _READ_BYTES < size <= PREFIX_BYTES + MAX_RECORD_BYTES:
             data, seen = self._read_long(at, data)
@@ -326,13 +336,13 @@ class JournalReader:
         found, seen = self._checksum(at + PREFIX_BYTES, length, crc32(begin[:4]))
         if seen < length or found != checksum:
             return b"", PREFIX_BYTES + seen
-        return os.pread(self._descriptor, PREFIX_BYTES + length, at), PREFIX_BYTES + length
+        return self._pread(PREFIX_BYTES + length, at), PREFIX_BYTES + length
 
     def _checksum(self, at: int, size: int, checksum: int) -> tuple[int, int]:
         """A checksum continued over so many bytes from `at` on, and how many there are."""
         seen = 0
         while seen < size:
-            piece = os.pread(self._descriptor, min(_SEARCH_BYTES, size - seen), at + seen)
+            piece = self._pread(min(_SEARCH_BYTES, size - seen), at + seen)
             if not piece:
                 break
             checksum = crc32(piece, checksum)
@@ -353,7 +363,7 @@ class JournalReader:
         """The same for a record that lies before `end`."""
         while position < end:
             wanted = min(_SEARCH_BYTES + _SHORT_BYTES, end - position)
-            data = os.pread(self._descriptor, wanted, position)
+            data = self._pread(wanted, position)
             if data.count(0) < len(data):  # a hole has none, and can be large
                 for match in _SHORT_RECORD.finditer(data, 0, _SEARCH_BYTES + PREFIX_BYTES):
                     if _payload(data, match.start()):
@@ -370,19 +380,45 @@ class JournalReader:
         """
         size = self.size()
         last_sector = max(at, (size - 1) // _SECTOR_BYTES * _SECTOR_BYTES)
-        if not any(os.pread(self._descriptor, size - last_sector, last_sector)):
+        if not any(self._pread(size - last_sector, last_sector)):
             return True
         if size - at < PREFIX_BYTES:
             return True
         length: int
         checksum: int
-        length, checksum = _PREFIX.unpack(os.pread(self._descriptor, PREFIX_BYTES, at))
+        length, checksum = _PREFIX.unpack(self._pread(PREFIX_BYTES, at))
         rest = size - at - PREFIX_BYTES
         if length <= rest or length > MAX_RECORD_BYTES:
             return False
         # The length itself may be damaged.
         found, _ = self._checksum(at + PREFIX_BYTES, rest, crc32(rest.to_bytes(4, "little")))
         return found != checksum
+
+
+class JournalReader(RecordReader):
+    """Reads a journal in a file, while it is being written or afterwards.
+
+    Threads may share one: it keeps no position.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a journal.
+
+        Raises:
+            FileNotFoundError: It does not exist.
+            JournalError: The file is not a journal of this version.
+        """
+        self.path = path
+        self._descriptor = open_regular(path)
+        self._opened = Descriptor(self._descriptor)
+        try:
+            self._check_header()
+        except JournalError:
+            self.close()
+            raise
+
+    def _pread(self, size: int, offset: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
 
     def is_whole(self) -> bool:
         """Whether its file is still open: other code may have closed the descriptor."""

@@ -53,6 +53,9 @@ class LocalStore(Layout):
         path = Path(location)
         return path == self.root or (path.exists() and path.samefile(self.root))
 
+    def close(self) -> None:
+        """Does nothing: what was written is in its place."""
+
     def run(self, flow: str, run_id: str, *, removed: bool = False) -> LocalRun:
         """A run, which may be missing; of a removed one, what is kept of it.
 
@@ -164,6 +167,9 @@ class LocalRun:
             FileNotFoundError: There is none.
         """
         return self.file_size(_JOURNAL)
+
+    def end_writing(self) -> None:
+        """Does nothing: a journal has its writer's lock, and the lock dies with the writer."""
 
     # --- files beside it ------------------------------------------------------------------------
 

@@ -173,7 +173,7 @@ def check_kept(said: Said, answer: int) -> None:
     assert run.status in {Status.FAILED, Status.INTERRUPTED}, said
     assert said.announced, said
     assert said.announced <= succeeded(run), said
-    assert not damage(run.store)
+    assert not damage(Path(run.store))
     resumed = asyncflow("resume", FLOW, "--origin-run-id", run.id)
     assert resumed.status == 0, resumed
     assert f"answer {answer}" in resumed.stdout

@@ -64,7 +64,7 @@ class OpenRun:
         if self._read:
             return
         order = self.order
-        store = open_store(order.store)
+        store = open_store(order.store, known=True)
         self.stored = store.run(order.flow, order.run_id)
         with self.reading("its first event"):
             self.journal = self.stored.open_journal()

@@ -68,9 +68,14 @@ class Outcome(NamedTuple):
 
 @cache
 def points_in_code() -> frozenset[str]:
-    """The names of all commit points, read from the source of asyncflow."""
+    """The names of all commit points, read from the source of asyncflow.
+
+    Those of an object store are left out: `tests/cluster` passes them.
+    """
     found = set()
     for path in Path(asyncflow.__file__).parent.rglob("*.py"):
+        if path.parent.name == "object_store":
+            continue
         source = path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(source)) if "reached(" in source else ():
             match node:

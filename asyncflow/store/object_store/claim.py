@@ -1,0 +1,107 @@
+"""The claim of a run: an object that says that somebody is writing the run, and is renewed.
+
+It is for people who look, and keeps a resume from sealing a run that goes on. Nothing depends on
+its clock: whoever takes a run for dead seals its journal first, and then it is dead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from asyncflow.store.object_store.objects import Objects
+
+BEAT_SECONDS: Final = 10.0
+"""How often a claim is renewed."""
+FRESH_SECONDS: Final = 30.0
+"""A claim that was not renewed for so long is that of a dead program, or of a lost machine.
+
+The clocks of the store and of whoever looks may differ by less than that and a beat.
+"""
+
+
+class Seen(NamedTuple):
+    """A claim as somebody finds it."""
+
+    writer: str
+    """Which writer of the journal has it, in hex; empty if that cannot be read."""
+    host: str
+    age: float
+    """Seconds since it was renewed, by the clocks of the store and of this machine."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its writer was alive a moment ago."""
+        return self.age < FRESH_SECONDS
+
+
+class Claim:
+    """The claim of a run that this process writes. One thread at a time may use it."""
+
+    def __init__(self, objects: Objects, name: str, writer: bytes) -> None:
+        """Make no request yet."""
+        self._objects, self._name = objects, name
+        self._facts = {"writer": writer.hex(), "host": os.uname().nodename, "pid": os.getpid()}
+        self._beats = 0
+        self._e_tag = ""
+        self._due = 0.0
+        self._is_lost = False
+
+    def __repr__(self) -> str:
+        return f"<Claim {self._name} {self._beats} beats>"
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to renew it."""
+        return time.monotonic() >= self._due and not self._is_lost
+
+    def beat(self) -> None:
+        """Make the claim, or renew it. If somebody has taken it away, it stays away.
+
+        Raises:
+            OSError: The store refuses, or does not answer.
+        """
+        self._due = time.monotonic() + BEAT_SECONDS
+        if self._is_lost:
+            return
+        self._beats += 1
+        data = json.dumps({**self._facts, "beats": self._beats}).encode()
+        if self._beats == 1:
+            self._is_lost = self._objects.create(self._name, data) is not None
+            if not self._is_lost:
+                self._e_tag = self._objects.head(self._name).e_tag
+            return
+        e_tag = self._objects.replace(self._name, data, self._e_tag)
+        self._is_lost = e_tag is None
+        self._e_tag = e_tag or ""
+
+    def release(self) -> None:
+        """Say that nobody writes the run any more.
+
+        Raises:
+            OSError: The store refuses, or does not answer.
+        """
+        if self._beats and not self._is_lost:
+            self._is_lost = True
+            self._objects.delete([self._name])
+
+
+def look_at(objects: Objects, name: str) -> Seen | None:
+    """The claim of a run; None if there is none.
+
+    Raises:
+        OSError: The store refuses, or does not answer.
+    """
+    try:
+        data, facts = objects.get_with_facts(name)
+    except FileNotFoundError:
+        return None
+    try:
+        found = json.loads(data)
+        writer, host = str(found["writer"]), str(found["host"])
+    except (ValueError, LookupError, TypeError):
+        writer = host = ""
+    return Seen(writer, host, time.time() - facts.modified)

@@ -1,0 +1,413 @@
+"""The objects of an object store: the one place that knows obstore, and what its answers mean.
+
+Every request may fail, may be refused for a moment (503), or may time out after it was carried out.
+So a request is repeated for as long as the `Objects` are patient, and each kind of write can tell
+afterwards whether it was itself that wrote:
+
+* `create` never replaces. Somebody is first, and everybody else reads what that one has written. If
+  these are the bytes that were to be written, it was an earlier attempt of the same call. So bytes
+  that two writers could have in common need something in them that tells whose they are.
+* `replace` writes over exactly the version that was read. The same rule applies.
+* `put` and `delete` may be carried out twice without harm.
+
+A conflict (409) means that another conditional write is going on: the request is repeated.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from random import uniform
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from asyncflow._support.commit_points import reached
+from asyncflow._support.thread_pool import Threads
+from asyncflow.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from datetime import datetime
+
+Result = TypeVar("Result")
+
+PATIENCE_SECONDS: Final = 60.0
+"""How long a request is repeated; an outage of that length ends no run."""
+_REQUEST_SECONDS: Final = 20
+"""The most that one request may take. It bounds what is sent at once, see `MOST_BYTES`."""
+_CONNECT_SECONDS: Final = 5
+_FIRST_PAUSE_SECONDS: Final = 0.05
+_LONGEST_PAUSE_SECONDS: Final = 3.0
+_THREADS: Final = 16  # requests at the same time, of one process
+_DELETED_TOGETHER: Final = 1000  # as many as S3 takes in one request
+_STATUS: Final = re.compile(r"status code: (\d{3})")
+_NO_BUCKET: Final = "there is no such bucket; create it"
+_PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses that may be another one a moment later."""
+_ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "ENDPOINT_URL")
+
+
+class ObjectFacts(NamedTuple):
+    """What a store says about an object without sending it."""
+
+    name: str
+    size: int
+    modified: float
+    """When it was written, in seconds since 1970 by the clock of the store."""
+    e_tag: str
+    """Names this version of it."""
+
+
+class ObjectStoreError(OSError):
+    """An object store refuses a request, or does not answer."""
+
+
+class Objects:
+    """The objects below one prefix; threads may share one.
+
+    Names are relative to the prefix, with `/` between their parts. Besides `FileNotFoundError`,
+    which says that an object does not exist, every method may raise `ObjectStoreError`.
+    """
+
+    def __init__(
+        self, client: Any, location: str = "", *, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
+        """Wrap a store of obstore; `location` names it in errors."""
+        import obstore
+
+        self._api: Any = obstore
+        self._client = client
+        self.location: Final = location
+        self.patience_seconds: Final = patience_seconds
+        self._pid = os.getpid()
+        self._threads: Threads | None = None
+
+    @classmethod
+    def open(cls, location: str, *, patience_seconds: float = PATIENCE_SECONDS) -> Objects:
+        """The objects at a URL such as `s3://bucket/prefix`. No request is made yet.
+
+        Credentials and all other options come from the environment, by the names that obstore has
+        for them, such as `AWS_ACCESS_KEY_ID`.
+
+        Raises:
+            StoreError: obstore is not installed, or refuses the URL or an option.
+        """
+        try:
+            from obstore.exceptions import BaseError
+            from obstore.store import from_url
+        except ImportError as error:
+            message = (
+                f"the store {location} needs obstore, which is not installed: "
+                "pip install 'asyncflow-engine[s3]'"
+            )
+            raise StoreError(message) from error
+        options: dict[str, Any] = {
+            "timeout": timedelta(seconds=_REQUEST_SECONDS),
+            "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
+        }
+        if any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
+            options["allow_http"] = True  # whoever writes such an endpoint means it
+        try:
+            # Repeating is done here, in one place: `max_retries` is 0.
+            client = from_url(location, client_options=options, retry_config={"max_retries": 0})
+        except (BaseError, ValueError, TypeError) as error:
+            raise StoreError(f"the store {location} cannot be used: {_text(error)}") from error
+        return cls(client, location, patience_seconds=patience_seconds)
+
+    def __repr__(self) -> str:
+        return f"<Objects {self.location}>"
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def get(self, name: str) -> bytes:
+        """The bytes of an object."""
+        return self._ask(name, lambda: bytes(self._api.get(self._client, name).bytes()))
+
+    def get_with_facts(self, name: str) -> tuple[bytes, ObjectFacts]:
+        """The bytes of an object, and what the store says about this very version."""
+
+        def ask() -> tuple[bytes, ObjectFacts]:
+            answer = self._api.get(self._client, name)
+            return bytes(answer.bytes()), _facts(answer.meta)
+
+        return self._ask(name, ask)
+
+    def get_range(self, name: str, start: int, length: int) -> bytes:
+        """A range of an object; shorter where the object ends before its end."""
+        if length <= 0:
+            return b""
+
+        def ask() -> bytes:
+            return bytes(self._api.get_range(self._client, name, start=start, length=length))
+
+        try:
+            return self._ask(name, ask)
+        except ObjectStoreError as error:
+            if _status_of(str(error)) == 416:  # noqa: PLR2004 - nothing of the range exists
+                return b""
+            raise
+
+    def stream(self, name: str, chunk_bytes: int = 4 << 20) -> Iterator[bytes]:
+        """The bytes of a large object, in chunks of about that length; it is asked for once.
+
+        A connection that breaks in the middle is an error: whoever wants to may begin again.
+        """
+        answer = self._ask(name, lambda: self._api.get(self._client, name))
+        with self._naming(name):
+            for chunk in answer.stream(min_chunk_size=chunk_bytes):
+                yield bytes(chunk)
+
+    def head(self, name: str) -> ObjectFacts:
+        """What the store says about an object."""
+        return self._ask(name, lambda: _facts(self._api.head(self._client, name)))
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.head(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def listed(self, folder: str, *, after: str = "") -> Iterator[ObjectFacts]:
+        """The objects below a folder, in the order of their names; only those behind `after`."""
+        while True:
+            found = self._ask(folder, partial(self._list, folder, after))
+            yield from found
+            if len(found) < _LISTED_TOGETHER:
+                return
+            after = found[-1].name
+
+    def _list(self, folder: str, after: str) -> Sequence[ObjectFacts]:
+        found: list[ObjectFacts] = []
+        options = {"offset": after} if after else {}
+        for chunk in self._api.list(self._client, folder or None, chunk_size=1000, **options):
+            found += map(_facts, chunk)
+            if len(found) >= _LISTED_TOGETHER:
+                break
+        return found[:_LISTED_TOGETHER]
+
+    def folders(self, folder: str) -> Sequence[str]:
+        """The names of the folders directly in a folder, sorted; the names alone."""
+
+        def ask() -> Sequence[str]:
+            answer = self._api.list_with_delimiter(self._client, folder or None)
+            return sorted(path.rpartition("/")[2] for path in answer["common_prefixes"])
+
+        return self._ask(folder, ask)
+
+    def has_any(self, folder: str) -> bool:
+        """Whether there is any object below a folder."""
+
+        def ask() -> bool:
+            for chunk in self._api.list(self._client, folder or None, chunk_size=1):
+                return bool(chunk)
+            return False
+
+        return self._ask(folder, ask)
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        """Write an object; one of that name is replaced."""
+        reached("object.put")
+        self._ask(name, lambda: self._put(name, data))
+        reached("object.written")
+
+    def create(self, name: str, data: bytes) -> bytes | None:
+        """Write an object that does not exist yet.
+
+        Returns None if it now has these bytes by this call. Else the bytes that somebody else has
+        written there, which stay.
+        """
+
+        def ask() -> bytes | None:
+            try:
+                self._put(name, data, mode="create")
+            except self._api.exceptions.AlreadyExistsError:
+                pass
+            except self._api.exceptions.PreconditionError:
+                pass  # another way to say so
+            else:
+                return None
+            try:
+                there = bytes(self._api.get(self._client, name).bytes())
+            except FileNotFoundError as error:
+                # A conflict with somebody who was not first in the end, or it was deleted.
+                raise self._error(name, "it is written and deleted again and again") from error
+            return None if there == data else there
+
+        reached("object.create")
+        there = self._ask(name, ask)
+        reached("object.created")
+        return there
+
+    def replace(self, name: str, data: bytes, e_tag: str) -> str | None:
+        """Write over that version of an object: the new version's e_tag, or None if it has changed.
+
+        An object that is gone has changed.
+        """
+
+        def ask() -> str | None:
+            try:
+                return _e_tag(self._put(name, data, mode={"e_tag": e_tag}))
+            except (FileNotFoundError, self._api.exceptions.PreconditionError):
+                pass
+            try:
+                answer = self._api.get(self._client, name)
+                there = bytes(answer.bytes())
+            except FileNotFoundError:
+                return None
+            return _e_tag(answer.meta) if there == data else None
+
+        reached("object.replace")
+        new = self._ask(name, ask)
+        reached("object.replaced")
+        return new
+
+    def put_file(self, name: str, path: str) -> None:
+        """Write the bytes of a local file as an object, in several parts if it is large."""
+
+        def ask() -> None:
+            with open(path, "rb") as file:  # noqa: PTH123 - text
+                self._put(name, file)
+
+        reached("object.put")
+        self._ask(name, ask)
+        reached("object.written")
+
+    def copy(self, name: str, new: str) -> None:
+        """Give the bytes of an object a second name, within the store; one there is replaced."""
+        self._ask(name, lambda: self._api.copy(self._client, name, new))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects; those that do not exist are none."""
+        rest = [*names]
+        while rest:
+            some, rest = rest[:_DELETED_TOGETHER], rest[_DELETED_TOGETHER:]
+            reached("object.delete")
+
+            def ask(some: list[str] = some) -> None:
+                try:
+                    self._api.delete(self._client, some)
+                except FileNotFoundError:  # Google's and Azure's say so, S3 does not
+                    for name in some if len(some) > 1 else ():
+                        self.delete([name])
+
+            self._ask(some[0], ask)
+            reached("object.deleted")
+
+    def _put(self, name: str, data: Any, **options: Any) -> Any:
+        return self._api.put(self._client, name, data, **options)
+
+    # --- several at once ------------------------------------------------------------------------
+
+    def each(self, function: Callable[[Any], Result], items: Sequence[Any]) -> list[Result]:
+        """Call a function that makes requests with each of the items, some at the same time.
+
+        The results are in order. The first error is raised when all calls have ended.
+        """
+        if len(items) <= 1:
+            return [function(item) for item in items]
+        if self._threads is None or self._pid != os.getpid():
+            self._check_process()
+            self._threads = Threads(_THREADS, "asyncflow-objects")
+        futures = [self._threads.submit(function, item) for item in items]
+        for each in futures:
+            each.exception()
+        return [each.result() for each in futures]
+
+    # --- answers --------------------------------------------------------------------------------
+
+    def _ask(self, name: str, ask: Callable[[], Result]) -> Result:
+        """Make a request, again and again while its failure may pass."""
+        self._check_process()
+        until = time.monotonic() + self.patience_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                with self._naming(name):
+                    return ask()
+            except ObjectStoreError as error:
+                rest = until - time.monotonic()
+                if rest <= 0 or not _may_pass(error):
+                    raise
+            time.sleep(min(uniform(pause / 2, pause), rest))  # noqa: S311 - not all at once
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _check_process(self) -> None:
+        """Refuse to go on in a forked child: there, obstore waits for threads that it has not."""
+        if self._pid != os.getpid():
+            message = (
+                f"this process was forked from one that uses {self.location}, and cannot use it: "
+                "start it with multiprocessing's method `spawn`"
+            )
+            raise StoreError(message)
+
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Turn obstore's errors into one that names the object and what to do."""
+        errors = self._api.exceptions
+        try:
+            yield
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+                raise self._error(name, _NO_BUCKET) from error
+            raise self._missing(name) from error
+        except errors.NotFoundError as error:
+            raise self._missing(name) from error
+        except (
+            errors.PermissionDeniedError,
+            errors.UnauthenticatedError,
+            PermissionError,
+        ) as error:
+            reason = f"{_text(error)}; check the credentials and what they may do"
+            raise self._error(name, reason, errno.EACCES) from error
+        except errors.BaseError as error:
+            if "NoSuchBucket" in str(error):
+                raise self._error(name, _NO_BUCKET) from error
+            raise self._error(name, _text(error)) from error
+
+    def _error(self, name: str, reason: str, number: int = errno.EREMOTEIO) -> ObjectStoreError:
+        return ObjectStoreError(number, reason, self._full(name))
+
+    def _missing(self, name: str) -> FileNotFoundError:
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._full(name))
+
+    def _full(self, name: str) -> str:
+        return f"{self.location}/{name}" if name else self.location
+
+
+_LISTED_TOGETHER: Final = 10_000
+"""How many are listed before any is passed on: if a request fails, as many are listed again."""
+
+
+def _facts(meta: Any) -> ObjectFacts:
+    modified: datetime = meta["last_modified"]
+    return ObjectFacts(meta["path"], meta["size"], modified.timestamp(), _e_tag(meta))
+
+
+def _e_tag(answer: Any) -> str:
+    return answer.get("e_tag") or ""
+
+
+def _status_of(text: str) -> int:
+    found = _STATUS.search(text)
+    return int(found[1]) if found else 0
+
+
+def _may_pass(error: ObjectStoreError) -> bool:
+    """Whether the same request may succeed a moment later."""
+    if error.errno == errno.EACCES:
+        return False
+    status = _status_of(error.strerror or "")
+    return status in _PASSING or not (status or _NO_BUCKET in (error.strerror or ""))
+
+
+def _text(error: BaseException) -> str:
+    """The first line of an error of obstore: the others are its inner state."""
+    return str(error).partition("\n")[0].removesuffix(": ")[:500]

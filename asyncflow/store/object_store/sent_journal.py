@@ -1,0 +1,327 @@
+"""The journal of a run in an object store: grows as a file here, and is sent as pieces.
+
+Workers and readers on this machine use the file, everybody else the pieces. While anything of it
+may not be in the store, there is a file `unsent` beside it, which names its writer. After a crash
+it tells the next program which journals have something left, see `send_rest`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import suppress
+from threading import Condition
+from typing import TYPE_CHECKING, Final, Self
+
+from asyncflow._support import log
+from asyncflow._support.commit_points import reached
+from asyncflow.errors import JournalError
+from asyncflow.store.files import OpenFile, explain, read_file, write_file
+from asyncflow.store.journal import RecordReader
+from asyncflow.store.object_store.piece_file import PieceFile, append_piece
+from asyncflow.store.object_store.pieces import MOST_BYTES, WRITER_BYTES, Piece
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncflow.store.journal import JournalWriter
+    from asyncflow.store.object_store.claim import Claim
+    from asyncflow.store.object_store.objects import Objects
+    from asyncflow.store.object_store.shipper import Shipper
+
+JOURNAL: Final = "journal"
+UNSENT: Final = "unsent"
+"""Names the file beside a journal of which something may not have been sent."""
+_MOST_UNSENT_BYTES: Final = 1000
+SYNC_SECONDS: Final = 90.0
+"""How long a sync waits for the store: longer than one request is repeated."""
+
+
+class PieceSender:
+    """Sends a local file to its pieces, from a known offset on; threads may share one."""
+
+    def __init__(self, objects: Objects, folder: str, writer: bytes, path: str, sent: int) -> None:
+        self._objects, self._folder, self._writer = objects, folder, writer
+        self._file = OpenFile(path)
+        self.sent = sent
+        """How many bytes of the file are in the store."""
+
+    def send_one(self, end: int) -> None:
+        """Send the next piece of the file's bytes up to `end`; there must be some.
+
+        Raises:
+            JournalError: Somebody else has ended the journal, or has written to it.
+            OSError: The store refuses, or does not answer.
+        """
+        data = os.pread(self._file.fd, min(end - self.sent, MOST_BYTES), self.sent)
+        if not data:
+            message = f"the journal of {self._folder} has lost its end: {end} bytes were written"
+            raise JournalError(message)
+        reached("piece.put")
+        there = append_piece(self._objects, self._folder, Piece(self.sent, self._writer, data))
+        reached("piece.written")
+        if there.is_seal:
+            message = (
+                f"somebody else has ended this run at byte {self.sent} of its journal: it was "
+                "resumed or removed, because it seemed to be dead"
+            )
+            raise JournalError(message)
+        # An earlier program that has sent this very file may have cut it elsewhere.
+        if there.data != data and there.data != os.pread(self._file.fd, len(there.data), self.sent):
+            message = f"somebody else has written to the journal of {self._folder}"
+            raise JournalError(message)
+        self.sent += len(there.data)
+
+
+class SentJournal:
+    """The one writer of a run's journal; implements `JournalAppender`."""
+
+    def __init__(
+        self,
+        local: JournalWriter,
+        sender: PieceSender,
+        claim: Claim,
+        shipper: Shipper,
+        *,
+        durable: bool,
+    ) -> None:
+        """Take a journal that was begun, with its lock; `shipper` sends it in the background."""
+        self._local, self._sender, self._claim, self._shipper = local, sender, claim, shipper
+        self._durable = durable
+        self._sending = Condition()
+        self._is_sending = False
+        self._error: JournalError | None = None
+        """Why nothing can be sent any more."""
+        self._trouble: OSError | None = None
+        """Why nothing could be sent last time."""
+        self._is_over = False
+        shipper.add(self)
+
+    def __repr__(self) -> str:
+        return f"<SentJournal {self._local!r}, {self._sender.sent} sent>"
+
+    @property
+    def size(self) -> int:
+        """The offset of the next record."""
+        return self._local.size
+
+    def write(self, frames: bytes) -> None:
+        """Append whole frames to the file; a durable journal also sends them before it returns.
+
+        Raises:
+            JournalError: They cannot be written, or sent; or somebody else has ended the run.
+        """
+        self._check()
+        self._local.write(frames)
+        if self._durable:
+            self._send(self._local.size)
+        else:
+            self._shipper.tell()
+
+    def check_in_place(self) -> None:
+        """Check that the file is in its place, and that nobody else has ended the run.
+
+        Raises:
+            JournalError: One of them is not so.
+        """
+        self._check()
+        self._local.check_in_place()
+
+    def sync(self) -> None:
+        """Return once everything written is in the store.
+
+        Raises:
+            JournalError: It is not, and the store has been asked for long.
+        """
+        size, until = self._local.size, time.monotonic() + SYNC_SECONDS
+        with self._sending:
+            while self._sender.sent < size:
+                self._check()
+                rest = until - time.monotonic()
+                if self._trouble is not None or rest <= 0:
+                    raise self._not_sent(self._trouble)
+                self._shipper.tell()
+                self._sending.wait(rest)
+
+    def deliver(self) -> None:
+        """Return once everything written is in the store, sent by this thread.
+
+        Raises:
+            JournalError: It is not: somebody else has ended the run, or the store does not answer.
+        """
+        self._send(self._local.size)
+
+    def close(self) -> None:
+        """Release the lock, and have the rest sent in the background. Harmless when repeated."""
+        if not self._is_over:
+            self._is_over = True
+            self._local.close()
+            self._shipper.finish(self)
+
+    def abandon(self) -> None:
+        """Send nothing any more: the run is being discarded."""
+        self._error = JournalError(f"the run of {self._local.path} was discarded")
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise JournalError(str(self._error))
+
+    def _not_sent(self, trouble: OSError | None) -> JournalError:
+        rest = self.size - self._sender.sent
+        reason = f": {trouble}" if trouble is not None else ""
+        message = (
+            f"{rest} bytes of the journal {self._local.path} could not be sent to the store"
+            f"{reason}; when it answers again, `asyncflow push` sends them"
+        )
+        return JournalError(message)
+
+    # --- what the shipper calls ---
+
+    def is_due(self) -> bool:
+        """Whether something is to be sent."""
+        has_news = self._sender.sent < self._local.size and self._error is None
+        return has_news or self._claim.is_due
+
+    def ship(self) -> None:
+        """Renew the claim if it is time, and send the next piece."""
+        try:
+            if self._claim.is_due:
+                self._claim.beat()
+            if self._sender.sent < self._local.size:
+                self._send(self._local.size, most_pieces=1)
+        except JournalError:
+            pass  # it is kept for whoever writes next
+        except OSError as error:
+            self._note(error)
+
+    def finish(self) -> None:
+        """Send the rest, then say that nobody writes the run any more."""
+        try:
+            self._send(self._local.size)
+            self._claim.release()
+            reached("unsent.sent")
+            with suppress(FileNotFoundError):
+                self._local.path.with_name(UNSENT).unlink()
+        except (JournalError, OSError) as error:
+            log.warning(f"{self._local.path}: {error}")
+
+    def _send(self, end: int, most_pieces: int = 0) -> None:
+        pieces = 0
+        while self._sender.sent < end and not 0 < most_pieces <= pieces:
+            pieces += 1
+            with self._sending:
+                while self._is_sending:
+                    self._sending.wait()
+                self._check()
+                if self._sender.sent >= end:
+                    return
+                self._is_sending = True
+            error: OSError | None = None
+            try:
+                self._sender.send_one(end)
+            except JournalError as ended:
+                self._error = ended
+                raise
+            except OSError as trouble:
+                error = trouble
+                raise self._not_sent(trouble) from trouble
+            finally:
+                with self._sending:
+                    self._is_sending = False
+                    self._trouble = error
+                    self._sending.notify_all()
+
+    def _note(self, error: OSError | None) -> None:
+        with self._sending:
+            self._trouble = error
+            self._sending.notify_all()
+
+
+class PieceJournal(RecordReader):
+    """Reads a journal in pieces, while it is being written or afterwards."""
+
+    def __init__(self, file: PieceFile, place: str) -> None:
+        """Take a file that was refreshed; `place` is where it is, for messages.
+
+        Raises:
+            FileNotFoundError: It has no piece.
+            JournalError: This version cannot read it.
+        """
+        self.path = place
+        self._file = file
+        if not file.size:
+            raise FileNotFoundError(place)
+        self._check_header()
+
+    def __repr__(self) -> str:
+        return f"<PieceJournal {self._file!r}>"
+
+    def _pread(self, size: int, offset: int) -> bytes:
+        return self._file.read(size, offset)
+
+    def read_one(self, offset: int) -> bytes:
+        """The payload of the record at `offset`.
+
+        Raises:
+            JournalError: There is no whole record at that offset.
+        """
+        if offset >= self._file.size:
+            self._file.refresh(now=True)
+        return super().read_one(offset)
+
+    def read_from(self, offset: int = 0) -> Iterator[tuple[int, bytes, int]]:
+        """Every record from `offset` on, after a look for new pieces.
+
+        Raises:
+            JournalError: There is damage before the end.
+        """
+        self._file.refresh()
+        return super().read_from(offset)
+
+    def size(self) -> int:
+        """Length in bytes, as it was when it was last looked at."""
+        self._file.refresh()
+        return self._file.size
+
+    def is_whole(self) -> bool:
+        """Always: no descriptor belongs to it."""
+        return True
+
+    def close(self) -> None:
+        """Does nothing: no descriptor belongs to it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def mark_unsent(folder: str, writer: bytes) -> None:
+    """Note that a journal in this folder is being written, and by which writer."""
+    reached("unsent.mark")
+    write_file(f"{folder}/{UNSENT}", json.dumps({"writer": writer.hex()}).encode(), sync=True)
+
+
+def unsent_writer(folder: str) -> bytes | None:
+    """The writer of a journal of which something may not have been sent; None if all was.
+
+    Of one that cannot be told, because the note was not written to its end, it is all zeros.
+
+    Raises:
+        JournalError: The note cannot be read.
+    """
+    path = f"{folder}/{UNSENT}"
+    try:
+        data = read_file(path, most=_MOST_UNSENT_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise JournalError(explain(path, error, doing="read")) from error
+    try:
+        writer = bytes.fromhex(json.loads(data)["writer"])
+    except (ValueError, LookupError, TypeError):
+        # A program has died before it wrote the note: it had written nothing else.
+        return bytes(WRITER_BYTES)
+    return writer if len(writer) == WRITER_BYTES else bytes(WRITER_BYTES)

@@ -1,0 +1,98 @@
+"""Sends what a dead program has written to a journal on this machine and not sent any more.
+
+Its values are in the store already: they are sent before a record names them.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncflow.errors import JournalError
+from asyncflow.store.journal import FIRST_RECORD, JournalReader
+from asyncflow.store.object_store.piece_file import PieceFile
+from asyncflow.store.object_store.sent_journal import (
+    JOURNAL,
+    UNSENT,
+    PieceSender,
+    unsent_writer,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncflow.store.local_store import LocalRun, LocalStore
+    from asyncflow.store.object_store.objects import Objects
+
+
+class Sent(NamedTuple):
+    """What was done about the journal of one run."""
+
+    pathspec: str
+    sent: int
+    """How many bytes were sent."""
+    dropped: int
+    """How many were dropped, because somebody else had ended the run before."""
+
+
+def send_rest(objects: Objects, cache: LocalStore, flow: str, run_id: str) -> list[Sent]:
+    """Send what is left of the journals of one run, or of all.
+
+    Raises:
+        JournalError: A journal is damaged.
+        OSError: The store refuses, or does not answer.
+    """
+    done = []
+    for run in [cache.run(flow, run_id)] if run_id else _all_runs(cache):
+        writer = unsent_writer(run.place)
+        if writer is None or run.is_being_written():
+            continue
+        done.append(_send_rest_of(objects, cache, run, writer))
+    return done
+
+
+def _all_runs(cache: LocalStore) -> Iterator[LocalRun]:
+    for flow in cache.flows():
+        for run_id in cache.runs(flow):
+            yield cache.run(flow, run_id)
+
+
+def _send_rest_of(objects: Objects, cache: LocalStore, run: LocalRun, writer: bytes) -> Sent:
+    folder = os.fspath(Path(run.place).relative_to(cache.root))
+    pieces = PieceFile(objects, f"{folder}/{JOURNAL}")
+    pieces.refresh(now=True)
+    before = pieces.size
+    end = _end_of_records(run)
+    sent = dropped = 0
+    if pieces.is_sealed and before < end:
+        dropped = end - before
+        os.truncate(run.journal_place, before)
+    elif before < end:
+        sender = PieceSender(objects, pieces.folder, writer, run.journal_place, before)
+        try:
+            while sender.sent < end:
+                sender.send_one(end)
+        except JournalError:
+            pieces.refresh(now=True)
+            if not pieces.is_sealed:
+                raise
+            dropped = end - pieces.size  # it was sealed in this moment
+            os.truncate(run.journal_place, pieces.size)
+        sent = sender.sent - before
+    with suppress(FileNotFoundError):
+        Path(run.place, UNSENT).unlink()
+    return Sent(run.pathspec, sent, dropped)
+
+
+def _end_of_records(run: LocalRun) -> int:
+    """Where the last whole record ends; 0 if the run was never announced."""
+    try:
+        with JournalReader(run.journal_place) as journal:
+            end = 0
+            for _, _, after in journal.read_from(FIRST_RECORD):
+                end = after
+            return end
+    except FileNotFoundError:
+        return 0
