@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         metadata,
         namespace,
     )
+    from asyncflow.datatools import S3
     from asyncflow.engine.engine import Engine, run, run_sync
     from asyncflow.engine.run_handle import RunHandle
     from asyncflow.engine.runner import NBRunner, Runner
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = [
+    "S3",
     "USER_SKIP_STEP",
     "Artifact",
     "Config",
@@ -184,6 +186,7 @@ _LATER: Final = {
     "Run": "asyncflow.client",
     "RunHandle": "asyncflow.engine.run_handle",
     "Runner": "asyncflow.engine.runner",
+    "S3": "asyncflow.datatools",
     "Step": "asyncflow.client",
     "StepMutator": "asyncflow.flow.mutators",
     "Store": "asyncflow.client",
@@ -234,7 +237,6 @@ _OF_METAFLOW: Final = frozenset(
         "JSONTypeClass",
         "NBDeployer",
         "R",
-        "S3",
         "airflow_external_task_sensor",
         "airflow_s3_key_sensor",
         "namespaced_event_name",
@@ -267,7 +269,7 @@ def _missing(name: str) -> Exception:
     )
     import sys
 
-    # `from asyncflow import S3` would replace the message of an AttributeError by its own
+    # `from asyncflow import Deployer` would replace the message of an AttributeError by its own
     frame = sys._getframe(2)  # noqa: SLF001 - nothing else tells what asks for the name
     importing = frame.f_code.co_name == "_handle_fromlist"
     return ImportError(message, name=__name__) if importing else AttributeError(message)

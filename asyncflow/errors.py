@@ -19,6 +19,10 @@ class AsyncflowError(Exception):
         super().__init__(message or (type(self).__doc__ or "").strip())
 
 
+class NotInstalledError(AsyncflowError, ImportError):
+    """A package that this needs is not installed."""
+
+
 # --- the language -----------------------------------------------------------------------------
 
 
@@ -127,6 +131,41 @@ class ArtifactNotFoundError(NotFoundError, AttributeError):
     def __init__(self, message: str = "", *, artifact: str = "") -> None:
         self.artifact = artifact
         super().__init__(message)
+
+
+# --- S3 ---------------------------------------------------------------------------------------
+
+
+class S3Error(AsyncflowError):
+    """Something went wrong in S3; the errors below say what."""
+
+
+class S3FailedError(S3Error):
+    """S3 could not do what it was asked, after several attempts."""
+
+
+class S3AddressError(S3Error):
+    """This is not an address that S3 can use here, or its bucket does not exist."""
+
+
+class S3NotFoundError(S3Error):
+    """There is no such object in S3, or no such local file to put there."""
+
+
+class S3AccessDeniedError(S3Error):
+    """The credentials do not allow this in S3."""
+
+
+class S3RangeError(S3Error):
+    """The object in S3 has no byte in this range."""
+
+
+class S3ObjectError(S3Error):
+    """Only text, bytes and binary files that are readable and seekable can be put to S3."""
+
+
+class S3DiskSpaceError(S3Error):
+    """There is no space left on the disk for what comes from S3."""
 
 
 # --- running ----------------------------------------------------------------------------------

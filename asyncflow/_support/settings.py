@@ -47,6 +47,9 @@ class Settings:
     """What is kept of a flow's source with each run: `all` files of its folder that it imports, the
     `flow`'s own file, or `none`."""
 
+    datatools_s3root: str = ""
+    """Where `S3(run=self)` keeps the data of runs: `s3://BUCKET/PREFIX`."""
+
     cpus: float = 0.0
     """How many CPUs there are for tasks under `@resources`; 0 for those that this process may use.
     """
@@ -137,6 +140,9 @@ def _check(name: str, value: Any, where: str = "") -> None:
     choices = _CHOICES.get(name)
     if choices and value not in choices:
         message = f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}{source}"
+        raise SettingsError(message)
+    if name == "datatools_s3root" and value and not value.startswith("s3://"):
+        message = f"{name} must be s3://BUCKET/PREFIX, not {value!r}{source}"
         raise SettingsError(message)
     least = _AT_LEAST.get(name)
     if least is not None and value < least:

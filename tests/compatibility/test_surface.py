@@ -11,6 +11,7 @@ import pytest
 import asyncflow
 
 NAMES = [
+    "S3",
     "USER_SKIP_STEP",
     "Artifact",
     "Config",
@@ -120,9 +121,9 @@ def test_a_name_that_metaflow_has_and_asyncflow_has_not_names_the_page():
     """As an attribute, and in an import."""
     page = "docs/how-to/move-from-metaflow.md"
     with pytest.raises(AttributeError, match=page):
-        _ = asyncflow.S3
+        _ = asyncflow.NBDeployer
     with pytest.raises(ImportError, match=page):
-        from asyncflow import S3  # noqa: F401 - the import is what is tested
+        from asyncflow import NBDeployer  # noqa: F401 - the import is what is tested
     assert not hasattr(asyncflow, "Deployer")
 
 

@@ -163,6 +163,11 @@ def latest_run() -> str:
 # --- from outside -------------------------------------------------------------------------------
 
 
+def needs_a_cluster(page: str) -> bool:
+    """Whether a page is for `make test-cluster`: it says so in a comment."""
+    return "<!-- tested by make test-cluster -->" in page
+
+
 def try_page(page: str, folder: Path) -> list[str]:
     """Carry out a page in a folder; what is wrong with it."""
     fences = fences_of(page)
