@@ -116,7 +116,7 @@ async def compare() -> None:
             for change in ("one element", "all of it"):
                 hand, plain, whole, steps = [], [], [], []
                 for _ in range(ROUNDS):
-                    shutil.rmtree(Path(engine.settings.store) / "blobs")  # what is equal is not stored
+                    shutil.rmtree(Path(engine.settings.store) / "blobs")  # equal data is not stored
                     first = random.random()
                     program, writes = by_hand(Path(folder), change, first)
                     hand.append(program)
