@@ -175,6 +175,14 @@ class PoolError(AsyncflowError):
     """The worker pool cannot go on."""
 
 
+class ClusterError(PoolError):
+    """The cluster cannot run the tasks."""
+
+
+class AgentGoneError(ClusterError):
+    """The agent of a lease has ended, and its workers with it."""
+
+
 class WorkerDiedError(PoolError):
     """A worker exited while it held a task; what the task had done is unknown."""
 

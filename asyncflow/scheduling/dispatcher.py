@@ -188,6 +188,10 @@ class Dispatcher:
         """Note that a stopped worker goes on."""
         self._watch.on_continued(worker)
 
+    def on_room(self) -> None:
+        """Assign tasks: more workers may be started than before."""
+        self._assigner.dispatch()
+
     def on_broken(self, error: PoolError) -> None:
         """Fail all runs: no worker can be started."""
         for source in list(self._runs.values()):

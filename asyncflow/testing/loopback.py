@@ -1,292 +1,171 @@
-"""An executor that reaches its workers through a socket only, as workers of another host.
+"""A cluster of agent processes on this machine, each reached through a socket only.
 
-    engine ── LoopbackExecutor ══ socket ══ agent ── pool ── workers
+    engine ── ClusterExecutor ── thread ── SocketLink ══ socket ══ agent ── pool ── workers
 
-The agent is a process of its own (`loopback_agent`). The engine's side knows no file, signal or
-process of a worker: it sends orders and receives reports. The store must be a folder that both can
-reach.
-
-It is the model of an executor for a cluster, and proves that nothing above the executor depends on
-where workers run.
+Each node is a process of its own (`loopback_agent`). It is the smallest adapter to the executor for
+clusters, and proves that nothing above it depends on where workers run. The store must be a folder
+that all can reach; only values are read from it, never the journal of a run that goes on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncflow._support import log
-from asyncflow._support.conditions import Condition, pause
 from asyncflow._support.fork_safety import keep_from_children, no_forks
 from asyncflow._support.paths import import_path
-from asyncflow.errors import PoolError
+from asyncflow.errors import AgentGoneError, ClusterError
 from asyncflow.testing.message_stream import MessageStream
-from asyncflow.workers.messages import Ready, ReportStream, pack_order
+from asyncflow.workers.cluster.executor import ClusterExecutor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
+    from asyncflow.workers.cluster.interface import Link, Shape
     from asyncflow.workers.interface import WorkerListener
-    from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage
 
-_CLOSE_SECONDS: Final = 15.0  # for the agent to close its pool, which takes at most 6 s
-_FAILED_STARTS: Final = 3  # agents in a row that end before they have reported anything
+_END_SECONDS: Final = 15.0  # for an agent to close its pool, which takes at most 6 s
 
 
 @dataclass(frozen=True, slots=True)
 class Loopback:
-    """Runs the workers of an engine behind a socket: `Engine(executor=Loopback(workers=2))`."""
+    """Runs the workers of an engine behind sockets: `Engine(executor=Loopback(workers=2))`."""
 
     workers: int | None = None
     """How many workers there may be; by default those of the engine's settings."""
+    nodes: int = 1
+    """On how many nodes they are."""
 
-    def __call__(self, listener: WorkerListener, *, size: int, scratch: Path) -> LoopbackExecutor:
+    def __call__(self, listener: WorkerListener, *, size: int, scratch: Path) -> ClusterExecutor:
         """An executor for an engine, which has not been started."""
         del scratch  # of this host, which the workers need not have
-        return LoopbackExecutor(listener, size=self.workers or size)
+        workers = self.workers or size
+        slots = -(-workers // self.nodes)
+        return ClusterExecutor(LoopbackCluster(), listener, workers=workers, slots=slots)
 
 
-class LoopbackExecutor:
-    """The engine's side: starts the agent, sends orders, and passes reports on.
+class LoopbackCluster:
+    """Starts an agent process for each lease."""
 
-    If the agent is killed, its workers end, and the attempts that they had begun are lost. Another
-    agent replaces it.
-    """
+    name = "the loopback cluster"
 
-    def __init__(self, listener: WorkerListener, *, size: int) -> None:
-        self.size = size
-        """How many workers there may be at a time."""
-        self.environment: Mapping[str, str] = {}
-        """The environment variables with which workers begin."""
-        self._listener = listener
-        self._links: dict[int, LoopbackWorker] = {}  # by token, in the order of their start
-        self._tokens = 0
-        self._agent: _AgentProcess | None = None
-        self._ended: list[_AgentProcess] = []  # agents that have ended, or are about to
-        self._silent_agents = 0  # in a row, that have ended before they reported anything
-        self._closing = False
+    def __init__(self) -> None:
+        self._agents: dict[Link, subprocess.Popen[bytes]] = {}
+        self._numbers = count(1)
 
-    @property
-    def workers(self) -> Collection[LoopbackWorker]:
-        """The present workers, in the order of their start."""
-        return self._links.values()
+    async def open(self) -> None:
+        """Do nothing: there is always room for a process."""
 
-    async def start(self) -> None:
-        """Start the agent; it warms up while the caller goes on.
+    async def lease(self, shape: Shape, slots: int) -> Link:
+        """An agent in a process of its own.
 
         Raises:
-            PoolError: No process can be started.
+            ClusterError: No process can be started.
         """
-        self.environment = dict(os.environ)
-        self._lost = Condition(lambda: self._agent is None)
-        self._start_agent()
-
-    def _start_agent(self) -> None:
+        del shape, slots  # a process has what its machine has
         try:
-            self._agent = _AgentProcess(self)
+            process, ours = _start_agent()
         except OSError as error:
-            message = f"cannot start the agent of a loopback executor: {error.strerror}"
-            raise PoolError(message) from error
+            message = f"cannot start an agent of {self.name}: {error.strerror}"
+            raise ClusterError(message) from error
+        link = SocketLink(ours, f"loopback-{next(self._numbers)}")
+        self._agents[link] = process
+        return link
+
+    async def release(self, link: Link) -> None:
+        """End an agent, if it has not ended."""
+        assert isinstance(link, SocketLink)  # noqa: S101 - it was made here
+        link.close()  # then the agent ends, and its workers with it
+        process = self._agents.pop(link, None)
+        if process is None:
+            return
+        until = time.monotonic() + _END_SECONDS
+        while process.poll() is None:
+            if time.monotonic() > until:
+                process.kill()  # its workers die with it
+            await asyncio.sleep(0.005)
 
     async def close(self) -> None:
-        """End all workers, and return when none is left. Harmless when repeated.
-
-        Cancelled: the workers end all the same; only the wait is shortened.
-        """
-        self._closing = True
-        agent = self._agent
-        try:
-            if agent is not None:
-                agent.stream.send("close")
-                await self._lost.wait(_CLOSE_SECONDS)
-        finally:
-            if agent is not None:
-                self._leave(agent)  # so that its workers end, whatever it is doing
-            while self._ended:
-                await self._ended[-1].wait_ended()
-                self._ended.pop()
-
-    def _leave(self, agent: _AgentProcess) -> None:
-        agent.stream.close()
-        if self._agent is agent:
-            self._agent = None
-            self._ended.append(agent)
-
-    def start_worker(self) -> LoopbackWorker:
-        """Have one more worker started. Orders can be sent to it at once.
-
-        Raises:
-            PoolError: The executor is closed, or its agent could not go on.
-        """
-        if self._agent is None:
-            message = "the executor is closed, or its agent could not go on"
-            raise PoolError(message)
-        self._tokens += 1
-        worker = self._links[self._tokens] = LoopbackWorker(self._agent.stream, self._tokens)
-        return worker
-
-    @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """Stop all workers within the block, in which this process may be stopped."""
-        self._tell_all("suspend_all")
-        try:
-            yield
-        finally:
-            self._tell_all("resume_all")
-
-    def _tell_all(self, what: str) -> None:
-        if self._agent is not None:
-            self._agent.stream.send(what)
-
-    # --- what the agent says ---
-
-    def on_message(self, message: list[Any]) -> None:
-        """Handle a message of the agent."""
-        self._silent_agents = 0
-        match message:
-            case ["broken", why]:
-                self._listener.on_broken(PoolError(why))
-            case ["exited", token, how]:
-                worker = self._links.pop(token, None)
-                if worker is not None:
-                    self._listener.on_exit(worker, how)
-            case [what, token, *arguments]:
-                worker = self._links.get(token)
-                if worker is not None:
-                    self._on_changed(worker, what, *arguments)
-
-    def _on_changed(self, worker: LoopbackWorker, what: str, argument: Any = None) -> None:
-        match what:
-            case "reports":
-                self._listener.on_reports(worker, worker.unpack(argument))
-            case "ending":
-                worker.stop_reason = worker.stop_reason or argument
-            case "stopped":
-                self._listener.on_stopped(worker, argument)
-            case "continued":
-                self._listener.on_continued(worker)
-
-    def on_lost(self) -> None:
-        """The agent is gone, and its workers with it. Go on with a new one."""
-        if self._agent is not None:
-            self._leave(self._agent)
-        if self._closing:
-            self._lost.look()
-            return
-        log.warning("the agent of a loopback executor is gone; starting another one")
-        lost, self._links = list(self._links.values()), {}
-        broken = self._start_anew()
-        for worker in lost:
-            self._listener.on_exit(worker, "was lost with the agent that hosted it")
-        if broken is not None:
-            self._listener.on_broken(broken)
-
-    def _start_anew(self) -> PoolError | None:
-        self._silent_agents += 1
-        if self._silent_agents >= _FAILED_STARTS:
-            return PoolError("the agent of a loopback executor ends before it has said anything")
-        try:
-            self._start_agent()
-        except PoolError as error:
-            return error
-        return None
+        """End all agents."""
+        for link in list(self._agents):
+            await self.release(link)
 
     def __repr__(self) -> str:
-        return f"<LoopbackExecutor {len(self._links)} of {self.size} workers>"
+        return f"<LoopbackCluster of {len(self._agents)} agents>"
 
 
-class LoopbackWorker:
-    """A worker of the agent, as the engine sees it."""
+class SocketLink:
+    """The way to an agent through a socket: each request and its answer have a number."""
 
-    def __init__(self, agent: MessageStream, token: int) -> None:
-        self.stop_reason = ""
-        """Why it should end; empty while it may get tasks."""
-        self.pid = 0
-        """Its process id at its agent's host; 0 while unknown."""
-        self._agent, self._token = agent, token
-        self._reports = ReportStream()
-        agent.send("start", token)
+    def __init__(self, end: socket.socket, node: str) -> None:
+        self.node: Final = node
+        """A name for its process."""
+        self._numbers = count()
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._is_gone = False
+        self._stream = MessageStream(end, self._on_answer, self._on_lost)
 
-    @property
-    def name(self) -> str:
-        """Its process, and where that is."""
-        return f"process {self.pid} of the loopback agent"
+    async def push(self, batch: bytes) -> None:
+        """Have the agent take a batch in."""
+        await self._ask("push", batch)
 
-    @property
-    def is_up(self) -> bool:
-        """Whether it has reported that it accepts orders."""
-        return bool(self.pid)
+    async def poll(self, received: int) -> bytes:
+        """The agent's next batch."""
+        answer: bytes = await self._ask("poll", received)
+        return answer
 
-    def send(self, order: OrderMessage) -> None:
-        """Send an order, without waiting."""
-        self._agent.send("order", self._token, pack_order(order))
+    async def _ask(self, verb: str, argument: bytes | int) -> Any:
+        if self._is_gone:
+            raise AgentGoneError("its process has ended")
+        number = next(self._numbers)
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        self._stream.send(number, verb, argument)
+        try:
+            return await answer
+        finally:
+            del self._asked[number]
 
-    def take_back(self) -> None:
-        """Take back the tasks that it has not received; each is reported as `GaveBack`."""
-        self._agent.send("take_back", self._token)
+    def _on_answer(self, message: list[Any]) -> None:
+        number, answer = message
+        asked = self._asked.get(number)
+        if asked is not None and not asked.done():
+            asked.set_result(answer)
 
-    def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
-        """End the attempt soon, if the agent finds that the worker runs it."""
-        self._agent.send("ask_to_stop", self._token, attempt, why)
+    def _on_lost(self) -> None:
+        self._is_gone = True
+        for asked in self._asked.values():
+            if not asked.done():
+                asked.set_exception(AgentGoneError("its process has ended"))
 
-    def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
-        """End it at once; with `attempt`, only if the agent finds that it runs that."""
-        self._agent.send("destroy", self._token, attempt, why)
-
-    def pause(self) -> None:
-        """Report nothing of it for now, except what is on its way."""
-        self._agent.send("pause", self._token)
-
-    def resume(self) -> None:
-        """Report again."""
-        self._agent.send("resume", self._token)
-
-    def unpack(self, data: bytes) -> list[ReportMessage]:
-        """Unpack its reports."""
-        reports = self._reports.feed(data)
-        if reports and isinstance(reports[0], Ready):
-            self.pid = reports[0].pid
-        return reports
+    def close(self) -> None:
+        """Close the socket."""
+        self._stream.close()
+        self._on_lost()
 
     def __repr__(self) -> str:
-        return f"<LoopbackWorker {self.pid or 'starting'}>"
+        return f"<SocketLink to {self.node}>"
 
 
-class _AgentProcess:
-    """An agent, and the stream to it."""
-
-    def __init__(self, executor: LoopbackExecutor) -> None:
-        setup = f"import sys; sys.path[:] = {import_path()!r}; sys.argv[:] = sys.argv[1:]"
-        start = "from asyncflow.testing import loopback_agent; loopback_agent.main"
-        with no_forks():  # a child with `theirs` open would hide the engine's end from the agent
-            ours, theirs = socket.socketpair()
-            keep_from_children(ours)
-            with theirs:
-                self._process = subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-c",
-                        f"{setup}; {start}({theirs.fileno()}, {executor.size})",
-                        *sys.argv,
-                    ],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    env=dict(executor.environment),
-                    process_group=0,  # Ctrl-C in the terminal is for the engine
-                )
-        self.stream = MessageStream(ours, executor.on_message, executor.on_lost)
-
-    async def wait_ended(self) -> None:
-        """Return when its process has ended; kill it if it does not end by itself."""
-        until = time.monotonic() + _CLOSE_SECONDS
-        while self._process.poll() is None:
-            if time.monotonic() > until:
-                self._process.kill()  # its workers die with it
-            await pause(0.005)
+def _start_agent() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    setup = f"import sys; sys.path[:] = {import_path()!r}; sys.argv[:] = sys.argv[1:]"
+    start = "from asyncflow.testing import loopback_agent; loopback_agent.main"
+    with no_forks():  # a child with `theirs` open would hide the engine's end from the agent
+        ours, theirs = socket.socketpair()
+        keep_from_children(ours)
+        with theirs:
+            code = f"{setup}; {start}({theirs.fileno()})"
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, *sys.argv],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=dict(os.environ),
+                process_group=0,  # Ctrl-C in the terminal is for the engine
+            )
+    return process, ours

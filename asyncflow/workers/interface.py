@@ -80,6 +80,9 @@ class WorkerListener(Protocol):
     def on_continued(self, worker: WorkerLink) -> None:
         """A stopped worker goes on."""
 
+    def on_room(self) -> None:
+        """More workers may be started than before."""
+
     def on_broken(self, error: PoolError) -> None:
         """No worker can be started any more."""
 
@@ -89,7 +92,10 @@ class Executor(Protocol):
 
     @property
     def size(self) -> int:
-        """How many workers there may be at a time; the scheduler starts more for a large gang."""
+        """How many workers there may be at a time; the scheduler starts more for a large gang.
+
+        It may change. While it is 0, no worker can be started.
+        """
 
     @property
     def workers(self) -> Collection[WorkerLink]:

@@ -100,6 +100,9 @@ class Opening(NamedTuple):
     node_folder: str = ""
     """A folder of the worker's own machine, for files of all runs; the executor names it. Empty if
     the worker has the engine's files: its working directory and the flow's files."""
+    replica: str = ""
+    """A local folder with the pieces of the journal that the run's tasks here need; empty where the
+    journal itself is read."""
 
 
 class StartTask(NamedTuple):

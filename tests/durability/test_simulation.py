@@ -109,6 +109,9 @@ class Heard:
             self.changed.clear()
             await self.changed.wait()
 
+    def on_room(self):
+        self.changed.set()
+
     def on_broken(self, error):
         raise error
 
@@ -148,6 +151,7 @@ async def staffed(request, store):
     factory = WorkerPool if request.param == "real" else Loopback()
     executor = factory(heard, size=1, scratch=store)
     await executor.start()
+    await heard.until(lambda: executor.size)
     yield heard, executor, order
     await executor.close()
 

@@ -210,7 +210,7 @@ async def test_when_the_agent_is_killed_what_had_begun_is_lost_and_told(engine):
     run = await handle
     lost = [each for task in run["work"] for each in task.attempts() if each.exception]
     assert {each.exception.type for each in lost} == {"asyncflow.errors.WorkerDiedError"}
-    assert all("was lost with the agent" in each.exception.message for each in lost)
+    assert all("was lost with its node" in each.exception.message for each in lost)
     assert [each.stdout for each in lost if each.stdout] == ["waiting\n"]
     await until(lambda: not any(each.is_running() for each in left))
 
@@ -273,8 +273,8 @@ async def test_agents_that_never_say_a_word_break_the_executor(tmp_path, monkeyp
     executor = Loopback()(listener, size=1, scratch=tmp_path)
     await executor.start()
     await until(lambda: listener.broken)
-    assert "before it has said anything" in str(listener.broken[0])
-    with pytest.raises(PoolError, match="its agent could not go on"):
+    assert "end before they have said anything" in str(listener.broken[0])
+    with pytest.raises(PoolError, match="no lease of the loopback cluster is up"):
         executor.start_worker()
     await executor.close()
 
@@ -283,13 +283,14 @@ async def test_workers_are_lost_with_a_broken_agent_and_told_once(tmp_path):
     """Nothing that comes later is about them."""
     listener = Listener()
     executor = Loopback(workers=1)(listener, size=7, scratch=tmp_path)
-    assert executor.size == 1
     await executor.start()
+    await until(lambda: executor.size == 1)
     worker = executor.start_worker()
     await until(lambda: worker.is_up)
     agent().kill()
     await until(lambda: listener.exits)
-    assert listener.exits == [(worker, "was lost with the agent that hosted it")]
+    assert listener.exits == [(worker, "was lost with its node loopback-1: its process has ended")]
+    await until(lambda: executor.size == 1)
     again = executor.start_worker()
     await until(lambda: again.is_up)
     worker.take_back()

@@ -71,6 +71,9 @@ class Heard:
     def on_exit(self, worker, how):
         assert worker.stop_reason, how
 
+    def on_room(self):
+        pass
+
     def on_broken(self, error):
         raise error
 

@@ -25,6 +25,9 @@ class Listener:
     def on_exit(self, worker, how):
         self.exits.append((worker, how))
 
+    def on_room(self):
+        pass
+
     def on_broken(self, error):
         self.broken.append(error)
 

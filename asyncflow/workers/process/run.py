@@ -26,6 +26,7 @@ from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
 from asyncflow.values import ArtifactRef, Place, indexes_of
 from asyncflow.workers.process.environment import EnvironmentSnapshot, enter, lasting_settings
+from asyncflow.workers.process.replica import Replica
 from asyncflow.workers.program_environment import ProgramEnvironment
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class OpenRun:
         """Whether the flow class was stored with the run or configured for it: both are dropped
         with the run."""
         self._results: OrderedDict[int, Inherited] = OrderedDict()
+        self._replica: Replica | None = None
 
     def read(self) -> None:
         """Read the run's first event, once. It has the graph.
@@ -66,10 +68,16 @@ class OpenRun:
         order = self.order
         store = open_store(order.store, known=True)
         self.stored = store.run(order.flow, order.run_id)
+        values = store.value_source(order.flow)
         with self.reading("its first event"):
-            self.journal = self.stored.open_journal()
+            if order.replica:
+                self._replica = Replica(order.replica, self.stored.journal_file)
+                self.journal = self._replica.open_journal()
+                values = self._replica.source(values)
+            else:
+                self.journal = self.stored.open_journal()
             first = self.journal.read_one(FIRST_RECORD)
-        self.reader = ArtifactReader(store.value_source(order.flow))
+        self.reader = ArtifactReader(values)
         self.writer = ArtifactWriter(self._sink())
         (self.started,) = cast(
             "tuple[RunStarted]", tuple(unpack_events(first, order.flow, order.run_id))
@@ -172,6 +180,14 @@ class OpenRun:
             if len(self._results) > _KEPT_RESULTS:
                 self._results.popitem(last=False)
         return kept
+
+    def read_inputs(self, name: str, *, most: int) -> bytes:
+        """The file with the inputs of a wide join.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        return (self._replica or self.stored).read_file(name, most=most)
 
     def is_whole(self) -> bool:
         """Whether the run's files are open: a step may have closed them."""

@@ -59,9 +59,8 @@ def _offsets(run: OpenRun, order: StartTask, task: str) -> array[int]:
     if order.inputs_at:
         file, checksum = order.inputs_at
         with run.reading(f"which tasks lead to {task}"):
-            stored = run.stored
-            data = stored.read_file(file, most=MAX_TASK * 8)  # an offset for each task
+            data = run.read_inputs(file, most=MAX_TASK * 8)  # an offset for each task
             if crc32(data) != checksum:
-                message = f"{stored.place}/{file} is damaged: it is not what was written"
+                message = f"{run.stored.place}/{file} is damaged: it is not what was written"
                 raise JournalError(message)
     return unpack_numbers(data)

@@ -1,0 +1,377 @@
+"""An executor whose workers are on the nodes of a cluster.
+
+It asks the cluster for leases, and starts workers where a lease is up. On the engine's event loop
+it only posts messages and handles those that came; everything that waits is on the loop of its own
+thread.
+
+A node that does not answer for `LOST_SECONDS` is lost, or at once if the cluster knows that it is
+gone. An attempt that had begun there is lost with its worker. What was sent there and not heard of
+may have begun as well; it is run again, which a warning says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections import deque
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow._support import log
+from asyncflow._support.conditions import Condition, call_again, pause, thread_done
+from asyncflow._support.version import VERSION
+from asyncflow.errors import ClusterError, PoolError
+from asyncflow.workers.cluster.agent_connection import AgentConnection, SharedRuns
+from asyncflow.workers.cluster.executor_thread import ExecutorThread
+from asyncflow.workers.cluster.interface import Shape
+from asyncflow.workers.cluster.remote_worker import Node, RemoteWorker
+from asyncflow.workers.messages import Failed, Started
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from concurrent.futures import Future
+
+    from asyncflow.workers.cluster.interface import Cluster, Link
+    from asyncflow.workers.interface import WorkerListener
+    from asyncflow.workers.messages import AttemptKey, ReportMessage
+
+_READ_SECONDS: Final = 0.0005  # of the event loop at a time
+_CLOSE_SECONDS: Final = 15.0  # for the agents to close their pools, which takes at most 6 s
+_FAILED_STARTS: Final = 3  # agents in a row that end before they have said anything
+_SUSPEND_SECONDS: Final = 1.0  # for the agents to hear that the workers have to stand still
+_NAMED_TASKS: Final = 20  # in the warning of a lost node
+
+
+class ClusterExecutor:
+    """Where the tasks of one engine run: on the leases that it has of a cluster."""
+
+    def __init__(
+        self, cluster: Cluster, listener: WorkerListener, *, workers: int, slots: int = 1
+    ) -> None:
+        """Prepare it; nothing is asked for before `start`.
+
+        Args:
+            cluster: Gives the leases.
+            listener: Is told what the workers do.
+            workers: How many workers there may be.
+            slots: How many workers a lease is for.
+        """
+        self.environment: Mapping[str, str] = {}
+        """The environment variables of this process when it was started: a run takes along what
+        has changed since. The nodes have variables of their own."""
+        self._cluster, self._listener = cluster, listener
+        self._most, self._slots = workers, slots
+        self._nodes: dict[AgentConnection, Node] = {}  # in the order in which they came
+        self._workers: dict[int, RemoteWorker] = {}  # by token
+        self._tokens = 0
+        self._asked: set[Future[None]] = set()  # leases that are not there yet
+        self._links: dict[Link, AgentConnection] = {}  # of the executor's thread
+        self._serving: set[asyncio.Future[None]] = set()  # likewise
+        self._inbound: deque[tuple[AgentConnection, list[Any]]] = deque()
+        self._is_woken = False
+        self._silent_agents = 0  # in a row, that have ended before they said anything
+        self._closing = False
+        self._closed = False
+
+    # --- life -----------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """How many workers there may be on the leases that are up."""
+        return sum(node.slots for node in self._nodes.values() if node.is_up)
+
+    @property
+    def workers(self) -> Collection[RemoteWorker]:
+        """The present workers, in the order of their start."""
+        return self._workers.values()
+
+    async def start(self) -> None:
+        """Connect to the cluster, and ask for leases, which come while the caller goes on.
+
+        Raises:
+            PoolError: The cluster cannot be used.
+        """
+        self.environment = dict(os.environ)
+        self._loop = asyncio.get_running_loop()
+        self._left = Condition(lambda: not (self._nodes or self._asked))
+        call_again(self)
+        self._thread = ExecutorThread()
+        self._runs = SharedRuns()
+        await thread_done(self._thread.run(self._cluster.open()))
+        self._ask_for_leases()
+
+    async def close(self) -> None:
+        """End all workers and leases, and return when none is left. Harmless when repeated.
+
+        Cancelled: the workers end all the same; only the wait is shortened.
+        """
+        if self._closed or not hasattr(self, "_thread"):
+            return
+        self._closing = True
+        try:
+            for asked in list(self._asked):
+                asked.cancel()
+            for node in list(self._nodes.values()):
+                node.post("close")
+            await self._left.wait(_CLOSE_SECONDS)
+            with suppress(Exception):  # whatever the engine's client raises at its end
+                await thread_done(self._thread.run(self._leave_cluster()))
+        finally:
+            self._thread.stop()
+            while not self._thread.has_ended:
+                await pause(0.005)
+            self._closed = True
+
+    async def _leave_cluster(self) -> None:
+        """In the executor's thread: let the links end, then leave."""
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=_CLOSE_SECONDS)
+        await self._cluster.close()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Stop all workers within the block, in which this process may be stopped.
+
+        It waits for a moment, because a process that is stopped says nothing any more.
+        """
+        nodes = list(self._nodes.values())
+        for node in nodes:
+            node.post("suspend_all")
+        until = time.monotonic() + _SUSPEND_SECONDS
+        while time.monotonic() < until and any(node.connection.is_sending for node in nodes):
+            time.sleep(0.005)
+        try:
+            yield
+        finally:
+            for node in nodes:
+                node.post("resume_all")
+
+    def start_worker(self) -> RemoteWorker:
+        """Have one more worker started. Orders can be sent to it at once.
+
+        It is started where most room is; without any, where the fewest workers are too many.
+
+        Raises:
+            PoolError: No lease is up.
+        """
+        up = [node for node in self._nodes.values() if node.is_up]
+        if not up or self._closing:
+            message = f"no lease of {self._cluster.name} is up, or the executor is closed"
+            raise PoolError(message)
+        self._tokens += 1
+        worker = RemoteWorker(max(up, key=lambda node: node.free), self._tokens)
+        self._workers[self._tokens] = worker
+        return worker
+
+    # --- leases ---------------------------------------------------------------------------------
+
+    def _ask_for_leases(self) -> None:
+        """Ask for as many leases as are missing."""
+        there = sum(node.slots for node in self._nodes.values())
+        missing = self._most - there - self._slots * len(self._asked)
+        while missing > 0 and not self._closing:
+            asked = self._thread.run(self._lease(Shape(), min(missing, self._slots)))
+            self._asked.add(asked)
+            asked.add_done_callback(partial(self._call_soon, self._on_lease_answered))
+            missing -= self._slots
+
+    async def _lease(self, shape: Shape, slots: int) -> None:
+        """Have a lease, and talk to its agent; in the executor's thread."""
+        link = await self._cluster.lease(shape, slots)
+        connection = self._links.get(link)
+        if connection is None:
+            connection = AgentConnection(link, self._runs, self._hear)
+            self._links[link] = connection
+            self._hear(connection, ["leased", slots])
+            self._serving.add(task := asyncio.ensure_future(self._serve(connection)))
+            task.add_done_callback(self._serving.discard)
+        else:
+            self._hear(connection, ["leased", slots])
+
+    async def _serve(self, connection: AgentConnection) -> None:
+        try:
+            await connection.serve()
+        finally:
+            del self._links[connection.link]
+            await self._cluster.release(connection.link)
+
+    def _on_lease_answered(self, asked: Future[None]) -> None:
+        self._asked.discard(asked)
+        if not asked.cancelled() and not self._closing:
+            error = asked.exception()
+            if error is not None:
+                self._listener.on_broken(_as_pool_error(error, self._cluster.name))
+            else:
+                self._ask_for_leases()  # its node may be lost by now
+        self._left.look()
+
+    # --- what comes from the executor's thread --------------------------------------------------
+
+    def _hear(self, connection: AgentConnection, message: list[Any]) -> int:
+        """Keep a message of an agent for the engine's loop; return how many wait there."""
+        if message:
+            self._inbound.append((connection, message))
+            if not self._is_woken:
+                self._is_woken = True
+                self._call_soon(self._take_in)
+        return len(self._inbound)
+
+    def _call_soon(self, function: Any, *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the program has closed its loop
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def call_again(self) -> None:
+        """Handle what has come, in case the callback that should do it was lost."""
+        for asked in [each for each in self._asked if each.done()]:
+            self._on_lease_answered(asked)
+        if self._inbound:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Handle messages for a moment, then let the application have a turn of the loop."""
+        self._is_woken = False
+        until = time.monotonic() + _READ_SECONDS
+        while self._inbound:
+            connection, message = self._inbound.popleft()
+            self._on_message(connection, message)
+            if time.monotonic() > until and self._inbound:
+                self._is_woken = True
+                self._loop.call_soon(self._take_in)
+                return
+
+    def _on_message(self, connection: AgentConnection, message: list[Any]) -> None:
+        node = self._nodes.get(connection)
+        match message:
+            case ["leased", slots]:
+                self._on_leased(connection, slots)
+            case _ if node is None:
+                pass
+            case ["up", facts]:
+                self._on_up(node, facts)
+            case ["lost", why]:
+                self._on_lost(node, why)
+            case ["closed", why]:
+                self._on_lost(node, why or "it was released")
+            case ["broken", why]:
+                self._listener.on_broken(PoolError(f"on {node.name}: {why}"))
+            case [what, token, *arguments]:
+                worker = node.workers.get(token)
+                if worker is not None:
+                    self._on_changed(worker, what, *arguments)
+
+    def _on_changed(self, worker: RemoteWorker, what: str, *arguments: Any) -> None:
+        match what, arguments:
+            case "reports", [data]:
+                self._listener.on_reports(worker, worker.unpack(data))
+            case "ending", [why]:
+                worker.stop_reason = worker.stop_reason or why
+            case "stopped", [how]:
+                self._listener.on_stopped(worker, how)
+            case "continued", []:
+                self._listener.on_continued(worker)
+            case "unsent", [attempt, why]:
+                self._on_unsent(worker, attempt, why)
+            case "exited", [how]:
+                worker.where.post("gone", worker.token)
+                self._forget(worker)
+                self._listener.on_exit(worker, how)
+
+    def _on_unsent(self, worker: RemoteWorker, attempt: AttemptKey, why: str) -> None:
+        """What a task inherits cannot be read: it has failed without having been sent."""
+        name = f"{ClusterError.__module__}.{ClusterError.__qualname__}"
+        message = f"the task could not be sent to its node: {why}"
+        failed = Failed(attempt, 0.0, name, message, "", may_retry=True, spooled=(0, 0))
+        reports: list[ReportMessage] = [Started(attempt), failed]
+        for report in reports:
+            worker.note(report)
+        self._listener.on_reports(worker, reports)
+
+    # --- nodes ----------------------------------------------------------------------------------
+
+    def _on_leased(self, connection: AgentConnection, slots: int) -> None:
+        node = self._nodes.get(connection)
+        if node is None:
+            node = self._nodes[connection] = Node(connection, connection.link.node)
+            if self._closing:
+                node.post("close")
+        node.slots += slots
+        if node.is_up:
+            self._listener.on_room()
+
+    def _on_up(self, node: Node, facts: Mapping[str, Any]) -> None:
+        self._silent_agents = 0
+        refusal = _refusal(node.name, facts)
+        if refusal:
+            node.post("close")
+            self._listener.on_broken(ClusterError(refusal))
+            return
+        node.is_up = True
+        log.info("a node has joined", node=node.name, workers=node.slots, **facts)
+        self._listener.on_room()
+
+    def _on_lost(self, node: Node, why: str) -> None:
+        """A node is gone, and its workers with it."""
+        del self._nodes[node.connection]
+        unheard = list(node.unheard_of())
+        if not self._closing:
+            self._tell_of_loss(node, why, unheard)
+            self._silent_agents += not node.is_up
+            if self._silent_agents < _FAILED_STARTS:
+                self._ask_for_leases()
+        for worker in list(node.workers.values()):
+            self._forget(worker)
+            self._listener.on_exit(worker, f"was lost with its node {node.name}: {why}")
+        if self._silent_agents >= _FAILED_STARTS and not self._closing:
+            message = f"nodes of {self._cluster.name} end before they have said anything: {why}"
+            self._listener.on_broken(PoolError(message))
+        self._left.look()
+
+    def _tell_of_loss(self, node: Node, why: str, unheard: list[str]) -> None:
+        if not unheard:
+            log.warning("a node was lost", node=node.name, why=why)
+            return
+        named = ", ".join(islice(unheard, _NAMED_TASKS))
+        more = len(unheard) - _NAMED_TASKS
+        log.warning(
+            "a node was lost; these tasks were sent to it and not heard of, and run again, "
+            "although they may have begun there",
+            node=node.name,
+            why=why,
+            tasks=named + (f" and {more} more" if more > 0 else ""),
+        )
+
+    def _forget(self, worker: RemoteWorker) -> None:
+        self._workers.pop(worker.token, None)
+        worker.where.workers.pop(worker.token, None)
+
+    def __repr__(self) -> str:
+        return f"<ClusterExecutor {len(self._workers)} of {self.size} workers>"
+
+
+def _refusal(node: str, facts: Mapping[str, Any]) -> str:
+    """Why a node cannot be used; empty if it can."""
+    ours = {"python": platform.python_version(), "asyncflow": VERSION}
+    theirs = {name: str(facts.get(name)) for name in ours}
+    if all(_minor(ours[name]) == _minor(theirs[name]) for name in ours):
+        return ""
+    there = f"Python {theirs['python']} and asyncflow {theirs['asyncflow']}"
+    here = f"Python {ours['python']} and asyncflow {ours['asyncflow']}"
+    return (
+        f"{node} has {there}, and this program {here}: install the same minor version of Python "
+        "and the same asyncflow on both, because values are pickled"
+    )
+
+
+def _minor(version: str) -> str:
+    """The first two numbers of a version: those that say what is compatible."""
+    return ".".join(version.split(".")[:2])
+
+
+def _as_pool_error(error: BaseException, where: str) -> PoolError:
+    if isinstance(error, PoolError):
+        return error
+    return ClusterError(f"{where} gives no lease: {type(error).__name__}: {error}")
