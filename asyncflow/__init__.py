@@ -229,22 +229,25 @@ _LATER: Final = {
     "yaml_parser": "asyncflow.flow.config_parsers",
 }
 
-# What Metaflow has under these names needs other machines, or is called something else here.
-_OF_METAFLOW: Final = frozenset(
-    {
-        "DeployedFlow",
-        "Deployer",
-        "JSONTypeClass",
-        "NBDeployer",
-        "R",
-        "airflow_external_task_sensor",
-        "airflow_s3_key_sensor",
-        "namespaced_event_name",
-        "plugins",
-        "pytorch_parallel",
-        "unbounded_test_foreach_internal",
-    }
+_DEPLOYING: Final = (
+    "nothing is deployed: cron or a timer runs `asyncflow run FILE`, or a program with an "
+    "`asyncflow.Engine` starts runs when it wants to"
 )
+_EVENTS_OF_OTHERS: Final = "a program starts runs, with `asyncflow.Engine` or `run`"
+_OF_METAFLOW: Final = {
+    "DeployedFlow": _DEPLOYING,
+    "Deployer": _DEPLOYING,
+    "JSONTypeClass": "`JSONType` is the type of a parameter",
+    "NBDeployer": _DEPLOYING,
+    "R": "flows are written in Python",
+    "airflow_external_task_sensor": _EVENTS_OF_OTHERS,
+    "airflow_s3_key_sensor": _EVENTS_OF_OTHERS,
+    "namespaced_event_name": _EVENTS_OF_OTHERS,
+    "plugins": "decorators of your own are `UserStepDecorator` and `FlowMutator`",
+    "pytorch_parallel": "`@parallel` gives a step its place in its gang",
+    "unbounded_test_foreach_internal": "a foreach may run over a generator",
+}
+"""What Metaflow has under these names and asyncflow has not, and what to use instead."""
 
 
 def __getattr__(name: str) -> Any:
@@ -264,8 +267,8 @@ def _missing(name: str) -> Exception:
     if name not in _OF_METAFLOW:
         return AttributeError(message)
     message = (
-        f'{__name__} has no {name!r}, which Metaflow has: the page "Move from Metaflow" of the '
-        "documentation (docs/how-to/move-from-metaflow.md) says what to use instead"
+        f"{__name__} has no {name!r}, which Metaflow has: {_OF_METAFLOW[name]}. The page "
+        '"Move from Metaflow" of the documentation (docs/how-to/move-from-metaflow.md) says more'
     )
     import sys
 

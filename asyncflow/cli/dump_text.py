@@ -377,7 +377,9 @@ def _no_values(found: Run | Step | Task) -> str:
         return f"{found.pathspec} has no data: its step 'end' has not succeeded; name another step"
     if isinstance(found, Run):
         return f"{found.pathspec} has no data: its step 'end' keeps nothing on self"
-    return f"{found.pathspec} has no artifacts: it has not succeeded, or keeps nothing on self"
+    return (
+        f"{found.pathspec} has no artifacts: it has not ended by itself, or keeps nothing on self"
+    )
 
 
 def _json_value(value: object) -> Any:

@@ -35,22 +35,33 @@ _SHAPES = {
 
 
 def pathspec_argument(
-    flow: type[FlowSpec] | None, *parts: int, name: str = "pathspec"
+    flow: type[FlowSpec] | None, *parts: int, name: str = "pathspec", or_file: bool = False
 ) -> click.Argument:
-    """The argument PATHSPEC, with so many parts; of one flow it may leave out the flow's name."""
+    """The argument PATHSPEC, with so many parts; of one flow it may leave out the flow's name.
+
+    With `or_file`, it may be the file of a flow instead, as `FILE[:Flow]`.
+    """
     own = None if flow is None else flow.__name__
 
     def whole(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+        if or_file and own is None and value is not None and names_file(value):
+            return value
         given = [] if value is None else value.strip("/").split("/")
         if own is not None and given[:1] != [own]:
             given.insert(0, own)
         if not all(map(can_be_name, given)) or len(given) not in parts:
             wanted = " or ".join(_SHAPES[count] for count in parts)
+            wanted += " or FILE[:Flow]" * (or_file and own is None)
             message = f"{value!r} is not of the form {wanted}"
             raise click.BadParameter(message, ctx, param)
         return "/".join(given)
 
     return click.Argument([name], callback=whole, required=own is None or 1 not in parts)
+
+
+def names_file(value: str) -> bool:
+    """Whether this names the file of a flow, as `FILE.py` or `FILE.py:Flow`."""
+    return value.partition(":")[0].endswith(".py")
 
 
 def can_be_name(name: str) -> bool:
@@ -150,12 +161,22 @@ def pass_over(why: str) -> None:
 
 
 def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
-    def show(pathspec: str, store: Path | str | None, limit: int, *, as_json: bool) -> None:
+    from asyncflow.cli.flow_options import run_choices
+
+    def show(
+        pathspec: str, store: Path | str | None, limit: int, *, as_json: bool, **_: Any
+    ) -> None:
         from asyncflow.cli import tables
         from asyncflow.client import json_data
 
-        if flow is not None and "/" not in pathspec and not as_json:
-            _show_flow(flow, store, limit)
+        shown = flow if "/" not in pathspec else None
+        if flow is None and names_file(pathspec):
+            from asyncflow.cli.run_commands import load
+
+            shown = load(pathspec)
+            pathspec = shown.__name__
+        if shown is not None and not as_json:
+            _show_flow(shown, store, limit)
             return
         found = find(pathspec, store)
         if as_json:
@@ -166,7 +187,7 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
     return click.Command(
         "show",
         params=[
-            pathspec_argument(flow, 1, 2, 3, 4, 5),
+            pathspec_argument(flow, 1, 2, 3, 4, 5, or_file=True),
             click.Option(
                 ["--limit"],
                 type=click.IntRange(min=0),
@@ -177,11 +198,13 @@ def make_show(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
             ),
             store_option(),
             json_option(),
+            *run_choices(),
         ],
         callback=show,
         help=(
             "Show a flow, run, step, task or artifact: its status and contents. "
-            "PATHSPEC is Flow/run/step/task/artifact or a beginning of it. No value is loaded."
+            "PATHSPEC is Flow/run/step/task/artifact or a beginning of it. No value is loaded. "
+            "FILE[:Flow] in its place shows the flow as it is written, and its runs."
         ),
         short_help="Show a flow, run, step, task or artifact.",
     )
@@ -195,7 +218,8 @@ def _show_flow(flow: type[FlowSpec], store: Path | str | None, limit: int) -> No
     from asyncflow.errors import NotFoundError, StoreError
     from asyncflow.flow.graph_reader import prepare, read_graph
 
-    flow = prepare(flow, given_configs(click.get_current_context().find_root().params))
+    ctx = click.get_current_context()
+    flow = prepare(flow, given_configs(ctx.find_root().params, ctx.params))
     print_lines(flow_lines(flow, read_graph(flow)))
     try:
         runs = find(flow.__name__, store)

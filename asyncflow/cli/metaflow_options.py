@@ -6,16 +6,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
-
-from asyncflow.errors import FlowError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from asyncflow.flow.spec import FlowSpec
 
 COMMANDS: Final = {
     "help": ("--help",),
@@ -35,9 +28,6 @@ _GIVEN: Final = "asyncflow.without_effect"  # the key of those that were given i
 _LOCAL: Final = "local"  # where everything is here, too
 _WATCHING: Final = ("event-logger", "monitor")
 _OF_RUNS: Final = ("max-num-splits", "max-log-size", "namespace")
-_DECORATORS: Final = ("retry", "catch", "timeout", "environment", "resources", "card", "isolate")
-_REMOTE: Final = ("conda", "pypi", "batch", "kubernetes")
-_ALONE: Final = ("isolate",)  # written without brackets
 
 
 class Accepted(click.Option):
@@ -79,65 +69,3 @@ def say_without_effect(ctx: click.Context) -> None:
 
 def with_option() -> click.Option:
     return Accepted(["--with", "decorators"], multiple=True)
-
-
-def decorate(flow: type[FlowSpec], wanted: Iterable[str]) -> None:
-    """Put decorators on every step that lacks them, as `--with retry:times=2` says.
-
-    Raises:
-        FlowError: There is no such decorator, or it does not take these arguments.
-    """
-    from asyncflow.flow.own_decorators import split_decorator
-    from asyncflow.flow.step_options import is_step, options_of
-
-    methods = [getattr(flow, name) for name in dir(flow)]
-    steps = [method for method in methods if is_step(method)]
-    for each in wanted:
-        try:
-            name, arguments = split_decorator(each)
-        except FlowError as error:
-            raise FlowError(f"--with {error}") from error
-        known = name in (*_DECORATORS, *_REMOTE)
-        put = _known(each, name, arguments) if known else _own(flow, each, name, arguments)
-        for step in steps:
-            options = options_of(step)
-            if options is not None and name not in options.options:
-                put(step)
-
-
-def _known(whole: str, name: str, arguments: dict[str, Any]) -> Callable[[Any], Any]:
-    """A decorator of asyncflow, with these arguments."""
-    from asyncflow.flow import decorators, remote_decorators
-
-    make = getattr(remote_decorators if name in _REMOTE else decorators, name)
-    try:
-        put: Callable[[Any], Any] = make if name in _ALONE else make(**arguments)
-    except TypeError as error:
-        message = f"--with {whole}: {error}"
-        raise FlowError(message) from error
-    return put
-
-
-def _own(
-    flow: type[FlowSpec], whole: str, name: str, arguments: dict[str, Any]
-) -> Callable[[Any], Any]:
-    """A decorator of the user's own, `module.name` or `name` in the flow's file."""
-    from asyncflow.flow.own_decorators import decorator_named
-    from asyncflow.flow.step_options import ensure_options
-
-    try:
-        kind = decorator_named(name, flow)
-    except FlowError as error:
-        message = (
-            f"--with {whole}: {error}; it takes {', '.join(_DECORATORS)}, and decorators of your "
-            "own as NAME, if they are in the flow's file, or as MODULE.NAME"
-        )
-        raise FlowError(message) from error
-    kind.check((), arguments)
-    full = f"{kind.__module__}.{kind.__qualname__}"
-    data = {"name": full, "args": [], "kwargs": arguments, "with": name}
-
-    def put(step: Any) -> None:
-        ensure_options(step, name).named.insert(0, data)
-
-    return put

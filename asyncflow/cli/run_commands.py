@@ -110,7 +110,7 @@ class FlowCommand(click.Command):
         if file.startswith("-"):
             message = f"FILE comes before the flow's parameters, but here {file} comes first"
             raise click.UsageError(message, ctx)
-        return _load(file)
+        return load(file)
 
     def _refuse_clash(self, ctx: click.Context, flow: type[FlowSpec]) -> None:
         params = (each for each in super().get_params(ctx) if not _gives_way(each))
@@ -163,7 +163,8 @@ def _gives_way(param: click.Parameter) -> bool:
     return isinstance(param, metaflow_options.Accepted)
 
 
-def _load(file: str) -> type[FlowSpec]:
+def load(file: str) -> type[FlowSpec]:
+    """The flow of a file; an error of the user's code shows its own frames."""
     from asyncflow.flow.loader import load_flow
 
     try:
@@ -257,7 +258,11 @@ def _carry_through(
 
     before = ctx.find_root().params  # the words before the command
     named = ctx.params.get("decorators") or ()
-    metaflow_options.decorate(flow_of(ctx), [*(before.get("decorators") or ()), *named])
+    wanted = [*(before.get("decorators") or ()), *named]
+    if wanted:
+        from asyncflow.flow.added_decorators import decorate
+
+        decorate(flow_of(ctx), wanted)
     # a parameter of the flow may have taken the place of an option
     names = [each.name for each in fields(SessionOptions)]
     given: dict[str, Any] = {name: ctx.params.get(name) for name in names}

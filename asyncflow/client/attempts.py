@@ -107,7 +107,7 @@ class Attempts:
         return ended.time if ended else None
 
     def manifest(self) -> Manifest:
-        """The artifacts of the task; empty unless it has succeeded.
+        """The artifacts of the task; if it has failed for good, what it leaves.
 
         Parameters and constants are those of this run, even if the task was taken over from
         another.
@@ -115,7 +115,7 @@ class Attempts:
         ended = self.ended()
         if isinstance(ended, TaskCloned):
             return {**ended.artifacts, **self.record.started.artifacts}
-        return ended.artifacts if isinstance(ended, TaskSucceeded) else {}
+        return ended.artifacts if ended is not None else {}
 
     def entry(self) -> TaskEntry:
         """The task's entry in the table of its run.

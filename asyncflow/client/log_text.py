@@ -106,6 +106,9 @@ class LogRenderer:
     def _of_run(self, event: Event, lines: list[str]) -> None:
         match event:
             case RunStarted():
+                if event.project:
+                    name, branch = (event.project.get(key, "") for key in ("name", "branch_name"))
+                    lines.append(f"{visible_line(f'Project: {name}, Branch: {branch}')}\n")
                 lines.append(self._plain(event, f"Workflow starting (run-id {event.run_id}):"))
             case RunSucceeded():
                 lines.append(self._plain(event, "Done!"))

@@ -132,9 +132,8 @@ class RunRecord:
     def system_tags(self) -> frozenset[str]:
         """The tags that say who started the run, with what, and where; from its first event."""
         told = self.environment()
-        options = self.started.graph.get("options")  # a damaged record may have anything there
-        project = options.get("project") if isinstance(options, dict) else None
-        if isinstance(project, dict):
+        project = self.started.project
+        if project:
             told["project"] = project.get("name", "")
             told["project_branch"] = project.get("branch_name", "")
         return frozenset(f"{name}:{value}" for name, value in told.items() if value)

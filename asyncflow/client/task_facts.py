@@ -140,7 +140,11 @@ class TaskFacts(RunView):
 
     @property
     def data(self) -> Data:
-        """Its artifacts' values, each loaded on access; empty unless it has succeeded."""
+        """Its artifacts' values, each loaded on access.
+
+        If it has failed, they are what it had set by then; of a task whose worker died, and of one
+        that was stopped with its run, there are none.
+        """
         told = self._attempts
         return Data(told.record.place, self.pathspec, told.manifest)
 

@@ -18,12 +18,16 @@ from asyncflow.engine.arguments import check_flow
 from asyncflow.engine.engine import Engine
 from asyncflow.engine.engine_thread import EngineThread
 from asyncflow.engine.executing_task import ExecutingTask
+from asyncflow.engine.run_command import RunCommand
 from asyncflow.errors import (
     AsyncflowError,
     EngineClosedError,
     ParameterError,
     RunInterruptedError,
 )
+from asyncflow.flow.added_decorators import decorated
+from asyncflow.flow.config import files_by_default
+from asyncflow.flow.delayed_values import has_configs
 from asyncflow.flow.include_file import IncludeFile
 from asyncflow.flow.loader import check_may_start, load_flow
 from asyncflow.flow.parameters import parameters_of
@@ -44,7 +48,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _OF_ENGINES: Final = frozenset({"store", "workers"})
-_OF_FLOWS: Final = frozenset({"branch", "config", "config_value", "production"})
+_OF_FLOWS: Final = frozenset({"branch", "config", "config_value", "decospecs", "production"})
 _WITHOUT_EFFECT: Final = frozenset(
     {
         "datastore",
@@ -59,7 +63,7 @@ _WITHOUT_EFFECT: Final = frozenset(
         "quiet",
     }
 )
-_OF_RUNS: Final = frozenset({"max_workers", "run_id_file", "tags"})
+_OF_RUNS: Final = frozenset({"decospecs", "max_workers", "run_id_file", "tags"})
 _OF_RUNS_WITHOUT_EFFECT: Final = frozenset(
     {"max_log_size", "max_num_splits", "namespace", "user_namespace"}
 )
@@ -76,6 +80,8 @@ class ExecutingRun:
         self._handle = handle
         self._run = handle.run
         self._ended = host.submit(_failure_of(handle))
+        self.command_obj = RunCommand(self, self._ended)
+        """Metaflow's names for what one does with a run besides."""
 
     @property
     def run(self) -> Run:
@@ -238,15 +244,19 @@ class Runs:
     ) -> None:
         check_may_start()
         _check(options, _OF_ENGINES | _OF_FLOWS | _WITHOUT_EFFECT, "an option of a runner")
-        self._flow = flow
+        self._flow = decorated(flow, options.get("decospecs"))
         self._show_output = show_output and not options.get("quiet")
         self._env = dict(env or {})
         self._cwd = "" if cwd is None else str(absolute(cwd))
         self._options = {name: options[name] for name in _OF_ENGINES & options.keys()}
         self._placed = {name: options.get(name) for name in ("branch", "production")}
         files = dict(options.get("config") or {})
+        self._configs: dict[str, Any]
         self._configs = {name: Path(self._cwd, path) for name, path in files.items()}
         self._configs |= dict(options.get("config_value") or {})
+        if self._cwd and has_configs(flow):
+            defaults = files_by_default(flow, self._environ, self._cwd)
+            self._configs = defaults | self._configs
         self._host: EngineThread | None = None
         self._engine: Engine | None = None
         self._closing: Callable[[], object] | None = None
@@ -257,9 +267,11 @@ class Runs:
     def run(self, **options: Any) -> ExecutingRun:
         """Run the flow to its end. A run that fails raises nothing: see `status`.
 
-        Keyword arguments are parameters of the flow, and `tags`, `max_workers` and `run_id_file`.
+        Keyword arguments are parameters of the flow, and `tags`, `max_workers`, `run_id_file` and
+        `decospecs`, decorators to put on every step that lacks them, as in `["retry:times=2"]`.
 
         Raises:
+            FlowError: There is no such decorator.
             ParameterError: A parameter is unknown, or cannot take its value.
             GraphError: The flow's steps form no graph that can be run.
             EngineClosedError: The runner was cleaned up.
@@ -372,6 +384,8 @@ class Runs:
         given = {name: value for name, value in options.items() if name not in known}
         given = {name: self._found(name, value) for name, value in given.items()}
         tags = options.get("tags") or ()
+        if "decospecs" in known:
+            flow = decorated(flow, options.get("decospecs"))
 
         def start(engine: Engine) -> Coroutine[Any, Any, RunHandle]:
             starter = self._starter(engine, options)
@@ -382,7 +396,8 @@ class Runs:
     def _resume(self, options: dict[str, Any]) -> _Start:
         known = _OF_RUNS | {"origin_run_id", "step_to_rerun"}
         _check(options, known | _OF_RUNS_WITHOUT_EFFECT, "an option of resume")
-        flow, tags = self._flow, options.get("tags") or ()
+        flow = decorated(self._flow, options.get("decospecs"))
+        tags = options.get("tags") or ()
         origin, step = options.get("origin_run_id"), options.get("step_to_rerun")
 
         def start(engine: Engine) -> Coroutine[Any, Any, RunHandle]:
@@ -454,11 +469,11 @@ class Runner(Runs):
             cwd: The working directory of steps, in which the store is looked for, too.
             file_read_timeout: Without effect.
             options: `store`, `workers`; `config` and `config_value`, the files and the values of
-                configurations by name; `branch` and `production` of a `@project`. Metaflow's other
-                options before the command have no effect.
+                configurations by name; `branch` and `production` of a `@project`; `decospecs`, as
+                for `run`, for all runs. Metaflow's other options before the command have no effect.
 
         Raises:
-            FlowError: There is no such file, or no flow in it.
+            FlowError: There is no such file, no flow in it, or no such decorator.
             ParameterError: There is no such option.
         """
         del profile, file_read_timeout

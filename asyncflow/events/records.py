@@ -53,7 +53,7 @@ RETRIED: Final = TaskRetried.code
 CLONED: Final = TaskCloned.code
 YIELDED: Final = TaskYielded.code
 
-REFERRING: Final = frozenset({RUN_STARTED, SUCCEEDED, CLONED, YIELDED})
+REFERRING: Final = frozenset({RUN_STARTED, SUCCEEDED, FAILED, CLONED, YIELDED})
 """The kinds of records that refer to values."""
 HANDING_ON: Final = frozenset({SUCCEEDED, CLONED})
 """The kinds of records that finish a task for good."""
@@ -87,7 +87,7 @@ _AFTER_AT: Final = 7
 _CLONED_FROM_AT: Final = 10
 _STREAM_AT, _DATA_AT = 6, 8
 _LOG_AT: Final = {LOGGED: 9, SUCCEEDED: 12, FAILED: 13}
-_MANIFEST_AT: Final = {RUN_STARTED: 6, SUCCEEDED: 7, CLONED: 7, YIELDED: 7}
+_MANIFEST_AT: Final = {RUN_STARTED: 6, SUCCEEDED: 7, FAILED: 15, CLONED: 7, YIELDED: 7}
 _FANOUT_AT: Final = {SUCCEEDED: 10, CLONED: 8}
 _ITEMS_AT: Final = {SUCCEEDED: 11, CLONED: 9, YIELDED: 10}
 _INDEX_AT, _COUNT_AT = 8, 9  # of items that were yielded
@@ -169,7 +169,7 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
     STARTED: (*_OF_TASK, LIST, INT, LIST),
     LOGGED: (*_OF_TASK, INT, INT, _BYTES, INT),
     SUCCEEDED: (*_OF_TASK, LIST, _BYTES, _NUMBER, INT, _INT_OR_NONE, _BYTES, INT, INT, TEXT),
-    FAILED: (*_OF_TASK, LIST, TEXT, TEXT, TEXT, _FLAG, _NUMBER, INT, INT, _FLAG),
+    FAILED: (*_OF_TASK, LIST, TEXT, TEXT, TEXT, _FLAG, _NUMBER, INT, INT, _FLAG, _BYTES),
     RETRIED: (*_OF_TASK, LIST, _NUMBER),
     CLONED: (*_OF_TASK, LIST, _BYTES, _INT_OR_NONE, _BYTES, TEXT, TEXT, TEXT, LIST),
     YIELDED: (*_OF_TASK, LIST, _BYTES, INT, INT, _BYTES),
@@ -183,7 +183,7 @@ _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
     STARTED: ([], 0, []),
     LOGGED: (),
     SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0, ""),
-    FAILED: ([], "", "", "", False, 0.0, 0, 0, False),
+    FAILED: ([], "", "", "", False, 0.0, 0, 0, False, b"\x80"),
     RETRIED: ([], 0.0),
     CLONED: ([], b"\x80", None, b"", "", "", "", []),
     YIELDED: (),
@@ -521,7 +521,7 @@ def references_of(values: Sequence[Any]) -> Iterator[Reference]:
             yield Reference(FLOW_CLASS, ref_of(values[_SOURCE_AT]["ref"]))
         if values[_CODE_AT]:
             yield Reference(CODE, unpack_ref(values[_CODE_AT]))
-    elif values[_ITEMS_AT[code]]:
+    elif code in _ITEMS_AT and values[_ITEMS_AT[code]]:
         yield Reference(ITEMS, unpack_ref(values[_ITEMS_AT[code]]))
 
 

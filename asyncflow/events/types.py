@@ -21,7 +21,7 @@ from asyncflow.values import Failure, Manifest, TaskKey
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Goes up by one whenever an event or a field is added; what exists already never changes."""
 
 STOPPED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
@@ -99,6 +99,13 @@ class RunStarted(Event):
     def artifacts(self) -> Manifest:
         """The parameters and class-level constants, by name."""
         return unpack_manifest(self.manifest)
+
+    @property
+    def project(self) -> Mapping[str, Any]:
+        """Where the run is in the project of its flow's `@project`; empty if it has none."""
+        options = self.graph.get("options")  # a damaged record may have anything there
+        project = options.get("project") if isinstance(options, dict) else None
+        return project if isinstance(project, dict) else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +201,17 @@ class TaskFailed(TaskEvent):
 
     In journals of earlier versions, that event has a further attempt number, which ran nothing.
     """
+    manifest: bytes = b"\x80"
+    """Packed `artifacts`."""
+
+    @property
+    def artifacts(self) -> Manifest:
+        """What the step had set or inherited when it failed for good, by name.
+
+        Nothing takes it over: it is there to be looked at. Empty if another attempt follows, if the
+        failure is caught, or if the worker could not keep it.
+        """
+        return unpack_manifest(self.manifest)
 
     @property
     def was_stopped(self) -> bool:

@@ -317,6 +317,24 @@ def resolve_configs(
     }
 
 
+def files_by_default(
+    cls: type, environ: Mapping[str, str], directory: str
+) -> dict[str, os.PathLike[str]]:
+    """The files of configurations that are read if nothing is given, relative to a folder."""
+    said = {
+        name
+        for variable in (VALUES_VARIABLE, FILES_VARIABLE)
+        for name in _from_environment(environ, variable)
+    }
+    return {
+        spec.name: _Path(os.path.join(directory, spec.default))  # noqa: PTH118 - pathlib loads slowly
+        for spec in configs_of(cls).values()
+        if isinstance(spec.default, str | os.PathLike)
+        and spec.default_value is None
+        and spec.name not in said
+    }
+
+
 def _value_of(
     flow: str, spec: ConfigSpec, given: Mapping[str, object], environ: Mapping[str, str]
 ) -> Any:

@@ -105,7 +105,7 @@ def _made(cls: Any, values: Mapping[str, Any]) -> type:
 
     attributes: dict[str, Any] = {
         CONFIG_VALUES: dict(values),
-        WRITTEN_CLASS: cls,
+        WRITTEN_CLASS: getattr(cls, WRITTEN_CLASS, cls),
     }
     for name, parameter in raw_parameters_of(cls).items():
         if parameter.is_delayed:

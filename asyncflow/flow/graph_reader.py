@@ -376,12 +376,18 @@ def _transition(cls: type, step: _Step, body: Body, *, is_end: bool) -> Transiti
     return transition
 
 
+_KEYWORDS: Final = ("foreach", "condition", "num_parallel")
+
+
 def _read_transition(cls: type, step: _Step, call: NextCall) -> Transition:
     for keyword in call.keywords:
-        if keyword not in {"foreach", "condition", "num_parallel"}:
+        if keyword not in _KEYWORDS:
+            from asyncflow._support.suggestions import did_you_mean  # loads `difflib`
+
             message = (
                 f"has a self.next(...) that cannot be understood: {keyword!r} is not an argument "
-                f'of it; write self.next(self.STEP) or self.next(self.STEP, foreach="NAME")'
+                f"of it; it takes steps, and {', '.join(_KEYWORDS[:-1])} or {_KEYWORDS[-1]}"
+                f"{did_you_mean(keyword, _KEYWORDS)}"
             )
             raise step.error(message, call.line)
     if "condition" in call.keywords or any(each.cases is not None for each in call.positional):
@@ -399,7 +405,7 @@ def _gang(step: _Step, call: NextCall) -> Transition:
     if len(call.positional) != 1 or "foreach" in call.keywords:
         message = (
             "has a self.next(...) that cannot be understood: a gang is written "
-            "self.next(self.STEP, num_parallel=NUMBER)"
+            "self.next(self.STEP, num_parallel=NUMBER), with one step and nothing else"
         )
         raise step.error(message, call.line)
     if is_constant and not (is_number and cast("int", given.constant) > 0):
@@ -413,8 +419,14 @@ def _conditional(cls: type, step: _Step, call: NextCall) -> Transition:
     form = 'self.next({"one": self.A, "other": self.B}, condition="NAME_OF_AN_ARTIFACT")'
     condition = _artifact_name(step, call, "condition")
     given = [each.cases for each in call.positional]
-    others = {"foreach", "num_parallel"} & set(call.keywords)
-    if condition is None or others or len(given) != 1 or given[0] is None:
+    others = [name for name in ("foreach", "num_parallel") if name in call.keywords]
+    if others:
+        message = (
+            f"has a self.next(...) with a condition and {others[0]}: leave {others[0]} out, and "
+            "let a step that a case leads to fan out"
+        )
+        raise step.error(message, call.line)
+    if condition is None or len(given) != 1 or given[0] is None:
         message = f"has a self.next(...) that cannot be understood: a condition is written {form}"
         raise step.error(message, call.line)
     if not given[0]:

@@ -29,7 +29,7 @@ class Lost:
     seconds: float = 0.0
     """How long the attempt took, without the import of its flow."""
     traceback: str = ""
-    """Where an async task was when it was stopped."""
+    """Where the task was when it was stopped."""
 
 
 @dataclass(frozen=True, slots=True)

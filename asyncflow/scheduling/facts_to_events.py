@@ -179,7 +179,7 @@ class Recorder:
                 self._logged(attempt, fact.stream, fact.data, batch)
             case Failed():
                 described = fact.exception_type, fact.message, fact.traceback
-                self._failed(attempt, described, fact.seconds, batch, verdict)
+                self._failed(attempt, described, fact.seconds, batch, verdict, fact.left)
                 if fact.outcome is not None:
                     self._succeeded(attempt, fact.seconds, fact.outcome, batch)
             case Lost():
@@ -294,6 +294,7 @@ class Recorder:
         seconds: float,
         batch: Batch,
         verdict: Verdict | None,
+        left: bytes = b"",
     ) -> None:
         self._end(attempt)
         exception_type, message, traceback = described
@@ -311,6 +312,7 @@ class Recorder:
             pid=attempt.pid,
             log=attempt.log,
             caught=verdict == "catch",
+            manifest=left or b"\x80",
         )
         at = self._note(attempt, event, batch, stopped=event.was_stopped)
         if event.caught:

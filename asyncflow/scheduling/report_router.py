@@ -83,12 +83,12 @@ def _loss(
 def _was_stopped(assigned: AssignedTask, report: Failed) -> bool:
     """Whether a task has failed because it was stopped, and not by itself.
 
-    A `def` step that is out of time is killed and reports nothing; if it does report, it failed
-    before.
+    A worker that knows that the task's time was over says so in its report.
     """
-    if assigned.timed_out:
-        return bool(assigned.is_async or assigned.importing)
-    return bool(assigned.stopped) and report.exception_type in _STOPPED
+    if assigned.importing:
+        return True
+    stopped = assigned.timed_out or bool(assigned.stopped)
+    return stopped and report.exception_type in _STOPPED
 
 
 class ReportRouter:

@@ -142,8 +142,10 @@ class Stopper:
         if task.is_async:
             place.worker.send(CancelTask(task.key, is_late=True))
             self._set_timer(task, DEAF_SECONDS, self._on_deaf, place, task)
-        else:  # unless it has just ended: that would stop the next one
-            place.worker.destroy(task.lateness, task.key)
+        else:
+            why = task.lateness
+            place.worker.ask_to_stop(task.key, why, is_late=True)
+            self._set_timer(task, self._grace_seconds, self._end_grace, place, task, why)
 
     def _on_deaf(self, place: RunningAt, task: Stoppable) -> None:
         """The worker's loop has received nothing: this task blocks it, or another one does."""

@@ -139,7 +139,7 @@ class SimulatedWorker:
         self._unheard += [GaveBack(order.key) for order in taken]
         self._loop.call_soon(self.speak)
 
-    def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
+    def ask_to_stop(self, attempt: AttemptKey, why: str, *, is_late: bool = False) -> None:  # noqa: ARG002 - it reports nothing
         """End the worker after its `deaf` seconds, if the attempt is running."""
         self.take_back()
         if attempt in self._running:

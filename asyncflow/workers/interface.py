@@ -44,8 +44,10 @@ class WorkerLink(Protocol):
     def take_back(self) -> None:
         """Take back the tasks that it has not received; each is reported as `GaveBack`."""
 
-    def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
+    def ask_to_stop(self, attempt: AttemptKey, why: str, *, is_late: bool = False) -> None:
         """End the attempt soon, if it is the one that the worker runs and has not ended by now.
+
+        `is_late` tells the worker that the time of the attempt is over; else its run is ending.
 
         For attempts that have the worker to themselves: those of `def` steps, and those that import
         their flow. Async attempts are sent a `CancelTask` instead. Tasks that the worker has not

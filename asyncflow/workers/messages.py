@@ -233,6 +233,8 @@ class Failed(NamedTuple):
     spooled: Sequence[int]
     outcome: Outcome | None = None
     """The task's result in spite of the failure, if its step's `@catch` handles it."""
+    left: bytes = b""
+    """The packed artifacts that the task leaves, if it has failed for good; else empty."""
 
 
 class Warned(NamedTuple):

@@ -157,6 +157,25 @@ def test_show_flow(place, look) -> None:
     assert place.good in look("show", "LookedAtFlow")
 
 
+def test_show_file(place, look, tmp_path) -> None:
+    """`show FILE` shows the flow as it is written, and its runs; `--json` shows those alone."""
+    file = tmp_path / "looked_at.py"
+    file.write_text(FLOW)
+    for named in (str(file), f"{file}:LookedAtFlow"):
+        text = look("show", named)
+        assert "Step work\n" in text
+        assert place.good in text
+    assert as_json(look("show", str(file), "--json")) == as_json(
+        look("show", "LookedAtFlow", "--json")
+    )
+
+
+def test_show_a_file_that_is_not_there(look) -> None:
+    """It is no run either; a path that is neither says what would do."""
+    assert "there is no file nothing.py" in look("show", "nothing.py", status=2)
+    assert "or FILE[:Flow]" in look("show", "..", status=2)
+
+
 def test_show_run(place, look) -> None:
     """`show Flow/run` tells how it stands, its parameters and its steps."""
     text = look("show", place.good)
@@ -686,8 +705,8 @@ def test_dump_into_no_folder(place, look, tmp_path) -> None:
 
 
 def test_dump_of_what_has_failed(place, look) -> None:
-    """A task that failed has no artifacts, and the error says so."""
-    assert "has no artifacts" in look("dump", f"{place.failed}/work/3", status=2)
+    """A task that failed has what it left, a run nothing; the error says so."""
+    assert "bad = 1" in look("dump", f"{place.failed}/work/3")
     assert "has not succeeded" in look("dump", place.failed, status=2)
 
 

@@ -76,6 +76,16 @@ def test_whole_run_has_the_shape_of_metaflow() -> None:
     )
 
 
+def test_a_run_of_a_project_names_it_first() -> None:
+    """As Metaflow does, without a time."""
+    options = {"project": {"name": "shop", "branch_name": "test.new\x1b"}}
+    text = plain(RunStarted(**RUN, graph={"options": options}))
+    assert text.splitlines() == [
+        "Project: shop, Branch: test.new\x1b",
+        "2026-11-23 22:24:42.987 Workflow starting (run-id 17):",
+    ]
+
+
 def test_times_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are shown in the local time zone, cut to milliseconds."""
     monkeypatch.setenv("TZ", "XYZ-2")

@@ -41,7 +41,7 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         "TaskFailed",
         (
             *(*OF_TASK, "path", "exception_type", "message", "traceback", "will_retry"),
-            *("seconds", "pid", "log", "caught"),
+            *("seconds", "pid", "log", "caught", "manifest"),
         ),
     ),
     6: ("TaskRetried", (*OF_TASK, "path", "after_seconds")),
@@ -315,7 +315,7 @@ def describe(store: Store, flow: str, run_id: str) -> dict[str, Any]:
     for number, task in sorted(tasks.items()):
         record = task.attempts[task.attempt]
         waits = record[0] == FAILED and record[10] and last[0] not in ENDED
-        values = run.artifacts(task.ended) if record[0] in {SUCCEEDED, CLONED} else {}
+        values = run.artifacts(task.ended) if record[0] != STARTED else {}
         told[f"{task.step}/{number}"] = {
             "status": unended if waits else STATUS.get(task.state, unended),
             "attempt": task.attempt,

@@ -264,7 +264,7 @@ summary, index = run.summary()
 told = {"status": summary[1], "tasks": {}, "places": []}
 for number, (started, ended, step, state, attempt, item) in enumerate(index, 1):
     record = run.records[ended]
-    refs = run.artifacts(ended) if state in (2, 4) else {}
+    refs = run.artifacts(ended) if state in (2, 3, 4) else {}
     told["places"] += [[ref[0], ref[1]] for ref in refs.values()]
     values = {name: repr(run.value(ref)) for name, ref in refs.items() if name != "double"}
     called = [run.value(ref)() for name, ref in refs.items() if name == "double"]

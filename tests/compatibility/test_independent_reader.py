@@ -15,6 +15,7 @@ import pytest
 
 from asyncflow import Engine, Flow, FlowSpec, Run, catch, events, retry, step
 from asyncflow.errors import RunCancelledError, RunFailedError
+from asyncflow.events.records import code_of
 from asyncflow.store.journal import JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.remove import remove
@@ -246,7 +247,7 @@ def break_off(folder, kind):
     (copy / "summary").unlink()
     (copy / "index").unlink()
     with JournalReader(run / "journal") as journal:
-        ends = [end for _, record, end in journal.read_from() if record[1] == kind.code]
+        ends = [end for _, record, end in journal.read_from() if code_of(record) == kind.code]
     os.truncate(copy / "journal", ends[len(ends) // 2])
 
 

@@ -127,6 +127,13 @@ def test_a_name_that_metaflow_has_and_asyncflow_has_not_names_the_page():
     assert not hasattr(asyncflow, "Deployer")
 
 
+@pytest.mark.parametrize(("name", "instead"), [("Deployer", "Engine"), ("R", "Python")])
+def test_a_name_that_metaflow_alone_has_says_what_there_is_instead(name, instead):
+    """Whoever reads the error needs no page."""
+    with pytest.raises(AttributeError, match=instead):
+        getattr(asyncflow, name)
+
+
 def test_every_error_is_an_asyncflow_error():
     """One `except` catches all of them."""
     errors = importlib.import_module("asyncflow.errors")

@@ -268,6 +268,69 @@ def test_configurations_and_the_branch_are_options_of_the_runner(tmp_path):
     assert single.artifacts["seen"] == run.data.seen
 
 
+class Default(FlowSpec):
+    """Reads a file of its working directory."""
+
+    settings = Config("settings", default="settings.json")
+
+    @step
+    def start(self):
+        self.size, self.word = self.settings.size, os.environ.get("WORD")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+def test_the_default_of_a_config_is_a_file_of_the_runners_folder(tmp_path):
+    """As for a process that is started there; what the environment says goes before it."""
+    (tmp_path / "settings.json").write_text('{"size": 3}')
+    for variables, size in (
+        ({}, 3),
+        ({"ASYNCFLOW_FLOW_CONFIG_VALUE": '{"settings": {"size": 4}}'}, 4),
+    ):
+        runner = NBRunner(Default, show_output=False, cwd=tmp_path, workers=1, env=variables)
+        assert runner.nbrun().data.size == size
+
+
+def test_decospecs_decorate_the_steps_of_one_runner(tmp_path):
+    """Also of a flow with configs; other runs of the class have none of it."""
+    (tmp_path / "settings.json").write_text('{"size": 3}')
+    word = ['environment:vars={"WORD": "said"}']
+    with NBRunner(Default, show_output=False, cwd=tmp_path, workers=1, decospecs=word) as runner:
+        given = runner.run(decospecs=["retry:times=1"]).run
+        plain = runner.run().run
+    assert (given.data.word, sorted(given.graph["start"].options)) == (
+        "said",
+        ["environment", "retry"],
+    )
+    assert (plain.data.word, sorted(plain.graph["start"].options)) == ("said", ["environment"])
+    assert NBRunner(Default, show_output=False, cwd=tmp_path, workers=1).nbrun().data.word is None
+
+
+def test_a_decospec_that_there_is_not_is_an_error_at_once(tmp_path):
+    """So is one text instead of a list."""
+    with pytest.raises(FlowError, match="--with nothing"):
+        NBRunner(Default, decospecs=["nothing"])
+    with pytest.raises(FlowError, match="give a list of decorators"):
+        NBRunner(Default, decospecs="retry")
+
+
+async def test_the_command_of_a_run_waits_prints_and_kills(runner, tmp_path):
+    """Metaflow's names for it; what only a process has says where it is here."""
+    done = runner.run(number=2)
+    lines: list[str] = []
+    await done.command_obj.emit_logs(custom_logger=lines.append)
+    assert any("said 3" in line for line in lines)
+    waiting = await runner.async_run(wait=str(tmp_path / "never"))
+    waiting.command_obj.kill()
+    waiting.command_obj.sync_wait()
+    assert waiting.status == "failed"
+    with pytest.raises(AttributeError, match=r"executing\.returncode"):
+        _ = waiting.command_obj.process
+
+
 def test_a_notebook_has_the_run_at_once(tmp_path):
     """`nbrun` and `nbresume` clean up."""
     run = NBRunner(Shared, show_output=False, store=tmp_path).nbrun(number=6)

@@ -128,6 +128,40 @@ def test_a_module_that_is_imported_later_belongs_to_the_next_run(folder):
     assert "kept_unused.py" in Code.unpack(code.find(module.Kept).packed).files
 
 
+def test_a_flow_in_a_package_keeps_the_whole_package(tmp_path, monkeypatch):
+    """What it imports of the topmost package, wherever in it that is, and beside it."""
+    files = {
+        "kept_top/__init__.py": "",
+        "kept_top/common.py": "NUMBER = 1\n",
+        "kept_top/sub/__init__.py": "",
+        "kept_top/sub/flow.py": """
+            from asyncflow import FlowSpec, step
+            import kept_beside
+            from .. import common
+
+            class Kept(FlowSpec):
+                @step
+                def start(self):
+                    self.next(self.end)
+
+                @step
+                def end(self):
+                    pass
+        """,
+        "kept_beside.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(textwrap.dedent(text))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = load_file(tmp_path / "kept_top" / "sub" / "flow.py")
+    code = Code.unpack(CodeFiles("all").find(module.Kept).packed)
+    assert code.script == "kept_top/sub/flow.py"
+    assert sorted(code.files) == sorted(files)
+    for name in [name for name in sys.modules if name.startswith("kept_")]:
+        del sys.modules[name]
+
+
 @pytest.mark.parametrize(("keep", "names"), [("flow", ["kept_flow.py"]), ("none", None)])
 async def test_the_user_has_a_say_in_it(folder, store, keep, names):
     """`keep_code` keeps less."""

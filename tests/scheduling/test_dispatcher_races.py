@@ -178,13 +178,15 @@ def failure(order):
 LIMIT = {"timeout": {"seconds": 7.0}}
 
 
-async def test_a_task_that_takes_too_long_is_killed(make):
+async def test_a_task_that_takes_too_long_is_stopped_and_killed_after_its_grace(make):
     """With the worker that it runs in; what stood behind it is run elsewhere."""
     dispatcher, source = make(), Source(1, [1, 2], **LIMIT)
     worker = seat(dispatcher, source)
     began(dispatcher, worker)
     dispatcher._loop.fire(7.0)
-    assert worker.verbs == ["destroy"]
+    assert worker.verbs == ["ask_to_stop"]
+    dispatcher._loop.fire(5.0)
+    assert worker.verbs == ["ask_to_stop", "destroy"]
     dispatcher.on_exit(worker, "was killed by SIGKILL")
     assert source.lost() == [(1, "TaskTimeoutError", "it took longer than 7 s")]
     assert dispatcher.executor.workers[1].receive().key.task == 2
@@ -200,7 +202,7 @@ async def test_importing_the_flow_does_not_count_as_a_tasks_time(make):
     assert worker.verbs == []
     dispatcher.on_reports(worker, [Opened(1)])
     dispatcher._loop.fire(7.0)
-    assert worker.verbs == ["destroy"]
+    assert worker.verbs == ["ask_to_stop"]
 
 
 async def test_a_timeout_between_a_tasks_end_and_its_report_hits_nobody(make):
@@ -230,12 +232,12 @@ async def test_a_task_that_ended_in_time_counts_though_its_worker_was_killed(mak
 
 
 async def test_a_task_that_fails_by_itself_just_when_its_time_is_over_tells_why(make):
-    """A kill leaves no report of a failure: what comes is the task's own."""
+    """What the stop raises is no `ValueError`: that is the task's own failure."""
     dispatcher, source = make(), Source(1, [1], **LIMIT)
     worker = seat(dispatcher, source)
     order = began(dispatcher, worker)
     dispatcher._loop.fire(7.0)
-    assert worker.verbs == ["destroy"]
+    assert worker.verbs == ["ask_to_stop"]
     dispatcher.on_reports(worker, [failure(order)])
     dispatcher.on_exit(worker, "was killed by SIGKILL")
     assert [fact.exception_type for fact in source.told if isinstance(fact, Failed)] == [
@@ -443,7 +445,8 @@ async def test_an_async_task_that_is_stopped_tells_where_it_was(make):
     worker = seat(dispatcher, source)
     order = began(dispatcher, worker)
     dispatcher._loop.fire(7.0)
-    dispatcher.on_reports(worker, [failure(order)])
+    stopped = failure(order)._replace(exception_type="asyncio.exceptions.CancelledError")
+    dispatcher.on_reports(worker, [stopped])
     (lost,) = [fact for fact in source.told if isinstance(fact, Lost)]
     name = "asyncflow.errors.TaskTimeoutError"
     assert lost.exception_type == name

@@ -58,7 +58,7 @@ class ManualWorker:
         if back:
             self._executor.loop.call_soon(self._executor.listener.on_reports, self, back)
 
-    def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
+    def ask_to_stop(self, attempt: AttemptKey, why: str, *, is_late: bool = False) -> None:
         self._hit("ask_to_stop", why, attempt)
 
     def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:

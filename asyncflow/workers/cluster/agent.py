@@ -11,7 +11,7 @@ that the driver counts as lost.
     driver -> agent   ["start", token]                    one more worker, of this name
                       ["order", token, bytes]
                       ["take_back" | "pause" | "resume", token]
-                      ["ask_to_stop", token, attempt, why]
+                      ["ask_to_stop", token, attempt, why, is_late]
                       ["destroy", token, attempt or nil, why]
                       ["records", run, [offset, bytes, …]]   pieces of the run's journal
                       ["file", run, name, bytes]          a file beside it, such as a join's inputs
@@ -221,8 +221,8 @@ class Agent:
                 self._paused.discard(token)
                 if not self._all_paused:
                     worker.resume()
-            case "ask_to_stop", [attempt, why]:
-                worker.ask_to_stop(AttemptKey(*attempt), why)
+            case "ask_to_stop", [attempt, why, is_late]:
+                worker.ask_to_stop(AttemptKey(*attempt), why, is_late=is_late)
             case "destroy", [attempt, why]:
                 worker.destroy(why, attempt and AttemptKey(*attempt))
         if worker.stop_reason and token not in self._ending:

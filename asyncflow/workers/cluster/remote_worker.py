@@ -124,9 +124,9 @@ class RemoteWorker:
         """Take back the tasks that it has not received; each is reported as `GaveBack`."""
         self.where.post("take_back", self.token)
 
-    def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
+    def ask_to_stop(self, attempt: AttemptKey, why: str, *, is_late: bool = False) -> None:
         """End the attempt soon, if the agent finds that the worker runs it."""
-        self.where.post("ask_to_stop", self.token, attempt, why)
+        self.where.post("ask_to_stop", self.token, attempt, why, is_late)
 
     def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
         """End it at once; with `attempt`, only if the agent finds that it runs that."""

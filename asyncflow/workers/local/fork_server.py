@@ -21,7 +21,7 @@ the same. So whichever of the three is gone, another one clears up.
 Requests and answers are msgpack arrays, one in a packet:
 
     engine -> fork server  ["fork", token, argv]               and 4 descriptors
-                           ["kill", pid, signal]
+                           ["kill", pid, signal, is_late]
                            ["suspend"], ["resume"]             all workers stand still, and go on
                            ["ping"]
     fork server -> engine  ["forked", token, pid]
@@ -50,6 +50,7 @@ from asyncflow._support.paths import import_path
 from asyncflow.workers.process.stop_signals import (
     STOP_SIGNALS,
     Moment,
+    StopOrder,
     StopSignals,
     block_stop_signals,
     note_stop_signals,
@@ -207,7 +208,7 @@ def _thread_count() -> int:
 class _ForkServer:
     def __init__(self, control: socket.socket, reaper: socket.socket) -> None:
         self._control, self._reaper = control, reaper
-        self._workers: dict[int, Moment] = {}  # by pid: when its engine has asked it to end
+        self._workers: dict[int, StopOrder] = {}  # by pid: when its engine has asked it to end
         self._suspended = False  # whether the engine has stopped all workers
         self._to_all = Moment()  # when this process got a signal that was sent to all processes
 
@@ -261,9 +262,9 @@ class _ForkServer:
         match request:
             case ["fork", token, argv]:
                 self._fork(token, argv, descriptors)
-            case ["kill", pid, number] if pid in self._workers:
+            case ["kill", pid, number, is_late] if pid in self._workers:
                 if number == signal.SIGTERM:
-                    self._workers[pid].note()
+                    self._workers[pid].note_order(is_late=is_late)
                 _kill_group(pid, number)
             case ["suspend" | "resume" as what]:
                 self._suspended = what == "suspend"
@@ -276,7 +277,7 @@ class _ForkServer:
         parent = os.getpid()
         before = block_stop_signals()  # until the worker has handlers of its own
         try:
-            told = Moment()
+            told = StopOrder()
             pid = os.fork()
         except OSError as error:  # too many processes, or no memory: perhaps only for a moment
             answer = ["failed", token, str(error.strerror)]

@@ -178,12 +178,12 @@ class ForkServerClient:
         request = msgpack.packb(["fork", token, _argv()], unicode_errors="surrogateescape")
         socket.send_fds(self._process.control, [request], descriptors)
 
-    def kill(self, pid: int, number: int) -> None:
-        """Send a signal to a worker's process group."""
+    def kill(self, pid: int, number: int, *, is_late: bool = False) -> None:
+        """Send a signal to a worker's process group, perhaps because its task is out of time."""
         # Through its parent: only there is the process id certain to be still the worker's.
         if self._process is not None:
             with suppress(OSError):
-                self._process.control.send(msgpack.packb(["kill", pid, int(number)]))
+                self._process.control.send(msgpack.packb(["kill", pid, int(number), is_late]))
             self.expect_answer()
 
     @contextmanager

@@ -186,9 +186,9 @@ class WorkerPool:
 
     # --- what workers do ---
 
-    def kill(self, worker: WorkerProcess, number: int) -> None:
-        """Send a signal to the worker's process group."""
-        self._fork_server.kill(worker.pid, number)
+    def kill(self, worker: WorkerProcess, number: int, *, is_late: bool = False) -> None:
+        """Send a signal to the worker's process group, perhaps because its task is out of time."""
+        self._fork_server.kill(worker.pid, number, is_late=is_late)
 
     def suspended(self) -> AbstractContextManager[None]:
         """Stop all workers within the block, in which this process may be stopped."""

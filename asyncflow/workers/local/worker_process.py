@@ -46,8 +46,8 @@ class Pool(Protocol):
     def give_back(self, worker: WorkerProcess, attempts: Sequence[AttemptKey]) -> None:
         """Report that these attempts will not begin."""
 
-    def kill(self, worker: WorkerProcess, number: int) -> None:
-        """Send a signal to the worker's process group."""
+    def kill(self, worker: WorkerProcess, number: int, *, is_late: bool = False) -> None:
+        """Send a signal to the worker's process group, perhaps because its task is out of time."""
 
     def pause(self, worker: WorkerProcess) -> None:
         """Report nothing of the worker for now."""
@@ -178,10 +178,10 @@ class WorkerProcess:
             return True
         return True
 
-    def ask_to_stop(self, attempt: AttemptKey, why: str) -> None:
+    def ask_to_stop(self, attempt: AttemptKey, why: str, *, is_late: bool = False) -> None:
         """Send SIGTERM to the worker, if it still runs the attempt."""
         if self._is_at_work(attempt):
-            self._kill(signal.SIGTERM, why)
+            self._kill(signal.SIGTERM, why, is_late=is_late)
 
     def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
         """Send SIGKILL; with `attempt`, only if the worker still runs it."""
@@ -197,10 +197,10 @@ class WorkerProcess:
         self.take_back()
         return next(reversed(self.tasks), None) == attempt
 
-    def _kill(self, number: int, why: str) -> None:
+    def _kill(self, number: int, why: str, *, is_late: bool = False) -> None:
         self.stop_reason = self.stop_reason or why
         if self.pid:
-            self._pool.kill(self, number)
+            self._pool.kill(self, number, is_late=is_late)
 
     def pause(self) -> None:
         """Report nothing of it for now; it waits when its socket is full."""

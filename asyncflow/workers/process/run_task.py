@@ -165,9 +165,10 @@ class TaskAttempt:
         return stored
 
     async def _failure(self, error: BaseException) -> Failed:
-        """The report of a failure. It has the artifacts if the step's `@catch` handles it.
+        """The report of a failure. It has the artifacts, unless another attempt follows.
 
-        If the artifacts cannot be stored, a stand-in passes the failure on without them.
+        If the step's `@catch` handles it, they are passed on; else they are for the client. If they
+        cannot be stored, it is reported without them, and a stand-in passes on what is caught.
         """
         task, signals = self._task, self._worker.signals
         damage: BaseException | None = None
@@ -186,18 +187,32 @@ class TaskAttempt:
         if task is None or damage:
             return report
         told = self._late(report, retried) if self._is_asked() else report
-        if told is None or not task.catches(may_retry=told.may_retry):
+        if told is None:
             return report
+        caught = task.catches(may_retry=told.may_retry)
+        if not caught and not self._leaves(task, error, may_retry=told.may_retry):
+            return told
         try:
             with task.entered():
-                task.hand_on((told.key.attempt, told.exception_type, told.message, told.traceback))
+                if caught:
+                    task.hand_on((told.key.attempt, *told[2:5]))
+                else:
+                    task.leave()
                 outcome = await self._store(task)
         except BaseException as second:  # noqa: BLE001 - the artifacts' own methods may raise anything
             why = describe_exception(second)
             text = f"The artifacts of this attempt are not kept: {why.type}: {why.message}"
             print(text, file=sys.stderr)  # noqa: T201 - into the task's log
-            return report._replace(spooled=self._printed())
+            return told._replace(spooled=self._printed())
+        if not caught:
+            return told._replace(left=outcome.manifest, spooled=self._printed())
         return told._replace(outcome=outcome, spooled=self._printed())
+
+    def _leaves(self, task: TaskView, error: BaseException, *, may_retry: bool) -> bool:
+        """Whether to keep, for the client, what a step had set that has failed."""
+        if self._order.caught or isinstance(error, MemoryError):  # storing takes more of it
+            return False
+        return task.is_last(may_retry=may_retry)
 
     def _is_caught_late(self) -> bool:
         """Whether it ran out of time and its step's `@catch` handles that."""
@@ -206,7 +221,7 @@ class TaskAttempt:
         return self._is_late() and task is not None and task.catches(may_retry=retries_late(on))
 
     def _late(self, report: Failed, on: tuple[type[BaseException], ...]) -> Failed | None:
-        """The failure of an async step that the engine has cancelled for being out of time.
+        """The failure of a step that the engine has stopped for being out of time.
 
         None if its time was not over: then its run is ending, and nothing is caught.
         """

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 _TIME: Final = struct.Struct("d")
+_FLAG_AT: Final = _TIME.size
 _TURN_SECONDS: Final = 0.002
 _ALONE_SECONDS: Final = 1.0  # after this time, no other process has got the signal
 # a signal that comes again this soon is the same one: `timeout` sends two
@@ -60,6 +61,20 @@ class Moment:
         return bool(at) and time.monotonic() - at < seconds
 
 
+class StopOrder(Moment):
+    """When the engine last asked a worker to end its task, and whether its time was over."""
+
+    def note_order(self, *, is_late: bool) -> None:
+        """Set it to now."""
+        self._page[_FLAG_AT] = is_late
+        self.note()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the task's time was over; else its run is ending."""
+        return bool(self._page[_FLAG_AT])
+
+
 def note_stop_signals(moment: Moment) -> None:
     """Ignore stop signals in this process, but note when one came."""
     for number in STOP_SIGNALS:
@@ -70,7 +85,7 @@ def note_stop_signals(moment: Moment) -> None:
 class StopSignals:
     """The handlers of a worker."""
 
-    def __init__(self, to_all: Moment, told: Moment) -> None:
+    def __init__(self, to_all: Moment, told: StopOrder) -> None:
         """Install nothing yet.
 
         Args:
@@ -95,6 +110,11 @@ class StopSignals:
     def asked(self) -> bool:
         """Whether the engine has asked this worker to end."""
         return bool(self._told.at)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the engine has asked it because the time of its task was over."""
+        return self._told.is_late
 
     def _restore_defaults(self) -> None:
         """Restore the defaults in a process that a step has forked, unless the step set others."""

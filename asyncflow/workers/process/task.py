@@ -60,7 +60,9 @@ class TaskView:
         self.choice = ""
         self.num_parallel: int | None = None
         self.failed = False
-        """Whether the step has failed and its `@catch` passes that on."""
+        """Whether the step has failed."""
+        self.is_left = False
+        """Whether nothing follows that failure: what is stored is for the client alone."""
         self.artifacts = TaskArtifacts(run, self.node, self._pathspec, self._origin())
         self.index = order.path[-1] if order.path else None
         self.flow = bind(run.flow_class, self)
@@ -178,7 +180,16 @@ class TaskView:
         """
         if self._order.caught or not self.node.catches or self.node.decides:
             return False
+        return self.is_last(may_retry=may_retry)
+
+    def is_last(self, *, may_retry: bool) -> bool:
+        """Whether no retry follows a failure of this attempt; `may_retry` is as for `catches`."""
         return not (may_retry and self.node.is_retried(self._order.key.attempt))
+
+    def leave(self) -> None:
+        """Store what is set by now, though the step has failed for good and leads nowhere."""
+        self.transition, self.num_parallel = None, None
+        self.failed = self.is_left = True
 
     def hand_on(self, failed: Sequence[Any]) -> None:
         """Store the result of a step whose failure is caught: what is set by now, and the failure.

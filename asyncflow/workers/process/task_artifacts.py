@@ -7,6 +7,7 @@ to the store, and the others are passed on by their refs.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from asyncflow.errors import ArtifactPickleError
@@ -17,8 +18,6 @@ from asyncflow.values import Encoding, Outcome
 from asyncflow.workers.process.item_stream import ItemStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from asyncflow import codec
     from asyncflow.flow.bound_task import BoundTask
     from asyncflow.flow.node import Node
@@ -28,6 +27,10 @@ if TYPE_CHECKING:
     from asyncflow.values import ArtifactRef
     from asyncflow.workers.messages import AttemptKey, Yielded
     from asyncflow.workers.process.run import Inherited, OpenRun
+
+
+OnLost = Callable[[ArtifactPickleError], object]
+"""Is called for a value that cannot be stored."""
 
 
 class _StoppedError(Exception):
@@ -84,7 +87,7 @@ class TaskArtifacts:
         self._loaded.pop(name, None)
 
     def store(
-        self, task: BoundTask, flow: FlowSpec, foreach: str | None, *, failed: bool
+        self, task: BoundTask, flow: FlowSpec, foreach: str | None, on_lost: OnLost | None
     ) -> Outcome:
         """Store new and changed values.
 
@@ -92,15 +95,15 @@ class TaskArtifacts:
             task: The task whose step it is; errors name it.
             flow: The instance that the step has worked on.
             foreach: The name of the artifact that the step fans out over, if it does.
-            failed: Whether the step has failed and its `@catch` passes this on. Then a value that
-                cannot be stored is left out, and the task's log says so.
+            on_lost: If the step has failed: called for a value that cannot be stored, which is left
+                out.
         """
         values = artifacts_of(flow)
         fanout, items = task.num_parallel, b""
         if foreach is not None:
             fanout, ref = self._put_items(task, flow, foreach, values)
             items = pack_ref(ref)
-        self._put_all(values, failed=failed)
+        self._put_all(values, on_lost)
         self._run.writer.sync()
         return Outcome(pack_manifest(self.refs), fanout, items, task.choice)
 
@@ -120,7 +123,7 @@ class TaskArtifacts:
         source = values.pop(foreach) if foreach in values else getattr(flow, foreach)
         if foreach not in self._run.base.refs:
             self.refs.pop(foreach, None)
-        self._put_all(values, failed=False)
+        self._put_all(values, None)
         manifest = pack_manifest(self.refs)
         writer = self._run.writer
         return source, ItemStream(foreach, key, writer, manifest, tell=tell, go_on=self._go_on)
@@ -137,7 +140,7 @@ class TaskArtifacts:
         if not self.are_wanted:
             raise _StoppedError
 
-    def _put_all(self, values: dict[str, Any], *, failed: bool) -> None:
+    def _put_all(self, values: dict[str, Any], on_lost: OnLost | None) -> None:
         for name, value in values.items():
             if name in self._run.base.refs:
                 # changes of the task's copy of a parameter or a constant end with the task
@@ -146,10 +149,10 @@ class TaskArtifacts:
             try:
                 self.refs[name] = self._put(name, value)
             except ArtifactPickleError as error:
-                if not failed:
+                if on_lost is None:
                     raise
                 self.refs.pop(name, None)  # its former value is not what the step had set
-                print(f"Not kept: {error}", file=sys.stderr)  # noqa: T201 - into the task's log
+                on_lost(error)
 
     def _put(self, name: str, value: object) -> ArtifactRef:
         if not self._node.catches:

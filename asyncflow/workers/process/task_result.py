@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,6 +14,7 @@ from asyncflow.workers.process.step_forks import EndingForks
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from asyncflow.errors import ArtifactPickleError
     from asyncflow.values import Outcome
     from asyncflow.workers.messages import StartTask, Yielded
     from asyncflow.workers.process.artifact_threads import OffLoop
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
     from asyncflow.workers.process.task import TaskView
 
 Result = TypeVar("Result")
+
+
+def _report_lost(error: ArtifactPickleError) -> None:
+    print(f"Not kept: {error}", file=sys.stderr)  # noqa: T201 - into the task's log
+
+
+def _leave_out(error: ArtifactPickleError) -> None:
+    """Say nothing: nobody reads what a task leaves without knowing that it has failed."""
 
 
 class TaskResult:
@@ -50,11 +60,12 @@ class TaskResult:
         """
         task = self._task
         node = task.node
-        if node.next and task.transition is None:
+        if node.next and task.transition is None and not task.is_left:
             message = f"the step {task.step!r} ended without self.next(...)"
             raise TransitionError(message, step=task.step, file=node.file, line=node.line)
         with EndingForks():  # pickling a value may run its class's code
-            return self._artifacts.store(task, task.flow, self._foreach, failed=task.failed)
+            on_lost = None if not task.failed else _leave_out if task.is_left else _report_lost
+            return self._artifacts.store(task, task.flow, self._foreach, on_lost)
 
     async def persist_off_loop(self, off_loop: OffLoop, is_kept: Callable[[], bool]) -> Outcome:
         """Call `persist` in a thread.

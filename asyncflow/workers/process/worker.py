@@ -282,7 +282,15 @@ class Worker:
         else:
             # Together with the next task's start, if that order is here: one system call instead of
             # two.
-            attempt = TaskAttempt(self, run, order, began, is_asked=lambda: self.signals.asked)
+            signals = self.signals
+            attempt = TaskAttempt(
+                self,
+                run,
+                order,
+                began,
+                is_asked=lambda: signals.asked,
+                is_late=lambda: signals.is_late,
+            )
             self.report_soon(self.own_context().run(attempt.carry_out_now))
             kept, self._kept = self._kept, []
             for waiting in kept:

@@ -18,7 +18,7 @@ from typing import Any
 
 from asyncflow import Engine
 from tests.compatibility.metaflow import ours, theirs, tutorials
-from tests.compatibility.metaflow.cases import CASES, DIFFERENT, NOT_YET, golden_file, our_file
+from tests.compatibility.metaflow.cases import CASES, DIFFERENT, golden_file, our_file
 from tests.compatibility.metaflow.compare import differences
 
 AT_ONCE = 2
@@ -58,19 +58,18 @@ def _keep(answer: dict[str, Any], file: Path) -> None:
 async def _keep_ours(names: list[str]) -> None:
     """Keep our answers to cases that differ on purpose, and no others."""
     for kept in our_file("").parent.glob("*.json"):
-        if kept.stem not in DIFFERENT or kept.stem in NOT_YET:
+        if kept.stem not in DIFFERENT:
             kept.unlink()
     with tempfile.TemporaryDirectory() as root:
         os.environ |= {"ASYNCFLOW_STORE": f"{root}/store", "USER": theirs.USER}
         os.environ["LOGNAME"] = theirs.USER
         async with Engine(store=f"{root}/store", workers=2) as engine:
             for name in names:
-                if name not in NOT_YET:
-                    folder = Path(root) / name
-                    folder.mkdir()
-                    os.chdir(folder)
-                    answer = await ours.answer(CASES[name], name, folder, engine)
-                    _keep(answer, our_file(name))
+                folder = Path(root) / name
+                folder.mkdir()
+                os.chdir(folder)
+                answer = await ours.answer(CASES[name], name, folder, engine)
+                _keep(answer, our_file(name))
 
 
 def _answer(name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The table of flows that both engines run, one for each word of the language.
 
 A file of `flows/` is a case, and its first line says what it shows. Below stands what else a case
-needs: command lines, files beside the flow, what is not there yet, what differs on purpose.
+needs: command lines, files beside the flow, what differs on purpose.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _OPTIONS_EVERYWHERE: Final = (
 _GIVEN: Final = {
     "clone_only": Case(("run", "resume --clone-only --origin-run-id {run}")),
     "client_tags": Case(("run --tag one",)),
+    "config_elsewhere": Case(files={"settings.json": '{"size": 2}'}),
     "config_file": Case(
         files={"settings.json": '{"size": 2}', "settings.toml": "[part]\nsize = 3"}
     ),
@@ -132,14 +133,6 @@ def is_run(words: list[str]) -> bool:
     return "run" in words or "resume" in words
 
 
-NOT_YET: Final = frozenset(
-    {
-        "client_of_failed_run",  # what a failed attempt had set is not kept
-        "timeout_caught",  # what a step had set before it was stopped is not kept
-    }
-)
-"""Cases whose words asyncflow lacks; one that gives Metaflow's answer has to be taken out."""
-
 _CAUGHT: Final = "a failure that was caught is no failure of the task"
 _ITEM: Final = "the item of a join within a foreach is None in Metaflow, though its index is right"
 _LISTED: Final = "the client lists names that begin with an underscore as well"
@@ -182,6 +175,7 @@ DIFFERENT: Final[dict[str, dict[str, str]]] = {
     "foreach_wide": {"*": "a foreach may be of any width"},
     "gang_of_none": {"*": _BEFORE},
     "join_splits": {"*": "a join may fan out"},
+    "nb_runner": {"answers/number": "Metaflow has it in notebooks only"},
     "nested_condition": {"steps/*/parents": _WAY, "steps/*/children": _WAY},
     "nested_foreach": {"steps/*_join/*/artifacts/mine": _ITEM},
     "other_environments": {"*": "Metaflow refuses what it would have to install packages for"},

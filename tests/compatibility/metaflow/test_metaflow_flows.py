@@ -13,7 +13,6 @@ from tests.compatibility.metaflow.cases import (
     CASES,
     DIFFERENT,
     FLOWS,
-    NOT_YET,
     golden_file,
     our_file,
 )
@@ -41,20 +40,7 @@ def surroundings(engine, tmp_path, monkeypatch):
     default_metadata()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(
-                name in NOT_YET,
-                reason="the word is not there yet; once it is, take the case out of NOT_YET",
-                strict=True,
-            ),
-        )
-        for name in CASES
-    ],
-)
+@pytest.mark.parametrize("name", CASES)
 async def test_the_answer_is_metaflows(name, engine, surroundings):
     """Every artifact, output, parent and child, tag and answer of the client is the same.
 
@@ -73,6 +59,6 @@ def test_the_table_is_whole():
     """Each flow has an answer of Metaflow's, and each answer a flow."""
     kept = {file.stem for file in (FLOWS.parent / "golden").glob("*.json")}
     assert kept == set(CASES)
-    assert set(CASES) >= NOT_YET | set(DIFFERENT)
+    assert set(CASES) >= set(DIFFERENT)
     different = {file.stem for file in (FLOWS.parent / "different").glob("*.json")}
-    assert different == set(DIFFERENT) - NOT_YET
+    assert different == set(DIFFERENT)
