@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from asyncflow.workers.messages import Failed, Logged, Started, Succeeded, Yielded
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from asyncflow.errors import AsyncflowError
     from asyncflow.flow.graph import Graph
@@ -32,17 +32,7 @@ class Lost:
     """Where the task was when it was stopped."""
 
 
-@dataclass(frozen=True, slots=True)
-class GangEnded:
-    """All nodes of a gang have ended; that goes to the journal in one write."""
-
-    ends: Sequence[Succeeded | Failed | Lost]
-    """How each has ended, the first failure first."""
-    failed: bool
-
-
-TaskFact = Started | Logged | Yielded | Succeeded | Failed | Lost
-Fact = TaskFact | GangEnded
+Fact = Started | Logged | Yielded | Succeeded | Failed | Lost
 
 
 class ReadyTasks(Protocol):
@@ -79,7 +69,6 @@ class TaskSource(Protocol):
 
     number: int
     graph: Graph
-    backlog_bytes: int
 
     @property
     def priority(self) -> int:
@@ -104,6 +93,10 @@ class TaskSource(Protocol):
     @property
     def orders(self) -> ReadyTasks:
         """Its tasks that are ready."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Output that it was told and its journal does not have yet."""
 
     @property
     def congested(self) -> bool:

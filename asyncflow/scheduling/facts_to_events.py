@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
     from asyncflow.scheduling.commands import BeginTask, CloneTask, RetryTask, Verdict
-    from asyncflow.scheduling.facts import TaskFact
+    from asyncflow.scheduling.facts import Fact
     from asyncflow.scheduling.item_streams import ItemStreams
     from asyncflow.store.run_index import RunIndex
     from asyncflow.values import Outcome
@@ -160,7 +160,7 @@ class Recorder:
 
     # --- facts to records ---
 
-    def record(self, fact: TaskFact, batch: Batch, *, verdict: Verdict | None) -> None:
+    def record(self, fact: Fact, batch: Batch, *, verdict: Verdict | None) -> None:
         """Add what a fact means to a batch.
 
         A fact about an attempt that has ended already means nothing.

@@ -7,8 +7,8 @@
 Facts that come in while a batch is being written make the next batch. So the faster they come, the
 more events share the cost of one write.
 
-Three queues meet here. The inbox of the driver holds facts that are not in the journal yet; each
-turn makes a batch of them. The commands are what the plan, a cancellation or a failure of the
+Three queues meet here. The `FactInbox` holds facts that are not in the journal yet; each turn makes
+a batch of them. The commands are what the plan, a cancellation or a failure of the
 engine has decided; the next turn carries them out. The third belongs to `TaskOrders`: orders of
 wide joins whose inputs are on disk. Facts and commands wake the driver, and an order that was
 prepared wakes the dispatcher.
@@ -17,7 +17,6 @@ prepared wakes the dispatcher.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -26,9 +25,9 @@ from asyncflow._support.conditions import Condition, in_thread
 from asyncflow._support.event_loop import UncancellableTask
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.packing import unpack_events
-from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks, Verdict
-from asyncflow.scheduling.facts import GangEnded, Lost
-from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder
+from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks
+from asyncflow.scheduling.fact_inbox import FactInbox
+from asyncflow.scheduling.facts_to_events import Batch, Recorder
 from asyncflow.scheduling.item_streams import ItemStreams
 from asyncflow.scheduling.journal_sync import JournalSync
 from asyncflow.scheduling.plan import Plan
@@ -39,29 +38,22 @@ from asyncflow.scheduling.take_over import TakeOver
 from asyncflow.scheduling.task_orders import TaskOrders
 from asyncflow.store.run_index import RunIndex
 from asyncflow.values import Failure
-from asyncflow.workers.messages import Failed, Logged, Succeeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from asyncflow.events.selection import Publication
     from asyncflow.flow.graph import Graph
     from asyncflow.scheduling.commands import Command
     from asyncflow.scheduling.dispatcher import Dispatcher
     from asyncflow.scheduling.facts import Fact
-    from asyncflow.scheduling.gangs import End, Gang
     from asyncflow.scheduling.resume import OriginRun
     from asyncflow.scheduling.run_identity import RunIdentity
     from asyncflow.scheduling.run_services import RunServices
     from asyncflow.store.interface import JournalAppender
 
-_BATCH_FACTS: Final = 128  # a batch of them takes the event loop some 3 ms
-_LEAST_FACTS: Final = 16  # in a batch, however little time is left: each batch costs a write
 _GRACES: Final = 2  # the time that a run has to end once it is told to,
 _END_SECONDS: Final = 30.0  # plus this: some workers are killed, some journals written
-_ENDS: Final = (Succeeded, Failed, Lost)
-_FAILURES: Final = (Failed, Lost)  # a union in `isinstance` takes three times as long
-_CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
 
 
 class Publisher(Protocol):
@@ -111,8 +103,6 @@ class RunDriver:
         """The asyncio task that drives it, once `start` was called."""
         self.finished = Condition(lambda: self.over or (self.task is not None and self.task.done()))
         """Whether the run has ended in any way."""
-        self.backlog_bytes = 0
-        """Output that has come in but is not in the journal yet."""
         self._journal = journal
         self._dispatcher, self._services = dispatcher, services
         self._index = RunIndex(
@@ -127,7 +117,6 @@ class RunDriver:
             identity.flow, identity.run_id, self._index, self._streams, self.expected
         )
         self._counted = 0  # events that the meter has counted
-        self._inbox: deque[Fact] = deque()
         self._commands: list[Command] = []
         self._news = Condition(lambda: bool(self._inbox or self._commands) or self._is_late)
         self._ends_by = float("inf")  # by the loop's clock, once it has been told to end
@@ -145,6 +134,14 @@ class RunDriver:
             on_lost=self.tell,
         )
         """The tasks that are ready, for the dispatcher to take."""
+        self._inbox = FactInbox(
+            self.plan,
+            self._recorder,
+            self.orders.gangs,
+            on_added=self._news.look,
+            on_run_failing=self._hold,
+            stop_tasks=self._stop_tasks,
+        )
         self._take_over = (
             TakeOver(origin, self.plan, self._recorder, services) if origin is not None else None
         )
@@ -176,52 +173,20 @@ class RunDriver:
 
     def tell(self, fact: Fact) -> None:
         """Add a fact; it is journalled with the next batch, or with the end of its gang."""
-        if self._streams and isinstance(fact, Succeeded):
-            fact = self._streams.checked(fact)
-        if self.orders.gangs and isinstance(fact, _ENDS):
-            gang = self.orders.gangs.of(fact.key)
-            if gang is not None:
-                self._on_node_ended(gang, fact)
-                return
-        self._add(fact)
+        self._inbox.add(fact)
 
-    def _on_node_ended(self, gang: Gang, end: End) -> None:
-        """One of a gang has ended: if it has failed, the others are stopped."""
-        caused = gang.cause is None
-        gang.add(end)
-        if gang.cause is not None and caused and gang.running:
-            self._dispatcher.stop_tasks(self, gang.running, gang.why_stopped)
-        if not gang.running:
-            self.orders.gangs.end(gang)
-            verdict = self._verdict(gang.cause) if gang.cause is not None else None
-            self._add(gang.ended(verdict))
+    def _hold(self) -> None:
+        """Begin no further task while the failure that ends the run is being written."""
+        self.orders.held = True
+        self._dispatcher.stop(self, "another task of the run failed", running=False)
 
-    def _add(self, fact: Fact) -> None:
-        self._inbox.append(fact)
-        self._news.look()
-        if isinstance(fact, Logged):
-            self.backlog_bytes += len(fact.data)
-        elif isinstance(fact, GangEnded):
-            self._hold_if_it_ends(fact.ends[0])
-        elif isinstance(fact, _FAILURES):
-            self._hold_if_it_ends(fact)
-
-    def _hold_if_it_ends(self, fact: End) -> None:
-        if not isinstance(fact, Succeeded) and self._ends_run(fact):
-            self.orders.held = True  # no further task begins while that is being written
-            self._dispatcher.stop(self, "another task of the run failed", running=False)
+    def _stop_tasks(self, tasks: Collection[int], reason: str) -> None:
+        self._dispatcher.stop_tasks(self, tasks, reason)
 
     def _only_yields(self, yielding: int) -> bool:
         """Whether tasks are ready, but no task runs except so many that yield items."""
-        return bool(self.orders.ready) and len(self._recorder) <= yielding + self.plan.reading
-
-    def _ends_run(self, fact: Failed | Lost) -> bool:
-        return self._verdict(fact) is Verdict.FAIL and not self.plan.stopping
-
-    def _verdict(self, fact: Failed | Lost) -> Verdict:
-        if isinstance(fact, Failed) and fact.outcome is not None:
-            return Verdict.CATCH
-        return self.plan.verdict(fact.key.task, may_retry=fact.may_retry)
+        running = len(self._recorder) - self.orders.gangs.held_back
+        return bool(self.orders.ready) and running <= yielding + self.plan.reading
 
     def cancel(self, reason: str) -> None:
         """Begin to end the run. Harmless if it is ending already."""
@@ -253,7 +218,12 @@ class RunDriver:
     @property
     def congested(self) -> bool:
         """Whether so much waits for the journal that no further task should begin."""
-        return len(self._inbox) > _CONGESTED_FACTS
+        return self._inbox.congested
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Output that has come in but is not in the journal yet."""
+        return self._inbox.output_bytes
 
     def on_started(self, task_id: int, pid: int) -> None:
         """Note that the task has begun in this process."""
@@ -321,9 +291,7 @@ class RunDriver:
         self._collect(batch)
         commands, self._commands = self._commands, []
         await self._publish(batch, commands)
-        self.orders.held = self.orders.held and any(
-            isinstance(each, (*_FAILURES, GangEnded)) for each in self._inbox
-        )
+        self.orders.held = self.orders.held and self._inbox.has_failures
         await self._take_over_all()
         for command in commands:
             await self._carry_out(command)
@@ -343,31 +311,9 @@ class RunDriver:
     def _collect(self, batch: Batch) -> None:
         """Move facts from the inbox to a batch, as long as there is time."""
         until = self._services.loop_budget.until()
-        for number in range(min(len(self._inbox), _BATCH_FACTS)):
-            if number >= _LEAST_FACTS and self._loop.time() > until:
-                break
-            fact = self._inbox.popleft()
-            if isinstance(fact, Logged):
-                self.backlog_bytes -= len(fact.data)
-            if isinstance(fact, GangEnded):
-                self._collect_gang(fact, batch)
-                break
-            verdict = None
-            if isinstance(fact, _FAILURES):
-                verdict = self._verdict(fact)
-            self._recorder.record(fact, batch, verdict=verdict)
-            if batch.output_bytes > OUTPUT_BYTES:
-                break
-            if verdict is Verdict.FAIL and not self.plan.stopping:
-                break  # the plan must know that the run is ending before it judges the next failure
+        self._inbox.collect(batch, lambda: self._loop.time() <= until)
         if self.backlog_bytes < BACKLOG_BYTES:
             self._dispatcher.resume_paused_workers(self)
-
-    def _collect_gang(self, gang: GangEnded, batch: Batch) -> None:
-        """Move all ends of a gang to a batch: one write has all of them, or none is published."""
-        for end in gang.ends:
-            verdict = None if isinstance(end, Succeeded) else self._verdict(end)
-            self._recorder.record(end, batch, verdict=verdict)
 
     async def _publish(self, batch: Batch, commands: list[Command]) -> None:
         """Disk before news: the plan and the subscribers learn what the journal has."""
@@ -403,9 +349,10 @@ class RunDriver:
                 self._commands += self.plan.hand_on(command.task_id)
             case StopTasks():
                 self.orders.drop_prepared()
+                self._inbox.give_up_stand_ins()
                 self._dispatcher.stop(self, command.reason, running=command.running)
                 if command.waiting and not command.running:
-                    self._dispatcher.stop_tasks(self, command.waiting, command.reason)
+                    self._stop_tasks(command.waiting, command.reason)
             case FinishRun():
                 self.finish = command
 

@@ -101,6 +101,8 @@ class TaskOrders:
             return self._prepared.popleft()
         for task in self._plan.take(1):
             self._recorder.open(task)
+            if task.caught is not None:
+                self.gangs.begin_stand_in(AttemptKey(self._number, task.task_id, task.attempt))
             if self._streams:
                 self._streams.on_taken()
                 at = self._yielded_at(task)
@@ -154,9 +156,11 @@ class TaskOrders:
 
         A node of a gang that does not go on has ended instead.
         """
-        if self.gangs and (lost := self.gangs.given_back(task_id)) is not None:
-            self._on_lost(lost)
-            return
+        if self.gangs:
+            lost = self.gangs.given_back(task_id, stopping=self._plan.stopping)
+            if lost is not None:
+                self._on_lost(lost)
+                return
         self._recorder.drop(task_id)
         self._on_commands(self._plan.give_back(task_id))
 

@@ -41,6 +41,11 @@ def test_every_promise_is_kept_in_simulated_worlds():
     check_worlds(range(100))
 
 
+def test_no_node_that_was_announced_is_run_again_since_another_one_had_no_stand_in_yet():
+    """In this world the engine crashes while a stopped node of a gang waits for its stand-in."""
+    check_worlds([1128])
+
+
 @pytest.mark.slow
 def test_every_promise_is_kept_in_many_simulated_worlds():
     """The same two thousand times."""

@@ -25,7 +25,7 @@ from asyncflow import (
     step,
 )
 from asyncflow.errors import RunCancelledError, RunFailedError
-from asyncflow.events import TaskFailed, TaskStarted
+from asyncflow.events import TaskFailed, TaskStarted, TaskSucceeded
 from tests.support.waiting import until
 
 FAR = 60.0
@@ -279,6 +279,20 @@ async def test_a_failure_that_is_caught_stops_the_other_nodes_as_well(engine, tm
     failures = run["join"].task["failures"].data
     assert failures[1:] == ["ValueError", "asyncflow.errors.TaskCancelledError"]
     assert run["join"].task["befores"].data[1] == 1
+
+
+async def test_no_node_is_announced_before_the_whole_gang_has_a_result(engine, tmp_path):
+    """The third gets its result from a stand-in: a crash before that loses no announcement."""
+    handle = await engine.start(Caught, folder=str(tmp_path))
+    ends = [
+        (type(event), event.path[-1])
+        async for event in handle.events(TaskFailed, TaskSucceeded)
+        if event.step == "node"
+    ]
+    await handle
+    announced = ends.index(next(end for end in ends if end[0] is TaskSucceeded))
+    assert (TaskFailed, 2) in ends[:announced]
+    assert len(ends[announced:]) >= 3
 
 
 class Finishing(FlowSpec):

@@ -419,10 +419,7 @@ class World:
         key = order.step, tuple(order.path)
         self.tasks += 1
         assert key in self.expected.inputs, f"{key} is no task of the program"
-        # Some nodes of a gang may wait for a stand-in: after a crash then, all of them run again.
-        node = self.graph[order.step]
-        if not (node.is_gang and node.catches):
-            assert key not in self.told, f"{key} was announced, and is run again"
+        assert key not in self.told, f"{key} was announced, and is run again"
         assert key not in self._at_once, f"{key} is run twice at once"
         self._at_once[key] = order.key.attempt
         assert self._inputs(order) == self.expected.inputs[key], f"{key} gets other inputs"

@@ -1,0 +1,164 @@
+"""The facts that a run was told, and that its journal does not have yet.
+
+Facts that come in while a batch is being written make the next batch. The inbox judges failures:
+what follows from one depends on the plan, which has to know all earlier facts. So a batch ends with
+the failure that ends the run. The ends of a gang's nodes wait in their gang, which comes in as a
+whole.
+
+Nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from asyncflow.scheduling.commands import Verdict
+from asyncflow.scheduling.facts import Lost
+from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES
+from asyncflow.scheduling.gangs import Gang
+from asyncflow.workers.messages import Failed, Logged, Succeeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from asyncflow.scheduling.facts import Fact
+    from asyncflow.scheduling.facts_to_events import Batch, Recorder
+    from asyncflow.scheduling.gangs import End, Gangs
+    from asyncflow.scheduling.plan import Plan
+
+_BATCH_FACTS: Final = 128  # a batch of them takes the event loop some 3 ms
+_LEAST_FACTS: Final = 16  # in a batch, however little time is left: each batch costs a write
+_ENDS: Final = (Succeeded, Failed, Lost)
+_FAILURES: Final = (Failed, Lost)  # a union in `isinstance` takes three times as long
+_CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
+
+
+class FactInbox:
+    """The facts of one run until a batch has them."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        recorder: Recorder,
+        gangs: Gangs,
+        *,
+        on_added: Callable[[], None],
+        on_run_failing: Callable[[], None],
+        stop_tasks: Callable[[Collection[int], str], None],
+    ) -> None:
+        """Have no facts yet.
+
+        Args:
+            plan: Knows what follows from a failure.
+            recorder: Makes records of facts.
+            gangs: The gangs that workers have.
+            on_added: Called when there is something for the next batch.
+            on_run_failing: Called when a failure that is not in the journal yet will end the run.
+            stop_tasks: Stops the nodes with these ids, for this reason.
+        """
+        self._plan, self._recorder, self._gangs = plan, recorder, gangs
+        self._on_added, self._on_run_failing = on_added, on_run_failing
+        self._stop_tasks = stop_tasks
+        self._facts: deque[Fact | Gang] = deque()
+        self.output_bytes = 0
+        """How much output there is among the facts."""
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    @property
+    def congested(self) -> bool:
+        """Whether there is so much that no further task should begin."""
+        return len(self._facts) > _CONGESTED_FACTS
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether a failure, or a gang, is among the facts."""
+        return any(isinstance(each, (*_FAILURES, Gang)) for each in self._facts)
+
+    # --- what comes in ---
+
+    def add(self, fact: Fact) -> None:
+        """Add a fact; the end of a gang's node is kept until its gang has ended."""
+        if self._recorder.streams and isinstance(fact, Succeeded):
+            fact = self._recorder.streams.checked(fact)
+        if self._gangs and isinstance(fact, _ENDS):
+            gang = self._gangs.of(fact.key)
+            if gang is not None:
+                self._on_node_ended(gang, fact)
+                return
+        self._facts.append(fact)
+        self._on_added()
+        if isinstance(fact, Logged):
+            self.output_bytes += len(fact.data)
+        elif isinstance(fact, _FAILURES) and self._ends_run(self.verdict(fact)):
+            self._on_run_failing()
+
+    def give_up_stand_ins(self) -> None:
+        """The run is ending: gangs that wait for stand-ins have failed."""
+        for gang in self._gangs.give_up():
+            self._add_gang(gang)
+
+    def _on_node_ended(self, gang: Gang, end: End) -> None:
+        """A node of a gang has ended: if it is the first that has failed, stop the others."""
+        caused = gang.cause is None
+        gang.add(end)
+        if gang.cause is not None and caused and gang.running:
+            self._stop_tasks(gang.running, gang.why_stopped)
+        if gang.has_ended:
+            self._add_gang(gang)
+
+    def _add_gang(self, gang: Gang) -> None:
+        self._facts.append(gang)
+        self._on_added()
+        if gang.cause is not None and self._ends_run(self.verdict(gang.cause)):
+            self._on_run_failing()
+
+    # --- what follows from a failure ---
+
+    def verdict(self, failure: Failed | Lost) -> Verdict:
+        """What follows from the failure of an attempt."""
+        if isinstance(failure, Failed) and failure.outcome is not None:
+            return Verdict.CATCH
+        return self._plan.verdict(failure.key.task, may_retry=failure.may_retry)
+
+    def _ends_run(self, verdict: Verdict) -> bool:
+        return verdict is Verdict.FAIL and not self._plan.stopping
+
+    def _verdict_on(self, gang: Gang) -> Verdict:
+        if gang.cause is None or self._plan.stopping:
+            return Verdict.FAIL
+        return self.verdict(gang.cause)
+
+    # --- what goes out ---
+
+    def collect(self, batch: Batch, has_time: Callable[[], bool]) -> None:
+        """Move facts to a batch, as long as there is time."""
+        for number in range(min(len(self._facts), _BATCH_FACTS)):
+            if number >= _LEAST_FACTS and not has_time():
+                break
+            fact = self._facts.popleft()
+            if isinstance(fact, Gang):
+                self._collect_gang(fact, batch)
+                break
+            verdict = None
+            if isinstance(fact, Logged):
+                self.output_bytes -= len(fact.data)
+            elif isinstance(fact, _FAILURES):
+                verdict = self.verdict(fact)
+            self._recorder.record(fact, batch, verdict=verdict)
+            if batch.output_bytes > OUTPUT_BYTES:
+                break
+            if verdict is not None and self._ends_run(verdict):
+                break  # the plan must know that the run is ending before it judges the next failure
+
+    def _collect_gang(self, gang: Gang, batch: Batch) -> None:
+        """Move the ends of a gang to a batch: one write has all of them, or none is published."""
+        for end, verdict in gang.settle(self._verdict_on(gang)):
+            self._recorder.record(end, batch, verdict=verdict)
+        if gang.has_ended:
+            self._gangs.end(gang)
+
+    def __repr__(self) -> str:
+        return f"<FactInbox of {len(self)} facts, {self.output_bytes} bytes of output>"

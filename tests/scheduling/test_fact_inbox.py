@@ -1,0 +1,235 @@
+"""Which facts go to the journal together, and what follows from failures before they are there."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from asyncflow.events import RunStarted
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
+from asyncflow.scheduling.commands import Verdict
+from asyncflow.scheduling.fact_inbox import FactInbox
+from asyncflow.scheduling.facts import Lost
+from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder
+from asyncflow.scheduling.gangs import Gangs
+from asyncflow.scheduling.item_streams import ItemStreams
+from asyncflow.scheduling.plan import Plan
+from asyncflow.store.run_index import RunIndex
+from asyncflow.values import Outcome
+from asyncflow.workers.messages import AttemptKey, Failed, Logged, Started, StartTask, Succeeded
+
+NOW = 1_795_472_682_985_927
+
+
+class Mail:
+    """A run whose tasks all run, its inbox, and what that has asked for."""
+
+    def __init__(self, width, options=None, *, parallel=False):
+        over: dict[str, Any] = {"num_parallel": "n"} if parallel else {"foreach": "items"}
+        options = {"parallel": True, **(options or {})} if parallel else options or {}
+        graph = Graph(
+            "F",
+            [
+                Node("start", ("work",), is_start=True, **over),
+                Node("work", ("join",), options=options),
+                Node("join", ("end",), is_join=True),
+                Node("end", is_end=True),
+            ],
+        )
+        self.plan, self.gangs = Plan(graph), Gangs()
+        index = RunIndex(graph, flow="F", run_id="1", started=NOW, tags=())
+        streams = ItemStreams(lambda _: 0, lambda _: False, lambda _: None)
+        self.recorder = Recorder("F", "1", index, streams)
+        self.added = self.failing = 0
+        self.stopped: list[tuple[set[int], str]] = []
+        self.size = 0
+        self.inbox = FactInbox(
+            self.plan,
+            self.recorder,
+            self.gangs,
+            on_added=self._on_added,
+            on_run_failing=self._on_failing,
+            stop_tasks=lambda tasks, reason: self.stopped.append((set(tasks), reason)),
+        )
+        self.plan.handle(RunStarted(flow="F", run_id="1", seq=1, time=datetime.now(UTC), graph={}))
+        (start,) = self._take()
+        self.inbox.add(Succeeded(start, 0.1, Outcome(fanout=width), (0, 0)))
+        self.publish(self.collect())
+        self.keys = self._take(width)
+        self.added = 0
+
+    def _on_added(self):
+        self.added += 1
+
+    def _on_failing(self):
+        self.failing += 1
+
+    def _take(self, limit=1):
+        tasks = self.plan.take(limit)
+        for task in tasks:
+            self.recorder.open(task)
+        keys = [AttemptKey(1, task.task_id, task.attempt) for task in tasks]
+        if self.plan.graph[tasks[0].step].is_gang:
+            if tasks[0].caught is None:
+                orders = [StartTask(key, "work", (), [], b"", (), ()) for key in keys]
+                self.gangs.begin(tasks, orders)
+            else:
+                for key in keys:
+                    self.gangs.begin_stand_in(key)
+        return keys
+
+    def collect(self, has_time=lambda: True):
+        """The next batch."""
+        batch = Batch(self.size, NOW)
+        self.inbox.collect(batch, has_time)
+        return batch
+
+    def publish(self, batch):
+        """The journal has it: the plan hears of it, and what it decides is returned."""
+        self.size = batch.at
+        return [command for event in batch.events for command in self.plan.handle(event)]
+
+    def stand_ins(self, commands):
+        """The stand-ins that are ordered are taken."""
+        for command in commands:
+            self.plan.hand_on(command.task_id)
+        return self._take(len(commands))
+
+
+def kinds(batch):
+    """Kind and task of each event of a batch."""
+    return [(type(event).__name__, int(event.task_id)) for event in batch.events]
+
+
+def failed(key):
+    """A report of a failure."""
+    return Failed(key, 0.1, "ValueError", "no", "", True, (0, 0))
+
+
+def succeeded(key):
+    """A report of a success."""
+    return Succeeded(key, 0.1, Outcome(), (0, 0))
+
+
+def lost(key):
+    """The worker is gone."""
+    return Lost(key, "WorkerDied", "it was killed", may_retry=True)
+
+
+def test_a_batch_has_so_many_facts_at_most_and_few_if_there_is_no_time():
+    """The rest stays, in order; each fact has asked for a batch."""
+    mail = Mail(200)
+    for key in mail.keys:
+        mail.inbox.add(Started(key))
+    assert mail.added == 200
+    assert len(mail.collect(has_time=lambda: False).events) == 16
+    assert len(mail.collect().events) == 128
+    assert len(mail.collect().events) == 56
+    assert len(mail.inbox) == 0
+
+
+def test_workers_wait_when_the_journal_is_far_behind():
+    """And go on when it has caught up."""
+    mail = Mail(1030)
+    for key in mail.keys:
+        mail.inbox.add(Started(key))
+    assert mail.inbox.congested
+    mail.collect()
+    assert not mail.inbox.congested
+
+
+def test_output_that_waits_is_counted_and_fills_a_batch():
+    """Bytes are no longer counted when a batch has them."""
+    mail = Mail(1)
+    for _ in range(3):
+        mail.inbox.add(Logged(mail.keys[0], 0, b"x" * (OUTPUT_BYTES - 1)))
+    assert mail.inbox.output_bytes == 3 * (OUTPUT_BYTES - 1)
+    mail.collect()
+    assert mail.inbox.output_bytes == OUTPUT_BYTES - 1
+
+
+def test_a_batch_ends_with_the_failure_that_ends_the_run():
+    """Only then can the plan say of the next failure that it ends nothing more."""
+    mail = Mail(3)
+    first, second, third = mail.keys
+    for fact in (succeeded(first), failed(second), lost(third)):
+        mail.inbox.add(fact)
+    assert mail.failing == 2
+    assert mail.inbox.has_failures
+    batch = mail.collect()
+    assert kinds(batch) == [("TaskSucceeded", first.task), ("TaskFailed", second.task)]
+    mail.publish(batch)
+    assert kinds(mail.collect()) == [("TaskFailed", third.task)]
+    assert not mail.inbox.has_failures
+
+
+def test_a_failure_that_is_retried_ends_nothing():
+    """It is in one batch with what follows."""
+    mail = Mail(2, {"retry": {"times": 1, "seconds": 0, "backoff": 1, "on": []}})
+    mail.inbox.add(failed(mail.keys[0]))
+    mail.inbox.add(succeeded(mail.keys[1]))
+    assert mail.failing == 0
+    assert mail.inbox.verdict(failed(mail.keys[0])) is Verdict.RETRY
+    assert [name for name, _ in kinds(mail.collect())] == ["TaskFailed", "TaskSucceeded"]
+
+
+def test_a_gang_comes_in_when_its_last_node_has_ended():
+    """The first failure stops the others, and is the only one that does."""
+    mail = Mail(3, parallel=True)
+    first, second, third = mail.keys
+    mail.inbox.add(succeeded(second))
+    mail.inbox.add(failed(third))
+    assert mail.stopped == [({first.task}, "node 2 of its gang has failed")]
+    assert mail.added == 0
+    mail.inbox.add(lost(first))
+    assert (mail.added, mail.failing, len(mail.stopped)) == (1, 1, 1)
+    batch = mail.collect()
+    assert kinds(batch) == [("TaskFailed", key.task) for key in (third, second, first)]
+
+
+def test_no_success_of_a_gang_is_announced_before_the_last_stand_in_has_ended():
+    """A crash before that finds a gang that has to run as a whole, of which nobody has heard."""
+    mail = Mail(2, {"catch": {"var": None, "print_exception": False}}, parallel=True)
+    first, second = mail.keys
+    mail.inbox.add(succeeded(first))
+    mail.inbox.add(lost(second))
+    batch = mail.collect()
+    assert kinds(batch) == [("TaskFailed", second.task)]
+    (stand_in,) = mail.stand_ins(mail.publish(batch))
+    mail.inbox.add(succeeded(stand_in))
+    assert kinds(mail.collect()) == [("TaskSucceeded", first.task), ("TaskSucceeded", second.task)]
+    assert len(mail.gangs) == 0
+
+
+@pytest.mark.parametrize("when", ["stand-in fails", "cancelled before", "cancelled while"])
+def test_a_gang_that_loses_a_stand_in_has_not_succeeded_at_all(when):
+    """Whether the stand-in itself fails, does not come, or is stopped."""
+    mail = Mail(2, {"catch": {"var": None, "print_exception": False}}, parallel=True)
+    first, second = mail.keys
+    mail.inbox.add(succeeded(first))
+    mail.inbox.add(lost(second))
+    commands = mail.publish(mail.collect())
+    if when != "cancelled before":
+        (stand_in,) = mail.stand_ins(commands)
+    if when != "stand-in fails":
+        mail.plan.cancel("a wish")
+        mail.inbox.give_up_stand_ins()
+    if when != "cancelled before":
+        mail.inbox.add(lost(stand_in))
+    names = [name for name, _ in kinds(mail.collect())]
+    assert set(names) == {"TaskFailed"}
+    assert mail.failing == (when == "stand-in fails")
+    assert len(mail.gangs) == 0
+
+
+def test_a_caught_failure_does_not_count_when_the_run_is_ending_and_another_node_was_stopped():
+    """The other node gets no stand-in any more."""
+    mail = Mail(2, {"catch": {"var": None, "print_exception": False}}, parallel=True)
+    first, second = mail.keys
+    mail.inbox.add(failed(first)._replace(outcome=Outcome()))
+    mail.plan.cancel("a wish")
+    mail.inbox.add(lost(second))
+    assert [name for name, _ in kinds(mail.collect())] == ["TaskFailed", "TaskFailed"]
