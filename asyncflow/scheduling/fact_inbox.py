@@ -31,7 +31,6 @@ _BATCH_FACTS: Final = 128  # a batch of them takes the event loop some 3 ms
 _LEAST_FACTS: Final = 16  # in a batch, however little time is left: each batch costs a write
 _ENDS: Final = (Succeeded, Failed, Lost)
 _FAILURES: Final = (Failed, Lost)  # a union in `isinstance` takes three times as long
-_CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
 
 
 class FactInbox:
@@ -60,22 +59,15 @@ class FactInbox:
         self._plan, self._recorder, self._gangs = plan, recorder, gangs
         self._on_added, self._on_run_failing = on_added, on_run_failing
         self._stop_tasks = stop_tasks
-        self._facts: deque[Fact | Gang] = deque()
+        self.facts: deque[Fact | Gang] = deque()
+        """The facts that no batch has yet."""
         self.output_bytes = 0
         """How much output there is among the facts."""
-
-    def __len__(self) -> int:
-        return len(self._facts)
-
-    @property
-    def congested(self) -> bool:
-        """Whether there is so much that no further task should begin."""
-        return len(self._facts) > _CONGESTED_FACTS
 
     @property
     def has_failures(self) -> bool:
         """Whether a failure, or a gang, is among the facts."""
-        return any(isinstance(each, (*_FAILURES, Gang)) for each in self._facts)
+        return any(isinstance(each, (*_FAILURES, Gang)) for each in self.facts)
 
     # --- what comes in ---
 
@@ -88,7 +80,7 @@ class FactInbox:
             if gang is not None:
                 self._on_node_ended(gang, fact)
                 return
-        self._facts.append(fact)
+        self.facts.append(fact)
         self._on_added()
         if isinstance(fact, Logged):
             self.output_bytes += len(fact.data)
@@ -110,7 +102,7 @@ class FactInbox:
             self._add_gang(gang)
 
     def _add_gang(self, gang: Gang) -> None:
-        self._facts.append(gang)
+        self.facts.append(gang)
         self._on_added()
         if gang.cause is not None and self._ends_run(self.verdict(gang.cause)):
             self._on_run_failing()
@@ -135,10 +127,10 @@ class FactInbox:
 
     def collect(self, batch: Batch, has_time: Callable[[], bool]) -> None:
         """Move facts to a batch, as long as there is time."""
-        for number in range(min(len(self._facts), _BATCH_FACTS)):
+        for number in range(min(len(self.facts), _BATCH_FACTS)):
             if number >= _LEAST_FACTS and not has_time():
                 break
-            fact = self._facts.popleft()
+            fact = self.facts.popleft()
             if isinstance(fact, Gang):
                 self._collect_gang(fact, batch)
                 break
@@ -161,4 +153,4 @@ class FactInbox:
             self._gangs.end(gang)
 
     def __repr__(self) -> str:
-        return f"<FactInbox of {len(self)} facts, {self.output_bytes} bytes of output>"
+        return f"<FactInbox of {len(self.facts)} facts, {self.output_bytes} bytes of output>"

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.run_services import RunServices
     from asyncflow.store.interface import JournalAppender
 
+_CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
 _GRACES: Final = 2  # the time that a run has to end once it is told to,
 _END_SECONDS: Final = 30.0  # plus this: some workers are killed, some journals written
 
@@ -118,7 +119,7 @@ class RunDriver:
         )
         self._counted = 0  # events that the meter has counted
         self._commands: list[Command] = []
-        self._news = Condition(lambda: bool(self._inbox or self._commands) or self._is_late)
+        self._news = Condition(lambda: bool(self._inbox.facts or self._commands) or self._is_late)
         self._ends_by = float("inf")  # by the loop's clock, once it has been told to end
         self._loop = asyncio.get_running_loop()
         self._ending = RunEnding(identity, self._recorder, self._index)
@@ -218,7 +219,7 @@ class RunDriver:
     @property
     def congested(self) -> bool:
         """Whether so much waits for the journal that no further task should begin."""
-        return self._inbox.congested
+        return len(self._inbox.facts) > _CONGESTED_FACTS
 
     @property
     def backlog_bytes(self) -> int:
@@ -284,7 +285,7 @@ class RunDriver:
 
     async def _turn(self) -> None:
         await self._news.wait()
-        if not self._inbox and not self._commands and self._is_late:
+        if not self._inbox.facts and not self._commands and self._is_late:
             raise AsyncflowError("the run was told to end, but did not")
         await self._services.loop_budget.turn()
         batch = self._new_batch()

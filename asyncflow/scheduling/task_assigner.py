@@ -1,6 +1,7 @@
 """Assigns ready tasks to workers: which run is next, which of its steps, and to which worker.
 
-Runs take turns (`fair_turns`), and `placement` knows which worker has room. When there is no room
+Runs take turns (`fair_turns`), `step_admission` says which of a run's steps may have one more task,
+and `placement` knows which worker has room. When there is no room
 for the task of the run whose turn it is, that run waits, and no run behind it gets the room it
 waits for. The wait is short, because a worker that may not queue further tasks is soon free.
 
@@ -9,23 +10,17 @@ Nothing here waits.
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from asyncflow._support import log
 from asyncflow._support.conditions import call_again
 from asyncflow.errors import LimitError, PoolError, WorkerDiedError
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.fair_turns import FairTurns
-from asyncflow.scheduling.machine_resources import MachineResources, amounts_of
-from asyncflow.scheduling.named_limits import needs_of
-from asyncflow.scheduling.placement import (
-    ASYNC_SPARE_TASKS,
-    QUEUED_SECONDS,
-    AssignedTask,
-    TaskDemand,
-    WorkerSlot,
-)
+from asyncflow.scheduling.gang_workers import GangWorkers, has_own_workers
+from asyncflow.scheduling.machine_resources import MachineResources
+from asyncflow.scheduling.placement import QUEUED_SECONDS, AssignedTask, WorkerSlot
+from asyncflow.scheduling.step_admission import StepAdmission
 from asyncflow.store.files import SHORTAGES
 
 if TYPE_CHECKING:
@@ -35,33 +30,14 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.scheduling.loop_budget import LoopBudget
     from asyncflow.scheduling.machine_resources import Amounts
-    from asyncflow.scheduling.named_limits import Limits, Need
+    from asyncflow.scheduling.named_limits import Limits
     from asyncflow.scheduling.placement import Held, WorkerSlots
     from asyncflow.workers.messages import StartTask
 
 _TASK_OVERHEAD_SECONDS: Final = 0.0001  # overhead of a task beside its step
-_ASYNC_TASKS: Final = 1000  # of a step at a time, unless `@concurrency` says otherwise
 _PATIENT_SECONDS: Final = 0.5  # how long a `def` task waits for a `def` worker to become free
-_EXTRA_SECONDS: Final = 1.0  # how long a worker that only gangs need waits for the next one
 _START_TRIES: Final = 5  # failed starts in a row, for lack of resources, while there is no worker
 _REST_SECONDS: Final = 0.5  # between them
-
-
-def _limit(source: TaskSource, step: str) -> int:
-    """How many tasks of the step may run at once."""
-    limit: int = source.graph[step].options.get("concurrency", _ASYNC_TASKS)
-    return limit
-
-
-class _Conditions(NamedTuple):
-    """What the tasks of a step need besides a worker."""
-
-    needs: tuple[Need, ...] = ()
-    """Places in named limits."""
-    is_gang: bool = False
-    """Whether its tasks are the nodes of gangs."""
-    amounts: Amounts | None = None
-    """What each task needs of the machine's resources."""
 
 
 class _Hold:
@@ -91,7 +67,7 @@ class _Room:
 
 
 class TaskAssigner:
-    """Sends ready tasks to workers, run by run in turn, and counts each run's tasks there."""
+    """Sends ready tasks to workers, run by run in turn, and takes them back."""
 
     def __init__(
         self,
@@ -123,14 +99,8 @@ class TaskAssigner:
         self._resources = MachineResources(machine, self.wake) if machine is not None else None
         self._runs: set[int] = set()  # numbers of the runs that have entered
         self._turns: FairTurns[TaskSource] = FairTurns()  # runs that may have ready tasks
-        self._yielding: set[tuple[int, str]] = set()  # runs and steps that have yielded items
-        self._conditions: dict[tuple[int, str], _Conditions] = {}  # by run and step, if any
-        self._gangs = 0  # at workers of their own
-        self._gangs_begun = 0
-        self._postponed: dict[int, TaskSource] = {}  # runs with a gang that waits for others
-        self._failed_gangs: Counter[int] = Counter()  # by run: failed starts in a row
-        self._running: Counter[tuple[int, str]] = Counter()  # assigned tasks by run and step
-        self._of_run: Counter[int] = Counter()  # assigned tasks by run
+        self._gangs = GangWorkers(slots, loop, self.wake)
+        self._steps = StepAdmission(slots, self._gangs, limits, self._resources)
         self._dispatching = False
         self._dispatch_soon = False
         self._failed_starts = 0  # in a row, for lack of descriptors or memory
@@ -147,26 +117,14 @@ class TaskAssigner:
     def enter(self, source: TaskSource) -> None:
         """Add a run that begins, and may have ready tasks."""
         self._runs.add(source.number)
-        for node in source.graph:
-            needs, amounts = needs_of(node.options.get("limit")), None
-            if self._resources is not None:
-                amounts = amounts_of(node.options.get("resources"))
-            conditions = _Conditions(needs, node.is_gang, amounts)
-            if any(conditions):
-                self._conditions[source.number, node.name] = conditions
+        self._steps.enter(source)
         self.dispatch(source)
 
     def leave(self, source: TaskSource) -> None:
         """Remove a run that has ended: none of its tasks is assigned any more."""
-        number = source.number
-        self._runs.discard(number)
-        for step in source.graph.nodes:
-            self._running.pop((number, step), None)
-            self._yielding.discard((number, step))
-            self._conditions.pop((number, step), None)
-        self._of_run.pop(number, None)
-        self._postponed.pop(number, None)
-        self._failed_gangs.pop(number, None)
+        self._runs.discard(source.number)
+        self._steps.leave(source)
+        self._gangs.forget(source)
         if self._limits is not None:
             self._limits.forget(source)
         if self._resources is not None:
@@ -209,7 +167,7 @@ class TaskAssigner:
         room = _Room()
         until = self._budget.until()
         while (source := self._turns.next(room.shut)) is not None:
-            step = None if source.congested else self._next_step(source)
+            step = None if source.congested else self._steps.next_step(source)
             if step is None:
                 self._turns.remove(source)  # it is added again when something about it has changed
                 continue
@@ -222,7 +180,7 @@ class TaskAssigner:
                 if self._loop.time() > until:  # let the application have a turn
                     self._dispatch_later()
                     return
-            elif is_async and self._of_run[source.number] >= ASYNC_SPARE_TASKS:
+            elif is_async and not self._steps.has_few(source):
                 self._turns.remove(source)  # until a task of its own has ended: others have fewer
             else:
                 self._wait_for_room(room, is_async=is_async)
@@ -255,151 +213,19 @@ class TaskAssigner:
         """Whether a `def` task has waited so long that an async worker is kept for it."""
         return self._impatient_at is not None and now > self._impatient_at
 
-    def _next_step(self, source: TaskSource) -> str | None:
-        """The step of the run's next task that may begin; steps at their limit let others pass."""
-        most = source.max_running_tasks
-        if most and self._of_run[source.number] >= most:
-            if self._resources:
-                self._resources.forget(source)
-            return None
-        if self._resources:
-            self._put_first_in_line_first(source, self._resources)
-        if self._only_worker_runs_def():
-            self._put_def_first(source)
-        shut: set[str] = set()
-        while (step := source.orders.next_step()) is not None:
-            if self._may_begin(source, step):
-                return step
-            shut.add(step)
-            if not source.orders.postpone(shut):
-                return None
-        if self._resources:
-            self._resources.forget(source)
-        return None
-
-    @staticmethod
-    def _put_first_in_line_first(source: TaskSource, resources: MachineResources) -> None:
-        """Put the step first whose turn it is to get some of the machine's resources."""
-        step = resources.first_of(source)
-        others = [name for name in source.graph.nodes if name != step]
-        if step is not None and not source.orders.postpone(others):
-            resources.leave(source, step)
-
-    def _only_worker_runs_def(self) -> bool:
-        if self._slots.executor.size > 1:
-            return False
-        return any(slot.tasks and not slot.is_async for slot in self._slots)
-
-    def _put_def_first(self, source: TaskSource) -> None:
-        """Put the run's `def` tasks before its async ones, many of which can then run at once.
-
-        Otherwise a single worker would keep switching: some `def` tasks, then the async tasks that
-        follow them, then some `def` tasks again.
-        """
-        waiting: set[str] = set()
-        while (step := source.orders.next_step()) is not None and source.graph[step].is_async:
-            waiting.add(step)
-            if not source.orders.postpone(waiting):
-                return
-
-    def _may_begin(self, source: TaskSource, step: str) -> bool:
-        running = self._running[source.number, step]
-        conditions = self._conditions.get((source.number, step))
-        if conditions is not None:
-            return self._may_begin_under(conditions, source, step)
-        may_hold = not self._yielding or self._may_hold(source, step)
-        return may_hold and running < _limit(source, step)
-
-    def _may_begin_under(self, conditions: _Conditions, source: TaskSource, step: str) -> bool:
-        """The same for a step whose tasks need more than a worker."""
-        if conditions.is_gang:
-            may_begin = self._may_gang_begin(source, step)
-        else:
-            may_begin = self._running[source.number, step] < _limit(source, step)
-        if self._yielding and not self._may_hold(source, step):
-            may_begin = False
-        if may_begin and conditions.needs and self._limits is not None:
-            may_begin = self._limits.may_take(source, conditions.needs)
-        if conditions.amounts is None or self._resources is None:
-            return may_begin
-        if not may_begin:  # others need not wait for it
-            self._resources.leave(source, step)
-            return False
-        count = source.orders.next_gang() or 1
-        return self._resources.may_take(source, step, conditions.amounts.times(count))
-
-    def _may_hold(self, source: TaskSource, step: str) -> bool:
-        """Whether one more task may hold a worker while it yields; others are for its items."""
-        if (source.number, step) not in self._yielding or source.graph[step].is_async:
-            return True
-        return self._slots.held < self._slots.executor.size
-
-    def _may_gang_begin(self, source: TaskSource, step: str) -> bool:
-        """Whether the run's next task, or its whole gang, may begin as far as others are concerned.
-
-        A gang that is larger than a limit on tasks runs alone. One that needs more workers than
-        there may be waits for gangs that run already, so that no two of them add up.
-        """
-        count = source.orders.next_gang() or 1
-        running, most = self._running[source.number, step], source.max_running_tasks
-        if running and running + count > _limit(source, step):
-            return False
-        of_run = self._of_run[source.number]
-        if most and of_run and of_run + count > most:
-            return False
-        options = source.graph[step].options
-        if self._has_own_workers(source, step) and (self._gangs or self._slots.resting):
-            unused = "isolate" in options
-            if not self._slots.has_room_for(count, unused=unused):
-                self._postponed[source.number] = source
-                return False
-        return True
-
-    @staticmethod
-    def _has_own_workers(source: TaskSource, step: str) -> bool:
-        """Whether each node of the step's gangs has a worker of its own."""
-        node = source.graph[step]
-        return not node.is_async or "isolate" in node.options
-
     def _find(self, source: TaskSource, step: str, room: _Room) -> Sequence[WorkerSlot]:
         """Slots with room for the run's next task, or one for each node of its gang; else none.
 
         Raises:
             PoolError: A worker cannot be started.
         """
-        count = 0
-        conditions = self._conditions.get((source.number, step))
+        count, conditions = 0, self._steps.conditions.get((source.number, step))
         if conditions is not None and conditions.is_gang:
             count = source.orders.next_gang()
-        if count and self._has_own_workers(source, step):
-            return self._gather(source, count, unused="isolate" in source.graph[step].options)
-        slot = self._slots.find(self._demand(source, step), room.kept)
+        if count and has_own_workers(source.graph[step]):
+            return self._gangs.gather(source, step, count)
+        slot = self._slots.find(self._steps.demand(source, step), room.kept)
         return () if slot is None else (slot,) * (count or 1)
-
-    def _gather(self, source: TaskSource, count: int, *, unused: bool) -> Sequence[WorkerSlot]:
-        try:
-            slots = self._slots.gather(count, unused=unused)
-        except PoolError as error:
-            self._failed_gangs[source.number] += 1
-            if self._failed_gangs[source.number] > _START_TRIES:
-                message = f"a gang of {count} tasks cannot have its workers: {error}"
-                source.abandon(PoolError(message))
-            self._postponed[source.number] = source
-            raise
-        self._failed_gangs.pop(source.number, None)
-        return slots
-
-    def _demand(self, source: TaskSource, step: str) -> TaskDemand:
-        """What the run's next task, of this step, needs from a worker."""
-        node = source.graph[step]
-        return TaskDemand(
-            is_async=node.is_async,
-            isolated="isolate" in node.options,
-            limited=(source.number, step) in self._conditions,
-            expected=source.expected.get(step, 0.0),
-            most=_limit(source, step),
-            few=self._of_run[source.number] < ASYNC_SPARE_TASKS,
-        )
 
     # --- workers that cannot be started ---
 
@@ -425,14 +251,14 @@ class TaskAssigner:
 
     def _start_again(self) -> None:
         self._slots.resting = False
-        self._resume_postponed()
+        self._gangs.wake_waiting()
         self.dispatch()
 
     # --- giving tasks and taking them back ---
 
     def _assign(self, slots: Sequence[WorkerSlot], source: TaskSource, step: str) -> None:
         """Send the run's next task, or its whole gang, to these slots."""
-        conditions, grant = self._conditions.get((source.number, step)), None
+        conditions, grant = self._steps.conditions.get((source.number, step)), None
         needs = conditions.needs if conditions is not None else ()
         if needs and self._limits is not None:
             try:
@@ -445,7 +271,7 @@ class TaskAssigner:
                 return  # try the run again at once: other steps of it may begin
         is_async = source.graph[step].is_async
         if conditions is not None and (conditions.is_gang or conditions.amounts):
-            self._give_holding(slots, source, step, grant)
+            self._give_holding(slots, source, step, conditions.amounts, grant)
         elif (order := source.orders.take()) is not None:
             self._give(slots[0], source, order, is_async=is_async).grant = grant
         elif grant is not None:
@@ -455,7 +281,12 @@ class TaskAssigner:
             self._impatient_at = None
 
     def _give_holding(
-        self, slots: Sequence[WorkerSlot], source: TaskSource, step: str, grant: Held | None
+        self,
+        slots: Sequence[WorkerSlot],
+        source: TaskSource,
+        step: str,
+        amounts: Amounts | None,
+        grant: Held | None,
     ) -> None:
         """Send a task, or all nodes of a gang, which hold something until the last has ended.
 
@@ -463,8 +294,7 @@ class TaskAssigner:
         """
         is_gang = bool(source.orders.next_gang())
         orders = source.orders.take_gang() if is_gang else [source.orders.take()]
-        has_workers = is_gang and self._has_own_workers(source, step)
-        amounts = self._conditions[source.number, step].amounts
+        has_workers = is_gang and has_own_workers(source.graph[step])
         needed = amounts.times(len(orders)) if amounts is not None else None
 
         def release() -> None:
@@ -473,14 +303,12 @@ class TaskAssigner:
             if needed is not None and self._resources is not None:
                 self._resources.give_back(needed)
             if has_workers:
-                self._gangs -= 1
-                self._resume_postponed()
-                self._loop.call_later(_EXTRA_SECONDS, self._retire_extra, self._gangs_begun)
+                self._gangs.end()
 
         if needed is not None and self._resources is not None:
             self._resources.take(source, step, needed)
-        self._gangs += has_workers
-        self._gangs_begun += has_workers
+        if has_workers:
+            self._gangs.begin()
         hold, is_async = _Hold(len(orders), release), source.graph[step].is_async
         for slot, order in zip(slots, orders, strict=True):
             if order is None:  # it has to be prepared first
@@ -488,25 +316,13 @@ class TaskAssigner:
             else:
                 self._give(slot, source, order, is_async=is_async).grant = hold
 
-    def _retire_extra(self, gangs_begun: int) -> None:
-        """Let extra workers end, unless a gang has needed them since."""
-        if not self._gangs and self._gangs_begun == gangs_begun:
-            self._slots.retire_extra()
-
-    def _resume_postponed(self) -> None:
-        """Gangs that have waited for others may begin."""
-        postponed, self._postponed = self._postponed, {}
-        for source in postponed.values():
-            self.wake(source)
-
     def _give(
         self, slot: WorkerSlot, source: TaskSource, order: StartTask, *, is_async: bool
     ) -> AssignedTask:
         expected = source.expected.get(order.step, QUEUED_SECONDS) + _TASK_OVERHEAD_SECONDS
         assigned = AssignedTask(source, order, is_async=is_async, expected=expected)
         slot.add(assigned)
-        self._running[order.key.run, order.step] += 1
-        self._of_run[order.key.run] += 1
+        self._steps.begin(order.key.run, order.step)
         if order.key.run not in slot.known:
             slot.opened.add(order.key.run)
             opening = source.opening._replace(blocked_seconds=self._blocked_seconds)
@@ -521,8 +337,7 @@ class TaskAssigner:
         """A task yields items, for which other tasks can begin while it goes on."""
         assigned.yields = True
         slot.yielding += 1
-        self._yielding.add((assigned.source.number, assigned.step))
-        self._of_run[assigned.source.number] -= 1  # its tasks must not wait for its end
+        self._steps.on_yields(assigned.source.number, assigned.step)
         if not assigned.is_async:
             slot.worker.take_back()  # what is queued there
 
@@ -565,8 +380,7 @@ class TaskAssigner:
     def release(self, assigned: AssignedTask) -> None:
         """The same when the worker itself is gone."""
         source = assigned.source
-        self._running[source.number, assigned.step] -= 1
-        self._of_run[source.number] -= not assigned.yields
+        self._steps.end(assigned)
         if assigned.grant is not None:
             assigned.grant.release()
         if source.number in self._runs:

@@ -128,17 +128,7 @@ def test_a_batch_has_so_many_facts_at_most_and_few_if_there_is_no_time():
     assert len(mail.collect(has_time=lambda: False).events) == 16
     assert len(mail.collect().events) == 128
     assert len(mail.collect().events) == 56
-    assert len(mail.inbox) == 0
-
-
-def test_workers_wait_when_the_journal_is_far_behind():
-    """And go on when it has caught up."""
-    mail = Mail(1030)
-    for key in mail.keys:
-        mail.inbox.add(Started(key))
-    assert mail.inbox.congested
-    mail.collect()
-    assert not mail.inbox.congested
+    assert not mail.inbox.facts
 
 
 def test_output_that_waits_is_counted_and_fills_a_batch():

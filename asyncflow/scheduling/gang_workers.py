@@ -1,0 +1,105 @@
+"""The workers of gangs whose nodes have a worker each: a gang has all of them, or none.
+
+Where idle workers are too few, extra ones are started, for one gang at a time. A gang that needs
+more workers than there may be waits for the gangs that run, so that no two of them add up; it holds
+nothing while it waits. Extra workers stay for a moment, because the next gang may need them.
+
+Nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from asyncflow.errors import PoolError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from asyncflow.flow.node import Node
+    from asyncflow.scheduling.facts import TaskSource
+    from asyncflow.scheduling.placement import WorkerSlot, WorkerSlots
+
+_EXTRA_SECONDS: Final = 1.0  # how long a worker that only gangs need waits for the next one
+_START_TRIES: Final = 5  # times in a row that a run's gang does not get its workers
+
+
+def has_own_workers(node: Node) -> bool:
+    """Whether each node of a step's gangs has a worker of its own."""
+    return not node.is_async or "isolate" in node.options
+
+
+class GangWorkers:
+    """The gangs at workers of their own, and the runs whose gangs wait for those to end."""
+
+    def __init__(
+        self,
+        slots: WorkerSlots,
+        loop: asyncio.AbstractEventLoop,
+        wake: Callable[[TaskSource], None],
+    ) -> None:
+        """Have no gang; `wake` is called with a run whose gang may begin now."""
+        self._slots, self._loop, self._wake = slots, loop, wake
+        self._running = 0
+        self._begun = 0
+        self._waiting: dict[int, TaskSource] = {}
+        self._failed: Counter[int] = Counter()  # by run: failed starts in a row
+
+    def may_begin(self, source: TaskSource, step: str, count: int) -> bool:
+        """Whether a gang may have so many workers; if not, its run is woken when others end."""
+        if not (self._running or self._slots.resting) or not has_own_workers(source.graph[step]):
+            return True
+        if self._slots.has_room_for(count, unused="isolate" in source.graph[step].options):
+            return True
+        self._waiting[source.number] = source
+        return False
+
+    def gather(self, source: TaskSource, step: str, count: int) -> Sequence[WorkerSlot]:
+        """The workers for a gang.
+
+        Raises:
+            PoolError: One of them cannot be started. After a few times in a row the run has failed.
+        """
+        try:
+            slots = self._slots.gather(count, unused="isolate" in source.graph[step].options)
+        except PoolError as error:
+            self._failed[source.number] += 1
+            if self._failed[source.number] > _START_TRIES:
+                message = f"a gang of {count} tasks cannot have its workers: {error}"
+                source.abandon(PoolError(message))
+            self._waiting[source.number] = source
+            raise
+        self._failed.pop(source.number, None)
+        return slots
+
+    def begin(self) -> None:
+        """A gang has got its workers."""
+        self._running += 1
+        self._begun += 1
+
+    def end(self) -> None:
+        """The last node of a gang has ended: those that wait may begin, or the extra workers go."""
+        self._running -= 1
+        self.wake_waiting()
+        self._loop.call_later(_EXTRA_SECONDS, self._retire_extra, self._begun)
+
+    def wake_waiting(self) -> None:
+        """Let the runs try again whose gangs wait."""
+        waiting, self._waiting = self._waiting, {}
+        for source in waiting.values():
+            self._wake(source)
+
+    def forget(self, source: TaskSource) -> None:
+        """A run has ended."""
+        self._waiting.pop(source.number, None)
+        self._failed.pop(source.number, None)
+
+    def _retire_extra(self, begun: int) -> None:
+        """Let extra workers end, unless a gang has needed them since."""
+        if not self._running and self._begun == begun:
+            self._slots.retire_extra()
+
+    def __repr__(self) -> str:
+        return f"<GangWorkers: {self._running} gangs run, {len(self._waiting)} runs wait>"
