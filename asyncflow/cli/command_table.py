@@ -44,6 +44,7 @@ _MODULES: Final = {
     "verify": "asyncflow.cli.store_commands",
     "gc": "asyncflow.cli.store_commands",
     "rm": "asyncflow.cli.store_commands",
+    "push": "asyncflow.cli.push_command",
 }
 """The module that has the function `make_NAME` of each command."""
 

@@ -55,7 +55,8 @@ def keep_task(
 
     codec.pickle_by_value(flow.__module__)
     place = spin_store(task.store)
-    stored = open_store(place, create=True).make_run(flow.__name__)
+    store = open_store(place, create=True)
+    stored = store.make_run(flow.__name__)
     journal = stored.begin_journal(durable=False)
     try:
         started = from_microseconds(int(stored.run_id))
@@ -82,8 +83,10 @@ def keep_task(
             )
         for event in events:
             journal.write(frame(pack_event(event)))
+        journal.deliver()
     finally:
         journal.close()
+        store.close()
     return Task(f"{flow.__name__}/{stored.run_id}/{task.key.step}/{_TASK}", store=place)
 
 

@@ -17,6 +17,7 @@ prepared wakes the dispatcher.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -104,7 +105,9 @@ class RunDriver:
         """The asyncio task that drives it, once `start` was called."""
         self.finished = Condition(lambda: self.over or (self.task is not None and self.task.done()))
         """Whether the run has ended in any way."""
+        self._loop = asyncio.get_running_loop()
         self._journal = journal
+        journal.watch(partial(_call_soon, self._loop, self.abandon))
         self._dispatcher, self._services = dispatcher, services
         self._index = RunIndex(
             graph,
@@ -121,7 +124,6 @@ class RunDriver:
         self._commands: list[Command] = []
         self._news = Condition(lambda: bool(self._inbox.facts or self._commands) or self._is_late)
         self._ends_by = float("inf")  # by the loop's clock, once it has been told to end
-        self._loop = asyncio.get_running_loop()
         self._ending = RunEnding(identity, self._recorder, self._index)
         self._retries = RetryTimers(self._on_retry_due)
         self.orders = TaskOrders(
@@ -382,3 +384,13 @@ class RunDriver:
     def __repr__(self) -> str:
         running = len(self._recorder)
         return f"<RunDriver {self.pathspec} {self.orders.ready} ready, {running} running>"
+
+
+def _call_soon(
+    loop: asyncio.AbstractEventLoop,
+    function: Callable[[AsyncflowError], None],
+    error: AsyncflowError,
+) -> None:
+    """Call a function on the event loop; from any thread."""
+    with suppress(RuntimeError):  # the program has closed the loop
+        loop.call_soon_threadsafe(function, error)

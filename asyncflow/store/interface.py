@@ -24,14 +24,14 @@ folder. Another store needs its own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from asyncflow.codec import Chunk
-    from asyncflow.errors import ArtifactError
+    from asyncflow.errors import ArtifactError, JournalError
     from asyncflow.store.layout import Listing
     from asyncflow.values import ArtifactRef, RunId
 
@@ -40,6 +40,16 @@ if TYPE_CHECKING:
 
     Later = Callable[[bytes, Callable[[], None]], object]
     """Receives a digest and a check of the bytes with that digest, to be called later."""
+
+
+class Sent(NamedTuple):
+    """What was done about the journal of a run whose writer had died before all of it was sent."""
+
+    pathspec: str
+    sent: int
+    """How many bytes were sent."""
+    dropped: int
+    """How many were dropped, because somebody else had ended the run before."""
 
 
 class JournalAppender(Protocol):
@@ -73,6 +83,9 @@ class JournalAppender(Protocol):
         Raises:
             JournalError: Somebody has deleted or moved the journal.
         """
+
+    def watch(self, on_ended: Callable[[JournalError], object], /) -> None:
+        """Have `on_ended` called, in any thread, if somebody else ends the writing of the run."""
 
     def deliver(self) -> None:
         """Return once readers anywhere find everything that was written.
@@ -397,6 +410,16 @@ class RunStore(Protocol):
         """Return when everything that this process has written is in its place, or cannot be now.
 
         For whoever has begun journals. Harmless when repeated.
+        """
+
+    def send_rest(self) -> list[Sent]:
+        """Send what programs on this machine have written, and not sent before they died.
+
+        Nothing of a program that is alive. Another store than one elsewhere needs nothing.
+
+        Raises:
+            JournalError: A journal is damaged.
+            OSError: The store refuses, or does not answer.
         """
 
     # --- flows and runs ---

@@ -41,7 +41,7 @@ from asyncflow.store.files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from asyncflow.store.folders import Folder
 
@@ -177,6 +177,9 @@ class JournalWriter:
                 explain_write(f"the journal {self.path}", error, doing="sync")
             ) from error
         reached("journal.synced")
+
+    def watch(self, on_ended: Callable[[JournalError], object]) -> None:
+        """Does nothing: nobody else can end the run."""
 
     def deliver(self) -> None:
         """Does nothing: readers find in the file what was written."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncflow.store.folders import Folder
+    from asyncflow.store.interface import Sent
     from asyncflow.store.value_files import ValueFilesReader, ValueFilesWriter
 
 _JOURNAL: Final = "journal"
@@ -55,6 +56,10 @@ class LocalStore(Layout):
 
     def close(self) -> None:
         """Does nothing: what was written is in its place."""
+
+    def send_rest(self) -> list[Sent]:
+        """Does nothing: what was written is in its place."""
+        return []
 
     def run(self, flow: str, run_id: str, *, removed: bool = False) -> LocalRun:
         """A run, which may be missing; of a removed one, what is kept of it.

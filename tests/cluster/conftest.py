@@ -12,6 +12,7 @@ from tests.support.s3_server import S3Server
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,14 @@ def s3_server() -> Generator[S3Server, None, None]:
     """An S3 server in a process of its own."""
     with S3Server() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of this machine for object stores; it is empty."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ASYNCFLOW_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture

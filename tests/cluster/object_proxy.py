@@ -70,6 +70,8 @@ class Setup:
     delay: float = 0.0
     """Seconds that each of them waits."""
     faults: Sequence[Fault] = field(default_factory=tuple)
+    without: Sequence[str] = ()
+    """Names of headers that are taken away, in small letters."""
 
 
 class ObjectProxy:
@@ -95,9 +97,9 @@ class ObjectProxy:
         self._process.kill()
         self._process.communicate()
 
-    def set(self, *faults: Fault, delay: float = 0.0) -> None:
+    def set(self, *faults: Fault, delay: float = 0.0, without: Sequence[str] = ()) -> None:
         """From now on handle requests so; forget those that were counted."""
-        self._ask("set", json.dumps(asdict(Setup(delay, faults))).encode())
+        self._ask("set", json.dumps(asdict(Setup(delay, faults, without))).encode())
 
     def requests(self) -> list[Request]:
         """The requests since the last `set`, in order."""
@@ -262,7 +264,7 @@ class _Proxy:
             reader, writer = self._idle.pop() if used else await self._connect()
             answer = None
             with suppress(OSError, asyncio.IncompleteReadError):
-                writer.write(message.head + message.body)
+                writer.write(_without(self._setup.without, message.head) + message.body)
                 await writer.drain()
                 answer = await _receive(reader, bodiless=bodiless)
             if answer is not None:
@@ -284,7 +286,7 @@ class _Proxy:
             case "/set":
                 setup: dict[str, Any] = json.loads(body)
                 faults = [Fault(**fault) for fault in setup["faults"]]
-                self._setup = Setup(setup["delay"], faults)
+                self._setup = Setup(setup["delay"], faults, setup["without"])
                 self._seen.clear()
                 self._counts.clear()
                 self._failed = 0
@@ -293,6 +295,16 @@ class _Proxy:
             case "/failed":
                 return json.dumps(self._failed).encode()
         return b""
+
+
+def _without(names: Sequence[str], head: bytes) -> bytes:
+    """A head without the headers of these names."""
+    if not names:
+        return head
+    lines = head.split(b"\r\n")
+    return b"\r\n".join(
+        line for line in lines if line.partition(b":")[0].decode("latin-1").lower() not in names
+    )
 
 
 def _answer(status: str, body: bytes) -> bytes:

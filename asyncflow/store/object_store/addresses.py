@@ -14,7 +14,8 @@ from asyncflow.errors import StoreError
 
 SCHEMES: Final = ("s3", "gs", "az", "abfs", "abfss")
 """Amazon's S3 and what speaks like it, Google's, and Azure's."""
-_CACHE: Final = "ASYNCFLOW_CACHE"
+CACHE_VARIABLE: Final = "ASYNCFLOW_CACHE"
+"""The environment variable that names the folder of all caches."""
 _ENDPOINT: Final = re.compile(r"(?i).*endpoint.*")
 _UNPLAIN: Final = re.compile(r"[^A-Za-z0-9]+")
 _DIGITS: Final = 16
@@ -61,8 +62,12 @@ def _is_endpoint(name: str) -> bool:
 
 
 def _cache() -> Path:
-    given = os.environ.get(_CACHE)
+    given = os.environ.get(CACHE_VARIABLE)
     if given:
         return Path(given).absolute()
     of_user = os.environ.get("XDG_CACHE_HOME")
-    return (Path(of_user) if of_user else Path.home() / ".cache") / "asyncflow"
+    try:
+        return (Path(of_user) if of_user else Path.home() / ".cache") / "asyncflow"
+    except RuntimeError as error:  # no home
+        message = f"there is no folder for the cache: {error}; name one with {CACHE_VARIABLE}"
+        raise StoreError(message) from error

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from asyncflow.store.object_store.objects import Objects
 
+CLAIM: Final = "claim"
+"""The name of the object, below that of the run."""
 BEAT_SECONDS: Final = 10.0
 """How often a claim is renewed."""
 FRESH_SECONDS: Final = 30.0
@@ -54,6 +56,16 @@ class Claim:
         return f"<Claim {self._name} {self._beats} beats>"
 
     @property
+    def is_made(self) -> bool:
+        """Whether it was made, or somebody else's is there."""
+        return self._beats > 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody has taken it away, or has another one there."""
+        return self._is_lost
+
+    @property
     def is_due(self) -> bool:
         """Whether it is time to renew it."""
         return time.monotonic() >= self._due and not self._is_lost
@@ -64,19 +76,19 @@ class Claim:
         Raises:
             OSError: The store refuses, or does not answer.
         """
-        self._due = time.monotonic() + BEAT_SECONDS
         if self._is_lost:
             return
-        self._beats += 1
-        data = json.dumps({**self._facts, "beats": self._beats}).encode()
-        if self._beats == 1:
+        beats = self._beats + 1
+        data = json.dumps({**self._facts, "beats": beats}).encode()
+        if not self._beats:
             self._is_lost = self._objects.create(self._name, data) is not None
-            if not self._is_lost:
-                self._e_tag = self._objects.head(self._name).e_tag
-            return
-        e_tag = self._objects.replace(self._name, data, self._e_tag)
-        self._is_lost = e_tag is None
-        self._e_tag = e_tag or ""
+            self._e_tag = "" if self._is_lost else self._objects.head(self._name).e_tag
+        else:
+            e_tag = self._objects.replace(self._name, data, self._e_tag)
+            self._is_lost = e_tag is None
+            self._e_tag = e_tag or ""
+        self._beats = beats
+        self._due = time.monotonic() + BEAT_SECONDS
 
     def release(self) -> None:
         """Say that nobody writes the run any more.

@@ -7,13 +7,14 @@ that are an object each. A folder of the node's cache has what this machine writ
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.errors import JournalError, StoreError
 from asyncflow.store.files import explain_write
 from asyncflow.store.journal import JournalReader
 from asyncflow.store.object_store import values
-from asyncflow.store.object_store.claim import Claim, look_at
+from asyncflow.store.object_store.claim import CLAIM, Claim, look_at
 from asyncflow.store.object_store.piece_file import PieceFile, seal
 from asyncflow.store.object_store.pieces import WRITER_BYTES
 from asyncflow.store.object_store.sent_journal import (
@@ -21,7 +22,8 @@ from asyncflow.store.object_store.sent_journal import (
     PieceJournal,
     PieceSender,
     SentJournal,
-    mark_unsent,
+    is_sent,
+    note_unsent,
     unsent_writer,
 )
 from asyncflow.store.object_store.unsent import send_rest
@@ -32,11 +34,11 @@ if TYPE_CHECKING:
     from asyncflow.store.interface import OpenJournal, RunStore, ValueSink
     from asyncflow.store.object_store.connection import Connection
 
-CLAIM: Final = "claim"
 _LOCAL_FILES: Final = "inputs-"
 """The prefix of files that only workers of the driver's machine read: they go with the orders to
 others."""
 _SUMMARY: Final = "summary"
+_TRUSTED_SECONDS: Final = 2.0  # after that a claim is looked at again, by whoever follows a run
 
 
 class ObjectRun:
@@ -68,6 +70,7 @@ class ObjectRun:
         self.journal_place: Final = f"{self.place}/{JOURNAL}"
         self._removed = removed
         self._appender: SentJournal | None = None
+        self._alive_until = 0.0
         self._pieces = PieceFile(connection.objects, f"{self.folder}/{JOURNAL}")
 
     def __repr__(self) -> str:
@@ -91,6 +94,8 @@ class ObjectRun:
         """Whether its writer is alive: by its lock on this machine, else by its claim."""
         if self._local.is_being_written():
             return True
+        if time.monotonic() < self._alive_until:
+            return True
         self._pieces.refresh()
         if self._pieces.is_sealed:
             return False
@@ -101,6 +106,7 @@ class ObjectRun:
             except JournalError:
                 here = None
             if here is None or here.hex() != seen.writer:  # else it was here, and is dead
+                self._alive_until = time.monotonic() + _TRUSTED_SECONDS
                 return True
         self._pieces.refresh(now=True)  # the writer's last words
         return False
@@ -114,14 +120,10 @@ class ObjectRun:
             JournalError: It exists already, or cannot be created.
         """
         connection = self._connection
-        self._pieces.refresh(now=True)
-        if self._pieces.size or self._pieces.is_sealed:
-            message = f"cannot begin the journal {self.journal_place}: it exists already"
-            raise JournalError(message)
         local = self._local.begin_journal()
         writer = os.urandom(WRITER_BYTES)
         try:
-            mark_unsent(self._local.place, writer)
+            note_unsent(self._local.place, writer)
             sender = PieceSender(
                 connection.objects, self._pieces.folder, writer, self._local.journal_place, 0
             )
@@ -150,11 +152,16 @@ class ObjectRun:
         local = self._local
         if not local.has_journal():
             return False
-        if local.is_being_written() or unsent_writer(local.place) is None:
+        if local.is_being_written() or is_sent(local.place):
             return True
+        writer, pieces = unsent_writer(local.place), self._pieces
+        if writer is None:
+            return False
         # Its writer is dead. Others may have ended the run before all was sent.
-        self._pieces.refresh()
-        return not (self._pieces.is_sealed and self._pieces.size < local.journal_size())
+        pieces.refresh()
+        if pieces.is_sealed and pieces.size < local.journal_size():
+            return False
+        return not pieces.size or pieces.last_writer() == writer
 
     def has_journal(self) -> bool:
         """Whether there is a journal."""
@@ -219,6 +226,8 @@ class ObjectRun:
                     before, facts = objects.get_with_facts(place)
                 except FileNotFoundError:
                     before, facts = b"", None
+                    if not self.is_there():
+                        raise
                 after = change(before[:most])
                 if after == before:
                     return

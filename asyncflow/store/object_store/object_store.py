@@ -31,15 +31,15 @@ from asyncflow.store.object_store import values
 from asyncflow.store.object_store.addresses import cache_folder, normalized
 from asyncflow.store.object_store.connection import Connection
 from asyncflow.store.object_store.object_run import ObjectRun
-from asyncflow.store.object_store.objects import PATIENCE_SECONDS, Objects
-from asyncflow.store.object_store.unsent import Sent, send_rest
+from asyncflow.store.object_store.objects import Objects
+from asyncflow.store.object_store.unsent import send_rest
 from asyncflow.store.run_ids import NEWEST, RUN_ID
 from asyncflow.values import RunId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asyncflow.store.interface import ValueSource
+    from asyncflow.store.interface import Sent, ValueSource
 
 FORMAT: Final = 2
 _FORMAT_NAME: Final = "format"
@@ -81,14 +81,13 @@ class ObjectStore:
             message = f"the cache for {location} cannot be at {folder}: {reason_of(error)}"
             raise StoreError(f"{message}, or choose another one with ASYNCFLOW_CACHE") from error
         local = LocalStore.open(folder, create=True)
+        objects = Objects.open(location)
         if not known:
-            asking = Objects.open(location, patience_seconds=_OPENING_SECONDS)
             try:
-                _check_format(asking, create=create)
+                _check_format(objects.with_patience(_OPENING_SECONDS), create=create)
             except OSError as error:
                 message = f"the store at {location} cannot be used: {error.strerror}; or {_ADVICE}"
                 raise StoreError(message) from error
-        objects = Objects.open(location, patience_seconds=PATIENCE_SECONDS)
         store = cls(Connection(location, objects, local))
         if create:
             with suppress(OSError, JournalError):  # it is tried again next time, and by `push`
@@ -116,14 +115,14 @@ class ObjectStore:
         """Return when all journals of this process were sent, or cannot be sent now."""
         self.connection.close()
 
-    def send_rest(self, flow: str = "", run_id: str = "") -> list[Sent]:
-        """Send what dead programs on this machine have written and not sent, of one run or all.
+    def send_rest(self) -> list[Sent]:
+        """Send what programs on this machine have written, and not sent before they died.
 
         Raises:
             JournalError: A journal is damaged.
             OSError: The store refuses, or does not answer.
         """
-        return send_rest(self.objects, self.connection.local, flow, run_id)
+        return send_rest(self.objects, self.connection.local)
 
     # --- flows and runs -------------------------------------------------------------------------
 

@@ -87,7 +87,7 @@ class Objects:
         self._threads: Threads | None = None
 
     @classmethod
-    def open(cls, location: str, *, patience_seconds: float = PATIENCE_SECONDS) -> Objects:
+    def open(cls, location: str) -> Objects:
         """The objects at a URL such as `s3://bucket/prefix`. No request is made yet.
 
         Credentials and all other options come from the environment, by the names that obstore has
@@ -116,7 +116,11 @@ class Objects:
             client = from_url(location, client_options=options, retry_config={"max_retries": 0})
         except (BaseError, ValueError, TypeError) as error:
             raise StoreError(f"the store {location} cannot be used: {_text(error)}") from error
-        return cls(client, location, patience_seconds=patience_seconds)
+        return cls(client, location)
+
+    def with_patience(self, seconds: float) -> Objects:
+        """The same objects, for a caller that waits so long for an answer."""
+        return Objects(self._client, self.location, patience_seconds=seconds)
 
     def __repr__(self) -> str:
         return f"<Objects {self.location}>"

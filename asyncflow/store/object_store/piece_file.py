@@ -88,6 +88,15 @@ class PieceFile:
         listed = self._objects.listed(self.folder, after=after and f"{self.folder}/{after}")
         chain.add_listed((facts.name, facts.size) for facts in listed)
 
+    def last_writer(self) -> bytes:
+        """The writer of its last bytes; there must be some.
+
+        Raises:
+            JournalError: The piece is not what was written.
+            FileNotFoundError: It is gone.
+        """
+        return self._get(self._chain.bounds(len(self._chain) - 1)[0]).writer
+
     def read(self, size: int, offset: int) -> bytes:
         """So many bytes from an offset on; fewer if the file ends before.
 

@@ -2,7 +2,8 @@
 
 Workers and readers on this machine use the file, everybody else the pieces. While anything of it
 may not be in the store, there is a file `unsent` beside it, which names its writer. After a crash
-it tells the next program which journals have something left, see `send_rest`.
+it tells the next program which journals have something left, see `send_rest`. In the end it is
+called `sent`. A journal with neither of the two is not of this machine's making.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import time
 from contextlib import suppress
+from pathlib import Path
 from threading import Condition
 from typing import TYPE_CHECKING, Final, Self
 
@@ -20,10 +22,10 @@ from asyncflow.errors import JournalError
 from asyncflow.store.files import OpenFile, explain, read_file, write_file
 from asyncflow.store.journal import RecordReader
 from asyncflow.store.object_store.piece_file import PieceFile, append_piece
-from asyncflow.store.object_store.pieces import MOST_BYTES, WRITER_BYTES, Piece
+from asyncflow.store.object_store.pieces import MOST_BYTES, WRITER_BYTES, Piece, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from asyncflow.store.journal import JournalWriter
     from asyncflow.store.object_store.claim import Claim
@@ -33,9 +35,15 @@ if TYPE_CHECKING:
 JOURNAL: Final = "journal"
 UNSENT: Final = "unsent"
 """Names the file beside a journal of which something may not have been sent."""
+SENT: Final = "sent"
+"""What that file is called when all was sent."""
 _MOST_UNSENT_BYTES: Final = 1000
 SYNC_SECONDS: Final = 90.0
 """How long a sync waits for the store: longer than one request is repeated."""
+
+
+class RunEndedError(JournalError):
+    """Somebody else has ended the run, or is its writer."""
 
 
 class PieceSender:
@@ -51,7 +59,8 @@ class PieceSender:
         """Send the next piece of the file's bytes up to `end`; there must be some.
 
         Raises:
-            JournalError: Somebody else has ended the journal, or has written to it.
+            RunEndedError: Somebody else has ended the journal, or has written to it.
+            JournalError: The file has lost its end, or something that is no piece is in the way.
             OSError: The store refuses, or does not answer.
         """
         data = os.pread(self._file.fd, min(end - self.sent, MOST_BYTES), self.sent)
@@ -62,16 +71,27 @@ class PieceSender:
         there = append_piece(self._objects, self._folder, Piece(self.sent, self._writer, data))
         reached("piece.written")
         if there.is_seal:
-            message = (
-                f"somebody else has ended this run at byte {self.sent} of its journal: it was "
-                "resumed or removed, because it seemed to be dead"
-            )
-            raise JournalError(message)
+            raise self.ended_by_others()
         # An earlier program that has sent this very file may have cut it elsewhere.
         if there.data != data and there.data != os.pread(self._file.fd, len(there.data), self.sent):
-            message = f"somebody else has written to the journal of {self._folder}"
-            raise JournalError(message)
+            raise self.ended_by_others()
         self.sent += len(there.data)
+
+    def ended_by_others(self) -> RunEndedError:
+        """The error of a writer that was taken for dead."""
+        message = (
+            f"somebody else has ended this run at byte {self.sent} of its journal: it was resumed "
+            "or removed, because it seemed to be dead"
+        )
+        return RunEndedError(message)
+
+    def is_ended_by_others(self) -> bool:
+        """Whether somebody else has a piece where the next one is to be.
+
+        Raises:
+            OSError: The store refuses, or does not answer.
+        """
+        return self._objects.exists(f"{self._folder}/{name_of(self.sent)}")
 
 
 class SentJournal:
@@ -96,6 +116,7 @@ class SentJournal:
         self._trouble: OSError | None = None
         """Why nothing could be sent last time."""
         self._is_over = False
+        self._on_ended: Callable[[JournalError], object] | None = None
         shipper.add(self)
 
     def __repr__(self) -> str:
@@ -159,6 +180,12 @@ class SentJournal:
             self._local.close()
             self._shipper.finish(self)
 
+    def watch(self, on_ended: Callable[[JournalError], object]) -> None:
+        """Call `on_ended`, in another thread, when somebody else has ended the run."""
+        self._on_ended = on_ended
+        if self._error is not None:
+            on_ended(self._error)
+
     def abandon(self) -> None:
         """Send nothing any more: the run is being discarded."""
         self._error = JournalError(f"the run of {self._local.path} was discarded")
@@ -186,23 +213,21 @@ class SentJournal:
     def ship(self) -> None:
         """Renew the claim if it is time, and send the next piece."""
         try:
-            if self._claim.is_due:
-                self._claim.beat()
             if self._sender.sent < self._local.size:
                 self._send(self._local.size, most_pieces=1)
-        except JournalError:
-            pass  # it is kept for whoever writes next
-        except OSError as error:
-            self._note(error)
+            if self._claim.is_due:
+                self._claim.beat()
+                if self._claim.is_lost and self._sender.is_ended_by_others():
+                    self._end(self._sender.ended_by_others())
+        except (JournalError, OSError):
+            pass  # it is kept for whoever writes next, or is tried again
 
     def finish(self) -> None:
         """Send the rest, then say that nobody writes the run any more."""
         try:
             self._send(self._local.size)
             self._claim.release()
-            reached("unsent.sent")
-            with suppress(FileNotFoundError):
-                self._local.path.with_name(UNSENT).unlink()
+            note_sent(str(self._local.path.parent))
         except (JournalError, OSError) as error:
             log.warning(f"{self._local.path}: {error}")
 
@@ -219,9 +244,11 @@ class SentJournal:
                 self._is_sending = True
             error: OSError | None = None
             try:
+                if not self._claim.is_made:  # first, or the run would look interrupted
+                    self._claim.beat()
                 self._sender.send_one(end)
             except JournalError as ended:
-                self._error = ended
+                self._end(ended)
                 raise
             except OSError as trouble:
                 error = trouble
@@ -232,10 +259,12 @@ class SentJournal:
                     self._trouble = error
                     self._sending.notify_all()
 
-    def _note(self, error: OSError | None) -> None:
-        with self._sending:
-            self._trouble = error
-            self._sending.notify_all()
+    def _end(self, error: JournalError) -> None:
+        """Somebody else has ended the run."""
+        if self._error is None:
+            self._error = error
+            if self._on_ended is not None:
+                self._on_ended(error)
 
 
 class PieceJournal(RecordReader):
@@ -298,10 +327,22 @@ class PieceJournal(RecordReader):
         pass
 
 
-def mark_unsent(folder: str, writer: bytes) -> None:
+def note_unsent(folder: str, writer: bytes) -> None:
     """Note that a journal in this folder is being written, and by which writer."""
-    reached("unsent.mark")
-    write_file(f"{folder}/{UNSENT}", json.dumps({"writer": writer.hex()}).encode(), sync=True)
+    reached("unsent.note")
+    write_file(f"{folder}/{UNSENT}", json.dumps({"writer": writer.hex()}).encode())
+
+
+def note_sent(folder: str) -> None:
+    """Note that all of the journal in this folder is in the store."""
+    reached("unsent.sent")
+    with suppress(FileNotFoundError):
+        Path(folder, UNSENT).rename(Path(folder, SENT))
+
+
+def is_sent(folder: str) -> bool:
+    """Whether the journal in this folder is whole, and all of it in the store."""
+    return os.path.exists(f"{folder}/{SENT}")  # noqa: PTH110 - text
 
 
 def unsent_writer(folder: str) -> bytes | None:

@@ -7,7 +7,6 @@ and is sent together with the next one.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Final, Protocol
@@ -47,7 +46,7 @@ class Shipper:
         self._threads = Threads(_THREADS, "asyncflow-ship")
         self._thread: Thread | None = None
         self._news = Event()
-        self._closing = False
+        self._closed = Event()
         self._lock = Lock()
 
     def __repr__(self) -> str:
@@ -83,7 +82,7 @@ class Shipper:
     def close(self) -> None:
         """Return when everything was sent, or has failed; harmless when repeated."""
         with self._lock:
-            self._closing = True
+            self._closed.set()
             finishing, thread = [*self._finishing], self._thread
         self._news.set()
         if thread is not None:
@@ -93,7 +92,7 @@ class Shipper:
         self._threads.shutdown()
 
     def _look_after(self) -> None:
-        while not self._closing:
+        while not self._closed.is_set():
             self._news.wait(_LOOK_SECONDS)
             self._news.clear()
             with self._lock:
@@ -102,7 +101,7 @@ class Shipper:
                     if cargo.is_due() and cargo not in self._busy:
                         with suppress(RuntimeError):  # it is closing
                             self._busy[cargo] = self._threads.submit(self._ship, cargo)
-            time.sleep(SHIP_SECONDS)
+            self._closed.wait(SHIP_SECONDS)
 
     def _ship(self, cargo: Cargo) -> None:
         cargo.ship()

@@ -6,17 +6,19 @@ Its values are in the store already: they are sent before a record names them.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from asyncflow.errors import JournalError
+from asyncflow._support.commit_points import reached
+from asyncflow.store.interface import Sent
 from asyncflow.store.journal import FIRST_RECORD, JournalReader
+from asyncflow.store.object_store.claim import CLAIM, look_at
 from asyncflow.store.object_store.piece_file import PieceFile
 from asyncflow.store.object_store.sent_journal import (
     JOURNAL,
-    UNSENT,
     PieceSender,
+    RunEndedError,
+    note_sent,
     unsent_writer,
 )
 
@@ -27,17 +29,7 @@ if TYPE_CHECKING:
     from asyncflow.store.object_store.objects import Objects
 
 
-class Sent(NamedTuple):
-    """What was done about the journal of one run."""
-
-    pathspec: str
-    sent: int
-    """How many bytes were sent."""
-    dropped: int
-    """How many were dropped, because somebody else had ended the run before."""
-
-
-def send_rest(objects: Objects, cache: LocalStore, flow: str, run_id: str) -> list[Sent]:
+def send_rest(objects: Objects, cache: LocalStore, flow: str = "", run_id: str = "") -> list[Sent]:
     """Send what is left of the journals of one run, or of all.
 
     Raises:
@@ -66,23 +58,24 @@ def _send_rest_of(objects: Objects, cache: LocalStore, run: LocalRun, writer: by
     before = pieces.size
     end = _end_of_records(run)
     sent = dropped = 0
-    if pieces.is_sealed and before < end:
-        dropped = end - before
-        os.truncate(run.journal_place, before)
-    elif before < end:
+    if before and pieces.last_writer() != writer:
+        before = 0  # nothing of it is in the store
+    if before < end:
         sender = PieceSender(objects, pieces.folder, writer, run.journal_place, before)
         try:
             while sender.sent < end:
                 sender.send_one(end)
-        except JournalError:
-            pieces.refresh(now=True)
-            if not pieces.is_sealed:
-                raise
-            dropped = end - pieces.size  # it was sealed in this moment
-            os.truncate(run.journal_place, pieces.size)
+        except RunEndedError:
+            # What is in the store is the run's journal, and this one is nobody's.
+            dropped = end - sender.sent
+            reached("unsent.drop")
+            Path(run.journal_place).unlink()
         sent = sender.sent - before
-    with suppress(FileNotFoundError):
-        Path(run.place, UNSENT).unlink()
+    claim = f"{folder}/{CLAIM}"
+    seen = look_at(objects, claim)
+    if seen is not None and seen.writer == writer.hex():
+        objects.delete([claim])
+    note_sent(run.place)
     return Sent(run.pathspec, sent, dropped)
 
 
