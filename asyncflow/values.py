@@ -162,6 +162,9 @@ class ArtifactRef(NamedTuple):
     """For an inline value: the stored bytes; else empty."""
 
 
+ITEM_DIGEST_BYTES: Final = 8
+"""Of the digest that tells whether another attempt has yielded the same item."""
+
 Manifest = dict[str, ArtifactRef]
 """The artifacts of one task by name."""
 

@@ -33,7 +33,7 @@ from blake3 import blake3
 
 from asyncflow.codec.classes import CodeMissingError, adopt_code
 from asyncflow.codec.encoded import ALIGNMENT, batches, decode_value, encode_value
-from asyncflow.values import Encoding
+from asyncflow.values import ITEM_DIGEST_BYTES, Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -144,6 +144,15 @@ def _entry_digest(prefix: bytes, chunks: Sequence[Chunk]) -> bytes:
     for chunk in chunks:
         hasher.update(chunk)
     return hasher.digest(_DIGEST_BYTES)
+
+
+def item_digest(encoded: Encoded) -> bytes:
+    """What tells an item from another one, wherever in a list it is: `ITEM_DIGEST_BYTES`."""
+    hasher = blake3(bytes([encoded.encoding]))
+    for batch in batches(encoded.chunks):
+        for piece in batch:
+            hasher.update(piece)
+    return hasher.digest(ITEM_DIGEST_BYTES)
 
 
 class ItemsEncoder:
@@ -262,4 +271,5 @@ __all__ = [
     "ItemsEncoder",
     "Trailer",
     "decode_items",
+    "item_digest",
 ]

@@ -56,6 +56,8 @@ def to_json_data(event: Event) -> dict[str, Any]:
             }
         elif f.name in _REFS:
             data[f.name] = _ref_data(unpack_ref(value)) if value else None
+        elif f.name == "digests":
+            data["digests"] = value.hex()
         elif f.name == "source" and "ref" in value:
             data["source"] = {**value, "ref": _ref_data(ref_of(value["ref"]))}
         elif f.name == "time":
@@ -83,6 +85,8 @@ def from_json_data(data: Mapping[str, Any]) -> Event:
     for name in _REFS & named.keys():
         ref = named[name]
         named[name] = pack_ref(_ref_of(ref)) if ref else b""
+    if "digests" in named:
+        named["digests"] = bytes.fromhex(named["digests"])
     if "ref" in named.get("source", ()):
         source = named["source"]
         named["source"] = {**source, "ref": list(_ref_of(source["ref"]))}

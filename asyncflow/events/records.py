@@ -37,7 +37,7 @@ from asyncflow.events.types import (
     TaskYielded,
     event_types,
 )
-from asyncflow.values import Outcome, Status
+from asyncflow.values import ITEM_DIGEST_BYTES, Outcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +90,7 @@ _LOG_AT: Final = {LOGGED: 9, SUCCEEDED: 12, FAILED: 13}
 _MANIFEST_AT: Final = {RUN_STARTED: 6, SUCCEEDED: 7, FAILED: 15, CLONED: 7, YIELDED: 7}
 _FANOUT_AT: Final = {SUCCEEDED: 10, CLONED: 8}
 _ITEMS_AT: Final = {SUCCEEDED: 11, CLONED: 9, YIELDED: 10}
-_INDEX_AT, _COUNT_AT = 8, 9  # of items that were yielded
+_INDEX_AT, _COUNT_AT, _DIGESTS_AT = 8, 9, 11  # of items that were yielded
 _CHOICE_AT: Final = {SUCCEEDED: 14, CLONED: 12}
 _PARENTS_AT: Final = {STARTED: 8, CLONED: 13}
 
@@ -172,7 +172,7 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
     FAILED: (*_OF_TASK, LIST, TEXT, TEXT, TEXT, _FLAG, _NUMBER, INT, INT, _FLAG, _BYTES),
     RETRIED: (*_OF_TASK, LIST, _NUMBER),
     CLONED: (*_OF_TASK, LIST, _BYTES, _INT_OR_NONE, _BYTES, TEXT, TEXT, TEXT, LIST),
-    YIELDED: (*_OF_TASK, LIST, _BYTES, INT, INT, _BYTES),
+    YIELDED: (*_OF_TASK, LIST, _BYTES, INT, INT, _BYTES, _BYTES),
     RunSucceeded.code: (INT, INT, INT, _NUMBER),
     RunFailed.code: (INT, INT, INT, TEXT, TEXT, INT, TEXT, TEXT, TEXT, _NUMBER),
     RunCancelled.code: (INT, INT, INT, TEXT, _NUMBER),
@@ -186,7 +186,7 @@ _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
     FAILED: ([], "", "", "", False, 0.0, 0, 0, False, b"\x80"),
     RETRIED: ([], 0.0),
     CLONED: ([], b"\x80", None, b"", "", "", "", []),
-    YIELDED: (),
+    YIELDED: (b"",),
     RunSucceeded.code: (0.0,),
     RunFailed.code: ("", "", 0, "", "", "", 0.0),
     RunCancelled.code: ("", 0.0),
@@ -317,6 +317,8 @@ def _check_items(code: int, values: list[Any]) -> None:
     index, count = values[_INDEX_AT], values[_COUNT_AT]
     if index < 0 or count < 1 or index + count > MAX_TASK:
         _refuse(code, "range of items", (index, count))
+    if len(values[_DIGESTS_AT]) not in {0, count * ITEM_DIGEST_BYTES}:
+        _refuse(code, "length of digests", len(values[_DIGESTS_AT]))
 
 
 def _check_output(code: int, values: list[Any]) -> None:
@@ -492,6 +494,11 @@ def result_of(values: Sequence[Any]) -> Result:
     if code == RUN_STARTED:
         return Result("", 0, (), Outcome(values[_MANIFEST_AT[code]]))
     raise RecordError(f"a record of kind {code} passes nothing on")
+
+
+def digests_of(values: Sequence[Any]) -> tuple[int, bytes]:
+    """The index of the first item in the fields of a TaskYielded, and `TaskYielded.digests`."""
+    return values[_INDEX_AT], values[_DIGESTS_AT]
 
 
 class Reference(NamedTuple):

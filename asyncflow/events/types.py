@@ -292,6 +292,9 @@ class TaskYielded(TaskEvent):
     """How many items these are."""
     items: bytes = b""
     """The packed ref of these items, stored like those of any foreach."""
+    digests: bytes = b""
+    """8 bytes for each of these items, the same for an item that is stored as the same bytes; empty
+    in runs of earlier versions."""
 
     @property
     def artifacts(self) -> Manifest:

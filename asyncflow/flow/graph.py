@@ -123,6 +123,18 @@ class Graph:
             pending += new
         return found
 
+    def within(self, name: str) -> set[str]:
+        """All steps between a split and its join."""
+        node = self.nodes[name]
+        found: set[str] = set()
+        pending = list(node.next)
+        while pending:
+            new = pending.pop()
+            if new != node.join and new not in found:
+                found.add(new)
+                pending += self.nodes[new].next
+        return found
+
     # --- as plain data ---
 
     def to_data(self) -> dict[str, Any]:

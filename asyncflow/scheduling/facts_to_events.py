@@ -259,8 +259,9 @@ class Recorder:
             index=report.first,
             count=report.number,
             items=report.items,
+            digests=report.digests,
         )
-        self.streams.note(report, self.add(event, batch))
+        self.streams.note(event, self.add(event, batch))
         self.streams.on_yielded(report.key)
 
     def _succeeded(

@@ -14,31 +14,77 @@ from __future__ import annotations
 import asyncio
 from array import array
 from bisect import bisect_right
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.errors import TransitionError
-from asyncflow.workers.messages import ITEMS_AHEAD, AttemptKey, Failed, Succeeded, YieldMore
+from asyncflow.scheduling.facts import Lost
+from asyncflow.values import ITEM_DIGEST_BYTES
+from asyncflow.workers.messages import (
+    ITEMS_AHEAD,
+    AttemptKey,
+    Failed,
+    Succeeded,
+    Yielded,
+    YieldMore,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asyncflow.workers.messages import Yielded
+    from asyncflow.events.types import TaskYielded
+    from asyncflow.scheduling.facts import TaskFact
 
 _STALLED_SECONDS: Final = 1.0
+_REFUSED: Final = f"{TransitionError.__module__}.{TransitionError.__qualname__}"
+_RULE: Final = "a generator must yield the same items in each attempt"
 
 
 class _Stream:
     """What one task's generator has yielded so far."""
 
-    __slots__ = ("ahead", "attempt", "count", "first", "granted", "offsets", "starts")
+    __slots__ = (
+        "ahead",
+        "attempt",
+        "count",
+        "digests",
+        "first",
+        "granted",
+        "offsets",
+        "refused",
+        "starts",
+    )
 
     def __init__(self, offset: int) -> None:
         self.first = offset  # of its first record
         self.starts, self.offsets = array("I"), array("Q")  # of each record: first item, offset
         self.count = 0
+        self.digests = bytearray()  # of each item
         self.attempt: AttemptKey | None = None  # the one that yields now
+        self.refused: tuple[AttemptKey, str] | None = None  # one that yields other items, and why
         self.granted = ITEMS_AHEAD  # how many items that attempt may have yielded
         self.ahead = ITEMS_AHEAD
+
+    def refuses(self, attempt: AttemptKey) -> bool:
+        """Whether this attempt has yielded another item than one before it."""
+        return self.refused is not None and self.refused[0] == attempt
+
+    @property
+    def why(self) -> str:
+        """Why an attempt is refused."""
+        return self.refused[1] if self.refused is not None else ""
+
+
+def first_difference(digests: Sequence[int], others: Sequence[int]) -> int:
+    """The number of the first item whose digests differ."""
+    pairs = zip(digests, others, strict=False)
+    at = next(number for number, (one, other) in enumerate(pairs) if one != other)
+    return at // ITEM_DIGEST_BYTES
+
+
+def _failed(report: Succeeded | Failed, why: str) -> Failed:
+    ended = report.key, report.seconds
+    return Failed(*ended, _REFUSED, why, "", may_retry=False, spooled=report.spooled)
 
 
 class ItemStreams:
@@ -49,6 +95,8 @@ class ItemStreams:
         begun: Callable[[int], int],
         is_stalled: Callable[[int], bool],
         send: Callable[[YieldMore], None],
+        stop: Callable[[int, str], None],
+        compare: Callable[[TaskYielded], None] | None = None,
     ) -> None:
         """Know of none.
 
@@ -56,8 +104,11 @@ class ItemStreams:
             begun: For how many items of this task's generator a task has begun.
             is_stalled: Whether tasks are ready, but none runs except so many that yield.
             send: Sends an order to the worker of its attempt.
+            stop: Stops a task, for this reason.
+            compare: Called with items that are announced for the first time in the run.
         """
         self._begun, self._is_stalled, self._send = begun, is_stalled, send
+        self._stop, self._compare = stop, compare
         self._streams: dict[int, _Stream] = {}
         self._yielding: dict[int, _Stream] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -70,20 +121,28 @@ class ItemStreams:
     def takes(self, report: Yielded) -> bool:
         """Whether a report has items that no earlier attempt has announced."""
         stream = self._streams.get(report.key.task)
-        return stream is None or report.first + report.number > stream.count
-
-    def note(self, report: Yielded, offset: int) -> None:
-        """Note a report whose record is at this offset of the journal."""
-        stream = self._streams.get(report.key.task)
         if stream is None:
-            stream = self._streams[report.key.task] = _Stream(offset)
+            return True
+        return not stream.refuses(report.key) and report.first + report.number > stream.count
+
+    def note(self, event: TaskYielded, offset: int) -> None:
+        """Note items whose record is at this offset of the journal."""
+        task = int(event.task_id)
+        stream = self._streams.get(task)
+        if stream is None:
+            stream = self._streams[task] = _Stream(offset)
+        if self._compare is not None:
+            self._compare(event)
         stream.starts.append(stream.count)
         stream.offsets.append(offset)
-        stream.count = report.first + report.number
+        stream.digests += event.digests[ITEM_DIGEST_BYTES * (stream.count - event.index) :]
+        stream.count = event.index + event.count
 
     def on_yielded(self, key: AttemptKey) -> None:
         """An attempt has begun to yield, or goes on."""
         stream = self._streams[key.task]
+        if stream.refuses(key):
+            return
         self._yielding[key.task] = stream
         if stream.attempt != key:
             stream.attempt, stream.granted = key, ITEMS_AHEAD
@@ -95,19 +154,45 @@ class ItemStreams:
         """An attempt has ended."""
         self._yielding.pop(task, None)
 
-    def checked(self, report: Succeeded) -> Succeeded | Failed:
-        """The report of a success, or a failure if the attempt has yielded too few items."""
-        stream = self._streams.get(report.key.task)
-        if stream is None or (report.outcome.fanout or 0) >= stream.count:
+    def heard(self, fact: TaskFact) -> TaskFact:
+        """Compare what an attempt has yielded with what was announced before it.
+
+        Returns the fact, or a failure in its place if the attempt ends with other items.
+        """
+        stream = self._streams.get(fact.key.task)
+        if stream is None:
+            return fact
+        if isinstance(fact, Yielded):
+            self._check_items(stream, fact)
+        elif isinstance(fact, Succeeded):
+            return self._checked(stream, fact)
+        elif stream.refuses(fact.key) and isinstance(fact, Failed):
+            return _failed(fact, stream.why)._replace(traceback=fact.traceback)
+        elif stream.refuses(fact.key) and isinstance(fact, Lost):
+            return replace(fact, exception_type=_REFUSED, how=stream.why, may_retry=False)
+        return fact
+
+    def _check_items(self, stream: _Stream, report: Yielded) -> None:
+        """Stop the attempt if one of its items is not the one that was announced."""
+        begin = ITEM_DIGEST_BYTES * report.first
+        announced = stream.digests[begin : begin + len(report.digests)]
+        if report.digests.startswith(announced) or stream.refuses(report.key):
+            return
+        index = report.first + first_difference(announced, report.digests)
+        why = f"item {index} is not the one that an earlier attempt has yielded: {_RULE}"
+        stream.refused = report.key, why
+        self._stop(report.key.task, why)
+
+    @staticmethod
+    def _checked(stream: _Stream, report: Succeeded) -> Succeeded | Failed:
+        """The report of a success, or a failure if the attempt has yielded other items or fewer."""
+        if stream.refuses(report.key):
+            return _failed(report, stream.why)
+        count = report.outcome.fanout or 0
+        if count >= stream.count:
             return report
-        name = f"{TransitionError.__module__}.{TransitionError.__qualname__}"
-        message = (
-            f"this attempt has yielded {report.outcome.fanout} items, an earlier one "
-            f"{stream.count}: a generator must yield the same items in each attempt"
-        )
-        return Failed(
-            report.key, report.seconds, name, message, "", may_retry=False, spooled=report.spooled
-        )
+        why = f"this attempt has yielded {count} items, an earlier one {stream.count}: {_RULE}"
+        return _failed(report, why)
 
     # --- where the items are ---
 

@@ -216,7 +216,7 @@ class OpenTasks(dict[int, PlannedTask]):
         task.id = self.count
         self[task.id] = task
         scope = task.scope
-        if scope is not None and scope.yielder and scope.yielder == task.inputs[0]:
+        if scope is not None and scope.yielder and scope.yielder in task.inputs[:1]:
             scope.begun += 1
 
 

@@ -28,6 +28,7 @@ from asyncflow.events.records import (
     STARTED,
     YIELDED,
     code_of,
+    digests_of,
     fields_of,
     head_of,
     result_of,
@@ -43,12 +44,13 @@ from asyncflow.flow.graph_reader import prepare
 from asyncflow.store.artifacts import ArtifactReader
 from asyncflow.store.files import reason_of
 from asyncflow.store.run_tags import changed_tags
-from asyncflow.values import Outcome, Place
+from asyncflow.values import ITEM_DIGEST_BYTES, Outcome, Place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from asyncflow.events.records import Result
+    from asyncflow.events.types import TaskYielded
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.interface import RunStore, StoredRun
 
@@ -105,6 +107,10 @@ class OriginRun:
         """The step from which on nothing is taken over."""
         self._offsets: dict[tuple[str, tuple[int, ...]], int] = {}
         self._retries: dict[tuple[str, tuple[int, ...]], tuple[int, float, float]] = {}
+        self._items: dict[Key, bytearray] = {}  # the digests of what a generator had yielded
+        self._changed: dict[tuple[int, ...], set[str]] = {}
+        """Items that are others now: for the path of an item's task, the steps that follow it."""
+        self._failed: set[Key] = set()  # for good
         self._rest: OriginRun | None = None
         try:
             started = self._read(flow)
@@ -121,7 +127,7 @@ class OriginRun:
         self.parameters: Mapping[str, str] = started.parameters
         self._first_tags = started.tags
         self.manifest: bytes = started.manifest
-        if started.origin_run_id is not None and not self._complete:
+        if started.origin_run_id is not None and (not self._complete or self._may_yield()):
             self._find_rest(started.origin_run_id, started, resumers)
 
     @property
@@ -166,6 +172,19 @@ class OriginRun:
             )
             raise JournalError(message)
 
+    def _may_yield(self) -> bool:
+        """Whether a foreach may be open whose generator had yielded items in an earlier run."""
+        return any(
+            node.foreach is not None
+            and (node.depth or self.graph.in_loop(node.name) or (node.name, ()) not in self)
+            for node in self.graph
+        )
+
+    @property
+    def yields(self) -> bool:
+        """Whether a generator had not ended here, or in a run before that is needed, too."""
+        return bool(self._yielding) or (self._rest is not None and self._rest.yields)
+
     def _find_rest(self, origin: str, started: RunStarted, resumers: tuple[str, ...]) -> None:
         """Read further origins, because the run ended before it had taken everything over."""
         with suppress(ResumeError):  # removed since: use what is here
@@ -173,6 +192,9 @@ class OriginRun:
             self._rest = OriginRun(self._run.store.run(started.flow, origin), resumers=runs)
             if started.origin_step is not None:
                 self._rest.forget(following(self.graph, started.origin_step))
+            if self._complete and not self._rest.yields:
+                self._rest.close()
+                self._rest = None
 
     def _read(self, flow: str) -> RunStarted | None:
         started: RunStarted | None = None
@@ -187,8 +209,7 @@ class OriginRun:
                 self._offsets[result.step, tuple(result.path)] = offset
                 fanning_out.discard((result.step, tuple(result.path)))
             elif code == YIELDED:
-                step, _, _, path = head_of(fields_of(record))
-                fanning_out.add((step, tuple(path)))
+                fanning_out.add(self._read_items(fields_of(record)))
             elif code == RETRIED:
                 values = fields_of(record)
                 step, _, attempt, path = head_of(values)
@@ -199,7 +220,38 @@ class OriginRun:
                 started = cast("RunStarted", event_of(fields_of(record), flow, self.run_id))
         # A generator that has not ended has not announced all items whose tasks had finished.
         self._complete = self._complete and not fanning_out
+        self._yielding = fanning_out
         return started
+
+    def _read_items(self, values: list[Any]) -> Key:
+        step, _, _, path = head_of(values)
+        index, digests = digests_of(values)
+        known = self._items.setdefault((step, tuple(path)), bytearray())
+        if ITEM_DIGEST_BYTES * index <= len(known):  # else an earlier version has written the rest
+            known[ITEM_DIGEST_BYTES * index :] = digests
+        return step, tuple(path)
+
+    def compare(self, event: TaskYielded) -> None:
+        """Compare items that a generator yields now with those that it had yielded.
+
+        What had been done for another item is not taken over.
+        """
+        before = self._items.get((event.step, event.path))
+        if self._rest is not None:
+            self._rest.compare(event)
+        if before is None:
+            return
+        for number in range(len(event.digests) // ITEM_DIGEST_BYTES):
+            index = event.index + number
+            known = before[ITEM_DIGEST_BYTES * index : ITEM_DIGEST_BYTES * (index + 1)]
+            if not event.digests.startswith(known, ITEM_DIGEST_BYTES * number):
+                steps = self._changed.setdefault((*event.path, index), set())
+                steps |= self.graph.within(event.step)
+
+    def _is_changed(self, key: Key) -> bool:
+        step, path = key
+        ends = range(1, len(path) + 1)
+        return any(step in self._changed.get(path[:end], ()) for end in ends)
 
     def _check_fanout(self, result: Result) -> None:
         """Check that as many items are stored as the record says: the plan has a place for each.
@@ -226,6 +278,7 @@ class OriginRun:
         if not will_retry(values):
             step, _, _, path = head_of(values)
             self._retries.pop((step, tuple(path)), None)
+            self._failed.add((step, tuple(path)))
 
     def choose(self, graph: Graph, step: str | None) -> None:
         """Drop tasks that cannot be taken over: those of the named step, and of all steps after it.
@@ -272,7 +325,8 @@ class OriginRun:
     def waiting(self) -> dict[tuple[str, tuple[int, ...]], tuple[int, float]]:
         """For tasks that waited for a retry: the next attempt, and the seconds left."""
         now = time()
-        rest = self._rest.waiting() if self._rest is not None else {}
+        before = self._rest.waiting() if self._rest is not None else {}
+        rest = {key: due for key, due in before.items() if key not in self._failed}
         own = {
             # The clock may have been set back since: nobody waits longer than was ordered.
             key: (attempt, max(0.0, min(seconds, ordered + seconds - now)))
@@ -281,7 +335,9 @@ class OriginRun:
         return {key: due for key, due in (rest | own).items() if key not in self._offsets}
 
     def __contains__(self, key: object) -> bool:
-        return key in self._offsets or (self._rest is not None and key in self._rest)
+        if key in self._offsets and not (self._changed and self._is_changed(key)):
+            return True
+        return self._rest is not None and key in self._rest
 
     def __iter__(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield from self._offsets
@@ -298,6 +354,8 @@ class OriginRun:
     def result(self, step: str, path: tuple[int, ...]) -> tuple[str, Result]:
         """The run in which the task ended, and its result."""
         at = self._offsets.get((step, path))
+        if self._changed and self._is_changed((step, path)):
+            at = None
         if at is None and self._rest is not None:
             return self._rest.result(step, path)
         try:

@@ -116,7 +116,13 @@ class RunDriver:
             started=identity.started,
             tags=identity.tags,
         )
-        self._streams = ItemStreams(self.plan.begun, self._only_yields, dispatcher.send_to)
+        self._streams = ItemStreams(
+            self.plan.begun,
+            self._only_yields,
+            dispatcher.send_to,
+            lambda task_id, why: self._stop_tasks((task_id,), why),
+            origin.compare if origin is not None else None,
+        )
         self._recorder = Recorder(
             identity.flow, identity.run_id, self._index, self._streams, self.expected
         )

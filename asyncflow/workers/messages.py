@@ -282,6 +282,8 @@ class Yielded(NamedTuple):
     """The packed ref of these items."""
     manifest: bytes
     """In the attempt's first report of this kind: the packed artifacts that their tasks inherit."""
+    digests: bytes
+    """The digest of each of them, `ITEM_DIGEST_BYTES` long."""
 
 
 class Wrote(NamedTuple):

@@ -58,7 +58,7 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         (*OF_TASK, "exception_type", "message", "traceback", "seconds"),
     ),
     10: ("RunCancelled", ("reason", "seconds")),
-    11: ("TaskYielded", (*OF_TASK, "path", "manifest", "index", "count", "items")),
+    11: ("TaskYielded", (*OF_TASK, "path", "manifest", "index", "count", "items", "digests")),
 }
 REF = ("place", "encoding", "type_name", "size", "digest", "file", "offset", "data")
 LOGGED, STARTED, SUCCEEDED, FAILED, CLONED = 3, 2, 4, 5, 7
@@ -94,6 +94,8 @@ def event(flow: str, run_id: str, record: list[Any]) -> dict[str, Any]:
         data["artifacts"] = {name: ref_data(ref) for name, ref in manifest.items()}
     for name in {"items", "code_ref"} & data.keys():
         data[name] = ref_data(msgpack.unpackb(data[name])) if data[name] else None
+    if "digests" in data:
+        data["digests"] = data["digests"].hex()
     if "ref" in data.get("source", ()):
         data["source"] = {**data["source"], "ref": ref_data(data["source"]["ref"])}
     return data

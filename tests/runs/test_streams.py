@@ -12,7 +12,7 @@ import pytest
 from asyncflow import Engine, FlowSpec, Parameter, current, limit, retry, step
 from asyncflow._support.settings import Settings
 from asyncflow.errors import FlowError, RunCancelledError, RunFailedError
-from asyncflow.events import TaskCloned, TaskStarted, TaskSucceeded, TaskYielded
+from asyncflow.events import TaskCloned, TaskFailed, TaskStarted, TaskSucceeded, TaskYielded
 from asyncflow.workers.messages import ITEMS_AHEAD
 
 _MOST_SECONDS = 60.0
@@ -189,6 +189,31 @@ async def test_generators_within_tasks_of_a_generator(engine, tmp_path):
     assert run.data.all_seen == [[[f"{row}", f"{row}-{at}"] for at in range(3)] for row in range(3)]
 
 
+class EmptyWithin(Answered):
+    """Each task for an item has a foreach over nothing, whose join the generator waits for."""
+
+    @step
+    def work(self):
+        self.nothing = []
+        self.next(self.never, foreach="nothing")
+
+    @step
+    def never(self):
+        self.next(self.within)
+
+    @step
+    def within(self, inputs):
+        Path(self.folder, str(self.input)).touch()
+        self.seen = self.index, self.input, f"{len(inputs)} inputs", False
+        self.next(self.join)
+
+
+async def test_a_foreach_over_nothing_within_tasks_of_a_generator(engine, tmp_path):
+    """Its join, which has no inputs, runs while the generator still yields."""
+    run = await engine.run(EmptyWithin, folder=str(tmp_path))
+    assert run.data.all_seen == [(number, number, "0 inputs", False) for number in range(4)]
+
+
 class Far(FlowSpec):
     """Each task notes how far the generator is ahead of it."""
 
@@ -294,6 +319,73 @@ async def test_another_attempt_must_not_yield_fewer_items(engine, tmp_path):
         await engine.run(Again, folder=str(tmp_path), second=3)
 
 
+class Different(Again):
+    """A generator whose second attempt yields another item, and goes on as `how` says."""
+
+    @retry(times=1, seconds=0)
+    @step
+    def start(self):
+        self.items = self.different()
+        self.next(self.work, foreach="items")
+
+    def different(self):
+        """Yield numbers; the second time, 41 is another one."""
+        again = Path(self.folder, "again").exists()
+        for number in range(70):
+            yield -1 if again and number == 41 else number
+        if not again:
+            wait_for(f"{self.folder}/5")
+            Path(self.folder, "again").touch()
+            break_off("raise")
+        if self.how == "goes on":
+            yield from range(70, 10_000_000)
+        elif self.how == "waits":
+            time.sleep(_MOST_SECONDS)
+
+
+class AsyncDifferent(Different):
+    """The same with an async generator."""
+
+    @retry(times=1, seconds=0)
+    @step
+    async def start(self):
+        self.items = self.different_later()
+        self.next(self.work, foreach="items")
+
+    async def different_later(self):
+        """Yield what the other one does."""
+        for number in self.different():
+            yield number
+            await asyncio.sleep(0)
+        if self.how == "waits, async":
+            await asyncio.sleep(_MOST_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("flow", "how"),
+    [
+        (Different, "ends"),
+        (Different, "goes on"),
+        (Different, "waits"),
+        (AsyncDifferent, "ends"),
+        (AsyncDifferent, "goes on"),
+        (AsyncDifferent, "waits, async"),
+    ],
+)
+async def test_another_attempt_must_not_yield_other_items(engine, tmp_path, flow, how):
+    """The error names the first of them, and nothing after it is announced or run."""
+    began = time.monotonic()
+    told = "item 41 is not the one that an earlier attempt has yielded"
+    with pytest.raises(RunFailedError, match=told) as caught:
+        await engine.run(flow, folder=str(tmp_path), how=how)
+    assert time.monotonic() - began < _MOST_SECONDS / 2
+    seen = list(caught.value.run.events())
+    failures = [each for each in seen if isinstance(each, TaskFailed) and each.step == "start"]
+    assert failures[-1].exception_type == "asyncflow.errors.TransitionError"
+    assert not failures[-1].will_retry
+    assert 41 < sum(each.count for each in seen if isinstance(each, TaskYielded)) <= 70
+
+
 class Mended(Again):
     """Fails in its only attempt."""
 
@@ -313,6 +405,65 @@ async def test_a_resume_takes_over_the_tasks_of_a_broken_generator(engine, tmp_p
     cloned = {each.origin_task_id for each in run.events() if isinstance(each, TaskCloned)}
     assert cloned == finished
     assert len(finished) >= 1
+
+
+class Changing(Again):
+    """Fails in its only attempt, and yields another first item in each run."""
+
+    @step
+    def start(self):
+        self.items = self.changing()
+        self.next(self.work, foreach="items")
+
+    def changing(self):
+        """Yield a text, and what `breaking` does."""
+        yield f"run {current.run_id}"
+        yield from self.breaking()
+
+    @step
+    def work(self):
+        Path(self.folder, str(self.index)).touch()
+        self.x = self.input
+        self.next(self.join)
+
+
+async def test_a_resume_does_not_take_over_what_was_done_for_another_item(engine, tmp_path):
+    """Its task is run again, and those of the items that are the same are not."""
+    with pytest.raises(RunFailedError) as caught:
+        await engine.run(Changing, folder=str(tmp_path))
+    finished = {task.id for task in caught.value.run["work"] if task.successful}
+    other = next(task.id for task in caught.value.run["work"] if task.index == 0)
+    run = await engine.resume(Changing, origin=caught.value.run)
+    assert run.data.all == [f"run {run.id}", *range(100)]
+    cloned = {each.origin_task_id for each in run.events() if isinstance(each, TaskCloned)}
+    assert other in finished
+    assert cloned == finished - {other}
+
+
+class Late(Again):
+    """Its generator breaks in the first run; in the second one, its step fails before it yields."""
+
+    @step
+    def start(self):
+        if Path(self.folder, "again").exists() and not Path(self.folder, "mended").exists():
+            raise ValueError("it breaks before it yields")
+        self.items = self.breaking()
+        self.next(self.work, foreach="items")
+
+
+async def test_a_resume_goes_back_to_the_run_whose_generator_has_yielded(engine, tmp_path):
+    """A run in between, whose generator has not begun, loses nothing."""
+    with pytest.raises(RunFailedError) as first:
+        await engine.run(Late, folder=str(tmp_path))
+    finished = {task.id for task in first.value.run["work"] if task.successful}
+    with pytest.raises(RunFailedError, match="before it yields") as second:
+        await engine.resume(Late, origin=first.value.run)
+    (tmp_path / "mended").touch()
+    run = await engine.resume(Late, origin=second.value.run)
+    assert run.data.all == list(range(100))
+    cloned = {each.origin_task_id for each in run.events() if isinstance(each, TaskCloned)}
+    assert cloned == finished
+    assert finished
 
 
 class Twice(Again):

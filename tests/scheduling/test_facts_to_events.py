@@ -52,7 +52,7 @@ class Life:
         moment = from_microseconds(NOW)
         begun = RunStarted(flow="F", run_id="17", seq=1, time=moment, graph={}, tags=("t",))
         self.index = RunIndex(GRAPH, flow="F", run_id="17", started=NOW, tags=("t",))
-        streams = ItemStreams(lambda _: 0, lambda _: False, lambda _: None)
+        streams = ItemStreams(lambda _: 0, lambda _: False, lambda _: None, lambda *_: None)
         self.recorder = Recorder("F", "17", self.index, streams)
         self.replay = Replay(begun, GRAPH)
         self.size = FIRST_RECORD

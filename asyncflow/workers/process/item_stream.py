@@ -14,6 +14,7 @@ from threading import Condition, Thread
 from typing import TYPE_CHECKING, Final, Self
 
 from asyncflow.codec import Encoded, ItemsEncoder
+from asyncflow.codec.items import item_digest
 from asyncflow.events.manifests import pack_ref
 from asyncflow.values import Encoding
 from asyncflow.workers.messages import ITEMS_AHEAD, AttemptKey, Yielded
@@ -61,6 +62,7 @@ class ItemStream:
         self._whole = writer.begin_items(ItemsEncoder(list, name), go_on)
         self._part = self._whole.encoder.part()
         self._waiting: list[bytes] = []  # of this part
+        self._digests = bytearray()  # of its items
         self._first = 0  # the index of this part's first item
         self._told_at = float("-inf")
         self._upto = ITEMS_AHEAD
@@ -115,6 +117,7 @@ class ItemStream:
                 whole.write(batch)
             for batch in part.add_encoded(encoded):
                 self._waiting += batch
+            self._digests += item_digest(encoded)
             is_full = part.count >= _CHUNK_ITEMS or part.size >= _CHUNK_BYTES
             if is_full or self.is_ahead or time.monotonic() - self._told_at >= _CHUNK_SECONDS:
                 self._flush()
@@ -147,10 +150,12 @@ class ItemStream:
         ref = self._writer.put_encoded(value)
         self._writer.sync()
         manifest = b"" if self._first else self._manifest
-        self._tell(Yielded(self._key, self._first, part.count, pack_ref(ref), manifest))
+        what = pack_ref(ref), manifest, bytes(self._digests)
+        self._tell(Yielded(self._key, self._first, part.count, *what))
         self._told_at = time.monotonic()
         self._first += part.count
         self._part, self._waiting = self._whole.encoder.part(), []
+        self._digests.clear()
 
     # --- if the generator takes its time ---
 
