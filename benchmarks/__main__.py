@@ -9,6 +9,7 @@ ALL = (
     "throughput",
     "scale",
     "loops",
+    "language",
     "resuming",
     "startup",
     "arrays",

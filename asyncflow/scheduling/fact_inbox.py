@@ -73,7 +73,7 @@ class FactInbox:
 
     def add(self, fact: Fact) -> None:
         """Add a fact; the end of a gang's node is kept until its gang has ended."""
-        if self._recorder.streams and not isinstance(fact, GangEnded):
+        if self._recorder.streams:
             fact = self._recorder.streams.heard(fact)
         if self._gangs and isinstance(fact, _ENDS):
             gang = self._gangs.of(fact.key)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncflow.events.types import TaskYielded
-    from asyncflow.scheduling.facts import TaskFact
+    from asyncflow.scheduling.facts import Fact
 
 _STALLED_SECONDS: Final = 1.0
 _REFUSED: Final = f"{TransitionError.__module__}.{TransitionError.__qualname__}"
@@ -154,7 +154,7 @@ class ItemStreams:
         """An attempt has ended."""
         self._yielding.pop(task, None)
 
-    def heard(self, fact: TaskFact) -> TaskFact:
+    def heard(self, fact: Fact) -> Fact:
         """Compare what an attempt has yielded with what was announced before it.
 
         Returns the fact, or a failure in its place if the attempt ends with other items.

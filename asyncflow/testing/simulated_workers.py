@@ -6,15 +6,17 @@ import asyncio
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from asyncflow.values import Outcome
+from asyncflow.values import ITEM_DIGEST_BYTES, Outcome
 from asyncflow.workers.messages import (
     AttemptKey,
     CancelTask,
     Failed,
     GaveBack,
+    MoreInputs,
     Opened,
     Ping,
     Pong,
@@ -23,6 +25,7 @@ from asyncflow.workers.messages import (
     Started,
     StartTask,
     Succeeded,
+    Yielded,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +45,10 @@ class Act:
     """How long the attempt takes."""
     fanout: int | None = None
     """How many items a successful foreach returns."""
+    choice: str = ""
+    """The step that a successful condition chooses."""
+    yields: int = 0
+    """How many items the generator of a foreach yields, one by one, before the attempt ends."""
     error: str = ""
     """The message of the `ValueError` that it fails with; empty for success."""
     caught: bool = False
@@ -55,6 +62,8 @@ class Act:
 class SimulatedExecutor:
     """Workers without processes; `play` decides the outcome and duration of each attempt.
 
+    A join that reads its inputs as they arrive is played when all have arrived; the order that
+    `play` gets has them all.
     It takes the place of the pool of workers, on the event loop that runs when it is made. `deaf`
     is how many seconds a worker lives on after it was asked to stop a task.
     """
@@ -114,6 +123,7 @@ class SimulatedWorker:
         self._loop = asyncio.get_running_loop()
         self._orders: deque[OrderMessage] = deque()  # sent, but not received
         self._running: dict[AttemptKey, tuple[StartTask, Act, asyncio.TimerHandle]] = {}
+        self._awaiting: dict[AttemptKey, StartTask] = {}  # joins, with the inputs that they have
         self._unheard: list[ReportMessage] = [Ready(pid)]
         self._opened: set[int] = set()  # runs whose flow a real worker would have imported
         self._closing = False
@@ -142,13 +152,13 @@ class SimulatedWorker:
     def ask_to_stop(self, attempt: AttemptKey, why: str, *, is_late: bool = False) -> None:  # noqa: ARG002 - it reports nothing
         """End the worker after its `deaf` seconds, if the attempt is running."""
         self.take_back()
-        if attempt in self._running:
+        if self._has(attempt):
             self._end_after(self._executor.deaf(), "was killed by SIGTERM", why)
 
     def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
         """End the worker; with `attempt`, only if that is running."""
         self.take_back()
-        if attempt is None or attempt in self._running:
+        if attempt is None or self._has(attempt):
             self._end_after(0.0, "was killed by SIGKILL", why)
 
     def _end_after(self, seconds: float, how: str, why: str) -> None:
@@ -185,11 +195,13 @@ class SimulatedWorker:
 
     def _receive(self) -> None:
         while self._orders and not self._gone and not self._is_busy():
-            match self._orders.popleft():
-                case StartTask() as order:
+            match order := self._orders.popleft():
+                case StartTask():
                     self._begin(order)
                 case CancelTask(key):
                     self._cancel(key)
+                case MoreInputs():
+                    self._arrive(order)
                 case ShutDown():
                     self._closing = True
                 case Ping():
@@ -197,7 +209,7 @@ class SimulatedWorker:
                 case _:
                     pass
         self.speak()
-        if self._closing and not self._running:
+        if self._closing and not self._running and not self._awaiting:
             self.exit("exited")
 
     def _is_busy(self) -> bool:
@@ -208,10 +220,41 @@ class SimulatedWorker:
         if order.key.run not in self._opened:
             self._opened.add(order.key.run)
             self._unheard.append(Opened(order.key.run))
-        act = self._executor.play(order)
-        key = order.key
-        timer = self._loop.call_later(act.seconds, self._end, key)
-        self._running[key] = order, act, timer
+        if order.awaits:
+            self._awaiting[order.key] = order
+        else:
+            self._play(order)
+
+    def _arrive(self, more: MoreInputs) -> None:
+        if more.key not in self._awaiting:
+            return
+        order = self._awaiting.pop(more.key)
+        order = order._replace(inputs=order.inputs + more.inputs)
+        if more.are_last:
+            self._play(order)
+        else:
+            self._awaiting[more.key] = order
+
+    def _play(self, order: StartTask) -> None:
+        self._go_on(order, self._executor.play(order), 0)
+
+    def _go_on(self, order: StartTask, act: Act, index: int) -> None:
+        """Wait until the generator yields the item with this index, or until the attempt ends."""
+        after, then = act.seconds / (act.yields + 1), partial(self._yield, order.key, index)
+        if index == act.yields:
+            then = partial(self._end, order.key)
+        self._running[order.key] = order, act, self._loop.call_later(after, then)
+
+    def _yield(self, key: AttemptKey, index: int) -> None:
+        order, act, _ = self._running[key]
+        manifest = b"" if index else b"\x80"
+        digests = index.to_bytes(ITEM_DIGEST_BYTES, "little")
+        self._unheard.append(Yielded(key, index, 1, b"", manifest, digests))
+        self._go_on(order, act, index + 1)
+        self.speak()
+
+    def _has(self, attempt: AttemptKey) -> bool:
+        return attempt in self._running or attempt in self._awaiting
 
     def _end(self, key: AttemptKey) -> None:
         order, act, _ = self._running[key]
@@ -223,10 +266,12 @@ class SimulatedWorker:
         self._receive()
 
     def _cancel(self, key: AttemptKey) -> None:
+        order = self._awaiting.pop(key, None)
         if key in self._running:
-            order, act, timer = self._running.pop(key)
+            order, _, timer = self._running.pop(key)
             timer.cancel()
-            self._unheard.append(_report(order, Act(act.seconds, error="cancelled")))
+        if order is not None:
+            self._unheard.append(_report(order, Act(error="cancelled")))
 
     def __repr__(self) -> str:
         return f"<SimulatedWorker {self.pid}{' stop_reason' if self.stop_reason else ''}>"
@@ -239,4 +284,5 @@ def _report(order: StartTask, act: Act) -> ReportMessage:
         return Failed(
             order.key, act.seconds, *failure, may_retry=True, spooled=_NOTHING, outcome=kept
         )
-    return Succeeded(order.key, act.seconds, Outcome(fanout=act.fanout), _NOTHING)
+    outcome = Outcome(fanout=act.fanout, choice=act.choice)
+    return Succeeded(order.key, act.seconds, outcome, _NOTHING)

@@ -44,6 +44,7 @@ SAMPLED = {
     "run.ended": ("catch", 1),
     "run.end": ("cancel", 1),
     "file.rename": ("foreach", 2),
+    "blob.renamed": ("early", 1),
     **{point: ("gc", 1) for point in points_in_code() if point.startswith(("gc.", "rm."))},
 }
 """In which scenario each point is tried, and at which hit; in `linear`, at the first, if not here.

@@ -8,7 +8,7 @@ values changed in place, attempts that fail, retries, catches, `def` or `async d
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
@@ -56,11 +56,30 @@ class Each:
     width: int
     body: Chain
     join: Step
+    streams: bool = False
+    """Whether a generator yields the items; an attempt of the split that fails has yielded half."""
+    early: bool = False
+    """Whether the join, which is async, reads its inputs as they arrive."""
+
+    @property
+    def half(self) -> int:
+        """How many items a generator has yielded when it fails."""
+        return self.width // 2
 
 
 @dataclass(frozen=True)
 class Gang(Each):
-    """One step, so many tasks of which start and end together."""
+    """One step, so many tasks of which start and end together.
+
+    Its node does not catch: whether the other nodes end before they are stopped is open.
+    """
+
+    @property
+    def node(self) -> Step:
+        """The step of its tasks."""
+        (node,) = self.body
+        assert isinstance(node, Step)
+        return node
 
 
 @dataclass(frozen=True)
@@ -96,6 +115,12 @@ STEPS = st.builds(
 SPLITS = STEPS.map(lambda step: replace(step, catches=False))
 
 
+def each(*parts: Any) -> Each:
+    """A foreach; what reads its inputs as they arrive is async."""
+    made = Each(*parts)
+    return replace(made, join=replace(made.join, is_async=True)) if made.early else made
+
+
 def chains(depth: int, least: int, narrowest: int = 0) -> st.SearchStrategy[Chain]:
     """Chains of up to two parts, nested so deep; a foreach has so many items at least."""
     part: st.SearchStrategy[Part] = STEPS
@@ -108,7 +133,10 @@ def chains(depth: int, least: int, narrowest: int = 0) -> st.SearchStrategy[Chai
         part = st.one_of(
             STEPS,
             st.builds(Branch, SPLITS, arms, SPLITS),
-            st.builds(Each, SPLITS, st.integers(narrowest, 4), inner, SPLITS),
+            st.builds(
+                each, SPLITS, st.integers(narrowest, 4), inner, SPLITS, st.booleans(), st.booleans()
+            ),
+            st.builds(Gang, SPLITS, st.integers(1, 3), st.tuples(SPLITS), SPLITS),
             st.builds(Choice, SPLITS, choices),
             st.builds(Loop, body, SPLITS, st.integers(1, 3)),
         )
@@ -153,8 +181,8 @@ def _map(program: Program, change) -> Program:
                 arms = tuple(map(of_chain, part.arms))
                 return Branch(change(part.split), arms, change(part.join))
             case Each():
-                kind = type(part)
-                return kind(change(part.split), part.width, of_chain(part.body), change(part.join))
+                parts = change(part.split), of_chain(part.body), change(part.join)
+                return replace(part, split=parts[0], body=parts[1], join=parts[2])
             case Choice():
                 return Choice(change(part.check), tuple(map(of_chain, part.arms)))
             case Loop():
@@ -170,7 +198,7 @@ def _map(program: Program, change) -> Program:
 
 _HEAD = '''"""A random flow."""
 
-from asyncflow import FlowSpec, catch, current, retry, step
+from asyncflow import FlowSpec, catch, current, parallel, retry, step
 
 
 class Random(FlowSpec):
@@ -200,15 +228,37 @@ def _of_chain(chain: Chain, after: str) -> Iterator[str]:
             arms = part.arms
             targets = ", ".join(f"self.{_first(arm, part.join.name)}" for arm in arms)
             yield _method(part.split, f"self.next({targets})")
+        elif isinstance(part, Gang):
+            arms = ()
+            node = part.node
+            yield _method(part.split, f"self.next(self.{node.name}, num_parallel={part.width})")
+            yield _method(node, f"self.next(self.{part.join.name})", is_node=True)
         else:
             arms = (part.body,)
-            items = f"items_{part.split.name}"
-            target = _first(part.body, part.join.name)
-            made = f"self.{items} = [f'{part.split.name}-{{n}}' for n in range({part.width})]"
-            yield _method(part.split, f'self.next(self.{target}, foreach="{items}")', [made])
+            yield _split_of(part)
         for arm in arms:
             yield from _of_chain(arm, part.join.name)
-        yield _method(part.join, f"self.next(self.{following})", is_join=True)
+        is_early = isinstance(part, Each) and part.early
+        join = "early" if is_early else "all"
+        yield _method(part.join, f"self.next(self.{following})", joins=join)
+
+
+def _split_of(part: Each) -> str:
+    items = f"items_{part.split.name}"
+    target = _first(part.body, part.join.name)
+    made = [f"self.{items} = [f'{part.split.name}-{{n}}' for n in range({part.width})]"]
+    if part.streams:
+        made = [
+            f"{'async ' if part.split.is_async else ''}def items():",
+            f"    for n in range({part.width} + 1):",
+            f"        if n == {part.half} and {_fails(part.split)}:",
+            f'            raise ValueError("{part.split.name}")',
+            f"        if n < {part.width}:",
+            f"            yield f'{part.split.name}-{{n}}'",
+            f"self.{items} = items()",
+        ]
+    following = f'self.next(self.{target}, foreach="{items}")'
+    return _method(part.split, following, made, fails_late=part.streams)
 
 
 def _of_choice(part: Choice, after: str) -> Iterator[str]:
@@ -249,22 +299,34 @@ def _first(chain: Chain, after: str) -> str:
             return split.name
 
 
-def _method(step: Step, following: str = "", makes=(), *, is_join: bool = False) -> str:
-    decorators = []
+def _method(
+    step: Step,
+    following: str = "",
+    makes=(),
+    *,
+    joins: str = "",
+    is_node: bool = False,
+    fails_late: bool = False,
+) -> str:
+    decorators = ["@parallel"] if is_node else []
     if step.catches:
         decorators.append(f'@catch(var="failure_{step.name}", print_exception=False)')
     if step.retries:
         decorators.append(f"@retry(times={step.retries}, seconds=0)")
-    arguments = "self, inputs" if is_join else "self"
-    body = ["path = [index for index, _, _ in self.foreach_stack() or ()]"]
+    arguments = "self, inputs" if joins else "self"
+    body = ["async for _ in inputs:", "    pass"] if joins == "early" else []
+    body += ["path = [index for index, _, _ in self.foreach_stack() or ()]"]
     if step.failing:
         body += [
             "self.broken = True",
-            f"if current.attempt < {step.failing} and {_condition(step)}:",
-            f'    raise ValueError("{step.name}")',
+            *(
+                []
+                if fails_late
+                else [f"if {_fails(step)}:", f'    raise ValueError("{step.name}")']
+            ),
             "del self.broken",
         ]
-    if is_join:
+    if joins:
         body += [
             "self.trail = [task.trail for task in inputs]",
             'if any(hasattr(task, "common") for task in inputs):',
@@ -285,7 +347,9 @@ def _method(step: Step, following: str = "", makes=(), *, is_join: bool = False)
     return "".join(f"    {line}\n" for line in lines)
 
 
-def _condition(step: Step) -> str:
+def _fails(step: Step) -> str:
+    """Whether the attempt of the step is to fail, in its source."""
+    fails = f"current.attempt < {step.failing}"
     if step.parity is None:
-        return "True"
-    return f"self.index is not None and self.index % 2 == {step.parity}"
+        return fails
+    return f"{fails} and self.index is not None and self.index % 2 == {step.parity}"

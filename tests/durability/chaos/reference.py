@@ -8,10 +8,10 @@ side by side may have got to any of them.
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from tests.durability.chaos.programs import Branch, Chain, Choice, Each, Loop, Program, Step
+from tests.durability.chaos.programs import Branch, Chain, Choice, Each, Gang, Loop, Program, Step
 from tests.support.random_graphs import turns_of, with_turns
 
 Artifacts = dict[str, Any]
@@ -35,6 +35,8 @@ class Task:
     """How many began."""
     artifacts: Artifacts | None
     """None for one that failed for good."""
+    is_node: bool = False
+    """Whether it is of a gang: some of its attempts may have ended before they began."""
 
 
 class At(NamedTuple):
@@ -42,7 +44,7 @@ class At(NamedTuple):
 
     artifacts: Artifacts
     path: Path
-    item: str | None
+    item: str | int | None
     in_loop: bool = False
 
 
@@ -57,6 +59,8 @@ class Reference:
 
     program: Program
     tasks: dict[tuple[str, Path], Task] = field(default_factory=dict)
+    streamed: set[str] = field(default_factory=set)
+    """The artifacts over whose items a generator goes."""
 
     def run(self) -> Reference:
         """Interpret all of it."""
@@ -118,18 +122,22 @@ class Reference:
         return at._replace(path=at.path if in_loop else with_turns(at.path, 0), in_loop=in_loop)
 
     def _split(self, part: Branch | Each, at: At) -> At | None:
+        if isinstance(part, Each) and part.streams:
+            self.streamed.add(f"items_{part.split.name}")
         split = self._go(part.split, at)
         if split is None:
+            if isinstance(part, Each) and part.streams:
+                self._stream_half(part, at)
             return None
         if isinstance(part, Branch):
             ends = [self._chain(arm, split) for arm in part.arms]
+        elif isinstance(part, Gang):
+            ends = self._gang(part, split)
         else:
             items = [f"{part.split.name}-{number}" for number in range(part.width)]
+            before = split._replace(artifacts={**split.artifacts})
             split.artifacts[f"items_{part.split.name}"] = items
-            ends = [
-                self._chain(part.body, split._replace(path=(*at.path, number), item=each))
-                for number, each in enumerate(items)
-            ]
+            ends = self._items(part, before if part.streams else split, items)
         inputs = [end for end in ends if end is not None]
         if len(inputs) < len(ends):
             return None
@@ -138,6 +146,43 @@ class Reference:
             path = with_turns(path, max(turns_of(end.path) for end in inputs))
         joined = self._joined([end.artifacts for end in inputs])
         return self._go(part.join, at._replace(artifacts=joined, path=path))
+
+    def _items(self, part: Each, split: At, items: list[str]) -> list[At | None]:
+        return [
+            self._chain(part.body, split._replace(path=(*split.path, number), item=each))
+            for number, each in enumerate(items)
+        ]
+
+    def _stream_half(self, part: Each, at: At) -> None:
+        """Go on with the items that the generator has yielded before it failed for good."""
+        inherited = deepcopy(at.artifacts)
+        inherited.pop("broken", None)
+        self._do(part.split, inherited, at.path, at.item)
+        items = [f"{part.split.name}-{number}" for number in range(part.half)]
+        self._items(part, at._replace(artifacts=inherited), items)
+
+    def _gang(self, part: Gang, split: At) -> list[At | None]:
+        """What comes of the nodes of a gang: where one fails, all are tried again."""
+        node = part.node
+        numbers = range(part.width)
+        failures = 0
+        while any(node.fails_at(number, failures) for number in numbers):
+            failures += 1
+            if failures > node.retries and not node.catches:
+                for number in numbers:
+                    task = Task(failures, None, is_node=True)
+                    self.tasks[node.name, (*split.path, number)] = task
+                return [None] * part.width
+        sound = node if node.catches else replace(node, parity=None, retries=node.failing)
+        ends = [
+            self._go(sound, split._replace(path=(*split.path, number), item=number))
+            for number in numbers
+        ]
+        for number in numbers:
+            key = node.name, (*split.path, number)
+            attempts = min(failures, node.retries) + 1
+            self.tasks[key] = replace(self.tasks[key], attempts=attempts, is_node=True)
+        return ends
 
     @staticmethod
     def _joined(inputs: list[Artifacts]) -> Artifacts:
@@ -150,7 +195,7 @@ class Reference:
         return joined | ({"common": common[0]} if common else {}) | turns
 
     def _task(
-        self, step: Step, inherited: Artifacts, path: Path, item: str | None
+        self, step: Step, inherited: Artifacts, path: Path, item: str | int | None
     ) -> Artifacts | None:
         """Run a task with its retries, and its catch."""
         artifacts = deepcopy(inherited)
@@ -176,7 +221,7 @@ class Reference:
         return artifacts
 
     @staticmethod
-    def _do(step: Step, artifacts: Artifacts, path: Path, item: str | None) -> None:
+    def _do(step: Step, artifacts: Artifacts, path: Path, item: str | int | None) -> None:
         """What the body of a step does when it does not fail."""
         if step.name == "start":
             artifacts |= {"trail": [], "common": ("c", 1)}

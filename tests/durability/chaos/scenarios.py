@@ -143,6 +143,24 @@ class Stream(Foreach):
                 time.sleep(0.05)
 
 
+class Early(Foreach):
+    """An async join that begins with the first input, and reads the others as they arrive."""
+
+    @step
+    def work(self):
+        note(self)
+        self.square = self.input**2
+        self.value = bytes([self.input]) * (SEGMENT if self.input % 3 else BLOB)
+        time.sleep(0.02 * self.input)
+        self.next(self.join)
+
+    @step
+    async def join(self, inputs):
+        note(self)
+        self.answer = sum([task.square + task.value[-1] async for task in inputs])
+        self.next(self.end)
+
+
 class Join(Foreach):
     """A join with so many inputs that they are written to a file; the child lowers the limit."""
 
@@ -473,6 +491,7 @@ SCENARIOS = {
     "branch": Scenario(Branch, (b"lr", SEGMENT)),
     "foreach": Scenario(Foreach, sum(n * n + n for n in range(6))),
     "stream": Scenario(Stream, sum(n * n + n for n in range(6))),
+    "early": Scenario(Early, sum(n * n + n for n in range(6))),
     "nested": Scenario(Nested, [["a", "aa"], ["b", "bb"]]),
     "join": Scenario(Join, sum(n * n + n for n in range(12))),
     "async": Scenario(Async, sum(n * n for n in range(5))),

@@ -30,7 +30,6 @@ from asyncflow.events import RunStarted
 from asyncflow.events.packing import pack_event, unpack_events
 from asyncflow.events.types import from_microseconds
 from asyncflow.flow.graph import Graph
-from asyncflow.flow.node import Node
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.resume import OriginRun
 from asyncflow.scheduling.run_driver import RunDriver
@@ -43,147 +42,26 @@ from asyncflow.store.run_index import INDEX, Summary
 from asyncflow.testing import Act, FakeClockLoop, InlineExecutor, SimulatedExecutor
 from asyncflow.values import Status
 from asyncflow.workers.program_environment import ProgramEnvironment
-from tests.durability.chaos.programs import (
-    Branch,
-    Chain,
-    Each,
-    Gang,
-    Program,
-    Step,
-    _first,
-    _named,
+from tests.durability.chaos.reference import Reference, indexes
+from tests.durability.chaos.simulated_programs import (
+    TIMEOUT,
+    Expected,
+    Key,
+    graph_of,
+    random_program,
 )
-from tests.durability.chaos.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from asyncflow.workers.messages import StartTask
+    from tests.durability.chaos.programs import Step
 
-Key = tuple[str, tuple[int, ...]]
-
-_SECONDS = (0.0, 0.0, 0.0001, 0.001, 0.003, 0.03, 0.3, 4.0)
-_TIMEOUT = 2.0  # below the longest
+_SECONDS = (0.0, 0.0, 0.0001, 0.001, 0.003, 0.03, 0.3, 2 * TIMEOUT)
 _TOO_LONG = 50_000.0  # simulated seconds: every retry that is waited for, and far more
 _ROUNDS_WITH_FAULTS = 3
 
-
-# --- the program ----------------------------------------------------------------------------------
-
-
-def random_program(random: Random) -> Program:
-    """One of those that `programs` gives, drawn from a seed."""
-
-    def step(*, split: bool = False) -> Step:
-        return Step(
-            is_async=random.random() < 0.4,
-            failing=random.choice([0] * 10 + [1, 2]),
-            parity=random.choice([None, 0, 1]),
-            retries=random.choice([0, 1, 2, 2]),
-            catches=not split and random.random() < 0.5,
-        )
-
-    def chain(depth: int, least: int) -> Chain:
-        return tuple(part(depth) for _ in range(random.randint(least, 2)))
-
-    def part(depth: int) -> Step | Branch | Each:
-        kind = random.random() if depth else 0.0
-        if kind < 0.3:
-            return step()
-        if kind < 0.6:
-            arms = tuple(chain(depth - 1, 1) for _ in range(random.randint(2, 3)))
-            return Branch(step(split=True), arms, step(split=True))
-        if kind < 0.7:
-            return Gang(step(split=True), random.choice([1, 2, 3, 5]), (step(),), step(split=True))
-        width = random.choice([0, 1, 2, 3, 3, 12])
-        return Each(step(split=True), width, chain(depth - 1, 1), step(split=True))
-
-    return _named(Program(step(split=True), chain(2, 1), step(split=True)))
-
-
-def graph_of(program: Program, random: Random) -> Graph:
-    """Its graph, with some limits drawn to it."""
-    nodes_of_gangs: set[str] = set()
-
-    def node(step: Step, *following: str, **more: Any) -> Node:
-        options = _options(step, random)
-        if step.name in nodes_of_gangs:
-            options["parallel"] = True
-        return Node(step.name, following, is_async=step.is_async, options=options, **more)
-
-    def of_chain(chain: Chain, after: str) -> Iterator[Node]:
-        for number, part in enumerate(chain):
-            following = _first(chain[number + 1 :], after)
-            if isinstance(part, Step):
-                yield node(part, following)
-                continue
-            arms = part.arms if isinstance(part, Branch) else (part.body,)
-            over: dict[str, str] = {}
-            if isinstance(part, Gang):
-                over["num_parallel"] = "self.size"
-                nodes_of_gangs.add(_first(part.body, ""))
-            elif isinstance(part, Each):
-                over["foreach"] = "items"
-            yield node(part.split, *(_first(arm, "") for arm in arms), **over)
-            for arm in arms:
-                yield from of_chain(arm, part.join.name)
-            yield node(part.join, following, is_join=True)
-
-    first = _first(program.chain, "end")
-    nodes = [node(program.start, first), *of_chain(program.chain, "end"), node(program.end)]
-    return Graph("Simulated", nodes)
-
-
-def _options(step: Step, random: Random) -> dict[str, Any]:
-    """What its decorators ask for."""
-    options: dict[str, Any] = {}
-    if step.retries:
-        waits = {"seconds": random.choice([0.0, 0.5, 60.0]), "backoff": 2.0}
-        rest: dict[str, Any] = {"max_seconds": None, "jitter": 0.5, "on": []}
-        options["retry"] = {"times": step.retries, **waits, **rest}
-    if step.catches:
-        options["catch"] = {"var": None, "print_exception": False}
-    drawn = random.random()
-    if drawn < 0.1:
-        options["timeout"] = {"seconds": _TIMEOUT}
-    elif drawn < 0.2:
-        options["isolate"] = True
-    elif drawn < 0.3:
-        options["concurrency"] = random.randint(1, 3)
-    return options
-
-
-class Expected:
-    """What is known of a program's steps and tasks without any plan."""
-
-    def __init__(self, program: Program) -> None:
-        self.steps: dict[str, Step] = {}
-        self.widths: dict[str, int] = {}
-        self.inputs: dict[Key, list[Key]] = {}
-        """Of each task those that it follows, in the order of branches or items."""
-        self.tasks = set(Reference(program).run().tasks)
-        last = self._task(program.start, (), [])
-        last = self._chain(program.chain, (), last)
-        self._task(program.end, (), [last])
-
-    def _task(self, step: Step, path: tuple[int, ...], inputs: list[Key]) -> Key:
-        self.steps[step.name] = step
-        self.inputs[step.name, path] = inputs
-        return step.name, path
-
-    def _chain(self, chain: Chain, path: tuple[int, ...], last: Key) -> Key:
-        for part in chain:
-            if isinstance(part, Step):
-                last = self._task(part, path, [last])
-                continue
-            split = self._task(part.split, path, [last])
-            if isinstance(part, Branch):
-                ends = [self._chain(arm, path, split) for arm in part.arms]
-            else:
-                self.widths[part.split.name] = part.width
-                ends = [self._chain(part.body, (*path, n), split) for n in range(part.width)]
-            last = self._task(part.join, path, ends)
-        return last
+HandingOn = events.TaskSucceeded | events.TaskCloned | events.TaskYielded
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -416,16 +294,21 @@ class World:
 
     def _begin(self, order: StartTask) -> Act:
         """The same, if it is one that is to be run now."""
-        key = order.step, tuple(order.path)
+        inputs, split = self._inputs(order), self._split(order)
+        key = self.expected.key(order.step, order.path, inputs, split)
         self.tasks += 1
-        assert key in self.expected.inputs, f"{key} is no task of the program"
         assert key not in self.told, f"{key} was announced, and is run again"
         assert key not in self._at_once, f"{key} is run twice at once"
         self._at_once[key] = order.key.attempt
-        assert self._inputs(order) == self.expected.inputs[key], f"{key} gets other inputs"
         step = self.expected.steps[order.step]
-        seconds = self.random.choice(_SECONDS if self._faults else _SECONDS[:-1])
-        act = Act(seconds, self.expected.widths.get(order.step), is_async=step.is_async)
+        width = self.expected.widths.get(order.step)
+        act = Act(
+            self.random.choice(_SECONDS if self._faults else _SECONDS[:-1]),
+            width,
+            choice=self.expected.choices.get(key, ""),
+            yields=width or 0 if order.step in self.expected.streams else 0,
+            is_async=step.is_async,
+        )
         if self._faults and self.random.random() < 0.03:
             self.deaths += 1
             return replace(act, dies=True)
@@ -433,21 +316,37 @@ class World:
             return act
         last = step.catches and order.key.attempt >= step.retries
         caught = last and self.random.random() < 0.8  # else its artifacts cannot be kept
-        return replace(act, error=step.name, caught=caught, fanout=None)
+        half = act.yields // 2
+        return replace(act, error=step.name, caught=caught, fanout=None, choice="", yields=half)
 
     def _fails(self, step: Step, key: Key, attempt: int) -> bool:
         ends_well = self._faults or step.catches or step.failing <= step.retries
-        return ends_well and step.fails_at(key[1][-1] if key[1] else None, attempt)
+        around = indexes(key[1])
+        return ends_well and step.fails_at(around[-1] if around else None, attempt)
 
     def _inputs(self, order: StartTask) -> list[Key]:
         """The tasks whose results a worker would find where the order says."""
         offsets = array("Q", order.inputs)
+        if order.awaits:  # those of an early join, in the order in which they came
+            arrived = zip(offsets[2::3], offsets[::3], strict=True)
+            offsets = array("Q", [at for _, at in sorted(arrived)])
+        return [(event.step, event.path) for event in self._results(offsets)]
+
+    def _split(self, order: StartTask) -> Key | None:
+        """The task that opened the innermost foreach around; each item is where the order says."""
+        results = self._results([at for at in order.stack if at])  # one that yields has no end
+        for event, index in zip(results, order.path, strict=False):
+            if isinstance(event, events.TaskYielded):
+                assert event.index <= index < event.index + event.count, "it gets another item"
+        return (results[-1].step, results[-1].path) if results else None
+
+    def _results(self, offsets: Sequence[int]) -> list[HandingOn]:
         with JournalReader(self._journal) as reader:
             found = []
             for offset in offsets:
                 (event,) = unpack_events(reader.read_one(offset), "Simulated", "1")
-                if isinstance(event, events.TaskSucceeded | events.TaskCloned):
-                    found.append((event.step, event.path))
+                if isinstance(event, HandingOn):
+                    found.append(event)
             return found
 
     # --- promises ---
