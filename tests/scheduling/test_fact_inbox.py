@@ -41,7 +41,7 @@ class Mail:
         )
         self.plan, self.gangs = Plan(graph), Gangs()
         index = RunIndex(graph, flow="F", run_id="1", started=NOW, tags=())
-        streams = ItemStreams(lambda _: 0, lambda _: False, lambda _: None)
+        streams = ItemStreams(lambda _: 0, lambda _: False, lambda _: None, lambda *_: None)
         self.recorder = Recorder("F", "1", index, streams)
         self.added = self.failing = 0
         self.stopped: list[tuple[set[int], str]] = []
