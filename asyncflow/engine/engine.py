@@ -39,6 +39,7 @@ from asyncflow.scheduling.run_services import RunServices
 from asyncflow.scheduling.statistics import Statistics
 from asyncflow.store import open_store
 from asyncflow.values import RunOptions
+from asyncflow.workers.held_reports import HeldReports
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.program_environment import look_around
 
@@ -122,9 +123,12 @@ class Engine(Starter, Watchable):
         self._entered = True
         self._pools = ThreadPools(durable=self._durable)
         dispatcher: Dispatcher | None = None
+        store: RunStore | None = None
         try:
             self._pools.begin()
-            self._store: RunStore = await in_thread(self._pools.disk, self._open_store)
+            store = await in_thread(self._pools.disk, self._open_store)
+            self._store: RunStore = store
+            self._uploader = await in_thread(self._pools.disk, self._store.uploader)
             self._services = RunServices(
                 disk=self._pools.disk,
                 syncs=self._pools.syncs,
@@ -143,6 +147,8 @@ class Engine(Starter, Watchable):
             await dispatcher.executor.start()
         except BaseException:
             self._entered = False
+            if store is not None:
+                await run_to_completion(in_thread(self._pools.syncs, store.close))
             self._pools.shutdown()
             if dispatcher is not None:
                 await run_to_completion(dispatcher.executor.close())
@@ -165,6 +171,8 @@ class Engine(Starter, Watchable):
 
     def _open_executor(self, listener: WorkerListener) -> Executor:
         size, scratch = self.settings.worker_count, self._store.scratch
+        if self._uploader is not None:
+            listener = HeldReports(listener, self._uploader)
         return self._make_executor(listener, size=size, scratch=scratch)
 
     def _open_limits(self, wake: Callable[[Any], None]) -> Limits:

@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 
 
 def open_store(
-    location: str | os.PathLike[str], *, create: bool = False, known: bool = False
+    location: str | os.PathLike[str],
+    *,
+    create: bool = False,
+    known: bool = False,
+    cache: str = "",
 ) -> RunStore:
     """The store at this location: a folder, or a URL such as `s3://bucket/prefix`.
 
     With `create`, a missing one is created; any number of processes may create the same store at
     once. A `known` one was opened on this machine before, so it is not asked whether it is there.
+    `cache` is the folder for copies from an object store; if empty, the usual one.
 
     Raises:
         WorkingDirectoryError: It is in the working directory, and that is gone.
@@ -32,7 +37,7 @@ def open_store(
     if is_url(location):
         from asyncflow.store.object_store.object_store import ObjectStore
 
-        return ObjectStore.open(str(location), create=create, known=known)
+        return ObjectStore.open(str(location), create=create, known=known, cache=cache)
     from asyncflow.store.local_store import LocalStore
 
     return LocalStore.open(location, create=create)

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     Later = Callable[[bytes, Callable[[], None]], object]
     """Receives a digest and a check of the bytes with that digest, to be called later."""
 
+    Tell = Callable[[str, int, Sequence[bytes]], object]
+    """Is told what has to be uploaded before anybody hears of some values: the name of a segment
+    and up to where it must be stored, and the digests of large values."""
+
 
 class Sent(NamedTuple):
     """What was done about the journal of a run whose writer had died before all of it was sent."""
@@ -205,6 +209,39 @@ class ValueSink(Protocol):
         """Close what is open; a later `append` opens it again."""
 
 
+class ValueUpload(Protocol):
+    """Something that is being uploaded."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended, well or not."""
+
+    @property
+    def error(self) -> str:
+        """Why it failed; empty if it did not."""
+
+
+class ValueUploader(Protocol):
+    """Uploads what workers of this machine have written, for a store that is elsewhere."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """About how many bytes wait to be stored."""
+
+    def add(self, segment: str, end: int, blobs: Sequence[bytes], /) -> ValueUpload:
+        """Have stored what a sink has told, see `Tell`. Returns at once.
+
+        Raises:
+            StoreError: It is closed.
+        """
+
+    def listen(self, listener: Callable[[], None], /) -> None:
+        """Call this, in some thread, whenever an upload may have ended."""
+
+    def close(self) -> None:
+        """Upload nothing more. Waits some seconds at most; harmless when repeated."""
+
+
 class ValueSource(Protocol):
     """Gives the bytes of the values of one flow's runs; threads may share one.
 
@@ -363,11 +400,14 @@ class StoredRun(Protocol):
 
     # --- the rest ---
 
-    def value_sink(self, name: str, *, durable: bool = False) -> ValueSink:
+    def value_sink(
+        self, name: str, *, durable: bool = False, tell: Tell | None = None
+    ) -> ValueSink:
         """Takes the bytes of this run's values, see `asyncflow.store.artifacts.ArtifactWriter`.
 
         Writers at the same time should have different names. With `durable`, values survive a power
-        cut after `sync`.
+        cut after `sync`. For a store that is elsewhere, `sync` calls `tell`, so that somebody else
+        uploads them, who has the name `RunStore.node`; without that it uploads them itself.
         """
 
     def discard(self) -> None:
@@ -494,6 +534,13 @@ class RunStore(Protocol):
 
         Raises:
             NotFoundError: A flow cannot have that name.
+        """
+
+    def uploader(self) -> ValueUploader | None:
+        """Uploads what the workers of this process write; None if there is nothing to upload.
+
+        Raises:
+            StoreError: It cannot be made.
         """
 
     def blob_size(self, digest: bytes) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncflow.store.folders import Folder
-    from asyncflow.store.interface import Sent
+    from asyncflow.store.interface import Sent, Tell
     from asyncflow.store.value_files import ValueFilesReader, ValueFilesWriter
 
 _JOURNAL: Final = "journal"
@@ -88,6 +88,9 @@ class LocalStore(Layout):
         from asyncflow.store.value_files import ValueFilesReader
 
         return ValueFilesReader(self, flow)
+
+    def uploader(self) -> None:
+        """What is written is stored."""
 
     def blob_size(self, digest: bytes) -> int:
         """The length of a blob's file.
@@ -263,8 +266,11 @@ class LocalRun:
 
     # --- the rest -------------------------------------------------------------------------------
 
-    def value_sink(self, name: str, *, durable: bool = False) -> ValueFilesWriter:
+    def value_sink(
+        self, name: str, *, durable: bool = False, tell: Tell | None = None
+    ) -> ValueFilesWriter:
         """Takes the bytes of this run's values: small ones go into a segment of that name."""
+        del tell  # what is written is stored
         from asyncflow.store.value_files import ValueFilesWriter
 
         return ValueFilesWriter(self.store, self.flow, self.run_id, name, durable=durable)

@@ -31,7 +31,7 @@ from asyncflow.store.object_store.unsent import send_rest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asyncflow.store.interface import OpenJournal, RunStore, ValueSink
+    from asyncflow.store.interface import OpenJournal, RunStore, Tell, ValueSink
     from asyncflow.store.object_store.connection import Connection
 
 _LOCAL_FILES: Final = "inputs-"
@@ -281,9 +281,12 @@ class ObjectRun:
 
     # --- the rest -------------------------------------------------------------------------------
 
-    def value_sink(self, name: str, *, durable: bool = False) -> ValueSink:
-        """Takes the bytes of this run's values."""
-        return values.sink_of(self._connection, self.flow, self.run_id, name, durable=durable)
+    def value_sink(
+        self, name: str, *, durable: bool = False, tell: Tell | None = None
+    ) -> ValueSink:
+        """Takes the bytes of this run's values, which are in the store before they are told."""
+        del durable  # what is in the store survives whatever happens here
+        return values.sink_of(self._connection, self.flow, self.run_id, name, tell)
 
     def discard(self) -> None:
         """Delete its objects, the journal's first piece first; then what is on this machine."""

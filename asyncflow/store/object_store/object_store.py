@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Final
 from asyncflow.errors import JournalError, StoreError, StoreFormatError
 from asyncflow.store.files import explain_write, reason_of
 from asyncflow.store.layout import Listing, Stray
-from asyncflow.store.local_store import LocalStore
 from asyncflow.store.object_store import values
 from asyncflow.store.object_store.addresses import cache_folder, normalized
 from asyncflow.store.object_store.connection import Connection
+from asyncflow.store.object_store.node_cache import NodeCache
 from asyncflow.store.object_store.object_run import ObjectRun
 from asyncflow.store.object_store.objects import Objects
 from asyncflow.store.object_store.unsent import send_rest
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asyncflow.store.interface import Sent, ValueSource
+    from asyncflow.store.object_store.uploader import Uploader
 
 FORMAT: Final = 2
 _FORMAT_NAME: Final = "format"
@@ -64,23 +65,20 @@ class ObjectStore:
         return f"<ObjectStore {self.location}>"
 
     @classmethod
-    def open(cls, location: str, *, create: bool, known: bool = False) -> ObjectStore:
+    def open(
+        cls, location: str, *, create: bool, known: bool = False, cache: str = ""
+    ) -> ObjectStore:
         """The store at a URL; with `create`, a missing store is created.
 
         A `known` one was opened a moment ago on this machine, and is not asked whether it is there.
+        `cache` is a folder for the cache; if empty, the usual one.
 
         Raises:
             StoreFormatError: A newer asyncflow wrote it, or it is no store at all.
             StoreError: It is not there, ignores conditions, or cannot be reached.
         """
         location = normalized(location)
-        folder = cache_folder(location)
-        try:
-            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            message = f"the cache for {location} cannot be at {folder}: {reason_of(error)}"
-            raise StoreError(f"{message}, or choose another one with ASYNCFLOW_CACHE") from error
-        local = LocalStore.open(folder, create=True)
+        folder = NodeCache(cache or os.fspath(cache_folder(location)))
         objects = Objects.open(location)
         if not known:
             try:
@@ -88,7 +86,7 @@ class ObjectStore:
             except OSError as error:
                 message = f"the store at {location} cannot be used: {error.strerror}; or {_ADVICE}"
                 raise StoreError(message) from error
-        store = cls(Connection(location, objects, local))
+        store = cls(Connection(location, objects, folder))
         if create:
             with suppress(OSError, JournalError):  # it is tried again next time, and by `push`
                 store.send_rest()
@@ -260,6 +258,14 @@ class ObjectStore:
             NotFoundError: A flow cannot have that name.
         """
         return values.source_of(self.connection, flow)
+
+    def uploader(self) -> Uploader:
+        """Uploads what the workers of this process write.
+
+        Raises:
+            StoreError: The cache cannot be written to.
+        """
+        return self.connection.uploader
 
     def blob_size(self, digest: bytes) -> int:
         """The length of a large value in bytes.

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asyncflow.store.object_store.value_sink import NodeSink
+from asyncflow.store.object_store.value_source import CachedValues
+
 if TYPE_CHECKING:
-    from asyncflow.store.interface import ValueSink, ValueSource
+    from collections.abc import Sequence
+
+    from asyncflow.store.interface import Tell, ValueSink, ValueSource
     from asyncflow.store.object_store.connection import Connection
 
 
 def sink_of(
-    connection: Connection, flow: str, run_id: str, name: str, *, durable: bool
+    connection: Connection, flow: str, run_id: str, node: str, tell: Tell | None
 ) -> ValueSink:
-    """Takes the bytes of a run's values."""
-    return connection.local.run(flow, run_id).value_sink(name, durable=durable)
+    """Takes the bytes of a run's values, and has them uploaded.
+
+    That is done by `node`, which is told of them; without `tell`, by this process.
+    """
+    if tell is not None:
+        return NodeSink(connection.cache, flow, run_id, node, tell)
+
+    def upload(segment: str, end: int, blobs: Sequence[bytes]) -> None:
+        connection.uploader.upload(segment, end, blobs)
+
+    return NodeSink(connection.cache, flow, run_id, connection.node, upload)
 
 
 def source_of(connection: Connection, flow: str) -> ValueSource:
     """Reads the bytes of a flow's values."""
-    return connection.local.value_source(flow)
+    return CachedValues(connection.cache, connection.objects, flow)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from asyncflow.events.types import RunStarted
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.store.interface import Later, ValueSink
+    from asyncflow.store.interface import Later, Tell, ValueSink
     from asyncflow.workers.messages import Opening
 
 _KEPT_RESULTS: Final = 256  # a foreach reads one for all of its tasks
@@ -44,8 +44,10 @@ _COPIED_INLINE_BYTES: Final = 64  # a longer inline value passes on as a ref int
 class OpenRun:
     """A run that a worker has open: its flow class, its store, and the results of other tasks."""
 
-    def __init__(self, order: Opening, pid: int) -> None:
+    def __init__(self, order: Opening, pid: int, tell: Tell | None = None) -> None:
+        """Read nothing yet; `tell` is told what has to be uploaded, see `StoredRun.value_sink`."""
         self.order = order
+        self._tell = tell
         self.pathspec = f"{order.flow}/{order.run_id}"
         self._pid = pid
         self._folder = ""  # where its code was unpacked, if it was
@@ -66,7 +68,7 @@ class OpenRun:
         if self._read:
             return
         order = self.order
-        store = open_store(order.store, known=True)
+        store = open_store(order.store, known=True, cache=order.cache)
         self.stored = store.run(order.flow, order.run_id)
         values = store.value_source(order.flow)
         with self.reading("its first event"):
@@ -109,7 +111,8 @@ class OpenRun:
 
     def _sink(self) -> ValueSink:
         """Where the values of the run's tasks are stored."""
-        return self.stored.value_sink(f"w{self._pid}", durable=self.order.durable)
+        name = self.order.node or f"w{self._pid}"
+        return self.stored.value_sink(name, durable=self.order.durable, tell=self._tell)
 
     def _enter_environment(self) -> None:
         """Give this process the environment of the program that has started the run."""

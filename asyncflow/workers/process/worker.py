@@ -41,6 +41,7 @@ from asyncflow.workers.messages import (
     Started,
     StartTask,
     Warned,
+    Wrote,
     YieldMore,
     pack_report,
     unpack_order,
@@ -107,6 +108,7 @@ class Worker:
         self._pid = os.getpid()
         self._async: AsyncSteps | None = None
         self._unsent: list[bytes] = []
+        self._stop_is_blocked = False
         self._kept: list[OrderMessage] = []  # those that came while a generator waited
         self._sending = RLock()  # the output of async tasks in threads is sent from there
         self.holder = SharedResources(self._warn_of_shared)
@@ -201,7 +203,8 @@ class Worker:
             return ShutDown()
         order = unpack_order(self._packet[:size])
         if isinstance(order, StartTask) and order.key.run not in self._runs:
-            self._runs[order.key.run] = OpenRun(Opening(*order.opening), self._pid)
+            opening = Opening(*order.opening)
+            self._runs[order.key.run] = OpenRun(opening, self._pid, self.report_first)
         return order
 
     def wait_for_more(self, key: AttemptKey) -> int:
@@ -246,9 +249,15 @@ class Worker:
             data = b"".join([*self._unsent, *map(pack_report, messages)])
             if data:
                 self._reports.sendall(data)
-            if self._unsent:
-                self._unsent.clear()
+            self._unsent.clear()
+            if self._stop_is_blocked:
+                self._stop_is_blocked = False
                 pthread_sigmask(signal.SIG_UNBLOCK, STOP)
+
+    def report_first(self, segment: str, end: int, blobs: Sequence[bytes]) -> None:
+        """Tell what has to be uploaded before whatever is reported next; called in any thread."""
+        with self._sending:
+            self._unsent.append(pack_report(Wrote(segment, end, blobs)))
 
     def report_soon(self, message: ReportMessage) -> None:
         """Send a report to the engine together with the next one, but before anything is run.
@@ -258,6 +267,7 @@ class Worker:
         """
         pthread_sigmask(signal.SIG_BLOCK, STOP)
         with self._sending:
+            self._stop_is_blocked = True
             self._unsent.append(pack_report(message))
 
     def _start(self, order: StartTask) -> None:

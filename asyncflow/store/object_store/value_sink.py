@@ -1,0 +1,141 @@
+"""Writes the values of a run into the cache of this machine, and says what has to be uploaded."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING, Final, Self
+
+from asyncflow.errors import StoreError
+from asyncflow.store.blobs import BlobStore
+from asyncflow.store.files import explain_write
+from asyncflow.store.object_store.node_segment import NodeSegment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from asyncflow.codec import Chunk
+    from asyncflow.store.blobs import BlobWriter
+    from asyncflow.store.interface import GoOn, Tell
+    from asyncflow.store.object_store.node_cache import NodeCache
+
+
+class NodeSink:
+    """Takes the bytes of one run's values; see `ValueSink`.
+
+    `sync` tells what was written since it was called last. It is for whoever is told to see that
+    this is in the store before anybody hears of the values.
+    """
+
+    def __init__(self, cache: NodeCache, flow: str, run_id: str, node: str, tell: Tell) -> None:
+        """Touch no file yet."""
+        self._cache, self._run_id, self._node, self._tell = cache, run_id, node, tell
+        self._blobs = BlobStore(cache.local)
+        self._segment = NodeSegment(cache.local, flow, run_id, node)
+        self._name: Final = f"flows/{flow}/{run_id}/{self._segment.name}"
+        self._end = 0
+        self._new: list[bytes] = []
+        self._lock = Lock()
+
+    def __repr__(self) -> str:
+        return f"<NodeSink {self._name}>"
+
+    def append(self, data: Chunk) -> tuple[str, int]:
+        """Append to the node's segment.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        offset = self._segment.append(data)
+        with self._lock:
+            self._end = max(self._end, offset + len(data))
+        return f"{self._run_id}/{self._segment.name}", offset
+
+    def put_large(self, chunks: Iterable[Chunk], size: int, go_on: GoOn | None = None) -> bytes:
+        """Store a blob in the cache, and return its digest.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        digest = self._blobs.put_new(chunks, size, go_on)
+        self.add_blob(digest)
+        return digest
+
+    def begin_large(self) -> PendingBlob:
+        """A blob in the making."""
+        return PendingBlob(self, self._blobs.writer())
+
+    def add_blob(self, digest: bytes) -> None:
+        """A blob is in the cache: it stays there until it is uploaded.
+
+        Raises:
+            StoreError: It is there no more.
+        """
+        try:
+            self._cache.set_pending(self._node, digest)
+        except OSError as error:
+            raise StoreError(explain_write(self._cache.local.blob(digest), error)) from error
+        with self._lock:
+            self._new.append(digest)
+
+    def sync(self) -> None:
+        """Tell what was written.
+
+        Raises:
+            StoreError: It is told to somebody who uploads it now, and that failed.
+        """
+        with self._lock:
+            end, new = self._end, self._new
+            if not (end or new):
+                return
+            self._end, self._new = 0, []
+        try:
+            self._tell(self._name if end else "", end, new)
+        except BaseException:
+            with self._lock:  # nobody may hear of any value before this was told
+                self._end, self._new = max(end, self._end), new + self._new
+            raise
+
+    def is_whole(self) -> bool:
+        """Whether nobody else has closed the segment's descriptor."""
+        return self._segment.is_whole()
+
+    def close(self) -> None:
+        """Close the segment; a later `append` opens it again."""
+        self._segment.close()
+
+
+class PendingBlob:
+    """A blob in the making, which is uploaded once it is committed; see `LargeValue`."""
+
+    def __init__(self, sink: NodeSink, writer: BlobWriter) -> None:
+        """Begin it with its `with` block."""
+        self._sink, self._writer = sink, writer
+
+    def write_and_hash(self, chunks: Sequence[bytes]) -> None:
+        """Append the chunks.
+
+        Raises:
+            StoreError: They could not be written.
+        """
+        self._writer.write_and_hash(chunks)
+
+    @property
+    def digest(self) -> bytes:
+        """blake3 of everything written."""
+        return self._writer.digest
+
+    def commit(self, digest: bytes) -> None:
+        """Store it under its digest.
+
+        Raises:
+            StoreError: That failed; the value does not exist.
+        """
+        self._writer.commit(digest)
+        self._sink.add_blob(digest)
+
+    def __enter__(self) -> Self:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._writer.__exit__(*exception)

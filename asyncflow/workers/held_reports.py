@@ -1,0 +1,206 @@
+"""Holds the reports of workers back until the values that they name are in the store.
+
+With an object store, workers write values into the cache of their machine. Whoever receives their
+reports uploads these values and only then passes the reports on: the engine for its own workers,
+and the agent of a node for those of the node.
+
+    executor ── HeldReports ── scheduler
+
+A worker goes on meanwhile, and so do its other reports. The scheduler is told `Storing` for a task
+whose step has ended. Reports of one worker that name values stay in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from asyncflow._support.conditions import call_again
+from asyncflow.errors import StoreError
+from asyncflow.workers.messages import Failed, NotStored, Storing, Succeeded, Wrote, Yielded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncflow.errors import PoolError
+    from asyncflow.store.interface import ValueUpload, ValueUploader
+    from asyncflow.workers.interface import WorkerLink, WorkerListener
+    from asyncflow.workers.messages import AttemptKey, ReportMessage
+
+_NAMING: Final = Succeeded | Failed | Yielded
+
+
+class _Part(NamedTuple):
+    """Something that was written, while it is being uploaded."""
+
+    wrote: Wrote
+    upload: ValueUpload
+
+
+class _Held(NamedTuple):
+    """A report, and what has to be stored before it is passed on."""
+
+    report: Succeeded | Failed | Yielded
+    parts: Sequence[_Part]
+
+    @property
+    def is_ready(self) -> bool:
+        return all(part.upload.is_done for part in self.parts)
+
+    @property
+    def error(self) -> str:
+        return next((part.upload.error for part in self.parts if part.upload.error), "")
+
+
+class _Queue:
+    """The reports of a worker that are held."""
+
+    __slots__ = ("exit", "held", "lost", "parts", "spoilt")
+
+    def __init__(self) -> None:
+        self.held: deque[_Held] = deque()
+        self.parts: list[_Part] = []  # that are being uploaded: any report may name them
+        self.lost: list[Wrote] = []  # what could not be uploaded: any report may name it
+        self.spoilt: dict[AttemptKey, str] = {}  # attempts with items that could not be stored
+        self.exit: str | None = None
+
+    def settle(self) -> None:
+        """Note which uploads have ended."""
+        for part in [part for part in self.parts if part.upload.is_done]:
+            self.parts.remove(part)
+            if part.upload.error:
+                self.lost.append(part.wrote)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.held or self.parts or self.lost or self.spoilt)
+
+
+class HeldReports:
+    """Listens to workers in the place of another listener, and tells that one later."""
+
+    def __init__(self, listener: WorkerListener, uploader: ValueUploader | None = None) -> None:
+        """Listen on the running event loop.
+
+        An uploader is needed once a worker has something to upload.
+        """
+        self._listener = listener
+        self._uploader: ValueUploader | None = None
+        self._queues: dict[WorkerLink, _Queue] = {}  # of workers that have written something
+        self._loop = asyncio.get_running_loop()
+        if uploader is not None:
+            self.use(uploader)
+        call_again(self)
+
+    def use(self, uploader: ValueUploader) -> None:
+        """Have this upload what workers write."""
+        self._uploader = uploader
+        uploader.listen(self._on_stored)
+
+    def __repr__(self) -> str:
+        held = sum(len(queue.held) for queue in self._queues.values())
+        return f"<HeldReports {held} of {len(self._queues)} workers>"
+
+    # --- what workers say -----------------------------------------------------------------------
+
+    def on_reports(self, worker: WorkerLink, reports: Sequence[ReportMessage]) -> None:
+        """Pass on what names nothing that has to be uploaded first."""
+        queue = self._queues.get(worker)
+        if queue is None:
+            if not any(isinstance(report, Wrote) for report in reports):
+                self._listener.on_reports(worker, reports)
+                return
+            queue = self._queues[worker] = _Queue()
+        passed: list[ReportMessage] = []
+        for report in reports:
+            if isinstance(report, Wrote):
+                self._upload(queue, report)
+            elif isinstance(report, _NAMING) and not queue.is_empty:
+                passed += self._hold(queue, report)
+            else:
+                passed.append(report)
+        if passed:
+            self._listener.on_reports(worker, passed)
+        self._release(worker, queue)
+
+    def _upload(self, queue: _Queue, wrote: Wrote) -> None:
+        if self._uploader is None:
+            message = f"nobody uploads {wrote.segment or 'values'}"
+            raise StoreError(message)
+        queue.parts.append(_Part(wrote, self._uploader.add(*wrote)))
+
+    def _hold(self, queue: _Queue, report: Succeeded | Failed | Yielded) -> list[ReportMessage]:
+        lost, queue.lost = queue.lost, []
+        for wrote in lost:
+            self._upload(queue, wrote)
+        queue.held.append(_Held(report, tuple(queue.parts)))
+        if isinstance(report, Yielded):
+            return []
+        waiting = self._uploader.waiting_bytes if self._uploader is not None else 0
+        return [Storing(report.key, waiting)]
+
+    def on_exit(self, worker: WorkerLink, how: str) -> None:
+        """A worker is gone: tell that after what it has reported."""
+        queue = self._queues.get(worker)
+        if queue is None or not queue.held:
+            self._queues.pop(worker, None)
+            self._listener.on_exit(worker, how)
+        else:
+            queue.exit = how
+
+    def on_stopped(self, worker: WorkerLink, how: str) -> None:
+        """A worker was stopped by a signal such as SIGSTOP."""
+        self._listener.on_stopped(worker, how)
+
+    def on_continued(self, worker: WorkerLink) -> None:
+        """A stopped worker goes on."""
+        self._listener.on_continued(worker)
+
+    def on_room(self) -> None:
+        """More workers may be started than before."""
+        self._listener.on_room()
+
+    def on_broken(self, error: PoolError) -> None:
+        """No worker can be started any more."""
+        self._listener.on_broken(error)
+
+    # --- what is stored -------------------------------------------------------------------------
+
+    def _on_stored(self) -> None:
+        """Called in a thread of the uploader."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self.call_again)
+
+    def call_again(self) -> None:
+        """Pass on what had to wait."""
+        for worker, queue in list(self._queues.items()):
+            self._release(worker, queue)
+
+    def _release(self, worker: WorkerLink, queue: _Queue) -> None:
+        """Pass on the reports of a worker whose values are stored by now."""
+        told: list[ReportMessage] = []
+        while queue.held and queue.held[0].is_ready:
+            told += self._told(queue, queue.held.popleft())
+        queue.settle()
+        if told:
+            self._listener.on_reports(worker, told)
+        if queue.exit is not None and not queue.held:
+            self._queues.pop(worker, None)
+            self._listener.on_exit(worker, queue.exit)
+        elif queue.is_empty:
+            self._queues.pop(worker, None)
+
+    @staticmethod
+    def _told(queue: _Queue, held: _Held) -> list[ReportMessage]:
+        report, error = held.report, held.error
+        if isinstance(report, Yielded):
+            if error:
+                queue.spoilt.setdefault(report.key, error)
+            return [] if report.key in queue.spoilt else [report]
+        error = queue.spoilt.pop(report.key, error)
+        names_values = isinstance(report, Succeeded) or report.outcome is not None
+        if error and names_values:
+            return [NotStored(report.key, error)]
+        return [report]

@@ -1,0 +1,288 @@
+"""Reports are held until the values that they name are stored, with uploads that a test ends."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncflow.values import Outcome
+from asyncflow.workers.held_reports import HeldReports
+from asyncflow.workers.messages import (
+    AttemptKey,
+    Failed,
+    Logged,
+    NotStored,
+    Pong,
+    Started,
+    Storing,
+    Succeeded,
+    Wrote,
+    Yielded,
+)
+
+
+@dataclass
+class Upload:
+    """An upload that a test ends."""
+
+    wrote: Wrote
+    is_done: bool = False
+    error: str = ""
+
+
+class Uploader:
+    """Uploads nothing."""
+
+    waiting_bytes = 4711
+
+    def __init__(self):
+        self.uploads = []
+
+    def add(self, *wrote):
+        self.uploads.append(Upload(Wrote(*wrote)))
+        return self.uploads[-1]
+
+    def listen(self, listener):
+        self.tell = listener
+
+    def close(self):
+        """Nothing is open."""
+
+    def end(self, number, error=""):
+        self.uploads[number].is_done, self.uploads[number].error = True, error
+
+
+class Listener:
+    """Notes what it hears."""
+
+    def __init__(self):
+        self.heard = []
+
+    def on_reports(self, worker, reports):
+        assert reports
+        self.heard += [(worker, report) for report in reports]
+
+    def on_exit(self, worker, how):
+        self.heard.append((worker, how))
+
+    def on_stopped(self, worker, how):
+        """It does not happen."""
+
+    def on_continued(self, worker):
+        """It does not happen."""
+
+    def on_room(self):
+        """It does not happen."""
+
+    def on_broken(self, error):
+        """It does not happen."""
+
+    def of(self, worker):
+        return [report for whose, report in self.heard if whose == worker]
+
+
+def key(number):
+    """The first attempt of a task."""
+    return AttemptKey(1, number, 0)
+
+
+def succeeded(number):
+    """What its worker reports in the end."""
+    return Succeeded(key(number), 0.1, Outcome(), (0, 0))
+
+
+def failed(number, outcome=None):
+    """The same of a failure; with an outcome, one that is caught."""
+    return Failed(key(number), 0.1, "ValueError", "no", "", True, (0, 0), outcome)
+
+
+A = Wrote("flows/F/1/n.seg", 10, ())
+B = Wrote("flows/F/1/n.seg", 20, (b"x" * 32,))
+
+
+class Play:
+    def __init__(self):
+        self.listener, self.uploader = Listener(), Uploader()
+        self.held = HeldReports(self.listener, self.uploader)
+
+    def report(self, *reports, worker="w"):
+        self.held.on_reports(worker, reports)
+
+    def end(self, number, error=""):
+        self.uploader.end(number, error)
+        self.held.call_again()
+
+    def heard(self, worker="w"):
+        return self.listener.of(worker)
+
+
+@pytest.fixture
+async def play():
+    """A scheduler's ear, and uploads."""
+    return Play()
+
+
+async def test_reports_that_name_nothing_new_pass_at_once(play):
+    """As if nothing stood in between."""
+    reports = [Started(key(1)), Logged(key(1), 1, b"x"), succeeded(1)]
+    play.report(*reports)
+    assert play.heard() == reports
+
+
+async def test_a_success_waits_for_its_values_and_nothing_else_does(play):
+    """The scheduler hears that it is being stored, and of what comes after."""
+    play.report(Started(key(1)), A, succeeded(1), Started(key(2)), Pong())
+    assert play.heard() == [Started(key(1)), Storing(key(1), 4711), Started(key(2)), Pong()]
+    play.end(0)
+    assert play.heard()[4:] == [succeeded(1)]
+    play.report(succeeded(2))
+    assert play.heard()[5:] == [succeeded(2)]
+
+
+async def test_the_end_of_an_upload_is_heard_from_another_thread(play):
+    """On the event loop, soon."""
+    play.report(A, succeeded(1))
+    play.uploader.end(0)
+    await asyncio.to_thread(play.uploader.tell)
+    await asyncio.sleep(0.01)
+    assert play.heard() == [Storing(key(1), 4711), succeeded(1)]
+
+
+async def test_reports_of_a_worker_stay_in_order(play):
+    """A later upload may end first, and helps nobody before the earlier one."""
+    play.report(A, succeeded(1), B, succeeded(2))
+    play.end(1)
+    assert play.heard() == [Storing(key(1), 4711), Storing(key(2), 4711)]
+    play.end(0)
+    assert play.heard()[2:] == [succeeded(1), succeeded(2)]
+
+
+async def test_workers_do_not_wait_for_each_other(play):
+    """Each has a queue of its own."""
+    play.report(A, succeeded(1), worker="v")
+    play.report(A, succeeded(2), worker="w")
+    play.end(1)
+    assert play.heard("v") == [Storing(key(1), 4711)]
+    assert play.heard("w") == [Storing(key(2), 4711), succeeded(2)]
+
+
+async def test_a_report_waits_for_all_that_its_worker_wrote_before(play):
+    """Tasks on one event loop write side by side: nobody knows whose value was told first."""
+    play.report(A, B)
+    play.report(succeeded(2))
+    play.end(1)
+    assert succeeded(2) not in play.heard()
+    play.end(0)
+    assert play.heard() == [Storing(key(2), 4711), succeeded(2)]
+
+
+async def test_what_cannot_be_stored_has_failed(play):
+    """Also a failure whose values its `@catch` passes on; a plain failure stays one."""
+    play.report(A, succeeded(1), failed(2, Outcome()), failed(3))
+    play.end(0, "the bucket is gone")
+    assert play.heard()[3:] == [
+        NotStored(key(1), "the bucket is gone"),
+        NotStored(key(2), "the bucket is gone"),
+        failed(3),
+    ]
+
+
+async def test_nothing_passes_that_may_name_what_was_not_stored(play):
+    """The next report has it uploaded again, and waits for that."""
+    play.report(A, B, succeeded(1))
+    play.end(0, "no answer")
+    play.end(1)
+    assert play.heard()[-1] == NotStored(key(1), "no answer")
+    play.report(succeeded(2))
+    assert play.uploader.uploads[2].wrote == A
+    assert play.heard()[-1] == Storing(key(2), 4711)
+    play.end(2)
+    assert play.heard()[-1] == succeeded(2)
+    play.report(succeeded(3))
+    assert play.heard()[-1] == succeeded(3)
+
+
+async def test_an_attempt_whose_items_are_not_stored_fails_in_the_end(play):
+    """What it has yielded is not told, and its success neither."""
+    yielded = Yielded(key(1), 0, 1, b"", b"")
+    play.report(A, yielded)
+    play.end(0, "no answer")
+    assert play.heard() == []
+    play.report(B, yielded)
+    play.end(1)
+    play.end(2)
+    play.report(succeeded(1), succeeded(2))
+    assert play.heard()[-2:] == [NotStored(key(1), "no answer"), succeeded(2)]
+
+
+async def test_an_exit_comes_after_all_reports(play):
+    """A worker that is gone has still done what it has handed over."""
+    play.report(A, succeeded(1))
+    play.held.on_exit("w", "exited")
+    assert play.heard() == [Storing(key(1), 4711)]
+    play.end(0)
+    assert play.heard()[1:] == [succeeded(1), "exited"]
+    play.held.on_exit("v", "exited")
+    assert play.heard("v") == ["exited"]
+
+
+@given(st.data())
+def test_nothing_is_told_before_it_is_stored_and_all_is_told_in_the_end(data):
+    """Whatever is reported and stored in whatever order, and whatever fails."""
+    asyncio.run(_any_order(data))
+
+
+class Trial:
+    """Tasks that report, and uploads that end, as drawn."""
+
+    def __init__(self, data):
+        self.data, self.play = data, Play()
+        self.wrote = 0
+        self.reported: list[int] = []  # by task: how much had been written
+        self.stored: set[int] = set()
+
+    def ends(self):
+        """The ends of tasks that were told."""
+        return [each for each in self.play.heard() if isinstance(each, Succeeded | NotStored)]
+
+    def check(self, before):
+        """What was told since then was stored."""
+        for report in self.ends()[before:]:
+            if isinstance(report, Succeeded):
+                assert self.stored >= set(range(1, self.reported[report.key.task] + 1))
+
+    def report(self, task):
+        """A task writes something, and reports."""
+        for _ in range(self.data.draw(st.integers(0, 2))):
+            self.wrote += 1
+            self.play.report(Wrote("s", self.wrote, ()))
+        self.reported.append(self.wrote)
+        before = len(self.ends())
+        self.play.report(succeeded(task))
+        self.check(before)
+
+    def store(self, most):
+        """Some uploads end, in any order."""
+        uploads = self.play.uploader.uploads
+        rest = [number for number, each in enumerate(uploads) if not each.is_done]
+        for number in self.data.draw(st.permutations(rest))[:most]:
+            error = self.data.draw(st.sampled_from(["", "", "no"]))
+            if not error:
+                self.stored.add(uploads[number].wrote.end)
+            before = len(self.ends())
+            self.play.end(number, error)
+            self.check(before)
+
+
+async def _any_order(data):
+    trial = Trial(data)
+    for task in range(data.draw(st.integers(1, 8))):
+        trial.report(task)
+        trial.store(data.draw(st.integers(0, 3)))
+    while not all(each.is_done for each in trial.play.uploader.uploads):
+        trial.store(100)
+    assert [end.key.task for end in trial.ends()] == list(range(len(trial.reported)))
