@@ -243,6 +243,10 @@ class RunInterruptedError(AsyncflowError):
 # --- watching ---------------------------------------------------------------------------------
 
 
+class RunNotActiveError(AsyncflowError):
+    """No engine runs the run, so nobody can do what was asked of it: it has ended, or been left."""
+
+
 class SubscriptionBusyError(AsyncflowError):
     """Two tasks iterate over one subscription at once; give each a subscription of its own."""
 

@@ -32,6 +32,7 @@ _MODULES: Final = {
     "check": "asyncflow.cli.run_commands",
     "graph": "asyncflow.cli.run_commands",
     "spin": "asyncflow.cli.spin_command",
+    "cancel": "asyncflow.cli.cancel_command",
     "runs": "asyncflow.cli.look_commands",
     "show": "asyncflow.cli.look_commands",
     "logs": "asyncflow.cli.look_commands",

@@ -44,12 +44,15 @@ def pathspec_argument(
     own = None if flow is None else flow.__name__
 
     def whole(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+        from asyncflow.client.run_names import may_be_run
+
         if or_file and own is None and value is not None and names_file(value):
             return value
         given = [] if value is None else value.strip("/").split("/")
         if own is not None and given[:1] != [own]:
             given.insert(0, own)
-        if not all(map(can_be_name, given)) or len(given) not in parts:
+        count = len(given) + (own is None and may_be_run(given[0]) if given else 0)
+        if not all(map(can_be_name, given)) or not {count, len(given)} & set(parts):
             wanted = " or ".join(_SHAPES[count] for count in parts)
             wanted += " or FILE[:Flow]" * (or_file and own is None)
             message = f"{value!r} is not of the form {wanted}"
@@ -76,8 +79,22 @@ def _flow_name(ctx: click.Context, param: click.Parameter, value: str | None) ->
     raise click.BadParameter(message, ctx, param, param_hint="FLOW")
 
 
+def whole(pathspec: str, store: Path | str | None) -> str:
+    """A pathspec with its flow and its whole run id, see `asyncflow.client.run_names`.
+
+    Raises:
+        NotFoundError: It names no run, or several.
+        StoreError: There is no store, or it cannot be read.
+    """
+    from asyncflow._support.settings import Settings
+    from asyncflow.client.run_names import whole_name
+    from asyncflow.store import open_store
+
+    return whole_name(open_store(Settings.read(store=store).store), pathspec)
+
+
 def find(pathspec: str, store: Path | str | None) -> Any:
-    """The object that a pathspec names.
+    """The object that a pathspec names; its run may have a short name.
 
     Raises:
         NotFoundError: The store has no such object.
@@ -85,6 +102,7 @@ def find(pathspec: str, store: Path | str | None) -> Any:
     """
     from asyncflow import client
 
+    pathspec = whole(pathspec, store)
     kinds = (client.Flow, client.Run, client.Step, client.Task, client.Artifact)
     return kinds[pathspec.count("/")](pathspec, store=store)
 
@@ -264,7 +282,7 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 _echo(stream, text, streams, raw=raw)
             return
         found = find(pathspec, store)
-        if pathspec.count("/") == 3:  # noqa: PLR2004 - a task: its own output, as printed
+        if len(found.path_components) == 4:  # noqa: PLR2004 - a task: its own output, as printed
             for stream in ("stdout", "stderr"):
                 if stream in (streams or {stream}):
                     _print_stream(found, stream, streams, timestamps=timestamps, raw=raw)
@@ -310,7 +328,7 @@ def _followed(
 ) -> Iterable[tuple[str, str]]:
     from asyncflow.cli import follow_events
 
-    return follow_events.output_of(pathspec, store, streams)
+    return follow_events.output_of(whole(pathspec, store), store, streams)
 
 
 def _print_stream(

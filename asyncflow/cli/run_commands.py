@@ -321,6 +321,7 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
     @click.pass_context
     def resume(ctx: click.Context, /, step: str | None, origin_run_id: str | None, **_: Any) -> int:
         flow = flow_of(ctx)
+        origin_run_id = _whole_id(ctx, flow, origin_run_id)
         if ctx.params["only_plan"]:
             _print_plan(ctx, flow, origin_run_id, step)
             return 0
@@ -395,6 +396,20 @@ async def _cancel_after(handle: RunHandle, clones: int) -> None:
                 if not clones:
                     break
     handle.cancel("--clone-only runs nothing")
+
+
+def _whole_id(ctx: click.Context, flow: type[FlowSpec], given: str | None) -> str | None:
+    """The run to resume, if it was given by a short name."""
+    if given is None or "/" in given:
+        return given
+    from asyncflow._support.settings import Settings
+    from asyncflow.client.run_names import may_be_run, whole_name
+    from asyncflow.store import open_store
+
+    if not may_be_run(given):
+        return given
+    store = open_store(Settings.read(store=ctx.params["store"]).store)
+    return whole_name(store, f"{flow.__name__}/{given}")
 
 
 def _planned(

@@ -57,6 +57,7 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
             message = f"{pathspec!r} is not of the form Flow or Flow/run"
             raise click.BadParameter(message, param_hint="PATHSPEC")
         layout = _open(store)
+        parts = _whole(layout, parts)
         _check_there(layout, *parts)
         with _Progress() as progress:
             verified = verify.verify(layout, *parts, on_progress=progress.show)
@@ -81,6 +82,13 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
         ),
         short_help="Check a store for damage.",
     )
+
+
+def _whole(layout: LocalStore, parts: list[str]) -> list[str]:
+    """The parts of a pathspec of a flow or a run, which may have a short name."""
+    from asyncflow.client.run_names import whole_name
+
+    return whole_name(layout, "/".join(parts)).split("/") if parts else []
 
 
 def _check_there(store: RunStore, flow: str | None = None, run_id: str | None = None) -> None:
@@ -182,7 +190,8 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         if filtered:
             wanted, running = _choose(layout, name, older_than, keep_last or 0)
         else:
-            wanted = [_run(flow, name, each) for each in dict.fromkeys(runs)]
+            named = [_run(layout, flow, name, each) for each in runs]
+            wanted = list(dict.fromkeys(named))
         removed = remove(layout, wanted, dry_run=dry_run, on_wait=_tell)
         if as_json:
             data = _removed_data(removed, running, dry_run=dry_run)
@@ -239,10 +248,14 @@ def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _run(flow: type[FlowSpec] | None, flow_name: str | None, given: str) -> tuple[str, str]:
+def _run(
+    layout: LocalStore, flow: type[FlowSpec] | None, flow_name: str | None, given: str
+) -> tuple[str, str]:
     parts = _parts(flow, given)
     if flow is None and flow_name is not None and len(parts) == 1:
         parts.insert(0, flow_name)
+    if parts and all(parts):
+        parts = _whole(layout, parts)
     if len(parts) != 2 or not all(parts):  # noqa: PLR2004 - a flow and a run
         message = f"{given!r} is not of the form Flow/run"
         raise click.BadParameter(message, param_hint="RUN")

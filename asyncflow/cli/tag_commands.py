@@ -34,6 +34,8 @@ def _run_option(flow: str | None, *, required: bool) -> click.Option:
     """The option `--run-id`; for one flow, the id will do."""
 
     def whole(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        from asyncflow.client.run_names import may_be_run
+
         if value is None:
             if required:
                 ctx.fail(f"say which run: --run-id {_latest(flow, ctx.params.get('store'))}")
@@ -41,7 +43,8 @@ def _run_option(flow: str | None, *, required: bool) -> click.Option:
         parts = value.strip("/").split("/")
         if flow is not None and len(parts) == 1:
             parts.insert(0, flow)
-        if len(parts) != _FLOW_AND_RUN or not all(map(can_be_name, parts)):
+        short = len(parts) == 1 and may_be_run(parts[0])
+        if not (short or len(parts) == _FLOW_AND_RUN) or not all(map(can_be_name, parts)):
             message = f"{value!r} is not of the form {'ID or ' if flow else ''}Flow/run"
             raise click.BadParameter(message, ctx, param)
         return "/".join(parts)

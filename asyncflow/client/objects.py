@@ -21,6 +21,7 @@ from asyncflow.client.artifact_values import Data, ref_of
 from asyncflow.client.attempt_output import AttemptOutput
 from asyncflow.client.attempts import Attempts, OneAttempt
 from asyncflow.client.choosing import chooser, statuses_in
+from asyncflow.client.control import RunControl
 from asyncflow.client.flow_facts import FlowFacts, place_of
 from asyncflow.client.namespaces import get_namespace
 from asyncflow.client.resumptions import Resumptions
@@ -151,8 +152,8 @@ class Flow(FlowFacts):
 # --- run --------------------------------------------------------------------------------------
 
 
-@with_methods_of(RunFacts, TagChanges)
-class Run(RunFacts, TagChanges):
+@with_methods_of(RunFacts, TagChanges, RunControl)
+class Run(RunFacts, TagChanges, RunControl):
     """A run, finished or live: its steps, in the order of the graph.
 
     Raises:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.program_environment import ProgramEnvironment
 
 
-_LOOK_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.25
 
 
 @with_methods_of(Starter, Watchable)
@@ -160,6 +160,7 @@ class Engine(Starter, Watchable):
             admission=self._admission,
             watchers=self._watchers,
             hook_threads=self._pools.hooks,
+            reading_threads=self._pools.syncs,
         )
         self._admission.narrow(runs_that_fit())
         self._watchers.open(self._store)

@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from asyncflow.engine.mailboxes import Mailboxes
 from asyncflow.engine.run_handle import FailureObserver, RunHandle
 from asyncflow.engine.subscription import Channel
 from asyncflow.scheduling.run_driver import RunDriver
@@ -43,6 +44,7 @@ class LiveRuns:
         admission: Admission,
         watchers: Watchers,
         hook_threads: Threads,
+        reading_threads: Threads,
     ) -> None:
         """Begin without runs; each leaves the `admission` at its end."""
         self._settings, self._dispatcher, self._services = settings, dispatcher, services
@@ -51,6 +53,7 @@ class LiveRuns:
         self._loop = asyncio.get_running_loop()
         self._runs: dict[int, _LiveRun] = {}
         self._hooks: dict[int, ExitHooks] = {}
+        self._mailboxes = Mailboxes(reading_threads, self._loop)
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -86,10 +89,12 @@ class LiveRuns:
 
             hooks = self._hooks[identity.number] = ExitHooks(driver, self._hook_threads)
         driver.start(partial(self._on_driven, identity.number))
+        self._mailboxes.add(driver)
         return RunHandle(driver, channel, self._settings, observer, hooks)
 
     def look(self) -> None:
-        """Clean up after runs that have ended, though the call that should have told so is lost."""
+        """Read the runs' mailboxes; clean up after runs whose end was not told: a call was lost."""
+        self._mailboxes.look()
         for number, (driver, _, _) in list(self._runs.items()):
             if driver.task is None or driver.task.done():
                 self._on_driven(number)
@@ -100,6 +105,7 @@ class LiveRuns:
         if run is None:
             return
         driver, channel, observer = run
+        self._mailboxes.remove(number)
         driver.let_go()  # again: an exception may have interrupted the driver in its own clean-up
         self._watchers.forget(channel)
         if driver.task is None:  # its start was broken off

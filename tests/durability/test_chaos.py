@@ -35,6 +35,7 @@ SAMPLED = {
     "journal.sync": ("branch", 1),  # how often it comes by depends on how busy the machine is
     "journal.synced": ("retry", 1),
     "journal.close": ("cancel", 1),
+    "mailbox.act": ("message", 1),
     "limit.create": ("limit", 1),
     "limit.link": ("limit", 2),
     "bounds.set": ("gc", 1),

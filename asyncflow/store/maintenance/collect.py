@@ -29,6 +29,7 @@ from asyncflow.store.blobs import TOUCH_SECONDS
 from asyncflow.store.files import explain
 from asyncflow.store.layout import ASIDE, FORMAT_DRAFT
 from asyncflow.store.limit_files import DRAFT
+from asyncflow.store.mailbox import MAILBOX
 from asyncflow.store.maintenance.reachable import Marks, Stage, exclusive
 from asyncflow.store.run_ids import REMOVED, RUN_ID
 from asyncflow.store.run_tags import TAGS
@@ -51,10 +52,11 @@ _SHARD: Final = re.compile(r"[0-9a-f]{2}")
 _DRAFT: Final = re.compile(r"[0-9a-f]{24}")
 LEFT_BEHIND: Final = re.compile(r"\.?inputs-\d+|\.index|\.summary")
 """Files of a run that nobody reads once it has ended."""
-_DRAFT_OF_TAGS: Final = f".{TAGS}"
-"""Tags of a run that are about to be changed."""
+_UPDATED: Final = (TAGS, MAILBOX)
+"""Files of a run that any process may change."""
+_DRAFTS: Final = tuple(f".{name}" for name in _UPDATED)
 _OF_A_RUN: Final = re.compile(
-    rf"journal|summary|index|{re.escape(TAGS)}|{re.escape(_DRAFT_OF_TAGS)}|.+{re.escape(SUFFIX)}|{LEFT_BEHIND.pattern}"
+    rf"journal|summary|index|\.?({'|'.join(_UPDATED)})|.+{re.escape(SUFFIX)}|{LEFT_BEHIND.pattern}"
 )
 """The names of a run's files."""
 
@@ -187,7 +189,7 @@ class _Sweep:
             for entry in _entries(folder):
                 if self._marks.needs(flow, run_id, entry.name):
                     continue
-                if entry.name == _DRAFT_OF_TAGS:  # somebody may be writing it now
+                if entry.name in _DRAFTS:  # somebody may be writing it now
                     self._delete_if_older(folder, entry, self._old, self._collected.leftovers)
                 elif LEFT_BEHIND.fullmatch(entry.name):
                     self._delete(folder, entry, self._collected.leftovers)

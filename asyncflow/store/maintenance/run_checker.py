@@ -34,6 +34,7 @@ from asyncflow.store.journal import (
 )
 from asyncflow.store.layout import sign_of_beginning
 from asyncflow.store.local_store import LocalRun
+from asyncflow.store.mailbox import MAILBOX, messages_in
 from asyncflow.store.run_index import Summary, TaskTable, most_table_bytes, other_owner
 from asyncflow.store.run_tags import TAGS, changed_tags
 
@@ -76,6 +77,7 @@ class RunChecker:
         """Check all of it, and report the findings."""
         summary = self._check_summary()
         self._check_tags()
+        self._check_mailbox()
         try:
             with JournalReader(self._path) as journal:
                 self._check_journal(journal, summary)
@@ -123,6 +125,17 @@ class RunChecker:
             changed_tags(self._run)
         except RecordError as error:
             what = f"{error.__cause__}; delete it, and the run has the tags of its start"
+            self._findings.damage(path, what, self._pathspec)
+        except OSError as error:
+            what = f"it cannot be read: {error.strerror}"
+            self._findings.damage(path, what, self._pathspec)
+
+    def _check_mailbox(self) -> None:
+        path = self._folder / MAILBOX
+        try:
+            messages_in(self._run, 0)
+        except RecordError as error:
+            what = f"{error.__cause__ or error}; delete it: only a running run is sent messages"
             self._findings.damage(path, what, self._pathspec)
         except OSError as error:
             what = f"it cannot be read: {error.strerror}"

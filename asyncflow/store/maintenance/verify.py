@@ -23,6 +23,7 @@ from asyncflow.store.files import open_file, read_file
 from asyncflow.store.journal import is_being_written
 from asyncflow.store.layout import FORMAT, FORMAT_DRAFT
 from asyncflow.store.limit_files import DRAFT, FILE_BYTES, unpack_bounds
+from asyncflow.store.mailbox import MAILBOX
 from asyncflow.store.maintenance.findings import Findings
 from asyncflow.store.maintenance.run_checker import RunChecker
 from asyncflow.store.maintenance.value_checker import ValueChecker
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 _DIGEST_HEX: Final = re.compile(r"[0-9a-f]{64}")
 _OF_A_FOLDER: Final = 4  # parts of the path of a run's folder, at most: flows/F/.removed/1
-_OF_A_RUN: Final = frozenset({"journal", "summary", "index", TAGS})
+_OF_A_RUN: Final = frozenset({"journal", "summary", "index", TAGS, MAILBOX})
 
 
 def verify(

@@ -32,6 +32,7 @@ from asyncflow import Engine, events
 from asyncflow._support import commit_points
 from asyncflow._support.settings import Settings
 from asyncflow.errors import RunCancelledError, RunFailedError
+from asyncflow.store.mailbox import CANCEL, post
 from asyncflow.workers.local import fork_server
 from tests.durability.chaos import tidying
 from tests.durability.chaos.scenarios import SCENARIOS, STORMS, append
@@ -135,7 +136,10 @@ async def run(spec: dict[str, Any]) -> None:
                     append("TOLD", f"{event.step} {list(event.path)}")
                     ended += isinstance(event, events.TaskSucceeded)
             if scenario.cancel_after and ended >= scenario.cancel_after and not origin:
-                handle.cancel()
+                if scenario.by_message:
+                    post(handle.run._record.stored, CANCEL)
+                else:
+                    handle.cancel()
         try:
             await handle
         except (RunFailedError, RunCancelledError) as error:

@@ -469,6 +469,18 @@ class Storm(FlowSpec):
         note(self)
 
 
+class Told(Cancelled):
+    """Waits to be cancelled by a message, unless it is resumed."""
+
+    @step
+    def join(self, inputs):
+        note(self)
+        if current.origin_run_id is None:
+            time.sleep(60)
+        self.answer = sum(task.square for task in inputs)
+        self.next(self.end)
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """A flow, how it is run, and what must come of it."""
@@ -478,6 +490,8 @@ class Scenario:
     settings: dict[str, Any] = field(default_factory=dict)
     cancel_after: int = 0
     """After how many finished tasks the run is cancelled; 0 for never."""
+    by_message: bool = False
+    """Whether it is cancelled through its mailbox, as by another process."""
     resumes: bool = False
     """Whether a failed run stands before, and what is killed is the process that resumes it."""
     tidies: bool = False
@@ -500,6 +514,7 @@ SCENARIOS = {
     "timeout": Scenario(Timeout, SEGMENT),
     "resume": Scenario(Resumed, _SQUARES, resumes=True),
     "cancel": Scenario(Cancelled, sum(n * n for n in range(8)), cancel_after=3),
+    "message": Scenario(Told, sum(n * n for n in range(8)), cancel_after=3, by_message=True),
     "limit": Scenario(Limited, 3),
     "power": Scenario(Linear, (1, 2 * SEGMENT, BLOB + 1), settings={"durability": "power"}),
     "gc": Scenario(Tidied, 14 + 4 * BLOB, tidies=True),
