@@ -29,6 +29,9 @@ MOST_PER_SECOND: Final = 1e6
 """The most tasks per second that a limit may allow; its inverse is the least."""
 
 
+_KEY_CHARACTERS: Final = 500
+"""The longest key of a run."""
+
 MOST_NODES: Final = 1000
 """The most tasks of a gang: all of them run at a time, each `def` task in a worker of its own."""
 
@@ -65,6 +68,10 @@ class RunOptions:
     """The branch of the project that the run is in, if one was given."""
     production: bool | None = None
     """Whether the run is one of production, if that was said."""
+    key: str = ""
+    """Names the run: there is one for each key of a flow. Empty for none."""
+    again: bool = False
+    """Whether to start another run of the key."""
 
     def __post_init__(self) -> None:
         for name in ("priority", "max_running_tasks"):
@@ -72,8 +79,17 @@ class RunOptions:
             if isinstance(value, bool) or not isinstance(value, int):
                 message = f"{name} must be a whole number, not {value!r}"
                 raise SettingsError(message)
+        self._check_key(self.key)
         if self.max_running_tasks < 0:
             message = f"max_running_tasks must be 0 or more, not {self.max_running_tasks}"
+            raise SettingsError(message)
+
+    @staticmethod
+    def _check_key(key: object) -> None:
+        if not isinstance(key, str) or len(key) > _KEY_CHARACTERS or "\0" in key:
+            message = (
+                f"key must be a text of at most {_KEY_CHARACTERS} characters, not {key!r:.100}"
+            )
             raise SettingsError(message)
 
 

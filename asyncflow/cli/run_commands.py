@@ -294,23 +294,44 @@ def _program(ctx: click.Context, script: str) -> Program:
     return Program(file=(ctx.params["file"],), options=options)
 
 
+def _key_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--key"],
+            metavar="K",
+            help=(
+                "Names the run: if there is one with this key, in whatever process, it is shown to "
+                "its end, and none is started."
+            ),
+        ),
+        click.Option(["--again"], is_flag=True, help="With --key, start another run of the key."),
+    ]
+
+
 def make_run(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
     @click.pass_context
     def run(ctx: click.Context, /, **_: Any) -> int:
         flow = flow_of(ctx)
         given = given_parameters(flow, ctx.params)
-        tags = ctx.params["tags"]
+        tags, key, again = ctx.params["tags"], ctx.params["key"], ctx.params["again"]
+        if again and key is None:
+            message = "--again needs --key: without a key, each start makes another run"
+            raise click.UsageError(message)
+
+        def keyed(engine: Engine) -> Starter:
+            return _placed(ctx, engine).options(key=key, again=again)
+
         return _carry_through(
             ctx,
             _program(ctx, script),
-            lambda engine: _placed(ctx, engine).start(flow, tags=tags, **given),
+            lambda engine: keyed(engine).start(flow, tags=tags, **given),
         )
 
     return FlowCommand(
         "run",
         flow=flow,
         parameters=True,
-        params=_running_options(),
+        params=[*_running_options(), *_key_options()],
         callback=run,
         help="Run a flow. Its parameters are options; `run FILE --help` lists them.",
         short_help="Run a flow.",

@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from asyncflow.client import Run
     from asyncflow.engine.new_run import NewRun
     from asyncflow.engine.run_handle import RunHandle
-    from asyncflow.engine.starter import Prepare
+    from asyncflow.engine.starter import Found, Prepare
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.store.interface import JournalAppender, RunStore
+    from asyncflow.store.interface import JournalAppender, RunStore, StoredRun
     from asyncflow.workers.interface import Executor, ExecutorFactory, WorkerListener
     from asyncflow.workers.program_environment import ProgramEnvironment
 
@@ -251,7 +251,7 @@ class Engine(Starter, Watchable):
             raise EngineClosedError
         check_loop(self._loop)
 
-    async def _start(self, prepare: Prepare, options: RunOptions) -> RunHandle:
+    async def _begin(self, prepare: Prepare, options: RunOptions) -> RunHandle:
         """Start the run that `prepare` creates; in a thread, because that reads files."""
         self._check_open()
         self._keep_looking()
@@ -268,6 +268,19 @@ class Engine(Starter, Watchable):
             handle.cancel("the task that started it was cancelled")
             raise cancelled
         return handle
+
+    async def _look_up(self, find: Callable[[RunStore], Found]) -> Found:
+        self._check_open()
+        return await in_thread(self._pools.makers, find, self._store)
+
+    def _handle_of(self, run: StoredRun) -> RunHandle:
+        """A handle of a run that was found, of this engine or of another one."""
+        own = self._live.handle_of(run.pathspec)
+        if own is not None:
+            return own
+        from asyncflow.engine.other_run import OtherRunHandle
+
+        return OtherRunHandle(run, self._pools.syncs)
 
     def _look_around(self, initial: Mapping[str, str]) -> ProgramEnvironment:
         """What a run's tasks find around them; `initial` are the variables of the workers."""

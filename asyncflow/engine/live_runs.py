@@ -92,6 +92,14 @@ class LiveRuns:
         self._mailboxes.add(driver)
         return RunHandle(driver, channel, self._settings, observer, hooks)
 
+    def handle_of(self, pathspec: str) -> RunHandle | None:
+        """A handle of a run that goes on; None if there is none."""
+        for number, (driver, channel, observer) in self._runs.items():
+            if driver.pathspec == pathspec:
+                hooks = self._hooks.get(number)
+                return RunHandle(driver, channel, self._settings, observer, hooks)
+        return None
+
     def look(self) -> None:
         """Read the runs' mailboxes; clean up after runs whose end was not told: a call was lost."""
         self._mailboxes.look()

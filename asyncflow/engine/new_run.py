@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow import codec
 from asyncflow._support.commit_points import reached
 from asyncflow._support.user_name import user_name
 from asyncflow._support.version import VERSION
+from asyncflow.engine.found_runs import begun_run
 from asyncflow.errors import FlowError, ResumeError
 from asyncflow.events.manifests import pack_manifest, pack_ref, unpack_manifest
 from asyncflow.events.packing import pack_event
@@ -29,17 +31,25 @@ from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.journal import frame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from asyncflow.flow.code_files import CodeFiles, FoundCode
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.store.interface import JournalAppender, RunStore
+    from asyncflow.store.interface import JournalAppender, KeyHolder, RunStore, StoredRun
     from asyncflow.values import ArtifactRef, RunOptions
     from asyncflow.workers.program_environment import ProgramEnvironment
 
 _SHOWN_PARAMETER_CHARACTERS: Final = 200
 _MOST_VARIABLE_BYTES: Final = 1 << 15  # they travel in one packet with the rest of the environment
+
+
+class FoundByKey(Exception):
+    """A run with the key has begun already."""
+
+    def __init__(self, run: StoredRun) -> None:
+        super().__init__(run.pathspec)
+        self.run = run
 
 
 class NewRun:
@@ -61,6 +71,7 @@ class NewRun:
         """The graph of the flow as it is configured; known once values are given."""
         self.origin: OriginRun | None = None
         self.parameters: Mapping[str, Any] = {}
+        self._once = False
 
     def give(self, values: Mapping[str, Any]) -> None:
         """Give values of parameters and of configurations by name; the others have defaults.
@@ -78,8 +89,9 @@ class NewRun:
         self.graph = read_graph(self._flow)
         self.parameters = resolve_parameters(self._flow, given, self._environ)
 
-    def take_over_from(self, run_id: str | None, step: str | None) -> None:
-        """Make this run resume another one, or the flow's latest."""
+    def take_over_from(self, run_id: str | None, step: str | None, *, once: bool = False) -> None:
+        """Make this run resume another one, or the flow's latest; `once`: if none has done so."""
+        self._once = once
         name = self._flow.__name__
         if run_id is None:
             run_id = newest_run(self._store, name)
@@ -106,13 +118,50 @@ class NewRun:
     def create(
         self, number: int, options: RunOptions, surroundings: ProgramEnvironment
     ) -> tuple[RunIdentity, JournalAppender, bytes]:
-        """Write the run to disk."""
+        """Write the run to disk.
+
+        A resumed run takes over the key of its origin.
+
+        Raises:
+            FoundByKey: There is a run with the key of the options.
+        """
+        with ExitStack() as held:
+            keys = []
+            if self._once and self.origin is not None:  # two resumes of a run have one key, too
+                keys.append(self._hold(f"\0resumes {self.origin.run_id}", held, unique=True))
+            key = options.key if self.origin is None else self.origin.key
+            if key:
+                unique = self.origin is None and not options.again
+                keys.append(self._hold(key, held, unique=unique))
+            return self._create(number, options, surroundings, keys)
+
+    def _hold(self, key: str, held: ExitStack, *, unique: bool) -> KeyHolder:
+        """Hold a key.
+
+        Raises:
+            FoundByKey: There is a run with this key, which should be `unique`.
+        """
+        flow = self._flow.__name__
+        holder = held.enter_context(self._store.holding_key(flow, key))
+        found = begun_run(self._store, flow, holder.run_id) if unique else None
+        if found is not None:
+            raise FoundByKey(found)
+        return holder
+
+    def _create(
+        self,
+        number: int,
+        options: RunOptions,
+        surroundings: ProgramEnvironment,
+        keys: Sequence[KeyHolder],
+    ) -> tuple[RunIdentity, JournalAppender, bytes]:
         name = self._flow.__name__
         self.graph = self._placed(options)
         variables = variables_of(self._flow, self.graph, self._environ)
         secrets = {text for each in variables.values() for text in each.values()}
         code = self._code.find(_written_class(self._flow), sorted(secrets))
         stored = self._store.make_run(name)
+        before = [holder.run_id for holder in keys]
         identity = RunIdentity(
             number=number,
             stored=stored,
@@ -125,9 +174,14 @@ class NewRun:
             hidden_code=code.hidden,
         )
         try:
+            for holder in keys:
+                holder.give_to(stored.run_id)
             journal, record = self._begin(identity, code)
         except BaseException:
             stored.discard()
+            for holder, run_id in zip(keys, before, strict=True):
+                if run_id:
+                    holder.give_to(run_id)
             raise
         return identity, journal, record
 
@@ -219,6 +273,7 @@ class NewRun:
                 "events": str(SCHEMA_VERSION),
             },
             code_ref=pack_ref(_put_code(code.packed, writer)) if code.packed else b"",
+            key=identity.options.key if self.origin is None else self.origin.key,
         )
 
 

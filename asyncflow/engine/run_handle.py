@@ -177,7 +177,7 @@ class RunHandle:
             message = f"{self.pathspec} was cancelled: {finish.reason}"
             raise RunCancelledError(message, run=self.run)
         raise RunFailedError(
-            _explain(driver.identity.stored, finish.failure),
+            explain_failure(driver.identity.stored, finish.failure),
             run=self.run,
             failure=finish.failure,
         )
@@ -186,7 +186,7 @@ class RunHandle:
         return f"<RunHandle {self.pathspec} {self._status}>"
 
 
-def _explain(run: StoredRun, failure: Failure | None) -> str:
+def explain_failure(run: StoredRun, failure: Failure | None) -> str:
     """The message for a failed run: what failed, where its log is, and how to go on."""
     from asyncflow.client.resume_hint import logs_command, resume_command, step_to_repeat
 

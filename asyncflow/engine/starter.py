@@ -1,22 +1,30 @@
 """The part of an engine through which runs are started, with options for them."""
 
+# ruff: noqa: SLF001 - both classes are one concept
+
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from asyncflow.engine.arguments import check_flow, check_origin, check_store, check_tags
-from asyncflow.engine.new_run import NewRun
+from asyncflow.engine.found_runs import interrupted_runs, run_of_key
+from asyncflow.engine.new_run import FoundByKey, NewRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from asyncflow.client import Run
     from asyncflow.engine.run_handle import RunHandle
     from asyncflow.flow.code_files import CodeFiles
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.store.interface import RunStore
+    from asyncflow.store.interface import RunStore, StoredRun
     from asyncflow.values import RunOptions
+
+
+Found = TypeVar("Found")
 
 
 class Prepare(Protocol):
@@ -72,6 +80,12 @@ class Starter:
         """
         check_flow(flow)
         stored = check_tags(tags)
+        options = self._options
+        if options.key and not options.again:
+            find = partial(run_of_key, flow=flow.__name__, key=options.key)
+            found = await self._look_up(find)
+            if found is not None:
+                return self._handle_of(found)
 
         def prepare(
             store: RunStore, code: CodeFiles, environ: Mapping[str, str], *, durable: bool
@@ -80,7 +94,10 @@ class Starter:
             new.give(parameters)
             return new
 
-        return await self._start(prepare, self._options)
+        try:
+            return await self._begin(prepare, options)
+        except FoundByKey as found_now:
+            return self._handle_of(found_now.run)
 
     async def resume(
         self,
@@ -145,7 +162,44 @@ class Starter:
             new.take_over_from(run_id, step)
             return new
 
-        return await self._start(prepare, self._options)
+        return await self._begin(prepare, self._options)
+
+    async def resume_interrupted(
+        self, flow: type[FlowSpec], /, *, tags: Iterable[str] = ()
+    ) -> list[RunHandle]:
+        """Resume each run of the flow that was interrupted and that nobody has resumed.
+
+        For the start of a service: whatever its last process left unfinished goes on. Of any number
+        of processes that call it at once, one takes up each run. Returns the handles of the runs
+        that this call has started, those of the oldest runs first, once all are in their journals.
+
+        Raises:
+            EngineClosedError: The engine is not open.
+            FlowError: It is not a flow class.
+            ParameterError: A tag is not text.
+            ResumeError: The flow no longer has the steps that finished in one of them.
+            StoreError: The store cannot be read or written.
+        """
+        check_flow(flow)
+        stored = check_tags(tags)
+        handles = []
+        for run_id in await self._look_up(partial(interrupted_runs, flow=flow.__name__)):
+
+            def prepare(
+                store: RunStore,
+                code: CodeFiles,
+                environ: Mapping[str, str],
+                *,
+                durable: bool,
+                run_id: str = run_id,
+            ) -> NewRun:
+                new = NewRun(store, flow, stored, code, environ, durable=durable)
+                new.take_over_from(run_id, None, once=True)
+                return new
+
+            with suppress(FoundByKey):  # another process has taken it up meanwhile
+                handles.append(await self._begin(prepare, self._options))
+        return handles
 
     def options(
         self,
@@ -154,6 +208,8 @@ class Starter:
         max_running_tasks: int | None = None,
         branch: str | None = None,
         production: bool | None = None,
+        key: str | None = None,
+        again: bool | None = None,
     ) -> Starter:
         """Return a starter of runs with these options; an option that is left out stays as it is.
 
@@ -162,6 +218,11 @@ class Starter:
             max_running_tasks: How many tasks of a run workers may have at a time; 0 for no limit.
             branch: The branch of the flow's project that runs are in.
             production: Whether runs are of production in the flow's project.
+            key: Names the run, as `order-42`. There is one run for each key of a flow: whoever
+                starts it a second time, in whatever process, is given a handle of the run that is
+                there, whether it goes on or has ended. The values of parameters are then not
+                looked at. A run that resumes the run of a key takes over the key.
+            again: With a key, start another run, which takes over the key.
 
         Raises:
             SettingsError: A value is out of range.
@@ -171,11 +232,26 @@ class Starter:
             "max_running_tasks": max_running_tasks,
             "branch": branch,
             "production": production,
+            "key": key,
+            "again": again,
         }
         changed = {name: value for name, value in given.items() if value is not None}
         return _OptionedEngine(self, replace(self._options, **changed))
 
-    async def _start(self, prepare: Prepare, options: RunOptions) -> RunHandle:
+    async def _begin(self, prepare: Prepare, options: RunOptions) -> RunHandle:
+        """Start a run.
+
+        Raises:
+            FoundByKey: It is not started, because there is one already.
+        """
+        raise NotImplementedError
+
+    async def _look_up(self, find: Callable[[RunStore], Found]) -> Found:
+        """Look for something in the store, in a thread."""
+        raise NotImplementedError
+
+    def _handle_of(self, run: StoredRun) -> RunHandle:
+        """A handle of a run that was found."""
         raise NotImplementedError
 
 
@@ -185,8 +261,14 @@ class _OptionedEngine(Starter):
     def __init__(self, starter: Starter, options: RunOptions) -> None:
         self._starter, self._options = starter, options
 
-    async def _start(self, prepare: Prepare, options: RunOptions) -> RunHandle:
-        return await self._starter._start(prepare, options)  # noqa: SLF001 - both classes are one concept
+    async def _begin(self, prepare: Prepare, options: RunOptions) -> RunHandle:
+        return await self._starter._begin(prepare, options)
+
+    async def _look_up(self, find: Callable[[RunStore], Found]) -> Found:
+        return await self._starter._look_up(find)
+
+    def _handle_of(self, run: StoredRun) -> RunHandle:
+        return self._starter._handle_of(run)
 
     def __repr__(self) -> str:
         return f"<{self._options} of {self._starter!r}>"

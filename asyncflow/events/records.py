@@ -164,7 +164,7 @@ _OF_TASK: Final = (INT, INT, INT, TEXT, INT, INT)
 _KINDS: Final[dict[int, tuple[Types, ...]]] = {
     RUN_STARTED: (
         *(INT, INT, INT, _MAP, _MAP, LIST, _BYTES, _TEXT_OR_NONE, _MAP),
-        *(TEXT, INT, TEXT, _MAP, _TEXT_OR_NONE, _BYTES),
+        *(TEXT, INT, TEXT, _MAP, _TEXT_OR_NONE, _BYTES, TEXT),
     ),
     STARTED: (*_OF_TASK, LIST, INT, LIST),
     LOGGED: (*_OF_TASK, INT, INT, _BYTES, INT),
@@ -179,7 +179,7 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
 }
 """The types that each field may have, in order, for each kind of record."""
 _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
-    RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None, b""),
+    RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None, b"", ""),
     STARTED: ([], 0, []),
     LOGGED: (),
     SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0, ""),

@@ -94,6 +94,8 @@ class RunStarted(Event):
 
     code_ref: bytes = b""
     """The packed ref of the flow's source files, see `Run.code`; empty for none."""
+    key: str = ""
+    """The key that names the run, see `Engine.options`; empty for none."""
 
     @property
     def artifacts(self) -> Manifest:

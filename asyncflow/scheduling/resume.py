@@ -126,6 +126,8 @@ class OriginRun:
             raise ResumeError(message)
         self.parameters: Mapping[str, str] = started.parameters
         self._first_tags = started.tags
+        self.key = started.key
+        """The key that names the run; empty for none."""
         self.manifest: bytes = started.manifest
         if started.origin_run_id is not None and (not self._complete or self._may_yield()):
             self._find_rest(started.origin_run_id, started, resumers)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from asyncflow.codec import Chunk
@@ -417,6 +418,21 @@ class StoredRun(Protocol):
         """
 
 
+class KeyHolder(Protocol):
+    """A key that nobody else can look at or give away now."""
+
+    @property
+    def run_id(self) -> str:
+        """The run that was given the key, which may have begun or not; empty for none."""
+
+    def give_to(self, run_id: str) -> None:
+        """Give it to a run that is about to begin; durable when this returns.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+
+
 class RunStore(Protocol):
     """A store, open: the flows in it, their runs, and the values of all."""
 
@@ -525,6 +541,24 @@ class RunStore(Protocol):
         Raises:
             NotFoundError: A flow cannot have that name.
             StoreError: The store cannot be written to.
+        """
+
+    def holding_key(self, flow: str, key: str) -> AbstractContextManager[KeyHolder]:
+        """Hold a key within the block, while a run with it is started or found.
+
+        Everybody else who asks for it, in whatever process, waits until then.
+
+        Raises:
+            NotFoundError: A flow cannot have that name.
+            StoreError: The store cannot be written to, or somebody holds the key for long.
+        """
+
+    def run_of_key(self, flow: str, key: str) -> str:
+        """The id of the run that was given a key, which may have begun or not; empty for none.
+
+        Raises:
+            NotFoundError: A flow cannot have that name.
+            StoreError: That cannot be read.
         """
 
     # --- values ---

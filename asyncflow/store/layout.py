@@ -10,6 +10,7 @@ STORE/
   limits/NAME          a named limit, see asyncflow.store.limit_files
   flows/NAME/.removed/RUN/   of a run that was removed: the files that other runs still refer to
   newest/NAME          the id that a flow was given last, see asyncflow.store.run_ids
+  keys/NAME/DIGEST     the run that was started with a key, see asyncflow.store.run_keys
 ```
 
 Folders are created 0700 and files 0600, whatever the umask. Nothing here reads a value or an event.
@@ -184,6 +185,10 @@ class Layout:
     def newest_id(self, flow: str) -> Path:
         """The file with the id of a flow's last run; it may be missing."""
         return self.root / NEWEST / _checked(flow)
+
+    def keys_of(self, flow: str) -> Path:
+        """The folder of the keys of a flow's runs; it may be missing."""
+        return self.root / "keys" / _checked(flow)
 
     def flow_dir(self, flow: str) -> Path:
         """The folder of a flow; it may be missing.

@@ -7,27 +7,36 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from asyncflow._support.commit_points import reached
 from asyncflow._support.fork_safety import keep_from_children, no_forks
 from asyncflow.errors import JournalError, StoreError
-from asyncflow.store.files import explain_write, open_regular, read_file, sync_file, write_all
+from asyncflow.store.files import (
+    explain,
+    explain_write,
+    open_regular,
+    read_file,
+    sync_file,
+    write_all,
+)
 from asyncflow.store.journal import JournalReader, JournalWriter, is_being_written
 from asyncflow.store.layout import Layout
 from asyncflow.store.run_ids import REMOVED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from asyncflow.store.folders import Folder
     from asyncflow.store.interface import Sent, Tell
+    from asyncflow.store.run_keys import HeldKey
     from asyncflow.store.value_files import ValueFilesReader, ValueFilesWriter
 
 _JOURNAL: Final = "journal"
 _LOCK_SECONDS: Final = 5.0  # an update takes milliseconds
+_KEY_BYTES: Final = 32
 
 
 class LocalStore(Layout):
@@ -78,6 +87,41 @@ class LocalStore(Layout):
             StoreError: The store cannot be written to.
         """
         return self.run(flow, self.create_run(flow))
+
+    @contextmanager
+    def holding_key(self, flow: str, key: str) -> Iterator[HeldKey]:
+        """Hold the lock of the key's file within the block.
+
+        Raises:
+            NotFoundError: A flow cannot have that name.
+            StoreError: The store cannot be written to, or somebody holds the key for long.
+        """
+        from asyncflow.store.run_keys import KEYS, held_key
+
+        path = self.keys_of(flow)
+        try:
+            opened = self.folder(KEYS, flow, make=True)
+        except OSError as error:
+            raise StoreError(explain_write(str(path), error)) from error
+        with opened as folder, held_key(folder, key) as held:
+            yield held
+
+    def run_of_key(self, flow: str, key: str) -> str:
+        """The id in the key's file.
+
+        Raises:
+            NotFoundError: A flow cannot have that name.
+            StoreError: It cannot be read.
+        """
+        from asyncflow.store.run_keys import key_name, run_in
+
+        path = self.keys_of(flow) / key_name(key)
+        try:
+            return run_in(read_file(path, most=_KEY_BYTES))
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise StoreError(explain(str(path), error, doing="read")) from error
 
     def value_source(self, flow: str) -> ValueFilesReader:
         """Reads the bytes of a flow's values.

@@ -36,6 +36,8 @@ SAMPLED = {
     "journal.synced": ("retry", 1),
     "journal.close": ("cancel", 1),
     "mailbox.act": ("message", 1),
+    "key.write": ("message", 1),
+    "key.written": ("message", 1),
     "limit.create": ("limit", 1),
     "limit.link": ("limit", 2),
     "bounds.set": ("gc", 1),

@@ -127,7 +127,7 @@ async def run(spec: dict[str, Any]) -> None:
         if origin:
             handle = await engine.start_resumed(scenario.flow, origin=origin)
         else:
-            handle = await engine.start(scenario.flow)
+            handle = await engine.options(key=scenario.key).start(scenario.flow)
         append("TOLD", f"run {handle.run_id}")
         ended = 0
         async for batch in handle.batches():

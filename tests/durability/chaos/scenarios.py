@@ -490,6 +490,8 @@ class Scenario:
     settings: dict[str, Any] = field(default_factory=dict)
     cancel_after: int = 0
     """After how many finished tasks the run is cancelled; 0 for never."""
+    key: str = ""
+    """The key of the run, if it has one."""
     by_message: bool = False
     """Whether it is cancelled through its mailbox, as by another process."""
     resumes: bool = False
@@ -514,7 +516,9 @@ SCENARIOS = {
     "timeout": Scenario(Timeout, SEGMENT),
     "resume": Scenario(Resumed, _SQUARES, resumes=True),
     "cancel": Scenario(Cancelled, sum(n * n for n in range(8)), cancel_after=3),
-    "message": Scenario(Told, sum(n * n for n in range(8)), cancel_after=3, by_message=True),
+    "message": Scenario(
+        Told, sum(n * n for n in range(8)), cancel_after=3, by_message=True, key="only-one"
+    ),
     "limit": Scenario(Limited, 3),
     "power": Scenario(Linear, (1, 2 * SEGMENT, BLOB + 1), settings={"durability": "power"}),
     "gc": Scenario(Tidied, 14 + 4 * BLOB, tidies=True),
