@@ -454,3 +454,27 @@ def test_a_path_is_no_url(tmp_path):
         Settings(store=Path("s3://bucket/flows"))
     assert Settings(store="s3://bucket/flows").store == "s3://bucket/flows"
     assert Settings(store="a/b").store == Path("a/b")
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def test_a_key_is_held_by_one_at_a_time(url):
+    """The next one finds the run that it was given to."""
+    store = open_store(url, create=True)
+    found = []
+
+    def give(number):
+        with store.holding_key("F", "order-42") as holder:
+            found.append(holder.run_id)
+            holder.give_to(str(number))
+
+    threads = [threading.Thread(target=give, args=(number,)) for number in range(1, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    given = [*found[1:], store.run_of_key("F", "order-42")]
+    assert found[0] == ""
+    assert sorted(given) == ["1", "2", "3", "4", "5"]
+    assert store.run_of_key("F", "another") == ""

@@ -208,7 +208,7 @@ async def test_nothing_passes_that_may_name_what_was_not_stored(play):
 
 async def test_an_attempt_whose_items_are_not_stored_fails_in_the_end(play):
     """What it has yielded is not told, and its success neither."""
-    yielded = Yielded(key(1), 0, 1, b"", b"")
+    yielded = Yielded(key(1), 0, 1, b"", b"", b"")
     play.report(A, yielded)
     play.end(0, "no answer")
     assert play.heard() == []

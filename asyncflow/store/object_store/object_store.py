@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -34,12 +34,14 @@ from asyncflow.store.object_store.object_run import ObjectRun
 from asyncflow.store.object_store.objects import Objects
 from asyncflow.store.object_store.unsent import send_rest
 from asyncflow.store.run_ids import NEWEST, RUN_ID
+from asyncflow.store.run_keys import KEYS, key_name
 from asyncflow.values import RunId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from asyncflow.store.interface import Sent, ValueSource
+    from asyncflow.store.object_store.held_keys import HeldObjectKey
     from asyncflow.store.object_store.uploader import Uploader
 
 FORMAT: Final = 2
@@ -214,6 +216,44 @@ class ObjectStore:
         except OSError as error:
             raise StoreError(explain_write(f"the store {self.location}", error)) from error
         return self.run(flow, str(number))
+
+    @contextmanager
+    def holding_key(self, flow: str, key: str) -> Iterator[HeldObjectKey]:
+        """Hold a key within the block, see `asyncflow.store.object_store.held_keys`.
+
+        Raises:
+            NotFoundError: A flow cannot have that name.
+            StoreError: The store cannot be written to, or somebody holds the key for long.
+        """
+        from asyncflow.store.object_store.held_keys import take
+
+        try:
+            held = take(self.objects, self._name_of_key(flow, key))
+        except OSError as error:
+            raise StoreError(explain_write(f"the store {self.location}", error)) from error
+        try:
+            yield held
+        finally:
+            with suppress(OSError, StoreError):  # after a minute, others take it all the same
+                held.let_go()
+
+    def run_of_key(self, flow: str, key: str) -> str:
+        """The id of the run that was given a key; empty for none.
+
+        Raises:
+            NotFoundError: A flow cannot have that name.
+            StoreError: That cannot be read.
+        """
+        from asyncflow.store.object_store.held_keys import run_of_key
+
+        try:
+            return run_of_key(self.objects, self._name_of_key(flow, key))
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _name_of_key(self, flow: str, key: str) -> str:
+        self._flow_folder(flow)
+        return f"{KEYS}/{flow}/{key_name(key)}"
 
     def _next_id(self, flow: str) -> int:
         name = f"{NEWEST}/{flow}"
