@@ -13,6 +13,7 @@ from asyncflow._support.paths import absolute
 from asyncflow.cli.common_options import json_option, store_option
 from asyncflow.cli.metaflow_options import Accepted
 from asyncflow.cli.stdout_errors import print_bytes, print_lines, print_output, takes_bytes
+from asyncflow.cli.times import moment
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
@@ -115,26 +116,38 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         store: Path | str | None,
         limit: int,
         tags: tuple[str, ...],
-        status: tuple[str, ...],
         *,
         as_json: bool,
         flow_name: str | None = None,
+        named_flow: str | None = None,
+        **chosen: Any,
     ) -> None:
         from asyncflow.cli import tables
         from asyncflow.client import json_data
         from asyncflow.client.newest_runs import newest_runs
 
-        name = flow.__name__ if flow is not None else flow_name
-        found = newest_runs(name, store, tags, limit, pass_over, status=status)
+        if flow_name is not None and named_flow not in {None, flow_name}:
+            message = f"FLOW is {flow_name}, and --flow is {named_flow}: give one of them"
+            raise click.UsageError(message)
+        name = flow.__name__ if flow is not None else flow_name or named_flow
+        found = newest_runs(name, store, tags, limit, pass_over, **chosen)
         if as_json:
             print_json(json_data.runs_data(found))
         else:
             print_lines(tables.runs_table(found))
 
-    arguments = (
+    arguments: list[click.Parameter] = (
         []
         if flow is not None
-        else [click.Argument(["flow_name"], required=False, metavar="[FLOW]", callback=_flow_name)]
+        else [
+            click.Argument(["flow_name"], required=False, metavar="[FLOW]", callback=_flow_name),
+            click.Option(
+                ["--flow", "named_flow"],
+                metavar="F",
+                callback=_flow_name,
+                help="Only runs of this flow, as FLOW.",
+            ),
+        ]
     )
     return click.Command(
         "runs",
@@ -152,6 +165,15 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 multiple=True,
                 metavar="S",
                 help=f"Only runs with this status: {', '.join(Status)}; repeatable.",
+            ),
+            click.Option(
+                ["--since"],
+                metavar="WHEN",
+                callback=moment,
+                help="Only runs started since then: 2d, 12h or 90m ago, or 2026-11-27 08:30.",
+            ),
+            click.Option(
+                ["--before"], metavar="WHEN", callback=moment, help="Only runs started earlier."
             ),
             click.Option(
                 ["--limit"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -13,6 +12,7 @@ import click
 from asyncflow.cli.common_options import json_option, store_option
 from asyncflow.cli.exit_status import FAILED
 from asyncflow.cli.stdout_errors import draw_on_stderr, print_lines
+from asyncflow.cli.times import age
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from asyncflow.store.maintenance.remove import Removed
 
 _REDRAW_SECONDS: Final = 0.1
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
 def _open(store: Path | str | None) -> LocalStore:
@@ -214,7 +212,7 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
             *own,
             click.Option(
                 ["--older-than"],
-                callback=_age,
+                callback=age,
                 metavar="AGE",
                 help="Runs that started longer ago than this: 30d, 12h, 90m.",
             ),
@@ -236,16 +234,6 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         ),
         short_help="Remove runs.",
     )
-
-
-def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    match = _AGE.fullmatch(value)
-    if match is None:
-        message = f"{value!r} is not an age: write 30d, 12h, 90m or 45s"
-        raise click.BadParameter(message, ctx, param)
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def _run(

@@ -10,6 +10,7 @@ from asyncflow.client import Artifact, Flow, Run, Step, Task
 from asyncflow.client.json_data import Standings, caught_in, parameters_of
 from asyncflow.client.limit_data import limits_of
 from asyncflow.client.log_text import LogRenderer
+from asyncflow.client.resume_hint import resume_command
 from asyncflow.client.words import how_long, how_many
 from asyncflow.events.event_json import to_json, to_json_data
 from asyncflow.events.types import (
@@ -20,7 +21,7 @@ from asyncflow.events.types import (
     TaskSucceeded,
 )
 from asyncflow.store.limit_files import Bounds
-from asyncflow.values import shown_path
+from asyncflow.values import Status, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -89,6 +90,7 @@ def _run_lines(run: Run) -> Iterator[str]:
         ("tags", _tags(run)),
         ("resumes", run.origin_run_id or ""),
         ("resumed as", " ".join(run.resumed_as)),
+        ("to go on", _how_to_go_on(run)),
         *(("limit", _limit_text(limit)) for limit in limits_of(run)),
     )
     parameters = parameters_of(run)
@@ -101,6 +103,13 @@ def _run_lines(run: Run) -> Iterator[str]:
     rows = ((step.id, f"{step.task_count:,}", _counts(step, caught)) for step in run)
     yield from table(("STEP", "TASKS", "STATUS"), rows)
     yield from _failure_lines(run.failure)
+
+
+def _how_to_go_on(run: Run) -> str:
+    """The command that resumes a run that has not succeeded, unless one has resumed it."""
+    if run.status in {Status.RUNNING, Status.SUCCEEDED} or run.resumed_as:
+        return ""
+    return resume_command(run._record.stored)  # noqa: SLF001 - one family
 
 
 def _limit_text(limit: dict[str, Any]) -> str:

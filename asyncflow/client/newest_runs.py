@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import heapq
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from asyncflow._support.settings import Settings
 from asyncflow.client.objects import Flow, Run
 from asyncflow.errors import JournalError, StoreError
+from asyncflow.events.types import to_microseconds
 from asyncflow.store import open_store
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from asyncflow.store.interface import RunStore
@@ -27,10 +30,13 @@ def newest_runs(
     on_unreadable: Callable[[str], object] = lambda _: None,
     *,
     status: Sequence[str] = (),
+    since: datetime | None = None,
+    before: datetime | None = None,
 ) -> Iterator[Run]:
     """The runs of a flow, or of all, newest first; `limit` 0 for all.
 
-    They have all of the tags, and one of the statuses, if any is given.
+    They have all of the tags, one of the statuses, if any is given, and were started at `since` or
+    later, and earlier than `before`.
     A flow or run that cannot be read is skipped, and `on_unreadable` is called with the reason.
 
     Raises:
@@ -41,7 +47,15 @@ def newest_runs(
     opened = open_store(root)
     names = _readable(opened, on_unreadable) if flow is None else [flow]
     flows = [Flow(name, store=root) for name in names]
-    each = [_runs_of(flow, tags, status, on_unreadable) for flow in flows]
+    chosen = partial(
+        _runs_of,
+        tags=tags,
+        status=status,
+        on_unreadable=on_unreadable,
+        since=None if since is None else to_microseconds(since),
+        before=None if before is None else to_microseconds(before),
+    )
+    each = [chosen(flow) for flow in flows]
     for name in names:
         for stray in opened.list_runs(name).strays:
             on_unreadable(str(stray))
@@ -66,12 +80,19 @@ def _readable(store: RunStore, on_unreadable: Callable[[str], object]) -> list[s
 
 def _runs_of(
     flow: Flow,
+    *,
     tags: Sequence[str],
     status: Sequence[str],
     on_unreadable: Callable[[str], object],
+    since: int | None,
+    before: int | None,
 ) -> Iterator[Run]:
     for run in flow:
+        if since is not None and int(run.id) < since:  # and so are all that follow
+            return
         try:
+            if not _started_between(run, since, before):
+                continue
             has_tags = run._record.has_tags(tags)  # noqa: SLF001 - one family
             fits = run.status in (status or Status)
         except JournalError as error:
@@ -79,3 +100,11 @@ def _runs_of(
         else:
             if has_tags and fits:
                 yield run
+
+
+def _started_between(run: Run, since: int | None, before: int | None) -> bool:
+    """Whether a run was started then; an id is never earlier than that."""
+    if since is None and before is None:
+        return True
+    started = run._record.summary().started  # noqa: SLF001 - one family
+    return (since is None or started >= since) and (before is None or started < before)

@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from shutil import copytree
@@ -21,9 +22,11 @@ from asyncflow.cli.command_table import invoke
 from asyncflow.cli.dump_text import write_value
 from asyncflow.cli.look_commands import find
 from asyncflow.client.json_data import data_of
+from asyncflow.events.types import to_microseconds
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.loader import load_flow
 from asyncflow.flow.node import Node
+from tests.client.test_client import linear
 from tests.support.written_runs import RunWriter
 
 FLOW = """
@@ -878,3 +881,43 @@ def test_show_works_though_the_journal_is_damaged(catching, tmp_path, capsys) ->
     assert invoke(["show", f"{catching.good}/divide", "--store", str(store)]) == 0
     said = "4 succeeded (how many were caught cannot be read: the journal is damaged)"
     assert said in capsys.readouterr().out
+
+
+# --- runs by time ---------------------------------------------------------------------------------
+
+STARTED = [datetime(2026, 11, 27, 8, minute).astimezone(UTC) for minute in (10, 30, 50)]
+
+
+@pytest.fixture
+def timed(store, capsys):
+    """The minutes of the runs that a command lists: of three, started at 8:10, 8:30 and 8:50."""
+    for began in STARTED:
+        linear(store, str(to_microseconds(began)), began=began)
+
+    def listed(*options):
+        assert invoke(["runs", *options, "--json", "--store", str(store)]) == 0
+        runs = json.loads(capsys.readouterr().out)
+        return [datetime.fromisoformat(run["created_at"]).minute for run in runs]
+
+    return listed
+
+
+@pytest.mark.parametrize(
+    ("options", "minutes"),
+    [
+        (["--since", "2026-11-27 08:30:00"], [50, 30]),
+        (["--before", "2026-11-27 08:30"], [10]),
+        (["--since", "2026-11-27 08:20", "--before", "2026-11-27 08:45"], [30]),
+        (["--flow", "F", "--since", "2026-11-27 08:45"], [50]),
+        (["--since", "5000w"], [50, 30, 10]),
+    ],
+)
+def test_runs_are_chosen_by_the_time_of_their_start(timed, options, minutes):
+    """Times are those of the local time zone; an age is that long ago."""
+    assert timed(*options) == minutes
+
+
+@pytest.mark.parametrize("when", ["soon", "2d ago", "", "2026-13-01", "999999999w"])
+def test_what_is_no_time_is_refused(look, when):
+    """The error says how to write one."""
+    assert "is no time: write 2d" in look("runs", "--since", when, status=2)

@@ -263,7 +263,7 @@ class RunWriter:
         """The summary of a run whose last event lies at `last`."""
         return Summary(
             status=status,
-            started=to_microseconds(STARTED_AT),
+            started=to_microseconds(self.began),
             finished=self.time,
             flow=self.flow,
             run_id=self.run_id,
