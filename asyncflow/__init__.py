@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         metadata,
         namespace,
     )
+    from asyncflow.client.copies import copy_runs
     from asyncflow.datatools import S3
     from asyncflow.engine.engine import Engine, run, run_sync
     from asyncflow.engine.run_handle import RunHandle
@@ -130,6 +131,7 @@ __all__ = [
     "conda_base",
     "conda_environment_yml_parser",
     "config_expr",
+    "copy_runs",
     "current",
     "default_metadata",
     "default_namespace",
@@ -196,6 +198,7 @@ _LATER: Final = {
     "batch": "asyncflow.flow.remote_decorators",
     "conda": "asyncflow.flow.remote_decorators",
     "conda_base": "asyncflow.flow.remote_decorators",
+    "copy_runs": "asyncflow.client.copies",
     "default_metadata": "asyncflow.client",
     "default_namespace": "asyncflow.client",
     "conda_environment_yml_parser": "asyncflow.flow.config_parsers",

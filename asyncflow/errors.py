@@ -266,6 +266,10 @@ class RemoveError(AsyncflowError):
     """The run cannot be removed."""
 
 
+class CopyError(AsyncflowError):
+    """The run cannot be copied."""
+
+
 class WorkingDirectoryError(AsyncflowError):
     """A relative path cannot be resolved: the working directory was deleted."""
 

@@ -13,6 +13,7 @@ from asyncflow.cli.exit_status import FAILED, INTERRUPTED, MISUSED, SUCCEEDED
 from asyncflow.cli.stdout_errors import STANDARD_OUTPUT, cannot_write, named_stdout, visible_stderr
 from asyncflow.errors import (
     AsyncflowError,
+    CopyError,
     FlowError,
     NotFoundError,
     ParameterError,
@@ -46,6 +47,7 @@ _MODULES: Final = {
     "gc": "asyncflow.cli.store_commands",
     "rm": "asyncflow.cli.store_commands",
     "push": "asyncflow.cli.push_command",
+    "copy": "asyncflow.cli.copy_command",
 }
 """The module that has the function `make_NAME` of each command."""
 
@@ -186,7 +188,15 @@ def _in_words(error: AsyncflowError | RuntimeError) -> AsyncflowError:
     raise error
 
 
-_MISUSE: Final = (FlowError, NotFoundError, ParameterError, RemoveError, ResumeError, SettingsError)
+_MISUSE: Final = (
+    CopyError,
+    FlowError,
+    NotFoundError,
+    ParameterError,
+    RemoveError,
+    ResumeError,
+    SettingsError,
+)
 
 
 def complain(error: AsyncflowError) -> int:

@@ -10,7 +10,7 @@ import click
 from asyncflow._support.locations import is_url
 
 
-class _Store(click.Path):
+class StoreType(click.Path):
     """A folder, or a URL. Empty text is refused: `Path` would make it the working directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -24,7 +24,7 @@ class _Store(click.Path):
 def store_option() -> click.Option:
     return click.Option(
         ["--store"],
-        type=_Store(file_okay=False, path_type=Path),
+        type=StoreType(file_okay=False, path_type=Path),
         metavar="DIR",
         help="Where runs and artifacts are kept: a folder, or s3://BUCKET/PREFIX; "
         "else ASYNCFLOW_STORE, else .asyncflow.",

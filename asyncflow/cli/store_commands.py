@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from asyncflow.cli.common_options import json_option, store_option
 from asyncflow.cli.exit_status import FAILED
-from asyncflow.cli.stdout_errors import draw_on_stderr, print_lines
+from asyncflow.cli.progress_line import ProgressLine
+from asyncflow.cli.stdout_errors import print_lines
 from asyncflow.cli.times import age
 
 if TYPE_CHECKING:
@@ -20,10 +19,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.interface import RunStore
     from asyncflow.store.local_store import LocalStore
-    from asyncflow.store.maintenance.findings import Verified
     from asyncflow.store.maintenance.remove import Removed
-
-_REDRAW_SECONDS: Final = 0.1
 
 
 def _open(store: Path | str | None) -> LocalStore:
@@ -57,8 +53,14 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
         layout = _open(store)
         parts = _whole(layout, parts)
         _check_there(layout, *parts)
-        with _Progress() as progress:
-            verified = verify.verify(layout, *parts, on_progress=progress.show)
+        with ProgressLine() as progress:
+            verified = verify.verify(
+                layout,
+                *parts,
+                on_progress=lambda so_far: progress.show(
+                    lambda: f"verifying: {store_text.progress_text(so_far)}"
+                ),
+            )
         if as_json:
             click.echo(json.dumps(verified.to_data(), indent=2))
         else:
@@ -98,31 +100,6 @@ def _check_there(store: RunStore, flow: str | None = None, run_id: str | None = 
         raise NotFoundError(message)
     if flow is not None and run_id is not None and run_id not in store.runs(flow):
         raise NotFoundError(store.has_no_run(flow, run_id))
-
-
-class _Progress:
-    """Shows on a terminal how far a long verification is; silent elsewhere."""
-
-    def __init__(self) -> None:
-        self._on = sys.stderr is not None and sys.stderr.isatty()
-        self._next = time.monotonic() + 1.0  # a short verification needs none
-        self._drawn = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._drawn:
-            draw_on_stderr("\r\x1b[K")
-
-    def show(self, verified: Verified) -> None:
-        """Redraw the line, if it is time to."""
-        now = time.monotonic()
-        if self._on and now >= self._next:
-            from asyncflow.cli.store_text import progress_text
-
-            self._next, self._drawn = now + _REDRAW_SECONDS, True
-            draw_on_stderr(f"\r\x1b[Kverifying: {progress_text(verified)}")
 
 
 # --- gc ---------------------------------------------------------------------------------------

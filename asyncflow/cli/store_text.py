@@ -8,9 +8,10 @@ from asyncflow._support.terminal_text import visible_line
 from asyncflow.client.words import how_large, how_many
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from asyncflow.store.maintenance.collect import Collected
+    from asyncflow.store.maintenance.copy_runs import CopiedRun, CopyProgress
     from asyncflow.store.maintenance.findings import Verified
     from asyncflow.store.maintenance.remove import Removed
 
@@ -74,6 +75,29 @@ def removed_lines(
     size = sum(run.freed.size for run in removed)
     runs = how_many(len(removed), "run")
     yield f"{would} {runs}, {how_large(size)}; `asyncflow gc` frees their blobs."
+
+
+def copied_lines(copied: Sequence[CopiedRun], running: Sequence[str]) -> Iterator[str]:
+    """Which runs were copied, which were there, and which were skipped."""
+    for run in copied:
+        if run.was_there:
+            yield f"{run.pathspec} is there already"
+            continue
+        known = f", {how_many(run.known, 'value')} there already" if run.known else ""
+        yield f"Copied {run.pathspec}: {how_large(run.size)}{known}"
+        if run.needed_by:
+            yield f"    because {run.needed_by} has taken tasks over from it"
+        if run.removed:
+            yield f"    with what it needs of removed runs: {', '.join(run.removed)}"
+    for pathspec in running:
+        yield f"Skipped {pathspec}: it is running"
+    new = [run for run in copied if not run.was_there]
+    yield f"Copied {how_many(len(new), 'run')}, {how_large(sum(run.size for run in new))}."
+
+
+def copying_text(progress: CopyProgress) -> str:
+    """How much has been copied."""
+    return f"{len(progress.done):,} of {how_many(progress.runs, 'run')}, {how_large(progress.size)}"
 
 
 def progress_text(verified: Verified) -> str:

@@ -130,7 +130,7 @@ class BlobStore:
         Raises:
             StoreError: It could not be written.
         """
-        if self._has(digest, size):
+        if self.has(digest, size):
             return False
         with self.writer() as writer:
             writer.write(chunks)
@@ -161,13 +161,13 @@ class BlobStore:
                     if failed is None:
                         failed = _write(writer, batch)
             digest = hashing.digest
-            if not self._has(digest, size):
+            if not self.has(digest, size):
                 if failed is not None:
                     raise failed
                 writer.commit(digest)
         return digest
 
-    def _has(self, digest: bytes, size: int) -> bool:
+    def has(self, digest: bytes, size: int) -> bool:
         """Whether these bytes are stored; if so, no garbage collection deletes them soon."""
         path = self._layout.blob(digest)
         try:

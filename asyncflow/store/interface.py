@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from asyncflow.codec import Chunk
     from asyncflow.errors import ArtifactError, JournalError
+    from asyncflow.store.incoming_interface import IncomingRun
     from asyncflow.store.layout import Listing
     from asyncflow.values import ArtifactRef, RunId
 
@@ -129,6 +130,9 @@ class OpenJournal(Protocol):
 
     def size(self) -> int:
         """Its length in bytes, including what a crash has left after the last record."""
+
+    def is_torn(self, at: int, /) -> bool:
+        """Whether a crash explains the bytes from `at` on, behind the last whole record."""
 
     def is_whole(self) -> bool:
         """Whether it can still be read: a step may have closed its descriptor by mistake."""
@@ -559,6 +563,14 @@ class RunStore(Protocol):
         Raises:
             NotFoundError: A flow cannot have that name.
             StoreError: That cannot be read.
+        """
+
+    def receive(self, flow: str, run_id: str, *, removed: bool = False) -> IncomingRun:
+        """A place for a run that comes from another store; of a removed one, for what is needed.
+
+        Raises:
+            NotFoundError: A flow or a run cannot have that name.
+            StoreError: Another process is copying it, or the store cannot be written to.
         """
 
     # --- values ---

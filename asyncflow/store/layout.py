@@ -9,6 +9,7 @@ STORE/
   flows/NAME/RUN/      journal, *.seg (values), and after the end summary and index; changed tags
   limits/NAME          a named limit, see asyncflow.store.limit_files
   flows/NAME/.removed/RUN/   of a run that was removed: the files that other runs still refer to
+  copying/NAME/RUN/    a run that is being copied from another store; or `.removed` in place of RUN
   newest/NAME          the id that a flow was given last, see asyncflow.store.run_ids
   keys/NAME/DIGEST     the run that was started with a key, see asyncflow.store.run_keys
 ```
@@ -47,6 +48,9 @@ FORMAT: Final = 1
 
 ASIDE: Final = "gc-"
 """The prefix of the name of a blob that a garbage collection has set aside."""
+
+COPYING: Final = "copying"
+"""The folder of a store for runs that are being copied from another one."""
 
 _ENGINE_SEGMENT: Final = "engine.seg"
 FORMAT_DRAFT: Final = re.compile(r"format\.\d+\.[0-9a-f]{8}")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from asyncflow.store.folders import Folder
+    from asyncflow.store.incoming_run import LocalIncomingRun
     from asyncflow.store.interface import Sent, Tell
     from asyncflow.store.run_keys import HeldKey
     from asyncflow.store.value_files import ValueFilesReader, ValueFilesWriter
@@ -122,6 +123,17 @@ class LocalStore(Layout):
             return ""
         except OSError as error:
             raise StoreError(explain(str(path), error, doing="read")) from error
+
+    def receive(self, flow: str, run_id: str, *, removed: bool = False) -> LocalIncomingRun:
+        """A folder beside the runs, until the run is complete.
+
+        Raises:
+            NotFoundError: A flow or a run cannot have that name.
+            StoreError: Another process is copying it, or the store cannot be written to.
+        """
+        from asyncflow.store.incoming_run import LocalIncomingRun
+
+        return LocalIncomingRun(self, flow, run_id, removed=removed)
 
     def value_source(self, flow: str) -> ValueFilesReader:
         """Reads the bytes of a flow's values.

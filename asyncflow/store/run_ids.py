@@ -60,6 +60,29 @@ def next_run(flow: str, runs: Folder, newest_ids: Folder) -> int:
             file.close()
 
 
+def note_run(flow: str, number: int, newest_ids: Folder) -> None:
+    """Have new runs get ids above that of a run that was copied here.
+
+    Raises:
+        OSError: The file cannot be written to.
+        StoreError: There are no file locks, or another process holds the lock of the id for good.
+    """
+    try:
+        with no_forks():
+            file = os.fdopen(newest_ids.open_file(flow, os.O_RDWR), "rb+", buffering=0)
+            keep_from_children(file)
+    except FileNotFoundError:
+        return  # then the next id is above those of all runs
+    try:
+        _lock(file.fileno(), f"{newest_ids.path}/{flow}")
+        newest = _read(file.fileno())
+        if newest is not None and newest < number:
+            os.pwrite(file.fileno(), b"%d\n" % number, 0)
+    finally:
+        with no_forks():
+            file.close()
+
+
 def _lock(descriptor: int, path: str) -> None:
     try:
         if lock_within(descriptor, _LOCK_SECONDS):

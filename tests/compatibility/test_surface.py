@@ -42,6 +42,7 @@ NAMES = [
     "conda_base",
     "conda_environment_yml_parser",
     "config_expr",
+    "copy_runs",
     "current",
     "default_metadata",
     "default_namespace",

@@ -27,7 +27,7 @@ from asyncflow._support.commit_points import reached
 from asyncflow.errors import StoreError
 from asyncflow.store.blobs import TOUCH_SECONDS
 from asyncflow.store.files import explain
-from asyncflow.store.layout import ASIDE, FORMAT_DRAFT
+from asyncflow.store.layout import ASIDE, COPYING, FORMAT_DRAFT
 from asyncflow.store.limit_files import DRAFT
 from asyncflow.store.mailbox import MAILBOX
 from asyncflow.store.maintenance.reachable import Marks, Stage, exclusive
@@ -154,6 +154,7 @@ class _Sweep:
             self._sweep_run(flow, run_id, stage)
         for flow in self._layout.flows():
             self._sweep_removed(flow)
+        self._sweep_copies()
         self._sweep_aside()
         self._sweep_blobs()
         return self._collected
@@ -220,6 +221,31 @@ class _Sweep:
             for folder in self._folder("flows", flow):
                 with suppress(OSError):  # removed runs leave files in it
                     folder.delete_folder(REMOVED)
+
+    def _sweep_copies(self) -> None:
+        """Delete what is left of copies that were never finished, after a day."""
+        for copying in self._folder(COPYING):
+            for flow in _entries(copying):
+                for runs in self._folder(COPYING, flow.name):
+                    self._sweep_copied(runs)
+                for removed in self._folder(COPYING, flow.name, REMOVED):
+                    self._sweep_copied(removed)
+
+    def _sweep_copied(self, runs: Folder) -> None:
+        for entry in _entries(runs):
+            if not RUN_ID.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
+                continue
+            with runs.child(entry.name) as folder:
+                if not folder.lock(0):
+                    continue  # somebody is copying it
+                for file in _entries(folder):
+                    if file.is_file(follow_symlinks=False):
+                        self._delete_if_older(
+                            folder, file, self._old_draft, self._collected.leftovers
+                        )
+                if not self._dry_run:
+                    with suppress(OSError):  # it has younger files
+                        runs.delete_folder(entry.name)
 
     # --- blobs ---
 

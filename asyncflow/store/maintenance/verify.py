@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Final
 from asyncflow.errors import LimitError, StoreError
 from asyncflow.store.files import open_file, read_file
 from asyncflow.store.journal import is_being_written
-from asyncflow.store.layout import FORMAT, FORMAT_DRAFT
+from asyncflow.store.layout import COPYING, FORMAT, FORMAT_DRAFT
 from asyncflow.store.limit_files import DRAFT, FILE_BYTES, unpack_bounds
 from asyncflow.store.mailbox import MAILBOX
 from asyncflow.store.maintenance.findings import Findings
 from asyncflow.store.maintenance.run_checker import RunChecker
 from asyncflow.store.maintenance.value_checker import ValueChecker
+from asyncflow.store.run_ids import REMOVED
 from asyncflow.store.run_tags import TAGS
 from asyncflow.store.segments import SUFFIX
 
@@ -148,6 +149,7 @@ class _Walk:
         """Check files that belong to no flow."""
         self._check_root()
         self._check_limits()
+        self._check_copies()
         before = self._findings.verified.unreferenced.files
         drafts = 0
         for folder in (self._layout.root / "flows", self._layout.blobs, self._layout.limits):
@@ -167,6 +169,20 @@ class _Walk:
             self._findings.note(
                 self._layout.blobs / "new", f"{drafts:,} unfinished blobs, or being written"
             )
+
+    def _check_copies(self) -> None:
+        copying = self._layout.root / COPYING
+        self._findings.note_link(copying)
+        files = 0
+        for flow in self._entries(copying, are_folders=True):
+            for runs in (flow, flow / REMOVED):
+                for run in self._entries(runs, are_folders=True):
+                    for path in self._entries(run):
+                        files += 1
+                        self._findings.unreferenced(path)
+        if files:
+            what = "of runs that are being copied, or whose copy was not finished"
+            self._findings.note(copying, f"{files:,} files {what}: copy them again")
 
     def _check_root(self) -> None:
         root = self._layout.root

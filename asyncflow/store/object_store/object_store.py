@@ -33,6 +33,7 @@ from asyncflow.store.object_store.node_cache import NodeCache
 from asyncflow.store.object_store.object_run import ObjectRun
 from asyncflow.store.object_store.objects import Objects
 from asyncflow.store.object_store.unsent import send_rest
+from asyncflow.store.object_store.value_source import blob_name
 from asyncflow.store.run_ids import NEWEST, RUN_ID
 from asyncflow.store.run_keys import KEYS, key_name
 from asyncflow.values import RunId
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from asyncflow.store.interface import Sent, ValueSource
     from asyncflow.store.object_store.held_keys import HeldObjectKey
+    from asyncflow.store.object_store.incoming_object_run import IncomingObjectRun
     from asyncflow.store.object_store.uploader import Uploader
 
 FORMAT: Final = 2
@@ -255,6 +257,17 @@ class ObjectStore:
         self._flow_folder(flow)
         return f"{KEYS}/{flow}/{key_name(key)}"
 
+    def receive(self, flow: str, run_id: str, *, removed: bool = False) -> IncomingObjectRun:
+        """Objects of a run that nobody finds as long as the first piece of its journal is missing.
+
+        Raises:
+            NotFoundError: A flow or a run cannot have that name.
+        """
+        from asyncflow.store.object_store.incoming_object_run import IncomingObjectRun
+
+        folder = self.run(flow, run_id, removed=removed).folder
+        return IncomingObjectRun(self.connection, flow, run_id, folder)
+
     def _next_id(self, flow: str) -> int:
         name = f"{NEWEST}/{flow}"
         while True:
@@ -317,12 +330,6 @@ class ObjectStore:
             return self.connection.local.blob_size(digest)
         except FileNotFoundError:
             return self.objects.head(blob_name(digest)).size
-
-
-def blob_name(digest: bytes) -> str:
-    """The name of the object of a large value."""
-    name = digest.hex()
-    return f"blobs/{name[:2]}/{name}"
 
 
 def _check_format(objects: Objects, *, create: bool) -> None:
