@@ -262,9 +262,10 @@ class ReportRouter:
 
     def _on_yielded(self, slot: WorkerSlot, report: Yielded) -> None:
         assigned = slot.tasks.get(report.key)
+        if assigned is not None and not assigned.yields:
+            self._assigner.on_yields(slot, assigned)
+        assigned = assigned or slot.storing.get(report.key)  # it may have ended meanwhile
         if assigned is not None:
-            if not assigned.yields:
-                self._assigner.on_yields(slot, assigned)
             assigned.source.tell(report)
 
     def resume_paused_workers(self, source: TaskSource) -> None:

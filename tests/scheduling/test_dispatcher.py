@@ -27,6 +27,7 @@ from asyncflow.workers.messages import (
     StartTask,
     Storing,
     Succeeded,
+    Yielded,
 )
 from asyncflow.workers.program_environment import ProgramEnvironment
 from tests.support.manual_workers import ManualExecutor
@@ -550,6 +551,19 @@ async def test_a_worker_waits_if_too_much_is_to_be_uploaded(play, number, size):
     assert not worker.orders
     game.end(worker)
     assert worker.orders
+
+
+async def test_items_are_told_even_if_their_generator_has_ended(play):
+    """They were being uploaded when its step ended."""
+    game = play(1)
+    source = Source(1, 1)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    game.begin(worker)
+    key = worker.received[-1].key
+    yielded = Yielded(key, 0, 1, b"", b"", b"")
+    game.dispatcher.on_reports(worker, [Storing(key, 20_000), yielded])
+    assert source.facts[-1] == yielded
 
 
 async def test_a_task_whose_values_cannot_be_uploaded_has_failed(play):

@@ -38,9 +38,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support.version import VERSION
-from asyncflow.errors import AgentGoneError, ClusterError, PoolError
+from asyncflow.errors import AgentGoneError, AsyncflowError, PoolError
+from asyncflow.store import open_store
 from asyncflow.workers.cluster.batches import Inbox, Outbox, pack_message
 from asyncflow.workers.cluster.node_files import NodeFiles
+from asyncflow.workers.held_reports import HeldReports
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.messages import (
     AttemptKey,
@@ -54,6 +56,7 @@ from asyncflow.workers.messages import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncflow.store.interface import RunStore
     from asyncflow.workers.interface import WorkerLink
     from asyncflow.workers.messages import ReportMessage
 
@@ -95,7 +98,9 @@ class Agent:
         self._fence_seconds = fence_seconds
         self._heard = self._loop.time()  # when the driver has last said anything
         self._files = NodeFiles()
-        self._pool = WorkerPool(self, size=1, scratch=self._files.folder)
+        self._reports = HeldReports(self)  # until what workers have written is in the store
+        self._pool = WorkerPool(self._reports, size=1, scratch=self._files.folder)
+        self._stores: dict[str, RunStore] = {}  # those elsewhere, by location
         self._inbox, self._outbox = Inbox(), Outbox()
         self._news = asyncio.Event()  # set when there is something for the driver
         self._workers: dict[int, WorkerLink] = {}  # by token
@@ -123,6 +128,8 @@ class Agent:
                 await _wait(self._over, _LOOK_SECONDS)
                 self._look_at_driver()
             await self._pool.close()
+            for store in self._stores.values():
+                await asyncio.to_thread(store.close)
             self._say("closed", self._why)
             await _wait(self._emptied, _LAST_WORDS_SECONDS)
         finally:
@@ -151,7 +158,7 @@ class Agent:
         try:
             for message in self._inbox.open(batch):
                 self._carry_out(message)
-        except (ClusterError, OSError) as error:  # a batch is missing, or the disk is full
+        except (AsyncflowError, OSError) as error:  # a batch is missing, or the disk is full
             self.end(str(error))
 
     async def poll(self, received: int) -> bytes:
@@ -242,7 +249,21 @@ class Agent:
     def _opened_here(self, opening: Opening) -> Opening:
         """How the run is opened on this node: with the replica of its journal."""
         folder = str(self._files.folder)
-        return opening._replace(node_folder=folder, replica=self._files.place_of(opening.run))
+        opening = opening._replace(node_folder=folder, replica=self._files.place_of(opening.run))
+        if not opening.node:
+            return opening
+        store = self._store_at(opening.store)
+        return opening._replace(cache=store.cache, node=store.node)
+
+    def _store_at(self, location: str) -> RunStore:
+        """A store that is elsewhere: this agent uploads what its workers write."""
+        store = self._stores.get(location)
+        if store is None:
+            store = self._stores[location] = open_store(location, known=True)
+            uploader = store.uploader()
+            if uploader is not None:
+                self._reports.use(uploader)
+        return store
 
     # --- what workers do ---
 

@@ -42,7 +42,7 @@ class RunRecords:
             StoreError: It cannot be opened.
             OSError: Likewise.
         """
-        store = open_store(opening.store)
+        store = open_store(opening.store, known=True, cache=opening.cache)
         self.pathspec: Final = f"{opening.flow}/{opening.run_id}"
         self._stored = store.run(opening.flow, opening.run_id)
         self._journal = self._stored.open_journal()

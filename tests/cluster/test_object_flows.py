@@ -1,0 +1,135 @@
+"""Flows whose artifacts are in an object store: what they come to, and what a fault costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncflow import Engine, FlowSpec, step
+from asyncflow.testing import Loopback
+from asyncflow.workers.local.pool import WorkerPool
+from tests.support.conformance import FLOWS, load_kinds, outcome
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+    from pathlib import Path
+
+    from tests.support.s3_server import S3Server
+
+pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
+
+SIZE = 20_000
+
+
+class Wide(FlowSpec):
+    """Values of each size, from task to task, and many of some KiB."""
+
+    width = 40
+
+    @step
+    def start(self):
+        self.large = bytes(300_000) + b"large"
+        self.items = [bytes([n]) * 30 for n in range(self.width)]
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        self.data = self.input[:1] * SIZE
+        self.next(self.more)
+
+    @step
+    async def more(self):
+        self.data = self.data + b"+"
+        self.own = self.large + self.input
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.merge_artifacts(inputs, include=["large"])
+        self.right = [
+            (each.data, each.own) == (bytes([n]) * SIZE + b"+", self.large + bytes([n]) * 30)
+            for n, each in enumerate(inputs)
+        ]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def s3_location(
+    s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[str, None, None]:
+    """The URL for a store, for all tests of this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        patch.setenv("ASYNCFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield f"s3://{s3_server.create_bucket(f'flows-{uuid.uuid4().hex[:12]}')}/family"
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The family of flows, by the kinds of their steps."""
+    return load_kinds(tmp_path_factory.mktemp("family"))
+
+
+@pytest.fixture(scope="module")
+async def in_folder(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Engine, None]:
+    """An engine with a store in a folder."""
+    async with Engine(store=tmp_path_factory.mktemp("folder"), workers=2) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module", params=["pool", "loopback"])
+async def in_objects(request: Any, s3_location: str) -> AsyncGenerator[Engine, None]:
+    """One with a store in an object store; its workers are its own processes, or on a node."""
+    executor = Loopback(workers=2) if request.param == "loopback" else WorkerPool
+    store = f"{s3_location}-{request.param}"
+    async with Engine(store=store, workers=2, executor=executor) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def expected(in_folder: Engine, modules: Any) -> dict[str, Any]:
+    """What each flow comes to with a store in a folder."""
+    return {name: await outcome(in_folder, getattr(modules["even"], name)) for name in FLOWS}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+async def test_a_flow_comes_to_the_same_wherever_its_artifacts_are(
+    in_objects: Engine, modules: Any, expected: dict[str, Any], name: str
+) -> None:
+    """Status, failure, tasks, attempts, artifacts and output are those of a store in a folder."""
+    assert await outcome(in_objects, getattr(modules["even"], name)) == expected[name]
+
+
+READ = """
+import json, sys
+from asyncflow.client import Run, Store
+run = Run(sys.argv[2], store=sys.argv[1])
+print(json.dumps([
+    len(run.data.right), all(run.data.right), len(run["start"].task.data.large),
+    [len(task.data.data) for task in run["more"]],
+]))
+"""
+
+
+async def test_a_machine_without_any_of_it_reads_all(in_objects: Engine, tmp_path: Path) -> None:
+    """A reader with an empty cache finds everything in the object store."""
+    run = await in_objects.run(Wide)
+    assert run.data.right == [True] * Wide.width
+    told = subprocess.run(
+        [sys.executable, "-c", READ, str(in_objects.settings.store), run.pathspec],
+        env={**os.environ, "ASYNCFLOW_CACHE": str(tmp_path / "another")},
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    assert json.loads(told) == [Wide.width, True, 300_005, [SIZE + 1] * Wide.width]
