@@ -73,9 +73,7 @@ class Objects:
     which says that an object does not exist, every method may raise `ObjectStoreError`.
     """
 
-    def __init__(
-        self, client: Any, location: str = "", *, patience_seconds: float = PATIENCE_SECONDS
-    ) -> None:
+    def __init__(self, client: Any, location: str = "", *, patience_seconds: float) -> None:
         """Wrap a store of obstore; `location` names it in errors."""
         import obstore
 
@@ -116,7 +114,7 @@ class Objects:
             client = from_url(location, client_options=options, retry_config={"max_retries": 0})
         except (BaseError, ValueError, TypeError) as error:
             raise StoreError(f"the store {location} cannot be used: {_text(error)}") from error
-        return cls(client, location)
+        return cls(client, location, patience_seconds=PATIENCE_SECONDS)
 
     def with_patience(self, seconds: float) -> Objects:
         """The same objects, for a caller that waits so long for an answer."""
