@@ -82,7 +82,7 @@ browser: ## Install the browser that one of the tests uses, from Debian's packag
 	apt-get install -y -qq --no-install-recommends chromium chromium-driver
 
 docs: $(VENV)/.docs ## Build the documentation into build/docs
-	$(BIN)/properdocs build --strict
+	$(BIN)/zensical build --strict --clean
 
 test-all-pythons: ## All tests on each supported Python that this machine has
 	@failed=; \
