@@ -7,11 +7,12 @@ A setting comes from an argument, else from `ASYNCFLOW_*`, else from `[tool.asyn
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from asyncflow._support.locations import store_location
+from asyncflow._support.locations import absolute_location, store_location
 from asyncflow._support.machine import memory_megabytes, usable_cpus
 from asyncflow.errors import SettingsError
 
@@ -111,6 +112,14 @@ class Settings:
         for name, value in converted.items():
             _check(name, value, found[name][1])
         return cls(**converted)
+
+
+def store_arguments(store: str) -> list[str]:
+    """`--store DIR` for a command, if it would otherwise look into another store."""
+    with suppress(SettingsError, OSError):
+        if str(absolute_location(Settings.read().store)) == store:
+            return []
+    return ["--store", store]
 
 
 _CHOICES: Final = {

@@ -12,6 +12,7 @@ from asyncflow._support.safe_text import class_name, storable_text, text_of
 from asyncflow.errors import AsyncflowError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 _PYTHON: Final = os.path.dirname(traceback.__file__) + os.sep  # noqa: PTH120 - paths are compared as text
@@ -48,23 +49,30 @@ def describe_exception(error: BaseException) -> Described:
     return Described(class_name(type(error)), message, trace)
 
 
-def why_no_terminal(error: BaseException) -> str:
-    """What to do about a step's failure for want of a terminal; "" for other failures."""
+def why_no_terminal(error: BaseException, command: Callable[[], str]) -> str:
+    """What to do about a step's failure for want of a terminal; "" for other failures.
+
+    `command` makes the command that runs the task alone in a terminal, or "".
+    """
     name, trace = class_name(type(error)), error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     asked = trace is not None and trace.tb_frame.f_globals.get("__name__") == "getpass"
     if asked or (name == "EOFError" and text_of(error) == _END_OF_INPUT):
         return (
-            "a step has no terminal to read from; make what you ask for a Parameter of the flow, "
-            "or ask before the run is started"
+            f"a step has no terminal to read from; {_in_terminal(command())}make what you ask for "
+            "a Parameter of the flow, or ask before the run is started"
         )
     if name == "bdb.BdbQuit":
         return (
-            "a step has no terminal for a debugger; use one that listens on a port, for example "
-            "with PYTHONBREAKPOINT=remote_pdb.set_trace in the environment"
+            f"a step has no terminal for a debugger; {_in_terminal(command())}use one that listens "
+            "on a port, for example with PYTHONBREAKPOINT=remote_pdb.set_trace in the environment"
         )
     return ""
+
+
+def _in_terminal(command: str) -> str:
+    return f"run this task alone in your terminal, by `{command}`, or " if command else ""
 
 
 def with_final_line(trace: str, exception_type: str, message: str) -> str:

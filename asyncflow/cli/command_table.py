@@ -32,6 +32,7 @@ _MODULES: Final = {
     "resume": "asyncflow.cli.run_commands",
     "check": "asyncflow.cli.run_commands",
     "graph": "asyncflow.cli.run_commands",
+    "step": "asyncflow.cli.spin_command",
     "spin": "asyncflow.cli.spin_command",
     "cancel": "asyncflow.cli.cancel_command",
     "runs": "asyncflow.cli.look_commands",

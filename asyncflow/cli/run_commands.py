@@ -167,12 +167,17 @@ def load(file: str) -> type[FlowSpec]:
     """The flow of a file; an error of the user's code shows its own frames."""
     from asyncflow.flow.loader import load_flow
 
+    return loading(file, lambda: load_flow(file))
+
+
+def loading(what: str, load_it: Callable[[], type[FlowSpec]]) -> type[FlowSpec]:
+    """The flow that a call imports; `what` names it in the error of the user's code."""
     try:
-        return load_flow(file)
+        return load_it()
     except (AsyncflowError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a user's module may raise anything, even SystemExit
-        message = f"{file} cannot be imported\n\n{_traceback(error)}"
+        message = f"{what} cannot be imported\n\n{_traceback(error)}"
         raise FlowError(message) from error
 
 

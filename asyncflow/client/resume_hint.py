@@ -9,13 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncflow._support.locations import absolute_location
-from asyncflow._support.settings import Settings
+from asyncflow._support.settings import store_arguments
 from asyncflow.errors import (
     ArtifactCorruptError,
     ArtifactMissingError,
     AsyncflowError,
-    SettingsError,
 )
 from asyncflow.events.manifests import unpack_manifest
 from asyncflow.events.packing import unpack_events
@@ -51,12 +49,12 @@ def resume_command(run: StoredRun, step: str = "") -> str:
         return f'await engine.resume({flow}, origin="{run_id}"{again})'
     steps = [step] if step else []
     words = ["asyncflow", "resume", f"{_file_of(source)}:{flow}", *steps, "--origin-run-id", run_id]
-    return shlex.join([*words, *_store_option(run.store.location)])
+    return shlex.join([*words, *store_arguments(run.store.location)])
 
 
 def logs_command(pathspec: str, run: StoredRun) -> str:
     """The command that shows the output of a task of that run, or of the run."""
-    return shlex.join(["asyncflow", "logs", pathspec, *_store_option(run.store.location)])
+    return shlex.join(["asyncflow", "logs", pathspec, *store_arguments(run.store.location)])
 
 
 def step_to_repeat(run: StoredRun, failure: Failure, most_records: int | None = None) -> str:
@@ -113,11 +111,3 @@ def _file_of(source: Mapping[str, Any]) -> str:
             here = Path.cwd()
             return str(path.relative_to(here) if path.is_relative_to(here) else path)
     return "FILE"
-
-
-def _store_option(store: str) -> list[str]:
-    """`--store DIR`, if the command would otherwise look into another store."""
-    with suppress(SettingsError, OSError):
-        if str(absolute_location(Settings.read().store)) == store:
-            return []
-    return ["--store", store]

@@ -31,6 +31,7 @@ from asyncflow.errors import (
 )
 from asyncflow.flow import loader
 from asyncflow.flow.code_files import CodeFiles
+from asyncflow.flow.parameters import raw_parameters_of
 from asyncflow.flow.remote_decorators import without_effect
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.named_limits import Limits
@@ -369,8 +370,24 @@ class Engine(Starter, Watchable):
         )
 
 
-async def run(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any) -> Run:
+async def run(
+    flow: type[FlowSpec],
+    /,
+    *,
+    tags: Iterable[str] = (),
+    store: Any = None,
+    workers: Any = None,
+    **parameters: Any,
+) -> Run:
     """Run a flow to its end, with an engine of its own.
+
+    Args:
+        flow: The flow class.
+        tags: Those of the run.
+        store: The folder of the store, or its URL, as of `Engine`.
+        workers: How many workers there may be, as of `Engine`.
+        parameters: Values of the flow's parameters. A parameter called `store` or `workers` takes
+            the place of the argument of that name.
 
     Raises:
         RunFailedError: A task failed; the error says which one, and why.
@@ -379,11 +396,25 @@ async def run(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters
     Cancelled: the run is cancelled too, and its journal says so before the cancellation goes on.
     """
     check_flow(flow)
-    async with Engine() as engine:
+    given = {"store": store, "workers": workers}
+    own = {each.name for each in raw_parameters_of(flow).values()}
+    parameters |= {
+        name: value for name, value in given.items() if value is not None and name in own
+    }
+    options = {name: value for name, value in given.items() if name not in own}
+    async with Engine(**options) as engine:
         return await engine.run(flow, tags=tags, **parameters)
 
 
-def run_sync(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters: Any) -> Run:
+def run_sync(
+    flow: type[FlowSpec],
+    /,
+    *,
+    tags: Iterable[str] = (),
+    store: Any = None,
+    workers: Any = None,
+    **parameters: Any,
+) -> Run:
     """The same as `run`, for code outside of an event loop.
 
     Raises:
@@ -400,7 +431,7 @@ def run_sync(flow: type[FlowSpec], /, *, tags: Iterable[str] = (), **parameters:
         raise AsyncflowError(message)
 
     async def main() -> Run:
-        return await run(flow, tags=tags, **parameters)
+        return await run(flow, tags=tags, store=store, workers=workers, **parameters)
 
     import anyio
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from asyncflow import (
+    Flow,
     FlowSpec,
     NBRunner,
     Parameter,
@@ -22,7 +26,7 @@ from asyncflow import (
 from asyncflow.client.namespaces import default_metadata, inspect_spin
 from asyncflow.engine.one_task import find_task, prepare_task
 from asyncflow.errors import ArtifactPickleError, NotFoundError
-from tests.support.command_line import asyncflow, here
+from tests.support.command_line import Said, asyncflow, here
 
 
 @user_step_decorator
@@ -177,7 +181,7 @@ def test_the_task_that_failed_comes_first(failed, monkeypatch, capsys):
     assert "the sides are (100, 2)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("pathspec", ["nowhere", "17/start", "{run}/start/99", "a/b/c/d", "/", ""])
+@pytest.mark.parametrize("pathspec", ["nowhere", "99/start", "{run}/start/99", "a/b/c/d", "/", ""])
 def test_a_task_that_is_not_there_is_an_error(failed, pathspec):
     """Which says what is there."""
     with pytest.raises(NotFoundError):
@@ -256,6 +260,86 @@ def test_the_command_says_how_the_step_ended(program, monkeypatch):
         default_metadata()
     runs = asyncflow("runs")
     assert runs.stdout.count("Program/") == 1
+
+
+@pytest.mark.parametrize("run", ["latest", "Program/latest", "{id}", "Program/{id}"])
+def test_step_finds_the_flow_by_itself(program, monkeypatch, tmp_path, run):
+    """By a short name of the run, and from another folder."""
+    monkeypatch.chdir(tmp_path)
+    store = program / ".asyncflow"
+    run = run.format(id=Flow("Program", store=store).latest_run.id)
+    done = asyncflow("step", f"{run}/end", "--artifact", "half=4.0", "--store", store)
+    assert (done.status, done.stdout) == (0, "half is 4.0\n1.0\n"), done
+    again = asyncflow("step", f"{run}/start/1", "--artifact", "number=3", "--store", store)
+    assert again.status == 0
+    assert "half, names" in again.stderr
+
+
+def test_a_step_can_be_debugged_in_the_terminal(program, monkeypatch):
+    """By `breakpoint()`, by `input()`, and where it has failed."""
+    monkeypatch.chdir(program)
+    said = typed("p self.half - 3\nq\n", "step", "latest/end", "--pdb")
+    assert said.status == 1
+    assert "(Pdb) 0.0\n" in said.stdout
+    stopping = PROGRAM.replace("        self.half = ", "        breakpoint()\n        self.half = ")
+    Path("asking.py").write_text(stopping)
+    said = typed("p self.names\nc\n", "spin", "asking.py", "start", "--from", "latest")
+    assert said.status == 0, said
+    assert "(Pdb) ['a']\n" in said.stdout
+    said = typed("q\n", "spin", "asking.py", "start", "--pdb")
+    assert (said.status, said.stdout.count("(Pdb)")) == (1, 1)
+    assert "You have left the debugger" in said.stderr
+    Path("asking.py").write_text(PROGRAM.replace("6 /", "int(input()) /"))
+    said = typed("8\n", "spin", "asking.py", "start", "--keep")
+    assert said.status == 0, said
+    assert "It is kept:  asyncflow dump Program/" in said.stderr
+
+
+def typed(text, *arguments):
+    """A command to which this is typed."""
+    command = [sys.executable, "-m", "asyncflow", *map(str, arguments)]
+    done = subprocess.run(
+        command, check=False, input=text, capture_output=True, text=True, timeout=180
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_flow_whose_file_is_gone_is_named(tmp_path, monkeypatch):
+    """With the command that takes another file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    asyncflow("run", "program.py")
+    (tmp_path / "program.py").rename("moved.py")
+    gone = asyncflow("step", "latest/end")
+    assert gone.status == 2
+    assert re.search(r"asyncflow spin FILE end --from \d+", gone.stderr), gone
+
+
+def test_a_step_that_wants_a_terminal_names_the_command_that_gives_it_one(tmp_path, monkeypatch):
+    """And the command does what it says."""
+    monkeypatch.chdir(tmp_path)
+    Path("asking.py").write_text(PROGRAM.replace("6 /", "int(input()) /"))
+    failed = asyncflow("run", "asking.py", "--store", "other")
+    named = re.search(r"`asyncflow (step Program/\d+/start/1 --store \S+/other)`", failed.stderr)
+    assert named, failed
+    assert typed("8\n", *named[1].split()).status == 0
+
+
+@pytest.mark.parametrize("given", ["half", "=3", "a b=3"])
+def test_an_artifact_needs_a_name_and_a_value(program, monkeypatch, given):
+    """Which an error shows."""
+    monkeypatch.chdir(program)
+    done = here("step", "latest/end", "--artifact", given)
+    assert (done.status, "--artifact takes NAME=VALUE" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "pathspec", ["latest", "end", "latest/nowhere", "latest/end/99", "a/b/c/d/e"]
+)
+def test_step_refuses_what_names_no_task(program, monkeypatch, pathspec):
+    """With the status of a wrong command line."""
+    monkeypatch.chdir(program)
+    assert here("step", pathspec).status == 2
 
 
 @pytest.mark.parametrize(

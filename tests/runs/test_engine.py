@@ -142,6 +142,22 @@ async def test_run_and_run_sync_need_no_engine(store):
     assert (run.data.y, again.data.y) == (5.0, 7.0)
 
 
+async def test_run_takes_a_store_and_workers(tmp_path):
+    """A flow's own parameter of such a name is given its value instead."""
+    run = await asyncflow.run(Linear, store=tmp_path / "here", workers=1, alpha=2.0)
+    assert (run.store, run.data.y) == (tmp_path / "here", 5.0)
+
+    class Workers(asyncflow.FlowSpec):
+        workers = asyncflow.Parameter("workers", default=1)
+
+        @asyncflow.step(start=True, end=True)
+        def only(self):
+            self.found = self.workers
+
+    run = await asyncflow.run(Workers, store=tmp_path / "there", workers=7)
+    assert run["only"].task.data.found == 7
+
+
 async def test_run_sync_inside_a_loop_says_what_to_do_instead(store):
     """It cannot work there, and names what does."""
     with pytest.raises(asyncflow.errors.AsyncflowError, match=r"await asyncflow\.run"):

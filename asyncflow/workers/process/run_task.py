@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import time
@@ -183,7 +184,9 @@ class TaskAttempt:
             if not self._is_asked():
                 damage = await self._reads.damage()
         retried = retry_on(self._run, self._order)
-        report = failed(self._order, self._began, damage or error, self._printed(), retried)
+        printed = self._printed()
+        step_into = self._step_command
+        report = failed(self._order, self._began, damage or error, printed, retried, step_into)
         if task is None or damage:
             return report
         told = self._late(report, retried) if self._is_asked() else report
@@ -237,6 +240,14 @@ class TaskAttempt:
             may_retry=retries_late(on),
         )
 
+    def _step_command(self) -> str:
+        """The command that runs the task again, alone, in a terminal."""
+        from asyncflow._support.settings import store_arguments
+
+        order, run = self._order, self._run
+        task = f"{run.pathspec}/{order.step}/{order.key.task}"
+        return shlex.join(["asyncflow", "step", task, *store_arguments(run.order.store)])
+
     def _printed(self) -> tuple[int, int]:
         return output_capture.spooled() if self._off_loop is None else output_capture.written()
 
@@ -258,9 +269,10 @@ def failed(
     error: BaseException,
     spooled: tuple[int, int],
     on: tuple[type[BaseException], ...] = (),
+    step_command: Callable[[], str] = str,
 ) -> Failed:
     """The report of a failure; never raises, whatever the exception's methods do."""
-    note = why_no_terminal(error)
+    note = why_no_terminal(error, step_command)
     if isinstance(error, ModuleNotFoundError) and has_travelled():
         from asyncflow.workers.process.travelled_code import what_was_sent
 
