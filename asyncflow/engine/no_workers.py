@@ -7,16 +7,17 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from asyncflow.errors import PoolError
+from asyncflow.workers.interface import AlikeWorkers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from asyncflow.workers.interface import WorkerLink, WorkerListener
+    from asyncflow.workers.interface import Kind, WorkerLink, WorkerListener
 
 
-class NoWorkers:
+class NoWorkers(AlikeWorkers):
     """No task is ever begun."""
 
     size = 0
@@ -33,12 +34,13 @@ class NoWorkers:
     async def start(self) -> None:
         """Do nothing."""
 
-    def start_worker(self) -> WorkerLink:
-        """Refuse.
+    def start_worker(self, kind: Kind = None) -> WorkerLink:
+        """Refuse, whatever the kind.
 
         Raises:
             PoolError: Always.
         """
+        del kind
         message = "no task is run here"
         raise PoolError(message)
 

@@ -166,7 +166,7 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
         *(INT, INT, INT, _MAP, _MAP, LIST, _BYTES, _TEXT_OR_NONE, _MAP),
         *(TEXT, INT, TEXT, _MAP, _TEXT_OR_NONE, _BYTES, TEXT),
     ),
-    STARTED: (*_OF_TASK, LIST, INT, LIST),
+    STARTED: (*_OF_TASK, LIST, INT, LIST, TEXT),
     LOGGED: (*_OF_TASK, INT, INT, _BYTES, INT),
     SUCCEEDED: (*_OF_TASK, LIST, _BYTES, _NUMBER, INT, _INT_OR_NONE, _BYTES, INT, INT, TEXT),
     FAILED: (*_OF_TASK, LIST, TEXT, TEXT, TEXT, _FLAG, _NUMBER, INT, INT, _FLAG, _BYTES),
@@ -180,7 +180,7 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
 """The types that each field may have, in order, for each kind of record."""
 _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
     RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None, b"", ""),
-    STARTED: ([], 0, []),
+    STARTED: ([], 0, [], ""),
     LOGGED: (),
     SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0, ""),
     FAILED: ([], "", "", "", False, 0.0, 0, 0, False, b"\x80"),

@@ -123,6 +123,8 @@ class TaskStarted(TaskEvent):
     parents: tuple[int, ...] = ()
     """In a flow with conditions: the ids of the tasks that this one follows, unless it joins a
     foreach. In other flows the graph and the path say it."""
+    node: str = ""
+    """On a cluster: the name of the worker's node."""
 
     @property
     def key(self) -> TaskKey:

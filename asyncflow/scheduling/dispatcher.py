@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from asyncflow.scheduling.machine_resources import Amounts
-from asyncflow.scheduling.placement import WorkerSlots
+from asyncflow.scheduling.placement import AllWorkers
 from asyncflow.scheduling.report_router import ReportRouter
 from asyncflow.scheduling.task_assigner import TaskAssigner
 from asyncflow.scheduling.worker_watch import WorkerWatch
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.scheduling.named_limits import Limits
     from asyncflow.scheduling.run_services import RunServices
-    from asyncflow.workers.interface import Executor, WorkerLink
+    from asyncflow.workers.interface import Executor, Kind, WorkerLink
     from asyncflow.workers.messages import MoreInputs, ReportMessage, YieldMore
 
 
@@ -72,7 +72,7 @@ class Dispatcher:
         """
         self._loop = loop or asyncio.get_running_loop()
         self._runs: dict[int, TaskSource] = {}
-        self._slots = WorkerSlots(open_executor(self))
+        self._slots = AllWorkers(open_executor(self))
         self._assigner = TaskAssigner(
             self._slots,
             self._loop,
@@ -191,6 +191,10 @@ class Dispatcher:
     def on_room(self) -> None:
         """Assign tasks: more workers may be started than before."""
         self._assigner.dispatch()
+
+    def on_refused(self, kind: Kind, error: PoolError) -> None:
+        """Fail the runs that wait for workers of a kind that there will never be."""
+        self._assigner.refuse_kind(kind, error)
 
     def on_broken(self, error: PoolError) -> None:
         """Fail all runs: no worker can be started."""

@@ -102,8 +102,8 @@ class TaskSource(Protocol):
     def congested(self) -> bool:
         """Whether its journal lags so far behind that no further task should begin."""
 
-    def on_started(self, task_id: int, pid: int) -> None:
-        """Note that the task has begun in this process."""
+    def on_started(self, task_id: int, pid: int, node: str) -> None:
+        """Note that the task has begun in this process of this node."""
 
     def tell(self, fact: Fact) -> None:
         """Add a fact."""

@@ -63,6 +63,7 @@ class RunningAttempt:
         "attempt",
         "failed",
         "log",
+        "node",
         "number",
         "parents",
         "path",
@@ -81,6 +82,7 @@ class RunningAttempt:
         """The attempt's number in the journal; a stand-in has that of the attempt that it stands
         for."""
         self.pid = 0
+        self.node = ""
         self.log = 0  # the journal offset of its last output
         self.failed = 0  # the journal offset of its failure that was caught
         self.seconds = 0.0  # how long it had taken then
@@ -242,6 +244,7 @@ class Recorder:
             path=attempt.path,
             pid=attempt.pid,
             parents=attempt.parents,
+            node=attempt.node,
         )
         self._note(attempt, event, batch)
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from asyncflow.flow.node import Node
     from asyncflow.scheduling.facts import TaskSource
-    from asyncflow.scheduling.placement import WorkerSlot, WorkerSlots
+    from asyncflow.scheduling.placement import AllWorkers, WorkerSlot
+    from asyncflow.workers.interface import Kind
 
 _EXTRA_SECONDS: Final = 1.0  # how long a worker that only gangs need waits for the next one
 _START_TRIES: Final = 5  # times in a row that a run's gang does not get its workers
@@ -36,7 +37,7 @@ class GangWorkers:
 
     def __init__(
         self,
-        slots: WorkerSlots,
+        slots: AllWorkers,
         loop: asyncio.AbstractEventLoop,
         wake: Callable[[TaskSource], None],
     ) -> None:
@@ -47,23 +48,31 @@ class GangWorkers:
         self._waiting: dict[int, TaskSource] = {}
         self._failed: Counter[int] = Counter()  # by run: failed starts in a row
 
-    def may_begin(self, source: TaskSource, step: str, count: int) -> bool:
+    def may_begin(self, source: TaskSource, step: str, count: int, kind: Kind = None) -> bool:
         """Whether a gang may have so many workers; if not, its run is woken when others end."""
         if not (self._running or self._slots.resting) or not has_own_workers(source.graph[step]):
             return True
-        if self._slots.has_room_for(count, unused="isolate" in source.graph[step].options):
+        if self._slots.of_kind(kind).has_room_for(
+            count, unused="isolate" in source.graph[step].options
+        ):
             return True
         self._waiting[source.number] = source
         return False
 
-    def gather(self, source: TaskSource, step: str, count: int) -> Sequence[WorkerSlot]:
-        """The workers for a gang.
+    def gather(
+        self, source: TaskSource, step: str, count: int, kind: Kind = None
+    ) -> Sequence[WorkerSlot]:
+        """The workers for a gang; none if the executor may have more of them soon.
 
         Raises:
             PoolError: One of them cannot be started. After a few times in a row the run has failed.
         """
+        there, unused = self._slots.of_kind(kind), "isolate" in source.graph[step].options
+        may_grow = not there.size or self._slots.executor.is_growing(kind)
+        if may_grow and not there.has_room_for(count, unused=unused):
+            return ()
         try:
-            slots = self._slots.gather(count, unused="isolate" in source.graph[step].options)
+            slots = there.gather(count, unused=unused)
         except PoolError as error:
             self._failed[source.number] += 1
             if self._failed[source.number] > _START_TRIES:

@@ -7,6 +7,7 @@ length is unknown, a worker has only the one that it runs.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from asyncflow._support.tracebacks import too_long
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asyncflow.scheduling.facts import TaskSource
-    from asyncflow.workers.interface import Executor, WorkerLink
+    from asyncflow.workers.interface import Executor, Kind, WorkerLink
     from asyncflow.workers.messages import StartTask
 
 QUEUED_SECONDS: Final = 0.02  # of work queued at a worker: some ten times a journal write
-_QUEUED_TASKS: Final = 64  # packets that a socket takes with ease
+QUEUED_TASKS: Final = 64  # packets that a socket takes with ease
 _ASYNC_WORKER_TASKS: Final = 10_000  # at a time on one worker, unless @concurrency says more
 ASYNC_SPARE_TASKS: Final = 1000  # beyond that, for runs with few tasks: no run can fill a worker
 _STORING_TASKS: Final = 512  # of a worker, whose values are being uploaded, before it has to wait
@@ -112,6 +113,7 @@ class WorkerSlot:
         "is_async",
         "is_extra",
         "isolated",
+        "kind",
         "known",
         "load",
         "opened",
@@ -127,8 +129,8 @@ class WorkerSlot:
         "yielding",
     )
 
-    def __init__(self, worker: WorkerLink) -> None:
-        self.worker = worker
+    def __init__(self, worker: WorkerLink, kind: Kind = None) -> None:
+        self.worker, self.kind = worker, kind
         self.tasks: dict[AttemptKey, AssignedTask] = {}
         self.storing: dict[AttemptKey, AssignedTask] = {}
         """Attempts that have ended there, and whose values are being uploaded."""
@@ -207,7 +209,7 @@ class WorkerSlot:
             return False
         if wanted.is_async:
             return self._has_async_room(wanted)
-        if self.stuck or self.yielding or wanted.limited or len(self.tasks) >= _QUEUED_TASKS:
+        if self.stuck or self.yielding or wanted.limited or len(self.tasks) >= QUEUED_TASKS:
             return False
         # A task of unknown length may queue behind short ones, but nothing may queue behind it.
         return self.load + wanted.expected < QUEUED_SECONDS
@@ -241,11 +243,10 @@ class TaskDemand(NamedTuple):
 
 
 class WorkerSlots:
-    """All workers of an executor."""
+    """The workers of one kind."""
 
-    def __init__(self, executor: Executor) -> None:
-        self.executor = executor
-        """Starts the workers."""
+    def __init__(self, executor: Executor, kind: Kind = None) -> None:
+        self.executor, self._kind = executor, kind
         self.resting = False
         """Whether to start no worker for the moment, because starting one has failed."""
         self._extra = 0  # workers beyond the executor's size, for gangs that are larger
@@ -256,6 +257,11 @@ class WorkerSlots:
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    @property
+    def size(self) -> int:
+        """How many workers of this kind there may be."""
+        return self.executor.size_of(self._kind)
 
     def of(self, worker: WorkerLink) -> WorkerSlot | None:
         """The slot of a worker; None if it is gone."""
@@ -334,7 +340,7 @@ class WorkerSlots:
     @property
     def _free(self) -> int:
         """How many more workers there may be, extra ones aside."""
-        return self.executor.size - len(self._slots) + self._extra
+        return self.size - len(self._slots) + self._extra
 
     def _idle(self, *, unused: bool) -> list[WorkerSlot]:
         """The workers that can have a node of a gang, extra ones first."""
@@ -351,7 +357,7 @@ class WorkerSlots:
     def _worth_a_worker(best: WorkerSlot | None, *, is_async: bool) -> bool:
         if best is None:
             return True
-        return len(best.tasks) >= _QUEUED_TASKS if is_async else best.load > 0.0
+        return len(best.tasks) >= QUEUED_TASKS if is_async else best.load > 0.0
 
     def _may_grow(self, wanted: TaskDemand) -> bool:
         """Whether a worker may be started for a task.
@@ -363,7 +369,7 @@ class WorkerSlots:
         """
         if self.resting:
             return False
-        size = self.executor.size
+        size = self.size
         regular = len(self._slots) - self._extra
         if regular < size:
             return True
@@ -373,7 +379,7 @@ class WorkerSlots:
     @property
     def _has_spare(self) -> bool:
         """Whether there are workers that were started in the place of held ones."""
-        return len(self._slots) - self._extra > self.executor.size
+        return len(self._slots) - self._extra > self.size
 
     def _has_enough_at_work(self) -> bool:
         """Whether no spare worker may begin a task now, since too few workers are held."""
@@ -382,7 +388,7 @@ class WorkerSlots:
 
     def _most_workers(self) -> int:
         """How many workers there may be, each held one not counted."""
-        size = self.executor.size
+        size = self.size
         return size + min(sum(each.yielding > 0 for each in self), 2 * size)
 
     def is_spare(self, slot: WorkerSlot) -> bool:
@@ -409,9 +415,69 @@ class WorkerSlots:
         return None
 
     def _open(self) -> WorkerSlot:
-        worker = self.executor.start_worker()
-        slot = self._slots[id(worker)] = WorkerSlot(worker)
+        worker = self.executor.start_worker(self._kind)
+        slot = self._slots[id(worker)] = WorkerSlot(worker, self._kind)
         return slot
 
     def __repr__(self) -> str:
         return f"<WorkerSlots of {len(self)} workers>"
+
+
+class AllWorkers:
+    """The workers of an executor, of all kinds."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        """Starts the workers."""
+        self._kinds: dict[Kind, WorkerSlots] = {None: WorkerSlots(executor)}
+        self._resting = False
+
+    def __iter__(self) -> Iterator[WorkerSlot]:
+        return chain.from_iterable(self._kinds.values())
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kinds.values()))
+
+    def of_kind(self, kind: Kind) -> WorkerSlots:
+        """The workers of one kind."""
+        slots = self._kinds.get(kind)
+        if slots is None:
+            slots = self._kinds[kind] = WorkerSlots(self.executor, kind)
+            slots.resting = self._resting
+        return slots
+
+    def of(self, worker: WorkerLink) -> WorkerSlot | None:
+        """The slot of a worker; None if it is gone."""
+        for slots in self._kinds.values():
+            slot = slots.of(worker)
+            if slot is not None:
+                return slot
+        return None
+
+    def remove(self, worker: WorkerLink) -> WorkerSlot | None:
+        """Remove the slot of a worker that is gone, and return it."""
+        slot = self.of(worker)
+        return None if slot is None else self._kinds[slot.kind].remove(worker)
+
+    @property
+    def resting(self) -> bool:
+        """Whether to start no worker for the moment, because starting one has failed."""
+        return self._resting
+
+    @resting.setter
+    def resting(self, resting: bool) -> None:
+        self._resting = resting
+        for slots in self._kinds.values():
+            slots.resting = resting
+
+    def is_spare(self, slot: WorkerSlot) -> bool:
+        """Whether an idle worker was started in the place of a held one, and is not needed now."""
+        return self._kinds[slot.kind].is_spare(slot)
+
+    def retire_extra(self) -> None:
+        """Let the extra workers end: no gang needs them."""
+        for slots in self._kinds.values():
+            slots.retire_extra()
+
+    def __repr__(self) -> str:
+        return f"<AllWorkers: {len(self)} of {len(self._kinds)} kinds>"

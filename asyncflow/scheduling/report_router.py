@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from asyncflow.errors import AsyncflowError
     from asyncflow.scheduling.facts import TaskSource
-    from asyncflow.scheduling.placement import AssignedTask, WorkerSlot, WorkerSlots
+    from asyncflow.scheduling.placement import AllWorkers, AssignedTask, WorkerSlot
     from asyncflow.scheduling.task_assigner import TaskAssigner
     from asyncflow.workers.interface import WorkerLink
     from asyncflow.workers.messages import ReportMessage
@@ -96,7 +96,7 @@ class ReportRouter:
 
     def __init__(
         self,
-        slots: WorkerSlots,
+        slots: AllWorkers,
         runs: Mapping[int, TaskSource],
         assigner: TaskAssigner,
         loop: asyncio.AbstractEventLoop,
@@ -178,7 +178,7 @@ class ReportRouter:
             elif self._import_seconds and not assigned.stopped:
                 warn = partial(self._warn_of_import, slot, assigned)
                 self.stopper.import_limit(slot, assigned, self._import_seconds, warn)
-            assigned.source.on_started(report.key.task, slot.worker.pid)
+            assigned.source.on_started(report.key.task, slot.worker.pid, slot.worker.node)
             assigned.source.tell(report)
 
     def _on_opened(self, slot: WorkerSlot, run: int) -> None:

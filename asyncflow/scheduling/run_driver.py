@@ -234,11 +234,11 @@ class RunDriver:
         """Output that has come in but is not in the journal yet."""
         return self._inbox.output_bytes
 
-    def on_started(self, task_id: int, pid: int) -> None:
-        """Note that the task has begun in this process."""
+    def on_started(self, task_id: int, pid: int, node: str) -> None:
+        """Note that the task has begun in this process of this node."""
         attempt = self._recorder.get(task_id)
         if attempt is not None:
-            attempt.pid = pid
+            attempt.pid, attempt.node = pid, node
 
     # --- the loop ---
 

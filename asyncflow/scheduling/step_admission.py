@@ -11,19 +11,22 @@ Nothing here waits.
 from __future__ import annotations
 
 from collections import Counter
+from math import ceil
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow.scheduling.machine_resources import amounts_of
 from asyncflow.scheduling.named_limits import needs_of
-from asyncflow.scheduling.placement import ASYNC_SPARE_TASKS, TaskDemand
+from asyncflow.scheduling.placement import ASYNC_SPARE_TASKS, QUEUED_TASKS, TaskDemand
 
 if TYPE_CHECKING:
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.scheduling.gang_workers import GangWorkers
     from asyncflow.scheduling.machine_resources import Amounts, MachineResources
     from asyncflow.scheduling.named_limits import Limits, Need
-    from asyncflow.scheduling.placement import AssignedTask, WorkerSlots
+    from asyncflow.scheduling.placement import AllWorkers, AssignedTask
+    from asyncflow.workers.interface import Kind
 
+_WORTH_SECONDS: Final = 1.0  # of work for which one more worker is asked for
 _ASYNC_TASKS: Final = 1000  # of a step at a time, unless `@concurrency` says otherwise
 
 
@@ -42,6 +45,13 @@ class StepConditions(NamedTuple):
     """Whether its tasks are the nodes of gangs."""
     amounts: Amounts | None = None
     """What each task needs of the machine's resources."""
+    kind: Kind = None
+    """The kind of worker that it needs."""
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether a task holds something that others could use while it waits at a worker."""
+        return bool(self.needs or self.is_gang or self.amounts)
 
 
 class StepAdmission:
@@ -49,7 +59,7 @@ class StepAdmission:
 
     def __init__(
         self,
-        slots: WorkerSlots,
+        slots: AllWorkers,
         gangs: GangWorkers,
         limits: Limits | None,
         resources: MachineResources | None,
@@ -68,10 +78,14 @@ class StepAdmission:
     def enter(self, source: TaskSource) -> None:
         """Learn what the steps of a run need."""
         for node in source.graph:
-            needs, amounts = needs_of(node.options.get("limit")), None
-            if self._resources is not None:
-                amounts = amounts_of(node.options.get("resources"))
-            conditions = StepConditions(needs, node.is_gang, amounts)
+            needs, kind = needs_of(node.options.get("limit")), None
+            amounts = amounts_of(node.options.get("resources"))
+            executor = self._slots.executor
+            if amounts is not None and executor.places_resources:
+                kind, amounts = executor.kind_of(*amounts), None
+            elif self._resources is None:
+                amounts = None
+            conditions = StepConditions(needs, node.is_gang, amounts, kind)
             if any(conditions):
                 self.conditions[source.number, node.name] = conditions
 
@@ -110,15 +124,30 @@ class StepAdmission:
 
     def demand(self, source: TaskSource, step: str) -> TaskDemand:
         """What the run's next task, of this step, needs from a worker."""
-        node = source.graph[step]
+        node, conditions = source.graph[step], self.conditions.get((source.number, step))
         return TaskDemand(
             is_async=node.is_async,
             isolated="isolate" in node.options,
-            limited=(source.number, step) in self.conditions,
+            limited=conditions is not None and conditions.is_scarce,
             expected=source.expected.get(step, 0.0),
             most=_limit(source, step),
             few=self._of_run[source.number] < ASYNC_SPARE_TASKS,
         )
+
+    def kind(self, source: TaskSource, step: str) -> Kind:
+        """The kind of worker that a step needs."""
+        conditions = self.conditions.get((source.number, step))
+        return None if conditions is None else conditions.kind
+
+    def workers_worth(self, source: TaskSource, step: str) -> int:
+        """How many workers would have some work with the run's tasks, about a second of it."""
+        conditions = self.conditions.get((source.number, step))
+        gang = source.orders.next_gang() if conditions is not None and conditions.is_gang else 0
+        tasks = max(gang, source.orders.ready)
+        if source.graph[step].is_async:
+            return max(gang, -(-tasks // QUEUED_TASKS))
+        seconds = min(source.expected.get(step, _WORTH_SECONDS), _WORTH_SECONDS)
+        return max(gang, ceil(tasks * seconds / _WORTH_SECONDS))
 
     def next_step(self, source: TaskSource) -> str | None:
         """The step of the run's next task that may begin; steps at their limit let others pass."""
@@ -195,7 +224,8 @@ class StepAdmission:
         """Whether one more task may hold a worker while it yields; others are for its items."""
         if (source.number, step) not in self._yielding or source.graph[step].is_async:
             return True
-        return self._slots.held < self._slots.executor.size
+        slots = self._slots.of_kind(self.kind(source, step))
+        return slots.held < slots.size
 
     def _may_gang_begin(self, source: TaskSource, step: str) -> bool:
         """Whether the run's next task, or its whole gang, may begin as far as others are concerned.
@@ -209,7 +239,7 @@ class StepAdmission:
         of_run = self._of_run[source.number]
         if most and of_run and of_run + count > most:
             return False
-        return self._gangs.may_begin(source, step, count)
+        return self._gangs.may_begin(source, step, count, self.kind(source, step))
 
     def __repr__(self) -> str:
         return f"<StepAdmission: {self._running.total()} tasks of {len(self._of_run)} runs>"

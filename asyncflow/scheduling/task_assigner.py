@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncflow.scheduling.facts import TaskSource
+    from asyncflow.scheduling.fair_turns import Line
     from asyncflow.scheduling.loop_budget import LoopBudget
     from asyncflow.scheduling.machine_resources import Amounts
     from asyncflow.scheduling.named_limits import Limits
-    from asyncflow.scheduling.placement import Held, WorkerSlots
+    from asyncflow.scheduling.placement import AllWorkers, Held, WorkerSlots
+    from asyncflow.workers.interface import Kind
     from asyncflow.workers.messages import StartTask
 
 _TASK_OVERHEAD_SECONDS: Final = 0.0001  # overhead of a task beside its step
@@ -58,12 +60,13 @@ class _Hold:
 class _Room:
     """What one pass over the runs has learnt about room at the workers."""
 
-    __slots__ = ("def_waits", "kept", "shut")
+    __slots__ = ("def_waits", "kept", "shut", "wished")
 
     def __init__(self) -> None:
-        self.shut: list[bool] = []  # lines, `async def` or not, whose first run waits for room
+        self.shut: list[Line] = []  # queues whose first run waits for room
         self.def_waits = False  # whether a `def` task waits
         self.kept: WorkerSlot | None = None  # an async worker that is kept free for it
+        self.wished: dict[Kind, int] = {}  # how many more workers would have work
 
 
 class TaskAssigner:
@@ -71,7 +74,7 @@ class TaskAssigner:
 
     def __init__(
         self,
-        slots: WorkerSlots,
+        slots: AllWorkers,
         loop: asyncio.AbstractEventLoop,
         budget: LoopBudget,
         limits: Limits | None,
@@ -97,7 +100,8 @@ class TaskAssigner:
         self._blocked_seconds = blocked_seconds
         self._on_assigned, self._on_broken = on_assigned, on_broken
         self._resources = MachineResources(machine, self.wake) if machine is not None else None
-        self._runs: set[int] = set()  # numbers of the runs that have entered
+        self._runs: dict[int, TaskSource] = {}  # the runs that have entered, by number
+        self._has_wished = False  # whether the executor was asked for more workers
         self._turns: FairTurns[TaskSource] = FairTurns()  # runs that may have ready tasks
         self._gangs = GangWorkers(slots, loop, self.wake)
         self._steps = StepAdmission(slots, self._gangs, limits, self._resources)
@@ -116,13 +120,13 @@ class TaskAssigner:
 
     def enter(self, source: TaskSource) -> None:
         """Add a run that begins, and may have ready tasks."""
-        self._runs.add(source.number)
+        self._runs[source.number] = source
         self._steps.enter(source)
         self.dispatch(source)
 
     def leave(self, source: TaskSource) -> None:
         """Remove a run that has ended: none of its tasks is assigned any more."""
-        self._runs.discard(source.number)
+        self._runs.pop(source.number, None)
         self._steps.leave(source)
         self._gangs.forget(source)
         if self._limits is not None:
@@ -171,8 +175,8 @@ class TaskAssigner:
             if step is None:
                 self._turns.remove(source)  # it is added again when something about it has changed
                 continue
-            is_async = source.graph[step].is_async
-            if not self._turns.in_line(source, is_async=is_async):
+            is_async, kind = source.graph[step].is_async, self._steps.kind(source, step)
+            if not self._turns.in_line(source, is_async if kind is None else (is_async, kind)):
                 continue
             slots = self._find(source, step, room)
             if slots:
@@ -183,24 +187,38 @@ class TaskAssigner:
             elif is_async and not self._steps.has_few(source):
                 self._turns.remove(source)  # until a task of its own has ended: others have fewer
             else:
-                self._wait_for_room(room, is_async=is_async)
+                self._wait_for_room(room, kind, is_async=is_async)
+                wished = room.wished.get(kind, 0) + self._steps.workers_worth(source, step)
+                room.wished[kind] = wished
         if not room.def_waits:
             self._impatient_at = None
         if self._limits is not None:
             self._limits.settle()
+        if room.wished or self._has_wished:
+            self._has_wished = bool(room.wished)
+            self._slots.executor.wish(room.wished)
 
-    def _wait_for_room(self, room: _Room, *, is_async: bool) -> None:
+    def refuse_kind(self, kind: Kind, error: PoolError) -> None:
+        """Fail the runs that wait for workers of a kind: there will be none."""
+        for source in list(self._runs.values()):
+            line = self._turns.line_of(source)
+            if line in {(False, kind), (True, kind)} or (kind is None and isinstance(line, bool)):
+                source.abandon(error)
+
+    def _wait_for_room(self, room: _Room, kind: Kind, *, is_async: bool) -> None:
         """The first run of a queue waits: no run behind it takes the room that it waits for."""
-        room.shut.append(is_async)
+        slots = self._slots.of_kind(kind)
+        room.shut.append(is_async if kind is None else (is_async, kind))
         if not is_async:
             room.def_waits = True
-            room.kept = self._slot_to_keep()
-        elif not any(slot.is_async for slot in self._slots if slot.tasks):
-            room.shut.append(not is_async)  # one of the workers is kept free for it
+            room.kept = self._slot_to_keep(slots)
+        elif slots.size and not any(slot.is_async for slot in slots if slot.tasks):
+            # one of the workers is kept free for it
+            room.shut.append(not is_async if kind is None else (not is_async, kind))
 
-    def _slot_to_keep(self) -> WorkerSlot | None:
+    def _slot_to_keep(self, slots: WorkerSlots) -> WorkerSlot | None:
         """The async worker, if any, that gets no further task, so that a `def` task can have it."""
-        busy = [slot for slot in self._slots if slot.tasks and not slot.worker.stop_reason]
+        busy = [slot for slot in slots if slot.tasks and not slot.worker.stop_reason]
         asynchronous = [slot for slot in busy if slot.is_async]
         now = self._loop.time()
         if self._impatient_at is None:
@@ -223,8 +241,9 @@ class TaskAssigner:
         if conditions is not None and conditions.is_gang:
             count = source.orders.next_gang()
         if count and has_own_workers(source.graph[step]):
-            return self._gangs.gather(source, step, count)
-        slot = self._slots.find(self._steps.demand(source, step), room.kept)
+            return self._gangs.gather(source, step, count, self._steps.kind(source, step))
+        slots = self._slots.of_kind(None if conditions is None else conditions.kind)
+        slot = slots.find(self._steps.demand(source, step), room.kept)
         return () if slot is None else (slot,) * (count or 1)
 
     # --- workers that cannot be started ---
@@ -363,7 +382,8 @@ class TaskAssigner:
         hold, assigned.grant = assigned.grant, None
         self.release(assigned)
         try:
-            (slot,) = self._slots.gather(1, unused=assigned.isolated)
+            there = self._slots.of_kind(self._steps.kind(source, assigned.step))
+            (slot,) = there.gather(1, unused=assigned.isolated)
         except PoolError as error:
             if hold is not None:
                 hold.release()

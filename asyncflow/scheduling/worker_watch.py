@@ -12,7 +12,7 @@ from asyncflow.workers.messages import Logged, Ping
 if TYPE_CHECKING:
     import asyncio
 
-    from asyncflow.scheduling.placement import WorkerSlot, WorkerSlots
+    from asyncflow.scheduling.placement import AllWorkers, WorkerSlot
     from asyncflow.scheduling.task_assigner import TaskAssigner
     from asyncflow.workers.interface import WorkerLink
 
@@ -26,7 +26,7 @@ class WorkerWatch:
     """Polls the workers while one has a task, or is expected to report or to end."""
 
     def __init__(
-        self, slots: WorkerSlots, assigner: TaskAssigner, loop: asyncio.AbstractEventLoop
+        self, slots: AllWorkers, assigner: TaskAssigner, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._slots, self._assigner, self._loop = slots, assigner, loop
         self._polling: asyncio.TimerHandle | None = None

@@ -55,6 +55,7 @@ class LoopbackCluster:
     """Starts an agent process for each lease."""
 
     name = "the loopback cluster"
+    places_resources = False
 
     def __init__(self) -> None:
         self._agents: dict[Link, subprocess.Popen[bytes]] = {}

@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.values import ITEM_DIGEST_BYTES, Outcome
+from asyncflow.workers.interface import AlikeWorkers
 from asyncflow.workers.messages import (
     AttemptKey,
     CancelTask,
@@ -31,7 +32,7 @@ from asyncflow.workers.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from asyncflow.workers.interface import WorkerListener
+    from asyncflow.workers.interface import Kind, WorkerListener
     from asyncflow.workers.messages import OrderMessage, ReportMessage
 
 _NOTHING: Final = (0, 0)  # of both streams: a simulated task prints nothing
@@ -59,7 +60,7 @@ class Act:
     """Whether the worker accepts further tasks meanwhile."""
 
 
-class SimulatedExecutor:
+class SimulatedExecutor(AlikeWorkers):
     """Workers without processes; `play` decides the outcome and duration of each attempt.
 
     A join that reads its inputs as they arrive is played when all have arrived; the order that
@@ -98,8 +99,9 @@ class SimulatedExecutor:
         """Change nothing: the clock stands still while nobody waits."""
         yield
 
-    def start_worker(self) -> SimulatedWorker:
+    def start_worker(self, kind: Kind = None) -> SimulatedWorker:
         """Start a worker; it accepts orders at once."""
+        del kind  # there is only one
         worker = SimulatedWorker(self, next(self._pids))
         self.workers.append(worker)
         return worker
@@ -134,6 +136,11 @@ class SimulatedWorker:
     def name(self) -> str:
         """Which one it is."""
         return f"simulated worker {self.pid}"
+
+    @property
+    def node(self) -> str:
+        """Empty: it is simulated here."""
+        return ""
 
     # --- what the dispatcher does with it ---
 

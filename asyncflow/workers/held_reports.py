@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from asyncflow.errors import PoolError
     from asyncflow.store.interface import ValueUpload, ValueUploader
-    from asyncflow.workers.interface import WorkerLink, WorkerListener
+    from asyncflow.workers.interface import Kind, WorkerLink, WorkerListener
     from asyncflow.workers.messages import AttemptKey, ReportMessage
 
 _NAMING: Final = Succeeded | Failed | Yielded
@@ -157,6 +157,10 @@ class HeldReports:
     def on_continued(self, worker: WorkerLink) -> None:
         """A stopped worker goes on."""
         self._listener.on_continued(worker)
+
+    def on_refused(self, kind: Kind, error: PoolError) -> None:
+        """Pass it on."""
+        self._listener.on_refused(kind, error)
 
     def on_room(self) -> None:
         """More workers may be started than before."""

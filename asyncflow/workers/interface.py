@@ -9,15 +9,19 @@ Only `start` and `close` wait. A slow operation is reported when it is done.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from asyncflow.errors import PoolError
     from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage
+
+
+Kind: TypeAlias = "Hashable"
+"""What distinguishes workers for a step from others; None for those of most steps."""
 
 
 class WorkerLink(Protocol):
@@ -29,6 +33,10 @@ class WorkerLink(Protocol):
     @property
     def name(self) -> str:
         """Which worker it is and where, for people: `process 4711`."""
+
+    @property
+    def node(self) -> str:
+        """The name of the machine where it is, for events; empty for the engine's own."""
 
     @property
     def pid(self) -> int:
@@ -85,6 +93,9 @@ class WorkerListener(Protocol):
     def on_room(self) -> None:
         """More workers may be started than before."""
 
+    def on_refused(self, kind: Kind, error: PoolError) -> None:
+        """There will be no workers of a kind."""
+
     def on_broken(self, error: PoolError) -> None:
         """No worker can be started any more."""
 
@@ -107,6 +118,25 @@ class Executor(Protocol):
     def environment(self) -> Mapping[str, str]:
         """The environment variables with which its workers begin; known once it has started."""
 
+    @property
+    def places_resources(self) -> bool:
+        """Whether it has workers for what `@resources` asks for: several kinds.
+
+        Otherwise all workers are alike, and the scheduler counts the resources of this machine.
+        """
+
+    def kind_of(self, cpu: float, gpu: float, memory: float) -> Kind:
+        """The kind of worker for tasks that need so much; memory in MB, 0 for what is not asked."""
+
+    def size_of(self, kind: Kind) -> int:
+        """How many workers of a kind there may be at a time."""
+
+    def is_growing(self, kind: Kind) -> bool:
+        """Whether there may be more workers of a kind soon."""
+
+    def wish(self, wanted: Mapping[Kind, int]) -> None:
+        """So many more workers of each kind would have work now; of others none."""
+
     async def start(self) -> None:
         """Get ready to start workers.
 
@@ -114,8 +144,8 @@ class Executor(Protocol):
             PoolError: No worker can be started.
         """
 
-    def start_worker(self) -> WorkerLink:
-        """Start one more worker; orders can be sent to it at once.
+    def start_worker(self, kind: Kind = None) -> WorkerLink:
+        """Start one more worker of a kind; orders can be sent to it at once.
 
         Raises:
             PoolError: It cannot be started now.
@@ -129,6 +159,33 @@ class Executor(Protocol):
 
         Cancelled: the workers end all the same; only the wait is shortened.
         """
+
+
+class AlikeWorkers:
+    """For an executor whose workers are all alike, and as many as its size says."""
+
+    size: int
+    """How many workers there may be at a time."""
+    places_resources = False
+    """It counts no resources."""
+
+    def kind_of(self, cpu: float, gpu: float, memory: float) -> Kind:
+        """The only kind."""
+        del cpu, gpu, memory
+        return None
+
+    def size_of(self, kind: Kind) -> int:
+        """How many workers there may be at a time."""
+        del kind
+        return self.size
+
+    def is_growing(self, kind: Kind) -> bool:
+        """No."""
+        del kind
+        return False
+
+    def wish(self, wanted: Mapping[Kind, int]) -> None:
+        """Do nothing about it."""
 
 
 class ExecutorFactory(Protocol):

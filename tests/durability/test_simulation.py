@@ -117,6 +117,9 @@ class Heard:
     def on_room(self):
         self.changed.set()
 
+    def on_refused(self, kind, error):
+        raise error
+
     def on_broken(self, error):
         raise error
 

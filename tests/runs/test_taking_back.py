@@ -74,6 +74,9 @@ class Heard:
     def on_room(self):
         pass
 
+    def on_refused(self, kind, error):
+        raise error
+
     def on_broken(self, error):
         raise error
 

@@ -78,7 +78,7 @@ class Source:
     def give_back(self, task_id):
         self.given_back.append(task_id)
 
-    def on_started(self, task_id, pid):
+    def on_started(self, task_id, pid, node):
         """It has begun there."""
 
     def tell(self, fact):
@@ -491,7 +491,7 @@ async def test_a_gang_whose_workers_cannot_be_started_fails_its_run(play, monkey
     monkeypatch.setattr(source, "abandon", abandon)
     start = game.executor.start_worker
 
-    def start_two_at_most():
+    def start_two_at_most(kind):
         if sum(not worker.stop_reason for worker in game.workers) < 2:
             return start()
         short = OSError(errno.EMFILE, "too many open files")

@@ -77,7 +77,7 @@ class Source:
     def give_back(self, task_id):
         self.tasks.append(task_id)
 
-    def on_started(self, task_id, pid):
+    def on_started(self, task_id, pid, node):
         pass
 
     def tell(self, fact):

@@ -51,7 +51,7 @@ def test_a_shut_line_is_passed_over_and_keeps_its_order():
     first, second = Run(0), Run(1)
     turns.add(first)
     turns.add(second)
-    assert not turns.in_line(second, is_async=True)
+    assert not turns.in_line(second, True)
     assert turns.next(shut=[False]) is second
     assert turns.next(shut=[True]) is first
     assert turns.next(shut=[True, False]) is None
@@ -83,7 +83,7 @@ def test_whatever_happens_the_first_is_who_waited_longest_of_the_highest_priorit
             turns.served(run)
             model[number] = tickets, model[number][1]
         elif number in model:
-            assert turns.in_line(run, is_async=is_async) == (model[number][1] is is_async)
+            assert turns.in_line(run, is_async) == (model[number][1] is is_async)
             model[number] = model[number][0], is_async
         for shut in ([], [True], [False]):
             order = sorted(

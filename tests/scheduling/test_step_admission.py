@@ -13,7 +13,7 @@ from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
 from asyncflow.scheduling.gang_workers import GangWorkers
 from asyncflow.scheduling.machine_resources import Amounts, MachineResources
-from asyncflow.scheduling.placement import ASYNC_SPARE_TASKS, WorkerSlots
+from asyncflow.scheduling.placement import ASYNC_SPARE_TASKS, AllWorkers
 from asyncflow.scheduling.step_admission import StepAdmission
 from asyncflow.testing import FakeClockLoop
 from tests.support.manual_workers import ManualExecutor
@@ -74,7 +74,7 @@ class Gate:
         self.woken: list[int] = []
         nobody: Any = None
         self.executor = ManualExecutor(nobody, size=size, loop=self.loop)
-        self.slots = WorkerSlots(self.executor)
+        self.slots = AllWorkers(self.executor)
         self.gangs = GangWorkers(self.slots, self.loop, self._wake)
         resources = MachineResources(machine, self._wake) if machine is not None else None
         self.resources = resources
@@ -149,7 +149,7 @@ def test_def_tasks_go_first_at_the_only_worker_while_it_runs_one(gate):
     """Otherwise it would switch between the kinds all the time."""
     steps, run = gate(size=1), Run(left_is_async=True)
     assert steps.steps.next_step(run) == "left"
-    slot = steps.slots.find(steps.steps.demand(run, "right"), None)
+    slot = steps.slots.of_kind(None).find(steps.steps.demand(run, "right"), None)
     slot.tasks[object()] = None
     assert steps.steps.next_step(run) == "right"
 
@@ -229,7 +229,7 @@ def test_a_run_fails_whose_gang_never_gets_its_workers(gate):
     """It waits and tries again a few times; a success in between counts."""
     play, run = gate(size=1), Run(gang=2)
 
-    def fail():
+    def fail(kind=None):
         raise PoolError("no more processes")
 
     start, play.executor.start_worker = play.executor.start_worker, fail

@@ -7,12 +7,13 @@ from collections import deque
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from asyncflow.workers.interface import AlikeWorkers
 from asyncflow.workers.messages import AttemptKey, GaveBack, StartTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from asyncflow.workers.interface import WorkerListener
+    from asyncflow.workers.interface import Kind, WorkerListener
     from asyncflow.workers.messages import OrderMessage
 
 
@@ -20,6 +21,7 @@ class ManualWorker:
     """A worker that does nothing by itself but to give back what it has not received."""
 
     is_up = True
+    node = ""
 
     def __init__(self, executor: ManualExecutor, pid: int) -> None:
         self.pid, self.name, self.stop_reason = pid, f"worker {pid}", ""
@@ -77,7 +79,7 @@ class ManualWorker:
         self._executor.heard.append(("resume", self.pid))
 
 
-class ManualExecutor:
+class ManualExecutor(AlikeWorkers):
     """An executor of such workers."""
 
     def __init__(self, listener: WorkerListener, *, size: int, loop: Any = None) -> None:
@@ -93,7 +95,7 @@ class ManualExecutor:
     async def close(self) -> None:
         """Nothing is to be done."""
 
-    def start_worker(self) -> ManualWorker:
+    def start_worker(self, kind: Kind = None) -> ManualWorker:
         self.workers.append(ManualWorker(self, 100 + len(self.workers)))
         return self.workers[-1]
 

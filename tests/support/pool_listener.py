@@ -28,6 +28,9 @@ class Listener:
     def on_room(self):
         pass
 
+    def on_refused(self, kind, error):
+        raise error
+
     def on_broken(self, error):
         self.broken.append(error)
 

@@ -75,6 +75,9 @@ class Listener:
     def on_continued(self, worker):
         """It does not happen."""
 
+    def on_refused(self, kind, error):
+        raise error
+
     def on_room(self):
         """It does not happen."""
 

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncflow.store.interface import RunStore
-    from asyncflow.workers.interface import WorkerLink
+    from asyncflow.workers.interface import Kind, WorkerLink
     from asyncflow.workers.messages import ReportMessage
 
 FENCE_SECONDS: Final = 10.0
@@ -300,6 +300,9 @@ class Agent:
 
     def on_room(self) -> None:
         """A pool has all of its room from the start."""
+
+    def on_refused(self, kind: Kind, error: PoolError) -> None:
+        """A pool refuses no kind."""
 
     def on_broken(self, error: PoolError) -> None:
         """Report that no worker can be started here any more."""

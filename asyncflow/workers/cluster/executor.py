@@ -19,7 +19,7 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from asyncflow._support import log
 from asyncflow._support.conditions import Condition, call_again, pause, thread_done
@@ -36,21 +36,38 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from asyncflow.workers.cluster.interface import Cluster, Link
-    from asyncflow.workers.interface import WorkerListener
+    from asyncflow.workers.interface import Kind, WorkerListener
     from asyncflow.workers.messages import AttemptKey, ReportMessage
 
 _READ_SECONDS: Final = 0.0005  # of the event loop at a time
 _CLOSE_SECONDS: Final = 15.0  # for the agents to close their pools, which takes at most 6 s
 _FAILED_STARTS: Final = 3  # agents in a row that end before they have said anything
 _SUSPEND_SECONDS: Final = 1.0  # for the agents to hear that the workers have to stand still
+_LOOK_SECONDS: Final = 1.0  # between looks for leases that are not needed
+_UNWISHED_SECONDS: Final = 5.0  # until a request for a lease is withdrawn
+_GROWING_SECONDS: Final = 10.0  # how long a gang waits for leases before it shares those there are
 _NAMED_TASKS: Final = 20  # in the warning of a lost node
+
+
+class _AskedLease(NamedTuple):
+    """A request for a lease."""
+
+    shape: Shape
+    slots: int
+    since: float
 
 
 class ClusterExecutor:
     """Where the tasks of one engine run: on the leases that it has of a cluster."""
 
     def __init__(
-        self, cluster: Cluster, listener: WorkerListener, *, workers: int, slots: int = 1
+        self,
+        cluster: Cluster,
+        listener: WorkerListener,
+        *,
+        workers: int,
+        slots: int = 1,
+        idle_seconds: float | None = None,
     ) -> None:
         """Prepare it; nothing is asked for before `start`.
 
@@ -59,16 +76,21 @@ class ClusterExecutor:
             listener: Is told what the workers do.
             workers: How many workers there may be.
             slots: How many workers a lease is for.
+            idle_seconds: For how long a node may have no task until its lease is given back;
+                without it, all leases are asked for at the start, and kept.
         """
         self.environment: Mapping[str, str] = {}
         """The environment variables of this process when it was started: a run takes along what
         has changed since. The nodes have variables of their own."""
         self._cluster, self._listener = cluster, listener
         self._most, self._slots = workers, slots
+        self._keeps_all, self._idle_seconds = idle_seconds is None, idle_seconds or 0.0
         self._nodes: dict[AgentConnection, Node] = {}  # in the order in which they came
         self._workers: dict[int, RemoteWorker] = {}  # by token
         self._tokens = 0
-        self._asked: set[Future[None]] = set()  # leases that are not there yet
+        self._asked: dict[Future[None], _AskedLease] = {}  # leases that are not there yet
+        self._wished: dict[Shape, float] = {}  # when workers of a shape were last wished for
+        self._looking: asyncio.TimerHandle | None = None
         self._links: dict[Link, AgentConnection] = {}  # of the executor's thread
         self._serving: set[asyncio.Future[None]] = set()  # likewise
         self._inbound: deque[tuple[AgentConnection, list[Any]]] = deque()
@@ -82,7 +104,7 @@ class ClusterExecutor:
     @property
     def size(self) -> int:
         """How many workers there may be on the leases that are up."""
-        return sum(node.slots for node in self._nodes.values() if node.is_up)
+        return sum(node.slots.total() for node in self._nodes.values() if node.is_up)
 
     @property
     def workers(self) -> Collection[RemoteWorker]:
@@ -102,7 +124,8 @@ class ClusterExecutor:
         self._thread = ExecutorThread()
         self._runs = SharedRuns()
         await thread_done(self._thread.run(self._cluster.open()))
-        self._ask_for_leases()
+        self._ask_again()
+        self._look_after_leases()
 
     async def close(self) -> None:
         """End all workers and leases, and return when none is left. Harmless when repeated.
@@ -112,6 +135,8 @@ class ClusterExecutor:
         if self._closed or not hasattr(self, "_thread"):
             return
         self._closing = True
+        if self._looking is not None:
+            self._looking.cancel()
         try:
             for asked in list(self._asked):
                 asked.cancel()
@@ -150,34 +175,105 @@ class ClusterExecutor:
             for node in nodes:
                 node.post("resume_all")
 
-    def start_worker(self) -> RemoteWorker:
-        """Have one more worker started. Orders can be sent to it at once.
+    def start_worker(self, kind: Kind = None) -> RemoteWorker:
+        """Have one more worker of a kind started. Orders can be sent to it at once.
 
         It is started where most room is; without any, where the fewest workers are too many.
 
         Raises:
             PoolError: No lease is up.
         """
-        up = [node for node in self._nodes.values() if node.is_up]
+        shape = _shape_of(kind)
+        up = [node for node in self._nodes.values() if node.is_up and node.slots[shape]]
         if not up or self._closing:
             message = f"no lease of {self._cluster.name} is up, or the executor is closed"
             raise PoolError(message)
         self._tokens += 1
-        worker = RemoteWorker(max(up, key=lambda node: node.free), self._tokens)
+        worker = RemoteWorker(max(up, key=lambda node: node.free(shape)), self._tokens, shape)
         self._workers[self._tokens] = worker
         return worker
 
     # --- leases ---------------------------------------------------------------------------------
 
-    def _ask_for_leases(self) -> None:
-        """Ask for as many leases as are missing."""
-        there = sum(node.slots for node in self._nodes.values())
-        missing = self._most - there - self._slots * len(self._asked)
+    @property
+    def places_resources(self) -> bool:
+        """Whether the cluster gives workers what `@resources` asks for."""
+        return self._cluster.places_resources
+
+    def kind_of(self, cpu: float, gpu: float, memory: float) -> Kind:
+        """The shape of the leases for tasks that need so much."""
+        return _kind_of(Shape(cpu or 1.0, gpu, memory))
+
+    def size_of(self, kind: Kind) -> int:
+        """How many workers of a kind there may be on the leases that are up."""
+        shape = _shape_of(kind)
+        return sum(node.slots[shape] for node in self._nodes.values() if node.is_up)
+
+    def is_growing(self, kind: Kind) -> bool:
+        """Whether a lease of the kind was asked for in the last seconds, and is not there."""
+        shape, now = _shape_of(kind), time.monotonic()
+        return any(
+            asked.shape == shape and now - asked.since < _GROWING_SECONDS
+            for asked in self._asked.values()
+        )
+
+    def wish(self, wanted: Mapping[Kind, int]) -> None:
+        """Ask for leases for so many more workers than those that have work."""
+        now = time.monotonic()
+        for kind, count in wanted.items():
+            shape = _shape_of(kind)
+            self._wished[shape] = now
+            if not self._keeps_all:
+                busy = sum(
+                    worker.shape == shape and not worker.is_idle
+                    for worker in self._workers.values()
+                )
+                self._ask_for(shape, busy + count)
+
+    def _ask_for(self, shape: Shape, workers: int) -> None:
+        """Have so many workers' room of a shape in the end, as far as there may be so many."""
+        up = sum(node.slots[shape] for node in self._nodes.values())
+        asked = sum(each.slots for each in self._asked.values() if each.shape == shape)
+        total = sum(node.slots.total() for node in self._nodes.values())
+        total += sum(each.slots for each in self._asked.values())
+        missing = min(workers - up - asked, self._most - total)
         while missing > 0 and not self._closing:
-            asked = self._thread.run(self._lease(Shape(), min(missing, self._slots)))
-            self._asked.add(asked)
-            asked.add_done_callback(partial(self._call_soon, self._on_lease_answered))
-            missing -= self._slots
+            slots = 1 if shape.gpu else min(missing, self._slots)
+            lease = self._thread.run(self._lease(shape, slots))
+            self._asked[lease] = _AskedLease(shape, slots, time.monotonic())
+            lease.add_done_callback(partial(self._call_soon, self._on_lease_answered))
+            missing -= slots
+
+    def _ask_again(self) -> None:
+        """Replace what was lost, if all leases are kept. Otherwise the scheduler will wish."""
+        if self._keeps_all:
+            self._ask_for(Shape(), self._most)
+
+    def _look_after_leases(self) -> None:
+        """Withdraw requests that nobody needs any more, and give idle leases back."""
+        now = time.monotonic()
+        if not self._keeps_all:
+            for lease, asked in list(self._asked.items()):
+                if now - self._wished.get(asked.shape, 0.0) > _UNWISHED_SECONDS:
+                    lease.cancel()
+            for node in list(self._nodes.values()):
+                self._release_idle(node, now)
+        if any(now - asked.since > _GROWING_SECONDS for asked in self._asked.values()):
+            self._listener.on_room()  # gangs wait for it no longer
+        if not self._closing:
+            self._looking = self._loop.call_later(_LOOK_SECONDS, self._look_after_leases)
+
+    def _release_idle(self, node: Node, now: float) -> None:
+        if not (node.is_up and node.is_idle):
+            node.idle_since = None
+        elif node.idle_since is None:
+            node.idle_since = now
+        elif now - node.idle_since > self._idle_seconds:
+            node.is_up = False
+            for worker in node.workers.values():
+                worker.stop_reason = worker.stop_reason or "its lease is given back"
+            log.info("an idle lease is given back", node=node.name)
+            node.post("close")
 
     async def _lease(self, shape: Shape, slots: int) -> None:
         """Have a lease, and talk to its agent; in the executor's thread."""
@@ -186,11 +282,11 @@ class ClusterExecutor:
         if connection is None:
             connection = AgentConnection(link, self._runs, self._hear)
             self._links[link] = connection
-            self._hear(connection, ["leased", slots])
+            self._hear(connection, ["leased", shape, slots])
             self._serving.add(task := asyncio.ensure_future(self._serve(connection)))
             task.add_done_callback(self._serving.discard)
         else:
-            self._hear(connection, ["leased", slots])
+            self._hear(connection, ["leased", shape, slots])
 
     async def _serve(self, connection: AgentConnection) -> None:
         try:
@@ -200,13 +296,14 @@ class ClusterExecutor:
             await self._cluster.release(connection.link)
 
     def _on_lease_answered(self, asked: Future[None]) -> None:
-        self._asked.discard(asked)
-        if not asked.cancelled() and not self._closing:
+        of = self._asked.pop(asked, None)
+        if of is not None and not asked.cancelled() and not self._closing:
             error = asked.exception()
             if error is not None:
-                self._listener.on_broken(_as_pool_error(error, self._cluster.name))
+                refusal = _as_pool_error(error, self._cluster.name)
+                self._listener.on_refused(_kind_of(of.shape), refusal)
             else:
-                self._ask_for_leases()  # its node may be lost by now
+                self._ask_again()  # its node may be lost by now
         self._left.look()
 
     # --- what comes from the executor's thread --------------------------------------------------
@@ -228,6 +325,10 @@ class ClusterExecutor:
         """Handle what has come, in case the callback that should do it was lost."""
         for asked in [each for each in self._asked if each.done()]:
             self._on_lease_answered(asked)
+        looking = self._looking
+        if looking is not None and looking.when() < self._loop.time() - _LOOK_SECONDS:
+            looking.cancel()
+            self._look_after_leases()
         if self._inbound:
             self._take_in()
 
@@ -246,8 +347,8 @@ class ClusterExecutor:
     def _on_message(self, connection: AgentConnection, message: list[Any]) -> None:
         node = self._nodes.get(connection)
         match message:
-            case ["leased", slots]:
-                self._on_leased(connection, slots)
+            case ["leased", shape, slots]:
+                self._on_leased(connection, shape, slots)
             case _ if node is None:
                 pass
             case ["up", facts]:
@@ -255,7 +356,7 @@ class ClusterExecutor:
             case ["lost", why]:
                 self._on_lost(node, why)
             case ["closed", why]:
-                self._on_lost(node, why or "it was released")
+                self._on_lost(node, why)
             case ["broken", why]:
                 self._listener.on_broken(PoolError(f"on {node.name}: {why}"))
             case [what, token, *arguments]:
@@ -292,25 +393,25 @@ class ClusterExecutor:
 
     # --- nodes ----------------------------------------------------------------------------------
 
-    def _on_leased(self, connection: AgentConnection, slots: int) -> None:
+    def _on_leased(self, connection: AgentConnection, shape: Shape, slots: int) -> None:
         node = self._nodes.get(connection)
         if node is None:
             node = self._nodes[connection] = Node(connection, connection.link.node)
             if self._closing:
                 node.post("close")
-        node.slots += slots
+        node.slots[shape] += slots
         if node.is_up:
             self._listener.on_room()
 
     def _on_up(self, node: Node, facts: Mapping[str, Any]) -> None:
-        self._silent_agents = 0
+        self._silent_agents, node.has_said = 0, True
         refusal = _refusal(node.name, facts)
         if refusal:
             node.post("close")
             self._listener.on_broken(ClusterError(refusal))
             return
         node.is_up = True
-        log.info("a node has joined", node=node.name, workers=node.slots, **facts)
+        log.info("a node has joined", node=node.name, workers=node.slots.total(), **facts)
         self._listener.on_room()
 
     def _on_lost(self, node: Node, why: str) -> None:
@@ -319,9 +420,9 @@ class ClusterExecutor:
         unheard = list(node.unheard_of())
         if not self._closing:
             self._tell_of_loss(node, why, unheard)
-            self._silent_agents += not node.is_up
+            self._silent_agents += not node.has_said
             if self._silent_agents < _FAILED_STARTS:
-                self._ask_for_leases()
+                self._ask_again()
         for worker in list(node.workers.values()):
             self._forget(worker)
             self._listener.on_exit(worker, f"was lost with its node {node.name}: {why}")
@@ -331,6 +432,8 @@ class ClusterExecutor:
         self._left.look()
 
     def _tell_of_loss(self, node: Node, why: str, unheard: list[str]) -> None:
+        if not why:  # its lease was given back
+            return
         if not unheard:
             log.warning("a node was lost", node=node.name, why=why)
             return
@@ -375,3 +478,12 @@ def _as_pool_error(error: BaseException, where: str) -> PoolError:
     if isinstance(error, PoolError):
         return error
     return ClusterError(f"{where} gives no lease: {type(error).__name__}: {error}")
+
+
+def _kind_of(shape: Shape) -> Kind:
+    """What the scheduler calls workers of a shape."""
+    return None if shape == Shape() else shape
+
+
+def _shape_of(kind: Kind) -> Shape:
+    return Shape() if kind is None else cast("Shape", kind)

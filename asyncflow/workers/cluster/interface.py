@@ -67,6 +67,10 @@ class Cluster(Protocol):
     def name(self) -> str:
         """What and where it is, for messages: `Dask at tcp://10.0.0.1:8786`."""
 
+    @property
+    def places_resources(self) -> bool:
+        """Whether leases have what their shape asks for; otherwise only `Shape()` is asked for."""
+
     async def open(self) -> None:
         """Connect.
 
@@ -77,6 +81,9 @@ class Cluster(Protocol):
     async def lease(self, shape: Shape, slots: int) -> Link:
         """Have room for so many workers on one node, and an agent there. Waits for the room.
 
+        It waits as long as the cluster may get the room, but at most 30 s if no node could ever
+        have it.
+
         The same link may be returned again: then its agent hosts that many workers more.
 
         Cancelled: the request is withdrawn.
@@ -86,7 +93,10 @@ class Cluster(Protocol):
         """
 
     async def release(self, link: Link) -> None:
-        """Give a lease back, or note that it is lost. Never raises because the node is gone."""
+        """Give all leases of a link back, whose agent has ended or is lost.
+
+        Never raises because the node is gone.
+        """
 
     async def close(self) -> None:
         """Give everything back, and disconnect. Harmless when repeated."""

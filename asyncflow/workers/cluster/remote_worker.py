@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.workers.messages import (
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncflow.workers.cluster.agent_connection import AgentConnection
+    from asyncflow.workers.cluster.interface import Shape
     from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage
 
 
@@ -42,20 +44,29 @@ class Node:
         self.connection: Final = connection
         self.name: Final = name
         """The node's name, for people and for events."""
-        self.slots = 0
-        """How many workers its leases are for."""
+        self.slots: Counter[Shape] = Counter()
+        """How many workers its leases are for, by what these need."""
+        self.has_said = False
+        """Whether its agent has said anything."""
         self.is_up = False
-        """Whether its agent has told that it is there."""
+        """Whether workers may be started here."""
         self.workers: dict[int, RemoteWorker] = {}
         """Its workers, by token."""
+        self.idle_since: float | None = None
+        """Since when none of its workers has had an attempt, as far as was noticed."""
         self.posted = 0
         """How many messages were posted to it."""
         self._pathspecs: dict[int, str] = {}  # of the runs that its workers know
 
+    def free(self, shape: Shape) -> int:
+        """How many more workers of a shape may be started here; negative after a large gang."""
+        there = sum(worker.shape == shape for worker in self.workers.values())
+        return self.slots[shape] - there
+
     @property
-    def free(self) -> int:
-        """How many more workers may be started here; negative after a large gang."""
-        return self.slots - len(self.workers) if self.is_up else 0
+    def is_idle(self) -> bool:
+        """Whether none of its workers has an attempt."""
+        return all(worker.is_idle for worker in self.workers.values())
 
     def post(self, *message: Any) -> None:
         """Have a message sent to its agent."""
@@ -73,19 +84,21 @@ class Node:
                 yield f"{self._pathspecs.get(attempt.run, '?')}/{step}/{attempt.task}"
 
     def __repr__(self) -> str:
-        state = f"{len(self.workers)} of {self.slots} workers" if self.is_up else "starting"
+        size = self.slots.total()
+        state = f"{len(self.workers)} of {size} workers" if self.is_up else "starting"
         return f"<Node {self.name} {state}>"
 
 
 class RemoteWorker:
     """A worker of an agent, as the engine sees it."""
 
-    def __init__(self, node: Node, token: int) -> None:
+    def __init__(self, node: Node, token: int, shape: Shape) -> None:
         self.stop_reason = ""
         """Why it should end; empty while it may get tasks."""
         self.pid = 0
         """Its process id on its node; 0 while unknown."""
         self.token: Final = token
+        self.shape: Final = shape
         self.where: Final = node
         self._reports = ReportStream()
         self._sent: dict[AttemptKey, _SentAttempt] = {}

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from asyncflow._support.conditions import Condition, call_again
 from asyncflow._support.fork_safety import no_forks
 from asyncflow.errors import PoolError
+from asyncflow.workers.interface import AlikeWorkers
 from asyncflow.workers.local.fork_server_client import ForkServerClient, explain_start, kill_group
 from asyncflow.workers.local.report_teller import ReportTeller
 from asyncflow.workers.local.spool import Spool
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from asyncflow.workers.interface import WorkerListener
+    from asyncflow.workers.interface import Kind, WorkerListener
 
 _READ_BYTES: Final = 1 << 12  # some 40 reports: the event loop is busy for half a millisecond
 _SOCKET_BYTES: Final = 1 << 20  # room for the reports of some thousand short tasks
@@ -50,7 +51,7 @@ _POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is see
 _SILENT_LOOKS: Final = 20  # from the end of its reports until a worker counts as gone
 
 
-class WorkerPool:
+class WorkerPool(AlikeWorkers):
     """The worker processes of one engine; they live until `close`, or until this process ends."""
 
     def __init__(self, listener: WorkerListener, *, size: int, scratch: Path) -> None:
@@ -130,12 +131,13 @@ class WorkerPool:
             self._forget(worker)
         await self._fork_server.wait_ended(ended, left)
 
-    def start_worker(self) -> WorkerProcess:
+    def start_worker(self, kind: Kind = None) -> WorkerProcess:
         """Have one more worker started. Orders can be sent to it at once.
 
         Raises:
             PoolError: Out of file descriptors, or the fork server is gone.
         """
+        del kind  # there is only one
         if not self._fork_server.is_up or self._loop is None:
             message = "the pool is closed, or the process that starts workers has failed"
             raise PoolError(message)

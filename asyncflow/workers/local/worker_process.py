@@ -110,6 +110,11 @@ class WorkerProcess:
         return f"process {self.pid}"
 
     @property
+    def node(self) -> str:
+        """Empty: it runs on the engine's machine."""
+        return ""
+
+    @property
     def is_up(self) -> bool:
         """Whether its process is there."""
         return bool(self.pid)
