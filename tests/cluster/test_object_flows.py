@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncflow import Engine, FlowSpec, step
+from asyncflow import Engine
 from asyncflow.testing import Loopback
 from asyncflow.workers.local.pool import WorkerPool
+from tests.cluster.wide_flow import SIZE, Wide
 from tests.support.conformance import FLOWS, load_kinds, outcome
 
 if TYPE_CHECKING:
@@ -23,44 +24,6 @@ if TYPE_CHECKING:
     from tests.support.s3_server import S3Server
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
-
-SIZE = 20_000
-
-
-class Wide(FlowSpec):
-    """Values of each size, from task to task, and many of some KiB."""
-
-    width = 40
-
-    @step
-    def start(self):
-        self.large = bytes(300_000) + b"large"
-        self.items = [bytes([n]) * 30 for n in range(self.width)]
-        self.next(self.work, foreach="items")
-
-    @step
-    def work(self):
-        self.data = self.input[:1] * SIZE
-        self.next(self.more)
-
-    @step
-    async def more(self):
-        self.data = self.data + b"+"
-        self.own = self.large + self.input
-        self.next(self.join)
-
-    @step
-    def join(self, inputs):
-        self.merge_artifacts(inputs, include=["large"])
-        self.right = [
-            (each.data, each.own) == (bytes([n]) * SIZE + b"+", self.large + bytes([n]) * 30)
-            for n, each in enumerate(inputs)
-        ]
-        self.next(self.end)
-
-    @step
-    def end(self):
-        pass
 
 
 @pytest.fixture(scope="module")
