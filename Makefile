@@ -12,7 +12,7 @@ PINS := pyproject.toml constraints.txt
 DEMO_STORE := build/demo-store
 METAFLOW := build/metaflow
 METAFLOW_PINS := tests/compatibility/metaflow/constraints.txt
-CHECKED = $(wildcard asyncflow tests examples benchmarks)
+CHECKED = $(wildcard asyncflow tests examples benchmarks docs_site)
 
 # The two variables pin the build backend as well, for pip before and since 25.3.
 INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
@@ -21,7 +21,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations into one environment would trip over each other
-.PHONY: pyright help setup demo test test-slow test-cluster test-metaflow check chaos soak mutants bench bench-others browser docs test-all-pythons clean
+.PHONY: pyright help setup demo test test-slow test-cluster test-metaflow check chaos soak mutants bench bench-others browser docs docs-pictures test-all-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +83,10 @@ browser: ## Install the browser that one of the tests uses, from Debian's packag
 
 docs: $(VENV)/.docs ## Build the documentation into build/docs
 	$(BIN)/zensical build --strict --clean
+
+docs-pictures: $(VENV)/.demo ## Make the pictures of the documentation from real runs; needs Graphviz
+	@command -v dot >/dev/null || { echo "Graphviz draws the graphs: install it (Debian: apt-get install graphviz)"; exit 1; }
+	$(BIN)/python -m docs_site.pictures
 
 test-all-pythons: ## All tests on each supported Python that this machine has
 	@failed=; \
