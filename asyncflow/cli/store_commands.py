@@ -18,16 +18,14 @@ if TYPE_CHECKING:
 
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.interface import RunStore
-    from asyncflow.store.local_store import LocalStore
     from asyncflow.store.maintenance.remove import Removed
 
 
-def _open(store: Path | str | None) -> LocalStore:
-    """The store, as a local folder: these commands are about its files as such."""
+def _open(store: Path | str | None) -> RunStore:
     from asyncflow._support.settings import Settings
-    from asyncflow.store.local_store import LocalStore
+    from asyncflow.store import open_store
 
-    return LocalStore.open(Settings.read(store=store).store, create=False)
+    return open_store(Settings.read(store=store).store)
 
 
 def _parts(flow: type[FlowSpec] | None, given: str | None) -> list[str]:
@@ -44,7 +42,7 @@ def _parts(flow: type[FlowSpec] | None, given: str | None) -> list[str]:
 def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
     def verify(pathspec: str | None, store: Path | str | None, *, as_json: bool) -> int:
         from asyncflow.cli import store_text
-        from asyncflow.store.maintenance import verify
+        from asyncflow.store.maintenance.any_store import verify_store
 
         parts = _parts(flow, pathspec)
         if len(parts) > 2 or not all(parts):  # noqa: PLR2004 - a flow and a run
@@ -54,7 +52,7 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
         parts = _whole(layout, parts)
         _check_there(layout, *parts)
         with ProgressLine() as progress:
-            verified = verify.verify(
+            verified = verify_store(
                 layout,
                 *parts,
                 on_progress=lambda so_far: progress.show(
@@ -84,7 +82,7 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
     )
 
 
-def _whole(layout: LocalStore, parts: list[str]) -> list[str]:
+def _whole(layout: RunStore, parts: list[str]) -> list[str]:
     """The parts of a pathspec of a flow or a run, which may have a short name."""
     from asyncflow.client.run_names import whole_name
 
@@ -108,9 +106,9 @@ def _check_there(store: RunStore, flow: str | None = None, run_id: str | None = 
 def make_gc(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa: ARG001 - as its siblings
     def gc(store: Path | str | None, *, dry_run: bool, as_json: bool) -> None:
         from asyncflow.cli import store_text
-        from asyncflow.store.maintenance.collect import collect
+        from asyncflow.store.maintenance.any_store import collect_in
 
-        collected = collect(_open(store), dry_run=dry_run, on_wait=_tell)
+        collected = collect_in(_open(store), dry_run=dry_run, on_wait=_tell)
         if as_json:
             click.echo(json.dumps(collected.to_data(), indent=2))
         else:
@@ -145,7 +143,7 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         all_flows: bool = False,
     ) -> None:
         from asyncflow.cli import store_text
-        from asyncflow.store.maintenance.remove import remove
+        from asyncflow.store.maintenance.any_store import remove_from
 
         filtered = older_than is not None or keep_last is not None
         if bool(runs) == filtered:
@@ -167,7 +165,7 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         else:
             named = [_run(layout, flow, name, each) for each in runs]
             wanted = list(dict.fromkeys(named))
-        removed = remove(layout, wanted, dry_run=dry_run, on_wait=_tell)
+        removed = remove_from(layout, wanted, dry_run=dry_run, on_wait=_tell)
         if as_json:
             data = _removed_data(removed, running, dry_run=dry_run)
             click.echo(json.dumps(data, indent=2))
@@ -214,7 +212,7 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
 
 
 def _run(
-    layout: LocalStore, flow: type[FlowSpec] | None, flow_name: str | None, given: str
+    layout: RunStore, flow: type[FlowSpec] | None, flow_name: str | None, given: str
 ) -> tuple[str, str]:
     parts = _parts(flow, given)
     if flow is None and flow_name is not None and len(parts) == 1:
@@ -228,14 +226,14 @@ def _run(
 
 
 def _choose(
-    layout: LocalStore, flow: str | None, older_than: float | None, keep_last: int
+    layout: RunStore, flow: str | None, older_than: float | None, keep_last: int
 ) -> tuple[list[tuple[str, str]], tuple[tuple[str, str], ...]]:
-    from asyncflow.store.maintenance.remove import choose
+    from asyncflow.store.maintenance.any_store import choose_in
 
     if flow is not None:
         _check_there(layout, flow)
     flows = layout.flows() if flow is None else [flow]
-    chosen = choose(layout, flows, older_than=older_than, keep_last=keep_last)
+    chosen = choose_in(layout, flows, older_than=older_than, keep_last=keep_last)
     for why in chosen.unreadable:
         click.echo(f"Skipped: {why}", err=True)
     return list(chosen.runs), chosen.running

@@ -18,8 +18,8 @@ Everything here may wait for a disk or a network: call it in a thread or a worke
 loop. Besides the errors that a docstring names, a call may raise `OSError`, as files do; only
 `FileNotFoundError` says that something does not exist.
 
-Collecting, verifying and removing (`asyncflow.store.maintenance`) work on the files of a local
-folder. Another store needs its own.
+Collecting, verifying and removing (`asyncflow.store.maintenance`) work on files or objects as such,
+so each kind of store has its own.
 """
 
 from __future__ import annotations

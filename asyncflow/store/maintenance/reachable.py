@@ -12,6 +12,7 @@ import fcntl
 import os
 from contextlib import contextmanager
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from asyncflow._support.fork_safety import keep_from_children, no_forks
@@ -29,17 +30,17 @@ from asyncflow.events.records import (
 )
 from asyncflow.store.file_locks import holder_of, lock_within
 from asyncflow.store.files import explain, open_regular, reason_of
-from asyncflow.store.journal import FIRST_RECORD, JournalReader, is_being_written, later_format
-from asyncflow.store.layout import sign_of_beginning
-from asyncflow.store.local_store import LocalRun
+from asyncflow.store.journal import FIRST_RECORD, later_format
+from asyncflow.store.layout import Layout, sign_of_beginning
+from asyncflow.store.local_store import LocalRun, LocalStore
 from asyncflow.store.run_index import Summary, other_owner
 from asyncflow.values import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
-    from asyncflow.store.layout import Layout, Listing
+    from asyncflow.store.interface import OpenJournal, RunStore, StoredRun
+    from asyncflow.store.layout import Listing
     from asyncflow.values import ArtifactRef
 
 _SEGMENT, _BLOB = int(Place.SEGMENT), int(Place.BLOB)  # see asyncflow.store.artifacts
@@ -95,9 +96,11 @@ class Marks:
     Takes some 100 bytes for each blob that is needed.
     """
 
-    def __init__(self, layout: Layout, *, removing: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, layout: Layout | RunStore, *, removing: Iterable[tuple[str, str]] = ()
+    ) -> None:
         """Start empty; runs in `removing` count as removed."""
-        self._layout = layout
+        self._store = _as_store(layout)
         self._removing = frozenset(removing)
         self._unclear: set[str] = set()  # flows in which a removed run has a damaged journal
         self._obscure: set[str] = set()  # flows in which another run has one
@@ -129,10 +132,10 @@ class Marks:
             self.read_removed(flow)
 
     def _flows(self) -> list[str]:
-        return _clear("the runs of the store need", self._layout.list_flows)
+        return _clear("the runs of the store need", self._store.list_flows)
 
     def _runs(self, flow: str) -> list[str]:
-        return _clear(f"the runs of {flow} need", lambda: self._layout.list_runs(flow))
+        return _clear(f"the runs of {flow} need", lambda: self._store.list_runs(flow))
 
     def read_resumed(self, flow: str) -> None:
         """Read those journals of a flow that may refer to other runs' files.
@@ -147,7 +150,7 @@ class Marks:
 
     def read_news(self, flow: str) -> None:
         """Read those journals again that may have grown since they were read."""
-        listing = self._layout.list_runs(flow)
+        listing = self._store.list_runs(flow)
         if listing.strays:  # one of them may be a run that was renamed
             self._obscure.add(flow)
         for run_id in listing.names:
@@ -158,34 +161,46 @@ class Marks:
                 except JournalError:
                     self._obscure.add(flow)
 
+    def read_changes(self, flow: str) -> None:
+        """Read all journals of a flow again that may have grown, or begun, since they were read.
+
+        Raises:
+            JournalError: A journal is damaged, so what it refers to is unknown.
+        """
+        for run_id in self._runs(flow):
+            if self.stages.get((flow, run_id)) is not Stage.OVER:
+                self.read_run(flow, run_id)
+
     def read_run(self, flow: str, run_id: str, *, if_resumed: bool = False) -> Stage:
         """Read one journal; with `if_resumed`, only if the run has resumed another.
 
         Raises:
             JournalError: It is damaged.
         """
-        folder = self._layout.run_dir(flow, run_id)
-        stage = self._read_run(flow, run_id, if_resumed=if_resumed)
-        if stage is Stage.UNBEGUN and sign_of_beginning(folder):
+        run = self._store.run(flow, run_id)
+        stage = self._read_run(run, if_resumed=if_resumed)
+        if stage is Stage.UNBEGUN and _sign_of_beginning(run):
             # The run may have begun and ended since.
-            stage = self._read_run(flow, run_id, if_resumed=if_resumed)
-            if stage is Stage.UNBEGUN and (sign := sign_of_beginning(folder)):
-                what = f"it has no first event, but {sign} exists"
-                raise JournalError(_explain(folder, what))
+            stage = self._read_run(run, if_resumed=if_resumed)
+            if stage is Stage.UNBEGUN and (sign := _sign_of_beginning(run)):
+                raise JournalError(_explain(run, f"it has no first event, but {sign} exists"))
         self.stages[flow, run_id] = stage
         return stage
 
-    def _read_run(self, flow: str, run_id: str, *, if_resumed: bool) -> Stage:
-        folder = self._layout.run_dir(flow, run_id)
-        running = is_being_written(folder / "journal")  # first, as the module's docstring says
+    def is_running(self, run: StoredRun) -> bool:
+        """Whether somebody may still append to a run's journal."""
+        return run.is_being_written()
+
+    def _read_run(self, run: StoredRun, *, if_resumed: bool) -> Stage:
+        running = self.is_running(run)  # first, as the module's docstring says
         begun = False
-        for values, refs in _referring(folder, running=running):
+        for values, refs in _referring(run, running=running):
             if values[0] == RUN_STARTED:
                 begun = True
-                self._note_start(flow, run_id, values, running=running)
+                self._note_start(run.flow, run.run_id, values, running=running)
                 if if_resumed and not origin_of(values).run_id:
                     break
-            self._note(flow, values, refs)
+            self._note(run.flow, values, refs)
         return Stage.RUNNING if running else Stage.OVER if begun else Stage.UNBEGUN
 
     def _note_start(self, flow: str, run_id: str, values: list[object], *, running: bool) -> None:
@@ -215,20 +230,20 @@ class Marks:
         seen: set[str] = set()
         while waiting:
             run_id = waiting.pop()
-            folder = self._layout.removed_dir(flow, run_id)
-            if (flow, run_id) in self._removing and not folder.exists():
-                folder = self._layout.run_dir(flow, run_id)
             if run_id in seen:
                 continue
             seen.add(run_id)
-            if _has_journal(folder):
-                waiting += self._read_removed(flow, run_id, folder)
+            run = self._store.run(flow, run_id, removed=True)
+            if (flow, run_id) in self._removing and not _has_journal(run):
+                run = self._store.run(flow, run_id)
+            if _has_journal(run):
+                waiting += self._read_removed(run)
 
-    def _read_removed(self, flow: str, run_id: str, folder: Path) -> set[str]:
-        origins = set()
+    def _read_removed(self, run: StoredRun) -> set[str]:
+        origins, flow, run_id = set(), run.flow, run.run_id
         whole = (flow, run_id) in self.resuming
         try:
-            for values, refs in _referring(folder, running=False):
+            for values, refs in _referring(run, running=False):
                 if values[0] == CLONED:
                     origins.add(cloned_from(values))
                     self.logs.add((flow, cloned_from(values)))
@@ -272,19 +287,33 @@ def _clear(what: str, list_them: Callable[[], Listing]) -> list[str]:
         raise StoreError(message) from error
 
 
-def _has_journal(folder: Path) -> bool:
+def _as_store(layout: Layout | RunStore) -> RunStore:
+    if isinstance(layout, Layout) and not isinstance(layout, LocalStore):
+        return LocalStore(layout.root)
+    return layout
+
+
+def _sign_of_beginning(run: StoredRun) -> str:
+    """What only a run in a folder can have that has begun; empty if it has nothing of the kind.
+
+    In an object store, values come before the journal, and the journal goes before values.
+    """
+    return sign_of_beginning(Path(run.place)) if isinstance(run, LocalRun) else ""
+
+
+def _has_journal(run: StoredRun) -> bool:
     """Whether there is a journal, readable or not.
 
     Raises:
         JournalError: That cannot be found out.
     """
     try:
-        return (folder / "journal").exists()
+        return run.has_journal()
     except OSError as error:
-        raise JournalError(_explain(folder, reason_of(error))) from error
+        raise JournalError(_explain(run, reason_of(error))) from error
 
 
-def resumers(layout: Layout, flow: str) -> dict[str, str]:
+def resumers(layout: Layout | RunStore, flow: str) -> dict[str, str]:
     """The runs of a flow from which a running run is taking tasks over, each with that run.
 
     If such an origin was interrupted before it had taken over all of its own origin, that one is
@@ -293,35 +322,38 @@ def resumers(layout: Layout, flow: str) -> dict[str, str]:
     Raises:
         JournalError: The journal of a running run, or of such an origin, is damaged.
     """
+    store = _as_store(layout)
     found: dict[str, str] = {}
-    for run_id in layout.runs(flow):
-        folder = layout.run_dir(flow, run_id)
-        if is_being_written(folder / "journal"):
-            origin = _origin_of(folder, running=True)
+    for run_id in store.runs(flow):
+        run = store.run(flow, run_id)
+        if run.is_being_written():
+            origin = _origin_of(run, running=True)
             while origin and origin not in found:
                 found[origin] = run_id
-                origin = _origin_of(layout.run_dir(flow, origin), running=False)
+                origin = _origin_of(store.run(flow, origin), running=False)
     return found
 
 
-def _origin_of(folder: Path, *, running: bool) -> str:
+def _origin_of(run: StoredRun, *, running: bool) -> str:
     """The run that a run resumes; empty if it resumes none, or has not begun."""
-    for values, _ in _referring(folder, running=running):
+    for values, _ in _referring(run, running=running):
         return origin_of(values).run_id
     return ""
 
 
-def _referring(folder: Path, *, running: bool) -> Iterator[tuple[list[object], list[ArtifactRef]]]:
+def _referring(
+    run: StoredRun, *, running: bool
+) -> Iterator[tuple[list[object], list[ArtifactRef]]]:
     """The records of a journal that refer to values, and these values."""
-    summary = _summary(folder)
+    summary = _summary(run)
     try:
-        reader = JournalReader(folder / "journal")
+        reader = run.open_journal()
     except FileNotFoundError:
         if summary is not None:
-            raise JournalError(_explain(folder, "it is gone")) from None
+            raise JournalError(_explain(run, "it is gone")) from None
         return
     except (JournalError, OSError) as error:
-        raise JournalError(_explain(folder, _reason(error))) from error
+        raise JournalError(_explain(run, _reason(error))) from error
     with reader:
         end, later = FIRST_RECORD, 0
         try:
@@ -334,30 +366,29 @@ def _referring(folder: Path, *, running: bool) -> Iterator[tuple[list[object], l
                     values = fields_of(record)
                     yield values, [ref for _, ref in references_of(values)]
         except (JournalError, OSError) as error:
-            raise JournalError(_explain(folder, _reason(error))) from error
+            raise JournalError(_explain(run, _reason(error))) from error
         if later:
             what = f"a later version of asyncflow wrote the record at byte {later}"
-            raise JournalError(_cannot_tell(folder, f"{what}; upgrade asyncflow"))
+            raise JournalError(_cannot_tell(run, f"{what}; upgrade asyncflow"))
         if not running:
-            _check_end(folder, reader, end, summary)
+            _check_end(run, reader, end, summary)
 
 
-def _check_end(folder: Path, reader: JournalReader, end: int, summary: Summary | None) -> None:
+def _check_end(run: StoredRun, reader: OpenJournal, end: int, summary: Summary | None) -> None:
     """Raise unless the journal ends at `end`, or a crash explains the bytes after it."""
     if summary is not None and end < summary.journal_bytes:
-        raise JournalError(_explain(folder, f"it ends at byte {end}, and was longer"))
+        raise JournalError(_explain(run, f"it ends at byte {end}, and was longer"))
     if end < reader.size() and not reader.is_torn(end):
-        raise JournalError(_explain(folder, f"the record at byte {end} is not what was written"))
+        raise JournalError(_explain(run, f"the record at byte {end} is not what was written"))
 
 
-def _summary(folder: Path) -> Summary | None:
-    run = LocalRun.at(folder)
+def _summary(run: StoredRun) -> Summary | None:
     try:
         summary = Summary.read(run)
     except (JournalError, OSError):
         return None
     if summary is not None and (owner := other_owner(summary, run)):
-        raise JournalError(_explain(folder, f"its summary is that of {owner}"))
+        raise JournalError(_explain(run, f"its summary is that of {owner}"))
     return summary
 
 
@@ -365,20 +396,24 @@ def _reason(error: Exception) -> str:
     return reason_of(error) if isinstance(error, OSError) else str(error)
 
 
-def _explain(folder: Path, reason: str) -> str:
-    told = _cannot_tell(folder, reason)
-    if later_format(folder / "journal"):
+def _explain(run: StoredRun, reason: str) -> str:
+    told = _cannot_tell(run, reason)
+    if later_format(Path(run.journal_place)):
         return told
-    run = f"{folder.parent.name}/{folder.name}"
+    name = _name(run)
     return (
-        f"{told}. `asyncflow verify {run}` shows more, and after "
-        f"`asyncflow rm {run}` the others can be collected"
+        f"{told}. `asyncflow verify {name}` shows more, and after "
+        f"`asyncflow rm {name}` the others can be collected"
     )
 
 
-def _cannot_tell(folder: Path, reason: str) -> str:
-    run = f"{folder.parent.name}/{folder.name}"
+def _cannot_tell(run: StoredRun, reason: str) -> str:
     return (
-        f"it is unknown what the run {run} needs, because its journal cannot be read: {reason}; "
-        "nothing was deleted"
+        f"it is unknown what the run {_name(run)} needs, because its journal cannot be read: "
+        f"{reason}; nothing was deleted"
     )
+
+
+def _name(run: StoredRun) -> str:
+    """The last two parts of its place: a removed run is not called by its pathspec."""
+    return "/".join(run.place.rsplit("/", 2)[1:])

@@ -111,6 +111,11 @@ class ObjectRun:
         self._pieces.refresh(now=True)  # the writer's last words
         return False
 
+    def is_over(self) -> bool:
+        """Whether nobody can append to the journal any more: it is sealed, or has a summary."""
+        self._pieces.refresh(now=True)
+        return self._pieces.is_sealed or self.has_file(_SUMMARY)
+
     # --- the journal ----------------------------------------------------------------------------
 
     def begin_journal(self, *, durable: bool = False) -> SentJournal:
@@ -299,6 +304,10 @@ class ObjectRun:
             objects.delete(sorted(names, key=lambda name: (not name.startswith(journal), name)))
         except (OSError, StoreError):
             pass
+        self._local.discard()
+
+    def forget(self) -> None:
+        """Delete what this machine has of a run that was removed."""
         self._local.discard()
 
     def _name(self, name: str) -> str:
