@@ -44,9 +44,10 @@ class LogView:
         *,
         colour: bool = False,
         terminal: bool = False,
+        brief: bool = False,
     ) -> None:
         self._output, self._notes = output, notes
-        self._renderer = LogRenderer(colour=colour, terminal=terminal)
+        self._renderer = LogRenderer(colour=colour, terminal=terminal, brief=brief)
 
     async def show(self, batch: Sequence[Event]) -> None:
         """Write the lines of these events."""
@@ -103,10 +104,11 @@ class BarsView:
         output: NonblockingOutput,
         *,
         colour: bool,
+        brief: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
-        self._renderer = LogRenderer(terminal=True, colour=colour)
+        self._renderer = LogRenderer(terminal=True, colour=colour, brief=brief)
         self._tally = Tally()
         self._colour = colour
         self._clock = clock

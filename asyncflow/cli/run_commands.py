@@ -243,6 +243,14 @@ def _running_options() -> list[click.Parameter]:
             help="What a failed task does to running ones; by default cancel.",
         ),
         click.Option(
+            ["--log"],
+            type=click.Choice(["bars", "prints", "full"]),
+            help=(
+                "What to show: what tasks print, with bars for the steps (bars, on a terminal) or "
+                "without (prints), and a summary; or all that tasks do (full, elsewhere)."
+            ),
+        ),
+        click.Option(
             ["--quiet"], is_flag=True, help="Show failures and the last line only, and no warnings."
         ),
         click.Option(

@@ -29,6 +29,7 @@ from asyncflow.cli.progress_view import (
     is_terminal,
     wants_colour,
 )
+from asyncflow.cli.run_summary import RunSummary
 from asyncflow.cli.shown_warnings import warnings_shown_by
 from asyncflow.cli.signals import interrupts, suspending
 from asyncflow.cli.stdout_errors import cannot_write, encoding_of
@@ -49,6 +50,11 @@ if TYPE_CHECKING:
 
 _STDOUT: Final = 1
 _STDERR: Final = 2
+_NAMED_TASKS: Final = 3
+
+
+LOGS: Final = ("bars", "prints", "full")
+"""What of a run is shown: what tasks print and bars; what they print; or every task's log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,8 @@ class SessionOptions:
     grace: float | None = None
     on_failure: str | None = None
     quiet: bool = False
+    log: str | None = None
+    """What of the log is shown, see `LOGS`; by default bars on a terminal, else all of it."""
     as_json: bool = False
     clone_only: bool = False
 
@@ -91,6 +99,7 @@ class Session:
         self._errors = NonblockingOutput(_STDERR, encoding=encoding_of(sys.stderr))
         log = NonblockingOutput(_STDOUT, encoding=encoding_of(sys.stdout))
         self._log = self._errors if options.as_json or options.quiet else log
+        self._summary: RunSummary | None = None
         self._view = self._make_view()
         self._handle: RunHandle | None = None
         self._stopped_by = ""
@@ -110,7 +119,8 @@ class Session:
     def _stop(self, name: str) -> None:
         """Cancel the run on the first signal; a run that is still starting, once it has started."""
         self._stopped_by = name
-        self._view.note(f"{name}: stopping the run; a second one kills it at once.\n")
+        waits = "" if self._handle is None else _whom_it_waits_for(self._handle.running_tasks)
+        self._view.note(f"{name}: stopping the run{waits}; a second one kills it at once.\n")
         if self._handle is not None:
             self._handle.cancel(reason=name)
 
@@ -169,6 +179,8 @@ class Session:
         async with _ticking(view):
             async for batch in handle.batches():
                 ending = batch[-1]
+                if self._summary is not None:
+                    self._summary.count(batch)
                 await view.show(batch)
         await view.close()
         await handle.ended()
@@ -180,15 +192,21 @@ class Session:
         colour = wants_colour(descriptor)
         if self._options.quiet:
             return QuietView(self._log, self._errors, colour=colour)
-        if self._options.as_json or not is_terminal(descriptor):
-            terminal = is_terminal(descriptor)
-            return LogView(self._log, self._errors, colour=colour, terminal=terminal)
-        return BarsView(self._log, colour=colour)
+        terminal = is_terminal(descriptor)
+        log = self._options.log or ("bars" if terminal and not self._options.as_json else "full")
+        brief = log != "full"
+        if brief and not self._options.as_json:
+            self._summary = RunSummary()
+        if log == "prints" or self._options.as_json or not terminal:
+            return LogView(self._log, self._errors, colour=colour, terminal=terminal, brief=brief)
+        return BarsView(self._log, colour=colour, brief=brief)
 
     def _conclude(self, ending: Event, signal_number: int) -> int:
         """Print the final report; return the exit status."""
         flow, run_id = ending.flow, ending.run_id
         status, repeat = SUCCEEDED, ""
+        if self._summary is not None:
+            self._log.write_nowait(self._summary.text(f"{flow}/{run_id}", self._program))
         if isinstance(ending, RunFailed):
             status, repeat = FAILED, self._step_to_repeat(ending)
             text = failure_text(flow, run_id, ending.failure, self._program, repeat)
@@ -238,6 +256,14 @@ class Session:
         if self._log is not self._errors and self._log.error is not None:
             said = cannot_write(self._log.error.strerror)
             self._errors.write_nowait(f"Warning: {said}. The run's log is not complete there.\n")
+
+
+def _whom_it_waits_for(tasks: list[str]) -> str:
+    """The running tasks, in words; they may have a moment to end by themselves."""
+    if not tasks:
+        return ""
+    more = f" and {len(tasks) - _NAMED_TASKS:,} more" if len(tasks) > _NAMED_TASKS else ""
+    return f", waiting for {', '.join(tasks[:_NAMED_TASKS])}{more}"
 
 
 async def _write(file: Path, text: str) -> None:

@@ -55,9 +55,20 @@ def left_showing(line: str) -> str:
 class LogRenderer:
     """Turns the events of one run, in their order, into the lines of its log."""
 
-    def __init__(self, *, terminal: bool = False, colour: bool = False) -> None:
+    def __init__(
+        self, *, terminal: bool = False, colour: bool = False, brief: bool = False
+    ) -> None:
+        """Begin a log.
+
+        Args:
+            terminal: Show control characters as text, except colours.
+            colour: Colour the lines.
+            brief: Leave out that tasks begin, succeed and are taken over; of a failure give its
+                type and message alone.
+        """
         self._terminal = terminal
         self._colour = colour
+        self._brief = brief
         self._held: dict[tuple[str, str], str] = {}  # unfinished lines, by task and stream
         self._second = -1
         self._second_text = ""
@@ -84,13 +95,16 @@ class LogRenderer:
         match event:
             case TaskLogged():
                 self._logged(event, lines)
+            case TaskStarted() | TaskCloned() if self._brief:
+                return
             case TaskStarted():
                 retry = " (retry)" if event.attempt else ""
                 lines.append(self._line(event, f"Task is starting{retry}.", bold=True))
             case TaskSucceeded():
                 if self._held:
                     self._release(event, lines)
-                lines.append(self._line(event, "Task finished successfully.", bold=True))
+                if not self._brief:
+                    lines.append(self._line(event, "Task finished successfully.", bold=True))
             case TaskFailed():
                 self._failed(event, lines)
             case TaskRetried() if event.after_seconds > 0:
@@ -147,6 +161,10 @@ class LogRenderer:
             lines.append(self._line(event, f"Task was stopped: {event.message}.", bold=True))
             return
         text = f"{event.exception_type}: {event.message}"
+        if self._brief:
+            how = ("Task failed", "Task failed, and the failure is caught")[event.caught]
+            lines.append(self._line(event, f"{how}: {visible_line(text)}", bad=not event.caught))
+            return
         if not event.caught:  # otherwise `@catch` says whether it is printed
             text = event.traceback or text
         for line in text.rstrip("\n").split("\n"):

@@ -38,6 +38,8 @@ class StepTally:
     """Tasks that failed for good."""
     retried: int = 0
     """Attempts that failed and were followed by another."""
+    seconds: float = 0.0
+    """How long its tasks have taken in all, each in its last attempt."""
     fanned: int = 0
     """How many tasks of the next step its tasks have fanned out to."""
 
@@ -78,6 +80,7 @@ class Tally:
         self._yielded.pop(event.task_id, None)
         if isinstance(event, TaskSucceeded):
             step.running -= 1
+            step.seconds += event.seconds
 
     def _fan_out(self, event: TaskYielded | TaskSucceeded | TaskCloned, count: int) -> None:
         """Count the tasks that a task has fanned out to so far, in all."""

@@ -53,6 +53,11 @@ class OtherRunHandle(RunHandle):
         return self.status
 
     @property
+    def running_tasks(self) -> list[str]:
+        """The tasks that have begun and not ended, as `step/task`, read from the journal."""
+        return [f"{each.parent.id}/{each.id}" for each in self.run.tasks(status="running")]
+
+    @property
     def run(self) -> Run:
         """The client's view of the run."""
         from asyncflow.client.namespaces import without_namespace

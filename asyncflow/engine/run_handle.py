@@ -134,6 +134,11 @@ class RunHandle:
             raise self._driver.error
         return self._status
 
+    @property
+    def running_tasks(self) -> list[str]:
+        """The tasks that have begun and not ended, as `step/task`, in the order of their start."""
+        return self._driver.running_tasks
+
     def __await__(self) -> Generator[Any, None, Run]:
         return self.wait().__await__()
 

@@ -152,6 +152,10 @@ class Recorder:
         attempt.attempt = task.attempt
         self._attempts[task.task_id] = attempt
 
+    def running(self) -> list[str]:
+        """The tasks that have begun and not ended, as `step/task`, in the order of their start."""
+        return [f"{each.step}/{each.task_id}" for each in self._attempts.values() if each.pid]
+
     def drop(self, task_id: int) -> None:
         """Remove an attempt that was not begun after all."""
         self._attempts.pop(task_id, None)

@@ -234,6 +234,11 @@ class RunDriver:
         """Output that has come in but is not in the journal yet."""
         return self._inbox.output_bytes
 
+    @property
+    def running_tasks(self) -> list[str]:
+        """The tasks that have begun and not ended, as `step/task`."""
+        return self._recorder.running()
+
     def on_started(self, task_id: int, pid: int, node: str) -> None:
         """Note that the task has begun in this process of this node."""
         attempt = self._recorder.get(task_id)

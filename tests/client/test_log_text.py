@@ -76,12 +76,41 @@ def test_whole_run_has_the_shape_of_metaflow() -> None:
     )
 
 
+def test_a_brief_log_has_what_tasks_print_and_failures_in_a_line() -> None:
+    """The traceback stands in the report at the end."""
+    failure = {"exception_type": "ValueError", "message": "no\ngood", "traceback": "long\n"}
+    text = LogRenderer(brief=True).render(
+        [
+            RunStarted(**RUN, graph={}),
+            TaskCloned(
+                **{key: value for key, value in TASK.items() if key != "pid"},
+                origin_run_id="16",
+                origin_task_id="3",
+            ),
+            TaskStarted(**TASK),
+            logged("hello"),
+            TaskFailed(**TASK, **failure, will_retry=True),
+            TaskStarted(**TASK),
+            TaskFailed(**TASK, **failure, caught=True),
+            TaskSucceeded(**TASK),
+            RunSucceeded(**RUN),
+        ]
+    )
+    assert text == (
+        "2026-11-23 22:24:42.987 Workflow starting (run-id 17):\n"
+        f"{HEAD} hello\n"
+        f"{HEAD} Task failed: ValueError: no\\ngood\n"
+        f"{HEAD} Task failed, and the failure is caught: ValueError: no\\ngood\n"
+        "2026-11-23 22:24:42.987 Done!\n"
+    )
+
+
 def test_a_run_of_a_project_names_it_first() -> None:
     """As Metaflow does, without a time."""
     options = {"project": {"name": "shop", "branch_name": "test.new\x1b"}}
     text = plain(RunStarted(**RUN, graph={"options": options}))
     assert text.splitlines() == [
-        "Project: shop, Branch: test.new\x1b",
+        r"Project: shop, Branch: test.new\x1b",
         "2026-11-23 22:24:42.987 Workflow starting (run-id 17):",
     ]
 

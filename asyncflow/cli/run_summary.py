@@ -1,0 +1,72 @@
+"""The summary below the log of a run that was shown briefly: its steps, and what it has made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from asyncflow.client.step_counts import Tally
+from asyncflow.client.words import how_long
+from asyncflow.events.manifests import unpack_manifest
+from asyncflow.events.types import RunStarted, TaskCloned, TaskSucceeded
+from asyncflow.flow.graph import Graph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from asyncflow.cli.final_report import Program
+    from asyncflow.client.step_counts import StepTally
+    from asyncflow.events.types import Event
+
+_NAMED: Final = 12  # artifacts
+
+
+class RunSummary:
+    """Counts a run's events, and describes it at its end."""
+
+    def __init__(self) -> None:
+        """Count nothing yet."""
+        self._tally = Tally()
+        self._end = ""
+        self._made = b""  # the packed artifacts of the last step
+
+    def count(self, batch: Iterable[Event]) -> None:
+        """Count events, in their order."""
+        self._tally.count(batch)
+        for event in batch:
+            if isinstance(event, TaskSucceeded | TaskCloned) and event.step == self._end:
+                self._made = event.manifest
+            elif isinstance(event, RunStarted):
+                graph = Graph.from_data(event.graph)
+                self._end = next((node.name for node in graph if node.is_end), "")
+
+    def text(self, pathspec: str, program: Program) -> str:
+        """The summary, with an empty line before it."""
+        from asyncflow.cli.tables import table
+
+        rows = [_row(step) for step in self._tally.rows() if step.done or step.failed]
+        lines = ["", *table(("STEP", "TASKS", "SECONDS", ""), rows)]
+        names = sorted(unpack_manifest(self._made)) if self._made else []
+        if names:
+            lines += [f"Artifacts of {self._end}: {', '.join(_some(names))}"]
+        lines.append(f"More:  {program.show(pathspec)}")
+        return "\n".join(lines) + "\n"
+
+
+def _row(step: StepTally) -> tuple[str, str, str, str]:
+    remarks = [
+        f"{count:,} {what}"
+        for count, what in ((step.failed, "failed"), (step.retried, "tried again"))
+        if count
+    ]
+    return (
+        step.step,
+        f"{step.done + step.failed:,}",
+        how_long(step.seconds),
+        ", ".join(remarks),
+    )
+
+
+def _some(names: list[str]) -> Iterator[str]:
+    yield from names[:_NAMED]
+    if len(names) > _NAMED:
+        yield f"and {len(names) - _NAMED:,} more"
