@@ -78,7 +78,11 @@ def test_whole_run_has_the_shape_of_metaflow() -> None:
 
 def test_a_brief_log_has_what_tasks_print_and_failures_in_a_line() -> None:
     """The traceback stands in the report at the end."""
-    failure = {"exception_type": "ValueError", "message": "no\ngood", "traceback": "long\n"}
+    failure: dict[str, Any] = {
+        "exception_type": "ValueError",
+        "message": "no\ngood",
+        "traceback": "long\n",
+    }
     text = LogRenderer(brief=True).render(
         [
             RunStarted(**RUN, graph={}),
