@@ -104,7 +104,8 @@ class Condition:
         waiter: asyncio.Future[None] = self._loop.create_future()
         end = None if seconds is None else self._loop.time() + seconds
         # No timeout, which would have to cancel the task: see `UncancellableTask`.
-        timer = None if end is None else self._loop.call_at(end, self.look)
+        # It does not look at the clock, which may differ from the timer's by a rounding error.
+        timer = None if end is None else self._loop.call_at(end, _wake, waiter)
         self._waiters.append((waiter, end))
         self._waits.conditions.add(self)
         try:
@@ -119,6 +120,11 @@ class Condition:
 
     def __repr__(self) -> str:
         return f"<Condition {len(self._waiters)} waiting>"
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def until(

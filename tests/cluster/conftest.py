@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -57,3 +59,22 @@ def s3_proxy(
     one_proxy.set()
     yield one_proxy
     one_proxy.set()
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Generator[Any, None, None]:
+    """Ray, connected to a cluster of this session that has GPUs by name only."""
+    ray = pytest.importorskip("ray")
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    ray.init(
+        address="local",
+        num_cpus=8,
+        num_gpus=2,
+        resources={"licence": 1},
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100 << 20,
+    )
+    yield ray
+    ray.shutdown()

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import psutil
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, catch, current, events, retry, step, timeout
+from asyncflow import Engine, events
 from asyncflow.errors import PoolError, RunCancelledError
 from asyncflow.testing import Loopback
 from tests.support.pool_listener import Listener
+from tests.support.remote_flows import SECONDS, Hindered, Sleeping, Talking, Waiting, printed
 from tests.support.waiting import until
-
-SECONDS = 180
 
 
 @pytest.fixture
@@ -36,39 +31,6 @@ def agent():
     return process
 
 
-async def printed(handle, text):
-    """A task of the run has printed this; the event that tells of it."""
-    async for event in handle.events():
-        if isinstance(event, events.TaskLogged) and event.line == text:
-            return event
-    raise AssertionError("the run is over")
-
-
-class Talking(FlowSpec):
-    """Prints into both streams, from tasks of both kinds."""
-
-    lines = Parameter("lines", default=3)
-
-    @step
-    def start(self):
-        for number in range(self.lines):
-            print("line", number)
-        print("half a line", end="")
-        os.write(2, b"raw\n")
-        self.next(self.talk)
-
-    @step
-    async def talk(self):
-        print("begins")
-        await asyncio.sleep(0.01)
-        print("ends", file=sys.stderr)
-        self.next(self.end)
-
-    @step
-    def end(self):
-        pass
-
-
 async def test_all_that_tasks_print_comes_through_the_socket(engine):
     """In order, and before the end of the task."""
     handle = await engine.start(Talking, lines=50_000)
@@ -81,34 +43,6 @@ async def test_all_that_tasks_print_comes_through_the_socket(engine):
     of_start = [type(event) for event in seen if getattr(event, "step", "") == "start"]
     assert of_start[0] is events.TaskStarted
     assert of_start[-1] is events.TaskSucceeded
-
-
-class Sleeping(FlowSpec):
-    """A `def` task and an async one that do not end by themselves."""
-
-    @step
-    def start(self):
-        self.next(self.still, self.turning)
-
-    @step
-    def still(self):
-        print("still", flush=True)
-        time.sleep(SECONDS)
-        self.next(self.join)
-
-    @step
-    async def turning(self):
-        print("turning", flush=True)
-        await asyncio.sleep(SECONDS)
-        self.next(self.join)
-
-    @step
-    def join(self, inputs):
-        self.next(self.end)
-
-    @step
-    def end(self):
-        pass
 
 
 async def test_a_cancelled_run_ends_its_tasks_behind_the_socket(engine):
@@ -127,41 +61,6 @@ async def test_a_cancelled_run_ends_its_tasks_behind_the_socket(engine):
         )
 
 
-class Hindered(FlowSpec):
-    """Its first attempts are too slow, or their worker kills itself."""
-
-    @step
-    def start(self):
-        self.ways = ["slow", "quick", "killed"]
-        self.next(self.work, foreach="ways")
-
-    @retry(times=1, seconds=0)
-    @timeout(seconds=2)
-    @step
-    def work(self):
-        print("attempt", current.retry_count, flush=True)
-        if current.retry_count == 0 and self.input == "slow":
-            time.sleep(SECONDS)
-        elif current.retry_count == 0 and self.input == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.next(self.join)
-
-    @step
-    def join(self, inputs):
-        self.next(self.late)
-
-    @catch(var="failure")
-    @timeout(seconds=0.2)
-    @step
-    async def late(self):
-        await asyncio.sleep(SECONDS)
-        self.next(self.end)
-
-    @step
-    def end(self):
-        self.late_by = self.failure.type
-
-
 async def test_slow_attempts_and_killed_workers_cost_one_attempt_each(engine):
     """Also what they had printed is kept, and `@catch` handles what is too slow for good."""
     run = await engine.run(Hindered)
@@ -173,31 +72,6 @@ async def test_slow_attempts_and_killed_workers_cost_one_attempt_each(engine):
         ("attempt 0\n", None),
     ]
     assert run["end"].task["late_by"].data.endswith("TaskTimeoutError")
-
-
-class Waiting(FlowSpec):
-    """Its first attempts wait for somebody to end them."""
-
-    @step
-    def start(self):
-        self.items = list(range(10))
-        self.next(self.work, foreach="items")
-
-    @retry(times=1, seconds=0)
-    @step
-    def work(self):
-        if self.input == 0 and current.retry_count == 0:
-            print("waiting", flush=True)
-            time.sleep(SECONDS)
-        self.next(self.join)
-
-    @step
-    def join(self, inputs):
-        self.next(self.end)
-
-    @step
-    def end(self):
-        pass
 
 
 async def test_when_the_agent_is_killed_what_had_begun_is_lost_and_told(engine):

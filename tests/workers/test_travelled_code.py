@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import textwrap
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,7 @@ from asyncflow.flow.code_files import MOST_BYTES, Code, CodeFiles
 from asyncflow.flow.loader import load_file
 from asyncflow.flow.unpacked_code import is_there, unpack
 from asyncflow.testing import Loopback
+from tests.support.waiting import until
 
 SECONDS = 180
 
@@ -88,9 +89,10 @@ def folder(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-@contextmanager
-def other_machine():
+@asynccontextmanager
+async def other_machine():
     """Let no worker begin within the block: what is moved there, workers never saw."""
+    await until(lambda: psutil.Process().children())
     (agent,) = psutil.Process().children()
     agent.suspend()
     yield
@@ -102,7 +104,7 @@ async def run_elsewhere(flow, store, folder, **settings):
     given = Settings(store=store, **settings)
     moved = folder.with_name("moved")
     async with Engine(settings=given, executor=Loopback(workers=1)) as engine:
-        with other_machine():
+        async with other_machine():
             handle = await engine.start(flow)
             folder.rename(moved)
         try:
@@ -145,7 +147,7 @@ async def test_a_file_that_differs_on_the_machine_is_not_used(folder, store):
     """Not even if it is a helper's: then all of them come from what was sent."""
     flow = load_file(folder / "sent_flow.py").Sent
     async with Engine(store=store, executor=Loopback(workers=1)) as engine:
-        with other_machine():
+        async with other_machine():
             handle = await engine.start(flow)
             (folder / "sent_constants.py").write_text("FACTOR = 11\n")
         data = (await handle).data
@@ -161,7 +163,7 @@ async def test_an_edited_helper_is_used_by_the_next_run(folder, store):
     async with Engine(store=store, executor=Loopback(workers=1)) as engine:
         for factor in (10, 11):
             (folder / "sent_constants.py").write_text(f"FACTOR = {factor}\n")
-            with other_machine():
+            async with other_machine():
                 handle = await engine.start(flow)
                 folder.rename(moved)
             numbers.append((await handle).data.number)
@@ -230,6 +232,8 @@ PROJECT = sys.argv[2]
 
 async def main():
     async with Engine(store=sys.argv[1], executor=Loopback(workers=1)) as engine:
+        while not psutil.Process().children():
+            await asyncio.sleep(0.01)
         (agent,) = psutil.Process().children()
         agent.suspend()
         handle = await engine.start(Typed)

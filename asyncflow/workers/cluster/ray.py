@@ -1,0 +1,417 @@
+"""Leases of a Ray cluster: each is an actor that holds an agent.
+
+Ray places the actor by the resources of its workers, and counts it as demand while it waits. An
+actor is never started again, and ends with the program that asked for it. Its calls fail as soon as
+Ray knows that it is gone.
+
+Ray itself is imported when the cluster is opened, or by its processes, and never before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow._support import log
+from asyncflow.errors import AgentGoneError, ClusterError
+from asyncflow.workers.cluster.agent_thread import AgentThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from asyncflow.workers.cluster.interface import Link, Shape
+
+ANSWER_SECONDS: Final = 8.0
+"""How long an address may take to accept a connection."""
+CONNECT_SECONDS: Final = 60.0
+"""How long Ray may take to connect, or to start a cluster on this machine: usually 15 s."""
+INFEASIBLE_SECONDS: Final = 20.0
+"""How long a request may be larger than every node, before it is an error: nodes may be joining."""
+_LOOK_SECONDS: Final = 1.0
+_MB: Final = 1 << 20
+_INSTALL: Final = "pip install 'asyncflow-engine[ray]'"
+
+
+class AgentActor:
+    """What Ray runs on a node: an agent, whose methods answer the driver."""
+
+    def __init__(self) -> None:
+        self._agent = AgentThread()
+
+    async def where(self) -> str:
+        """The name of the node, once the actor is there."""
+        return socket.gethostname()
+
+    async def push(self, batch: bytes) -> None:
+        """Have the agent take a batch in."""
+        await self._agent.push(batch)
+
+    async def poll(self, received: int) -> bytes:
+        """The agent's next batch."""
+        return await self._agent.poll(received)
+
+
+class RayLink:
+    """The way to the agent in one actor."""
+
+    def __init__(self, ray: Any, actor: Any, node: str) -> None:
+        self.actor: Final = actor
+        self._ray = ray
+        self._node = node
+
+    @property
+    def node(self) -> str:
+        """The name of the actor's machine."""
+        return self._node
+
+    async def push(self, batch: bytes) -> None:
+        """Have the agent take a batch in."""
+        await self._answer(self.actor.push.remote(batch))
+
+    async def poll(self, received: int) -> bytes:
+        """The agent's next batch."""
+        answer: bytes = await self._answer(self.actor.poll.remote(received))
+        return answer
+
+    async def _answer(self, asked: Any) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return await asked
+        except errors.ActorUnavailableError:  # it may come back
+            raise
+        except errors.RayActorError as error:
+            raise AgentGoneError(_first_line(error)) from error
+
+    def __repr__(self) -> str:
+        return f"<RayLink to {self._node}>"
+
+
+class RayCluster:
+    """A Ray cluster, or one that is started on this machine and ends with this object."""
+
+    places_resources = True
+    """Whether it gives workers what `@resources` asks for."""
+
+    def __init__(self, address: str | None, *, cpus: float = 1.0) -> None:
+        """Prepare it.
+
+        Args:
+            address: `auto` for the cluster that this machine belongs to, `HOST:PORT` for one whose
+                head is there, `ray://HOST:PORT` for one without a node here. None for the one that
+                the program has connected to, else for one that is started here.
+            cpus: How many CPUs a cluster that is started here offers to its workers.
+        """
+        self._address, self._cpus = address, cpus
+        self._is_ours = False  # whether this object has connected the process
+        self._ray: Any = None
+        self._thread = _RayThread()
+        self._leases: set[RayLink] = set()
+
+    @property
+    def name(self) -> str:
+        """What and where it is."""
+        return f"Ray at {self._address}" if self._address else "Ray on this machine"
+
+    async def open(self) -> None:
+        """Connect, or start a cluster.
+
+        Raises:
+            ClusterError: Ray is not installed, or no cluster answers, or it refuses this program.
+        """
+        try:
+            self._ray = await self._thread.call(_import_ray, CONNECT_SECONDS)
+        except ImportError as error:
+            message = f"Ray cannot be imported ({error}): install it with {_INSTALL}"
+            raise ClusterError(message) from error
+        if self._ray.is_initialized():
+            self._check_is_this()
+        else:
+            await self._connect()
+        self._actors = self._ray.remote(AgentActor)
+
+    def _check_is_this(self) -> None:
+        """Use the connection that the program has, if it is to the same cluster."""
+        if self._address in {None, "auto"}:
+            return
+        there = self._ray.get_runtime_context().gcs_address
+        if self._address != there:
+            message = (
+                f"this program is connected to Ray at {there}: leave the address out, or call "
+                f"ray.shutdown() before a flow is run on Ray at {self._address}"
+            )
+            raise ClusterError(message)
+
+    async def _connect(self) -> None:
+        await self._check_answers()
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self._address is None:
+            options |= {"address": "local", "num_cpus": self._cpus, "include_dashboard": False}
+        else:
+            options["address"] = self._address
+        try:
+            await self._thread.call(lambda: _init(self._ray, options), CONNECT_SECONDS)
+        except Exception as error:
+            raise self._refusal(error) from error
+        self._is_ours = True
+
+    async def _check_answers(self) -> None:
+        """Refuse an address at which nobody listens, for which Ray would try a minute."""
+        host, port = _host_and_port(self._address or "")
+        if not port:
+            return
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                _, writer = await asyncio.open_connection(host, port)
+        except (OSError, TimeoutError) as error:
+            why = "no answer" if isinstance(error, TimeoutError) else _first_line(error)
+            message = (
+                f"{self.name} does not answer ({why}): check the address, and that the head of the "
+                "cluster is up and can be reached from this machine"
+            )
+            raise ClusterError(message) from error
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+    def _refusal(self, error: Exception) -> ClusterError:
+        """Why Ray could not be connected to, and what to do."""
+        said = _first_line(error)
+        if self._address is None:
+            return ClusterError(f"Ray cannot be started on this machine: {said}")
+        if self._address == "auto" and isinstance(error, ConnectionError):
+            return ClusterError(
+                f"no Ray cluster is running on this machine ({said}): start one, name its address, "
+                "or leave the address out to have one started for the run"
+            )
+        if isinstance(error, ConnectionError):
+            return ClusterError(
+                f"{self.name} listens, but refuses this program ({said}): the token of one of them "
+                "may be wrong (RAY_AUTH_TOKEN, or the file ~/.ray/auth_token, with "
+                "RAY_AUTH_MODE=token), or it is not the port of a Ray head"
+            )
+        return ClusterError(f"{self.name} cannot be used: {type(error).__name__}: {said}")
+
+    # --- leases ---------------------------------------------------------------------------------
+
+    async def lease(self, shape: Shape, slots: int) -> Link:
+        """An actor with room for so many workers.
+
+        Raises:
+            ClusterError: No node can ever have it, or it ends before it is there.
+        """
+        wanted = _request(shape, slots)
+        actor = self._actors.options(**wanted, max_restarts=0, max_task_retries=0).remote()
+        coming = asyncio.ensure_future(_awaited(actor.where.remote()))
+        try:
+            node = await self._wait_for(coming, shape, slots)
+        except BaseException:
+            coming.cancel()
+            self._kill(actor)
+            raise
+        link = RayLink(self._ray, actor, node)
+        self._leases.add(link)
+        return link
+
+    async def _wait_for(self, coming: asyncio.Future[str], shape: Shape, slots: int) -> str:
+        too_large = 0.0
+        while True:
+            done, _ = await asyncio.wait([coming], timeout=_LOOK_SECONDS)
+            if done:
+                try:
+                    return coming.result()
+                except self._ray.exceptions.RayError as error:
+                    raise self._cannot_start(error, shape, slots) from error
+            largest = await self._thread.call(lambda: self._why_too_large(shape, slots), 30.0)
+            too_large = too_large + _LOOK_SECONDS if largest else 0.0
+            if too_large >= INFEASIBLE_SECONDS:
+                message = (
+                    f"no node of {self.name} has {_told(shape, slots)}: {largest}. Ask for less "
+                    "with @resources, or add such a node"
+                )
+                raise ClusterError(message)
+
+    def _why_too_large(self, shape: Shape, slots: int) -> str:
+        """What the nodes have, if none could ever hold the request, and none will be added."""
+        nodes = [each["Resources"] for each in self._ray.nodes() if each["Alive"]]
+        need = _amounts(shape, slots)
+        if any(all(node.get(name, 0.0) >= need[name] for name in need) for node in nodes):
+            return ""
+        if self._is_autoscaled():
+            return ""
+        most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in need}
+        told = ", ".join(f"{_amount(name, most[name])}" for name in need)
+        return f"its {len(nodes)} nodes have at most {told}"
+
+    def _is_autoscaled(self) -> bool:
+        """Whether an autoscaler may add nodes."""
+        try:
+            from ray.autoscaler.v2.sdk import get_cluster_status
+
+            status = get_cluster_status(self._ray.get_runtime_context().gcs_address)
+        except Exception as error:  # noqa: BLE001 - the interface is Ray's own, and may change
+            log.warning("cannot tell whether the Ray cluster is autoscaled", error=repr(error))
+            return True
+        version = str(status.stats.autoscaler_version or "0")
+        return version != "0" or bool(status.pending_nodes or status.pending_launches)
+
+    def _cannot_start(self, error: Exception, shape: Shape, slots: int) -> ClusterError:
+        errors = self._ray.exceptions
+        said = _first_line(error)
+        if isinstance(error, errors.ActorUnschedulableError):
+            return ClusterError(f"no node of {self.name} has {_told(shape, slots)}: {said}")
+        if "No module named 'asyncflow" in str(error):
+            return ClusterError(
+                f"a node of {self.name} has no asyncflow: install the same version there as here, "
+                "or name it in the runtime_env of ray.init"
+            )
+        return ClusterError(f"a lease of {self.name} ended before its agent was there: {said}")
+
+    async def release(self, link: Link) -> None:
+        """End an actor, if it has not ended."""
+        assert isinstance(link, RayLink)  # noqa: S101 - it was made here
+        self._leases.discard(link)
+        self._kill(link.actor)
+
+    def _kill(self, actor: Any) -> None:
+        with suppress(Exception):  # it has ended, or the cluster is gone
+            self._ray.kill(actor, no_restart=True)
+
+    async def close(self) -> None:
+        """End all actors; disconnect, if the program was not connected before."""
+        for link in list(self._leases):
+            await self.release(link)
+        try:
+            if self._is_ours:
+                self._is_ours = False
+                await self._thread.call(self._ray.shutdown, CONNECT_SECONDS)
+        finally:
+            self._thread.end()
+
+    def __repr__(self) -> str:
+        return f"<RayCluster {self._address or 'on this machine'}: {len(self._leases)} leases>"
+
+
+def is_connected() -> bool:
+    """Whether this program has connected to a Ray cluster by itself."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def _import_ray() -> Any:
+    with _same_variables():
+        import ray
+        import ray.exceptions
+    return ray
+
+
+def _init(ray: Any, options: Mapping[str, Any]) -> None:
+    with _same_variables():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody has agreed to send any
+        ray.init(**options)
+
+
+@contextmanager
+def _same_variables() -> Iterator[None]:
+    """Leave the variables of this process as they are: runs take along what changes."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+async def _awaited(reference: Any) -> Any:
+    return await reference
+
+
+class _RayThread:
+    """The thread in which Ray's blocking functions are called.
+
+    It lives as long as the connection: the kernel ends the processes of a cluster that was started
+    here when the thread that has started them ends. Nobody waits for it at the end of the program.
+    """
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._is_running = False
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+    async def call(self, function: Callable[[], Any], seconds: float) -> Any:
+        """What the function returns.
+
+        Raises:
+            TimeoutError: It takes longer, and goes on.
+        """
+        done: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                result = function()
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+                done.set_exception(error)
+            else:
+                done.set_result(result)
+
+        self._work.put(work)
+        if not self._is_running:
+            self._is_running = True
+            Thread(target=self._run, name="asyncflow-ray", daemon=True).start()
+        async with asyncio.timeout(seconds):
+            return await asyncio.shield(asyncio.wrap_future(done))
+
+    def end(self) -> None:
+        """Let it end, once all that it was asked for is done."""
+        if self._is_running:
+            self._is_running = False
+            self._work.put(None)
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    """Where to connect to; port 0 for an address that only Ray understands."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    return (host.strip("[]"), int(port)) if host and port.isdigit() else ("", 0)
+
+
+def _amounts(shape: Shape, slots: int) -> Mapping[str, float]:
+    """A request as Ray's nodes count it."""
+    needed = {"CPU": shape.cpu, "GPU": shape.gpu, "memory": shape.memory * _MB, **dict(shape.extra)}
+    return {name: each * slots for name, each in needed.items() if each}
+
+
+def _request(shape: Shape, slots: int) -> dict[str, Any]:
+    """A request as an actor's options."""
+    needed = dict(_amounts(shape, slots))
+    return {
+        "num_cpus": needed.pop("CPU", 0),
+        "num_gpus": needed.pop("GPU", 0),
+        "memory": int(needed.pop("memory", 0)) or None,
+        "resources": needed or None,
+    }
+
+
+def _amount(name: str, amount: float) -> str:
+    if name == "memory":
+        return f"{amount / _MB:.0f} MB of memory"
+    return f"{amount:g} {name}"
+
+
+def _told(shape: Shape, slots: int) -> str:
+    return str(shape) if slots == 1 else f"{slots} times {shape}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
