@@ -38,6 +38,11 @@ class _Part(NamedTuple):
     wrote: Wrote
     upload: ValueUpload
 
+    def is_within(self, wrote: Wrote) -> bool:
+        """Whether it is stored once that is."""
+        mine = self.wrote
+        return not mine.blobs and mine.segment == wrote.segment and mine.end <= wrote.end
+
 
 class _Held(NamedTuple):
     """A report, and what has to be stored before it is passed on."""
@@ -129,7 +134,10 @@ class HeldReports:
         if self._uploader is None:
             message = f"nobody uploads {wrote.segment or 'values'}"
             raise StoreError(message)
-        queue.parts.append(_Part(wrote, self._uploader.add(*wrote)))
+        part = _Part(wrote, self._uploader.add(*wrote))
+        if queue.parts and queue.parts[-1].is_within(wrote):
+            queue.parts.pop()  # who waits for the new part waits for this one
+        queue.parts.append(part)
 
     def _hold(self, queue: _Queue, report: Succeeded | Failed | Yielded) -> list[ReportMessage]:
         lost, queue.lost = queue.lost, []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
@@ -104,7 +105,8 @@ def failed(number, outcome=None):
 
 
 A = Wrote("flows/F/1/n.seg", 10, ())
-B = Wrote("flows/F/1/n.seg", 20, (b"x" * 32,))
+B = Wrote("flows/F/2/n.seg", 20, (b"x" * 32,))
+MORE = Wrote("flows/F/1/n.seg", 30, ())
 
 
 class Play:
@@ -183,6 +185,13 @@ async def test_a_report_waits_for_all_that_its_worker_wrote_before(play):
     assert play.heard() == [Storing(key(2), 4711), succeeded(2)]
 
 
+async def test_a_segment_that_is_stored_further_is_enough(play):
+    """The later end of a segment takes the place of the earlier one."""
+    play.report(A, MORE, succeeded(1))
+    play.end(1)
+    assert play.heard() == [Storing(key(1), 4711), succeeded(1)]
+
+
 async def test_what_cannot_be_stored_has_failed(play):
     """Also a failure whose values its `@catch` passes on; a plain failure stays one."""
     play.report(A, succeeded(1), failed(2, Outcome()), failed(3))
@@ -239,6 +248,11 @@ def test_nothing_is_told_before_it_is_stored_and_all_is_told_in_the_end(data):
     asyncio.run(_any_order(data))
 
 
+def segment(number):
+    """Which of two segments, one for each of two runs, has the value of that number."""
+    return f"s{number % 3 % 2}"
+
+
 class Trial:
     """Tasks that report, and uploads that end, as drawn."""
 
@@ -246,7 +260,7 @@ class Trial:
         self.data, self.play = data, Play()
         self.wrote = 0
         self.reported: list[int] = []  # by task: how much had been written
-        self.stored: set[int] = set()
+        self.stored: Counter[str] = Counter()  # by segment, up to where
 
     def ends(self):
         """The ends of tasks that were told."""
@@ -256,13 +270,14 @@ class Trial:
         """What was told since then was stored."""
         for report in self.ends()[before:]:
             if isinstance(report, Succeeded):
-                assert self.stored >= set(range(1, self.reported[report.key.task] + 1))
+                for number in range(1, self.reported[report.key.task] + 1):
+                    assert self.stored[segment(number)] >= number
 
     def report(self, task):
         """A task writes something, and reports."""
         for _ in range(self.data.draw(st.integers(0, 2))):
             self.wrote += 1
-            self.play.report(Wrote("s", self.wrote, ()))
+            self.play.report(Wrote(segment(self.wrote), self.wrote, ()))
         self.reported.append(self.wrote)
         before = len(self.ends())
         self.play.report(succeeded(task))
@@ -275,7 +290,8 @@ class Trial:
         for number in self.data.draw(st.permutations(rest))[:most]:
             error = self.data.draw(st.sampled_from(["", "", "no"]))
             if not error:
-                self.stored.add(uploads[number].wrote.end)
+                wrote = uploads[number].wrote
+                self.stored[wrote.segment] = max(wrote.end, self.stored[wrote.segment])
             before = len(self.ends())
             self.play.end(number, error)
             self.check(before)

@@ -91,6 +91,7 @@ class Uploader:
         self._packs = Threads(_PACKS, "asyncflow-packs")
         self._blob_threads = Threads(_BLOBS, "asyncflow-blobs")
         self._putting = 0
+        self._looks_at = 0.0  # when the thread looks again for what is due
         self._closed = False
         self.waiting_bytes = 0
         """About how many bytes wait to be stored."""
@@ -114,9 +115,10 @@ class Uploader:
                 if found is None:
                     found = self._segments[segment] = _Segment(self._cache.folder, segment)
                 self.waiting_bytes += found.add(upload)
+                if found.waiting >= PACK_BYTES or self._looks_at > found.due:
+                    self._changed.notify_all()
             for digest in blobs:
                 self._add_blob(digest, upload)
-            self._changed.notify()
         return upload
 
     def upload(self, segment: str, end: int, blobs: Sequence[bytes]) -> None:
@@ -173,7 +175,9 @@ class Uploader:
                         self.waiting_bytes -= segment.fail(str(error))
                         self._changed.notify_all()
                         self._tell()
+                self._looks_at = time.monotonic() + pause
                 self._changed.wait(pause)
+                self._looks_at = 0.0
 
     def _send(self, segment: _Segment) -> float:
         """Put a pack of a segment if it is time; return after how many seconds to look again."""
