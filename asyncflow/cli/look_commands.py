@@ -11,6 +11,7 @@ import click
 
 from asyncflow._support.paths import absolute
 from asyncflow.cli.common_options import json_option, store_option
+from asyncflow.cli.completion import pathspecs
 from asyncflow.cli.metaflow_options import Accepted
 from asyncflow.cli.stdout_errors import print_bytes, print_lines, print_output, takes_bytes
 from asyncflow.cli.times import moment
@@ -60,7 +61,12 @@ def pathspec_argument(
             raise click.BadParameter(message, ctx, param)
         return "/".join(given)
 
-    return click.Argument([name], callback=whole, required=own is None or 1 not in parts)
+    return click.Argument(
+        [name],
+        callback=whole,
+        required=own is None or 1 not in parts,
+        shell_complete=pathspecs(max(parts)),
+    )
 
 
 def names_file(value: str) -> bool:
@@ -140,11 +146,18 @@ def make_runs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         []
         if flow is not None
         else [
-            click.Argument(["flow_name"], required=False, metavar="[FLOW]", callback=_flow_name),
+            click.Argument(
+                ["flow_name"],
+                required=False,
+                metavar="[FLOW]",
+                callback=_flow_name,
+                shell_complete=pathspecs(1),
+            ),
             click.Option(
                 ["--flow", "named_flow"],
                 metavar="F",
                 callback=_flow_name,
+                shell_complete=pathspecs(1),
                 help="Only runs of this flow, as FLOW.",
             ),
         ]

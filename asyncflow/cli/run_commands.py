@@ -6,7 +6,8 @@ any other. A script that is run as a program has no FILE, because its flow is lo
 
 from __future__ import annotations
 
-from contextlib import suppress
+import io
+from contextlib import redirect_stdout, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ import click
 from asyncflow._support.paths import absolute
 from asyncflow.cli import metaflow_options
 from asyncflow.cli.common_options import store_option
+from asyncflow.cli.completion import files, pathspecs
 from asyncflow.cli.final_report import Program
 from asyncflow.cli.flow_options import (
     CONFIG_OPTIONS,
@@ -60,7 +62,8 @@ class FlowCommand(click.Command):
     ) -> None:
         params = attributes.pop("params", [])
         if flow is None:
-            params = [click.Argument(["file"], metavar="FILE[:Flow]"), *params]
+            file = click.Argument(["file"], metavar="FILE[:Flow]", shell_complete=files)
+            params = [file, *params]
         super().__init__(name, params=params, **attributes)
         self._flow = flow
         self._takes_parameters = parameters
@@ -68,12 +71,22 @@ class FlowCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Find the flow first: only it knows what the other arguments mean."""
+        if ctx.resilient_parsing:  # a shell asks what may come next
+            return self._parse_unfinished(ctx, args)
         flow = self._flow or self._find_flow(ctx, args)
         if flow is not None:
             flow = self._prepared(ctx, flow, args)
             ctx.meta[_FLOW] = flow
             if self._takes_parameters:
                 self._refuse_clash(ctx, flow)
+        return super().parse_args(ctx, args)
+
+    def _parse_unfinished(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what the user has typed so far; a flow that can be loaded tells its parameters."""
+        with suppress(AsyncflowError, click.ClickException), redirect_stdout(io.StringIO()):
+            flow = self._flow or self._find_flow(ctx, args)
+            if flow is not None:
+                ctx.meta[_FLOW] = self._prepared(ctx, flow, args)
         return super().parse_args(ctx, args)
 
     def _prepared(
@@ -381,6 +394,7 @@ def make_resume(flow: type[FlowSpec] | None, script: str) -> FlowCommand:
             click.Option(
                 ["--origin-run-id"],
                 metavar="ID",
+                shell_complete=pathspecs(2),
                 help="The run to resume, by its id or as FLOW/ID; by default the flow's "
                 "latest. What succeeded there is not run again.",
             ),

@@ -12,6 +12,7 @@ import click
 
 from asyncflow._support.safe_text import class_name
 from asyncflow.cli.common_options import store_option
+from asyncflow.cli.completion import pathspecs
 from asyncflow.cli.exit_status import FAILED, SUCCEEDED
 from asyncflow.cli.run_commands import FlowCommand, flow_of, loading
 from asyncflow.errors import AsyncflowError
@@ -69,7 +70,10 @@ def make_step(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
 
     return click.Command(
         "step",
-        params=[click.Argument(["pathspec"], metavar="RUN/STEP[/TASK]"), *_options()],
+        params=[
+            click.Argument(["pathspec"], metavar="RUN/STEP[/TASK]", shell_complete=pathspecs(4)),
+            *_options(),
+        ],
         callback=step,
         help=(
             "Step into one task of an earlier run: run it again, alone, with the inputs that it "

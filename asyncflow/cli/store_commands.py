@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asyncflow.cli.common_options import json_option, store_option
+from asyncflow.cli.completion import pathspecs
 from asyncflow.cli.exit_status import FAILED
 from asyncflow.cli.progress_line import ProgressLine
 from asyncflow.cli.stdout_errors import print_lines
@@ -68,7 +69,12 @@ def make_verify(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
     return click.Command(
         "verify",
         params=[
-            click.Argument(["pathspec"], required=False, metavar="[FLOW[/RUN]]"),
+            click.Argument(
+                ["pathspec"],
+                required=False,
+                metavar="[FLOW[/RUN]]",
+                shell_complete=pathspecs(2),
+            ),
             store_option(),
             json_option(),
         ],
@@ -176,14 +182,19 @@ def make_rm(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         []
         if flow is not None
         else [
-            click.Option(["--flow", "flow_name"], metavar="F", help="Runs of this flow."),
+            click.Option(
+                ["--flow", "flow_name"],
+                metavar="F",
+                help="Runs of this flow.",
+                shell_complete=pathspecs(1),
+            ),
             click.Option(["--all-flows"], is_flag=True, help="Runs of every flow of the store."),
         ]
     )
     return click.Command(
         "rm",
         params=[
-            click.Argument(["runs"], nargs=-1, metavar="[RUN]..."),
+            click.Argument(["runs"], nargs=-1, metavar="[RUN]...", shell_complete=pathspecs(2)),
             *own,
             click.Option(
                 ["--older-than"],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asyncflow.cli.common_options import json_option, store_option
+from asyncflow.cli.completion import pathspecs
 from asyncflow.cli.look_commands import can_be_name, find, pass_over, print_json
 from asyncflow.cli.stdout_errors import print_lines
 
@@ -53,6 +54,7 @@ def _run_option(flow: str | None, *, required: bool) -> click.Option:
         ["--run-id"],
         callback=whole,
         metavar="ID" if flow else "FLOW/ID",
+        shell_complete=pathspecs(2),
         help=f"The run{'' if required else '; by default the latest'}.",
     )
 

@@ -82,7 +82,7 @@ def test_tags_are_listed_of_the_latest_run_or_of_others(tag, monkeypatch):
     ("arguments", "words"),
     [
         (["add", "x"], "say which run: --run-id F/2, for the latest"),
-        (["add", "--run-id", "2", "x"], "is not of the form Flow/run"),
+        (["add", "--run-id", "F", "x"], "is not of the form Flow/run"),
         (["add", "--run-id", "F/2"], "Missing argument"),
         (["add", "--run-id", "F/3", "x"], "has no run '3'"),
         (["add", "--run-id", "F/2", ""], "the tag '' is empty"),
