@@ -62,10 +62,10 @@ def test_what_does_not_exist_is_a_missing_file(objects):
 
 
 def test_an_object_is_created_once(objects):
-    """Whoever comes later is told what is there, unless it is the very same."""
+    """Whoever comes later is told what is there, also if it is the very same."""
     assert objects.create("a", b"first") is None
     assert objects.create("a", b"second") == b"first"
-    assert objects.create("a", b"first") is None
+    assert objects.create("a", b"first") == b"first"
     assert objects.get("a") == b"first"
 
 
@@ -76,6 +76,7 @@ def test_an_object_is_replaced_if_it_has_not_changed(objects):
     new = objects.replace("a", b"second", e_tag)
     assert new == objects.head("a").e_tag
     assert objects.replace("a", b"third", e_tag) is None
+    assert objects.replace("a", b"second", e_tag) is None
     assert objects.replace("b", b"first", e_tag) is None
     assert objects.get("a") == b"second"
 

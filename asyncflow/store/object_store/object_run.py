@@ -22,9 +22,10 @@ from asyncflow.store.object_store.sent_journal import (
     PieceJournal,
     PieceSender,
     SentJournal,
+    Unsent,
     is_sent,
     note_unsent,
-    unsent_writer,
+    unsent_in,
 )
 from asyncflow.store.object_store.unsent import send_rest
 
@@ -88,7 +89,7 @@ class ObjectRun:
 
     def is_there(self) -> bool:
         """Whether the store, or this machine, has anything of it."""
-        return self._local.has_journal() or self._objects.has_any(self.folder)
+        return self._local.is_being_written() or self._objects.has_any(self.folder)
 
     def is_being_written(self) -> bool:
         """Whether its writer is alive: by its lock on this machine, else by its claim."""
@@ -102,10 +103,10 @@ class ObjectRun:
         seen = look_at(self._objects, self._name(CLAIM))
         if seen is not None and seen.is_fresh:
             try:
-                here = unsent_writer(self._local.place)
+                here = unsent_in(self._local.place)
             except JournalError:
                 here = None
-            if here is None or here.hex() != seen.writer:  # else it was here, and is dead
+            if here is None or here.writer.hex() != seen.writer:  # else it was here, and is dead
                 self._alive_until = time.monotonic() + _TRUSTED_SECONDS
                 return True
         self._pieces.refresh(now=True)  # the writer's last words
@@ -128,7 +129,7 @@ class ObjectRun:
         local = self._local.begin_journal()
         writer = os.urandom(WRITER_BYTES)
         try:
-            note_unsent(self._local.place, writer)
+            note_unsent(self._local.place, Unsent(writer, has_begun=False))
             sender = PieceSender(
                 connection.objects, self._pieces.folder, writer, self._local.journal_place, 0
             )
@@ -154,19 +155,19 @@ class ObjectRun:
 
     def _has_newest(self) -> bool:
         """Whether the file on this machine is the journal, as far as it goes."""
-        local = self._local
+        local, pieces = self._local, self._pieces
         if not local.has_journal():
             return False
-        if local.is_being_written() or is_sent(local.place):
+        if local.is_being_written():
             return True
-        writer, pieces = unsent_writer(local.place), self._pieces
-        if writer is None:
-            return False
-        # Its writer is dead. Others may have ended the run before all was sent.
         pieces.refresh()
-        if pieces.is_sealed and pieces.size < local.journal_size():
+        if is_sent(local.place):  # unless somebody has removed the run since
+            return pieces.size == local.journal_size()
+        unsent = unsent_in(local.place)
+        if unsent is None or (pieces.is_sealed and pieces.size < local.journal_size()):
             return False
-        return not pieces.size or pieces.last_writer() == writer
+        # Its writer is dead. Others may have removed the run, or have begun it before.
+        return pieces.last_writer() == unsent.writer if pieces.size else not unsent.has_begun
 
     def has_journal(self) -> bool:
         """Whether there is a journal."""
@@ -236,7 +237,6 @@ class ObjectRun:
                 after = change(before[:most])
                 if after == before:
                     return
-                # What somebody else has written at the same time may be the same: no harm done.
                 if facts is None:
                     if objects.create(place, after) is None:
                         return

@@ -4,9 +4,9 @@ Every request may fail, may be refused for a moment (503), or may time out after
 So a request is repeated for as long as the `Objects` are patient, and each kind of write can tell
 afterwards whether it was itself that wrote:
 
-* `create` never replaces. Somebody is first, and everybody else reads what that one has written. If
-  these are the bytes that were to be written, it was an earlier attempt of the same call. So bytes
-  that two writers could have in common need something in them that tells whose they are.
+* `create` never replaces. Somebody is first, and everybody else reads what that one has written. A
+  random word goes with the object, as an attribute: if it is there already, it was an earlier
+  attempt of the same call that was first.
 * `replace` writes over exactly the version that was read. The same rule applies.
 * `put` and `delete` may be carried out twice without harm.
 
@@ -44,6 +44,7 @@ _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 3.0
 _THREADS: Final = 16  # requests at the same time, of one process
 _DELETED_TOGETHER: Final = 1000  # as many as S3 takes in one request
+_WRITTEN_BY: Final = "asyncflow-write"
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _NO_BUCKET: Final = "there is no such bucket; create it"
 _PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
@@ -81,6 +82,7 @@ class Objects:
         self._client = client
         self.location: Final = location
         self.patience_seconds: Final = patience_seconds
+        self._refusals = (obstore.exceptions.PreconditionError,)
         self._pid = os.getpid()
         self._threads: Threads | None = None
 
@@ -223,25 +225,24 @@ class Objects:
     def create(self, name: str, data: bytes) -> bytes | None:
         """Write an object that does not exist yet.
 
-        Returns None if it now has these bytes by this call. Else the bytes that somebody else has
-        written there, which stay.
+        Returns None if this call has written it. Else the bytes that somebody else has written
+        there before, which stay.
         """
+        mine = _new_word()
 
         def ask() -> bytes | None:
             try:
-                self._put(name, data, mode="create")
-            except self._api.exceptions.AlreadyExistsError:
+                self._put(name, data, mode="create", attributes=mine)
+            except (self._api.exceptions.AlreadyExistsError, *self._refusals):
                 pass
-            except self._api.exceptions.PreconditionError:
-                pass  # another way to say so
             else:
                 return None
             try:
-                there = bytes(self._api.get(self._client, name).bytes())
+                answer = self._api.get(self._client, name)
             except FileNotFoundError as error:
                 # A conflict with somebody who was not first in the end, or it was deleted.
                 raise self._error(name, "it is written and deleted again and again") from error
-            return None if there == data else there
+            return None if _is_of(answer, mine) else bytes(answer.bytes())
 
         reached("object.create")
         there = self._ask(name, ask)
@@ -253,18 +254,18 @@ class Objects:
 
         An object that is gone has changed.
         """
+        mine = _new_word()
 
         def ask() -> str | None:
             try:
-                return _e_tag(self._put(name, data, mode={"e_tag": e_tag}))
-            except (FileNotFoundError, self._api.exceptions.PreconditionError):
+                return _e_tag(self._put(name, data, mode={"e_tag": e_tag}, attributes=mine))
+            except (FileNotFoundError, *self._refusals):
                 pass
             try:
                 answer = self._api.get(self._client, name)
-                there = bytes(answer.bytes())
             except FileNotFoundError:
                 return None
-            return _e_tag(answer.meta) if there == data else None
+            return _e_tag(answer.meta) if _is_of(answer, mine) else None
 
         reached("object.replace")
         new = self._ask(name, ask)
@@ -386,6 +387,16 @@ class Objects:
 
 _LISTED_TOGETHER: Final = 10_000
 """How many are listed before any is passed on: if a request fails, as many are listed again."""
+
+
+def _new_word() -> dict[str, str]:
+    return {_WRITTEN_BY: os.urandom(12).hex()}
+
+
+def _is_of(answer: Any, word: dict[str, str]) -> bool:
+    """Whether an object was written with this word."""
+    attributes: dict[str, str] = answer.attributes
+    return attributes.get(_WRITTEN_BY) == word[_WRITTEN_BY]
 
 
 def _facts(meta: Any) -> ObjectFacts:

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Condition
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from asyncflow._support import log
 from asyncflow._support.commit_points import reached
@@ -50,7 +50,7 @@ class PieceSender:
     """Sends a local file to its pieces, from a known offset on; threads may share one."""
 
     def __init__(self, objects: Objects, folder: str, writer: bytes, path: str, sent: int) -> None:
-        self._objects, self._folder, self._writer = objects, folder, writer
+        self._objects, self._folder, self.writer = objects, folder, writer
         self._file = OpenFile(path)
         self.sent = sent
         """How many bytes of the file are in the store."""
@@ -68,7 +68,7 @@ class PieceSender:
             message = f"the journal of {self._folder} has lost its end: {end} bytes were written"
             raise JournalError(message)
         reached("piece.put")
-        there = append_piece(self._objects, self._folder, Piece(self.sent, self._writer, data))
+        there = append_piece(self._objects, self._folder, Piece(self.sent, self.writer, data))
         reached("piece.written")
         if there.is_seal:
             raise self.ended_by_others()
@@ -116,6 +116,8 @@ class SentJournal:
         self._trouble: OSError | None = None
         """Why nothing could be sent last time."""
         self._is_over = False
+        self._has_begun = False
+        self._folder = str(local.path.parent)
         self._on_ended: Callable[[JournalError], object] | None = None
         shipper.add(self)
 
@@ -227,7 +229,7 @@ class SentJournal:
         try:
             self._send(self._local.size)
             self._claim.release()
-            note_sent(str(self._local.path.parent))
+            note_sent(self._folder)
         except (JournalError, OSError) as error:
             log.warning(f"{self._local.path}: {error}")
 
@@ -247,6 +249,9 @@ class SentJournal:
                 if not self._claim.is_made:  # first, or the run would look interrupted
                     self._claim.beat()
                 self._sender.send_one(end)
+                if not self._has_begun:
+                    note_unsent(self._folder, Unsent(self._sender.writer, has_begun=True))
+                    self._has_begun = True
             except JournalError as ended:
                 self._end(ended)
                 raise
@@ -327,10 +332,19 @@ class PieceJournal(RecordReader):
         pass
 
 
-def note_unsent(folder: str, writer: bytes) -> None:
-    """Note that a journal in this folder is being written, and by which writer."""
+class Unsent(NamedTuple):
+    """A journal of which something may not have been sent."""
+
+    writer: bytes
+    has_begun: bool
+    """Whether it has a piece in the store. If there is none, the run was removed since."""
+
+
+def note_unsent(folder: str, unsent: Unsent) -> None:
+    """Note that a journal in this folder is being written."""
     reached("unsent.note")
-    write_file(f"{folder}/{UNSENT}", json.dumps({"writer": writer.hex()}).encode())
+    noted = {"writer": unsent.writer.hex(), "has_begun": unsent.has_begun}
+    write_file(f"{folder}/{UNSENT}", json.dumps(noted).encode())
 
 
 def note_sent(folder: str) -> None:
@@ -345,10 +359,10 @@ def is_sent(folder: str) -> bool:
     return os.path.exists(f"{folder}/{SENT}")  # noqa: PTH110 - text
 
 
-def unsent_writer(folder: str) -> bytes | None:
-    """The writer of a journal of which something may not have been sent; None if all was.
+def unsent_in(folder: str) -> Unsent | None:
+    """The journal in a folder, if something of it may not have been sent; None if all was.
 
-    Of one that cannot be told, because the note was not written to its end, it is all zeros.
+    If its writer has died while it noted that, the note says nothing: then the writer is all zeros.
 
     Raises:
         JournalError: The note cannot be read.
@@ -361,8 +375,8 @@ def unsent_writer(folder: str) -> bytes | None:
     except OSError as error:
         raise JournalError(explain(path, error, doing="read")) from error
     try:
-        writer = bytes.fromhex(json.loads(data)["writer"])
+        noted = json.loads(data)
+        unsent = Unsent(bytes.fromhex(noted["writer"]), noted["has_begun"] is True)
     except (ValueError, LookupError, TypeError):
-        # A program has died before it wrote the note: it had written nothing else.
-        return bytes(WRITER_BYTES)
-    return writer if len(writer) == WRITER_BYTES else bytes(WRITER_BYTES)
+        return Unsent(bytes(WRITER_BYTES), has_begun=False)
+    return unsent if len(unsent.writer) == WRITER_BYTES else None

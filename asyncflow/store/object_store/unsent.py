@@ -18,8 +18,9 @@ from asyncflow.store.object_store.sent_journal import (
     JOURNAL,
     PieceSender,
     RunEndedError,
+    Unsent,
     note_sent,
-    unsent_writer,
+    unsent_in,
 )
 
 if TYPE_CHECKING:
@@ -38,10 +39,9 @@ def send_rest(objects: Objects, cache: LocalStore, flow: str = "", run_id: str =
     """
     done = []
     for run in [cache.run(flow, run_id)] if run_id else _all_runs(cache):
-        writer = unsent_writer(run.place)
-        if writer is None or run.is_being_written():
-            continue
-        done.append(_send_rest_of(objects, cache, run, writer))
+        unsent = unsent_in(run.place)
+        if unsent is not None and not run.is_being_written():
+            done.append(_send_rest_of(objects, cache, run, unsent))
     return done
 
 
@@ -51,11 +51,11 @@ def _all_runs(cache: LocalStore) -> Iterator[LocalRun]:
             yield cache.run(flow, run_id)
 
 
-def _send_rest_of(objects: Objects, cache: LocalStore, run: LocalRun, writer: bytes) -> Sent:
+def _send_rest_of(objects: Objects, cache: LocalStore, run: LocalRun, unsent: Unsent) -> Sent:
     folder = os.fspath(Path(run.place).relative_to(cache.root))
     pieces = PieceFile(objects, f"{folder}/{JOURNAL}")
     pieces.refresh(now=True)
-    before = pieces.size
+    before, writer = pieces.size, unsent.writer
     end = _end_of_records(run)
     sent = dropped = 0
     if before and pieces.last_writer() != writer:
@@ -63,6 +63,8 @@ def _send_rest_of(objects: Objects, cache: LocalStore, run: LocalRun, writer: by
     if before < end:
         sender = PieceSender(objects, pieces.folder, writer, run.journal_place, before)
         try:
+            if unsent.has_begun and not pieces.size:
+                raise sender.ended_by_others()  # by removing it
             while sender.sent < end:
                 sender.send_one(end)
         except RunEndedError:
