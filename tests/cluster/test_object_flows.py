@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncflow import Engine
+from asyncflow import Engine, Run
+from asyncflow.store import open_store
+from asyncflow.store.object_store.node_cache import NodeCache
 from asyncflow.testing import Loopback
 from asyncflow.workers.local.pool import WorkerPool
 from tests.cluster.wide_flow import SIZE, Wide
@@ -19,7 +22,6 @@ from tests.support.conformance import FLOWS, load_kinds, outcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
-    from pathlib import Path
 
     from tests.support.s3_server import S3Server
 
@@ -96,3 +98,18 @@ async def test_a_machine_without_any_of_it_reads_all(in_objects: Engine, tmp_pat
         check=True,
     ).stdout
     assert json.loads(told) == [Wide.width, True, 300_005, [SIZE + 1] * Wide.width]
+
+
+async def test_a_cache_may_be_emptied_while_an_engine_is_open(in_objects: Engine) -> None:
+    """What is in the store goes, and is read from there; what is not stays."""
+    run = await in_objects.run(Wide)
+    store = open_store(in_objects.settings.store)
+    cache = NodeCache(store.cache, most_bytes=1)
+    cache.make_room()
+    left = [path for path in Path(store.cache).rglob("*") if path.stat().st_size > SIZE]
+    assert not [path for path in left if path.is_file() and path.suffix != ".seg"]
+    again = Run(run.pathspec, store=in_objects.settings.store)
+    assert again.data.right == [True] * Wide.width
+    assert {len(task.data.data) for task in again["more"]} == {SIZE + 1}
+    assert again["start"].task.data.large.endswith(b"large")
+    assert (await in_objects.run(Wide)).data.right == [True] * Wide.width

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from asyncflow.errors import ArtifactCorruptError, ArtifactMissingError, StoreError
+from asyncflow.errors import ArtifactCorruptError, ArtifactMissingError, SettingsError, StoreError
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.object_store import uploader as uploading
 from asyncflow.store.object_store import value_source
@@ -421,3 +421,13 @@ def test_what_the_dead_have_left_goes(machine: Callable[..., Machine]) -> None:
     here.cache.make_room()
     assert not Path(here.cache.local.blob(blob.digest)).exists()
     assert size_of(here.cache) < 100_000
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "many", "1.5"])
+def test_a_size_that_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """The error names the variable."""
+    monkeypatch.setenv("ASYNCFLOW_CACHE_BYTES", given)
+    with pytest.raises(SettingsError, match=f"ASYNCFLOW_CACHE_BYTES .*'{given}'"):
+        NodeCache(str(tmp_path / "cache"))

@@ -15,8 +15,8 @@ Any number of processes may share a cache. A file in it is whole, or has a name 
 for. What is not used for longest is deleted when the cache has grown too large; that takes nothing
 away from a process that has it mapped or open.
 
-What waits to be uploaded is never deleted: the blobs that are named in `pending`, and the segments
-`flows/FLOW/RUN/NODE.seg` of living nodes.
+What waits to be sent is never deleted: the blobs that are named in `pending`, the segments of
+living nodes, and journals, until a file `sent` says that all of a run is in the store.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from zlib import crc32
 from asyncflow._support import log
 from asyncflow._support.commit_points import reached
 from asyncflow._support.fork_safety import keep_from_children, no_forks
-from asyncflow.errors import StoreError
+from asyncflow.errors import SettingsError, StoreError
 from asyncflow.store.files import explain_write, write_all
 from asyncflow.store.folders import FILE_MODE, FOLDER_MODE
 from asyncflow.store.local_store import LocalStore
+from asyncflow.store.object_store.sent_journal import SENT
 from asyncflow.store.segments import SUFFIX
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class NodeCache:
 
         Raises:
             StoreError: It cannot be created or written to.
+            SettingsError: The environment has a wrong size for it.
         """
         self.folder: Final = folder
         try:
@@ -80,7 +82,7 @@ class NodeCache:
             raise StoreError(_explain(folder, error)) from error
         self.local: Final = LocalStore.open(folder, create=True)
         """What was written and read here, laid out as a store of its own."""
-        self.most_bytes: Final = most_bytes or int(os.environ.get(_SIZE_VARIABLE) or MOST_BYTES)
+        self.most_bytes: Final = most_bytes or _most_bytes()
         self._added = self.most_bytes  # look once at first
         self._noted: dict[bytes, float] = {}
         self._lock = Lock()
@@ -251,7 +253,7 @@ class NodeCache:
             return 0
 
     def _evict(self) -> int:
-        entries = [*self._blobs(), *self._pieces(), *self._segments_of_the_dead()]
+        entries = [*self._blobs(), *self._pieces(), *self._files_of_runs()]
         excess = sum(entry.size for entry in entries) - self.most_bytes
         if excess <= 0:
             return 0
@@ -267,6 +269,7 @@ class NodeCache:
                 if not self._is_pending(entry.path):
                     Path(entry.path).unlink()
                     freed += entry.size
+        self._drop_empty_folders()
         return freed
 
     def _is_pending(self, path: str) -> bool:
@@ -301,19 +304,33 @@ class NodeCache:
                     inode = status.st_dev, status.st_ino
                     yield _Entry(at, status.st_size, path, inode)
 
-    def _segments_of_the_dead(self) -> Iterator[_Entry]:
+    def _files_of_runs(self) -> Iterator[_Entry]:
+        """What nobody will add to any more, and is in the store."""
         living: dict[str, bool] = {}
+        for run in self._run_folders():
+            files = _files(run)
+            is_sent = any(entry.name == SENT for entry in files)
+            for entry in files:
+                node = entry.name.removesuffix(SUFFIX)
+                is_segment = node != entry.name
+                if is_segment and not is_sent and node not in living:
+                    living[node] = self.is_living(node)
+                status = _status(entry)
+                may_go = is_sent or (is_segment and not living[node])
+                if status is not None and may_go and entry.name != SENT:
+                    yield _entry(entry, status, max(status.st_mtime, status.st_atime))
+
+    def _run_folders(self) -> Iterator[str]:
         for flow in _folders(f"{self.folder}/flows"):
-            for run in _folders(flow):
-                for entry in _files(run):
-                    node = entry.name.removesuffix(SUFFIX)
-                    if node == entry.name:
-                        continue
-                    if node not in living:
-                        living[node] = self.is_living(node)
-                    status = _status(entry)
-                    if status is not None and not living[node]:
-                        yield _entry(entry, status, max(status.st_mtime, status.st_atime))
+            yield from _folders(flow)
+
+    def _drop_empty_folders(self) -> None:
+        """Delete the folders of runs of which nothing is left but the note that it is sent."""
+        for run in self._run_folders():
+            if [entry.name for entry in _files(run)] == [SENT]:
+                with suppress(OSError):
+                    Path(run, SENT).unlink()
+                    Path(run).rmdir()
 
     def _forget_dead_nodes(self) -> None:
         """Delete what has waited to be uploaded by processes that are gone: nobody was told."""
@@ -350,6 +367,16 @@ class NodeLock:
         """The node is gone. Harmless when repeated."""
         with no_forks():
             self._file.close()
+
+
+def _most_bytes() -> int:
+    given = os.environ.get(_SIZE_VARIABLE, "")
+    if not given:
+        return MOST_BYTES
+    if not given.isdecimal() or not int(given):
+        message = f"{_SIZE_VARIABLE} must be a whole number of bytes above 0, not {given!r}"
+        raise SettingsError(message)
+    return int(given)
 
 
 def mapped_inodes() -> frozenset[tuple[int, int]]:
