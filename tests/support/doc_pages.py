@@ -120,7 +120,9 @@ def _carry_out(fence: Fence, namespace: dict[str, Any], runner: asyncio.Runner) 
     if fence.skipped or fence.is_output:
         return ""
     if fence.title:
-        Path(fence.title).write_text(fence.text)
+        file = Path(fence.title)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(fence.text)
         return ""
     if fence.language == "python":
         return _run_python(fence, namespace, runner)
@@ -214,5 +216,11 @@ def _unused(fences: list[Fence]) -> list[str]:
     return [
         f"{title} is never used"
         for title in titles
-        if not re.search(rf"\b{re.escape(title)}\b|\b(from|import) {Path(title).stem}\b", used)
+        if not re.search(rf"\b{re.escape(title)}\b|\b(from|import) {_module(title)}\b", used)
     ]
+
+
+def _module(title: str) -> str:
+    """A pattern for the module that a file is, with its packages or without."""
+    file = Path(title)
+    return rf"([\w.]+\.)?{file.parent.name if file.stem == '__init__' else file.stem}"
