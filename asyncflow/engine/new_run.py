@@ -249,7 +249,7 @@ class NewRun:
             kept = unpack_manifest(self.origin.manifest)
             names = (*configs, *parameters_of(flow))
             manifest |= {name: kept[name] for name in names if name in kept}
-        source = loader.describe(_written_class(flow), lambda cls: _put_class(cls, writer))
+        source = self._source(writer)
         if code.root:
             source["root"] = code.root
         return RunStarted(
@@ -275,6 +275,10 @@ class NewRun:
             code_ref=pack_ref(_put_code(code.packed, writer)) if code.packed else b"",
             key=identity.options.key if self.origin is None else self.origin.key,
         )
+
+    def _source(self, writer: ArtifactWriter) -> dict[str, Any]:
+        """How a worker gets the flow class."""
+        return loader.describe(_written_class(self._flow), lambda cls: _put_class(cls, writer))
 
 
 def _stored_configs(flow: type[FlowSpec]) -> dict[str, Any]:

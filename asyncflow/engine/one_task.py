@@ -136,10 +136,11 @@ def prepare_task(flow: type[FlowSpec], task: Task) -> SingleTask:
         message = f"{flow.__name__} no longer has the step {key.step!r}"
         raise NotFoundError(message)
     number = int(task.id)
-    parents = [parent for _, parent in record.lineage.parents(number, key)]
+    before = list(record.lineage.parents(number, key))
+    parents = [parent for _, parent in before]
     ended_at = record.tasks.table().ended_at
     inputs = parents or ([] if graph[key.step].is_join else [0])
-    stack = array("Q", map(ended_at, _splitters(record, number, key)))
+    stack = array("Q", map(ended_at, _splitters(record, *_innermost(record, number, key, before))))
     order = StartTask(
         AttemptKey(0, number, 0),
         key.step,
@@ -171,6 +172,18 @@ def _configured(flow: type[FlowSpec], record: RunRecord) -> type[FlowSpec]:
 
         flow = configured_from(flow, load, refs, os.environ)
     return prepare(flow)
+
+
+def _innermost(
+    record: RunRecord, number: int, key: TaskKey, before: Sequence[tuple[str, int]]
+) -> tuple[int, TaskKey]:
+    """The task whose foreaches a task knows of: for a join of a foreach, one of its inputs."""
+    if record.tasks.graph[key.step].is_join and before:
+        step, parent = before[0]
+        path = record.tasks.path_of(parent)
+        if len(indexes_of(path)) > len(indexes_of(key.path)):
+            return parent, TaskKey(step, path)
+    return number, key
 
 
 def _splitters(record: RunRecord, number: int, key: TaskKey) -> list[int]:

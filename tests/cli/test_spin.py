@@ -64,6 +64,7 @@ class Spun(FlowSpec):
     @step
     def join_inner(self, inputs):
         self.products = [each.product for each in inputs]
+        self.seen_items = [each.input for each in inputs]
         self.merge_artifacts(inputs, exclude=["product", "where"])
         self.next(self.join_outer)
 
@@ -149,7 +150,9 @@ def test_each_task_of_a_foreach_has_its_own_item(failed):
         assert single.artifacts["product"] == task.data.product
         assert single.artifacts["where"] == task.data.where
     for task in failed["join_inner"]:
-        assert again(failed, task.pathspec).artifacts["products"] == task.data.products
+        spun = again(failed, task.pathspec).artifacts
+        assert spun["products"] == task.data.products
+        assert spun["seen_items"] == task.data.seen_items
 
 
 def test_nothing_is_left_of_it(failed):

@@ -1,6 +1,7 @@
 """The language means the same with `def` steps, with `async def` steps, and with both.
 
-And wherever its tasks run: in worker processes of the engine, or behind a socket.
+And wherever its tasks run: in worker processes of the engine, behind a socket, or in the process of
+a test.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import pytest
 
 from asyncflow import Engine
 from asyncflow.flow.graph_reader import read_graph
-from asyncflow.testing import Loopback
+from asyncflow.testing import Loopback, run_flow
 from tests.support.conformance import FLOWS, KINDS, load_kinds, outcome
 
 
@@ -56,6 +57,20 @@ async def test_a_flow_comes_to_the_same_wherever_its_tasks_run(
 ):
     """Nothing of a run tells whether its workers were the engine's own processes."""
     assert await outcome(distant, getattr(modules[kind], name)) == expected[name]
+
+
+class InThisProcess:
+    """In the place of an engine."""
+
+    async def run(self, flow):
+        return run_flow(flow)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_flow_comes_to_the_same_in_the_process_of_a_test(modules, expected, name, kind):
+    """Nothing of a run tells whether there were workers."""
+    assert await outcome(InThisProcess(), getattr(modules[kind], name)) == expected[name]
 
 
 def test_the_kinds_are_what_they_say(modules):

@@ -176,6 +176,8 @@ def try_page(page: str, folder: Path) -> list[str]:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("ASYNCFLOW_")
     }
+    # Its entry point is there only where this very version is installed.
+    environment["PYTEST_PLUGINS"] = "asyncflow.testing.pytest_plugin"
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     here = str(Path(__file__).parents[2])
     code = f"import sys; sys.path.append({here!r}); from {__name__} import carry_out; carry_out()"

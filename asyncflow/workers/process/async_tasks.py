@@ -110,6 +110,10 @@ class AsyncSteps:
         """Wait for an order on the loop, so that open shared resources can run meanwhile."""
         self._enter(lambda: None)
 
+    def close(self) -> None:
+        """Close the loop. For a worker that is not a process, which the kernel would clean up."""
+        self._runner.close()
+
     def _enter(self, begin: Callable[[], object]) -> None:
         loop = self._runner.get_loop()
         serving = self._orderly_task(self._serve(begin), loop=loop)

@@ -130,7 +130,9 @@ class OpenRun:
     def _load_code(self, ref: ArtifactRef) -> bytes | bytearray | memoryview:
         return self.reader.load_bytes(ref, f"the code of {self.pathspec}")
 
-    def _load(self, source: Mapping[str, Any]) -> type[FlowSpec]:
+    def _find_class(self, source: Mapping[str, Any]) -> type[FlowSpec]:
+        """The flow's class as the user has written it."""
+
         def unpickle(ref: Sequence[Any]) -> Any:
             return self.reader.load(ref_of(ref), name="the flow class").value
 
@@ -138,7 +140,10 @@ class OpenRun:
             from asyncflow.workers.process.travelled_code import source_in
 
             source = source_in(self._folder, source)
-        cls = loader.load(source, unpickle)
+        return loader.load(source, unpickle)
+
+    def _load(self, source: Mapping[str, Any]) -> type[FlowSpec]:
+        cls = self._find_class(source)
         self.has_own_class = source["kind"] == "pickle"
         codec.pickle_by_value(cls.__module__)
         if has_configs(cls):

@@ -203,9 +203,11 @@ class Worker:
             return ShutDown()
         order = unpack_order(self._packet[:size])
         if isinstance(order, StartTask) and order.key.run not in self._runs:
-            opening = Opening(*order.opening)
-            self._runs[order.key.run] = OpenRun(opening, self._pid, self.report_first)
+            self._runs[order.key.run] = self._new_run(Opening(*order.opening))
         return order
+
+    def _new_run(self, opening: Opening) -> OpenRun:
+        return OpenRun(opening, self._pid, self.report_first)
 
     def wait_for_more(self, key: AttemptKey) -> int:
         """Wait until the generator of a `def` step may go on; return up to how many items.

@@ -1,0 +1,201 @@
+"""`run_flow`: a whole flow in the test's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from asyncflow import FlowSpec, Parameter, Run, current, isolate, parallel, retry, step
+from asyncflow.errors import NotFoundError, ParameterError, RunFailedError
+from asyncflow.testing import run_flow
+from asyncflow.testing.retry_clock import RetryClock
+from asyncflow.testing.whole_flow import RunAs, carry_out
+
+
+def fetch():
+    """What a test replaces."""
+    raise ConnectionError
+
+
+class Whole(FlowSpec):
+    """Keeps where each of its steps has run."""
+
+    scale = Parameter("scale", default=1)
+
+    @step
+    def start(self):
+        os.environ["WHOLE_LEFT"] = "behind"
+        self.ran = [(os.getpid(), threading.get_ident())]
+        self.rows = fetch()
+        print("fetched", len(self.rows))
+        self.next(self.each, foreach="rows")
+
+    @step
+    async def each(self):
+        await asyncio.sleep(0)
+        print("no", self.input, file=sys.stderr)
+        self.ran.append((os.getpid(), threading.get_ident()))
+        self.value = self.input * self.scale
+        self.next(self.join)
+
+    @isolate
+    @step
+    def join(self, inputs):
+        self.values = [each.value for each in inputs]
+        self.ran = [each for one in inputs for each in one.ran]
+        self.left = os.environ.get("WHOLE_LEFT")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.pathspec = current.pathspec
+
+
+class Gang(FlowSpec):
+    """Whose nodes wait for each other."""
+
+    @step
+    def start(self):
+        self.next(self.node, num_parallel=2)
+
+    @parallel
+    @step
+    def node(self):
+        barrier.wait()
+        self.index_seen = current.parallel.node_index
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.seen = [each.index_seen for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+barrier = threading.Barrier(2, timeout=60)
+
+
+class Shaky(FlowSpec):
+    """Fails at first."""
+
+    @step
+    def start(self):
+        self.items = [1, 2]
+        self.next(self.work)
+
+    @retry(times=2, minutes_between_retries=60)
+    @step
+    def work(self):
+        self.answer = fetch()
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def fetched(monkeypatch):
+    """The function in the place of `fetch`."""
+    mock = Mock(return_value=[1, 2, 3])
+    monkeypatch.setattr(f"{__name__}.fetch", mock)
+    return mock
+
+
+def test_every_step_runs_in_the_tests_own_thread(fetched, capsys):
+    """With what the test has replaced, and with captured output, which is in the logs as well."""
+    run = run_flow(Whole, scale=2)
+    assert isinstance(run, Run)
+    assert run.successful
+    assert run.data.values == [2, 4, 6]
+    assert set(run.data.ran) == {(os.getpid(), threading.get_ident())}
+    fetched.assert_called_once_with()
+    assert capsys.readouterr() == ("fetched 3\n", "no 1\nno 2\nno 3\n")
+    assert run["start"].task.stdout == "fetched 3\n"
+    assert sorted(task.stderr for task in run["each"]) == ["no 1\n", "no 2\n", "no 3\n"]
+
+
+def test_what_a_step_does_to_the_environment_ends_with_its_task():
+    """And with the run."""
+    run = run_flow(Whole)
+    assert run.data.left is None
+    assert "WHOLE_LEFT" not in os.environ
+    assert Path(str(run.store)).exists()
+
+
+async def test_a_loop_may_be_running():
+    """Then the steps have another thread."""
+    ran = run_flow(Whole).data.ran
+    assert {pid for pid, _ in ran} == {os.getpid()}
+    assert threading.get_ident() not in {thread for _, thread in ran}
+
+
+def test_a_failure_has_what_the_step_raised_as_its_cause(fetched):
+    """So that the test shows the step's own frames."""
+    fetched.side_effect = KeyError("gone")
+    with pytest.raises(RunFailedError, match="gone") as raised:
+        run_flow(Whole)
+    assert raised.value.__cause__ is fetched.side_effect
+    assert raised.value.run["start"].task.exception.type == "KeyError"
+
+
+def test_ctrl_c_ends_the_test_and_not_only_the_step(fetched):
+    """It is not for the step alone."""
+    fetched.side_effect = KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        run_flow(Whole)
+
+
+def test_the_nodes_of_a_gang_run_at_the_same_time():
+    """Each in a thread of its own."""
+    assert run_flow(Gang).data.seen == [0, 1]
+
+
+def test_waits_before_a_retry_are_skipped(fetched):
+    """And told."""
+    fetched.side_effect = [OSError, OSError, 42]
+    clock = RetryClock()
+    run = carry_out(Shaky, RunAs(clock=clock), {})
+    assert run["work"].task.data.answer == 42
+    assert run["work"].task.current_attempt == 2
+    assert clock.waits == [3600.0, 3600.0]
+
+
+def test_a_run_that_is_broken_off_is_interrupted_and_can_be_resumed(fetched, tmp_path):
+    """Nothing after the step has begun."""
+    crashed = carry_out(Whole, RunAs(crash_after="start", store=tmp_path / "store"), {"scale": 5})
+    assert (crashed.status, len(list(crashed["start"]))) == ("interrupted", 1)
+    assert [each.id for each in crashed] == ["start"]
+    run = run_flow(Whole, resume=crashed, store=tmp_path / "store")
+    assert (run.data.values, fetched.call_count) == ([5, 10, 15], 1)
+    with pytest.raises(NotFoundError, match="no step 'strat'"):
+        carry_out(Whole, RunAs(crash_after="strat"), {})
+
+
+def test_workers_are_used_on_request(tmp_path):
+    """Which know nothing of what the test has replaced."""
+    with pytest.raises(RunFailedError, match="ConnectionError"):
+        run_flow(Whole, in_process=False, store=tmp_path / "store")
+
+
+def test_what_cannot_be_started_is_an_error():
+    """As from an engine."""
+    with pytest.raises(ParameterError, match="scael"):
+        run_flow(Whole, scael=1)
+
+
+def test_nothing_is_left_open():
+    """Neither threads nor descriptors."""
+    run_flow(Whole)
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as one number
+    run_flow(Whole)
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before  # noqa: PTH208 - the same
