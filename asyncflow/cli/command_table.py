@@ -49,6 +49,7 @@ _MODULES: Final = {
     "rm": "asyncflow.cli.store_commands",
     "push": "asyncflow.cli.push_command",
     "copy": "asyncflow.cli.copy_command",
+    "executor": "asyncflow.cli.executor_commands",
 }
 """The module that has the function `make_NAME` of each command."""
 

@@ -18,6 +18,7 @@ from asyncflow._support.paths import absolute
 from asyncflow.cli import metaflow_options
 from asyncflow.cli.common_options import store_option
 from asyncflow.cli.completion import files, pathspecs
+from asyncflow.cli.executor_options import executor_options
 from asyncflow.cli.final_report import Program
 from asyncflow.cli.flow_options import (
     CONFIG_OPTIONS,
@@ -228,6 +229,7 @@ def _running_options() -> list[click.Parameter]:
             metavar="N",
             help="The most worker processes; by default as many as there are CPUs.",
         ),
+        *executor_options(),
         click.Option(
             ["--max-running-tasks"],
             type=click.IntRange(min=0),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support.settings import Settings
+from asyncflow.cli.executor_options import executor_of
 from asyncflow.cli.exit_status import FAILED, SIGNALLED, SUCCEEDED
 from asyncflow.cli.final_report import (
     broken_data,
@@ -62,6 +63,8 @@ class SessionOptions:
     """The options of a command that runs a flow, without the flow's own parameters."""
 
     workers: int | None = None
+    executor: str = "local"
+    address: str | None = None
     max_running_tasks: int | None = None
     store: Path | str | None = None
     tags: tuple[str, ...] = ()
@@ -150,12 +153,14 @@ class Session:
                 return await self._show(self._handle)
 
     def _executor(self) -> dict[str, Any]:
-        """No workers for a run that only takes over what another one has done."""
-        if not self._options.clone_only:
-            return {}
-        from asyncflow.engine.no_workers import NoWorkers
+        """Where tasks run; nowhere for a run that only takes over what another one has done."""
+        options = self._options
+        if options.clone_only:
+            from asyncflow.engine.no_workers import NoWorkers
 
-        return {"executor": NoWorkers}
+            return {"executor": NoWorkers}
+        executor = executor_of(options.executor, options.address, options.workers)
+        return {} if executor is None else {"executor": executor}
 
     async def _tell_run_id(self, handle: RunHandle, settings: Settings) -> None:
         """Write the files from which another program learns which run this is."""

@@ -8,6 +8,7 @@ when the cluster is opened.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
@@ -73,6 +74,7 @@ class DaskCluster:
                     n_workers=self._workers,
                     threads_per_worker=1,
                     dashboard_address=None,
+                    silence_logs=logging.CRITICAL,  # it complains when it is ended
                     asynchronous=True,
                 )
             self._client = await distributed.Client(
@@ -103,7 +105,8 @@ class DaskCluster:
         address = facts["address"]
         link = self._links.get(address)
         if link is None or link.gone.is_set():
-            node = facts["name"] if facts["name"] != address else address.partition("://")[2]
+            name = facts["name"]
+            node = address.partition("://")[2] if name == address or name.isdigit() else name
             link = self._links[address] = DaskLink(self._client, self._driver, address, node)
         answer.set_result(link)
 

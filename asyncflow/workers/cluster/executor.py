@@ -111,6 +111,16 @@ class ClusterExecutor:
         """The present workers, in the order of their start."""
         return self._workers.values()
 
+    @property
+    def cluster(self) -> str:
+        """What and where its cluster is, for people."""
+        return self._cluster.name
+
+    @property
+    def nodes(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """The names of the nodes that are up, and what their agents have told of themselves."""
+        return [(node.name, node.facts) for node in self._nodes.values() if node.is_up]
+
     async def start(self) -> None:
         """Connect to the cluster, and ask for leases, which come while the caller goes on.
 
@@ -404,7 +414,7 @@ class ClusterExecutor:
             self._listener.on_room()
 
     def _on_up(self, node: Node, facts: Mapping[str, Any]) -> None:
-        self._silent_agents, node.has_said = 0, True
+        self._silent_agents, node.facts = 0, facts
         refusal = _refusal(node.name, facts)
         if refusal:
             node.post("close")
@@ -420,7 +430,7 @@ class ClusterExecutor:
         unheard = list(node.unheard_of())
         if not self._closing:
             self._tell_of_loss(node, why, unheard)
-            self._silent_agents += not node.has_said
+            self._silent_agents += not node.facts
             if self._silent_agents < _FAILED_STARTS:
                 self._ask_again()
         for worker in list(node.workers.values()):

@@ -17,7 +17,7 @@ from asyncflow.workers.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from asyncflow.workers.cluster.agent_connection import AgentConnection
@@ -46,8 +46,8 @@ class Node:
         """The node's name, for people and for events."""
         self.slots: Counter[Shape] = Counter()
         """How many workers its leases are for, by what these need."""
-        self.has_said = False
-        """Whether its agent has said anything."""
+        self.facts: Mapping[str, Any] = {}
+        """What its agent has told of itself; empty until it has said anything."""
         self.is_up = False
         """Whether workers may be started here."""
         self.workers: dict[int, RemoteWorker] = {}
