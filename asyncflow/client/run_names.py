@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 LATEST: Final = "latest"
 """Names the newest run, of a flow or of all flows."""
 _NAMED: Final = 8  # runs that an error names
+_LEAST_DIGITS: Final = 4
+"""The shortest beginning of an id: a single digit that was left over should name no run."""
 
 
 def may_be_run(name: str) -> bool:
@@ -24,8 +26,8 @@ def may_be_run(name: str) -> bool:
 def whole_name(store: RunStore, pathspec: str) -> str:
     """A pathspec whose run may have a short name, with its flow and its whole id.
 
-    `latest`, an id and a unique beginning of one may stand after the flow or in place of it:
-    `latest`, `Flow/latest/train`, `17957431`. What names a flow means that flow.
+    `latest`, an id and a unique beginning of one, of at least 4 digits, may stand after the flow or
+    in place of it: `latest`, `Flow/latest/train`, `17957431`. What names a flow means that flow.
 
     Raises:
         NotFoundError: It names no run, or more than one; the error lists them.
@@ -64,7 +66,9 @@ def _matching(ids: Iterable[str], name: str) -> list[str]:
     ids = list(ids)
     if name == LATEST:
         return ids[:1]
-    return [name] if name in ids else [run_id for run_id in ids if run_id.startswith(name)]
+    if name in ids:
+        return [name]
+    return [run_id for run_id in ids if run_id.startswith(name) and len(name) >= _LEAST_DIGITS]
 
 
 def _check_one(name: str, found: list[str]) -> None:

@@ -15,6 +15,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncflow._support.modules import file_of
+from asyncflow._support.parsing import parse
 from asyncflow._support.paths import import_path, working_directory
 from asyncflow.flow.loader import import_root
 
@@ -219,7 +220,7 @@ def imports_in(source: bytes) -> tuple[Import, ...]:
     import ast
 
     try:
-        tree = ast.parse(source)
+        tree = parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ()
     found: dict[Import, None] = {}

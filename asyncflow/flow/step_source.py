@@ -10,6 +10,8 @@ import linecache
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._support.parsing import parse
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import CodeType, FunctionType
@@ -93,7 +95,7 @@ def _definition(code: CodeType, module_globals: dict[str, Any]) -> _Definition |
     # would break strings of several lines.
     wrapped = block[:1].isspace()
     try:
-        tree = ast.parse("if 1:\n" + block if wrapped else block)
+        tree = parse("if 1:\n" + block if wrapped else block)
     except (SyntaxError, ValueError):  # edited since
         return None
     found: Any = tree.body[0] if tree.body else None

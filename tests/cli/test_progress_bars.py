@@ -94,7 +94,7 @@ class Screen:
         return ["".join(self.rows.get(row, {}).values()) for row in range(self.row + 1)]
 
 
-def watch(folder, *, columns):
+def watch(folder, *options, columns):
     """Run the flow on a terminal; what stood on the screen after each piece, without colours."""
     (folder / "flow.py").write_text(textwrap.dedent(FLOW))
     sizes = {"COLUMNS", "LINES"}  # would come before what the terminal says of itself
@@ -102,7 +102,7 @@ def watch(folder, *, columns):
     leader, follower = pty.openpty()
     fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-m", "asyncflow", "run", "flow.py", "--workers", "2"],
+        [sys.executable, "-m", "asyncflow", "run", "flow.py", "--workers", "2", *options],
         cwd=folder,
         stdin=follower,
         stdout=follower,
@@ -141,7 +141,7 @@ def read(descriptor):
 @pytest.mark.parametrize("columns", [100, 40])
 def test_bars_count_up_under_the_log_and_are_gone_at_the_end(tmp_path, store, columns):
     """They are the last lines on the screen; after the run only the whole log is there."""
-    shown = watch(tmp_path, columns=columns)
+    shown = watch(tmp_path, "--log", "full", columns=columns)
     bars = [line for lines in shown for line in lines if "━" in line]
     counts = [int(found[1]) for bar in bars if (found := re.search(r"work.* (\d+)/12", bar))]
     assert counts == sorted(counts)
@@ -159,6 +159,24 @@ def test_bars_count_up_under_the_log_and_are_gone_at_the_end(tmp_path, store, co
     assert sum(line.endswith("] Task finished successfully.") for line in final) == 15
     assert final[-2].endswith(" Done!")
     assert final[-1] == ""
+
+
+def test_a_terminal_shows_what_tasks_print_and_a_summary(tmp_path, store):
+    """Not that each task begins and ends; a failure is a line, since another attempt follows."""
+    final = watch(tmp_path, columns=100)[-1]
+    text = "\n".join(final)
+    assert sum(line.endswith("] half of a line") for line in final) == 12
+    assert "Task is starting" not in text
+    assert sum(line.endswith("] Task failed: ValueError: once") for line in final) == 1
+    summary = [line.split() for line in final[final.index("STEP   TASKS  SECONDS") + 1 :]]
+    assert [line[:2] for line in summary[:4]] == [
+        ["start", "1"],
+        ["work", "12"],
+        ["join", "1"],
+        ["end", "1"],
+    ]
+    assert summary[1][-3:] == ["1", "tried", "again"]
+    assert "More:  asyncflow show BarFlow/" in text
 
 
 ROWS = st.lists(

@@ -12,7 +12,7 @@ from asyncflow.store import open_store
 @pytest.fixture
 def runs(store):
     """A store with a few runs; those of `A` are older than the last of `B`."""
-    for flow, ids in {"A": (100, 123, 4567), "B": (124, 9000)}.items():
+    for flow, ids in {"A": (100, 12345, 45678), "B": (12346, 90000)}.items():
         for run_id in ids:
             (store / "flows" / flow / str(run_id)).mkdir(parents=True)
     return open_store(store, create=True)
@@ -21,15 +21,15 @@ def runs(store):
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
-        ("A/latest", "A/4567"),
-        ("A/45", "A/4567"),
+        ("A/latest", "A/45678"),
+        ("A/4567", "A/45678"),
         ("A/100", "A/100"),
-        ("latest", "B/9000"),
-        ("latest/start/1", "B/9000/start/1"),
-        ("90", "B/9000"),
-        ("124", "B/124"),
+        ("latest", "B/90000"),
+        ("latest/start/1", "B/90000/start/1"),
+        ("9000", "B/90000"),
+        ("12346", "B/12346"),
         ("A", "A"),
-        ("A/latest/start", "A/4567/start"),
+        ("A/latest/start", "A/45678/start"),
         ("C/latest", "C/latest"),
         ("A/start", "A/start"),
     ],
@@ -42,8 +42,9 @@ def test_a_short_name_means_one_run(runs, given, meant):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("A/1", "'1' begins 2 runs: A/123, A/100"),
-        ("12", "'12' begins 2 runs: B/124, A/123"),
+        ("1234", "'1234' begins 2 runs: B/12346, A/12345"),
+        ("A/123", "flow A has no run '123'"),
+        ("123", "there is no run '123' of any flow"),
         ("77", "there is no run '77' of any flow"),
         ("A/77", "flow A has no run '77'"),
     ],
@@ -57,5 +58,5 @@ def test_a_name_of_none_or_of_several_is_an_error(runs, given, told):
 
 def test_a_whole_id_wins_over_longer_ones(store, runs):
     """Otherwise it could never be named."""
-    (store / "flows" / "A" / "1000").mkdir()
-    assert whole_name(runs, "A/100") == "A/100"
+    (store / "flows" / "A" / "123456").mkdir()
+    assert whole_name(runs, "A/12345") == "A/12345"

@@ -26,10 +26,10 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         "RunStarted",
         (
             *("graph", "parameters", "tags", "manifest", "origin_run_id", "source", "user"),
-            *("pid", "host", "versions", "origin_step", "code_ref"),
+            *("pid", "host", "versions", "origin_step", "code_ref", "key"),
         ),
     ),
-    2: ("TaskStarted", (*OF_TASK, "path", "pid", "parents")),
+    2: ("TaskStarted", (*OF_TASK, "path", "pid", "parents", "node")),
     4: (
         "TaskSucceeded",
         (
