@@ -25,6 +25,7 @@ from asyncflow.events import RunFailed, TaskSucceeded
 from asyncflow.store import open_store
 from asyncflow.store.interface import Sent
 from asyncflow.store.journal import FIRST_RECORD, frame
+from asyncflow.store.object_store.node_cache import NodeCache
 from asyncflow.store.object_store.objects import Objects
 from asyncflow.store.object_store.piece_file import PieceFile, append_piece, seal
 from asyncflow.store.object_store.pieces import Piece
@@ -478,3 +479,20 @@ def test_a_key_is_held_by_one_at_a_time(url):
     assert found[0] == ""
     assert sorted(given) == ["1", "2", "3", "4", "5"]
     assert store.run_of_key("F", "another") == ""
+
+
+async def test_a_journal_that_was_sent_makes_room(url, monkeypatch):
+    """The run is then read from the store; a journal that was not sent stays."""
+    async with Engine(store=url, workers=1) as engine:
+        run = await engine.run(Square)
+    monkeypatch.setenv("ASYNCFLOW_CACHE_BYTES", "1")
+    cache = NodeCache(open_store(url).cache)
+    journal = Path(cache.folder, "flows", *run.pathspec.split("/"), "journal")
+    before = [*run.events()]
+    Path(journal.parent, "sent").rename(journal.parent / "unsent")
+    cache.make_room()
+    assert journal.exists()
+    Path(journal.parent, "unsent").rename(journal.parent / "sent")
+    cache.make_room()
+    assert not journal.exists()
+    assert [*Run(run.pathspec).events()] == before

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.errors import JournalError, StoreError
@@ -149,7 +150,8 @@ class ObjectRun:
             JournalError: This version cannot read it.
         """
         if self._has_newest():
-            return JournalReader(self._local.journal_place)
+            with suppress(FileNotFoundError):  # it has just been deleted to make room
+                return JournalReader(self._local.journal_place)
         self._pieces.refresh()
         return PieceJournal(self._pieces, self.journal_place)
 
@@ -183,7 +185,8 @@ class ObjectRun:
             FileNotFoundError: There is none.
         """
         if self._has_newest():
-            return self._local.journal_size()
+            with suppress(FileNotFoundError):
+                return self._local.journal_size()
         self._pieces.refresh()
         if not self._pieces.size:
             raise FileNotFoundError(self.journal_place)

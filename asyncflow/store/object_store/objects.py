@@ -242,7 +242,9 @@ class Objects:
             except FileNotFoundError as error:
                 # A conflict with somebody who was not first in the end, or it was deleted.
                 raise self._error(name, "it is written and deleted again and again") from error
-            return None if _is_of(answer, mine) else bytes(answer.bytes())
+            is_mine = _is_of(answer, mine)
+            there = bytes(answer.bytes())  # in any case: an answer is read to its end
+            return None if is_mine else there
 
         reached("object.create")
         there = self._ask(name, ask)
@@ -265,7 +267,9 @@ class Objects:
                 answer = self._api.get(self._client, name)
             except FileNotFoundError:
                 return None
-            return _e_tag(answer.meta) if _is_of(answer, mine) else None
+            is_mine, e_tag_there = _is_of(answer, mine), _e_tag(answer.meta)
+            answer.bytes()  # an answer is read to its end
+            return e_tag_there if is_mine else None
 
         reached("object.replace")
         new = self._ask(name, ask)
