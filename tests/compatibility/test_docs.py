@@ -19,6 +19,7 @@ from asyncflow.cli.command_table import Commands
 from asyncflow.flow.config import FILES_VARIABLE, VALUES_VARIABLE
 from asyncflow.store.artifacts import BLOB_BYTES, INLINE_BYTES
 from asyncflow.store.object_store.addresses import CACHE_VARIABLE
+from asyncflow.store.object_store.node_cache import CACHE_BYTES_VARIABLE
 from asyncflow.store.run_index import Summary, TaskState
 from asyncflow.values import ArtifactRef, Encoding, Place
 from tests.support.doc_pages import fences_of, needs_a_cluster, try_page
@@ -164,7 +165,8 @@ def test_the_settings_page_has_every_setting():
     for text in (page, (DOCS / "reference.md").read_text()):
         named = set(re.findall(r"`(ASYNCFLOW_[A-Z0-9_]+)`", text.partition("Environment var")[2]))
         settings = {f"ASYNCFLOW_{each.name.upper()}" for each in fields(Settings)}
-        assert named == settings | {VALUES_VARIABLE, FILES_VARIABLE, CACHE_VARIABLE}
+        of_caches = {CACHE_VARIABLE, CACHE_BYTES_VARIABLE}
+        assert named == settings | {VALUES_VARIABLE, FILES_VARIABLE} | of_caches
 
 
 def shown(default):

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 MOST_BYTES: Final = 20 << 30
 """How large a cache may be, unless the environment variable says otherwise."""
 
-_SIZE_VARIABLE: Final = "ASYNCFLOW_CACHE_BYTES"
+CACHE_BYTES_VARIABLE: Final = "ASYNCFLOW_CACHE_BYTES"
 _ROOM: Final = 0.8  # of that is left when room was made
 _LOOKS: Final = 16  # a process looks whether room is needed after this part of it was added
 _LOCKS: Final = 256  # so that few downloads wait for one with another name
@@ -370,11 +370,11 @@ class NodeLock:
 
 
 def _most_bytes() -> int:
-    given = os.environ.get(_SIZE_VARIABLE, "")
+    given = os.environ.get(CACHE_BYTES_VARIABLE, "")
     if not given:
         return MOST_BYTES
     if not given.isdecimal() or not int(given):
-        message = f"{_SIZE_VARIABLE} must be a whole number of bytes above 0, not {given!r}"
+        message = f"{CACHE_BYTES_VARIABLE} must be a whole number of bytes above 0, not {given!r}"
         raise SettingsError(message)
     return int(given)
 
