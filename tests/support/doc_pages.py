@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any
 
 FENCE = re.compile(
-    r"^(?P<note><!-- not run: [^\n]+ -->\n)?"
-    r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$",
+    r"^(?P<note> *<!-- not run: [^\n]+ -->\n)?"
+    r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 RUN_ID = re.compile(r"\b1\d{15}\b")
@@ -87,7 +87,8 @@ def fences_of(page: str) -> list[Fence]:
         title = re.search(r'title="([^"]+)"', rest)
         line = page.count("\n", 0, match.start("info")) + 1
         name = title[1] if title else ""
-        fences.append(Fence(line, language, name, match["text"], skipped=bool(match["note"])))
+        text = re.sub(f"^{match['indent']}", "", match["text"], flags=re.MULTILINE)  # of a tab
+        fences.append(Fence(line, language, name, text, skipped=bool(match["note"])))
     return fences
 
 
