@@ -146,9 +146,10 @@ def test_the_store_is_gone_from_some_request_on(url, s3_proxy, monkeypatch, tmp_
 
 
 def points() -> frozenset[str]:
-    """The names of the commit points of an object store, read from its source."""
+    """The names of the commit points on the way of a journal, read from the source."""
     found = set()
-    for path in Path(str(object_store.__file__)).parent.glob("*.py"):
+    for module in ("objects", "piece_file", "sent_journal", "shipper", "claim", "unsent"):
+        path = Path(str(object_store.__file__)).with_name(f"{module}.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
                 case ast.Call(func=ast.Name("reached"), args=[ast.Constant(str(name))]):
