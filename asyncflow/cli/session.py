@@ -148,6 +148,7 @@ class Session:
             with suspending(engine):
                 self._handle = await start(engine)
                 await self._tell_run_id(self._handle, settings)
+                await self._tell_of_code(self._handle)
                 if self._stopped_by:
                     self._handle.cancel(reason=self._stopped_by)
                 return await self._show(self._handle)
@@ -161,6 +162,21 @@ class Session:
             return {"executor": NoWorkers}
         executor = executor_of(options.executor, options.address, options.workers)
         return {} if executor is None else {"executor": executor}
+
+    async def _tell_of_code(self, handle: RunHandle) -> None:
+        """Say which files are sent to other machines, and which are too large for that."""
+        if self._options.executor == "local" or self._options.clone_only:
+            return
+        code = await asyncio.to_thread(lambda: handle.run.code)
+        if code is None:
+            return
+        sizes = [len(text.encode()) for text in code.files.values()]
+        files = "1 file" if len(sizes) == 1 else f"{len(sizes)} files"
+        note = f"The flow's code goes with it: {files}, {sum(sizes) / 1024:.1f} KiB.\n"
+        if code.left_out:
+            left = ", ".join(code.left_out)
+            note += f"These files are too large or could not be read, and do not: {left}.\n"
+        self._view.note(note)
 
     async def _tell_run_id(self, handle: RunHandle, settings: Settings) -> None:
         """Write the files from which another program learns which run this is."""

@@ -15,11 +15,14 @@ import pytest
 
 from asyncflow import Engine
 from asyncflow._support.settings import Settings
-from asyncflow.errors import FlowError, RecordError, RunFailedError
+from asyncflow.errors import FlowError, RecordError, RunFailedError, StoreError
 from asyncflow.flow.code_files import MOST_BYTES, Code, CodeFiles
 from asyncflow.flow.loader import load_file
 from asyncflow.flow.unpacked_code import is_there, unpack
+from asyncflow.store.layout import Layout
 from asyncflow.testing import Loopback
+from asyncflow.workers.messages import Opening
+from asyncflow.workers.process.travelled_code import check_store_here
 from tests.support.waiting import until
 
 SECONDS = 180
@@ -214,6 +217,7 @@ PROGRAM = """
 import asyncio, os, psutil, sys
 import sent_helper
 from asyncflow import Engine, FlowSpec, step
+from asyncflow.store.layout import Layout
 from asyncflow.testing import Loopback
 
 class Typed(FlowSpec):
@@ -382,3 +386,13 @@ def test_files_of_python_and_of_this_package_do_not_travel(folder):
     found = ImportedFiles().below("/", module)
     assert {name.rpartition("/")[2] for name in found} >= {"sent_flow.py", "sent_late.py"}
     assert not [name for name in found if "asyncflow/" in name or "/os.py" in name]
+
+
+def test_a_store_that_is_not_on_the_machine_is_told(store):
+    """Also if another store is in its place there: nothing is written to that."""
+    opening = Opening(1, str(store), "Sent", "1795472682985927", ("", (), {}))
+    for make in (False, True):
+        if make:
+            Layout.open(store, create=True)
+        with pytest.raises(StoreError, match="share the folder with all nodes"):
+            check_store_here(opening)

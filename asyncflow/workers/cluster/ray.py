@@ -197,7 +197,9 @@ class RayCluster:
                 "may be wrong (RAY_AUTH_TOKEN, or the file ~/.ray/auth_token, with "
                 "RAY_AUTH_MODE=token), or it is not the port of a Ray head"
             )
-        return ClusterError(f"{self.name} cannot be used: {type(error).__name__}: {said}")
+        if "mismatch" in said:  # Ray names both versions in the lines that follow
+            said = " ".join(str(error).split())
+        return ClusterError(f"{self.name} cannot be used: {said}")
 
     # --- leases ---------------------------------------------------------------------------------
 

@@ -68,6 +68,10 @@ class OpenRun:
         if self._read:
             return
         order = self.order
+        if order.node_folder:
+            from asyncflow.workers.process.travelled_code import check_store_here
+
+            check_store_here(order)
         store = open_store(order.store, known=True, cache=order.cache)
         self.stored = store.run(order.flow, order.run_id)
         values = store.value_source(order.flow)

@@ -8,16 +8,19 @@ with the run are unpacked. The same holds for the working directory.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._support.locations import is_url
 from asyncflow._support.modules import file_of, travelled_to
-from asyncflow.errors import FlowError
+from asyncflow.errors import FlowError, StoreError
 from asyncflow.flow.code_files import Code
 from asyncflow.flow.unpacked_code import MOST_PACKED_BYTES, is_there, unpack
+from asyncflow.store import open_store
 from asyncflow.workers.program_environment import ProgramEnvironment
 
 if TYPE_CHECKING:
@@ -141,6 +144,27 @@ def what_was_sent() -> str:
         "this machine was sent the files of the flow's folder that the flow is seen to import "
         f"({told}); import the module by its name in one of them, or install it on the machine"
     )
+
+
+def check_store_here(opening: Opening) -> None:
+    """Check that a store in a folder is on this machine the one that the engine uses.
+
+    Raises:
+        StoreError: It is not; the message says what to do.
+    """
+    if is_url(opening.store):
+        return
+    try:
+        is_same = open_store(opening.store).run(opening.flow, opening.run_id).is_there()
+    except StoreError:
+        is_same = False
+    if not is_same:
+        message = (
+            f"{platform.node()} does not have the folder {opening.store} with the run's store: "
+            "share the folder with all nodes, at the same path, or keep the runs in an object "
+            "store, as with --store s3://BUCKET/PREFIX"
+        )
+        raise StoreError(message)
 
 
 def source_in(folder: str, source: Mapping[str, Any]) -> dict[str, Any]:
