@@ -37,7 +37,7 @@ from asyncflow.datatools.s3_objects import (
     S3Object,
     S3PutObject,
 )
-from asyncflow.datatools.s3_transfers import Found, Transfers, Upload, as_upload, local_file
+from asyncflow.datatools.s3_transfers import Found, GivenUpload, Transfers, as_upload, local_file
 from asyncflow.errors import (
     S3AccessDeniedError,
     S3AddressError,
@@ -272,8 +272,8 @@ class AsyncS3:
             if fetched is not None
         ]
 
-    async def _put(self, uploads: list[Upload], *, overwrite: bool) -> list[bool]:
-        async def put(upload: Upload) -> bool:
+    async def _put(self, uploads: list[GivenUpload], *, overwrite: bool) -> list[bool]:
+        async def put(upload: GivenUpload) -> bool:
             return await self._transfers.put(upload, overwrite=overwrite)
 
         return await self._transfers.each(put, uploads)
@@ -298,11 +298,11 @@ class AsyncS3:
 
     def _upload(
         self, key: Any, value: Any, content_type: str | None, metadata: Mapping[str, str] | None
-    ) -> Upload:
+    ) -> GivenUpload:
         attributes = {"Content-Type": content_type} if content_type else {}
         if metadata:
             attributes[USER_METADATA] = json.dumps(metadata)
-        return Upload(of_object(url_of(self._root, key)), value, attributes)
+        return GivenUpload(of_object(url_of(self._root, key)), value, attributes)
 
     def _object(self, prefix: str | None, url: str, found: Found | None, *, info: bool) -> S3Object:
         if found is None:

@@ -66,7 +66,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class GivenUpload:
     """Something to put."""
 
     address: Address
@@ -272,7 +272,7 @@ class Transfers:
 
     # --- putting --------------------------------------------------------------------------------
 
-    async def put(self, upload: Upload, *, overwrite: bool) -> bool:
+    async def put(self, upload: GivenUpload, *, overwrite: bool) -> bool:
         """Put an object; False if it is there and stays as it is.
 
         Raises:

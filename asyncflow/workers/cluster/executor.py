@@ -28,7 +28,7 @@ from asyncflow.errors import ClusterError, PoolError
 from asyncflow.workers.cluster.agent_connection import AgentConnection, SharedRuns
 from asyncflow.workers.cluster.executor_thread import ExecutorThread
 from asyncflow.workers.cluster.interface import Shape
-from asyncflow.workers.cluster.remote_worker import Node, RemoteWorker
+from asyncflow.workers.cluster.remote_worker import ClusterNode, RemoteWorker
 from asyncflow.workers.messages import Failed, Started
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class ClusterExecutor:
         self._cluster, self._listener = cluster, listener
         self._most, self._slots = workers, slots
         self._keeps_all, self._idle_seconds = idle_seconds is None, idle_seconds or 0.0
-        self._nodes: dict[AgentConnection, Node] = {}  # in the order in which they came
+        self._nodes: dict[AgentConnection, ClusterNode] = {}  # in the order in which they came
         self._workers: dict[int, RemoteWorker] = {}  # by token
         self._tokens = 0
         self._asked: dict[Future[None], _AskedLease] = {}  # leases that are not there yet
@@ -273,7 +273,7 @@ class ClusterExecutor:
         if not self._closing:
             self._looking = self._loop.call_later(_LOOK_SECONDS, self._look_after_leases)
 
-    def _release_idle(self, node: Node, now: float) -> None:
+    def _release_idle(self, node: ClusterNode, now: float) -> None:
         if not (node.is_up and node.is_idle):
             node.idle_since = None
         elif node.idle_since is None:
@@ -406,14 +406,14 @@ class ClusterExecutor:
     def _on_leased(self, connection: AgentConnection, shape: Shape, slots: int) -> None:
         node = self._nodes.get(connection)
         if node is None:
-            node = self._nodes[connection] = Node(connection, connection.link.node)
+            node = self._nodes[connection] = ClusterNode(connection, connection.link.node)
             if self._closing:
                 node.post("close")
         node.slots[shape] += slots
         if node.is_up:
             self._listener.on_room()
 
-    def _on_up(self, node: Node, facts: Mapping[str, Any]) -> None:
+    def _on_up(self, node: ClusterNode, facts: Mapping[str, Any]) -> None:
         self._silent_agents, node.facts = 0, facts
         refusal = _refusal(node.name, facts)
         if refusal:
@@ -424,7 +424,7 @@ class ClusterExecutor:
         log.info("a node has joined", node=node.name, workers=node.slots.total(), **facts)
         self._listener.on_room()
 
-    def _on_lost(self, node: Node, why: str) -> None:
+    def _on_lost(self, node: ClusterNode, why: str) -> None:
         """A node is gone, and its workers with it."""
         del self._nodes[node.connection]
         unheard = list(node.unheard_of())
@@ -441,7 +441,7 @@ class ClusterExecutor:
             self._listener.on_broken(PoolError(message))
         self._left.look()
 
-    def _tell_of_loss(self, node: Node, why: str, unheard: list[str]) -> None:
+    def _tell_of_loss(self, node: ClusterNode, why: str, unheard: list[str]) -> None:
         if not why:  # its lease was given back
             return
         if not unheard:

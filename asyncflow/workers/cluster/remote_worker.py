@@ -37,7 +37,7 @@ class _SentAttempt:
         self.has_begun = False
 
 
-class Node:
+class ClusterNode:
     """Room for workers at one agent."""
 
     def __init__(self, connection: AgentConnection, name: str) -> None:
@@ -86,13 +86,13 @@ class Node:
     def __repr__(self) -> str:
         size = self.slots.total()
         state = f"{len(self.workers)} of {size} workers" if self.is_up else "starting"
-        return f"<Node {self.name} {state}>"
+        return f"<ClusterNode {self.name} {state}>"
 
 
 class RemoteWorker:
     """A worker of an agent, as the engine sees it."""
 
-    def __init__(self, node: Node, token: int, shape: Shape) -> None:
+    def __init__(self, node: ClusterNode, token: int, shape: Shape) -> None:
         self.stop_reason = ""
         """Why it should end; empty while it may get tasks."""
         self.pid = 0
