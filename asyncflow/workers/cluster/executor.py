@@ -15,11 +15,11 @@ import asyncio
 import os
 import platform
 import time
-from collections import deque
+from collections import Counter
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow._support import log
 from asyncflow._support.conditions import Condition, call_again, pause, thread_done
@@ -27,7 +27,9 @@ from asyncflow._support.version import VERSION
 from asyncflow.errors import ClusterError, PoolError
 from asyncflow.workers.cluster.agent_connection import AgentConnection, SharedRuns
 from asyncflow.workers.cluster.executor_thread import ExecutorThread
+from asyncflow.workers.cluster.inbound import InboundMessages
 from asyncflow.workers.cluster.interface import Shape
+from asyncflow.workers.cluster.leases import Leases
 from asyncflow.workers.cluster.remote_worker import ClusterNode, RemoteWorker
 from asyncflow.workers.messages import Failed, Started
 
@@ -39,22 +41,11 @@ if TYPE_CHECKING:
     from asyncflow.workers.interface import Kind, WorkerListener
     from asyncflow.workers.messages import AttemptKey, ReportMessage
 
-_READ_SECONDS: Final = 0.0005  # of the event loop at a time
 _CLOSE_SECONDS: Final = 15.0  # for the agents to close their pools, which takes at most 6 s
 _FAILED_STARTS: Final = 3  # agents in a row that end before they have said anything
 _SUSPEND_SECONDS: Final = 1.0  # for the agents to hear that the workers have to stand still
 _LOOK_SECONDS: Final = 1.0  # between looks for leases that are not needed
-_UNWISHED_SECONDS: Final = 5.0  # until a request for a lease is withdrawn
-_GROWING_SECONDS: Final = 10.0  # how long a gang waits for leases before it shares those there are
 _NAMED_TASKS: Final = 20  # in the warning of a lost node
-
-
-class _AskedLease(NamedTuple):
-    """A request for a lease."""
-
-    shape: Shape
-    slots: int
-    since: float
 
 
 class ClusterExecutor:
@@ -83,18 +74,19 @@ class ClusterExecutor:
         """The environment variables of this process when it was started: a run takes along what
         has changed since. The nodes have variables of their own."""
         self._cluster, self._listener = cluster, listener
-        self._most, self._slots = workers, slots
-        self._keeps_all, self._idle_seconds = idle_seconds is None, idle_seconds or 0.0
         self._nodes: dict[AgentConnection, ClusterNode] = {}  # in the order in which they came
+        self._leases = Leases(
+            self._nodes.values,
+            self._ask,
+            most=workers,
+            slots=slots,
+            idle_seconds=idle_seconds,
+        )
         self._workers: dict[int, RemoteWorker] = {}  # by token
         self._tokens = 0
-        self._asked: dict[Future[None], _AskedLease] = {}  # leases that are not there yet
-        self._wished: dict[Shape, float] = {}  # when workers of a shape were last wished for
         self._looking: asyncio.TimerHandle | None = None
         self._links: dict[Link, AgentConnection] = {}  # of the executor's thread
         self._serving: set[asyncio.Future[None]] = set()  # likewise
-        self._inbound: deque[tuple[AgentConnection, list[Any]]] = deque()
-        self._is_woken = False
         self._silent_agents = 0  # in a row, that have ended before they said anything
         self._closing = False
         self._closed = False
@@ -129,12 +121,13 @@ class ClusterExecutor:
         """
         self.environment = dict(os.environ)
         self._loop = asyncio.get_running_loop()
-        self._left = Condition(lambda: not (self._nodes or self._asked))
+        self._left = Condition(lambda: not (self._nodes or self._leases))
         call_again(self)
+        self._inbound = InboundMessages(self._loop, self._on_message)
         self._thread = ExecutorThread()
         self._runs = SharedRuns()
         await thread_done(self._thread.run(self._cluster.open()))
-        self._ask_again()
+        self._leases.ask_again()
         self._look_after_leases()
 
     async def close(self) -> None:
@@ -148,8 +141,7 @@ class ClusterExecutor:
         if self._looking is not None:
             self._looking.cancel()
         try:
-            for asked in list(self._asked):
-                asked.cancel()
+            self._leases.close()
             for node in list(self._nodes.values()):
                 node.post("close")
             await self._left.wait(_CLOSE_SECONDS)
@@ -221,82 +213,38 @@ class ClusterExecutor:
 
     def is_growing(self, kind: Kind) -> bool:
         """Whether a lease of the kind was asked for in the last seconds, and is not there."""
-        shape, now = _shape_of(kind), time.monotonic()
-        return any(
-            asked.shape == shape and now - asked.since < _GROWING_SECONDS
-            for asked in self._asked.values()
-        )
+        return self._leases.is_growing(_shape_of(kind))
 
     def wish(self, wanted: Mapping[Kind, int]) -> None:
         """Ask for leases for so many more workers than those that have work."""
-        now = time.monotonic()
-        for kind, count in wanted.items():
-            shape = _shape_of(kind)
-            self._wished[shape] = now
-            if not self._keeps_all:
-                busy = sum(
-                    worker.shape == shape and not worker.is_idle
-                    for worker in self._workers.values()
-                )
-                self._ask_for(shape, busy + count)
+        busy = Counter(worker.shape for worker in self._workers.values() if not worker.is_idle)
+        shapes = {_shape_of(kind): count for kind, count in wanted.items()}
+        self._leases.wish({shape: busy[shape] + count for shape, count in shapes.items()})
 
-    def _ask_for(self, shape: Shape, workers: int) -> None:
-        """Have so many workers' room of a shape in the end, as far as there may be so many."""
-        up = sum(node.slots[shape] for node in self._nodes.values())
-        asked = sum(each.slots for each in self._asked.values() if each.shape == shape)
-        total = sum(node.slots.total() for node in self._nodes.values())
-        total += sum(each.slots for each in self._asked.values())
-        missing = min(workers - up - asked, self._most - total)
-        while missing > 0 and not self._closing:
-            slots = 1 if shape.gpu else min(missing, self._slots)
-            lease = self._thread.run(self._lease(shape, slots))
-            self._asked[lease] = _AskedLease(shape, slots, time.monotonic())
-            lease.add_done_callback(partial(self._call_soon, self._on_lease_answered))
-            missing -= slots
-
-    def _ask_again(self) -> None:
-        """Replace what was lost, if all leases are kept. Otherwise the scheduler will wish."""
-        if self._keeps_all:
-            self._ask_for(Shape(), self._most)
+    def _ask(self, shape: Shape, slots: int) -> Future[None]:
+        lease = self._thread.run(self._lease(shape, slots))
+        lease.add_done_callback(partial(self._inbound.call_soon, self._on_lease_answered))
+        return lease
 
     def _look_after_leases(self) -> None:
-        """Withdraw requests that nobody needs any more, and give idle leases back."""
-        now = time.monotonic()
-        if not self._keeps_all:
-            for lease, asked in list(self._asked.items()):
-                if now - self._wished.get(asked.shape, 0.0) > _UNWISHED_SECONDS:
-                    lease.cancel()
-            for node in list(self._nodes.values()):
-                self._release_idle(node, now)
-        if any(now - asked.since > _GROWING_SECONDS for asked in self._asked.values()):
+        self._leases.look()
+        if self._leases.are_late:
             self._listener.on_room()  # gangs wait for it no longer
         if not self._closing:
             self._looking = self._loop.call_later(_LOOK_SECONDS, self._look_after_leases)
-
-    def _release_idle(self, node: ClusterNode, now: float) -> None:
-        if not (node.is_up and node.is_idle):
-            node.idle_since = None
-        elif node.idle_since is None:
-            node.idle_since = now
-        elif now - node.idle_since > self._idle_seconds:
-            node.is_up = False
-            for worker in node.workers.values():
-                worker.stop_reason = worker.stop_reason or "its lease is given back"
-            log.info("an idle lease is given back", node=node.name)
-            node.post("close")
 
     async def _lease(self, shape: Shape, slots: int) -> None:
         """Have a lease, and talk to its agent; in the executor's thread."""
         link = await self._cluster.lease(shape, slots)
         connection = self._links.get(link)
         if connection is None:
-            connection = AgentConnection(link, self._runs, self._hear)
+            connection = AgentConnection(link, self._runs, self._inbound.put)
             self._links[link] = connection
-            self._hear(connection, ["leased", shape, slots])
+            self._inbound.put(connection, ["leased", shape, slots])
             self._serving.add(task := asyncio.ensure_future(self._serve(connection)))
             task.add_done_callback(self._serving.discard)
         else:
-            self._hear(connection, ["leased", shape, slots])
+            self._inbound.put(connection, ["leased", shape, slots])
 
     async def _serve(self, connection: AgentConnection) -> None:
         try:
@@ -306,53 +254,27 @@ class ClusterExecutor:
             await self._cluster.release(connection.link)
 
     def _on_lease_answered(self, asked: Future[None]) -> None:
-        of = self._asked.pop(asked, None)
-        if of is not None and not asked.cancelled() and not self._closing:
+        shape = self._leases.take(asked)
+        if shape is not None and not asked.cancelled() and not self._closing:
             error = asked.exception()
             if error is not None:
                 refusal = _as_pool_error(error, self._cluster.name)
-                self._listener.on_refused(_kind_of(of.shape), refusal)
+                self._listener.on_refused(_kind_of(shape), refusal)
             else:
-                self._ask_again()  # its node may be lost by now
+                self._leases.ask_again()  # its node may be lost by now
         self._left.look()
 
     # --- what comes from the executor's thread --------------------------------------------------
 
-    def _hear(self, connection: AgentConnection, message: list[Any]) -> int:
-        """Keep a message of an agent for the engine's loop; return how many wait there."""
-        if message:
-            self._inbound.append((connection, message))
-            if not self._is_woken:
-                self._is_woken = True
-                self._call_soon(self._take_in)
-        return len(self._inbound)
-
-    def _call_soon(self, function: Any, *arguments: Any) -> None:
-        with suppress(RuntimeError):  # the program has closed its loop
-            self._loop.call_soon_threadsafe(function, *arguments)
-
     def call_again(self) -> None:
         """Handle what has come, in case the callback that should do it was lost."""
-        for asked in [each for each in self._asked if each.done()]:
+        for asked in self._leases.answered():
             self._on_lease_answered(asked)
         looking = self._looking
         if looking is not None and looking.when() < self._loop.time() - _LOOK_SECONDS:
             looking.cancel()
             self._look_after_leases()
-        if self._inbound:
-            self._take_in()
-
-    def _take_in(self) -> None:
-        """Handle messages for a moment, then let the application have a turn of the loop."""
-        self._is_woken = False
-        until = time.monotonic() + _READ_SECONDS
-        while self._inbound:
-            connection, message = self._inbound.popleft()
-            self._on_message(connection, message)
-            if time.monotonic() > until and self._inbound:
-                self._is_woken = True
-                self._loop.call_soon(self._take_in)
-                return
+        self._inbound.take_in_again()
 
     def _on_message(self, connection: AgentConnection, message: list[Any]) -> None:
         node = self._nodes.get(connection)
@@ -432,7 +354,7 @@ class ClusterExecutor:
             self._tell_of_loss(node, why, unheard)
             self._silent_agents += not node.facts
             if self._silent_agents < _FAILED_STARTS:
-                self._ask_again()
+                self._leases.ask_again()
         for worker in list(node.workers.values()):
             self._forget(worker)
             self._listener.on_exit(worker, f"was lost with its node {node.name}: {why}")
