@@ -73,7 +73,7 @@ class DaskCluster:
                 self._local = await distributed.LocalCluster(
                     n_workers=self._workers,
                     threads_per_worker=1,
-                    dashboard_address=":0",  # of several clusters on a machine, one has the usual port
+                    dashboard_address=":0",  # the usual port may be taken
                     silence_logs=logging.CRITICAL,  # it complains when it is ended
                     asynchronous=True,
                 )
