@@ -190,7 +190,7 @@ class Dispatcher:
 
     def on_room(self) -> None:
         """Assign tasks: more workers may be started than before."""
-        self._assigner.dispatch()
+        self._assigner.on_room()
 
     def on_refused(self, kind: Kind, error: PoolError) -> None:
         """Fail the runs that wait for workers of a kind that there will never be."""

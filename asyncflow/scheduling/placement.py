@@ -220,6 +220,16 @@ class WorkerSlot:
         most = max(_ASYNC_WORKER_TASKS, wanted.most)
         return len(self.tasks) < (most + ASYNC_SPARE_TASKS if wanted.few else most)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether a task that yields items shares it with other async tasks."""
+        return self.is_async and not self.isolated
+
+    def is_held_from(self, wanted: TaskDemand) -> bool:
+        """Whether a task that yields items keeps such a task away until others have taken them."""
+        shares = self.is_shared and wanted.is_async and not wanted.isolated
+        return self.yielding > 0 and not shares
+
     def retire(self) -> None:
         """Let the worker finish its tasks and end."""
         self.worker.stop_reason = "it is being replaced"
@@ -240,6 +250,8 @@ class TaskDemand(NamedTuple):
     """How many tasks of its step may run at once."""
     few: bool
     """Whether few tasks of its run are at workers."""
+    holds: bool
+    """Whether it yields items, or is a join that waits for its inputs."""
 
 
 class WorkerSlots:
@@ -281,6 +293,8 @@ class WorkerSlots:
         """
         if wanted.isolated:
             return self._fresh(wanted)
+        if wanted.holds and (shared := self._shared(wanted, kept)) is not None:
+            return shared
         best: WorkerSlot | None = None
         full = self._has_spare and self._has_enough_at_work()
         for slot in self._slots.values():
@@ -297,10 +311,24 @@ class WorkerSlots:
             return self._open()
         return best
 
+    def _shared(self, wanted: TaskDemand, kept: WorkerSlot | None) -> WorkerSlot | None:
+        """A held worker with room for an async task that would hold it as well.
+
+        None while so few are held that it may hold another one. If each such task held a worker
+        of its own, none would be left for the tasks that they wait for.
+        """
+        held = [slot for slot in self if slot.yielding]
+        if len(held) < self.size:
+            return None
+        fit = [
+            slot for slot in held if slot is not kept and slot.is_shared and slot.has_room(wanted)
+        ]
+        return min(fit, key=lambda slot: len(slot.tasks), default=None)
+
     @property
     def held(self) -> int:
-        """How many workers have a `def` task that yields items."""
-        return sum(slot.yielding > 0 and not slot.is_async for slot in self)
+        """How many workers have a task to themselves that yields items."""
+        return sum(slot.yielding > 0 and not slot.is_shared for slot in self)
 
     # --- gangs ---
 
@@ -363,9 +391,9 @@ class WorkerSlots:
         """Whether a worker may be started for a task.
 
         A worker whose task yields items is held by it until other tasks have taken the items. So
-        there may be another one in its place: for any task if the one that yields is a `def` task,
-        which has the worker to itself, and else for a `def` task. So it is with a join that waits
-        for its inputs. There are at most three times as many workers as usual.
+        there may be another one in its place for each task that cannot share it: a `def` task and
+        one that needs a process of its own share none. So it is with a join that waits for its
+        inputs. There are at most three times as many workers as usual.
         """
         if self.resting:
             return False
@@ -373,7 +401,7 @@ class WorkerSlots:
         regular = len(self._slots) - self._extra
         if regular < size:
             return True
-        held = sum(slot.yielding > 0 and not (slot.is_async and wanted.is_async) for slot in self)
+        held = sum(slot.is_held_from(wanted) for slot in self)
         return regular < size + min(held, 2 * size)
 
     @property

@@ -70,6 +70,7 @@ class StepAdmission:
         self._running: Counter[tuple[int, str]] = Counter()  # tasks at workers by run and step
         self._of_run: Counter[int] = Counter()  # by run, those that yield items aside
         self._yielding: set[tuple[int, str]] = set()  # runs and steps that have yielded items
+        self._kept_from_holding: dict[int, TaskSource] = {}  # runs that wait until fewer do
         self.conditions: dict[tuple[int, str], StepConditions] = {}
         """What tasks need besides a worker, by run and step; nothing if a step is not in it."""
 
@@ -97,6 +98,7 @@ class StepAdmission:
             self._yielding.discard((number, step))
             self.conditions.pop((number, step), None)
         self._of_run.pop(number, None)
+        self._kept_from_holding.pop(number, None)
 
     # --- what workers have ---
 
@@ -116,6 +118,11 @@ class StepAdmission:
         self._running[number, assigned.step] -= 1
         self._of_run[number] -= not assigned.yields
 
+    def may_hold_now(self) -> list[TaskSource]:
+        """The runs that wait to hold a worker; each is returned once. Fewer workers are held."""
+        waiting, self._kept_from_holding = self._kept_from_holding, {}
+        return list(waiting.values())
+
     def has_few(self, source: TaskSource) -> bool:
         """Whether the run has so few tasks at workers that async ones may have a spare place."""
         return self._of_run[source.number] < ASYNC_SPARE_TASKS
@@ -132,6 +139,8 @@ class StepAdmission:
             expected=source.expected.get(step, 0.0),
             most=_limit(source, step),
             few=self._of_run[source.number] < ASYNC_SPARE_TASKS,
+            holds=node.is_async
+            and (node.reads_arrivals or (source.number, step) in self._yielding),
         )
 
     def kind(self, source: TaskSource, step: str) -> Kind:
@@ -222,10 +231,14 @@ class StepAdmission:
 
     def _may_hold(self, source: TaskSource, step: str) -> bool:
         """Whether one more task may hold a worker while it yields; others are for its items."""
-        if (source.number, step) not in self._yielding or source.graph[step].is_async:
+        if (source.number, step) not in self._yielding:
             return True
+        node = source.graph[step]
         slots = self._slots.of_kind(self.kind(source, step))
-        return slots.held < slots.size
+        if (node.is_async and "isolate" not in node.options) or slots.held < slots.size:
+            return True
+        self._kept_from_holding[source.number] = source
+        return False
 
     def _may_gang_begin(self, source: TaskSource, step: str) -> bool:
         """Whether the run's next task, or its whole gang, may begin as far as others are concerned.

@@ -218,7 +218,9 @@ class TaskAssigner:
 
     def _slot_to_keep(self, slots: WorkerSlots) -> WorkerSlot | None:
         """The async worker, if any, that gets no further task, so that a `def` task can have it."""
-        busy = [slot for slot in slots if slot.tasks and not slot.worker.stop_reason]
+        busy = [
+            slot for slot in slots if slot.tasks and not (slot.yielding or slot.worker.stop_reason)
+        ]
         asynchronous = [slot for slot in busy if slot.is_async]
         now = self._loop.time()
         if self._impatient_at is None:
@@ -404,6 +406,18 @@ class TaskAssigner:
         if assigned.grant is not None:
             assigned.grant.release()
         if source.number in self._runs:
+            self._turns.add(source)
+        if assigned.yields:
+            self._let_hold()
+
+    def on_room(self) -> None:
+        """More workers may be started than before."""
+        self._let_hold()
+        self.dispatch()
+
+    def _let_hold(self) -> None:
+        """Fewer workers are held than may be: add the runs that wait to hold one."""
+        for source in self._steps.may_hold_now():
             self._turns.add(source)
 
     def __repr__(self) -> str:

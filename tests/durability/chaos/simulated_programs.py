@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 Key = tuple[str, tuple[int, ...]]
 
 TIMEOUT = 2.0  # seconds; some simulated tasks take longer
-EARLY_JOINS = 0.0
-"""The share of joins that read their inputs as they arrive: none, until these never wait for ever
-beside isolated tasks and gangs."""
+EARLY_JOINS = 0.4
+"""The share of the joins of foreachs that read their inputs as they arrive."""
 _WEIGHTS = (3, 3, 1, 3, 1, 1)  # of each kind of part
 
 
