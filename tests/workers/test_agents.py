@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import textwrap
 
 import psutil
@@ -16,6 +17,9 @@ from asyncflow.testing import Loopback
 from asyncflow.workers.cluster.agent_thread import AgentThread
 from asyncflow.workers.cluster.batches import Inbox, Outbox, pack_message
 from asyncflow.workers.cluster.node_files import NodeFiles
+from asyncflow.workers.messages import AttemptKey, Opening, StartTask
+from asyncflow.workers.program_environment import look_around
+from tests.support.pool_listener import Listener
 from tests.support.waiting import until
 
 SPY = """
@@ -89,6 +93,31 @@ async def test_no_worker_of_a_node_opens_the_journal_in_the_store(store, tmp_pat
     paths = set(opened.read_text().split())
     assert paths  # the replicas: else the spy was not there
     assert not [path for path in paths if path.startswith(str(store))]
+
+
+async def test_what_was_sent_to_a_lost_node_and_not_heard_of_is_named(store, caplog):
+    """Since it may have begun there, although it runs again."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(Handing)
+    opening = Opening(1, str(store), "Handing", run.id, look_around({}))
+    start = len(HEADER).to_bytes(8, "little")
+    listener = Listener()
+    executor = Loopback(workers=1)(listener, size=1, scratch=store)
+    await executor.start()
+    await until(lambda: executor.size)
+    worker = executor.start_worker()
+    await until(lambda: worker.is_up)
+    (agent,) = psutil.Process().children()
+    agent.send_signal(signal.SIGSTOP)
+    key = AttemptKey(1, 1, 0)
+    worker.send(StartTask(key, "start", (), (), start, (), (), opening))
+    await until(lambda: worker.where.connection.taken >= worker.where.posted)
+    agent.kill()
+    await until(lambda: listener.exits)
+    await executor.close()
+    told = " ".join(record.getMessage() for record in caplog.records)
+    assert "not heard of" in told
+    assert f"Handing/{run.id}/start/1" in told
 
 
 async def test_an_agent_without_its_driver_ends_its_workers_and_itself():

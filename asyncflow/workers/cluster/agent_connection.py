@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LOST_SECONDS: Final = 14.0
 """How long there is no answer until a node counts as lost; its agent has given up before."""
+_START_SECONDS: Final = 60.0  # the same until its first answer: its process may be slow to start
 _LOST_TRIES: Final = 3  # in a row at least: this process may have been stopped for a while
 _TRY_SECONDS: Final = 5.0  # for the answer to one request; a poll takes a second by itself
 _REST_SECONDS: Final = 0.2  # between failed requests
@@ -94,6 +95,7 @@ class AgentConnection:
         self._inbox, self._outbox = Inbox(), Outbox()
         self._there: dict[int, _RunThere] = {}
         self._is_elsewhere = True  # on another machine than this process
+        self._lost_seconds = _START_SECONDS
         self.taken = 0
         """How many of the posted messages the agent may have got."""
 
@@ -135,6 +137,7 @@ class AgentConnection:
     async def _poll_all(self) -> None:
         while True:
             batch = await self._answer(partial(self.link.poll, self._inbox.received))
+            self._lost_seconds = LOST_SECONDS
             waiting = 0
             for message in self._inbox.open(batch):
                 if message[0] == "up":
@@ -167,7 +170,7 @@ class AgentConnection:
         """
         began, tries = self._loop.time(), 0
         while True:
-            left = began + LOST_SECONDS - self._loop.time()
+            left = began + self._lost_seconds - self._loop.time()
             try:
                 async with asyncio.timeout(max(_REST_SECONDS, min(_TRY_SECONDS, left))):
                     return await ask()
@@ -176,7 +179,7 @@ class AgentConnection:
             except Exception as error:
                 tries += 1
                 silent = self._loop.time() - began
-                if tries >= _LOST_TRIES and silent >= LOST_SECONDS:
+                if tries >= _LOST_TRIES and silent >= self._lost_seconds:
                     message = f"it has not answered for {silent:.0f} s ({_words(error)})"
                     raise ClusterError(message) from error
                 await asyncio.sleep(_REST_SECONDS)
