@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -151,11 +152,12 @@ def test_a_flow_gives_its_parameters(tmp_path):
 
 def test_bash_completes_a_command_line(run):
     """The script that bash is given does the rest."""
-    program = Path(sys.executable).with_name("asyncflow")
+    folder = shlex.quote(str(Path(sys.executable).parent))
     script = f"""
-        source /dev/stdin <<< "$(_ASYNCFLOW_COMPLETE=bash_source {program})"
+        PATH={folder}:$PATH
+        source /dev/stdin <<< "$(_ASYNCFLOW_COMPLETE=bash_source asyncflow)"
         COMP_WORDS=(asyncflow dump latest/greet/2/); COMP_CWORD=2
-        _asyncflow_completion {program}
+        _asyncflow_completion asyncflow
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     done = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True)

@@ -19,6 +19,7 @@ from asyncflow.workers.cluster.batches import Inbox, Outbox, pack_message
 from asyncflow.workers.cluster.node_files import NodeFiles
 from asyncflow.workers.messages import AttemptKey, Opening, StartTask
 from asyncflow.workers.program_environment import look_around
+from tests.support.loopback_agents import loopback_agents
 from tests.support.pool_listener import Listener
 from tests.support.waiting import until
 
@@ -107,7 +108,7 @@ async def test_what_was_sent_to_a_lost_node_and_not_heard_of_is_named(store, cap
     await until(lambda: executor.size)
     worker = executor.start_worker()
     await until(lambda: worker.is_up)
-    (agent,) = psutil.Process().children()
+    (agent,) = loopback_agents()
     agent.send_signal(signal.SIGSTOP)
     key = AttemptKey(1, 1, 0)
     worker.send(StartTask(key, "start", (), (), start, (), (), opening))

@@ -10,7 +10,6 @@ import textwrap
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from asyncflow import Engine
@@ -23,6 +22,7 @@ from asyncflow.store.layout import Layout
 from asyncflow.testing import Loopback
 from asyncflow.workers.messages import Opening
 from asyncflow.workers.process.travelled_code import check_store_here
+from tests.support.loopback_agents import loopback_agents
 from tests.support.waiting import until
 
 SECONDS = 180
@@ -95,8 +95,8 @@ def folder(tmp_path, monkeypatch):
 @asynccontextmanager
 async def other_machine():
     """Let no worker begin within the block: what is moved there, workers never saw."""
-    await until(lambda: psutil.Process().children())
-    (agent,) = psutil.Process().children()
+    await until(loopback_agents)
+    (agent,) = loopback_agents()
     agent.suspend()
     yield
     agent.resume()
