@@ -129,7 +129,7 @@ class OriginRun:
         self.key = started.key
         """The key that names the run; empty for none."""
         self.manifest: bytes = started.manifest
-        if started.origin_run_id is not None and (not self._complete or self._may_yield()):
+        if started.origin_run_id is not None and (not self._complete or self._has_generators()):
             self._find_rest(started.origin_run_id, started, resumers)
 
     @property
@@ -174,9 +174,12 @@ class OriginRun:
             )
             raise JournalError(message)
 
-    def _may_yield(self) -> bool:
-        """Whether a foreach may be open whose generator had yielded items in an earlier run."""
-        return any(
+    def _has_generators(self) -> bool:
+        """Whether an earlier run may have finished tasks for items that were not taken over here.
+
+        That happens while a generator runs, also to its end if the run is cancelled meanwhile.
+        """
+        return bool(self._items) or any(
             node.foreach is not None
             and (node.depth or self.graph.in_loop(node.name) or (node.name, ()) not in self)
             for node in self.graph

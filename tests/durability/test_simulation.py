@@ -46,6 +46,11 @@ def test_no_node_that_was_announced_is_run_again_since_another_one_had_no_stand_
     check_worlds([1128])
 
 
+def test_tasks_of_items_are_not_run_again_though_a_run_was_cancelled_before_it_took_them_over():
+    """In this world a generator goes on to its end in a cancelled run, and another one resumes."""
+    check_worlds([50435])
+
+
 @pytest.mark.slow
 def test_every_promise_is_kept_in_many_simulated_worlds():
     """The same two thousand times."""
