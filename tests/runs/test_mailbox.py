@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -164,21 +163,20 @@ def stored(store):
     return run
 
 
-def send(store, run_id, count):
-    """Send so many messages, in a process of its own."""
-    run = open_store(store).run("F", run_id)
-    for number in range(count):
-        mailbox.post(run, "say", number=str(number))
+SENDER = """
+import sys
+from asyncflow.store import mailbox, open_store
+run = open_store(sys.argv[1]).run("F", sys.argv[2])
+for number in range(20):
+    mailbox.post(run, "say", number=str(number))
+"""
 
 
 def test_messages_of_several_processes_follow_one_another(stored, store):
     """None is lost, and each sender's stay in order."""
-    context = multiprocessing.get_context("spawn")
-    senders = [context.Process(target=send, args=(store, stored.run_id, 20)) for _ in range(4)]
-    for sender in senders:
-        sender.start()
-    for sender in senders:
-        sender.join()
+    command = [sys.executable, "-c", SENDER, str(store), stored.run_id]
+    senders = [subprocess.Popen(command) for _ in range(4)]
+    assert [sender.wait(timeout=60) for sender in senders] == [0] * 4
     messages, upto = mailbox.messages_in(stored, 0)
     assert upto == stored.file_size(mailbox.MAILBOX)
     by_sender: dict[str, list[str]] = {}
