@@ -30,6 +30,7 @@ LOST_SECONDS: Final = 14.0
 _START_SECONDS: Final = 60.0  # the same until its first answer: its process may be slow to start
 _LOST_TRIES: Final = 3  # in a row at least: this process may have been stopped for a while
 _TRY_SECONDS: Final = 5.0  # for the answer to one request; a poll takes a second by itself
+_LAST_SECONDS: Final = 1.0  # for an agent that ends to hear that its last words have come
 _REST_SECONDS: Final = 0.2  # between failed requests
 _HEARD_MESSAGES: Final = 1000  # that may wait for the engine before no more are fetched
 _FULL_SECONDS: Final = 0.005
@@ -144,6 +145,9 @@ class AgentConnection:
                     self._is_elsewhere = message[1]["machine"] != machine_id()
                 waiting = self._hear(self, message)
                 if message[0] == "closed":
+                    with suppress(Exception):  # it ends at once if it knows that this was heard
+                        async with asyncio.timeout(_LAST_SECONDS):
+                            await self.link.poll(self._inbox.received)
                     return
             while waiting > _HEARD_MESSAGES:
                 await asyncio.sleep(_FULL_SECONDS)
