@@ -152,7 +152,7 @@ def _draw_terminal(name: str, command: str, *, midway: bool = False) -> None:
     shown = screens[len(screens) // 2] if midway else screens[-1]
     lines = shown.rstrip("\n").split("\n")
     text = "\n".join(lines[-_ROWS // 2 :] if midway else lines)
-    console = Console(record=True, width=_COLUMNS, file=Path(os.devnull).open("w"))  # noqa: SIM115
+    console = Console(record=True, width=_COLUMNS, file=Path(os.devnull).open("w"))  # noqa: SIM115 - open for as long as the console
     console.print(Text.from_ansi(f"$ {command}\n{text}"))
     svg = console.export_svg(title="", theme=_THEME, code_format=_SVG, unique_id=name)
     _keep(name, svg)

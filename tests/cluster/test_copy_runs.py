@@ -94,7 +94,7 @@ def test_a_large_run_is_in_many_pieces(
     copy_runs(source, target)
     assert kept(target, "100") == kept(source, "100")
     store = open_store(target)
-    names = [facts.name for facts in store.objects.listed("flows/F/100")]  # type: ignore[attr-defined]
+    names = [facts.name for facts in store.objects.listed("flows/F/100")]  # type: ignore[attr-defined]  # of an object store alone
     assert len([name for name in names if "/journal/" in name]) > 3
     assert len([name for name in names if ".seg/" in name]) > 100
 
@@ -118,7 +118,7 @@ def test_whichever_request_fails_there_is_no_half_run(
         left -= 1
         if not left:
             raise Killed
-        return ask(self, *arguments)  # type: ignore[arg-type]
+        return ask(self, *arguments)  # type: ignore[arg-type]  # any of its methods
 
     monkeypatch.setattr(Objects, "_ask", fail)
     while True:

@@ -56,7 +56,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def objects_of(store: RunStore) -> Any:
     """The objects of a store, below the protocol."""
-    return store.objects  # type: ignore[attr-defined]
+    return store.objects  # type: ignore[attr-defined]  # of an object store alone
 
 
 def names_in(store: RunStore, folder: str = "") -> list[str]:
@@ -216,17 +216,17 @@ def test_a_run_that_was_left_behind_is_sealed_and_a_young_one_is_not(
     store.close()
     objects_of(store).delete([f"flows/F/{run.run_id}/claim"])
     collect(store)
-    assert not store.run("F", run.run_id).is_over()  # type: ignore[attr-defined]
+    assert not store.run("F", run.run_id).is_over()  # type: ignore[attr-defined]  # of an object store alone
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 3 * 86_400)
     collect(store)
-    assert store.run("F", run.run_id).is_over()  # type: ignore[attr-defined]
+    assert store.run("F", run.run_id).is_over()  # type: ignore[attr-defined]  # of an object store alone
 
 
 def test_one_collects_at_a_time(store: RunStore, monkeypatch: pytest.MonkeyPatch):
     """Another waits, and takes over from one that is dead."""
     told: list[str] = []
-    with object_marks.collecting(store, told.append):  # type: ignore[arg-type]
+    with object_marks.collecting(store, told.append):  # type: ignore[arg-type]  # the one that `url` is of
 
         def stop(text: str) -> None:
             told.append(text)

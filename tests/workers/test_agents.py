@@ -158,7 +158,7 @@ def test_a_replica_has_what_was_sent_and_refuses_the_rest(tmp_path):
     files = NodeFiles(tmp_path)
     record = frame(b"payload")
     files.write_records(7, [(1_000_000, record)])
-    with JournalReader(os.path.join(files.place_of(7), "journal")) as journal:  # noqa: PTH118
+    with JournalReader(os.path.join(files.place_of(7), "journal")) as journal:  # noqa: PTH118 - a path as text
         assert journal.read_one(1_000_000) == b"payload"
         with pytest.raises(JournalError, match="no whole record"):
             journal.read_one(len(HEADER))

@@ -386,7 +386,7 @@ def mapped_inodes() -> frozenset[tuple[int, int]]:
         with suppress(OSError, ValueError):
             for line in maps.read_text(errors="replace").splitlines():
                 fields = line.split(maxsplit=5)  # address, mode, offset, device, inode, path
-                if len(fields) > 5 and fields[4] != "0":  # noqa: PLR2004
+                if len(fields) > 5 and fields[4] != "0":  # noqa: PLR2004 - the columns of /proc
                     major, minor = (int(number, 16) for number in fields[3].split(":"))
                     found.add((os.makedev(major, minor), int(fields[4])))
     return frozenset(found)
