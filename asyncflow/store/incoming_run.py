@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
@@ -20,6 +19,7 @@ from asyncflow.store.blobs import BlobStore
 from asyncflow.store.files import explain_write, sync_file, write_all
 from asyncflow.store.layout import COPYING
 from asyncflow.store.run_ids import NEWEST, REMOVED, RUN_ID, note_run
+from asyncflow.store.seen_blobs import SeenBlobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 _JOURNAL: Final = "journal"
 _DRAFT: Final = ".draft"
 _LOCK_SECONDS: Final = 0.5  # whoever has the lock copies a run
-_SURE_SECONDS: Final = 1800
-"""How long a blob that was found or put is not looked at again before the commit; a garbage
-collection spares it for two hours."""
 
 
 class LocalIncomingRun:
@@ -50,7 +47,7 @@ class LocalIncomingRun:
         self._place: Final = os.fspath(folder)
         self._layout, self._flow, self._run_id, self._removed = layout, flow, run_id, removed
         self._blobs = BlobStore(layout, durable=True)
-        self._sure: dict[bytes, tuple[int, float]] = {}  # size, and when it was seen
+        self._seen = SeenBlobs()
         self._parents = (COPYING, flow, REMOVED) if removed else (COPYING, flow)
         try:
             layout.folder("flows", flow, make=True).close()  # there is no blob before a flow
@@ -85,7 +82,7 @@ class LocalIncomingRun:
         """Whether the store has this blob, whole."""
         if not self._blobs.has(digest, size):
             return False
-        self._sure[digest] = size, time.monotonic()
+        self._seen.note(digest, size)
         return True
 
     def put_large(self, digest: bytes, size: int, chunks: Iterable[Chunk]) -> None:
@@ -100,7 +97,7 @@ class LocalIncomingRun:
                 f"the value {digest.hex()} was to be copied, and its bytes are those of "
                 f"{found.hex()}"
             )
-        self._sure[digest] = size, time.monotonic()
+        self._seen.note(digest, size)
 
     def put_segment(self, name: str, size: int, chunks: Iterable[Chunk]) -> None:
         """Write a segment under another name, then rename it.
@@ -178,11 +175,7 @@ class LocalIncomingRun:
         Raises:
             StoreError: There is a run with this id by now, or it cannot be written.
         """
-        before = time.monotonic() - _SURE_SECONDS
-        for digest, (size, seen) in self._sure.items():
-            if seen < before and not self.has_large(digest, size):
-                message = f"the value {digest.hex()} was copied, and is gone by now: copy again"
-                raise StoreError(message)
+        self._seen.check(self.has_large)
         try:
             with suppress(FileNotFoundError):
                 self._folder.delete(_DRAFT)

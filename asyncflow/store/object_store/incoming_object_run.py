@@ -25,6 +25,7 @@ from asyncflow.store.object_store.sent_journal import JOURNAL
 from asyncflow.store.object_store.value_source import blob_name
 from asyncflow.store.run_ids import NEWEST
 from asyncflow.store.run_index import SUMMARY
+from asyncflow.store.seen_blobs import SeenBlobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from asyncflow.codec import Chunk
     from asyncflow.store.object_store.connection import Connection
 
-_SURE_SECONDS: Final = 1800
-"""How long a blob that was found or put is not looked at again before the commit; a garbage
-collection spares it for two hours."""
 _COPIED_BYTES: Final = 5 << 30  # the most that S3 copies by one request
 _DIGITS: Final = re.compile(rb"([1-9][0-9]{0,18})\b")
 
@@ -50,7 +48,7 @@ class IncomingObjectRun:
         self._first: Piece | None = None
         self._last: dict[str, bytes] = {}  # files that are written after the commit
         self._segments: dict[str, PieceFile] = {}
-        self._sure: dict[bytes, tuple[int, float]] = {}  # size, and when it was seen
+        self._seen = SeenBlobs()
 
     def __repr__(self) -> str:
         return f"<IncomingObjectRun {self._place}>"
@@ -76,7 +74,7 @@ class IncomingObjectRun:
             return False
         if time.time() - facts.modified > TOUCH_SECONDS and not self._renew(digest, size):
             return False
-        self._sure[digest] = size, time.monotonic()
+        self._seen.note(digest, size)
         return True
 
     def _renew(self, digest: bytes, size: int) -> bool:
@@ -111,7 +109,7 @@ class IncomingObjectRun:
             self._objects.put(blob_name(digest), data)
         except OSError as error:
             raise StoreError(explain_write(f"the store {self._place}", error)) from error
-        self._sure[digest] = size, time.monotonic()
+        self._seen.note(digest, size)
 
     def put_segment(self, name: str, size: int, chunks: Iterable[Chunk]) -> None:
         """Write the pieces of a segment that are not there from an earlier attempt.
@@ -222,11 +220,7 @@ class IncomingObjectRun:
         Raises:
             StoreError: There is a run with this id by now, or it cannot be written.
         """
-        before = time.monotonic() - _SURE_SECONDS
-        for digest, (size, seen) in self._sure.items():
-            if seen < before and not self.has_large(digest, size):
-                message = f"the value {digest.hex()} was copied a while ago: copy again"
-                raise StoreError(message)
+        self._seen.check(self.has_large)
         try:
             if self._first is not None:
                 there = append_piece(self._objects, f"{self._folder}/{JOURNAL}", self._first)
