@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import threading
 import time
@@ -496,3 +497,11 @@ async def test_a_journal_that_was_sent_makes_room(url, monkeypatch):
     cache.make_room()
     assert not journal.exists()
     assert [*Run(run.pathspec).events()] == before
+
+
+def test_missing_credentials_are_told(monkeypatch, tmp_path):
+    """In words that say what to set, not by the address at which obstore has looked for them."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(StoreError, match="there are no credentials for it: set AWS_ACCESS_KEY_ID"):
+        open_store("s3://asyncflow-no-such-bucket/flows", create=True)

@@ -425,6 +425,16 @@ def _may_pass(error: ObjectStoreError) -> bool:
     return status in _PASSING or not (status or _NO_BUCKET in (error.strerror or ""))
 
 
+_METADATA_SERVICE: Final = "169.254.169.254"
+"""Where a machine in a cloud tells its credentials; elsewhere there is nobody, or somebody else."""
+_NO_CREDENTIALS: Final = (
+    "there are no credentials for it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or those of "
+    "your store"
+)
+
+
 def _text(error: BaseException) -> str:
     """The first line of an error of obstore: the others are its inner state."""
+    if _METADATA_SERVICE in str(error):  # asked for credentials where there were none
+        return _NO_CREDENTIALS
     return str(error).partition("\n")[0].removesuffix(": ")[:500]
