@@ -25,7 +25,8 @@ class RunControl(RunView):
     def cancel(self, reason: str = "", *, seconds: float | None = None) -> bool:
         """Cancel the run, whatever process its engine is in; return whether it has ended.
 
-        The engine is told within a quarter of a second. It then cancels as `RunHandle.cancel` does:
+        The engine is told within a quarter of a second, or a second or two where its store is an
+        object store. It then cancels as `RunHandle.cancel` does:
         finished tasks are kept, and the run can be resumed. The last event of the run says who has
         cancelled it, and for which reason. This waits until the run has ended, or for `seconds` at
         most; in a coroutine, call it in a thread.

@@ -2,11 +2,13 @@
 
 See `asyncflow.store.mailbox` for the files. One look in a thread reads those of all runs: for a run
 that was sent nothing, it asks for the size of a file. The next look begins when the last one is
-over, so a slow store delays messages, not the engine.
+over, and some while later if that took long: a slow store delays messages, not the engine, and is
+not asked all the time.
 """
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -30,6 +32,10 @@ _NEVER: Final = 1 << 62
 """The offset from which on a damaged mailbox is read: it is longer than any."""
 
 
+_REST: Final = 20
+"""How many times as long as a look takes nothing is looked at: each asks a store something."""
+
+
 class _Found(NamedTuple):
     run: int
     messages: list[Message]
@@ -44,7 +50,8 @@ class Mailboxes:
         self._threads, self._loop = threads, loop
         self._drivers: dict[int, RunDriver] = {}
         self._read_upto: dict[int, int] = {}
-        self._looking: Future[list[_Found]] | None = None
+        self._looking: Future[tuple[list[_Found], float]] | None = None
+        self._rests_until = 0.0  # by the loop's clock
 
     def add(self, driver: RunDriver) -> None:
         """Read the mailbox of this run, too."""
@@ -59,7 +66,7 @@ class Mailboxes:
     def look(self) -> None:
         """Act on what the last look has found, and begin another one, if that is over."""
         self._act_on_found()
-        if self._looking is None and self._drivers:
+        if self._looking is None and self._drivers and self._loop.time() >= self._rests_until:
             wanted = [
                 (number, driver.identity.stored, self._read_upto[number])
                 for number, driver in self._drivers.items()
@@ -75,8 +82,10 @@ class Mailboxes:
         looking = self._looking
         if looking is not None and looking.done():
             self._looking = None
-            for found in () if looking.cancelled() else looking.result():
-                self._act(found)
+            found, seconds = ([], 0.0) if looking.cancelled() else looking.result()
+            self._rests_until = self._loop.time() + _REST * seconds
+            for each in found:
+                self._act(each)
 
     def _act(self, found: _Found) -> None:
         """Act on a run's messages, each once."""
@@ -99,9 +108,9 @@ class Mailboxes:
         return f"<Mailboxes of {len(self._drivers)} runs>"
 
 
-def _read(wanted: list[tuple[int, StoredRun, int]]) -> list[_Found]:
-    """What is new in these mailboxes, each from an offset on."""
-    found = []
+def _read(wanted: list[tuple[int, StoredRun, int]]) -> tuple[list[_Found], float]:
+    """What is new in these mailboxes, each from an offset on, and how many seconds that took."""
+    found, began = [], time.monotonic()
     for number, run, offset in wanted:
         try:
             messages, upto = messages_in(run, offset)
@@ -112,4 +121,4 @@ def _read(wanted: list[tuple[int, StoredRun, int]]) -> list[_Found]:
             continue
         if upto > offset:
             found.append(_Found(number, messages, upto))
-    return found
+    return found, time.monotonic() - began
