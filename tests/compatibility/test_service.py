@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,25 +16,9 @@ import pytest
 
 from asyncflow import Run
 from asyncflow.values import Status
+from tests.support.browser import SECONDS, chromium, free_port, wait_until
 
 APP = Path(__file__).parents[2] / "examples" / "service" / "app.py"
-SECONDS = 180.0  # nothing here takes a hundredth of it on an idle machine
-
-
-def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_until(true, what):
-    """Ask again and again; fail when it takes too long."""
-    deadline = time.monotonic() + SECONDS
-    while not (found := true()):
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.02)
-    return found
 
 
 def answers(client):
@@ -291,78 +272,11 @@ def is_alive(process):
 # --- in a browser -----------------------------------------------------------------------------
 
 
-class Browser:
-    """A headless Chromium, by the W3C's WebDriver protocol."""
-
-    OPTIONS = (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    )
-
-    def __init__(self, driver, chromium, profile):
-        self.http = httpx.Client(base_url=driver, timeout=SECONDS)
-        wait_until(self.is_ready, "the browser's driver answers")
-        args = [*self.OPTIONS, f"--user-data-dir={profile}"]
-        options = {"goog:chromeOptions": {"binary": chromium, "args": args}}
-        made = self.post("/session", capabilities={"alwaysMatch": options})
-        self.session = f"/session/{made['sessionId']}"
-
-    def is_ready(self):
-        """Whether the driver takes requests."""
-        try:
-            return self.http.get("/status").json()["value"]["ready"]
-        except httpx.TransportError:
-            return False
-
-    def post(self, path, **body):
-        """A command, and what it gives."""
-        answer = self.http.post(path, json=body)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["value"]
-
-    def open(self, url):
-        """Go to a page."""
-        self.post(f"{self.session}/url", url=str(url))
-
-    def run(self, script, *args):
-        """What a piece of JavaScript returns in the page."""
-        return self.post(f"{self.session}/execute/sync", script=script, args=list(args))
-
-    def text(self, element):
-        """What an element shows."""
-        return self.run("return document.getElementById(arguments[0]).innerText", element)
-
-    def click(self, selector):
-        """Click as a person does."""
-        found = self.post(f"{self.session}/element", using="css selector", value=selector)
-        self.post(f"{self.session}/element/{next(iter(found.values()))}/click")
-
-    def close(self):
-        """End it."""
-        self.http.delete(self.session)
-        self.http.close()
-
-
 @pytest.fixture
 def browser(tmp_path):
     """A browser with an empty profile."""
-    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
-    if driver is None or chromium is None:
-        pytest.skip("no chromium and chromedriver here: install Debian's chromium-driver")
-    port = free_port()
-    with subprocess.Popen([driver, f"--port={port}"], stdout=subprocess.DEVNULL) as process:
-        try:
-            browser = Browser(f"http://127.0.0.1:{port}", chromium, tmp_path / "profile")
-            yield browser
-            browser.close()
-        finally:
-            process.terminate()
+    with chromium(tmp_path) as browser:
+        yield browser
 
 
 def test_a_browser_watches_a_run_and_cancels_another(service, browser):
