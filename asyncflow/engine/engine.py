@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from asyncflow.client import Run
     from asyncflow.engine.new_run import NewRun
     from asyncflow.engine.run_handle import RunHandle
+    from asyncflow.engine.run_trace import RunTracer
     from asyncflow.engine.starter import Found, Prepare
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.interface import JournalAppender, RunStore, StoredRun
@@ -113,6 +114,8 @@ class Engine(Starter, Watchable):
         self._durable = self.settings.durability == "power"
         self._admission = Admission(self.settings.max_runs)
         self._code = CodeFiles(self.settings.keep_code)
+        self.tracer: RunTracer | None = None
+        """Traces its runs, see `asyncflow.otel`."""
 
     # --- life ---
 
@@ -297,14 +300,21 @@ class Engine(Starter, Watchable):
     ) -> RunHandle:
         self._numbers += 1
         number = self._numbers
+        trace = None if self.tracer is None else self.tracer()
 
         def create() -> tuple[NewRun, tuple[RunIdentity, JournalAppender, bytes]]:
             new = prepare(self._store, self._code, self._environ, durable=self._durable)
             self._limits.open(new.graph)
+            new.trace = trace
             return new, new.create(number, options, surroundings)
 
         await self._services.loop_budget.turn()
-        new, created = await in_thread(self._pools.makers, create)
+        try:
+            new, created = await in_thread(self._pools.makers, create)
+        except BaseException:
+            if trace is not None:
+                trace.give_up()
+            raise
         await self._services.loop_budget.turn()
         self._say_without_effect(new)
         return self._live.begin(new, *created)

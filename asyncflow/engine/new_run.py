@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow import codec
@@ -33,6 +34,7 @@ from asyncflow.store.journal import frame
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from asyncflow.engine.run_trace import RunTrace
     from asyncflow.flow.code_files import CodeFiles, FoundCode
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
@@ -71,6 +73,8 @@ class NewRun:
         """The graph of the flow as it is configured; known once values are given."""
         self.origin: OriginRun | None = None
         self.parameters: Mapping[str, Any] = {}
+        self.trace: RunTrace | None = None
+        """Whoever traces the run, if somebody does."""
         self._once = False
 
     def give(self, values: Mapping[str, Any]) -> None:
@@ -207,7 +211,7 @@ class NewRun:
         try:
             writer = ArtifactWriter(identity.stored.value_sink("engine", durable=self._durable))
             try:
-                record = pack_event(self._first_event(identity, writer, code))
+                record = pack_event(self._traced(self._first_event(identity, writer, code)))
                 writer.sync()
             finally:
                 writer.close()
@@ -275,6 +279,13 @@ class NewRun:
             code_ref=pack_ref(_put_code(code.packed, writer)) if code.packed else b"",
             key=identity.options.key if self.origin is None else self.origin.key,
         )
+
+    def _traced(self, started: RunStarted) -> RunStarted:
+        """The first event with the run's trace."""
+        if self.trace is None:
+            return started
+        origin = {} if self.origin is None else self.origin.trace
+        return replace(started, trace=self.trace.begin(started, origin))
 
     def _source(self, writer: ArtifactWriter) -> dict[str, Any]:
         """How a worker gets the flow class."""

@@ -78,7 +78,7 @@ FIELDS: Final = {
 }
 """The names of the fields that follow the first three, in order, for each kind of record."""
 _TIME_AT: Final = 2
-_ORIGIN_AT, _SOURCE_AT, _VERSIONS_AT, _CODE_AT = 7, 8, 12, 14  # of a run's start
+_ORIGIN_AT, _SOURCE_AT, _VERSIONS_AT, _CODE_AT, _TRACE_AT = 7, 8, 12, 14, 16  # of a run's start
 _HEAD: Final = slice(3, 7)  # of a task's record: step, task id, attempt, path
 _STEP_AT, TASK_AT, _ATTEMPT_AT, _PATH_AT = range(3, 7)
 _EXCEPTION_TYPE_AT: Final = 7
@@ -164,7 +164,7 @@ _OF_TASK: Final = (INT, INT, INT, TEXT, INT, INT)
 _KINDS: Final[dict[int, tuple[Types, ...]]] = {
     RUN_STARTED: (
         *(INT, INT, INT, _MAP, _MAP, LIST, _BYTES, _TEXT_OR_NONE, _MAP),
-        *(TEXT, INT, TEXT, _MAP, _TEXT_OR_NONE, _BYTES, TEXT),
+        *(TEXT, INT, TEXT, _MAP, _TEXT_OR_NONE, _BYTES, TEXT, _MAP),
     ),
     STARTED: (*_OF_TASK, LIST, INT, LIST, TEXT),
     LOGGED: (*_OF_TASK, INT, INT, _BYTES, INT),
@@ -179,7 +179,7 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
 }
 """The types that each field may have, in order, for each kind of record."""
 _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
-    RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None, b"", ""),
+    RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None, b"", "", {}),
     STARTED: ([], 0, [], ""),
     LOGGED: (),
     SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0, ""),
@@ -333,11 +333,12 @@ def _check_output(code: int, values: list[Any]) -> None:
 def _check_start(code: int, values: list[Any]) -> None:
     graph, parameters, tags = values[3:6]
     origin, source = values[_ORIGIN_AT], dict(values[_SOURCE_AT])
-    versions = values[_VERSIONS_AT]
-    if not all(is_plain(each) for each in (graph, parameters, tags, versions)):
-        raise RecordError("its graph, parameters, tags or versions are not plain data")
-    if not all(type(text) is str for each in (parameters, versions) for text in each.values()):
-        raise RecordError("its parameters or versions are not text")
+    versions, trace = values[_VERSIONS_AT], values[_TRACE_AT]
+    if not all(is_plain(each) for each in (graph, parameters, tags, versions, trace)):
+        raise RecordError("its graph, parameters, tags, versions or trace are not plain data")
+    texts = (parameters, versions, trace)
+    if not all(type(text) is str for each in texts for text in each.values()):
+        raise RecordError("its parameters, versions or trace are not text")
     if origin is not None and not is_run_id(origin):
         _refuse(code, "origin", origin)
     if "ref" in source:

@@ -21,7 +21,7 @@ from asyncflow.values import Failure, Manifest, TaskKey
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Goes up by one whenever an event or a field is added; what exists already never changes."""
 
 STOPPED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
@@ -96,6 +96,9 @@ class RunStarted(Event):
     """The packed ref of the flow's source files, see `Run.code`; empty for none."""
     key: str = ""
     """The key that names the run, see `Engine.options`; empty for none."""
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """Where spans of the run's tasks belong, see `asyncflow.otel`; empty if the run is not
+    traced."""
 
     @property
     def artifacts(self) -> Manifest:

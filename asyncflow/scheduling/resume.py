@@ -128,6 +128,8 @@ class OriginRun:
         self._first_tags = started.tags
         self.key = started.key
         """The key that names the run; empty for none."""
+        self.trace: Mapping[str, str] = started.trace
+        """Its `RunStarted.trace`."""
         self.manifest: bytes = started.manifest
         if started.origin_run_id is not None and (not self._complete or self._has_generators()):
             self._find_rest(started.origin_run_id, started, resumers)

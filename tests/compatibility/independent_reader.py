@@ -26,7 +26,7 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         "RunStarted",
         (
             *("graph", "parameters", "tags", "manifest", "origin_run_id", "source", "user"),
-            *("pid", "host", "versions", "origin_step", "code_ref", "key"),
+            *("pid", "host", "versions", "origin_step", "code_ref", "key", "trace"),
         ),
     ),
     2: ("TaskStarted", (*OF_TASK, "path", "pid", "parents", "node")),

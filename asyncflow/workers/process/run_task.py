@@ -121,6 +121,10 @@ class TaskAttempt:
         worker, run, order = self._worker, self._run, self._order
         asked, holder = run.graph[order.step].shared, worker.holder
         try:
+            if run.started.trace:
+                from asyncflow.workers.process.tracing import enter_span
+
+                enter_span(run.started.trace, order.key)
             task = self._task = TaskView(
                 run, order, self._reads, self._told and self._told.arrivals
             )
