@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.step_secrets import (
         secrets,
     )
+    from asyncflow.page.mounting import page
 
 __version__ = VERSION
 
@@ -149,6 +150,7 @@ __all__ = [
     "metadata",
     "namespace",
     "package_sources",
+    "page",
     "parallel",
     "parallel_imap_unordered",
     "parallel_map",
@@ -214,6 +216,7 @@ _LATER: Final = {
     "metadata": "asyncflow.client",
     "namespace": "asyncflow.client",
     "package_sources": "asyncflow.flow.remote_decorators",
+    "page": "",
     "parallel_imap_unordered": "asyncflow.flow.parallel_maps",
     "parallel_map": "asyncflow.flow.parallel_maps",
     "profile": "asyncflow.flow.parallel_maps",

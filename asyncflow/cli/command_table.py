@@ -35,6 +35,7 @@ _MODULES: Final = {
     "step": "asyncflow.cli.spin_command",
     "spin": "asyncflow.cli.spin_command",
     "cancel": "asyncflow.cli.cancel_command",
+    "ui": "asyncflow.cli.ui_command",
     "runs": "asyncflow.cli.look_commands",
     "show": "asyncflow.cli.look_commands",
     "logs": "asyncflow.cli.look_commands",

@@ -136,6 +136,13 @@ class Lineage:
 
     def expected(self, step: str) -> int | None:
         """How many tasks a step will have in all; None while that is not known."""
+        return self._expected(step)[step]
+
+    def expected_of_all(self) -> dict[str, int | None]:
+        """The same for each step."""
+        return self._expected(None)
+
+    def _expected(self, last: str | None) -> dict[str, int | None]:
         counts: dict[str, int | None] = {}
         for node in self._graph:  # the steps before it come first
             # A step that leads back comes later, and how often it does so is not known.
@@ -149,9 +156,9 @@ class Lineage:
                 counts[node.name] = None
             else:
                 counts[node.name] = sum(each or 0 for each in before) if before else 1
-            if node.name == step:
+            if node.name == last:
                 break
-        return counts[step]
+        return counts
 
     def _led_to(self, step: str, count: int | None) -> int | None:
         """How many tasks of a next step follow from those of this one; None while not known."""

@@ -64,7 +64,7 @@ from asyncflow.store.journal import FIRST_RECORD, frame
 from asyncflow.values import Status, last_index_of, tags_from
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asyncflow.flow.graph import Graph
     from asyncflow.store.interface import StoredRun
@@ -77,6 +77,7 @@ ENTRY_BYTES: Final = _ENTRY.size
 _ENDED_AT: Final = 8  # the offset of each field within an entry
 _STEP_AT: Final = 16
 _STATE_AT: Final = 18
+_ATTEMPT_AT: Final = 19
 _INDEX_AT: Final = 20
 MAX_ATTEMPT: Final = 255
 """The table stores an attempt's number in a byte; a higher number is stored as this one."""
@@ -225,6 +226,26 @@ class TaskTable:
         mask = self._mask(step)
         states = bytes(compress(self._column(_STATE_AT), mask))
         return {state: n for state in TaskState if (n := states.count(state))}
+
+    def states(self) -> dict[TaskState, int]:
+        """How many tasks of the run are in each state; `NEVER` is left out."""
+        states = self._column(_STATE_AT)
+        return {state: n for state in TaskState if state and (n := states.count(state))}
+
+    def tasks_in(self, step: int | None, states: Iterable[TaskState]) -> array[int]:
+        """The ids of the tasks of a step, or of all, that are in these states, ascending."""
+        wanted = bytearray(256)
+        for state in states:
+            wanted[state] = 1
+        chosen = self._column(_STATE_AT).translate(bytes(wanted))
+        if step is not None:
+            both = _number(chosen) & _number(self._mask(step))
+            chosen = bytearray(both.to_bytes(len(self), "little"))
+        return array("I", compress(range(1, len(self) + 1), chosen))
+
+    def retries_of(self, step: int) -> int:
+        """How many attempts of a step's tasks were followed by another one."""
+        return sum(compress(self._column(_ATTEMPT_AT), self._mask(step)))
 
     def _mask(self, step: int) -> bytes:
         # A task that never began has an entry of zeros, which would pass for one of the first step.

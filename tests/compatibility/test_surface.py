@@ -60,6 +60,7 @@ NAMES = [
     "metadata",
     "namespace",
     "package_sources",
+    "page",
     "parallel",
     "parallel_imap_unordered",
     "parallel_map",
