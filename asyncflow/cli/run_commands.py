@@ -180,7 +180,9 @@ def _gives_way(param: click.Parameter) -> bool:
 def load(file: str) -> type[FlowSpec]:
     """The flow of a file; an error of the user's code shows its own frames."""
     from asyncflow.flow.loader import load_flow
+    from asyncflow.flow.log_records import name_tasks_in_records
 
+    name_tasks_in_records()  # as in the workers: the file may set up logging for both
     return loading(file, lambda: load_flow(file))
 
 
@@ -266,6 +268,11 @@ def _running_options() -> list[click.Parameter]:
             ),
         ),
         click.Option(
+            ["--log-json"],
+            is_flag=True,
+            help="Write the log as JSON: an object on each line, for a collector of logs.",
+        ),
+        click.Option(
             ["--quiet"], is_flag=True, help="Show failures and the last line only, and no warnings."
         ),
         click.Option(
@@ -296,6 +303,9 @@ def _carry_through(
     given: dict[str, Any] = {name: ctx.params.get(name) for name in names}
     given["quiet"] = given["quiet"] or before.get("quiet", False)
     options = SessionOptions(**given)
+    if options.log_json and (options.log is not None or options.quiet):
+        message = "--log-json writes the whole log: leave --log and --quiet out"
+        raise click.UsageError(message, ctx)
     if not options.quiet:
         metaflow_options.say_without_effect(ctx)
     for file in (options.run_id_file, options.runner_attribute_file):

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow.cli.final_report import Program
+    from asyncflow.cli.json_log import JsonView
     from asyncflow.cli.progress_view import View
     from asyncflow.engine.engine import Engine
     from asyncflow.engine.run_handle import RunHandle
@@ -75,6 +76,7 @@ class SessionOptions:
     quiet: bool = False
     log: str | None = None
     """What of the log is shown, see `LOGS`; by default bars on a terminal, else all of it."""
+    log_json: bool = False
     as_json: bool = False
     clone_only: bool = False
 
@@ -103,7 +105,7 @@ class Session:
         log = NonblockingOutput(_STDOUT, encoding=encoding_of(sys.stdout))
         self._log = self._errors if options.as_json or options.quiet else log
         self._summary: RunSummary | None = None
-        self._view = self._make_view()
+        self._view: View | JsonView = self._make_view()
         self._handle: RunHandle | None = None
         self._stopped_by = ""
 
@@ -208,7 +210,11 @@ class Session:
         assert ending is not None  # noqa: S101 - a run has a first event
         return ending
 
-    def _make_view(self) -> View:
+    def _make_view(self) -> View | JsonView:
+        if self._options.log_json:
+            from asyncflow.cli.json_log import JsonView
+
+            return JsonView(self._log)
         descriptor = _STDERR if self._log is self._errors else _STDOUT
         colour = wants_colour(descriptor)
         if self._options.quiet:
@@ -230,16 +236,23 @@ class Session:
             self._log.write_nowait(self._summary.text(f"{flow}/{run_id}", self._program))
         if isinstance(ending, RunFailed):
             status, repeat = FAILED, self._step_to_repeat(ending)
-            text = failure_text(flow, run_id, ending.failure, self._program, repeat)
-            self._errors.write_nowait(text)
+            self._report(failure_text(flow, run_id, ending.failure, self._program, repeat))
         elif isinstance(ending, RunCancelled) and self._options.clone_only and not signal_number:
-            self._errors.write_nowait(cloned_text(flow, run_id, self._program))
+            self._report(cloned_text(flow, run_id, self._program))
         elif isinstance(ending, RunCancelled):
             status = SIGNALLED + signal_number if signal_number else FAILED
-            self._errors.write_nowait(cancelled_text(flow, run_id, self._program))
-        printed = self._print_json(result_data(ending, self._program, repeat))
+            self._report(cancelled_text(flow, run_id, self._program))
+        data = result_data(ending, self._program, repeat)
+        if self._options.log_json and data["resume"]:
+            self._view.note(f"To go on:  {data['resume']}")
+        printed = self._print_json(data)
         self._tell_of_lost_log()
         return status if printed else status or FAILED
+
+    def _report(self, text: str) -> None:
+        """Tell how the run has ended, and how to go on; a log of JSON has told that."""
+        if not self._options.log_json:
+            self._errors.write_nowait(text)
 
     def _step_to_repeat(self, ending: RunFailed) -> str:
         from asyncflow.client.resume_hint import step_to_repeat
@@ -252,7 +265,10 @@ class Session:
     def _break_off(self, handle: RunHandle, error: AsyncflowError) -> int:
         """Report that the engine could not finish the run, why, and how to go on."""
         flow, run_id = handle.pathspec.split("/")
-        self._errors.write_nowait(broken_text(flow, run_id, error, self._program))
+        text = broken_text(flow, run_id, error, self._program)
+        if self._options.log_json:
+            self._view.note(text)
+        self._report(text)
         self._print_json(broken_data(flow, run_id, error, self._program))
         self._tell_of_lost_log()
         return FAILED
@@ -297,7 +313,7 @@ async def _write(file: Path, text: str) -> None:
 
 
 @asynccontextmanager
-async def _ticking(view: View) -> AsyncIterator[None]:
+async def _ticking(view: View | JsonView) -> AsyncIterator[None]:
     """Redraw the view's bars within the block."""
     if not isinstance(view, BarsView):
         yield

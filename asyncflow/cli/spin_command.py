@@ -138,6 +138,7 @@ def _run_again(
     """Run the task, and say what has come of it on stderr: stdout is the step's."""
     from asyncflow.engine.one_task import prepare_task
     from asyncflow.flow import loader
+    from asyncflow.flow.log_records import name_tasks_in_records
     from asyncflow.workers.process.thread_context import install_thread_propagation
 
     single = prepare_task(flow, task)
@@ -146,6 +147,7 @@ def _run_again(
     values |= _artifacts_given(flow, given)
     loader.mark_worker()  # a step starts no engine here either
     install_thread_propagation()
+    name_tasks_in_records()
     click.echo(f"Running {task.pathspec} again.", err=True)
     began, failure = time.perf_counter(), None
     try:

@@ -140,7 +140,7 @@ class LogRenderer:
             key = event.task_id, event.stream
             line = self._held.pop(key, "") + line
             if not event.end and len(line) < HELD_CHARACTERS:
-                self._held[key] = _shortened(line)
+                self._held[key] = shortened(line)
                 return
         lines.append(self._printed(event, line))
 
@@ -212,7 +212,7 @@ class LogRenderer:
         return f"{self._second_text}.{microsecond // 1000:03d}"
 
 
-def _shortened(line: str) -> str:
+def shortened(line: str) -> str:
     """An unfinished line, without what later carriage returns have hidden."""
     if "\r" not in line:
         return line

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support.guarded_descriptor import Descriptor
 from asyncflow.flow import loader
+from asyncflow.flow.log_records import name_tasks_in_records
 from asyncflow.workers.messages import (
     DESCRIPTORS_CLOSED,
     AttemptKey,
@@ -77,6 +78,7 @@ def main(descriptors: Sequence[int], argv: Sequence[str], signals: StopSignals) 
     disown()
     sys.argv[:] = argv
     install_thread_propagation()
+    name_tasks_in_records()
     worker = Worker(socket.socket(fileno=orders), socket.socket(fileno=reports), signals)
     signals.install()
     # a step that asks for a terminal gets an error,
