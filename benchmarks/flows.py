@@ -35,6 +35,38 @@ class NoOps(FlowSpec):
         """Nothing is left to do."""
 
 
+class Typical(FlowSpec):
+    """The same, each task reading three parameters and its item, and making two artifacts."""
+
+    width = Parameter("width", default=1000)
+    rate = Parameter("rate", default=0.5)
+    title = Parameter("title", default="some words")
+
+    @step
+    def start(self) -> None:
+        """Fan out."""
+        self.numbers = list(range(self.width))
+        self.next(self.work, foreach="numbers")
+
+    @step
+    def work(self) -> None:
+        """What is measured."""
+        number: int = self.input
+        self.score = number * self.rate + self.width
+        self.label = f"{self.title} {number}"
+        self.next(self.join)
+
+    @step
+    def join(self, inputs: Inputs) -> None:
+        """Count the tasks."""
+        self.count = len(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
 class Artifacts(FlowSpec):
     """The same, each task making an artifact of 20 KiB."""
 

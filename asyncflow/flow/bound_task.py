@@ -12,7 +12,7 @@ from asyncflow.errors import ArtifactError
 from asyncflow.flow.join_inputs import load_once
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.node import Transition
@@ -33,6 +33,11 @@ class BoundTask(Protocol):
     """The step that a condition has chosen; empty where there is none."""
     num_parallel: int | None
     """How many tasks the gang of the next step has; None where there is none."""
+
+    @property
+    def constants(self) -> Mapping[str, object]:
+        """Values of parameters that were read before, for another task, and cannot be changed."""
+        ...
 
     @property
     def step(self) -> str:

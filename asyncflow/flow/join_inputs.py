@@ -255,8 +255,10 @@ _LOCKS: Final = "_asyncflow_locks"
 
 def lock_of(values: dict[str, Any], name: str, make: Callable[[], Lock]) -> Lock:
     """The lock for one name of an instance's `__dict__`, which also holds the lock."""
-    lock: Lock = values.setdefault(_LOCKS, {}).setdefault((make, name), make())
-    return lock
+    locks: dict[tuple[object, str], Lock] | None = values.get(_LOCKS)
+    if locks is None:
+        locks = values.setdefault(_LOCKS, {})
+    return locks.get((make, name)) or locks.setdefault((make, name), make())
 
 
 def load_once(

@@ -204,8 +204,11 @@ class FlowSpec:
     def _asyncflow_parameter(self, parameter: Parameter[Any]) -> Any:
         name = parameter.attribute
         state = task_of(self)
-        if state is not None and name in state.names():
-            return load_inherited(self, name)
+        if state is not None:
+            if name in state.constants:
+                return state.constants[name]
+            if name in state.names():
+                return load_inherited(self, name)
         if state is not None or parameter.required:
             message = f"parameter {name!r} has no value here: it gets one when a run is started"
             raise AttributeError(message, name=name)

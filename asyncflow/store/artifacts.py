@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from blake3 import blake3
 
@@ -63,6 +63,27 @@ _CHECKED_LATER: Final = frozenset({int(Encoding.BUFFERS), int(Encoding.BYTES)})
 
 _KEPT_TRAILERS: Final = 256
 """How many trailers of foreach lists a reader keeps; a task needs one per level of nesting."""
+
+
+_NEAR_ITEMS: Final = 64
+_NEAR_BYTES: Final = 8192
+"""So much of a foreach list is read at once: a worker's next tasks have the next items."""
+
+
+class _NearItems(NamedTuple):
+    """A part of a foreach list that was read at once."""
+
+    digest: bytes
+    """That of the list."""
+    first: int
+    """The index of the first item whose entry is there."""
+    number: int
+    """How many entries there are."""
+    table: bytes
+    """Their entries."""
+    start: int = 0
+    """Where in the list `data` begins."""
+    data: bytes = b""
 
 
 class ArtifactWriter:
@@ -269,6 +290,7 @@ class ArtifactReader:
     def __init__(self, source: ValueSource) -> None:
         self._source = source
         self._trailers: dict[bytes, Trailer] = {}
+        self._near: _NearItems | None = None
 
     def __repr__(self) -> str:
         return f"<ArtifactReader of {self._source!r}>"
@@ -354,9 +376,7 @@ class ArtifactReader:
             raise IndexError(f"there is no item {index} among {trailer.length}")
         label = f"{name}[{index}]"
         try:
-            data = self._read(ref, trailer.entry(index), ENTRY_BYTES, label)
-            entry = Entry.parse(bytes(data), trailer.code)
-            data = self._read(ref, entry.offset, entry.size, label, entry.encoding)
+            entry, data = self._read_item(ref, trailer, index, label)
         except DamagedError as error:
             raise self._source.corrupt(ref, label, str(error)) from error
         check = partial(self._check_item, ref, label, entry, data)
@@ -375,6 +395,28 @@ class ArtifactReader:
                 data = self._read(ref, entry.offset, entry.size, label, entry.encoding)
             later(entry.digest, partial(self._check_item, ref, label, entry, data))
         return item
+
+    def _read_item(
+        self, ref: ArtifactRef, trailer: Trailer, index: int, label: str
+    ) -> tuple[Entry, Chunk]:
+        """The entry of an item, and the item's bytes. Small neighbours are read with them."""
+        near = self._near
+        if near is None or near.digest != ref.digest or not 0 <= index - near.first < near.number:
+            count = min(_NEAR_ITEMS, trailer.length - index)
+            size = count * ENTRY_BYTES
+            table = bytes(self._read(ref, trailer.entry(index), size, label))
+            near = _NearItems(ref.digest, index, count, table)
+        at = (index - near.first) * ENTRY_BYTES
+        entry = Entry.parse(near.table[at : at + ENTRY_BYTES], trailer.code)
+        if entry.encoding in _MAPPED or entry.size > _NEAR_BYTES // 8 or not ref.digest:
+            return entry, self._read(ref, entry.offset, entry.size, label, entry.encoding)
+        at = entry.offset - near.start
+        if not 0 <= at <= len(near.data) - entry.size:
+            size = min(_NEAR_BYTES, trailer.code - entry.offset)
+            data = bytes(self._read(ref, entry.offset, size, label, entry.encoding))
+            at, near = 0, near._replace(start=entry.offset, data=data)
+        self._near = near  # as a whole: several threads may read
+        return entry, near.data[at : at + entry.size]
 
     def _check_item(self, ref: ArtifactRef, label: str, entry: Entry, data: Chunk) -> None:
         try:

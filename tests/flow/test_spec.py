@@ -88,6 +88,7 @@ class Task:
         self.num_parallel: int | None = None
         self.refs = {name: ref_to(value) for name, value in values.items()}
         self.loaded: list[str] = []
+        self.constants: dict[str, object] = {}
         self.asked = 0
 
     def names(self):

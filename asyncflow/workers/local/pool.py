@@ -26,6 +26,7 @@ from asyncflow._support.fork_safety import no_forks
 from asyncflow.errors import PoolError
 from asyncflow.workers.interface import AlikeWorkers
 from asyncflow.workers.local.fork_server_client import ForkServerClient, explain_start, kill_group
+from asyncflow.workers.local.paced_reading import PacedReading
 from asyncflow.workers.local.report_teller import ReportTeller
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.local.worker_process import Exited, Printed, WorkerProcess
@@ -75,6 +76,7 @@ class WorkerPool(AlikeWorkers):
         self._readable: dict[int, WorkerProcess] = {}  # by token, in the order they are read
         self._reading = False
         self._polling: asyncio.TimerHandle | None = None
+        self._paced: PacedReading | None = None
         self._teller = ReportTeller(
             listener, on_begun=self._poll_later, on_more=self._on_reports, on_exit=self._tell_exit
         )
@@ -88,6 +90,7 @@ class WorkerPool(AlikeWorkers):
             PoolError: No process can be started.
         """
         self._loop = asyncio.get_running_loop()
+        self._paced = PacedReading(self._loop, self._on_due)
         self._left = Condition(lambda: not self._workers)
         call_again(self)
         self._fork_server.start()
@@ -126,6 +129,8 @@ class WorkerPool(AlikeWorkers):
             return
         if self._polling is not None:
             self._polling.cancel()
+        if self._paced is not None:
+            self._paced.close()
         left = [worker.pid for worker in self._workers.values()]
         for worker in list(self._workers.values()):
             self._forget(worker)
@@ -174,8 +179,7 @@ class WorkerPool(AlikeWorkers):
         """Receive no reports of a worker for now; it waits when the socket is full."""
         worker.paused = True
         self._readable.pop(worker.token, None)
-        if self._loop is not None:
-            self._loop.remove_reader(worker.reports)
+        self._stop_listening(worker)
 
     def resume(self, worker: WorkerProcess) -> None:
         """Receive its reports again."""
@@ -212,6 +216,19 @@ class WorkerPool(AlikeWorkers):
         self._readable[worker.token] = worker
         self._read_soon()
 
+    def _on_due(self, workers: list[WorkerProcess]) -> None:
+        """It is time to look what these have reported."""
+        for worker in workers:
+            self._readable[worker.token] = worker
+        self._read_some()
+
+    def _stop_listening(self, worker: WorkerProcess) -> None:
+        """Be told no more of what comes from it."""
+        if self._paced is not None:
+            self._paced.drop(worker)
+        if self._loop is not None:
+            self._loop.remove_reader(worker.reports)
+
     def give_back(self, worker: WorkerProcess, attempts: Sequence[AttemptKey]) -> None:
         """Report that these attempts will not begin; soon, but not within this call."""
         self._teller.give_back(worker, attempts)
@@ -238,6 +255,8 @@ class WorkerPool(AlikeWorkers):
         """Read reports and note exits, in case the callback that should do it was lost."""
         if self._reading:
             self._read_some()
+        if self._paced is not None and self._paced.is_overdue(_POLL_SECONDS):
+            self._paced.look()
         if self._polling is not None and self._loop is not None:
             overdue = self._loop.time() - self._polling.when()
             if overdue > _POLL_SECONDS:
@@ -252,22 +271,48 @@ class WorkerPool(AlikeWorkers):
 
     def _read(self, worker: WorkerProcess) -> None:
         if worker.untold or worker.has_exited or worker.silent:
+            self._watch(worker)
             self._teller.tell(worker)
             return  # then the others; the loop announces remaining data again
         try:
             data = worker.reports.recv(_READ_BYTES)
         except BlockingIOError:
+            self._watch(worker)
             return
         except OSError:
             data = b""
         if not data:
-            if self._loop is not None:
-                self._loop.remove_reader(worker.reports)
+            self._stop_listening(worker)
             worker.silent = 1
             self._fork_server.expect_answer()  # the fork server reports its exit
             return
         self._take_in(worker, data)
         self._teller.tell(worker)
+        if len(data) < _READ_BYTES:
+            self._pace(worker)
+        elif not worker.paused and self._is_paced(worker):
+            self._readable[worker.token] = worker  # there is more
+
+    def _is_paced(self, worker: WorkerProcess) -> bool:
+        return self._paced is not None and worker in self._paced
+
+    def _pace(self, worker: WorkerProcess) -> None:
+        """Everything of it was read: leave it alone for a moment if it is busy."""
+        if self._paced is None or self._loop is None or worker.paused or worker.untold:
+            self._watch(worker)
+        elif (was_paced := worker in self._paced) != self._paced.keeps(worker):
+            if was_paced:
+                self._loop.add_reader(worker.reports, self._on_reports, worker)
+            else:
+                self._loop.remove_reader(worker.reports)
+
+    def _watch(self, worker: WorkerProcess) -> None:
+        """Have what comes from it announced at once, if it was left alone."""
+        if self._paced is None or self._loop is None or worker not in self._paced:
+            return
+        self._paced.drop(worker)
+        if not (worker.has_exited or worker.silent or worker.paused):
+            self._loop.add_reader(worker.reports, self._on_reports, worker)
 
     def _take_in(self, worker: WorkerProcess, data: bytes) -> None:
         reports = worker.stream.feed(data)
@@ -342,8 +387,7 @@ class WorkerPool(AlikeWorkers):
             with suppress(OSError):  # what it has said last
                 while data := worker.reports.recv(_READ_BYTES):
                     self._take_in(worker, data)
-            if self._loop is not None:
-                self._loop.remove_reader(worker.reports)
+            self._stop_listening(worker)
             worker.untold.append(Exited(how, worker.output.sizes()))
             worker.has_exited = True
         self._teller.tell(worker)
@@ -358,8 +402,8 @@ class WorkerPool(AlikeWorkers):
         self._workers.pop(worker.token, None)
         self._by_pid.pop(worker.pid, None)
         self._readable.pop(worker.token, None)
+        self._stop_listening(worker)
         if self._loop is not None:
-            self._loop.remove_reader(worker.reports)
             self.watch_room(worker, wanted=False)
         for end in (worker.orders, worker.taken_back, worker.reports):
             end.close()

@@ -112,3 +112,6 @@ class ReportTeller:
             self._on_begun()
         elif isinstance(report, _OVER):
             worker.tasks.pop(report.key, None)
+            if not isinstance(report, GaveBack):
+                worker.ended += 1
+                worker.ended_seconds += report.seconds

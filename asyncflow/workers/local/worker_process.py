@@ -62,6 +62,8 @@ class WorkerProcess:
     __slots__ = (
         "_backlog",
         "_pool",
+        "ended",
+        "ended_seconds",
         "has_exited",
         "orders",
         "output",
@@ -102,6 +104,10 @@ class WorkerProcess:
         self.tasks: dict[AttemptKey, bool] = {}
         """The attempts that it was sent, in order, until their end is reported: whether each
         began."""
+        self.ended = 0
+        """How many of its tasks were reported to have ended, since that was last looked at."""
+        self.ended_seconds = 0.0
+        """How long these took together."""
         self._backlog: list[bytes] = []  # orders for which the socket has no room yet
 
     @property

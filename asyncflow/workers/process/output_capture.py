@@ -45,6 +45,7 @@ class TaskStream(io.TextIOBase):
 
     def __init__(self, descriptor: int) -> None:
         self._number = descriptor - 1
+        self._written = False  # whether something may wait in the file's buffer
         raw = io.FileIO(descriptor, "w", closefd=False)
         self._binary = TaskBuffer(raw, self._number)
         self._file = io.TextIOWrapper(
@@ -58,6 +59,7 @@ class TaskStream(io.TextIOBase):
         """Write text: to the task that the context names, else to the file."""
         target = sink.get()
         if target is None:
+            self._written = True
             return self._file.write(text)
         target.write(self._number, text.encode("utf-8", "backslashreplace"))
         return len(text)
@@ -69,7 +71,9 @@ class TaskStream(io.TextIOBase):
 
     def flush(self) -> None:
         """Flush to the file, or to the task that the context names."""
-        self._file.flush()
+        if self._written:
+            self._file.flush()
+            self._written = False
         target = sink.get()
         if target is not None:
             target.flush(self._number)

@@ -56,6 +56,8 @@ class OpenRun:
         self.has_own_class = False
         """Whether the flow class was stored with the run or configured for it: both are dropped
         with the run."""
+        self.constants: dict[str, Any] = {}
+        """Values of parameters and class constants that were read, and that cannot be changed."""
         self._results: OrderedDict[int, Inherited] = OrderedDict()
         self._replica: Replica | None = None
 

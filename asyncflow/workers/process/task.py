@@ -52,6 +52,8 @@ class TaskView:
         self._run, self._order = run, order
         self._reads, self._arrivals = reads, arrivals
         self._later = reads.check_later if reads is not None else None
+        self.constants = run.constants
+        """Values of parameters that cannot be changed, so that all tasks can share them."""
         self.step = order.step
         self._pathspec = f"{run.pathspec}/{order.step}/{order.key.task}"
         self.graph = run.graph

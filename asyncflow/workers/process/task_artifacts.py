@@ -14,7 +14,8 @@ from asyncflow.errors import ArtifactPickleError
 from asyncflow.events.manifests import pack_manifest, pack_ref
 from asyncflow.flow.bound_task import artifacts_of
 from asyncflow.flow.transition_checks import check_items
-from asyncflow.values import Encoding, Outcome
+from asyncflow.store.change_detection import is_immutable
+from asyncflow.values import Encoding, Outcome, Place
 from asyncflow.workers.process.item_stream import ItemStream
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ class TaskArtifacts:
         """The value of an inherited artifact."""
         base = self._run.base
         if name in base.refs:  # nobody can assign it, so a change does not matter
-            return base.load(name, later)
+            value = base.load(name, later)
+            if base.refs[name].place == Place.INLINE and is_immutable(value):
+                self._run.constants[name] = value
+            return value
         ref = self.refs[name]
         adopted = ref is not self._inherited.refs.get(name)
         called = f"{self._pathspec}/{name}" if adopted else self._inherited.called(name)
