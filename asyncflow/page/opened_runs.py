@@ -16,8 +16,10 @@ from asyncflow.store import open_store
 if TYPE_CHECKING:
     from asyncflow.store.interface import RunStore
 
-_MOST_OPEN: Final = 12
-"""A run of 100,000 tasks takes some megabytes while it is open."""
+_MOST_OPEN: Final = 200
+_MOST_JOURNAL_BYTES: Final = 64 << 20
+"""Of the runs that are open: one of 100,000 tasks has 23 MB, and takes some megabytes itself."""
+_LEAST_OPEN: Final = 2
 
 
 class OpenedRuns:
@@ -34,6 +36,7 @@ class OpenedRuns:
         self._store: RunStore | None = None if later else open_store(location)
         self._places: dict[str, FlowPlace] = {}
         self._records: OrderedDict[tuple[str, str], RunRecord] = OrderedDict()
+        self._sizes: dict[tuple[str, str], int] = {}
 
     @property
     def store(self) -> RunStore:
@@ -82,11 +85,16 @@ class OpenedRuns:
         if record is None or not record.stored.is_there() or not record.exists():
             self.forget(flow, run_id)
             raise NotFoundError(self.store.has_no_run(flow, run_id))
+        size = _journal_size(record)
         with self._lock:
             record = self._records.setdefault(key, record)
             self._records.move_to_end(key)
-            while len(self._records) > _MOST_OPEN:
-                self._records.popitem(last=False)
+            self._sizes[key] = size
+            while len(self._records) > _LEAST_OPEN and (
+                len(self._records) > _MOST_OPEN or sum(self._sizes.values()) > _MOST_JOURNAL_BYTES
+            ):
+                closed, _ = self._records.popitem(last=False)
+                del self._sizes[closed]
         return record
 
     def run(self, flow: str, run_id: str) -> Run:
@@ -101,6 +109,14 @@ class OpenedRuns:
         """Close a run: it is gone."""
         with self._lock:
             self._records.pop((flow, run_id), None)
+            self._sizes.pop((flow, run_id), None)
+
+
+def _journal_size(record: RunRecord) -> int:
+    try:
+        return record.stored.journal_size()
+    except OSError:  # what reads it says so
+        return 0
 
 
 def run_of(record: RunRecord) -> Run:

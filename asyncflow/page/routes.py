@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from asyncflow._support.version import VERSION
 from asyncflow.page import requests
-from asyncflow.page.answers import Json, error_answer
+from asyncflow.page.actions import cancel, change_tags
+from asyncflow.page.answers import AskedWrongly, Json, error_answer
+from asyncflow.page.event_list import EventChoice, event_list
+from asyncflow.page.log_lines import LogChoice, log_lines
+from asyncflow.page.raw_artifact import RawArtifact
 from asyncflow.page.run_overview import overview
 from asyncflow.page.run_rows import RunRows
+from asyncflow.page.task_detail import artifact_detail, task_detail
+from asyncflow.page.task_list import TaskChoice, task_list
+from asyncflow.page.timeline import TimelineChoice, timeline
+from asyncflow.page.watching import Watches
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,15 +55,28 @@ class Routes:
         self._opened, self._options = opened, options
         self._action_token = action_token
         self._rows = RunRows(opened)
+        self._watches = Watches(opened, self._rows, self._read)
         self._threads: anyio.CapacityLimiter | None = None
 
     def all(self) -> list[Route]:
         """Every address."""
         run = "/api/runs/{flow}/{run}"
+        task = "{step}/{task}"
         return [
             Route("/api/info", self._told(self._info)),
             Route("/api/runs", self._told(self._list)),
-            Route(run, self._of_run(overview)),
+            Route(run, self._of_run(lambda record, _: overview(record))),
+            Route(f"{run}/timeline", self._of_run(_timeline)),
+            Route(f"{run}/tasks", self._of_run(_tasks)),
+            Route(f"{run}/tasks/{task}", self._of_run(_task)),
+            Route(f"{run}/artifact/{task}/{{name}}", self._artifact),
+            Route(f"{run}/log", self._of_run(_log)),
+            Route(f"{run}/events", self._of_run(_events)),
+            Route(f"{run}/cancel", self._done(self._on_run(cancel)), methods=["POST"]),
+            Route(f"{run}/tags", self._done(self._on_run(change_tags)), methods=["POST"]),
+            Route(f"{run}/resume", self._done(self._resume), methods=["POST"]),
+            Route("/api/flows/{flow}/run", self._done(self._run), methods=["POST"]),
+            Route("/api/watch", _explaining(self._watch)),
         ]
 
     # --- how an answer comes about ---
@@ -71,9 +94,33 @@ class Routes:
 
         return _explaining(answer)
 
-    def _of_run(self, find: Callable[[RunRecord], Any]) -> Callable[[Request], Awaitable[Response]]:
+    def _of_run(
+        self, find: Callable[[RunRecord, Request], Any]
+    ) -> Callable[[Request], Awaitable[Response]]:
         """What `find` tells of the run that the address names."""
-        return self._told(lambda request: find(self._record(request)))
+        return self._told(lambda request: find(self._record(request), request))
+
+    def _done(
+        self, act: Callable[[Request, dict[str, Any]], Awaitable[Any]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """What an action answers."""
+
+        async def answer(request: Request) -> Response:
+            if self._options.read_only:
+                raise AskedWrongly(403, "this page is read-only: nothing can be changed here")
+            return Json(await act(request, await requests.body_of(request)))
+
+        return _explaining(answer)
+
+    def _on_run(
+        self, act: Callable[[RunRecord, dict[str, Any]], Any]
+    ) -> Callable[[Request, dict[str, Any]], Awaitable[Any]]:
+        """An action on the run that the address names, in a thread."""
+
+        async def answer(request: Request, body: dict[str, Any]) -> Any:
+            return await self._read(lambda: act(self._record(request), body))
+
+        return answer
 
     def _record(self, request: Request) -> RunRecord:
         named = request.path_params
@@ -97,6 +144,116 @@ class Routes:
 
     def _list(self, request: Request) -> dict[str, Any]:
         return self._rows.listed(requests.choice_in(request))
+
+    async def _artifact(self, request: Request) -> Response:
+        named = request.path_params
+        where = named["step"], named["task"], named["name"]
+
+        async def answer(_: Request) -> Response:
+            record = await self._read(lambda: self._record(request))
+            if not request.query_params.get("raw"):
+                return Json(await self._read(lambda: artifact_detail(record, *where)))
+            show = bool(request.query_params.get("show"))
+            found: RawArtifact = await self._read(lambda: RawArtifact.find(record, *where))
+            return await found.response(self._read, show=show)
+
+        return await _explaining(answer)(request)
+
+    # --- live ---
+
+    async def _watch(self, request: Request) -> Response:
+        named = requests.text_in(request, "run")
+        since = requests.number_in(request, "since", 0)
+        last = request.headers.get("last-event-id", "")
+        if last:
+            if not (last.isascii() and last.isdecimal() and len(last) < 19):  # noqa: PLR2004 - 63 bits
+                raise AskedWrongly(400, f"Last-Event-ID is to be a number, not {last[:40]!r}")
+            since = int(last)
+        if named is None:
+            stream = self._watches.list().follow(since, requests.text_in(request, "flow"))
+        else:
+            where = requests.run_named(named)
+            record = await self._read(lambda: self._opened.record(*where))
+            stream = self._watches.run(record).follow(since)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+    # --- acting ---
+
+    async def _resume(self, request: Request, body: dict[str, Any]) -> Any:
+        record = await self._read(lambda: self._record(request))
+        return await self._launcher().resume(record, requests.text_of(body, "step") or None)
+
+    async def _run(self, request: Request, body: dict[str, Any]) -> Any:
+        given = body.get("parameters") or {}
+        if not isinstance(given, dict) or not all(isinstance(each, str) for each in given.values()):
+            raise AskedWrongly(400, "parameters are to be an object of texts")
+        tags = requests.texts_of(body, "tags")
+        return await self._launcher().run(request.path_params["flow"], given, tags)
+
+    def _launcher(self) -> Launcher:
+        if self._options.launcher is None:
+            raise AskedWrongly(403, "this page cannot start runs")
+        return self._options.launcher
+
+
+# --- what is told of a run ----------------------------------------------------------------------
+
+
+def _timeline(record: RunRecord, request: Request) -> Any:
+    begin, end = (requests.number_or_none(request, name) for name in ("from", "to"))
+    choice = TimelineChoice(
+        begin,
+        end,
+        requests.number_in(request, "px", 800, least=50, most=2000),
+        requests.texts_in(request, "step"),
+        last_only=requests.one_of(request, "attempts", ("all", "last")) == "last",
+        cut_idle=requests.one_of(request, "idle", ("keep", "cut")) == "cut",
+    )
+    now = (time.time_ns() // 1000 - record.summary().started) // 1000
+    return timeline(record, choice, now)
+
+
+def _tasks(record: RunRecord, request: Request) -> Any:
+    choice = TaskChoice(
+        requests.text_in(request, "step"),
+        requests.statuses_in(request, "state"),
+        requests.text_in(request, "find") or "",
+        requests.one_of(request, "order", ("state", "id", "seconds")),
+        requests.text_in(request, "after") or "",
+    )
+    return task_list(record, choice)
+
+
+def _task(record: RunRecord, request: Request) -> Any:
+    named = request.path_params
+    return task_detail(record, named["step"], named["task"])
+
+
+def _log(record: RunRecord, request: Request) -> Any:
+    stream = requests.one_of(request, "stream", ("", "stdout", "stderr"))
+    choice = LogChoice(
+        step=requests.text_in(request, "step"),
+        task=requests.number_or_none(request, "task"),
+        attempt=requests.number_or_none(request, "attempt"),
+        stream=stream or None,
+        find=requests.text_in(request, "find") or "",
+        after=requests.number_in(request, "after", 0),
+        limit=requests.number_in(request, "limit", 500, least=1, most=1000),
+        tail=requests.one_of(request, "tail", ("0", "1")) == "1",
+    )
+    return log_lines(record, choice)
+
+
+def _events(record: RunRecord, request: Request) -> Any:
+    choice = EventChoice(
+        requests.texts_in(request, "type"),
+        requests.text_in(request, "step"),
+        requests.text_in(request, "task"),
+        requests.number_in(request, "after", 0),
+        requests.number_in(request, "limit", 200, least=1, most=500),
+    )
+    return event_list(record, choice)
 
 
 def _explaining(

@@ -457,6 +457,17 @@ class ArtifactReader:
 
     # --- bytes ----------------------------------------------------------------------------------
 
+    def read_range(self, ref: ArtifactRef, offset: int, size: int, name: str = "") -> bytes:
+        """A part of a value's stored bytes, for who looks at it without opening it.
+
+        Only its length is checked, not the hash: that is of the whole.
+
+        Raises:
+            ArtifactMissingError: The file that holds it is gone.
+            ArtifactCorruptError: The file ends before.
+        """
+        return bytes(self._read(ref, offset, size, name, int(Encoding.BYTES)))
+
     def _read(
         self, ref: ArtifactRef, offset: int, size: int, name: str, encoding: int | None = None
     ) -> Chunk:

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from array import array
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
@@ -64,7 +65,7 @@ from asyncflow.store.journal import FIRST_RECORD, frame
 from asyncflow.values import Status, last_index_of, tags_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncflow.flow.graph import Graph
     from asyncflow.store.interface import StoredRun
@@ -242,6 +243,14 @@ class TaskTable:
             both = _number(chosen) & _number(self._mask(step))
             chosen = bytearray(both.to_bytes(len(self), "little"))
         return array("I", compress(range(1, len(self) + 1), chosen))
+
+    def with_index(self, index: int) -> Iterator[int]:
+        """The ids of the tasks that have begun and have this innermost foreach index."""
+        numbers = array("I", bytes(self._data))
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        indexes = numbers[_INDEX_AT // 4 :: ENTRY_BYTES // 4]
+        return (task for task, each in enumerate(indexes, 1) if each == index and self.has(task))
 
     def retries_of(self, step: int) -> int:
         """How many attempts of a step's tasks were followed by another one."""

@@ -1,0 +1,286 @@
+"""NumPy arrays and numbers in the tree of a pickle: their shape, type and first values.
+
+NumPy is not imported: a dtype is read from its name, and numbers are unpacked from their bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow.client.previews.pickle_opcodes import (
+    Made,
+    Named,
+    Node,
+    PickleTree,
+    Several,
+    bytes_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncflow.client.previews.limits import Limits
+    from asyncflow.client.previews.stored_bytes import StoredBytes
+
+_FROM_BUFFER: Final = frozenset(
+    {"numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"}
+)
+_RECONSTRUCT: Final = frozenset(
+    {"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"}
+)
+_SCALAR: Final = frozenset({"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"})
+_FORMS: Final = {
+    "b1": "?",
+    "i1": "b",
+    "u1": "B",
+    "i2": "h",
+    "u2": "H",
+    "i4": "i",
+    "u4": "I",
+    "i8": "q",
+    "u8": "Q",
+    "f2": "e",
+    "f4": "f",
+    "f8": "d",
+}
+_NAMES: Final = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
+_UNITS: Final = {
+    "D": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+    "ms": timedelta(milliseconds=1),
+    "us": timedelta(microseconds=1),
+}
+_NANOSECONDS: Final = {"ns": 1, "ps": 1000, "fs": 1_000_000}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NOT_A_TIME: Final = -(1 << 63)
+_MOST_DIMENSIONS: Final = 64
+_MOST_TEXT: Final = 100  # characters of one value
+
+
+@dataclass(frozen=True, slots=True)
+class DType:
+    """The type of an array's values, as far as it is known."""
+
+    code: str
+    """As NumPy writes it: `f8`, `U4`, `M8`, `V20`."""
+    order: str = "<"
+    unit: str = ""
+    """Of times: `ns`."""
+    fields: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For people: `float64`, `datetime64[ns]`."""
+        kind, size = self.code[:1], self.size
+        if self.fields:
+            return f"record of {', '.join(self.fields[:20])}"[:300]
+        if kind in _NAMES and size:
+            return "bool" if kind == "b" else f"{_NAMES[kind]}{8 * size}"
+        if kind in "Mm" and size:
+            unit = f"[{self.unit}]" if self.unit else ""
+            return f"{'datetime64' if kind == 'M' else 'timedelta64'}{unit}"
+        return (
+            "object"
+            if kind == "O"
+            else f"{'' if self.order in '=|' else self.order}{self.code}"[:50]
+        )
+
+    @property
+    def size(self) -> int:
+        """The bytes of one value; 0 if that is not known."""
+        number = self.code[1:]
+        if not (number.isascii() and number.isdecimal() and len(number) < 10):  # noqa: PLR2004 - below 2^31
+            return 0
+        return int(number) * (4 if self.code[:1] == "U" else 1)
+
+    def texts(self, data: bytes) -> list[str]:
+        """The values in these bytes, as texts."""
+        if not self.size:
+            return []
+        count = len(data) // self.size
+        kind, order = self.code[:1], ">" if self.order == ">" else "<"
+        data = data[: count * self.size]
+        if kind in "US":
+            return [self._text(data[at : at + self.size]) for at in range(0, len(data), self.size)]
+        if kind in "Mm" and self.size == 8:  # noqa: PLR2004 - 64 bits
+            return [self._time(each) for each in struct.unpack(f"{order}{count}q", data)]
+        if kind == "c" and self.size in {8, 16}:
+            half = "f" if self.size == 8 else "d"  # noqa: PLR2004 - two of 32 bits
+            values = struct.unpack(f"{order}{2 * count}{half}", data)
+            return [repr(complex(*pair)) for pair in zip(values[::2], values[1::2], strict=True)]
+        form = _FORMS.get(self.code)
+        return (
+            [_number(each) for each in struct.unpack(f"{order}{count}{form}", data)] if form else []
+        )
+
+    def _text(self, data: bytes) -> str:
+        if self.code[:1] == "S":
+            return repr(data.rstrip(b"\0")[:_MOST_TEXT])
+        coding = "utf-32-be" if self.order == ">" else "utf-32-le"
+        return repr(data.decode(coding, "replace").rstrip("\0")[:_MOST_TEXT])
+
+    def _time(self, value: int) -> str:
+        if value == _NOT_A_TIME:
+            return "NaT"
+        if self.code[:1] == "m":
+            return f"{value} {self.unit}".strip()
+        try:
+            if self.unit in _NANOSECONDS:
+                micro = value // (1000 * _NANOSECONDS[self.unit])
+                return str((_EPOCH + timedelta(microseconds=micro)).replace(tzinfo=None))
+            return str((_EPOCH + value * _UNITS[self.unit]).replace(tzinfo=None))
+        except (KeyError, OverflowError, ValueError):
+            return f"{value} {self.unit}".strip()
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}" if type(value) is float else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayNote:
+    """An array in the tree of a pickle."""
+
+    shape: tuple[int, ...]
+    dtype: DType
+    order: str
+    data: StoredBytes | None
+    objects: Sequence[Node] | None = None
+    """Of an array of objects: its values."""
+
+    @property
+    def size(self) -> int:
+        """How many values it has."""
+        return math.prod(self.shape)
+
+    def first(self, count: int) -> list[str]:
+        """Its first values, as they lie in memory, as texts."""
+        return self.some(0, 1, count)
+
+    def some(self, begin: int, step: int, count: int) -> list[str]:
+        """Every `step`th value as they lie in memory, from `begin` on."""
+        size = self.dtype.size
+        if self.data is None or not size or count <= 0:
+            return []
+        if step == 1:
+            return self.dtype.texts(self.data.read(begin * size, count * size))
+        data = b"".join(
+            self.data.read((begin + number * step) * size, size) for number in range(count)
+        )
+        return self.dtype.texts(data)
+
+
+def array_of(node: Node) -> ArrayNote | None:
+    """The array that a node makes; None if it makes none."""
+    if not isinstance(node, Made) or not isinstance(node.function, Named):
+        return None
+    name = node.function.full
+    if name in _FROM_BUFFER and len(node.arguments) == 4:  # noqa: PLR2004 - the buffer, dtype, shape and order
+        data, dtype, shape, order = node.arguments
+        return _note(_shape_of(shape), dtype_of(dtype), str(order), bytes_of(data))
+    if name in _RECONSTRUCT and isinstance(node.state, Several) and len(node.state.items) == 5:  # noqa: PLR2004 - as NumPy writes it
+        _, shape, dtype, is_fortran, content = node.state.items
+        objects = content.items if isinstance(content, Several) else None
+        order = "F" if is_fortran is True else "C"
+        return _note(_shape_of(shape), dtype_of(dtype), order, bytes_of(content), objects)
+    return None
+
+
+def _note(
+    shape: tuple[int, ...] | None,
+    dtype: DType | None,
+    order: str,
+    data: StoredBytes | None,
+    objects: Sequence[Node] | None = None,
+) -> ArrayNote | None:
+    if shape is None or dtype is None or (data is None and objects is None):
+        return None
+    return ArrayNote(shape, dtype, order, data, objects)
+
+
+def _shape_of(node: Node) -> tuple[int, ...] | None:
+    if not isinstance(node, Several) or len(node.items) > _MOST_DIMENSIONS:
+        return None
+    if not all(type(each) is int and 0 <= each < 1 << 62 for each in node.items):
+        return None
+    return tuple(node.items)
+
+
+def dtype_of(node: Node) -> DType | None:
+    """The dtype that a node makes; None if it makes none."""
+    if not (isinstance(node, Made) and isinstance(node.function, Named)):
+        return None
+    code = node.arguments[0] if node.arguments else None
+    if node.function.full not in {"numpy.dtype", "numpy._core._multiarray_umath.dtype"} or not (
+        isinstance(code, str) and 0 < len(code) < 30  # noqa: PLR2004 - as long as a code may be
+    ):
+        return None
+    state = node.state.items if isinstance(node.state, Several) else []
+    order = state[1] if len(state) > 1 and isinstance(state[1], str) else "<"
+    names = state[3] if len(state) > 3 else None  # noqa: PLR2004 - as NumPy writes it
+    fields = tuple(names.items) if isinstance(names, Several) else ()
+    unit = state[8] if len(state) > 8 else None  # noqa: PLR2004 - as NumPy writes it
+    return DType(
+        code,
+        order[:1],
+        _unit_of(unit),
+        tuple(each for each in fields if isinstance(each, str)),
+    )
+
+
+def _unit_of(node: Node) -> str:
+    """The unit of a type of times, from its metadata: `({}, (b'ns', 1, 1, 1))`."""
+    if isinstance(node, Several) and len(node.items) > 1 and isinstance(node.items[1], Several):
+        found = node.items[1].items[:1]
+        if found and isinstance(found[0], bytes | str):
+            text = found[0].decode("ascii", "replace") if isinstance(found[0], bytes) else found[0]
+            return text[:10]
+    return ""
+
+
+def array_preview(tree: PickleTree, limits: Limits) -> dict[str, Any] | None:
+    """The preview of an array or of a number of NumPy; None if the value is neither."""
+    node = tree.value
+    if (
+        isinstance(node, Made)
+        and isinstance(node.function, Named)
+        and node.function.full in _SCALAR
+    ):
+        return _scalar_preview(node)
+    array = array_of(node)
+    if array is None:
+        return None
+    return {
+        "kind": "array",
+        "type": "numpy.ndarray",
+        "shape": list(array.shape),
+        "dtype": array.dtype.name,
+        "text": _values_text(array, limits),
+    }
+
+
+def _scalar_preview(node: Made) -> dict[str, Any] | None:
+    dtype = dtype_of(node.arguments[0]) if node.arguments else None
+    data = node.arguments[1] if len(node.arguments) > 1 else None
+    texts = dtype.texts(data) if dtype is not None and isinstance(data, bytes) else []
+    if dtype is None or not texts:
+        return None
+    name = f"numpy.{dtype.name}"
+    return {"kind": "value", "type": name, "text": texts[0], "length": None, "cut": False}
+
+
+def _values_text(array: ArrayNote, limits: Limits) -> str:
+    if array.objects is not None:
+        from asyncflow.client.previews.value_text import text_of
+
+        return text_of(Several("list", list(array.objects)), limits)[0]
+    count = min(array.size, limits.items, limits.characters // 4)
+    values = array.first(count)
+    more = ", …" if array.size > len(values) and values else ""
+    return f"[{', '.join(values)}{more}]"[: limits.characters] if values or not array.size else ""

@@ -1,0 +1,48 @@
+"""A column of a table: its name, type, length, and its first values when they are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+from asyncflow.client.previews.limits import Limits
+from asyncflow.client.previews.value_text import text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncflow.client.previews.pickle_opcodes import Node
+
+_CELL = Limits(characters=60, items=5, depth=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column, or the labels of the rows."""
+
+    name: str
+    dtype: str
+    length: int
+    texts: Callable[[int], list[str]]
+    """The first values, so many, as texts; fewer if the others cannot be shown."""
+    is_plain: bool = False
+    """Whether these are labels 0, 1, 2…, which need not be shown."""
+
+    def named(self, name: str) -> Self:
+        """The same under a name."""
+        return replace(self, name=name)
+
+    @classmethod
+    def of_objects(cls, objects: Sequence[Node]) -> Self:
+        """A column of any values."""
+        return cls(
+            "",
+            "object",
+            len(objects),
+            lambda count: [text_of(each, _CELL)[0] for each in objects[:count]],
+        )
+
+    @classmethod
+    def unknown(cls, name: str) -> Self:
+        """A column whose values are kept in a way that is not known here."""
+        return cls(name, "?", 0, lambda _: [])

@@ -1,0 +1,386 @@
+"""Sends what happens to browsers as server-sent events: the events of a run, the rows of a list.
+
+However many browsers watch a run, its journal is read once. There is no task in the background: one
+of those who wait reads for all, and if it goes away, the next one does. What was read is kept for a
+while; a browser that needs older events, because it was away or is slow, reads them for itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
+
+import anyio
+
+from asyncflow._support.locations import is_url
+from asyncflow.errors import AsyncflowError, NotFoundError
+from asyncflow.events.selection import EventFilter
+from asyncflow.page.answers import cut, problem_of, to_bytes
+from asyncflow.page.event_list import event_data
+from asyncflow.page.journal_marks import marks_of
+from asyncflow.page.run_rows import fingerprint, shown
+from asyncflow.store.event_reader import EventReader
+from asyncflow.values import Status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from asyncflow.client.run_files import RunRecord
+    from asyncflow.page.opened_runs import OpenedRuns
+    from asyncflow.page.run_rows import RunRows
+
+    Read = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+_PAUSE_SECONDS: Final = 0.02
+"""Between two looks at a journal: what happens is told within a tenth of a second, also after a
+long silence. A look costs a hundred microseconds."""
+_REMOTE_PAUSE_SECONDS: Final = 1.0  # each look at an object store is a request
+_ALIVE_SECONDS: Final = 0.5  # between two looks whether the engine is there, while nothing happens
+_COMMENT_SECONDS: Final = 15.0
+_MESSAGE_BYTES: Final = 64 << 10
+_KEPT_BYTES: Final = 2 << 20
+_LIST_PAUSE_SECONDS: Final = 0.25
+_LIST_SHARE: Final = 20  # looking at the list takes at most a twentieth of the time
+_MOST_CHANGES: Final = 100  # rows in one message
+_FIRST_ROWS: Final = 50
+_FIRST_RUNS: Final = 20  # of each flow, when nobody has looked before
+_KEPT_LISTS: Final = 200
+
+COMMENT: Final = b": alive\n\n"
+
+Numbered = tuple[int, bytes]
+"""The JSON of an event, and its number."""
+
+
+def message(data: bytes, *, number: int | None = None, event: str = "") -> bytes:
+    """One message in the form that browsers expect; JSON has no line ends."""
+    head = b"" if number is None else b"id: %d\n" % number
+    kind = b"event: %s\n" % event.encode() if event else b""
+    return head + kind + b"data: " + data + b"\n\n"
+
+
+def _events_message(events: Sequence[Numbered]) -> bytes:
+    data = b'{"events":[' + b",".join(text for _, text in events) + b"]}"
+    return message(data, number=events[-1][0])
+
+
+@dataclass(slots=True)
+class _Waiters:
+    """Those who wait for news, of whom one looks for it."""
+
+    is_looked_for: bool
+    news: anyio.Event
+
+    async def look(self, look: Callable[[], Awaitable[bool]]) -> None:
+        """Return when there is news, or when somebody else has to look."""
+        if self.is_looked_for:
+            with anyio.move_on_after(_COMMENT_SECONDS):
+                await self.news.wait()
+            return
+        self.is_looked_for = True
+        until = time.monotonic() + _COMMENT_SECONDS
+        try:
+            while not await look() and time.monotonic() < until:
+                pass
+        finally:
+            self.is_looked_for = False
+            told, self.news = self.news, anyio.Event()
+            told.set()
+
+
+# --- the events of a run ------------------------------------------------------------------------
+
+
+class RunWatch:
+    """The latest events of one run, for all who watch it."""
+
+    def __init__(self, record: RunRecord, read: Read, *, remote: bool) -> None:
+        """Read nothing yet; `read` calls a function in a thread."""
+        self._record, self._read = record, read
+        self._reader = EventReader(record.stored)
+        self._filter: EventFilter[Any] = EventFilter()
+        self._pause = _REMOTE_PAUSE_SECONDS if remote else _PAUSE_SECONDS
+        self._waiters = _Waiters(is_looked_for=False, news=anyio.Event())
+        self._at: int | None = None
+        self._kept: deque[Numbered] = deque()
+        self._bytes = 0
+        self._before = 0
+        """The number of the event before the first that is kept."""
+        self._last = 0
+        self._alive_at = 0.0
+        self.end: dict[str, Any] | None = None
+
+    async def follow(self, since: int) -> AsyncIterator[bytes]:
+        """The events after `since`, as messages; each once, until the run has ended."""
+        yield COMMENT  # so that the browser knows at once that it is connected
+        sent = time.monotonic()
+        while True:
+            if self._at is None:
+                await self._begin(since)
+            events = await self._older(since) if since < self._before else self._since(since)
+            if events:
+                yield _events_message(events)
+                since, sent = events[-1][0], time.monotonic()
+            elif self.end is not None and since >= self._last:
+                yield message(to_bytes(self.end), event="end")
+                return
+            elif time.monotonic() - sent >= _COMMENT_SECONDS:
+                yield COMMENT
+                sent = time.monotonic()
+            else:
+                await self._waiters.look(self._look)
+
+    async def _begin(self, since: int) -> None:
+        """Go to the place in the journal from which the first browser wants to know."""
+
+        def place() -> tuple[int, int]:
+            for at, _, seq, _ in marks_of(self._record).records_after(since):
+                return at, seq - 1
+            raise NotFoundError(f"{self._record.pathspec} has no events")
+
+        at, before = await self._read(place)
+        if self._at is None:
+            self._at, self._before, self._last = at, before, before
+
+    def _since(self, since: int) -> list[Numbered]:
+        """Kept events after this one, as many as a message has."""
+        if since >= self._last:
+            return []
+        skipped = max(since - self._before, 0)
+        if skipped and self._kept[min(skipped, len(self._kept)) - 1][0] != since:
+            skipped = sum(
+                1 for seq, _ in self._kept if seq <= since
+            )  # a newer version's are left out
+        return _up_to_a_message(islice(self._kept, skipped, None))
+
+    async def _older(self, since: int) -> list[Numbered]:
+        """Events that are not kept any more."""
+
+        def find() -> list[Numbered]:
+            from asyncflow.events.packing import unpack_events
+
+            place, started = self._record.place, self._record.summary().started
+            found: list[Numbered] = []
+            size = 0
+            for _, _, seq, payload in marks_of(self._record).records_after(since):
+                if seq > self._before or size > _MESSAGE_BYTES:
+                    break
+                for event in unpack_events(payload, place.flow, self._record.run_id):
+                    if since < event.seq <= self._before:
+                        found.append((event.seq, to_bytes(event_data(event, started))))
+                        size += len(found[-1][1])
+            return _up_to_a_message(found)
+
+        events: list[Numbered] = await self._read(find)
+        if not events:  # records of a newer version alone
+            return self._since(self._before)
+        return events
+
+    # --- what the one who looks does for all ---
+
+    async def _look(self) -> bool:
+        """Look once; return whether there is news. What is read counts when it is taken in."""
+        at = self._at
+        try:
+            found = await self._read(lambda: self._excerpt(at or 0))
+        except (AsyncflowError, OSError) as error:
+            text, do = problem_of(error)
+            self.end = {"status": "unreadable", "message": cut(text, 1000), "do": do}
+            return True
+        events, after, status = found
+        if after == at and status is None:
+            await anyio.sleep(self._pause)
+            return False
+        self._at = after
+        self._keep(events)
+        if status is not None:
+            self.end = {"status": status}
+        return True
+
+    def _excerpt(self, at: int) -> tuple[list[Numbered], int, str | None]:
+        excerpt = self._reader.read(at, self._filter)
+        if excerpt.after == at:
+            return [], at, self._ended(at)
+        started = self._record.summary().started
+        events = self._filter.pick(excerpt.news)
+        found = [(event.seq, to_bytes(event_data(event, started))) for event in events]
+        status = str(self._record.status()) if excerpt.ended else None
+        return found, excerpt.after, status
+
+    def _ended(self, at: int) -> str | None:
+        """The status of a run to which nothing is added any more; None if something may be."""
+        now = time.monotonic()
+        if now - self._alive_at < _ALIVE_SECONDS:
+            return None
+        self._alive_at = now
+        status = self._record.status()
+        if status is Status.RUNNING or self._reader.read(at, self._filter).after != at:
+            return None
+        self._reader.release()
+        return str(status)
+
+    def _keep(self, events: Sequence[Numbered]) -> None:
+        self._kept.extend(events)
+        self._bytes += sum(len(text) for _, text in events)
+        if events:
+            self._last = events[-1][0]
+        while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
+            self._before, text = self._kept.popleft()
+            self._bytes -= len(text)
+
+
+def _up_to_a_message(events: Any) -> list[Numbered]:
+    taken: list[Numbered] = []
+    room = _MESSAGE_BYTES
+    for each in events:
+        room -= len(each[1])
+        if room < 0 and taken:
+            break
+        taken.append(each)
+    return taken
+
+
+# --- the list of runs ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    number: int
+    rows: Sequence[dict[str, Any]]
+    removed: Sequence[str]
+
+
+class ListWatch:
+    """What changes in the list of runs, for all who watch it."""
+
+    def __init__(self, opened: OpenedRuns, rows: RunRows, read: Read) -> None:
+        """Read nothing yet."""
+        self._opened, self._rows, self._read = opened, rows, read
+        self._pause = _LIST_PAUSE_SECONDS
+        self._waiters = _Waiters(is_looked_for=False, news=anyio.Event())
+        self._changes: deque[_Change] = deque(maxlen=_KEPT_LISTS)
+        # So that a browser that comes back to another server begins anew.
+        self._number = time.time_ns() // 1_000_000
+        self._known: dict[str, set[str]] = {}
+        self._going_on: dict[tuple[str, str], int] = {}
+        self._is_new = True
+
+    async def follow(self, since: int, flow: str | None) -> AsyncIterator[bytes]:
+        """The rows that are new or have changed, as messages; it has no end."""
+        yield COMMENT
+        sent = time.monotonic()
+        if self._is_new:
+            await self._look()
+        if not any(change.number == since for change in self._changes):
+            rows = await self._read(lambda: self._first(flow))
+            since = self._number
+            yield _list_message(since, rows, [])
+        while True:
+            changes = [change for change in self._changes if change.number > since]
+            for change in changes:
+                since = change.number
+                rows = [row for row in change.rows if flow in {None, row["flow"]}]
+                gone = [each for each in change.removed if flow in {None, each.partition("/")[0]}]
+                if rows or gone:
+                    yield _list_message(since, rows, gone)
+                    sent = time.monotonic()
+            if not changes:
+                if time.monotonic() - sent >= _COMMENT_SECONDS:
+                    yield COMMENT
+                    sent = time.monotonic()
+                await self._waiters.look(self._look)
+
+    def _first(self, flow: str | None) -> list[dict[str, Any]]:
+        """The rows of the newest runs, and of those that go on."""
+        from asyncflow.page.run_rows import Choice
+
+        found = self._rows.listed(Choice(flow=flow, limit=_FIRST_ROWS))["runs"]
+        have = {row["pathspec"] for row in found}
+        for name, run_id in list(self._going_on)[:_MOST_CHANGES]:
+            if flow in {None, name} and f"{name}/{run_id}" not in have:
+                row = self._rows.row(name, run_id)
+                found += [] if row is None else [shown(row)]
+        return list(found)
+
+    async def _look(self) -> bool:
+        if not self._is_new:
+            await anyio.sleep(self._pause)
+        began = time.monotonic()
+        rows, removed = await self._read(self._changed)
+        self._pause = max(_LIST_PAUSE_SECONDS, _LIST_SHARE * (time.monotonic() - began))
+        if self._is_new:
+            self._is_new = False
+            return False
+        for at in range(0, max(len(rows), 1 if removed else 0), _MOST_CHANGES):
+            self._number += 1
+            gone = removed[:_MOST_CHANGES] if at == 0 else []
+            self._changes.append(_Change(self._number, rows[at : at + _MOST_CHANGES], gone))
+        return bool(rows or removed)
+
+    def _changed(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """The rows that are new or have changed since the last look, and what is gone."""
+        rows, removed = [], []
+        now: dict[str, set[str]] = {}
+        for flow in self._opened.store.list_flows().names:
+            try:
+                now[flow] = set(self._opened.store.runs(flow))
+            except AsyncflowError:
+                now[flow] = self._known.get(flow, set())
+        for flow in now.keys() | self._known.keys():
+            before, after = self._known.get(flow), now.get(flow, set())
+            removed += [f"{flow}/{run_id}" for run_id in (before or set()) - after]
+            fresh = (
+                after - before if before is not None else set(sorted(after, key=int)[-_FIRST_RUNS:])
+            )
+            for run_id in fresh:
+                self._going_on[flow, run_id] = 0
+        self._known = now
+        for key, mark in list(self._going_on.items()):
+            row = self._rows.row(*key) if key[1] in now.get(key[0], ()) else None
+            if row is None:
+                if key[1] not in now.get(key[0], ()):
+                    self._going_on.pop(key, None)
+                continue
+            if (new := fingerprint(shown(row))) != mark:
+                rows.append(shown(row))
+                self._going_on[key] = new
+            if row["status"] != Status.RUNNING:
+                self._going_on.pop(key, None)
+        return rows, removed
+
+
+def _list_message(number: int, rows: Sequence[dict[str, Any]], removed: Sequence[str]) -> bytes:
+    return message(to_bytes({"runs": rows, "removed": removed}), number=number)
+
+
+# --- all of them --------------------------------------------------------------------------------
+
+
+class Watches:
+    """Finds what somebody else watches already."""
+
+    def __init__(self, opened: OpenedRuns, rows: RunRows, read: Read) -> None:
+        """Read nothing yet."""
+        self._opened, self._read = opened, read
+        self._runs: WeakValueDictionary[tuple[str, str], RunWatch] = WeakValueDictionary()
+        self._list: ListWatch | None = None
+        self._rows = rows
+
+    def run(self, record: RunRecord) -> RunWatch:
+        """The events of a run."""
+        key = record.place.flow, record.run_id
+        watch = self._runs.get(key)
+        if watch is None or watch.end is not None:
+            remote = is_url(self._opened.location)
+            watch = self._runs[key] = RunWatch(record, self._read, remote=remote)
+        return watch
+
+    def list(self) -> ListWatch:
+        """The list of runs."""
+        if self._list is None:
+            self._list = ListWatch(self._opened, self._rows, self._read)
+        return self._list
