@@ -21,7 +21,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations into one environment would trip over each other
-.PHONY: pyright help setup demo test test-slow test-cluster test-metaflow check chaos soak mutants bench bench-others browser docs docs-pictures test-all-pythons clean
+.PHONY: pyright help setup demo test test-slow test-cluster test-cluster-slow test-metaflow check chaos soak mutants bench bench-others browser docs docs-pictures test-all-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,7 +39,7 @@ demo: $(VENV)/.demo ## Run two example flows, then read their artifacts from ano
 	ASYNCFLOW_STORE=$(DEMO_STORE) $(BIN)/python examples/read_back.py
 
 # The tests start some thousand processes. Each would compile asyncflow anew if none may keep bytecode.
-test test-slow test-cluster: export PYTHONDONTWRITEBYTECODE =
+test test-slow test-cluster test-cluster-slow: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.test ## All tests but the slow ones, warnings as errors
 	$(BIN)/python -m pytest -m "not slow and not cluster" $(ARGS)
 
@@ -51,7 +51,10 @@ test-slow: $(VENV)/.test ## The slow tests alone: every byte, every fault, every
 	$(BIN)/python -m pytest -m "slow and not cluster" $(ARGS)
 
 test-cluster: $(VENV)/.cluster ## The tests with Dask, Ray and an object store, which it installs
-	$(BIN)/python -m pytest -m cluster -n 2 --dist=loadgroup $(ARGS)
+	$(BIN)/python -m pytest -m "cluster and not slow" -n 2 --dist=loadgroup $(ARGS)
+
+test-cluster-slow: $(VENV)/.cluster ## The slow ones of them alone: every request, every commit point, lost hosts
+	$(BIN)/python -m pytest -m "cluster and slow" -n 2 --dist=loadgroup $(ARGS)
 
 check: $(VENV)/.setup ## Lint, format, types and floors
 	$(BIN)/ruff check .

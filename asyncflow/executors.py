@@ -44,12 +44,16 @@ class Dask:
     idle_seconds: float = 60.0
     """For how long a node may have no task until its slots are given back to the cluster."""
 
-    def __call__(self, listener: WorkerListener, *, size: int, scratch: Path) -> ClusterExecutor:
+    def __call__(
+        self, listener: WorkerListener, *, size: int, scratch: Path, store: str = ""
+    ) -> ClusterExecutor:
         """An executor for an engine, which has not been started."""
         del scratch  # of this machine; the nodes have their own
         if self.cluster is None:
             workers = self.workers or size
-            return ClusterExecutor(DaskCluster(None, workers=workers), listener, workers=workers)
+            return ClusterExecutor(
+                DaskCluster(None, workers=workers), listener, workers=workers, store=store
+            )
         address, security = self.cluster, None
         if not isinstance(address, str):
             address, security = address.scheduler.address, address.security
@@ -58,6 +62,7 @@ class Dask:
             listener,
             workers=self.workers or _MOST_WORKERS,
             idle_seconds=self.idle_seconds,
+            store=store,
         )
 
 
@@ -80,7 +85,9 @@ class Ray:
     idle_seconds: float = 60.0
     """For how long a worker may have no task until its actor is given back to the cluster."""
 
-    def __call__(self, listener: WorkerListener, *, size: int, scratch: Path) -> ClusterExecutor:
+    def __call__(
+        self, listener: WorkerListener, *, size: int, scratch: Path, store: str = ""
+    ) -> ClusterExecutor:
         """An executor for an engine, which has not been started."""
         del scratch  # of this machine; the nodes have their own
         starts_here = self.address is None and not is_connected()
@@ -90,6 +97,7 @@ class Ray:
             listener,
             workers=workers,
             idle_seconds=self.idle_seconds,
+            store=store,
         )
 
 

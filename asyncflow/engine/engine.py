@@ -178,7 +178,8 @@ class Engine(Starter, Watchable):
         size, scratch = self.settings.worker_count, self._store.scratch
         if self._uploader is not None:
             listener = HeldReports(listener, self._uploader)
-        return self._make_executor(listener, size=size, scratch=scratch)
+        location = self._store.location
+        return self._make_executor(listener, size=size, scratch=scratch, store=location)
 
     def _open_limits(self, wake: Callable[[Any], None]) -> Limits:
         self._limits = Limits(self._store.limits, self._pools.disk, wake)

@@ -23,7 +23,9 @@ class NoWorkers(AlikeWorkers):
     size = 0
     workers: tuple[WorkerLink, ...] = ()
 
-    def __init__(self, listener: WorkerListener, *, size: int, scratch: Path) -> None:
+    def __init__(
+        self, listener: WorkerListener, *, size: int, scratch: Path, store: str = ""
+    ) -> None:
         """Need none of it."""
 
     @property

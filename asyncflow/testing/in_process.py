@@ -76,9 +76,11 @@ class Host:
         self._served = False
         self._numbers = count(1)
 
-    def __call__(self, listener: WorkerListener, *, size: int, scratch: Path) -> ExecutorHere:
+    def __call__(
+        self, listener: WorkerListener, *, size: int, scratch: Path, store: str = ""
+    ) -> ExecutorHere:
         """An executor that has not been started."""
-        del size, scratch  # there is one worker, and it has no spool files
+        del size, scratch, store  # there is one worker, in this process, and it has no spool files
         return ExecutorHere(self, listener)
 
     def add(self, orders: socket.socket, reports: socket.socket) -> None:

@@ -43,12 +43,16 @@ class Loopback:
     nodes: int = 1
     """On how many nodes they are."""
 
-    def __call__(self, listener: WorkerListener, *, size: int, scratch: Path) -> ClusterExecutor:
+    def __call__(
+        self, listener: WorkerListener, *, size: int, scratch: Path, store: str = ""
+    ) -> ClusterExecutor:
         """An executor for an engine, which has not been started."""
         del scratch  # of this host, which the workers need not have
         workers = self.workers or size
         slots = -(-workers // self.nodes)
-        return ClusterExecutor(LoopbackCluster(), listener, workers=workers, slots=slots)
+        return ClusterExecutor(
+            LoopbackCluster(), listener, workers=workers, slots=slots, store=store
+        )
 
 
 class LoopbackCluster:

@@ -191,11 +191,15 @@ class AlikeWorkers:
 class ExecutorFactory(Protocol):
     """Makes an executor for an engine, which starts and closes it."""
 
-    def __call__(self, listener: WorkerListener, *, size: int, scratch: Path) -> Executor:
+    def __call__(
+        self, listener: WorkerListener, *, size: int, scratch: Path, store: str = ""
+    ) -> Executor:
         """An executor that has not been started.
 
         Args:
             listener: Is told what the workers do.
             size: How many workers the engine's settings ask for.
             scratch: A folder on the engine's machine, for files that it needs while it is open.
+            store: The location of the engine's store, which all workers have to reach. If empty,
+                nobody asks whether they do.
         """

@@ -92,23 +92,36 @@ def url(bucket):
 # --- requests that fail ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("way", "durable"),
-    [
-        ("refused", False),
-        ("cut", False),
-        ("cut", True),
-        ("409", True),
-        ("503", False),
-        ("silent", False),
-    ],
-)
+FAULTS = [
+    ("refused", False),
+    ("cut", False),
+    ("cut", True),
+    ("409", True),
+    ("503", False),
+    ("silent", False),
+]
+
+
+@pytest.mark.slow  # a writer for each request, in each way
+@pytest.mark.parametrize(("way", "durable"), FAULTS)
 def test_one_request_fails(url, s3_proxy, monkeypatch, tmp_path, way, durable):
     """Whichever it is: the writer does not notice, and everything is as it would be."""
     monkeypatch.setattr("asyncflow.store.object_store.objects._REQUEST_SECONDS", 0.5)
+    fail_requests(url, s3_proxy, monkeypatch, tmp_path, [(way, durable)])
+
+
+def test_each_request_fails_in_one_way(url, s3_proxy, monkeypatch, tmp_path):
+    """The same for each request once; in which way goes round."""
+    monkeypatch.setattr("asyncflow.store.object_store.objects._REQUEST_SECONDS", 0.5)
+    fail_requests(url, s3_proxy, monkeypatch, tmp_path, FAULTS)
+
+
+def fail_requests(url, s3_proxy, monkeypatch, folder, faults):
+    """Have the n-th request of a writer fail, for each n there is; then read all elsewhere."""
     written: list[Told] = []
     at = 1
     while not written or s3_proxy.failed():
+        way, durable = faults[at % len(faults)]
         s3_proxy.set(Fault(way, at=at))
         told = Told()
         write(url, durable=durable, tell=told)
@@ -116,7 +129,7 @@ def test_one_request_fails(url, s3_proxy, monkeypatch, tmp_path, way, durable):
         at += 1
     assert at > 15
     s3_proxy.set()
-    monkeypatch.setenv("ASYNCFLOW_CACHE", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("ASYNCFLOW_CACHE", str(folder / "elsewhere"))
     store = open_store(url)
     for told in written:
         assert told.finished
@@ -124,21 +137,35 @@ def test_one_request_fails(url, s3_proxy, monkeypatch, tmp_path, way, durable):
         assert store.run("F", told.run).read_file("tags", most=100) == b"tag"
 
 
+@pytest.mark.slow  # two programs look at the store after each request
 @pytest.mark.parametrize("durable", [False, True], ids=["crash", "power"])
 def test_the_store_is_gone_from_some_request_on(url, s3_proxy, monkeypatch, tmp_path, durable):
     """Whichever it is: when it is back, everything is there that may have been announced."""
+    lose_the_store(url, s3_proxy, monkeypatch, tmp_path, durable=durable)
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["crash", "power"])
+def test_the_store_is_gone_from_every_fourth_request_on(
+    url, s3_proxy, monkeypatch, tmp_path, durable
+):
+    """The same, for some of them."""
+    lose_the_store(url, s3_proxy, monkeypatch, tmp_path, durable=durable, step=4)
+
+
+def lose_the_store(url, s3_proxy, monkeypatch, folder, *, durable, step=1):
+    """Refuse all requests of a writer from the n-th on, for each n, or some."""
     monkeypatch.setattr("asyncflow.store.object_store.objects.PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr("asyncflow.store.object_store.object_store._OPENING_SECONDS", 0.2)
-    at, failed = 0, True
+    at, failed = 1 - step + durable, True
     while failed:
-        at += 1
+        at += step
         s3_proxy.set(Fault("503", at=at, times=10**6))
         told = Told()
         with suppress(StoreError, OSError):
             write(url, durable=durable, tell=told)
         failed = s3_proxy.failed() > 0
         s3_proxy.set()
-        check(url, told, monkeypatch, tmp_path / f"elsewhere{at}")
+        check(url, told, monkeypatch, folder / f"elsewhere{at}")
     assert at > 15
 
 
@@ -190,7 +217,14 @@ PASSED_ELSEWHERE = {
 """Points that no writer passes, with the test that does."""
 
 
-def test_a_writer_dies_at_each_commit_point(url, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "hits",
+    [
+        pytest.param({1, 2, -1}, id="all", marks=pytest.mark.slow),  # hundred writers die
+        pytest.param({1}, id="first"),
+    ],
+)
+def test_a_writer_dies_at_each_commit_point(url, monkeypatch, tmp_path, hits):
     """The first, the second and the last time: nothing that it may have announced is lost."""
     with Writers(url) as writers:
         status, told = writers.write("none", 1)
@@ -198,7 +232,7 @@ def test_a_writer_dies_at_each_commit_point(url, monkeypatch, tmp_path):
         reached = told.reached
         assert points() - PASSED_ELSEWHERE.keys() <= reached.keys()
         for point in sorted(points() & reached.keys()):
-            for hit in sorted({1, 2, reached[point]}):
+            for hit in sorted({hit if hit > 0 else reached[point] for hit in hits}):
                 status, told = writers.write(point, hit)
                 assert status in {DEAD, 0}, (point, hit)
                 check(url, told, monkeypatch, tmp_path / f"{point}-{hit}")

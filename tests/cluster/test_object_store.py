@@ -503,5 +503,7 @@ def test_missing_credentials_are_told(monkeypatch, tmp_path):
     """In words that say what to set, not by the address at which obstore has looked for them."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr("asyncflow.store.object_store.objects._CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("asyncflow.store.object_store.object_store._OPENING_SECONDS", 0.3)
     with pytest.raises(StoreError, match="there are no credentials for it: set AWS_ACCESS_KEY_ID"):
         open_store("s3://asyncflow-no-such-bucket/flows", create=True)

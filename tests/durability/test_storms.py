@@ -19,9 +19,16 @@ def _no_process_is_left():
 @pytest.mark.slow
 def test_a_run_comes_to_its_right_end_through_a_storm():
     """Nothing announced is lost or run again, whoever is killed."""
-    over = storm(1)
+    over = storm("storm", 1)
     assert over.engines
     assert over.workers
+
+
+@pytest.mark.slow
+def test_a_run_on_nodes_comes_to_its_right_end_through_a_storm():
+    """The same when whole nodes are killed."""
+    over = storm("nodes", 1)
+    assert over.nodes
 
 
 @pytest.mark.slow

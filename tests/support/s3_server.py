@@ -1,7 +1,11 @@
-"""moto's S3 in a process of its own: `python -m tests.support.s3_server` prints its port.
+"""moto's S3 in a process of its own: `python -m tests.support.s3_server ADDRESS` prints its port.
 
 It ends with its standard input. A line `fill BUCKET PREFIX COUNT` there makes so many objects at
 once, each with its own key as its value, and is answered by `done`.
+
+moto looks at the condition of a write first and writes afterwards, in one thread for each
+connection: of two programs that create one object at the same time, both may be told that they have
+written it. No object store does that. So here one request is carried out at a time.
 """
 
 from __future__ import annotations
@@ -9,10 +13,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -26,10 +31,18 @@ def serve() -> None:
     import logging
 
     from moto.s3.models import s3_backends
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
 
+    one_at_a_time, carry_out = threading.Lock(), S3Response.key_response
+
+    def key_response(self: S3Response, *request: Any) -> Any:
+        with one_at_a_time:
+            return carry_out(self, *request)
+
+    S3Response.key_response = key_response
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address=sys.argv[1], port=0, verbose=False)
     server.start()
     print(server.get_host_and_port()[1], flush=True)
     for line in sys.stdin:
@@ -45,20 +58,21 @@ def serve() -> None:
 class S3Server:
     """The process, for a `with` block; `environment` is what a client needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self._address = address
         self._process: subprocess.Popen[str]
         self.endpoint = ""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.s3_server"],
+            [sys.executable, "-m", "tests.support.s3_server", self._address],
             cwd=Path(__file__).parents[2],
             env={**os.environ, "MOTO_ACCOUNT_ID": _ACCOUNT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.endpoint = f"http://127.0.0.1:{self._answer()}"
+        self.endpoint = f"http://{self._address}:{self._answer()}"
         return self
 
     def __exit__(

@@ -357,6 +357,18 @@ def _check_format(objects: Objects, *, create: bool) -> None:
         raise StoreFormatError(f"{message}; upgrade asyncflow, or {_ADVICE}")
 
 
+def check_conditions(location: str) -> None:
+    """Refuse a store that ignores conditions, also one that is in use.
+
+    Raises:
+        StoreError: It does, or it cannot be used at all.
+    """
+    try:
+        probe(Objects.open(location).with_patience(_OPENING_SECONDS))
+    except OSError as error:
+        raise StoreError(f"the store at {location} cannot be used: {error.strerror}") from error
+
+
 def probe(objects: Objects) -> None:
     """Refuse a store that ignores conditions: there, two programs could write one run.
 

@@ -16,9 +16,11 @@ that the driver counts as lost.
                       ["records", run, [offset, bytes, …]]   pieces of the run's journal
                       ["file", run, name, bytes]          a file beside it, such as a join's inputs
                       ["forget", run]                     no worker will need the run's files
+                      ["check_store", location, mark]     does this node reach it?
                       ["suspend_all"], ["resume_all"]     all workers stand still, and go on
                       ["close"]
     agent -> driver   ["up", facts]                       the first; what the driver has to know
+                      ["store", why]                      why it does not; empty if it does
                       ["reports", token, bytes]
                       ["ending", token, why]              it is asked to stop, or destroyed
                       ["stopped", token, how], ["continued", token]
@@ -42,6 +44,7 @@ from asyncflow.errors import AgentGoneError, AsyncflowError, PoolError
 from asyncflow.store import open_store
 from asyncflow.workers.cluster.batches import Inbox, Outbox, pack_message
 from asyncflow.workers.cluster.node_files import NodeFiles
+from asyncflow.workers.cluster.store_reach import why_unreachable
 from asyncflow.workers.held_reports import HeldReports
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.messages import (
@@ -194,18 +197,26 @@ class Agent:
                 self._files.write_file(run, name, data)
             case ["forget", run]:
                 self._files.forget(run)
-            case ["suspend_all"]:
-                self._is_suspended = True
-                self._suspended.enter_context(self._pool.suspended())
-            case ["resume_all"]:
-                self._is_suspended = False
-                self._suspended.close()
+            case ["check_store", location, mark]:
+                self._checking = asyncio.ensure_future(self._check_store(location, mark))
+            case ["suspend_all" | "resume_all" as verb]:
+                self._suspend(goes_on=verb == "resume_all")
             case ["close"]:
                 self._over.set()
             case [verb, token, *arguments]:
                 worker = self._workers.get(token)
                 if worker is not None:  # otherwise its exit is reported already
                     self._act_on(worker, token, verb, arguments)
+
+    def _suspend(self, *, goes_on: bool) -> None:
+        self._is_suspended = not goes_on
+        if goes_on:
+            self._suspended.close()
+        else:
+            self._suspended.enter_context(self._pool.suspended())
+
+    async def _check_store(self, location: str, mark: int) -> None:
+        self._say("store", await asyncio.to_thread(why_unreachable, location, mark))
 
     def _start(self, token: int) -> None:
         try:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS: Final = 10.0
 _DIRECT_SECONDS: Final = 3.0  # for the first direct connection to a Dask worker
 _GIVE_BACK_SECONDS: Final = 3.0
-_LOOK_SECONDS: Final = 4.0  # between looks for a node that could have a lease
-_MISSING_LOOKS: Final = 5  # in a row without one, until the request is refused
+LOOK_SECONDS: Final = 4.0  # between looks for a node that could have a lease
+MISSING_LOOKS: Final = 5  # in a row without one, until the request is refused
 
 
 class DaskCluster:
@@ -161,14 +161,14 @@ class DaskCluster:
         """Return once no worker could ever have such a lease; the reason."""
         asked, looks = _resources_of(shape), 0
         while asked is not None:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
             facts = await self._client.scheduler.identity(n_workers=-1)
             there = [worker["resources"] for worker in facts["workers"].values()]
             if not there or any(_has(each, asked) for each in there):
                 looks = 0
             else:
                 looks += 1
-            if looks >= _MISSING_LOOKS:
+            if looks >= MISSING_LOOKS:
                 told = " ".join(f"{name}={amount:g}" for name, amount in asked.items())
                 return (
                     f"no worker of {self.name} has {shape}, which @resources asks for: start some "

@@ -31,6 +31,7 @@ from asyncflow.workers.cluster.inbound import InboundMessages
 from asyncflow.workers.cluster.interface import Shape
 from asyncflow.workers.cluster.leases import Leases
 from asyncflow.workers.cluster.remote_worker import ClusterNode, RemoteWorker
+from asyncflow.workers.cluster.store_reach import mark_of
 from asyncflow.workers.messages import Failed, Started
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class ClusterExecutor:
         workers: int,
         slots: int = 1,
         idle_seconds: float | None = None,
+        store: str = "",
     ) -> None:
         """Prepare it; nothing is asked for before `start`.
 
@@ -69,11 +71,13 @@ class ClusterExecutor:
             slots: How many workers a lease is for.
             idle_seconds: For how long a node may have no task until its lease is given back;
                 without it, all leases are asked for at the start, and kept.
+            store: The store that each node has to reach before it gets a task; if empty, none is
+                asked for it.
         """
         self.environment: Mapping[str, str] = {}
         """The environment variables of this process when it was started: a run takes along what
         has changed since. The nodes have variables of their own."""
-        self._cluster, self._listener = cluster, listener
+        self._cluster, self._listener, self._store = cluster, listener, store
         self._nodes: dict[AgentConnection, ClusterNode] = {}  # in the order in which they came
         self._leases = Leases(
             self._nodes.values,
@@ -126,6 +130,7 @@ class ClusterExecutor:
         self._inbound = InboundMessages(self._loop, self._on_message)
         self._thread = ExecutorThread()
         self._runs = SharedRuns()
+        self._mark = await asyncio.to_thread(mark_of, self._store)
         await thread_done(self._thread.run(self._cluster.open()))
         self._leases.ask_again()
         self._look_after_leases()
@@ -285,6 +290,8 @@ class ClusterExecutor:
                 pass
             case ["up", facts]:
                 self._on_up(node, facts)
+            case ["store", why]:
+                self._on_store(node, why)
             case ["lost", why]:
                 self._on_lost(node, why)
             case ["closed", why]:
@@ -339,12 +346,24 @@ class ClusterExecutor:
         self._silent_agents, node.facts = 0, facts
         refusal = _refusal(node.name, facts)
         if refusal:
-            node.post("close")
-            self._listener.on_broken(ClusterError(refusal))
+            self._refuse(node, refusal)
+        elif self._store:
+            node.post("check_store", self._store, self._mark)
+        else:
+            self._on_store(node, "")
+
+    def _on_store(self, node: ClusterNode, why: str) -> None:
+        """The node reaches the store, or says why not."""
+        if why:
+            self._refuse(node, f"on {node.name}: {why}")
             return
         node.is_up = True
-        log.info("a node has joined", node=node.name, workers=node.slots.total(), **facts)
+        log.info("a node has joined", node=node.name, workers=node.slots.total(), **node.facts)
         self._listener.on_room()
+
+    def _refuse(self, node: ClusterNode, why: str) -> None:
+        node.post("close")
+        self._listener.on_broken(ClusterError(why))
 
     def _on_lost(self, node: ClusterNode, why: str) -> None:
         """A node is gone, and its workers with it."""

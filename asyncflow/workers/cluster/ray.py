@@ -191,7 +191,9 @@ class RayCluster:
                 f"no Ray cluster is running on this machine ({said}): start one, name its address, "
                 "or leave the address out to have one started for the run"
             )
-        if isinstance(error, ConnectionError):
+        if isinstance(error, ConnectionError | TimeoutError):
+            if isinstance(error, TimeoutError):
+                said = f"no answer within {CONNECT_SECONDS:g} s"
             return ClusterError(
                 f"{self.name} listens, but refuses this program ({said}): the token of one of them "
                 "may be wrong (RAY_AUTH_TOKEN, or the file ~/.ray/auth_token, with "

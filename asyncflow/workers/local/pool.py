@@ -55,14 +55,18 @@ _SILENT_LOOKS: Final = 20  # from the end of its reports until a worker counts a
 class WorkerPool(AlikeWorkers):
     """The worker processes of one engine; they live until `close`, or until this process ends."""
 
-    def __init__(self, listener: WorkerListener, *, size: int, scratch: Path) -> None:
+    def __init__(
+        self, listener: WorkerListener, *, size: int, scratch: Path, store: str = ""
+    ) -> None:
         """Prepare a pool; nothing is started before `start`.
 
         Args:
             listener: Is told what the workers do.
             size: How many workers there may be at a time.
             scratch: The folder in which the unnamed files for output are made.
+            store: Not looked at: processes of this machine reach it as this one does.
         """
+        del store
         self.size = size
         """How many workers there may be at a time."""
         self._workers: dict[int, WorkerProcess] = {}  # by token, in the order of their start

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 PARTS: dict[str, Callable[[], str]] = {
     "commit-points": killing.everything,
     "faults": spoiling.everything,
+    "nodes": storms.everything_on_nodes,
     "nonsense": nonsense.everything,
     "random-flows": random_flows.everything,
     "simulation": simulation.everything,

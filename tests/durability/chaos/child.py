@@ -33,7 +33,9 @@ from asyncflow._support import commit_points
 from asyncflow._support.settings import Settings
 from asyncflow.errors import RunCancelledError, RunFailedError
 from asyncflow.store.mailbox import CANCEL, post
+from asyncflow.testing import Loopback
 from asyncflow.workers.local import fork_server
+from asyncflow.workers.local.pool import WorkerPool
 from tests.durability.chaos import tidying
 from tests.durability.chaos.scenarios import SCENARIOS, STORMS, append
 
@@ -122,7 +124,10 @@ async def run(spec: dict[str, Any]) -> None:
         grace_seconds=1.0,
         **scenario.settings,
     )
-    async with Engine(settings=settings) as engine:
+    executor = (
+        Loopback(workers=scenario.nodes, nodes=scenario.nodes) if scenario.nodes else WorkerPool
+    )
+    async with Engine(settings=settings, executor=executor) as engine:
         origin = spec.get("origin")
         if origin:
             handle = await engine.start_resumed(scenario.flow, origin=origin)

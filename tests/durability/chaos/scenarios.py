@@ -469,6 +469,12 @@ class Storm(FlowSpec):
         note(self)
 
 
+class Scattered(Storm):
+    """The same on nodes, each of which takes some time to start."""
+
+    width = 300
+
+
 class Told(Cancelled):
     """Waits to be cancelled by a message, unless it is resumed."""
 
@@ -498,6 +504,8 @@ class Scenario:
     """Whether a failed run stands before, and what is killed is the process that resumes it."""
     tidies: bool = False
     """Whether another process, of the role `gc`, removes runs and collects garbage meanwhile."""
+    nodes: int = 0
+    """On how many nodes behind sockets its tasks run; 0 for workers of the engine's own."""
 
 
 _SQUARES = sum(n * n for n in range(6))
@@ -524,5 +532,8 @@ SCENARIOS = {
     "gc": Scenario(Tidied, 14 + 4 * BLOB, tidies=True),
 }
 
-STORMS = {"storm": Scenario(Storm, sum(n * n for n in range(Storm.width)))}
+STORMS = {
+    "storm": Scenario(Storm, sum(n * n for n in range(Storm.width))),
+    "nodes": Scenario(Scattered, sum(n * n for n in range(Scattered.width)), nodes=3),
+}
 """What is killed at any time, not at commit points."""

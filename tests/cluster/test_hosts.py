@@ -1,0 +1,236 @@
+"""Hosts that share no folder: the driver on one, nodes on two, the artifacts in an object store.
+
+A link is cut, nodes are killed, and the driver is killed and its run resumed from a third host.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+from asyncflow import Flow, events
+from asyncflow.errors import NotFoundError, StoreError
+from asyncflow.values import Status
+from tests.support.dask_processes import DaskProcesses
+from tests.support.network_hosts import Network, why_not
+from tests.support.s3_server import S3Server
+
+REASON = why_not()
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.xdist_group("hosts"),
+    pytest.mark.skipif(bool(REASON), reason=REASON),
+]
+
+FLOW = """
+    import os
+    import socket
+    import time
+
+    from asyncflow import FlowSpec, Parameter, current, retry, step
+    from helper import double
+
+
+    class Placed(FlowSpec):
+        held = Parameter("held", default="")
+
+        @step
+        def start(self):
+            self.large = os.urandom(600_000)
+            self.items = list(range(4))
+            self.next(self.work, foreach="items")
+
+        @retry(times=2, seconds=0)
+        @step
+        def work(self):
+            self.host = socket.gethostname()
+            self.size = double(len(self.large))
+            is_held = self.held == self.host or (self.held == "all" and self.input > 0)
+            if is_held and current.retry_count == 0 and current.origin_run_id is None:
+                print("held", flush=True)
+                time.sleep(300)
+            self.part = bytes([self.input]) * 20_000
+            time.sleep(0.3)
+            self.next(self.join)
+
+        @step
+        def join(self, inputs):
+            self.hosts = sorted({each.host for each in inputs})
+            self.sizes = {each.size for each in inputs}
+            self.parts = [len(each.part) for each in inputs]
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+"""
+FILES = {
+    "flow.py": textwrap.dedent(FLOW),
+    "helper.py": "def double(x):\n    return 2 * x\n",
+}
+
+
+class Cluster:
+    """A scheduler and an S3 server on this machine, and hosts around it."""
+
+    def __init__(self, network: Network, folder: Any, store: str, scheduler: DaskProcesses) -> None:
+        self._network, self._folder, self.store = network, folder, store
+        self._scheduler = scheduler
+        self._logs = 0
+
+    def _start(self, name, *command, files=None):
+        host = self._network.add_host(name)
+        self._logs += 1
+        hidden = self._folder / "hidden"
+        hidden.mkdir(exist_ok=True)
+        host.start(
+            *(sys.executable, "-m", *command),
+            folder=hidden,
+            log=self._folder / f"{self._logs}-{name}.log",
+            files=files,
+            variables={"ASYNCFLOW_CACHE": str(hidden / "cache")},
+        )
+        return host
+
+    def add_node(self, name):
+        """A host with a Dask worker."""
+        options = ("--no-nanny", "--no-dashboard", "--nthreads", "1", "--name", name)
+        command = ("distributed.cli.dask_worker", self._scheduler.address, *options)
+        return self._start(name, *command)
+
+    def drive(self, name, *options):
+        """A host with a driver; only it has the file of the flow."""
+        where = ("--executor", "dask", "--address", self._scheduler.address)
+        command, *rest = options
+        return self._start(
+            name,
+            *("asyncflow", command, "flow.py", *where, "--store", self.store, *rest),
+            files=FILES,
+        )
+
+    def said(self):
+        """What everybody has said, for a test that fails."""
+        return "\n".join(f"{p.name}: {p.read_text()}" for p in sorted(self._folder.glob("*.log")))
+
+    def run(self):
+        """The flow's newest run."""
+        with_runs = Flow("Placed", store=self.store)
+        return with_runs.latest_run
+
+    def seen(self, kind, count=1, seconds=90.0):
+        """The first events of this kind of the newest run, once there are so many."""
+        until = time.monotonic() + seconds
+        found = []
+        while time.monotonic() < until:
+            try:
+                found = [each for each in self.run().events() if isinstance(each, kind)]
+            except (NotFoundError, StoreError, AttributeError):
+                found = []
+            if len(found) >= count:
+                return found
+            time.sleep(0.2)
+        raise AssertionError(f"{len(found)} of {count} {kind.__name__}:\n{self.said()}")
+
+
+@pytest.fixture
+def network():
+    """A network of one test."""
+    with Network() as made:
+        yield made
+
+
+@pytest.fixture
+def cluster(network, tmp_path, monkeypatch):
+    """A cluster without nodes."""
+    with S3Server(network.address) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        store = f"s3://{server.create_bucket('hosts')}/flows"
+        scheduler = DaskProcesses(tmp_path, "--host", network.address)
+        yield Cluster(network, tmp_path, store, scheduler)
+        scheduler.close()
+
+
+def workers_on(host):
+    """The processes that an agent has started on a host: those below the Dask worker."""
+    found = host.processes()
+    dask = [each for each in found if "dask_worker" in " ".join(each.cmdline())]
+    return [child for each in dask for child in each.children(recursive=True)]
+
+
+def test_a_flow_runs_on_hosts_that_share_nothing(cluster):
+    """Code and values travel; what a node needs, it reads from the object store."""
+    for name in ("north", "south"):
+        cluster.add_node(name)
+    cluster.drive("driver", "run")
+    cluster.seen(events.RunSucceeded)
+    run = cluster.run()
+    assert run.data.hosts == ["north", "south"]
+    assert run.data.sizes == {1_200_000}
+    assert run.data.parts == [20_000] * 4
+    assert {event.node for event in cluster.seen(events.TaskStarted)} == {"north", "south"}
+
+
+def test_a_node_that_is_killed_costs_one_attempt_of_what_had_begun_there(cluster):
+    """The rest of the run is done by the other one."""
+    cluster.add_node("north")
+    south = cluster.add_node("south")
+    cluster.drive("driver", "run", "--held", "south")
+    cluster.seen(events.TaskLogged)
+    south.kill()
+    cluster.seen(events.RunSucceeded)
+    run = cluster.run()
+    assert run.data.hosts == ["north"]
+    (failed,) = cluster.seen(events.TaskFailed)
+    assert "was lost with its node south" in failed.message
+
+
+@pytest.mark.slow  # a lost node is told after 15 s
+def test_a_node_behind_a_cut_link_is_told_and_ends_its_workers(cluster):
+    """Told within 15 s; after 10 s its agent has ended what ran there."""
+    cluster.add_node("north")
+    south = cluster.add_node("south")
+    cluster.drive("driver", "run", "--held", "south")
+    cluster.seen(events.TaskLogged)
+    left = workers_on(south)
+    assert left
+    cut, began = time.time(), time.monotonic()
+    south.cut()
+    _, alive = psutil.wait_procs(left, timeout=14)
+    assert not alive
+    assert time.monotonic() - began > 9
+    (failed,) = cluster.seen(events.TaskFailed)
+    assert "was lost with its node south: it has not answered for 1" in failed.message
+    assert failed.time.timestamp() - cut < 18  # 15 s, and what a busy machine adds
+    cluster.seen(events.RunSucceeded)
+    assert cluster.run().data.hosts == ["north"]
+
+
+@pytest.mark.slow  # a run counts as interrupted when its driver was silent for 30 s
+def test_a_run_whose_driver_is_killed_is_resumed_from_a_third_host(cluster):
+    """Nothing runs on without its driver; what was announced is not run again."""
+    nodes = [cluster.add_node(name) for name in ("north", "south")]
+    driver = cluster.drive("driver", "run", "--held", "all")
+    cluster.seen(events.TaskSucceeded, 2)  # start, and the item that nobody holds
+    left = [process for node in nodes for process in workers_on(node)]
+    assert left
+    driver.kill()
+    _, alive = psutil.wait_procs(left, timeout=14)
+    assert not alive
+    origin = cluster.run()
+    done = [event for event in origin.events() if isinstance(event, events.TaskSucceeded)]
+    until = time.monotonic() + 60
+    while cluster.run().status is not Status.INTERRUPTED:
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    cluster.drive("third", "resume")
+    cluster.seen(events.RunSucceeded)
+    run = cluster.run()
+    assert run.pathspec != origin.pathspec
+    assert len(cluster.seen(events.TaskCloned)) == len(done)
+    assert run.data.parts == [20_000] * 4
