@@ -10,6 +10,7 @@ const HEIGHT = 46;
 const GAP = 50; // between columns, for the edges
 const ROW_GAP = 20;
 const PAD = 16;
+const LEAST_SCALE = 0.7; // smaller, and the names could not be read: then it scrolls
 const MOST_DETAILS = 90; // nodes with bars and second lines: beyond, names and colours alone
 
 const ICONS = {
@@ -38,17 +39,19 @@ export function Graph({ graph, steps = [], href, plan = null, critical = [], sel
   const place = placing(graph, upright);
   const byStep = new Map(steps.map((step) => [step.step, step]));
   const chain = new Set(critical);
+  const ways = new Set(critical.slice(1).map((step, at) => `${critical[at]} ${step}`));
   const detailed = graph.nodes.length <= MOST_DETAILS;
   const label = `The graph: ${graph.nodes.length} steps`;
+  const sizes = `width:100%;height:auto;max-width:${place.width}px;min-width:${Math.round(place.width * LEAST_SCALE)}px`;
   return html`<div class="graph scroll-x" tabindex="-1">
-    <svg width=${place.width} height=${place.height} viewBox="0 0 ${place.width} ${place.height}" role="group" aria-label=${label}>
+    <svg viewBox="0 0 ${place.width} ${place.height}" style=${sizes} role="group" aria-label=${label}>
       <defs>
-        <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse">
+        <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="9" markerHeight="9" markerUnits="userSpaceOnUse" orient="auto-start-reverse">
           <path d="M1 1 7 4 1 7" class="arrow" />
         </marker>
       </defs>
       ${graph.edges.map(
-        (edge) => html`<${Edge} edge=${edge} place=${place} from=${byStep.get(edge.from)} key=${`${edge.from} ${edge.to} ${edge.label}`} />`,
+        (edge) => html`<${Edge} edge=${edge} place=${place} from=${byStep.get(edge.from)} critical=${ways.has(`${edge.from} ${edge.to}`)} key=${`${edge.from} ${edge.to} ${edge.label}`} />`,
       )}
       ${graph.nodes.map(
         (node) => html`<${Step}
@@ -74,10 +77,10 @@ function Step({ node, at, step, plan, planned, href, detailed, critical, selecte
   const look = planned ? lookOfPlan(plan) : { name: state, icon: ICONS[state] ?? "none" };
   const many = node.kind === "foreach" || node.kind === "gang" || (step?.expected ?? 0) > 1;
   const second = planned ? planText(plan) : countText(step, node);
-  const title = [node.step, KINDS[node.kind], planned ? planText(plan) : `${stateWord(state)}, ${second}`, node.doc]
+  const title = [node.step, KINDS[node.kind], planned ? planText(plan) : `${stateWord(state)}, ${second}`, critical && "on the critical path", node.doc]
     .filter(Boolean)
     .join(" · ");
-  const names = ["node", `is-${look.name}`, node.kind, critical && "critical", selected && "selected"];
+  const names = ["node", `is-${look.name}`, node.kind, selected && "selected"];
   const body = html`
     <title>${title}</title>
     ${many && detailed && html`<rect x=${x + 4} y=${y - 4} width=${WIDTH} height=${HEIGHT} rx="8" class="behind" />`}
@@ -104,11 +107,11 @@ function NodeBar({ step, x, y, round }) {
     ${failed > 0 && html`<path d=${`M${x + inset + done} ${y + 41.5}h${Math.max(failed, 2)}`} class="track bad" />`}`;
 }
 
-function Edge({ edge, place, from }) {
+function Edge({ edge, place, from, critical }) {
   const points = place.route(edge);
   const begun = from && from.succeeded + from.cloned > 0;
   const middle = points.middle;
-  return html`<g class=${`edge ${edge.back ? "back" : ""} ${begun ? "begun" : ""}`}>
+  return html`<g class=${`edge ${edge.back ? "back" : ""} ${begun ? "begun" : ""} ${critical ? "critical" : ""}`}>
     <path d=${points.path} marker-end="url(#arrow)" />
     ${edge.label && html`<text x=${middle[0]} y=${middle[1] - 5} class="label">${cutName(edge.label, 14)}</text>`}
   </g>`;
@@ -121,18 +124,31 @@ function placing(graph, upright) {
   const across = WIDTH + (upright ? 20 : GAP);
   const down = HEIGHT + (upright ? 34 : ROW_GAP);
   const at = (x, y) => (upright ? [PAD + y * across, PAD + x * down] : [PAD + x * across, PAD + y * down]);
+  const side = upright ? 0 : 1;
+  const detours = new Map();
+  graph.edges.filter((edge) => edge.back).forEach((edge, count) => {
+    detours.set(edge, beside(graph, edge, at, side) + 18 + (count % 3) * 12);
+  });
   const corners = graph.nodes.map((node) => at(node.x, node.y));
-  const bends = graph.edges.flatMap((edge) => edge.points.map(([x, y]) => at(x, y)));
-  const all = [...corners, ...bends];
-  const lowest = Math.min(0, ...all.map(([, y]) => y - PAD));
-  const leftmost = Math.min(0, ...all.map(([x]) => x - PAD));
-  const moved = (x, y) => {
-    const [left, top] = at(x, y);
-    return [left - leftmost, top - lowest];
+  const reach = [
+    Math.max(0, ...corners.map(([x]) => x + WIDTH)),
+    Math.max(0, ...corners.map(([, y]) => y + HEIGHT)),
+  ];
+  reach[side] = Math.max(reach[side], ...[...detours.values()].map((far) => far + (upright ? 34 : 4)));
+  return {
+    at,
+    width: reach[0] + PAD + 4,
+    height: reach[1] + PAD,
+    route: (edge) => (edge.back ? backRoute(edge, at, detours.get(edge), upright) : route(edge, at, upright)),
   };
-  const width = Math.max(0, ...all.map(([x]) => x)) - leftmost + WIDTH + PAD + 4;
-  const height = Math.max(0, ...all.map(([, y]) => y)) - lowest + HEIGHT + PAD;
-  return { at: moved, width, height, route: (edge) => route(edge, moved, upright) };
+}
+
+/** The far side of all nodes between both ends of an edge that leads back. */
+function beside(graph, edge, at, side) {
+  const ends = edge.points.map(([x]) => x);
+  const [first, last] = [Math.min(...ends), Math.max(...ends)];
+  const passed = graph.nodes.filter((node) => node.x >= first && node.x <= last);
+  return Math.max(...passed.map((node) => at(node.x, node.y)[side] + (side ? HEIGHT : WIDTH)));
 }
 
 /** An edge as an SVG path from one node's side to the other's, and the middle of it. */
@@ -144,9 +160,6 @@ function route(edge, at, upright) {
   const first = [...centres[0]];
   const last = [...centres[centres.length - 1]];
   const inner = centres.slice(1, -1);
-  if (edge.back) {
-    return backRoute(first, last, inner, upright);
-  }
   if (upright) {
     first[1] += HEIGHT / 2;
     last[1] -= HEIGHT / 2 + 2;
@@ -168,25 +181,22 @@ function route(edge, at, upright) {
 }
 
 /** A way back, around the nodes: it leaves and arrives at their long sides. */
-function backRoute(first, last, inner, upright) {
+function backRoute(edge, at, far, upright) {
   const [side, along] = upright ? [0, 1] : [1, 0];
-  const half = upright ? WIDTH / 2 : HEIGHT / 2;
-  const detour = inner.length ? inner[0][side] : Math.max(first[side], last[side]) + half + 20;
-  const sign = detour >= first[side] ? 1 : -1;
-  const from = [...first];
-  const to = [...last];
-  from[side] += sign * half;
-  to[side] += sign * (half + 2);
-  const far = sign > 0 ? Math.max(detour, from[side] + 16) : Math.min(detour, from[side] - 16);
+  const ends = [edge.points[0], edge.points[edge.points.length - 1]].map(([x, y]) => {
+    const corner = at(x, y);
+    return { along: corner[along] + (upright ? HEIGHT : WIDTH) / 2, side: corner[side] + (upright ? WIDTH : HEIGHT) };
+  });
   const point = (a, s) => (upright ? `${s} ${a}` : `${a} ${s}`);
-  if (Math.abs(from[along] - to[along]) < 1) {
-    // a step that repeats itself: a loop beside it
-    const path = `M${point(from[along] + 18, from[side])}C${point(from[along] + 34, far)} ${point(to[along] - 34, far)} ${point(to[along] - 18, to[side])}`;
-    return { path, middle: upright ? [far, from[along]] : [from[along], far] };
-  }
-  const middle = (from[along] + to[along]) / 2;
-  const path = `M${point(from[along], from[side])}C${point(from[along], far)} ${point(from[along], far)} ${point(middle, far)}S${point(to[along], far)} ${point(to[along], to[side])}`;
-  return { path, middle: upright ? [far, middle] : [middle, far] };
+  const itself = Math.abs(ends[0].along - ends[1].along) < 1;
+  const spread = upright ? 10 : 26;
+  const from = ends[0].along + (itself ? spread : 0);
+  const to = ends[1].along - (itself ? spread : 0);
+  const middle = (from + to) / 2;
+  const path =
+    `M${point(from, ends[0].side)}C${point(from, far)} ${point(from, far)} ${point(middle, far)}` +
+    `S${point(to, far)} ${point(to, ends[1].side + 2)}`;
+  return { path, middle: upright ? [far + 4, middle + 8] : [middle, far + 8] };
 }
 
 function between(a, b) {
@@ -206,7 +216,8 @@ function countText(step, node) {
 }
 
 function wall(step) {
-  if (step.first === null || step.first === undefined) return step.cloned ? "taken over" : "not begun";
+  const isTimed = step.first !== null && step.first !== undefined;
+  if (!isTimed) return stateWord(stateOf(step));
   if (step.running || step.waiting || step.last === null) return stateWord(stateOf(step)).split(" ")[0];
   return duration((step.last - step.first) / 1000);
 }

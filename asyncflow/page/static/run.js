@@ -157,10 +157,10 @@ function StepRow({ step, href, durations }) {
   ].filter(Boolean);
   return html`<tr>
     <td><a class="state-link" href=${href} data-row><${State} state=${state} bare /><b class="cut">${step.step}</b></a></td>
-    <td class="step-tasks">
+    <td class="step-tasks"><div>
       <${Progress} ...${partsOf(step)} />
       <span class="small muted">${number(done)}${step.expected === null ? "" : ` / ${number(step.expected)}`}${extra.length ? ` · ${extra.join(", ")}` : ""}</span>
-    </td>
+    </div></td>
     <td class="right nowrap">${duration(wall)}</td>
     <td class="right nowrap muted wide-only">${step.begun ? duration(step.seconds) : "–"}</td>
     <td class="wide-only"><${StepTrend} durations=${durations} step=${step.step} /></td>
@@ -176,7 +176,7 @@ function Critical({ run, critical }) {
   const begin = chain[0].from - (chain[0].wait ?? 0);
   const all = Math.max(span - begin, 1);
   return html`<section class="panel critical-path">
-    <header><h2>What it took</h2><span class="muted small" title="The chain of tasks that has determined how long the run took">critical path, ${duration(critical.seconds)}</span></header>
+    <header title="The chain of tasks that has determined how long the run took"><h2>What held it up</h2><span class="muted small chain">critical path, ${duration(critical.seconds)}</span></header>
     <ol>
       ${critical.path.length > chain.length || critical.cut ? html`<li class="muted small">… ${many(critical.path.length - chain.length, "task")} before</li>` : null}
       ${chain.map((each) => {

@@ -97,7 +97,7 @@ function Attempts({ attempts, chosen, choose }) {
 
 /** A failure with its traceback. */
 export function Failure({ failure, caught = false, title = null, where = null }) {
-  const text = printableLines(failure.traceback ?? "");
+  const text = printableLines(failure.traceback ?? "").trimEnd();
   return html`<section class="panel failure">
     <header>
       <${State} state="failed" bare />
