@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from "./lib.js";
 import { url, useData } from "./api.js";
-import { moment, offset } from "./format.js";
+import { offset } from "./format.js";
 import { Choice, Empty, Paging, Problem, Waiting } from "./parts.js";
 import { one } from "./router.js";
 
@@ -52,7 +52,7 @@ function Event({ event }) {
     <details onToggle=${(happened) => setOpen(happened.currentTarget.open)}>
       <summary data-row>
         <span class="seq">${event.seq}</span>
-        <span class="at" title=${moment(event.time)}>${offset(event.at)}</span>
+        <span class="at" title=${event.time}>${offset(event.at)}</span>
         <span class=${`type ${/Failed/.test(event.type) ? "is-failed" : ""}`}>${event.type}</span>
         <span class="cut muted">${briefly(event)}</span>
       </summary>

@@ -4,6 +4,7 @@ import { useCallback, useEffect, useMemo, useRef, useState } from "./lib.js";
 import { url, useCalm, useData, Watch } from "./api.js";
 import { countEvents } from "./steps.js";
 
+const CALM = 100; // milliseconds between two changes of what is shown, however many events come
 const AGAIN = 1200; // milliseconds between two looks at all of a run that changes
 
 /**
@@ -35,18 +36,24 @@ export function useRun(flow, id) {
   useEffect(() => {
     if (!isLive) return undefined;
     counted.current = data.seq;
+    const tell = calmly((events) => {
+      setSteps((old) => old && countEvents(old, events));
+      for (const heard of listeners.current) heard(events);
+      again();
+    });
     const watch = new Watch((since) => url(["watch"], { run: data.run.pathspec, since }), {
       since: data.seq,
       heard: ({ events }) => {
         counted.current = Math.max(counted.current, events[events.length - 1]?.seq ?? 0);
-        setSteps((old) => old && countEvents(old, events));
-        for (const heard of listeners.current) heard(events);
-        again();
+        tell(events);
       },
       ended: () => again(),
       changed: setLink,
     });
-    return () => watch.close();
+    return () => {
+      watch.close();
+      tell.stop();
+    };
   }, [isLive, address]);
 
   const listen = useCallback((heard) => {
@@ -55,4 +62,24 @@ export function useRun(flow, id) {
   }, []);
   const live = useMemo(() => ({ listen }), [listen]);
   return { data, error, reload, steps: steps ?? data?.steps ?? [], version, link: isLive ? link : "ended", live };
+}
+
+/** Calls `act` with all that came: at once after a pause, else together every `CALM` milliseconds. */
+function calmly(act) {
+  let waiting = [];
+  let timer = 0;
+  const flush = () => {
+    timer = 0;
+    if (!waiting.length) return;
+    const events = waiting;
+    waiting = [];
+    timer = setTimeout(flush, CALM);
+    act(events);
+  };
+  const add = (events) => {
+    waiting = waiting.concat(events);
+    if (!timer) flush();
+  };
+  add.stop = () => clearTimeout(timer);
+  return add;
 }

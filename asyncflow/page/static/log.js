@@ -2,11 +2,12 @@
 
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./lib.js";
 import { get, url, useData } from "./api.js";
-import { moment, number, offset, printable } from "./format.js";
+import { number, offset, printable } from "./format.js";
 import { Choice, Empty, Problem, Search, Waiting } from "./parts.js";
 import { address, changed, one } from "./router.js";
 
-const MOST = 1000; // lines in the document
+const MOST = 500; // lines in the document
+const LOOKS = { stdout: "", stderr: "err" };
 
 /** A run's log, or that of one `task` of it. `live` is how events come: `live.listen(heard)`. */
 export function Log({ route, run, steps = null, task = null, live = null, attempts = 1 }) {
@@ -128,7 +129,6 @@ function lineOf(event) {
 
 /** Lines in groups: who printed stands once beside what it printed in a row. */
 function Lines({ lines, find, run, alone, follow }) {
-  const end = useRef(null);
   const groups = useMemo(() => grouped(lines), [lines]);
   const wasAtEnd = useRef(true);
   const box = useRef(null);
@@ -140,22 +140,25 @@ function Lines({ lines, find, run, alone, follow }) {
     if (follow && wasAtEnd.current) box.current.scrollTop = box.current.scrollHeight;
   }, [lines]);
   return html`<div class="log" ref=${box} onScroll=${look} tabindex="0" role="log" aria-live="off" aria-label="Lines">
-    ${groups.map(
-      (group) => html`<div class=${`log-group ${alone ? "alone" : ""}`} key=${group.seq}>
-        <a class="who cut" href=${address(["runs", run.flow, run.run_id, group.step, group.task])} title=${moment(group.time)}>
-          ${alone ? offset(group.at) : `${group.step}/${group.task}`}${group.attempt ? ` · attempt ${group.attempt}` : ""}
-        </a>
-        <div class="said">
-          ${group.lines.map(
-            (line) => html`<div class=${line.stream === "stderr" ? "err" : ""} title=${offset(line.at)} key=${line.seq}>
-              ${marked(printable(line.text), find)}${line.cut ? html`<span class="muted"> … cut</span>` : null}
-            </div>`,
-          )}
-        </div>
-      </div>`,
-    )}
-    <div ref=${end}></div>
+    ${groups.map((group) => html`<${Group} group=${group} find=${find} run=${run} alone=${alone} key=${group.seq} />`)}
   </div>`;
+}
+
+function Group({ group, find, run, alone }) {
+  // The same element again is not compared: a log may have a thousand lines, and get more each moment.
+  return useMemo(
+    () => html`<div class=${`log-group ${alone ? "alone" : ""}`}>
+      <a class="who cut" href=${address(["runs", run.flow, run.run_id, group.step, group.task])} title=${group.time}>
+        ${alone ? offset(group.at) : `${group.step}/${group.task}`}${group.attempt ? ` · attempt ${group.attempt}` : ""}
+      </a>
+      ${group.lines.map(
+        (line) => html`<div class=${LOOKS[line.stream] ?? "note"} title=${offset(line.at)} key=${line.seq}>
+          ${marked(printable(line.text), find)}${line.cut ? " … (cut)" : ""}
+        </div>`,
+      )}
+    </div>`,
+    [group.seq, group.lines.length, find, alone],
+  );
 }
 
 function grouped(lines) {

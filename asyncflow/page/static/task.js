@@ -121,7 +121,7 @@ function Facts({ task, attempts }) {
   const last = attempts[attempts.length - 1];
   const facts = [
     ["Pathspec", html`<code>${task.pathspec}</code>`],
-    ["Began", task.created_at && html`<span title=${moment(task.created_at)}>${offset(task.from)} after the run</span>`],
+    ["Began", task.created_at && html`<span title=${moment(task.created_at)}>${duration(task.from / 1000)} after the run's start</span>`],
     ["Took", duration(task.seconds)],
     ["Peak memory", last?.memory && size(last.memory)],
     ["CPU time", last?.cpu_seconds !== null && last?.cpu_seconds !== undefined && duration(last.cpu_seconds)],

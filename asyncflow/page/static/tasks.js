@@ -87,7 +87,7 @@ function Row({ task, longest }) {
   const state = task.cloned_from ? "cloned" : task.waiting ? "waiting" : task.status;
   const told = task.failure ? firstLine(task.failure) : task.item;
   const share = task.seconds === null ? 0 : Math.max((task.seconds / longest) * 100, 1);
-  return html`<a role="row" class=${`task-row ${task.failure ? "bad" : ""}`} href=${addressOf(task.pathspec)} data-row data-state=${task.status}>
+  return html`<a role="row" class=${`task-row ${task.status === "failed" ? "bad" : ""}`} href=${addressOf(task.pathspec)} data-row data-state=${task.status}>
     <span role="cell" class="cut" title=${stateWord(state)}
       ><${State} state=${state} bare /> <b>${task.step}</b>/${task.task_id} <span class="muted">${indexes(task.path)}${task.attempt ? ` · attempt ${task.attempt}` : ""}</span></span
     >

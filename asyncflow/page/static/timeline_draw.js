@@ -82,6 +82,10 @@ export function draw(canvas, data, shape, { selection = null, hot = null } = {})
   context.clearRect(0, 0, width, height);
   axis(context, shape, colour);
   for (const lane of shape.lanes) {
+    context.fillStyle = colour.line;
+    context.globalAlpha = 0.6;
+    context.fillRect(0, lane.top - LANE_GAP / 2, width, 1);
+    context.globalAlpha = 1;
     name(context, shape, lane, colour);
     if (data.bars) bars(context, data, shape, lane, colour, hot);
     else area(context, shape, lane, colour);
