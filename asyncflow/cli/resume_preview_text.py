@@ -1,8 +1,8 @@
-"""What a resume would do, for people and for programs. Values in, text out."""
+"""What a resume would do, for people. Values in, text out."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asyncflow.cli.tables import table
 
@@ -23,17 +23,3 @@ def _to_run(step: StepPreview) -> str:
     if not step.open_ended:
         return str(step.to_run)
     return f"{step.to_run} or more" if step.to_run else "?"
-
-
-def plan_data(steps: Sequence[StepPreview]) -> list[dict[str, Any]]:
-    """The same as plain data for JSON; `at_least` if the number is known only later."""
-    return [
-        {
-            "step": step.step,
-            "reused": step.reused,
-            "to_run": step.to_run,
-            "at_least": bool(step.open_ended),
-            "why": step.why,
-        }
-        for step in steps
-    ]

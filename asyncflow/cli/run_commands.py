@@ -492,7 +492,8 @@ def _planned(
 def _print_plan(
     ctx: click.Context, flow: type[FlowSpec], origin: str | None, step: str | None
 ) -> None:
-    from asyncflow.cli.resume_preview_text import plan_data, plan_lines
+    from asyncflow.cli.resume_preview_text import plan_lines
+    from asyncflow.scheduling.resume_preview import plan_data
 
     origin, steps = _planned(ctx, flow, origin, step)
     if ctx.params["as_json"]:

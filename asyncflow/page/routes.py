@@ -11,18 +11,23 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from asyncflow._support.version import VERSION
+from asyncflow.client.code import code_of
+from asyncflow.client.resume_hint import resume_command
 from asyncflow.page import requests
 from asyncflow.page.actions import cancel, change_tags
-from asyncflow.page.answers import AskedWrongly, Json, error_answer
+from asyncflow.page.answers import AskedWrongly, Json, cut, error_answer, fitting
 from asyncflow.page.event_list import EventChoice, event_list
+from asyncflow.page.flow_pages import Durations, form_of
 from asyncflow.page.log_lines import LogChoice, log_lines
 from asyncflow.page.raw_artifact import RawArtifact
+from asyncflow.page.run_comparison import compare
 from asyncflow.page.run_overview import overview
 from asyncflow.page.run_rows import RunRows
 from asyncflow.page.task_detail import artifact_detail, task_detail
 from asyncflow.page.task_list import TaskChoice, task_list
 from asyncflow.page.timeline import TimelineChoice, timeline
 from asyncflow.page.watching import Watches
+from asyncflow.scheduling.resume_preview import plan_data, preview_recorded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,6 +60,7 @@ class Routes:
         self._opened, self._options = opened, options
         self._action_token = action_token
         self._rows = RunRows(opened)
+        self._durations = Durations(opened)
         self._watches = Watches(opened, self._rows, self._read)
         self._threads: anyio.CapacityLimiter | None = None
 
@@ -72,6 +78,12 @@ class Routes:
             Route(f"{run}/artifact/{task}/{{name}}", self._artifact),
             Route(f"{run}/log", self._of_run(_log)),
             Route(f"{run}/events", self._of_run(_events)),
+            Route(f"{run}/code", self._of_run(_code)),
+            Route("/api/flows/{flow}/durations", self._told(self._durations_of)),
+            Route("/api/flows/{flow}/form", self._told(self._form)),
+            Route("/api/diff", self._told(self._diff)),
+            Route("/api/plan", self._told(self._recorded_plan)),
+            Route("/api/plan", self._done(self._plan), methods=["POST"]),
             Route(f"{run}/cancel", self._done(self._on_run(cancel)), methods=["POST"]),
             Route(f"{run}/tags", self._done(self._on_run(change_tags)), methods=["POST"]),
             Route(f"{run}/resume", self._done(self._resume), methods=["POST"]),
@@ -159,6 +171,23 @@ class Routes:
 
         return await _explaining(answer)(request)
 
+    def _durations_of(self, request: Request) -> dict[str, Any]:
+        limit = requests.number_in(request, "limit", 50, least=1, most=200)
+        return self._durations.of(request.path_params["flow"], limit)
+
+    def _form(self, request: Request) -> dict[str, Any]:
+        flow, launcher = request.path_params["flow"], self._options.launcher
+        return form_of(self._opened, flow, None if launcher is None else launcher.known(flow))
+
+    def _diff(self, request: Request) -> dict[str, Any]:
+        one, two = (requests.run_named(requests.text_in(request, name)) for name in ("a", "b"))
+        return compare(self._opened.record(*one), self._opened.record(*two))
+
+    def _recorded_plan(self, request: Request) -> dict[str, Any]:
+        record = self._opened.record(*requests.run_named(requests.text_in(request, "run")))
+        step = requests.text_in(request, "step")
+        return _planned(record, step, plan_data(preview_recorded(record.stored, step)))
+
     # --- live ---
 
     async def _watch(self, request: Request) -> Response:
@@ -184,6 +213,12 @@ class Routes:
         record = await self._read(lambda: self._record(request))
         return await self._launcher().resume(record, requests.text_of(body, "step") or None)
 
+    async def _plan(self, _: Request, body: dict[str, Any]) -> Any:
+        step = requests.text_of(body, "step") or None
+        where = requests.run_named(body.get("run"))
+        record = await self._read(lambda: self._opened.record(*where))
+        return _planned(record, step, await self._launcher().plan(record, step))
+
     async def _run(self, request: Request, body: dict[str, Any]) -> Any:
         given = body.get("parameters") or {}
         if not isinstance(given, dict) or not all(isinstance(each, str) for each in given.values()):
@@ -198,6 +233,26 @@ class Routes:
 
 
 # --- what is told of a run ----------------------------------------------------------------------
+
+
+def _planned(record: RunRecord, step: str | None, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    command = resume_command(record.stored, step or "")
+    kept, whole = fitting(steps)
+    return {"run": record.pathspec, "command": command, "steps": kept, "cut": not whole}
+
+
+def _code(record: RunRecord, _: Request) -> Any:
+    found = code_of(record)
+    if found is None:
+        return None
+    files = {cut(name, 500): cut(text, 100_000) for name, text in found.files.items()}
+    kept, whole = fitting(files.items())
+    return {
+        "script": found.script_name,
+        "files": dict(kept),
+        "left_out": [cut(name, 500) for name in found.left_out[:50]],
+        "cut": not whole or any(len(text) > 100_000 for text in found.files.values()),  # noqa: PLR2004 - as above
+    }
 
 
 def _timeline(record: RunRecord, request: Request) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from asyncflow._support.locations import absolute_location
 from asyncflow.errors import NotInstalledError, SettingsError
 from asyncflow.page.guard import LOOPBACK_NAMES, HostNames, Token
+from asyncflow.page.launching import CommandLauncher
 from asyncflow.page.mounting import application
 from asyncflow.page.opened_runs import OpenedRuns
 from asyncflow.page.routes import Options
@@ -54,7 +55,9 @@ def serve(
     token, shown = _token(address)
     opened = OpenedRuns(str(absolute_location(store)))
     hosts = HostNames([address.host], every_address=address.host in _EVERYWHERE)
-    app = application(opened, Options(read_only=read_only), token=token, hosts=hosts)
+    launcher = None if read_only else CommandLauncher(opened)
+    options = Options(read_only=read_only, launcher=launcher)
+    app = application(opened, options, token=token, hosts=hosts)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.events.types import TaskFailed
 from asyncflow.flow.node import Fanout
+from asyncflow.page.attempt_times import times_at_hand, times_of
+from asyncflow.page.step_spans import step_numbers, step_spans
 from asyncflow.store.run_index import TaskState
 from asyncflow.values import Status
 
@@ -18,6 +20,8 @@ _MOST_SPLITS: Final = 500
 _MOST_FAILURES: Final = 500
 """How many failures of a run that goes on are looked at: will they be tried again?"""
 _MOST_CURRENT: Final = 5
+_FEW_TASKS: Final = 5_000
+"""Up to here a pass over the journal costs less than a tenth of a second."""
 _LEFT: Final = {
     TaskState.SUCCEEDED: "succeeded",
     TaskState.CLONED: "succeeded",
@@ -34,7 +38,12 @@ def step_rows(record: RunRecord) -> list[dict[str, Any]]:
     """
     tasks = record.tasks
     table, graph, run = tasks.table(), record.journal.graph, record.status()
-    expected, numbers = expected_tasks(record, graph), step_numbers(record)
+    expected, numbers, spans = (
+        expected_tasks(record, graph),
+        step_numbers(record),
+        step_spans(record),
+    )
+    times, caught = _times(record)
     waiting = _waiting(record) if run is Status.RUNNING else {}
     rows = []
     for node in graph:
@@ -55,10 +64,27 @@ def step_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "running": counts["running"] + again,
                 "waiting": again,
                 "cloned": states.get(TaskState.CLONED, 0),
+                "caught": None if caught is None else caught.get(node.name, 0),
                 "retried": 0 if number is None else table.retries_of(number),
+                "seconds": None if times is None else times.get(node.name, 0.0),
+                "first": spans.get(node.name, (None, None))[0],
+                "last": spans.get(node.name, (None, None))[1],
             }
         )
     return rows
+
+
+def _times(record: RunRecord) -> tuple[dict[str, float] | None, dict[str, int] | None]:
+    """The seconds that the tasks of each step took, and how many failures were caught.
+
+    Both are None where that would take a pass over a long journal.
+    """
+    few = sum(record.tasks.steps().values()) <= _FEW_TASKS
+    times = times_of(record) if few else times_at_hand(record)
+    if times is not None:
+        seconds = {step: total for step, (_, _, total) in times.of_steps().items()}
+        return seconds, {times.steps[number]: count for number, count in times.caught.items()}
+    return None, None if any(node.catches for node in record.journal.graph) else {}
 
 
 def _unended(run: Status) -> str:
@@ -69,11 +95,6 @@ def _most(expected: int | None, begun: int, run: Status) -> int | None:
     if run is Status.SUCCEEDED:
         return begun
     return None if expected is None else max(expected, begun)
-
-
-def step_numbers(record: RunRecord) -> dict[str, int]:
-    """The number of each step in the table of tasks."""
-    return {name: number for number, (name, _) in enumerate(record.summary().steps)}
 
 
 def _waiting(record: RunRecord) -> dict[str, int]:

@@ -23,11 +23,12 @@ from asyncflow.scheduling.resume import OriginRun
 from asyncflow.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.scheduling.commands import BeginTask
+    from asyncflow.store.interface import StoredRun
     from asyncflow.values import Outcome
 
     Key = tuple[str, tuple[int, ...]]
@@ -75,6 +76,36 @@ def preview_resume(
         graph = read_graph(flow)
         found.choose(graph, step)
         check_new_parameters(flow, unpack_manifest(found.manifest), os.environ)
+        return Preview(graph, found, found.unfinished(), step).make(found.outcome)
+    finally:
+        found.close()
+
+
+def plan_data(steps: Sequence[StepPreview]) -> list[dict[str, Any]]:
+    """What a resume would do as plain data; `at_least` if the number is known only later."""
+    return [
+        {
+            "step": step.step,
+            "reused": step.reused,
+            "to_run": step.to_run,
+            "at_least": bool(step.open_ended),
+            "why": step.why,
+        }
+        for step in steps
+    ]
+
+
+def preview_recorded(run: StoredRun, step: str | None = None) -> list[StepPreview]:
+    """The same as `preview_resume` for the flow as it was in that run: no code of it is loaded.
+
+    Raises:
+        ResumeError: As a resume would raise it.
+        JournalError: The run is damaged.
+    """
+    found = OriginRun(run)
+    try:
+        graph = found.graph
+        found.choose(graph, step)
         return Preview(graph, found, found.unfinished(), step).make(found.outcome)
     finally:
         found.close()

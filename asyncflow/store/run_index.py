@@ -222,6 +222,15 @@ class TaskTable:
         """The highest id of a step's tasks that have begun; 0 if there are none."""
         return self._mask(step).rfind(1) + 1
 
+    def last_ended(self, step: int) -> int:
+        """The id of the task of a step that ended last; 0 if none has ended."""
+        ends = array("Q", bytes(self._data))
+        if sys.byteorder == "big":
+            ends.byteswap()
+        offsets = ends[_ENDED_AT // 8 :: ENTRY_BYTES // 8]
+        last = max(compress(offsets, self._mask(step)), default=0)
+        return offsets.index(last) + 1 if last else 0
+
     def states_of(self, step: int) -> dict[TaskState, int]:
         """How many tasks of a step are in each state; `NEVER` is left out."""
         mask = self._mask(step)
