@@ -66,7 +66,7 @@ class _Delivery:
         """The offset in the journal after the last of them."""
         self.size = size
         """Their length in the journal, in bytes."""
-        self._events = None if lines else cast("Sequence[Event]", news)
+        self._events: Sequence[Event] | None = None
 
     def pending(self) -> int:
         """How many lines of output are not split into events yet."""

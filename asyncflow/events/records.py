@@ -497,6 +497,11 @@ def result_of(values: Sequence[Any]) -> Result:
     raise RecordError(f"a record of kind {code} passes nothing on")
 
 
+def way_on(values: Sequence[Any]) -> tuple[int | None, str]:
+    """How many tasks follow the one that a TaskSucceeded is about, and the step that it chose."""
+    return values[_FANOUT_AT[SUCCEEDED]], values[_CHOICE_AT[SUCCEEDED]]
+
+
 def digests_of(values: Sequence[Any]) -> tuple[int, bytes]:
     """The index of the first item in the fields of a TaskYielded, and `TaskYielded.digests`."""
     return values[_INDEX_AT], values[_DIGESTS_AT]

@@ -2,7 +2,8 @@
 
 Output is journalled by the chunk, and a chunk stands for as many `TaskLogged` as it has lines.
 Splitting a chunk into these is the expensive part, so it is done lazily: once, when the first
-subscriber asks, and not at all if none does.
+subscriber asks, and not at all if none does. So are the events that begin and end a task, which are
+most of those of a wide run.
 
 `EventFilter` is what one subscriber asks for. `store.event_reader` reads the same from a journal.
 """
@@ -10,11 +11,11 @@ subscriber asks, and not at all if none does.
 from __future__ import annotations
 
 from threading import Lock
-from typing import TYPE_CHECKING, ClassVar, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 from asyncflow.errors import JournalError, RecordError
-from asyncflow.events.packing import unpack_events
-from asyncflow.events.records import LOGGED
+from asyncflow.events.packing import event_of, unpack_events
+from asyncflow.events.records import LOGGED, seq_of
 from asyncflow.events.types import Event, TaskEvent, event_types
 
 if TYPE_CHECKING:
@@ -64,7 +65,33 @@ class OutputChunk:
         return f"<Lines of {self._flow}/{self._run_id} from {self.seq} on>"
 
 
-Publication = Event | OutputChunk
+class RecordedEvent:
+    """The fields of a record that a journal has just got, in place of the event."""
+
+    __slots__ = ("_event", "_flow", "_run_id", "code", "values")
+
+    def __init__(self, values: Sequence[Any], flow: str, run_id: str) -> None:
+        self.code: int = values[0]
+        self.values = values
+        self._flow, self._run_id = flow, run_id
+        self._event: Event | None = None
+
+    @property
+    def seq(self) -> int:
+        """The number of the event."""
+        return seq_of(self.values)
+
+    def event(self) -> Event:
+        """The event; made on the first call, then kept."""
+        if self._event is None:
+            self._event = event_of(self.values, self._flow, self._run_id)
+        return self._event
+
+    def __repr__(self) -> str:
+        return f"<RecordedEvent {self.seq} of {self._flow}/{self._run_id}>"
+
+
+Publication = Event | OutputChunk | RecordedEvent
 
 
 class EventFilter(Generic[Wish]):
@@ -107,7 +134,7 @@ class EventFilter(Generic[Wish]):
                     events = [event for event in events if event.seq > since]
                 picked += events
             elif item.seq > since:
-                picked.append(item)
+                picked.append(item.event() if isinstance(item, RecordedEvent) else item)
         return cast("list[Wish]", picked)  # no other event class has one of these codes
 
     @property

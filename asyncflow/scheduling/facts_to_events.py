@@ -8,17 +8,16 @@ records.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from asyncflow.events.output_lines import count_pieces
-from asyncflow.events.packing import journalled, pack_logged
-from asyncflow.events.selection import OutputChunk
+from asyncflow.events.packing import journalled, pack_logged, pack_values
+from asyncflow.events.records import STARTED, SUCCEEDED
+from asyncflow.events.selection import OutputChunk, RecordedEvent
 from asyncflow.events.types import (
     TaskCloned,
     TaskFailed,
     TaskRetried,
-    TaskStarted,
-    TaskSucceeded,
     TaskYielded,
     from_microseconds,
 )
@@ -95,7 +94,7 @@ class Batch:
         self.at = at
         """The journal offset of the next record."""
         self.frames: list[bytes] = []
-        self.events: list[Event] = []
+        self.events: list[Event | RecordedEvent] = []
         """The events that the plan has to know."""
         self.news: list[Publication] = []
         """For subscribers: those events, and output."""
@@ -240,17 +239,7 @@ class Recorder:
     def _started(self, attempt: RunningAttempt, batch: Batch) -> None:
         if attempt.failed:  # a stand-in is not an attempt
             return
-        event = TaskStarted(
-            **self.identity(batch),
-            step=attempt.step,
-            task_id=str(attempt.task_id),
-            attempt=attempt.number,
-            path=attempt.path,
-            pid=attempt.pid,
-            parents=attempt.parents,
-            node=attempt.node,
-        )
-        self._note(attempt, event, batch)
+        self._record(STARTED, attempt, (attempt.pid, attempt.parents, attempt.node), batch)
 
     def _yielded(self, attempt: RunningAttempt, report: Yielded, batch: Batch) -> None:
         if not self.streams.takes(report):
@@ -275,22 +264,18 @@ class Recorder:
         self, attempt: RunningAttempt, seconds: float, outcome: Outcome, batch: Batch
     ) -> None:
         self._end(attempt)
-        event = TaskSucceeded(
-            **self.identity(batch),
-            step=attempt.step,
-            task_id=str(attempt.task_id),
-            attempt=attempt.number,
-            path=attempt.path,
-            manifest=outcome.manifest,
-            fanout=outcome.fanout,
-            items=outcome.items,
-            choice=outcome.choice,
-            seconds=attempt.seconds or seconds,
-            pid=attempt.pid,
-            log=attempt.log,
-            failed=attempt.failed,
+        manifest, fanout, items, choice = outcome
+        more = (
+            manifest,
+            attempt.seconds or seconds,
+            attempt.pid,
+            fanout,
+            items,
+            attempt.log,
+            attempt.failed,
+            choice,
         )
-        self._note(attempt, event, batch)
+        self._record(SUCCEEDED, attempt, more, batch)
         self._caught.pop(attempt.task_id, None)
         before = self.expected.get(attempt.step, seconds)
         self.expected[attempt.step] = before + _SMOOTHING * (seconds - before)
@@ -331,6 +316,21 @@ class Recorder:
         self._attempts.pop(attempt.task_id, None)
         if self.streams:
             self.streams.on_ended(attempt.task_id)
+
+    def _record(
+        self, code: int, attempt: RunningAttempt, more: tuple[Any, ...], batch: Batch
+    ) -> None:
+        """Add a record of an attempt, by its fields: its event is made for who wants it.
+
+        `more` are those after the path.
+        """
+        self.seq += 1
+        step, task, number, path = attempt.step, attempt.task_id, attempt.number, attempt.path
+        values = (code, self.seq, batch.microseconds, step, task, number, path, *more)
+        event = RecordedEvent(values, self._flow, self._run_id)
+        batch.events.append(event)
+        batch.news.append(event)
+        self._index.note(batch.add(pack_values(values)), code, step, task, number, path)
 
     def _note(
         self, attempt: RunningAttempt, event: Event, batch: Batch, *, stopped: bool = False

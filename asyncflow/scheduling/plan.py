@@ -23,6 +23,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from asyncflow.events.records import ENDINGS, STARTED, task_of, way_on
+from asyncflow.events.selection import RecordedEvent
 from asyncflow.events.types import (
     RunCancelled,
     RunFailed,
@@ -161,9 +163,11 @@ class Plan:
 
     # --- facts ---
 
-    def handle(self, event: Event) -> list[Command]:  # noqa: PLR0911 - one answer for each event
+    def handle(self, event: Event | RecordedEvent) -> list[Command]:  # noqa: PLR0911 - one answer for each event
         """Process an event, and return the resulting commands."""
         match event:
+            case RecordedEvent():
+                return self._handle_recorded(event)
             case TaskStarted():
                 return self._start(int(event.task_id))
             case TaskSucceeded() | TaskCloned():
@@ -178,14 +182,17 @@ class Plan:
             case RunStarted():
                 self._successors.begin()
                 return []
-            case RunSucceeded():
-                return self._end(Status.SUCCEEDED)
-            case RunFailed():
-                return self._end(Status.FAILED)
-            case RunCancelled():
-                return self._end(Status.CANCELLED)
+            case RunSucceeded() | RunFailed() | RunCancelled():
+                return self._end(ENDINGS[event.code])
             case _:  # TaskLogged: nothing depends on a task's output
                 return []
+
+    def _handle_recorded(self, event: RecordedEvent) -> list[Command]:
+        """The same for the beginning and the end of an attempt, whose events nobody needs here."""
+        task_id = task_of(event.values)
+        if event.code == STARTED:
+            return self._start(task_id)
+        return self._succeed(task_id, *way_on(event.values))
 
     def arrivals(self) -> list[FurtherInputs]:
         """What running joins have to be told about inputs that arrive; each is returned once."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from asyncflow.events import RunStarted
+from asyncflow.events.selection import RecordedEvent
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
 from asyncflow.scheduling.commands import Verdict
@@ -101,7 +102,8 @@ class Mail:
 
 def kinds(batch):
     """Kind and task of each event of a batch."""
-    return [(type(event).__name__, int(event.task_id)) for event in batch.events]
+    made = [event.event() if isinstance(event, RecordedEvent) else event for event in batch.events]
+    return [(type(event).__name__, int(event.task_id)) for event in made]
 
 
 def failed(key):

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflow.client.replay import Replay
-from asyncflow.events.packing import pack_event
+from asyncflow.events.packing import pack_event, unpack_events
 from asyncflow.events.records import Result
-from asyncflow.events.types import STOPPED, RunStarted, from_microseconds
+from asyncflow.events.selection import EventFilter
+from asyncflow.events.types import STOPPED, Event, RunStarted, from_microseconds
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
 from asyncflow.scheduling.commands import BeginTask, CloneTask, RetryTask, Verdict
@@ -65,8 +66,11 @@ class Life:
 
     def write(self, batch: Batch) -> None:
         """The journal has a batch."""
+        read: list[Event] = []
         for framed in batch.frames:
             self.read(framed)
+            read += unpack_events(framed[PREFIX_BYTES:], "F", "17")
+        assert EventFilter[Event]().pick(batch.news) == read  # subscribers get the same
         assert self.size == batch.at
 
     def play(
