@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
-from fcntl import F_GETSIG, F_SETSIG, fcntl
 from itertools import cycle
 from typing import Final
 
+_GET: Final[int] = getattr(fcntl, "F_GETSIG", -1)  # of Linux
+_SET: Final[int] = getattr(fcntl, "F_SETSIG", -1)
 _MARKS: Final = range(34, 65)
 _marks: Final = cycle(_MARKS)
 
@@ -20,11 +22,11 @@ def _mark(number: int) -> int:
     is opened later. Asking for it takes a quarter of the time of `fstat`.
     """
     try:
-        present = fcntl(number, F_GETSIG)
+        present = fcntl.fcntl(number, _GET)
         if present in _MARKS:
             return present
         mark = next(_marks)
-        fcntl(number, F_SETSIG, mark)
+        fcntl.fcntl(number, _SET, mark)
     except OSError:
         return 0
     return mark
@@ -50,7 +52,7 @@ class Descriptor:
         """Whether the same file is open under this number."""
         try:
             if self._mark:
-                return fcntl(number, F_GETSIG) == self._mark
+                return fcntl.fcntl(number, _GET) == self._mark
             found = os.fstat(number)
         except OSError:
             return False

@@ -40,6 +40,23 @@ class BeginTask(NamedTuple):
     """Whether further inputs will come; then they are in the order in which they came."""
 
 
+class BeginItems(NamedTuple):
+    """Run the first attempts of the tasks for consecutive items of a foreach."""
+
+    step: str
+    first: int
+    """The id of the first task; those of the others follow."""
+    number: int
+    """How many they are."""
+    outer: tuple[int, ...]
+    """Their path, without the index of the item."""
+    item: int
+    """The index of the first task's item."""
+    stack: tuple[int, ...]
+    splitter: int
+    """The id of the task that fanned out."""
+
+
 class FurtherInputs(NamedTuple):
     """Inputs that have come since a join has begun, for its worker to be told."""
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from asyncflow.errors import AsyncflowError
     from asyncflow.flow.graph import Graph
-    from asyncflow.workers.messages import AttemptKey, Opening, StartTask
+    from asyncflow.workers.messages import AttemptKey, Opening, StartItems, StartTask
 
 
 # --- facts for a run ------------------------------------------------------------------------------
@@ -50,6 +50,9 @@ class ReadyTasks(Protocol):
 
     def take(self) -> StartTask | None:
         """The next ready task as an order; None if it has to be prepared first."""
+
+    def take_items(self, most: int) -> StartItems | None:
+        """Up to `most` ready tasks for consecutive items of a foreach; None if others are next."""
 
     def next_gang(self) -> int:
         """How many nodes of a gang are next, to be taken together; 0 if the next is no node."""

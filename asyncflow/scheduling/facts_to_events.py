@@ -21,6 +21,7 @@ from asyncflow.events.types import (
     TaskYielded,
     from_microseconds,
 )
+from asyncflow.scheduling.commands import BeginTask
 from asyncflow.scheduling.facts import Lost
 from asyncflow.store.journal import frame
 from asyncflow.workers.messages import Failed, Logged, Started, Succeeded, Yielded
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from asyncflow.events.records import Result
     from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
-    from asyncflow.scheduling.commands import BeginTask, CloneTask, RetryTask, Verdict
+    from asyncflow.scheduling.commands import BeginItems, CloneTask, RetryTask, Verdict
     from asyncflow.scheduling.facts import Fact
     from asyncflow.scheduling.item_streams import ItemStreams
     from asyncflow.store.run_index import RunIndex
@@ -150,6 +151,13 @@ class Recorder:
         attempt = self._caught.get(task.task_id) or RunningAttempt(task)
         attempt.attempt = task.attempt
         self._attempts[task.task_id] = attempt
+
+    def open_items(self, items: BeginItems) -> None:
+        """Add the attempts of several tasks that are about to be sent to a worker."""
+        for number in range(items.number):
+            task_id, path = items.first + number, (*items.outer, items.item + number)
+            task = BeginTask(items.step, task_id, 0, path, items.stack, ())
+            self._attempts[task_id] = RunningAttempt(task)
 
     def running(self) -> list[str]:
         """The tasks that have begun and not ended, as `step/task`, in the order of their start."""

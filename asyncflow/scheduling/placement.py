@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.workers.interface import Executor, Kind, WorkerLink
-    from asyncflow.workers.messages import StartTask
+    from asyncflow.workers.messages import StartItems, StartTask
 
 QUEUED_SECONDS: Final = 0.02  # of work queued at a worker: some ten times a journal write
 QUEUED_TASKS: Final = 64  # packets that a socket takes with ease
@@ -60,24 +60,65 @@ class AssignedTask:
     )
 
     def __init__(
-        self, source: TaskSource, order: StartTask, *, is_async: bool, expected: float
+        self,
+        source: TaskSource,
+        key: AttemptKey,
+        step: str,
+        *,
+        is_async: bool,
+        expected: float,
+        timeout: float,
+        isolated: bool,
     ) -> None:
-        self.source, self.key = source, order.key
+        self.source, self.key, self.step = source, key, step
         self.is_async, self.expected = is_async, expected
-        self.step = order.step
         self.started = False
         self.since = 0.0
-        limit = source.graph[order.step].options.get("timeout")
-        self.timeout = float(limit["seconds"]) if isinstance(limit, dict) else 0.0
-        if order.caught:  # it passes a failure on, and runs no step
-            self.timeout = 0.0
+        self.timeout, self.isolated = timeout, isolated
         self.timed_out = False
         self.importing = 0.0  # the limit of its flow's import in seconds, once exceeded
-        self.isolated = "isolate" in source.graph[order.step].options
         self.stopped = ""
         self.yields = False  # whether its generator yields items, for which other tasks can begin
         self.grant: Held | None = None
         self.timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def of(
+        cls, source: TaskSource, order: StartTask, *, is_async: bool, expected: float
+    ) -> AssignedTask:
+        """The task of an order."""
+        options, timeout = source.graph[order.step].options, 0.0
+        limit = options.get("timeout")
+        if isinstance(limit, dict) and not order.caught:  # else it runs no step
+            timeout = float(limit["seconds"])
+        return cls(
+            source,
+            order.key,
+            order.step,
+            is_async=is_async,
+            expected=expected,
+            timeout=timeout,
+            isolated="isolate" in options,
+        )
+
+    @classmethod
+    def of_items(
+        cls, source: TaskSource, items: StartItems, expected: float
+    ) -> Iterator[AssignedTask]:
+        """The tasks of an order for several `def` tasks."""
+        options = source.graph[items.step].options
+        limit = options.get("timeout")
+        timeout = float(limit["seconds"]) if isinstance(limit, dict) else 0.0
+        for key in items.keys():  # noqa: SIM118 - it is no dictionary
+            yield cls(
+                source,
+                key,
+                items.step,
+                is_async=False,
+                expected=expected,
+                timeout=timeout,
+                isolated=False,
+            )
 
     @property
     def lateness(self) -> str:
@@ -190,6 +231,10 @@ class WorkerSlot:
     def find(self, attempt: AttemptKey) -> AssignedTask | None:
         """An attempt that it has, even an abandoned one."""
         return self.tasks.get(attempt) or self.abandoned_attempts.get(attempt)
+
+    def room(self, expected: float) -> int:
+        """How many `def` tasks that take so many seconds may be queued there."""
+        return min(QUEUED_TASKS - len(self.tasks), int((QUEUED_SECONDS - self.load) / expected))
 
     def has_room(self, wanted: TaskDemand) -> bool:
         """Whether such a task may be sent to it now."""

@@ -38,6 +38,7 @@ from asyncflow.events.types import (
     TaskYielded,
 )
 from asyncflow.scheduling.commands import (
+    BeginItems,
     FinishRun,
     HandOn,
     RetryTask,
@@ -64,7 +65,12 @@ if TYPE_CHECKING:
 
     from asyncflow.events.types import Event
     from asyncflow.flow.graph import Graph
-    from asyncflow.scheduling.commands import BeginTask, CloneTask, Command, FurtherInputs
+    from asyncflow.scheduling.commands import (
+        BeginTask,
+        CloneTask,
+        Command,
+        FurtherInputs,
+    )
 
 _OTHER_FAILED: Final = "another task of the run failed"
 _NONE_WAITS: Final[Mapping[tuple[str, tuple[int, ...]], tuple[int, float]]] = MappingProxyType({})
@@ -231,6 +237,23 @@ class Plan:
                     self._tasks.number(task)
                 taken.append(task.start(parents_of(self.graph, task)))
         return taken
+
+    def take_items(self, most: int) -> BeginItems | None:
+        """Up to `most` ready tasks for consecutive items of a foreach, with ids that follow.
+
+        None if other tasks are next, or a single one: see `take`.
+        """
+        if self.graph.has_conditions or self._queue.ready < 2:  # noqa: PLR2004 - one is no group
+            return None
+        tasks = self._queue.take_items(most)
+        if not tasks:
+            return None
+        for task in tasks:
+            self._tasks.number(task)
+        task = tasks[0]
+        index, (splitter,) = task.path[-1], task.inputs
+        outer = task.path[:-1]
+        return BeginItems(task.step, task.id, len(tasks), outer, index, task.stack, splitter)
 
     def postpone(self, steps: Collection[str]) -> bool:
         """Put a task of other steps first, as these must not begin now; False if none is ready."""

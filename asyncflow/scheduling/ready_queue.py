@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from asyncflow.scheduling.planned_tasks import (
     GangTasks,
+    ItemTasks,
     PlannedTask,
     insert_items,
     next_of,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from asyncflow.scheduling.commands import CloneTask, RetryTask
-    from asyncflow.scheduling.planned_tasks import ItemTasks, Source
+    from asyncflow.scheduling.planned_tasks import Source
 
 
 class ReadyQueue:
@@ -68,6 +69,18 @@ class ReadyQueue:
         self.ready -= 1
         self._ready_of[source.step] -= 1
         return next_of(self._sources)
+
+    def take_items(self, most: int) -> list[PlannedTask]:
+        """The next tasks, as long as they are new ones for items of the same foreach."""
+        source = self._sources[0] if self._sources else None
+        if not isinstance(source, ItemTasks):
+            return []
+        number = min(most, source.count - source.next)
+        taken = [source.make() for _ in range(number)]
+        if source.next >= source.count:
+            self._sources.popleft()
+        self._count(source.step, -number)
+        return taken
 
     # --- what becomes ready ---
 

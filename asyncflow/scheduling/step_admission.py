@@ -102,10 +102,18 @@ class StepAdmission:
 
     # --- what workers have ---
 
-    def begin(self, run: int, step: str) -> None:
-        """A task was sent to a worker."""
-        self._running[run, step] += 1
-        self._of_run[run] += 1
+    def begin(self, run: int, step: str, number: int = 1) -> None:
+        """Tasks were sent to a worker."""
+        self._running[run, step] += number
+        self._of_run[run] += number
+
+    def room(self, source: TaskSource, step: str) -> int:
+        """How many tasks of a step without conditions may begin now."""
+        if self._yielding:
+            return 1
+        most = source.max_running_tasks
+        room = _limit(source, step) - self._running[source.number, step]
+        return min(room, most - self._of_run[source.number]) if most else room
 
     def on_yields(self, run: int, step: str) -> None:
         """A task yields items: it is not counted for its run, whose tasks must not wait for it."""

@@ -10,7 +10,7 @@ Nothing here waits.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support import log
 from asyncflow._support.conditions import call_again
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import StartTask
 
 _TASK_OVERHEAD_SECONDS: Final = 0.0001  # overhead of a task beside its step
+_TOGETHER: Final = 32  # so many short tasks are sent to a worker at once, at most
 _PATIENT_SECONDS: Final = 0.5  # how long a `def` task waits for a `def` worker to become free
 _START_TRIES: Final = 5  # failed starts in a row, for lack of resources, while there is no worker
 _REST_SECONDS: Final = 0.5  # between them
@@ -291,7 +292,9 @@ class TaskAssigner:
             if grant is None:
                 return  # try the run again at once: other steps of it may begin
         is_async = source.graph[step].is_async
-        if conditions is not None and (conditions.is_gang or conditions.amounts):
+        if conditions is None and self._give_several(slots[0], source, step):
+            pass
+        elif conditions is not None and (conditions.is_gang or conditions.amounts):
             self._give_holding(slots, source, step, conditions.amounts, grant)
         elif (order := source.orders.take()) is not None:
             self._give(slots[0], source, order, is_async=is_async).grant = grant
@@ -341,18 +344,52 @@ class TaskAssigner:
         self, slot: WorkerSlot, source: TaskSource, order: StartTask, *, is_async: bool
     ) -> AssignedTask:
         expected = source.expected.get(order.step, QUEUED_SECONDS) + _TASK_OVERHEAD_SECONDS
-        assigned = AssignedTask(source, order, is_async=is_async, expected=expected)
+        assigned = AssignedTask.of(source, order, is_async=is_async, expected=expected)
         slot.add(assigned)
         self._steps.begin(order.key.run, order.step)
-        if order.key.run not in slot.known:
-            slot.opened.add(order.key.run)
-            opening = source.opening._replace(blocked_seconds=self._blocked_seconds)
+        opening = self._opening_for(slot, source)
+        if opening:
             order = order._replace(opening=opening)
         if order.awaits:
             self.on_yields(slot, assigned)  # it waits for other tasks of the run as well
         slot.worker.send(order)
         self._on_assigned()
         return assigned
+
+    def _give_several(self, slot: WorkerSlot, source: TaskSource, step: str) -> bool:
+        """Send several short tasks of a foreach at once, if no other run waits for its turn.
+
+        The fewer there are left, the fewer go to one worker: all are to end at the same time.
+        """
+        expected = source.expected.get(step, 0.0) + _TASK_OVERHEAD_SECONDS
+        node, ready = source.graph[step], source.orders.ready
+        if (
+            node.is_async
+            or "isolate" in node.options
+            or step not in source.expected
+            or len(self._turns) > 1
+            or not slot.worker.takes_several
+        ):
+            return False
+        share = -(-ready // (2 * max(1, self._slots.of_kind(slot.kind).size)))
+        most = min(_TOGETHER, share, slot.room(expected), self._steps.room(source, step))
+        items = source.orders.take_items(most) if most > 1 else None
+        if items is None:
+            return False
+        for assigned in AssignedTask.of_items(source, items, expected):
+            slot.add(assigned)
+        self._steps.begin(items.run, step, items.number)
+        slot.worker.send(items._replace(opening=self._opening_for(slot, source)))
+        self._on_assigned()
+        return True
+
+    def _opening_for(self, slot: WorkerSlot, source: TaskSource) -> Sequence[Any]:
+        """What an order of a run has to say of it; nothing if the worker knows it."""
+        number = source.number
+        if number in slot.known:
+            return ()
+        slot.opened.add(number)
+        return source.opening._replace(blocked_seconds=self._blocked_seconds)
 
     def on_yields(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
         """A task yields items, for which other tasks can begin while it goes on."""

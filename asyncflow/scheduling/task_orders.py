@@ -22,6 +22,7 @@ from asyncflow.workers.messages import (
     MAX_INPUTS_IN_ORDER,
     AttemptKey,
     MoreInputs,
+    StartItems,
     StartTask,
     pack_numbers,
 )
@@ -116,6 +117,20 @@ class TaskOrders:
             preparing = self._loop.run_in_executor(self._disk, self._spill, task)
             preparing.add_done_callback(partial(self._on_spilled, task.task_id))
         return None
+
+    def take_items(self, most: int) -> StartItems | None:
+        """Up to `most` ready tasks for consecutive items of a foreach; None if others are next."""
+        if self._prepared or self.held or self._streams:
+            return None
+        items = self._plan.take_items(most)
+        if items is None:
+            return None
+        self._recorder.open_items(items)
+        path = (*items.outer, items.item)
+        stack = offsets_of_stack(self._streams, items.stack, path, self._ended_at)
+        inputs = self._inputs.offsets((items.splitter,))
+        step, first, number, outer, index, _, _ = items
+        return StartItems(self._number, first, number, step, outer, index, stack, inputs)
 
     def more_inputs(self) -> Iterator[MoreInputs]:
         """The orders that tell running joins which inputs have arrived."""

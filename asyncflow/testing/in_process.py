@@ -184,6 +184,7 @@ class LinkHere:
     """A worker in a thread, as the scheduler needs it."""
 
     stop_reason = ""
+    takes_several = False
     is_up = True
     name = "this process"
     node = ""

@@ -24,6 +24,7 @@ from asyncflow.workers.messages import (
     Ready,
     ShutDown,
     Started,
+    StartItems,
     StartTask,
     Succeeded,
     Yielded,
@@ -113,6 +114,8 @@ class SimulatedExecutor(AlikeWorkers):
 class SimulatedWorker:
     """A simulated worker: runs one `def` task at a time, or many async ones."""
 
+    takes_several = True
+
     def __init__(self, executor: SimulatedExecutor, pid: int) -> None:
         self.pid = pid
         """Its number: it has no process."""
@@ -146,8 +149,10 @@ class SimulatedWorker:
 
     def send(self, order: OrderMessage) -> None:
         """Send an order, without waiting."""
-        self._orders.append(order)
-        self._loop.call_soon(self._receive)
+        orders = order.orders() if isinstance(order, StartItems) else [order]
+        for each in orders:
+            self._orders.append(each)
+            self._loop.call_soon(self._receive)
 
     def take_back(self) -> None:
         """Take back the tasks that it has not received; each is reported as `GaveBack`."""

@@ -31,6 +31,10 @@ class WorkerLink(Protocol):
     """Why it should end; empty while it may get tasks."""
 
     @property
+    def takes_several(self) -> bool:
+        """Whether it takes `StartItems`."""
+
+    @property
     def name(self) -> str:
         """Which worker it is and where, for people: `process 4711`."""
 

@@ -16,6 +16,7 @@ import sys
 from array import array
 from enum import IntEnum
 from functools import partial
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import msgpack
@@ -36,6 +37,7 @@ class Order(IntEnum):
     PING = 5
     YIELD_MORE = 6
     MORE_INPUTS = 7
+    START_ITEMS = 8
 
 
 class Report(IntEnum):
@@ -127,6 +129,65 @@ class StartTask(NamedTuple):
     """Whether further inputs will come, by `MoreInputs`. Then `inputs` are as there."""
 
 
+class StartItems(NamedTuple):
+    """The first attempts of tasks for consecutive items of one foreach, each to be claimed.
+
+    Only an executor on the engine's machine gets it. A task of it may begin when its claim, eight
+    bytes of a pipe, was read: by the worker, which then runs it, or by the engine, which then has
+    it back. So a worker has many tasks by one packet, and is bound to none that it has not begun.
+    """
+
+    run: int
+    first: int
+    """The id of the first task; those of the others follow."""
+    number: int
+    """How many they are."""
+    step: str
+    outer: Sequence[int]
+    """Their path, without the index of the item."""
+    item: int
+    """The index of the first task's item."""
+    stack: Sequence[int]
+    """As in `StartTask`, like what follows."""
+    inputs: bytes
+    opening: Sequence[Any] = ()
+
+    def has(self, run: int, task: int) -> bool:
+        """Whether a task is one of them."""
+        return run == self.run and 0 <= task - self.first < self.number
+
+    def keys(self) -> list[AttemptKey]:
+        """The attempts, in their order."""
+        run, first = self.run, self.first
+        return [_new_key((run, task, 0)) for task in range(first, first + self.number)]
+
+    def order(self, task: int) -> StartTask:
+        """The order for one of the tasks."""
+        key = _new_key((self.run, task, 0))
+        path = (*self.outer, self.item + task - self.first)
+        more = self.stack, self.inputs, (), (), self.opening, False
+        return _new_start_task((key, self.step, path, *more))
+
+    def orders(self) -> list[StartTask]:
+        """The orders for all of them."""
+        return [self.order(task) for task in range(self.first, self.first + self.number)]
+
+    def claims(self) -> bytes:
+        """The claims for all of them, to be written to the pipe before this is sent."""
+        run, first = self.run, self.first
+        return b"".join([_pack_claim(run, task) for task in range(first, first + self.number)])
+
+
+_CLAIM: Final = Struct("<II")
+_pack_claim: Final = _CLAIM.pack
+CLAIM_BYTES: Final = _CLAIM.size
+
+
+def unpack_claims(data: bytes) -> list[tuple[int, int]]:
+    """The runs and tasks of claims that were read from the pipe."""
+    return list(_CLAIM.iter_unpack(data))
+
+
 class CloseRun(NamedTuple):
     """No further task of the run will come."""
 
@@ -168,12 +229,15 @@ class Ping(NamedTuple):
     """Ask a silent worker for a sign of life; all its waiting orders were taken back."""
 
 
-OrderMessage = StartTask | CloseRun | CancelTask | ShutDown | Ping | YieldMore | MoreInputs
+OrderMessage = (
+    StartTask | StartItems | CloseRun | CancelTask | ShutDown | Ping | YieldMore | MoreInputs
+)
 
 Message = TypeVar("Message")
 
 _ORDERS: Final[dict[int, type[OrderMessage]]] = {
     Order.START_TASK: StartTask,
+    Order.START_ITEMS: StartItems,
     Order.CLOSE_RUN: CloseRun,
     Order.CANCEL_TASK: CancelTask,
     Order.SHUT_DOWN: ShutDown,

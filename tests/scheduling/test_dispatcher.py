@@ -24,6 +24,7 @@ from asyncflow.workers.messages import (
     Opened,
     Opening,
     Started,
+    StartItems,
     StartTask,
     Storing,
     Succeeded,
@@ -74,6 +75,15 @@ class Source:
             self.taken += 1
             task_id = self.taken
         return StartTask(AttemptKey(self.number, task_id, 0), "start", (), [], b"", (), ())
+
+    def take_items(self, most):
+        """Several tasks at once, unless one that was given back is next."""
+        number = min(most, self.count - self.taken)
+        if self.given_back or not number:
+            return None
+        first = self.taken + 1
+        self.taken += number
+        return StartItems(self.number, first, number, "start", (), first - 1, [], b"")
 
     def give_back(self, task_id):
         self.given_back.append(task_id)
@@ -161,6 +171,30 @@ async def test_tasks_that_one_worker_could_have_at_hand_are_given_to_several(
     game.dispatcher.enter(Source(1, count, seconds=0.0001, is_async=is_async))
     assert len(game.workers) == workers
     assert game.running()[1] == count
+
+
+async def test_short_tasks_are_sent_together_while_no_other_run_waits(play):
+    """Each packet costs both sides two system calls; but a packet is one run's turn."""
+    game = play(2)
+    game.dispatcher.enter(Source(1, 1000, seconds=0.0001))
+    sent = [order.number for worker in game.workers for order in worker.sent]
+    assert sum(sent) == len(game.workers) * 64
+    assert len(sent) <= 8
+    game.dispatcher.enter(Source(2, 1000, seconds=0.0001))
+    for worker in game.workers:
+        worker.sent.clear()
+        for _ in range(20):
+            game.step(worker)
+        assert all(isinstance(order, StartTask) for order in worker.sent)
+
+
+async def test_the_last_short_tasks_are_spread_over_the_workers(play):
+    """However few there are, no worker has many of them while another has none."""
+    for count in (2, 5, 16, 100):
+        game = play(4)
+        game.dispatcher.enter(Source(1, count, seconds=0.0001))
+        numbers = [len(worker.tasks) for worker in game.workers]
+        assert max(numbers) <= -(-count // 4) + 32 / 4
 
 
 @pytest.mark.parametrize("seconds", [None, 0.001, 5.0])

@@ -74,6 +74,9 @@ class Source:
     def take(self):
         return StartTask(AttemptKey(self.number, self.tasks.popleft(), 0), "work", (), (), b"", ())
 
+    def take_items(self, most):
+        """Its tasks are taken one by one."""
+
     def give_back(self, task_id):
         self.tasks.append(task_id)
 

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from asyncflow.workers.interface import AlikeWorkers
-from asyncflow.workers.messages import AttemptKey, GaveBack, StartTask
+from asyncflow.workers.messages import AttemptKey, GaveBack, StartItems, StartTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,11 +22,13 @@ class ManualWorker:
 
     is_up = True
     node = ""
+    takes_several = True
 
     def __init__(self, executor: ManualExecutor, pid: int) -> None:
         self.pid, self.name, self.stop_reason = pid, f"worker {pid}", ""
         self.waiting: deque[OrderMessage] = deque()  # orders that it has not received
         self.received: deque[StartTask] = deque()  # and not ended, for tests that end tasks in turn
+        self.sent: list[OrderMessage] = []  # all orders, as they came
         self.verbs: list[str] = []  # how it was asked to end, whenever that has hit it
         self._last: AttemptKey | None = None
         self._executor = executor
@@ -52,7 +54,8 @@ class ManualWorker:
     # --- what the scheduler does with it ---
 
     def send(self, order: OrderMessage) -> None:
-        self.waiting.append(order)
+        self.sent.append(order)
+        self.waiting += order.orders() if isinstance(order, StartItems) else [order]
 
     def take_back(self) -> None:
         back = [GaveBack(order.key) for order in self.orders]

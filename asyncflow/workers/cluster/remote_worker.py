@@ -92,6 +92,8 @@ class ClusterNode:
 class RemoteWorker:
     """A worker of an agent, as the engine sees it."""
 
+    takes_several = False
+
     def __init__(self, node: ClusterNode, token: int, shape: Shape) -> None:
         self.stop_reason = ""
         """Why it should end; empty while it may get tasks."""

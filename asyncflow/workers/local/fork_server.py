@@ -20,7 +20,7 @@ the same. So whichever of the three is gone, another one clears up.
 
 Requests and answers are msgpack arrays, one in a packet:
 
-    engine -> fork server  ["fork", token, argv]               and 4 descriptors
+    engine -> fork server  ["fork", token, argv]               and 5 descriptors
                            ["kill", pid, signal, is_late]
                            ["suspend"], ["resume"]             all workers stand still, and go on
                            ["ping"]
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
-_DESCRIPTORS: Final = 4  # orders, reports, stdout spool, stderr spool
+_DESCRIPTORS: Final = 5  # orders, reports, stdout spool, stderr spool, claims
 _PACKET_BYTES: Final = 1 << 17
 
 

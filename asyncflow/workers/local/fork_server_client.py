@@ -169,7 +169,7 @@ class ForkServerClient:
     # --- what it is asked for ---
 
     def fork(self, token: int, descriptors: Sequence[int]) -> None:
-        """Ask for a worker. `descriptors` are its orders, its reports and its two spool files.
+        """Ask for a worker; `descriptors` are those that the worker's `main` gets.
 
         Raises:
             OSError: The request cannot be sent.

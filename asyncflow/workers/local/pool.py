@@ -2,6 +2,7 @@
 
 Transport only: the scheduler decides which task goes to which worker. Every worker has
 
+    claims    a pipe, see `asyncflow.workers.process.order_reader`
     orders    a packet socket. The kernel keeps orders apart and gives each to one reader. The pool
               keeps the worker's end as well: it can read back what the worker has not yet received,
               even if the worker is stuck.
@@ -172,7 +173,7 @@ class WorkerPool(AlikeWorkers):
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         worker.orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         files = [spool.descriptor for spool in worker.spools]
-        descriptors = [worker.taken_back.fileno(), theirs.fileno(), *files]
+        descriptors = [worker.taken_back.fileno(), theirs.fileno(), *files, worker.claims.number]
         self._fork_server.fork(worker.token, descriptors)
         theirs.close()
         for end in (worker.orders, ours):
@@ -409,7 +410,7 @@ class WorkerPool(AlikeWorkers):
         self._stop_listening(worker)
         if self._loop is not None:
             self.watch_room(worker, wanted=False)
-        for end in (worker.orders, worker.taken_back, worker.reports):
+        for end in (worker.orders, worker.taken_back, worker.reports, worker.claims):
             end.close()
 
     def __repr__(self) -> str:

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from asyncflow._support import fork_safety
 from asyncflow.workers.local import fork_server
+from asyncflow.workers.local.claim_pipe import ClaimPipe
 from asyncflow.workers.local.spool_reader import SpoolReader
-from asyncflow.workers.messages import AttemptKey, ReportStream, StartTask, pack_order, unpack_order
+from asyncflow.workers.messages import (
+    AttemptKey,
+    ReportStream,
+    StartItems,
+    StartTask,
+    pack_order,
+    unpack_order,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,9 +67,12 @@ class Pool(Protocol):
 class WorkerProcess:
     """One worker process as the engine sees it."""
 
+    takes_several = True
+
     __slots__ = (
         "_backlog",
         "_pool",
+        "claims",
         "ended",
         "ended_seconds",
         "has_exited",
@@ -90,6 +101,7 @@ class WorkerProcess:
         """Why it is being killed; empty while it is not."""
         self.orders, self.taken_back = fork_server.packet_pair()
         self.reports = socket.socket()
+        self.claims = ClaimPipe()
         self.spools = spools
         self.output = SpoolReader(spools)
         self.stream = ReportStream()
@@ -108,7 +120,8 @@ class WorkerProcess:
         """How many of its tasks were reported to have ended, since that was last looked at."""
         self.ended_seconds = 0.0
         """How long these took together."""
-        self._backlog: list[bytes] = []  # orders for which the socket has no room yet
+        self._backlog: list[tuple[bytes, bytes]] = []
+        """Orders for which the socket has no room yet, each with claims to be written before."""
 
     @property
     def name(self) -> str:
@@ -129,14 +142,22 @@ class WorkerProcess:
         """Send an order; it is kept here while the socket is full."""
         if isinstance(order, StartTask):
             self.tasks[order.key] = False
-        self._backlog.append(pack_order(order))
+        claims = b""
+        if isinstance(order, StartItems):
+            self.tasks.update(dict.fromkeys(order.keys(), False))
+            claims = order.claims()
+        self._backlog.append((pack_order(order), claims))
         self.flush()
 
     def flush(self) -> None:
         """Send the kept orders as far as there is room."""
         sent = 0
-        for packet in self._backlog:
+        for packet, claims in self._backlog:
             try:
+                if claims and not self.claims.write(claims):
+                    break
+                if claims:
+                    self._backlog[sent] = packet, b""
                 self.orders.send(packet)
             except BlockingIOError:
                 break
@@ -156,22 +177,30 @@ class WorkerProcess:
             self._pool.give_back(self, taken)
 
     def _unreceived(self) -> list[AttemptKey]:
-        packets: list[bytes] = []
+        # The claims first: the worker begins none of these any more, wherever their packet is.
+        taken = self.claims.take_back()
+        packets: list[tuple[bytes, bytes]] = []
         with suppress(BlockingIOError, OSError):
             # The flag, because the worker shares this end and wants it to block.
             while packet := self.taken_back.recv(_PACKET_BYTES, socket.MSG_DONTWAIT):
-                packets.append(packet)
+                packets.append((packet, b""))
         packets += self._backlog
         self._backlog.clear()
-        orders = [(packet, unpack_order(packet)) for packet in packets]
-        self._backlog += [packet for packet, order in orders if not isinstance(order, StartTask)]
+        keys = [AttemptKey(run, task, 0) for run, task in taken]
+        for packet, claims in packets:
+            order = unpack_order(packet)
+            if isinstance(order, StartTask):
+                keys.append(order.key)
+            elif isinstance(order, StartItems) and claims:
+                keys += order.keys()  # it was never sent
+            elif not isinstance(order, StartItems) or not set(order.keys()) <= set(keys):
+                self._backlog.append((packet, b""))  # the worker has begun some of it, or will
         self.flush()
-        starts = [order for _, order in orders if isinstance(order, StartTask)]
-        return [order.key for order in starts]
+        return keys
 
     def keep_from_children(self) -> None:
         """Close its sockets in every child that this process forks."""
-        for end in (self.orders, self.taken_back, self.reports, *self.spools):
+        for end in (self.orders, self.taken_back, self.reports, self.claims, *self.spools):
             fork_safety.keep_from_children(end)
 
     @property

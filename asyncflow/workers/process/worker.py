@@ -20,7 +20,7 @@ from _signal import (  # type: ignore[import-not-found] # that of `signal` makes
 from contextlib import suppress
 from contextvars import copy_context
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from asyncflow._support.guarded_descriptor import Descriptor
 from asyncflow.flow import loader
@@ -45,11 +45,11 @@ from asyncflow.workers.messages import (
     Wrote,
     YieldMore,
     pack_report,
-    unpack_order,
 )
 from asyncflow.workers.process import environment, output_capture
 from asyncflow.workers.process.async_tasks import AsyncSteps
 from asyncflow.workers.process.finalization import disown, finalize
+from asyncflow.workers.process.order_reader import OrderReader
 from asyncflow.workers.process.run import OpenRun
 from asyncflow.workers.process.run_task import STOP, TaskAttempt, failed
 from asyncflow.workers.process.shared_resources import SharedResources
@@ -63,12 +63,13 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import OrderMessage, ReportMessage
     from asyncflow.workers.process.stop_signals import StopSignals
 
-_PACKET_BYTES: Final = 1 << 18
-
 
 def main(descriptors: Sequence[int], argv: Sequence[str], signals: StopSignals) -> None:
-    """Run as a worker; `descriptors` are those of orders, reports and the two spool files."""
-    orders, reports, out, err = descriptors
+    """Run as a worker.
+
+    `descriptors` are those of orders, reports, the two spool files and the claims.
+    """
+    orders, reports, out, err, claims = descriptors
     output_capture.install(out, err)
     os.close(out)
     os.close(err)
@@ -79,7 +80,8 @@ def main(descriptors: Sequence[int], argv: Sequence[str], signals: StopSignals) 
     sys.argv[:] = argv
     install_thread_propagation()
     name_tasks_in_records()
-    worker = Worker(socket.socket(fileno=orders), socket.socket(fileno=reports), signals)
+    ends = socket.socket(fileno=orders), socket.socket(fileno=reports)
+    worker = Worker(*ends, signals, OrderReader(ends[0], claims))
     signals.install()
     # a step that asks for a terminal gets an error,
     for number in (signal.SIGTTIN, signal.SIGTTOU):
@@ -100,11 +102,16 @@ def main(descriptors: Sequence[int], argv: Sequence[str], signals: StopSignals) 
 class Worker:
     """One worker process, between its two sockets."""
 
-    def __init__(self, orders: socket.socket, reports: socket.socket, signals: StopSignals) -> None:
+    def __init__(
+        self,
+        orders: socket.socket,
+        reports: socket.socket,
+        signals: StopSignals,
+        reader: OrderReader | None = None,
+    ) -> None:
         self._orders, self._reports = orders, reports
-        # One buffer for all orders: `recv` would allocate as much for each, which may take 20 µs.
-        self._packet = memoryview(bytearray(_PACKET_BYTES))
-        self._sockets = Descriptor(orders.fileno()), Descriptor(reports.fileno())
+        self._order_reader = reader or OrderReader(orders)
+        self._report_socket = Descriptor(reports.fileno())
         self.signals = signals
         self._runs: dict[int, OpenRun] = {}
         self._pid = os.getpid()
@@ -199,11 +206,10 @@ class Worker:
             return None
 
     def _receive(self, flags: int = 0) -> OrderMessage:
-        size = self._orders.recv_into(self._packet, 0, flags)
-        if not size:
+        order = self._order_reader.next(flags)
+        if order is None:
             self.closing = True
             return ShutDown()
-        order = unpack_order(self._packet[:size])
         if isinstance(order, StartTask) and order.key.run not in self._runs:
             self._runs[order.key.run] = self._new_run(Opening(*order.opening))
         return order
@@ -237,8 +243,11 @@ class Worker:
         Without our descriptors no report could be sent; or another file could be open in the place
         of one that the next value is written to.
         """
-        orders, reports = self._sockets
-        whole = orders.is_whole() and reports.is_whole() and (run is None or run.is_whole())
+        whole = (
+            self._order_reader.is_whole()
+            and self._report_socket.is_whole()
+            and (run is None or run.is_whole())
+        )
         if not (output_capture.put_back() and whole):
             os._exit(DESCRIPTORS_CLOSED)
 
