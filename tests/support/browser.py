@@ -87,7 +87,10 @@ class Browser:
 
     def shown(self, selector):
         """What the first element that matches shows; empty if there is none."""
-        script = "return document.querySelector(arguments[0])?.innerText ?? ''"
+        script = (
+            "const found = document.querySelector(arguments[0]);"
+            "return found?.innerText ?? found?.textContent ?? ''"  # SVG has no innerText
+        )
         return self.run(script, selector)
 
     def count(self, selector):

@@ -160,3 +160,6 @@ class HostileFlow(FlowSpec):
     def end(self):
         """Fail."""
         raise RuntimeError("<script>window.harmed = 1</script>")
+
+
+FLOWS = (ForecastFlow, WaitingFlow, HostileFlow)

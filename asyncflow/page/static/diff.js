@@ -25,7 +25,7 @@ function Pair({ route, a, b }) {
   const offered = (held) => (!held || choices.some(([pathspec]) => pathspec === held) ? choices : [[held, held], ...choices]);
   return html`<div class="row pair">
     <label class="field grow"><span>A</span><${Choice} route=${route} name="a" label="Run A" choices=${offered(a)} /></label>
-    <a class="button icon-button" href=${changed(route, { a: b || a, b: b ? a : null })} title="Swap" aria-label="Swap"><${Icon} name="again" /></a>
+    <a class="button icon-button" href=${changed(route, { a: b || a, b: b ? a : null })} title="Swap" aria-label="Swap"><${Icon} name="swap" /></a>
     <label class="field grow"><span>B</span><${Choice} route=${route} name="b" label="Run B" choices=${[["", "Choose a run"], ...offered(b)]} /></label>
   </div>`;
 }

@@ -10,7 +10,7 @@ const HEIGHT = 46;
 const GAP = 50; // between columns, for the edges
 const ROW_GAP = 20;
 const PAD = 16;
-const LEAST_SCALE = 0.7; // smaller, and the names could not be read: then it scrolls
+const LEAST_SCALE = 0.66; // smaller, and the names could not be read: then it scrolls
 const MOST_DETAILS = 90; // nodes with bars and second lines: beyond, names and colours alone
 
 const ICONS = {
@@ -85,7 +85,9 @@ function Step({ node, at, step, plan, planned, href, detailed, critical, selecte
     <title>${title}</title>
     ${many && detailed && html`<rect x=${x + 4} y=${y - 4} width=${WIDTH} height=${HEIGHT} rx="8" class="behind" />`}
     <rect x=${x} y=${y} width=${WIDTH} height=${HEIGHT} rx=${node.kind === "condition" ? 22 : 8} class="box" />
-    <use href=${`#i-${look.icon}`} x=${x + 11} y=${y + (detailed ? 9 : 15)} width="15" height="15" class=${look.icon === "run" ? "spin-svg" : ""} />
+    <svg x=${x + 11} y=${y + (detailed ? 9 : 15)} width="15" height="15" viewBox="0 0 16 16" class="state-icon">
+      <use href=${`#i-${look.icon}`} class=${look.icon === "run" ? "spin" : ""} />
+    </svg>
     <text x=${x + 33} y=${y + (detailed ? 20 : 27)} class="name">${cutName(node.step)}</text>
     ${detailed && html`<text x=${x + 33} y=${y + 35} class="second">${second}</text>`}
     ${detailed && !planned && step && html`<${NodeBar} step=${step} x=${x} y=${y} round=${node.kind === "condition"} />`}
@@ -223,8 +225,8 @@ function wall(step) {
 }
 
 function lookOfPlan(plan) {
-  if (!plan || (!plan.reused && !plan.to_run)) return { name: "pending", icon: "none" };
-  if (!plan.to_run) return { name: "cloned", icon: "taken" };
+  if (!plan || (!plan.reused && !plan.to_run && !plan.at_least)) return { name: "pending", icon: "none" };
+  if (!plan.to_run && !plan.at_least) return { name: "cloned", icon: "taken" };
   return { name: "running", icon: "play" };
 }
 
@@ -232,7 +234,7 @@ function planText(plan) {
   if (!plan) return "";
   const run = plan.to_run ? `${number(plan.to_run)}${plan.at_least ? "+" : ""} to run` : "";
   const kept = plan.reused ? `${number(plan.reused)} kept` : "";
-  return [run, kept].filter(Boolean).join(", ") || (plan.at_least ? "to run" : "–");
+  return [run, kept].filter(Boolean).join(", ") || (plan.at_least ? "perhaps to run" : "–");
 }
 
 function cutName(name, most = 15) {

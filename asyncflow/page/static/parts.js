@@ -79,6 +79,9 @@ export function Sprite() {
     <symbol id="i-edit" viewBox="0 0 16 16">
       <path d="M3 13h2.200l7.300-7.300-2.200-2.200L3 10.800zM9 4.800 11.200 7" fill="none" stroke="currentColor" stroke-width="1.400" stroke-linejoin="round" />
     </symbol>
+    <symbol id="i-swap" viewBox="0 0 16 16">
+      <path d="M2.500 5.500h10m-2.500-3 3 3-3 3M13.500 10.500h-10m2.500-3-3 3 3 3" fill="none" stroke="currentColor" stroke-width="1.400" stroke-linecap="round" stroke-linejoin="round" />
+    </symbol>
     <symbol id="i-next" viewBox="0 0 16 16">
       <path d="m6 3.500 4.500 4.500L6 12.500" fill="none" stroke="currentColor" stroke-width="1.600" stroke-linecap="round" stroke-linejoin="round" />
     </symbol>
@@ -308,6 +311,8 @@ export function Dialog({ title, onClose, children, wide = false }) {
     const dialog = ref.current;
     const before = document.activeElement;
     dialog.showModal();
+    // The first thing in it is the button that closes it: a key that was meant for the page would.
+    if (!document.activeElement?.matches("dialog input, dialog textarea")) dialog.focus();
     return () => {
       dialog.close();
       before?.focus?.();
@@ -321,6 +326,7 @@ export function Dialog({ title, onClose, children, wide = false }) {
   return html`<dialog
     ref=${ref}
     class=${wide ? "wide" : ""}
+    tabindex="-1"
     aria-label=${title}
     onMouseDown=${beside}
     onCancel=${cancelled}

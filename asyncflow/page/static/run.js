@@ -114,7 +114,7 @@ function WhatNow({ data, run }) {
     ${problem && html`<div class="notice failed" role="alert"><${Icon} name="fail" /><div class="stack tight">
       <strong>${problem.message}</strong>${problem.do && html`<${Advice} text=${problem.do} />`}
     </div></div>`}
-    ${what?.text && run.status !== "succeeded" && html`<div class=${`notice ${kind}`}><${Icon} name=${icon} /><div class="stack tight">
+    ${what?.text && (what.command || !["succeeded", "running"].includes(run.status)) && html`<div class=${`notice ${kind}`}><${Icon} name=${icon} /><div class="stack tight">
       <p>${what.text}</p>${what.command && html`<${Command} text=${what.command} />`}
     </div></div>`}
     ${waits?.length > 0 && html`<div class="notice running"><${Icon} name="wait" /><ul class="waits">
@@ -180,13 +180,13 @@ function Critical({ run, critical }) {
     <ol>
       ${critical.path.length > chain.length || critical.cut ? html`<li class="muted small">… ${many(critical.path.length - chain.length, "task")} before</li>` : null}
       ${chain.map((each) => {
-        const long = ((each.to ?? span) - each.from) / 1000;
+        const long = each.to === null ? null : (each.to - each.from) / 1000;
         const left = ((each.from - begin) / all) * 100;
         const wide = Math.max((((each.to ?? span) - each.from) / all) * 100, 0.8);
         const waited = (each.wait ?? 0) / 1000;
         return html`<li key=${`${each.step}/${each.task_id}`}>
           <a class="cut" href=${addressOf(`${run.pathspec}/${each.step}/${each.task_id}`)}>${each.step}/${each.task_id}</a>
-          <span class="nowrap right">${duration(long)}${waited > 0.05 * long && waited >= 0.005 ? html` <span class="muted" title="ready, but not begun">+ ${duration(waited)} wait</span>` : ""}</span>
+          <span class="nowrap right">${long === null ? "running" : duration(long)}${waited > 0.05 * (long ?? 0) && waited >= 0.005 ? html` <span class="muted" title="ready, but not begun">+ ${duration(waited)} wait</span>` : ""}</span>
           <span class="where" aria-hidden="true"><i style=${`margin-left:${left}%;width:${wide}%`}></i></span>
         </li>`;
       })}

@@ -6,7 +6,7 @@ import { Cards } from "./task_cards.js";
 import { ago, duration, indexes, many, moment, number, offset, printableLines, size } from "./format.js";
 import { Log } from "./log.js";
 import { Artifacts } from "./preview.js";
-import { Command, Copy, FailureLine, Icon, Problem, State, Tabs, Waiting } from "./parts.js";
+import { Copy, FailureLine, Icon, Problem, State, Tabs, Waiting } from "./parts.js";
 import { addressOf, one } from "./router.js";
 
 /** The view of a task within its run, which is known already. */
@@ -133,7 +133,6 @@ function Facts({ task, attempts }) {
   return html`<section class="panel">
     <header><h2>Facts</h2></header>
     <dl class="facts padded">${facts.map(([name, value]) => html`<dt key=${name}>${name}</dt><dd>${value}</dd>`)}</dl>
-    ${task.status === "failed" && html`<div class="padded"><${Command} text=${`asyncflow logs ${task.pathspec}`} /></div>`}
   </section>`;
 }
 
