@@ -32,6 +32,9 @@ MOST_PER_SECOND: Final = 1e6
 _KEY_CHARACTERS: Final = 500
 """The longest key of a run."""
 
+MOST_ITEM_CHARACTERS: Final = 80
+"""The longest text of an item of a foreach that an event has."""
+
 MOST_NODES: Final = 1000
 """The most tasks of a gang: all of them run at a time, each `def` task in a worker of its own."""
 

@@ -41,13 +41,19 @@ class Program:
 
 
 def failure_text(
-    flow: str, run_id: str, failure: Failure, program: Program, repeat: str = ""
+    flow: str,
+    run_id: str,
+    failure: Failure,
+    program: Program,
+    repeat: str = "",
+    item: str = "",
 ) -> str:
     """Which task failed at which attempt, the user's traceback, the log, and how to resume.
 
-    `repeat` is the step to run again from, if resuming from the failed task is not enough.
+    `repeat` is the step to run again from, if resuming from the failed task is not enough. `item`
+    is the task's item of a foreach, as a short text.
     """
-    lines = ["", _headline(flow, run_id, failure), ""]
+    lines = ["", _headline(flow, run_id, failure, item), ""]
     traceback = failure.traceback or f"{failure.exception_type}: {failure.message}"
     lines += [f"    {visible_line(line)}" for line in traceback.rstrip("\n").split("\n")]
     lines.append("")
@@ -58,11 +64,12 @@ def failure_text(
     return "\n".join(lines) + "\n"
 
 
-def _headline(flow: str, run_id: str, failure: Failure) -> str:
+def _headline(flow: str, run_id: str, failure: Failure, item: str) -> str:
     if not failure.task_id:
         return f"The run {flow}/{run_id} failed."
     task = f"{flow}/{run_id}/{failure.step}/{failure.task_id}"
-    return f"Step {failure.step} failed: task {task}, attempt {failure.attempt}."
+    which = f" for {visible_line(item)}" if item else ""
+    return f"Step {failure.step} failed{which}: task {task}, attempt {failure.attempt}."
 
 
 def cancelled_text(flow: str, run_id: str, program: Program) -> str:
@@ -131,5 +138,5 @@ def result_data(ending: Event, program: Program, repeat: str = "") -> dict[str, 
     if isinstance(ending, RunFailed):
         from asyncflow.client.json_data import failure_data
 
-        data["failure"] = failure_data(ending.flow, ending.run_id, ending.failure)
+        data["failure"] = failure_data(ending.flow, ending.run_id, ending.failure, ending.item)
     return data

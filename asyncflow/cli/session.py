@@ -236,7 +236,8 @@ class Session:
             self._log.write_nowait(self._summary.text(f"{flow}/{run_id}", self._program))
         if isinstance(ending, RunFailed):
             status, repeat = FAILED, self._step_to_repeat(ending)
-            self._report(failure_text(flow, run_id, ending.failure, self._program, repeat))
+            told = ending.failure, self._program, repeat, ending.item
+            self._report(failure_text(flow, run_id, *told))
         elif isinstance(ending, RunCancelled) and self._options.clone_only and not signal_number:
             self._report(cloned_text(flow, run_id, self._program))
         elif isinstance(ending, RunCancelled):

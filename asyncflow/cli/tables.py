@@ -11,7 +11,7 @@ from asyncflow.client.json_data import Standings, caught_in, parameters_of
 from asyncflow.client.limit_data import limits_of
 from asyncflow.client.log_text import LogRenderer
 from asyncflow.client.resume_hint import resume_command
-from asyncflow.client.words import how_long, how_many
+from asyncflow.client.words import how_large, how_long, how_many
 from asyncflow.events.event_json import to_json, to_json_data
 from asyncflow.events.types import (
     STOPPED,
@@ -102,7 +102,7 @@ def _run_lines(run: Run) -> Iterator[str]:
     caught = caught_in(run)
     rows = ((step.id, f"{step.task_count:,}", _counts(step, caught)) for step in run)
     yield from table(("STEP", "TASKS", "STATUS"), rows)
-    yield from _failure_lines(run.failure)
+    yield from _failure_lines(run.failure, item=run.failed_item)
 
 
 def _how_to_go_on(run: Run) -> str:
@@ -140,11 +140,15 @@ def _step_lines(step: Step, limit: int) -> Iterator[str]:
             str(task.status),
             local(task.created_at),
             _took(task.seconds),
+            _took(task.cpu_seconds),
+            _size(task.peak_memory),
             shown_path(task.key.path),
+            task.item,
         )
         for task in islice(step, limit or None)
     )
-    yield from table(("TASK", "STATUS", "STARTED", "TOOK", "INDEX"), rows)
+    head = ("TASK", "STATUS", "STARTED", "TOOK", "CPU", "MEMORY", "INDEX", "ITEM")
+    yield from table(head, rows)
     hidden = step.task_count - limit
     if limit and hidden > 0:
         yield f"… and {hidden:,} more: --limit 0 lists all"
@@ -157,8 +161,11 @@ def _task_lines(task: Task) -> Iterator[str]:
         ("status", str(task.status)),
         ("attempt", str(task.attempt)),
         ("index", shown_path(task.key.path)),
+        ("item", task.item),
         ("started", local(task.created_at)),
         ("took", _took(task.seconds)),
+        ("processor", _took(task.cpu_seconds)),
+        ("memory", _size(task.peak_memory)),
         ("follows", " ".join([*parents[:10], *(["…"] if len(parents) > 10 else [])])),  # noqa: PLR2004 - enough for a line
         ("cloned from", task.origin_pathspec or ""),
     )
@@ -170,14 +177,15 @@ def _task_lines(task: Task) -> Iterator[str]:
     yield from _failure_lines(task.caught, "caught")
 
 
-def _failure_lines(failure: Failure | None, how: str = "") -> Iterator[str]:
+def _failure_lines(failure: Failure | None, how: str = "", item: str = "") -> Iterator[str]:
     if failure is None:
         return
     yield ""
     text = failure.traceback or f"{failure.exception_type}: {failure.message}"
     where = f"step {failure.step}, task {failure.task_id}, " if failure.task_id else ""
     how = how or ("stopped" if failure.exception_type == STOPPED else "failed")
-    yield f"{how}: {where}attempt {failure.attempt}"
+    which = f", item {visible_line(item)}" if item else ""
+    yield f"{how}: {where}attempt {failure.attempt}{which}"
     yield from (f"  {visible_line(line)}" for line in text.rstrip("\n").split("\n"))
 
 
@@ -262,6 +270,10 @@ def _fields(*fields: tuple[str, str]) -> Iterator[str]:
 def local(time: datetime | None) -> str:
     """A time in the local time zone, to the second."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
+
+
+def _size(size: int | None) -> str:
+    return "" if size is None else how_large(size)
 
 
 def _took(seconds: float | None) -> str:

@@ -51,6 +51,8 @@ class AttemptHistory(NamedTuple):
     exception: Failure | None
     log: int | None
     """The journal offset of its last output; None while it runs, and for a clone."""
+    cpu_seconds: float | None = None
+    peak_memory: int | None = None
 
 
 class Attempts:
@@ -105,6 +107,19 @@ class Attempts:
         """When the last attempt ended; None while it has not."""
         ended = self.ended()
         return ended.time if ended else None
+
+    def item(self) -> str:
+        """The short text of the task's item of the innermost foreach; empty if there is none."""
+        started = self.record.tasks.started_task(self.number, self.entry())
+        if started is not None:
+            return started.item
+        ended = self.ended()
+        return ended.item if isinstance(ended, TaskFailed) else ""
+
+    def usage(self) -> tuple[float | None, int | None]:
+        """Processor time and peak memory of the last attempt, as far as they are known."""
+        ended = self.ended()
+        return (None, None) if ended is None or isinstance(ended, TaskCloned) else _used(ended)
 
     def manifest(self) -> Manifest:
         """The artifacts of the task; if it has failed for good, what it leaves.
@@ -164,6 +179,7 @@ class Attempts:
             seconds_of(event),
             event.failure if isinstance(event, TaskFailed) else None,
             None if isinstance(event, TaskCloned) else event.log,
+            *((None, None) if isinstance(event, TaskCloned) else _used(event)),
         )
 
     def failed(self) -> TaskFailed | None:
@@ -251,6 +267,10 @@ class OneAttempt(Attempts):
     def created_at(self) -> datetime:
         """When the attempt began."""
         return (self._began or self.last_event()).time
+
+
+def _used(event: TaskSucceeded | TaskFailed) -> tuple[float | None, int | None]:
+    return event.cpu_seconds, event.peak_memory
 
 
 def seconds_of(event: EndOfTask) -> float:

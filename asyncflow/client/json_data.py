@@ -86,7 +86,7 @@ def data_of(found: Found) -> Any:
                 "origin_run_id": found.origin_run_id,
                 "parameters": parameters_of(found),
                 "limits": list(limits_of(found)),
-                "failure": _failure_data(found, found.failure),
+                "failure": _failure_data(found, found.failure, found.failed_item),
                 "steps": [_step_data(step, caught) for step in found],
             }
         case Step():
@@ -97,8 +97,8 @@ def data_of(found: Found) -> Any:
         case Task():
             return {
                 **_task_data(found),
-                "failure": _failure_data(found.parent.parent, found.exception),
-                "caught": _failure_data(found.parent.parent, found.caught),
+                "failure": _failure_data(found.parent.parent, found.exception, found.item),
+                "caught": _failure_data(found.parent.parent, found.caught, found.item),
                 "parents": [parent.pathspec for parent in found.parents],
                 "artifacts": [_artifact_data(artifact) for artifact in found],
             }
@@ -119,8 +119,8 @@ def caught_in(run: Run) -> Mapping[str, int] | None:
         return None
 
 
-def _failure_data(run: Run, failure: Failure | None) -> dict[str, Any] | None:
-    return failure_data(run.parent.id, run.id, failure) if failure else None
+def _failure_data(run: Run, failure: Failure | None, item: str) -> dict[str, Any] | None:
+    return failure_data(run.parent.id, run.id, failure, item) if failure else None
 
 
 def _step_data(step: Step, caught: Mapping[str, int] | None) -> dict[str, Any]:
@@ -142,6 +142,9 @@ def _task_data(task: Task) -> dict[str, Any]:
         "finished_at": iso(task.finished_at),
         "seconds": task.seconds,
         "origin_pathspec": task.origin_pathspec,
+        "item": task.item,
+        "cpu_seconds": task.cpu_seconds,
+        "peak_memory": task.peak_memory,
     }
 
 
@@ -154,13 +157,14 @@ def _artifact_data(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def failure_data(flow: str, run_id: str, failure: Failure) -> dict[str, Any]:
-    """A failure as plain data."""
+def failure_data(flow: str, run_id: str, failure: Failure, item: str = "") -> dict[str, Any]:
+    """A failure as plain data; `item` is the task's item of a foreach, as a short text."""
     task = f"{flow}/{run_id}/{failure.step}/{failure.task_id}" if failure.task_id else None
     return {
         "step": failure.step,
         "task_id": failure.task_id,
         "pathspec": task,
+        "item": item,
         "attempt": failure.attempt,
         "type": failure.exception_type,
         "message": failure.message,

@@ -2,6 +2,8 @@ r"""A run's log: turns events into the text of whole lines, in the format of Met
 
     2026-11-23 22:24:43.009 [1795472682985927/start/1 (pid 2920)] Task is starting.
 
+A task for an item of a foreach is said to start for that, by a short text.
+
 No clock and no I/O; times are the events' own, in local time. It runs on the engine's event loop,
 so an event costs a few microseconds, and memory is bounded: for each task and stream, one
 unfinished line of at most `HELD_CHARACTERS`. As in Metaflow, both streams of a task go into the one
@@ -64,12 +66,13 @@ class LogRenderer:
             terminal: Show control characters as text, except colours.
             colour: Colour the lines.
             brief: Leave out that tasks begin, succeed and are taken over; of a failure give its
-                type and message alone.
+                type and message alone. Lines of a task for an item of a foreach name that.
         """
         self._terminal = terminal
         self._colour = colour
         self._brief = brief
         self._held: dict[tuple[str, str], str] = {}  # unfinished lines, by task and stream
+        self._items: dict[str, str] = {}  # of running tasks, as texts, where lines begin with them
         self._second = -1
         self._second_text = ""
 
@@ -95,27 +98,34 @@ class LogRenderer:
         match event:
             case TaskLogged():
                 self._logged(event, lines)
-            case TaskStarted() | TaskCloned() if self._brief:
-                return
+            case TaskStarted() if self._brief:
+                if event.item:
+                    self._items[event.task_id] = visible_line(event.item)
             case TaskStarted():
                 retry = " (retry)" if event.attempt else ""
-                lines.append(self._line(event, f"Task is starting{retry}.", bold=True))
-            case TaskSucceeded():
-                if self._held:
-                    self._release(event, lines)
-                if not self._brief:
-                    lines.append(self._line(event, "Task finished successfully.", bold=True))
-            case TaskFailed():
-                self._failed(event, lines)
+                text = f"Task is starting{retry}{_for_item(event)}."
+                lines.append(self._line(event, text, bold=True))
+            case TaskSucceeded() | TaskFailed():
+                self._ended(event, lines)
             case TaskRetried() if event.after_seconds > 0:
                 text = f"Task will be tried again in {event.after_seconds:g} seconds."
                 lines.append(self._line(event, text))
-            case TaskCloned():
+            case TaskCloned() if not self._brief:
                 origin = f"{event.origin_run_id}/{event.step}/{event.origin_task_id}"
                 text = f"Cloning results of a previously run task {origin}"
                 lines.append(self._line(event, text))
             case _:
                 self._of_run(event, lines)
+
+    def _ended(self, event: TaskSucceeded | TaskFailed, lines: list[str]) -> None:
+        if isinstance(event, TaskFailed):
+            self._failed(event, lines)
+        else:
+            if self._held:
+                self._release(event, lines)
+            if not self._brief:
+                lines.append(self._line(event, "Task finished successfully.", bold=True))
+        self._items.pop(event.task_id, None)
 
     def _of_run(self, event: Event, lines: list[str]) -> None:
         match event:
@@ -172,10 +182,10 @@ class LogRenderer:
             shown = visible_output(shown) if self._terminal else shown
             lines.append(self._line(event, shown, bad=True))
         if event.caught:
-            text = "Task failed; the failure is caught, and the flow goes on."
+            text = f"Task failed{_for_item(event)}; the failure is caught, and the flow goes on."
             lines.append(self._line(event, text, bold=True))
             return
-        lines.append(self._line(event, "Task failed.", bold=True, bad=True))
+        lines.append(self._line(event, f"Task failed{_for_item(event)}.", bold=True, bad=True))
 
     # --- the shape ---
 
@@ -189,7 +199,9 @@ class LogRenderer:
     ) -> str:
         pid = getattr(event, "pid", 0)
         process = f" (pid {pid})" if pid else ""
-        head = visible_line(f"[{event.run_id}/{event.step}/{event.task_id}{process}]")
+        item = self._items.get(event.task_id, "") if self._items else ""
+        task = f"{event.task_id} {item}" if item else event.task_id
+        head = visible_line(f"[{event.run_id}/{event.step}/{task}{process}]")
         if not self._colour:
             return f"{self._stamp(event.time)} {head} {body}\n"
         if bold or bad:
@@ -210,6 +222,10 @@ class LogRenderer:
             self._second = second
             self._second_text = strftime("%Y-%m-%d %H:%M:%S", localtime(second))
         return f"{self._second_text}.{microsecond // 1000:03d}"
+
+
+def _for_item(event: TaskStarted | TaskFailed) -> str:
+    return f" for {visible_line(event.item)}" if event.item else ""
 
 
 def shortened(line: str) -> str:

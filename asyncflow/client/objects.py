@@ -479,6 +479,10 @@ class Attempt:
     seconds: float | None
     exception: Failure | None
     _log: int | None = field(default=None, repr=False)
+    cpu_seconds: float | None = None
+    """See `Task.cpu_seconds`."""
+    peak_memory: int | None = None
+    """In bytes; see `Task.peak_memory`."""
 
     @property
     def stdout(self) -> str:

@@ -75,6 +75,12 @@ class RunFacts(RunView):
         ended = self._record.ended()
         return ended.failure if isinstance(ended, RunFailed) else None
 
+    @property
+    def failed_item(self) -> str:
+        """The item of the task that failed first, as `Task.item`; empty if there is none."""
+        ended = self._record.ended()
+        return ended.item if isinstance(ended, RunFailed) else ""
+
     def caught(self) -> dict[str, int]:
         """The steps whose `@catch` let the run go on, each with the number of its failed tasks.
 

@@ -18,6 +18,7 @@ from asyncflow.events.records import (
     FAILED,
     LOGGED,
     OF_ATTEMPTS,
+    YIELDED,
     LoggedOutput,
     code_of,
     fields_of,
@@ -33,6 +34,7 @@ from asyncflow.events.types import (
     TaskFailed,
     TaskStarted,
     TaskSucceeded,
+    TaskYielded,
 )
 from asyncflow.store.files import reason_of
 from asyncflow.store.journal import FIRST_RECORD
@@ -178,6 +180,14 @@ class RunJournal:
                         if isinstance(event, TaskFailed) and event.caught
                     )
         return counts
+
+    def yielded(self, task: int) -> Iterator[TaskYielded]:
+        """What the generator of a task has yielded for its foreach; the journal is read."""
+        for at, payload in self.records(FIRST_RECORD):
+            if self._code(at, payload) == YIELDED:
+                for event in self._unpacked(at, payload):
+                    if isinstance(event, TaskYielded) and event.task_id == str(task):
+                        yield event
 
     def failed_at(self, at: int, of: str) -> TaskFailed:
         """The failure at this offset; `of` is the pathspec of its task."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncflow.client.artifact_values import Data
 from asyncflow.client.attempts import seconds_of
+from asyncflow.client.foreach_items import input_of
 from asyncflow.client.run_files import RUNTIME
 from asyncflow.client.task_metadata import facts_of
 from asyncflow.client.views import RunView
@@ -106,6 +107,24 @@ class TaskFacts(RunView):
         return seconds_of(ended) if ended else None
 
     @property
+    def cpu_seconds(self) -> float | None:
+        """Processor time of its last attempt, of all threads and ended child processes.
+
+        None while it has not ended, if that is not known (its worker died, or an async step has
+        shared its event loop with others), and for a clone.
+        """
+        return self._attempts.usage()[0]
+
+    @property
+    def peak_memory(self) -> int | None:
+        """The most memory that the worker's process had in use during its last attempt, in bytes.
+
+        That is resident memory, with Python, imported modules and shared resources. None as for
+        `cpu_seconds`.
+        """
+        return self._attempts.usage()[1]
+
+    @property
     def code(self) -> RunCode | None:
         """The source files of its run; see `Run.code`."""
         from asyncflow.client.code import code_of
@@ -128,6 +147,27 @@ class TaskFacts(RunView):
         """The index of its item in the innermost foreach; None outside of any."""
         path = self.path
         return path[-1] if path else None
+
+    @property
+    def item(self) -> str:
+        """Its item of the innermost foreach as a short text, such as `'berlin'`.
+
+        It was made when the foreach began: nothing is unpickled. Empty outside of any foreach, in a
+        gang, and in runs of earlier versions.
+        """
+        return self._attempts.item()
+
+    @property
+    def input(self) -> Any:
+        """Its item of the innermost foreach, as the step sees it; None outside of any.
+
+        It is loaded on access, whether the task has succeeded, failed, or still runs.
+
+        Raises:
+            ArtifactError: It cannot be read, or not be unpickled here.
+            NotFoundError: What it belongs to is gone from the journal.
+        """
+        return input_of(self._record, self._attempts.number, self.key)
 
     @property
     def origin_pathspec(self) -> str | None:

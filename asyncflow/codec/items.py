@@ -1,7 +1,8 @@
 """Encodes a foreach list so that task *i* can read item *i* without the other items.
 
     items     the bytes of each item, encoded by itself; those with out-of-band buffers begin at a
-              multiple of 64
+              multiple of 64. Behind each item is its short text: its length in one byte, and
+              so many bytes of UTF-8
     code      the code of the classes from the flow's own file that items use, once for all: a
               pickled dict from digest to code; absent where there is none
     table     32 bytes for each item:
@@ -11,7 +12,8 @@
     trailer   64 bytes:
                 4    `AFI1`
                 u8   0 for a list, 1 for a tuple
-                3    zero
+                u8   1 if items have texts behind them, else 0, as in lists of earlier versions
+                2    zero
                 u64  count
                 u64  where the code begins
                 u64  how many bytes that is
@@ -33,6 +35,7 @@ from blake3 import blake3
 
 from asyncflow.codec.classes import CodeMissingError, adopt_code
 from asyncflow.codec.encoded import ALIGNMENT, batches, decode_value, encode_value
+from asyncflow.codec.short_text import ShortTexts
 from asyncflow.values import ITEM_DIGEST_BYTES, Encoding
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 
 _MAGIC: Final = b"AFI1"
 _PLACE: Final = struct.Struct("<QQ")
-_TRAILER: Final = struct.Struct("<4sB3xQQQ16s")
+_TRAILER: Final = struct.Struct("<4sBB2xQQQ16s")
 _DIGEST_BYTES: Final = 16  # 2**64 tries for two items that look the same
 ENTRY_BYTES: Final = _PLACE.size + _DIGEST_BYTES
 TRAILER_BYTES: Final = _TRAILER.size + _DIGEST_BYTES
@@ -54,6 +57,8 @@ _KINDS: Final = (list, tuple)
 _LAST_ENCODING: Final = int(max(Encoding))
 _TABLE_BYTES: Final = 4 << 20  # of the table in memory: 131,072 items
 _TABLE_PIECE_BYTES: Final = 1 << 20
+MOST_TEXT_BYTES: Final = 255
+"""The longest text behind an item."""
 _JOINED_BYTES: Final = 4096  # up to here copying an item costs less than a second call of the hash
 
 
@@ -105,6 +110,7 @@ class Trailer(NamedTuple):
     code: int
     code_size: int
     code_digest: bytes
+    has_texts: bool
 
     @classmethod
     def parse(cls, data: bytes, size: int) -> Trailer:
@@ -116,15 +122,20 @@ class Trailer(NamedTuple):
         head, digest = bytes(data[: _TRAILER.size]), bytes(data[_TRAILER.size :])
         if len(data) != TRAILER_BYTES or blake3(head).digest(_DIGEST_BYTES) != digest:
             raise DamagedError("the end of the list is not what was written")
-        magic, kind, count, code, code_size, code_digest = _TRAILER.unpack(head)
+        magic, kind, texts, count, code, code_size, code_digest = _TRAILER.unpack(head)
         table = size - TRAILER_BYTES - count * ENTRY_BYTES
         if magic != _MAGIC or kind >= len(_KINDS) or table < code + code_size:
             raise DamagedError("the end of the list is of another kind")
-        return cls(_KINDS[kind], count, table, code, code_size, code_digest)
+        return cls(_KINDS[kind], count, table, code, code_size, code_digest, bool(texts))
 
     def entry(self, index: int) -> int:
         """Where the entry of an item lies."""
         return self.table + index * ENTRY_BYTES
+
+    def text_place(self, entry: Entry) -> tuple[int, int]:
+        """Where the text of an item lies, and the most bytes that it takes."""
+        begin = entry.offset + entry.size
+        return begin, min(1 + MOST_TEXT_BYTES, self.code - begin) if self.has_texts else 0
 
     def adopt_code(self, section: Chunk) -> None:
         """Add the code section that the items share to the code that is known.
@@ -135,6 +146,12 @@ class Trailer(NamedTuple):
         if blake3(section).digest(_DIGEST_BYTES) != self.code_digest:
             raise DamagedError("the code of the items' classes is not what was written")
         adopt_code(pickle.loads(section))
+
+
+def text_in(data: Chunk) -> str:
+    """The text that these bytes begin with, see `Trailer.text_place`."""
+    found = bytes(data)
+    return found[1 : 1 + found[0]].decode("utf-8", "replace") if found else ""
 
 
 def _entry_digest(prefix: bytes, chunks: Sequence[Chunk]) -> bytes:
@@ -168,6 +185,7 @@ class ItemsEncoder:
         self._table = bytearray()
         self._file: IO[bytes] | None = None  # the table's beginning
         self._code: dict[bytes, bytes] = {}
+        self._texts = ShortTexts()
         self.count = 0
         """How many items there are so far."""
         self.size = 0
@@ -179,7 +197,7 @@ class ItemsEncoder:
         Raises:
             ArtifactPickleError: The item cannot be pickled.
         """
-        return self.add_encoded(self.encode(item))
+        return self.add_encoded(self.encode(item), self.text_of(item))
 
     def encode(self, item: object) -> Encoded:
         """Encode the next item, without adding it.
@@ -190,14 +208,24 @@ class ItemsEncoder:
         name = f"{self._name}[{self.count}]" if self._name else ""
         return encode_value(item, name, self._code)
 
+    def text_of(self, item: object) -> bytes:
+        """The short text of an item, as it is stored behind it."""
+        text = self._texts.of(item).encode("utf-8", "backslashreplace")
+        if len(text) > MOST_TEXT_BYTES:
+            text = text[:MOST_TEXT_BYTES].decode("utf-8", "ignore").encode()
+        return bytes([len(text)]) + text
+
     def part(self) -> ItemsEncoder:
         """An encoder for a part of the same items, encoded by this one."""
         part = ItemsEncoder(_KINDS[self._kind], self._name)
-        part._code = self._code
+        part._code, part._texts = self._code, self._texts
         return part
 
-    def add_encoded(self, encoded: Encoded) -> Iterator[list[bytes]]:
-        """Add one more item that is encoded already; take all batches before the next item."""
+    def add_encoded(self, encoded: Encoded, text: bytes) -> Iterator[list[bytes]]:
+        """Add one more item that is encoded already; take all batches before the next item.
+
+        `text` is what `text_of` returned for it.
+        """
         if encoded.encoding is Encoding.BUFFERS and self.size % ALIGNMENT:
             gap = -self.size % ALIGNMENT
             yield [bytes(gap)]
@@ -208,11 +236,12 @@ class ItemsEncoder:
             for piece in batch:
                 hasher.update(piece)
             yield batch
+        yield [text]
         self._table += prefix
         self._table += hasher.digest(_DIGEST_BYTES)
         if len(self._table) >= _TABLE_BYTES:
             self._put_aside()
-        self.size += encoded.size
+        self.size += encoded.size + len(text)
         self.count += 1
 
     def _put_aside(self) -> None:
@@ -228,7 +257,8 @@ class ItemsEncoder:
         """The bytes that follow the last item."""
         code = pickle.dumps(self._code, 5) if self._code else b""
         code_digest = blake3(code).digest(_DIGEST_BYTES)
-        head = _TRAILER.pack(_MAGIC, self._kind, self.count, self.size, len(code), code_digest)
+        place = self.count, self.size, len(code), code_digest
+        head = _TRAILER.pack(_MAGIC, self._kind, 1, *place)
         self.size += len(code) + self.count * ENTRY_BYTES + TRAILER_BYTES
         yield code
         if self._file is not None:
@@ -272,4 +302,5 @@ __all__ = [
     "Trailer",
     "decode_items",
     "item_digest",
+    "text_in",
 ]

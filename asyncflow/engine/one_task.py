@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncflow.client import Flow, Run
+from asyncflow.client.foreach_items import splitters_of
 from asyncflow.client.namespaces import store_to_read, without_namespace
 from asyncflow.client.run_names import whole_name
 from asyncflow.engine.new_run import variables_of
@@ -140,7 +141,9 @@ def prepare_task(flow: type[FlowSpec], task: Task) -> SingleTask:
     parents = [parent for _, parent in before]
     ended_at = record.tasks.table().ended_at
     inputs = parents or ([] if graph[key.step].is_join else [0])
-    stack = array("Q", map(ended_at, _splitters(record, *_innermost(record, number, key, before))))
+    stack = array(
+        "Q", map(ended_at, splitters_of(record, *_innermost(record, number, key, before)))
+    )
     order = StartTask(
         AttemptKey(0, number, 0),
         key.step,
@@ -184,30 +187,3 @@ def _innermost(
         if len(indexes_of(path)) > len(indexes_of(key.path)):
             return parent, TaskKey(step, path)
     return number, key
-
-
-def _splitters(record: RunRecord, number: int, key: TaskKey) -> list[int]:
-    """The tasks that have fanned out around a task, outermost first."""
-    graph, found = record.tasks.graph, []
-    depth = wanted = len(indexes_of(key.path))
-    while wanted:
-        node = graph[key.step]
-        before = next(record.lineage.parents(number, key), None)
-        if before is None and node.joins is not None:  # the join of a foreach over nothing
-            before = _with_path(record, node.joins, key)
-        if before is None:
-            break
-        step, number = before
-        key = TaskKey(step, record.tasks.path_of(number))
-        around = len(indexes_of(key.path))
-        if around < depth == wanted:  # not of a foreach that was joined again before the task
-            found.append(number)
-            wanted -= 1
-        depth = around
-    return found[::-1]
-
-
-def _with_path(record: RunRecord, step: str, key: TaskKey) -> tuple[str, int] | None:
-    tasks = record.tasks
-    numbers = tasks.table().tasks_of(tasks.step_number(step))
-    return next(((step, each) for each in numbers if tasks.path_of(each) == key.path), None)

@@ -18,6 +18,23 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgpack
 
 from asyncflow.errors import RecordError
+from asyncflow.events.field_types import (
+    BYTES,
+    END_OF_TIME,
+    FLAG,
+    INT,
+    INT_OR_NONE,
+    LIST,
+    MAP,
+    NUMBER,
+    NUMBER_OR_NONE,
+    TEXT,
+    TEXT_OR_NONE,
+    Types,
+    check_types,
+    is_plain,
+    is_run_id,
+)
 from asyncflow.events.manifests import NOT_MSGPACK, ref_of, unpack, unpack_manifest, unpack_ref
 from asyncflow.events.output_lines import count_pieces
 from asyncflow.events.types import (
@@ -93,6 +110,8 @@ _ITEMS_AT: Final = {SUCCEEDED: 11, CLONED: 9, YIELDED: 10}
 _INDEX_AT, _COUNT_AT, _DIGESTS_AT = 8, 9, 11  # of items that were yielded
 _CHOICE_AT: Final = {SUCCEEDED: 14, CLONED: 12}
 _PARENTS_AT: Final = {STARTED: 8, CLONED: 13}
+_ITEM_AT: Final = {STARTED: 10, FAILED: 18, CLONED: 14}
+_USED_AT: Final = {SUCCEEDED: 15, FAILED: 16}  # processor time, and behind it memory
 
 
 # --- what is read without unpacking it ----------------------------------------------------------
@@ -142,58 +161,50 @@ MAX_TASK: Final = (1 << 32) - 1
 _MAX_SEQ: Final = (1 << 63) - 1
 _MAX_INDEX: Final = (1 << 32) - 1
 _MAX_ATTEMPT: Final = (1 << 32) - 1
-_END_OF_TIME: Final = 253_370_764_800_000_000  # the year 9999, which every zone can show
 _MAX_SECONDS: Final = 1e12
+_MAX_MEMORY: Final = 1 << 62
 _MAX_OUTPUT_BYTES: Final = 1 << 20  # four times what an engine puts into one record
-_MAX_DEPTH: Final = 32  # of plain data; a graph has six levels
-_RUN_ID_DIGITS: Final = 20
-
-Types = frozenset[type]
-"""The types that a field may have."""
-INT: Final[Types] = frozenset({int})
-TEXT: Final[Types] = frozenset({str})
-LIST: Final[Types] = frozenset({list})
-_BYTES: Final[Types] = frozenset({bytes})
-_MAP: Final[Types] = frozenset({dict})
-_FLAG: Final[Types] = frozenset({bool})
-_NUMBER: Final[Types] = frozenset({int, float})
-_INT_OR_NONE: Final[Types] = frozenset({int, type(None)})
-_TEXT_OR_NONE: Final[Types] = frozenset({str, type(None)})
 
 _OF_TASK: Final = (INT, INT, INT, TEXT, INT, INT)
 _KINDS: Final[dict[int, tuple[Types, ...]]] = {
     RUN_STARTED: (
-        *(INT, INT, INT, _MAP, _MAP, LIST, _BYTES, _TEXT_OR_NONE, _MAP),
-        *(TEXT, INT, TEXT, _MAP, _TEXT_OR_NONE, _BYTES, TEXT, _MAP),
+        *(INT, INT, INT, MAP, MAP, LIST, BYTES, TEXT_OR_NONE, MAP),
+        *(TEXT, INT, TEXT, MAP, TEXT_OR_NONE, BYTES, TEXT, MAP),
     ),
-    STARTED: (*_OF_TASK, LIST, INT, LIST, TEXT),
-    LOGGED: (*_OF_TASK, INT, INT, _BYTES, INT),
-    SUCCEEDED: (*_OF_TASK, LIST, _BYTES, _NUMBER, INT, _INT_OR_NONE, _BYTES, INT, INT, TEXT),
-    FAILED: (*_OF_TASK, LIST, TEXT, TEXT, TEXT, _FLAG, _NUMBER, INT, INT, _FLAG, _BYTES),
-    RETRIED: (*_OF_TASK, LIST, _NUMBER),
-    CLONED: (*_OF_TASK, LIST, _BYTES, _INT_OR_NONE, _BYTES, TEXT, TEXT, TEXT, LIST),
-    YIELDED: (*_OF_TASK, LIST, _BYTES, INT, INT, _BYTES, _BYTES),
-    RunSucceeded.code: (INT, INT, INT, _NUMBER),
-    RunFailed.code: (INT, INT, INT, TEXT, TEXT, INT, TEXT, TEXT, TEXT, _NUMBER),
-    RunCancelled.code: (INT, INT, INT, TEXT, _NUMBER),
+    STARTED: (*_OF_TASK, LIST, INT, LIST, TEXT, TEXT),
+    LOGGED: (*_OF_TASK, INT, INT, BYTES, INT),
+    SUCCEEDED: (
+        *(*_OF_TASK, LIST, BYTES, NUMBER, INT, INT_OR_NONE, BYTES, INT, INT, TEXT),
+        *(NUMBER_OR_NONE, INT_OR_NONE),
+    ),
+    FAILED: (
+        *(*_OF_TASK, LIST, TEXT, TEXT, TEXT, FLAG, NUMBER, INT, INT, FLAG, BYTES),
+        *(NUMBER_OR_NONE, INT_OR_NONE, TEXT),
+    ),
+    RETRIED: (*_OF_TASK, LIST, NUMBER),
+    CLONED: (*_OF_TASK, LIST, BYTES, INT_OR_NONE, BYTES, TEXT, TEXT, TEXT, LIST, TEXT),
+    YIELDED: (*_OF_TASK, LIST, BYTES, INT, INT, BYTES, BYTES),
+    RunSucceeded.code: (INT, INT, INT, NUMBER),
+    RunFailed.code: (INT, INT, INT, TEXT, TEXT, INT, TEXT, TEXT, TEXT, NUMBER, TEXT),
+    RunCancelled.code: (INT, INT, INT, TEXT, NUMBER),
 }
 """The types that each field may have, in order, for each kind of record."""
 _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
     RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None, b"", "", {}),
-    STARTED: ([], 0, [], ""),
+    STARTED: ([], 0, [], "", ""),
     LOGGED: (),
-    SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0, ""),
-    FAILED: ([], "", "", "", False, 0.0, 0, 0, False, b"\x80"),
+    SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0, "", None, None),
+    FAILED: ([], "", "", "", False, 0.0, 0, 0, False, b"\x80", None, None, ""),
     RETRIED: ([], 0.0),
-    CLONED: ([], b"\x80", None, b"", "", "", "", []),
+    CLONED: ([], b"\x80", None, b"", "", "", "", [], ""),
     YIELDED: (b"",),
     RunSucceeded.code: (0.0,),
-    RunFailed.code: ("", "", 0, "", "", "", 0.0),
+    RunFailed.code: ("", "", 0, "", "", "", 0.0, ""),
     RunCancelled.code: ("", 0.0),
 }
 """The defaults of the last fields of each kind, for records written without them."""
 _SECONDS_AT: Final = {
-    code: kinds.index(_NUMBER) for code, kinds in _KINDS.items() if _NUMBER in kinds
+    code: kinds.index(NUMBER) for code, kinds in _KINDS.items() if NUMBER in kinds
 }
 _seen: Final[dict[int, set[tuple[type, ...]]]] = {code: set() for code in _KINDS}
 """Combinations of types that passed the check. There are few, and a look-up here is fast."""
@@ -215,43 +226,10 @@ def fields_of(record: bytes) -> list[Any]:
             values = _completed(values)
     except (*NOT_MSGPACK, LookupError):
         return _of_later_version(unpack(record))
-    if not (0 < values[1] <= _MAX_SEQ and 0 <= values[2] < _END_OF_TIME):
+    if not (0 < values[1] <= _MAX_SEQ and 0 <= values[2] < END_OF_TIME):
         _refuse(code, "number or time", values[1 : _TIME_AT + 1])
     _CHECKS[code](code, values)
     return values
-
-
-def check_types(what: str, shape: Sequence[type], kinds: Sequence[Types]) -> None:
-    """Raise unless every field has one of its allowed types.
-
-    Raises:
-        RecordError: A field has another type, or is missing.
-    """
-    if len(shape) < len(kinds):
-        raise RecordError(f"it is {what} with {len(shape)} fields of {len(kinds)}")
-    for at, (kind, allowed) in enumerate(zip(shape, kinds, strict=False)):
-        if kind not in allowed:
-            raise RecordError(f"field {at} of {what} cannot be a {kind.__name__}")
-
-
-def is_time(microseconds: int) -> bool:
-    """Whether every time zone can show this time: from 1970 to the year 9998."""
-    return 0 <= microseconds < _END_OF_TIME
-
-
-def is_plain(value: object, depth: int = _MAX_DEPTH) -> bool:
-    """Whether JSON can express a value, and it is nested no deeper than `depth`."""
-    match value:
-        case None | bool() | int() | float() | str():
-            return True
-        case list() if depth:
-            return all(is_plain(each, depth - 1) for each in value)
-        case dict() if depth:
-            return all(
-                type(name) is str and is_plain(each, depth - 1) for name, each in value.items()
-            )
-        case _:
-            return False
 
 
 def _completed(values: list[Any]) -> list[Any]:
@@ -296,6 +274,18 @@ def _check_of_attempt(kind: int) -> Callable[[int, list[Any]], None]:
                     _refuse(code, "parent", parent)
         if fanout_at and not 0 <= (values[fanout_at] or 0) <= MAX_TASK:
             _refuse(code, "number of items", values[fanout_at])
+
+    return check
+
+
+def _check_with_usage(kind: int) -> Callable[[int, list[Any]], None]:
+    check_attempt, used_at = _check_of_attempt(kind), _USED_AT[kind]
+
+    def check(code: int, values: list[Any]) -> None:
+        check_attempt(code, values)
+        seconds, memory = values[used_at : used_at + 2]
+        if not (0 <= (seconds or 0) <= _MAX_SECONDS and 0 <= (memory or 0) <= _MAX_MEMORY):
+            _refuse(code, "processor time or memory", (seconds, memory))
 
     return check
 
@@ -360,17 +350,13 @@ def _check_end(code: int, values: list[Any]) -> None:
 _CHECKS: Final = {
     RUN_STARTED: _check_start,
     LOGGED: _check_output,
-    **{kind: _check_of_attempt(kind) for kind in (STARTED, SUCCEEDED, FAILED, RETRIED)},
+    **{kind: _check_of_attempt(kind) for kind in (STARTED, RETRIED)},
+    **{kind: _check_with_usage(kind) for kind in (SUCCEEDED, FAILED)},
     CLONED: _check_clone,
     YIELDED: _check_items,
     **dict.fromkeys(ENDINGS, _check_end),
 }
 """What is checked for each kind of record in addition to types, number and time."""
-
-
-def is_run_id(text: str) -> bool:
-    """Whether a text is a valid run id. Such an id cannot lead out of its flow's folder."""
-    return 0 < len(text) <= _RUN_ID_DIGITS and text.isascii() and text.isdecimal()
 
 
 def _refuse(code: int, what: str, found: object) -> None:
@@ -440,6 +426,12 @@ def was_stopped(values: Sequence[Any]) -> bool:
 def will_retry(values: Sequence[Any]) -> bool:
     """Whether another attempt follows the one that a TaskFailed is about."""
     return bool(values[_WILL_RETRY_AT])
+
+
+def item_text_in(values: Sequence[Any]) -> str:
+    """The short text of the item of a foreach; of a TaskStarted, TaskFailed or TaskCloned."""
+    text: str = values[_ITEM_AT[values[0]]]
+    return text
 
 
 def retry_of(values: Sequence[Any]) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from asyncflow.values import Failure, Manifest, TaskKey
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """Goes up by one whenever an event or a field is added; what exists already never changes."""
 
 STOPPED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
@@ -128,6 +128,9 @@ class TaskStarted(TaskEvent):
     foreach. In other flows the graph and the path say it."""
     node: str = ""
     """On a cluster: the name of the worker's node."""
+    item: str = ""
+    """Within a foreach: the task's item of the innermost one, as a text of at most
+    `values.MOST_ITEM_CHARACTERS`. Empty outside of any, and in runs of earlier versions."""
 
     @property
     def key(self) -> TaskKey:
@@ -175,6 +178,10 @@ class TaskSucceeded(TaskEvent):
     """The journal offset of the failure that `@catch` caught; 0 for none."""
     choice: str = ""
     """After a condition: the step that it has chosen; else empty."""
+    cpu_seconds: float | None = None
+    """Processor time of the attempt; see `TaskFailed.cpu_seconds`."""
+    peak_memory: int | None = None
+    """The most memory that its worker had in use, in bytes; see `TaskFailed.peak_memory`."""
 
     @property
     def artifacts(self) -> Manifest:
@@ -210,6 +217,16 @@ class TaskFailed(TaskEvent):
     """
     manifest: bytes = b"\x80"
     """Packed `artifacts`."""
+    cpu_seconds: float | None = None
+    """Processor time of the attempt: of all threads of its worker's process, and of the processes
+    that the step has started and waited for. None if the worker died, and for an async step that
+    has shared its event loop with others."""
+    peak_memory: int | None = None
+    """The most physical memory, in bytes, that the worker's process had in use at a time during
+    the attempt. It includes Python, the imported modules and what the worker shares between tasks.
+    None as for `cpu_seconds`, and where the system cannot tell."""
+    item: str = ""
+    """As `TaskStarted.item`."""
 
     @property
     def artifacts(self) -> Manifest:
@@ -267,6 +284,8 @@ class TaskCloned(TaskEvent):
     origin_task_id: str = ""
     choice: str = ""
     parents: tuple[int, ...] = ()
+    item: str = ""
+    """As `TaskStarted.item`."""
 
     @property
     def artifacts(self) -> Manifest:
@@ -336,6 +355,8 @@ class RunFailed(Event):
     message: str = ""
     traceback: str = ""
     seconds: float = 0.0
+    item: str = ""
+    """`TaskStarted.item` of the task that failed first."""
 
     @property
     def failure(self) -> Failure:

@@ -24,7 +24,14 @@ from asyncflow.events.types import (
 from asyncflow.scheduling.commands import BeginTask
 from asyncflow.scheduling.facts import Lost
 from asyncflow.store.journal import frame
-from asyncflow.workers.messages import Failed, Logged, Started, Succeeded, Yielded
+from asyncflow.workers.messages import (
+    UNKNOWN_USAGE,
+    Failed,
+    Logged,
+    Started,
+    Succeeded,
+    Yielded,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.item_streams import ItemStreams
     from asyncflow.store.run_index import RunIndex
     from asyncflow.values import Outcome
+    from asyncflow.workers.messages import Usage
 
 OUTPUT_BYTES: Final = 1 << 18  # in a batch: far below 1 ms to copy
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -62,6 +70,7 @@ class RunningAttempt:
     __slots__ = (
         "attempt",
         "failed",
+        "item",
         "log",
         "node",
         "number",
@@ -71,6 +80,7 @@ class RunningAttempt:
         "seconds",
         "step",
         "task_id",
+        "usage",
     )
 
     def __init__(self, task: BeginTask) -> None:
@@ -83,9 +93,11 @@ class RunningAttempt:
         for."""
         self.pid = 0
         self.node = ""
+        self.item = ""  # its item of the foreach, as a short text
         self.log = 0  # the journal offset of its last output
         self.failed = 0  # the journal offset of its failure that was caught
         self.seconds = 0.0  # how long it had taken then
+        self.usage: Usage | None = None  # what it had used then
 
 
 class Batch:
@@ -136,6 +148,8 @@ class Recorder:
         shared."""
         self.streams = streams
         """What generators of the run have yielded."""
+        self.failed_items: dict[str, str] = {}
+        """The items of tasks that failed for good, as texts, by task id."""
         self._attempts: dict[int, RunningAttempt] = {}
         self._caught: dict[
             int, RunningAttempt
@@ -183,18 +197,20 @@ class Recorder:
             return
         match fact:
             case Started():
+                attempt.item = fact.item
                 self._started(attempt, batch)
             case Succeeded():
-                self._succeeded(attempt, fact.seconds, fact.outcome, batch)
+                self._succeeded(attempt, fact, fact.outcome, batch)
             case Yielded():
                 self._yielded(attempt, fact, batch)
             case Logged():
                 self._logged(attempt, fact.stream, fact.data, batch)
             case Failed():
                 described = fact.exception_type, fact.message, fact.traceback
-                self._failed(attempt, described, fact.seconds, batch, verdict, fact.left)
+                used = fact.usage
+                self._failed(attempt, described, fact.seconds, batch, verdict, fact.left, used)
                 if fact.outcome is not None:
-                    self._succeeded(attempt, fact.seconds, fact.outcome, batch)
+                    self._succeeded(attempt, fact, fact.outcome, batch)
             case Lost():
                 described = fact.exception_type, fact.how, fact.traceback
                 self._failed(attempt, described, fact.seconds, batch, verdict)
@@ -221,7 +237,9 @@ class Recorder:
         )
         self.add(event, batch)
 
-    def cloned(self, clone: CloneTask, result: Result, origin: str, batch: Batch) -> None:
+    def cloned(
+        self, clone: CloneTask, result: Result, origin: str, batch: Batch, item: str = ""
+    ) -> None:
         """Record that a finished task of the origin run is taken over."""
         event = TaskCloned(
             **self.identity(batch),
@@ -233,6 +251,7 @@ class Recorder:
             origin_run_id=origin,
             origin_task_id=str(result.task_id),
             parents=clone.parents,
+            item=item,
         )
         at = self.add(event, batch)
         self._index.note(at, event.code, clone.step, clone.task_id, 0, clone.path)
@@ -247,7 +266,8 @@ class Recorder:
     def _started(self, attempt: RunningAttempt, batch: Batch) -> None:
         if attempt.failed:  # a stand-in is not an attempt
             return
-        self._record(STARTED, attempt, (attempt.pid, attempt.parents, attempt.node), batch)
+        more = attempt.pid, attempt.parents, attempt.node, attempt.item
+        self._record(STARTED, attempt, more, batch)
 
     def _yielded(self, attempt: RunningAttempt, report: Yielded, batch: Batch) -> None:
         if not self.streams.takes(report):
@@ -269,9 +289,10 @@ class Recorder:
         self.streams.on_yielded(report.key)
 
     def _succeeded(
-        self, attempt: RunningAttempt, seconds: float, outcome: Outcome, batch: Batch
+        self, attempt: RunningAttempt, report: Succeeded | Failed, outcome: Outcome, batch: Batch
     ) -> None:
         self._end(attempt)
+        seconds, usage = report.seconds, attempt.usage or report.usage
         manifest, fanout, items, choice = outcome
         more = (
             manifest,
@@ -282,6 +303,7 @@ class Recorder:
             attempt.log,
             attempt.failed,
             choice,
+            *usage,
         )
         self._record(SUCCEEDED, attempt, more, batch)
         self._caught.pop(attempt.task_id, None)
@@ -296,6 +318,7 @@ class Recorder:
         batch: Batch,
         verdict: Verdict | None,
         left: bytes = b"",
+        usage: Usage = UNKNOWN_USAGE,
     ) -> None:
         self._end(attempt)
         exception_type, message, traceback = described
@@ -314,10 +337,15 @@ class Recorder:
             log=attempt.log,
             caught=verdict == "catch",
             manifest=left or b"\x80",
+            cpu_seconds=usage.cpu_seconds,
+            peak_memory=usage.peak_memory,
+            item=attempt.item,
         )
         at = self._note(attempt, event, batch, stopped=event.was_stopped)
+        if attempt.item and not (event.will_retry or event.caught):
+            self.failed_items[event.task_id] = attempt.item
         if event.caught:
-            attempt.failed, attempt.seconds = at, seconds
+            attempt.failed, attempt.seconds, attempt.usage = at, seconds, usage
             self._caught[attempt.task_id] = attempt
 
     def _end(self, attempt: RunningAttempt) -> None:

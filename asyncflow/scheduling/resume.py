@@ -21,6 +21,7 @@ from asyncflow.errors import GraphError, JournalError, RecordError, ResumeError
 from asyncflow.events.manifests import unpack_manifest, unpack_ref
 from asyncflow.events.packing import event_of
 from asyncflow.events.records import (
+    CLONED,
     FAILED,
     HANDING_ON,
     RETRIED,
@@ -31,6 +32,7 @@ from asyncflow.events.records import (
     digests_of,
     fields_of,
     head_of,
+    item_text_in,
     result_of,
     retry_of,
     unpack_known_result,
@@ -106,6 +108,7 @@ class OriginRun:
         self.step: str | None = None
         """The step from which on nothing is taken over."""
         self._offsets: dict[tuple[str, tuple[int, ...]], int] = {}
+        self._item_texts: dict[Key, str] = {}
         self._retries: dict[tuple[str, tuple[int, ...]], tuple[int, float, float]] = {}
         self._items: dict[Key, bytearray] = {}  # the digests of what a generator had yielded
         self._changed: dict[tuple[int, ...], set[str]] = {}
@@ -211,10 +214,15 @@ class OriginRun:
             code = code_of(record)
             self._complete = self._complete or code in _AFTER_TAKING_OVER
             if code in HANDING_ON:
-                result = result_of(fields_of(record))
+                values = fields_of(record)
+                result = result_of(values)
                 self._check_fanout(result)
                 self._offsets[result.step, tuple(result.path)] = offset
                 fanning_out.discard((result.step, tuple(result.path)))
+                if code == CLONED:
+                    self._note_item(values)
+            elif code == STARTED:
+                self._note_item(fields_of(record))
             elif code == YIELDED:
                 fanning_out.add(self._read_items(fields_of(record)))
             elif code == RETRIED:
@@ -229,6 +237,11 @@ class OriginRun:
         self._complete = self._complete and not fanning_out
         self._yielding = fanning_out
         return started
+
+    def _note_item(self, values: list[Any]) -> None:
+        if text := item_text_in(values):
+            step, _, _, path = head_of(values)
+            self._item_texts[step, tuple(path)] = text
 
     def _read_items(self, values: list[Any]) -> Key:
         step, _, _, path = head_of(values)
@@ -373,6 +386,11 @@ class OriginRun:
             of = f"{step}{list(path)}" if path else step
             message = f"the artifacts of {of} cannot be taken over from {self._pathspec}: {error}"
             raise JournalError(message) from error
+
+    def item_text(self, step: str, path: tuple[int, ...]) -> str:
+        """The short text of the task's item, if it has one."""
+        text = self._item_texts.get((step, path), "")
+        return text or (self._rest.item_text(step, path) if self._rest is not None else "")
 
     def outcome(self, key: Key) -> Outcome:
         """The result of a finished task."""

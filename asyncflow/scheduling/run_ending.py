@@ -44,6 +44,7 @@ class RunEnding:
                     message=failure.message,
                     traceback=failure.traceback,
                     seconds=seconds,
+                    item=self._recorder.failed_items.get(failure.task_id, ""),
                 )
 
     def summarize(self, size: int) -> None:

@@ -56,7 +56,8 @@ class TakeOver:
         )
         await self._services.loop_budget.turn()
         for clone, (run_id, result) in zip(clones, results, strict=True):
-            self._recorder.cloned(clone, result, run_id, batch)
+            text = origin.item_text(clone.step, clone.path)
+            self._recorder.cloned(clone, result, run_id, batch, text)
         return TakenOver(batch, [each for each in commands if isinstance(each, RetryTask)])
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from asyncflow.codec.items import (
     DamagedError,
     Entry,
     Trailer,
+    text_in,
 )
 from asyncflow.errors import ArtifactError
 from asyncflow.store.change_detection import Loaded
@@ -396,10 +397,45 @@ class ArtifactReader:
             later(entry.digest, partial(self._check_item, ref, label, entry, data))
         return item
 
+    def item_text(self, ref: ArtifactRef, index: int, name: str = "") -> str:
+        """The short text of one item, without unpickling it; empty in runs of earlier versions.
+
+        Raises:
+            IndexError: There is no such item.
+            ArtifactMissingError: The file that holds it is gone.
+            ArtifactCorruptError: Its bytes are not those that were written.
+        """
+        trailer = self._trailer(ref, name)
+        if not trailer.has_texts:
+            return ""
+        if not 0 <= index < trailer.length:
+            raise IndexError(f"there is no item {index} among {trailer.length}")
+        label = f"{name}[{index}]"
+        try:
+            near, entry = self._entry_of(ref, trailer, index, label)
+        except DamagedError as error:
+            raise self._source.corrupt(ref, label, str(error)) from error
+        place, size = trailer.text_place(entry)
+        if not _is_near(ref, entry):
+            return text_in(self._read(ref, place, size, label, int(Encoding.BYTES)))
+        near = self._with_data(ref, trailer, near, entry, label)
+        return text_in(near.data[place - near.start : place - near.start + size])
+
     def _read_item(
         self, ref: ArtifactRef, trailer: Trailer, index: int, label: str
     ) -> tuple[Entry, Chunk]:
         """The entry of an item, and the item's bytes. Small neighbours are read with them."""
+        near, entry = self._entry_of(ref, trailer, index, label)
+        if not _is_near(ref, entry):
+            return entry, self._read(ref, entry.offset, entry.size, label, entry.encoding)
+        near = self._with_data(ref, trailer, near, entry, label)
+        at = entry.offset - near.start
+        return entry, near.data[at : at + entry.size]
+
+    def _entry_of(
+        self, ref: ArtifactRef, trailer: Trailer, index: int, label: str
+    ) -> tuple[_NearItems, Entry]:
+        """The entry of an item, with those of its neighbours."""
         near = self._near
         if near is None or near.digest != ref.digest or not 0 <= index - near.first < near.number:
             count = min(_NEAR_ITEMS, trailer.length - index)
@@ -407,16 +443,20 @@ class ArtifactReader:
             table = bytes(self._read(ref, trailer.entry(index), size, label))
             near = _NearItems(ref.digest, index, count, table)
         at = (index - near.first) * ENTRY_BYTES
-        entry = Entry.parse(near.table[at : at + ENTRY_BYTES], trailer.code)
-        if entry.encoding in _MAPPED or entry.size > _NEAR_BYTES // 8 or not ref.digest:
-            return entry, self._read(ref, entry.offset, entry.size, label, entry.encoding)
+        return near, Entry.parse(near.table[at : at + ENTRY_BYTES], trailer.code)
+
+    def _with_data(
+        self, ref: ArtifactRef, trailer: Trailer, near: _NearItems, entry: Entry, label: str
+    ) -> _NearItems:
+        """The same with the bytes of a small item and its text, and of what follows them."""
+        _, text_bytes = trailer.text_place(entry)
         at = entry.offset - near.start
-        if not 0 <= at <= len(near.data) - entry.size:
+        if not 0 <= at <= len(near.data) - entry.size - text_bytes:
             size = min(_NEAR_BYTES, trailer.code - entry.offset)
             data = bytes(self._read(ref, entry.offset, size, label, entry.encoding))
-            at, near = 0, near._replace(start=entry.offset, data=data)
+            near = near._replace(start=entry.offset, data=data)
         self._near = near  # as a whole: several threads may read
-        return entry, near.data[at : at + entry.size]
+        return near
 
     def _check_item(self, ref: ArtifactRef, label: str, entry: Entry, data: Chunk) -> None:
         try:
@@ -480,6 +520,11 @@ class ArtifactReader:
 
 def _is_checked_later(size: int, encoding: int) -> bool:
     return size >= _CHECKED_AT_ONCE_BYTES and encoding in _CHECKED_LATER
+
+
+def _is_near(ref: ArtifactRef, entry: Entry) -> bool:
+    """Whether an item is so small that its neighbours are read with it."""
+    return bool(ref.digest) and entry.encoding not in _MAPPED and entry.size <= _NEAR_BYTES // 8
 
 
 def _not_decoded(ref: ArtifactRef, name: str, error: Exception) -> ArtifactError:

@@ -21,8 +21,8 @@ import msgpack
 
 from asyncflow._support.user_name import user_name
 from asyncflow.errors import RecordError, StoreError
+from asyncflow.events.field_types import is_plain
 from asyncflow.events.manifests import unpack
-from asyncflow.events.records import is_plain
 from asyncflow.store.journal import PREFIX_BYTES, frame
 
 if TYPE_CHECKING:

@@ -41,23 +41,18 @@ from zlib import crc32
 import msgpack
 
 from asyncflow.errors import RecordError
+from asyncflow.events.field_types import INT, LIST, TEXT, check_types, is_plain, is_time
 from asyncflow.events.manifests import unpack
 from asyncflow.events.records import (
     CLONED,
     ENDINGS,
     FAILED,
     HANDING_ON,
-    INT,
-    LIST,
     MAX_TASK,
     OF_ATTEMPTS,
     STARTED,
     SUCCEEDED,
-    TEXT,
-    check_types,
     head_of,
-    is_plain,
-    is_time,
     time_of,
     was_stopped,
 )

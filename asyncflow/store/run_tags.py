@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 import msgpack
 
 from asyncflow.errors import RecordError, StoreError
+from asyncflow.events.field_types import is_plain
 from asyncflow.events.manifests import unpack
-from asyncflow.events.records import is_plain
 from asyncflow.store.journal import PREFIX_BYTES, frame
 from asyncflow.values import tags_from
 

@@ -35,6 +35,7 @@ from asyncflow.workers.messages import (
     unpack_order,
 )
 from asyncflow.workers.process import output_capture
+from asyncflow.workers.process.resource_usage import NoMeter
 from asyncflow.workers.process.run import OpenRun
 from asyncflow.workers.process.stop_signals import StopSignals
 from asyncflow.workers.process.worker import Worker
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.workers.interface import Kind, WorkerListener
     from asyncflow.workers.messages import AttemptKey, Opening, OrderMessage, ReportMessage
+    from asyncflow.workers.process.resource_usage import UsageMeter
 
 _PACKET_BYTES: Final = 1 << 18
 _READ_BYTES: Final = 1 << 18
@@ -360,6 +362,9 @@ class WorkerHere(Worker):
             self._lines = None
         self._context.run(output_capture.sink.set, None)
         self.report(message)
+
+    def _new_meter(self) -> UsageMeter:
+        return NoMeter()  # the engine and the test use the process, too
 
     def _new_run(self, opening: Opening) -> OpenRun:
         return _RunOfFlow(opening, self._pid, self._host.flow)

@@ -258,6 +258,8 @@ class Started(NamedTuple):
     """An attempt has begun."""
 
     key: AttemptKey
+    item: str = ""
+    """Within a foreach: a short text for the task's item of the innermost one; else empty."""
 
 
 class Opened(NamedTuple):
@@ -274,6 +276,18 @@ class Logged(NamedTuple):
     data: bytes
 
 
+class Usage(NamedTuple):
+    """What an attempt has used, as far as the system can tell."""
+
+    cpu_seconds: float | None = None
+    """See `TaskFailed.cpu_seconds`."""
+    peak_memory: int | None = None
+    """In bytes; see `TaskFailed.peak_memory`."""
+
+
+UNKNOWN_USAGE: Final = Usage()
+
+
 class Succeeded(NamedTuple):
     """An attempt is done; its artifacts are in the store."""
 
@@ -282,6 +296,7 @@ class Succeeded(NamedTuple):
     outcome: Outcome
     spooled: Sequence[int]
     """Sizes of the worker's two spool files now: output up to there belongs to this task."""
+    usage: Usage = UNKNOWN_USAGE
 
 
 class Failed(NamedTuple):
@@ -299,6 +314,7 @@ class Failed(NamedTuple):
     """The task's result in spite of the failure, if its step's `@catch` handles it."""
     left: bytes = b""
     """The packed artifacts that the task leaves, if it has failed for good; else empty."""
+    usage: Usage = UNKNOWN_USAGE
 
 
 class Warned(NamedTuple):
@@ -419,23 +435,31 @@ _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 
 _new_key: Final = partial(tuple.__new__, AttemptKey)  # half the time of `_make`
 _new_outcome: Final = partial(tuple.__new__, Outcome)
+_new_usage: Final = partial(tuple.__new__, Usage)
 _new_start_task: Final = partial(tuple.__new__, StartTask)
 _new_started: Final = partial(tuple.__new__, Started)
 _new_succeeded: Final = partial(tuple.__new__, Succeeded)
 
 
-def _started(key: Sequence[int]) -> Started:
-    return _new_started((_new_key(key),))
+def _started(key: Sequence[int], item: str) -> Started:
+    return _new_started((_new_key(key), item))
 
 
 def _succeeded(
-    key: Sequence[int], seconds: float, outcome: Sequence[Any], spooled: Sequence[int]
+    key: Sequence[int],
+    seconds: float,
+    outcome: Sequence[Any],
+    spooled: Sequence[int],
+    usage: Sequence[Any],
 ) -> Succeeded:
-    return _new_succeeded((_new_key(key), seconds, _new_outcome(outcome), spooled))
+    return _new_succeeded(
+        (_new_key(key), seconds, _new_outcome(outcome), spooled, _new_usage(usage))
+    )
 
 
 def _failed(key: Sequence[int], *values: Any) -> Failed:
     report = Failed(_new_key(key), *values)
+    report = report._replace(usage=_new_usage(report.usage))
     return report if report.outcome is None else report._replace(outcome=Outcome(*report.outcome))
 
 

@@ -82,6 +82,7 @@ def test_result_of_failure() -> None:
         exception_type="ValueError",
         message="no good",
         traceback="Traceback",
+        item="'berlin'",
     )
     data = result_data(event, PROGRAM)
     assert data["status"] == "failed"
@@ -90,6 +91,7 @@ def test_result_of_failure() -> None:
         "step": "train",
         "task_id": "3",
         "pathspec": "F/17/train/3",
+        "item": "'berlin'",
         "attempt": 1,
         "type": "ValueError",
         "message": "no good",

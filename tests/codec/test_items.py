@@ -8,7 +8,7 @@ import pytest
 from blake3 import blake3
 
 from asyncflow import codec
-from asyncflow.codec.items import ENTRY_BYTES, TRAILER_BYTES, DamagedError, Entry, Trailer
+from asyncflow.codec.items import ENTRY_BYTES, TRAILER_BYTES, DamagedError, Entry, Trailer, text_in
 from asyncflow.errors import ArtifactPickleError
 from asyncflow.values import Encoding
 from tests.support.items import encode_items
@@ -52,6 +52,21 @@ def test_the_kind_of_the_list_is_kept():
     assert encode_items(range(3)).type_name == "list"
 
 
+def test_a_text_is_read_without_its_item():
+    """At one place, of bounded length; a list of an earlier version has none."""
+    data = stored(["berlin", "ä" * 500])
+    trailer = Trailer.parse(data[-TRAILER_BYTES:], len(data))
+    found = []
+    for index in range(2):
+        at = trailer.entry(index)
+        place, size = trailer.text_place(Entry.parse(data[at : at + ENTRY_BYTES], trailer.code))
+        found.append(text_in(data[place : place + size]))
+    assert found == ["'berlin'", f"'{'ä' * 50}…{'ä' * 25}'"]
+    entry = Entry.parse(data[trailer.entry(0) :][:ENTRY_BYTES], trailer.code)
+    assert trailer._replace(has_texts=False).text_place(entry)[1] == 0
+    assert not text_in(b"")
+
+
 def test_an_empty_list_has_no_items():
     """Its trailer says so."""
     data = stored([])
@@ -60,18 +75,22 @@ def test_an_empty_list_has_no_items():
 
 
 def test_a_list_has_the_very_bytes_that_its_format_says():
-    """Item by item, then the table, then the trailer; an array begins at a multiple of 64."""
+    """Item by item with its text, the table, the trailer; an array begins at a multiple of 64."""
     items = [7, b"y" * 77, "x" * 5000, np.arange(5000.0)]
     expected, table = b"", b""
-    for each in items:
+    called = [
+        *("7", repr(items[1]), f"'{'x' * 50}…{'x' * 25}'"),
+        "<ndarray (5000,) float64>",
+    ]
+    for each, text in zip(items, called, strict=True):
         encoded = codec.encode(each)
         data = b"".join(encoded.chunks)
         if encoded.encoding is Encoding.BUFFERS:
             expected += bytes(-len(expected) % 64)
         place = struct.pack("<QQ", len(expected), len(data) | encoded.encoding << 56)
         table += place + blake3(place + data).digest()[:16]
-        expected += data
-    kind, gap = b"\0", bytes(3)
+        expected += data + bytes([len(text.encode())]) + text.encode()
+    kind, gap = b"\0\1", bytes(2)
     place = struct.pack("<QQQ", 4, len(expected), 0)
     trailer = b"AFI1" + kind + gap + place + blake3(b"").digest()[:16]
     trailer += blake3(trailer).digest()[:16]

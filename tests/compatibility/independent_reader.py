@@ -29,19 +29,19 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
             *("pid", "host", "versions", "origin_step", "code_ref", "key", "trace"),
         ),
     ),
-    2: ("TaskStarted", (*OF_TASK, "path", "pid", "parents", "node")),
+    2: ("TaskStarted", (*OF_TASK, "path", "pid", "parents", "node", "item")),
     4: (
         "TaskSucceeded",
         (
             *(*OF_TASK, "path", "manifest", "seconds", "pid", "fanout", "items", "log", "failed"),
-            "choice",
+            *("choice", "cpu_seconds", "peak_memory"),
         ),
     ),
     5: (
         "TaskFailed",
         (
             *(*OF_TASK, "path", "exception_type", "message", "traceback", "will_retry"),
-            *("seconds", "pid", "log", "caught", "manifest"),
+            *("seconds", "pid", "log", "caught", "manifest", "cpu_seconds", "peak_memory", "item"),
         ),
     ),
     6: ("TaskRetried", (*OF_TASK, "path", "after_seconds")),
@@ -49,13 +49,13 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         "TaskCloned",
         (
             *(*OF_TASK, "path", "manifest", "fanout", "items"),
-            *("origin_run_id", "origin_task_id", "choice", "parents"),
+            *("origin_run_id", "origin_task_id", "choice", "parents", "item"),
         ),
     ),
     8: ("RunSucceeded", ("seconds",)),
     9: (
         "RunFailed",
-        (*OF_TASK, "exception_type", "message", "traceback", "seconds"),
+        (*OF_TASK, "exception_type", "message", "traceback", "seconds", "item"),
     ),
     10: ("RunCancelled", ("reason", "seconds")),
     11: ("TaskYielded", (*OF_TASK, "path", "manifest", "index", "count", "items", "digests")),

@@ -91,6 +91,7 @@ ON_DISK = {
     "int": "int",
     "int | None": "int or nil",
     "float": "float",
+    "float | None": "float or nil",
     "bool": "bool",
     "bytes": "bin",
     "tuple[int, ...]": "array",

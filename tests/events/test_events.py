@@ -96,6 +96,7 @@ plain = st.recursive(
     max_leaves=8,
 )
 fanouts = st.none() | st.integers(0, (1 << 32) - 1)
+usage = {"cpu_seconds": st.none() | seconds, "peak_memory": st.none() | st.integers(0, 1 << 62)}
 failure = {"exception_type": texts, "message": texts, "traceback": texts}
 
 started = st.builds(
@@ -114,7 +115,7 @@ started = st.builds(
 )
 stored: st.SearchStrategy[Event] = st.one_of(
     started,
-    st.builds(TaskStarted, **of_task, path=paths, pid=naturals),
+    st.builds(TaskStarted, **of_task, path=paths, pid=naturals, item=texts),
     st.builds(
         TaskSucceeded,
         **of_task,
@@ -125,6 +126,7 @@ stored: st.SearchStrategy[Event] = st.one_of(
         fanout=fanouts,
         items=items,
         log=naturals,
+        **usage,
     ),
     st.builds(
         TaskFailed,
@@ -135,6 +137,8 @@ stored: st.SearchStrategy[Event] = st.one_of(
         seconds=seconds,
         pid=naturals,
         log=naturals,
+        item=texts,
+        **usage,
     ),
     st.builds(TaskRetried, **of_task, path=paths, after_seconds=seconds),
     st.builds(
@@ -146,6 +150,7 @@ stored: st.SearchStrategy[Event] = st.one_of(
         items=items,
         origin_run_id=run_ids,
         origin_task_id=texts,
+        item=texts,
     ),
     st.builds(RunSucceeded, **of_event, seconds=seconds),
     st.builds(
@@ -342,7 +347,7 @@ def test_json_of_an_unknown_type_is_an_error():
 WRONG: list[object] = [None, True, -1, 1 << 63, 1.5, float("nan"), "x", b"x", [], [[]], {}]
 
 
-@given(stored, st.integers(0, 14), st.sampled_from(WRONG))
+@given(stored, st.integers(0, 18), st.sampled_from(WRONG))
 def test_a_record_with_one_wrong_field_is_an_event_or_is_refused(event, at, wrong):
     """Its checksum is right; whatever the field is, no other error comes of it."""
     values = msgpack.unpackb(pack_event(event), strict_map_key=False)
@@ -360,7 +365,10 @@ def test_a_record_with_one_wrong_field_is_an_event_or_is_refused(event, at, wron
 
 @pytest.mark.parametrize(
     ("at", "wrong"),
-    [(1, 0), (2, 1 << 60), (4, 0), (4, 1 << 32), (5, -1), (6, [1 << 32]), (6, ["0"]), (8, -1.0)],
+    [
+        *[(1, 0), (2, 1 << 60), (4, 0), (4, 1 << 32), (5, -1), (6, [1 << 32]), (6, ["0"])],
+        *[(8, -1.0), (15, -0.5), (15, float("nan")), (16, -1), (16, 1 << 63)],
+    ],
 )
 def test_numbers_that_nothing_can_have_are_refused(at, wrong):
     """A time that no clock shows, an id that no table holds, an index that no item has."""

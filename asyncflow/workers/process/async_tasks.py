@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asyncflow.workers.messages import (
+    UNKNOWN_USAGE,
     CancelTask,
     CloseRun,
     GaveBack,
@@ -21,6 +22,7 @@ from asyncflow.workers.messages import (
     YieldMore,
 )
 from asyncflow.workers.process import environment, output_capture
+from asyncflow.workers.process.run import item_text_of
 from asyncflow.workers.process.run_task import TaskAttempt, TaskHost, ToldAsync, failed
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from asyncflow.flow.current import TaskContext
-    from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage
+    from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage, Usage
     from asyncflow.workers.process.arrivals import Arrivals
     from asyncflow.workers.process.run import OpenRun
 
@@ -87,6 +89,7 @@ class AsyncSteps:
         self._runner = asyncio.Runner()
         self._off_loop = OffLoop()
         self._tasks: dict[AttemptKey, Any] = {}  # by run, task and attempt
+        self._begun = 0  # how many tasks have begun, in all
         self._waiting: dict[AttemptKey, Sequence[Started | Opened]] = {}
         """Tasks that have not begun yet, and the reports to send when they do."""
         self._asked: dict[AttemptKey, bool] = {}
@@ -226,7 +229,7 @@ class AsyncSteps:
             # Leave later orders where they can be taken back, until the loop has been left.
             self._asyncio.get_running_loop().remove_reader(self._worker.order_descriptor)
             return
-        started = Started(order.key)
+        started = Started(order.key, item_text_of(run, order.stack, order.path))
         if not run.is_open:  # a long wait now is the import, and the engine must know that
             self._worker.report(started)
         began = time.perf_counter()
@@ -248,7 +251,11 @@ class AsyncSteps:
 
         Each is taken from `_waiting` once: here, or where it begins.
         """
-        waiting = [key for key, untold in list(self._waiting.items()) if Started(key) in untold]
+        waiting = [
+            key
+            for key, untold in list(self._waiting.items())
+            if any(isinstance(each, Started) for each in untold)
+        ]
         return [GaveBack(key) for key in waiting if self._waiting.pop(key, None) is not None]
 
     def _begin(self, run: OpenRun, order: StartTask, untold: Sequence[Started | Opened]) -> None:
@@ -259,6 +266,7 @@ class AsyncSteps:
             context=self._worker.own_context(),
         )
         key = order.key
+        self._begun += 1
         self._tasks[key], self._waiting[key] = task, untold
         if order.awaits:
             from asyncflow.workers.process.arrivals import Arrivals
@@ -300,7 +308,17 @@ class AsyncSteps:
             return
         if untold:
             worker.report(*untold)
-        began = time.perf_counter()
+        began, number = time.perf_counter(), self._begun
+        is_alone = len(self._tasks) == 1
+        if is_alone:
+            worker.meter.begin()
+
+        def used() -> Usage:
+            """What the task has used, if no other one has shared the loop with it."""
+            if is_alone and number == self._begun:
+                return worker.meter.end()
+            worker.meter.note_other_work()
+            return UNKNOWN_USAGE
 
         def send(stream: int, data: bytes) -> None:
             worker.report(Logged(key, stream, data))
@@ -315,7 +333,7 @@ class AsyncSteps:
             is_asked=lambda: key in self._asked,
             is_late=lambda: self._asked.get(key, False),
             off_loop=self._off_loop,
-            told=ToldAsync(lambda: self._wait_for_more(key), self._arrivals.get(key)),
+            told=ToldAsync(lambda: self._wait_for_more(key), self._arrivals.get(key), used),
         )
         try:
             report = await attempt.carry_out()

@@ -112,10 +112,10 @@ class ItemStream:
         with self._changed:
             self._raise_of_thread()
             whole, part = self._whole, self._part
-            encoded = whole.encoder.encode(item)
-            for batch in whole.encoder.add_encoded(encoded):
+            encoded, text = whole.encoder.encode(item), whole.encoder.text_of(item)
+            for batch in whole.encoder.add_encoded(encoded, text):
                 whole.write(batch)
-            for batch in part.add_encoded(encoded):
+            for batch in part.add_encoded(encoded, text):
                 self._waiting += batch
             self._digests += item_digest(encoded)
             is_full = part.count >= _CHUNK_ITEMS or part.size >= _CHUNK_BYTES

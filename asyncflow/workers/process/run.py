@@ -290,3 +290,21 @@ def item_of(
     if splitter.first:
         called += f"[{splitter.first}:]"
     return run.reader.load_item(splitter.items, path[level] - splitter.first, called, later)
+
+
+def item_text_of(run: OpenRun, stack: Sequence[int], path: Sequence[int]) -> str:
+    """The short text of a task's item of the innermost foreach; empty if it has none.
+
+    Nothing is unpickled, and no flow has to be imported. An error is left to whatever reads the
+    item.
+    """
+    if not path or len(stack) < len(path):
+        return ""
+    try:
+        run.read()
+        splitter = run.result(stack[len(path) - 1], "the text of an item")
+        if splitter.items is None:
+            return ""
+        return run.reader.item_text(splitter.items, path[-1] - splitter.first)
+    except Exception:  # noqa: BLE001 - see above
+        return ""

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asyncflow.values import Outcome
-    from asyncflow.workers.messages import AttemptKey, ReportMessage, StartTask
+    from asyncflow.workers.messages import AttemptKey, ReportMessage, StartTask, Usage
     from asyncflow.workers.process.arrivals import Arrivals
     from asyncflow.workers.process.artifact_threads import OffLoop
     from asyncflow.workers.process.async_reads import AsyncReads
+    from asyncflow.workers.process.resource_usage import UsageMeter
     from asyncflow.workers.process.run import OpenRun
     from asyncflow.workers.process.shared_resources import SharedResources
     from asyncflow.workers.process.stop_signals import StopSignals
@@ -51,6 +52,10 @@ class TaskHost(Protocol):
     def holder(self) -> SharedResources:
         """The shared resources."""
 
+    @property
+    def meter(self) -> UsageMeter:
+        """Measures what a task uses that has the process for itself."""
+
     def report(self, *messages: ReportMessage) -> None:
         """Send reports to the engine at once."""
 
@@ -62,12 +67,14 @@ class TaskHost(Protocol):
 
 
 class ToldAsync(NamedTuple):
-    """What the engine tells an async step while it runs."""
+    """What an async step is told while it runs."""
 
     wait_for_more: Callable[[], Awaitable[int]]
     """Waits until its generator may go on; returns up to how many items."""
     arrivals: Arrivals | None
     """Its inputs, if it has begun before the last of them."""
+    used: Callable[[], Usage]
+    """What it has used by now, as far as that is known."""
 
 
 class TaskAttempt:
@@ -95,7 +102,7 @@ class TaskAttempt:
             is_asked: Whether the engine has asked it to end.
             is_late: Whether that was because its time was over.
             off_loop: The threads, for an async step.
-            told: What the engine tells an async step.
+            told: What an async step is told.
         """
         self._worker, self._run, self._order, self._began = worker, run, order, began
         self._is_asked, self._is_late, self._off_loop = is_asked, is_late, off_loop
@@ -106,6 +113,7 @@ class TaskAttempt:
             self._reads = AsyncReads(off_loop)
         self._told = told
         self._task: TaskView | None = None
+        self._used = worker.meter.end if told is None else told.used
 
     def carry_out_now(self) -> ReportMessage:
         """Run a `def` step, which awaits nothing."""
@@ -145,7 +153,7 @@ class TaskAttempt:
             worker.check_descriptors(run)
             return await self._failure(error)
         seconds = time.perf_counter() - self._began
-        return Succeeded(order.key, seconds, outcome, self._printed())
+        return Succeeded(order.key, seconds, outcome, self._printed(), self._used())
 
     async def _store(self, task: TaskView) -> Outcome:
         result = TaskResult(self._run, self._order, task)
@@ -191,6 +199,7 @@ class TaskAttempt:
         printed = self._printed()
         step_into = self._step_command
         report = failed(self._order, self._began, damage or error, printed, retried, step_into)
+        report = report._replace(usage=self._used())
         if task is None or damage:
             return report
         told = self._late(report, retried) if self._is_asked() else report

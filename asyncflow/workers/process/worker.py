@@ -50,7 +50,8 @@ from asyncflow.workers.process import environment, output_capture
 from asyncflow.workers.process.async_tasks import AsyncSteps
 from asyncflow.workers.process.finalization import disown, finalize
 from asyncflow.workers.process.order_reader import OrderReader
-from asyncflow.workers.process.run import OpenRun
+from asyncflow.workers.process.resource_usage import UsageMeter
+from asyncflow.workers.process.run import OpenRun, item_text_of
 from asyncflow.workers.process.run_task import STOP, TaskAttempt, failed
 from asyncflow.workers.process.shared_resources import SharedResources
 from asyncflow.workers.process.thread_context import install_thread_propagation
@@ -121,6 +122,7 @@ class Worker:
         self._kept: list[OrderMessage] = []  # those that came while a generator waited
         self._sending = RLock()  # the output of async tasks in threads is sent from there
         self.holder = SharedResources(self._warn_of_shared)
+        self.meter = self._new_meter()
         self._context = copy_context()  # including changes by the imports of flows
         self.closing = False
 
@@ -214,6 +216,9 @@ class Worker:
             self._runs[order.key.run] = self._new_run(Opening(*order.opening))
         return order
 
+    def _new_meter(self) -> UsageMeter:
+        return UsageMeter()
+
     def _new_run(self, opening: Opening) -> OpenRun:
         return OpenRun(opening, self._pid, self.report_first)
 
@@ -285,7 +290,7 @@ class Worker:
 
     def _start(self, order: StartTask) -> None:
         run = self._runs[order.key.run]
-        self.report(Started(order.key))
+        self.report(Started(order.key, item_text_of(run, order.stack, order.path)))
         began = time.perf_counter()
         try:
             environment.put_back_settings()
@@ -306,6 +311,7 @@ class Worker:
             # Together with the next task's start, if that order is here: one system call instead of
             # two.
             signals = self.signals
+            self.meter.begin()
             attempt = TaskAttempt(
                 self,
                 run,
@@ -321,7 +327,10 @@ class Worker:
 
     def open(self, run: OpenRun) -> bool:
         """Load the run's flow; return whether it was imported just now."""
-        return self._context.run(run.open)
+        is_new = self._context.run(run.open)
+        if is_new:
+            self.meter.note_other_work()
+        return is_new
 
     def own_context(self) -> Context:
         """The context in which a task begins."""
