@@ -211,6 +211,7 @@ async def test_tasks_taken_over_keep_their_items(engine, failed):
     with pytest.raises(RunFailedError):
         await engine.resume(Naming, origin=failed)
     run = Flow("Naming", store=engine.settings.store).latest_run
+    assert run is not None
     cloned = {event.step: event.item for event in run.events(TaskCloned)}
     assert cloned["start"] == ""
     assert cloned["visit"] in {"City berlin", "City rome"}
