@@ -17,6 +17,7 @@ ALL = (
     "client",
     "waiting",
     "watching",
+    "page",
     "beside",
     "lag",
 )

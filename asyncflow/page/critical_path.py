@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.attempts import Attempts
 from asyncflow.events.types import to_microseconds
+from asyncflow.page.step_spans import step_numbers
 from asyncflow.store.run_index import TaskState
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST_TASKS: Final = 200
 """A longer chain is cut at its start: that of a loop, for example."""
+_MOST_LOOKED_AT: Final = 5_000
 _THOUSAND: Final = 1000
 
 
@@ -67,7 +69,15 @@ def _last_task(record: RunRecord) -> int | None:
 
 def _latest_parent(record: RunRecord, attempts: Attempts) -> int | None:
     event = attempts.last_event()
-    table = record.tasks.table()
+    graph, table = record.journal.graph, record.tasks.table()
+    node = graph[attempts.step]
+    if node.is_join and not event.path and not graph.has_conditions:
+        # All tasks of the steps before it: no parent needs to be looked at.
+        numbers = step_numbers(record)
+        ended = [table.last_ended(numbers[step]) for step in graph.previous(node.name)]
+        return max(filter(None, ended), key=table.ended_at, default=None)
+    if graph.has_conditions and node.joins is not None and len(table) > _MOST_LOOKED_AT:
+        return None  # their paths would all have to be read
     parents = (task for _, task in record.lineage.parents(attempts.number, event.key))
     return max(parents, key=table.ended_at, default=None)
 

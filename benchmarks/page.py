@@ -1,0 +1,227 @@
+"""What the page's server takes: a run of 100,000 tasks, a store of 10,000 runs, and live events.
+
+The server is `asyncflow ui` in a process of its own, asked over HTTP. Beside each time stands the
+CPU time that the server used for it, which does not depend on what else the machine does. What the
+first look costs is that of a server that has just started.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
+from tests.support.written_runs import RunWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TASKS = 100_000
+RUNS = 10_000
+SILENCE_SECONDS = 60.0
+WATCHERS = 50
+LARGE = "Wide/1800000000000000"
+LIMITS = {
+    "first screen": 300,
+    "timeline, the first time": 1500,
+    "timeline, again": 150,
+    "list of runs": 500,
+}
+"""In milliseconds."""
+GRAPH = Graph(
+    "Wide",
+    [
+        Node("start", ("work",), foreach="items"),
+        Node("work", ("join",)),
+        Node("join", ("end",), is_join=True),
+        Node("end"),
+    ],
+)
+
+STEADY = """
+import sys, time
+from asyncflow import FlowSpec, step
+class Steady(FlowSpec):
+    @step
+    def start(self):
+        for number in range(100):
+            print("tick", flush=True)
+            time.sleep(0.05)
+        time.sleep(%(silence)s)
+        for number in range(100):
+            print("tick after the silence", flush=True)
+            time.sleep(0.05)
+        self.next(self.end)
+    @step
+    def end(self):
+        pass
+if __name__ == "__main__":
+    Steady()
+"""
+
+
+def write_run(store: Path, run_id: str, width: int) -> None:
+    """A foreach that has succeeded, each task in a second of its own, and some with output."""
+    run = RunWriter(store, "Wide", run_id, GRAPH, parameters={"width": width})
+    run.succeed(run.start("start"), fanout=width)
+    for index in range(width):
+        run.run("work", (index,), score=index)
+    run.run("join")
+    run.run("end")
+    run.finish()
+
+
+@contextmanager
+def serving(store: Path) -> Iterator[tuple[httpx.Client, psutil.Process]]:
+    """A server of the page on a store, and a client that may ask it."""
+    command = [sys.executable, "-m", "asyncflow", "ui", "--store", str(store), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None  # noqa: S101 - it is a pipe
+        address = server.stdout.readline().split()[-1]
+        base, _, token = address.partition("?token=")
+        try:
+            headers = {"Authorization": f"Bearer {token}"}
+            with httpx.Client(base_url=base, headers=headers, timeout=60) as client:
+                yield client, psutil.Process(server.pid)
+        finally:
+            server.terminate()
+
+
+class Asking:
+    """Asks, and keeps what was measured."""
+
+    def __init__(self, client: httpx.Client, server: psutil.Process) -> None:
+        self._client, self._server = client, server
+        self.largest = (0, "")
+
+    def ask(self, what: str, address: str, **parameters: Any) -> Any:
+        """The answer; prints how long it took."""
+        cpu, began = self._cpu(), time.perf_counter()
+        answer = self._client.get(address, params=parameters)
+        wall, cpu = time.perf_counter() - began, self._cpu() - cpu
+        answer.raise_for_status()
+        self.largest = max(self.largest, (len(answer.content), what))
+        limit = f", limit {LIMITS[what]}" if what in LIMITS else ""
+        print(
+            f"  {what:34s} {1e3 * wall:6.0f} ms{limit}; CPU {1e3 * cpu:5.0f} ms, "
+            f"{len(answer.content) / 1000:6.1f} KB"
+        )
+        return answer.json()
+
+    def _cpu(self) -> float:
+        times = self._server.cpu_times()
+        return float(times.user + times.system)
+
+
+def look_at_large_run(store: Path) -> None:
+    """Every view of a run of 100,000 tasks."""
+    print(f"a run of {TASKS:,} tasks, from a server that has just started")
+    run = f"api/runs/{LARGE}"
+    with serving(store) as (client, server):
+        asking = Asking(client, server)
+        ask = asking.ask
+        client.get("api/info")
+        ask("first screen", run)
+        ask("first screen, again", run)
+        ask("timeline, the first time", f"{run}/timeline", px=1600)
+        ask("timeline, again", f"{run}/timeline", px=1600)
+        ask("timeline, a part", f"{run}/timeline", **{"from": 10_000_000, "to": 90_000_000})
+        ask("timeline, idle time cut out", f"{run}/timeline", idle="cut", px=2000)
+        ask("tasks, the first 200", f"{run}/tasks")
+        ask("tasks, the longest", f"{run}/tasks", order="seconds")
+        ask("tasks, one found by its index", f"{run}/tasks", find="77777")
+        ask("a task", f"{run}/tasks/work/50000")
+        ask("the join's task", f"{run}/tasks/join/{TASKS + 2}")
+        ask("log, its end", f"{run}/log", tail=1)
+        ask("log, a search without a hit", f"{run}/log", find="nowhere")
+        ask("events from the middle", f"{run}/events", after=TASKS)
+        size, what = asking.largest
+        print(f"  the largest answer has {size / 1000:.0f} KB, limit 200: {what}")
+        print(f"  memory of the server: {server.memory_info().rss / 1e6:.0f} MB, limit 150")
+
+
+def look_at_many_runs(store: Path) -> None:
+    """The list of a store of 10,000 runs."""
+    print(f"a store of {RUNS:,} runs, from a server that has just started")
+    with serving(store) as (client, server):
+        asking = Asking(client, server)
+        client.get("api/info")
+        asking.ask("list of runs", "api/runs")
+        asking.ask("list of runs, again", "api/runs")
+        asking.ask("those that failed, among all", "api/runs", status="failed")
+        asking.ask("those that failed, again", "api/runs", status="failed")
+        asking.ask("durations of 50 runs", "api/flows/Wide/durations")
+        print(f"  memory of the server: {server.memory_info().rss / 1e6:.0f} MB, limit 150")
+
+
+# --- live ---------------------------------------------------------------------------------------
+
+
+def watch_live(folder: Path, silence: float) -> None:
+    """From an event's time to its message, of a run of another process."""
+    print(f"live events of another process, with a silence of {silence:g} s between")
+    flow, store = folder / "steady.py", folder / "live"
+    flow.write_text(STEADY % {"silence": silence})
+    command = [sys.executable, str(flow), "run", "--store", str(store), "--quiet"]
+    with subprocess.Popen(command) as engine:
+        while not (store / "flows" / "Steady").is_dir():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        with serving(store) as (client, server):
+            late = list(delays(client))
+            used = server.cpu_times()
+        engine.wait()
+    half = len(late) // 2
+    for what, part in (("before the silence", late[:half]), ("after it", late[half:])):
+        ranks = statistics.quantiles(part, n=100)
+        print(
+            f"  {what:20s} p50 {ranks[49]:5.1f} ms, p95 {ranks[94]:5.1f} ms, limit 100; "
+            f"p99 {ranks[98]:5.1f} ms, limit 200; {len(part)} events"
+        )
+    print(f"  CPU of the server in all: {used.user + used.system:.1f} s")
+
+
+def delays(client: httpx.Client) -> Iterator[float]:
+    """For each line that the run prints: how late it came, in milliseconds."""
+    seen = count(1)
+    with client.stream("GET", "api/watch", params={"run": "Steady/latest"}, timeout=120) as stream:
+        for line in stream.iter_lines():
+            now = time.time()
+            if line.startswith("event: end"):
+                return
+            if not line.startswith("data: "):
+                continue
+            for event in json.loads(line[6:]).get("events", ()):
+                assert event["seq"] == next(seen), "each comes once"  # noqa: S101 - a wrong answer is worth nothing
+                if event["type"] == "TaskLogged":
+                    at = datetime.fromisoformat(event["time"]).timestamp()
+                    yield 1e3 * (now - at)
+
+
+def main() -> None:
+    """Build the stores, ask, and print."""
+    with tempfile.TemporaryDirectory() as folder:
+        large, many = Path(folder, "large"), Path(folder, "many")
+        write_run(large, LARGE.partition("/")[2], TASKS)
+        look_at_large_run(large)
+        for number in range(RUNS):
+            write_run(many, str(1_700_000_000_000_000 + number), 2)
+        look_at_many_runs(many)
+        watch_live(Path(folder), SILENCE_SECONDS)
+
+
+if __name__ == "__main__":
+    main()
