@@ -18,7 +18,7 @@ from asyncflow.page.answers import cut, problem_of, shrink
 from asyncflow.page.critical_path import critical_path
 from asyncflow.page.graph_layout import graph_data
 from asyncflow.page.run_rows import row_data, shown, unreadable_row
-from asyncflow.page.step_rows import step_rows
+from asyncflow.page.step_rows import step_rows, step_times
 from asyncflow.page.waiting import waits_of
 from asyncflow.values import Status
 
@@ -51,11 +51,12 @@ def overview(record: RunRecord) -> dict[str, Any]:
 
     # Events that come while this is read are told again by `api/watch`.
     seq = part(lambda: record.summary().events)
+    times = part(lambda: step_times(record))
     data = {
         "run": {**_row(record), **part(lambda: _start(record.started), {})},
         "what_now": part(lambda: what_now(record)),
         "graph": part(lambda: graph_data(record.journal.graph)),
-        "steps": part(lambda: step_rows(record), []),
+        "steps": part(lambda: step_rows(record, times), []),
         "waits": part(lambda: waits_of(record), []),
         "critical": part(lambda: critical_path(record)),
         "seq": seq or 0,

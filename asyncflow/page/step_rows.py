@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.events.types import TaskFailed
@@ -12,6 +13,8 @@ from asyncflow.store.run_index import TaskState
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from asyncflow.client.run_files import RunRecord
     from asyncflow.flow.graph import Graph
 
@@ -30,20 +33,26 @@ _LEFT: Final = {
 }
 
 
-def step_rows(record: RunRecord) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """How long the tasks of each step took, and what else a pass over the journal tells."""
+
+    seconds: Mapping[str, float] | None = None
+    caught: Mapping[str, int] | None = None
+    spans: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
+
+
+def step_rows(record: RunRecord, told: StepTimes | None = None) -> list[dict[str, Any]]:
     """Each step of the graph with its counts, those that have not begun as well.
 
     Raises:
         JournalError: The run is damaged.
     """
+    told = told or StepTimes()
     tasks = record.tasks
     table, graph, run = tasks.table(), record.journal.graph, record.status()
-    expected, numbers, spans = (
-        expected_tasks(record, graph),
-        step_numbers(record),
-        step_spans(record),
-    )
-    times, caught = _times(record)
+    expected, numbers = expected_tasks(record, graph), step_numbers(record)
+    seconds, caught, spans = told.seconds, told.caught, told.spans
     waiting = _waiting(record) if run is Status.RUNNING else {}
     rows = []
     for node in graph:
@@ -66,7 +75,7 @@ def step_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "cloned": states.get(TaskState.CLONED, 0),
                 "caught": None if caught is None else caught.get(node.name, 0),
                 "retried": 0 if number is None else table.retries_of(number),
-                "seconds": None if times is None else times.get(node.name, 0.0),
+                "seconds": None if seconds is None else seconds.get(node.name, 0.0),
                 "first": spans.get(node.name, (None, None))[0],
                 "last": spans.get(node.name, (None, None))[1],
             }
@@ -74,17 +83,21 @@ def step_rows(record: RunRecord) -> list[dict[str, Any]]:
     return rows
 
 
-def _times(record: RunRecord) -> tuple[dict[str, float] | None, dict[str, int] | None]:
-    """The seconds that the tasks of each step took, and how many failures were caught.
+def step_times(record: RunRecord) -> StepTimes:
+    """What is known without a pass over a long journal.
 
-    Both are None where that would take a pass over a long journal.
+    Raises:
+        JournalError: The run is damaged.
     """
+    spans = step_spans(record)
     few = sum(record.tasks.steps().values()) <= _FEW_TASKS
     times = times_of(record) if few else times_at_hand(record)
     if times is not None:
         seconds = {step: total for step, (_, _, total) in times.of_steps().items()}
-        return seconds, {times.steps[number]: count for number, count in times.caught.items()}
-    return None, None if any(node.catches for node in record.journal.graph) else {}
+        caught = {times.steps[number]: count for number, count in times.caught.items()}
+        return StepTimes(seconds, caught, spans)
+    catches = any(node.catches for node in record.journal.graph)
+    return StepTimes(None, None if catches else {}, spans)
 
 
 def _unended(run: Status) -> str:

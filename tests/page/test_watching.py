@@ -1,0 +1,231 @@
+"""Live events: each once, in order, soon, and read once however many watch."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import contextmanager, suppress
+from datetime import datetime
+
+import anyio
+import httpx
+import pytest
+
+from asyncflow.page.opened_runs import OpenedRuns
+from asyncflow.page.run_rows import RunRows
+from asyncflow.page.watching import RunWatch, Watches
+from asyncflow.store.event_reader import EventReader
+from tests.support.page_stores import RUNS, asking, begin, every_kind
+
+WIDTH = 40
+MADE = f"Made/{RUNS['interrupted']}"
+
+
+def wide(store):
+    """A run that goes on, as long as its writer is open, with some hundred events."""
+    run = begin(store, "interrupted")
+    for index in range(WIDTH):
+        run.run("work", (index,), score=index)
+    run.flush()
+    return run
+
+
+def messages(response):
+    """The messages of a stream: their ids, their kind and their data."""
+    number, kind = None, "message"
+    for line in response.iter_lines():
+        if line.startswith("id: "):
+            number = int(line[4:])
+        elif line.startswith("event: "):
+            kind = line[7:]
+        elif line.startswith("data: "):
+            yield number, kind, json.loads(line[6:])
+            number, kind = None, "message"
+
+
+@contextmanager
+def watching(client, run=MADE, **parameters):
+    """The messages of a run, as long as the block lasts."""
+    headers = parameters.pop("headers", {})
+    with client.stream(
+        "GET", "/api/watch", params={"run": run, **parameters}, headers=headers
+    ) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        yield messages(stream)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with a run of every kind."""
+    folder = tmp_path_factory.mktemp("watch")
+    return every_kind(folder / "store", folder / "touched")
+
+
+def test_a_run_that_has_ended_is_told_to_its_end(store):
+    """All its events, and then that there are no more."""
+    with asking(store) as client, watching(client, f"Made/{RUNS['succeeded']}") as found:
+        *events, (_, kind, data) = found
+    seqs = [event["seq"] for _, _, data in events for event in data["events"]]
+    assert seqs == list(range(1, len(seqs) + 1))
+    assert events[-1][0] == seqs[-1]
+    assert (kind, data) == ("end", {"status": "succeeded"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("interrupted", "interrupted"), ("damaged", "unreadable")]
+)
+def test_a_run_without_an_end_says_why_nothing_comes(store, kind, status):
+    """Its engine is gone, or its journal is damaged."""
+    with asking(store) as client, watching(client, f"Made/{RUNS[kind]}") as found:
+        *_, (_, _, data) = found
+    assert data["status"] == status
+
+
+def test_a_hundred_cut_connections_give_each_event_once(tmp_path):
+    """A browser goes on with the number of the last message that it has seen whole."""
+    run, seen, last = wide(tmp_path / "store"), [], 0
+    with asking(tmp_path / "store") as client:
+        for turn in range(100):
+            run.run("work", (WIDTH + turn,))  # the run goes on meanwhile
+            run.flush()
+            headers = {"Last-Event-ID": str(last)} if turn % 2 else {}
+            with watching(client, since=0 if turn % 2 else last, headers=headers) as found:
+                last, _, data = next(found)
+                seen += [event["seq"] for event in data["events"]]
+    assert last > run.seq - 10
+    assert seen == list(range(1, last + 1))
+    run.close()
+
+
+def test_an_event_comes_within_a_tenth_of_a_second_after_a_silence(tmp_path):
+    """The server looks as often after a long time without events as before."""
+    run, late = wide(tmp_path / "store"), []
+    with asking(tmp_path / "store") as client, watching(client, since=run.seq) as found:
+        for _ in range(5):
+            time.sleep(0.3)
+            sent = time.monotonic()
+            run.run("work", (WIDTH,))
+            run.flush()
+            next(found)
+            late.append(time.monotonic() - sent)
+    run.close()
+    assert min(late) < 0.1  # the machine may be busy: one that is in time shows that it is possible
+
+
+def test_fifty_watchers_read_a_journal_once(tmp_path, monkeypatch):
+    """One of them reads for all, and when it goes away, another one does."""
+    reads = []
+    kept = EventReader.read
+    monkeypatch.setattr(
+        EventReader,
+        "read",
+        lambda self, *given, **named: reads.append(1) or kept(self, *given, **named),
+    )
+    run = wide(tmp_path / "store")
+    opened = OpenedRuns(str(tmp_path / "store"))
+
+    async def watch_all():
+        async def read(find):
+            return await anyio.to_thread.run_sync(find)
+
+        watch = Watches(opened, RunRows(opened), read).run(opened.record(*MADE.split("/")))
+        assert isinstance(watch, RunWatch)
+        seen = [[] for _ in range(50)]
+
+        async def follow(number):
+            async for data in watch.follow(0):
+                for line in data.decode().splitlines():
+                    if line.startswith("data: ") and "events" in line:
+                        seen[number] += [e["seq"] for e in json.loads(line[6:])["events"]]
+                if len(seen[number]) == run.seq and number % 2 == 0:
+                    return  # half of them go away, among them the one that reads
+
+        async with anyio.create_task_group() as group:
+            for number in range(50):
+                group.start_soon(follow, number)
+            await anyio.sleep(0.4)
+            before = len(reads)
+            run.run("work", (WIDTH,))
+            run.flush()
+            with anyio.move_on_after(5):
+                while not all(len(each) == run.seq for each in seen[1::2]):  # noqa: ASYNC110 - many count
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+        return seen, before
+
+    seen, before = anyio.run(watch_all)
+    run.close()
+    assert all(each == list(range(1, run.seq + 1)) for each in seen[1::2])
+    assert before < 60  # some looks of one reader in 0.4 s, and not fifty times as many
+
+
+def test_the_list_tells_of_a_new_run_and_of_its_end(tmp_path):
+    """As rows of the list, while somebody watches."""
+    begin(tmp_path / "store", "succeeded").finish()
+    statuses = []
+    with asking(tmp_path / "store") as client, client.stream("GET", "/api/watch") as stream:
+        found = messages(stream)
+        _, _, first = next(found)
+        assert [row["run_id"] for row in first["runs"]] == [RUNS["succeeded"]]
+        run = begin(tmp_path / "store", "failed")
+        run.flush()
+        for _, _, data in found:
+            statuses += [row["status"] for row in data["runs"]]
+            if statuses[-1:] == ["running"]:
+                run.finish()
+            if statuses[-1:] == ["succeeded"]:
+                break
+    assert statuses[0] == "running"
+
+
+def test_a_run_is_cancelled_from_the_page(tmp_path):
+    """A run of another process, through its mailbox; its last event says why."""
+    import subprocess
+    import sys
+
+    flow = tmp_path / "sleepy.py"
+    flow.write_text(
+        "import time\nfrom asyncflow import FlowSpec, step\n"
+        "class Sleepy(FlowSpec):\n"
+        "    @step\n    def start(self):\n        print('begun', flush=True)\n"
+        "        time.sleep(60)\n        self.next(self.end)\n"
+        "    @step\n    def end(self): pass\n"
+    )
+    command = [sys.executable, "-m", "asyncflow", "run", str(flow), "--quiet"]
+    with subprocess.Popen([*command, "--store", str(tmp_path / "store")]) as engine:
+        while not (tmp_path / "store/flows/Sleepy").is_dir():
+            time.sleep(0.02)
+        with asking(tmp_path / "store") as client:
+            late = []
+            token = client.get("/api/info").json()["action_token"]
+            with watching(client, "Sleepy/latest") as found:
+                for _, kind, data in found:
+                    if kind == "end":
+                        break
+                    for event in data["events"]:
+                        at = datetime.fromisoformat(event["time"]).timestamp()
+                        late.append(time.time() - at)
+                        if event["type"] == "TaskLogged":
+                            said = client.post(
+                                "/api/runs/Sleepy/latest/cancel",
+                                json={"reason": "enough"},
+                                headers={"X-Asyncflow-Token": token},
+                            )
+                            assert said.json() == {"status": "cancelled"}
+            assert data == {"status": "cancelled"}
+            text = client.get("/api/runs/Sleepy/latest").json()["what_now"]["text"]
+        engine.wait(20)
+    assert "enough" in text
+
+
+def test_a_connection_that_is_closed_leaves_no_thread(tmp_path):
+    """Nothing goes on for a browser that is gone."""
+    run = wide(tmp_path / "store")
+    with asking(tmp_path / "store") as client:
+        before = threading.active_count()
+        for _ in range(20):
+            with suppress(httpx.StreamClosed), watching(client, since=run.seq - 2) as found:
+                next(found)
+        assert threading.active_count() <= before + 5  # those that read, kept for the next ones
+    run.close()
