@@ -178,7 +178,7 @@ def test_a_picture_is_known_by_its_beginning():
 
 def test_a_value_that_contains_itself_ends():
     """At the depth that may be shown."""
-    value = [1]
+    value: list[object] = [1]
     value.append(value)
     assert of(value)["cut"]
 
@@ -240,7 +240,7 @@ def test_nothing_is_called(tmp_path, monkeypatch):
 
 def doubling(count):
     """A list of two of the list before, as often: of 2 to the power of `count` items."""
-    value = ["x" * 50]
+    value: list[object] = ["x" * 50]
     for _ in range(count):
         value = [value, value]
     return value

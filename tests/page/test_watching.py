@@ -117,11 +117,12 @@ def test_fifty_watchers_read_a_journal_once(tmp_path, monkeypatch):
     """One of them reads for all, and when it goes away, another one does."""
     reads = []
     kept = EventReader.read
-    monkeypatch.setattr(
-        EventReader,
-        "read",
-        lambda self, *given, **named: reads.append(1) or kept(self, *given, **named),
-    )
+
+    def counted(self, *given, **named):
+        reads.append(given)
+        return kept(self, *given, **named)
+
+    monkeypatch.setattr(EventReader, "read", counted)
     run = wide(tmp_path / "store")
     opened = OpenedRuns(str(tmp_path / "store"))
 
@@ -131,7 +132,7 @@ def test_fifty_watchers_read_a_journal_once(tmp_path, monkeypatch):
 
         watch = Watches(opened, RunRows(opened), read).run(opened.record(*MADE.split("/")))
         assert isinstance(watch, RunWatch)
-        seen = [[] for _ in range(50)]
+        seen: list[list[int]] = [[] for _ in range(50)]
 
         async def follow(number):
             async for data in watch.follow(0):

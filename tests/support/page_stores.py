@@ -114,7 +114,7 @@ def every_kind(store, touched):
 
 def nested(depth):
     """A list in a list in a list."""
-    value = []
+    value: list[object] = []
     for _ in range(depth):
         value = [value]
     return value

@@ -11,21 +11,18 @@ buffers. Time, memory and the bytes that are read are bounded, whatever the byte
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from asyncflow.client.previews.arrays import array_preview
 from asyncflow.client.previews.limits import Limits
 from asyncflow.client.previews.pickle_opcodes import PartOfText, PickleTree, read_pickle
 from asyncflow.client.previews.pictures import image_format, image_preview
-from asyncflow.client.previews.stored_bytes import Stored, StoredBytes
+from asyncflow.client.previews.stored_bytes import PartsReader, Stored, StoredBytes
 from asyncflow.client.previews.tables import table_preview
 from asyncflow.client.previews.value_text import kind_name, length_of, text_of
 from asyncflow.codec.items import ENTRY_BYTES, TRAILER_BYTES, DamagedError, Entry, Trailer
 from asyncflow.errors import AsyncflowError
 from asyncflow.values import ArtifactRef, Encoding
-
-if TYPE_CHECKING:
-    from asyncflow.store.artifacts import ArtifactReader
 
 __all__ = ["Limits", "image_format", "preview_of", "text_of_item"]
 
@@ -33,7 +30,7 @@ _MOST_ITEMS_READ: Final = 20
 
 
 def preview_of(
-    reader: ArtifactReader, ref: ArtifactRef, name: str, limits: Limits
+    reader: PartsReader, ref: ArtifactRef, name: str, limits: Limits
 ) -> tuple[dict[str, Any], float]:
     """The preview of a stored value as plain data, and how many seconds it took.
 
@@ -135,9 +132,7 @@ def _item_text(stored: StoredBytes, trailer: Trailer, index: int, limits: Limits
     return text_of(tree.value, limits)[0]
 
 
-def text_of_item(
-    reader: ArtifactReader, ref: ArtifactRef, index: int, limits: Limits
-) -> str | None:
+def text_of_item(reader: PartsReader, ref: ArtifactRef, index: int, limits: Limits) -> str | None:
     """One item of a stored foreach list as a short text; None if it cannot be shown."""
     stored = Stored(reader, ref, "")
     try:

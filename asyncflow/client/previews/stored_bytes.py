@@ -5,8 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from asyncflow.store.artifacts import ArtifactReader
     from asyncflow.values import ArtifactRef
+
+
+class PartsReader(Protocol):
+    """Reads parts of stored values."""
+
+    def read_range(self, ref: ArtifactRef, offset: int, size: int, name: str = "", /) -> bytes:
+        """So many of a value's bytes, from an offset on.
+
+        Raises:
+            ArtifactMissingError: The file that holds it is gone.
+            ArtifactCorruptError: The file ends before.
+        """
 
 
 class StoredBytes(Protocol):
@@ -30,7 +41,7 @@ class Stored:
 
     def __init__(
         self,
-        reader: ArtifactReader,
+        reader: PartsReader,
         ref: ArtifactRef,
         name: str,
         begin: int = 0,
