@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.page.answers import AskedWrongly
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from asyncflow.client.run_files import RunRecord
 
 _CANCEL_SECONDS: Final = 5.0
+_PAUSE_SECONDS: Final = 0.02
 _MOST_REASON: Final = 1_000
 _MOST_TAGS: Final = 50
 
@@ -26,7 +28,11 @@ def cancel(record: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
     reason = text_of(body, "reason") or "cancelled on the page"
     if len(reason) > _MOST_REASON:
         raise AskedWrongly(400, f"the reason is to have at most {_MOST_REASON} characters")
+    until = time.monotonic() + _CANCEL_SECONDS
     run_of(record).cancel(reason, seconds=_CANCEL_SECONDS)
+    # Its last event is there before its engine lets go of it; a resume would be refused until then.
+    while record.stored.is_being_written() and time.monotonic() < until:
+        time.sleep(_PAUSE_SECONDS)
     return {"status": str(record.status())}
 
 

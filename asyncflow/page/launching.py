@@ -21,9 +21,10 @@ from asyncflow.page.answers import AskedWrongly, cut
 from asyncflow.scheduling.resume_preview import plan_data, preview_resume
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
     from asyncflow.engine.engine import Engine
+    from asyncflow.engine.run_handle import RunHandle
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.page.opened_runs import OpenedRuns
 
@@ -78,15 +79,19 @@ class EngineLauncher:
     async def resume(self, origin: RunRecord, step: str | None) -> dict[str, Any]:
         """Resume a run."""
         flow = self._flow(origin.place.flow)
-        handle = await self._engine.start_resumed(flow, origin=origin.run_id, step=step)
-        return {"run": handle.pathspec}
+        return await self._begun(self._engine.start_resumed(flow, origin=origin.run_id, step=step))
 
     async def run(
         self, flow: str, parameters: Mapping[str, str], tags: Sequence[str]
     ) -> dict[str, Any]:
         """Start a run."""
-        handle = await self._engine.start(self._flow(flow), tags=tags, **parameters)
-        return {"run": handle.pathspec}
+        return await self._begun(self._engine.start(self._flow(flow), tags=tags, **parameters))
+
+    async def _begun(self, starting: Awaitable[RunHandle]) -> dict[str, Any]:
+        """The new run; none is started if the engine has no room for one soon."""
+        with anyio.move_on_after(_BEGIN_SECONDS):
+            return {"run": (await starting).pathspec}
+        raise AskedWrongly(409, "as many runs go on as may: try again later")
 
     async def plan(self, origin: RunRecord, step: str | None) -> list[dict[str, Any]]:
         """What a resume would do."""

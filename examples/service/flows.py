@@ -12,17 +12,25 @@ from pathlib import Path
 
 from asyncflow import FlowSpec, Parameter, step
 
+PACKAGES = ("asyncio", "email", "http", "json", "unittest")  # a caller cannot have others imported
+LONGEST_PAUSE = 60  # seconds: workers are for everybody
+MOST_FUNCTIONS = 100
+
 
 class LongestFunctions(FlowSpec):
     """Parse every module of a package, and list its longest functions."""
 
-    package = Parameter("package", default="asyncio", help="a package that can be imported")
+    package = Parameter("package", default="asyncio", help="a package of the standard library")
     top = Parameter("top", default=5, help="how many functions to list")
     pause = Parameter("pause", default=0.0, help="seconds to wait in each task, to watch it work")
 
     @step
     def start(self):
         """Find the package's modules."""
+        if self.package not in PACKAGES:
+            raise ValueError(f"package is to be one of {', '.join(PACKAGES)}")
+        if not (1 <= self.top <= MOST_FUNCTIONS and 0 <= self.pause <= LONGEST_PAUSE):
+            raise ValueError(f"top is at most {MOST_FUNCTIONS}, and pause {LONGEST_PAUSE} seconds")
         spec = importlib.util.find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
             raise ValueError(f"there is no package {self.package!r}")
