@@ -64,7 +64,7 @@ def test_no_two_steps_are_drawn_in_one_place(graph):
     """And each stands to the right of all that lead to it."""
     data = graph_data(graph)
     places = {node["step"]: (node["x"], node["y"]) for node in data["nodes"]}
-    by_column = {}
+    by_column: dict[int, list[float]] = {}
     for x, y in places.values():
         by_column.setdefault(x, []).append(y)
     for rows in by_column.values():
