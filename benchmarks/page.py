@@ -196,7 +196,7 @@ def watch_live(folder: Path, silence: float) -> None:
 
 def delays(client: httpx.Client) -> Iterator[float]:
     """For each line that the run prints: how late it came, in milliseconds."""
-    seen = count(1)
+    seen, began = count(1), time.time()
     with client.stream("GET", "api/watch", params={"run": "Steady/latest"}, timeout=120) as stream:
         for line in stream.iter_lines():
             now = time.time()
@@ -206,8 +206,8 @@ def delays(client: httpx.Client) -> Iterator[float]:
                 continue
             for event in json.loads(line[6:]).get("events", ()):
                 assert event["seq"] == next(seen), "each comes once"  # noqa: S101 - a wrong answer is worth nothing
-                if event["type"] == "TaskLogged":
-                    at = datetime.fromisoformat(event["time"]).timestamp()
+                at = datetime.fromisoformat(event["time"]).timestamp()
+                if event["type"] == "TaskLogged" and at > began:
                     yield 1e3 * (now - at)
 
 

@@ -88,6 +88,13 @@ class RunRecord:
         """The run as it is now; its status is RUNNING while it has no last event."""
         return self.tasks.summary()
 
+    def written_summary(self) -> Summary | None:
+        """The summary of a run that has ended, if it can be had without reading the journal."""
+        try:
+            return self.journal.summary.read()
+        except JournalError:
+            return None
+
     def status(self) -> Status:
         """The run's status now."""
         status = self.summary().status

@@ -79,6 +79,8 @@ class RunRows:
         """Read nothing yet."""
         self._opened = opened
         self._kept = _Kept()
+        self._ended: dict[tuple[str, str], tuple[str, int]] = {}
+        """The status and the start of runs that have ended: some hundred bytes for each."""
 
     # --- the list ---
 
@@ -140,21 +142,32 @@ class RunRows:
         return rows, None
 
     def _row_if_chosen(self, flow: str, run_id: str, choice: Choice) -> dict[str, Any] | None:
-        row = self.row(flow, run_id)
-        if row is None:
-            return None
-        started = row["_started"]
-        if (choice.since is not None and started < choice.since) or (
-            choice.before is not None and started >= choice.before
+        if (choice.status or choice.since or choice.before) and not self._may_fit(
+            flow, run_id, choice
         ):
             return None
-        if choice.status and row["status"] not in choice.status:
+        row = self.row(flow, run_id)
+        if row is None or not _fits(row["status"], row["_started"], choice):
             return None
         if not all(tag in row["_all_tags"] for tag in choice.tags):
             return None
         if choice.text and choice.text.casefold() not in row["_text"]:
             return None
-        return {name: value for name, value in row.items() if not name.startswith("_")}
+        return shown(row)
+
+    def _may_fit(self, flow: str, run_id: str, choice: Choice) -> bool:
+        """Whether a run may have the right status and time.
+
+        Of one that has ended, the summary says it; no more is read, and that once.
+        """
+        key = flow, run_id
+        ended = self._ended.get(key)
+        if ended is None:
+            summary = RunRecord(self._opened.place(flow), run_id).written_summary()
+            if summary is None:
+                return True
+            ended = self._ended[key] = str(summary.status), summary.started
+        return _fits(*ended, choice)
 
     # --- one row ---
 
@@ -195,6 +208,13 @@ class RunRows:
         if status == Status.SUCCEEDED:
             return []
         return Resumptions(record.place).of(record.run_id)[-5:]
+
+
+def _fits(status: str, started: int, choice: Choice) -> bool:
+    if choice.status and status not in choice.status:
+        return False
+    late = choice.before is not None and started >= choice.before
+    return not late and (choice.since is None or started >= choice.since)
 
 
 def row_data(record: RunRecord) -> dict[str, Any]:
