@@ -76,7 +76,7 @@ class FlowFacts(View):
 
     def _chosen(self, is_chosen: Callable[[RunRecord], bool]) -> Iterator[RunRecord]:
         """The records of the chosen runs, newest first."""
-        for record in map(self._record_of, self._place.store.runs(self._place.flow)):
+        for record in map(self._record_of, self._place.store.newest_runs(self._place.flow)):
             if record is not None and is_chosen(record):
                 yield record
 

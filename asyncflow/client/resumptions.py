@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from asyncflow.client.run_files import RunRecord
@@ -18,7 +17,8 @@ class Resumptions:
     def __init__(self, place: FlowPlace) -> None:
         """Read nothing yet."""
         self._place = place
-        self._unread = deque(place.store.runs(place.flow))
+        self._unread = place.store.newest_runs(place.flow)
+        self._next = next(self._unread, None)
         self._of: dict[str, list[str]] = {}
 
     def of(self, run_id: str) -> list[str]:
@@ -26,11 +26,11 @@ class Resumptions:
 
         A run whose journal cannot be read is skipped.
         """
-        while self._unread and int(self._unread[0]) > int(run_id):
-            younger = self._unread.popleft()
-            origin = self._origin_of(younger)
+        while self._next is not None and int(self._next) > int(run_id):
+            origin = self._origin_of(self._next)
             if origin is not None:
-                self._of.setdefault(origin, []).insert(0, younger)
+                self._of.setdefault(origin, []).insert(0, self._next)
+            self._next = next(self._unread, None)
         return self._of.get(run_id, [])
 
     def _origin_of(self, run_id: str) -> str | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from asyncflow.store.interface import RunStore
 
 LATEST: Final = "latest"
@@ -16,6 +15,8 @@ LATEST: Final = "latest"
 _NAMED: Final = 8  # runs that an error names
 _LEAST_DIGITS: Final = 4
 """The shortest beginning of an id: a single digit that was left over should name no run."""
+_WHOLE_DIGITS: Final = 16
+"""An id of that many digits is most likely whole, and is looked for before the ids are listed."""
 
 
 def may_be_run(name: str) -> bool:
@@ -38,7 +39,7 @@ def whole_name(store: RunStore, pathspec: str) -> str:
         return "/".join([_run_of_any(store, first), *rest])
     if not rest or not may_be_run(rest[0]) or not store.has_flow(first):
         return pathspec
-    found = _matching(store.runs(first), rest[0])
+    found = _matching(store, first, rest[0])
     if not found:
         raise NotFoundError(store.has_no_run(first, rest[0]))
     _check_one(rest[0], [f"{first}/{run_id}" for run_id in found])
@@ -49,7 +50,7 @@ def _run_of_any(store: RunStore, name: str) -> str:
     found = [
         (int(run_id), f"{flow}/{run_id}")
         for flow in store.flows()
-        for run_id in _matching(store.runs(flow), name)
+        for run_id in _matching(store, flow, name)
     ]
     found.sort(reverse=True)
     if not found:
@@ -61,11 +62,13 @@ def _run_of_any(store: RunStore, name: str) -> str:
     return found[0][1]
 
 
-def _matching(ids: Iterable[str], name: str) -> list[str]:
-    """The ids that a name means, newest first."""
-    ids = list(ids)
+def _matching(store: RunStore, flow: str, name: str) -> list[str]:
+    """The ids of a flow's runs that a name means, newest first."""
     if name == LATEST:
-        return ids[:1]
+        return list(islice(store.newest_runs(flow), 1))
+    if len(name) >= _WHOLE_DIGITS and store.run(flow, name).has_journal():
+        return [name]
+    ids = store.runs(flow)
     if name in ids:
         return [name]
     return [run_id for run_id in ids if run_id.startswith(name) and len(name) >= _LEAST_DIGITS]

@@ -71,11 +71,11 @@ def newest_run(store: RunStore, flow: str) -> str:
     Raises:
         ResumeError: There is none.
     """
-    runs = store.runs(flow)
-    if not runs:
+    newest = next(store.newest_runs(flow), None)
+    if newest is None:
         message = f"{flow} has no run in {store.location} that could be resumed"
         raise ResumeError(message)
-    return runs[0]
+    return newest
 
 
 class OriginRun:

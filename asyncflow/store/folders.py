@@ -115,6 +115,15 @@ class Folder:
         with self._naming(name):
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
 
+    def changed(self) -> int:
+        """When an entry was last added, renamed or deleted, in nanoseconds since 1970.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        with self._naming(""):
+            return os.fstat(self._descriptor).st_mtime_ns
+
     # --- changing ---
 
     def open_file(self, name: str, flags: int, mode: int = FILE_MODE) -> int:

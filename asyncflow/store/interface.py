@@ -522,6 +522,14 @@ class RunStore(Protocol):
             StoreError: They cannot be read.
         """
 
+    def newest_runs(self, flow: str) -> Iterator[RunId]:
+        """The ids of a flow's runs, newest first; to take a few may cost less than `runs`.
+
+        Raises:
+            NotFoundError: A flow cannot have that name.
+            StoreError: They cannot be read.
+        """
+
     def has_no_run(self, flow: str, run_id: str, there: Iterable[str] | None = None) -> str:
         """The text of an error: which run is missing, and which runs exist, newest first.
 

@@ -37,11 +37,12 @@ from asyncflow._support.paths import absolute
 from asyncflow.errors import NotFoundError, StoreError, StoreFormatError
 from asyncflow.store.files import explain, read_file, reason_of, sync_folder, write_file
 from asyncflow.store.folders import FOLDER_MODE, Folder
+from asyncflow.store.recent_runs import RecentRuns, read_recent
 from asyncflow.store.run_ids import NEWEST, REMOVED, RUN_ID, next_run
 from asyncflow.values import RunId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 FORMAT: Final = 1
 """The version of the layout that this asyncflow writes, and the newest that it reads."""
@@ -309,6 +310,26 @@ class Layout:
         """
         return [RunId(name) for name in self.list_runs(flow).names]
 
+    def newest_runs(self, flow: str) -> Iterator[RunId]:
+        """The ids of a flow's runs, newest first; the first 256 mostly without listing the others.
+
+        Raises:
+            StoreError: Its folder cannot be read.
+        """
+        recent = self._recent(flow)
+        for number in recent.ids:
+            yield RunId(str(number))
+        if not recent.is_all:
+            known = set(map(str, recent.ids))
+            yield from (run_id for run_id in self.runs(flow) if run_id not in known)
+
+    def _recent(self, flow: str) -> RecentRuns:
+        folder = self.flow_dir(flow)
+        recent = None
+        with suppress(OSError), self.newest_id(flow).open("rb", buffering=0) as file:
+            recent = read_recent(file.fileno(), lambda: folder.stat().st_mtime_ns)
+        return recent or RecentRuns([], is_all=False)
+
     def has_no_run(self, flow: str, run_id: str, there: Iterable[str] | None = None) -> str:
         """The text of an error: which run is missing, and which runs exist, newest first.
 
@@ -364,7 +385,8 @@ def _may_be_in_flow(name: str) -> bool:
 
 def _newest_first(folder: Path, may_be: Callable[[str], bool] = _may_be_run) -> Listing:
     listing = _list(folder, may_be)
-    listing.names.sort(key=lambda name: int(name) if _may_be_run(name) else 0, reverse=True)
+    listing.names.sort(reverse=True)
+    listing.names.sort(key=len, reverse=True)  # an id has no leading zeros, so this is its order
     return listing
 
 

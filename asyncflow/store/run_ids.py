@@ -3,6 +3,7 @@
 A clock can go back: a machine wakes up with an empty battery, or another machine's clock is behind.
 So the file `newest/FLOW` of a store has the flow's last id, as decimal digits and a line feed. It
 is read and written under a lock, before the run's folder is made. A crash in between wastes an id.
+Behind it stand the flow's newest runs (`recent_runs.py`), noted once the folder is made.
 If the file is missing, unreadable, or ahead of the clock, the flow's runs are listed as well: a
 power cut may have undone its last change.
 """
@@ -12,12 +13,14 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from asyncflow._support.commit_points import reached
 from asyncflow._support.fork_safety import keep_from_children, no_forks
 from asyncflow.errors import StoreError
 from asyncflow.store.file_locks import holder_of, lock_within
+from asyncflow.store.recent_runs import read_recent, recent_of, write_recent
 
 if TYPE_CHECKING:
     from asyncflow.store.folders import Folder
@@ -52,9 +55,15 @@ def next_run(flow: str, runs: Folder, newest_ids: Folder) -> int:
         if newest is None or number <= newest:
             number = max(number, 1 + max((newest or 0, *_runs_of(runs))))
             _refuse_greatest(number, path)
+        recent = read_recent(file.fileno(), runs.changed)
         os.pwrite(file.fileno(), b"%d\n" % number, 0)
         reached("run.numbered")
-        return _make(runs, number)
+        number = _make(runs, number)
+        if recent is None:  # the runs are listed again, for this once
+            recent = recent_of([each for each in _runs_in(runs) if each != number])
+        reached("run.noted")
+        write_recent(file.fileno(), recent.with_newest(number), runs.changed())
+        return number
     finally:
         with no_forks():
             file.close()
@@ -104,11 +113,14 @@ def _read(descriptor: int) -> int | None:
 
 def _runs_of(folder: Folder) -> list[int]:
     """The ids of the flow's runs, and of removed runs that still have files."""
-    names = [entry.name for entry in folder.entries()]
-    if REMOVED in names:
-        with folder.child(REMOVED) as removed:
-            names += [entry.name for entry in removed.entries()]
-    return [int(name) for name in names if RUN_ID.fullmatch(name)]
+    found = _runs_in(folder)
+    with suppress(FileNotFoundError), folder.child(REMOVED) as removed:
+        found += _runs_in(removed)
+    return found
+
+
+def _runs_in(folder: Folder) -> list[int]:
+    return [int(entry.name) for entry in folder.entries() if RUN_ID.fullmatch(entry.name)]
 
 
 def _refuse_greatest(number: int, path: str) -> None:

@@ -184,6 +184,15 @@ class ObjectStore:
         """
         return [RunId(name) for name in self.list_runs(flow).names]
 
+    def newest_runs(self, flow: str) -> Iterator[RunId]:
+        """The ids of a flow's runs, newest first.
+
+        Raises:
+            NotFoundError: A flow cannot have that name.
+            StoreError: They cannot be read.
+        """
+        return iter(self.runs(flow))
+
     def has_no_run(self, flow: str, run_id: str, there: Iterable[str] | None = None) -> str:
         """The text of an error: which run is missing, and which runs exist, newest first.
 

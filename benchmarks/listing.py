@@ -1,0 +1,98 @@
+"""What looking for runs costs in a store of many: the latest, the newest 20, the failed ones.
+
+Each look is the first of a fresh process, after `import asyncflow.client`. Beside it, what the
+folder alone costs: list the names, and sort them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
+from asyncflow.store.layout import Layout
+from asyncflow.values import Status
+from benchmarks.client import ROUNDS, milliseconds
+from tests.support.written_runs import RunWriter
+
+RUNS = 100_000
+_FAILED_EVERY = 1_000
+_GRAPH = Graph("Many", [Node("start", ("end",)), Node("end")])
+_FIRST_ID = 1_700_000_000_000_000
+
+LOOK = """
+import json, sys, time
+from itertools import islice
+from asyncflow.client import Flow
+def timed(look):
+    begin = time.perf_counter()
+    found = look()
+    return found, time.perf_counter() - begin
+latest, first = timed(lambda: Flow("Many", store=sys.argv[1]).latest_run)
+newest, few = timed(lambda: list(islice(Flow("Many", store=sys.argv[1]).runs(), 20)))
+assert latest == newest[0] and len(newest) == 20
+failed, search = timed(lambda: list(Flow("Many", store=sys.argv[1]).runs(status="failed")))
+assert len(failed) == int(sys.argv[2])
+print(json.dumps([first, few, search]))
+"""
+
+BY_HAND = """
+import json, os, sys, time
+begin = time.perf_counter()
+names = sorted(os.listdir(sys.argv[1]), reverse=True)
+print(json.dumps([time.perf_counter() - begin]))
+"""
+
+
+def build(store: Path, runs: int) -> None:
+    """Short runs, a few of which have failed."""
+    layout = Layout.open(store, create=True)
+    began = time.perf_counter()
+    for number in range(runs):
+        run = RunWriter(store, "Many", str(_FIRST_ID + number), _GRAPH)
+        run.run("start")
+        if number % _FAILED_EVERY:
+            run.run("end")
+            run.finish()
+        else:
+            run.fail(run.start("end"))
+            run.finish(Status.FAILED)
+    layout.create_run("Many")  # one is just being started, which notes the newest
+    print(f"{runs:,} runs written in {time.perf_counter() - began:.0f} s")
+
+
+def command_seconds(store: Path, *arguments: str) -> float:
+    """How long one command takes at best, as a whole process."""
+    command = [sys.executable, "-m", "asyncflow", "runs", "--store", str(store), *arguments]
+    seconds = []
+    for _ in range(ROUNDS):
+        begin = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
+
+
+def main() -> None:
+    """Build the store, look, and print."""
+    runs = int(os.environ.get("RUNS", RUNS))
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder, "store")
+        build(store, runs)
+        failed = len(range(0, runs, _FAILED_EVERY))
+        first, few, search = milliseconds(LOOK, folder, str(store), str(failed))
+        (names,) = milliseconds(BY_HAND, folder, str(store / "flows" / "Many"))
+        listed = command_seconds(store)
+        chosen = command_seconds(store, "--status", "failed")
+    print(f"latest_run of {runs:,}: {first:.1f} ms; the names alone, listed and sorted: {names:.1f}")
+    print(f"the newest 20 of Flow.runs: {few:.1f} ms")
+    print(f"the {failed} that failed, among all: {search:.0f} ms")
+    print(f"`asyncflow runs`: {listed:.2f} s; `runs --status failed`: {chosen:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
