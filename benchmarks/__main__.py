@@ -15,6 +15,7 @@ ALL = (
     "arrays",
     "artifacts",
     "client",
+    "listing",
     "waiting",
     "watching",
     "page",

@@ -88,7 +88,7 @@ def main() -> None:
         (names,) = milliseconds(BY_HAND, folder, str(store / "flows" / "Many"))
         listed = command_seconds(store)
         chosen = command_seconds(store, "--status", "failed")
-    print(f"latest_run of {runs:,}: {first:.1f} ms; the names alone, listed and sorted: {names:.1f}")
+    print(f"latest_run of {runs:,}: {first:.1f} ms; the names alone, listed: {names:.1f} ms")
     print(f"the newest 20 of Flow.runs: {few:.1f} ms")
     print(f"the {failed} that failed, among all: {search:.0f} ms")
     print(f"`asyncflow runs`: {listed:.2f} s; `runs --status failed`: {chosen:.2f} s")

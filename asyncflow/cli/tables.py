@@ -9,10 +9,11 @@ from asyncflow._support.terminal_text import visible_line
 from asyncflow.client import Artifact, Flow, Run, Step, Task
 from asyncflow.client.json_data import Standings, caught_in, parameters_of
 from asyncflow.client.limit_data import limits_of
-from asyncflow.client.log_text import LogRenderer
+from asyncflow.client.log_text import LogRenderer, TimeStamps
 from asyncflow.client.resume_hint import resume_command
 from asyncflow.client.words import how_large, how_long, how_many
 from asyncflow.events.event_json import to_json, to_json_data
+from asyncflow.events.records import OF_TASKS, step_of
 from asyncflow.events.types import (
     STOPPED,
     TaskEvent,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from asyncflow.events.types import Event
     from asyncflow.values import Failure
 
+_RECORDS_AT_ONCE = 200  # of which the text is written in one call
 _TEXT_CHARACTERS = 200  # the most of a field in the list of events; --json shows all of it
 
 
@@ -194,9 +196,21 @@ def _failure_lines(failure: Failure | None, how: str = "", item: str = "") -> It
 
 def log_of(found: Run | Step, streams: set[str], *, terminal: bool = False) -> Iterator[str]:
     """The log of a run or of one step as the terminal showed it; or the lines of one stream."""
-    if isinstance(found, Step):
-        return log_lines(found.parent.events(), found.id, streams, terminal=terminal)
-    return log_lines(found.events(), None, streams, terminal=terminal)
+    step = found.id if isinstance(found, Step) else None
+    run = found.parent if isinstance(found, Step) else found
+    if streams:
+        yield from log_lines(run.events(), step, streams, terminal=terminal)
+        return
+    renderer = LogRenderer(terminal=terminal)
+    journal = run._record.journal  # noqa: SLF001 - one family
+    held: list[str] = []  # a call for each line takes longer than the line
+    for values in journal.fields():
+        if step is None or (values[0] in OF_TASKS and step_of(values) == step):
+            held.append(renderer.of_record(values, journal.flow, journal.run_id))
+            if len(held) == _RECORDS_AT_ONCE:
+                yield "".join(held)
+                held.clear()
+    yield "".join(held)
 
 
 def log_lines(
@@ -224,24 +238,35 @@ def _of_streams(renderer: LogRenderer, event: Event, streams: set[str]) -> str:
 
 def event_lines(events: Iterable[Event], *, as_json: bool) -> Iterator[str]:
     """A line for each event: all of it as JSON, or the main facts for people."""
+    stamps = TimeStamps()
     for event in events:
-        yield to_json(event) if as_json else _event_line(event, to_json_data(event))
+        yield to_json(event) if as_json else _event_line(event, stamps.of(event.time))
 
 
-def _event_line(event: Event, data: dict[str, Any]) -> str:
-    where = f"{data['step']}/{data['task_id']}" if isinstance(event, TaskEvent) else ""
-    head = _TASK_HEAD if where else _HEAD
-    said = {name: value for name, value in data.items() if name not in head and value}
-    if "artifacts" in said:
-        said["artifacts"] = list(said["artifacts"])
-    shown = " ".join(f"{name}={_short(value)}" for name, value in said.items())
-    time = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    parts = (f"{event.seq:>6}", time, f"{type(event).__name__:<13}", where, shown)
-    return " ".join(part for part in parts if part)
+def _event_line(event: Event, time: str) -> str:
+    name = type(event).__name__
+    if isinstance(event, TaskEvent):
+        where, head = f" {event.step}/{event.task_id}", _TASK_HEAD
+    else:
+        where, head = "", _HEAD
+    shown = "".join(
+        f" {field}={_short(value)}" for field, value in _said(event) if field not in head and value
+    )
+    return f"{event.seq:>6} {time} {name:<13}{where}{shown}"
+
+
+def _said(event: Event) -> Iterator[tuple[str, Any]]:
+    if isinstance(event, TaskLogged):  # nearly all are, and there is nothing to be made of them
+        return ((name, getattr(event, name)) for name in _OF_OUTPUT)
+    data = to_json_data(event)
+    if "artifacts" in data:
+        data["artifacts"] = list(data["artifacts"])
+    return iter(data.items())
 
 
 _HEAD = {"type", "flow", "run_id", "seq", "time", "graph", "items"}
 _TASK_HEAD = {*_HEAD, "step", "task_id"}
+_OF_OUTPUT = ("attempt", "stream", "line", "end", "pid")
 
 
 def _short(value: object) -> str:

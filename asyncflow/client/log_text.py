@@ -19,9 +19,23 @@ end with their line.
 from __future__ import annotations
 
 from time import localtime, strftime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support.terminal_text import visible_line, visible_output
+from asyncflow.events.output_lines import PIECE_BYTES
+from asyncflow.events.packing import events_of
+from asyncflow.events.records import (
+    ATTEMPT_AT,
+    DATA_AT,
+    LOGGED,
+    PID_AT,
+    STARTED,
+    SUCCEEDED,
+    item_text_in,
+    step_of,
+    task_of,
+    time_of,
+)
 from asyncflow.events.types import (
     RunCancelled,
     RunFailed,
@@ -37,7 +51,7 @@ from asyncflow.events.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from asyncflow.events.types import Event
@@ -52,6 +66,27 @@ _COLOUR_OFF: Final = "\x1b[0m"
 def left_showing(line: str) -> str:
     """The part of a line with carriage returns that a terminal would still show."""
     return line.rstrip("\r").rpartition("\r")[2]
+
+
+class TimeStamps:
+    """Shows times as `2026-11-23 22:24:43.009`, in local time."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second, self._text = -1, ""  # the last one: most events fall into the same second
+
+    def of(self, time: datetime) -> str:
+        """The text of a time."""
+        return self.of_microseconds(to_microseconds(time))
+
+    def of_microseconds(self, time: int) -> str:
+        """The same, for a number of microseconds since 1970."""
+        second, microsecond = divmod(time, 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._text = strftime("%Y-%m-%d %H:%M:%S", localtime(second))
+        return f"{self._text}.{microsecond // 1000:03d}"
 
 
 class LogRenderer:
@@ -73,8 +108,7 @@ class LogRenderer:
         self._brief = brief
         self._held: dict[tuple[str, str], str] = {}  # unfinished lines, by task and stream
         self._items: dict[str, str] = {}  # of running tasks, as texts, where lines begin with them
-        self._second = -1
-        self._second_text = ""
+        self._stamps = TimeStamps()
 
     def render(self, batch: Iterable[Event]) -> str:
         """The lines of these events, each with its line end; empty if they have nothing to show."""
@@ -82,6 +116,44 @@ class LogRenderer:
         for event in batch:
             self._render(event, lines)
         return "".join(lines)
+
+    def of_record(self, values: Sequence[Any], flow: str, run_id: str) -> str:
+        """The lines of the fields of one journal record; empty if there is nothing to show.
+
+        The records of which a log mostly consists need no events, which saves most of the time.
+        """
+        code = values[0]
+        if not (self._colour or self._brief):
+            if code == LOGGED:
+                text = self._output(values, run_id)
+                if text is not None:
+                    return text
+            elif code == STARTED and not values[ATTEMPT_AT]:
+                item = _for_item(item_text_in(values))
+                return f"{self._prefix(values, run_id)}Task is starting{item}.\n"
+            elif code == SUCCEEDED and not self._held:
+                return f"{self._prefix(values, run_id)}Task finished successfully.\n"
+        return self.render(events_of(values, flow, run_id))
+
+    def _output(self, values: Sequence[Any], run_id: str) -> str | None:
+        """The lines of a record of output; None if one is unfinished or needs a closer look."""
+        data: bytes = values[DATA_AT]
+        if self._held or data[-1:] != b"\n" or b"\r" in data or len(data) > PIECE_BYTES:
+            return None
+        try:
+            lines = data[:-1].decode()
+        except UnicodeDecodeError:
+            return None
+        prefix = self._prefix(values, run_id)
+        if self._terminal and not lines.isprintable():
+            return "".join(f"{prefix}{visible_output(line)}\n" for line in lines.split("\n"))
+        return prefix + lines.replace("\n", f"\n{prefix}") + "\n"
+
+    def _prefix(self, values: Sequence[Any], run_id: str) -> str:
+        pid = values[PID_AT[values[0]]]
+        process = f" (pid {pid})" if pid else ""
+        head = visible_line(f"[{run_id}/{step_of(values)}/{task_of(values)}{process}]")
+        return f"{self._stamps.of_microseconds(time_of(values))} {head} "
 
     def unfinished(self, event: TaskSucceeded | TaskFailed) -> str:
         """Return the unfinished line of this event's task, and forget it."""
@@ -103,7 +175,7 @@ class LogRenderer:
                     self._items[event.task_id] = visible_line(event.item)
             case TaskStarted():
                 retry = " (retry)" if event.attempt else ""
-                text = f"Task is starting{retry}{_for_item(event)}."
+                text = f"Task is starting{retry}{_for_item(event.item)}."
                 lines.append(self._line(event, text, bold=True))
             case TaskSucceeded() | TaskFailed():
                 self._ended(event, lines)
@@ -182,10 +254,10 @@ class LogRenderer:
             shown = visible_output(shown) if self._terminal else shown
             lines.append(self._line(event, shown, bad=True))
         if event.caught:
-            text = f"Task failed{_for_item(event)}; the failure is caught, and the flow goes on."
+            text = f"Task failed{_for_item(event.item)}; the failure is caught, and the flow goes on."
             lines.append(self._line(event, text, bold=True))
             return
-        lines.append(self._line(event, f"Task failed{_for_item(event)}.", bold=True, bad=True))
+        lines.append(self._line(event, f"Task failed{_for_item(event.item)}.", bold=True, bad=True))
 
     # --- the shape ---
 
@@ -203,29 +275,22 @@ class LogRenderer:
         task = f"{event.task_id} {item}" if item else event.task_id
         head = visible_line(f"[{event.run_id}/{event.step}/{task}{process}]")
         if not self._colour:
-            return f"{self._stamp(event.time)} {head} {body}\n"
+            return f"{self._stamps.of(event.time)} {head} {body}\n"
         if bold or bad:
             body = f"\x1b[{1 if bold else 0};{31 if bad else 39}m{body}{_COLOUR_OFF}"
-        return f"\x1b[35m{self._stamp(event.time)}\x1b[32m {head}{_COLOUR_OFF} {body}\n"
+        return f"\x1b[35m{self._stamps.of(event.time)}\x1b[32m {head}{_COLOUR_OFF} {body}\n"
 
     def _plain(self, event: Event, body: str, *, bad: bool = False) -> str:
         return self._stamped(event.time, body, colour=31 if bad else 39)
 
     def _stamped(self, time: datetime, body: str, *, colour: int) -> str:
         if not self._colour:
-            return f"{self._stamp(time)} {body}\n"
-        return f"\x1b[35m{self._stamp(time)}\x1b[1;{colour}m {body}{_COLOUR_OFF}\n"
-
-    def _stamp(self, time: datetime) -> str:
-        second, microsecond = divmod(to_microseconds(time), 1_000_000)
-        if second != self._second:
-            self._second = second
-            self._second_text = strftime("%Y-%m-%d %H:%M:%S", localtime(second))
-        return f"{self._second_text}.{microsecond // 1000:03d}"
+            return f"{self._stamps.of(time)} {body}\n"
+        return f"\x1b[35m{self._stamps.of(time)}\x1b[1;{colour}m {body}{_COLOUR_OFF}\n"
 
 
-def _for_item(event: TaskStarted | TaskFailed) -> str:
-    return f" for {visible_line(event.item)}" if event.item else ""
+def _for_item(item: str) -> str:
+    return f" for {visible_line(item)}" if item else ""
 
 
 def shortened(line: str) -> str:

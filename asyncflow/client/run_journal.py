@@ -16,6 +16,7 @@ from asyncflow.errors import GraphError, JournalError, RecordError
 from asyncflow.events.packing import events_of, unpack_events
 from asyncflow.events.records import (
     FAILED,
+    KNOWN,
     LOGGED,
     OF_ATTEMPTS,
     YIELDED,
@@ -231,6 +232,13 @@ class RunJournal:
             for at, payload, after in self._journal().read_from(offset):  # noqa: B007 - the last
                 yield at, payload
         self.check_whole(after)
+
+    def fields(self) -> Iterator[list[Any]]:
+        """The fields of all records that this version knows, in order."""
+        for at, payload in self.records(FIRST_RECORD):
+            values = self._values(at, payload)
+            if values[0] in KNOWN:
+                yield values
 
     def check_whole(self, end: int) -> None:
         """Refuse a journal that ends here, if it was longer when the run ended."""

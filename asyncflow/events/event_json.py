@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import UnknownEventError
@@ -12,7 +13,7 @@ from asyncflow.events.types import _TYPES, Event
 from asyncflow.values import ArtifactRef, tags_from
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 # --- JSON -------------------------------------------------------------------------------------
@@ -47,24 +48,41 @@ def from_json(text: str | bytes) -> Event:
 
 def to_json_data(event: Event) -> dict[str, Any]:
     """An event as plain data for JSON: its type, every field, time in ISO 8601, refs as objects."""
-    data: dict[str, Any] = {"type": type(event).__name__}
-    for f in fields(event):
-        value = getattr(event, f.name)
-        if f.name == "manifest":
-            data["artifacts"] = {
-                name: _ref_data(ref) for name, ref in unpack_manifest(value).items()
-            }
-        elif f.name in _REFS:
-            data[f.name] = _ref_data(unpack_ref(value)) if value else None
-        elif f.name == "digests":
-            data["digests"] = value.hex()
-        elif f.name == "source" and "ref" in value:
-            data["source"] = {**value, "ref": _ref_data(ref_of(value["ref"]))}
-        elif f.name == "time":
-            data["time"] = value.isoformat()
+    cls = type(event)
+    data: dict[str, Any] = {"type": cls.__name__}
+    for name in _names_of(cls):
+        value = getattr(event, name)
+        special = _SPECIAL.get(name)
+        if special is not None:
+            data.update(special(value))
         else:
-            data[f.name] = list(value) if isinstance(value, tuple) else value
+            data[name] = list(value) if type(value) is tuple else value
     return data
+
+
+def _ref_or_none(name: str) -> Callable[[bytes], dict[str, Any]]:
+    return lambda value: {name: _ref_data(unpack_ref(value)) if value else None}
+
+
+def _source(source: Mapping[str, Any]) -> dict[str, Any]:
+    if "ref" not in source:
+        return {"source": source}
+    return {"source": {**source, "ref": _ref_data(ref_of(source["ref"]))}}
+
+
+def _artifacts(manifest: bytes) -> dict[str, Any]:
+    refs = unpack_manifest(manifest)
+    return {"artifacts": {name: _ref_data(ref) for name, ref in refs.items()}}
+
+
+_SPECIAL: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
+    "manifest": _artifacts,
+    **{name: _ref_or_none(name) for name in _REFS},
+    "digests": lambda value: {"digests": value.hex()},
+    "source": _source,
+    "time": lambda value: {"time": value.isoformat()},
+}
+"""What becomes of the fields that JSON cannot express, by their names."""
 
 
 def from_json_data(data: Mapping[str, Any]) -> Event:
@@ -99,8 +117,9 @@ def from_json_data(data: Mapping[str, Any]) -> Event:
     return cls(**named)
 
 
-def _names_of(cls: type[Event]) -> list[str]:
-    return [f.name for f in fields(cls)]
+@cache
+def _names_of(cls: type[Event]) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls))
 
 
 def _ref_data(ref: ArtifactRef) -> dict[str, Any]:

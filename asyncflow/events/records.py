@@ -97,12 +97,15 @@ FIELDS: Final = {
 _TIME_AT: Final = 2
 _ORIGIN_AT, _SOURCE_AT, _VERSIONS_AT, _CODE_AT, _TRACE_AT = 7, 8, 12, 14, 16  # of a run's start
 _HEAD: Final = slice(3, 7)  # of a task's record: step, task id, attempt, path
-_STEP_AT, TASK_AT, _ATTEMPT_AT, _PATH_AT = range(3, 7)
+_STEP_AT, TASK_AT, ATTEMPT_AT, _PATH_AT = range(3, 7)
 _EXCEPTION_TYPE_AT: Final = 7
 _WILL_RETRY_AT: Final = 10
 _AFTER_AT: Final = 7
 _CLONED_FROM_AT: Final = 10
-_STREAM_AT, _DATA_AT = 6, 8
+_STREAM_AT, DATA_AT = 6, 8
+PID_AT: Final = {
+    code: 3 + names.index("pid") for code, names in FIELDS.items() if "pid" in names
+} | {LOGGED: 7}
 _LOG_AT: Final = {LOGGED: 9, SUCCEEDED: 12, FAILED: 13}
 _MANIFEST_AT: Final = {RUN_STARTED: 6, SUCCEEDED: 7, FAILED: 15, CLONED: 7, YIELDED: 7}
 _FANOUT_AT: Final = {SUCCEEDED: 10, CLONED: 8}
@@ -261,8 +264,8 @@ def _check_of_attempt(kind: int) -> Callable[[int, list[Any]], None]:
     fanout_at = _FANOUT_AT[kind] if kind in HANDING_ON else 0
 
     def check(code: int, values: list[Any]) -> None:
-        if not (0 < values[TASK_AT] <= MAX_TASK and 0 <= values[_ATTEMPT_AT] <= _MAX_ATTEMPT):
-            _refuse(code, "task id or attempt", values[TASK_AT : _ATTEMPT_AT + 1])
+        if not (0 < values[TASK_AT] <= MAX_TASK and 0 <= values[ATTEMPT_AT] <= _MAX_ATTEMPT):
+            _refuse(code, "task id or attempt", values[TASK_AT : ATTEMPT_AT + 1])
         for index in values[_PATH_AT]:
             if type(index) is not int or not -_MAX_INDEX <= index <= _MAX_INDEX:
                 _refuse(code, "path", values[_PATH_AT])
@@ -312,12 +315,12 @@ def _check_items(code: int, values: list[Any]) -> None:
 
 
 def _check_output(code: int, values: list[Any]) -> None:
-    if not (0 < values[TASK_AT] <= MAX_TASK and 0 <= values[_ATTEMPT_AT] <= _MAX_ATTEMPT):
-        _refuse(code, "task id or attempt", values[TASK_AT : _ATTEMPT_AT + 1])
+    if not (0 < values[TASK_AT] <= MAX_TASK and 0 <= values[ATTEMPT_AT] <= _MAX_ATTEMPT):
+        _refuse(code, "task id or attempt", values[TASK_AT : ATTEMPT_AT + 1])
     if values[_STREAM_AT] not in {0, 1}:
         _refuse(code, "stream", values[_STREAM_AT])
-    if len(values[_DATA_AT]) > _MAX_OUTPUT_BYTES:
-        _refuse(code, "length", len(values[_DATA_AT]))
+    if len(values[DATA_AT]) > _MAX_OUTPUT_BYTES:
+        _refuse(code, "length", len(values[DATA_AT]))
 
 
 def _check_start(code: int, values: list[Any]) -> None:
@@ -415,7 +418,7 @@ def named_fields(values: Sequence[Any]) -> dict[str, Any]:
 def last_seq_of(values: Sequence[Any]) -> int:
     """The number of the last event that a record stands for."""
     seq: int = values[1]
-    return seq + count_pieces(values[_DATA_AT]) - 1 if values[0] == LOGGED else seq
+    return seq + count_pieces(values[DATA_AT]) - 1 if values[0] == LOGGED else seq
 
 
 def was_stopped(values: Sequence[Any]) -> bool:

@@ -23,6 +23,7 @@ _CHANGES = st.lists(
 
 @pytest.fixture
 def layout(store):
+    """A store of this test's own."""
     return Layout.open(store, create=True)
 
 

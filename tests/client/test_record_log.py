@@ -1,0 +1,53 @@
+"""The log made from records is the log made from their events."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncflow.client.log_text import LogRenderer
+from asyncflow.events.packing import events_of, pack_event, pack_logged
+from asyncflow.events.records import fields_of
+from asyncflow.events.types import TaskStarted, TaskSucceeded, from_microseconds
+
+_TASKS = st.tuples(st.sampled_from(["start", "train"]), st.integers(1, 3), st.integers(0, 1))
+_OUTPUT = st.lists(
+    st.sampled_from([b"a line", b"\n", b"\r", b"\r\n", b"\xc3\xa9", b"\xff", b"\x1b[31m", b" "]),
+    max_size=8,
+).map(b"".join)
+
+
+def _record(kind: int, task: tuple[str, int, int], data: bytes, second: int) -> bytes:
+    step, number, attempt = task
+    time = 1_700_000_000_000_000 + 400_000 * second
+    if kind == 0 and data:
+        return pack_logged(2, time, task, len(data) % 2, 7, data, 0)
+    event = (TaskStarted, TaskSucceeded)[kind % 2]
+    return pack_event(
+        event(
+            flow="F",
+            run_id="1",
+            seq=2,
+            time=from_microseconds(time),
+            step=step,
+            task_id=str(number),
+            attempt=attempt,
+            path=(),
+            pid=7,
+        )
+    )
+
+
+@given(
+    records=st.lists(st.tuples(st.sampled_from([0, 0, 0, 1, 2]), _TASKS, _OUTPUT), max_size=12),
+    terminal=st.booleans(),
+    colour=st.booleans(),
+    brief=st.booleans(),
+)
+def test_records_and_their_events_give_the_same_lines(records, terminal, colour, brief):
+    """Whatever tasks print, and however the log is shown."""
+    quick = LogRenderer(terminal=terminal, colour=colour, brief=brief)
+    plain = LogRenderer(terminal=terminal, colour=colour, brief=brief)
+    for second, (kind, task, data) in enumerate(records):
+        values = fields_of(_record(kind, task, data, second))
+        assert quick.of_record(values, "F", "1") == plain.render(events_of(values, "F", "1"))
