@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import datetime
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import UnknownEventError
@@ -117,9 +116,14 @@ def from_json_data(data: Mapping[str, Any]) -> Event:
     return cls(**named)
 
 
-@cache
+_names: Final[dict[type[Event], tuple[str, ...]]] = {}
+
+
 def _names_of(cls: type[Event]) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(cls))
+    names = _names.get(cls)
+    if names is None:  # `fields` makes a list each time
+        names = _names[cls] = tuple(f.name for f in fields(cls))
+    return names
 
 
 def _ref_data(ref: ArtifactRef) -> dict[str, Any]:
