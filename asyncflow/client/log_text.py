@@ -254,7 +254,8 @@ class LogRenderer:
             shown = visible_output(shown) if self._terminal else shown
             lines.append(self._line(event, shown, bad=True))
         if event.caught:
-            text = f"Task failed{_for_item(event.item)}; the failure is caught, and the flow goes on."
+            item = _for_item(event.item)
+            text = f"Task failed{item}; the failure is caught, and the flow goes on."
             lines.append(self._line(event, text, bold=True))
             return
         lines.append(self._line(event, f"Task failed{_for_item(event.item)}.", bold=True, bad=True))

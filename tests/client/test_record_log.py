@@ -34,6 +34,7 @@ def _record(kind: int, task: tuple[str, int, int], data: bytes, second: int) -> 
             attempt=attempt,
             path=(),
             pid=7,
+            **({"item": "[1, 2]"} if kind % 2 == 0 else {}),
         )
     )
 
