@@ -2,7 +2,7 @@
 
 Credentials, region and endpoint come from the usual variables, `AWS_ACCESS_KEY_ID` and so on, from
 the machine's own role, or, if boto3 is installed, from wherever boto3 finds them: `~/.aws`, a
-profile, single sign-on.
+profile, single sign-on. Stores of runs (`s3_options`) and `S3` (`open_bucket`) find the same.
 
 obstore works on threads of its own, which a fork does not copy. So a process that was forked after
 its parent had used a bucket cannot use one; `open_bucket` refuses that, where obstore would hang.
@@ -19,8 +19,8 @@ from typing import Any, Final
 from asyncflow.errors import NotInstalledError, S3FailedError
 
 _TRIES: Final = 7  # 0.1 s to 12 s apart: half a minute of refusals is survived
-_RETRY_SECONDS: Final = 180
-_SECONDS: Final = 300  # for one request; no request moves more than some MiB
+_RETRY_SECONDS: Final = 90
+_SECONDS: Final = 60  # for one request; no request moves more than some MiB
 _CONNECT_SECONDS: Final = 10
 
 _FOUND_BY_OBSTORE: Final = (
@@ -83,6 +83,7 @@ _READ: Final = (
     "AWS_ENDPOINT",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
+    "AWS_UNSIGNED_PAYLOAD",
 )
 """Variables on which a bucket depends: a step may set one with `@environment` or `@secrets`."""
 
@@ -96,21 +97,11 @@ def _open(
     from obstore.store import S3Store
 
     variables = {each: value for each, value in surroundings if value}
-    options: dict[str, Any] = dict(config)
-    if endpoint := variables.get("AWS_ENDPOINT_URL_S3"):
-        options.setdefault("endpoint", endpoint)
-    endpoint = (
-        options.get("endpoint")
-        or variables.get("AWS_ENDPOINT_URL")
-        or variables.get("AWS_ENDPOINT")
-        or ""
-    )
-    if "access_key_id" not in options and not any(each in variables for each in _FOUND_BY_OBSTORE):
-        _add_boto3(options)
+    options, client_options = _options_of(variables, dict(config))
     return S3Store(
         name,
         client_options={
-            "allow_http": endpoint.startswith("http://"),
+            **client_options,
             "timeout": timedelta(seconds=_SECONDS),
             "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
         },
@@ -120,6 +111,30 @@ def _open(
         },
         **options,
     )
+
+
+def s3_options() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options for a bucket of S3 that the variables do not tell obstore, and its client's."""
+    return _options_of({each: value for each in _READ if (value := os.environ.get(each))}, {})
+
+
+def _options_of(
+    variables: dict[str, str], options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    if endpoint := variables.get("AWS_ENDPOINT_URL_S3"):
+        options.setdefault("endpoint", endpoint)
+    endpoint = (
+        options.get("endpoint")
+        or variables.get("AWS_ENDPOINT_URL")
+        or variables.get("AWS_ENDPOINT")
+        or ""
+    )
+    is_http = endpoint.startswith("http://")  # whoever writes such an endpoint means it
+    if not is_http and "AWS_UNSIGNED_PAYLOAD" not in variables:
+        options.setdefault("unsigned_payload", "true")  # TLS protects it; boto3 does the same
+    if "access_key_id" not in options and not any(each in variables for each in _FOUND_BY_OBSTORE):
+        _add_boto3(options)
+    return options, {"allow_http": True} if is_http else {}
 
 
 def _add_boto3(options: dict[str, Any]) -> None:

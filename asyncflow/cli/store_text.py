@@ -80,6 +80,11 @@ def removed_lines(
 def copied_lines(copied: Sequence[CopiedRun], running: Sequence[str]) -> Iterator[str]:
     """Which runs were copied, which were there, and which were skipped."""
     for run in copied:
+        if run.key_has:
+            yield (
+                f"The key {run.key!r} of {run.pathspec} stays with {run.flow}/{run.key_has}, which "
+                "has it there"
+            )
         if run.was_there:
             yield f"{run.pathspec} is there already"
             continue

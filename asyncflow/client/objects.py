@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from asyncflow.client.run_files import FlowPlace, RunRecord
     from asyncflow.events.types import TaskCloned
+    from asyncflow.store.interface import StoredRun
     from asyncflow.values import ArtifactRef, Failure
 
 _reopen = reopen  # artifacts that earlier versions stored refer to it by this name
@@ -239,6 +240,20 @@ class Run(RunFacts, TagChanges, RunControl):
 
     def _appears(self, step: str) -> bool:
         return step in self._record.journal.graph and self._record.appears(lambda: step in self)
+
+
+def known_run(stored: StoredRun) -> Run:
+    """A run that is there for certain, so that its store is not asked.
+
+    Raises:
+        NamespaceMismatchError: It is not in the namespace.
+    """
+    from asyncflow.client.run_files import FlowPlace, RunRecord
+
+    record = RunRecord(FlowPlace(stored.store, stored.flow), stored.run_id)
+    if not is_visible(record):
+        raise not_visible(record.pathspec)
+    return Run._in(record)
 
 
 # --- step -------------------------------------------------------------------------------------

@@ -96,9 +96,9 @@ class RunHandle:
     def run(self) -> Run:
         """The client's view of the run; it can be used while the run goes on."""
         self._observer.noticed = True
-        from asyncflow.client.objects import Run
+        from asyncflow.client.objects import known_run
 
-        return Run(self.pathspec, store=self._driver.identity.store)
+        return known_run(self._driver.identity.stored)
 
     async def wait(self) -> Run:
         """Wait for the run's end, and for its exit hooks.

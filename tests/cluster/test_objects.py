@@ -179,6 +179,31 @@ def test_a_conditional_write_knows_whether_it_was_itself(behind_proxy, s3_proxy,
     assert behind_proxy.get("a") == b"again"
 
 
+REQUESTS = {
+    "get": lambda objects: objects.get("a"),
+    "range": lambda objects: objects.get_range("a", 0, 1),
+    "stream": lambda objects: list(objects.stream("a")),
+    "head": lambda objects: objects.head("a"),
+    "list": lambda objects: list(objects.listed("a")),
+    "folders": lambda objects: objects.folders("a"),
+    "put": lambda objects: objects.put("a", b"1"),
+    "create": lambda objects: objects.create("a", b"1"),
+    "replace": lambda objects: objects.replace("a", b"1", '"x"'),
+    "copy": lambda objects: objects.copy("a", "b"),
+    "delete": lambda objects: objects.delete(["a"]),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_no_request_waits_for_ever(behind_proxy, s3_proxy, name):
+    """Whatever is asked of a store that takes requests and never answers."""
+    s3_proxy.set(Fault("silent", times=10**6))
+    began = time.monotonic()
+    with pytest.raises(ObjectStoreError):
+        REQUESTS[name](behind_proxy.with_patience(0.1))
+    assert time.monotonic() - began < 15  # a request takes half a second
+
+
 def test_a_store_that_is_down_is_asked_for_a_while(behind_proxy, s3_proxy):
     """Then the error says what it says."""
     objects = behind_proxy.with_patience(0.5)

@@ -20,6 +20,7 @@ import pytest
 from asyncflow import S3, Engine, FlowSpec, current, errors, step
 from asyncflow.datatools import RangeInfo, S3GetObject, S3PutObject
 from asyncflow.datatools.s3 import MetaflowS3NotFound
+from tests.cluster.object_proxy import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -371,6 +372,58 @@ def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, bucket: 
         pytest.raises(errors.S3FailedError, match=f"s3://{bucket}/x/a: .*127.0.0.1"),
     ):
         s3.get("a")
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        lambda s3: s3.get("a"),
+        lambda s3: s3.put("a", "1"),
+        lambda s3: s3.list_paths(),
+        lambda s3: s3.info("a"),
+        lambda s3: s3.get_many(["a", "b"]),
+    ],
+    ids=["get", "put", "list", "info", "many"],
+)
+def test_no_request_waits_for_ever(do: Any, bucket: str, s3_proxy: Any, monkeypatch: Any):
+    """Of a server that takes requests and never answers; within some minutes by itself."""
+    from asyncflow._support import buckets
+
+    assert buckets._SECONDS + buckets._RETRY_SECONDS <= 150
+    monkeypatch.setattr(buckets, "_SECONDS", 0.3)
+    monkeypatch.setattr(buckets, "_RETRY_SECONDS", 0.5)
+    s3_proxy.set(Fault("silent", times=10**6))
+    began = time.monotonic()
+    with S3(s3root=f"s3://{bucket}/x") as s3, pytest.raises(errors.S3FailedError):
+        do(s3)
+    assert time.monotonic() - began < 20  # a request takes a third of a second
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+def test_stores_and_s3_find_the_same_place_and_credentials(scheme: str, monkeypatch: Any):
+    """By boto3 if no variable names them; a body is signed where no TLS protects it."""
+    from asyncflow._support.buckets import open_bucket
+    from asyncflow.store.object_store.objects import Objects
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    found: list[Any] = []
+
+    class Session:
+        def __init__(self) -> None:
+            found.append(self)
+
+        def get_credentials(self) -> None:
+            return None
+
+    monkeypatch.setattr("boto3.session.Session", Session)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"{scheme}://storage.example.com")
+    bucket = open_bucket(f"bucket-{scheme}")
+    objects = Objects.open(f"s3://bucket-{scheme}/flows")._client
+    assert len(found) == 2
+    for each in (bucket, objects):
+        assert each.config["endpoint"] == f"{scheme}://storage.example.com"
+        assert each.config.get("unsigned_payload") == ("true" if scheme == "https" else None)
 
 
 def test_a_place_can_be_given_as_in_metaflow(s3_server: S3Server, bucket: str, monkeypatch: Any):

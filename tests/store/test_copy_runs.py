@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -29,6 +30,7 @@ from asyncflow.store.maintenance.collect import DRAFT_SECONDS, collect
 from asyncflow.store.maintenance.remove import remove
 from asyncflow.store.maintenance.verify import verify
 from asyncflow.values import Status
+from tests.support.command_line import here
 from tests.support.written_runs import RunWriter
 
 if TYPE_CHECKING:
@@ -422,3 +424,60 @@ def test_the_command(source, target):
     assert asyncflow("copy", source, target, "F/7").returncode == 2
     assert asyncflow("copy", source, target, "7").returncode == 2
     assert asyncflow("copy", source, source).returncode == 2
+
+
+def test_a_run_has_its_key_in_the_other_store_too(source, target):
+    """So that nobody starts a second one there; also if a copy was killed before it gave it."""
+    engine_run(source, key="order-42")
+    (copied,) = copy_runs(source, target)
+    assert copied.key == "order-42"
+    there = open_store(target)
+    assert there.run_of_key("Keyed", "order-42") == copied.run_id
+    with there.holding_key("Keyed", "order-42") as holder:
+        holder.give_to("1")  # a run that has not begun
+    (again,) = copy_runs(source, target)
+    assert again.was_there
+    assert there.run_of_key("Keyed", "order-42") == copied.run_id
+    assert engine_run(target, key="order-42").id == copied.run_id
+
+
+def test_a_key_that_has_another_run_in_the_other_store_keeps_it(source, target):
+    """And the command says so."""
+    engine_run(source, key="order-42")
+    other = engine_run(target, key="order-42")
+    (copied,) = copy_runs(source, target)
+    assert (copied.key, copied.key_has) == ("order-42", other.id)
+    assert open_store(target).run_of_key("Keyed", "order-42") == other.id
+    said = here("copy", str(source), str(target))
+    assert f"The key 'order-42' of {copied.pathspec} stays with Keyed/{other.id}" in said.stdout
+
+
+def test_a_run_that_gave_its_key_to_another_one_has_none(source, target):
+    """`again` starts another run of the key, and that one has it from then on."""
+    first = engine_run(source, key="order-42")
+    second = engine_run(source, key="order-42", again=True)
+    copied = {each.run_id: each.key for each in copy_runs(source, target)}
+    assert copied == {first.id: "", second.id: "order-42"}
+    assert open_store(target).run_of_key("Keyed", "order-42") == second.id
+
+
+class Keyed(FlowSpec):
+    """Does nothing."""
+
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+def engine_run(store, **options):
+    """A run in this store, or the one that has its key."""
+
+    async def run():
+        async with Engine(store=store, workers=1) as engine:
+            return await (await engine.options(**options).start(Keyed)).wait()
+
+    return asyncio.run(run())

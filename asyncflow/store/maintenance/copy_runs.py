@@ -9,6 +9,9 @@ A run appears in the other store at once, when all of it is there and has been v
 their checksums, values by their hashes. A crash before leaves nothing that anybody finds; what it
 leaves is used by the next attempt. A run that is there already is compared, and left as it is.
 
+If the run is the one of its key, it is that in the other store as well, unless the key has another
+run there.
+
 Running runs are refused. What they have so far would look like an interrupted run, and resuming it
 there would do work twice.
 """
@@ -36,6 +39,7 @@ from asyncflow.events.records import (
     cloned_from,
     code_of,
     fields_of,
+    named_fields,
     origin_of,
     references_of,
 )
@@ -79,6 +83,10 @@ class CopiedRun:
     """How many the store had already."""
     size: int = 0
     """Bytes that were copied."""
+    key: str = ""
+    """The key of which it is the run; empty for none."""
+    key_has: str = ""
+    """The id of another run that has this key in the other store, and keeps it."""
 
     @property
     def pathspec(self) -> str:
@@ -95,6 +103,8 @@ class CopiedRun:
             "values": self.values,
             "known": self.known,
             "bytes": self.size,
+            "key": self.key or None,
+            "key_has": self.key_has or None,
         }
 
 
@@ -220,7 +230,9 @@ class _Copying:
         self._progress.runs = len(needed_by)
         # Ids of runs never go back, so an origin is before those that have resumed it.
         for each in sorted(needed_by, key=lambda run: (run.flow, int(run.run_id))):
-            self._progress.done.append(self._copy(each, needed_by[each]))
+            copied = self._copy(each, needed_by[each])
+            self._copy_key(each, copied)
+            self._progress.done.append(copied)
             self._on_progress(self._progress)
         return self._progress.done
 
@@ -338,6 +350,24 @@ class _Copying:
                 own.commit()
         done.removed = tuple(sorted(removed, key=int))
         return done
+
+    def _copy_key(self, run: _Run, done: CopiedRun) -> None:
+        """Give its key to it in the other store, unless another run has it here or there."""
+        key = self._key_of(run)
+        if not key or self._source.run_of_key(run.flow, key) != run.run_id:
+            return
+        done.key = key
+        with self._target.holding_key(run.flow, key) as holder:
+            if not holder.run_id or not self._target.run(run.flow, holder.run_id).has_journal():
+                holder.give_to(run.run_id)
+            elif holder.run_id != run.run_id:
+                done.key_has = holder.run_id
+
+    def _key_of(self, run: _Run) -> str:
+        with self._source.run(*run).open_journal() as journal:
+            for record, code, _ in _records(run, journal):
+                return str(named_fields(fields_of(record)).get("key") or "") * (code == RUN_STARTED)
+        return ""
 
     def _copy_blobs(
         self, own: IncomingRun, source: ValueSource, needs: _Needs, done: CopiedRun

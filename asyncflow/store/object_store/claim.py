@@ -81,12 +81,11 @@ class Claim:
         beats = self._beats + 1
         data = json.dumps({**self._facts, "beats": beats}).encode()
         if not self._beats:
-            self._is_lost = self._objects.create(self._name, data) is not None
-            self._e_tag = "" if self._is_lost else self._objects.head(self._name).e_tag
+            e_tag = self._objects.create_version(self._name, data)
         else:
             e_tag = self._objects.replace(self._name, data, self._e_tag)
-            self._is_lost = e_tag is None
-            self._e_tag = e_tag or ""
+        self._is_lost = e_tag is None
+        self._e_tag = e_tag or ""
         self._beats = beats
         self._due = time.monotonic() + BEAT_SECONDS
 

@@ -64,6 +64,7 @@ class ObjectStore:
         self.objects: Final = connection.objects
         self.cache: Final = connection.local.location
         self.node: Final = connection.node
+        self._newest: dict[str, tuple[bytes, str]] = {}  # of each flow: what is written, its e_tag
 
     def __repr__(self) -> str:
         return f"<ObjectStore {self.location}>"
@@ -279,11 +280,14 @@ class ObjectStore:
 
     def _next_id(self, flow: str) -> int:
         name = f"{NEWEST}/{flow}"
+        data, e_tag = self._newest.pop(flow, (b"", ""))  # what this one has written, if it is still
         while True:
-            try:
-                data, facts = self.objects.get_with_facts(name)
-            except FileNotFoundError:
-                data, facts = b"", None
+            if not e_tag:
+                try:
+                    data, facts = self.objects.get_with_facts(name)
+                    e_tag = facts.e_tag
+                except FileNotFoundError:
+                    data = b""
             found = _DIGITS.match(data)
             newest = int(found[1]) if found else None
             number = time.time_ns() // 1000
@@ -291,11 +295,14 @@ class ObjectStore:
                 number = max(number, 1 + max((newest or 0, *map(int, self.runs(flow)))))
             # The random word tells apart two programs that want the same number.
             line = b"%d %s\n" % (number, os.urandom(8).hex().encode())
-            if facts is None:
-                if self.objects.create(name, line) is None:
-                    return number
-            elif self.objects.replace(name, line, facts.e_tag) is not None:
+            if e_tag:
+                written = self.objects.replace(name, line, e_tag)
+            else:
+                written = self.objects.create_version(name, line)
+            if written is not None:
+                self._newest[flow] = line, written
                 return number
+            e_tag = ""
 
     def _flow_folder(self, flow: str) -> str:
         return os.fspath(

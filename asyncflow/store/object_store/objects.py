@@ -25,6 +25,7 @@ from functools import partial
 from random import uniform
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from asyncflow._support.buckets import s3_options
 from asyncflow._support.commit_points import reached
 from asyncflow._support.thread_pool import Threads
 from asyncflow.errors import StoreError
@@ -49,7 +50,6 @@ _STATUS: Final = re.compile(r"status code: (\d{3})")
 _NO_BUCKET: Final = "there is no such bucket; create it"
 _PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """HTTP statuses that may be another one a moment later."""
-_ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "ENDPOINT_URL")
 
 
 class ObjectFacts(NamedTuple):
@@ -91,7 +91,7 @@ class Objects:
         """The objects at a URL such as `s3://bucket/prefix`. No request is made yet.
 
         Credentials and all other options come from the environment, by the names that obstore has
-        for them, such as `AWS_ACCESS_KEY_ID`.
+        for them, such as `AWS_ACCESS_KEY_ID`; those of S3 also from wherever boto3 finds them.
 
         Raises:
             StoreError: obstore is not installed, or refuses the URL or an option.
@@ -105,15 +105,20 @@ class Objects:
                 "pip install 'asyncflow-engine[s3]'"
             )
             raise StoreError(message) from error
-        options: dict[str, Any] = {
-            "timeout": timedelta(seconds=_REQUEST_SECONDS),
-            "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-        }
-        if any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
-            options["allow_http"] = True  # whoever writes such an endpoint means it
+        is_s3 = location.lower().startswith("s3://")
+        options, client_options = s3_options() if is_s3 else ({}, {})
         try:
             # Repeating is done here, in one place: `max_retries` is 0.
-            client = from_url(location, client_options=options, retry_config={"max_retries": 0})
+            client = from_url(
+                location,
+                client_options={
+                    **client_options,
+                    "timeout": timedelta(seconds=_REQUEST_SECONDS),
+                    "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
+                },
+                retry_config={"max_retries": 0},
+                **options,
+            )
         except (BaseError, ValueError, TypeError) as error:
             raise StoreError(f"the store {location} cannot be used: {_text(error)}") from error
         return cls(client, location, patience_seconds=PATIENCE_SECONDS)
@@ -228,15 +233,22 @@ class Objects:
         Returns None if this call has written it. Else the bytes that somebody else has written
         there before, which stay.
         """
+        return self._create(name, data)[1]
+
+    def create_version(self, name: str, data: bytes) -> str | None:
+        """The same; return the e_tag of what this call has written, or None if it was not first."""
+        e_tag, there = self._create(name, data)
+        return e_tag if there is None else None
+
+    def _create(self, name: str, data: bytes) -> tuple[str, bytes | None]:
+        """The e_tag of the object, and its bytes if somebody else was first."""
         mine = _new_word()
 
-        def ask() -> bytes | None:
+        def ask() -> tuple[str, bytes | None]:
             try:
-                self._put(name, data, mode="create", attributes=mine)
+                return _e_tag(self._put(name, data, mode="create", attributes=mine)), None
             except (self._api.exceptions.AlreadyExistsError, *self._refusals):
                 pass
-            else:
-                return None
             try:
                 answer = self._api.get(self._client, name)
             except FileNotFoundError as error:
@@ -244,12 +256,12 @@ class Objects:
                 raise self._error(name, "it is written and deleted again and again") from error
             is_mine = _is_of(answer, mine)
             there = bytes(answer.bytes())  # in any case: an answer is read to its end
-            return None if is_mine else there
+            return _e_tag(answer.meta), None if is_mine else there
 
         reached("object.create")
-        there = self._ask(name, ask)
+        made = self._ask(name, ask)
         reached("object.created")
-        return there
+        return made
 
     def replace(self, name: str, data: bytes, e_tag: str) -> str | None:
         """Write over that version of an object: the new version's e_tag, or None if it has changed.
