@@ -132,9 +132,10 @@ class StartTask(NamedTuple):
 class StartItems(NamedTuple):
     """The first attempts of tasks for consecutive items of one foreach, each to be claimed.
 
-    Only an executor on the engine's machine gets it. A task of it may begin when its claim, eight
-    bytes of a pipe, was read: by the worker, which then runs it, or by the engine, which then has
-    it back. So a worker has many tasks by one packet, and is bound to none that it has not begun.
+    A task of it may begin when its claim, eight bytes of a pipe, was read: by the worker, which
+    then runs it, or by the worker's pool, which then has it back. So a worker has many tasks by one
+    packet, and is bound to none that it has not begun. On a cluster, the pool is that of the node's
+    agent.
     """
 
     run: int
@@ -232,6 +233,14 @@ class Ping(NamedTuple):
 OrderMessage = (
     StartTask | StartItems | CloseRun | CancelTask | ShutDown | Ping | YieldMore | MoreInputs
 )
+
+
+def begun_by(order: OrderMessage) -> list[AttemptKey]:
+    """The attempts that a worker begins by this order."""
+    if isinstance(order, StartTask):
+        return [order.key]
+    return order.keys() if isinstance(order, StartItems) else []
+
 
 Message = TypeVar("Message")
 

@@ -51,7 +51,9 @@ from asyncflow.workers.messages import (
     AttemptKey,
     GaveBack,
     Opening,
+    StartItems,
     StartTask,
+    begun_by,
     pack_report,
     unpack_order,
 )
@@ -249,9 +251,9 @@ class Agent:
 
     def _send(self, worker: WorkerLink, packet: bytes) -> None:
         order = unpack_order(packet)
-        if isinstance(order, StartTask):
+        if isinstance(order, StartTask | StartItems):
             if worker.stop_reason:  # the driver notices in a moment
-                self.on_reports(worker, [GaveBack(order.key)])
+                self.on_reports(worker, [GaveBack(key) for key in begun_by(order)])
                 return
             if order.opening:
                 order = order._replace(opening=self._opened_here(Opening(*order.opening)))

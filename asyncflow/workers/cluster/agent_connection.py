@@ -10,13 +10,21 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncflow.errors import AgentGoneError, AsyncflowError, ClusterError
 from asyncflow.workers.cluster.agent import machine_id
 from asyncflow.workers.cluster.batches import BATCH_BYTES, Inbox, Outbox, pack_message
 from asyncflow.workers.cluster.shipped_records import KnownPieces, RunRecords, offsets_in
-from asyncflow.workers.messages import CloseRun, MoreInputs, Opening, StartTask, pack_order
+from asyncflow.workers.messages import (
+    CloseRun,
+    MoreInputs,
+    Opening,
+    StartItems,
+    StartTask,
+    begun_by,
+    pack_order,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -36,6 +44,9 @@ _HEARD_MESSAGES: Final = 1000  # that may wait for the engine before no more are
 _FULL_SECONDS: Final = 0.005
 _RECORDS_BYTES: Final = 1 << 18  # of records in a message
 _READ_PIECES: Final = 64  # that are read before others get a turn of the loop
+
+_Reading: TypeAlias = StartTask | StartItems | MoreInputs
+"""An order for which something of the journal is read."""
 
 
 class SharedRuns:
@@ -209,23 +220,24 @@ class AgentConnection:
         If that cannot be read, the attempt has failed.
         """
         try:
-            if isinstance(order, StartTask):
+            if isinstance(order, StartTask | StartItems):
                 order = self._opened(token, order)
-                await self._send_records(order.key.run, order)
+                await self._send_records(_run_of(order), order)
             elif isinstance(order, MoreInputs) and order.key.run in self._there:
                 await self._send_records(order.key.run, order)
         except (AsyncflowError, OSError) as error:
-            if isinstance(order, StartTask):
-                self._hear(self, ["unsent", token, order.key, _words(error)])
-                return
-            raise
+            if isinstance(order, MoreInputs):
+                raise
+            for key in begun_by(order):
+                self._hear(self, ["unsent", token, key, _words(error)])
+            return
         self._outbox.put(pack_message("order", token, pack_order(order)))
         if isinstance(order, CloseRun):
             self._close_run(order.run, token)
 
-    def _opened(self, token: int, order: StartTask) -> StartTask:
+    def _opened(self, token: int, order: StartTask | StartItems) -> StartTask | StartItems:
         """The order, with its run open for the worker."""
-        run = order.key.run
+        run = _run_of(order)
         if not order.opening:
             return order
         opening = Opening(*order.opening)
@@ -237,7 +249,7 @@ class AgentConnection:
         # Other machines see a file of a shared folder as it was when it was synced.
         return order._replace(opening=opening._replace(durable=True))
 
-    async def _send_records(self, run: int, order: StartTask | MoreInputs) -> None:
+    async def _send_records(self, run: int, order: _Reading) -> None:
         there, inputs = self._there[run], b""
         if isinstance(order, StartTask) and order.inputs_at:
             name = order.inputs_at[0]
@@ -274,7 +286,11 @@ class AgentConnection:
         return f"<AgentConnection to {self.link.node}: {len(self._posted)} posted>"
 
 
-def _missing(there: _RunThere, order: StartTask | MoreInputs, inputs: bytes) -> Iterator[Piece]:
+def _run_of(order: StartTask | StartItems) -> int:
+    return order.run if isinstance(order, StartItems) else order.key.run
+
+
+def _missing(there: _RunThere, order: _Reading, inputs: bytes) -> Iterator[Piece]:
     """The pieces of the journal that the order needs and the node has not got."""
     for offset in offsets_in(order, inputs):
         if there.known.add(offset):

@@ -12,8 +12,10 @@ from asyncflow.workers.messages import (
     Ready,
     ReportStream,
     Started,
+    StartItems,
     StartTask,
     Succeeded,
+    begun_by,
 )
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ class ClusterNode:
 class RemoteWorker:
     """A worker of an agent, as the engine sees it."""
 
-    takes_several = False
+    takes_several = True
 
     def __init__(self, node: ClusterNode, token: int, shape: Shape) -> None:
         self.stop_reason = ""
@@ -129,10 +131,11 @@ class RemoteWorker:
 
     def send(self, order: OrderMessage) -> None:
         """Send an order, without waiting."""
-        if isinstance(order, StartTask):
+        if isinstance(order, StartTask | StartItems):
             if order.opening:
                 self.where.note_run(Opening(*order.opening))
-            self._sent[order.key] = _SentAttempt(self.where.posted, order.step)
+            for key in begun_by(order):
+                self._sent[key] = _SentAttempt(self.where.posted, order.step)
         self.where.post("order", self.token, order)
 
     def take_back(self) -> None:

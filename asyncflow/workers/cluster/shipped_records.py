@@ -18,7 +18,7 @@ from asyncflow.events.manifests import unpack_manifest, unpack_ref
 from asyncflow.events.records import MAX_TASK, unpack_result
 from asyncflow.store import open_store
 from asyncflow.store.journal import FIRST_RECORD, frame
-from asyncflow.workers.messages import MoreInputs, StartTask, unpack_numbers
+from asyncflow.workers.messages import MoreInputs, StartItems, StartTask, unpack_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -124,6 +124,8 @@ def _offsets_in(order: OrderMessage, inputs: bytes) -> Iterable[int]:
             if order.awaits:
                 return chain((FIRST_RECORD,), order.stack, _of_arrivals(numbers))
             return chain((FIRST_RECORD,), order.stack, numbers)
+        case StartItems():
+            return chain((FIRST_RECORD,), order.stack, unpack_numbers(order.inputs))
         case MoreInputs():
             return _of_arrivals(unpack_numbers(order.inputs))
         case _:
