@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +25,7 @@ def _record(kind: int, task: tuple[str, int, int], data: bytes, second: int) -> 
     if kind == 0 and data:
         return pack_logged(2, time, task, len(data) % 2, 7, data, 0)
     event = (TaskStarted, TaskSucceeded)[kind % 2]
+    item: dict[str, Any] = {"item": "[1, 2]"} if event is TaskStarted else {}
     return pack_event(
         event(
             flow="F",
@@ -34,7 +37,7 @@ def _record(kind: int, task: tuple[str, int, int], data: bytes, second: int) -> 
             attempt=attempt,
             path=(),
             pid=7,
-            **({"item": "[1, 2]"} if kind % 2 == 0 else {}),
+            **item,
         )
     )
 
