@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     )
     from asyncflow.client.copies import copy_runs
     from asyncflow.datatools import S3
-    from asyncflow.engine.engine import Engine, run, run_sync
+    from asyncflow.engine.engine import Engine
+    from asyncflow.engine.own_engine import resume, run, run_sync
     from asyncflow.engine.run_handle import RunHandle
     from asyncflow.engine.runner import NBRunner, Runner
     from asyncflow.flow.config import Config, config_expr
@@ -161,6 +162,7 @@ __all__ = [
     "pyproject_toml_parser",
     "requirements_txt_parser",
     "resources",
+    "resume",
     "retry",
     "run",
     "run_sync",
@@ -225,6 +227,7 @@ _LATER: Final = {
     "pypi_base": "asyncflow.flow.remote_decorators",
     "pyproject_toml_parser": "asyncflow.flow.config_parsers",
     "requirements_txt_parser": "asyncflow.flow.config_parsers",
+    "resume": "asyncflow.engine",
     "run": "asyncflow.engine",
     "run_sync": "asyncflow.engine",
     "schedule": "asyncflow.flow.remote_decorators",

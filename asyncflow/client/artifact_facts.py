@@ -76,5 +76,13 @@ class ArtifactFacts(RunView):
         """The same as `created_at`."""
         return self.created_at
 
+    def _cells(self) -> tuple[str, ...]:
+        return self.id, self.type_name, how_large(self.size)
+
+    def _repr_html_(self) -> str:
+        from asyncflow.client import notebook
+
+        return notebook.show_value(self)
+
     def _describe(self) -> str:
         return f"{self.type_name}, {how_large(self.size)}"

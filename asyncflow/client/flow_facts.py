@@ -43,6 +43,7 @@ class FlowFacts(View):
     """A flow's name, its age, and the records of its runs."""
 
     __slots__ = ("_place",)
+    _COLUMNS = ("run", "status", "started", "took", "tags")
     _place: FlowPlace
 
     @property

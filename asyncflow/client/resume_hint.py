@@ -46,7 +46,9 @@ def resume_command(run: StoredRun, step: str = "") -> str:
     source = _source_of(run)
     if source.get("kind") == "pickle":
         again = f', step="{step}"' if step else ""
-        return f'await engine.resume({flow}, origin="{run_id}"{again})'
+        elsewhere = store_arguments(run.store.location)
+        where = f", store={elsewhere[-1]!r}" if elsewhere else ""
+        return f'await asyncflow.resume({flow}, origin="{run_id}"{again}{where})'
     steps = [step] if step else []
     words = ["asyncflow", "resume", f"{_file_of(source)}:{flow}", *steps, "--origin-run-id", run_id]
     return shlex.join([*words, *store_arguments(run.store.location)])

@@ -9,7 +9,7 @@ from asyncflow.client.artifact_values import Data
 from asyncflow.client.event_stream import EventStream, Follower
 from asyncflow.client.resumptions import Resumptions
 from asyncflow.client.views import RunView
-from asyncflow.client.words import how_long, how_many
+from asyncflow.client.words import how_long, how_many, local_time
 from asyncflow.events.selection import EventFilter, Wish
 from asyncflow.events.types import RunFailed, from_microseconds
 from asyncflow.values import Status
@@ -26,6 +26,7 @@ class RunFacts(RunView):
     """A run's status, how it was started, and its events."""
 
     __slots__ = ("_record",)
+    _COLUMNS = ("step", "tasks", "began")
     _record: RunRecord
 
     @property
@@ -167,6 +168,11 @@ class RunFacts(RunView):
         """The reader behind `events`, for code that waits in its own way."""
         record = self._record
         return Follower(record.stored, event_filter, record.journal.check_whole, follow=follow)
+
+    def _cells(self) -> tuple[str, ...]:
+        took = "" if self.seconds is None else how_long(self.seconds)
+        tags = ", ".join(sorted(self.user_tags))
+        return self.id, str(self.status), local_time(self.created_at), took, tags
 
     def _describe(self) -> str:
         status, seconds = self.status, self.seconds

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from asyncflow.client.attempts import Attempts, status_of
 from asyncflow.client.views import RunView
-from asyncflow.client.words import how_many
+from asyncflow.client.words import how_many, local_time
 from asyncflow.store.run_index import TaskState
 from asyncflow.values import Status
 
@@ -22,6 +22,7 @@ class StepFacts(RunView):
     """The place of a step in the graph, and the states of its tasks, counted."""
 
     __slots__ = ("_record", "_step")
+    _COLUMNS = ("task", "index", "status", "began", "took")
     _record: RunRecord
     _step: str
 
@@ -102,6 +103,9 @@ class StepFacts(RunView):
         task = int(task_id) if task_id.isdecimal() else 0
         entry = self._record.tasks.entry(task) if task_id == str(task) else None
         return entry if entry and self._record.tasks.step_of(entry) == self._step else None
+
+    def _cells(self) -> tuple[str, ...]:
+        return self.id, self._describe(), local_time(self.created_at)
 
     def _describe(self) -> str:
         counts = self.counts()

@@ -10,7 +10,7 @@ from asyncflow.client.foreach_items import input_of
 from asyncflow.client.run_files import RUNTIME
 from asyncflow.client.task_metadata import facts_of
 from asyncflow.client.views import RunView
-from asyncflow.client.words import how_long
+from asyncflow.client.words import how_long, local_time
 from asyncflow.events.types import TaskCloned, TaskFailed
 from asyncflow.values import Status, TaskKey, indexes_of
 
@@ -27,6 +27,7 @@ class TaskFacts(RunView):
     """A task's status, how its last attempt went, and the values of its artifacts."""
 
     __slots__ = ("_attempts",)
+    _COLUMNS = ("artifact", "type", "size")
     _attempts: Attempts
 
     @property
@@ -197,8 +198,17 @@ class TaskFacts(RunView):
         """
         return facts_of(self._attempts)
 
+    def _cells(self) -> tuple[str, ...]:
+        took = "" if self.seconds is None else how_long(self.seconds)
+        index = ", ".join(map(str, self.path))
+        return self.id, index, self._outcome(), local_time(self.created_at), took
+
     def _describe(self) -> str:
-        said, seconds, failure = str(self.status), self.seconds, self.exception
+        said, seconds = self._outcome(), self.seconds
+        return said if seconds is None else f"{said}, {how_long(seconds)}"
+
+    def _outcome(self) -> str:
+        said, failure = str(self.status), self.exception
         if failure is not None:
             said = f"{said}: {failure.type}: {failure.message}".partition("\n")[0]
-        return said if seconds is None else f"{said}, {how_long(seconds)}"
+        return said

@@ -24,6 +24,8 @@ class View:
     __slots__ = ("__weakref__",)
 
     _PARTS: ClassVar[int]
+    _COLUMNS: ClassVar[tuple[str, ...]] = ()
+    """The columns of a table of the objects in it, in a notebook."""
 
     @property
     def path_components(self) -> tuple[str, ...]:
@@ -71,6 +73,10 @@ class View:
 
     def _describe(self) -> str:
         """A description in a few words."""
+        raise NotImplementedError
+
+    def _cells(self) -> tuple[str, ...]:
+        """What a table says of it, in the columns of its parent."""
         raise NotImplementedError
 
     def __repr__(self) -> str:

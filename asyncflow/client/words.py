@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
 _NAMED: Final = 8  # the most names of a long list in an error or a drawing
 
@@ -32,6 +33,11 @@ def how_long(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def local_time(time: datetime) -> str:
+    """`2026-11-27 09:52:02`, where this program runs."""
+    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def how_large(size: float) -> str:

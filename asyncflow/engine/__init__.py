@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asyncflow.engine.engine import Engine, run, run_sync
+    from asyncflow.engine.engine import Engine
+    from asyncflow.engine.own_engine import resume, run, run_sync
 
-__all__ = ["Engine", "run", "run_sync"]
+__all__ = ["Engine", "resume", "run", "run_sync"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    from asyncflow.engine import engine
+    from asyncflow.engine import own_engine
 
-    return getattr(engine, name)
+    return getattr(own_engine, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import warnings
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from asyncflow._support.event_loop import (
 from asyncflow._support.public_names import with_methods_of
 from asyncflow._support.settings import Settings
 from asyncflow.engine.admission import Admission, runs_that_fit
-from asyncflow.engine.arguments import check_flow
 from asyncflow.engine.live_runs import LiveRuns
 from asyncflow.engine.starter import Starter
 from asyncflow.engine.thread_pools import ThreadPools
@@ -31,7 +29,6 @@ from asyncflow.errors import (
 )
 from asyncflow.flow import loader
 from asyncflow.flow.code_files import CodeFiles
-from asyncflow.flow.parameters import raw_parameters_of
 from asyncflow.flow.remote_decorators import without_effect
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.named_limits import Limits
@@ -45,15 +42,14 @@ from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.program_environment import look_around
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    import asyncio
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from asyncflow.client import Run
     from asyncflow.engine.new_run import NewRun
     from asyncflow.engine.run_handle import RunHandle
     from asyncflow.engine.run_trace import RunTracer
     from asyncflow.engine.starter import Found, Prepare
-    from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.interface import JournalAppender, RunStore, StoredRun
     from asyncflow.workers.interface import Executor, ExecutorFactory, WorkerListener
     from asyncflow.workers.program_environment import ProgramEnvironment
@@ -379,75 +375,3 @@ class Engine(Starter, Watchable):
             f"{numbers.tasks_running} tasks running, {numbers.workers_idle} workers idle, "
             f"{numbers.workers_busy} busy>"
         )
-
-
-async def run(
-    flow: type[FlowSpec],
-    /,
-    *,
-    tags: Iterable[str] = (),
-    store: Any = None,
-    workers: Any = None,
-    **parameters: Any,
-) -> Run:
-    """Run a flow to its end, with an engine of its own.
-
-    Args:
-        flow: The flow class.
-        tags: Those of the run.
-        store: The folder of the store, or its URL, as of `Engine`.
-        workers: How many workers there may be, as of `Engine`.
-        parameters: Values of the flow's parameters. A parameter called `store` or `workers` takes
-            the place of the argument of that name.
-
-    Raises:
-        RunFailedError: A task failed; the error says which one, and why.
-        AsyncflowError: As from `Engine.run`.
-
-    Cancelled: the run is cancelled too, and its journal says so before the cancellation goes on.
-    """
-    check_flow(flow)
-    given = {"store": store, "workers": workers}
-    own = {each.name for each in raw_parameters_of(flow).values()}
-    parameters |= {
-        name: value for name, value in given.items() if value is not None and name in own
-    }
-    options = {name: value for name, value in given.items() if name not in own}
-    async with Engine(**options) as engine:
-        return await engine.run(flow, tags=tags, **parameters)
-
-
-def run_sync(
-    flow: type[FlowSpec],
-    /,
-    *,
-    tags: Iterable[str] = (),
-    store: Any = None,
-    workers: Any = None,
-    **parameters: Any,
-) -> Run:
-    """The same as `run`, for code outside of an event loop.
-
-    Raises:
-        UnguardedRunError: The file of a flow starts a run whenever it is imported.
-        AsyncflowError: Called where an event loop is running: await `asyncflow.run` there.
-    """
-    loader.check_may_start()
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        pass
-    else:
-        message = "an event loop is running here: write `await asyncflow.run(...)` instead"
-        raise AsyncflowError(message)
-
-    async def main() -> Run:
-        return await run(flow, tags=tags, store=store, workers=workers, **parameters)
-
-    import anyio
-
-    try:
-        return anyio.run(main)
-    except AsyncflowError as error:
-        # The message is complete; frames of the event loop would add nothing.
-        raise error.with_traceback(None)  # noqa: B904 - the same error

@@ -253,7 +253,7 @@ class NewRun:
             kept = unpack_manifest(self.origin.manifest)
             names = (*configs, *parameters_of(flow))
             manifest |= {name: kept[name] for name in names if name in kept}
-        source = self._source(writer)
+        source = self._source(writer, identity.variables)
         if code.root:
             source["root"] = code.root
         return RunStarted(
@@ -287,9 +287,19 @@ class NewRun:
         origin = {} if self.origin is None else self.origin.trace
         return replace(started, trace=self.trace.begin(started, origin))
 
-    def _source(self, writer: ArtifactWriter) -> dict[str, Any]:
-        """How a worker gets the flow class."""
-        return loader.describe(_written_class(self._flow), lambda cls: _put_class(cls, writer))
+    def _source(
+        self, writer: ArtifactWriter, variables: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, Any]:
+        """How a worker gets the flow class; cells of a notebook are kept without the variables."""
+
+        def put(cls: type[FlowSpec]) -> ArtifactRef:
+            from asyncflow.flow.cell_sources import with_cells
+
+            secrets = {text for each in variables.values() for text in each.values()}
+            with codec.complete_code():  # a worker can use nothing else
+                return writer.put(with_cells(cls, secrets), name="the flow class")
+
+        return loader.describe(_written_class(self._flow), put)
 
 
 def _stored_configs(flow: type[FlowSpec]) -> dict[str, Any]:
@@ -344,8 +354,3 @@ def _put(value: Any, name: str, writer: ArtifactWriter) -> ArtifactRef:
 
 def _put_code(code: bytes, writer: ArtifactWriter) -> ArtifactRef:
     return writer.put_encoded(codec.encode(code), once=True)
-
-
-def _put_class(cls: type[FlowSpec], writer: ArtifactWriter) -> ArtifactRef:
-    with codec.complete_code():  # a worker can use nothing else
-        return writer.put(cls, name="the flow class")

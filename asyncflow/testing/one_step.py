@@ -124,7 +124,11 @@ def _ignore(*_: object) -> None:
 class _NewRunOfStep(NewRun):
     """A run whose flow nobody else has to find."""
 
-    def _source(self, writer: ArtifactWriter) -> dict[str, Any]:  # noqa: ARG002 - the base's
+    def _source(
+        self,
+        writer: ArtifactWriter,  # noqa: ARG002 - the base's
+        variables: Mapping[str, Mapping[str, str]],  # noqa: ARG002 - the same
+    ) -> dict[str, Any]:
         return {"name": self._flow.__qualname__, "module": self._flow.__module__, "kind": "module"}
 
     @property

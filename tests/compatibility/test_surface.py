@@ -71,6 +71,7 @@ NAMES = [
     "pyproject_toml_parser",
     "requirements_txt_parser",
     "resources",
+    "resume",
     "retry",
     "run",
     "run_sync",

@@ -329,9 +329,8 @@ async def test_a_flow_without_a_file_is_resumed_from_python(engine):
     with pytest.raises(RunFailedError) as caught:
         await engine.run(Failing)
     run_id = caught.value.run.id
-    assert f'To go on from here: await engine.resume(Failing, origin="{run_id}")' in str(
-        caught.value
-    )
+    told = f'To go on from here: await asyncflow.resume(Failing, origin="{run_id}", store='
+    assert told in str(caught.value)
 
 
 async def test_the_engine_goes_on_after_a_worker_has_died(engine):
