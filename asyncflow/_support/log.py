@@ -48,12 +48,14 @@ def warning(event: str, /, **facts: object) -> None:
 
 
 def _say(level: str, event: str, facts: dict[str, object]) -> None:
+    import logging  # asyncio has loaded it, and it takes a tenth of what structlog does
+
+    if not logging.getLogger(NAME).isEnabledFor(getattr(logging, level.upper())):
+        return
     try:
         logger = _logger()
     except (OSError, MemoryError):
-        # Import now: later there may be no descriptor left, which is one of the things to log.
-        import logging  # asyncio has loaded it
-
+        # There may be no descriptor left, which is one of the things to log.
         (text,), more = _render(None, level, {"event": event, **facts})
         getattr(logging.getLogger(NAME), level)("%s", text, **more)
     else:

@@ -7,6 +7,7 @@ A setting comes from an argument, else from `ASYNCFLOW_*`, else from `[tool.asyn
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -201,8 +202,34 @@ def _number(kind: type[Any], value: Any) -> Any:
     return number
 
 
+_tables: Final[dict[str, tuple[tuple[int, ...], dict[str, Any]]]] = {}
+"""The tables that were read last, by their files, and when each file was written."""
+_KEPT_TABLES: Final = 16
+_TICK_NANOSECONDS: Final = 100_000_000
+
+
 def _project_table(path: Path) -> dict[str, Any]:
-    """`[tool.asyncflow]` of a `pyproject.toml`; nothing where there is none."""
+    """`[tool.asyncflow]` of a `pyproject.toml`; nothing where there is none.
+
+    It is read again only when the file has changed: a test reads the settings for each run.
+    """
+    try:
+        place = os.path.abspath(path)  # noqa: PTH100 - text, and no look at links
+        found = os.stat(place)  # noqa: PTH116 - the same
+    except OSError:
+        return {}
+    stamp = found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+    kept = _tables.get(place)
+    # a file that was just written may change again within the same tick of its clock
+    if kept is None or kept[0] != stamp or time.time_ns() - found.st_mtime_ns < _TICK_NANOSECONDS:
+        kept = stamp, _read_table(path)
+        _tables[place] = kept
+        for oldest in [*_tables][:-_KEPT_TABLES]:
+            _tables.pop(oldest, None)
+    return kept[1]
+
+
+def _read_table(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

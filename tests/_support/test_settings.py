@@ -226,3 +226,17 @@ def test_usable_cpus_follow_the_affinity(monkeypatch, tmp_path):
         assert usable_cpus() == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_a_project_file_is_parsed_once_and_again_when_it_has_changed(project, monkeypatch):
+    """A test reads the settings for each run."""
+    folder = project("workers = 3")
+    os.utime(folder / "pyproject.toml", (1e9, 1e9))
+    assert Settings.read(directory=folder, environ={}).workers == 3
+    with monkeypatch.context() as patch:
+        patch.setattr("tomllib.loads", None)
+        assert Settings.read(directory=folder, environ={}).workers == 3
+    project("workers = 4")
+    assert Settings.read(directory=folder, environ={}).workers == 4
+    (folder / "pyproject.toml").unlink()
+    assert Settings.read(directory=folder, environ={}).workers == 0

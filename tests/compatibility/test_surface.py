@@ -206,3 +206,23 @@ def test_a_run_at_the_command_line_loads_no_library_that_it_can_do_without(tmp_p
     unwanted = "aiofiles anyio cloudpickle json pkgutil rich structlog tempfile"
     unwanted += " asyncflow.flow.step_bytecode asyncflow.client.json_data"
     assert modules & set(unwanted.split()) == set()
+
+
+def test_the_first_test_of_a_flow_loads_no_library_that_it_can_do_without(tmp_path):
+    """Whoever tests flows waits for it each time."""
+    (tmp_path / "tested_flow.py").write_text(
+        "from asyncflow import FlowSpec, step\n"
+        "from asyncflow.testing import run_flow\n"
+        "class Short(FlowSpec):\n"
+        "    @step\n"
+        "    def start(self):\n"
+        "        self.next(self.end)\n"
+        "    @step\n"
+        "    def end(self):\n"
+        "        self.x = 1\n"
+        "assert run_flow(Short).data.x == 1\n"
+    )
+    modules = loaded_by(f"sys.path.insert(0, {str(tmp_path)!r}); import tested_flow")
+    assert "asyncflow.engine.engine" in modules
+    unwanted = "aiofiles anyio click json rich structlog"
+    assert modules & set(unwanted.split()) == set()
