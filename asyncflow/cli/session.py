@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 _STDOUT: Final = 1
 _STDERR: Final = 2
 _NAMED_TASKS: Final = 3
+_BY_USER: Final = "SIGINT"  # other signals come with the end of a machine or of a service
 
 
 LOGS: Final = ("bars", "prints", "full")
@@ -127,7 +128,7 @@ class Session:
         waits = "" if self._handle is None else _whom_it_waits_for(self._handle.running_tasks)
         self._view.note(f"{name}: stopping the run{waits}; a second one kills it at once.\n")
         if self._handle is not None:
-            self._handle.cancel(reason=name)
+            self._handle.cancel(reason=name, by_shutdown=name != _BY_USER)
 
     def _say_how_to_go_on(self) -> None:
         """Handle the second signal: the process ends at once, so say how to go on."""
@@ -152,7 +153,9 @@ class Session:
                 await self._tell_run_id(self._handle, settings)
                 await self._tell_of_code(self._handle)
                 if self._stopped_by:
-                    self._handle.cancel(reason=self._stopped_by)
+                    self._handle.cancel(
+                        reason=self._stopped_by, by_shutdown=self._stopped_by != _BY_USER
+                    )
                 return await self._show(self._handle)
 
     def _executor(self) -> dict[str, Any]:

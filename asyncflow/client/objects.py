@@ -24,7 +24,7 @@ from asyncflow.client.choosing import chooser, statuses_in
 from asyncflow.client.control import RunControl
 from asyncflow.client.flow_facts import FlowFacts, place_of
 from asyncflow.client.namespaces import get_namespace
-from asyncflow.client.resumptions import Resumptions
+from asyncflow.client.resumptions import Resumptions, was_interrupted
 from asyncflow.client.run_facts import RunFacts
 from asyncflow.client.step_facts import StepFacts
 from asyncflow.client.tag_changes import TagChanges
@@ -122,12 +122,14 @@ class Flow(FlowFacts):
     def runs_to_resume(self) -> Iterator[Run]:
         """The interrupted runs that no run has resumed yet, newest first.
 
-        A run that is being resumed now is not included. Neither is one that failed or was
-        cancelled, because its engine recorded that end.
+        Those are the runs whose engine is gone without recording an end, and those that were
+        stopped only because their engine was closed, or their program asked to end. A run that is
+        being resumed now is not included. Neither is one that failed, or that somebody has
+        cancelled.
         """
         resumptions = Resumptions(self._place)
         for run in self:
-            if run.status is Status.INTERRUPTED and not resumptions.of(run.id):
+            if was_interrupted(run._record) and not resumptions.of(run.id):
                 yield run
 
     def __iter__(self) -> Iterator[Run]:

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from asyncflow.client.run_files import RunRecord
 from asyncflow.errors import JournalError
+from asyncflow.events.types import RunCancelled
+from asyncflow.store.run_index import SUMMARY
+from asyncflow.values import Status
 
 if TYPE_CHECKING:
     from asyncflow.client.run_files import FlowPlace
@@ -39,3 +42,19 @@ class Resumptions:
             return record.started.origin_run_id if record.exists() else None
         except JournalError:
             return None
+
+
+def was_interrupted(record: RunRecord) -> bool:
+    """Whether a run is unfinished although nobody has wanted that: it is to be taken up.
+
+    Its engine is gone without recording an end, or was closed; a run that somebody has cancelled is
+    none. Of a run that has ended otherwise, only the summary is read.
+
+    Raises:
+        JournalError: It is damaged.
+    """
+    status = record.summary().status if record.stored.has_file(SUMMARY) else record.status()
+    if status is Status.CANCELLED:
+        ended = record.ended()
+        return isinstance(ended, RunCancelled) and ended.by_shutdown
+    return status is Status.INTERRUPTED

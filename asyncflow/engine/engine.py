@@ -63,8 +63,9 @@ class Engine(Starter, Watchable):
     """Runs flows on warm workers, for as long as an application holds it open.
 
     Use it as `async with`. Leaving the block cancels the runs that are still going on, journals
-    that, and leaves no task, thread, process or file descriptor behind, however it is left. It is
-    entered once, and used on the event loop that entered it.
+    that, and leaves no task, thread, process or file descriptor behind, however it is left.
+    `resume_interrupted` of a later engine takes these runs up. It is entered once, and used on the
+    event loop that entered it.
     """
 
     def __init__(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncflow.errors import JournalError
-from asyncflow.store.run_index import SUMMARY
-from asyncflow.values import Status
 
 if TYPE_CHECKING:
     from asyncflow.store.interface import RunStore, StoredRun
@@ -34,12 +32,13 @@ def run_of_key(store: RunStore, *, flow: str, key: str) -> StoredRun | None:
 def interrupted_runs(store: RunStore, *, flow: str) -> list[str]:
     """The ids of a flow's interrupted runs that no other run has resumed, oldest first.
 
-    A run that cannot be read is passed over: `asyncflow verify` names it.
+    See `was_interrupted` for which these are. A run that cannot be read is passed over:
+    `asyncflow verify` names it.
 
     Raises:
         StoreError: The flow's runs cannot be read.
     """
-    from asyncflow.client.resumptions import Resumptions
+    from asyncflow.client.resumptions import Resumptions, was_interrupted
     from asyncflow.client.run_files import FlowPlace, RunRecord
 
     place = FlowPlace(store, flow)
@@ -47,10 +46,8 @@ def interrupted_runs(store: RunStore, *, flow: str) -> list[str]:
     found: list[str] = []
     for run_id in store.runs(flow):
         record = RunRecord(place, run_id)
-        if record.stored.has_file(SUMMARY):  # it has ended: nearly all have
-            continue
         try:
-            interrupted = record.exists() and record.status() is Status.INTERRUPTED
+            interrupted = record.exists() and was_interrupted(record)
         except JournalError:
             continue
         if interrupted and not resumptions.of(run_id):

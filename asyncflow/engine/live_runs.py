@@ -133,9 +133,9 @@ class LiveRuns:
             }
 
     async def end(self, reason: str) -> None:
-        """Cancel all runs, and return once they have ended."""
+        """Stop all runs, because their engine is closed, and return once they have ended."""
         for driver, _, _ in self._runs.values():
-            driver.cancel(reason)
+            driver.cancel(reason, by_shutdown=True)
         for driver, _, _ in list(self._runs.values()):
             await driver.finished.wait()
 

@@ -100,10 +100,16 @@ class OtherRunHandle(RunHandle):
             ending = event
         return ending
 
-    def cancel(self, reason: str = "cancelled by the program") -> None:
+    def cancel(
+        self,
+        reason: str = "cancelled by the program",
+        *,
+        by_shutdown: bool = False,  # noqa: ARG002 - its engine is another one, and goes on
+    ) -> None:
         """Ask the run's engine to stop it. Await the handle to know when it has stopped.
 
-        It may be called in any thread. Harmless when the run has ended.
+        It may be called in any thread. Harmless when the run has ended. `by_shutdown` has no
+        effect: the end of this program is no reason for the run to stop.
         """
         self._threads.submit(_cancel, self.run, reason)
 

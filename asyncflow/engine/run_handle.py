@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from asyncflow._support.event_loop import check_loop, run_to_completion
@@ -142,14 +143,22 @@ class RunHandle:
     def __await__(self) -> Generator[Any, None, Run]:
         return self.wait().__await__()
 
-    def cancel(self, reason: str = "cancelled by the program") -> None:
+    def cancel(
+        self, reason: str = "cancelled by the program", *, by_shutdown: bool = False
+    ) -> None:
         """Stop the run. Await the handle to know when it has stopped.
 
         It may be called in any thread, and by a signal handler. Harmless when the run has ended.
+
+        Args:
+            reason: Kept in the run's last event.
+            by_shutdown: Whether the run has to stop only because its program does. Then
+                `Engine.resume_interrupted` takes it up.
         """
+        cancel = partial(self._driver.cancel, reason, by_shutdown=by_shutdown)
         with suppress(RuntimeError):  # the event loop is closed, so the run has ended
             # On the loop itself, too: a signal may interrupt any line.
-            self._loop.call_soon_threadsafe(self._driver.cancel, reason)
+            self._loop.call_soon_threadsafe(cancel)
 
     @overload
     def events(self, *, since: int = 0) -> Subscription[Event]: ...

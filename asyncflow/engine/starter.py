@@ -169,9 +169,11 @@ class Starter:
     ) -> list[RunHandle]:
         """Resume each run of the flow that was interrupted and that nobody has resumed.
 
-        For the start of a service: whatever its last process left unfinished goes on. Of any number
-        of processes that call it at once, one takes up each run. Returns the handles of the runs
-        that this call has started, those of the oldest runs first, once all are in their journals.
+        For the start of a service: whatever its last process left unfinished goes on, whether that
+        process was killed or has closed its engine in order. A run that somebody has cancelled is
+        not resumed. Of any number of processes that call it at once, one takes up each run. Returns
+        the handles of the runs that this call has started, those of the oldest runs first, once all
+        are in their journals.
 
         Raises:
             EngineClosedError: The engine is not open.

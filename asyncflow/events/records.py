@@ -189,7 +189,7 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
     YIELDED: (*_OF_TASK, LIST, BYTES, INT, INT, BYTES, BYTES),
     RunSucceeded.code: (INT, INT, INT, NUMBER),
     RunFailed.code: (INT, INT, INT, TEXT, TEXT, INT, TEXT, TEXT, TEXT, NUMBER, TEXT),
-    RunCancelled.code: (INT, INT, INT, TEXT, NUMBER),
+    RunCancelled.code: (INT, INT, INT, TEXT, NUMBER, FLAG),
 }
 """The types that each field may have, in order, for each kind of record."""
 _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
@@ -203,7 +203,7 @@ _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
     YIELDED: (b"",),
     RunSucceeded.code: (0.0,),
     RunFailed.code: ("", "", 0, "", "", "", 0.0, ""),
-    RunCancelled.code: ("", 0.0),
+    RunCancelled.code: ("", 0.0, False),
 }
 """The defaults of the last fields of each kind, for records written without them."""
 _SECONDS_AT: Final = {

@@ -379,6 +379,9 @@ class RunCancelled(Event):
 
     reason: str = ""
     seconds: float = 0.0
+    by_shutdown: bool = False
+    """Whether it had to stop because its engine was closed, or its program was asked to end by
+    SIGTERM or SIGHUP; else somebody wanted this run to stop."""
 
 
 ENDINGS: Final = (RunSucceeded, RunFailed, RunCancelled)

@@ -114,6 +114,8 @@ class FinishRun:
     status: Status
     failure: Failure | None = None
     reason: str = ""
+    by_shutdown: bool = False
+    """Whether a cancelled run had to stop with its engine."""
 
 
 Command = RetryTask | HandOn | StopTasks | FinishRun

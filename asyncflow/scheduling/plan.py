@@ -20,6 +20,7 @@ and runs no step.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -204,12 +205,16 @@ class Plan:
         """What running joins have to be told about inputs that arrive; each is returned once."""
         return self._early.arrivals()
 
-    def cancel(self, reason: str) -> list[Command]:
+    def cancel(self, reason: str, *, by_shutdown: bool = False) -> list[Command]:
         """Begin to end the run; `FinishRun` follows when no task runs."""
+        if self._stopping and self._stopping.by_shutdown and not by_shutdown:
+            # somebody wants it, too: then it is not to be taken up
+            self._stopping = replace(self._stopping, reason=reason, by_shutdown=False)
+            return []
         if self._stopping and not self._stopped_running:
             self._stopped_running = True
             return [StopTasks(reason)]
-        return self._stop(FinishRun(Status.CANCELLED, None, reason))
+        return self._stop(FinishRun(Status.CANCELLED, None, reason, by_shutdown))
 
     def fail(self, failure: Failure, *, running: bool = True) -> list[Command]:
         """The same for a failure that no task caused, such as a full disk."""

@@ -176,7 +176,7 @@ class RunDriver:
 
         A cancellation of that task cancels the run instead.
         """
-        ask = partial(self.cancel, "all asyncio tasks were cancelled")
+        ask = partial(self.cancel, "all asyncio tasks were cancelled", by_shutdown=True)
         self.task = UncancellableTask(self.drive(), name=repr(self), ask=ask)
         self.task.add_done_callback(on_driven)
 
@@ -197,11 +197,14 @@ class RunDriver:
         running = len(self._recorder) - self.orders.gangs.held_back
         return bool(self.orders.ready) and running <= yielding + self.plan.reading
 
-    def cancel(self, reason: str) -> None:
-        """Begin to end the run. Harmless if it is ending already."""
+    def cancel(self, reason: str, *, by_shutdown: bool = False) -> None:
+        """Begin to end the run. Harmless if it is ending already.
+
+        `by_shutdown` says that it has to stop with its engine.
+        """
         seconds = _GRACES * self._services.grace_seconds + _END_SECONDS
         self._ends_by = min(self._ends_by, self._loop.time() + seconds)
-        self._order(self.plan.cancel(reason))
+        self._order(self.plan.cancel(reason, by_shutdown=by_shutdown))
 
     def break_off(self) -> None:
         """End the run without a last event, as soon as no write is under way."""

@@ -32,7 +32,12 @@ class RunEnding:
             case Status.SUCCEEDED:
                 return RunSucceeded(**identity, seconds=seconds)
             case Status.CANCELLED:
-                return RunCancelled(**identity, reason=finish.reason, seconds=seconds)
+                return RunCancelled(
+                    **identity,
+                    reason=finish.reason,
+                    seconds=seconds,
+                    by_shutdown=finish.by_shutdown,
+                )
             case _:
                 failure = finish.failure or Failure("", "", 0, "", "", "")
                 return RunFailed(

@@ -489,7 +489,10 @@ def test_script_help(folder) -> None:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_cancels(started, number, status) -> None:
-    """Ctrl-C and SIGTERM stop the run, its journal says so, and the way to go on is told."""
+    """Ctrl-C and SIGTERM stop the run, its journal says so, and the way to go on is told.
+
+    Only Ctrl-C is the wish of somebody who does not want this run.
+    """
     process = started("--seconds", "600", "--grace", "600")  # neither is waited for
     wait_for(process, "at work")
     process.send_signal(number)
@@ -503,6 +506,8 @@ def test_signal_cancels(started, number, status) -> None:
     run_id = resume[1].split()[-1]
     shown = json.loads(asyncflow("show", f"ProcessFlow/{run_id}", "--json").stdout)
     assert shown["status"] == "cancelled"
+    told = asyncflow("events", f"ProcessFlow/{run_id}", "--json").stdout.splitlines()[-1]
+    assert json.loads(told)["by_shutdown"] == (number == signal.SIGTERM)
 
 
 def test_signal_while_the_run_is_being_started(folder) -> None:

@@ -57,7 +57,7 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         "RunFailed",
         (*OF_TASK, "exception_type", "message", "traceback", "seconds", "item"),
     ),
-    10: ("RunCancelled", ("reason", "seconds")),
+    10: ("RunCancelled", ("reason", "seconds", "by_shutdown")),
     11: ("TaskYielded", (*OF_TASK, "path", "manifest", "index", "count", "items", "digests")),
 }
 REF = ("place", "encoding", "type_name", "size", "digest", "file", "offset", "data")

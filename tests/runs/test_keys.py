@@ -21,7 +21,7 @@ from asyncflow.errors import (
     RunInterruptedError,
     SettingsError,
 )
-from asyncflow.events import RunSucceeded, TaskStarted
+from asyncflow.events import RunCancelled, RunSucceeded, TaskStarted
 from asyncflow.store import open_store
 from asyncflow.values import Status
 
@@ -250,6 +250,26 @@ async def test_each_interrupted_run_is_taken_up_once(store, leave):
         assert sorted(str(handle.run.origin_run_id) for handle in handles) == left
         await cancel_all(handles)
         assert await one.resume_interrupted(Order) == []  # cancelled runs have ended
+
+
+async def test_what_a_closed_engine_has_stopped_is_taken_up_and_what_a_user_has_cancelled_is_not(
+    store,
+):
+    """A service that is asked to end closes its engine; its next process goes on."""
+    async with Engine(store=store, workers=1) as engine:
+        stopped = await engine.options(key=KEY).start(Order, wait=60.0)
+        cancelled = await engine.start(Order, wait=60.0)
+        cancelled.cancel("enough")
+        await cancelled.ended()
+    (event,) = stopped.run.events(RunCancelled)
+    assert (event.reason, event.by_shutdown) == ("its engine was closed", True)
+    assert [run.id for run in Flow("Order", store=store).runs_to_resume()] == [stopped.run_id]
+    async with Engine(store=store, workers=1) as engine:
+        (resumed,) = await engine.resume_interrupted(Order)
+        assert resumed.run.origin_run_id == stopped.run_id
+        assert (await engine.options(key=KEY).start(Order)).run_id == resumed.run_id
+        await cancel_all([resumed])
+        assert await engine.resume_interrupted(Order) == []
 
 
 async def test_an_interrupted_run_with_a_key_is_given_back_and_says_how_to_go_on(store, leave):

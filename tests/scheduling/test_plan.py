@@ -353,6 +353,20 @@ def test_cancelling_ends_the_run_at_once_when_nothing_runs():
     assert plan.ready == 0
 
 
+def test_whoever_cancels_a_run_that_stops_with_its_engine_has_the_last_word():
+    """It is not to be taken up again; the end of the engine takes nothing from a cancellation."""
+    for first, second in [(True, False), (False, True)]:
+        plan = Plan(linear())
+        plan.handle(started())
+        (task,) = plan.take(1)
+        plan.handle(began(task))
+        plan.cancel("first", by_shutdown=first)
+        plan.cancel("second", by_shutdown=second)
+        (finish,) = plan.handle(failed(task))
+        reason = "second" if first else "first"
+        assert finish == FinishRun(Status.CANCELLED, None, reason, by_shutdown=False)
+
+
 def test_a_task_that_was_given_back_is_ready_again():
     """Giving back keeps id and attempt."""
     plan = Plan(linear())
