@@ -4,23 +4,63 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asyncflow.errors import RecordError
 from asyncflow.events.records import (
     ENDING_ATTEMPTS,
     LOGGED,
+    OF_ATTEMPTS,
+    STARTED,
+    code_of,
     fields_of,
+    head_of,
+    item_text_in,
     last_seq_of,
     task_of,
+    time_of,
 )
 from asyncflow.events.types import to_microseconds
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
-from asyncflow.store.run_index import MAX_ATTEMPT, RunIndex
+from asyncflow.store.run_index import ENTRY_BYTES, MAX_ATTEMPT, RunIndex, most_table_bytes
+from asyncflow.store.run_times import AttemptTable, attempt_state, inner_index
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from asyncflow.events.types import RunStarted
     from asyncflow.flow.current import TaskContext
     from asyncflow.flow.graph import Graph
     from asyncflow.store.run_index import Summary
+
+
+class AttemptScan:
+    """The attempts of a run that has ended, from its journal: what its file of times would say."""
+
+    def __init__(self, steps: Iterable[str], started: int) -> None:
+        """Begin at the start of a run, in microseconds since 1970, with the steps of its summary."""
+        self.attempts = AttemptTable()
+        self._steps = {name: number for number, name in enumerate(steps)}
+        self._started = started
+
+    def handle(self, at: int, payload: bytes) -> None:
+        """Add one record.
+
+        Raises:
+            RecordError: It is not an event, or not one of this run.
+        """
+        code = code_of(payload)
+        if code not in OF_ATTEMPTS:
+            return
+        values = fields_of(payload)
+        step, task, attempt, path = head_of(values)
+        if step not in self._steps or task * ENTRY_BYTES > most_table_bytes(at):
+            raise RecordError(f"it names the task {task} of the step {step!r:.100}")
+        moment = max(time_of(values) - self._started, 0)
+        of_attempt = self._steps[step], task, attempt, inner_index(path), moment
+        if code == STARTED:
+            self.attempts.begin(*of_attempt, item_text_in(values))
+        else:
+            self.attempts.end(*of_attempt, attempt_state(values), item_text_in(values))
 
 
 class Replay:

@@ -14,11 +14,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 from zlib import crc32
 
-from asyncflow.client.replay import Replay
+from asyncflow.client.replay import AttemptScan, Replay
 from asyncflow.client.run_journal import EndOfTask
 from asyncflow.errors import JournalError, RecordError
 from asyncflow.events.types import TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
 from asyncflow.flow.current import running_task
+from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.run_index import (
     ENTRY_BYTES,
     INDEX,
@@ -29,6 +30,7 @@ from asyncflow.store.run_index import (
     most_table_bytes,
     read_entry,
 )
+from asyncflow.store.run_times import AttemptTable
 from asyncflow.values import Status, last_index_of
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class RunTasks:
         self._lock = threading.RLock()
         self._table: TaskTable | None = None
         self._replay: Replay | None = None
+        self._attempts: AttemptTable | None = None
 
     def summary(self) -> Summary:
         """The run as it is now; its status is RUNNING while no last event is there."""
@@ -191,6 +194,36 @@ class RunTasks:
                     self._table = self._read_table(summary)
             return self._replayed().index.table if self._table is None else self._table
 
+    def attempts(self) -> AttemptTable:
+        """Every attempt of the run as it is now.
+
+        Of a run that goes on or was interrupted, the journal is read as far as that was not done
+        yet; of one that has ended, its file of times is, or else the journal, once.
+        """
+        with self._lock:
+            summary = self._journal.summary.read()
+            if summary is None:
+                return self._replayed().index.attempts
+            if self._attempts is None:
+                self._attempts = self._read_times(summary) or self._times_of_journal()
+            return self._attempts
+
+    def _read_times(self, summary: Summary) -> AttemptTable | None:
+        with suppress(RecordError, OSError):  # the journal has the same information
+            if self._run.journal_size() >= summary.journal_bytes:
+                return AttemptTable.read(self._run, summary.journal_bytes, len(summary.steps))
+        return None
+
+    def _times_of_journal(self) -> AttemptTable:
+        journal = self._journal
+        scan = AttemptScan([name for name, _ in self.summary().steps], self.summary().started)
+        for at, payload in journal.records(FIRST_RECORD):
+            try:
+                scan.handle(at, payload)
+            except RecordError as error:
+                journal.refuse_record(at, error)
+        return scan.attempts
+
     def _is_table_whole(self, summary: Summary) -> bool:
         """Whether the table has the right length; a crash can cut it."""
         try:
@@ -215,8 +248,7 @@ class RunTasks:
     def _replayed(self) -> Replay:
         """The replay of the journal, brought up to date."""
         if self._replay is None:
-            first = self._journal.started
-            self._replay = Replay(first, self.graph)
+            self._replay = Replay(self._journal.started, self.graph)
             self._journal.summary.replace()
             self._table = None
         replay, own = self._replay, own_task(self._journal.flow, self._journal.run_id)

@@ -100,6 +100,7 @@ _HEAD: Final = slice(3, 7)  # of a task's record: step, task id, attempt, path
 _STEP_AT, TASK_AT, ATTEMPT_AT, _PATH_AT = range(3, 7)
 _EXCEPTION_TYPE_AT: Final = 7
 _WILL_RETRY_AT: Final = 10
+_CAUGHT_AT: Final = 14
 _AFTER_AT: Final = 7
 _CLONED_FROM_AT: Final = 10
 _STREAM_AT, DATA_AT = 6, 8
@@ -426,15 +427,20 @@ def was_stopped(values: Sequence[Any]) -> bool:
     return bool(values[_EXCEPTION_TYPE_AT] == STOPPED)
 
 
+def is_caught(values: Sequence[Any]) -> bool:
+    """Whether `@catch` lets the run go on after the failure that a TaskFailed is about."""
+    return bool(values[_CAUGHT_AT])
+
+
 def will_retry(values: Sequence[Any]) -> bool:
     """Whether another attempt follows the one that a TaskFailed is about."""
     return bool(values[_WILL_RETRY_AT])
 
 
 def item_text_in(values: Sequence[Any]) -> str:
-    """The short text of the item of a foreach; of a TaskStarted, TaskFailed or TaskCloned."""
-    text: str = values[_ITEM_AT[values[0]]]
-    return text
+    """The short text of the item of a foreach; a TaskSucceeded has none."""
+    at = _ITEM_AT.get(values[0])
+    return "" if at is None else str(values[at])
 
 
 def retry_of(values: Sequence[Any]) -> tuple[float, float]:

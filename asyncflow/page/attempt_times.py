@@ -1,7 +1,8 @@
-"""When each attempt of a run began and ended, in columns, from one pass over the journal.
+"""When each attempt of a run began and ended, in columns.
 
-The pass is kept with the run, and goes on from where it was. No event is made of a record. For each
-step there is a list of moments, two for each attempt; sorted, they say how many ran at any time.
+They are those of the run's file of times, or of one pass over its journal, which is kept with the
+run and goes on from where it was. No event is made of a record. For each step there is a list of
+moments, two for each attempt; sorted, they say how many ran at any time.
 """
 
 from __future__ import annotations
@@ -12,30 +13,15 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
-from asyncflow.errors import RecordError
-from asyncflow.events.records import (
-    CLONED,
-    FAILED,
-    OF_ATTEMPTS,
-    STARTED,
-    SUCCEEDED,
-    code_of,
-    fields_of,
-    head_of,
-    named_fields,
-    time_of,
-    was_stopped,
-)
-from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
-from asyncflow.store.run_index import ENTRY_BYTES, most_table_bytes
-from asyncflow.values import last_index_of
+from asyncflow.store.run_times import UNENDED, AttemptState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncflow.client.run_files import RunRecord
+    from asyncflow.store.run_times import AttemptColumns, AttemptTable
 
-RUNNING, OK, BAD, STOPPED, TAKEN_OVER = range(5)
+RUNNING, OK, BAD, STOPPED, TAKEN_OVER = map(int, list(AttemptState)[:5])
 """How an attempt stands."""
 STATUSES: Final = ("running", "succeeded", "failed", "cancelled", "succeeded")
 _THOUSAND: Final = 1000
@@ -54,28 +40,27 @@ class Busy:
 
 
 class AttemptTimes:
-    """The attempts of one run, by row, as far as its journal has been read. Threads share one."""
+    """The attempts of one run, by row, as they are known now. Threads share one."""
 
     def __init__(self, record: RunRecord) -> None:
         """Read nothing yet."""
-        # not the record itself: that is what keeps this
-        self._journal, self._tasks = record.journal, record.tasks
+        self._tasks = record.tasks  # not the record itself: that is what keeps this
         self._lock = threading.RLock()
-        self._size = FIRST_RECORD
-        self._started = 0
-        self._numbers: dict[str, int] = {}
-        self._open: dict[int, int] = {}
+        self._table: AttemptTable | None = None
+        self._columns: AttemptColumns | None = None
+        self._changes = -1
         self._busy: dict[int, tuple[int, Busy]] = {}
+        self._by_step: tuple[int, dict[int, list[int]]] = -1, {}
         self.steps: list[str] = []
         """The steps in the order of the graph; a row has the number of one."""
-        self.task = array("I")
-        self.step = array("H")
-        self.attempt = array("I")
-        self.begin = array("q")
+        self.task: Sequence[int] = ()
+        self.step: Sequence[int] = ()
+        self.attempt: Sequence[int] = ()
+        self.begin: Sequence[int] = ()
         """In milliseconds since the start of the run, as `end`; -1 for one that has not ended."""
-        self.end = array("q")
-        self.state = array("B")
-        self.index = array("q")
+        self.end: Sequence[int] = ()
+        self.state = b""
+        self.index: Sequence[int] = ()
         """The innermost foreach index; -1 outside of any."""
         self.row_of = array("i")
         """By task: its last row; -1 for none."""
@@ -92,68 +77,36 @@ class AttemptTimes:
             JournalError: The journal is damaged.
         """
         with self._lock:
-            journal = self._journal
-            if not self.steps:
-                self.steps = [node.name for node in journal.graph]
-                self._numbers = {name: number for number, name in enumerate(self.steps)}
-                self._started = self._tasks.summary().started
-            for at, payload in journal.records(self._size):
-                try:
-                    self._add(at, payload)
-                except RecordError as error:
-                    journal.refuse_record(at, error)
-                self._size = at + PREFIX_BYTES + len(payload)
+            table = self._tasks.attempts()
+            if table is not self._table or table.changes != self._changes:
+                self._table, self._changes = table, table.changes
+                self.steps = [name for name, _ in self._tasks.summary().steps]
+                self._take_columns(table)
         return self
 
-    def _add(self, at: int, payload: bytes) -> None:
-        code = code_of(payload)
-        if code not in OF_ATTEMPTS:
-            return
-        values = fields_of(payload)
-        step, task, attempt, path = head_of(values)
-        number = self._numbers.get(step)
-        if number is None or not 0 < task <= most_table_bytes(at) // ENTRY_BYTES:
-            raise RecordError(f"it names the task {task} of {step!r:.60}")
-        moment = max(time_of(values) - self._started, 0) // _THOUSAND
-        row = self._open.pop(task, None)
-        if row is not None and self.attempt[row] != attempt and code != STARTED:
-            row = None
-        if code == STARTED and row is not None:  # the record of its end is missing
-            self.end[row], self.state[row] = moment, BAD
-        if code == STARTED or row is None:
-            row = self._begin(number, task, attempt, path, moment)
-        if code == STARTED:
-            self._open[task] = row
-            return
-        self.end[row] = moment
-        self.state[row] = self._state(code, values)
-        if code == FAILED and _is_caught(values):  # the success that follows ends the same attempt
-            self.caught[number] = self.caught.get(number, 0) + 1
-            self._open[task] = row
+    def _take_columns(self, table: AttemptTable) -> None:
+        self._columns = found = table.columns()
+        self.step, self.attempt, self.state = found.steps, found.numbers, found.states
+        self.begin = [moment // _THOUSAND for moment in found.begins]
+        self.end = [-1 if moment == UNENDED else moment // _THOUSAND for moment in found.ends]
+        self.index = [number - 1 for number in found.indexes]
+        self.caught = dict(table.caught)
+        row_of = array("i", [-1]) * (max(found.tasks, default=0) + 1)
+        for row, each in enumerate(found.tasks):
+            row_of[each] = row
+        self.row_of, self.task = row_of, found.tasks
 
-    def _begin(self, step: int, task: int, attempt: int, path: Sequence[int], moment: int) -> int:
-        row = len(self.task)
-        self.task.append(task)
-        self.step.append(step)
-        self.attempt.append(min(attempt, 0xFFFF_FFFF))
-        self.begin.append(moment)
-        self.end.append(-1)
-        self.state.append(RUNNING)
-        inside = any(each >= 0 for each in path)
-        self.index.append(last_index_of(path) if inside else -1)
-        missing = task + 1 - len(self.row_of)
-        if missing > 0:
-            self.row_of.extend([-1] * missing)
-        self.row_of[task] = row
-        return row
+    def item(self, row: int) -> str:
+        """The item of an attempt's task as a short text; empty if it has none."""
+        return self._table.item(row) if self._table is not None else ""
 
-    @staticmethod
-    def _state(code: int, values: Sequence[object]) -> int:
-        if code == SUCCEEDED:
-            return OK
-        if code == CLONED:
-            return TAKEN_OVER
-        return STOPPED if was_stopped(values) else BAD
+    def tasks_with_item(self, text: str) -> set[int]:
+        """The tasks whose item has this text in it, in any case."""
+        table, columns, wanted = self._table, self._columns, text.casefold()
+        if table is None or columns is None:
+            return set()
+        items = zip(columns.tasks, table.items(columns), strict=True)
+        return {task for task, item in items if wanted in item.casefold()}
 
     # --- what is asked ---
 
@@ -166,6 +119,8 @@ class AttemptTimes:
         """The rows of all attempts, or of the last one of each task, without those taken over."""
         chosen = [row for row in self.row_of if row >= 0] if last_only else range(len(self))
         state = self.state
+        if TAKEN_OVER not in state:
+            return chosen
         return [row for row in chosen if state[row] != TAKEN_OVER]
 
     def busy(self, step: int | None = None) -> Busy:
@@ -173,23 +128,31 @@ class AttemptTimes:
         key = -1 if step is None else step
         with self._lock:
             known, busy = self._busy.get(key, (-1, None))
-            ended = len(self) - len(self._open)
-            stamp = len(self) * 2 + ended
-            if busy is None or known != stamp:
+            if busy is None or known != self._changes:
                 busy = self._make_busy(step)
-                self._busy[key] = stamp, busy
+                self._busy[key] = self._changes, busy
             return busy
 
     def _make_busy(self, step: int | None) -> Busy:
-        wanted = [
-            row
-            for row, (number, state) in enumerate(zip(self.step, self.state, strict=True))
-            if state != TAKEN_OVER and (step is None or number == step)
-        ]
+        if step is None:
+            wanted: Sequence[int] = self.rows(last_only=False)
+        else:
+            wanted = self._rows_by_step().get(step, ())
         begins = [self.begin[row] for row in wanted]
         # an attempt within a millisecond is there for one
         ends = [max(self.end[row], self.begin[row] + 1) for row in wanted if self.end[row] >= 0]
         return Busy(begins, ends)
+
+    def _rows_by_step(self) -> dict[int, list[int]]:
+        """The rows of each step, without those taken over."""
+        known, found = self._by_step
+        if known != self._changes:
+            found = {}
+            for row, (number, state) in enumerate(zip(self.step, self.state, strict=True)):
+                if state != TAKEN_OVER:
+                    found.setdefault(number, []).append(row)
+            self._by_step = self._changes, found
+        return found
 
     def of_steps(self) -> dict[str, tuple[int, int, float]]:
         """When the first task of each step began and the last one ended, and the seconds of all.
@@ -206,10 +169,6 @@ class AttemptTimes:
             self.steps[number]: (first, last, total / _THOUSAND)
             for number, (first, last, total) in found.items()
         }
-
-
-def _is_caught(values: Sequence[object]) -> bool:
-    return bool(named_fields(values).get("caught"))
 
 
 _times: Final[WeakKeyDictionary[RunRecord, AttemptTimes]] = WeakKeyDictionary()

@@ -97,8 +97,8 @@ def _attempt(record: RunRecord, told: AttemptHistory) -> dict[str, Any]:
         "from": (to_microseconds(told.created_at) - began) // 1000,
         "to": None if finished is None else (to_microseconds(finished) - began) // 1000,
         "seconds": told.seconds,
-        "memory": None,
-        "cpu_seconds": None,
+        "memory": told.peak_memory,
+        "cpu_seconds": told.cpu_seconds,
         "failure": failure_of(told.exception) if told.exception is not None else None,
     }
 

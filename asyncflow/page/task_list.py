@@ -1,4 +1,4 @@
-"""The tasks of a run, 200 at a time, failed first; found among 100,000 by the table alone.
+"""The tasks of a run, 200 at a time, failed first; found among 100,000 by the tables alone.
 
 Only the tasks that are shown are looked up in the journal.
 """
@@ -24,7 +24,7 @@ from asyncflow.events.types import (
 from asyncflow.page.answers import AskedWrongly, cut, fitting
 from asyncflow.page.attempt_times import times_of
 from asyncflow.store.run_index import TaskState
-from asyncflow.values import Status, indexes_of, repetitions_of
+from asyncflow.values import MOST_ITEM_CHARACTERS, Status, indexes_of, repetitions_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -139,7 +139,7 @@ def _states(given: Sequence[str], *, running: bool) -> set[TaskState]:
 
 
 def _found(record: RunRecord, text: str) -> set[int]:
-    """The tasks with this id, this innermost index, or this path."""
+    """The tasks with this id, this innermost index, this path, or this text in their item."""
     table = record.tasks.table()
     text = text.strip()
     if _PATH.fullmatch(text):
@@ -150,8 +150,8 @@ def _found(record: RunRecord, text: str) -> set[int]:
         return {task for task in candidates if indexes_of(record.tasks.path_of(task)) == path}
     if text.isascii() and text.isdecimal() and len(text) < 11:  # noqa: PLR2004 - as long as an id may be
         number = int(text)
-        return {number, *table.with_index(number)}
-    return set()
+        return {number, *table.with_index(number)} | times_of(record).tasks_with_item(text)
+    return times_of(record).tasks_with_item(text)
 
 
 def _by_id(groups: Sequence[array[int]], after: str) -> Iterator[tuple[str, int]]:
@@ -234,6 +234,7 @@ def task_row(record: RunRecord, task: int) -> dict[str, Any]:
 def _told(record: RunRecord, attempts: Attempts) -> dict[str, Any]:
     began, last, ended = record.summary().started, attempts.last_event(), attempts.ended()
     path = indexes_of(last.path)
+    cpu_seconds, memory = attempts.usage()
     status = attempts.status()
     waiting = isinstance(ended, TaskFailed) and status is Status.RUNNING
     over = not isinstance(last, TaskStarted) and not waiting
@@ -248,6 +249,9 @@ def _told(record: RunRecord, attempts: Attempts) -> dict[str, Any]:
         "from": started,
         "to": (to_microseconds(last.time) - began) // 1000 if over else None,
         "seconds": last.seconds if isinstance(last, TaskSucceeded | TaskFailed) else None,
+        "item": cut(attempts.item(), MOST_ITEM_CHARACTERS) or None,
+        "memory": memory,
+        "cpu_seconds": cpu_seconds,
     }
     if isinstance(ended, TaskFailed):
         told["failure"] = cut(f"{ended.exception_type}: {ended.message}".partition("\n")[0], 300)

@@ -254,7 +254,8 @@ class Recorder:
             item=item,
         )
         at = self.add(event, batch)
-        self._index.note(at, event.code, clone.step, clone.task_id, 0, clone.path)
+        head = clone.step, clone.task_id, 0, clone.path
+        self._index.note(at, event.code, head, batch.microseconds, item=item)
 
     def add(self, event: Event, batch: Batch) -> int:
         """Add an event; return the offset of its record."""
@@ -341,7 +342,7 @@ class Recorder:
             peak_memory=usage.peak_memory,
             item=attempt.item,
         )
-        at = self._note(attempt, event, batch, stopped=event.was_stopped)
+        at = self._note(attempt, event, batch)
         if attempt.item and not (event.will_retry or event.caught):
             self.failed_items[event.task_id] = attempt.item
         if event.caught:
@@ -366,15 +367,22 @@ class Recorder:
         event = RecordedEvent(values, self._flow, self._run_id)
         batch.events.append(event)
         batch.news.append(event)
-        self._index.note(batch.add(pack_values(values)), code, step, task, number, path)
+        at, head = batch.add(pack_values(values)), (step, task, number, path)
+        item = attempt.item if code == STARTED else ""
+        self._index.note(at, code, head, batch.microseconds, item=item)
 
-    def _note(
-        self, attempt: RunningAttempt, event: Event, batch: Batch, *, stopped: bool = False
-    ) -> int:
-        """Add an event that begins or ends an attempt; return the offset of its record."""
+    def _note(self, attempt: RunningAttempt, event: TaskFailed, batch: Batch) -> int:
+        """Add the failure of an attempt; return the offset of its record."""
         at = self.add(event, batch)
-        step, task, number = attempt.step, attempt.task_id, attempt.number
-        self._index.note(at, event.code, step, task, number, attempt.path, stopped=stopped)
+        self._index.note(
+            at,
+            event.code,
+            (attempt.step, attempt.task_id, attempt.number, attempt.path),
+            batch.microseconds,
+            item=attempt.item,
+            stopped=event.was_stopped,
+            caught=event.caught,
+        )
         return at
 
     # --- output ---

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.scheduling.input_offsets import SPILLED
 from asyncflow.store.run_index import write_summary
+from asyncflow.store.run_times import write_times
 from asyncflow.values import Failure, Status
 
 if TYPE_CHECKING:
@@ -53,11 +54,13 @@ class RunEnding:
                 )
 
     def summarize(self, size: int) -> None:
-        """Write the summary beside a journal of this size; in a thread.
+        """Write the summary and the times beside a journal of this size; in a thread.
 
-        Without it a reader replays the journal: no harm done.
+        Without them a reader replays the journal: no harm done.
         """
         identity, index = self._identity, self._index
+        with suppress(OSError):
+            write_times(identity.stored, index.attempts, size)
         summary = index.summary(journal_bytes=size, events=self._recorder.seq)
         with suppress(OSError):
             identity.stored.delete_files(SPILLED)

@@ -53,10 +53,13 @@ from asyncflow.events.records import (
     STARTED,
     SUCCEEDED,
     head_of,
+    is_caught,
+    item_text_in,
     time_of,
     was_stopped,
 )
 from asyncflow.store.journal import FIRST_RECORD, frame
+from asyncflow.store.run_times import AttemptState, AttemptTable, inner_index
 from asyncflow.values import Status, last_index_of, tags_from
 
 if TYPE_CHECKING:
@@ -411,7 +414,7 @@ def _is_step(step: object) -> bool:
 
 
 class RunIndex:
-    """The summary and the table of a run, as they follow from its records so far.
+    """The summary and the tables of a run, as they follow from its records so far.
 
     A reader adds a record by its fields (`apply`). The writer adds it by what it knows already
     (`note` and `end`), which unpacks nothing.
@@ -426,6 +429,7 @@ class RunIndex:
         """
         self.flow, self.run_id = flow, run_id
         self.table = TaskTable()
+        self.attempts = AttemptTable()
         self.status = Status.RUNNING
         self._started, self._tags = started, tags
         self._numbers = {step: number for number, step in enumerate(graph.nodes)}
@@ -447,7 +451,16 @@ class RunIndex:
                 raise RecordError(f"it names the step {head.step!r}, which the run does not have")
             if head.task * ENTRY_BYTES > most_table_bytes(at):
                 raise RecordError(f"there cannot have been {head.task} tasks before it")
-            self.note(at, code, *head, stopped=code == FAILED and was_stopped(values))
+            has_failed = code == FAILED
+            self.note(
+                at,
+                code,
+                head,
+                time_of(values),
+                item=item_text_in(values),
+                stopped=has_failed and was_stopped(values),
+                caught=has_failed and is_caught(values),
+            )
         elif code in ENDINGS:
             self.end(at, ENDINGS[code], time_of(values))
 
@@ -455,17 +468,25 @@ class RunIndex:
         self,
         at: int,
         code: int,
-        step: str,
-        task: int,
-        attempt: int,
-        path: Sequence[int],
+        head: tuple[str, int, int, Sequence[int]],
+        time: int,
         *,
+        item: str = "",
         stopped: bool = False,
+        caught: bool = False,
     ) -> None:
         """Add the record at offset `at`, which has one of the kinds in `OF_ATTEMPTS`.
 
-        `stopped` says that the attempt failed because the run was ending.
+        Args:
+            at: Its offset in the journal.
+            code: Its kind.
+            head: Step, task, attempt and path, as a `TaskHead`.
+            time: When that was, in microseconds since 1970.
+            item: The short text of the task's item, where the record has it.
+            stopped: Whether the attempt failed because the run was ending.
+            caught: Whether `@catch` lets the run go on after the failure.
         """
+        step, task, attempt, path = head
         number = self._numbers[step]
         put = self.table.begin if code in _BEGINNING else self.table.end
         state = _STOPPED if stopped else _STATES[code]
@@ -474,6 +495,11 @@ class RunIndex:
             index = last_index_of(path)
         if put(task, at, number, state, attempt, index):
             self._counts[number] += 1
+        of_attempt = number, task, attempt, inner_index(path), max(time - self._started, 0)
+        if code == STARTED:
+            self.attempts.begin(*of_attempt, item)
+        else:
+            self.attempts.end(*of_attempt, _CAUGHT if caught else _ENDED_AS[state], item)
         if step == self._end and code in HANDING_ON:
             self._end_task = task
 
@@ -502,6 +528,9 @@ class RunIndex:
 
 _STATES: Final = {code: int(state) for code, state in STATES.items()}
 _STOPPED: Final = int(TaskState.STOPPED)
+_CAUGHT: Final = int(AttemptState.CAUGHT)
+_ENDED_AS: Final = {int(state): int(AttemptState[state.name]) for state in TaskState if state > 1}
+"""How an attempt stands after the record that has brought its task into this state."""
 _BEGINNING: Final = frozenset({STARTED, CLONED})
 """The kinds of records with which an attempt begins."""
 

@@ -16,6 +16,9 @@ from asyncflow.client.json_data import data_of
 from asyncflow.client.log_text import LogRenderer
 from asyncflow.errors import RunFailedError
 from asyncflow.events import TaskCloned, TaskStarted
+from asyncflow.store import run_times
+from asyncflow.store.layout import Layout
+from asyncflow.store.maintenance.verify import verify
 
 MEGABYTE = 1 << 20
 
@@ -259,3 +262,31 @@ async def test_events_carry_it(failed):
     """Whoever subscribes need not ask again."""
     begun = [event.item for event in failed.events(TaskStarted) if event.step == "look"]
     assert set(begun) <= {"'a'", "'b'"}
+
+
+async def test_the_file_of_times_says_what_the_journal_says(engine, monkeypatch):
+    """It is as if it were not there, but for the time that reading takes; `verify` checks it."""
+    monkeypatch.setattr(run_times, "LEAST_ROWS", 1)
+    with pytest.raises(RunFailedError):
+        await engine.run(Naming)
+    await engine.run(Using)
+    for name in ("Naming", "Using"):
+        run = Flow(name, store=engine.settings.store).latest_run
+        assert run is not None
+        written = run._record.tasks.attempts()
+        file = engine.settings.store / "flows" / name / run.id / run_times.TIMES
+        aside = file.rename(file.with_suffix(".aside"))
+        of_journal = Flow(name, store=engine.settings.store).latest_run
+        assert of_journal is not None
+        attempts = of_journal._record.tasks.attempts()
+        assert attempts.columns() == written.columns()
+        assert attempts.caught == written.caught
+        assert list(attempts.items(attempts.columns())) == list(written.items(written.columns()))
+        data = bytearray(aside.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+        aside.unlink()
+        damaged = verify(Layout.open(engine.settings.store, create=False), name, run.id).damage
+        assert [damage.file.rpartition("/")[2] for damage in damaged] == [run_times.TIMES]
+        again = Flow(name, store=engine.settings.store)[run.id]
+        assert again._record.tasks.attempts().columns() == written.columns()

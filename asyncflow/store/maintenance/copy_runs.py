@@ -48,6 +48,7 @@ from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.reachable import exclusive
 from asyncflow.store.run_index import INDEX, SUMMARY, Summary
 from asyncflow.store.run_tags import TAGS
+from asyncflow.store.run_times import TIMES
 from asyncflow.store.segments import SUFFIX
 from asyncflow.values import ArtifactRef, Place
 
@@ -404,7 +405,7 @@ class _Copying:
 
     def _small_files(self, run: _Run, stored: StoredRun) -> Iterator[tuple[str, bytes]]:
         """The files beside a journal that are whole; what they tell is in the journal as well."""
-        names = (TAGS, INDEX, SUMMARY) if _has_summary(run, stored) else (TAGS,)
+        names = (TAGS, TIMES, INDEX, SUMMARY) if _has_summary(run, stored) else (TAGS,)
         for name in names:
             try:
                 size = stored.file_size(name)

@@ -33,6 +33,7 @@ from asyncflow.store.object_store.value_source import aside_name, blob_name
 from asyncflow.store.run_ids import REMOVED, RUN_ID
 from asyncflow.store.run_index import INDEX, SUMMARY, Summary
 from asyncflow.store.run_tags import TAGS, changed_tags
+from asyncflow.store.run_times import TIMES, AttemptTable
 from asyncflow.values import Place
 
 if TYPE_CHECKING:
@@ -147,6 +148,11 @@ class _ObjectWalk:
             if what:
                 advice = f"{what}; delete {SUMMARY}, and the journal is read instead"
                 self.findings.damage(Path(run.folder, INDEX), advice, pathspec)
+            try:
+                AttemptTable.read(run, summary.journal_bytes, len(summary.steps))
+            except (RecordError, OSError) as error:
+                advice = f"{_reason(error)}; delete it, and the journal is read instead"
+                self.findings.damage(Path(run.folder, TIMES), advice, pathspec)
         return summary
 
     # --- values ---------------------------------------------------------------------------------

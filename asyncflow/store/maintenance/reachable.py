@@ -34,6 +34,7 @@ from asyncflow.store.journal import FIRST_RECORD, later_format
 from asyncflow.store.layout import Layout, sign_of_beginning
 from asyncflow.store.local_store import LocalRun, LocalStore
 from asyncflow.store.run_index import Summary, other_owner
+from asyncflow.store.run_times import TIMES
 from asyncflow.values import Place
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ class Marks:
         if flow in self._obscure:
             return True
         # Beside a needed journal, keep the files that make it quick to open.
-        return file in {"journal", "summary", "index"} and (
+        return file in {"journal", "summary", "index", TIMES} and (
             (flow, run_id) in self.logs
             or (flow, f"{run_id}/journal") in self.files
             or flow in self._unclear

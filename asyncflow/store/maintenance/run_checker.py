@@ -37,6 +37,7 @@ from asyncflow.store.local_store import LocalRun
 from asyncflow.store.mailbox import MAILBOX, messages_in
 from asyncflow.store.run_index import Summary, TaskTable, most_table_bytes, other_owner
 from asyncflow.store.run_tags import TAGS, changed_tags
+from asyncflow.store.run_times import TIMES, AttemptTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,6 +118,7 @@ class RunChecker:
             )
         if summary is not None:
             self._check_index(summary)
+            self._check_times(summary)
         return summary
 
     def _check_tags(self) -> None:
@@ -156,6 +158,17 @@ class RunChecker:
             self._findings.damage(path, f"it is not what was written; {advice}", self._pathspec)
         else:
             self._table = table
+
+    def _check_times(self, summary: Summary) -> None:
+        path = self._folder / TIMES
+        try:
+            AttemptTable.read(self._run, summary.journal_bytes, len(summary.steps))
+        except RecordError as error:
+            what = f"{error}; delete it, and the journal is read instead"
+            self._findings.damage(path, what, self._pathspec)
+        except OSError as error:
+            what = f"it cannot be read: {error.strerror}"
+            self._findings.damage(path, what, self._pathspec)
 
     def _journal_bytes(self) -> int:
         try:

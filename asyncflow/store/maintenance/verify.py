@@ -29,6 +29,7 @@ from asyncflow.store.maintenance.run_checker import RunChecker
 from asyncflow.store.maintenance.value_checker import ValueChecker
 from asyncflow.store.run_ids import REMOVED
 from asyncflow.store.run_tags import TAGS
+from asyncflow.store.run_times import TIMES
 from asyncflow.store.segments import SUFFIX
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 _DIGEST_HEX: Final = re.compile(r"[0-9a-f]{64}")
 _OF_A_FOLDER: Final = 4  # parts of the path of a run's folder, at most: flows/F/.removed/1
-_OF_A_RUN: Final = frozenset({"journal", "summary", "index", TAGS, MAILBOX})
+_OF_A_RUN: Final = frozenset({"journal", "summary", "index", TIMES, TAGS, MAILBOX})
 
 
 def verify(
