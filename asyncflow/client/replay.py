@@ -37,7 +37,7 @@ class AttemptScan:
     """The attempts of a run that has ended, from its journal: what its file of times would say."""
 
     def __init__(self, steps: Iterable[str], started: int) -> None:
-        """Begin at the start of a run, in microseconds since 1970, with the steps of its summary."""
+        """Begin a run with these steps, which started so many microseconds after 1970."""
         self.attempts = AttemptTable()
         self._steps = {name: number for number, name in enumerate(steps)}
         self._started = started

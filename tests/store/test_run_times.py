@@ -108,7 +108,7 @@ def test_whichever_byte_is_flipped_the_file_is_refused(tmp_path):
         flipped = bytearray(data)
         flipped[at] ^= 0x10
         try:
-            assert AttemptTable.read(stored(tmp_path, flipped), JOURNAL_BYTES, STEPS) is None
+            assert AttemptTable.read(stored(tmp_path, bytes(flipped)), JOURNAL_BYTES, STEPS) is None
         except RecordError:
             continue
 
