@@ -122,7 +122,7 @@ class Instrumentation:
             return
         match event:
             case TaskStarted():
-                run.begin_attempt(event, event.path)
+                run.begin_attempt(event)
             case TaskSucceeded():
                 run.end_attempt(event, Status.SUCCEEDED)
             case TaskFailed():
@@ -196,10 +196,12 @@ class _RunSpans:
         self._within = traces.set_span_in_context(span, contexts.Context())
         self._attempts: dict[tuple[str, int], traces.Span] = {}
 
-    def begin_attempt(self, event: TaskEvent, path: tuple[int, ...]) -> traces.Span:
+    def begin_attempt(self, event: TaskStarted | TaskFailed) -> traces.Span:
         attributes = _of_event(event)
-        if path:
-            attributes["asyncflow.path"] = list(path)
+        if event.path:
+            attributes["asyncflow.path"] = list(event.path)
+        if event.item:
+            attributes["asyncflow.item"] = event.item
         with _naming(derived_id(self._name, int(event.task_id), event.attempt)):
             span = self._tracer.start_span(
                 event.step, self._within, attributes=attributes, start_time=_nanoseconds(event)
@@ -207,16 +209,20 @@ class _RunSpans:
         self._attempts[event.task_id, event.attempt] = span
         return span
 
-    def end_attempt(self, event: TaskEvent, status: Status) -> None:
+    def end_attempt(self, event: TaskSucceeded | TaskFailed, status: Status) -> None:
         span = self._attempts.pop((event.task_id, event.attempt), None)
         if span is not None:  # else its failure was caught, and has ended it
+            if event.cpu_seconds is not None:
+                span.set_attribute("asyncflow.cpu_seconds", event.cpu_seconds)
+            if event.peak_memory is not None:
+                span.set_attribute("asyncflow.peak_memory", event.peak_memory)
             span.set_attribute("asyncflow.status", str(status))
             span.end(_nanoseconds(event))
 
     def fail_attempt(self, event: TaskFailed) -> None:
         span = self._attempts.get((event.task_id, event.attempt))
         if span is None:  # its worker died before it began
-            span = self.begin_attempt(event, event.path)
+            span = self.begin_attempt(event)
         if event.was_stopped:
             self.end_attempt(event, Status.CANCELLED)
             return

@@ -32,18 +32,22 @@ if TYPE_CHECKING:
     from asyncflow.cli.nonblocking_output import NonblockingOutput
     from asyncflow.events.types import Event
 
+_USED: Final = "seconds", "cpu_seconds", "peak_memory"
 _FIELDS: Final[dict[type[Event], tuple[str, ...]]] = {
     RunStarted: ("parameters", "tags", "origin_run_id", "key", "user", "host", "pid"),
-    TaskStarted: ("path", "pid", "node"),
+    TaskStarted: ("path", "item", "pid", "node"),
     TaskLogged: ("stream", "pid"),
-    TaskSucceeded: ("path", "seconds", "pid"),
-    TaskFailed: ("path", "seconds", "pid", "exception_type", "will_retry", "caught", "traceback"),
+    TaskSucceeded: ("path", *_USED, "pid"),
+    TaskFailed: (
+        *("path", "item", *_USED, "pid"),
+        *("exception_type", "will_retry", "caught", "traceback"),
+    ),
     TaskRetried: ("path", "after_seconds"),
-    TaskCloned: ("path", "origin_run_id", "origin_task_id"),
+    TaskCloned: ("path", "item", "origin_run_id", "origin_task_id"),
     TaskYielded: ("path", "index", "count"),
     RunSucceeded: ("seconds",),
-    RunFailed: ("seconds", "step", "task_id", "exception_type", "traceback"),
-    RunCancelled: ("seconds", "reason"),
+    RunFailed: ("seconds", "step", "task_id", "item", "exception_type", "traceback"),
+    RunCancelled: ("seconds", "reason", "by_shutdown"),
 }
 """The fields of each event that are told in addition to those that all have."""
 _WORDS: Final[dict[type[Event], str]] = {

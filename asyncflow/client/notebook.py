@@ -89,11 +89,11 @@ def _row(part: Shown) -> tuple[str, ...]:
 def _table(head: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
-    # an index is for tasks within a foreach
+    # an item is for tasks within a foreach
     kept = [
         at
         for at, name in enumerate(head)
-        if name != "index" or any(row[1:2] != ("",) for row in rows)
+        if name != "item" or any(row[1:2] != ("",) for row in rows)
     ]
     heads = "".join(f"<th{_LEFT}>{head[at]}</th>" for at in kept)
     lines = "".join(

@@ -22,7 +22,7 @@ class StepFacts(RunView):
     """The place of a step in the graph, and the states of its tasks, counted."""
 
     __slots__ = ("_record", "_step")
-    _COLUMNS = ("task", "index", "status", "began", "took")
+    _COLUMNS = ("task", "item", "status", "began", "took")
     _record: RunRecord
     _step: str
 

@@ -200,8 +200,8 @@ class TaskFacts(RunView):
 
     def _cells(self) -> tuple[str, ...]:
         took = "" if self.seconds is None else how_long(self.seconds)
-        index = ", ".join(map(str, self.path))
-        return self.id, index, self._outcome(), local_time(self.created_at), took
+        item = self.item or ", ".join(map(str, self.path))
+        return self.id, item, self._outcome(), local_time(self.created_at), took
 
     def _describe(self) -> str:
         said, seconds = self._outcome(), self.seconds

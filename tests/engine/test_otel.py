@@ -130,8 +130,12 @@ async def test_runs_and_attempts_have_spans_with_the_times_of_their_events(
     assert sorted(span.start_time for span in attempts) == times_of(run, events.TaskStarted)
     ended = [*times_of(run, events.TaskSucceeded), *times_of(run, events.TaskFailed)]
     assert sorted(span.end_time for span in attempts) == sorted(ended)
-    paths = {span.attributes.get("asyncflow.path") for span in attempts if span.name == "each"}
-    assert paths == {(0,), (1,)}
+    places = {
+        (span.attributes["asyncflow.path"], span.attributes["asyncflow.item"])
+        for span in attempts
+        if span.name == "each"
+    }
+    assert places == {((0,), "'one'"), ((1,), "'two'")}
     first, second = (span for span in attempts if span.name == "end")
     assert (first.status.status_code, second.status.status_code) == (
         StatusCode.ERROR,
