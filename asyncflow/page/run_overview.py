@@ -98,7 +98,7 @@ def _failure(record: RunRecord) -> dict[str, Any] | None:
     ended = record.ended()
     if not isinstance(ended, RunFailed):
         return None
-    told = failure_data(record.place.flow, record.run_id, ended.failure)
+    told = failure_data(record.place.flow, record.run_id, ended.failure, ended.item)
     told["message"] = cut(told["message"], _TEXT * 2)
     told["traceback"] = tail_of(told["traceback"], _TRACEBACK)
     return told

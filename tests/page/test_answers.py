@@ -199,29 +199,55 @@ def test_events_come_page_by_page_each_once(client):
     assert [event["type"] for event in kinds] == ["TaskFailed", "TaskFailed"]
 
 
-def test_a_plan_is_that_of_the_command_line(client, tmp_path):
-    """Both are made by the same code; here by the graph of the run."""
-    flow = tmp_path / "made.py"
-    flow.write_text(
-        "from asyncflow import FlowSpec, Parameter, retry, step\n"
-        "class Planned(FlowSpec):\n"
-        "    n = Parameter('n', default=3)\n"
-        "    @step\n"
-        "    def start(self):\n        self.items = range(self.n)\n"
-        "        self.next(self.work, foreach='items')\n"
-        "    @step\n    def work(self):\n        assert self.input != 1\n"
-        "        self.next(self.join)\n"
-        "    @step\n    def join(self, inputs):\n        self.next(self.end)\n"
-        "    @step\n    def end(self): pass\n"
+PLANNED = """
+from asyncflow import FlowSpec, step
+class Planned(FlowSpec):
+    @step
+    def start(self):
+        self.cities = ["Berlin", "Paris", "Rome"]
+        self.next(self.work, foreach="cities")
+    @step
+    def work(self):
+        assert self.input != "Paris"
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+    @step
+    def end(self):
+        pass
+"""
+
+
+@pytest.fixture(scope="module")
+def planned(folder):
+    """A real run that has failed: its flow's file, its store and a client of a page on that."""
+    flow, store = folder / "planned.py", folder / "planned"
+    flow.write_text(PLANNED)
+    command = [sys.executable, "-m", "asyncflow", "run", str(flow), "--store", str(store)]
+    subprocess.run([*command, "--quiet"], check=False, capture_output=True, timeout=60)
+    with asking(store) as client:
+        yield flow, store, client
+
+
+def test_a_plan_is_that_of_the_command_line(planned):
+    """Both are made by the same code; here by the graph of the run, and no file is loaded."""
+    flow, store, client = planned
+    command = [sys.executable, "-m", "asyncflow", "resume", str(flow), "--store", str(store)]
+    done = subprocess.run(
+        [*command, "--plan", "--json"], capture_output=True, text=True, check=True, timeout=60
     )
-    asyncflow = [sys.executable, "-m", "asyncflow"]
-    store = ["--store", str(tmp_path / "store")]
-    subprocess.run([*asyncflow, "run", str(flow), *store, "--quiet"], check=False, timeout=60)
-    command = [*asyncflow, "resume", str(flow), "--plan", "--json", *store]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    with asking(tmp_path / "store") as planning:
-        run = told(planning, "/api/runs/Planned/latest")["run"]["pathspec"]
-        assert told(planning, f"/api/plan?run={run}")["steps"] == json.loads(done.stdout)
+    run = told(client, "/api/runs/Planned/latest")["run"]["pathspec"]
+    assert told(client, f"/api/plan?run={run}")["steps"] == json.loads(done.stdout)
+
+
+def test_a_task_is_found_by_its_item(planned):
+    """In any case; and its row has the item, and what it has used."""
+    _, _, client = planned
+    found = told(client, "/api/runs/Planned/latest/tasks?find=PARIS")["tasks"]
+    assert [(task["item"], task["status"]) for task in found] == [("'Paris'", "failed")]
+    assert found[0]["memory"] > 1_000_000
+    assert told(client, "/api/runs/Planned/latest/tasks?find=Oslo")["found"] == 0
 
 
 def test_a_comparison_reads_no_value_that_is_equal(client, monkeypatch):
