@@ -202,6 +202,8 @@ class Outcome(NamedTuple):
     """After a foreach: the packed ref of the stored items."""
     choice: str = ""
     """After a condition: the step that it has chosen; else empty."""
+    cards: bytes = b""
+    """What the task has put on its cards, as a packed manifest; empty for nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ _MODULES: Final = {
     "logs": "asyncflow.cli.look_commands",
     "dump": "asyncflow.cli.look_commands",
     "events": "asyncflow.cli.look_commands",
+    "card": "asyncflow.cli.card_commands",
+    "report": "asyncflow.cli.report_command",
     "code": "asyncflow.cli.code_commands",
     "diff": "asyncflow.cli.code_commands",
     "tag": "asyncflow.cli.tag_commands",

@@ -37,7 +37,11 @@ _SHAPES = {
 
 
 def pathspec_argument(
-    flow: type[FlowSpec] | None, *parts: int, name: str = "pathspec", or_file: bool = False
+    flow: type[FlowSpec] | None,
+    *parts: int,
+    name: str = "pathspec",
+    or_file: bool = False,
+    required: bool = True,
 ) -> click.Argument:
     """The argument PATHSPEC, with so many parts; of one flow it may leave out the flow's name.
 
@@ -45,8 +49,11 @@ def pathspec_argument(
     """
     own = None if flow is None else flow.__name__
 
-    def whole(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    def whole(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
         from asyncflow.client.run_names import may_be_run
+
+        if value is None and not required:
+            return None
 
         if or_file and own is None and value is not None and names_file(value):
             return value
@@ -64,7 +71,7 @@ def pathspec_argument(
     return click.Argument(
         [name],
         callback=whole,
-        required=own is None or 1 not in parts,
+        required=required and (own is None or 1 not in parts),
         shell_complete=pathspecs(max(parts)),
     )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from asyncflow.client.run_files import RunRecord
 from asyncflow.errors import NotFoundError
+from asyncflow.events.manifests import unpack_manifest
 from asyncflow.events.types import TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
 from asyncflow.store.run_index import TaskState
 from asyncflow.values import Status
@@ -131,6 +132,16 @@ class Attempts:
         if isinstance(ended, TaskCloned):
             return {**ended.artifacts, **self.record.started.artifacts}
         return ended.artifacts if ended is not None else {}
+
+    def cards(self) -> Manifest:
+        """What the step has put on its cards: refs by a card's number, or by an image's hash.
+
+        If the last attempt still runs, the journal is read from its begin on.
+        """
+        ended = self.ended()
+        if ended is None:
+            return self.record.journal.last_cards(self.number, self.entry().started)
+        return unpack_manifest(ended.cards) if ended.cards else {}
 
     def entry(self) -> TaskEntry:
         """The task's entry in the table of its run.

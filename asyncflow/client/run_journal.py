@@ -13,8 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncflow.errors import GraphError, JournalError, RecordError
+from asyncflow.events.manifests import unpack_manifest
 from asyncflow.events.packing import events_of, unpack_events
 from asyncflow.events.records import (
+    CARDS,
     FAILED,
     KNOWN,
     LOGGED,
@@ -27,6 +29,7 @@ from asyncflow.events.records import (
     task_of,
 )
 from asyncflow.events.types import (
+    CardUpdated,
     RunCancelled,
     RunFailed,
     RunStarted,
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from asyncflow.events.types import Event
     from asyncflow.flow.graph import Graph
     from asyncflow.store.interface import OpenJournal, StoredRun
+    from asyncflow.values import Manifest
 
 EndOfTask = TaskSucceeded | TaskFailed | TaskCloned
 """An event that ends an attempt; a task's entry in the table points to the last one."""
@@ -204,6 +208,15 @@ class RunJournal:
             if self._code(at, payload) == LOGGED and task_of(self._values(at, payload)) == task:
                 last = at
         return last
+
+    def last_cards(self, task: int, since: int) -> Manifest:
+        """What a running task has last put on its cards, from the offset of its begin on."""
+        cards = b""
+        for at, payload in self.records(since or FIRST_RECORD):
+            if self._code(at, payload) == CARDS and task_of(self._values(at, payload)) == task:
+                (event,) = self._unpacked(at, payload)
+                cards = event.cards if isinstance(event, CardUpdated) else cards
+        return unpack_manifest(cards) if cards else {}
 
     def output(self, at: int, of: int) -> LoggedOutput:
         """The record of output at this offset; `of` is the task's number, for the error."""

@@ -74,8 +74,14 @@ def _artifacts(manifest: bytes) -> dict[str, Any]:
     return {"artifacts": {name: _ref_data(ref) for name, ref in refs.items()}}
 
 
+def _cards(manifest: bytes) -> dict[str, Any]:
+    refs = unpack_manifest(manifest) if manifest else {}
+    return {"cards": {name: _ref_data(ref) for name, ref in refs.items()}}
+
+
 _SPECIAL: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
     "manifest": _artifacts,
+    "cards": _cards,
     **{name: _ref_or_none(name) for name in _REFS},
     "digests": lambda value: {"digests": value.hex()},
     "source": _source,
@@ -99,6 +105,9 @@ def from_json_data(data: Mapping[str, Any]) -> Event:
     if "artifacts" in data and "manifest" in _names_of(cls):
         refs = {name: _ref_of(ref) for name, ref in data["artifacts"].items()}
         named["manifest"] = pack_manifest(refs)
+    if "cards" in named:
+        refs = {name: _ref_of(ref) for name, ref in named["cards"].items()}
+        named["cards"] = pack_manifest(refs) if refs else b""
     for name in _REFS & named.keys():
         ref = named[name]
         named[name] = pack_ref(_ref_of(ref)) if ref else b""

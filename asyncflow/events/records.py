@@ -13,6 +13,7 @@ that asyncflow wrote it. Nothing is checked on writing: an engine trusts what it
 from __future__ import annotations
 
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
@@ -39,6 +40,7 @@ from asyncflow.events.manifests import NOT_MSGPACK, ref_of, unpack, unpack_manif
 from asyncflow.events.output_lines import count_pieces
 from asyncflow.events.types import (
     STOPPED,
+    CardUpdated,
     Event,
     RunCancelled,
     RunFailed,
@@ -69,8 +71,9 @@ FAILED: Final = TaskFailed.code
 RETRIED: Final = TaskRetried.code
 CLONED: Final = TaskCloned.code
 YIELDED: Final = TaskYielded.code
+CARDS: Final = CardUpdated.code
 
-REFERRING: Final = frozenset({RUN_STARTED, SUCCEEDED, FAILED, CLONED, YIELDED})
+REFERRING: Final = frozenset((RUN_STARTED, SUCCEEDED, FAILED, CLONED, YIELDED, CARDS))
 """The kinds of records that refer to values."""
 HANDING_ON: Final = frozenset({SUCCEEDED, CLONED})
 """The kinds of records that finish a task for good."""
@@ -116,6 +119,8 @@ _CHOICE_AT: Final = {SUCCEEDED: 14, CLONED: 12}
 _PARENTS_AT: Final = {STARTED: 8, CLONED: 13}
 _ITEM_AT: Final = {STARTED: 10, FAILED: 18, CLONED: 14}
 _USED_AT: Final = {SUCCEEDED: 15, FAILED: 16}  # processor time, and behind it memory
+_CARDS_AT: Final = {SUCCEEDED: 17, FAILED: 19, CLONED: 15, CARDS: 7}
+_OUTCOME_OF: Final = {SUCCEEDED: itemgetter(7, 10, 11, 14, 17), CLONED: itemgetter(7, 8, 9, 12, 15)}
 
 
 # --- what is read without unpacking it ----------------------------------------------------------
@@ -179,15 +184,16 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
     LOGGED: (*_OF_TASK, INT, INT, BYTES, INT),
     SUCCEEDED: (
         *(*_OF_TASK, LIST, BYTES, NUMBER, INT, INT_OR_NONE, BYTES, INT, INT, TEXT),
-        *(NUMBER_OR_NONE, INT_OR_NONE),
+        *(NUMBER_OR_NONE, INT_OR_NONE, BYTES),
     ),
     FAILED: (
         *(*_OF_TASK, LIST, TEXT, TEXT, TEXT, FLAG, NUMBER, INT, INT, FLAG, BYTES),
-        *(NUMBER_OR_NONE, INT_OR_NONE, TEXT),
+        *(NUMBER_OR_NONE, INT_OR_NONE, TEXT, BYTES),
     ),
     RETRIED: (*_OF_TASK, LIST, NUMBER),
-    CLONED: (*_OF_TASK, LIST, BYTES, INT_OR_NONE, BYTES, TEXT, TEXT, TEXT, LIST, TEXT),
+    CLONED: (*_OF_TASK, LIST, BYTES, INT_OR_NONE, BYTES, TEXT, TEXT, TEXT, LIST, TEXT, BYTES),
     YIELDED: (*_OF_TASK, LIST, BYTES, INT, INT, BYTES, BYTES),
+    CARDS: (*_OF_TASK, LIST, BYTES, INT),
     RunSucceeded.code: (INT, INT, INT, NUMBER),
     RunFailed.code: (INT, INT, INT, TEXT, TEXT, INT, TEXT, TEXT, TEXT, NUMBER, TEXT),
     RunCancelled.code: (INT, INT, INT, TEXT, NUMBER, FLAG),
@@ -197,11 +203,12 @@ _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
     RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None, b"", "", {}),
     STARTED: ([], 0, [], "", ""),
     LOGGED: (),
-    SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0, "", None, None),
-    FAILED: ([], "", "", "", False, 0.0, 0, 0, False, b"\x80", None, None, ""),
+    SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0, "", None, None, b""),
+    FAILED: ([], "", "", "", False, 0.0, 0, 0, False, b"\x80", None, None, "", b""),
     RETRIED: ([], 0.0),
-    CLONED: ([], b"\x80", None, b"", "", "", "", [], ""),
+    CLONED: ([], b"\x80", None, b"", "", "", "", [], "", b""),
     YIELDED: (b"",),
+    CARDS: (0,),
     RunSucceeded.code: (0.0,),
     RunFailed.code: ("", "", 0, "", "", "", 0.0, ""),
     RunCancelled.code: ("", 0.0, False),
@@ -354,7 +361,7 @@ def _check_end(code: int, values: list[Any]) -> None:
 _CHECKS: Final = {
     RUN_STARTED: _check_start,
     LOGGED: _check_output,
-    **{kind: _check_of_attempt(kind) for kind in (STARTED, RETRIED)},
+    **{kind: _check_of_attempt(kind) for kind in (STARTED, RETRIED, CARDS)},
     **{kind: _check_with_usage(kind) for kind in (SUCCEEDED, FAILED)},
     CLONED: _check_clone,
     YIELDED: _check_items,
@@ -474,7 +481,8 @@ def unpack_result(record: bytes) -> Result:
 def unpack_known_result(record: bytes) -> Result:
     """Like `unpack_result`, for a record that was checked before: it is not checked again."""
     values = msgpack.unpackb(record, strict_map_key=False)
-    return result_of(values if len(values) > _CHOICE_AT[SUCCEEDED] else _completed(values))
+    is_whole = len(values) > _CARDS_AT.get(values[0], 0)
+    return result_of(values if is_whole else _completed(values))
 
 
 def result_of(values: Sequence[Any]) -> Result:
@@ -485,11 +493,8 @@ def result_of(values: Sequence[Any]) -> Result:
     """
     code = values[0]
     if code in HANDING_ON:
-        step, task, _, path, manifest = values[3:8]
-        outcome = Outcome(
-            manifest, values[_FANOUT_AT[code]], values[_ITEMS_AT[code]], values[_CHOICE_AT[code]]
-        )
-        return Result(step, task, path, outcome)
+        step, task, _, path = values[_HEAD]
+        return Result(step, task, path, Outcome._make(_OUTCOME_OF[code](values)))
     if code == YIELDED:
         step, task, _, path, manifest, first, _, items = values[3:11]
         return Result(step, task, path, Outcome(manifest, None, items), first)
@@ -519,6 +524,7 @@ class Reference(NamedTuple):
 FLOW_CLASS: Final = "(the flow class)"
 CODE: Final = "(the flow's source files)"
 ITEMS: Final = "(what its foreach runs over)"
+CARD: Final = "(card {})"
 
 
 def references_of(values: Sequence[Any]) -> Iterator[Reference]:
@@ -528,8 +534,12 @@ def references_of(values: Sequence[Any]) -> Iterator[Reference]:
         RecordError: One of the refs is not valid.
     """
     code = values[0]
-    for name, ref in unpack_manifest(values[_MANIFEST_AT[code]]).items():
-        yield Reference(name, ref)
+    if code in _MANIFEST_AT:
+        for name, ref in unpack_manifest(values[_MANIFEST_AT[code]]).items():
+            yield Reference(name, ref)
+    if code in _CARDS_AT and values[_CARDS_AT[code]]:
+        for name, ref in unpack_manifest(values[_CARDS_AT[code]]).items():
+            yield Reference(CARD.format(name), ref)
     if code == RUN_STARTED:
         if "ref" in values[_SOURCE_AT]:
             yield Reference(FLOW_CLASS, ref_of(values[_SOURCE_AT]["ref"]))

@@ -21,7 +21,7 @@ from asyncflow.values import Failure, Manifest, TaskKey
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 """Goes up by one whenever an event or a field is added; what exists already never changes."""
 
 STOPPED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
@@ -182,6 +182,8 @@ class TaskSucceeded(TaskEvent):
     """Processor time of the attempt; see `TaskFailed.cpu_seconds`."""
     peak_memory: int | None = None
     """The most memory that its worker had in use, in bytes; see `TaskFailed.peak_memory`."""
+    cards: bytes = b""
+    """What it has put on its cards, packed as a manifest; empty for nothing."""
 
     @property
     def artifacts(self) -> Manifest:
@@ -227,6 +229,8 @@ class TaskFailed(TaskEvent):
     None as for `cpu_seconds`, and where the system cannot tell."""
     item: str = ""
     """As `TaskStarted.item`."""
+    cards: bytes = b""
+    """What it had put on its cards by then, packed as a manifest; empty for nothing."""
 
     @property
     def artifacts(self) -> Manifest:
@@ -286,6 +290,7 @@ class TaskCloned(TaskEvent):
     parents: tuple[int, ...] = ()
     item: str = ""
     """As `TaskStarted.item`."""
+    cards: bytes = b""
 
     @property
     def artifacts(self) -> Manifest:
@@ -326,6 +331,28 @@ class TaskYielded(TaskEvent):
     def artifacts(self) -> Manifest:
         """The artifacts that the tasks for the items inherit, by name."""
         return unpack_manifest(self.manifest)
+
+    @property
+    def key(self) -> TaskKey:
+        """Names the task within the graph, the same in every run."""
+        return TaskKey(self.step, self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardUpdated(TaskEvent):
+    """A running task has put something on one of its cards, and it is to be seen now.
+
+    It has all cards of the attempt, so the last of these events says it all. What is on the cards
+    when the attempt ends is in the event of that end.
+    """
+
+    code: ClassVar[int] = 12
+
+    path: tuple[int, ...] = ()
+    cards: bytes = b""
+    """What is on the cards, packed as a manifest: `0` is the first card of the step, and so on; the
+    other names are those of images."""
+    pid: int = 0
 
     @property
     def key(self) -> TaskKey:
@@ -399,6 +426,7 @@ _TYPES: Final[tuple[type[Event], ...]] = (
     RunFailed,
     RunCancelled,
     TaskYielded,
+    CardUpdated,
 )
 
 

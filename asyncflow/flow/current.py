@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from asyncflow.errors import FlowError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from contextvars import Context, Token
 
+    from asyncflow.card_content.collector import CardCollector
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
 
@@ -46,6 +47,15 @@ class Parallel(NamedTuple):
     """Which one this task is, from 0."""
     control_task_id: str
     """The id of the task that is node 0."""
+
+
+class TaskCards(Protocol):
+    """The cards of a task."""
+
+    @property
+    def collector(self) -> CardCollector:
+        """What the step adds to them."""
+        ...
 
 
 class TaskContext(NamedTuple):
@@ -75,6 +85,8 @@ class TaskContext(NamedTuple):
     """The location of the store."""
     flow: type[FlowSpec] | None = None
     """The flow class."""
+    cards: TaskCards | None = None
+    """The cards of the task; None if its step has none."""
 
     @property
     def pathspec(self) -> str:
@@ -265,6 +277,18 @@ class Current(CurrentProject):
             message = f"step {self.step_name!r} has no @parallel: its tasks are no gang"
             raise AttributeError(message, name="parallel")
         return parallel
+
+    @property
+    def card(self) -> CardCollector:
+        """In a step under `@card`, its card: `current.card.append(Markdown("…"))`.
+
+        Another one of several is `current.card["id"]`. See `asyncflow.cards`.
+        """
+        cards = _context().cards
+        if cards is None:
+            message = f"step {self.step_name!r} has no card: put @card on it"
+            raise AttributeError(message, name="card")
+        return cards.collector
 
     @property
     def graph(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from asyncflow._support.safe_text import storable_text
+from asyncflow.card_content.options import ID_CHARACTERS
 from asyncflow.flow.decorator_arguments import (
     count,
     is_storable,
@@ -405,16 +406,57 @@ def _check_amount(name: str, value: object) -> None:
         raise mistake(message)
 
 
-# --- without effect on one machine ------------------------------------------------------------
+# --- what is to be seen -----------------------------------------------------------------------
 
 
 @overload
 def card(method: Method, /) -> Method: ...
 @overload
-def card(**attributes: object) -> Callable[[Method], Method]: ...
+def card(
+    *,
+    type: str = "default",
+    id: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    timeout: float = 45,
+    save_errors: bool = True,
+    customize: bool = False,
+    refresh_interval: float = 0.1,
+    **others: object,
+) -> Callable[[Method], Method]: ...
 @takes_configs
-def card(method: Any = None, /, **attributes: object) -> Any:
-    """Do nothing: it is accepted and recorded so that a flow written for Metaflow runs."""
+def card(method: Any = None, /, **attributes: Any) -> Any:  # noqa: D417 - those of the overloads
+    """Give each task of the step a card: a page about it, to which the step may add something.
+
+    A step may have several. Nothing that happens on a card fails the step. See `asyncflow.cards`.
+
+    Args:
+        method: The step, if the decorator is used without parentheses.
+        type: `default` tells what the task is, its artifacts and its log, below what the step has
+            added; `blank` has only what the step has added; `html` shows the HTML in `self.html`,
+            or in the attribute that `options={"attribute": …}` names; or a type of your own.
+        id: By which the step finds it: `current.card["id"]`.
+        options: Options of the type; `title` is one of the default and the blank card.
+        timeout: How many seconds it may take to make the card; then it is left out.
+        save_errors: Whether a card of your own type shows an exception of its `render`.
+        customize: Whether `current.card` is this card if the step has several.
+        refresh_interval: How many seconds there are between two updates, at least.
+        others: Further arguments of Metaflow, such as `rank`; without effect.
+
+    Raises:
+        FlowError: A value makes no sense.
+    """
+    for name in ("type", "id"):
+        given = attributes.get(name)
+        wanted = isinstance(given, str) and 0 < len(given) <= ID_CHARACTERS
+        if name in attributes and not wanted and not (name == "id" and given is None):
+            message = f"@card takes a text of 1 to {ID_CHARACTERS} characters as `{name}`, "
+            raise mistake(message + f"not {given!r:.200}")
+    for name in ("timeout", "refresh_interval"):
+        if name in attributes and not isinstance(attributes[name], str):  # the command line's
+            number("card", name, attributes[name])
+    if not isinstance(attributes.get("options") or {}, Mapping | str):
+        message = f"@card takes a dict as `options`, not {attributes['options']!r:.200}"
+        raise mistake(message)
 
     def decorate(function: Method) -> Method:
         ensure_options(function, "card").options.setdefault("card", []).append(

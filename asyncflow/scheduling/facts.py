@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from asyncflow.workers.messages import Failed, Logged, Started, Succeeded, Yielded
+from asyncflow.workers.messages import (
+    CardsChanged,
+    Failed,
+    Logged,
+    Started,
+    Succeeded,
+    Yielded,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -32,7 +39,7 @@ class Lost:
     """Where the task was when it was stopped."""
 
 
-Fact = Started | Logged | Yielded | Succeeded | Failed | Lost
+Fact = Started | Logged | Yielded | CardsChanged | Succeeded | Failed | Lost
 
 
 class ReadyTasks(Protocol):

@@ -15,6 +15,7 @@ from asyncflow.events.packing import journalled, pack_logged, pack_values
 from asyncflow.events.records import STARTED, SUCCEEDED
 from asyncflow.events.selection import OutputChunk, RecordedEvent
 from asyncflow.events.types import (
+    CardUpdated,
     TaskCloned,
     TaskFailed,
     TaskRetried,
@@ -26,6 +27,7 @@ from asyncflow.scheduling.facts import Lost
 from asyncflow.store.journal import frame
 from asyncflow.workers.messages import (
     UNKNOWN_USAGE,
+    CardsChanged,
     Failed,
     Logged,
     Started,
@@ -69,6 +71,7 @@ class RunningAttempt:
 
     __slots__ = (
         "attempt",
+        "cards",
         "failed",
         "item",
         "log",
@@ -98,6 +101,7 @@ class RunningAttempt:
         self.failed = 0  # the journal offset of its failure that was caught
         self.seconds = 0.0  # how long it had taken then
         self.usage: Usage | None = None  # what it had used then
+        self.cards = b""  # what was last said to be on its cards
 
 
 class Batch:
@@ -205,9 +209,12 @@ class Recorder:
                 self._yielded(attempt, fact, batch)
             case Logged():
                 self._logged(attempt, fact.stream, fact.data, batch)
+            case CardsChanged():
+                self._cards_changed(attempt, fact.cards, batch)
             case Failed():
                 described = fact.exception_type, fact.message, fact.traceback
                 used = fact.usage
+                attempt.cards = fact.cards or attempt.cards
                 self._failed(attempt, described, fact.seconds, batch, verdict, fact.left, used)
                 if fact.outcome is not None:
                     self._succeeded(attempt, fact, fact.outcome, batch)
@@ -294,7 +301,7 @@ class Recorder:
     ) -> None:
         self._end(attempt)
         seconds, usage = report.seconds, attempt.usage or report.usage
-        manifest, fanout, items, choice = outcome
+        manifest, fanout, items, choice, cards = outcome
         more = (
             manifest,
             attempt.seconds or seconds,
@@ -305,6 +312,7 @@ class Recorder:
             attempt.failed,
             choice,
             *usage,
+            cards or attempt.cards,
         )
         self._record(SUCCEEDED, attempt, more, batch)
         self._caught.pop(attempt.task_id, None)
@@ -341,6 +349,7 @@ class Recorder:
             cpu_seconds=usage.cpu_seconds,
             peak_memory=usage.peak_memory,
             item=attempt.item,
+            cards=attempt.cards,
         )
         at = self._note(attempt, event, batch)
         if attempt.item and not (event.will_retry or event.caught):
@@ -348,6 +357,21 @@ class Recorder:
         if event.caught:
             attempt.failed, attempt.seconds, attempt.usage = at, seconds, usage
             self._caught[attempt.task_id] = attempt
+
+    def _cards_changed(self, attempt: RunningAttempt, cards: bytes, batch: Batch) -> None:
+        attempt.cards = cards
+        event = CardUpdated(
+            **self.identity(batch),
+            step=attempt.step,
+            task_id=str(attempt.task_id),
+            attempt=attempt.number,
+            path=attempt.path,
+            cards=cards,
+            pid=attempt.pid,
+        )
+        record, told = journalled(event)
+        batch.news.append(told)  # the plan need not know
+        batch.add(record)
 
     def _end(self, attempt: RunningAttempt) -> None:
         self._attempts.pop(attempt.task_id, None)

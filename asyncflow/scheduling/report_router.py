@@ -20,6 +20,7 @@ from asyncflow.scheduling.task_stopper import Stopper
 from asyncflow.workers.messages import (
     AttemptKey,
     Blocked,
+    CardsChanged,
     Failed,
     GaveBack,
     Logged,
@@ -143,8 +144,8 @@ class ReportRouter:
                     self._on_opened(slot, report.run)
                 case Succeeded() | Failed() | NotStored():
                     self._on_ended(slot, report)
-                case Logged():
-                    self._on_logged(slot, report)
+                case Logged() | CardsChanged():
+                    self._on_told(slot, report)
                 case Yielded() | Blocked() | Stopping() | Storing():
                     self._on_heard_of(slot, report)
                 case GaveBack():
@@ -251,7 +252,7 @@ class ReportRouter:
         if assigned.key not in slot.abandoned_attempts:
             assigned.source.tell(Logged(assigned.key, 1, text.encode()))
 
-    def _on_logged(self, slot: WorkerSlot, report: Logged) -> None:
+    def _on_told(self, slot: WorkerSlot, report: Logged | CardsChanged) -> None:
         source = self._runs.get(report.key.run)
         if source is None or report.key in slot.abandoned_attempts:
             return

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow._support.conditions import call_again
 from asyncflow.errors import StoreError
-from asyncflow.workers.messages import Failed, NotStored, Storing, Succeeded, Wrote, Yielded
+from asyncflow.workers.messages import (
+    CardsChanged,
+    Failed,
+    NotStored,
+    Storing,
+    Succeeded,
+    Wrote,
+    Yielded,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.interface import Kind, WorkerLink, WorkerListener
     from asyncflow.workers.messages import AttemptKey, ReportMessage
 
-_NAMING: Final = Succeeded | Failed | Yielded
+_NAMING: Final = Succeeded | Failed | Yielded | CardsChanged
 
 
 class _Part(NamedTuple):
@@ -47,7 +55,7 @@ class _Part(NamedTuple):
 class _Held(NamedTuple):
     """A report, and what has to be stored before it is passed on."""
 
-    report: Succeeded | Failed | Yielded
+    report: Succeeded | Failed | Yielded | CardsChanged
     parts: Sequence[_Part]
 
     @property
@@ -139,12 +147,14 @@ class HeldReports:
             queue.parts.pop()  # who waits for the new part waits for this one
         queue.parts.append(part)
 
-    def _hold(self, queue: _Queue, report: Succeeded | Failed | Yielded) -> list[ReportMessage]:
+    def _hold(
+        self, queue: _Queue, report: Succeeded | Failed | Yielded | CardsChanged
+    ) -> list[ReportMessage]:
         lost, queue.lost = queue.lost, []
         for wrote in lost:
             self._upload(queue, wrote)
         queue.held.append(_Held(report, tuple(queue.parts)))
-        if isinstance(report, Yielded):
+        if isinstance(report, Yielded | CardsChanged):
             return []
         waiting = self._uploader.waiting_bytes if self._uploader is not None else 0
         return [Storing(report.key, waiting)]
@@ -211,8 +221,12 @@ class HeldReports:
             if error:
                 queue.spoilt.setdefault(report.key, error)
             return [] if report.key in queue.spoilt else [report]
+        if isinstance(report, CardsChanged):
+            return [] if error else [report]  # nobody misses what the next one has as well
         error = queue.spoilt.pop(report.key, error)
         names_values = isinstance(report, Succeeded) or report.outcome is not None
         if error and names_values:
             return [NotStored(report.key, error)]
+        if error and isinstance(report, Failed):
+            report = report._replace(cards=b"")
         return [report]

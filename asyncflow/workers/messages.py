@@ -58,6 +58,7 @@ class Report(IntEnum):
     WROTE = 13
     STORING = 14
     NOT_STORED = 15
+    CARDS_CHANGED = 16
 
 
 MAX_ORDER_BYTES: Final = 200_000  # a packet socket takes none above its buffer, 208 KiB by default
@@ -324,6 +325,8 @@ class Failed(NamedTuple):
     left: bytes = b""
     """The packed artifacts that the task leaves, if it has failed for good; else empty."""
     usage: Usage = UNKNOWN_USAGE
+    cards: bytes = b""
+    """What it has put on its cards, as a packed manifest."""
 
 
 class Warned(NamedTuple):
@@ -375,6 +378,14 @@ class Yielded(NamedTuple):
     """The digest of each of them, `ITEM_DIGEST_BYTES` long."""
 
 
+class CardsChanged(NamedTuple):
+    """An attempt has put something on its cards that is to be seen now; it is in the store."""
+
+    key: AttemptKey
+    cards: bytes
+    """What is on all of its cards, as a packed manifest."""
+
+
 class Wrote(NamedTuple):
     """What the next reports name is in the node's cache, and has to be uploaded first.
 
@@ -417,6 +428,7 @@ ReportMessage = (
     | Pong
     | GaveBack
     | Yielded
+    | CardsChanged
     | Wrote
     | Storing
     | NotStored
@@ -438,6 +450,7 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.WROTE: Wrote,
     Report.STORING: Storing,
     Report.NOT_STORED: NotStored,
+    Report.CARDS_CHANGED: CardsChanged,
 }
 _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 
@@ -497,6 +510,7 @@ _READERS: Final[dict[int, Callable[..., ReportMessage]]] = {
     Report.YIELDED: _of_attempt(Yielded),
     Report.STORING: _of_attempt(Storing),
     Report.NOT_STORED: _of_attempt(NotStored),
+    Report.CARDS_CHANGED: _of_attempt(CardsChanged),
 }
 """Makes a report from its fields, for each kind."""
 

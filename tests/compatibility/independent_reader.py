@@ -34,7 +34,7 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         "TaskSucceeded",
         (
             *(*OF_TASK, "path", "manifest", "seconds", "pid", "fanout", "items", "log", "failed"),
-            *("choice", "cpu_seconds", "peak_memory"),
+            *("choice", "cpu_seconds", "peak_memory", "cards"),
         ),
     ),
     5: (
@@ -42,6 +42,7 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         (
             *(*OF_TASK, "path", "exception_type", "message", "traceback", "will_retry"),
             *("seconds", "pid", "log", "caught", "manifest", "cpu_seconds", "peak_memory", "item"),
+            "cards",
         ),
     ),
     6: ("TaskRetried", (*OF_TASK, "path", "after_seconds")),
@@ -49,7 +50,7 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         "TaskCloned",
         (
             *(*OF_TASK, "path", "manifest", "fanout", "items"),
-            *("origin_run_id", "origin_task_id", "choice", "parents", "item"),
+            *("origin_run_id", "origin_task_id", "choice", "parents", "item", "cards"),
         ),
     ),
     8: ("RunSucceeded", ("seconds",)),
@@ -59,6 +60,7 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
     10: ("RunCancelled", ("reason", "seconds", "by_shutdown")),
     11: ("TaskYielded", (*OF_TASK, "path", "manifest", "index", "count", "items", "digests")),
+    12: ("CardUpdated", (*OF_TASK, "path", "cards", "pid")),
 }
 REF = ("place", "encoding", "type_name", "size", "digest", "file", "offset", "data")
 LOGGED, STARTED, SUCCEEDED, FAILED, CLONED = 3, 2, 4, 5, 7
@@ -92,6 +94,9 @@ def event(flow: str, run_id: str, record: list[Any]) -> dict[str, Any]:
     if "manifest" in data:
         manifest = msgpack.unpackb(data.pop("manifest"))
         data["artifacts"] = {name: ref_data(ref) for name, ref in manifest.items()}
+    if "cards" in data:
+        cards = msgpack.unpackb(data["cards"]) if data["cards"] else {}
+        data["cards"] = {name: ref_data(ref) for name, ref in cards.items()}
     for name in {"items", "code_ref"} & data.keys():
         data[name] = ref_data(msgpack.unpackb(data[name])) if data[name] else None
     if "digests" in data:

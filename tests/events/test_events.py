@@ -265,7 +265,7 @@ def test_a_time_of_another_zone_is_the_same_moment():
 
 def test_every_type_has_its_own_code_in_order():
     """Codes are for ever: journals hold them."""
-    assert [cls.code for cls in event_types()] == list(range(1, 12))
+    assert [cls.code for cls in event_types()] == list(range(1, 13))
     assert [cls.__name__ for cls in event_types()] == [
         "RunStarted",
         "TaskStarted",
@@ -278,6 +278,7 @@ def test_every_type_has_its_own_code_in_order():
         "RunFailed",
         "RunCancelled",
         "TaskYielded",
+        "CardUpdated",
     ]
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.process.run import OpenRun
     from asyncflow.workers.process.shared_resources import SharedResources
     from asyncflow.workers.process.stop_signals import StopSignals
+    from asyncflow.workers.process.task_cards import TaskCards
 
 STOP: Final = frozenset({signal.SIGTERM})
 """Blocked while a worker knows of an end that it has not reported."""
@@ -134,7 +135,7 @@ class TaskAttempt:
 
                 enter_span(run.started.trace, order.key)
             task = self._task = TaskView(
-                run, order, self._reads, self._told and self._told.arrivals
+                run, order, self._reads, self._told and self._told.arrivals, worker.report
             )
             with task.entered():
                 with EndingForks():
@@ -149,11 +150,21 @@ class TaskAttempt:
                         await self._reads.loads_ended()  # their output is the task's
                 worker.check_descriptors(run)
                 outcome = await self._store(task)
+                if task.cards is not None and task.cards.is_needed:
+                    outcome = outcome._replace(cards=await self._finish_cards(task.cards))
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
             worker.check_descriptors(run)
             return await self._failure(error)
         seconds = time.perf_counter() - self._began
         return Succeeded(order.key, seconds, outcome, self._printed(), self._used())
+
+    async def _finish_cards(self, cards: TaskCards) -> bytes:
+        """Store what the step has put on its cards."""
+        if self._off_loop is None:
+            return cards.finish()
+        stored = await self._off_loop.to_the_end(cards.finish, lambda: None)
+        self._worker.check_descriptors(self._run)  # others ran meanwhile
+        return stored
 
     async def _store(self, task: TaskView) -> Outcome:
         result = TaskResult(self._run, self._order, task)
@@ -178,6 +189,19 @@ class TaskAttempt:
         return stored
 
     async def _failure(self, error: BaseException) -> Failed:
+        """The report of a failure, with what was on the cards of the task by then."""
+        report, task = await self._failure_report(error), self._task
+        if task is None or task.cards is None or isinstance(error, MemoryError):
+            return report
+        with task.entered():
+            cards = task.cards.finish(failed=True)
+        if not cards:
+            return report
+        if report.outcome is not None:
+            report = report._replace(outcome=report.outcome._replace(cards=cards))
+        return report._replace(cards=cards, spooled=self._printed())
+
+    async def _failure_report(self, error: BaseException) -> Failed:
         """The report of a failure. It has the artifacts, unless another attempt follows.
 
         If the step's `@catch` handles it, they are passed on; else they are for the client. If they

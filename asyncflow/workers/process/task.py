@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from asyncflow.flow.join_inputs import Inputs
     from asyncflow.flow.node import Node, Transition
     from asyncflow.values import ArtifactRef
-    from asyncflow.workers.messages import StartTask
+    from asyncflow.workers.messages import CardsChanged, StartTask
     from asyncflow.workers.process.arrivals import Arrivals
     from asyncflow.workers.process.async_reads import AsyncReads
     from asyncflow.workers.process.decorated_step import DecoratedStep
     from asyncflow.workers.process.run import Inherited, OpenRun
+    from asyncflow.workers.process.task_cards import TaskCards
 
 
 class TaskView:
@@ -47,8 +48,9 @@ class TaskView:
         order: StartTask,
         reads: AsyncReads | None = None,
         arrivals: Arrivals | None = None,
+        tell: Callable[[CardsChanged], None] | None = None,
     ) -> None:
-        """Make the instance; an async step has `reads`."""
+        """Make the instance; an async step has `reads`. `tell` reports what is on its cards."""
         self._run, self._order = run, order
         self._reads, self._arrivals = reads, arrivals
         self._later = reads.check_later if reads is not None else None
@@ -68,6 +70,11 @@ class TaskView:
         self.artifacts = TaskArtifacts(run, self.node, self._pathspec, self._origin())
         self.index = order.path[-1] if order.path else None
         self.flow = bind(run.flow_class, self)
+        self.cards: TaskCards | None = None
+        if "card" in self.node.options:
+            from asyncflow.workers.process.task_cards import TaskCards
+
+            self.cards = TaskCards(self.node, order.key, self.flow, run.writer, tell)
 
     def _origin(self) -> Inherited:
         if self.node.is_join:
@@ -95,6 +102,7 @@ class TaskView:
             self._parallel() if "parallel" in self.node.options else None,
             self._run.order.store,
             self._run.flow_class,
+            self.cards,
         )
 
     def _parallel(self) -> Parallel:
