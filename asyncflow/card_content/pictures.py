@@ -51,10 +51,11 @@ class Table(CardComponent):
     def __init__(
         self,
         data: Iterable[Sequence[Any]] | None = None,
-        headers: Sequence[str] | None = None,
+        headers: Sequence[object] | None = None,
         disable_updates: bool = False,  # noqa: FBT001, FBT002, ARG002 - Metaflow's signature
     ) -> None:
-        self._data, self._headers = data, headers
+        self._data = data
+        self._headers: Sequence[object] | None = headers
         self._rows: int | None = None  # how many there are in all, if these are not all
         self._columns: int | None = None
 
