@@ -109,7 +109,7 @@ async def test_a_default_card_that_nothing_was_added_to_is_made_when_looked_at(e
     (found,) = get_cards(task)
     sections = {part["title"]: part["parts"] for part in found.drawing()["parts"]}
     assert ["task", task.pathspec] in sections["Task"][0]["rows"]
-    assert ["value", "int", "5 bytes"] in sections["Artifacts"][0]["rows"]
+    assert ["value", "7", "int", "5 bytes"] in sections["Artifacts"][0]["rows"]
 
 
 # --- failures ---------------------------------------------------------------------------------
