@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from asyncflow import Engine, Flow, FlowSpec, Run, catch, events, retry, step
+from asyncflow import Engine, Flow, FlowSpec, Run, card, catch, current, events, retry, step
+from asyncflow.cards import Markdown
 from asyncflow.errors import RunCancelledError, RunFailedError
 from asyncflow.events.records import code_of
 from asyncflow.store.journal import JournalReader
@@ -63,9 +64,12 @@ class Nested(FlowSpec):
         self.cells = (cell for cell in range(self.input))
         self.next(self.cell, foreach="cells")
 
+    @card
     @step
     def cell(self):
         print("cell", self.input)
+        current.card.append(Markdown(f"cell {self.input}"))
+        current.card.refresh()
         self.value = self.input
         self.next(self.cells_join)
 
