@@ -108,8 +108,17 @@ def unpack_manifest(data: bytes) -> Manifest:
     Raises:
         RecordError: These are not the bytes of a manifest.
     """
+    return {name: ref_of(ref) for name, ref in unpack_names(data).items()}
+
+
+def unpack_names(data: bytes) -> dict[str, Any]:
+    """Unpack a manifest, but not its refs: `ref_of` makes one of each value.
+
+    Raises:
+        RecordError: These are not the bytes of a map whose keys are text.
+    """
     raw = unpack(data)
     if type(raw) is not dict or not all(type(name) is str for name in raw):
         message = f"its manifest is not a map from names to refs, but {raw!r:.60}"
         raise RecordError(message)
-    return {name: ref_of(ref) for name, ref in raw.items()}
+    return raw

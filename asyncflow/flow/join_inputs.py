@@ -50,6 +50,10 @@ class InputSource(Protocol):
         """Its artifacts, unread."""
         ...
 
+    def has(self, name: str) -> bool:
+        """Whether it has an artifact of this name."""
+        ...
+
     def load(self, name: str) -> object:
         """Load the value of an artifact."""
         ...
@@ -224,7 +228,7 @@ class InputView:
 
     def __getattr__(self, name: str) -> Any:
         source = vars(self).get("_asyncflow_source")
-        if source is None or name not in source.refs():
+        if source is None or not source.has(name):
             raise AttributeError(_absent(source, name), name=name)
         return load_once(vars(self), name, lambda: source.load(name))
 

@@ -111,7 +111,7 @@ class OpenJournal(Protocol):
     Threads may share one: it keeps no position. The last reference closes it.
     """
 
-    def read_one(self, offset: int, /) -> bytes:
+    def read_one(self, offset: int, final: int = 0, /) -> bytes:
         """The payload of the record at `offset`.
 
         Raises:

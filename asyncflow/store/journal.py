@@ -52,6 +52,7 @@ _FORMAT: Final = 1
 _ANY_HEADER: Final = re.compile(rb"ASYNCFLOW JOURNAL (\d+)\n?")
 _PREFIX: Final = struct.Struct("<II")
 PREFIX_BYTES: Final = _PREFIX.size
+_AHEAD_BYTES: Final = 1 << 15  # some eighty records of a wide join's inputs
 _READ_BYTES: Final = 1 << 18  # one read brings some thousand records and costs far below 1 ms
 MAX_RECORD_BYTES: Final = 1 << 30  # a longer length can only be damage
 _MAX_OFFSET: Final = 1 << 62  # a larger one can only be damage, and some systems refuse it
@@ -263,8 +264,15 @@ class RecordReader(ABC):
         if not HEADER.startswith(header):
             raise JournalError(_refusal(self.path, header))
 
-    def read_one(self, offset: int) -> bytes:
+    _ahead: tuple[int, bytes] = 0, b""
+    """Where the bytes begin that were read with a record, and these bytes."""
+
+    def read_one(self, offset: int, final: int = 0) -> bytes:
         """The payload of the record at `offset`.
+
+        A caller that will read more of the records before offset `final` names that, so that many
+        are read at once. It must know that a record begins there: what is behind the last one may
+        still be taken away by a write that has failed.
 
         Raises:
             JournalError: There is no whole record at that offset.
@@ -272,6 +280,14 @@ class RecordReader(ABC):
         if not len(HEADER) <= offset < _MAX_OFFSET:
             message = f"{self.path} cannot have a record at byte {offset}"
             raise JournalError(message)
+        if final > offset:
+            start, ahead = self._ahead
+            if not start <= offset < start + len(ahead):
+                ahead = self._pread(min(_AHEAD_BYTES, final - offset), offset)
+                start, self._ahead = offset, (offset, ahead)
+            payload = _payload(ahead, offset - start)
+            if payload is not None:
+                return payload
         # Nearly every record fits into one read of a page.
         data = self._pread(4096, offset)
         payload = _payload(data, 0)

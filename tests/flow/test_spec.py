@@ -123,6 +123,9 @@ class Source:
     def refs(self) -> dict[str, ArtifactRef]:
         return self._refs
 
+    def has(self, name: str) -> bool:
+        return name in self._refs
+
     def load(self, name: str) -> object:
         self.loaded.append(name)
         return pickle.loads(self._refs[name].data)

@@ -294,7 +294,7 @@ class PieceJournal(RecordReader):
     def _pread(self, size: int, offset: int) -> bytes:
         return self._file.read(size, offset)
 
-    def read_one(self, offset: int) -> bytes:
+    def read_one(self, offset: int, final: int = 0) -> bytes:
         """The payload of the record at `offset`.
 
         Raises:
@@ -302,7 +302,7 @@ class PieceJournal(RecordReader):
         """
         if offset >= self._file.size:
             self._file.refresh(now=True)
-        return super().read_one(offset)
+        return super().read_one(offset, final)
 
     def read_from(self, offset: int = 0) -> Iterator[tuple[int, bytes, int]]:
         """Every record from `offset` on, after a look for new pieces.

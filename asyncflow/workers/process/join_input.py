@@ -24,8 +24,7 @@ class JoinInput:
         self, run: OpenRun, order: StartTask, inherited: Inherited, later: Later | None
     ) -> None:
         self._run, self._order, self._inherited, self._later = run, order, inherited, later
-        # as for any task: class attributes are the run's
-        self._refs: dict[str, ArtifactRef] = {**inherited.refs, **run.base.refs}
+        self._refs: Mapping[str, ArtifactRef] | None = None
         self.step, self.graph = inherited.step, run.graph
         self.index = inherited.path[-1] if inherited.path else None
 
@@ -36,7 +35,13 @@ class JoinInput:
 
     def refs(self) -> Mapping[str, ArtifactRef]:
         """The input's artifacts, unread."""
+        if self._refs is None:  # as for any task: class attributes are the run's
+            self._refs = {**self._inherited.refs, **self._run.base.refs}
         return self._refs
+
+    def has(self, name: str) -> bool:
+        """Whether the input has this artifact."""
+        return name in self._inherited or name in self._run.base.refs
 
     def input(self) -> object:
         """The input's item of the innermost foreach."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow import codec
 from asyncflow.errors import JournalError
-from asyncflow.events.manifests import ref_of, unpack_manifest, unpack_ref
+from asyncflow.events.manifests import ref_of, unpack_names, unpack_ref
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.records import unpack_result
 from asyncflow.flow import loader
@@ -30,13 +30,15 @@ from asyncflow.workers.process.replica import Replica
 from asyncflow.workers.program_environment import ProgramEnvironment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from asyncflow.events.types import RunStarted
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.interface import Later, Tell, ValueSink
     from asyncflow.workers.messages import Opening
 
+_UNREADABLE: Final = (JournalError, OSError, ValueError, LookupError)
+"""What reading a damaged journal raises."""
 _KEPT_RESULTS: Final = 256  # a foreach reads one for all of its tasks
 _COPIED_INLINE_BYTES: Final = 64  # a longer inline value passes on as a ref into the journal
 
@@ -173,23 +175,31 @@ class OpenRun:
         """Within the block, errors of the journal name the run and what was being read."""
         try:
             yield
-        except (JournalError, OSError, ValueError, LookupError) as error:
-            message = (
-                f"the journal of {self.pathspec} cannot be read: {error}. It was read for {what}. "
-                f"What else is affected: asyncflow verify {self.pathspec}"
-            )
-            raise JournalError(message) from error
+        except _UNREADABLE as error:
+            raise self.unreadable(what, error) from error
 
-    def result(self, offset: int, of: str) -> Inherited:
+    def unreadable(self, what: str, error: Exception) -> JournalError:
+        """The error for a journal that was read for this."""
+        message = (
+            f"the journal of {self.pathspec} cannot be read: {error}. It was read for {what}. "
+            f"What else is affected: asyncflow verify {self.pathspec}"
+        )
+        return JournalError(message)
+
+    def result(self, offset: int, of: str, final: int = 0) -> Inherited:
         """The result of the task whose record is at `offset`; errors name it by `of`.
+
+        `final` is as in `RecordReader.read_one`.
 
         Raises:
             JournalError: There is no such record.
         """
         kept = self._results.get(offset)
         if kept is None:
-            with self.reading(of):
-                kept = Inherited(self, offset)
+            try:  # not `reading`, which takes longer than the check of a record
+                kept = Inherited(self, offset, final)
+            except _UNREADABLE as error:
+                raise self.unreadable(of, error) from error
             self._results[offset] = kept
             if len(self._results) > _KEPT_RESULTS:
                 self._results.popitem(last=False)
@@ -217,11 +227,23 @@ class OpenRun:
 class Inherited:
     """A finished task's record, read and checked once for all the tasks after it."""
 
-    __slots__ = ("_run", "fanout", "first", "items", "path", "refs", "step", "task_id")
+    __slots__ = (
+        "_offset",
+        "_raw",
+        "_record",
+        "_refs",
+        "_run",
+        "fanout",
+        "first",
+        "items",
+        "path",
+        "step",
+        "task_id",
+    )
 
-    def __init__(self, run: OpenRun, offset: int) -> None:
-        self._run = run
-        record = run.journal.read_one(offset)
+    def __init__(self, run: OpenRun, offset: int, final: int = 0) -> None:
+        self._run, self._offset = run, offset
+        record = self._record = run.journal.read_one(offset, final)
         result = unpack_result(record)
         self.step, self.task_id, self.path = result.step, result.task_id, indexes_of(result.path)
         self.first = result.first
@@ -229,10 +251,46 @@ class Inherited:
         outcome = result.outcome
         self.fanout = outcome.fanout
         self.items = unpack_ref(outcome.items) if outcome.items else None
-        self.refs = {
-            name: self._pass_on(ref, record, offset)
-            for name, ref in unpack_manifest(outcome.manifest).items()
-        }
+        self._raw = unpack_names(outcome.manifest)
+        self._refs: dict[str, ArtifactRef] = {}  # those that were asked for
+
+    # A join of ten thousand inputs reads one artifact of each, and would check them all.
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._raw
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of the task's artifacts."""
+        return self._raw.keys()
+
+    def ref(self, name: str) -> ArtifactRef:
+        """The ref of one of the task's artifacts.
+
+        Raises:
+            KeyError: It has no such artifact.
+            JournalError: The record is not valid.
+        """
+        ref = self._refs.get(name)
+        if ref is None:
+            raw = self._raw[name]
+            try:
+                ref = self._refs[name] = self._pass_on(ref_of(raw), self._record, self._offset)
+            except _UNREADABLE as error:
+                raise self._run.unreadable(self.called(name), error) from error
+        return ref
+
+    @property
+    def refs(self) -> Mapping[str, ArtifactRef]:
+        """All of them, in the order of the manifest.
+
+        Raises:
+            JournalError: The record is not valid.
+        """
+        if len(self._refs) < len(self._raw):
+            self._refs = {name: self.ref(name) for name in self._raw}
+            self._record = b""
+        return self._refs
 
     def called(self, name: str) -> str:
         """The pathspec of one of the task's artifacts; the run's start has the parameters."""
@@ -241,7 +299,7 @@ class Inherited:
 
     def load(self, name: str, later: Later | None = None) -> Any:
         """The value of one of the task's artifacts."""
-        return self._run.reader.load(self.refs[name], self.called(name), later).value
+        return self._run.reader.load(self.ref(name), self.called(name), later).value
 
     def _pass_on(self, ref: ArtifactRef, record: bytes, offset: int) -> ArtifactRef:
         """The ref for the next task. A longer inline value becomes a ref into the journal."""

@@ -32,8 +32,10 @@ def inputs_of(run: OpenRun, order: StartTask, task: str, later: Later | None) ->
     if run.graph[str(run.graph[order.step].joins)].fanout is Fanout.BRANCH:
         names = [run.result(offset, f"an input of {task}").step for offset in offsets]
 
+    last = max(offsets, default=0)
+
     def view(index: int) -> InputView:
-        inherited = run.result(offsets[index], f"the artifacts of input {index} of {task}")
+        inherited = run.result(offsets[index], f"the artifacts of input {index} of {task}", last)
         return InputView(JoinInput(run, order, inherited, later))
 
     return Inputs(names, len(offsets), view)

@@ -28,7 +28,8 @@ from asyncflow.client.replay import Replay
 from asyncflow.engine.subscription import Channel
 from asyncflow.events import RunStarted
 from asyncflow.events.packing import pack_event, unpack_events
-from asyncflow.events.types import from_microseconds
+from asyncflow.events.selection import EventFilter
+from asyncflow.events.types import Event, from_microseconds
 from asyncflow.flow.graph import Graph
 from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.resume import OriginRun
@@ -268,7 +269,7 @@ class World:
         publish = channel.publish
 
         def listen(batch: Sequence[Any], upto: int) -> None:
-            for event in batch:
+            for event in EventFilter[Event]().pick(batch):
                 if isinstance(event, events.TaskSucceeded | events.TaskCloned):
                     self.told.add((event.step, event.path))
                 if isinstance(event, events.TaskSucceeded | events.TaskFailed):
