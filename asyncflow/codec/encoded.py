@@ -121,6 +121,18 @@ def encode_value(value: Any, name: str = "", code: dict[bytes, bytes] | None = N
     return _with_buffers(stream, size, buffers, type_name(value))
 
 
+def encode_atom(value: Any, most: int) -> bytes | None:
+    """The bytes of a number, a short text, a truth value or None, as `encode_value` makes them.
+
+    None for any other value, and for one that takes more than `most` bytes.
+    """
+    kind = type(value)
+    if kind not in _ATOMS and (kind is not str or len(value) > most):
+        return None
+    data = pickle.dumps(value, PROTOCOL)
+    return data if len(data) <= most else None
+
+
 def text_stream(size: int) -> tuple[bytes, bytes]:
     """What stands before and after the UTF-8 bytes of a text so that both are its pickle."""
     opcode = b"X" + struct.pack("<I", size) if size < 1 << 32 else b"\x8d" + struct.pack("<Q", size)

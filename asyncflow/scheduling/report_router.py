@@ -329,7 +329,7 @@ class ReportRouter:
         slot.stuck = False
         if slot.isolated or (slot.worker.stop_reason and not slot.tasks):
             slot.retire()  # also a worker that has survived a kill, because its place is needed
-        elif self._slots.is_spare(slot):
+        elif not slot.tasks and self._slots.is_spare(slot):
             self._keep_spares_for_now()
 
     def _keep_spares_for_now(self) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from blake3 import blake3
 
-from asyncflow.codec import Encoded, ItemsEncoder, decode, digest, encode, text_stream
+from asyncflow.codec import Encoded, ItemsEncoder, decode, digest, encode, encode_atom, text_stream
 from asyncflow.codec.encoded import decode_value
 from asyncflow.codec.items import (
     ENTRY_BYTES,
@@ -85,6 +85,21 @@ class _NearItems(NamedTuple):
     start: int = 0
     """Where in the list `data` begins."""
     data: bytes = b""
+
+
+def ref_to_atom(value: Any) -> ArtifactRef | None:
+    """The ref that `ArtifactWriter.put` makes of a number, a short text, a truth value or None.
+
+    None for any other value. Most artifacts of most tasks are like these.
+    """
+    data = encode_atom(value, INLINE_BYTES)
+    if data is None:
+        return None
+    return _new_ref((_INLINE, _PICKLE, type(value).__name__, len(data), b"", "", 0, data))
+
+
+_new_ref: Final = partial(tuple.__new__, ArtifactRef)  # half the time of a call of the class
+_PICKLE: Final = int(Encoding.PICKLE)
 
 
 class ArtifactWriter:

@@ -772,3 +772,21 @@ def test_three_gibibytes(layout, writer, reader):
     changed = writer.put_encoded(loaded.changed())
     assert reader.load(changed).value[1 << 28] == 1
     assert reader.load(ref).value[1 << 28] == 0
+
+
+@given(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()))
+def test_the_short_way_for_plain_values_gives_the_same_ref(value):
+    """A worker stores most artifacts that way."""
+    sink: Any = None  # nothing that is so small gets there
+    ref = artifacts.ref_to_atom(value)
+    if isinstance(value, bytes):
+        assert ref is None
+    else:
+        assert ref == ArtifactWriter(sink).put(value)
+
+
+def test_what_is_too_long_for_its_event_is_not_stored_the_short_way():
+    """Its length as stored counts, not that of the text."""
+    assert artifacts.ref_to_atom("é" * (INLINE_BYTES // 2)) is None
+    assert artifacts.ref_to_atom(1 << (8 * INLINE_BYTES)) is None
+    assert artifacts.ref_to_atom("e" * (INLINE_BYTES - 100)) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard, cast
 
 from asyncflow.workers.local.spool_reader import PIECE_BYTES
 from asyncflow.workers.local.worker_process import Exited, Printed
@@ -65,6 +65,11 @@ class ReportTeller:
         exited: Exited | None = None
         while untold and size < PIECE_BYTES and not worker.paused:
             report = untold[0]
+            if self._is_silent(report, worker):
+                untold.popleft()
+                self._note(worker, report)
+                told.append(report)
+                continue
             piece = self._printed_before(worker, report)
             if piece is not None:
                 told.append(piece)
@@ -85,6 +90,16 @@ class ReportTeller:
             self._on_exit(worker, exited.how)
         elif untold:
             self._on_more(worker)
+
+    @staticmethod
+    def _is_silent(
+        report: ReportMessage | Printed | Exited, worker: WorkerProcess
+    ) -> TypeGuard[Started | Succeeded]:
+        """Whether it is one of the usual reports, and nothing was printed before it."""
+        kind = type(report)
+        if kind is Succeeded:
+            return not worker.output.has_unread(cast("Succeeded", report).spooled)
+        return kind is Started
 
     def _printed_before(
         self, worker: WorkerProcess, report: ReportMessage | Printed | Exited
@@ -107,11 +122,12 @@ class ReportTeller:
         return worker.output.next_piece(printed.attempt, printed.upto, is_end=printed.is_end)
 
     def _note(self, worker: WorkerProcess, report: ReportMessage) -> None:
-        if isinstance(report, Started):
-            worker.tasks[report.key] = True
+        kind = type(report)
+        if kind is Started:
+            worker.tasks[cast("Started", report).key] = True
             self._on_begun()
         elif isinstance(report, _OVER):
             worker.tasks.pop(report.key, None)
-            if not isinstance(report, GaveBack):
+            if kind is not GaveBack:
                 worker.ended += 1
-                worker.ended_seconds += report.seconds
+                worker.ended_seconds += cast("Succeeded | Failed", report).seconds

@@ -14,6 +14,7 @@ from asyncflow.errors import ArtifactPickleError
 from asyncflow.events.manifests import pack_manifest, pack_ref
 from asyncflow.flow.bound_task import artifacts_of
 from asyncflow.flow.transition_checks import check_items
+from asyncflow.store.artifacts import ref_to_atom
 from asyncflow.store.change_detection import is_immutable
 from asyncflow.values import Encoding, Outcome, Place
 from asyncflow.workers.process.item_stream import ItemStream
@@ -145,11 +146,16 @@ class TaskArtifacts:
             raise _StoppedError
 
     def _put_all(self, values: dict[str, Any], on_lost: OnLost | None) -> None:
+        base, read = self._run.base, self._loaded
         for name, value in values.items():
-            if name in self._run.base.refs:
+            if name in base:
                 # changes of the task's copy of a parameter or a constant end with the task
                 continue
             self._go_on()
+            ref = ref_to_atom(value) if name not in read else None
+            if ref is not None:
+                self.refs[name] = ref
+                continue
             try:
                 self.refs[name] = self._put(name, value)
             except ArtifactPickleError as error:

@@ -1,0 +1,162 @@
+"""What a task of a wide foreach costs, counted: messages, writes, bytes, reads and calls.
+
+Times differ from machine to machine and from minute to minute; these numbers do not. Each bound is
+some way above what was counted, and far below what it was before the cost was looked at.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncflow import Engine, FlowSpec, Parameter, step
+from asyncflow.store.artifacts import ArtifactReader
+from asyncflow.store.journal import JournalWriter
+from asyncflow.testing import run_flow
+from asyncflow.workers.local.worker_process import WorkerProcess
+from asyncflow.workers.messages import StartItems, StartTask
+from asyncflow.workers.process.run import Inherited
+from asyncflow.workers.process.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from asyncflow.client import Run
+
+TASKS = 1500
+
+
+class Typical(FlowSpec):
+    """Each task reads three parameters and its item, and makes two artifacts."""
+
+    width = Parameter("width", default=TASKS)
+    rate = Parameter("rate", default=0.5)
+    title = Parameter("title", default="some words")
+
+    @step
+    def start(self):
+        self.numbers = list(range(self.width))
+        self.next(self.work, foreach="numbers")
+
+    @step
+    def work(self):
+        number: int = self.input
+        self.score = number * self.rate + self.width
+        self.label = f"{self.title} {number}"
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.total = sum(each.score for each in inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+def counted(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str, note: Callable[..., object]
+) -> None:
+    """Have `note` called with the arguments of each call of a method."""
+    method = getattr(owner, name)
+
+    def noting(self: Any, *args: Any, **more: Any) -> Any:
+        note(*args)
+        return method(self, *args, **more)
+
+    monkeypatch.setattr(owner, name, noting)
+
+
+@pytest.fixture(scope="module")
+async def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Counter[str], Path]:
+    """One run in worker processes, and how often its engine did what."""
+    counts: Counter[str] = Counter()
+
+    def sent(order: object) -> None:
+        counts[type(order).__name__] += 1
+        counts["sent together"] += order.number if isinstance(order, StartItems) else 0
+
+    store = tmp_path_factory.mktemp("wide")
+    with pytest.MonkeyPatch.context() as patch:
+        counted(patch, WorkerProcess, "send", sent)
+        counted(patch, JournalWriter, "write", lambda frames: counts.update(writes=1))
+        async with Engine(store=store, workers=2) as engine:
+            run = await engine.run(Typical)
+    return run, counts, store
+
+
+async def test_tasks_that_are_short_go_to_workers_in_few_packets(wide):
+    """A packet for each task would be two system calls, a wake-up, and a look for a worker."""
+    _, counts, _ = wide
+    assert counts["StartItems"] + counts["StartTask"] < TASKS / 2
+    assert counts["sent together"] > TASKS * 0.8
+
+
+async def test_a_write_to_the_journal_has_the_events_of_many_tasks(wide):
+    """Each write is handed to a thread and back, which takes as long as ten events."""
+    _, counts, _ = wide
+    assert counts["writes"] < TASKS / 2
+
+
+async def test_a_task_is_two_events_of_some_four_hundred_bytes(wide):
+    """Its start, and its end with its artifacts; nothing else is told of a task that does well."""
+    run, _, store = wide
+    names = Counter(type(event).__name__ for event in run.events())
+    assert names["TaskStarted"] == names["TaskSucceeded"] == TASKS + 3
+    assert names.total() == 2 * (TASKS + 3) + 2
+    size = (store / "flows" / run.pathspec / "journal").stat().st_size
+    assert size / TASKS < 450
+
+
+def in_one_process(patch: pytest.MonkeyPatch, width: int) -> Counter[str]:
+    """One run whose worker is a thread: how often it did what, and how many calls that were."""
+    counts: Counter[str] = Counter()
+    profile, serve = cProfile.Profile(), Worker.serve
+
+    def profiled(self: Worker) -> None:
+        profile.enable()
+        try:
+            serve(self)
+        finally:
+            profile.disable()
+
+    with patch.context() as within:
+        within.setattr(Worker, "serve", profiled)
+        counted(within, ArtifactReader, "_read", lambda *_: counts.update(reads=1))
+        counted(within, Inherited, "load", lambda *_: counts.update(loads=1))
+        total = run_flow(Typical, width=width).data.total
+    assert total == sum(number * 0.5 + width for number in range(width))
+    stats: Any = pstats.Stats(profile)
+    counts["calls"] = stats.total_calls
+    return counts
+
+
+def test_what_a_worker_does_for_each_task(monkeypatch):
+    """The items are read many at a time, parameters that cannot change are decoded once.
+
+    Python's own calls are most of what a short task costs. With what the join does for each input,
+    they were 526, with two reads and four values decoded; then they were 351.
+    """
+    few, many = in_one_process(monkeypatch, 100), in_one_process(monkeypatch, 500)
+    more = {name: (many[name] - few[name]) / 400 for name in many}
+    assert more["reads"] < 1 / 8
+    assert more["loads"] == 1.0  # what the join reads of each input
+    assert more["calls"] < 400
+
+
+async def test_tasks_of_unknown_length_are_not_bound_to_a_worker(tmp_path, monkeypatch):
+    """The first of a step go one by one: they may take an hour each."""
+    orders: list[object] = []
+    counted(monkeypatch, WorkerProcess, "send", orders.append)
+    async with Engine(store=tmp_path, workers=2) as engine:
+        await engine.run(Typical, width=3)
+    together = [order for order in orders if isinstance(order, StartItems)]
+    assert not together or isinstance(
+        next(each for each in orders if getattr(each, "step", "") == "work"), StartTask
+    )
