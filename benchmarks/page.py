@@ -16,7 +16,9 @@ import time
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
+from operator import truediv
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -24,6 +26,9 @@ import psutil
 
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
+from asyncflow.page.opened_runs import OpenedRuns
+from asyncflow.store import open_store
+from asyncflow.store.run_times import write_times
 from tests.support.written_runs import RunWriter
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ TASKS = 100_000
 RUNS = 10_000
 SILENCE_SECONDS = 60.0
 WATCHERS = 50
+WATCHED_TASKS = 10_000
+WATCH_ROUNDS = 5
 LARGE = "Wide/1800000000000000"
 LIMITS = {
     "first screen": 300,
@@ -50,6 +57,21 @@ GRAPH = Graph(
         Node("end"),
     ],
 )
+
+ENGINE = """
+import asyncio, sys, time
+from asyncflow import Engine
+from benchmarks.flows import NoOps
+async def main():
+    async with Engine(store=sys.argv[1], workers=1) as engine:
+        await engine.run(NoOps, width=500)
+        began = time.process_time()
+        handle = await engine.start(NoOps, width=int(sys.argv[2]))
+        print("begun", flush=True)
+        await handle
+        print(time.process_time() - began, flush=True)
+asyncio.run(main())
+"""
 
 STEADY = """
 import sys, time
@@ -126,9 +148,15 @@ class Asking:
         return float(times.user + times.system)
 
 
-def look_at_large_run(store: Path) -> None:
+def keep_times(store: Path) -> None:
+    """Write the file of times that an engine writes."""
+    record = OpenedRuns(str(store)).record(*LARGE.split("/"))
+    write_times(record.stored, record.tasks.attempts(), record.stored.journal_size())
+
+
+def look_at_large_run(store: Path, how: str) -> None:
     """Every view of a run of 100,000 tasks."""
-    print(f"a run of {TASKS:,} tasks, from a server that has just started")
+    print(f"a run of {TASKS:,} tasks {how}, from a server that has just started")
     run = f"api/runs/{LARGE}"
     with serving(store) as (client, server):
         asking = Asking(client, server)
@@ -211,16 +239,65 @@ def delays(client: httpx.Client) -> Iterator[float]:
                     yield 1e3 * (now - at)
 
 
+def watch_costs(folder: Path) -> None:
+    """The CPU time that an engine takes for a task, with and without open pages."""
+    print(f"a run of {WATCHED_TASKS:,} tasks, watched by {WATCHERS} pages")
+    alone, watched, served = [], [], []
+    for turn in range(WATCH_ROUNDS):
+        alone.append(engine_cpu(folder / f"alone{turn}", 0)[0])
+        mine, other = engine_cpu(folder / f"watched{turn}", WATCHERS)
+        watched.append(mine)
+        served.append(other)
+    ratio = statistics.median(map(truediv, alone, watched))
+    print(
+        f"  {statistics.median(alone):.0f} µs of the engine for each task alone, "
+        f"{statistics.median(watched):.0f} watched: {ratio:.2f}, at least 0.95; "
+        f"{statistics.median(served):.0f} µs of the server"
+    )
+
+
+def engine_cpu(store: Path, watchers: int) -> tuple[float, float]:
+    """Microseconds of the engine's and of the server's CPU for each task of a run."""
+    open_store(store, create=True)
+    with serving(store) as (client, server):
+        before = server.cpu_times()
+        command = [sys.executable, "-c", ENGINE, str(store), str(WATCHED_TASKS)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+        ) as engine:
+            assert engine.stdout is not None  # noqa: S101 - it is a pipe
+            engine.stdout.readline()  # the run has begun
+            threads = [Thread(target=drain, args=(client,), daemon=True) for _ in range(watchers)]
+            for thread in threads:
+                thread.start()
+            used = float(engine.stdout.readline())
+            for thread in threads:
+                thread.join(20)
+        after = server.cpu_times()
+    served = after.user + after.system - before.user - before.system
+    return 1e6 * used / WATCHED_TASKS, 1e6 * served / WATCHED_TASKS
+
+
+def drain(client: httpx.Client) -> None:
+    """Take all events of the latest run."""
+    with client.stream("GET", "api/watch", params={"run": "NoOps/latest"}) as stream:
+        for _ in stream.iter_raw():
+            pass
+
+
 def main() -> None:
     """Build the stores, ask, and print."""
     with tempfile.TemporaryDirectory() as folder:
         large, many = Path(folder, "large"), Path(folder, "many")
         write_run(large, LARGE.partition("/")[2], TASKS)
-        look_at_large_run(large)
+        look_at_large_run(large, "of an earlier version, without a file of times")
+        keep_times(large)
+        look_at_large_run(large, "with a file of times")
         for number in range(RUNS):
             write_run(many, str(1_700_000_000_000_000 + number), 2)
         look_at_many_runs(many)
         watch_live(Path(folder), SILENCE_SECONDS)
+        watch_costs(Path(folder))
 
 
 if __name__ == "__main__":
