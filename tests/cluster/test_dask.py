@@ -12,7 +12,7 @@ from multiprocessing import resource_tracker
 import psutil
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, events, resources, step
+from asyncflow import Engine, FlowSpec, Parameter, events, resources, retry, step
 from asyncflow.errors import ClusterError
 from asyncflow.executors import Dask
 from tests.support.dask_processes import DaskProcesses
@@ -151,3 +151,44 @@ async def test_a_local_cluster_starts_and_ends_with_its_engine(store):
     left = set(psutil.Process().children(recursive=True)) - before
     _, alive = psutil.wait_procs(left, timeout=SECONDS)
     assert not alive
+
+
+@pytest.mark.slow  # a lifetime has to be longer than the start of a busy machine's processes
+async def test_a_dask_worker_whose_lifetime_is_over_is_no_more_than_a_lost_node(own_cluster, store):
+    """As with jobs of a batch system: the run goes on with the next one."""
+    own_cluster.add_worker("--lifetime", "12s", name="short")
+    async with Engine(store=store, executor=Dask(own_cluster.address)) as engine:
+        handle = await engine.start(Steady)
+        await printed(handle, "begins")
+        own_cluster.add_worker(name="next")
+        run = await handle
+    attempts = [attempt for task in run["work"] for attempt in task.attempts()]
+    failed = [attempt for attempt in attempts if attempt.exception]
+    assert len(attempts) - len(failed) == 8
+    assert len(failed) <= 1
+    nodes = {event.node async for event in run.events() if isinstance(event, events.TaskStarted)}
+    assert nodes == {"short", "next"}
+
+
+class Steady(FlowSpec):
+    """Has work for one worker for some seconds."""
+
+    @step
+    def start(self):
+        self.items = list(range(8))
+        self.next(self.work, foreach="items")
+
+    @retry(times=3, seconds=0)
+    @step
+    def work(self):
+        print("begins", flush=True)
+        time.sleep(2)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
