@@ -21,7 +21,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations into one environment would trip over each other
-.PHONY: pyright help setup demo test test-slow test-cluster test-cluster-slow test-metaflow check chaos soak mutants bench bench-others browser docs docs-pictures test-all-pythons clean
+.PHONY: pyright help setup demo test test-long test-slow test-cluster test-cluster-slow test-metaflow check chaos soak mutants bench bench-others browser docs docs-pictures test-all-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,8 +40,11 @@ demo: $(VENV)/.demo ## Run two example flows, then read their artifacts from ano
 
 # The tests start some thousand processes. Each would compile asyncflow anew if none may keep bytecode.
 test test-slow test-cluster test-cluster-slow: export PYTHONDONTWRITEBYTECODE =
-test: $(VENV)/.test ## All tests but the slow ones, warnings as errors
-	$(BIN)/python -m pytest -m "not slow and not cluster" $(ARGS)
+test: $(VENV)/.test ## The tests, warnings as errors: all that take less than a second
+	$(BIN)/python -m pytest -m "not long and not slow and not cluster" $(ARGS)
+
+test-long: $(VENV)/.test ## The tests that take longer: every page of the docs, storms, browsers
+	$(BIN)/python -m pytest -m "long and not slow and not cluster" $(ARGS)
 
 test-metaflow: $(VENV)/.test $(METAFLOW)/.ready ## Compare with Metaflow itself, which it installs below build/
 	$(BIN)/python -m pytest -n 0 tests/compatibility/metaflow

@@ -49,6 +49,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
         signal.signal(signal.SIGALRM, before)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `long_tests.txt` lists; `tests/support/cpu_times.py` measures them."""
+    from tests.support.cpu_times import function_of, long_functions
+
+    long = long_functions()
+    for item in items:
+        if function_of(item.nodeid) in long:
+            item.add_marker("long")
+
+
 def _within_time(test: Any) -> Any:
     @functools.wraps(test)
     async def bounded(**fixtures: Any) -> None:
