@@ -9,6 +9,7 @@ from asyncflow._support.terminal_text import visible_line
 from asyncflow.client import Artifact, Flow, Run, Step, Task
 from asyncflow.client.json_data import Standings, caught_in, parameters_of
 from asyncflow.client.limit_data import limits_of
+from asyncflow.client.live_run import expected_of, live_data
 from asyncflow.client.log_text import LogRenderer, TimeStamps
 from asyncflow.client.resume_hint import resume_command
 from asyncflow.client.words import how_large, how_long, how_many
@@ -89,6 +90,7 @@ def _run_lines(run: Run) -> Iterator[str]:
         ("status", str(run.status)),
         ("started", f"{local(run.created_at)} by {run.user}"),
         ("took", _took(run.seconds)),
+        *_live_fields(run),
         ("tags", _tags(run)),
         ("resumes", run.origin_run_id or ""),
         ("resumed as", " ".join(run.resumed_as)),
@@ -102,9 +104,45 @@ def _run_lines(run: Run) -> Iterator[str]:
         yield from (f"  {name} = {visible_line(text)}" for name, text in parameters.items())
     yield ""
     caught = caught_in(run)
-    rows = ((step.id, f"{step.task_count:,}", _counts(step, caught)) for step in run)
-    yield from table(("STEP", "TASKS", "STATUS"), rows)
+    rows = ((step.id, *_tasks(step, caught)) for step in run)
+    yield from table(("STEP", "TASKS", "STATUS"), [*rows, *_steps_to_come(run)])
     yield from _failure_lines(run.failure, item=run.failed_item)
+
+
+def _live_fields(run: Run) -> list[tuple[str, str]]:
+    """How a run stands that goes on."""
+    if run.status is not Status.RUNNING:
+        return []
+    data = live_data(run)
+    fields = [
+        ("running", f"for {how_long(data['so_far'])}, in process {data['pid']} of {data['host']}")
+    ]
+    if data["total"] is not None:
+        fields.append(("done", f"{data['done']:,} of {how_many(data['total'], 'task')}"))
+    slowest = data["slowest"]
+    if slowest is not None:
+        item = f" for {slowest['item']}" if slowest["item"] else ""
+        where = f"{slowest['step']}/{slowest['task_id']}{item}"
+        fields.append(("slowest", f"{where}, for {how_long(slowest['so_far'])} so far"))
+    return [*fields, *(("waiting", wait["text"]) for wait in data["waits"])]
+
+
+def _steps_to_come(run: Run) -> Iterator[tuple[str, str, str]]:
+    """The steps of a run that goes on of which no task has begun, if their number is known."""
+    if run.status is Status.RUNNING:
+        for step, expected in expected_of(run).items():
+            if expected and step not in run:
+                yield step, f"0 of {expected:,}", ""
+
+
+def _tasks(step: Step, caught: Mapping[str, int] | None) -> tuple[str, str]:
+    """How many tasks of a step there are, and how they stand."""
+    told, expected = f"{step.task_count:,}", None
+    if step.parent.status is Status.RUNNING:
+        expected = expected_of(step.parent)[step.id]
+    if expected is not None:
+        told = f"{step.counts().get(Status.SUCCEEDED, 0):,} of {expected:,}"
+    return told, _counts(step, caught)
 
 
 def _how_to_go_on(run: Run) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncflow.client.limit_data import limits_of
+from asyncflow.client.live_run import expected_of, live_data
 from asyncflow.client.objects import Artifact, Flow, Run, Step, Task
 from asyncflow.client.resumptions import Resumptions
 from asyncflow.errors import JournalError
@@ -79,7 +80,7 @@ def data_of(found: Found) -> Any:
         case Flow():
             return runs_data(found)
         case Run():
-            caught = caught_in(found)
+            caught, expected = caught_in(found), expected_of(found)
             return {
                 **_run_data(found, Standings()),
                 "user": found.user,
@@ -87,11 +88,12 @@ def data_of(found: Found) -> Any:
                 "parameters": parameters_of(found),
                 "limits": list(limits_of(found)),
                 "failure": _failure_data(found, found.failure, found.failed_item),
-                "steps": [_step_data(step, caught) for step in found],
+                "steps": [_step_data(step, caught, expected[step.id]) for step in found],
+                **live_data(found),
             }
         case Step():
             return {
-                **_step_data(found, caught_in(found.parent)),
+                **_step_data(found, caught_in(found.parent), expected_of(found.parent)[found.id]),
                 "tasks": [_task_data(task) for task in found],
             }
         case Task():
@@ -123,12 +125,15 @@ def _failure_data(run: Run, failure: Failure | None, item: str) -> dict[str, Any
     return failure_data(run.parent.id, run.id, failure, item) if failure else None
 
 
-def _step_data(step: Step, caught: Mapping[str, int] | None) -> dict[str, Any]:
+def _step_data(
+    step: Step, caught: Mapping[str, int] | None, expected: int | None
+) -> dict[str, Any]:
     return {
         "pathspec": step.pathspec,
         "task_count": step.task_count,
         "counts": {str(status): count for status, count in step.counts().items()},
         "caught": None if caught is None else caught.get(step.id, 0),
+        "expected": expected,
     }
 
 

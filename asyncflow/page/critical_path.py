@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.attempts import Attempts
+from asyncflow.client.step_spans import step_numbers
 from asyncflow.events.types import to_microseconds
-from asyncflow.page.step_spans import step_numbers
 from asyncflow.store.run_index import TaskState
 
 if TYPE_CHECKING:

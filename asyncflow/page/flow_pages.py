@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.json_data import iso
 from asyncflow.client.run_files import RunRecord
+from asyncflow.client.step_spans import step_spans
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.types import from_microseconds
 from asyncflow.flow.parameters import parameters_of
 from asyncflow.page.answers import cut, fitting
-from asyncflow.page.step_spans import step_spans
 
 if TYPE_CHECKING:
     from asyncflow.flow.parameters import Parameter

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.client.attempts import Attempts
 from asyncflow.client.code import code_of
 from asyncflow.client.previews import Limits, preview_of
+from asyncflow.client.step_spans import step_numbers, step_spans
 from asyncflow.errors import ArtifactError, AsyncflowError
 from asyncflow.page.answers import cut, fitting, shrink
 from asyncflow.page.run_rows import row_data, shown
-from asyncflow.page.step_spans import step_numbers, step_spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

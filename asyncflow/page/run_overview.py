@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.client.json_data import failure_data
 from asyncflow.client.resume_hint import resume_command, step_to_repeat
 from asyncflow.client.resumptions import Resumptions
+from asyncflow.client.step_rows import step_rows, step_times
+from asyncflow.client.waiting import waits_of
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.types import RunCancelled, RunFailed
 from asyncflow.page.answers import cut, problem_of, shrink
 from asyncflow.page.critical_path import critical_path
 from asyncflow.page.graph_layout import graph_data
 from asyncflow.page.run_rows import row_data, shown, unreadable_row
-from asyncflow.page.step_rows import step_rows, step_times
-from asyncflow.page.waiting import waits_of
 from asyncflow.values import Status
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.client.json_data import iso
 from asyncflow.client.resumptions import Resumptions
 from asyncflow.client.run_files import RunRecord
+from asyncflow.client.step_rows import run_progress
 from asyncflow.errors import AsyncflowError, StoreError
 from asyncflow.events.types import from_microseconds
 from asyncflow.page.answers import ROOM_BYTES, cut, fitting, problem_of, size_of
-from asyncflow.page.step_rows import run_progress
 from asyncflow.values import Status
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow.client.attempt_times import times_of
 from asyncflow.client.attempts import Attempts
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.types import (
@@ -22,7 +23,6 @@ from asyncflow.events.types import (
     to_microseconds,
 )
 from asyncflow.page.answers import AskedWrongly, cut, fitting
-from asyncflow.page.attempt_times import times_of
 from asyncflow.store.run_index import TaskState
 from asyncflow.values import MOST_ITEM_CHARACTERS, Status, indexes_of, repetitions_of
 

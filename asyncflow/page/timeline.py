@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from asyncflow.client.attempt_times import BAD, STATUSES, Busy, times_of
 from asyncflow.page.answers import ROOM_BYTES, AskedWrongly, size_of
-from asyncflow.page.attempt_times import BAD, STATUSES, Busy, times_of
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asyncflow.client.attempt_times import AttemptTimes
     from asyncflow.client.run_files import RunRecord
-    from asyncflow.page.attempt_times import AttemptTimes
 
 MOST_BARS: Final = 2_000
 _LEAST_GAP: Final = 0.02

@@ -189,6 +189,15 @@ class AttemptTable:
         _END.pack_into(self._rows, at + _END_AT, time)
         self._rows[at + _STATE_AT] = state
 
+    def running(self) -> list[tuple[int, int, str]]:
+        """The attempts that have not ended: when each began, its task, and its item."""
+        found = []
+        for at in list(self._open.values()):
+            begin, _, task, *_, state = _ROW.unpack_from(self._rows, at)
+            if state == _RUNNING:
+                found.append((begin, task, self.item(at // ROW_BYTES)))
+        return found
+
     # --- columns ---
 
     def columns(self) -> AttemptColumns:

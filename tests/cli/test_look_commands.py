@@ -231,8 +231,8 @@ def test_show_artifact(place, look) -> None:
 
 SHOWN_KEYS = {
     "": "pathspec flow run_id status created_at finished_at seconds tags resumed_as user"
-    " origin_run_id parameters limits failure steps",
-    "/work": "pathspec task_count counts caught tasks",
+    " origin_run_id parameters limits failure steps pid host so_far done total slowest waits",
+    "/work": "pathspec task_count counts caught expected tasks",
     "/work/2": "pathspec status attempt path created_at finished_at seconds origin_pathspec"
     " item cpu_seconds peak_memory"
     " failure caught parents artifacts",

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncflow.client.attempt_times import Busy
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
-from asyncflow.page.attempt_times import Busy
 from asyncflow.page.graph_layout import _apart, graph_data
 from asyncflow.page.opened_runs import OpenedRuns
 from asyncflow.page.timeline import TimelineChoice, _highest, timeline

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow.client.attempt_times import times_at_hand, times_of
+from asyncflow.client.step_spans import step_numbers, step_spans
 from asyncflow.events.types import TaskFailed
 from asyncflow.flow.node import Fanout
-from asyncflow.page.attempt_times import times_at_hand, times_of
-from asyncflow.page.step_spans import step_numbers, step_spans
 from asyncflow.store.run_index import TaskState
 from asyncflow.values import Status
 
