@@ -1,4 +1,4 @@
-"""A run that goes on, looked at from outside: how far it is, its slowest task, what it waits for."""
+"""A run that goes on, seen from outside: how far it is, its slowest task, what it waits for."""
 
 from __future__ import annotations
 
