@@ -65,6 +65,8 @@ def event_data(event: Event, started: int) -> dict[str, Any]:
         if name in _LEFT_OUT or name in data:
             continue
         value = getattr(event, name)
+        if isinstance(value, bytes):  # refs, packed
+            continue
         if isinstance(value, str):
             if len(value) > _LONG:
                 # a traceback says most at its end

@@ -11,6 +11,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow.card_content.options import card_options
 from asyncflow.flow.node import Fanout
 
 if TYPE_CHECKING:
@@ -66,19 +67,8 @@ def node_data(graph: Graph, node: Node) -> dict[str, Any]:
         "joins": node.joins,
         "over": node.foreach if node.foreach is not None else node.num_parallel,
         "in_loop": graph.in_loop(node.name),
-        "cards": card_ids(node),
+        "cards": [card.name for card in card_options(node.options.get("card"))],
     }
-
-
-def card_ids(node: Node) -> list[str]:
-    """The cards that `@card` gives to a step's tasks, by their ids or types."""
-    given = node.options.get("card")
-    cards = given if isinstance(given, list | tuple) else [given] if given else []
-    return [
-        str(card.get("id") or card.get("type") or "default")
-        for card in cards
-        if isinstance(card, dict)
-    ]
 
 
 def kind_of(node: Node) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import anyio
 from starlette.responses import StreamingResponse
@@ -23,6 +24,7 @@ from asyncflow.page.raw_artifact import RawArtifact
 from asyncflow.page.run_comparison import compare
 from asyncflow.page.run_overview import overview
 from asyncflow.page.run_rows import RunRows
+from asyncflow.page.task_cards import card_data, card_document, card_of, card_picture, cards_of
 from asyncflow.page.task_detail import artifact_detail, task_detail
 from asyncflow.page.task_list import TaskChoice, task_list
 from asyncflow.page.timeline import TimelineChoice, timeline
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from asyncflow.client.cards import Card
     from asyncflow.client.run_files import RunRecord
     from asyncflow.page.launching import Launcher
     from asyncflow.page.opened_runs import OpenedRuns
@@ -76,6 +79,12 @@ class Routes:
             Route(f"{run}/tasks", self._of_run(_tasks)),
             Route(f"{run}/tasks/{task}", self._of_run(_task)),
             Route(f"{run}/artifact/{task}/{{name}}", self._artifact),
+            Route(f"{run}/cards/{task}", self._of_run(_cards)),
+            Route(f"{run}/cards/{task}/{{card}}", self._answered(self._card)),
+            Route(
+                f"{run}/cards/{task}/{{card}}/pictures/{{number:int}}",
+                self._answered(self._picture),
+            ),
             Route(f"{run}/log", self._of_run(_log)),
             Route(f"{run}/events", self._of_run(_events)),
             Route(f"{run}/code", self._of_run(_code)),
@@ -170,6 +179,33 @@ class Routes:
             return await found.response(self._read, show=show)
 
         return await _explaining(answer)(request)
+
+    def _card(self, request: Request) -> Response:
+        card = self._card_of(request)
+        if request.query_params.get("html"):
+            return card_document(card)
+        named = request.path_params
+        place = (named[name] for name in ("flow", "run", "step", "task", "card"))
+        flow, run, *rest = (quote(each, safe="") for each in place)
+        return Json(card_data(card, "/".join(["api/runs", flow, run, "cards", *rest])))
+
+    def _picture(self, request: Request) -> Response:
+        return card_picture(self._card_of(request), request.path_params["number"])
+
+    def _card_of(self, request: Request) -> Card:
+        named = request.path_params
+        return card_of(self._record(request), named["step"], named["task"], named["card"])
+
+    def _answered(
+        self, find: Callable[[Request], Response]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """The answer that `find` makes, in a thread."""
+
+        async def answer(request: Request) -> Response:
+            found: Response = await self._read(lambda: find(request))
+            return found
+
+        return _explaining(answer)
 
     def _durations_of(self, request: Request) -> dict[str, Any]:
         limit = requests.number_in(request, "limit", 50, least=1, most=200)
@@ -283,6 +319,11 @@ def _tasks(record: RunRecord, request: Request) -> Any:
 def _task(record: RunRecord, request: Request) -> Any:
     named = request.path_params
     return task_detail(record, named["step"], named["task"])
+
+
+def _cards(record: RunRecord, request: Request) -> Any:
+    named = request.path_params
+    return {"cards": cards_of(record, named["step"], named["task"])}
 
 
 def _log(record: RunRecord, request: Request) -> Any:

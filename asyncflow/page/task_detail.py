@@ -12,6 +12,7 @@ from asyncflow.errors import NotFoundError
 from asyncflow.events.types import TaskStarted, to_microseconds
 from asyncflow.page.answers import cut, fitting, shrink
 from asyncflow.page.run_overview import tail_of
+from asyncflow.page.task_cards import cards_of
 from asyncflow.page.task_list import task_row
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def task_detail(record: RunRecord, step: str, task_id: str) -> dict[str, Any]:
         "children_count": children_count,
         "artifacts": _artifacts(record, attempts, manifest),
         "artifacts_count": len(manifest),
-        "cards": [],
+        "cards": cards_of(record, step, task_id),
     }
     shrink(data, [_without_tracebacks, _without_previews])
     return data

@@ -200,10 +200,13 @@ def test_events_come_page_by_page_each_once(client):
 
 
 PLANNED = """
-from asyncflow import FlowSpec, step
+from asyncflow import FlowSpec, card, step
 class Planned(FlowSpec):
+    @card
+    @card(type="html")
     @step
     def start(self):
+        self.html = "<script>document.title = document.cookie</script>"
         self.cities = ["Berlin", "Paris", "Rome"]
         self.next(self.work, foreach="cities")
     @step
@@ -248,6 +251,25 @@ def test_a_task_is_found_by_its_item(planned):
     assert [(task["item"], task["status"]) for task in found] == [("'Paris'", "failed")]
     assert found[0]["memory"] > 1_000_000
     assert told(client, "/api/runs/Planned/latest/tasks?find=Oslo")["found"] == 0
+
+
+def test_a_card_is_data_or_a_document_that_reaches_nothing(planned):
+    """HTML of a step has an origin of its own, whoever opens its address, and loads nothing."""
+    _, _, client = planned
+    where = "/api/runs/Planned/latest"
+    assert [card["id"] for card in told(client, f"{where}/cards/start/1")["cards"]] == [
+        "default",
+        "html",
+    ]
+    assert told(client, f"{where}/cards/start/1/default")["parts"]
+    document = client.get(f"{where}/cards/start/1/html?html=1")
+    policy = document.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none'")
+    assert "allow-same-origin" not in policy
+    assert "connect-src" not in policy  # so that of `default-src` counts
+    assert "document.cookie" in document.text
+    assert client.get(f"{where}/cards/start/1/nothing").status_code == 404
+    assert told(client, where)["graph"]["nodes"][0]["cards"] == ["default", "html"]
 
 
 def test_a_comparison_reads_no_value_that_is_equal(client, monkeypatch):

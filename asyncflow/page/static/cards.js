@@ -107,7 +107,8 @@ function table(part) {
 }
 
 function image(part) {
-  if (!/^data:image\/[a-z+]+;base64,/.test(part.url || "")) return el("p", { class: "muted" }, "No image");
+  // In the page, a large picture has an address of its own.
+  if (!/^(data:image\/[a-z+]+;base64,|api\/runs\/[\w\/%.~-]+\/pictures\/\d+$)/.test(part.url || "")) return el("p", { class: "muted" }, "No image");
   return el("figure", {}, el("img", { src: part.url, alt: part.label || "image" }), part.label ? el("figcaption", {}, part.label) : null);
 }
 
