@@ -90,8 +90,9 @@ browser: ## Install the browser that one of the tests uses, from Debian's packag
 docs: $(VENV)/.docs ## Build the documentation into build/docs
 	$(BIN)/zensical build --strict --clean
 
-docs-pictures: $(VENV)/.demo ## Make the pictures of the documentation from real runs; needs Graphviz
+docs-pictures: $(VENV)/.test ## Make the pictures of the documentation from real runs; needs Graphviz and Chromium
 	@command -v dot >/dev/null || { echo "Graphviz draws the graphs: install it (Debian: apt-get install graphviz)"; exit 1; }
+	@command -v chromedriver >/dev/null || { echo "Chromium shows the page: make browser"; exit 1; }
 	$(BIN)/python -m docs_site.pictures
 
 test-all-pythons: ## All tests on each supported Python that this machine has

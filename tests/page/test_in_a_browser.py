@@ -8,6 +8,7 @@ import pytest
 from tests.support.browser import wait_until
 from tests.support.page_in_browser import page_in_browser
 from tests.support.page_scripts import FAINT_TEXTS, PAINTED
+from tests.support.page_stores import RUNS, every_kind
 
 VIEWS = ("overview", "timeline", "tasks", "log", "events", "code")
 ENTER, ESCAPE, DOWN = "\ue007", "\ue00c", "\ue015"
@@ -17,8 +18,11 @@ SHORT = {"cities": "7", "pace": "0.001"}
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """A server and a browser, for all tests of this file."""
-    with page_in_browser(tmp_path_factory.mktemp("page")) as pages:
+    folder = tmp_path_factory.mktemp("page")
+    every_kind(folder / "store", folder / "touched")
+    with page_in_browser(folder) as pages:
         yield pages
+    assert not (folder / "touched").exists()
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,30 @@ def test_a_run_is_drawn_with_what_became_of_its_steps(pages, bad):
     pages.browser.click("a.node[data-step=measure] .name")
     pages.at("step=measure")
     pages.sees("measure/", ".task-row[data-row]")
+
+
+@pytest.mark.parametrize(
+    ("kind", "seen"),
+    [
+        ("succeeded", "succeeded"),
+        ("failed", "asyncflow resume"),
+        ("cancelled", "asyncflow resume"),
+        ("interrupted", "asyncflow resume"),
+        ("damaged", "asyncflow verify"),
+        ("newer", "upgrade asyncflow"),
+        ("hostile", "cancelled"),
+    ],
+)
+def test_a_run_that_ended_anyhow_says_what_is_known_and_what_to_do(pages, kind, seen):
+    """Whatever became of it, each view shows something, and nothing in it is markup."""
+    run = f"Made/{RUNS[kind]}"
+    pages.show(f"runs/{run}", "main h1, main .notice")
+    pages.sees(seen)
+    for view in VIEWS:
+        pages.browser.run("location.hash = arguments[0]", f"#/runs/{run}?view={view}")
+        pages.is_loaded()
+    pages.browser.complaints()  # of the browser itself, on answers that tell what is damaged
+    assert pages.browser.count("main script") == 0
 
 
 def test_a_timeline_is_drawn_looked_into_and_leads_to_tasks(pages, good):
@@ -357,8 +385,7 @@ def test_a_cut_connection_misses_no_line_and_repeats_none(pages):
     try:
         pages.show(f"runs/{run}?view=log", ".log")
         for _ in range(3):
-            seen = last_tick(pages.browser)
-            wait_until(lambda seen=seen: last_tick(pages.browser) > seen + 2, "lines come")
+            wait_for_ticks(pages.browser, last_tick(pages.browser) + 3)
             assert pages.way.cut() >= 1
         numbers = ticks(pages.browser)
         pages.browser.complaints()  # of the browser itself, on the connections that were cut
@@ -371,6 +398,11 @@ def ticks(browser):
     """The numbers of the ticks that the log shows."""
     lines = browser.shown(".log").splitlines()
     return [int(line.split()[1]) for line in lines if line.startswith("tick ")]
+
+
+def wait_for_ticks(browser, number):
+    """Wait until the log shows a tick of this number, or a later one."""
+    wait_until(lambda: last_tick(browser) >= number, f"tick {number} is seen")
 
 
 def last_tick(browser):

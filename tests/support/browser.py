@@ -8,26 +8,26 @@ import socket
 import subprocess
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SECONDS = 180.0  # nothing that is waited for takes a hundredth of it on an idle machine
 
 
-def free_port():
+def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
-def wait_until(true, what):
+def wait_until(true: Callable[[], Any], what: str) -> Any:
     """Ask again and again; fail when it takes too long."""
     deadline = time.monotonic() + SECONDS
     while not (found := true()):
@@ -51,7 +51,7 @@ class Browser:
         "--hide-scrollbars",
     )
 
-    def __init__(self, driver, chromium, profile):
+    def __init__(self, driver: str, chromium: str, profile: Path) -> None:
         self.http = httpx.Client(base_url=driver, timeout=SECONDS)
         wait_until(self.is_ready, "the browser's driver answers")
         args = [*self.OPTIONS, f"--user-data-dir={profile}"]
@@ -60,61 +60,61 @@ class Browser:
         made = self.post("/session", capabilities={"alwaysMatch": logged})
         self.session = f"/session/{made['sessionId']}"
 
-    def is_ready(self):
+    def is_ready(self) -> bool:
         """Whether the driver takes requests."""
         try:
-            return self.http.get("/status").json()["value"]["ready"]
+            return bool(self.http.get("/status").json()["value"]["ready"])
         except httpx.TransportError:
             return False
 
-    def post(self, path, **body):
+    def post(self, path: str, **body: Any) -> Any:
         """A command, and what it gives."""
         answer = self.http.post(path, json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()["value"]
 
-    def open(self, url):
+    def open(self, url: object) -> None:
         """Go to a page."""
         self.post(f"{self.session}/url", url=str(url))
 
-    def run(self, script, *args):
+    def run(self, script: str, *args: Any) -> Any:
         """What a piece of JavaScript returns in the page."""
         return self.post(f"{self.session}/execute/sync", script=script, args=list(args))
 
-    def text(self, element):
+    def text(self, element: str) -> str:
         """What the element of this id shows."""
-        return self.run("return document.getElementById(arguments[0]).innerText", element)
+        return str(self.run("return document.getElementById(arguments[0]).innerText", element))
 
-    def shown(self, selector):
+    def shown(self, selector: str) -> str:
         """What the first element that matches shows; empty if there is none."""
         script = (
             "const found = document.querySelector(arguments[0]);"
             "return found?.innerText ?? found?.textContent ?? ''"  # SVG has no innerText
         )
-        return self.run(script, selector)
+        return str(self.run(script, selector))
 
-    def count(self, selector):
+    def count(self, selector: str) -> int:
         """How many elements match."""
-        return self.run("return document.querySelectorAll(arguments[0]).length", selector)
+        return int(self.run("return document.querySelectorAll(arguments[0]).length", selector))
 
-    def click(self, selector):
+    def click(self, selector: str) -> None:
         """Click as a person does."""
         found = self._find(selector)
         self.post(f"{self.session}/element/{found}/click")
 
-    def write(self, selector, text):
+    def write(self, selector: str, text: str) -> None:
         """Type into a field, in place of what it has."""
         found = self._find(selector)
         self.post(f"{self.session}/element/{found}/clear")
         self.post(f"{self.session}/element/{found}/value", text=text)
 
-    def press(self, *keys):
+    def press(self, *keys: str) -> None:
         """Press keys one after the other, wherever the focus is."""
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         source = {"type": "key", "id": "keyboard", "actions": actions}
         self.post(f"{self.session}/actions", actions=[source])
 
-    def resize(self, width, height):
+    def resize(self, width: int, height: int) -> None:
         """Make the page so large, in CSS pixels, whatever a window may have at least."""
         self.devtools(
             "Emulation.setDeviceMetricsOverride",
@@ -124,12 +124,12 @@ class Browser:
             mobile=False,
         )
 
-    def prefer(self, scheme):
+    def prefer(self, scheme: str) -> None:
         """Have the page be told that the user likes it `dark` or `light`."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.devtools("Emulation.setEmulatedMedia", features=features)
 
-    def devtools(self, command, **params):
+    def devtools(self, command: str, **params: Any) -> Any:
         """A command of Chromium's own protocol, and what it gives."""
         return self.post(f"{self.session}/goog/cdp/execute", cmd=command, params=params)
 
@@ -138,19 +138,19 @@ class Browser:
         answer = self.http.get(f"{self.session}/screenshot")
         file.write_bytes(base64.b64decode(answer.json()["value"]))
 
-    def complaints(self):
+    def complaints(self) -> list[str]:
         """What the browser's console has said since the last look: errors and warnings."""
         entries = self.post(f"{self.session}/se/log", type="browser")
         return [each["message"] for each in entries if each["level"] in {"SEVERE", "WARNING"}]
 
-    def close(self):
+    def close(self) -> None:
         """End it."""
         self.http.delete(self.session)
         self.http.close()
 
-    def _find(self, selector):
+    def _find(self, selector: str) -> str:
         found = self.post(f"{self.session}/element", using="css selector", value=selector)
-        return next(iter(found.values()))
+        return str(next(iter(found.values())))
 
 
 @contextmanager

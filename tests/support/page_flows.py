@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import struct
 import sys
 import time
@@ -10,7 +12,7 @@ import zlib
 import numpy as np
 import pandas as pd
 
-from asyncflow import FlowSpec, Parameter, limit, retry, step
+from asyncflow import FlowSpec, Parameter, concurrency, limit, retry, step
 
 CITIES = [
     *["Aachen", "Berlin", "Bremen", "Dresden", "Erfurt", "Hamburg", "Kiel", "Leipzig"],
@@ -114,6 +116,38 @@ class ForecastFlow(FlowSpec):
         print(f"summary: {self.summary}")
 
 
+class CrawlFlow(FlowSpec):
+    """Read a few thousand pages, many at a time."""
+
+    pages = Parameter("pages", default=4000)
+
+    @step
+    def start(self):
+        """List the pages."""
+        self.addresses = [f"page {number}" for number in range(self.pages)]
+        self.next(self.fetch, foreach="addresses")
+
+    @concurrency(120)
+    @step
+    async def fetch(self):
+        """Get one page."""
+        chance = random.Random(self.input)  # the same in every run
+        await asyncio.sleep(chance.expovariate(20))
+        self.length = chance.randrange(40_000)
+        self.next(self.add)
+
+    @step
+    def add(self, inputs):
+        """Add their lengths."""
+        self.total = sum(each.length for each in inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        """Tell it."""
+        print(f"{self.total} characters")
+
+
 class WaitingFlow(FlowSpec):
     """Works until it is cancelled."""
 
@@ -162,4 +196,4 @@ class HostileFlow(FlowSpec):
         raise RuntimeError("<script>window.harmed = 1</script>")
 
 
-FLOWS = (ForecastFlow, WaitingFlow, HostileFlow)
+FLOWS = (ForecastFlow, CrawlFlow, WaitingFlow, HostileFlow)

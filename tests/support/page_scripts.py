@@ -18,6 +18,14 @@ return null;
 """
 """Where the canvas has a bar of a task that has succeeded; null if it has none."""
 
+PAINTED_WIDE = """
+const canvas = document.querySelector('canvas');
+if (!canvas || !canvas.width) return false;
+const row = canvas.getContext('2d').getImageData(150, 100, canvas.width - 200, 1).data;
+return row.some((each, at) => at % 4 === 3 && each > 100);
+"""
+"""Whether the canvas has anything in a row through the lane of the second step."""
+
 FAINT_TEXTS = """
 const luminance = (colour) => {
   const [r, g, b] = colour.map((each) => {

@@ -7,10 +7,10 @@ import { changed, one } from "./router.js";
 
 /** The tab of a run. */
 export function Code({ route, run }) {
-  const { data, error, reload } = useData(url(["runs", run.flow, run.run_id, "code"]), run.pathspec);
+  const { data, error, busy, reload } = useData(url(["runs", run.flow, run.run_id, "code"]), run.pathspec);
   if (error) return html`<${Problem} error=${error} retry=${reload} />`;
-  if (!data) return html`<${Waiting} />`;
-  const names = Object.keys(data.files ?? {});
+  if (!data && busy) return html`<${Waiting} />`;
+  const names = Object.keys(data?.files ?? {}); // null where no source was kept
   if (!names.length) {
     return html`<section class="panel"><${Empty} title="No source was kept with this run" /></section>`;
   }

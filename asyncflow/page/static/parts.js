@@ -119,14 +119,14 @@ export function State({ state, bare = false, size = 15, children }) {
   >`;
 }
 
-/** How far something is: done, taken over, failed and running parts of a whole. */
-export function Progress({ done = 0, taken = 0, failed = 0, running = 0, stopped = 0, total, label }) {
+/** How far something is: done, taken over, failed and running parts of a whole, which may be open. */
+export function Progress({ done = 0, taken = 0, failed = 0, running = 0, stopped = 0, total, open = false, label }) {
   const known = Math.max(total ?? 0, done + taken + failed + running + stopped);
   const parts = { ok: done, taken, fail: failed, idle: stopped, run: running };
   const shown = Object.entries(parts).filter(([, count]) => count > 0);
-  return html`<span class="bar" role="img" aria-label=${label ?? `${done + taken} of ${known} done`}>
+  return html`<span class=${open ? "bar open" : "bar"} role="img" aria-label=${label ?? `${done + taken} of ${known} done`}>
     ${shown.map(([name, count]) => {
-      const share = known ? Math.max((count / known) * 100, 0.8) : 0;
+      const share = open ? (name === "run" ? 100 : 0) : known ? Math.max((count / known) * 100, 0.8) : 0;
       return html`<i class=${name} style=${`width:${share}%`} key=${name}></i>`;
     })}
   </span>`;

@@ -39,7 +39,7 @@ export function RunsView({ route, tell }) {
   const filtered = query.status.length || query.tag.length || query.since || query.before || query.text;
   return html`<div class="stack">
     <div class="row filters">
-      <${Search} route=${route} name="text" label="Find runs" hint="Find by flow, id, tag, user, parameter" />
+      <${Search} route=${route} name="text" label="Find runs" hint="Find by flow, id, tag, parameter" />
       <${Choice} route=${route} name="flow" label="Flow" choices=${[["", "All flows"], ...names]} />
       <${Choice} route=${route} name="since" label="Started within" choices=${withAsked(AGES, query.since)} />
       <${Chips} route=${route} name="status" label="Status" choices=${STATUSES.map((state) => [state, html`<${State} state=${state} size=${13} />`])} />
@@ -171,11 +171,16 @@ function Row({ run, now, showFlow }) {
 
 function partsOfRow(run) {
   const done = run.done ?? 0;
-  return { done, failed: run.failed ?? 0, running: run.running ?? 0, total: run.total ?? done };
+  return { done, failed: run.failed ?? 0, running: run.running ?? 0, total: run.total ?? done, open: isOpen(run) };
+}
+
+/** Whether nobody can know yet how many tasks there will be. */
+function isOpen(run) {
+  return run.total === null && run.status === "running";
 }
 
 function progressText(run) {
   if (run.done === null || run.done === undefined) return "";
-  const total = run.total === null ? "" : ` / ${number(run.total)}`;
+  const total = isOpen(run) ? " / ?" : run.total === null ? "" : ` / ${number(run.total)}`;
   return `${number(run.done)}${total}${run.failed ? ` · ${number(run.failed)} failed` : ""}`;
 }

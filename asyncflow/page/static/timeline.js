@@ -100,7 +100,9 @@ function Drawing({ route, run, data, width, named }) {
     else if (found && y > AXIS && !data.bars) go(changed(route, { step: found.step, view: "tasks", from: null, to: null }));
   };
   const keys = (event) => {
-    const [from, to] = [data.from, data.to];
+    // What the address asks for, which may be on its way still.
+    const from = Number(one(route, "from") || data.from);
+    const to = Number(one(route, "to") || data.to);
     const span = to - from;
     const act = {
       "+": () => zoom(from + span * 0.2, to - span * 0.2),

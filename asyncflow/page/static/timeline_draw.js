@@ -143,7 +143,7 @@ function name(context, shape, lane, colour) {
   if (lane.most) {
     context.font = `11px ${colour.font}`;
     context.fillStyle = colour.muted;
-    const text = lane.running.length ? `at most ${lane.most} at a time` : "none in this part";
+    const text = lane.running.length ? `up to ${lane.most} at once` : "none in this part";
     if (shape.left) context.fillText(fitting(context, text, shape.left - 22), 8, lane.top + 43);
     else context.fillText(text, shape.width - context.measureText(text).width - 4, lane.top + 8);
   }
