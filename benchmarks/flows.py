@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from asyncflow import FlowSpec, Parameter, step
@@ -93,6 +94,17 @@ class Artifacts(FlowSpec):
     @step
     def end(self) -> None:
         """Nothing is left to do."""
+
+
+class Lasting(Artifacts):
+    """The same, each task taking 5 ms in which it needs no CPU."""
+
+    @step
+    def work(self) -> None:
+        """What is measured."""
+        time.sleep(0.005)
+        self.payload = self.input.to_bytes(8, "little") * 2560
+        self.next(self.join)
 
 
 class Talkative(FlowSpec):

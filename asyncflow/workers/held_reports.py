@@ -30,7 +30,7 @@ from asyncflow.workers.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from asyncflow.errors import PoolError
     from asyncflow.store.interface import ValueUpload, ValueUploader
@@ -91,6 +91,19 @@ class _Queue:
         return not (self.held or self.parts or self.lost or self.spoilt)
 
 
+def _with_fewer_writes(reports: Sequence[ReportMessage]) -> Iterator[ReportMessage]:
+    """The same reports, with one `Wrote` for each segment, the farthest, in the place of its first.
+
+    They have come together, so what the farthest names was written by now. Those with blobs stay.
+    """
+    ends = {each.segment: each for each in reports if isinstance(each, Wrote) and not each.blobs}
+    for report in reports:
+        if not isinstance(report, Wrote) or report.blobs:
+            yield report
+        elif (farthest := ends.pop(report.segment, None)) is not None:
+            yield farthest
+
+
 class HeldReports:
     """Listens to workers in the place of another listener, and tells that one later."""
 
@@ -127,7 +140,7 @@ class HeldReports:
                 return
             queue = self._queues[worker] = _Queue()
         passed: list[ReportMessage] = []
-        for report in reports:
+        for report in _with_fewer_writes(reports):
             if isinstance(report, Wrote):
                 self._upload(queue, report)
             elif isinstance(report, _NAMING) and not queue.is_empty:

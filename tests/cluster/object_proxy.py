@@ -89,6 +89,7 @@ class ObjectProxy:
         assert self._process.stdout is not None
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
         """Where it is."""
+        self.pid = self._process.pid
 
     def __enter__(self) -> Self:
         return self

@@ -89,6 +89,11 @@ class S3Server:
             self._process.stdout.close()
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables with which obstore and boto3 find it."""
         return {

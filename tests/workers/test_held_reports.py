@@ -187,9 +187,18 @@ async def test_a_report_waits_for_all_that_its_worker_wrote_before(play):
 
 async def test_a_segment_that_is_stored_further_is_enough(play):
     """The later end of a segment takes the place of the earlier one."""
-    play.report(A, MORE, succeeded(1))
+    play.report(A)
+    play.report(MORE, succeeded(1))
     play.end(1)
     assert play.heard() == [Storing(key(1), 4711), succeeded(1)]
+
+
+async def test_what_comes_together_is_uploaded_together(play):
+    """One end of a segment, the farthest, for all reports of a batch."""
+    play.report(A, succeeded(1), MORE, succeeded(2))
+    assert [upload.wrote for upload in play.uploader.uploads] == [MORE]
+    play.end(0)
+    assert play.heard()[-2:] == [succeeded(1), succeeded(2)]
 
 
 async def test_what_cannot_be_stored_has_failed(play):
