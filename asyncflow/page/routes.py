@@ -64,8 +64,8 @@ class Routes:
         self._action_token = action_token
         self._rows = RunRows(opened)
         self._durations = Durations(opened)
-        self._watches = Watches(opened, self._rows, self._read)
-        self._threads: anyio.CapacityLimiter | None = None
+        self._watches = Watches(opened, self._rows, self._read_live)
+        self._threads: dict[str, anyio.CapacityLimiter] = {}
 
     def all(self) -> list[Route]:
         """Every address."""
@@ -103,9 +103,17 @@ class Routes:
     # --- how an answer comes about ---
 
     async def _read(self, find: Callable[[], Any]) -> Any:
-        if self._threads is None:
-            self._threads = anyio.CapacityLimiter(_READERS)
-        return await anyio.to_thread.run_sync(find, limiter=self._threads, abandon_on_cancel=True)
+        return await self._in_thread("questions", find)
+
+    async def _read_live(self, find: Callable[[], Any]) -> Any:
+        """The same for what is told live: no search may hold it up."""
+        return await self._in_thread("live", find)
+
+    async def _in_thread(self, use: str, find: Callable[[], Any]) -> Any:
+        if use not in self._threads:  # an event loop is needed to make one
+            self._threads[use] = anyio.CapacityLimiter(_READERS)
+        limiter = self._threads[use]
+        return await anyio.to_thread.run_sync(find, limiter=limiter, abandon_on_cancel=True)
 
     def _told(self, find: Callable[[Request], Any]) -> Callable[[Request], Awaitable[Response]]:
         """What `find` returns, in a thread, as JSON."""

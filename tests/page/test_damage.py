@@ -1,0 +1,103 @@
+"""Stores that are damaged anywhere: each question has an answer, and that says what is known."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from asyncflow.errors import AsyncflowError
+from asyncflow.page.answers import AskedWrongly, error_answer, to_bytes
+from asyncflow.page.event_list import EventChoice, event_list
+from asyncflow.page.flow_pages import Durations, form_of
+from asyncflow.page.log_lines import LogChoice, log_lines
+from asyncflow.page.opened_runs import OpenedRuns
+from asyncflow.page.run_comparison import compare
+from asyncflow.page.run_overview import overview
+from asyncflow.page.run_rows import Choice, RunRows
+from asyncflow.page.task_detail import artifact_detail, task_detail
+from asyncflow.page.task_list import TaskChoice, task_list
+from asyncflow.page.timeline import TimelineChoice, timeline
+from tests.support.page_stores import RUNS, begin
+
+RUN = RUNS["succeeded"]
+FILES = ("journal", "summary", "index", "tags", "w1.seg")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A store with two runs that are whole."""
+    store = tmp_path_factory.mktemp("damage") / "whole"
+    for kind in ("succeeded", "failed"):
+        run = begin(store, kind, tags=("a", "b"))
+        for index in range(4):
+            task = run.start("work", (index,))
+            run.log(task, b"line\n" * 20)
+            run.fail(task, will_retry=True)
+            run.start("work", task=task)
+            run.succeed(task, {"score": "x" * 2000, "n2": index})
+        run.run("join", best=3)
+        run.run("end")
+        run.finish()
+    OpenedRuns(str(store)).run("Made", RUN).add_tag("c")
+    return store
+
+
+def questions(store):
+    """All that the page asks of a run, one after the other."""
+    opened = OpenedRuns(str(store))
+    yield lambda: RunRows(opened).listed(Choice(text="made", tags=["a"]))
+    yield lambda: RunRows(opened).listed(Choice(status=["failed"]))
+    yield lambda: Durations(opened).of("Made", 10)
+    yield lambda: form_of(opened, "Made", None)
+    for find in (
+        overview,
+        lambda record: timeline(record, TimelineChoice(cut_idle=True), 10**6),
+        lambda record: task_list(record, TaskChoice()),
+        lambda record: task_list(record, TaskChoice(order="seconds", find="1")),
+        lambda record: task_detail(record, "work", "2"),
+        lambda record: task_detail(record, "join", "6"),
+        lambda record: artifact_detail(record, "work", "2", "score"),
+        lambda record: log_lines(record, LogChoice(find="line")),
+        lambda record: log_lines(record, LogChoice(task=2)),
+        lambda record: log_lines(record, LogChoice(tail=True)),
+        lambda record: event_list(record, EventChoice()),
+        lambda record: compare(record, opened.record("Made", RUNS["failed"])),
+    ):
+        yield lambda find=find: find(opened.record("Made", RUN))
+
+
+def test_every_question_is_answered_while_nothing_is_damaged(whole):
+    """So that the next test asks what can be answered."""
+    for question in questions(whole):
+        assert to_bytes(question())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    st.sampled_from(FILES),
+    st.floats(0, 1),
+    st.binary(min_size=1, max_size=40) | st.none(),
+    st.booleans(),
+)
+def test_whatever_is_damaged_is_told_in_words(whole, tmp_path, file, where, noise, without_summary):
+    """Bytes that are others, a file that is cut, with the summary and without: never a failure."""
+    store = tmp_path / "store"
+    shutil.rmtree(store, ignore_errors=True)
+    shutil.copytree(whole, store)
+    path = store / "flows" / "Made" / RUN / file
+    if path.exists():
+        path.chmod(0o600)
+        data = bytearray(path.read_bytes())
+        at = int(where * len(data))
+        data[at : at + len(noise or b"x" * len(data))] = noise or b""
+        path.write_bytes(data)
+    if without_summary and file != "summary":
+        (path.parent / "summary").unlink()
+    for question in questions(store):
+        try:
+            assert len(to_bytes(question())) <= 200_000
+        except (AsyncflowError, AskedWrongly, OSError) as error:
+            assert error_answer(error).status_code < 500  # noqa: PT017 - any of them may come
