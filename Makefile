@@ -21,7 +21,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations into one environment would trip over each other
-.PHONY: pyright help setup demo test test-long test-slow test-cluster test-cluster-slow test-metaflow check chaos soak mutants bench bench-others browser docs docs-pictures test-all-pythons clean
+.PHONY: pyright help setup demo test test-long test-slow test-cluster test-cluster-slow test-metaflow check chaos soak mutants bench bench-peers browser docs docs-pictures test-all-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -80,8 +80,8 @@ pyright: $(VENV)/.pyright ## Check the examples with the type checker of other e
 bench: $(VENV)/.test ## Measure; the numbers are printed
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-others: $(VENV)/.demo ## The same small flow in other engines, which it installs below build/
-	$(BIN)/python -m benchmarks.others $(ARGS)
+bench-peers: $(VENV)/.test ## The same small flow in its peers, which it installs below build/; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 browser: ## Install the browser that one of the tests uses, from Debian's packages
 	apt-get update -qq
