@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -10,6 +11,7 @@ import msgpack
 from asyncflow.events.output_lines import split_lines
 from asyncflow.events.records import (
     FIELDS,
+    HEAD_FIELDS,
     KNOWN,
     LOGGED,
     OF_TASKS,
@@ -32,7 +34,7 @@ from asyncflow.events.types import (
 from asyncflow.values import tags_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _VALUES_OF: Final = {code: attrgetter("seq", "time", *names) for code, names in FIELDS.items()}
 
@@ -104,17 +106,21 @@ def events_of(values: Sequence[Any], flow: str, run_id: str) -> Iterable[Event]:
 def event_of(values: Sequence[Any], flow: str, run_id: str) -> Event:
     """The event that the fields of a record stand for; not for a record of output."""
     code = values[0]
-    named = named_fields(values)
-    if code in OF_TASKS:
-        named["task_id"] = str(named["task_id"])
-    if "path" in named:
-        named["path"] = tuple(named["path"])
-    if "parents" in named:
-        named["parents"] = tuple(named["parents"])
-    if "tags" in named:
-        named["tags"] = tags_from(named["tags"])
-    time = from_microseconds(time_of(values))
-    return TYPES[code](flow=flow, run_id=run_id, seq=seq_of(values), time=time, **named)
+    cls, setters, conversions = _MAKERS[code]
+    time, rest = from_microseconds(time_of(values)), [*values[HEAD_FIELDS:]]
+    if len(rest) < len(FIELDS[code]):
+        named = named_fields(values)
+        for name, convert in _CONVERSIONS.items():
+            if name in named:
+                named[name] = convert(named[name])
+        return cls(flow=flow, run_id=run_id, seq=seq_of(values), time=time, **named)
+    for at, convert in conversions:
+        rest[at] = convert(rest[at])
+    # As in `_logged`, without what a frozen dataclass does: in half of the time.
+    event = _new(cls)
+    for put, value in zip(setters, (flow, run_id, seq_of(values), time, *rest), strict=False):
+        put(event, value)
+    return event
 
 
 def _logged(values: Sequence[Any], flow: str, run_id: str) -> Iterator[TaskLogged]:
@@ -138,6 +144,27 @@ def _logged(values: Sequence[Any], flow: str, run_id: str) -> Iterator[TaskLogge
         yield event
         seq += 1
 
+
+_CONVERSIONS: Final[dict[str, Callable[[Any], Any]]] = {
+    "task_id": str,
+    "path": tuple,
+    "parents": tuple,
+    "tags": tags_from,
+}
+"""What fields of events are made of those of records, by name."""
+
+
+def _maker(
+    code: int, cls: type[Event]
+) -> tuple[type[Event], list[Callable[[Event, Any], None]], list[tuple[int, Callable[[Any], Any]]]]:
+    """What sets each field of an event, in order, and what converts those of its record."""
+    slots = {name: slot for owner in reversed(cls.__mro__) for name, slot in vars(owner).items()}
+    setters = [slots[field.name].__set__ for field in fields(cls)]
+    places = enumerate(FIELDS[code])
+    return cls, setters, [(at, _CONVERSIONS[n]) for at, n in places if n in _CONVERSIONS]
+
+
+_MAKERS: Final = {code: _maker(code, cls) for code, cls in TYPES.items()}
 
 _new: Final = object.__new__
 _set_flow, _set_run_id, _set_seq, _set_time = (

@@ -98,6 +98,8 @@ FIELDS: Final = {
 }
 """The names of the fields that follow the first three, in order, for each kind of record."""
 _TIME_AT: Final = 2
+HEAD_FIELDS: Final = 3
+"""How many fields each record has before those of its kind: code, number and time."""
 _ORIGIN_AT, _SOURCE_AT, _VERSIONS_AT, _CODE_AT, _TRACE_AT = 7, 8, 12, 14, 16  # of a run's start
 _HEAD: Final = slice(3, 7)  # of a task's record: step, task id, attempt, path
 _STEP_AT, TASK_AT, ATTEMPT_AT, _PATH_AT = range(3, 7)
