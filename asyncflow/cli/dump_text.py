@@ -18,6 +18,8 @@ from asyncflow.errors import ArtifactError, AsyncflowError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from asyncflow.codec import Chunk
+
 
 class Values:
     """The values of artifacts as Python would write them, or as JSON."""
@@ -209,6 +211,19 @@ class Values:
         except Exception as error:  # noqa: BLE001 - so may its __repr__
             self._miss(_not_shown(artifact, error), error)
             return tell(artifact, f"that is there and cannot be shown: {_said(error)}")
+
+
+def stored_bytes(found: Run | Step | Task | Artifact) -> Chunk:
+    """The bytes of one artifact as they are stored, checked against their hash.
+
+    Raises:
+        click.UsageError: It is not an artifact.
+        ArtifactError: They are gone or damaged.
+    """
+    if not isinstance(found, Artifact):
+        message = f"--raw writes one artifact: name it behind {found.pathspec}"
+        raise click.UsageError(message)
+    return found._place.artifacts.load_bytes(found._ref, found.pathspec)  # noqa: SLF001 - its view
 
 
 def look_beside(found: Run | Step | Task | Artifact) -> None:

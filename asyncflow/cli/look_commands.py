@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from asyncflow.client import Task
+    from asyncflow.codec import Chunk
     from asyncflow.flow.spec import FlowSpec
 
 _SHOWN_RUNS = 20
@@ -421,13 +422,12 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         store: Path | str | None,
         output: Path | None,
         file: Path | None,
-        include: str,
-        exclude: str,
-        max_value_size: int | None,
         *,
         as_json: bool,
+        raw: bool,
+        **chosen: Any,
     ) -> int:
-        from asyncflow.cli.dump_text import Values, look_beside
+        from asyncflow.cli.dump_text import Values, look_beside, stored_bytes
 
         for path in (output, file):
             if path is not None and not absolute(path).parent.is_dir():
@@ -435,11 +435,17 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 raise click.UsageError(message)
         values = Values(
             as_json=as_json,
-            include=_names(include),
-            exclude=_names(exclude),
-            most_bytes=max_value_size,
+            include=_names(chosen["include"]),
+            exclude=_names(chosen["exclude"]),
+            most_bytes=chosen["max_value_size"],
         )
         found = find(pathspec, store)
+        if raw:
+            if file is not None or as_json:
+                message = "--raw is for the stored bytes of one artifact: leave out --file, --json"
+                raise click.UsageError(message)
+            _write_raw(stored_bytes(found), output)
+            return 0
         look_beside(found)
         if file is not None:
             pickled = values.pickled(found)
@@ -492,6 +498,14 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 metavar="BYTES",
                 help="Show no value whose stored form is larger.",
             ),
+            click.Option(
+                ["--raw"],
+                is_flag=True,
+                help=(
+                    "Write the stored bytes of one artifact, as they are: nothing is unpickled, "
+                    "and no code of the flow is needed. With -o FILE, or to a pipe."
+                ),
+            ),
             Accepted(["--private/--no-private"], expose_value=False),
             store_option(),
             click.Option(
@@ -508,6 +522,16 @@ def make_dump(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
         ),
         short_help="Print the values of artifacts.",
     )
+
+
+def _write_raw(data: Chunk, output: Path | None) -> None:
+    if output is not None:
+        with _writing(output):
+            output.write_bytes(data)
+    elif takes_bytes(to_stderr=False):
+        print_bytes(bytes(data), to_stderr=False)
+    else:
+        raise click.UsageError("these bytes are not for a terminal: give -o FILE")
 
 
 def _names(text: str) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from asyncflow.client.run_files import RunRecord
-from asyncflow.errors import NotFoundError
+from asyncflow.errors import AsyncflowError, NotFoundError
 from asyncflow.events.manifests import unpack_manifest
 from asyncflow.events.types import TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
 from asyncflow.store.run_index import TaskState
@@ -142,6 +143,26 @@ class Attempts:
         if ended is None:
             return self.record.journal.last_cards(self.number, self.entry().started)
         return unpack_manifest(ended.cards) if ended.cards else {}
+
+    def why_missing(self, name: str) -> str:
+        """What to do about an artifact that is gone: whether a join has not passed it on."""
+        from asyncflow.flow.join_inputs import lost_in_joins
+
+        with suppress(AsyncflowError):
+            tasks = self.record.tasks
+            graph, begun = tasks.graph, tasks.steps()
+            passed = graph.before(self.step) | {self.step}
+            makers = [
+                step for step in begun if step in passed - {self.step} and self._had(step, name)
+            ]
+            return lost_in_joins(name, graph, passed, makers) if makers else ""
+        return ""
+
+    def _had(self, step: str, name: str) -> bool:
+        tasks = self.record.tasks
+        first = tasks.table().first_of(tasks.step_number(step))
+        outcome = tasks.outcome_of(first)
+        return outcome is not None and name in outcome.artifacts
 
     def entry(self) -> TaskEntry:
         """The task's entry in the table of its run.

@@ -35,7 +35,7 @@ def place_of(flow: str, store: str | os.PathLike[str] | None) -> FlowPlace:
 
 def no_flow(store: RunStore, flow: str) -> NotFoundError:
     """The error for a missing flow; it lists the flows that exist."""
-    there = some_of(store.flows())
+    there = some_of(store.flows(), flow)
     return NotFoundError(f"the store {store.location} has no flow {flow!r}; it has {there}")
 
 

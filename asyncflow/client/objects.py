@@ -235,7 +235,7 @@ class Run(RunFacts, TagChanges, RunControl):
 
     def __getitem__(self, step: str) -> Step:
         if step not in self and not self._appears(step):
-            there = some_of(self._record.tasks.steps())
+            there = some_of(self._record.tasks.steps(), step)
             message = f"run {self.pathspec} has no tasks of step {step!r}; it has those of {there}"
             raise NotFoundError(message)
         return Step._in(self._record, step)
@@ -497,9 +497,7 @@ class Attempt:
     exception: Failure | None
     _log: int | None = field(default=None, repr=False)
     cpu_seconds: float | None = None
-    """See `Task.cpu_seconds`."""
     peak_memory: int | None = None
-    """In bytes; see `Task.peak_memory`."""
 
     @property
     def stdout(self) -> str:
@@ -536,8 +534,9 @@ class Artifacts:
         return self[name]
 
     def __getitem__(self, name: str) -> Artifact:
-        task = self._task
-        return Artifact._in(task, name, ref_of(name, task.pathspec, task._attempts.manifest))
+        told = self._task._attempts
+        ref = ref_of(name, told.pathspec, told.manifest, told.why_missing)
+        return Artifact._in(self._task, name, ref)
 
     def __iter__(self) -> Iterator[Artifact]:
         for name, ref in self._task._attempts.manifest().items():

@@ -187,7 +187,7 @@ class TaskFacts(RunView):
         that was stopped with its run, there are none.
         """
         told = self._attempts
-        return Data(told.record.place, self.pathspec, told.manifest)
+        return Data(told.record.place, self.pathspec, told.manifest, told.why_missing)
 
     @property
     def metadata_dict(self) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asyncflow._support.suggestions import did_you_mean
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
@@ -11,12 +13,13 @@ if TYPE_CHECKING:
 _NAMED: Final = 8  # the most names of a long list in an error or a drawing
 
 
-def some_of(names: Iterable[str]) -> str:
-    """Names, as an error lists them."""
+def some_of(names: Iterable[str], meant: str = "") -> str:
+    """Names, as an error lists them; with the one that is like `meant`, which is not there."""
     listed = list(names)
+    hint = did_you_mean(meant, listed) if meant else ""
     if len(listed) > _NAMED:
         listed[_NAMED - 1 :] = [f"{len(listed) - _NAMED + 1} more"]
-    return ", ".join(listed) or "nothing"
+    return (", ".join(listed) or "nothing") + hint
 
 
 def how_many(number: int, noun: str) -> str:

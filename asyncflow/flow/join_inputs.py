@@ -10,7 +10,9 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 from weakref import WeakValueDictionary
 
+from asyncflow._support.suggestions import did_you_mean
 from asyncflow.errors import FlowError, MergeArtifactsError
+from asyncflow.flow.node import Fanout
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -123,7 +125,8 @@ class Inputs:
         if names is None:
             message = f"inputs of a foreach have no names, so {name!r} is not one: use inputs[0]"
         else:
-            message = f"no input is called {name!r}: there are {', '.join(names)}"
+            hint = did_you_mean(name, names)
+            message = f"no input is called {name!r}: there are {', '.join(names)}{hint}"
         raise AttributeError(message, name=name)
 
     def __dir__(self) -> list[str]:
@@ -303,6 +306,8 @@ def _absent(source: InputSource | None, name: str) -> str:
     if source is None:
         return f"no attribute {name!r}"
     text = f"the input {source.step!r} has no artifact {name!r}; it has {', '.join(source.refs())}"
+    if hint := did_you_mean(name, source.refs()):
+        return text + hint
     passed = source.graph.before(source.step) | {source.step}
     return text + lost_in_joins(name, source.graph, passed)
 
@@ -324,8 +329,18 @@ def lost_in_joins(
     return (
         f"; {made} join passes on only what it assigns or merges: in "
         f"{' and '.join(map(repr, joins))}, call self.merge_artifacts(inputs) or assign "
-        f"self.{name} = inputs[0].{name}, and resume from {joins[0]!r}"
+        f"self.{name} = {_one_of_inputs(graph, joins[0], makers)}.{name}, and resume from "
+        f"{joins[0]!r}"
     )
+
+
+def _one_of_inputs(graph: Graph, join: str, makers: Sequence[str]) -> str:
+    """An input of a join that has what these steps have made."""
+    if graph[str(graph[join].joins)].fanout is Fanout.BRANCH:
+        for maker in makers:
+            if join in graph[maker].next:
+                return f"inputs.{maker}"
+    return "inputs[0]"
 
 
 # --- merging ----------------------------------------------------------------------------------

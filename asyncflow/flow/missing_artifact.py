@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from asyncflow._support.suggestions import did_you_mean
 from asyncflow.flow.bound_task import artifacts_of, task_of
 from asyncflow.flow.join_inputs import lost_in_joins
+from asyncflow.flow.node import Fanout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,12 +43,9 @@ class MissingArtifact:
         return hint if self._graph is None else self._hint_of_joins(self._graph, hint)
 
     def _hint_of_joins(self, graph: Graph, hint: str) -> str:
-        if graph[self._step].is_join:
-            return hint or (
-                "; a join inherits none: read it from one of the inputs, or call "
-                "self.merge_artifacts(inputs) before"
-            )
         passed = graph.before(self._step)
+        if graph[self._step].is_join:
+            return self._hint_within_join(graph, passed, hint)
         for node in graph:
             if node.foreach == self._name and node.name in passed and self._is_within(graph, node):
                 return (
@@ -58,6 +56,22 @@ class MissingArtifact:
         if hint and not makers:
             return hint
         return lost_in_joins(self._name, graph, passed, makers) or hint
+
+    def _hint_within_join(self, graph: Graph, passed: set[str], hint: str) -> str:
+        makers = [node for node in graph if node.name in passed and self._assigns(node.name)]
+        if hint and not makers:
+            return hint
+        made, where = "", "from one of the inputs"
+        if makers:
+            last = makers[-1].name
+            made, where = f"{last!r} assigns it, but ", f"as inputs[0].{self._name}"
+            if graph[str(graph[self._step].joins)].fanout is Fanout.BRANCH:
+                is_input = self._step in graph[last].next
+                where = f"as inputs.{last}.{self._name}" if is_input else "from one of the inputs"
+        return (
+            f"; {made}a join inherits none: read it {where}, or call "
+            "self.merge_artifacts(inputs) before"
+        )
 
     def _is_within(self, graph: Graph, splitter: Node) -> bool:
         return graph[self._step].depth > splitter.depth

@@ -26,6 +26,7 @@ from asyncflow.events.types import to_microseconds
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.loader import load_flow
 from asyncflow.flow.node import Node
+from asyncflow.store.artifacts import ArtifactReader
 from tests.client.test_client import linear
 from tests.support.written_runs import RunWriter
 
@@ -467,6 +468,21 @@ def test_dump_of_several_artifacts_is_as_it_is_printed(files, tmp_path, capsys) 
     more = ["--exclude", "raw", "-o", str(tmp_path / "out")]
     assert invoke(["dump", task, "--store", str(store), *more]) == 0
     assert (tmp_path / "out").read_text() == printed
+
+
+def test_dump_raw_writes_the_stored_bytes_and_unpickles_nothing(
+    place, tmp_path, capsys, monkeypatch
+) -> None:
+    """Whatever the value is; a pickle can be read by another program."""
+    artifact, file = f"{place.good}/work/2/odd", tmp_path / "odd.pkl"
+    monkeypatch.setattr(ArtifactReader, "load", lambda *_: pytest.fail("it was unpickled"))
+    dump = ["dump", "--raw", "--store", str(place.store)]
+    assert invoke([*dump, artifact, "-o", str(file)]) == 0
+    assert pickle.loads(file.read_bytes()) == {1, 2}
+    assert invoke([*dump, f"{place.good}/work/2", "-o", str(file)]) == 2
+    assert "name it behind" in capsys.readouterr().err
+    assert invoke([*dump, artifact, "--json"]) == 2
+    assert "leave out --file, --json" in capsys.readouterr().err
 
 
 def test_dump_shows_no_value_that_is_larger_than_was_said(files, capsys) -> None:

@@ -240,7 +240,11 @@ def test_the_message_is_made_only_for_who_reads_it(monkeypatch):
         ),
         ("end", "limits", r"here; did you mean 'limit'\?$"),
         ("work", "table", "here$"),
-        ("gather", "items", "here; a join inherits none: .* self.merge_artifacts"),
+        (
+            "gather",
+            "items",
+            r"'start' assigns it, but a join inherits none: read it as inputs\[0\]\.items, or ",
+        ),
     ],
 )
 def test_an_artifact_that_a_join_did_not_hand_on_is_explained(step_name, name, told):
