@@ -114,7 +114,15 @@ def make_gc(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         from asyncflow.cli import store_text
         from asyncflow.store.maintenance.any_store import collect_in
 
-        collected = collect_in(_open(store), dry_run=dry_run, on_wait=_tell)
+        with ProgressLine() as progress:
+            collected = collect_in(
+                _open(store),
+                dry_run=dry_run,
+                on_wait=_tell,
+                on_progress=lambda what, done, total: progress.show(
+                    lambda: f"collecting: {done:,} of {total:,} {what}"
+                ),
+            )
         if as_json:
             click.echo(json.dumps(collected.to_data(), indent=2))
         else:

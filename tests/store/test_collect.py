@@ -118,6 +118,18 @@ def test_a_blob_of_several_runs_stays_until_the_last_of_them_is_gone(store):
     assert not blobs(store)
 
 
+def test_how_far_it_is_is_told_to_the_end(store):
+    """Each count goes up by one to its total: runs read, runs cleared, shards of blobs."""
+    for number in range(3):
+        write_run(store, str(1 + number), value=b"x" * BLOB + bytes([number]))
+    told: dict[str, list[tuple[int, int]]] = {}
+    layout = Layout.open(store, create=False)
+    collect(layout, on_progress=lambda what, done, of: told.setdefault(what, []).append((done, of)))
+    assert list(told) == ["runs read", "runs cleared", "shards of blobs cleared"]
+    for counts in told.values():
+        assert counts == [(number, len(counts)) for number in range(1, len(counts) + 1)]
+
+
 def test_a_dry_run_counts_what_would_be_deleted_and_deletes_nothing(store):
     """The numbers are those of the real one."""
     write_run(store, "1", model=b"m" * BLOB)

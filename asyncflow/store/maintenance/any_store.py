@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from asyncflow.errors import StoreError
 from asyncflow.store.local_store import LocalStore
 from asyncflow.store.maintenance.collect import collect
+from asyncflow.store.maintenance.reachable import ProgressListener, ignore_progress
 from asyncflow.store.maintenance.remove import Chosen, choose, remove
 from asyncflow.store.maintenance.verify import verify
 
@@ -32,7 +33,13 @@ def verify_store(
     return verify_objects(_of_objects(store), *parts, on_progress=on_progress)
 
 
-def collect_in(store: RunStore, *, dry_run: bool, on_wait: Callable[[str], None]) -> Collected:
+def collect_in(
+    store: RunStore,
+    *,
+    dry_run: bool,
+    on_wait: Callable[[str], None],
+    on_progress: ProgressListener = ignore_progress,
+) -> Collected:
     """Delete what nobody needs, or with `dry_run` count it.
 
     Raises:
@@ -40,10 +47,12 @@ def collect_in(store: RunStore, *, dry_run: bool, on_wait: Callable[[str], None]
         StoreError: Something cannot be deleted.
     """
     if isinstance(store, LocalStore):
-        return collect(store, dry_run=dry_run, on_wait=on_wait)
+        return collect(store, dry_run=dry_run, on_wait=on_wait, on_progress=on_progress)
     from asyncflow.store.maintenance.object_collect import collect_objects
 
-    return collect_objects(_of_objects(store), dry_run=dry_run, on_wait=on_wait)
+    return collect_objects(
+        _of_objects(store), dry_run=dry_run, on_wait=on_wait, on_progress=on_progress
+    )
 
 
 def choose_in(

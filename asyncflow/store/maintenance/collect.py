@@ -30,7 +30,13 @@ from asyncflow.store.files import explain
 from asyncflow.store.layout import ASIDE, COPYING, FORMAT_DRAFT
 from asyncflow.store.limit_files import DRAFT
 from asyncflow.store.mailbox import MAILBOX
-from asyncflow.store.maintenance.reachable import Marks, Stage, exclusive
+from asyncflow.store.maintenance.reachable import (
+    Marks,
+    ProgressListener,
+    Stage,
+    exclusive,
+    ignore_progress,
+)
 from asyncflow.store.run_ids import REMOVED, RUN_ID
 from asyncflow.store.run_tags import TAGS
 from asyncflow.store.segments import SUFFIX
@@ -110,12 +116,17 @@ class Collected:
 
 
 def collect(
-    layout: Layout, *, dry_run: bool = False, on_wait: Callable[[str], None] = lambda _: None
+    layout: Layout,
+    *,
+    dry_run: bool = False,
+    on_wait: Callable[[str], None] = lambda _: None,
+    on_progress: ProgressListener = ignore_progress,
 ) -> Collected:
     """Delete files that nobody needs, or with `dry_run` count them.
 
-    If other processes are removing or collecting, `on_wait` gets a text that says so. Cancelled or
-    killed: some files are deleted, but none that anybody needs.
+    `on_progress` hears how far it is: what is counted, how many are done, and of how many. If other
+    processes are removing or collecting, `on_wait` gets a text that says so. Cancelled or killed:
+    some files are deleted, but none that anybody needs.
 
     Raises:
         JournalError: A journal is damaged, so what it needs is unknown; nothing was deleted.
@@ -124,8 +135,8 @@ def collect(
     with exclusive(layout, on_wait):
         now = time.time()
         marks = Marks(layout)
-        marks.read_all()
-        sweep = _Sweep(layout, marks, now, dry_run=dry_run)
+        marks.read_all(on_progress)
+        sweep = _Sweep(layout, marks, now, on_progress, dry_run=dry_run)
         try:
             return sweep.run()
         except OSError as error:
@@ -135,8 +146,17 @@ def collect(
 class _Sweep:
     """The second half of a collection."""
 
-    def __init__(self, layout: Layout, marks: Marks, now: float, *, dry_run: bool) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        marks: Marks,
+        now: float,
+        on_progress: ProgressListener,
+        *,
+        dry_run: bool,
+    ) -> None:
         self._layout, self._marks, self._dry_run = layout, marks, dry_run
+        self._on_progress = on_progress
         self._old = now - GRACE_SECONDS
         self._old_draft = now - DRAFT_SECONDS
         since = now - GRACE_SECONDS
@@ -150,8 +170,10 @@ class _Sweep:
             self._sweep_drafts(root, FORMAT_DRAFT)
         for limits in self._folder("limits"):
             self._sweep_drafts(limits, DRAFT)
-        for (flow, run_id), stage in self._marks.stages.items():
+        stages = self._marks.stages
+        for number, ((flow, run_id), stage) in enumerate(stages.items(), 1):
             self._sweep_run(flow, run_id, stage)
+            self._on_progress("runs cleared", number, len(stages))
         for flow in self._layout.flows():
             self._sweep_removed(flow)
         self._sweep_copies()
@@ -263,9 +285,10 @@ class _Sweep:
 
     def _sweep_blobs(self) -> None:
         for blobs in self._folder("blobs"):
-            for entry in _entries(blobs):
-                if _SHARD.fullmatch(entry.name):
-                    self._sweep_shard(entry.name)
+            shards = [entry.name for entry in _entries(blobs) if _SHARD.fullmatch(entry.name)]
+            for number, shard in enumerate(shards, 1):
+                self._sweep_shard(shard)
+                self._on_progress("shards of blobs cleared", number, len(shards))
 
     def _sweep_shard(self, name: str) -> None:
         marked, kept = self._marks.blobs, 0

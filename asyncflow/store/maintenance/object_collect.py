@@ -23,7 +23,7 @@ from asyncflow.store.blobs import TOUCH_SECONDS
 from asyncflow.store.files import explain
 from asyncflow.store.maintenance.collect import DRAFT_SECONDS, Collected
 from asyncflow.store.maintenance.object_marks import GRACE_SECONDS, ObjectMarks, collecting
-from asyncflow.store.maintenance.reachable import Stage
+from asyncflow.store.maintenance.reachable import ProgressListener, Stage, ignore_progress
 from asyncflow.store.object_store.claim import CLAIM
 from asyncflow.store.object_store.value_source import aside_name, blob_name
 from asyncflow.store.run_ids import REMOVED, RUN_ID
@@ -43,9 +43,15 @@ _GONE: Final = "gone"
 
 
 def collect_objects(
-    store: ObjectStore, *, dry_run: bool = False, on_wait: Callable[[str], None] = lambda _: None
+    store: ObjectStore,
+    *,
+    dry_run: bool = False,
+    on_wait: Callable[[str], None] = lambda _: None,
+    on_progress: ProgressListener = ignore_progress,
 ) -> Collected:
     """Delete objects that nobody needs, or with `dry_run` count them.
+
+    `on_progress` hears how many runs are read, and of how many.
 
     Raises:
         JournalError: A journal is damaged, so what it needs is unknown; nothing was deleted.
@@ -54,7 +60,7 @@ def collect_objects(
     try:
         with collecting(store, on_wait) as collector:
             marks = ObjectMarks(store, changes_nothing=dry_run)
-            marks.read_all()
+            marks.read_all(on_progress)
             return _ObjectSweep(store, marks, collector, dry_run=dry_run).run()
     except OSError as error:
         raise StoreError(explain(error.filename, error, doing="collect in")) from error

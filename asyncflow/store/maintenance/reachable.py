@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -38,7 +39,7 @@ from asyncflow.store.run_times import TIMES
 from asyncflow.values import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from asyncflow.store.interface import OpenJournal, RunStore, StoredRun
     from asyncflow.store.layout import Listing
@@ -48,6 +49,14 @@ _SEGMENT, _BLOB = int(Place.SEGMENT), int(Place.BLOB)  # see asyncflow.store.art
 
 
 _SILENT_SECONDS: Final = 1.0
+
+
+ProgressListener = Callable[[str, int, int], object]
+"""Hears what is counted, such as `runs read`, how many of them are done, and of how many."""
+
+
+def ignore_progress(what: str, done: int, total: int) -> None:
+    """Do nothing."""
 
 
 class Stage(Enum):
@@ -120,16 +129,19 @@ class Marks:
 
     # --- reading ---
 
-    def read_all(self) -> None:
-        """Read every journal of the store.
+    def read_all(self, on_progress: ProgressListener = ignore_progress) -> None:
+        """Read every journal of the store; `on_progress` hears of each run.
 
         Raises:
             JournalError: A journal is damaged, so what it refers to is unknown.
             StoreError: Flows or runs cannot be found, or something among them is neither.
         """
-        for flow in self._flows():
-            for run_id in self._runs(flow):
+        runs = {flow: self._runs(flow) for flow in self._flows()}
+        total = sum(map(len, runs.values()))
+        for flow, run_ids in runs.items():
+            for run_id in run_ids:
                 self.read_run(flow, run_id)
+                on_progress("runs read", len(self.stages), total)
             self.read_removed(flow)
 
     def _flows(self) -> list[str]:
