@@ -7,8 +7,10 @@ import socket
 import sys
 import textwrap
 import threading
+import time
 import uuid
 
+import distributed
 import pytest
 
 from asyncflow import Engine, FlowSpec, events, step
@@ -154,6 +156,46 @@ def test_a_store_that_a_node_does_not_reach_is_told_from_there(
     assert "127.0.0.1:9" in said.stderr
     told = failure_before_the_first_task(url, Dask(scheduler.address))
     assert "cannot use the store" in told
+
+
+def test_a_node_that_joins_and_does_not_reach_the_store_is_left_out(scheduler, add_worker, bucket):
+    """The run goes on with those that do."""
+    add_worker()
+    run = asyncio.run(run_twice(f"s3://{bucket}/flows", scheduler, lambda: add_worker(NOWHERE)))
+    nodes = {event.node for event in run.events() if isinstance(event, events.TaskStarted)}
+    assert len(nodes) == 1
+
+
+async def run_twice(store, scheduler, between):
+    """Run a flow, then a wide one."""
+    async with Engine(store=store, executor=Dask(scheduler.address)) as engine:
+        await engine.run(Once)
+        between()
+        async with distributed.Client(scheduler.address, asynchronous=True) as client:
+            await client.wait_for_workers(2)
+        return await engine.run(Wide)
+
+
+class Wide(FlowSpec):
+    """Has work for two workers."""
+
+    @step
+    def start(self):
+        self.items = [1, 2, 3, 4]
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        time.sleep(1)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
 
 
 def test_a_folder_that_is_another_one_on_a_node_is_told(store, tmp_path, monkeypatch):

@@ -6,10 +6,18 @@ import json
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_RUN: Final = """
+import ctypes, runpy, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with the test's process
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
 
 
 class DaskProcesses:
@@ -33,7 +41,8 @@ class DaskProcesses:
             return subprocess.Popen(
                 [
                     sys.executable,
-                    "-m",
+                    "-c",
+                    _RUN,
                     f"distributed.cli.dask_{what}",
                     "--no-dashboard",
                     *options,

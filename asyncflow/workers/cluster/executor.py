@@ -353,7 +353,14 @@ class ClusterExecutor:
             self._on_store(node, "")
 
     def _on_store(self, node: ClusterNode, why: str) -> None:
-        """The node reaches the store, or says why not."""
+        """The node reaches the store, or says why not.
+
+        While others reach it, that may be an outage of a moment: the run goes on with those.
+        """
+        if why and any(other.is_up for other in self._nodes.values()):
+            node.post("close")
+            log.warning("a node is not used", node=node.name, why=why)
+            return
         if why:
             self._refuse(node, f"on {node.name}: {why}")
             return
