@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import time
 from multiprocessing import resource_tracker
 
+import dask
+import distributed
 import psutil
 import pytest
 
@@ -16,7 +19,8 @@ from asyncflow import Engine, FlowSpec, Parameter, events, resources, retry, ste
 from asyncflow.errors import ClusterError
 from asyncflow.executors import Dask
 from tests.support.dask_processes import DaskProcesses
-from tests.support.remote_flows import printed
+from tests.support.remote_flows import Meeting, printed
+from tests.support.waiting import until
 
 pytestmark = [
     pytest.mark.cluster,
@@ -192,3 +196,27 @@ class Steady(FlowSpec):
     @step
     def end(self):
         pass
+
+
+@pytest.mark.slow  # Dask scales in steps of seconds
+async def test_an_adaptive_cluster_grows_from_none_and_shrinks_to_none(store, tmp_path):
+    """With what waits, as its scheduler counts it; and it runs the next flow just so."""
+    resource_tracker.ensure_running()
+    durations = {"distributed.scheduler.default-task-durations": {"hold_lease": "1h"}}
+    with dask.config.set(durations):
+        async with distributed.LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+            asynchronous=True,
+        ) as cluster:
+            cluster.adapt(minimum=0, maximum=4, interval="200ms", wait_count=2)
+            executor = Dask(cluster.scheduler_address, idle_seconds=1)
+            async with Engine(store=store, executor=executor) as engine:
+                for number in range(2):
+                    folder = tmp_path / str(number)
+                    folder.mkdir()
+                    run = await engine.run(Meeting, folder=str(folder))
+                    assert len({task.data.pid for task in run["work"]}) == 4
+                    await until(lambda: not cluster.workers)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, resources, step
+from asyncflow import Engine, FlowSpec, resources, step
 from asyncflow.errors import RunCancelledError, RunFailedError
 from asyncflow.executors import Dask, Ray
 from asyncflow.flow.loader import load_file
 from asyncflow.workers.cluster import dask_cluster, ray
 from tests.support.conformance import FLOWS, KINDS, load_kinds, outcome
 from tests.support.dask_processes import DaskProcesses
-from tests.support.remote_flows import SECONDS, Hindered, Sleeping, Talking, Waiting, printed
+from tests.support.remote_flows import (
+    SECONDS,
+    Hindered,
+    Meeting,
+    Sleeping,
+    Talking,
+    Waiting,
+    printed,
+)
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -293,31 +299,3 @@ async def test_leases_come_with_the_work_and_go_without_it(place, store, tmp_pat
         await until(lambda: leases.size == 0)
         await until(lambda: not any(map(psutil.pid_exists, pids)))
         assert (await engine.run(Talking)).successful
-
-
-class Meeting(FlowSpec):
-    """Four tasks that wait for each other."""
-
-    folder = Parameter("folder", default="")
-
-    @step
-    def start(self):
-        self.items = list(range(4))
-        self.next(self.work, foreach="items")
-
-    @step
-    def work(self):
-        self.pid = os.getpid()
-        folder = Path(self.folder)
-        (folder / f"here-{self.input}").touch()
-        while len(list(folder.glob("here-*"))) < 4:
-            time.sleep(0.02)
-        self.next(self.join)
-
-    @step
-    def join(self, inputs):
-        self.next(self.end)
-
-    @step
-    def end(self):
-        pass

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from asyncflow import FlowSpec, Parameter, catch, current, events, retry, step, timeout
 
@@ -123,6 +124,34 @@ class Waiting(FlowSpec):
         if self.input == 0 and current.retry_count == 0:
             print("waiting", flush=True)
             time.sleep(SECONDS)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class Meeting(FlowSpec):
+    """Four tasks that wait for each other."""
+
+    folder = Parameter("folder", default="")
+
+    @step
+    def start(self):
+        self.items = list(range(4))
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        self.pid = os.getpid()
+        folder = Path(self.folder)
+        (folder / f"here-{self.input}").touch()
+        while len(list(folder.glob("here-*"))) < 4:
+            time.sleep(0.02)
         self.next(self.join)
 
     @step
