@@ -273,6 +273,11 @@ def _running_options() -> list[click.Parameter]:
             help="Write the log as JSON: an object on each line, for a collector of logs.",
         ),
         click.Option(
+            ["--otel"],
+            is_flag=True,
+            help="Trace the run with OpenTelemetry, by the provider that the flow's file sets up.",
+        ),
+        click.Option(
             ["--quiet"], is_flag=True, help="Show failures and the last line only, and no warnings."
         ),
         click.Option(

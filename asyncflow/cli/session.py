@@ -78,6 +78,7 @@ class SessionOptions:
     log: str | None = None
     """What of the log is shown, see `LOGS`; by default bars on a terminal, else all of it."""
     log_json: bool = False
+    otel: bool = False
     as_json: bool = False
     clone_only: bool = False
 
@@ -148,6 +149,8 @@ class Session:
             on_failure=options.on_failure,
         )
         async with Engine(settings=settings, **self._executor()) as engine:
+            if options.otel:
+                _trace(engine)
             with suspending(engine):
                 self._handle = await start(engine)
                 await self._tell_run_id(self._handle, settings)
@@ -297,6 +300,19 @@ class Session:
         if self._log is not self._errors and self._log.error is not None:
             said = cannot_write(self._log.error.strerror)
             self._errors.write_nowait(f"Warning: {said}. The run's log is not complete there.\n")
+
+
+def _trace(engine: Engine) -> None:
+    """Make spans of the engine's runs.
+
+    Raises:
+        AsyncflowError: OpenTelemetry is not installed.
+    """
+    try:
+        from asyncflow import otel
+    except ImportError as error:
+        raise AsyncflowError(str(error)) from error
+    otel.instrument(engine)
 
 
 def _whom_it_waits_for(tasks: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import anyio
 import pytest
@@ -14,6 +15,7 @@ from opentelemetry.trace import NoOpTracerProvider, StatusCode
 from asyncflow import FlowSpec, Parameter, catch, current, events, otel, retry, step
 from asyncflow.errors import AsyncflowError, ParameterError, RunFailedError
 from asyncflow.events.types import to_microseconds
+from tests.support.command_line import asyncflow
 
 
 def tracing_into(path):
@@ -269,3 +271,41 @@ async def test_a_tracer_that_chooses_all_ids_has_what_steps_trace_below_the_run(
         whole, *_ = await spans_of(run.id, exporter)
     made = [json.loads(line) for line in file.read_text().splitlines()]
     assert {span["parent_id"] for span in made} == {f"0x{whole.context.span_id:016x}"}
+
+
+PROGRAM = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+from asyncflow import FlowSpec, step
+
+out = open(__file__ + ".spans", "a")
+exporter = ConsoleSpanExporter(out=out, formatter=lambda span: span.to_json(None) + "\\n")
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(exporter))
+
+
+class Told(FlowSpec):
+    @step
+    def start(self):
+        with trace.get_tracer("own").start_as_current_span("inside"):
+            self.x = 1
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+"""
+
+
+def test_the_command_line_traces_with_the_provider_of_the_flows_file(store, tmp_path):
+    """The spans of the command and those of its workers are one trace."""
+    file = tmp_path / "told.py"
+    file.write_text(PROGRAM)
+    assert asyncflow("run", file, "--otel", "--quiet").status == 0
+    spans = [json.loads(line) for line in Path(f"{file}.spans").read_text().splitlines()]
+    named = {span["name"]: span for span in spans}
+    assert set(named) == {"run Told", "start", "inside", "end"}
+    assert named["inside"]["parent_id"] == named["start"]["context"]["span_id"]
+    assert named["start"]["parent_id"] == named["run Told"]["context"]["span_id"]
