@@ -27,6 +27,7 @@ _LONG: Final = 4_000  # characters of a text
 _MOST_NAMES: Final = 50  # of artifacts
 _LEFT_OUT: Final = frozenset(
     {
+        "cards",
         "code",
         "flow",
         "run_id",
