@@ -76,6 +76,14 @@ class Card:
         return blake3(self.path.encode()).hexdigest()[:_HASH_CHARACTERS]
 
     @property
+    def version(self) -> str:
+        """Changes whenever the card does; nothing of it is read but the journal."""
+        told = self._task._attempts
+        ref = told.cards().get(str(self.number))
+        content = "" if ref is None else self._task._place.artifacts.sha(ref)[:_HASH_CHARACTERS]
+        return f"{told.status()}:{told.last_event().attempt}:{content}"
+
+    @property
     def origin_pathspec(self) -> str | None:
         """The task that has made it, if this one was taken over from the run that was resumed."""
         return self._task.origin_pathspec

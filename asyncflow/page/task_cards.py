@@ -31,13 +31,18 @@ _PICTURES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/web
 
 
 def cards_of(record: RunRecord, step: str, task_id: str) -> list[dict[str, Any]]:
-    """Which cards a task has.
+    """Which cards a task has; `version` changes with what is on one.
 
     Raises:
         NotFoundError: There is no such task.
     """
     return [
-        {"id": card.name, "type": card.type, "title": cut(card.id or card.type, 200)}
+        {
+            "id": card.name,
+            "type": card.type,
+            "title": cut(card.id or card.type, 200),
+            "version": card.version,
+        }
         for card in get_cards(task_of(record, step, task_id))
     ]
 

@@ -21,6 +21,24 @@ function CardPanel({ run, task, card }) {
   </section>`;
 }
 
+// The frame can fetch nothing. Pictures that are at addresses of their own become part of the data.
+async function withPictures(node, signal) {
+  if (Array.isArray(node)) await Promise.all(node.map((each) => withPictures(each, signal)));
+  else if (node && typeof node === "object") {
+    if (node.kind === "image" && typeof node.url === "string" && !node.url.startsWith("data:")) {
+      const blob = await (await fetch(node.url, { signal })).blob();
+      node.url = await new Promise((done, failed) => {
+        const reader = new FileReader();
+        reader.onload = () => done(reader.result);
+        reader.onerror = failed;
+        reader.readAsDataURL(blob);
+      });
+    }
+    await Promise.all(Object.values(node).map((each) => withPictures(each, signal)));
+  }
+  return node;
+}
+
 function Frame({ place, card }) {
   const frame = useRef(null);
   const shown = useRef({ isReady: false, version: card.version });
@@ -45,7 +63,7 @@ function Frame({ place, card }) {
     void (async () => {
       try {
         if (shown.current.isReady) {
-          const drawing = await get(url(place), controller.signal);
+          const drawing = await withPictures(await get(url(place), controller.signal), controller.signal);
           frame.current?.contentWindow?.postMessage({ asyncflow: "card", card: drawing }, "*");
         } else if (frame.current) frame.current.src = address; // HTML of a step: a document that does not listen
         shown.current.version = card.version;
