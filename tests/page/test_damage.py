@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +21,8 @@ from asyncflow.page.run_rows import Choice, RunRows
 from asyncflow.page.task_detail import artifact_detail, task_detail
 from asyncflow.page.task_list import TaskChoice, task_list
 from asyncflow.page.timeline import TimelineChoice, timeline
+from asyncflow.scheduling.resume_preview import plan_data, preview_recorded
+from tests.durability.chaos import nonsense
 from tests.support.page_stores import RUNS, begin
 
 RUN = RUNS["succeeded"]
@@ -45,13 +48,13 @@ def whole(tmp_path_factory):
     return store
 
 
-def questions(store):
+def questions(store, flow="Made", run=RUN, other=RUNS["failed"]):
     """All that the page asks of a run, one after the other."""
     opened = OpenedRuns(str(store))
-    yield lambda: RunRows(opened).listed(Choice(text="made", tags=["a"]))
+    yield lambda: RunRows(opened).listed(Choice(text=flow, tags=["a"]))
     yield lambda: RunRows(opened).listed(Choice(status=["failed"]))
-    yield lambda: Durations(opened).of("Made", 10)
-    yield lambda: form_of(opened, "Made", None)
+    yield lambda: Durations(opened).of(flow, 10)
+    yield lambda: form_of(opened, flow, None)
     for find in (
         overview,
         lambda record: timeline(record, TimelineChoice(cut_idle=True), 10**6),
@@ -64,9 +67,10 @@ def questions(store):
         lambda record: log_lines(record, LogChoice(task=2)),
         lambda record: log_lines(record, LogChoice(tail=True)),
         lambda record: event_list(record, EventChoice()),
-        lambda record: compare(record, opened.record("Made", RUNS["failed"])),
+        lambda record: plan_data(preview_recorded(record.stored)),
+        lambda record: compare(record, opened.record(flow, other)),
     ):
-        yield lambda find=find: find(opened.record("Made", RUN))
+        yield lambda find=find: find(opened.record(flow, run))
 
 
 def test_every_question_is_answered_while_nothing_is_damaged(whole):
@@ -75,7 +79,7 @@ def test_every_question_is_answered_while_nothing_is_damaged(whole):
         assert to_bytes(question())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(
     st.sampled_from(FILES),
     st.floats(0, 1),
@@ -96,8 +100,30 @@ def test_whatever_is_damaged_is_told_in_words(whole, tmp_path, file, where, nois
         path.write_bytes(data)
     if without_summary and file != "summary":
         (path.parent / "summary").unlink()
-    for question in questions(store):
+    check(questions(store))
+
+
+def check(asked):
+    """Each question has an answer of a bounded size, or an error that says what is wrong."""
+    for question in asked:
         try:
             assert len(to_bytes(question())) <= 200_000
         except (AsyncflowError, AskedWrongly, OSError) as error:
             assert error_answer(error).status_code < 500  # noqa: PT017 - any of them may come
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_nonsense_with_right_checksums_is_told_in_words(seed, tmp_path, monkeypatch):
+    """A field of another type, out of range or missing; and nothing is unpickled."""
+    random, store = Random(seed), tmp_path / "store"
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(nonsense.GOLDEN, store)
+    if seed % 4 == 0:
+        nonsense.plant(store)
+    nonsense.spoil(store, random)
+    if seed % 4 == 1:
+        nonsense.spoil_tags(store, random)
+    runs = [path.name for path in (store / "flows" / nonsense.FLOW).glob("[0-9]*")]
+    for run in runs:
+        check(questions(store, nonsense.FLOW, run, runs[0]))
+    assert not (tmp_path / "unpickled").exists()
