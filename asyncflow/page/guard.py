@@ -158,7 +158,7 @@ class Guard:
             )
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             raise AskedWrongly(403, "a page of somebody else may not use this one")
-        if request.headers.get("sec-fetch-site", "same-origin") == "cross-site" and not (
+        if request.headers.get("sec-fetch-site", "none") in {"cross-site", "same-site"} and not (
             request.headers.get("sec-fetch-mode") == "navigate" and request.method == "GET"
         ):
             raise AskedWrongly(403, "a page of somebody else may not use this one")

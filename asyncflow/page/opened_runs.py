@@ -11,6 +11,7 @@ from asyncflow.client.objects import Run, Task
 from asyncflow.client.run_files import FlowPlace, RunRecord
 from asyncflow.client.run_names import LATEST
 from asyncflow.errors import NotFoundError
+from asyncflow.page.resumed_runs import ResumedRuns
 from asyncflow.store import open_store
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class OpenedRuns:
         """
         self.location: Final = location
         self._lock = threading.Lock()
+        self.resumed: Final = ResumedRuns()
+        """By which runs others were resumed."""
         self._store: RunStore | None = None if later else open_store(location)
         self._places: dict[str, FlowPlace] = {}
         self._records: OrderedDict[tuple[str, str], RunRecord] = OrderedDict()

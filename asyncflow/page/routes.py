@@ -74,7 +74,7 @@ class Routes:
         return [
             Route("/api/info", self._told(self._info)),
             Route("/api/runs", self._told(self._list)),
-            Route(run, self._of_run(lambda record, _: overview(record))),
+            Route(run, self._of_run(self._overview)),
             Route(f"{run}/timeline", self._of_run(_timeline)),
             Route(f"{run}/tasks", self._of_run(_tasks)),
             Route(f"{run}/tasks/{task}", self._of_run(_task)),
@@ -170,6 +170,9 @@ class Routes:
             "flows": None if launcher is None else launcher.flows(),
             "action_token": None if options.read_only else self._action_token,
         }
+
+    def _overview(self, record: RunRecord, _: Request) -> dict[str, Any]:
+        return overview(record, lambda: self._opened.resumed.of(record.place, record.run_id))
 
     def _list(self, request: Request) -> dict[str, Any]:
         return self._rows.listed(requests.choice_in(request))

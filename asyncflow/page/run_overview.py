@@ -36,8 +36,11 @@ _MOST_RECORDS: Final = 20_000  # read to find the step that made a damaged value
 _READING: Final = (AsyncflowError, OSError)
 
 
-def overview(record: RunRecord) -> dict[str, Any]:
-    """All that the first screen of a run shows."""
+def overview(
+    record: RunRecord, find_resumed: Callable[[], list[str]] | None = None
+) -> dict[str, Any]:
+    """All that the first screen of a run shows; `find_resumed` has the runs that resumed it."""
+    resumed_as = find_resumed or (lambda: Resumptions(record.place).of(record.run_id))
     problem: dict[str, Any] | None = None
 
     def part(make: Callable[[], Any], otherwise: Any = None) -> Any:
@@ -54,7 +57,7 @@ def overview(record: RunRecord) -> dict[str, Any]:
     times = part(lambda: step_times(record))
     data = {
         "run": {**_row(record), **part(lambda: _start(record.started), {})},
-        "what_now": part(lambda: what_now(record)),
+        "what_now": part(lambda: what_now(record, resumed_as)),
         "graph": part(lambda: graph_data(record.journal.graph)),
         "steps": part(lambda: step_rows(record, times), []),
         "waits": part(lambda: waits_of(record), []),
@@ -65,7 +68,7 @@ def overview(record: RunRecord) -> dict[str, Any]:
     data["run"]["failure"] = part(lambda: _failure(record))
     data["run"]["tags"] = part(lambda: sorted(record.user_tags())[:_MOST_TAGS], [])
     data["run"]["system_tags"] = part(lambda: sorted(record.system_tags()), [])
-    data["run"]["resumed_as"] = part(lambda: Resumptions(record.place).of(record.run_id)[-20:], [])
+    data["run"]["resumed_as"] = part(lambda: resumed_as()[-20:], [])
     data["problem"] = problem
     shrink(data, [_without_traceback, _without_docs, _without_points, _without_graph])
     return data
@@ -112,7 +115,7 @@ def tail_of(text: str, most: int) -> str:
 # --- what to do now -----------------------------------------------------------------------------
 
 
-def what_now(record: RunRecord) -> dict[str, Any]:
+def what_now(record: RunRecord, resumed_as: Callable[[], list[str]]) -> dict[str, Any]:
     """How a run stands in a sentence, and the command that goes on from there.
 
     Raises:
@@ -132,7 +135,7 @@ def what_now(record: RunRecord) -> dict[str, Any]:
             text = f"The run was cancelled{why}. A resume goes on where it was."
             return {"text": text, "command": resume_command(record.stored)}
         case Status.INTERRUPTED:
-            return _after_interruption(record)
+            return _after_interruption(record, resumed_as())
 
 
 def _after_failure(record: RunRecord) -> dict[str, Any]:
@@ -153,8 +156,7 @@ def _after_failure(record: RunRecord) -> dict[str, Any]:
     return {"text": text, "command": resume_command(record.stored, step)}
 
 
-def _after_interruption(record: RunRecord) -> dict[str, Any]:
-    later = Resumptions(record.place).of(record.run_id)
+def _after_interruption(record: RunRecord, later: list[str]) -> dict[str, Any]:
     if later:
         text = f"The engine of this run is gone. The run goes on as {later[-1]}."
         return {"text": text, "command": None}

@@ -16,7 +16,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.json_data import iso
-from asyncflow.client.resumptions import Resumptions
 from asyncflow.client.run_files import RunRecord
 from asyncflow.client.step_rows import run_progress
 from asyncflow.errors import AsyncflowError, StoreError
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 UNREADABLE: Final = "unreadable"
 """The status of a run that cannot be read."""
 _MOST_KEPT: Final = 20_000  # rows: some kilobytes for each
+_MOST_ENDED: Final = 200_000
 _MOST_TAGS: Final = 20
 _TEXT: Final = 200  # characters
 _MOST_UNREADABLE: Final = 20
@@ -166,6 +166,8 @@ class RunRows:
             summary = RunRecord(self._opened.place(flow), run_id).written_summary()
             if summary is None:
                 return True
+            if len(self._ended) > _MOST_ENDED:
+                self._ended.clear()
             ended = self._ended[key] = str(summary.status), summary.started
         return _fits(*ended, choice)
 
@@ -207,7 +209,7 @@ class RunRows:
     def _resumed_as(self, record: RunRecord, status: str) -> list[str]:
         if status == Status.SUCCEEDED:
             return []
-        return Resumptions(record.place).of(record.run_id)[-5:]
+        return self._opened.resumed.of(record.place, record.run_id)[-5:]
 
 
 def _fits(status: str, started: int, choice: Choice) -> bool:

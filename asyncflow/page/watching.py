@@ -44,13 +44,16 @@ _COMMENT_SECONDS: Final = 15.0
 _MESSAGE_BYTES: Final = 64 << 10
 _KEPT_BYTES: Final = 2 << 20
 _LIST_PAUSE_SECONDS: Final = 0.25
-_LIST_SHARE: Final = 20  # looking at the list takes at most a twentieth of the time
+_LIST_SHARE: Final = 20  # looking at the list takes at most a twentieth of a processor
+_LIST_MOST_SECONDS: Final = 5.0
 _MOST_CHANGES: Final = 100  # rows in one message
 _FIRST_ROWS: Final = 50
 _FIRST_RUNS: Final = 20  # of each flow, when nobody has looked before
 _KEPT_LISTS: Final = 200
 
 COMMENT: Final = b": alive\n\n"
+HELLO: Final = b"retry: 500\n\n"
+"""The first message: the browser knows that it is connected, and how soon to connect again."""
 
 Numbered = tuple[int, bytes]
 """The JSON of an event, and its number."""
@@ -116,7 +119,7 @@ class RunWatch:
 
     async def follow(self, since: int) -> AsyncIterator[bytes]:
         """The events after `since`, as messages; each once, until the run has ended."""
-        yield COMMENT  # so that the browser knows at once that it is connected
+        yield HELLO
         sent = time.monotonic()
         while True:
             if self._at is None:
@@ -271,7 +274,7 @@ class ListWatch:
 
     async def follow(self, since: int, flow: str | None) -> AsyncIterator[bytes]:
         """The rows that are new or have changed, as messages; it has no end."""
-        yield COMMENT
+        yield HELLO
         sent = time.monotonic()
         if self._is_new:
             await self._look()
@@ -309,9 +312,8 @@ class ListWatch:
     async def _look(self) -> bool:
         if not self._is_new:
             await anyio.sleep(self._pause)
-        began = time.monotonic()
-        rows, removed = await self._read(self._changed)
-        self._pause = max(_LIST_PAUSE_SECONDS, _LIST_SHARE * (time.monotonic() - began))
+        rows, removed, seconds = await self._read(self._changed)
+        self._pause = min(max(_LIST_PAUSE_SECONDS, _LIST_SHARE * seconds), _LIST_MOST_SECONDS)
         if self._is_new:
             self._is_new = False
             return False
@@ -321,8 +323,12 @@ class ListWatch:
             self._changes.append(_Change(self._number, rows[at : at + _MOST_CHANGES], gone))
         return bool(rows or removed)
 
-    def _changed(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The rows that are new or have changed since the last look, and what is gone."""
+    def _changed(self) -> tuple[list[dict[str, Any]], list[str], float]:
+        """The rows that are new or have changed since the last look, and what is gone.
+
+        Then the processor time that this took, in seconds.
+        """
+        began = time.thread_time()
         rows, removed = [], []
         now: dict[str, set[str]] = {}
         for flow in self._opened.store.list_flows().names:
@@ -350,7 +356,7 @@ class ListWatch:
                 self._going_on[key] = new
             if row["status"] != Status.RUNNING:
                 self._going_on.pop(key, None)
-        return rows, removed
+        return rows, removed, time.thread_time() - began
 
 
 def _list_message(number: int, rows: Sequence[dict[str, Any]], removed: Sequence[str]) -> bytes:

@@ -56,7 +56,7 @@ def questions(store, flow="Made", run=RUN, other=RUNS["failed"]):
     yield lambda: Durations(opened).of(flow, 10)
     yield lambda: form_of(opened, flow, None)
     for find in (
-        overview,
+        lambda record: overview(record, lambda: opened.resumed.of(record.place, record.run_id)),
         lambda record: timeline(record, TimelineChoice(cut_idle=True), 10**6),
         lambda record: task_list(record, TaskChoice()),
         lambda record: task_list(record, TaskChoice(order="seconds", find="1")),

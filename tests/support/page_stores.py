@@ -147,7 +147,10 @@ def served(app):
 @contextmanager
 def asking(store, **named):
     """A client of a page on a store, as a browser on this machine."""
-    with served(page(store, **named)) as address, httpx.Client(base_url=address) as client:
+    with (
+        served(page(store, **named)) as address,
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
         yield client
 
 
