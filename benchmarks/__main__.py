@@ -22,6 +22,8 @@ ALL = (
     "floors",
     "waiting",
     "watching",
+    "tracing",
+    "testing",
     "page",
     "beside",
     "lag",
