@@ -241,6 +241,31 @@ def test_artifacts_are_shown_and_can_be_kept(pages, good):
     assert answer.headers["content-disposition"].startswith("attachment")
 
 
+def test_a_card_is_drawn_within_the_page(pages, good):
+    """What the step has put onto it, with a chart, under a policy that evaluates nothing."""
+    task = pages.get(f"runs/{good}/tasks?step=combine")["tasks"][0]["pathspec"]
+    pages.show(f"runs/{task}", ".card-body")
+    wait_until(lambda: "The warmest city" in card(pages), "the card is drawn")
+    chart = (
+        "return !!document.querySelector('.card-body').shadowRoot.querySelector('svg .mark-rect')"
+    )
+    wait_until(lambda: pages.browser.run(chart), "the chart is drawn")
+
+
+def card(pages):
+    """The text of the first card."""
+    script = "return document.querySelector('.card-body')?.shadowRoot?.lastElementChild.innerText"
+    return pages.browser.run(script) or ""
+
+
+def test_a_card_of_html_reaches_nothing_of_the_page(pages, good):
+    """Its scripts run in a frame that has no origin."""
+    task = pages.get(f"runs/{good}/tasks?step=draw")["tasks"][0]["pathspec"]
+    pages.show(f"runs/{task}", "iframe.card-frame")
+    wait_until(lambda: "Aachen" in pages.browser.shown_in_frame("iframe"), "the frame is loaded")
+    assert "reached nothing of the page" in pages.browser.shown_in_frame("iframe")
+
+
 def test_the_source_is_that_of_the_run(pages, good):
     """As it was when the run started."""
     pages.show(f"runs/{good}?view=code", ".source")
@@ -272,6 +297,20 @@ def test_a_run_is_watched_and_cancelled(pages):
     pages.sees("cancelled", ".big-state")
     assert pages.browser.run("return window.same") is True
     assert pages.get(f"runs/{run}")["run"]["status"] == "cancelled"
+
+
+def test_a_card_changes_while_its_task_runs(pages):
+    """A progress bar that the step refreshes moves."""
+    run = pages.start("WaitingFlow", tasks="1")
+    try:
+        wait_until(lambda: pages.get(f"runs/{run}/tasks?step=work")["tasks"], "the task runs")
+        task = pages.get(f"runs/{run}/tasks?step=work")["tasks"][0]["pathspec"]
+        pages.show(f"runs/{task}", ".card-body")
+        wait_until(lambda: "ticks" in card(pages), "the card is drawn")
+        before = card(pages)
+        wait_until(lambda: card(pages) != before, "the bar has moved")
+    finally:
+        pages.post(f"runs/{run}/cancel", reason="")
 
 
 def test_the_list_is_live(pages):

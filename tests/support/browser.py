@@ -97,6 +97,15 @@ class Browser:
         """How many elements match."""
         return int(self.run("return document.querySelectorAll(arguments[0]).length", selector))
 
+    def shown_in_frame(self, selector: str) -> str:
+        """What the document in a frame shows, whatever its origin."""
+        found = self.post(f"{self.session}/element", using="css selector", value=selector)
+        self.post(f"{self.session}/frame", id=found)
+        try:
+            return self.shown("body")
+        finally:
+            self.post(f"{self.session}/frame", id=None)
+
     def click(self, selector: str) -> None:
         """Click as a person does."""
         found = self._find(selector)

@@ -12,12 +12,26 @@ import zlib
 import numpy as np
 import pandas as pd
 
-from asyncflow import FlowSpec, Parameter, concurrency, limit, retry, step
+from asyncflow import FlowSpec, Parameter, card, concurrency, current, limit, retry, step
+from asyncflow.cards import Markdown, ProgressBar, ValueBox, VegaChart
 
 CITIES = [
     *["Aachen", "Berlin", "Bremen", "Dresden", "Erfurt", "Hamburg", "Kiel", "Leipzig"],
     *["Mainz", "Munich", "Rostock", "Stuttgart", "Trier", "Ulm", "Weimar", "Wismar"],
 ]
+
+
+PAPER = """
+<!doctype html><title>Cities</title>
+<style>body {{ font: 15px sans-serif; margin: 16px }}</style>
+<h1>Cities on the map</h1><ul>{rows}</ul>
+<script>
+let reached = "nothing of the page";
+try {{ reached = parent.document.title }} catch {{}}
+document.body.append(`This frame has reached ${{reached}}.`)
+</script>
+"""
+CITY = "<li>{}</li>"
 
 
 def drawn(temperatures):
@@ -79,10 +93,12 @@ class ForecastFlow(FlowSpec):
         self.rounds = 0
         self.next(self.draw, self.fit)
 
+    @card(type="html")
     @step
     def draw(self):
         """Draw a map."""
         time.sleep(self.pace * 2)
+        self.html = PAPER.format(rows="".join(map(CITY.format, self.table["city"])))
         self.picture = drawn(self.table["mean"])
         self.next(self.combine)
 
@@ -102,13 +118,41 @@ class ForecastFlow(FlowSpec):
         time.sleep(self.pace)
         self.next(self.combine)
 
+    @card(type="blank", id="forecast")
     @step
     def combine(self, inputs):
         """Bring the map and the model together."""
         self.rounds = max(each.rounds for each in inputs)
         self.merge_artifacts(inputs)
         self.summary = {"model": self.model, "rounds": self.rounds, "cities": len(self.table)}
+        warmest = self.table.loc[self.table["highest"].idxmax()]
+        current.card.append(Markdown(f"## Tomorrow\n\nThe warmest city is **{warmest['city']}**."))
+        current.card.append(ValueBox(title="Cities", value=len(self.table)))
+        current.card.append(ValueBox(title="Rounds", value=self.rounds, theme="success"))
+        current.card.append(ValueBox(title="Highest", value=f"{warmest['highest']:.1f} °C"))
+        current.card.append(VegaChart(self.chart()))
         self.next(self.end)
+
+    def chart(self):
+        """The highest and mean temperature of each city, for Vega-Lite."""
+        values = [
+            {"city": row["city"], "degrees": row[kind], "kind": kind}
+            for row in self.table.to_dict("records")
+            for kind in ("mean", "highest")
+        ]
+        return {
+            "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+            "data": {"values": values},
+            "mark": "bar",
+            "width": "container",
+            "height": 180,
+            "encoding": {
+                "x": {"field": "city", "type": "nominal", "title": None},
+                "y": {"field": "degrees", "type": "quantitative", "stack": None},
+                "color": {"field": "kind", "type": "nominal", "title": None},
+                "xOffset": {"field": "kind"},
+            },
+        }
 
     @step
     def end(self):
@@ -159,11 +203,17 @@ class WaitingFlow(FlowSpec):
         self.numbers = list(range(self.tasks))
         self.next(self.work, foreach="numbers")
 
+    @card(type="blank")
     @step
     def work(self):
         """Count slowly."""
+        bar = ProgressBar(max=6000, label="ticks")
+        current.card.append(bar)
         for tick in range(6000):
             print(f"tick {tick} of number {self.input}")
+            bar.update(tick)
+            if tick % 10 == 0:
+                current.card.refresh()
             time.sleep(0.05)
         self.next(self.join)
 
