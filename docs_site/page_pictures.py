@@ -24,6 +24,10 @@ _NIGHTS: Final = [
 ]
 """The parameters of runs before the one that is shown, so that there is something to compare."""
 
+_HAS_CHART: Final = (
+    "return !!document.querySelector('.card-body').shadowRoot.querySelector('svg .mark-rect')"
+)
+
 
 def draw_page(pictures: Path) -> None:
     """Make the pictures of each view that the documentation shows."""
@@ -54,7 +58,9 @@ def _draw(pages: Pages, pictures: Path) -> None:
     take("page-run-dark", f"runs/{last}", ".steps .trend", 700, scheme="dark")
     take("page-timeline", f"runs/{crawl}?view=timeline", ".legend", 560)
     combine = pages.get(f"runs/{last}/tasks?step=combine")["tasks"][0]["pathspec"]
-    take("page-task", f"runs/{combine}", ".picture img, .values", 760, opened=("table", "picture"))
+    take("page-task", f"runs/{combine}", ".card-body", 720, ready=_HAS_CHART)
+    shown = ("table", "picture")
+    take("page-artifacts", f"runs/{combine}?view=artifacts", ".artifacts", 700, opened=shown)
     take("page-resume", f"runs/{failed}?do=resume", "dialog .reasons li", 640)
     take("page-diff", f"diff?a={runs[0]}&b={runs[3]}", ".diff-steps", 720)
     take("page-narrow", f"runs/{live}", ".steps", 760, width=360)
@@ -77,8 +83,9 @@ class _Camera:
         width: int = 1200,
         scheme: str = "light",
         opened: tuple[str, ...] = (),
+        ready: str = "return true",
     ) -> None:
-        """Write the picture; `opened` are artifacts that are shown at length."""
+        """Write the picture when the script `ready` says so; `opened` are artifacts at length."""
         pages = self._pages
         pages.browser.resize(width, height)
         pages.browser.prefer(scheme)
@@ -91,5 +98,6 @@ class _Camera:
             wait_until(lambda: pages.browser.count(".artifacts summary"), "artifacts are listed")
             pages.browser.run(script, artifact)
         wait_until(lambda: pages.browser.count(seen), f"{seen} in {place}")
+        wait_until(lambda: pages.browser.run(ready), f"{name} is ready")
         pages.is_loaded()
         pages.browser.picture(self._pictures / f"{name}.png")

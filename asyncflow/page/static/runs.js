@@ -39,7 +39,7 @@ export function RunsView({ route, tell }) {
   const filtered = query.status.length || query.tag.length || query.since || query.before || query.text;
   return html`<div class="stack">
     <div class="row filters">
-      <${Search} route=${route} name="text" label="Find runs" hint="Find by flow, id, tag, parameter" />
+      <${Search} route=${route} name="text" label="Search runs by flow, id, tag, user or parameter" hint="Search runs" />
       <${Choice} route=${route} name="flow" label="Flow" choices=${[["", "All flows"], ...names]} />
       <${Choice} route=${route} name="since" label="Started within" choices=${withAsked(AGES, query.since)} />
       <${Chips} route=${route} name="status" label="Status" choices=${STATUSES.map((state) => [state, html`<${State} state=${state} size=${13} />`])} />
