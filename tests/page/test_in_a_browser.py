@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import httpx
 import pytest
 
-from tests.support.browser import wait_until
+from tests.support.browser import SECONDS, wait_until
 from tests.support.page_in_browser import page_in_browser
 from tests.support.page_scripts import FAINT_TEXTS, PAINTED
 from tests.support.page_stores import RUNS, every_kind
@@ -16,13 +20,19 @@ SHORT = {"cities": "7", "pace": "0.001"}
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    """A server and a browser, for all tests of this file."""
+def store(tmp_path_factory):
+    """The folder of a store with a run of every kind, of which nothing may ever be unpickled."""
     folder = tmp_path_factory.mktemp("page")
     every_kind(folder / "store", folder / "touched")
-    with page_in_browser(folder) as pages:
-        yield pages
+    yield folder / "store"
     assert not (folder / "touched").exists()
+
+
+@pytest.fixture(scope="module")
+def pages(store):
+    """A server and a browser, for all tests of this file."""
+    with page_in_browser(store.parent) as pages:
+        yield pages
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +376,23 @@ def test_tags_are_changed(pages, good):
     pages.sees(good.split("/")[1])
 
 
-# --- the keyboard, narrow pages, dark ones, cut connections -------------------------------------
+# --- the command, the keyboard, narrow pages, dark ones, cut connections -------------------------------------
+
+
+def test_the_address_that_is_printed_opens_the_page(pages, good, store):
+    """Its token becomes a cookie, and is not left in the address."""
+    command = [sys.executable, "-m", "asyncflow", "ui", "--store", store, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            address = server.stdout.readline().split()[-1]
+            pages.browser.open("about:blank")
+            pages.browser.open(f"{address}#/runs/{good}")
+            wait_until(lambda: pages.browser.count("a.node"), "the run is shown")
+            assert "token" not in pages.browser.run("return location.href")
+            pages.browser.open(f"{pages.url}#/runs")
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(SECONDS)
 
 
 def test_the_keyboard_leads_everywhere(pages, good):

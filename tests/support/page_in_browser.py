@@ -54,7 +54,7 @@ class Pages:
     def show(self, place: str, seen: str = "main h1, main .panel") -> None:
         """Go to a place of the page, and wait for something there."""
         if self.browser.run("return location.href").startswith(self.url):
-            # Much quicker than to load the page anew; in between, nothing of the view before is left.
+            # Quicker than to load the page anew; in between, nothing of the view before is left.
             self.browser.run("location.hash = '#/elsewhere'")
             self.sees("There is no such view")
             self.browser.run("performance.clearResourceTimings()")

@@ -1,7 +1,7 @@
 // What can be done: cancel, resume with its plan, start a run from a form, change tags. Each is a
 // dialog that the address names (`do=`), and a POST with the page's token.
 
-import { createContext, html, useContext, useEffect, useMemo, useState } from "./lib.js";
+import { createContext, html, useContext, useMemo, useState } from "./lib.js";
 import { act, url, useData } from "./api.js";
 import { number } from "./format.js";
 import { Graph } from "./graph.js";
@@ -201,13 +201,11 @@ export function StartForm({ flow, close }) {
     say("The run was started.");
     go(addressOf(answer.run));
   });
-  useEffect(() => {
-    if (form) setValues(Object.fromEntries(form.parameters.map((each) => [each.name, each.value ?? each.default ?? ""])));
-  }, [form]);
+  const valueOf = (each) => values[each.name] ?? each.value ?? each.default ?? "";
   const submit = (event) => {
     event.preventDefault();
-    const given = form.parameters.filter((each) => values[each.name] !== "" || each.required);
-    const parameters = Object.fromEntries(given.map((each) => [each.name, values[each.name]]));
+    const given = form.parameters.filter((each) => valueOf(each) !== "" || each.required);
+    const parameters = Object.fromEntries(given.map((each) => [each.name, valueOf(each)]));
     void send({ parameters, tags: words(tags ?? (form.tags ?? []).join(" ")) });
   };
   return html`<${Dialog} title=${`Run ${flow}`} onClose=${close}>
@@ -218,7 +216,7 @@ export function StartForm({ flow, close }) {
         ${form.doc && html`<p class="muted">${form.doc}</p>`}
         ${!form.known && html`<p class="muted">The page does not know this flow's class: names and values are those of its latest run.</p>`}
         ${form.parameters.map(
-          (each, place) => html`<${Field} parameter=${each} value=${values[each.name] ?? ""} first=${place === 0} change=${(value) => setValues((old) => ({ ...old, [each.name]: value }))} key=${each.name} />`,
+          (each, place) => html`<${Field} parameter=${each} value=${valueOf(each)} first=${place === 0} change=${(value) => setValues((old) => ({ ...old, [each.name]: value }))} key=${each.name} />`,
         )}
         ${!form.parameters.length && html`<p>The flow has no parameters.</p>`}
         <label class="field">

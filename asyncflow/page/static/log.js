@@ -25,13 +25,26 @@ export function Log({ route, run, steps = null, task = null, live = null, attemp
   const first = useData(address);
   const [more, setMore] = useState({ key: null, lines: [], after: 0, end: true, busy: false });
   const held = more.key === address ? more : null;
-  const loaded = useRef(null);
-  loaded.current = held;
+  const recent = useRef([]); // lines that have come while the first answer was on its way
+  const following = live && !fromStart && !query.find;
+
+  useEffect(() => {
+    recent.current = [];
+    if (!following) return undefined;
+    return live.listen((events) => {
+      const lines = events.flatMap((event) => (isWanted(event, query) ? [lineOf(event)] : []));
+      if (!lines.length) return;
+      recent.current = recent.current.concat(lines).slice(-MOST);
+      setMore((old) => (old.key === address ? added(old, lines.filter((line) => line.seq > lastOf(old)), {}) : old));
+    });
+  }, [live, address, following]);
 
   useEffect(() => {
     if (!first.data) return;
     const { lines, after: next, end } = first.data;
-    setMore({ key: address, lines: lines.slice(-MOST), after: next, end, busy: false, dropped: false });
+    const old = { key: address, lines: [], after: next, end, busy: false, dropped: false };
+    const since = recent.current.filter((line) => line.seq > next);
+    setMore(added(old, following ? [...lines, ...since] : lines, {}));
   }, [first.data]);
 
   // A search may read for long: the server answers in parts, and the page asks on until it has some.
@@ -50,16 +63,6 @@ export function Log({ route, run, steps = null, task = null, live = null, attemp
     }
   };
 
-  const following = live && !fromStart && !query.find;
-  useEffect(() => {
-    if (!following) return undefined;
-    return live.listen((events) => {
-      const lines = events.flatMap((event) => (isWanted(event, query) ? [lineOf(event)] : []));
-      if (lines.length) {
-        setMore((old) => (old.key === address ? added(old, lines.filter((line) => line.seq > lastOf(old)), {}) : old));
-      }
-    });
-  }, [live, address, following]);
 
   const choices = [["", "All steps"], ...(steps ?? []).map((step) => [step.step, step.step])];
   const lines = held?.lines ?? [];
@@ -111,7 +114,7 @@ function added(old, lines, data) {
 }
 
 function lastOf(held) {
-  return held.lines.length ? held.lines[held.lines.length - 1].seq : 0;
+  return Math.max(held.after, held.lines.length ? held.lines[held.lines.length - 1].seq : 0);
 }
 
 function isWanted(event, query) {
