@@ -24,10 +24,6 @@ _NIGHTS: Final = [
 ]
 """The parameters of runs before the one that is shown, so that there is something to compare."""
 
-_HAS_CHART: Final = (
-    "return !!document.querySelector('.card-body').shadowRoot.querySelector('svg .mark-rect')"
-)
-
 
 def draw_page(pictures: Path) -> None:
     """Make the pictures of each view that the documentation shows."""
@@ -58,7 +54,7 @@ def _draw(pages: Pages, pictures: Path) -> None:
     take("page-run-dark", f"runs/{last}", ".steps .trend", 700, scheme="dark")
     take("page-timeline", f"runs/{crawl}?view=timeline", ".legend", 560)
     combine = pages.get(f"runs/{last}/tasks?step=combine")["tasks"][0]["pathspec"]
-    take("page-task", f"runs/{combine}", ".card-body", 720, ready=_HAS_CHART)
+    take("page-task", f"runs/{combine}", "iframe", 720, card="degrees")
     shown = ("table", "picture")
     take("page-artifacts", f"runs/{combine}?view=artifacts", ".artifacts", 700, opened=shown)
     take("page-resume", f"runs/{failed}?do=resume", "dialog .reasons li", 640)
@@ -83,9 +79,9 @@ class _Camera:
         width: int = 1200,
         scheme: str = "light",
         opened: tuple[str, ...] = (),
-        ready: str = "return true",
+        card: str = "",
     ) -> None:
-        """Write the picture when the script `ready` says so; `opened` are artifacts at length."""
+        """Write the picture; `opened` are artifacts at length, `card` is a text in a card."""
         pages = self._pages
         pages.browser.resize(width, height)
         pages.browser.prefer(scheme)
@@ -98,6 +94,7 @@ class _Camera:
             wait_until(lambda: pages.browser.count(".artifacts summary"), "artifacts are listed")
             pages.browser.run(script, artifact)
         wait_until(lambda: pages.browser.count(seen), f"{seen} in {place}")
-        wait_until(lambda: pages.browser.run(ready), f"{name} is ready")
+        if card:
+            wait_until(lambda: card in pages.browser.shown_in_frame("iframe"), "the card is drawn")
         pages.is_loaded()
         pages.browser.picture(self._pictures / f"{name}.png")

@@ -1,7 +1,7 @@
 // One task: why it failed, its attempts, cards, artifacts and log.
 
 import { html, useEffect, useState } from "./lib.js";
-import { url, useData } from "./api.js";
+import { url, useCalm, useData } from "./api.js";
 import { Cards } from "./task_cards.js";
 import { ago, duration, indexes, many, moment, number, offset, printableLines, size } from "./format.js";
 import { Log } from "./log.js";
@@ -17,6 +17,15 @@ export function TaskView({ route, run, live, version }) {
   useEffect(() => {
     if (version) reload();
   }, [version]);
+  const again = useCalm(reload, 100); // a card is refreshed many times a second
+  useEffect(
+    () =>
+      live.listen((events) => {
+        const isOurs = (event) => event.type === "CardUpdated" && event.step === step && event.task_id === id;
+        if (events.some(isOurs)) again();
+      }),
+    [live, address],
+  );
   const [asked, setAsked] = useState(null);
   if (error && !data) return html`<${Problem} error=${error} retry=${reload} />`;
   if (!data) return html`<${Waiting} />`;
@@ -40,7 +49,7 @@ export function TaskView({ route, run, live, version }) {
       <div class="stack">
         ${attempts.length > 1 && html`<${Attempts} attempts=${attempts} chosen=${chosen} choose=${setAsked} />`}
         ${chosen?.failure && html`<${Failure} failure=${chosen.failure} caught=${task.caught} />`}
-        <${Cards} run=${run} task=${task} cards=${data.cards ?? []} version=${version} live=${live} />
+        <${Cards} run=${run} task=${task} cards=${data.cards ?? []} />
         <section class="panel">
           <header><h2>Artifacts</h2><span class="muted small">${number(data.artifacts_count)}</span></header>
           <${Artifacts} task=${task} artifacts=${data.artifacts} count=${data.artifacts_count} />
