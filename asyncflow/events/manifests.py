@@ -118,7 +118,7 @@ def unpack_names(data: bytes) -> dict[str, Any]:
         RecordError: These are not the bytes of a map whose keys are text.
     """
     raw = unpack(data)
-    if type(raw) is not dict or not all(type(name) is str for name in raw):
+    if type(raw) is not dict or not {str}.issuperset(map(type, raw)):
         message = f"its manifest is not a map from names to refs, but {raw!r:.60}"
         raise RecordError(message)
     return raw

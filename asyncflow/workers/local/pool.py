@@ -30,7 +30,12 @@ from asyncflow.workers.local.fork_server_client import ForkServerClient, explain
 from asyncflow.workers.local.paced_reading import PacedReading
 from asyncflow.workers.local.report_teller import ReportTeller
 from asyncflow.workers.local.spool import Spool
-from asyncflow.workers.local.worker_process import Exited, Printed, WorkerProcess
+from asyncflow.workers.local.worker_process import (
+    READ_BYTES,
+    Exited,
+    Printed,
+    WorkerProcess,
+)
 from asyncflow.workers.messages import (
     DESCRIPTORS_CLOSED,
     AttemptKey,
@@ -45,7 +50,8 @@ if TYPE_CHECKING:
 
     from asyncflow.workers.interface import Kind, WorkerListener
 
-_READ_BYTES: Final = 1 << 12  # some 40 reports: the event loop is busy for half a millisecond
+_FEW_REPORTS: Final = 10  # in a whole read: then the next read may be longer
+_MOST_READ_BYTES: Final = 1 << 17
 _SOCKET_BYTES: Final = 1 << 20  # room for the reports of some thousand short tasks
 _READ_SECONDS: Final = 0.0005  # of the event loop at a time
 _CLOSE_SECONDS: Final = 6.0  # for idle workers to leave by themselves; at most 5 s
@@ -280,7 +286,7 @@ class WorkerPool(AlikeWorkers):
             self._teller.tell(worker)
             return  # then the others; the loop announces remaining data again
         try:
-            data = worker.reports.recv(_READ_BYTES)
+            data = worker.reports.recv(worker.read_bytes)
         except BlockingIOError:
             self._watch(worker)
             return
@@ -291,9 +297,13 @@ class WorkerPool(AlikeWorkers):
             worker.silent = 1
             self._fork_server.expect_answer()  # the fork server reports its exit
             return
-        self._take_in(worker, data)
+        is_all = len(data) < worker.read_bytes
+        reports = self._take_in(worker, data)
+        # As long as reports are large, such as those with hundreds of artifacts.
+        few = not is_all and reports < _FEW_REPORTS
+        worker.read_bytes = min(4 * len(data), _MOST_READ_BYTES) if few else READ_BYTES
         self._teller.tell(worker)
-        if len(data) < _READ_BYTES:
+        if is_all:
             self._pace(worker)
         elif not worker.paused and self._is_paced(worker):
             self._readable[worker.token] = worker  # there is more
@@ -319,11 +329,13 @@ class WorkerPool(AlikeWorkers):
         if not (worker.has_exited or worker.silent or worker.paused):
             self._loop.add_reader(worker.reports, self._on_reports, worker)
 
-    def _take_in(self, worker: WorkerProcess, data: bytes) -> None:
+    def _take_in(self, worker: WorkerProcess, data: bytes) -> int:
+        """Keep the reports that are complete with these bytes; return how many they are."""
         reports = worker.stream.feed(data)
         worker.untold += reports
         if reports and isinstance(reports[0], Ready):  # perhaps before the fork server's report
             self.on_forked(worker.token, reports[0].pid)
+        return len(reports)
 
     def _poll_later(self) -> None:
         if self._polling is None and self._loop is not None:
@@ -390,7 +402,7 @@ class WorkerPool(AlikeWorkers):
     def _on_exited(self, worker: WorkerProcess, how: str) -> None:
         if not worker.has_exited:
             with suppress(OSError):  # what it has said last
-                while data := worker.reports.recv(_READ_BYTES):
+                while data := worker.reports.recv(READ_BYTES):
                     self._take_in(worker, data)
             self._stop_listening(worker)
             worker.untold.append(Exited(how, worker.output.sizes()))

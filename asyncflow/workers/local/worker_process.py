@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import OrderMessage, ReportMessage
 
 _PACKET_BYTES: Final = 1 << 18
+READ_BYTES: Final = 1 << 12
+"""Some 40 reports: the event loop is busy for half a millisecond."""
 
 
 class Printed(NamedTuple):
@@ -80,6 +82,7 @@ class WorkerProcess:
         "output",
         "paused",
         "pid",
+        "read_bytes",
         "reports",
         "silent",
         "spools",
@@ -105,6 +108,8 @@ class WorkerProcess:
         self.spools = spools
         self.output = SpoolReader(spools)
         self.stream = ReportStream()
+        self.read_bytes = READ_BYTES
+        """How much to read of its reports at a time."""
         self.silent = 0
         """Polls since its last report; 0 while more may come."""
         self.untold: deque[ReportMessage | Printed | Exited] = deque()
