@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncflow.client.run_files import RunRecord
-    from asyncflow.events.records import LoggedOutput
+    from asyncflow.events.output_records import LoggedOutput
 
 
 @dataclass(frozen=True, slots=True)

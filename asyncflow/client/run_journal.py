@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncflow.errors import GraphError, JournalError, RecordError
 from asyncflow.events.manifests import unpack_manifest
+from asyncflow.events.output_records import LoggedOutput, output_of
 from asyncflow.events.packing import events_of, unpack_events
 from asyncflow.events.records import (
     CARDS,
@@ -22,10 +23,8 @@ from asyncflow.events.records import (
     LOGGED,
     OF_ATTEMPTS,
     YIELDED,
-    LoggedOutput,
     code_of,
     fields_of,
-    output_of,
     task_of,
 )
 from asyncflow.events.types import (

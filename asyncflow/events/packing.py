@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgpack
 
 from asyncflow.events.output_lines import split_lines
+from asyncflow.events.output_records import output_of
 from asyncflow.events.records import (
     FIELDS,
     HEAD_FIELDS,
@@ -20,7 +21,6 @@ from asyncflow.events.records import (
     TYPES,
     fields_of,
     named_fields,
-    output_of,
     seq_of,
     time_of,
 )
