@@ -41,6 +41,7 @@ def cards_of(record: RunRecord, step: str, task_id: str) -> list[dict[str, Any]]
             "id": card.name,
             "type": card.type,
             "title": cut(card.id or card.type, 200),
+            "number": card.number,
             "version": card.version,
         }
         for card in get_cards(task_of(record, step, task_id))

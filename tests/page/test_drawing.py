@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from asyncflow.client.attempt_times import Busy
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
+from asyncflow.page.answers import to_bytes
 from asyncflow.page.graph_layout import _apart, graph_data
 from asyncflow.page.opened_runs import OpenedRuns
+from asyncflow.page.run_overview import overview
 from asyncflow.page.timeline import TimelineChoice, _highest, timeline
 from tests.support.page_stores import GRAPH
 from tests.support.written_runs import RunWriter
@@ -98,6 +100,28 @@ def test_what_leads_back_is_marked():
     assert edges["check", "work"]["back"]
     assert edges["check", "work"]["label"] == "True"
     assert not edges["check", "end"]["back"]
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_graph_of_many_steps_fits_into_an_answer(tmp_path, wide):
+    """Whatever stands in it: what is left out is said."""
+    names = [f"a_step_with_a_long_name_{number}" for number in range(1200)]
+    doc = "What it does, at length. " * 200
+    if wide:
+        inner = [Node(name, ("join",), doc=doc) for name in names]
+        nodes = [Node("start", tuple(names)), *inner, Node("join", ("end",), is_join=True)]
+    else:
+        inner = [Node(a, (b,), doc=doc) for a, b in itertools.pairwise([*names, "end"])]
+        nodes = [Node("start", (names[0],)), *inner]
+    graph = Graph("Long", [*nodes, Node("end")])
+    run = RunWriter(tmp_path, "Long", "1795472683000009", graph)
+    run.run("start")
+    run.finish()
+    found = overview(OpenedRuns(str(tmp_path)).record("Long", "1795472683000009"))
+    assert len(to_bytes(found)) <= 200_000
+    assert found["steps"][0]["begun"] == 1
+    assert found["problem"] is None
+    assert found["graph"] is not None or found["steps_cut"] > 0
 
 
 @given(st.lists(st.floats(-50, 50)))
