@@ -25,6 +25,7 @@ ALL = (
     "tracing",
     "testing",
     "page",
+    "facts",
     "beside",
     "lag",
 )

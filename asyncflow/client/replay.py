@@ -15,6 +15,7 @@ from asyncflow.events.records import (
     head_of,
     item_text_in,
     last_seq_of,
+    seconds_in,
     task_of,
     time_of,
 )
@@ -56,11 +57,13 @@ class AttemptScan:
         if step not in self._steps or task * ENTRY_BYTES > most_table_bytes(at):
             raise RecordError(f"it names the task {task} of the step {step!r:.100}")
         moment = max(time_of(values) - self._started, 0)
-        of_attempt = self._steps[step], task, attempt, inner_index(path), moment
+        of_attempt = self._steps[step], task, attempt, inner_index(path)
+        item = item_text_in(values)
         if code == STARTED:
-            self.attempts.begin(*of_attempt, item_text_in(values))
+            self.attempts.begin(*of_attempt, moment, item)
         else:
-            self.attempts.end(*of_attempt, attempt_state(values), item_text_in(values))
+            ended = attempt_state(values)
+            self.attempts.end(of_attempt, moment, ended, item, seconds_in(values))
 
 
 class Replay:

@@ -446,6 +446,12 @@ def will_retry(values: Sequence[Any]) -> bool:
     return bool(values[_WILL_RETRY_AT])
 
 
+def seconds_in(values: Sequence[Any]) -> float:
+    """How long an attempt took, without the import of its flow; 0 where the record has no such."""
+    at = _SECONDS_AT.get(values[0])
+    return 0.0 if at is None else float(values[at])
+
+
 def item_text_in(values: Sequence[Any]) -> str:
     """The short text of the item of a foreach; a TaskSucceeded has none."""
     at = _ITEM_AT.get(values[0])

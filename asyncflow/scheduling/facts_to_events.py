@@ -392,8 +392,8 @@ class Recorder:
         batch.events.append(event)
         batch.news.append(event)
         at, head = batch.add(pack_values(values)), (step, task, number, path)
-        item = attempt.item if code == STARTED else ""
-        self._index.note(at, code, head, batch.microseconds, item=item)
+        item, seconds = (attempt.item, 0.0) if code == STARTED else ("", more[1])
+        self._index.note(at, code, head, batch.microseconds, item=item, seconds=seconds)
 
     def _note(self, attempt: RunningAttempt, event: TaskFailed, batch: Batch) -> int:
         """Add the failure of an attempt; return the offset of its record."""
@@ -404,6 +404,7 @@ class Recorder:
             (attempt.step, attempt.task_id, attempt.number, attempt.path),
             batch.microseconds,
             item=attempt.item,
+            seconds=event.seconds,
             stopped=event.was_stopped,
             caught=event.caught,
         )

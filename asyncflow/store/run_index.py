@@ -55,6 +55,7 @@ from asyncflow.events.records import (
     head_of,
     is_caught,
     item_text_in,
+    seconds_in,
     time_of,
     was_stopped,
 )
@@ -458,6 +459,7 @@ class RunIndex:
                 head,
                 time_of(values),
                 item=item_text_in(values),
+                seconds=seconds_in(values),
                 stopped=has_failed and was_stopped(values),
                 caught=has_failed and is_caught(values),
             )
@@ -472,6 +474,7 @@ class RunIndex:
         time: int,
         *,
         item: str = "",
+        seconds: float = 0.0,
         stopped: bool = False,
         caught: bool = False,
     ) -> None:
@@ -483,6 +486,7 @@ class RunIndex:
             head: Step, task, attempt and path, as a `TaskHead`.
             time: When that was, in microseconds since 1970.
             item: The short text of the task's item, where the record has it.
+            seconds: How long the attempt took, if that is known.
             stopped: Whether the attempt failed because the run was ending.
             caught: Whether `@catch` lets the run go on after the failure.
         """
@@ -495,11 +499,13 @@ class RunIndex:
             index = last_index_of(path)
         if put(task, at, number, state, attempt, index):
             self._counts[number] += 1
-        of_attempt = number, task, attempt, inner_index(path), max(time - self._started, 0)
+        of_attempt = number, task, attempt, inner_index(path)
+        moment = max(time - self._started, 0)
         if code == STARTED:
-            self.attempts.begin(*of_attempt, item)
+            self.attempts.begin(*of_attempt, moment, item)
         else:
-            self.attempts.end(*of_attempt, _CAUGHT if caught else _ENDED_AS[state], item)
+            ended = _CAUGHT if caught else _ENDED_AS[state]
+            self.attempts.end(of_attempt, moment, ended, item, seconds)
         if step == self._end and code in HANDING_ON:
             self._end_task = task
 

@@ -7,7 +7,8 @@ to `MOST_ROWS` attempts:
     header  framed like a record of the journal, the msgpack of
             [version, journal_bytes, rows, text_bytes, checksum, [[step, caught], ...]]
     rows    32 bytes for each attempt, in the order in which they began:
-              u64  when it began, in microseconds since the run's start
+              u64  when it began, in microseconds since the run's start; if it had to wait for
+                   the import of its flow, when that was over
               u64  when it ended; all ones if it has not
               u32  its task
               u32  its innermost foreach index and 1; 0 outside of any foreach
@@ -53,7 +54,8 @@ MOST_ROWS: Final = 1_000_000
 _VERSION: Final = 1
 _ROW: Final = struct.Struct("<QQIIIHBB")
 ROW_BYTES: Final = _ROW.size
-_END: Final = struct.Struct("<Q")
+_MOMENT: Final = struct.Struct("<Q")
+_LEAST_IMPORT: Final = 20_000  # microseconds: less may be the time from a worker to the journal
 _END_AT, _TEXT_AT, _STATE_AT = 8, 24, 31
 UNENDED: Final = (1 << 64) - 1
 """In the place of the end of an attempt that has not ended."""
@@ -160,17 +162,23 @@ class AttemptTable:
         self._open[task] = self._add(step, task, attempt, index, time, item)
 
     def end(
-        self, step: int, task: int, attempt: int, index: int, time: int, state: int, item: str
+        self, head: tuple[int, int, int, int], time: int, state: int, item: str, seconds: float
     ) -> None:
         """Note that an attempt has ended as `state`; one that never began is added.
 
-        The other arguments are as for `begin`.
+        `head` is what `begin` is told first: step, task, attempt and index. `seconds` is how long
+        it took: the import of its flow, for which it may have waited, is not counted.
         """
+        step, task, attempt, index = head
         self.changes += 1
         at = self._open.pop(task, -1)
         if at < 0 or self._rows[at + _STATE_AT - 1] != min(attempt, 255):
             at = self._add(step, task, attempt, index, time, item)
-        elif state == _SUCCEEDED and self._rows[at + _STATE_AT] == _FAILED:
+        elif self._rows[at + _STATE_AT] == _RUNNING:
+            began = time - int(seconds * 1e6)
+            if seconds and began > _MOMENT.unpack_from(self._rows, at)[0] + _LEAST_IMPORT:
+                _MOMENT.pack_into(self._rows, at, began)
+        elif state == _SUCCEEDED:
             self.caught[step] = self.caught.get(step, 0) + 1
         if state == _CAUGHT:
             self._open[task], state = at, _FAILED
@@ -186,7 +194,7 @@ class AttemptTable:
         return at
 
     def _close(self, at: int, time: int, state: int) -> None:
-        _END.pack_into(self._rows, at + _END_AT, time)
+        _MOMENT.pack_into(self._rows, at + _END_AT, time)
         self._rows[at + _STATE_AT] = state
 
     def running(self) -> list[tuple[int, int, str]]:
