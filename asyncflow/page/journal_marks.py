@@ -45,13 +45,17 @@ class JournalMarks:
         """The same from the record at an offset on."""
         return self._read(offset)
 
-    def parts_backwards(self) -> Iterator[list[tuple[int, int, int, bytes]]]:
-        """The whole journal in parts of some 64 KiB, the last one first.
+    def go_to_end(self) -> None:
+        """Set marks up to the end, as it is now.
 
-        Reads it to its end before, if that was not done yet.
+        Raises:
+            JournalError: The journal is damaged.
         """
         for _ in self._read(self._offsets[-1]):
             pass
+
+    def parts_backwards(self) -> Iterator[list[tuple[int, int, int, bytes]]]:
+        """The journal in parts of some 64 KiB, the last one first; `go_to_end` comes before."""
         offsets = list(self._offsets)
         ends = [*offsets[1:], None]
         for start, end in zip(reversed(offsets), reversed(ends), strict=True):

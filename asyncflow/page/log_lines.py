@@ -152,6 +152,8 @@ def log_lines(record: RunRecord, choice: LogChoice) -> dict[str, Any]:
     begin, from_run = 0, None
     if choice.task is not None:
         record, choice, begin, from_run = _of_task(record, choice)
+    if choice.tail:
+        marks_of(record).go_to_end()  # the first time that takes long; it is no part of the search
     search = _Search(record, choice)
     found = _last_lines(record, search, choice) if choice.tail else None
     if found is None:
