@@ -73,6 +73,16 @@ def _tell_that_it_hangs(*_: object) -> None:
     raise TimeoutError(message)
 
 
+@pytest.hookimpl(optionalhook=True)  # of xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of one cluster together, see `tests.support.cluster_schedule`."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from tests.support.cluster_schedule import ClusterScheduling
+
+    return ClusterScheduling(config, log)
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """The event loop under all tests; session-wide, so that a fixture of any scope may be async."""

@@ -24,7 +24,6 @@ from tests.support.waiting import until
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.xdist_group("dask"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Dask, at the end of a cluster
 ]
 SECONDS = 180

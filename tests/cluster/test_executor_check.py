@@ -22,7 +22,7 @@ from tests.cluster.object_proxy import Fault
 from tests.support.command_line import asyncflow, here
 from tests.support.dask_processes import DaskProcesses
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("dask")]
+pytestmark = pytest.mark.cluster
 
 
 class Once(FlowSpec):
@@ -270,7 +270,6 @@ def closing_port():
 
 
 @pytest.mark.slow  # Ray tries for a minute
-@pytest.mark.xdist_group("ray")
 def test_a_server_that_is_no_head_of_ray_is_told(store, closing_port):
     """Also one that refuses a token."""
     there = f"127.0.0.1:{closing_port}"

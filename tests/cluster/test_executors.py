@@ -77,12 +77,7 @@ def on_ray(connected):
     yield Place(Ray, address, "ray::", refusal, lambda: None)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=pytest.mark.xdist_group(name), id=name) for name in ("dask", "ray")
-    ],
-)
+@pytest.fixture(scope="module", params=["dask", "ray"])
 def place(request, tmp_path_factory):
     """Each cluster in turn."""
     if request.param == "dask":

@@ -23,7 +23,6 @@ from tests.support.s3_server import S3Server
 REASON = why_not()
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.xdist_group("hosts"),
     pytest.mark.skipif(bool(REASON), reason=REASON),
 ]
 
@@ -55,7 +54,7 @@ FLOW = """
                 print("held", flush=True)
                 time.sleep(300)
             self.part = bytes([self.input]) * 20_000
-            time.sleep(0.3)
+            time.sleep(1.5)  # so that both nodes have something to do
             self.next(self.join)
 
         @step
@@ -81,7 +80,7 @@ class Cluster:
     def __init__(self, network: Network, folder: Any, store: str, scheduler: DaskProcesses) -> None:
         self._network, self._folder, self.store = network, folder, store
         self._scheduler = scheduler
-        self._logs = 0
+        self._logs = self._nodes = 0
 
     def _start(self, name, *command, files=None):
         host = self._network.add_host(name)
@@ -99,12 +98,17 @@ class Cluster:
 
     def add_node(self, name):
         """A host with a Dask worker."""
+        self._nodes += 1
         options = ("--no-nanny", "--no-dashboard", "--nthreads", "1", "--name", name)
         command = ("distributed.cli.dask_worker", self._scheduler.address, *options)
         return self._start(name, *command)
 
     def drive(self, name, *options):
-        """A host with a driver; only it has the file of the flow."""
+        """A host with a driver, once all nodes are there; only it has the file of the flow."""
+        until = time.monotonic() + 90
+        while self._registered() < self._nodes:
+            assert time.monotonic() < until, self.said()
+            time.sleep(0.1)
         where = ("--executor", "dask", "--address", self._scheduler.address)
         command, *rest = options
         return self._start(
@@ -112,6 +116,11 @@ class Cluster:
             *("asyncflow", command, "flow.py", *where, "--store", self.store, *rest),
             files=FILES,
         )
+
+    def _registered(self):
+        """How many Dask workers the scheduler has seen."""
+        (log,) = self._folder.glob("scheduler-*.log")
+        return log.read_text().count("Register worker")
 
     def said(self):
         """What everybody has said, for a test that fails."""

@@ -11,7 +11,7 @@ from asyncflow import Engine, FlowSpec, resources, step
 from asyncflow.errors import ClusterError
 from asyncflow.executors import Ray
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.cluster
 
 
 class Visible(FlowSpec):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SETUP: Final = """
 hostname "$0"
-for folder in "$1" /tmp /dev/shm; do mount -t tmpfs none "$folder"; done
+for folder in /tmp /dev/shm "$1"; do mkdir -p "$folder"; mount -t tmpfs none "$folder"; done
 cd "$1"; shift
 while [ "$1" != -- ]; do printf %s "$2" > "$1"; shift 2; done
 shift
