@@ -75,7 +75,8 @@ def keep_task(
             about["time"] = started + timedelta(seconds=seconds)
             of_task = {**about, "step": task.key.step, "task_id": _TASK, "attempt": 0}
             of_task |= {"path": task.key.path, "pid": os.getpid()}
-            events: list[Event] = [first, TaskStarted(**{**of_task, "time": started}, seq=2)]
+            begun = {**of_task, "time": started, "item": task.item}
+            events: list[Event] = [first, TaskStarted(**begun, seq=2)]
             events += (
                 _success(about, of_task, seconds, _manifest(writer, single.artifacts))
                 if error is None

@@ -290,3 +290,6 @@ async def test_the_file_of_times_says_what_the_journal_says(engine, monkeypatch)
         assert [damage.file.rpartition("/")[2] for damage in damaged] == [run_times.TIMES]
         again = Flow(name, store=engine.settings.store)[run.id]
         assert again._record.tasks.attempts().columns() == written.columns()
+        file.with_name("summary").unlink()  # as if the engine had been killed between the two
+        replayed = Flow(name, store=engine.settings.store)[run.id]
+        assert replayed._record.tasks.attempts().columns() == written.columns()
