@@ -26,6 +26,7 @@ ALL = (
     "testing",
     "page",
     "facts",
+    "cards",
     "beside",
     "lag",
 )

@@ -117,7 +117,10 @@ class TaskCards:
         """Whether there is anything to store when the step has ended."""
         if self._collector is not None:
             return True
-        return any(each.type not in _MADE_LATER for each in card_options(self._recorded))
+        # Each task asks this: reading the arguments in full takes ten times as long.
+        recorded = self._recorded if isinstance(self._recorded, list) else ()
+        types = (str(each.get("type", "default")) for each in recorded if isinstance(each, dict))
+        return any(kind not in _MADE_LATER for kind in types)
 
     def finish(self, *, failed: bool = False) -> bytes:
         """Store the cards as they are now, and return their packed manifest; never raises.
