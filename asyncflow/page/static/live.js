@@ -4,7 +4,7 @@ import { useCallback, useEffect, useMemo, useRef, useState } from "./lib.js";
 import { url, useCalm, useData, Watch } from "./api.js";
 import { countEvents } from "./steps.js";
 
-const CALM = 100; // milliseconds between two changes of what is shown, however many events come
+const CALM = 50; // milliseconds between two changes of what is shown, however many events come
 const AGAIN = 1200; // milliseconds between two looks at all of a run that changes
 
 /**
