@@ -83,7 +83,7 @@ bench: $(VENV)/.test ## Measure; the numbers are printed
 bench-peers: $(VENV)/.test ## The same small flow in its peers, which it installs below build/; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.peers $(ARGS)
 
-browser: ## Install the browser that one of the tests uses, from Debian's packages
+browser: ## Install the browser that some tests use, from Debian's packages
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends chromium chromium-driver
 

@@ -26,8 +26,11 @@ _NIGHTS: Final = [
 
 
 def draw_page(pictures: Path) -> None:
-    """Make the pictures of each view that the documentation shows."""
-    shutil.rmtree(_PROJECT, ignore_errors=True)
+    """Make the pictures of each view that the documentation shows.
+
+    Raises:
+        FileExistsError: There is something already where the runs are to be.
+    """
     _PROJECT.mkdir()
     shutil.copy(page_flows.__file__, _PROJECT / "weather.py")
     os.environ["LOGNAME"] = "ada"

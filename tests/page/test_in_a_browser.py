@@ -14,6 +14,8 @@ from tests.support.page_in_browser import page_in_browser
 from tests.support.page_scripts import FAINT_TEXTS, PAINTED
 from tests.support.page_stores import RUNS, every_kind
 
+pytestmark = pytest.mark.long  # a server, a browser and some twenty runs
+
 VIEWS = ("overview", "timeline", "tasks", "log", "events", "code")
 ENTER, ESCAPE, DOWN = "\ue007", "\ue00c", "\ue015"
 SHORT = {"cities": "7", "pace": "0.001"}

@@ -114,7 +114,7 @@ class Browser:
     def write(self, selector: str, text: str) -> None:
         """Type into a field, in place of what it has."""
         found = self._find(selector)
-        self.post(f"{self.session}/element/{found}/clear")
+        self.run("document.querySelector(arguments[0]).select()", selector)
         self.post(f"{self.session}/element/{found}/value", text=text)
 
     def press(self, *keys: str) -> None:
