@@ -17,6 +17,7 @@ function App() {
   const [link, setLink] = useState("ended");
   const [said, setSaid] = useState(null);
   const main = useRef(null);
+  const isFirst = useRef(true);
   const place = route.parts.join("/");
   useKeys(route, { help, setHelp });
   useEffect(() => {
@@ -26,6 +27,8 @@ function App() {
     document.title = title(route);
     setLink("ended");
     scrollTo(0, 0);
+    if (isFirst.current) isFirst.current = false;
+    else main.current.focus({ preventScroll: true }); // a screen reader goes on from there
   }, [place]);
   useEffect(() => {
     if (!said) return undefined;

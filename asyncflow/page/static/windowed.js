@@ -29,11 +29,11 @@ export function Windowed({ items, height, draw, label, className = "" }) {
   return html`<div
     ref=${ref}
     class=${`windowed ${className}`}
-    role="rowgroup"
+    role="group"
     aria-label=${label}
     style=${`height:${items.length * height}px`}
   >
-    <div style=${`transform:translateY(${first * height}px)`} role="presentation">
+    <div style=${`transform:translateY(${first * height}px)`}>
       ${items.slice(first, last).map((item, place) => draw(item, first + place))}
     </div>
   </div>`;
