@@ -6,7 +6,7 @@ STORE/
   blobs/ab/abcdef…     one content-addressed value per file, named by the blake3 of its bytes in hex
   blobs/new/…          blobs being written; what a crash leaves here may be deleted after a day
   blobs/new/gc-ab…     a blob that a garbage collection has set aside; if it was killed, left here
-  flows/NAME/RUN/      journal, *.seg (values), and after the end summary and index; changed tags
+  flows/NAME/RUN/      journal, *.seg (values), and after the end summary, index, times; tags
   limits/NAME          a named limit, see asyncflow.store.limit_files
   flows/NAME/.removed/RUN/   of a run that was removed: the files that other runs still refer to
   copying/NAME/RUN/    a run that is being copied from another store; or `.removed` in place of RUN

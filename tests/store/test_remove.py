@@ -104,11 +104,14 @@ def test_a_dry_run_tells_the_same_and_removes_nothing(store):
     """Bytes, and what would be kept for others."""
     write_run(store, "1", middling=b"s" * SEGMENT)
     write_run(store, "2", origin="1")
+    for name in ("times", ".times"):  # the second was being written when the engine was killed
+        (store / "flows" / "F" / "1" / name).write_bytes(b"")
     [dry] = rm(store, "1", dry_run=True)
     assert ids() == ["2", "1"]
     [real] = rm(store, "1")
     assert dry == real
-    assert real.kept == ("index", "journal", "summary", "w1.seg")
+    assert real.kept == ("index", "journal", "summary", "times", "w1.seg")
+    assert not real.strange
 
 
 def test_a_dry_run_knows_what_is_needed_by_way_of_a_run_that_was_removed(store):
@@ -393,12 +396,12 @@ NOT_YET = (
 )
 
 
-@pytest.mark.parametrize("place", ["journal", "summary", "index"])
+@pytest.mark.parametrize("place", ["journal", "summary", "index", "times"])
 def test_no_command_waits_for_a_pipe_in_the_place_of_a_file(store, place):
     """It is damage, or the file is one that need not be read."""
     write_run(store, "1", middling=b"s" * SEGMENT)
     path = store / "flows" / "F" / "1" / place
-    path.unlink()
+    path.unlink(missing_ok=True)
     os.mkfifo(path)
     assert "not a regular file" in here("verify").stdout
     statuses = [

@@ -56,13 +56,13 @@ DRAFT_SECONDS: Final = 86_400
 _DIGEST_HEX: Final = re.compile(r"[0-9a-f]{64}")
 _SHARD: Final = re.compile(r"[0-9a-f]{2}")
 _DRAFT: Final = re.compile(r"[0-9a-f]{24}")
-LEFT_BEHIND: Final = re.compile(r"\.?inputs-\d+|\.index|\.summary")
+LEFT_BEHIND: Final = re.compile(r"\.?inputs-\d+|\.index|\.summary|\.times")
 """Files of a run that nobody reads once it has ended."""
 _UPDATED: Final = (TAGS, MAILBOX)
 """Files of a run that any process may change."""
 _DRAFTS: Final = tuple(f".{name}" for name in _UPDATED)
 _OF_A_RUN: Final = re.compile(
-    rf"journal|summary|index|\.?({'|'.join(_UPDATED)})|.+{re.escape(SUFFIX)}|{LEFT_BEHIND.pattern}"
+    rf"journal|summary|index|times|\.?({'|'.join(_UPDATED)})|.+{re.escape(SUFFIX)}|{LEFT_BEHIND.pattern}"
 )
 """The names of a run's files."""
 

@@ -6,7 +6,7 @@ PREFIX/newest/FLOW             the id that the flow's last run was given, and a 
 PREFIX/flows/FLOW/RUN/journal/OFFSET    the journal, see `asyncflow.store.object_store.pieces`
 PREFIX/flows/FLOW/RUN/claim             while the run is being written
 PREFIX/flows/FLOW/RUN/NAME.seg/OFFSET   segments, likewise in pieces
-PREFIX/flows/FLOW/RUN/index, summary, tags
+PREFIX/flows/FLOW/RUN/index, summary, times, tags
 PREFIX/blobs/ab/abcdef…        large values, by the blake3 of their bytes
 ```
 
