@@ -76,8 +76,8 @@ def _make_check() -> click.Command:
         callback=check,
         help=(
             "Ask a cluster for room for one worker, start an agent there, compare its versions "
-            "with those here, and see whether the store can be used from both. Whatever is wrong "
-            "is said in words, as when a flow is run."
+            "with those here, and see whether the store can be used from both; it is made if there "
+            "is none. Whatever is wrong is said in words, as when a flow is run."
         ),
         short_help="Ask a cluster for room, compare versions, try the store.",
     )
