@@ -54,10 +54,10 @@ test-slow: $(VENV)/.test ## The slow tests alone: every byte, every fault, every
 	$(BIN)/python -m pytest -m "slow and not cluster" $(ARGS)
 
 test-cluster: $(VENV)/.cluster ## The tests with Dask, Ray and an object store, which it installs
-	$(BIN)/python -m pytest -m "cluster and not slow" -n 2 --dist=loadgroup $(ARGS)
+	$(BIN)/python -m pytest -m "cluster and not slow" -n 2 --dist=loadgroup $(or $(ARGS),tests/cluster)
 
 test-cluster-slow: $(VENV)/.cluster ## The slow ones of them alone: every request, every commit point, lost hosts
-	$(BIN)/python -m pytest -m "cluster and slow" -n 2 --dist=loadgroup $(ARGS)
+	$(BIN)/python -m pytest -m "cluster and slow" -n 2 --dist=loadgroup $(or $(ARGS),tests/cluster)
 
 check: $(VENV)/.setup ## Lint, format, types and floors
 	$(BIN)/ruff check .
