@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from docs_site.card_pictures import draw_cards
 from docs_site.page_pictures import draw_page
 from tests.support.doc_pages import fences_of
 
@@ -127,6 +128,7 @@ def main() -> None:
     """Make every picture anew."""
     _PICTURES.mkdir(exist_ok=True)
     draw_page(_PICTURES)
+    draw_cards(_PICTURES)
     first = next(each for each in fences_of((_DOCS / "index.md").read_text()) if each.title)
     with tempfile.TemporaryDirectory() as folder:
         files = {first.title: first.text, "scores.py": _SLOW_FLOW, "prices.py": _FAILING_FLOW}
