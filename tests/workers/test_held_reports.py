@@ -14,6 +14,7 @@ from asyncflow.values import Outcome
 from asyncflow.workers.held_reports import HeldReports
 from asyncflow.workers.messages import (
     AttemptKey,
+    CardsChanged,
     Failed,
     Logged,
     NotStored,
@@ -238,6 +239,30 @@ async def test_an_attempt_whose_items_are_not_stored_fails_in_the_end(play):
     play.end(2)
     play.report(succeeded(1), succeeded(2))
     assert play.heard()[-2:] == [NotStored(key(1), "no answer"), succeeded(2)]
+
+
+async def test_a_card_is_told_once_it_is_stored(play):
+    """If it cannot be stored, nobody misses it: the next report has it as well."""
+    changed, then = CardsChanged(key(1), b"1"), CardsChanged(key(1), b"2")
+    play.report(A, changed)
+    assert play.heard() == []
+    play.end(0)
+    assert play.heard() == [changed]
+    play.report(B, then)
+    play.end(1, "no answer")
+    assert play.heard() == [changed]
+    play.report(succeeded(1))
+    assert play.uploader.uploads[2].wrote == B
+    play.end(2)
+    assert play.heard()[-1] == succeeded(1)
+
+
+async def test_a_failure_is_told_without_cards_that_cannot_be_stored(play):
+    """It names nothing that is not there."""
+    failed = Failed(key(1), 1.0, "E", "why", "trace", True, (0, 0), cards=b"1")
+    play.report(A, failed)
+    play.end(0, "no answer")
+    assert play.heard()[-1] == failed._replace(cards=b"")
 
 
 async def test_an_exit_comes_after_all_reports(play):
