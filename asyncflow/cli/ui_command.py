@@ -23,10 +23,10 @@ def make_ui(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noqa:
         read_only: bool,
     ) -> None:
         from asyncflow._support.settings import Settings
-        from asyncflow.page.serving import PORT, Address, serve
+        from asyncflow.page.serving import PORT, PageAddress, serve
 
         location = str(Settings.read(store=store).store)
-        address = Address(host, PORT if port is None else port, token_file)
+        address = PageAddress(host, PORT if port is None else port, token_file)
         serve(location, address, read_only=read_only, announce=_announce)
 
     return click.Command(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.card_content.component import error_part
 from asyncflow.card_content.drawing import drawable
 from asyncflow.card_content.options import DEFAULT
-from asyncflow.client.previews import Limits, preview_of
+from asyncflow.client.previews import PreviewLimits, preview_of
 from asyncflow.client.words import how_large, how_long, how_many
 from asyncflow.errors import AsyncflowError
 from asyncflow.values import Status, shown_path
@@ -31,7 +31,9 @@ _LOG_CHARACTERS: Final = 64 << 10
 _MOST_ARTIFACTS: Final = 200
 _MOST_PARAMETERS: Final = 200
 _MOST_TABLES: Final = 5
-_PREVIEW: Final = Limits(characters=200, items=20, rows=10, seconds=0.02, bytes_read=64 << 10)
+_PREVIEW: Final = PreviewLimits(
+    characters=200, items=20, rows=10, seconds=0.02, bytes_read=64 << 10
+)
 _PREVIEW_SECONDS: Final = 0.5  # for all artifacts
 _TIME: Final = "%Y-%m-%d %H:%M:%S UTC"
 

@@ -49,7 +49,7 @@ class Parallel(NamedTuple):
     """The id of the task that is node 0."""
 
 
-class TaskCards(Protocol):
+class CardsOfTask(Protocol):
     """The cards of a task."""
 
     @property
@@ -85,7 +85,7 @@ class TaskContext(NamedTuple):
     """The location of the store."""
     flow: type[FlowSpec] | None = None
     """The flow class."""
-    cards: TaskCards | None = None
+    cards: CardsOfTask | None = None
     """The cards of the task; None if its step has none."""
 
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.attempts import Attempts
 from asyncflow.client.code import code_of
-from asyncflow.client.previews import Limits, preview_of
+from asyncflow.client.previews import PreviewLimits, preview_of
 from asyncflow.client.step_spans import step_numbers, step_spans
 from asyncflow.errors import ArtifactError, AsyncflowError
 from asyncflow.page.answers import cut, fitting, shrink
@@ -27,7 +27,7 @@ _MOST_PREVIEWS: Final = 60
 _MOST_CHANGES: Final = 500
 _MOST_FILE_CHARACTERS: Final = 300_000  # of one file that is compared line by line
 _MOST_LINES: Final = 2_000  # of a diff
-_SHORT: Final = Limits(characters=120, items=10, rows=2, seconds=0.02, bytes_read=64 << 10)
+_SHORT: Final = PreviewLimits(characters=120, items=10, rows=2, seconds=0.02, bytes_read=64 << 10)
 
 
 def compare(before: RunRecord, after: RunRecord) -> dict[str, Any]:

@@ -28,7 +28,7 @@ _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - refused withou
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class PageAddress:
     """Where the page is served, and to whom."""
 
     host: str = "127.0.0.1"
@@ -38,7 +38,7 @@ class Address:
 
 
 def serve(
-    store: str, address: Address, *, read_only: bool, announce: Callable[[str], object]
+    store: str, address: PageAddress, *, read_only: bool, announce: Callable[[str], object]
 ) -> None:
     """Serve the page until the process gets SIGINT or SIGTERM; `announce` gets its address.
 
@@ -75,7 +75,7 @@ def serve(
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listening(address: Address) -> socket.socket:
+def _listening(address: PageAddress) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         return socket.create_server((address.host, address.port), family=family, backlog=128)
@@ -85,7 +85,7 @@ def _listening(address: Address) -> socket.socket:
         raise SettingsError(message) from error
 
 
-def _token(address: Address) -> tuple[Token, str]:
+def _token(address: PageAddress) -> tuple[Token, str]:
     """The token, and how it stands in the first address."""
     if address.token_file is not None:
         return Token(_read_token(address.token_file)), "?token=…"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.attempts import Attempts
 from asyncflow.client.json_data import iso
-from asyncflow.client.previews import Limits, preview_of
+from asyncflow.client.previews import PreviewLimits, preview_of
 from asyncflow.errors import NotFoundError
 from asyncflow.events.types import TaskStarted, to_microseconds
 from asyncflow.page.answers import cut, fitting, shrink
@@ -24,9 +24,11 @@ _MOST_NEIGHBOURS: Final = 20
 _MOST_COUNTED: Final = 100_000
 _MOST_ARTIFACTS: Final = 200
 _MOST_ATTEMPTS: Final = 50
-_SHORT: Final = Limits(characters=200, items=20, rows=3, seconds=0.02, bytes_read=64 << 10)
+_SHORT: Final = PreviewLimits(characters=200, items=20, rows=3, seconds=0.02, bytes_read=64 << 10)
 _SHORT_TOTAL_SECONDS: Final = 0.5
-LONG: Final = Limits(characters=20_000, items=1_000, rows=20, seconds=0.5, bytes_read=4 << 20)
+LONG: Final = PreviewLimits(
+    characters=20_000, items=1_000, rows=20, seconds=0.5, bytes_read=4 << 20
+)
 """What the preview of one artifact may have."""
 
 

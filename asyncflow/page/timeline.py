@@ -41,7 +41,7 @@ class TimelineChoice:
     cut_idle: bool = False
 
 
-class Piece(NamedTuple):
+class BusyPiece(NamedTuple):
     """A time, and where it is drawn: fractions of the width."""
 
     begin: int
@@ -65,7 +65,7 @@ def timeline(record: RunRecord, choice: TimelineChoice, now: int) -> dict[str, A
         raise AskedWrongly(400, "to is to be later than from")
     end = max(end, begin + 1)
     steps = _numbers(times, choice.steps)
-    pieces = _pieces(times, begin, end) if choice.cut_idle else [Piece(begin, end, 0.0, 1.0)]
+    pieces = _pieces(times, begin, end) if choice.cut_idle else [BusyPiece(begin, end, 0.0, 1.0)]
     rows = list(_rows_within(times, choice, begin, end, steps))
     answer: dict[str, Any] = {
         "from": begin,
@@ -127,7 +127,7 @@ def _bar(times: AttemptTimes, row: int, unended: str) -> list[Any]:
 # --- what is cut out ----------------------------------------------------------------------------
 
 
-def _pieces(times: AttemptTimes, begin: int, end: int) -> list[Piece]:
+def _pieces(times: AttemptTimes, begin: int, end: int) -> list[BusyPiece]:
     """The times in which something ran, from `begin` to `end`."""
     least = max(_LEAST_GAP * (end - begin), _LEAST_GAP_MILLISECONDS)
     gaps = [gap for gap in _idle(times.busy(), begin, end) if gap[1] - gap[0] >= least]
@@ -143,7 +143,7 @@ def _pieces(times: AttemptTimes, begin: int, end: int) -> list[Piece]:
     pieces, left = [], 0.0
     for first, last in kept:
         right = left + (last - first) / total
-        pieces.append(Piece(first, last, round(left, 6), round(min(right, 1.0), 6)))
+        pieces.append(BusyPiece(first, last, round(left, 6), round(min(right, 1.0), 6)))
         left = right
     return pieces
 
@@ -174,7 +174,7 @@ def _idle(busy: Busy, begin: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _columns(
-    times: AttemptTimes, choice: TimelineChoice, pieces: Sequence[Piece], steps: Sequence[int]
+    times: AttemptTimes, choice: TimelineChoice, pieces: Sequence[BusyPiece], steps: Sequence[int]
 ) -> dict[str, Any]:
     """The numbers for each step; with fewer columns than were asked for, if they were too many."""
     count = choice.columns
@@ -187,7 +187,7 @@ def _columns(
         count = max(count * 2 // 3, _LEAST_COLUMNS)
 
 
-def _bounds(pieces: Sequence[Piece], count: int) -> list[tuple[int, int]]:
+def _bounds(pieces: Sequence[BusyPiece], count: int) -> list[tuple[int, int]]:
     """When each column begins and ends."""
     bounds = []
     for piece in pieces:

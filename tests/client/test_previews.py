@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflow.client.previews import Limits, preview_of
+from asyncflow.client.previews import PreviewLimits, preview_of
 from asyncflow.codec import ItemsEncoder, encode
 from asyncflow.errors import ArtifactMissingError
 from asyncflow.values import ArtifactRef, Encoding
 
-LIMITS = Limits(characters=300, items=50, rows=3, operations=2_000, seconds=30)
+LIMITS = PreviewLimits(characters=300, items=50, rows=3, operations=2_000, seconds=30)
 
 
 class InMemoryReader:
@@ -64,7 +64,7 @@ plain = st.recursive(
 @given(plain)
 def test_a_plain_value_shows_as_python_shows_it(value):
     """Whatever it is made of, as long as there is room."""
-    shown = of(value, Limits(characters=100_000, items=1_000, depth=100, seconds=30))
+    shown = of(value, PreviewLimits(characters=100_000, items=1_000, depth=100, seconds=30))
     assert shown["text"] == repr(value)
     assert not shown["cut"]
 
@@ -72,7 +72,7 @@ def test_a_plain_value_shows_as_python_shows_it(value):
 @given(plain, st.integers(1, 60))
 def test_a_text_is_never_longer_than_it_may_be(value, characters):
     """But for the mark that says that something is missing."""
-    shown = of(value, Limits(characters=characters))
+    shown = of(value, PreviewLimits(characters=characters))
     assert len(shown["text"]) <= characters + 1 or shown["type"] == "bytes"
 
 

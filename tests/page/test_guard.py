@@ -9,7 +9,7 @@ import pytest
 
 from asyncflow.errors import SettingsError
 from asyncflow.page.guard import HostNames
-from asyncflow.page.serving import Address, _token
+from asyncflow.page.serving import PageAddress, _token
 from tests.support.page_stores import RUNS, acting, asking, begin
 
 TOKEN = "a token of more than sixteen characters"  # noqa: S105 - of these tests alone
@@ -161,15 +161,15 @@ def test_a_program_shows_the_token_in_a_header(locked):
 def test_other_machines_need_a_token_file(tmp_path):
     """One that nobody else can read, with a secret of some length."""
     with pytest.raises(SettingsError, match="--token-file"):
-        _token(Address(host="0.0.0.0"))  # noqa: S104 - what is refused
+        _token(PageAddress(host="0.0.0.0"))  # noqa: S104 - what is refused
     file = tmp_path / "token"
     for text, mode, said in [("x", 0o600, "at least"), (TOKEN, 0o644, "chmod 600")]:
         file.write_text(text)
         file.chmod(mode)
         with pytest.raises(SettingsError, match=said):
-            _token(Address(host="0.0.0.0", token_file=file))  # noqa: S104 - the same
+            _token(PageAddress(host="0.0.0.0", token_file=file))  # noqa: S104 - the same
     file.chmod(0o600)
-    token, shown = _token(Address(host="0.0.0.0", token_file=file))  # noqa: S104 - the same
+    token, shown = _token(PageAddress(host="0.0.0.0", token_file=file))  # noqa: S104 - the same
     assert token.is_it(TOKEN)
     assert TOKEN not in shown
 

@@ -14,7 +14,7 @@ import time
 from typing import Any, Final
 
 from asyncflow.client.previews.arrays import array_preview
-from asyncflow.client.previews.limits import Limits
+from asyncflow.client.previews.limits import PreviewLimits
 from asyncflow.client.previews.pickle_opcodes import PartOfText, PickleTree, read_pickle
 from asyncflow.client.previews.pictures import image_format, image_preview
 from asyncflow.client.previews.stored_bytes import PartsReader, Stored, StoredBytes
@@ -24,13 +24,13 @@ from asyncflow.codec.items import ENTRY_BYTES, TRAILER_BYTES, DamagedError, Entr
 from asyncflow.errors import AsyncflowError
 from asyncflow.values import ArtifactRef, Encoding
 
-__all__ = ["Limits", "image_format", "preview_of", "text_of_item"]
+__all__ = ["PreviewLimits", "image_format", "preview_of", "text_of_item"]
 
 _MOST_ITEMS_READ: Final = 20
 
 
 def preview_of(
-    reader: PartsReader, ref: ArtifactRef, name: str, limits: Limits
+    reader: PartsReader, ref: ArtifactRef, name: str, limits: PreviewLimits
 ) -> tuple[dict[str, Any], float]:
     """The preview of a stored value as plain data, and how many seconds it took.
 
@@ -51,7 +51,7 @@ def unknown(why: str) -> dict[str, Any]:
     return {"kind": "unknown", "text": why}
 
 
-def _preview(stored: StoredBytes, ref: ArtifactRef, limits: Limits) -> dict[str, Any]:
+def _preview(stored: StoredBytes, ref: ArtifactRef, limits: PreviewLimits) -> dict[str, Any]:
     if ref.encoding == Encoding.ITEMS:
         return _items_preview(stored, ref, limits)
     if ref.encoding == Encoding.BYTES:
@@ -66,7 +66,7 @@ def _preview(stored: StoredBytes, ref: ArtifactRef, limits: Limits) -> dict[str,
     return value_preview(tree, ref.type_name, limits)
 
 
-def value_preview(tree: PickleTree, type_name: str, limits: Limits) -> dict[str, Any]:
+def value_preview(tree: PickleTree, type_name: str, limits: PreviewLimits) -> dict[str, Any]:
     """A value as Python would show it."""
     text, is_cut = text_of(tree.value, limits)
     return {
@@ -82,7 +82,7 @@ def _length(tree: PickleTree) -> int | None:
     return length_of(tree.value) if isinstance(tree.value, PartOfText) or not tree.is_cut else None
 
 
-def _bytes_preview(stored: StoredBytes, size: int, limits: Limits) -> dict[str, Any]:
+def _bytes_preview(stored: StoredBytes, size: int, limits: PreviewLimits) -> dict[str, Any]:
     head = stored.read(0, min(size, limits.bytes_read))
     picture = image_preview(PickleTree(head, is_cut=False), limits)
     if picture is not None:
@@ -100,7 +100,7 @@ def _bytes_preview(stored: StoredBytes, size: int, limits: Limits) -> dict[str, 
 # --- what a foreach runs over -------------------------------------------------------------------
 
 
-def _items_preview(stored: StoredBytes, ref: ArtifactRef, limits: Limits) -> dict[str, Any]:
+def _items_preview(stored: StoredBytes, ref: ArtifactRef, limits: PreviewLimits) -> dict[str, Any]:
     try:
         trailer = _trailer(stored, ref.size)
         count = min(trailer.length, limits.items, _MOST_ITEMS_READ)
@@ -123,7 +123,7 @@ def _trailer(stored: StoredBytes, size: int) -> Trailer:
     return Trailer.parse(stored.read(max(size - TRAILER_BYTES, 0), TRAILER_BYTES), size)
 
 
-def _item_text(stored: StoredBytes, trailer: Trailer, index: int, limits: Limits) -> str:
+def _item_text(stored: StoredBytes, trailer: Trailer, index: int, limits: PreviewLimits) -> str:
     entry = Entry.parse(stored.read(trailer.entry(index), ENTRY_BYTES), trailer.code)
     part = stored.part(entry.offset, entry.size)
     if entry.encoding == Encoding.BYTES:
@@ -132,7 +132,9 @@ def _item_text(stored: StoredBytes, trailer: Trailer, index: int, limits: Limits
     return text_of(tree.value, limits)[0]
 
 
-def text_of_item(reader: PartsReader, ref: ArtifactRef, index: int, limits: Limits) -> str | None:
+def text_of_item(
+    reader: PartsReader, ref: ArtifactRef, index: int, limits: PreviewLimits
+) -> str | None:
     """One item of a stored foreach list as a short text; None if it cannot be shown."""
     stored = Stored(reader, ref, "")
     try:

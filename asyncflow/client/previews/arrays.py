@@ -23,7 +23,7 @@ from asyncflow.client.previews.pickle_opcodes import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncflow.client.previews.limits import Limits
+    from asyncflow.client.previews.limits import PreviewLimits
     from asyncflow.client.previews.stored_bytes import StoredBytes
 
 _FROM_BUFFER: Final = frozenset(
@@ -244,7 +244,7 @@ def _unit_of(node: Node) -> str:
     return ""
 
 
-def array_preview(tree: PickleTree, limits: Limits) -> dict[str, Any] | None:
+def array_preview(tree: PickleTree, limits: PreviewLimits) -> dict[str, Any] | None:
     """The preview of an array or of a number of NumPy; None if the value is neither."""
     node = tree.value
     if (
@@ -275,7 +275,7 @@ def _scalar_preview(node: Made) -> dict[str, Any] | None:
     return {"kind": "value", "type": name, "text": texts[0], "length": None, "cut": False}
 
 
-def _values_text(array: ArrayNote, limits: Limits) -> str:
+def _values_text(array: ArrayNote, limits: PreviewLimits) -> str:
     if array.objects is not None:
         from asyncflow.client.previews.value_text import text_of
 

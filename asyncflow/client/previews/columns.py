@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from asyncflow.client.previews.limits import Limits
+from asyncflow.client.previews.limits import PreviewLimits
 from asyncflow.client.previews.value_text import text_of
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from asyncflow.client.previews.pickle_opcodes import Node
 
-_CELL = Limits(characters=60, items=5, depth=3)
+_CELL = PreviewLimits(characters=60, items=5, depth=3)
 
 
 @dataclass(frozen=True, slots=True)

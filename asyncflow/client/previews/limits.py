@@ -8,7 +8,7 @@ from typing import Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class PreviewLimits:
     """The bounds of one preview."""
 
     characters: int = 2_000

@@ -19,7 +19,7 @@ from asyncflow.client.previews.stored_bytes import InMemory
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asyncflow.client.previews.limits import Limits
+    from asyncflow.client.previews.limits import PreviewLimits
     from asyncflow.client.previews.stored_bytes import StoredBytes
 
 Node = Any
@@ -109,7 +109,7 @@ _LENGTHS: Final[dict[int, tuple[str, bool]]] = {
 """How the length of a text or of bytes stands behind its opcode, and whether it is text."""
 
 
-def read_pickle(stored: StoredBytes, has_buffers: bool, limits: Limits) -> PickleTree:  # noqa: FBT001 - one of two forms
+def read_pickle(stored: StoredBytes, has_buffers: bool, limits: PreviewLimits) -> PickleTree:  # noqa: FBT001 - one of two forms
     """The tree of a stored pickle.
 
     Raises:
@@ -138,7 +138,7 @@ def _places(stored: StoredBytes) -> tuple[int, int, list[Buffer]]:
 class _Machine:
     """The stack and the memo of an unpickler, with notes in place of objects."""
 
-    def __init__(self, buffers: Sequence[Buffer], limits: Limits) -> None:
+    def __init__(self, buffers: Sequence[Buffer], limits: PreviewLimits) -> None:
         self._limits = limits
         self._buffers = iter(buffers)
         self.stack: list[Node] = []

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from asyncflow.client.previews.limits import Limits
+    from asyncflow.client.previews.limits import PreviewLimits
     from asyncflow.client.previews.pickle_opcodes import PickleTree
 
 _BEGINNINGS: Final = (
@@ -27,7 +27,7 @@ def image_format(data: bytes) -> str | None:
     return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
-def image_preview(tree: PickleTree, _: Limits) -> dict[str, Any] | None:
+def image_preview(tree: PickleTree, _: PreviewLimits) -> dict[str, Any] | None:
     """The preview of bytes that are a picture; None if they are none."""
     if not isinstance(tree.value, bytes):
         return None

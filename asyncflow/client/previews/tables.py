@@ -16,13 +16,13 @@ from asyncflow.client.previews.pickle_opcodes import Made, Mapped, Named, Node, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncflow.client.previews.limits import Limits
+    from asyncflow.client.previews.limits import PreviewLimits
 
 _MOST_COLUMNS: Final = 10_000  # whose names are looked at
 _CELL: Final = 60  # characters of a cell
 
 
-def table_preview(tree: PickleTree, limits: Limits) -> dict[str, Any] | None:
+def table_preview(tree: PickleTree, limits: PreviewLimits) -> dict[str, Any] | None:
     """The preview of a table; None if the value is none."""
     node = tree.value
     if not (isinstance(node, Made) and isinstance(node.function, Named)):
@@ -42,7 +42,9 @@ def table_preview(tree: PickleTree, limits: Limits) -> dict[str, Any] | None:
     return None
 
 
-def _shown(kind: str, columns: Sequence[Column], length: int, limits: Limits) -> dict[str, Any]:
+def _shown(
+    kind: str, columns: Sequence[Column], length: int, limits: PreviewLimits
+) -> dict[str, Any]:
     shown = columns[: limits.columns]
     count = min(length, limits.rows)
     cells = [column.texts(count) for column in shown]
@@ -62,7 +64,7 @@ def _shown(kind: str, columns: Sequence[Column], length: int, limits: Limits) ->
 # --- pandas -------------------------------------------------------------------------------------
 
 
-def _frame_preview(node: Made, limits: Limits) -> dict[str, Any] | None:
+def _frame_preview(node: Made, limits: PreviewLimits) -> dict[str, Any] | None:
     manager = node.state.get("_mgr") if isinstance(node.state, Mapped) else None
     if not isinstance(manager, Made) or len(manager.arguments) != 2:  # noqa: PLR2004 - blocks and axes
         return None
@@ -87,7 +89,7 @@ def _frame_preview(node: Made, limits: Limits) -> dict[str, Any] | None:
     return _shown("pandas.DataFrame", columns, length, limits)
 
 
-def _series_preview(node: Made, limits: Limits) -> dict[str, Any] | None:
+def _series_preview(node: Made, limits: PreviewLimits) -> dict[str, Any] | None:
     manager = node.state.get("_mgr") if isinstance(node.state, Mapped) else None
     name = node.state.get("_name") if isinstance(node.state, Mapped) else None
     if not isinstance(manager, Made) or not isinstance(manager.state, Several):

@@ -22,14 +22,14 @@ from asyncflow.client.previews.pickle_opcodes import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from asyncflow.client.previews.limits import Limits
+    from asyncflow.client.previews.limits import PreviewLimits
 
 _MOST_BITS: Final = 2_000  # of a number that is written out
 _ENCLOSED: Final = {"list": "[]", "tuple": "()", "set": "{}", "frozenset": ("frozenset({", "})")}
 _PLAIN_NAMES: Final = ("builtins.", "__main__.")
 
 
-def text_of(node: Node, limits: Limits) -> tuple[str, bool]:
+def text_of(node: Node, limits: PreviewLimits) -> tuple[str, bool]:
     """The text of a value, and whether something of it was left out."""
     writer = _Writer(limits)
     try:
@@ -86,7 +86,7 @@ class _FullError(Exception):
 
 
 class _Writer:
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: PreviewLimits) -> None:
         self._limits = limits
         self._room = limits.characters
         self.parts: list[str] = []
