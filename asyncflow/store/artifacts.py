@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asyncflow.codec import Chunk
-    from asyncflow.store.interface import GoOn, LargeValue, Later, ValueSink, ValueSource
+    from asyncflow.store.value_interface import GoOn, LargeValue, Later, ValueSink, ValueSource
 
 INLINE_BYTES: Final = 1024
 """Up to this size a value is stored in its ref.

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from asyncflow.codec import Chunk
     from asyncflow.store.folders import Folder
-    from asyncflow.store.interface import GoOn, Later
     from asyncflow.store.layout import Layout
+    from asyncflow.store.value_interface import GoOn, Later
 
 BLOB_MODE: Final = 0o400
 """The mode of a blob, which is read-only."""

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
     from asyncflow.store.folders import Folder
     from asyncflow.store.incoming_run import LocalIncomingRun
-    from asyncflow.store.interface import Sent, Tell
+    from asyncflow.store.interface import Sent
     from asyncflow.store.run_keys import HeldKey
     from asyncflow.store.value_files import ValueFilesReader, ValueFilesWriter
+    from asyncflow.store.value_interface import Tell
 
 _JOURNAL: Final = "journal"
 _LOCK_SECONDS: Final = 5.0  # an update takes milliseconds

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from asyncflow.codec import Chunk
-    from asyncflow.store.interface import GoOn
+    from asyncflow.store.value_interface import GoOn
 
 
 class Unstored:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from asyncflow.codec import Chunk
     from asyncflow.errors import ArtifactError
-    from asyncflow.store.interface import GoOn, Later
     from asyncflow.store.layout import Layout
+    from asyncflow.store.value_interface import GoOn, Later
     from asyncflow.values import ArtifactRef
 
 _MAPPED_BYTES: Final = 256 << 10  # below, copying costs less than mapping

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asyncflow.errors import PoolError
-    from asyncflow.store.interface import ValueUpload, ValueUploader
+    from asyncflow.store.value_interface import ValueUpload, ValueUploader
     from asyncflow.workers.interface import Kind, WorkerLink, WorkerListener
     from asyncflow.workers.messages import AttemptKey, ReportMessage
 

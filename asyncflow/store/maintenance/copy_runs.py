@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from asyncflow.store.incoming_interface import IncomingRun
-    from asyncflow.store.interface import OpenJournal, RunStore, StoredRun, ValueSource
+    from asyncflow.store.interface import OpenJournal, RunStore, StoredRun
+    from asyncflow.store.value_interface import ValueSource
 
 _SEGMENT, _BLOB = int(Place.SEGMENT), int(Place.BLOB)
 _JOURNAL: Final = "journal"

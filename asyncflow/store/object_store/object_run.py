@@ -33,8 +33,9 @@ from asyncflow.store.object_store.unsent import send_rest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asyncflow.store.interface import OpenJournal, RunStore, Tell, ValueSink
+    from asyncflow.store.interface import OpenJournal, RunStore
     from asyncflow.store.object_store.connection import Connection
+    from asyncflow.store.value_interface import Tell, ValueSink
 
 _LOCAL_FILES: Final = "inputs-"
 """The prefix of files that only workers of the driver's machine read: they go with the orders to

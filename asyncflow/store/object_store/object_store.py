@@ -41,10 +41,11 @@ from asyncflow.values import RunId
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from asyncflow.store.interface import Sent, ValueSource
+    from asyncflow.store.interface import Sent
     from asyncflow.store.object_store.held_keys import HeldObjectKey
     from asyncflow.store.object_store.incoming_object_run import IncomingObjectRun
     from asyncflow.store.object_store.uploader import Uploader
+    from asyncflow.store.value_interface import ValueSource
 
 FORMAT: Final = 2
 _FORMAT_NAME: Final = "format"

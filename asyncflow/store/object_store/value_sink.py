@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from asyncflow.codec import Chunk
     from asyncflow.store.blobs import BlobWriter
-    from asyncflow.store.interface import GoOn, Tell
     from asyncflow.store.object_store.node_cache import NodeCache
+    from asyncflow.store.value_interface import GoOn, Tell
 
 
 class NodeSink:

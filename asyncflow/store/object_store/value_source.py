@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from asyncflow.codec import Chunk
     from asyncflow.errors import ArtifactError
-    from asyncflow.store.interface import Later
     from asyncflow.store.object_store.node_cache import NodeCache
     from asyncflow.store.object_store.objects import Objects
+    from asyncflow.store.value_interface import Later
     from asyncflow.values import ArtifactRef
 
 WHOLE_BYTES: Final = 64 << 20

@@ -10,8 +10,8 @@ from asyncflow.store.object_store.value_source import CachedValues
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncflow.store.interface import Tell, ValueSink, ValueSource
     from asyncflow.store.object_store.connection import Connection
+    from asyncflow.store.value_interface import Tell, ValueSink, ValueSource
 
 
 def sink_of(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asyncflow.store.artifacts import ArtifactWriter
-    from asyncflow.store.interface import GoOn
+    from asyncflow.store.value_interface import GoOn
     from asyncflow.values import ArtifactRef
 
 _CHUNK_ITEMS: Final = 64

@@ -9,7 +9,7 @@ from asyncflow.workers.process.run import stack_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from asyncflow.store.interface import Later
+    from asyncflow.store.value_interface import Later
     from asyncflow.values import ArtifactRef
     from asyncflow.workers.messages import StartTask
     from asyncflow.workers.process.run import Inherited, OpenRun

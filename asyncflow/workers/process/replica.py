@@ -15,7 +15,8 @@ from asyncflow.store.journal import JournalReader
 if TYPE_CHECKING:
     from asyncflow.codec import Chunk
     from asyncflow.errors import ArtifactError
-    from asyncflow.store.interface import OpenJournal, ValueSource
+    from asyncflow.store.interface import OpenJournal
+    from asyncflow.store.value_interface import ValueSource
     from asyncflow.values import ArtifactRef
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from asyncflow.events.types import RunStarted
     from asyncflow.flow.spec import FlowSpec
-    from asyncflow.store.interface import Later, Tell, ValueSink
+    from asyncflow.store.value_interface import Later, Tell, ValueSink
     from asyncflow.workers.messages import Opening
 
 _UNREADABLE: Final = (JournalError, OSError, ValueError, LookupError)

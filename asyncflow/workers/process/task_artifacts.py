@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.node import Node
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.change_detection import Loaded
-    from asyncflow.store.interface import Later
+    from asyncflow.store.value_interface import Later
     from asyncflow.values import ArtifactRef
     from asyncflow.workers.messages import AttemptKey, Yielded
     from asyncflow.workers.process.run import Inherited, OpenRun

@@ -15,7 +15,7 @@ from asyncflow.workers.process.join_input import JoinInput
 if TYPE_CHECKING:
     from array import array
 
-    from asyncflow.store.interface import Later
+    from asyncflow.store.value_interface import Later
     from asyncflow.workers.messages import StartTask
     from asyncflow.workers.process.arrivals import Arrivals
     from asyncflow.workers.process.run import OpenRun
