@@ -20,11 +20,11 @@ from asyncflow.client.run_files import RunRecord
 from asyncflow.client.step_rows import run_progress
 from asyncflow.errors import AsyncflowError, StoreError
 from asyncflow.events.types import from_microseconds
-from asyncflow.page.answers import ROOM_BYTES, cut, fitting, problem_of, size_of
+from asyncflow.page.answers import ROOM_BYTES, cut, fitting, problem_of
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from asyncflow.page.opened_runs import OpenedRuns
 
@@ -289,16 +289,3 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
 def fingerprint(row: dict[str, Any]) -> int:
     """Changes if the row does, but for the time that has passed."""
     return hash(repr({name: row[name] for name in row if name != "so_far"}))
-
-
-def all_rows(rows: RunRows, ids: Iterator[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    """The rows of these runs, as far as they have begun."""
-    for flow, run_id in ids:
-        row = rows.row(flow, run_id)
-        if row is not None:
-            yield shown(row)
-
-
-def row_bytes(row: dict[str, Any]) -> int:
-    """How long a row is as JSON."""
-    return size_of(shown(row))

@@ -24,7 +24,7 @@ from asyncflow.codec.items import ENTRY_BYTES, TRAILER_BYTES, DamagedError, Entr
 from asyncflow.errors import AsyncflowError
 from asyncflow.values import ArtifactRef, Encoding
 
-__all__ = ["PreviewLimits", "image_format", "preview_of", "text_of_item"]
+__all__ = ["PreviewLimits", "image_format", "preview_of"]
 
 _MOST_ITEMS_READ: Final = 20
 
@@ -130,17 +130,3 @@ def _item_text(stored: StoredBytes, trailer: Trailer, index: int, limits: Previe
         return str(_bytes_preview(part, entry.size, limits)["text"])
     tree = read_pickle(part, entry.encoding == Encoding.BUFFERS, limits)
     return text_of(tree.value, limits)[0]
-
-
-def text_of_item(
-    reader: PartsReader, ref: ArtifactRef, index: int, limits: PreviewLimits
-) -> str | None:
-    """One item of a stored foreach list as a short text; None if it cannot be shown."""
-    stored = Stored(reader, ref, "")
-    try:
-        trailer = _trailer(stored, ref.size)
-        if not 0 <= index < trailer.length:
-            return None
-        return _item_text(stored, trailer, index, limits.begun())
-    except (AsyncflowError, OSError, ValueError, IndexError, KeyError, TypeError, OverflowError):
-        return None
