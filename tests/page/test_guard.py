@@ -99,6 +99,17 @@ def test_an_action_is_json(client):
     assert answer.status_code == 415
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"x" * 2_000_000, 413), (b"{", 400), (b"[]", 400), (b"[" * 100_000, 400)],
+    ids=["long", "open", "list", "deep"],
+)
+def test_a_body_that_is_no_object_of_a_bounded_size_is_refused(client, body, status):
+    """No more of it is read than it may have."""
+    headers = {**acting(client), "Content-Type": "application/json"}
+    assert client.post(f"{RUN}/tags", content=body, headers=headers).status_code == status
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
 @pytest.mark.parametrize("action", [f"{RUN}/tags", f"{RUN}/cancel", f"{RUN}/resume"])
 def test_nothing_else_than_a_post_acts(client, method, action):
