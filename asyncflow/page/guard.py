@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse
 
 from asyncflow.page.answers import AskedWrongly, error_answer
+from asyncflow.page.requests import check_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -141,6 +142,7 @@ class Guard:
 
     def _refusal(self, request: Request) -> Response | None:
         try:
+            check_length(request)
             self._check_names(request)
             if request.method not in _SAFE_METHODS:
                 self._check_action(request)

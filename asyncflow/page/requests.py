@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_TEXT: Final = 1_000
 _MOST_BODY_BYTES: Final = 1_000_000
+_LENGTH_DIGITS: Final = 20
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _AGE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
 _MOST_NUMBER: Final = 1 << 62
@@ -115,6 +116,21 @@ def run_named(given: object) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
+def check_length(request: Request) -> None:
+    """Refuse a request that says it carries more than any may; nothing of it is read.
+
+    Raises:
+        AskedWrongly: It does.
+    """
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or len(length) > _LENGTH_DIGITS or int(length) > _MOST_BODY_BYTES:
+        raise _too_long()
+
+
+def _too_long() -> AskedWrongly:
+    return AskedWrongly(413, f"the body is to have at most {_MOST_BODY_BYTES} bytes")
+
+
 async def body_of(request: Request) -> dict[str, Any]:
     """The JSON object that a request carries; no more of it is read than it may have."""
     import json
@@ -125,7 +141,7 @@ async def body_of(request: Request) -> dict[str, Any]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MOST_BODY_BYTES:
-            raise AskedWrongly(413, f"the body is to have at most {_MOST_BODY_BYTES} bytes")
+            raise _too_long()
     try:
         given = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:

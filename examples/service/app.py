@@ -2,8 +2,8 @@
 
     python examples/service/app.py --port 8000
 
-    /flows/             a page: runs as they go on, their graphs, logs and values, and a form that
-                        starts one; below it, its JSON (`/flows/api/runs`, …)
+    /                   a page: runs as they go on, their graphs, logs and values, and a form that
+                        starts one; its JSON is below /api (`/api/runs`, …)
     /longest/PACKAGE    the service's own: what the latest run about a package has found
 
 Whoever is on this machine may start runs, and no page of somebody else in their browser may: the
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from flows import LongestFunctions
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 import asyncflow
@@ -64,17 +64,11 @@ async def show_longest(request: Request) -> Response:
     return JSONResponse({"package": package, "longest": longest})
 
 
-async def show_page(_: Request) -> Response:
-    """Lead to the page."""
-    return RedirectResponse("/flows/")
-
-
 app = Starlette(
     lifespan=lifespan,
     routes=[
-        Route("/", show_page),
         Route("/longest/{package}", show_longest),
-        Mount("/flows", asyncflow.page(engine, flows=[LongestFunctions])),
+        Mount("/", asyncflow.page(engine, flows=[LongestFunctions])),
     ],
 )
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -18,13 +18,13 @@ from asyncflow.values import Status
 from tests.support.browser import SECONDS, free_port, wait_until
 
 APP = Path(__file__).parents[2] / "examples" / "service" / "app.py"
-START = "/flows/api/flows/LongestFunctions/run"
+START = "/api/flows/LongestFunctions/run"
 
 
 def answers(client):
     """Whether anybody is there."""
     try:
-        return client.get("/flows/api/info").status_code == 200
+        return client.get("/api/info").status_code == 200
     except httpx.TransportError:
         return False
 
@@ -41,7 +41,7 @@ def serving(store):
     ):
         try:
             wait_until(lambda: answers(client), "the service answers")
-            token = client.get("/flows/api/info").json()["action_token"]
+            token = client.get("/api/info").json()["action_token"]
             client.headers["X-Asyncflow-Token"] = token
             yield server, client
         finally:
@@ -66,7 +66,7 @@ def start(client, **parameters):
 
 def status_of(client, run):
     """How the run stands."""
-    return client.get(f"/flows/api/runs/{run}").json()["run"]["status"]
+    return client.get(f"/api/runs/{run}").json()["run"]["status"]
 
 
 def ended(client, run):
@@ -89,7 +89,7 @@ def test_a_run_is_started_and_its_result_answered(service):
 
 def test_the_form_knows_the_parameters(service):
     """With their types and defaults, because the application has given the class."""
-    form = service.get("/flows/api/flows/LongestFunctions/form").json()
+    form = service.get("/api/flows/LongestFunctions/form").json()
     assert form["known"]
     assert {each["name"]: each["default"] for each in form["parameters"]} == {
         "package": "asyncio",
@@ -104,24 +104,24 @@ def test_the_form_knows_the_parameters(service):
 )
 def test_a_wrong_parameter_starts_nothing(service, parameters, said):
     """The answer names it."""
-    before = len(service.get("/flows/api/runs").json()["runs"])
+    before = len(service.get("/api/runs").json()["runs"])
     answer = service.post(START, json={"parameters": parameters})
     assert answer.status_code == 400
     assert said in answer.json()["error"]["message"]
-    assert len(service.get("/flows/api/runs").json()["runs"]) == before
+    assert len(service.get("/api/runs").json()["runs"]) == before
 
 
 def test_a_package_that_a_caller_names_is_not_imported(service):
     """The flow refuses all but a few: `find_spec` imports what is around a package."""
     run = start(service, package="evil.package")
     assert ended(service, run) == "failed"
-    failure = service.get(f"/flows/api/runs/{run}").json()["run"]["failure"]
+    failure = service.get(f"/api/runs/{run}").json()["run"]["failure"]
     assert "package is to be one of" in failure["message"]
 
 
 def test_another_flow_cannot_be_started(service):
     """Nor can a run of it be resumed."""
-    answer = service.post("/flows/api/flows/Other/run", json={})
+    answer = service.post("/api/flows/Other/run", json={})
     assert answer.status_code == 409
     assert "Other" in answer.json()["error"]["message"]
 
@@ -129,16 +129,14 @@ def test_another_flow_cannot_be_started(service):
 def test_a_run_is_cancelled_and_resumed(service):
     """By the page; the plan says what is not run again."""
     run = start(service, package="json", pause=60)
-    wait_until(
-        lambda: service.get(f"/flows/api/runs/{run}").json()["run"]["running"], "a task runs"
-    )
-    assert service.post(f"/flows/api/runs/{run}/cancel", json={}).json() == {"status": "cancelled"}
-    plan = service.post("/flows/api/plan", json={"run": run}).json()["steps"]
-    assert plan == service.get("/flows/api/plan", params={"run": run}).json()["steps"]
+    wait_until(lambda: service.get(f"/api/runs/{run}").json()["run"]["running"], "a task runs")
+    assert service.post(f"/api/runs/{run}/cancel", json={}).json() == {"status": "cancelled"}
+    plan = service.post("/api/plan", json={"run": run}).json()["steps"]
+    assert plan == service.get("/api/plan", params={"run": run}).json()["steps"]
     assert plan[0]["step"] == "start"
-    again = service.post(f"/flows/api/runs/{run}/resume", json={}).json()["run"]
-    assert service.get(f"/flows/api/runs/{again}").json()["run"]["origin_run_id"] in run
-    service.post(f"/flows/api/runs/{again}/cancel", json={})
+    again = service.post(f"/api/runs/{run}/resume", json={}).json()["run"]
+    assert service.get(f"/api/runs/{again}").json()["run"]["origin_run_id"] in run
+    service.post(f"/api/runs/{again}/cancel", json={})
 
 
 @pytest.mark.parametrize(
@@ -150,17 +148,24 @@ def test_a_page_of_another_origin_is_refused(service, headers):
     assert answer.status_code == 403
 
 
-def test_the_service_leads_to_the_page(service):
-    """Below the path where it is mounted."""
-    assert service.get("/").headers["location"] == "/flows/"
-    assert "text/html" in service.get("/flows/").headers["content-type"]
+def test_a_body_that_is_too_long_is_refused_unread(service):
+    """Whatever the path: the length that it announces is enough."""
+    with suppress(httpx.WriteError):  # the service has hung up
+        answer = service.post("/nowhere", content=b"x" * (8 << 20))
+        assert answer.status_code == 413
+
+
+def test_the_page_is_where_the_service_begins(service):
+    """And the service's own path beside it."""
+    assert "text/html" in service.get("/").headers["content-type"]
+    assert service.get("/longest/never").json()["error"] == "no run has looked at never"
 
 
 def test_shutting_down_cancels_what_runs_and_leaves_nothing(store):
     """SIGTERM while a run is watched: the journal says cancelled, and no process is left."""
     with serving(store) as (server, client):
         run = start(client, package="json", pause=60)
-        with client.stream("GET", "/flows/api/watch", params={"run": run}) as stream:
+        with client.stream("GET", "/api/watch", params={"run": run}) as stream:
             next(stream.iter_lines())
             below = psutil.Process(server.pid).children(recursive=True)
             server.send_signal(signal.SIGTERM)
