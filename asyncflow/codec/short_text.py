@@ -28,6 +28,7 @@ _MEMBERS: Final = 6  # of a container; more do not fit into a short text
 _DEPTH: Final = 3
 _LARGE: Final = 10**40  # the digits of a larger integer take long, and do not fit
 _CALL_SECONDS: Final = 0.02  # for one `__repr__`
+_AGAIN_SECONDS: Final = 1.0  # after that, if it goes on all the same
 _ALL_SECONDS: Final = 1.0  # for all of those of one list
 _PLAIN: Final = frozenset({float, bool, complex, type(None), type(...)})
 _OWN_MODULES: Final = frozenset({"datetime", "decimal", "fractions", "pathlib", "uuid"})
@@ -60,7 +61,7 @@ class ShortTexts:
             if kind is int and -_LARGE < value < _LARGE:  # type: ignore[operator]  # a number
                 return repr(value)
             return _cut(_ADDRESS.sub("", self._text(value, _DEPTH)), self._most)
-        except Exception:  # noqa: BLE001 - whatever the value's class does
+        except (Exception, _TooLongError):  # noqa: BLE001 - whatever the value's class does
             return ""
 
     def _text(self, value: Any, depth: int) -> str:
@@ -234,26 +235,46 @@ def _called_in_time(method: Callable[[Any], object], value: object) -> str | Non
         _signal.pthread_sigmask(_signal.SIG_SETMASK, masked)
 
 
-def _called_by_timer(method: Callable[[Any], object], value: object) -> str | None:
-    before = _signal.signal(_signal.SIGALRM, _stop)
-    began = time.monotonic()
-    left, interval = _signal.setitimer(_signal.ITIMER_REAL, _CALL_SECONDS, _CALL_SECONDS)
-    try:
+class _Watch:
+    """Ends one call by a timer. It does so within the call alone, wherever the timer comes."""
+
+    __slots__ = ("_is_within",)
+
+    def __init__(self) -> None:
+        self._is_within = False
+
+    def stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - what Python passes
+        """Handle the timer's signal."""
+        if self._is_within:
+            raise _TooLongError
+
+    def call(self, method: Callable[[Any], object], value: object) -> str | None:
+        """What the method returns; None if it fails, or is stopped."""
         try:
-            return _called(method, value)
+            self._is_within = True
+            text = _called(method, value)
+            self._is_within = False
+        except _TooLongError:  # just as the method returned
+            text = None
         finally:
-            _signal.setitimer(_signal.ITIMER_REAL, 0)
-    except _TooLongError:  # just now
-        return None
+            self._is_within = False
+        return text
+
+
+def _called_by_timer(method: Callable[[Any], object], value: object) -> str | None:
+    watch = _Watch()
+    before = _signal.signal(_signal.SIGALRM, watch.stop)
+    began = time.monotonic()
+    # Where this process has no processor for a while, the timer comes before the call, and again.
+    left, interval = _signal.setitimer(_signal.ITIMER_REAL, _CALL_SECONDS, _AGAIN_SECONDS)
+    try:
+        return watch.call(method, value)
     finally:
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
         _signal.signal(_signal.SIGALRM, before)
         if left:  # somebody's own timer
             rest = max(left - (time.monotonic() - began), 1e-6)
             _signal.setitimer(_signal.ITIMER_REAL, rest, interval)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what Python passes
-    raise _TooLongError
 
 
 def _called(method: Callable[[Any], object], value: object) -> str | None:

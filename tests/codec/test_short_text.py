@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncflow.codec import short_text
 from asyncflow.codec.short_text import ShortTexts
 from asyncflow.values import MOST_ITEM_CHARACTERS
 
@@ -155,6 +156,20 @@ def test_a_timer_of_the_program_goes_on():
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert rung == [1]
+
+
+def test_wherever_the_timer_comes_it_ends_the_call_alone(monkeypatch):
+    """On a busy machine it may come before the call has begun, or after it has returned."""
+    before, timer = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
+    texts = ShortTexts()
+    for seconds in range(1, 400):
+        monkeypatch.setattr(short_text, "_CALL_SECONDS", seconds * 1e-6)
+        assert texts.of(Own(lambda: "short")) in {"short", "<Own>"}
+        texts._slow.clear()
+    assert signal.getsignal(signal.SIGALRM) is before
+    left, interval = signal.getitimer(signal.ITIMER_REAL)  # that of the test itself
+    assert 0 < timer[0] - left < timer[0] / 2
+    assert interval == 0
 
 
 def test_in_another_thread_it_works_too():
