@@ -314,21 +314,11 @@ class ClusterExecutor:
             case "continued", []:
                 self._listener.on_continued(worker)
             case "unsent", [attempt, why]:
-                self._on_unsent(worker, attempt, why)
+                self._listener.on_reports(worker, _as_failed(worker, attempt, why))
             case "exited", [how]:
                 worker.where.post("gone", worker.token)
                 self._forget(worker)
                 self._listener.on_exit(worker, how)
-
-    def _on_unsent(self, worker: RemoteWorker, attempt: AttemptKey, why: str) -> None:
-        """What a task inherits cannot be read: it has failed without having been sent."""
-        name = f"{ClusterError.__module__}.{ClusterError.__qualname__}"
-        message = f"the task could not be sent to its node: {why}"
-        failed = Failed(attempt, 0.0, name, message, "", may_retry=True, spooled=(0, 0))
-        reports: list[ReportMessage] = [Started(attempt), failed]
-        for report in reports:
-            worker.note(report)
-        self._listener.on_reports(worker, reports)
 
     # --- nodes ----------------------------------------------------------------------------------
 
@@ -377,7 +367,7 @@ class ClusterExecutor:
         del self._nodes[node.connection]
         unheard = list(node.unheard_of())
         if not self._closing:
-            self._tell_of_loss(node, why, unheard)
+            _tell_of_loss(node, why, unheard)
             self._silent_agents += not node.facts
             if self._silent_agents < _FAILED_STARTS:
                 self._leases.ask_again()
@@ -388,22 +378,6 @@ class ClusterExecutor:
             message = f"nodes of {self._cluster.name} end before they have said anything: {why}"
             self._listener.on_broken(PoolError(message))
         self._left.look()
-
-    def _tell_of_loss(self, node: ClusterNode, why: str, unheard: list[str]) -> None:
-        if not why:  # its lease was given back
-            return
-        if not unheard:
-            log.warning("a node was lost", node=node.name, why=why)
-            return
-        named = ", ".join(islice(unheard, _NAMED_TASKS))
-        more = len(unheard) - _NAMED_TASKS
-        log.warning(
-            "a node was lost; these tasks were sent to it and not heard of, and run again, "
-            "although they may have begun there",
-            node=node.name,
-            why=why,
-            tasks=named + (f" and {more} more" if more > 0 else ""),
-        )
 
     def _forget(self, worker: RemoteWorker) -> None:
         self._workers.pop(worker.token, None)
@@ -445,3 +419,31 @@ def _kind_of(shape: Shape) -> Kind:
 
 def _shape_of(kind: Kind) -> Shape:
     return Shape() if kind is None else cast("Shape", kind)
+
+
+def _as_failed(worker: RemoteWorker, attempt: AttemptKey, why: str) -> list[ReportMessage]:
+    """What a task inherits cannot be read: it has failed without having been sent."""
+    name = f"{ClusterError.__module__}.{ClusterError.__qualname__}"
+    message = f"the task could not be sent to its node: {why}"
+    failed = Failed(attempt, 0.0, name, message, "", may_retry=True, spooled=(0, 0))
+    reports: list[ReportMessage] = [Started(attempt), failed]
+    for report in reports:
+        worker.note(report)
+    return reports
+
+
+def _tell_of_loss(node: ClusterNode, why: str, unheard: list[str]) -> None:
+    if not why:  # its lease was given back
+        return
+    if not unheard:
+        log.warning("a node was lost", node=node.name, why=why)
+        return
+    named = ", ".join(islice(unheard, _NAMED_TASKS))
+    more = len(unheard) - _NAMED_TASKS
+    log.warning(
+        "a node was lost; these tasks were sent to it and not heard of, and run again, "
+        "although they may have begun there",
+        node=node.name,
+        why=why,
+        tasks=named + (f" and {more} more" if more > 0 else ""),
+    )
