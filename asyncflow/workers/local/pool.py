@@ -27,7 +27,7 @@ from asyncflow._support.fork_safety import no_forks
 from asyncflow.errors import PoolError
 from asyncflow.workers.interface import AlikeWorkers
 from asyncflow.workers.local.fork_server_client import ForkServerClient, explain_start, kill_group
-from asyncflow.workers.local.paced_reading import PacedReading
+from asyncflow.workers.local.report_listening import ReportListening
 from asyncflow.workers.local.report_teller import ReportTeller
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.local.worker_process import (
@@ -87,7 +87,7 @@ class WorkerPool(AlikeWorkers):
         self._readable: dict[int, WorkerProcess] = {}  # by token, in the order they are read
         self._reading = False
         self._polling: asyncio.TimerHandle | None = None
-        self._paced: PacedReading | None = None
+        self._listening: ReportListening | None = None  # once it is started
         self._teller = ReportTeller(
             listener, on_begun=self._poll_later, on_more=self._on_reports, on_exit=self._tell_exit
         )
@@ -101,7 +101,7 @@ class WorkerPool(AlikeWorkers):
             PoolError: No process can be started.
         """
         self._loop = asyncio.get_running_loop()
-        self._paced = PacedReading(self._loop, self._on_due)
+        self._listening = ReportListening(self._loop, self._on_reports)
         self._left = Condition(lambda: not self._workers)
         call_again(self)
         self._fork_server.start()
@@ -140,8 +140,8 @@ class WorkerPool(AlikeWorkers):
             return
         if self._polling is not None:
             self._polling.cancel()
-        if self._paced is not None:
-            self._paced.close()
+        if self._listening is not None:
+            self._listening.close()
         left = [worker.pid for worker in self._workers.values()]
         for worker in list(self._workers.values()):
             self._forget(worker)
@@ -154,7 +154,7 @@ class WorkerPool(AlikeWorkers):
             PoolError: Out of file descriptors, or the fork server is gone.
         """
         del kind  # there is only one
-        if not self._fork_server.is_up or self._loop is None:
+        if not self._fork_server.is_up or self._listening is None:
             message = "the pool is closed, or the process that starts workers has failed"
             raise PoolError(message)
         self._tokens += 1
@@ -168,7 +168,7 @@ class WorkerPool(AlikeWorkers):
             raise PoolError(explain_start(error)) from error
         self._workers[worker.token] = worker
         self._fork_server.expect_answer()
-        self._loop.add_reader(worker.reports, self._on_reports, worker)
+        self._listening.begin(worker)
         return worker
 
     def _connect(self, worker: WorkerProcess) -> None:
@@ -190,15 +190,16 @@ class WorkerPool(AlikeWorkers):
         """Receive no reports of a worker for now; it waits when the socket is full."""
         worker.paused = True
         self._readable.pop(worker.token, None)
-        self._stop_listening(worker)
+        if self._listening is not None:
+            self._listening.end(worker)
 
     def resume(self, worker: WorkerProcess) -> None:
         """Receive its reports again."""
         worker.paused = False
-        if self._loop is None or worker.token not in self._workers:
+        if self._listening is None or worker.token not in self._workers:
             return
         if not (worker.has_exited or worker.silent):
-            self._loop.add_reader(worker.reports, self._on_reports, worker)
+            self._listening.begin(worker)
         self._on_reports(worker)
 
     # --- what workers do ---
@@ -227,19 +228,6 @@ class WorkerPool(AlikeWorkers):
         self._readable[worker.token] = worker
         self._read_soon()
 
-    def _on_due(self, workers: list[WorkerProcess]) -> None:
-        """It is time to look what these have reported."""
-        for worker in workers:
-            self._readable[worker.token] = worker
-        self._read_some()
-
-    def _stop_listening(self, worker: WorkerProcess) -> None:
-        """Be told no more of what comes from it."""
-        if self._paced is not None:
-            self._paced.drop(worker)
-        if self._loop is not None:
-            self._loop.remove_reader(worker.reports)
-
     def give_back(self, worker: WorkerProcess, attempts: Sequence[AttemptKey]) -> None:
         """Report that these attempts will not begin; soon, but not within this call."""
         self._teller.give_back(worker, attempts)
@@ -266,8 +254,8 @@ class WorkerPool(AlikeWorkers):
         """Read reports and note exits, in case the callback that should do it was lost."""
         if self._reading:
             self._read_some()
-        if self._paced is not None and self._paced.is_overdue(_POLL_SECONDS):
-            self._paced.look()
+        if self._listening is not None:
+            self._listening.look_if_overdue(_POLL_SECONDS)
         if self._polling is not None and self._loop is not None:
             overdue = self._loop.time() - self._polling.when()
             if overdue > _POLL_SECONDS:
@@ -281,19 +269,21 @@ class WorkerPool(AlikeWorkers):
                     self._on_exited(worker, "ended")
 
     def _read(self, worker: WorkerProcess) -> None:
+        if self._listening is None:
+            return
         if worker.untold or worker.has_exited or worker.silent:
-            self._watch(worker)
+            self._listening.announce(worker)
             self._teller.tell(worker)
             return  # then the others; the loop announces remaining data again
         try:
             data = worker.reports.recv(worker.read_bytes)
         except BlockingIOError:
-            self._watch(worker)
+            self._listening.announce(worker)
             return
         except OSError:
             data = b""
         if not data:
-            self._stop_listening(worker)
+            self._listening.end(worker)
             worker.silent = 1
             self._fork_server.expect_answer()  # the fork server reports its exit
             return
@@ -304,30 +294,9 @@ class WorkerPool(AlikeWorkers):
         worker.read_bytes = min(4 * len(data), _MOST_READ_BYTES) if few else READ_BYTES
         self._teller.tell(worker)
         if is_all:
-            self._pace(worker)
-        elif not worker.paused and self._is_paced(worker):
+            self._listening.pace(worker)
+        elif not worker.paused and self._listening.is_paced(worker):
             self._readable[worker.token] = worker  # there is more
-
-    def _is_paced(self, worker: WorkerProcess) -> bool:
-        return self._paced is not None and worker in self._paced
-
-    def _pace(self, worker: WorkerProcess) -> None:
-        """Everything of it was read: leave it alone for a moment if it is busy."""
-        if self._paced is None or self._loop is None or worker.paused or worker.untold:
-            self._watch(worker)
-        elif (was_paced := worker in self._paced) != self._paced.keeps(worker):
-            if was_paced:
-                self._loop.add_reader(worker.reports, self._on_reports, worker)
-            else:
-                self._loop.remove_reader(worker.reports)
-
-    def _watch(self, worker: WorkerProcess) -> None:
-        """Have what comes from it announced at once, if it was left alone."""
-        if self._paced is None or self._loop is None or worker not in self._paced:
-            return
-        self._paced.drop(worker)
-        if not (worker.has_exited or worker.silent or worker.paused):
-            self._loop.add_reader(worker.reports, self._on_reports, worker)
 
     def _take_in(self, worker: WorkerProcess, data: bytes) -> int:
         """Keep the reports that are complete with these bytes; return how many they are."""
@@ -404,7 +373,8 @@ class WorkerPool(AlikeWorkers):
             with suppress(OSError):  # what it has said last
                 while data := worker.reports.recv(READ_BYTES):
                     self._take_in(worker, data)
-            self._stop_listening(worker)
+            if self._listening is not None:
+                self._listening.end(worker)
             worker.untold.append(Exited(how, worker.output.sizes()))
             worker.has_exited = True
         self._teller.tell(worker)
@@ -419,9 +389,9 @@ class WorkerPool(AlikeWorkers):
         self._workers.pop(worker.token, None)
         self._by_pid.pop(worker.pid, None)
         self._readable.pop(worker.token, None)
-        self._stop_listening(worker)
-        if self._loop is not None:
-            self.watch_room(worker, wanted=False)
+        if self._listening is not None:
+            self._listening.end(worker)
+        self.watch_room(worker, wanted=False)
         for end in (worker.orders, worker.taken_back, worker.reports, worker.claims):
             end.close()
 
