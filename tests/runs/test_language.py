@@ -372,7 +372,10 @@ async def test_inputs_say_what_is_wrong(joined):
     assert joined.errors == [
         "IndexError: there is no input 5: the join has 5",
         "AttributeError: inputs of a foreach have no names, so 'work' is not one: use inputs[0]",
-        "AttributeError: the input 'work' has no artifact 'valu'; it has items, value",
+        (
+            "AttributeError: the input 'work' has no artifact 'valu'; it has items, value; "
+            "did you mean 'value'?"
+        ),
         "AttributeError: inputs are read-only: assign to self.value instead",
     ]
 
