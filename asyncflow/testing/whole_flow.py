@@ -20,7 +20,7 @@ from asyncflow.testing.in_process import Host, tasks_have_output
 from asyncflow.testing.live_mocks import mocks_by_reference
 from asyncflow.testing.scratch_store import scratch_store
 from asyncflow.workers.process.environment import EnvironmentSnapshot
-from asyncflow.workers.process.thread_context import install_thread_propagation
+from asyncflow.workers.process.thread_context import thread_propagation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,7 +93,7 @@ def carry_out(flow: type[FlowSpec], how: RunAs, parameters: dict[str, Any]) -> R
             within.enter_context(mocks_by_reference())
             within.enter_context(tasks_have_output())
             within.callback(EnvironmentSnapshot().put_back)
-            install_thread_propagation()
+            within.enter_context(thread_propagation())
             name_tasks_in_records()
         if _has_loop():  # another cannot run in this thread
             return _in_thread(lambda: _drive(flow, how, parameters, host))

@@ -12,6 +12,7 @@ from asyncflow import Engine, FlowSpec, Run, Task, current, step
 from asyncflow.flow.current import TaskContext, enter_task
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
+from asyncflow.workers.process.thread_context import thread_propagation
 
 GRAPH = Graph("F", [Node("start", ("end",)), Node("end")])
 
@@ -228,6 +229,15 @@ def test_nobody_else_is_touched():
     """An application's threads are its own affair: only workers install anything."""
     with ThreadPoolExecutor(1) as pool, enter_task(context(), solo=False):
         assert pool.submit(lambda: current.is_running_flow).result() is False
+
+
+def test_a_block_puts_back_what_it_has_replaced():
+    """As around a flow that runs in the process of a test, whose threads are its own affair."""
+    before = threading.Thread.start, threading.excepthook, ThreadPoolExecutor.submit
+    with thread_propagation(), ThreadPoolExecutor(1) as pool, enter_task(context(), solo=False):
+        pool.submit(int).result()  # the second knows the executor's class
+        assert pool.submit(lambda: current.is_running_flow).result() is True
+    assert (threading.Thread.start, threading.excepthook, ThreadPoolExecutor.submit) == before
 
 
 RAISES = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
@@ -15,7 +16,7 @@ from weakref import WeakKeyDictionary
 from asyncflow.flow.current import TaskContext, _task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
     from threading import ExceptHookArgs, Thread
     from types import FrameType
@@ -70,6 +71,30 @@ def install_thread_propagation() -> None:
 
     _replace(threading.Thread, "start", _starting)
     _replace(threading, "excepthook", _excepting)
+
+
+@contextmanager
+def thread_propagation() -> Iterator[None]:
+    """The same within the block alone, for a process that has threads of its own as well."""
+    import threading
+
+    was_installed = hasattr(threading.Thread.start, _INSTALLED)
+    install_thread_propagation()
+    try:
+        yield
+    finally:
+        if not was_installed:
+            executors = sys.modules.get("concurrent.futures.thread")
+            _put_back(threading.Thread, "start")
+            _put_back(threading, "excepthook")
+            if executors is not None:
+                _put_back(executors.ThreadPoolExecutor, "submit")
+
+
+def _put_back(owner: Any, name: str) -> None:
+    installed = getattr(owner, name)
+    if hasattr(installed, _INSTALLED):
+        setattr(owner, name, installed.__wrapped__)
 
 
 def _replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
