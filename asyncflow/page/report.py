@@ -89,7 +89,8 @@ def _failed(run: Run) -> Iterator[dict[str, Any]]:
         failure = task.exception
         if failure is not None:
             yield {
-                "task": f"{failure.step}/{failure.task_id}",
+                "task": f"{failure.step}/{failure.task_id}"
+                + (f" for {task.item}" if task.item else ""),
                 "attempt": failure.attempt,
                 "text": cut(f"{failure.type}: {failure.message}", 4_000),
                 "traceback": failure.traceback[-20_000:],

@@ -246,7 +246,10 @@ class Routes:
                 raise AskedWrongly(400, f"Last-Event-ID is to be a number, not {last[:40]!r}")
             since = int(last)
         if named is None:
-            stream = self._watches.list().follow(since, requests.text_in(request, "flow"))
+            flow = requests.text_in(request, "flow")
+            if flow is not None:  # one that is not there is told now: a stream has no status
+                await self._read(lambda: self._opened.place(flow))
+            stream = self._watches.list().follow(since, flow)
         else:
             where = requests.run_named(named)
             record = await self._read(lambda: self._opened.record(*where))

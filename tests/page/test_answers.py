@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from asyncflow import Flow
+from asyncflow.page.report import report
 from tests.support.page_stores import MARKUP, RUNS, acting, addresses, asking, every_kind
 
 STATUS = {"succeeded": "succeeded", "failed": "failed", "cancelled": "cancelled"}
@@ -381,6 +383,13 @@ def test_a_run_that_has_ended_cannot_be_cancelled(client, kind, said):
     answer = client.post(f"{run_of(kind)}/cancel", json={}, headers=acting(client))
     assert answer.status_code == 409
     assert said in answer.json()["error"]["message"]
+
+
+def test_a_report_names_the_item_of_a_failed_task(planned):
+    """Of a foreach, the number of a task alone says little."""
+    _, store, _ = planned
+    (run,) = Flow("Planned", store=store).runs()
+    assert "work/3 for 'Paris'" in report(run)
 
 
 def test_the_store_is_not_written_to_by_looking(tmp_path):

@@ -305,6 +305,8 @@ def test_a_run_is_watched_and_cancelled(pages):
     pages.sees("cancelled", ".big-state")
     assert pages.browser.run("return window.same") is True
     assert pages.get(f"runs/{run}")["run"]["status"] == "cancelled"
+    pages.show(f"runs/{run}", ".node .track.stopped")
+    assert pages.browser.count(".node .track.bad") == 0  # red is what has failed
 
 
 def test_a_card_changes_while_its_task_runs(pages):
@@ -400,6 +402,12 @@ def test_the_keyboard_leads_everywhere(pages, good):
     pages.sees("next page of a list", "dialog")
     pages.browser.press(ESCAPE)
     wait_until(lambda: not pages.browser.count("dialog"), "the list is closed")
+    pages.browser.press("?")
+    pages.sees("next page of a list", "dialog")
+    pages.browser.run("location.hash = '#/runs'")
+    pages.at("#/runs")
+    wait_until(lambda: not pages.browser.count("dialog"), "another place has closed the list")
+    pages.show("runs?flow=ForecastFlow", ".run-row")
     pages.browser.press("/")
     assert pages.browser.run("return document.activeElement.matches('[data-search]')")
     pages.browser.press(DOWN, "j")

@@ -184,6 +184,14 @@ def test_the_list_tells_of_a_new_run_and_of_its_end(tmp_path):
     assert statuses[0] == "running"
 
 
+def test_watching_a_flow_that_is_not_there_is_refused(store):
+    """With a status, and not by a stream that breaks off."""
+    with asking(store) as client:
+        answer = client.get("/api/watch", params={"flow": "Nope"})
+    assert answer.status_code == 404
+    assert "'Nope'" in answer.json()["error"]["message"]
+
+
 def test_a_run_is_cancelled_from_the_page(tmp_path):
     """A run of another process, through its mailbox; its last event says why."""
     import subprocess

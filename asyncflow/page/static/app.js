@@ -30,6 +30,7 @@ function App() {
     if (isFirst.current) isFirst.current = false;
     else main.current.focus({ preventScroll: true }); // a screen reader goes on from there
   }, [place]);
+  useEffect(() => setHelp(false), [route]);
   useEffect(() => {
     if (!said) return undefined;
     const timer = setTimeout(() => setSaid(null), 4000);

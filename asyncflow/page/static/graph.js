@@ -103,10 +103,12 @@ function NodeBar({ step, x, y, round }) {
   const inset = round ? 33 : 10;
   const width = WIDTH - 10 - inset;
   const done = ((parts.done + parts.taken) / all) * width;
-  const failed = ((parts.failed + parts.stopped) / all) * width;
+  const failed = (parts.failed / all) * width;
+  const stopped = (parts.stopped / all) * width;
   return html`<path d=${`M${x + inset} ${y + 41.5}h${width}`} class="track" />
     ${done > 0 && html`<path d=${`M${x + inset} ${y + 41.5}h${Math.max(done, 1)}`} class="track done" />`}
-    ${failed > 0 && html`<path d=${`M${x + inset + done} ${y + 41.5}h${Math.max(failed, 2)}`} class="track bad" />`}`;
+    ${failed > 0 && html`<path d=${`M${x + inset + done} ${y + 41.5}h${Math.max(failed, 2)}`} class="track bad" />`}
+    ${stopped > 0 && html`<path d=${`M${x + inset + done + failed} ${y + 41.5}h${Math.max(stopped, 2)}`} class="track stopped" />`}`;
 }
 
 function Edge({ edge, place, from, critical }) {

@@ -7,7 +7,10 @@ import { Empty, Icon, Problem } from "./parts.js";
 
 /** The artifacts of a task as a list; each opens to a longer preview. */
 export function Artifacts({ task, artifacts, count }) {
-  if (!artifacts.length) return html`<${Empty} title="No artifacts" />`;
+  if (!artifacts.length)
+    return html`<${Empty} title=${task.status === "running" ? "No artifacts yet" : "No artifacts"}>
+      ${task.status === "running" && html`<p>They are stored when the step ends.</p>`}
+    <//>`;
   return html`<ul class="artifacts">
     ${artifacts.map((artifact) => html`<${Artifact} task=${task} artifact=${artifact} key=${artifact.name} />`)}
     ${count > artifacts.length && html`<li class="padded muted small">and ${number(count - artifacts.length)} more</li>`}

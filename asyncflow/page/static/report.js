@@ -101,13 +101,13 @@ function drawGraph(data) {
     const step = steps.get(node.step) || {};
     const state = step.failed ? "bad" : step.running || step.waiting ? "run" : step.interrupted || step.cancelled ? "warn" : step.begun ? "good" : "none";
     const done = (step.succeeded || 0) + (step.cloned || 0);
-    const count = step.begun > 1 || step.expected > 1 ? `${short(done)}/${short(step.expected ?? step.begun)}` : spent(step.begun ? step.seconds : null);
+    const count = step.begun > 1 || step.expected > 1 ? `${short(done)}/${short(step.expected ?? step.begun)}` : step.begun ? spent(step.seconds) : "not begun";
     const name = node.step.length > 17 ? `${node.step.slice(0, 16)}…` : node.step;
     const box = svg("g", { class: `node ${state}`, transform: `translate(${x(node.x) - STEP_WIDTH / 2} ${y(node.y) - STEP_HEIGHT / 2})` },
       svg("rect", { width: STEP_WIDTH, height: STEP_HEIGHT, rx: 8 }),
       svg("rect", { class: "mark", width: 4, height: STEP_HEIGHT, rx: 2 }),
       svg("text", { class: "name", x: 14, y: 18 }, document.createTextNode(name)),
-      svg("text", { class: "count", x: 14, y: 34 }, document.createTextNode(`${node.kind === "step" ? "" : `${node.kind} · `}${count}`)));
+      svg("text", { class: "count", x: 14, y: 34 }, document.createTextNode(`${["step", node.step].includes(node.kind) ? "" : `${node.kind} · `}${count}`)));
     box.append(svg("title", {}, document.createTextNode([node.step, node.doc].filter(Boolean).join(": "))));
     return box;
   });

@@ -75,7 +75,7 @@ function Head({ task, attempts }) {
       <${Copy} text=${task.pathspec} label="Copy the pathspec" />
     </div>
     <p class="muted">
-      ${task.item ? html`item <code>${task.item}</code> · ` : ""}${task.seconds === null ? "goes on" : duration(task.seconds)}${attempts.length > 1 ? ` · ${many(attempts.length, "attempt")}` : ""}
+      ${task.item ? html`item <code>${task.item}</code> · ` : ""}${task.seconds === null ? "not ended" : duration(task.seconds)}${attempts.length > 1 ? ` · ${many(attempts.length, "attempt")}` : ""}
       ${task.created_at ? html` · <span title=${moment(task.created_at)}>${ago(task.created_at, Date.now())}</span>` : ""}
     </p>
   </header>`;
