@@ -98,6 +98,13 @@ class HostNames:
         return name in self._names or (self._every_address and _is_address(name))
 
 
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # it is no address at all
+        return ""
+
+
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)
@@ -158,7 +165,7 @@ class Guard:
                 f"this page is not reached by the name {host!r:.100}",
                 "a page that is mounted in an application is told its names: page(…, hosts=[…])",
             )
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _host_of(origin) != host.lower():
             raise AskedWrongly(403, "a page of somebody else may not use this one")
         if request.headers.get("sec-fetch-site", "none") in {"cross-site", "same-site"} and not (
             request.headers.get("sec-fetch-mode") == "navigate" and request.method == "GET"

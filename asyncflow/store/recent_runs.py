@@ -14,6 +14,8 @@ flow has no other runs. Bytes of value 0 fill the space before it:
 Whoever makes a run writes this under the lock of the file, after making the run's folder. The list
 is used only while the folder has the noted time. Any other change to the folder, by hand as well,
 gives it another one: then the runs are listed, until the next start of a run notes them anew.
+A command that removes or copies a run cuts the list off besides, under the same lock: a start that
+goes on meanwhile would note the folder's new time behind the old list.
 Versions before this one rewrite the first line alone, and read no further.
 """
 
@@ -82,3 +84,13 @@ def write_recent(descriptor: int, recent: RecentRuns, changed: int) -> None:
     content = b"%d %d\n" % (changed, zlib.crc32(lines)) + lines
     os.pwrite(descriptor, content, _BEGINS)
     os.ftruncate(descriptor, _BEGINS + len(content))
+
+
+def forget_recent(descriptor: int) -> None:
+    """Have the runs of the flow listed at the next start of one.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if os.fstat(descriptor).st_size > _BEGINS:
+        os.ftruncate(descriptor, _BEGINS)

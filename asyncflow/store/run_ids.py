@@ -20,7 +20,7 @@ from asyncflow._support.commit_points import reached
 from asyncflow._support.fork_safety import keep_from_children, no_forks
 from asyncflow.errors import StoreError
 from asyncflow.store.file_locks import holder_of, lock_within
-from asyncflow.store.recent_runs import read_recent, recent_of, write_recent
+from asyncflow.store.recent_runs import forget_recent, read_recent, recent_of, write_recent
 
 if TYPE_CHECKING:
     from asyncflow.store.folders import Folder
@@ -70,7 +70,10 @@ def next_run(flow: str, runs: Folder, newest_ids: Folder) -> int:
 
 
 def note_run(flow: str, number: int, newest_ids: Folder) -> None:
-    """Have new runs get ids above that of a run that was copied here.
+    """Have new runs get ids above that of a run that was copied here, and the runs listed anew.
+
+    Call it after any change to the flow's folder, with 0 for a removed run. Whoever was starting a
+    run at that moment may have read the list before the change, and noted it after.
 
     Raises:
         OSError: The file cannot be written to.
@@ -87,6 +90,7 @@ def note_run(flow: str, number: int, newest_ids: Folder) -> None:
         newest = _read(file.fileno())
         if newest is not None and newest < number:
             os.pwrite(file.fileno(), b"%d\n" % number, 0)
+        forget_recent(file.fileno())
     finally:
         with no_forks():
             file.close()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflow.store import recent_runs
+from asyncflow.store import recent_runs, run_ids
 from asyncflow.store.layout import Layout
+from asyncflow.store.maintenance.collect import set_aside
 
 _CHANGES = st.lists(
     st.sampled_from(["start", "start", "start", "remove", "copy", "tear", "old version", "lose"]),
@@ -83,3 +86,21 @@ def test_a_start_after_any_change_notes_the_runs_anew(layout, monkeypatch):
     newest = layout.create_run("F")
     monkeypatch.setattr(Layout, "runs", lambda *_: pytest.fail("the runs were listed"))
     assert list(layout.newest_runs("F")) == [newest, started[2], started[0]]
+
+
+def test_a_run_that_is_removed_while_another_starts_is_not_listed(layout, monkeypatch):
+    """The start has read the list before, and notes it after: the removal has the last word."""
+    gone, stays = (layout.create_run("F") for _ in range(2))
+    removal = Thread(target=set_aside, args=(layout, "F", gone))
+    make = run_ids._make
+
+    def make_after_removal(runs, number):
+        removal.start()
+        while layout.run_dir("F", gone).exists():
+            time.sleep(0.001)
+        return make(runs, number)
+
+    monkeypatch.setattr(run_ids, "_make", make_after_removal)
+    newest = layout.create_run("F")
+    removal.join()
+    assert list(layout.newest_runs("F")) == [newest, stays]

@@ -37,7 +37,7 @@ from asyncflow.store.maintenance.reachable import (
     exclusive,
     ignore_progress,
 )
-from asyncflow.store.run_ids import REMOVED, RUN_ID
+from asyncflow.store.run_ids import NEWEST, REMOVED, RUN_ID, note_run
 from asyncflow.store.run_tags import TAGS
 from asyncflow.store.segments import SUFFIX
 
@@ -372,6 +372,13 @@ def set_aside(layout: Layout, flow: str, run_id: str) -> None:
         reached("rm.rename")
         folder.rename(run_id, removed, run_id)
         reached("rm.renamed")
+    forget_newest(layout, flow)
+
+
+def forget_newest(layout: Layout, flow: str) -> None:
+    """Have the runs of a flow listed anew, as far as that can be had."""
+    with suppress(OSError, StoreError), layout.folder(NEWEST) as newest_ids:
+        note_run(flow, 0, newest_ids)
 
 
 @dataclass(slots=True)

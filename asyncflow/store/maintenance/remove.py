@@ -23,7 +23,7 @@ from asyncflow.errors import NotFoundError, RemoveError, StoreError
 from asyncflow.store.files import explain
 from asyncflow.store.folders import is_link
 from asyncflow.store.journal import is_being_written, later_format
-from asyncflow.store.maintenance.collect import Amount, prune, set_aside
+from asyncflow.store.maintenance.collect import Amount, forget_newest, prune, set_aside
 from asyncflow.store.maintenance.reachable import Marks, exclusive, resumers
 from asyncflow.store.run_ids import REMOVED
 
@@ -176,6 +176,7 @@ def _set_aside(layout: Layout, flows: Iterable[str], runs: Sequence[tuple[str, s
                 folder.child(REMOVED) as removed,
             ):
                 removed.rename(run_id, folder, run_id)
+            forget_newest(layout, flow)
         raise
 
 
