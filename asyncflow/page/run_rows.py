@@ -235,7 +235,7 @@ def row_data(record: RunRecord) -> dict[str, Any]:
         "created_at": iso(from_microseconds(summary.started)),
         "finished_at": iso(finished),
         "seconds": max(summary.finished - summary.started, 0) / 1e6 if finished else None,
-        "so_far": None if finished else _age(summary.started),
+        "so_far": _age(summary.started) if status is Status.RUNNING else None,
         "user": cut(started.user, _TEXT),
         "origin_run_id": started.origin_run_id,
         **run_progress(record),

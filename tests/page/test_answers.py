@@ -105,6 +105,7 @@ def test_a_run_says_how_it_stands_and_what_to_do(client, kind, status, said):
     assert found["run"]["status"] == status
     assert said in ((found["what_now"] or {}).get("command") or "")
     assert (found["problem"] is None) == (kind != "newer")
+    assert found["run"]["so_far"] is None  # it does not go on: its age is not how long it took
 
 
 def test_a_damaged_run_shows_what_is_known(client):

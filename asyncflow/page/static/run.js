@@ -71,7 +71,7 @@ function Head({ route, run, steps }) {
     </div>
     <p class="muted meta">
       <span title=${moment(run.created_at)}>${ago(run.created_at, now)}</span>
-      <span>${running ? "for" : "took"} <b>${took}</b></span>
+      ${(running || run.seconds !== null) && html`<span>${running ? "for" : "took"} <b>${took}</b></span>`}
       ${run.user && html`<span>by ${run.user}${run.host ? ` on ${run.host}` : ""}</span>`}
       ${run.origin_run_id && html`<span>resumes <a href=${addressOf(`${run.flow}/${run.origin_run_id}`)}>${run.origin_run_id}</a></span>`}
       ${(run.resumed_as ?? []).slice(-1).map((later) => html`<span key=${later}>resumed as <a href=${addressOf(`${run.flow}/${later}`)}>${later}</a></span>`)}
@@ -186,7 +186,7 @@ function Critical({ run, critical }) {
         const waited = (each.wait ?? 0) / 1000;
         return html`<li key=${`${each.step}/${each.task_id}`}>
           <a class="cut" href=${addressOf(`${run.pathspec}/${each.step}/${each.task_id}`)}>${each.step}/${each.task_id}</a>
-          <span class="nowrap right">${long === null ? "running" : duration(long)}${waited > 0.05 * (long ?? 0) && waited >= 0.005 ? html` <span class="muted" title="ready, but not begun">+ ${duration(waited)} wait</span>` : ""}</span>
+          <span class="nowrap right">${long !== null ? duration(long) : run.status === "running" ? "running" : "not ended"}${waited > 0.05 * (long ?? 0) && waited >= 0.005 ? html` <span class="muted" title="ready, but not begun">+ ${duration(waited)} wait</span>` : ""}</span>
           <span class="where" aria-hidden="true"><i style=${`margin-left:${left}%;width:${wide}%`}></i></span>
         </li>`;
       })}
