@@ -41,12 +41,6 @@ POLICY: Final = (
     "base-uri 'none'; frame-ancestors 'self'"
 )
 """What the page may load: its own files, and pictures that stand in it."""
-CARD_POLICY: Final = (
-    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data:; "
-    "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
-)
-"""For a document that a step has made: it runs in an origin of its own, and can reach nothing."""
 
 
 class Token:
