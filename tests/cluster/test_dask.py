@@ -10,8 +10,6 @@ import sys
 import time
 from multiprocessing import resource_tracker
 
-import dask
-import distributed
 import psutil
 import pytest
 
@@ -201,6 +199,9 @@ class Steady(FlowSpec):
 async def test_an_adaptive_cluster_grows_from_none_and_shrinks_to_none(store, tmp_path):
     """With what waits, as its scheduler counts it; and it runs the next flow just so."""
     resource_tracker.ensure_running()
+    import dask
+    import distributed
+
     durations = {"distributed.scheduler.default-task-durations": {"hold_lease": "1h"}}
     with dask.config.set(durations):
         async with distributed.LocalCluster(

@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 
-import distributed
 import pytest
 
 from asyncflow import Engine, FlowSpec, events, step
@@ -171,6 +170,8 @@ async def run_twice(store, scheduler, between):
     async with Engine(store=store, executor=Dask(scheduler.address)) as engine:
         await engine.run(Once)
         between()
+        import distributed
+
         async with distributed.Client(scheduler.address, asynchronous=True) as client:
             await client.wait_for_workers(2)
         return await engine.run(Wide)

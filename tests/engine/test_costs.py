@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import cProfile
 import pstats
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +148,8 @@ def test_what_a_worker_does_for_each_task(monkeypatch):
     more = {name: (many[name] - few[name]) / 400 for name in many}
     assert more["reads"] < 1 / 8
     assert more["loads"] == 1.0  # what the join reads of each input
-    assert more["calls"] < 400
+    if sys.version_info < (3, 12):  # since then, cProfile counts what other threads call as well
+        assert more["calls"] < 400
 
 
 async def test_tasks_of_unknown_length_are_not_bound_to_a_worker(tmp_path, monkeypatch):

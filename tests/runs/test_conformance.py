@@ -82,7 +82,7 @@ def test_the_kinds_are_what_they_say(modules):
         assert even.is_async is not odd.is_async
 
 
-def test_the_expected_is_what_the_flows_mean(expected):
+async def test_the_expected_is_what_the_flows_mean(expected):
     """Some of each, so that all kinds are not wrong in the same way."""
     statuses = {name: str(status) for name, (status, *_) in expected.items()}
     assert {name for name in FLOWS if statuses[name] == "failed"} == {"Disagreeing", "Failing"}

@@ -316,7 +316,7 @@ async def test_another_attempt_goes_on_with_the_same_items(engine, tmp_path, how
 
 async def test_another_attempt_must_not_yield_fewer_items(engine, tmp_path):
     """Tasks for those that are missing may have run."""
-    with pytest.raises(RunFailedError, match="has yielded 3 items, an earlier one 70:"):
+    with pytest.raises(RunFailedError, match=r"has yielded 3 items, an earlier one \d\d:"):
         await engine.run(Again, folder=str(tmp_path), second=3)
 
 
