@@ -246,10 +246,11 @@ class LinkHere:
             self._loop.call_soon(self._tell, taken)
 
     def ask_to_stop(self, attempt: AttemptKey, why: str, *, is_late: bool = False) -> None:  # noqa: ARG002 - a thread cannot be stopped
-        """Let it have no further task; a `def` step goes on to its end."""
+        """Have the worker end when its task has; a `def` step goes on to its end."""
         self.take_back()
-        if attempt in self.running:
-            self.stop_reason = self.stop_reason or why
+        if attempt in self.running and not self.stop_reason:
+            self.stop_reason = why
+            self.send(ShutDown())  # otherwise it would stay, and be given nothing any more
 
     def destroy(self, why: str, attempt: AttemptKey | None = None) -> None:
         """The same: a thread cannot be killed."""
