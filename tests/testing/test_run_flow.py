@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,7 +17,6 @@ from asyncflow.errors import NotFoundError, ParameterError, RunFailedError
 from asyncflow.testing import run_flow
 from asyncflow.testing.retry_clock import RetryClock
 from asyncflow.testing.whole_flow import RunAs, carry_out
-from tests.support.language_flows import Gangs
 
 
 def fetch():
@@ -202,7 +202,33 @@ def test_nothing_is_left_open():
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before  # noqa: PTH208 - the same
 
 
-def test_a_gang_whose_node_fails_is_run_again_however_its_others_end():
-    """A node that is asked to stop may end just then: its worker ends, and another one comes."""
-    for _ in range(12):  # the others were at work in about one run of eight
-        assert run_flow(Gangs).data.all_places
+class Breaking(FlowSpec):
+    """A gang, one of whose nodes fails while the others are at work, which no thread can stop."""
+
+    @step
+    def start(self):
+        self.next(self.node, num_parallel=3)
+
+    @retry(times=1, seconds=0)
+    @parallel
+    @step
+    def node(self):
+        if current.attempt == 0:
+            if current.parallel.node_index == 2:
+                raise ConnectionError("the last")
+            time.sleep(0.01)
+        self.next(self.met)
+
+    @step
+    def met(self, inputs):
+        self.attempts = [current.attempt for _ in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+def test_workers_whose_tasks_were_asked_to_stop_make_room_for_others():
+    """Each ends after its task, and another one comes: the gang is run again."""
+    assert len(run_flow(Breaking).data.attempts) == 3
