@@ -144,13 +144,15 @@ def test_a_timeline_is_drawn_looked_into_and_leads_to_tasks(pages, good):
     pages.browser.run("document.querySelector('canvas').focus()")
     pages.browser.press("0")
     wait_until(lambda: "from=" not in pages.place(), "all is seen")
-    wait_until(lambda: painted(pages.browser), "something is drawn again")
-    x, y = first_bar(pages.browser)
-    drag(pages.browser, x, y, x, y)
-    wait_until(
-        lambda: pages.place().startswith(f"#/runs/{good}/"),
-        "a task is open",
-    )
+    wait_until(lambda: opens_a_task(pages, good), "a task is open")
+
+
+def opens_a_task(pages, run):
+    """Click on the first bar; it may be drawn elsewhere just then, so a click may miss it."""
+    bar = None if pages.place().startswith(f"#/runs/{run}/") else first_bar(pages.browser)
+    if bar is not None:
+        drag(pages.browser, *bar, *bar)
+    return pages.place().startswith(f"#/runs/{run}/")
 
 
 def painted(browser):
@@ -323,8 +325,9 @@ def test_a_card_changes_while_its_task_runs(pages):
         pages.post(f"runs/{run}/cancel", reason="")
 
 
-def test_the_list_is_live(pages):
+def test_the_list_is_live(pages, good):
     """A run that starts appears, and its progress moves."""
+    assert good.startswith("ForecastFlow/")  # the flow has run, so there is a list
     pages.show("runs?flow=ForecastFlow&group=no", ".run-row")
     run = pages.start("ForecastFlow", cities="5", pace="0.02")
     row = f".run-row[data-run='{run.split('/')[1]}']"
