@@ -168,7 +168,7 @@ async def of_a_refresh(folder: Path) -> None:
 def of_files() -> None:
     """How long a card is."""
     table = Table([[number, number / 7, "text"] for number in range(20)], headers=["a", "b", "c"])
-    parts = [part._part(Images(), 0) for part in (Markdown("# Title"), table)]  # noqa: SLF001 - measured
+    parts = [part._part(Images(), 0) for part in (Markdown("# Title"), table)]  # noqa: SLF001 - what is measured
     print(
         f"a document, title and 20 rows   {len(pack_document(Document('blank', parts))):8,d} bytes"
     )

@@ -138,7 +138,7 @@ def worker(flow: type[FlowSpec]) -> None:
         serve(self)
         took = time.thread_time() - began
 
-    Worker.serve = timed  # type: ignore[method-assign] # as the stages
+    Worker.serve = timed  # type: ignore[method-assign] # a clock is put around it
     run_flow(flow, width=TASKS)
     stages.told(f"worker, {flow.__name__}", took)
 

@@ -188,7 +188,7 @@ class Image(CardComponent):
         return cls._made(_png_of_pil, pilimage, label, disable_updates)
 
     @classmethod
-    def _made(cls, convert: Any, source: Any, label: str | None, is_fixed: bool) -> Self:  # noqa: FBT001 - internal
+    def _made(cls, convert: Any, source: Any, label: str | None, is_fixed: bool) -> Self:  # noqa: FBT001 - called by two methods beside it
         image = cls(None, label, is_fixed)
         image._convert(convert, source)
         return image

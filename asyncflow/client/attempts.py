@@ -286,7 +286,7 @@ class OneAttempt(Attempts):
     def last_event(self) -> TaskStarted | EndOfTask:
         """The event that ended the attempt; if it has not ended, the event that began it."""
         event = self.ended() or self._began
-        assert event is not None, "an attempt without events is refused"  # noqa: S101 - see above
+        assert event is not None, "an attempt without events is refused"  # noqa: S101 - an attempt has at least one event
         return event
 
     def status(self) -> Status:

@@ -103,7 +103,7 @@ async def _shown(starting: Awaitable[RunHandle]) -> Run:
         return await handle
     except RunFailedError as error:
         # The message is complete; our own frames would add nothing.
-        raise error.with_traceback(None)  # noqa: B904 - the same error
+        raise error.with_traceback(None)  # noqa: B904 - raised again, not from another
     finally:
         if shown is not None:
             await shown
@@ -142,4 +142,4 @@ def run_sync(
         return anyio.run(main)
     except AsyncflowError as error:
         # The message is complete; frames of the event loop would add nothing.
-        raise error.with_traceback(None)  # noqa: B904 - the same error
+        raise error.with_traceback(None)  # noqa: B904 - raised again, not from another

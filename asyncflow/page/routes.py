@@ -301,7 +301,7 @@ def _code(record: RunRecord, _: Request) -> Any:
         "script": found.script_name,
         "files": dict(kept),
         "left_out": [cut(name, 500) for name in found.left_out[:50]],
-        "cut": not whole or any(len(text) > 100_000 for text in found.files.values()),  # noqa: PLR2004 - as above
+        "cut": not whole or any(len(text) > 100_000 for text in found.files.values()),  # noqa: PLR2004 - what one file may have
     }
 
 

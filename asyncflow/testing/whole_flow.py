@@ -148,7 +148,7 @@ def _drive(flow: type[FlowSpec], how: RunAs, parameters: dict[str, Any], host: H
     except RunFailedError as error:
         raise error.with_traceback(None) from (host.error if host is not None else None)
     except AsyncflowError as error:
-        raise error.with_traceback(None)  # noqa: B904 - the same error
+        raise error.with_traceback(None)  # noqa: B904 - raised again, not from another
 
 
 async def _run(

@@ -227,7 +227,7 @@ def test_a_long_table_is_cut_and_says_how_long_it_is():
     assert found["total"] == 3000
     assert len(found["rows"]) <= 1000
     assert len(found["rows"][0]) == 100
-    assert error_of(Table([[1], 7])).startswith("Table")  # type: ignore[list-item] # hostile
+    assert error_of(Table([[1], 7])).startswith("Table")  # type: ignore[list-item] # a row that is none
     assert drawn(Table())["rows"] == []
 
 

@@ -114,7 +114,7 @@ class Host:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **(variables or {}), "TMPDIR": "/tmp"},  # noqa: S108 - its own
+                env={**os.environ, **(variables or {}), "TMPDIR": "/tmp"},  # noqa: S108 - each host has a /tmp of its own
                 start_new_session=True,
             )
         self._processes.append(process)

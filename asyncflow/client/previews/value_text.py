@@ -242,7 +242,7 @@ def _as_call(name: str, kind: type) -> Callable[[Made], str | None]:
 
     def show(node: Made) -> str | None:
         given: list[Any] = node.arguments
-        if not all(type(each) is kind and len(repr(each)) < 100 for each in given if _fits(each)):  # noqa: PLR2004 - short
+        if not all(type(each) is kind and len(repr(each)) < 100 for each in given if _fits(each)):  # noqa: PLR2004 - fits on a line
             return None
         if not all(map(_fits, given)):
             return None
@@ -257,7 +257,7 @@ def _fits(value: object) -> bool:
 
 def _path(node: Made) -> str | None:
     parts = node.arguments
-    if not all(isinstance(each, str) and len(each) < 1000 for each in parts):  # noqa: PLR2004 - short
+    if not all(isinstance(each, str) and len(each) < 1000 for each in parts):  # noqa: PLR2004 - no part of a name is longer
         return None
     return f"Path({'/'.join(parts).replace('//', '/', 1)!r})"
 

@@ -231,7 +231,7 @@ class TaskCards:
         from asyncflow.flow.bound_task import task_of
 
         task = task_of(self._flow)
-        assert task is not None, "a step runs on an instance that is bound"  # noqa: S101 - see above
+        assert task is not None, "a step runs on an instance that is bound"  # noqa: S101 - cards belong to such an instance
         return task.graph
 
     def put(self, data: bytes) -> ArtifactRef:
@@ -298,7 +298,7 @@ class _Publishing:
     def ask(self) -> None:
         """Have the cards told as they are now, or as they are in a moment."""
         cards = self._cards
-        if self._closed or self._stuck or os.getpid() != cards._pid:  # noqa: SLF001 - one part of it
+        if self._closed or self._stuck or os.getpid() != cards._pid:  # noqa: SLF001 - a part of the task's cards
             return
         with self._lock:
             if self._timer is not None:
