@@ -8,6 +8,7 @@ import traceback
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow._support.call_site import is_own
+from asyncflow._support.notebook import cell_name
 from asyncflow._support.safe_text import class_name, storable_text, text_of
 from asyncflow.errors import AsyncflowError
 
@@ -101,10 +102,18 @@ def _traceback(error: BaseException) -> str:
             _drop_own_causes(summary, with_users)
         for each in _with_causes(summary):
             _cut(each, with_users)
-        return "".join(summary.format())
+        return _with_cells("".join(summary.format()), summary)
     except BaseException as second:  # noqa: BLE001 - parts of it are the user's objects
         why = class_name(type(second))
         return f"{class_name(type(error))} (its traceback cannot be formatted: {why})\n"
+
+
+def _with_cells(text: str, summary: traceback.TracebackException) -> str:
+    """The text with the cells of a notebook named as IPython does."""
+    for file in {frame.filename for each in _with_causes(summary) for frame in each.stack}:
+        if name := cell_name(file):
+            text = text.replace(f'File "{file}", line ', f"{name}, line ")
+    return text
 
 
 def _with_causes(summary: traceback.TracebackException) -> list[traceback.TracebackException]:

@@ -13,6 +13,7 @@ from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
+from asyncflow._support.notebook import shell
 from asyncflow.errors import AsyncflowError
 
 if TYPE_CHECKING:
@@ -111,9 +112,8 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
 
 def _value(artifact: Valued) -> str:
     """The value of an artifact as HTML; empty outside of a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    if shell is None:
+    notebook = shell()
+    if notebook is None:
         return ""
     if artifact.size > MOST_SHOWN_BYTES:
         return "<p>It is too large to be shown here: use its <code>data</code>.</p>"
@@ -122,7 +122,7 @@ def _value(artifact: Valued) -> str:
     except (AsyncflowError, OSError) as error:
         return f"<pre>{escape(str(error))}</pre>"
     is_short = artifact.size <= _MOST_TEXT_BYTES
-    return _shown(shell, value) or (f"<pre>{escape(_text(value))}</pre>" if is_short else "")
+    return _shown(notebook, value) or (f"<pre>{escape(_text(value))}</pre>" if is_short else "")
 
 
 def _shown(shell: Any, value: Any) -> str:

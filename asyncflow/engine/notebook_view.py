@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support import log
+from asyncflow._support.notebook import shell
 from asyncflow.client.log_text import LogRenderer
 from asyncflow.client.step_counts import StepTally, Tally
 from asyncflow.client.words import how_long
@@ -28,9 +29,7 @@ _MOST_ROWS: Final = 30
 
 def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook."""
-    module = sys.modules.get("IPython")
-    shell = module.get_ipython() if module is not None else None
-    return hasattr(shell, "kernel")
+    return hasattr(shell(), "kernel")
 
 
 async def show_run(handle: RunHandle) -> None:

@@ -2,7 +2,7 @@
 
 A worker has no file of a cell, and a traceback without lines of code says little. So what stores
 the class of such a flow stores the cells that it uses as well, and whoever loads the class can show
-their lines: tracebacks, warnings, `inspect.getsource`.
+their lines: tracebacks, warnings, `inspect.getsource`. A traceback there also says `Cell In[3]`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import linecache
 import os
 from collections import deque
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow._support.notebook import cell_name, remember_cells
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+_NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
 _MOST_OBJECTS: Final = 10_000
 _MOST_BYTES: Final = 1 << 20  # of all cells: beyond it, the last ones found are left out
 
@@ -37,19 +40,29 @@ def with_cells(flow: type, secrets: Collection[str] = ()) -> Any:
 
         encoded = {file: text.encode(errors="replace") for file, text in cells.items()}
         cells = {file: text.decode() for file, text in hide(secrets, encoded)[0].items()}
-    return _WithCells(flow, cells) if cells else flow
+    names = {file: name for file in cells if (name := cell_name(file))}
+    return _WithCells(flow, cells, names) if cells else flow
 
 
 class _WithCells:
-    def __init__(self, flow: type, cells: Mapping[str, str]) -> None:
-        self._flow, self._cells = flow, cells
+    def __init__(self, flow: type, cells: Mapping[str, str], names: Mapping[str, str]) -> None:
+        self._flow, self._cells, self._names = flow, cells, names
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return having_cells, (self._flow, self._cells)
+        return having_cells, (self._flow, self._cells, self._names)
 
 
-def having_cells(flow: type, cells: Mapping[str, str]) -> type:
-    """The flow, whose cells can be shown in this process from now on."""
+def having_cells(
+    flow: type, cells: Mapping[str, str], names: Mapping[str, str] = _NO_NAMES
+) -> type:
+    """The flow, whose cells can be shown in this process from now on.
+
+    Args:
+        flow: The flow.
+        cells: The source of each cell, by its made-up file name.
+        names: What the notebook calls them; stores of older versions have none.
+    """
+    remember_cells(names)
     for file, text in cells.items():
         entry = len(text), None, text.splitlines(keepends=True), file
         linecache.cache.setdefault(file, entry)

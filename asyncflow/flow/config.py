@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Never, NoReturn
 
 from asyncflow._support.call_site import calling_line
+from asyncflow._support.notebook import shown_file
 from asyncflow._support.safe_text import shortened
 from asyncflow._support.user_name import user_name
 from asyncflow.errors import ParameterError
@@ -211,7 +212,7 @@ class ConfigExpression(Expression):
         except Exception as error:
             file, line = self._place
             said = f"{type(error).__name__}: {error}"
-            message = f"{file}:{line}: {self!r} cannot be evaluated: {said}"
+            message = f"{shown_file(file)}:{line}: {self!r} cannot be evaluated: {said}"
             raise ParameterError(message) from error
         return value
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from asyncflow._support.call_site import calling_line
+from asyncflow._support.notebook import shown_file
 from asyncflow._support.safe_text import storable_text
 from asyncflow.errors import FlowError
 
@@ -13,7 +14,7 @@ from asyncflow.errors import FlowError
 def mistake(message: str) -> FlowError:
     """The error of a decorator, with the file and the line of the decorator."""
     file, line = calling_line()
-    return FlowError(message, file=file, line=line)
+    return FlowError(message, file=shown_file(file), line=line)
 
 
 def number(decorator: str, name: str, value: Any, *, most: float = math.inf) -> float:

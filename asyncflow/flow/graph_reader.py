@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from asyncflow._support.notebook import shown_file
 from asyncflow.errors import GraphError
 from asyncflow.flow.constants import is_constant, written_classes
 from asyncflow.flow.delayed_values import CONFIG_VALUES, has_configs
@@ -121,7 +122,7 @@ class _Step:
         return GraphError(
             f"step {self.name!r} {message}",
             step=self.name,
-            file=code.co_filename,
+            file=shown_file(code.co_filename),
             line=line or code.co_firstlineno,
         )
 
@@ -217,10 +218,11 @@ def _check_attribute(owner: type, name: str, value: object, steps: Mapping[str, 
 def _error_at(message: str, owner: type, name: str, value: object) -> GraphError:
     code = getattr(value, "__code__", None)
     if code is not None:
-        file, line = code.co_filename, code.co_firstlineno
+        file, line = shown_file(code.co_filename), code.co_firstlineno
     else:
         try:
-            file, line = inspect.getsourcefile(owner) or "", inspect.getsourcelines(owner)[1]
+            file = shown_file(inspect.getsourcefile(owner) or "")
+            line = inspect.getsourcelines(owner)[1]
         except (OSError, TypeError):  # typed at the prompt
             file, line = "", 0
     return GraphError(message, step=name if options_of(value) else "", file=file, line=line)
@@ -282,7 +284,7 @@ def _read_node(cls: type, step: _Step, steps: Mapping[str, _Step]) -> Node:
         is_start=options.is_start,
         is_end=is_end,
         line=body.line,
-        file=step.function.__code__.co_filename,
+        file=shown_file(step.function.__code__.co_filename),
         doc=inspect.cleandoc(step.method.__doc__ or ""),
         shared=keyword_only(step.function),
         options=plain_options(options) | ({"arrivals": True} if body.reads_arrivals else {}),

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.flow.current import running_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
     from logging import LogRecord
     from types import ModuleType
@@ -37,6 +37,21 @@ def name_tasks_in_records() -> None:
         _name_tasks(module)
     elif not any(isinstance(finder, _WhenImported) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WhenImported())
+
+
+@contextmanager
+def tasks_named_in_records() -> Iterator[None]:
+    """The same within the block alone, for a process that has records of its own as well."""
+    import logging
+
+    before = logging.Logger.makeRecord
+    name_tasks_in_records()
+    ours = logging.Logger.makeRecord
+    try:
+        yield
+    finally:
+        if ours is not before and logging.Logger.makeRecord is ours:
+            logging.Logger.makeRecord = before  # type: ignore[method-assign] # as it was found
 
 
 def _name_tasks(module: ModuleType) -> None:

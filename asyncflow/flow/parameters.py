@@ -26,6 +26,7 @@ from typing import (
 )
 
 from asyncflow._support.call_site import calling_line
+from asyncflow._support.notebook import shown_file
 from asyncflow._support.safe_text import shortened
 from asyncflow.errors import ParameterError
 from asyncflow.flow.delayed_values import has_expression
@@ -73,7 +74,9 @@ def computed_default(default: Any, context: ParameterContext, kind: str, name: s
 def mistake(message: str, name: str = "") -> ParameterError:
     """The error of a parameter or a config, with the file and the line where it stands."""
     file, line = calling_line()
-    return ParameterError(f"{file}:{line}: {message}" if file else message, parameter=name)
+    return ParameterError(
+        f"{shown_file(file)}:{line}: {message}" if file else message, parameter=name
+    )
 
 
 def _takes_context(function: Callable[..., Any]) -> bool:

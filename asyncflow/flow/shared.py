@@ -24,6 +24,7 @@ from contextlib import asynccontextmanager, contextmanager
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._support.notebook import shown_file
 from asyncflow._support.suggestions import did_you_mean
 from asyncflow.errors import FlowError, GraphError
 
@@ -113,7 +114,8 @@ def shared(function: Callable[..., Any], /) -> Shared:
             f"@shared {inner.__name__!r} has no `yield`: let it yield what is shared, once, and "
             f"close it after that"
         )
-        raise FlowError(message, file=code.co_filename, line=code.co_firstlineno)
+        file = shown_file(code.co_filename)
+        raise FlowError(message, file=file, line=code.co_firstlineno)
     return Shared(function)
 
 
@@ -219,4 +221,5 @@ def _check_parameters(name: str, function: FunctionType, step: str) -> None:
 
 def _error(message: str, step: str, function: FunctionType) -> GraphError:
     code = function.__code__
-    return GraphError(message, step=step, file=code.co_filename, line=code.co_firstlineno)
+    file = shown_file(code.co_filename)
+    return GraphError(message, step=step, file=file, line=code.co_firstlineno)

@@ -19,7 +19,7 @@ from asyncflow.events.manifests import pack_manifest, pack_ref
 from asyncflow.events.packing import pack_event, unpack_events
 from asyncflow.events.types import TaskSucceeded, from_microseconds
 from asyncflow.flow.code_files import CodeFiles
-from asyncflow.flow.log_records import name_tasks_in_records
+from asyncflow.flow.log_records import tasks_named_in_records
 from asyncflow.flow.node import Fanout
 from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactWriter
@@ -101,8 +101,7 @@ def run_step(
         TypeError: The step is a join and no `inputs` are given, or the other way round.
     """
     check_flow(flow)
-    name_tasks_in_records()
-    with mocks_by_reference():
+    with mocks_by_reference(), tasks_named_in_records():
         given = _GivenRun(flow, step, parameters or {})
         try:
             order = given.order(artifacts or {}, input, inputs)

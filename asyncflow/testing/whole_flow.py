@@ -15,7 +15,7 @@ from asyncflow.engine.engine import Engine
 from asyncflow.errors import AsyncflowError, NotFoundError, RunFailedError
 from asyncflow.events.types import TaskSucceeded
 from asyncflow.flow.graph_reader import prepare, read_graph
-from asyncflow.flow.log_records import name_tasks_in_records
+from asyncflow.flow.log_records import tasks_named_in_records
 from asyncflow.testing.in_process import Host, tasks_have_output
 from asyncflow.testing.live_mocks import mocks_by_reference
 from asyncflow.testing.scratch_store import scratch_store
@@ -94,7 +94,7 @@ def carry_out(flow: type[FlowSpec], how: RunAs, parameters: dict[str, Any]) -> R
             within.enter_context(tasks_have_output())
             within.callback(EnvironmentSnapshot().put_back)
             within.enter_context(thread_propagation())
-            name_tasks_in_records()
+            within.enter_context(tasks_named_in_records())
         if _has_loop():  # another cannot run in this thread
             return _in_thread(lambda: _drive(flow, how, parameters, host))
         return _drive(flow, how, parameters, host)

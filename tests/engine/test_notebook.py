@@ -120,7 +120,7 @@ async def test_figures_and_frames_are_shown_as_such(kernel, ran):
 
 
 async def test_a_failure_shows_the_lines_of_the_cells(kernel):
-    """Of the step, and of the function in another cell; a resume goes on from there."""
+    """Of the step, and of the function in another cell, as IPython names them; a resume goes on."""
     with pytest.raises(CellExecutionError) as failed:
         await kernel("await asyncflow.run(Cells, by=0)")
     told = failed.value.traceback
@@ -128,6 +128,8 @@ async def test_a_failure_shows_the_lines_of_the_cells(kernel):
     assert "self.share = shared_by(self.by)" in plain
     assert "return 10 / number" in plain
     assert "ZeroDivisionError" in plain
+    assert re.search(r"^ *Cell In\[2\], line 15, in each$", plain, re.MULTILINE)
+    assert re.search(r"^ *Cell In\[1\], line 2, in shared_by$", plain, re.MULTILINE)
     assert "run_handle.py" not in plain
     (command,) = re.findall(r"To go on from here: (await asyncflow\.resume\(.*\))", plain)
     await kernel("def shared_by(number):\n    return 0.5")
@@ -135,3 +137,18 @@ async def test_a_failure_shows_the_lines_of_the_cells(kernel):
     await kernel(f"resumed = {command}")
     cell = await kernel("resumed.data.by, resumed['start'].task.origin_pathspec is not None")
     assert cell.outputs[0].data["text/plain"] == "(0, True)"
+
+
+async def test_a_mistake_in_a_cell_is_named_by_the_cell(kernel):
+    """Before a run, where the graph is read."""
+    with pytest.raises(CellExecutionError) as failed:
+        await kernel(
+            "class Wrong(FlowSpec):\n"
+            "    @step\n    def start(self):\n        self.next(self.nope)\n"
+            "number = len(In) - 1\n"
+            "await asyncflow.run(Wrong)"
+        )
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", failed.value.traceback)
+    cell = await kernel("number")
+    assert f"Cell In[{cell.outputs[0].data['text/plain']}]:" in plain
+    assert "ipykernel" not in plain.splitlines()[-1]

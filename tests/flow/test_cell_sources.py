@@ -33,7 +33,7 @@ def typed(monkeypatch):
 
 def cells_with(flow, *secrets):
     """The cells that are stored with a flow."""
-    _, (kept, cells) = with_cells(flow, secrets).__reduce__()
+    _, (kept, cells, _names) = with_cells(flow, secrets).__reduce__()
     assert kept is flow
     return cells
 

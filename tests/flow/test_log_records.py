@@ -15,6 +15,7 @@ from asyncflow.flow.current import TaskContext, enter_task
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.log_records import name_tasks_in_records
 from asyncflow.flow.node import Node
+from asyncflow.testing import run_flow, run_step
 
 GRAPH = Graph("Named", [Node("start", ("end",)), Node("end")])
 TASK = TaskContext("Named", "17", "train", "3", 1, GRAPH)
@@ -129,6 +130,14 @@ def made_by(logger):
     """The names in a record that the logger makes."""
     record = logger.makeRecord(logger.name, logging.INFO, "file", 1, "said", (), None)
     return [names_in(record)]
+
+
+@pytest.mark.parametrize("run", [lambda: run_flow(Logging), lambda: run_step(Logging, "start")])
+def test_a_run_in_a_tests_process_leaves_logging_as_it_was(run):
+    """The step's records have named it; later ones are as before."""
+    before = logging.Logger.makeRecord
+    run()
+    assert logging.Logger.makeRecord is before
 
 
 async def test_async_steps_side_by_side_have_each_their_own(engine):

@@ -16,6 +16,7 @@ from asyncio.events import Handle
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support.call_site import is_own
+from asyncflow._support.notebook import shown_file
 from asyncflow.flow.current import task_in
 from asyncflow.workers.process.stop_signals import block_stop_signals
 
@@ -113,11 +114,12 @@ def _task_of(call: FrameType) -> TaskContext | None:
 def _described(stack: list[FrameType], task: TaskContext | None) -> str:
     """The innermost line in the flow's own file, else in any file but ours."""
     file = task.graph[task.step_name].file if task is not None else ""
-    own = [frame for frame in stack if frame.f_code.co_filename == file]
+    own = [frame for frame in stack if shown_file(frame.f_code.co_filename) == file]
     others = [frame for frame in stack if not is_own(frame.f_code.co_filename)]
     if not (own or others):
         return "in asyncflow itself, which reads or writes its artifacts"
     frame = (own or others)[0]
-    place = f"{frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
-    text = linecache.getline(frame.f_code.co_filename, frame.f_lineno, frame.f_globals).strip()
+    code, line = frame.f_code, frame.f_lineno
+    place = f"{shown_file(code.co_filename)}:{line}, in {code.co_name}"
+    text = linecache.getline(code.co_filename, line, frame.f_globals).strip()
     return f"{place}: {text}" if text else place
