@@ -60,8 +60,7 @@ class _Delivery:
 
     def __init__(self, news: Sequence[Publication], upto: int, size: int) -> None:
         self.news = news
-        lines = [item for item in news if isinstance(item, OutputChunk)]
-        self.count = sum([item.count for item in lines], len(news) - len(lines))
+        self.count = sum([1 if isinstance(item, Event) else item.count for item in news])
         self.upto = upto
         """The offset in the journal after the last of them."""
         self.size = size

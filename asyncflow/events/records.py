@@ -511,9 +511,16 @@ def result_of(values: Sequence[Any]) -> Result:
     raise RecordError(f"a record of kind {code} passes nothing on")
 
 
-def way_on(values: Sequence[Any]) -> tuple[int | None, str]:
-    """How many tasks follow the one that a TaskSucceeded is about, and the step that it chose."""
-    return values[_FANOUT_AT[SUCCEEDED]], values[_CHOICE_AT[SUCCEEDED]]
+begin_of: Final = itemgetter(3, 4, 5, 6, _ITEM_AT[STARTED])
+"""Step, task id, attempt and path of a TaskStarted, and its item as a short text."""
+end_of: Final = itemgetter(3, 4, 5, 6, _SECONDS_AT[SUCCEEDED])
+"""Step, task id, attempt and path of a TaskSucceeded, and how long it took."""
+
+
+way_on: Final[Callable[[Sequence[Any]], tuple[int | None, str]]] = itemgetter(
+    _FANOUT_AT[SUCCEEDED], _CHOICE_AT[SUCCEEDED]
+)
+"""How many tasks follow the one that a TaskSucceeded is about, and the step that it chose."""
 
 
 def digests_of(values: Sequence[Any]) -> tuple[int, bytes]:

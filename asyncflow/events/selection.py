@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 from asyncflow.errors import JournalError, RecordError
 from asyncflow.events.packing import event_of, unpack_events
-from asyncflow.events.records import LOGGED, seq_of
+from asyncflow.events.records import KNOWN, LOGGED, STARTED, seq_of
 from asyncflow.events.types import Event, TaskEvent, event_types
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
 Wish = TypeVar("Wish", bound=Event)
 """The type of event that a subscriber asked for."""
@@ -65,33 +65,43 @@ class OutputChunk:
         return f"<Lines of {self._flow}/{self._run_id} from {self.seq} on>"
 
 
-class RecordedEvent:
-    """The fields of a record that a journal has just got, in place of the event."""
+class RecordedEvents:
+    """The fields of records that a journal gets together, in place of their events.
 
-    __slots__ = ("_event", "_flow", "_run_id", "code", "values")
+    They begin attempts, or end them well: these are nearly all events of a wide run.
+    """
 
-    def __init__(self, values: Sequence[Any], flow: str, run_id: str) -> None:
-        self.code: int = values[0]
-        self.values = values
+    __slots__ = ("_flow", "_made", "_run_id", "values")
+
+    code: ClassVar[int] = STARTED  # never that of a run's last event
+
+    def __init__(self, flow: str, run_id: str) -> None:
         self._flow, self._run_id = flow, run_id
-        self._event: Event | None = None
+        self.values: list[Sequence[Any]] = []
+        """The fields of each record, in order."""
+        self._made: dict[int, Event] = {}  # by its place
 
     @property
-    def seq(self) -> int:
-        """The number of the event."""
-        return seq_of(self.values)
+    def count(self) -> int:
+        """How many events they are."""
+        return len(self.values)
 
-    def event(self) -> Event:
-        """The event; made on the first call, then kept."""
-        if self._event is None:
-            self._event = event_of(self.values, self._flow, self._run_id)
-        return self._event
+    def events(self, codes: Container[int] = KNOWN, since: int = 0) -> list[Event]:
+        """Those of these kinds, after this number; each is made on the first call, then kept."""
+        made, flow, run_id, picked = self._made, self._flow, self._run_id, []
+        for at, values in enumerate(self.values):
+            if values[0] in codes and seq_of(values) > since:
+                event = made.get(at)
+                if event is None:
+                    event = made[at] = event_of(values, flow, run_id)
+                picked.append(event)
+        return picked
 
     def __repr__(self) -> str:
-        return f"<RecordedEvent {self.seq} of {self._flow}/{self._run_id}>"
+        return f"<RecordedEvents: {len(self.values)} of {self._flow}/{self._run_id}>"
 
 
-Publication = Event | OutputChunk | RecordedEvent
+Publication = Event | OutputChunk | RecordedEvents
 
 
 class EventFilter(Generic[Wish]):
@@ -126,6 +136,9 @@ class EventFilter(Generic[Wish]):
         """The events among these publications that the filter selects."""
         codes, since, picked = self.codes, self.since, list[Event]()
         for item in news:
+            if isinstance(item, RecordedEvents):
+                picked += item.events(codes, since)
+                continue
             if item.code not in codes:
                 continue
             if isinstance(item, OutputChunk):
@@ -134,7 +147,7 @@ class EventFilter(Generic[Wish]):
                     events = [event for event in events if event.seq > since]
                 picked += events
             elif item.seq > since:
-                picked.append(item.event() if isinstance(item, RecordedEvent) else item)
+                picked.append(item)
         return cast("list[Wish]", picked)  # no other event class has one of these codes
 
     @property

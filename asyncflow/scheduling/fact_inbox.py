@@ -11,7 +11,7 @@ Nothing here waits.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.scheduling.commands import Verdict
 from asyncflow.scheduling.facts import Lost
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _BATCH_FACTS: Final = 128  # a batch of them takes the event loop some 3 ms
 _LEAST_FACTS: Final = 16  # in a batch, however little time is left: each batch costs a write
 _ENDS: Final = (Succeeded, Failed, Lost)
+_PLAIN: Final = frozenset((Started, Succeeded))
 _FAILURES: Final = (Failed, Lost)  # a union in `isinstance` takes three times as long
 
 
@@ -131,10 +132,14 @@ class FactInbox:
 
     def collect(self, batch: Batch, has_time: Callable[[], bool]) -> None:
         """Move facts to a batch, as long as there is time."""
-        for number in range(min(len(self.facts), _BATCH_FACTS)):
-            if number >= _LEAST_FACTS and not has_time():
-                break
-            fact = self.facts.popleft()
+        number, facts = 0, self.facts
+        while facts and number < _BATCH_FACTS and (number < _LEAST_FACTS or has_time()):
+            if plain := self._take_plain(_LEAST_FACTS):
+                self._recorder.record_plain(plain, batch)
+                number += len(plain)
+                continue
+            number += 1
+            fact = facts.popleft()
             if isinstance(fact, Gang):
                 self._collect_gang(fact, batch)
                 break
@@ -148,6 +153,14 @@ class FactInbox:
                 break
             if verdict is not None and self._ends_run(verdict):
                 break  # the plan must know that the run is ending before it judges the next failure
+        self._recorder.settle(batch)
+
+    def _take_plain(self, most: int) -> list[Started | Succeeded]:
+        """Take facts away, as long as each says that an attempt has begun, or ended well."""
+        taken, facts = list[Any](), self.facts
+        while facts and len(taken) < most and type(facts[0]) in _PLAIN:
+            taken.append(facts.popleft())
+        return taken
 
     def _collect_gang(self, gang: Gang, batch: Batch) -> None:
         """Move the ends of a gang to a batch: one write has all of them, or none is published."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from asyncflow.events.output_lines import count_pieces
 from asyncflow.events.packing import journalled, pack_logged, pack_values
 from asyncflow.events.records import STARTED, SUCCEEDED
-from asyncflow.events.selection import OutputChunk, RecordedEvent
+from asyncflow.events.selection import OutputChunk, RecordedEvents
 from asyncflow.events.types import (
     CardUpdated,
     TaskCloned,
@@ -24,7 +24,7 @@ from asyncflow.events.types import (
 )
 from asyncflow.scheduling.commands import BeginTask
 from asyncflow.scheduling.facts import Lost
-from asyncflow.store.journal import frame
+from asyncflow.store.journal import PREFIX_BYTES, prefix
 from asyncflow.workers.messages import (
     UNKNOWN_USAGE,
     CardsChanged,
@@ -36,6 +36,7 @@ from asyncflow.workers.messages import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from asyncflow.events.records import Result
@@ -111,10 +112,15 @@ class Batch:
         self.at = at
         """The journal offset of the next record."""
         self.frames: list[bytes] = []
-        self.events: list[Event | RecordedEvent] = []
+        """Of each record its length and checksum, and then the record."""
+        self.events: list[Event | RecordedEvents] = []
         """The events that the plan has to know."""
         self.news: list[Publication] = []
         """For subscribers: those events, and output."""
+        self.last: RecordedEvents | None = None
+        """What is last of these, as long as records may be added to it."""
+        self.places: list[int] = []
+        """The offsets of the records of `last`."""
         self.now = from_microseconds(now)
         self.microseconds = now
         self.output_bytes = 0
@@ -122,10 +128,22 @@ class Batch:
     def add(self, record: bytes) -> int:
         """Add a record; return its offset."""
         at = self.at
-        framed = frame(record)
-        self.frames.append(framed)
-        self.at += len(framed)
+        self.frames += prefix(record), record
+        self.at = at + PREFIX_BYTES + len(record)
         return at
+
+    def record(self, values: Sequence[Any], flow: str, run_id: str) -> None:
+        """Add the record with these fields, about an attempt that begins or ends well.
+
+        `Recorder.settle` adds it to the index.
+        """
+        group = self.last
+        if group is None:
+            group = self.last = RecordedEvents(flow, run_id)
+            self.events.append(group)
+            self.news.append(group)
+        group.values.append(values)
+        self.places.append(self.add(pack_values(values)))
 
     def data(self) -> bytes:
         """The bytes for the journal."""
@@ -191,6 +209,31 @@ class Recorder:
 
     # --- facts to records ---
 
+    def record_plain(self, facts: Iterable[Started | Succeeded], batch: Batch) -> None:
+        """Do what `record` does for facts of these two kinds: nearly all of a wide run."""
+        attempts, now, flow, run_id = self._attempts, batch.microseconds, self._flow, self._run_id
+        for fact in facts:
+            _, task, number = fact.key
+            attempt = attempts.get(task)
+            if attempt is None or number != attempt.attempt:
+                continue
+            if isinstance(fact, Succeeded):
+                self._succeeded(attempt, fact, fact.outcome, batch)
+                continue
+            attempt.item = fact.item
+            if attempt.failed:  # a stand-in is not an attempt
+                continue
+            self.seq += 1
+            head = STARTED, self.seq, now, attempt.step, task, attempt.number, attempt.path
+            values = (*head, attempt.pid, attempt.parents, attempt.node, fact.item)
+            batch.record(values, flow, run_id)
+
+    def settle(self, batch: Batch) -> None:
+        """Have the index know all records of a batch."""
+        if batch.last is not None:
+            self._index.note_all(batch.places, batch.last.values, batch.microseconds)
+            batch.places, batch.last = [], None
+
     def record(self, fact: Fact, batch: Batch, *, verdict: Verdict | None) -> None:
         """Add what a fact means to a batch.
 
@@ -200,11 +243,8 @@ class Recorder:
         if attempt is None or fact.key.attempt != attempt.attempt:
             return
         match fact:
-            case Started():
-                attempt.item = fact.item
-                self._started(attempt, batch)
-            case Succeeded():
-                self._succeeded(attempt, fact, fact.outcome, batch)
+            case Started() | Succeeded():
+                self.record_plain((fact,), batch)
             case Yielded():
                 self._yielded(attempt, fact, batch)
             case Logged():
@@ -266,16 +306,11 @@ class Recorder:
 
     def add(self, event: Event, batch: Batch) -> int:
         """Add an event; return the offset of its record."""
+        self.settle(batch)
         record, event = journalled(event)
         batch.events.append(event)
         batch.news.append(event)
         return batch.add(record)
-
-    def _started(self, attempt: RunningAttempt, batch: Batch) -> None:
-        if attempt.failed:  # a stand-in is not an attempt
-            return
-        more = attempt.pid, attempt.parents, attempt.node, attempt.item
-        self._record(STARTED, attempt, more, batch)
 
     def _yielded(self, attempt: RunningAttempt, report: Yielded, batch: Batch) -> None:
         if not self.streams.takes(report):
@@ -300,24 +335,21 @@ class Recorder:
         self, attempt: RunningAttempt, report: Succeeded | Failed, outcome: Outcome, batch: Batch
     ) -> None:
         self._end(attempt)
-        seconds, usage = report.seconds, attempt.usage or report.usage
+        self.seq += 1
+        step, task, seconds = attempt.step, attempt.task_id, report.seconds
         manifest, fanout, items, choice, cards = outcome
-        more = (
-            manifest,
-            attempt.seconds or seconds,
-            attempt.pid,
-            fanout,
-            items,
-            attempt.log,
-            attempt.failed,
-            choice,
-            *usage,
+        values = (
+            *(SUCCEEDED, self.seq, batch.microseconds, step, task, attempt.number, attempt.path),
+            *(manifest, attempt.seconds or seconds, attempt.pid, fanout, items),
+            *(attempt.log, attempt.failed, choice),
+            *(attempt.usage or report.usage),
             cards or attempt.cards,
         )
-        self._record(SUCCEEDED, attempt, more, batch)
-        self._caught.pop(attempt.task_id, None)
-        before = self.expected.get(attempt.step, seconds)
-        self.expected[attempt.step] = before + _SMOOTHING * (seconds - before)
+        batch.record(values, self._flow, self._run_id)
+        if attempt.failed:
+            self._caught.pop(task, None)
+        before = self.expected.get(step, seconds)
+        self.expected[step] = before + _SMOOTHING * (seconds - before)
 
     def _failed(
         self,
@@ -369,6 +401,7 @@ class Recorder:
             cards=cards,
             pid=attempt.pid,
         )
+        self.settle(batch)
         record, told = journalled(event)
         batch.news.append(told)  # the plan need not know
         batch.add(record)
@@ -377,23 +410,6 @@ class Recorder:
         self._attempts.pop(attempt.task_id, None)
         if self.streams:
             self.streams.on_ended(attempt.task_id)
-
-    def _record(
-        self, code: int, attempt: RunningAttempt, more: tuple[Any, ...], batch: Batch
-    ) -> None:
-        """Add a record of an attempt, by its fields: its event is made for who wants it.
-
-        `more` are those after the path.
-        """
-        self.seq += 1
-        step, task, number, path = attempt.step, attempt.task_id, attempt.number, attempt.path
-        values = (code, self.seq, batch.microseconds, step, task, number, path, *more)
-        event = RecordedEvent(values, self._flow, self._run_id)
-        batch.events.append(event)
-        batch.news.append(event)
-        at, head = batch.add(pack_values(values)), (step, task, number, path)
-        item, seconds = (attempt.item, 0.0) if code == STARTED else ("", more[1])
-        self._index.note(at, code, head, batch.microseconds, item=item, seconds=seconds)
 
     def _note(self, attempt: RunningAttempt, event: TaskFailed, batch: Batch) -> int:
         """Add the failure of an attempt; return the offset of its record."""
@@ -415,6 +431,7 @@ class Recorder:
     def _logged(self, attempt: RunningAttempt, stream: int, data: bytes, batch: Batch) -> None:
         if not data:
             return
+        self.settle(batch)
         task = attempt.step, attempt.task_id, attempt.number
         record = pack_logged(
             self.seq + 1, batch.microseconds, task, stream, attempt.pid, data, attempt.log

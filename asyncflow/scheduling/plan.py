@@ -24,8 +24,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from asyncflow.events.records import ENDINGS, STARTED, task_of, way_on
-from asyncflow.events.selection import RecordedEvent
+from asyncflow.events.records import ENDINGS, STARTED, TASK_AT, way_on
+from asyncflow.events.selection import RecordedEvents
 from asyncflow.events.types import (
     RunCancelled,
     RunFailed,
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         FurtherInputs,
     )
 
+_READY, _RUNNING, _SUCCEEDED = TaskPhase.READY, TaskPhase.RUNNING, TaskPhase.SUCCEEDED
 _OTHER_FAILED: Final = "another task of the run failed"
 _NONE_WAITS: Final[Mapping[tuple[str, tuple[int, ...]], tuple[int, float]]] = MappingProxyType({})
 
@@ -170,10 +171,10 @@ class Plan:
 
     # --- facts ---
 
-    def handle(self, event: Event | RecordedEvent) -> list[Command]:  # noqa: PLR0911 - one answer for each event
+    def handle(self, event: Event | RecordedEvents) -> list[Command]:  # noqa: PLR0911 - one answer for each event
         """Process an event, and return the resulting commands."""
         match event:
-            case RecordedEvent():
+            case RecordedEvents():
                 return self._handle_recorded(event)
             case TaskStarted():
                 return self._start(int(event.task_id))
@@ -194,12 +195,19 @@ class Plan:
             case _:  # TaskLogged: nothing depends on a task's output
                 return []
 
-    def _handle_recorded(self, event: RecordedEvent) -> list[Command]:
-        """The same for the beginning and the end of an attempt, whose events nobody needs here."""
-        task_id = task_of(event.values)
-        if event.code == STARTED:
-            return self._start(task_id)
-        return self._succeed(task_id, *way_on(event.values))
+    def _handle_recorded(self, events: RecordedEvents) -> list[Command]:
+        """The same for beginnings and ends of attempts, whose events nobody needs here."""
+        commands: list[Command] = []
+        tasks = self._tasks
+        for values in events.values:
+            task_id = values[TASK_AT]
+            if values[0] != STARTED:
+                commands += self._succeed(task_id, *way_on(values))
+            elif (task := tasks[task_id]).state is _READY and task.reads is None:
+                task.state = _RUNNING
+            else:
+                commands += self._start(task_id)
+        return commands
 
     def arrivals(self) -> list[FurtherInputs]:
         """What running joins have to be told about inputs that arrive; each is returned once."""
@@ -315,13 +323,16 @@ class Plan:
 
     def _succeed(self, task_id: int, fanout: int | None, choice: str) -> list[Command]:
         task = self._tasks[task_id]
-        task.move(TaskPhase.SUCCEEDED)
+        if task.state is _RUNNING:
+            task.state = _SUCCEEDED
+        else:
+            task.move(_SUCCEEDED)
         del self._tasks[task_id]
         if task.reads is not None:
             self._early.succeed(task, task.reads, stopping=self.stopping)
         if self._stopping:
             return self._finish_when_idle()
-        node = self.graph[task.step]
+        node = self.graph.nodes[task.step]
         if not node.next:
             return [FinishRun(Status.SUCCEEDED)]
         self._successors.follow(task, node, fanout, choice)

@@ -37,6 +37,13 @@ class Successors:
     ) -> None:
         """Push ready tasks to the queue; `finished` is that of the plan."""
         self._graph, self._queue, self._finished = graph, queue, finished
+        plain = () if graph.has_conditions else graph.nodes.values()  # these may repeat steps
+        self._last = frozenset(
+            node.name
+            for node in plain
+            if node.fanout is Fanout.NONE and node.next and graph[node.next[0]].is_join
+        )
+        """The last steps of branches and of foreaches: their tasks' paths are those of splits."""
 
     def begin(self) -> None:
         """Make the first task of the run ready."""
@@ -46,6 +53,9 @@ class Successors:
 
     def follow(self, task: PlannedTask, node: Node, fanout: int | None, choice: str) -> None:
         """Make ready what follows a task of this node, which is not the last."""
+        if task.step in self._last:
+            self._meet(task, task.path)
+            return
         match node.fanout:
             case Fanout.FOREACH:
                 self._fan_out(task, node, fanout or 0)
@@ -137,7 +147,7 @@ class Successors:
             raise IllegalEventError(message)
         scope.inputs[task.slot] = task.id
         scope.unmet -= 1
-        if repetitions_of(path) and self._closes_branches(scope):
+        if path and path[-1] < 0 and self._closes_branches(scope):
             # A loop around the split goes on within a branch. The join goes on with the highest
             # number of repetitions, so that no step has the same path twice.
             count = max(repetitions_of(path), repetitions_of(scope.path))

@@ -51,6 +51,7 @@ FIRST_RECORD: Final = len(HEADER)
 _FORMAT: Final = 1
 _ANY_HEADER: Final = re.compile(rb"ASYNCFLOW JOURNAL (\d+)\n?")
 _PREFIX: Final = struct.Struct("<II")
+_pack_prefix: Final = _PREFIX.pack
 PREFIX_BYTES: Final = _PREFIX.size
 _AHEAD_BYTES: Final = 1 << 15  # some eighty records of a wide join's inputs
 _READ_BYTES: Final = 1 << 18  # one read brings some thousand records and costs far below 1 ms
@@ -63,17 +64,36 @@ _SHORT_RECORD: Final = re.compile(rb"(?s)(?=(?!\x00\x00)..\x00\x00....)")
 _SHORT_BYTES: Final = (1 << 16) + PREFIX_BYTES
 
 
+_MOST_SEEDS: Final = 4096  # nearly all records are shorter
+_seeds: Final[dict[int, int]] = {}
+"""For each of these lengths that was met: the checksum of its four bytes."""
+
+
+def prefix(payload: bytes) -> bytes:
+    """The payload's length and checksum, which stand before it in the journal.
+
+    Raises:
+        JournalError: It is longer than a record may be.
+    """
+    size = len(payload)
+    if size > MAX_RECORD_BYTES:
+        message = f"an event of {size} bytes is too large for the journal"
+        raise JournalError(message)
+    seed = _seeds.get(size)
+    if seed is None:
+        seed = crc32(size.to_bytes(4, "little"))
+        if size < _MOST_SEEDS:
+            _seeds[size] = seed
+    return _pack_prefix(size, crc32(payload, seed))
+
+
 def frame(payload: bytes) -> bytes:
     """The payload with its length and checksum in front, as the journal stores it.
 
     Raises:
         JournalError: It is longer than a record may be.
     """
-    if len(payload) > MAX_RECORD_BYTES:
-        message = f"an event of {len(payload)} bytes is too large for the journal"
-        raise JournalError(message)
-    length = len(payload).to_bytes(4, "little")
-    return length + crc32(payload, crc32(length)).to_bytes(4, "little") + payload
+    return prefix(payload) + payload
 
 
 class JournalWriter:

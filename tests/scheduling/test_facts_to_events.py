@@ -66,10 +66,11 @@ class Life:
 
     def write(self, batch: Batch) -> None:
         """The journal has a batch."""
+        self.recorder.settle(batch)
         read: list[Event] = []
-        for framed in batch.frames:
-            self.read(framed)
-            read += unpack_events(framed[PREFIX_BYTES:], "F", "17")
+        for head, record in zip(batch.frames[::2], batch.frames[1::2], strict=True):
+            self.read(head + record)
+            read += unpack_events(record, "F", "17")
         assert EventFilter[Event]().pick(batch.news) == read  # subscribers get the same
         assert self.size == batch.at
 
