@@ -215,7 +215,7 @@ def _project_table(path: Path) -> dict[str, Any]:
     """
     try:
         place = os.path.abspath(path)  # noqa: PTH100 - text, and no look at links
-        found = os.stat(place)  # noqa: PTH116 - the same
+        found = os.stat(place)  # noqa: PTH116 - text, and no look at links
     except OSError:
         return {}
     stamp = found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev

@@ -236,7 +236,7 @@ class JSONViewer(CardComponent):
         data: Any,
         collapsible: bool = True,  # noqa: FBT001, FBT002 - Metaflow's signature
         max_height: str | None = None,
-        show_copy_button: bool = True,  # noqa: FBT001, FBT002 - the same
+        show_copy_button: bool = True,  # noqa: FBT001, FBT002 - Metaflow's signature
         title: str | None = None,
     ) -> None:
         self._data, self._collapsible, self._max_height = data, collapsible, max_height

@@ -127,7 +127,7 @@ class Values:
     def _can_pickle(self, pathspec: str, value: object) -> bool:
         try:
             _pickle(value)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - its class may raise anything
             self._miss(f"{pathspec} cannot be pickled: {_said(error)}", error)
             return False
         return True

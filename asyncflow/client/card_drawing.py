@@ -146,10 +146,10 @@ def artifact_parts(task: Task) -> Iterator[Part]:
     Raises:
         StoreError: The journal cannot be read.
     """
-    told = task._attempts  # noqa: SLF001 - the same
+    told = task._attempts  # noqa: SLF001 - a card is a view of a task
     ours = told.record.started.artifacts
     refs = {name: ref for name, ref in told.manifest().items() if name not in ours}
-    reader, room = task._place.artifacts, _PREVIEW_SECONDS  # noqa: SLF001 - the same
+    reader, room = task._place.artifacts, _PREVIEW_SECONDS  # noqa: SLF001 - a card is a view of a task
     rows, tables = [], []
     for name, ref in islice(sorted(refs.items()), _MOST_ARTIFACTS):
         shown = ""

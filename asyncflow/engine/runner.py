@@ -285,7 +285,7 @@ class Runs:
             ResumeError: There is no such run, or the flow no longer has the steps that finished.
             EngineClosedError: The runner was cleaned up.
         """
-        return self._executed(self._resume(options))._wait(show=self._show_output)  # noqa: SLF001 - as above
+        return self._executed(self._resume(options))._wait(show=self._show_output)  # noqa: SLF001 - both classes are one concept
 
     # --- on the caller's event loop ---
 
@@ -432,10 +432,9 @@ def _noting(start: _Start, file: str | os.PathLike[str] | None) -> _Start:
 
     async def started(engine: Engine) -> RunHandle:
         handle = await start(engine)
-        # no other task of the application is on this loop
         written = Path(f"{os.fspath(file)}.{os.getpid()}")
-        written.write_text(handle.run_id, encoding="utf-8")  # noqa: ASYNC240 - as above
-        written.replace(file)  # noqa: ASYNC240 - as above
+        written.write_text(handle.run_id, encoding="utf-8")  # noqa: ASYNC240 - no other task is on this loop
+        written.replace(file)  # noqa: ASYNC240 - no other task is on this loop
         return handle
 
     return started

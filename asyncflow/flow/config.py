@@ -434,7 +434,7 @@ def _text_of(spec: ConfigSpec, file: str, source: str) -> str:
 
 
 def _parsed(spec: ConfigSpec, text: str, file: str, source: str) -> Any:
-    parser = spec.parser or _PARSERS.get(os.path.splitext(file)[1].lower(), "json.loads")  # noqa: PTH122 - the same
+    parser = spec.parser or _PARSERS.get(os.path.splitext(file)[1].lower(), "json.loads")  # noqa: PTH122 - pathlib loads slowly
     try:
         return named_function(parser)(text)
     except ParameterError:

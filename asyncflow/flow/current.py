@@ -120,7 +120,7 @@ class _Entered:
             _solo = self._context
 
     def __exit__(self, *_: object) -> None:
-        global _solo  # noqa: PLW0603 - the same
+        global _solo  # noqa: PLW0603 - what runs in the process is the process's state
         _solo = self._before
         _task.reset(self._token)
 

@@ -78,7 +78,7 @@ def is_ours(file: str, root: str = "") -> bool:
 def source_file(module: ModuleType) -> str:
     """The absolute path of a module's source; empty if it has none."""
     file = getattr(module, "__file__", None)
-    return os.path.abspath(file) if isinstance(file, str) and file.endswith(".py") else ""  # noqa: PTH100 - as above
+    return os.path.abspath(file) if isinstance(file, str) and file.endswith(".py") else ""  # noqa: PTH100 - text
 
 
 class ImportedFiles:
@@ -112,12 +112,12 @@ class ImportedFiles:
 
     def _imports_of(self, file: str) -> tuple[Import, ...]:
         try:
-            status = os.stat(file)  # noqa: PTH116 - as above
+            status = os.stat(file)  # noqa: PTH116 - text
             stamp = status.st_mtime_ns, status.st_size
             known = self._said.get(file)
             if known is not None and known[0] == stamp:
                 return known[1]
-            with open(file, "rb") as opened:  # noqa: PTH123 - as above
+            with open(file, "rb") as opened:  # noqa: PTH123 - text
                 found = imports_in(opened.read(_PARSED_BYTES + 1))
         except OSError:
             return ()

@@ -227,7 +227,7 @@ class FileStream:
         decoder = codecs.getincrementaldecoder("utf-8")() if self.is_text else None
         left = self.size
         try:
-            with open(self._path, "rb", buffering=0) as file:  # noqa: PTH123 - as above
+            with open(self._path, "rb", buffering=0) as file:  # noqa: PTH123 - pathlib loads slowly
                 while piece := file.read(min(_PIECE_BYTES, left + 1)):
                     if decoder is not None:
                         decoder.decode(piece)
@@ -246,7 +246,7 @@ class FileStream:
     def __str__(self) -> str:
         """How it begins; a run shows it among its parameters."""
         try:
-            with open(self._path, "rb", buffering=0) as file:  # noqa: PTH123 - as above
+            with open(self._path, "rb", buffering=0) as file:  # noqa: PTH123 - pathlib loads slowly
                 head = cast("bytes", file.read(_SHOWN_BYTES))
         except OSError:
             return ""

@@ -385,6 +385,11 @@ class Parameter(Generic[T]):
     def _refusal(self, value: object, why: str = "") -> ParameterError:
         message = f"parameter {self.name!r} takes {_ARTICLES.get(self.type_name, '')}"
         message += f"{self.type_name}, not {_shown(value)}{f' ({why})' if why else ''}"
+        if self.type is JSONType and isinstance(value, str) and isinstance(self.default, list):
+            import json  # for an error alone
+
+            like = shortened(json.dumps(self.default), _SHOWN_CHARACTERS)
+            message += f": write it like '{like}', or give the Parameter a separator"
         return ParameterError(message, parameter=self.name)
 
 

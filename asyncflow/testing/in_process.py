@@ -205,7 +205,7 @@ class LinkHere:
             for end in (self._orders, self._taken_back, self._reports, theirs):
                 keep_from_children(end)
         self._orders.setblocking(False)  # noqa: FBT003 - the socket's own signature
-        self._reports.setblocking(False)  # noqa: FBT003 - the same
+        self._reports.setblocking(False)  # noqa: FBT003 - the socket's own signature
         self._loop.add_reader(self._reports, self._read)
         executor.host.add(self._taken_back, theirs)
 

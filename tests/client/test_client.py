@@ -574,7 +574,7 @@ def test_threads_may_share_a_running_run(store):
     for _ in range(3):
         run = Run("F/100")
         seen: list[int] = []
-        threads = [threading.Thread(target=lambda: seen.append(run.task_count)) for _ in range(4)]  # noqa: B023
+        threads = [threading.Thread(target=lambda: seen.append(run.task_count)) for _ in range(4)]  # noqa: B023 - joined in this round
         for thread in threads:
             thread.start()
         for thread in threads:

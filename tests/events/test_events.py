@@ -53,7 +53,7 @@ FLOW, RUN = "F", "17"
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 naturals = st.integers(0, (1 << 63) - 1)
 seconds = st.floats(0, 1e9)
-moments = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+moments = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds it
 texts_by_name = st.dictionaries(texts, texts, max_size=3)
 encodings = st.sampled_from([int(encoding) for encoding in Encoding])
 inline = st.builds(

@@ -190,6 +190,12 @@ def test_values_of_another_type(kind, value, words):
     assert len(str(caught.value)) < 200
 
 
+def test_items_by_commas_where_a_list_is_json():
+    """The error says how to write the list, and what to add for items by commas."""
+    with pytest.raises(ParameterError, match=r"like '\[1, 2\]', or give the Parameter a separator"):
+        Parameter("p", default=[1, 2]).convert("3,4")
+
+
 def test_a_number_too_long_to_be_written():
     """Python refuses to show it, so the error tells its type."""
     with pytest.raises(ParameterError, match="takes a float, not something of type int"):

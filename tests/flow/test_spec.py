@@ -30,7 +30,7 @@ class Sample(FlowSpec):
     alpha = Parameter("alpha", default=0.5)
     words = ["good"]  # noqa: RUF012 - the very case
     limit = 3
-    _shared: Any = {}  # noqa: RUF012 - the same
+    _shared: Any = {}  # noqa: RUF012 - the very case
 
     @step
     def start(self):

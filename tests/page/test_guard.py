@@ -179,9 +179,9 @@ def test_other_machines_need_a_token_file(tmp_path):
         file.write_text(text)
         file.chmod(mode)
         with pytest.raises(SettingsError, match=said):
-            _token(PageAddress(host="0.0.0.0", token_file=file))  # noqa: S104 - the same
+            _token(PageAddress(host="0.0.0.0", token_file=file))  # noqa: S104 - an address that needs a token
     file.chmod(0o600)
-    token, shown = _token(PageAddress(host="0.0.0.0", token_file=file))  # noqa: S104 - the same
+    token, shown = _token(PageAddress(host="0.0.0.0", token_file=file))  # noqa: S104 - an address that needs a token
     assert token.is_it(TOKEN)
     assert TOKEN not in shown
 

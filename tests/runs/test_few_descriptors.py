@@ -92,10 +92,8 @@ def program(store, tmp_path):
     def run(*part, files):
         few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files))
         command = [sys.executable, "program.py", *part]
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=120, preexec_fn=few,
-            check=False,
-        )  # fmt: skip
+        options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 120}
+        done = subprocess.run(command, preexec_fn=few, check=False, **options)
         assert done.returncode == 0, done.stderr
         return done
 
@@ -130,10 +128,8 @@ def test_how_many_runs_fit_follows_from_the_limit():
         "    resource.setrlimit(resource.RLIMIT_NOFILE, (most, 4096)); print(runs_that_fit())"
     )
     few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (4096, 4096))
-    done = subprocess.run(
-        [sys.executable, "-c", program, "1024", "256", "20"],
-        capture_output=True, text=True, check=True, preexec_fn=few,
-    )  # fmt: skip
+    command = [sys.executable, "-c", program, "1024", "256", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=few)
     large, small, least = map(int, done.stdout.split())
     assert 370 <= large <= 384
     assert 80 <= small <= 96

@@ -35,7 +35,7 @@ def leave(name):
     atexit.register(note, f"{name} was called")
     text = Path(f"{name}.txt").open("w")  # noqa: SIM115 - it is left open
     text.write("text")
-    packed = gzip.open(f"{name}.gz", "wt")  # noqa: SIM115 - the same
+    packed = gzip.open(f"{name}.gz", "wt")  # noqa: SIM115 - it is left open
     packed.write("packed text")
     kept.extend((text, packed, tempfile.TemporaryDirectory(prefix=f"{name}-", dir=".")))
 
@@ -215,7 +215,7 @@ class Counting(FlowSpec):
 @pytest.mark.skipif(not Path("/dev/shm").exists(), reason="named semaphores are files on Linux")  # noqa: S108 - where the C library has them
 async def test_no_semaphore_stays_when_a_worker_has_ended(store, caplog):
     """Those of multiprocessing and of joblib, whose idle executor is nothing to be warned of."""
-    shared_memory = Path("/dev/shm")  # noqa: S108 - the same
+    shared_memory = Path("/dev/shm")  # noqa: S108 - where the C library has them
     async with Engine(store=store, workers=1) as engine:
         data = (await engine.run(Counting)).data
         made = [

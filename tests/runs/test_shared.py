@@ -525,7 +525,7 @@ async def test_a_class_that_came_with_its_run_closes_with_it(store, notes):
             with open(path, "a") as file:  # noqa: PTH123 - the class brings no imports
                 file.write("open\n")
             yield 1
-            with open(path, "a") as file:  # noqa: PTH123 - the same
+            with open(path, "a") as file:  # noqa: PTH123 - the class brings no imports
                 file.write("close\n")
 
         @shared
@@ -613,7 +613,7 @@ class NoManager(Given):
     """A step asks for what is no context manager."""
 
     @step
-    async def wanted_one(self, *, nothing):  # type: ignore[override] # as above
+    async def wanted_one(self, *, nothing):  # type: ignore[override] # only the engine calls it
         self.next(self.join)
 
 

@@ -233,7 +233,7 @@ def debug():
 
 def debug_here():
     """The same without the hook."""
-    pdb.set_trace()  # noqa: T100 - the same
+    pdb.set_trace()  # noqa: T100 - that is what is examined
 
 
 ASKING = {

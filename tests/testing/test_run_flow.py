@@ -199,7 +199,7 @@ def test_nothing_is_left_open():
     run_flow(Whole)
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as one number
     run_flow(Whole)
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before  # noqa: PTH208 - the same
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before  # noqa: PTH208 - as one number
 
 
 class Breaking(FlowSpec):

@@ -100,7 +100,7 @@ class ValueChecker:
         if os.path.exists(path):  # noqa: PTH110 - the alternative raises without access
             return path
         removed = self._layout.root / "flows" / flow / REMOVED / segment.partition("/")[2]
-        return removed if os.path.exists(removed) else path  # noqa: PTH110 - as above
+        return removed if os.path.exists(removed) else path  # noqa: PTH110 - the alternative raises without access
 
     def _hash_range(self, path: Path, offset: int, size: int, digest: bytes) -> str:
         """What is wrong with a value in a segment; an empty text if nothing is."""

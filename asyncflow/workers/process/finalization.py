@@ -49,9 +49,9 @@ def disown() -> None:
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None:
         sys.modules["multiprocessing.process"]._children.clear()  # noqa: SLF001 - as multiprocessing does
-        util._finalizer_registry.clear()  # noqa: SLF001 - the same
-        util._run_after_forkers()  # noqa: SLF001 - the same
-        atexit.register(util._exit_function)  # noqa: SLF001 - the same
+        util._finalizer_registry.clear()  # noqa: SLF001 - as multiprocessing does
+        util._run_after_forkers()  # noqa: SLF001 - as multiprocessing does
+        atexit.register(util._exit_function)  # noqa: SLF001 - as multiprocessing does
 
 
 def finalize(complain: Complain, *closings: Callable[[], object]) -> None:

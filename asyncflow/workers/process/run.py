@@ -364,5 +364,5 @@ def item_text_of(run: OpenRun, stack: Sequence[int], path: Sequence[int]) -> str
         if splitter.items is None:
             return ""
         return run.reader.item_text(splitter.items, path[-1] - splitter.first)
-    except Exception:  # noqa: BLE001 - see above
+    except Exception:  # noqa: BLE001 - whatever reads the item will raise it
         return ""
