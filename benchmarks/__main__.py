@@ -17,6 +17,7 @@ ALL = (
     "client",
     "listing",
     "hotpath",
+    "showing",
     "stages",
     "deep",
     "floors",

@@ -11,11 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
 from asyncflow.store.layout import Layout
+from asyncflow.store.local_store import LocalRun
+from asyncflow.store.run_index import SUMMARY, Summary
 from asyncflow.values import Status
 from benchmarks.client import ROUNDS, milliseconds
 from tests.support.written_runs import RunWriter
@@ -50,20 +53,38 @@ print(json.dumps([time.perf_counter() - begin]))
 
 
 def build(store: Path, runs: int) -> None:
-    """Short runs, a few of which have failed."""
+    """Short runs, a few of which have failed; all but the first two are copies of these."""
     layout = Layout.open(store, create=True)
     began = time.perf_counter()
-    for number in range(runs):
-        run = RunWriter(store, "Many", str(_FIRST_ID + number), _GRAPH)
-        run.run("start")
-        if number % _FAILED_EVERY:
-            run.run("end")
-            run.finish()
-        else:
-            run.fail(run.start("end"))
-            run.finish(Status.FAILED)
+    failed, succeeded = (_written(store, _FIRST_ID + number) for number in range(2))
+    for number in range(2, runs):
+        run_id = str(_FIRST_ID + number)
+        summary, files = succeeded if number % _FAILED_EVERY else failed
+        folder = layout.run_dir("Many", run_id)
+        folder.mkdir()
+        for name, data in {**files, SUMMARY: replace(summary, run_id=run_id).dump()}.items():
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o644)
+            os.write(descriptor, data)
+            os.close(descriptor)
     layout.create_run("Many")  # one is just being started, which notes the newest
     print(f"{runs:,} runs written in {time.perf_counter() - began:.0f} s")
+
+
+def _written(store: Path, number: int) -> tuple[Summary, dict[str, bytes]]:
+    """A run as an engine writes it: its summary, and its other files."""
+    run = RunWriter(store, "Many", str(number), _GRAPH)
+    run.run("start")
+    if number == _FIRST_ID:
+        run.fail(run.start("end"))
+        run.finish(Status.FAILED)
+    else:
+        run.run("end")
+        run.finish()
+    files = {file.name: file.read_bytes() for file in run.run_dir.iterdir() if file.is_file()}
+    del files[SUMMARY]
+    summary = Summary.read(LocalRun.at(run.run_dir))
+    assert summary is not None  # noqa: S101 - it has just been written
+    return summary, files
 
 
 def command_seconds(store: Path, *arguments: str) -> float:

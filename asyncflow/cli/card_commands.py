@@ -9,7 +9,7 @@ import click
 
 from asyncflow.cli.common_options import json_option, store_option
 from asyncflow.cli.look_commands import find, pathspec_argument, print_json, whole
-from asyncflow.cli.stdout_errors import print_lines, print_output
+from asyncflow.cli.stdout_errors import print_lines, print_output, refuse_terminal
 from asyncflow.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -173,10 +173,11 @@ def _make_get(flow: type[FlowSpec] | None) -> click.Command:
         if as_json:
             print_json(card.drawing())
             return
-        html = card.get()
         if path is None:
-            print_output(html, raw=True)
+            refuse_terminal("a card", f"{pathspec} card.html")
+            print_output(card.get(), raw=True)
             return
+        html = card.get()
         path.write_text(html, encoding="utf-8")
         print_lines([f"{card.pathspec}: {card.type} card in {path}"])
 
@@ -192,7 +193,7 @@ def _make_get(flow: type[FlowSpec] | None) -> click.Command:
         ],
         callback=get,
         help=(
-            "Write a card as one HTML file, which needs no network, to PATH or to standard output. "
+            "Write a card as one HTML file, which needs no network, to PATH or into a pipe. "
             "With --json, write the data that a page draws."
         ),
     )

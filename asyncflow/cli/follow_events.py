@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from asyncflow.cli import tables
+from asyncflow.cli.event_lines import EventLines
 from asyncflow.client import Run
+from asyncflow.client.event_stream import EventStream
 from asyncflow.errors import NotFoundError
+from asyncflow.events.selection import EveryRecord
 from asyncflow.events.types import TaskCloned, TaskEvent, TaskFailed, TaskLogged, TaskSucceeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from asyncflow.client.event_stream import EventStream
-    from asyncflow.events.types import Event
+
+_WRITTEN_TOGETHER: Final = 200  # records
 
 
-def print_events(stream: EventStream[Event], *, as_json: bool) -> None:
+def print_events(run: Run, since: int, *, follow: bool, as_json: bool) -> None:
     """Print a line for each event; flush before waiting for the next one."""
-    for line in tables.event_lines(stream, as_json=as_json):
-        sys.stdout.write(f"{line}\n")
+    stream = EventStream(run.follower(EveryRecord(since), follow=follow))
+    lines = EventLines(as_json=as_json)
+    held: list[str] = []  # a call for each line takes as long as the line
+    for item in stream:
+        held.append(lines.of(item))
+        if not stream.waiting or len(held) == _WRITTEN_TOGETHER:
+            sys.stdout.write("".join(held))
+            held.clear()
         if not stream.waiting:
             sys.stdout.flush()
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.log_text import HELD_CHARACTERS, left_showing, shortened
+from asyncflow.events.selection import EventFilter
 from asyncflow.events.types import (
     RunCancelled,
     RunFailed,
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from asyncflow.cli.nonblocking_output import NonblockingOutput
+    from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
 
+_ALL: Final = EventFilter[Any]()
 _USED: Final = "seconds", "cpu_seconds", "peak_memory"
 _FIELDS: Final[dict[type[Event], tuple[str, ...]]] = {
     RunStarted: ("parameters", "tags", "origin_run_id", "key", "user", "host", "pid"),
@@ -97,13 +100,15 @@ class JsonLog:
 class JsonView:
     """Writes the log of a run as JSON, and with it whatever else is to be told."""
 
+    needs_all: Final = True
+
     def __init__(self, output: NonblockingOutput) -> None:
         self._output, self._log = output, JsonLog()
 
-    async def show(self, batch: Sequence[Event]) -> None:
+    async def show(self, batch: Sequence[Publication]) -> None:
         """Write the lines of these events."""
-        if not self._output.broken:
-            await self._output.write(self._log.render(batch))
+        if not self._output.is_unread:
+            await self._output.write(self._log.render(_ALL.pick(batch)))
 
     def note(self, text: str) -> None:
         """Write a note that is not part of the log."""

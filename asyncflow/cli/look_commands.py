@@ -560,8 +560,8 @@ def make_events(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
     ) -> None:
         from asyncflow.cli import follow_events
 
-        stream = find(run, store).events(since=since, follow=follow)
-        follow_events.print_events(stream, as_json=as_json)
+        found = find(run, store)
+        follow_events.print_events(found, since, follow=follow, as_json=as_json)
 
     return click.Command(
         "events",

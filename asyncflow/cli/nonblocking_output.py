@@ -11,6 +11,7 @@ import asyncio
 import os
 import select
 import stat
+from pathlib import Path
 from typing import Final
 
 from asyncflow._support.terminal_text import visible
@@ -26,12 +27,18 @@ class NonblockingOutput:
         self._descriptor = descriptor
         self._encoding = encoding
         self._never_waits = _is_plain_file(descriptor)
+        self._leads_nowhere = _is_null_device(descriptor)
         self._is_terminal = _is_terminal(descriptor)
         self.broken = False
         """Whether the reader is gone or the disk is full; then output is dropped."""
         self.error: OSError | None = None
         """The error that broke it; None if the reader is gone, because nobody misses anything
         then."""
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether nobody reads it: the reader is gone, or it was told to write to `/dev/null`."""
+        return self.broken or self._leads_nowhere
 
     async def write(self, text: str, *, drawn: str = "", erasure: str = "") -> None:
         """Write all of it. Cancelled: a part may have been written.
@@ -82,6 +89,14 @@ def _is_terminal(descriptor: int) -> bool:
 def _is_plain_file(descriptor: int) -> bool:
     try:
         return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
+def _is_null_device(descriptor: int) -> bool:
+    try:
+        told = os.fstat(descriptor)
+        return stat.S_ISCHR(told.st_mode) and told.st_rdev == Path(os.devnull).stat().st_rdev
     except OSError:
         return False
 

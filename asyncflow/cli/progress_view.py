@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncflow.cli.nonblocking_output import NonblockingOutput
-    from asyncflow.events.types import Event
+    from asyncflow.events.selection import Publication
 
 REDRAW_SECONDS: Final = 0.2
 """The time between redraws of the bars; also how long a run lasts before it gets any."""
@@ -49,9 +49,14 @@ class LogView:
         self._output, self._notes = output, notes
         self._renderer = LogRenderer(colour=colour, terminal=terminal, brief=brief)
 
-    async def show(self, batch: Sequence[Event]) -> None:
+    @property
+    def needs_all(self) -> bool:
+        """Whether it shows more than the run's last event."""
+        return not self._output.is_unread
+
+    async def show(self, batch: Sequence[Publication]) -> None:
         """Write the lines of these events."""
-        if self._output.broken:
+        if self._output.is_unread:
             return
         text = self._renderer.render(batch)
         if text:
@@ -72,14 +77,16 @@ class LogView:
 class QuietView:
     """Shows the last event of the run and nothing else."""
 
+    needs_all: Final = False
+
     def __init__(
         self, output: NonblockingOutput, notes: NonblockingOutput, *, colour: bool = False
     ) -> None:
         self._output, self._notes = output, notes
         self._renderer = LogRenderer(colour=colour)
-        self._last: Event | None = None
+        self._last: Publication | None = None
 
-    async def show(self, batch: Sequence[Event]) -> None:
+    async def show(self, batch: Sequence[Publication]) -> None:
         """Keep the last event."""
         self._last = batch[-1]
 
@@ -98,6 +105,8 @@ class QuietView:
 
 class BarsView:
     """The log, and under it a bar for each step."""
+
+    needs_all: Final = True
 
     def __init__(
         self,
@@ -119,7 +128,7 @@ class BarsView:
         self._draw: Callable[..., str] | None = None
         self._writing = asyncio.Lock()  # a stopped terminal takes a write in pieces
 
-    async def show(self, batch: Sequence[Event]) -> None:
+    async def show(self, batch: Sequence[Publication]) -> None:
         """Write the lines of these events, above the bars."""
         self._tally.count(batch)
         text = self._renderer.render(batch)

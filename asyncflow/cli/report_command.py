@@ -9,7 +9,7 @@ import click
 
 from asyncflow.cli.common_options import store_option
 from asyncflow.cli.look_commands import find, pathspec_argument
-from asyncflow.cli.stdout_errors import print_lines, print_output
+from asyncflow.cli.stdout_errors import print_lines, print_output, refuse_terminal
 
 if TYPE_CHECKING:
     from asyncflow.flow.spec import FlowSpec
@@ -22,6 +22,8 @@ def make_report(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
         from asyncflow.page.report import report as made
 
         run = find(pathspec, store)
+        if output is None:
+            refuse_terminal("a report", "-o report.html")
         html = made(run, most_cards=max_cards)
         if output is None:
             print_output(html, raw=True)
@@ -37,7 +39,7 @@ def make_report(flow: type[FlowSpec] | None, script: str) -> click.Command:  # n
                 ["-o", "--output"],
                 type=click.Path(dir_okay=False, path_type=Path),
                 metavar="FILE",
-                help="The file to write; standard output if left out.",
+                help="The file to write; if left out, standard output, unless that is a terminal.",
             ),
             click.Option(
                 ["--max-cards"],

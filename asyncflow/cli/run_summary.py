@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 from asyncflow.client.step_counts import Tally
 from asyncflow.client.words import how_long
 from asyncflow.events.manifests import unpack_manifest
+from asyncflow.events.records import HANDING_ON, result_of, step_of
+from asyncflow.events.selection import RecordedEvents
 from asyncflow.events.types import RunStarted, TaskCloned, TaskSucceeded
 from asyncflow.flow.graph import Graph
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from asyncflow.cli.final_report import Program
     from asyncflow.client.step_counts import StepTally
-    from asyncflow.events.types import Event
+    from asyncflow.events.selection import Publication
 
 _NAMED: Final = 12  # artifacts
 
@@ -29,11 +31,15 @@ class RunSummary:
         self._end = ""
         self._made = b""  # the packed artifacts of the last step
 
-    def count(self, batch: Iterable[Event]) -> None:
+    def count(self, batch: Iterable[Publication]) -> None:
         """Count events, in their order."""
         self._tally.count(batch)
         for event in batch:
-            if isinstance(event, TaskSucceeded | TaskCloned) and event.step == self._end:
+            if isinstance(event, RecordedEvents):
+                for values in event.values:
+                    if values[0] in HANDING_ON and step_of(values) == self._end:
+                        self._made = result_of(values).outcome.manifest
+            elif isinstance(event, TaskSucceeded | TaskCloned) and event.step == self._end:
                 self._made = event.manifest
             elif isinstance(event, RunStarted):
                 graph = Graph.from_data(event.graph)

@@ -36,11 +36,12 @@ from asyncflow.cli.signals import interrupts, suspending
 from asyncflow.cli.stdout_errors import cannot_write, encoding_of
 from asyncflow.client.namespaces import metadata_of
 from asyncflow.errors import AsyncflowError
-from asyncflow.events.types import RunCancelled, RunFailed
+from asyncflow.events.selection import EventFilter
+from asyncflow.events.types import ENDINGS, RunCancelled, RunFailed
 from asyncflow.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from asyncflow.cli.final_report import Program
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from asyncflow.cli.progress_view import View
     from asyncflow.engine.engine import Engine
     from asyncflow.engine.run_handle import RunHandle
+    from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
 
 _STDOUT: Final = 1
@@ -204,9 +206,9 @@ class Session:
     async def _show(self, handle: RunHandle) -> Event:
         """Show the run to its end; return its last event."""
         view = self._view
-        ending: Event | None = None
+        ending: Publication | None = None
         async with _ticking(view):
-            async for batch in handle.batches():
+            async for batch in self._news(handle):
                 ending = batch[-1]
                 if self._summary is not None:
                     self._summary.count(batch)
@@ -214,7 +216,14 @@ class Session:
         await view.close()
         await handle.ended()
         assert ending is not None  # noqa: S101 - a run has a first event
-        return ending
+        last: EventFilter[Event] = EventFilter(ENDINGS)
+        return last.pick([ending])[0]
+
+    def _news(self, handle: RunHandle) -> AsyncIterator[Sequence[Publication]]:
+        """All of the run's records, or only its last event if nothing else is shown."""
+        if self._view.needs_all or self._summary is not None:
+            return handle._news()  # noqa: SLF001 - one family
+        return handle.events(*ENDINGS).batches()
 
     def _make_view(self) -> View | JsonView:
         if self._options.log_json:

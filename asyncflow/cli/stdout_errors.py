@@ -15,6 +15,8 @@ from io import TextIOBase, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+import click
+
 from asyncflow._support.terminal_text import visible
 
 if TYPE_CHECKING:
@@ -131,6 +133,17 @@ def takes_bytes(*, to_stderr: bool) -> bool:
     stream: Any = sys.stderr if to_stderr else sys.stdout
     known = isinstance(stream, _VisibleStream) and hasattr(stream, "buffer")
     return known and not stream.isatty()
+
+
+def refuse_terminal(what: str, arguments: str) -> None:
+    """Refuse to write a page of HTML onto a terminal.
+
+    Raises:
+        UsageError: Standard output is a terminal; the error says which arguments name a file.
+    """
+    if sys.stdout is not None and sys.stdout.isatty():
+        message = f"{what} is HTML, which is not for a terminal: write it to a file ({arguments})"
+        raise click.UsageError(f"{message}, or into a pipe")
 
 
 def print_bytes(data: bytes, *, to_stderr: bool) -> None:

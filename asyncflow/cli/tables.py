@@ -10,10 +10,9 @@ from asyncflow.client import Artifact, Flow, Run, Step, Task
 from asyncflow.client.json_data import Standings, caught_in, parameters_of
 from asyncflow.client.limit_data import limits_of
 from asyncflow.client.live_run import expected_of, live_data
-from asyncflow.client.log_text import LogRenderer, TimeStamps
+from asyncflow.client.log_text import LogRenderer
 from asyncflow.client.resume_hint import resume_command
 from asyncflow.client.words import how_large, how_long, how_many
-from asyncflow.events.event_json import to_json, to_json_data
 from asyncflow.events.records import OF_TASKS, step_of
 from asyncflow.events.types import (
     STOPPED,
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from asyncflow.values import Failure
 
 _RECORDS_AT_ONCE = 200  # of which the text is written in one call
-_TEXT_CHARACTERS = 200  # the most of a field in the list of events; --json shows all of it
 
 
 # --- runs -------------------------------------------------------------------------------------
@@ -272,44 +270,6 @@ def _of_streams(renderer: LogRenderer, event: Event, streams: set[str]) -> str:
             return renderer.unfinished(event)
         case _:
             return ""
-
-
-def event_lines(events: Iterable[Event], *, as_json: bool) -> Iterator[str]:
-    """A line for each event: all of it as JSON, or the main facts for people."""
-    stamps = TimeStamps()
-    for event in events:
-        yield to_json(event) if as_json else _event_line(event, stamps.of(event.time))
-
-
-def _event_line(event: Event, time: str) -> str:
-    name = type(event).__name__
-    if isinstance(event, TaskEvent):
-        where, head = f" {event.step}/{event.task_id}", _TASK_HEAD
-    else:
-        where, head = "", _HEAD
-    shown = "".join(
-        f" {field}={_short(value)}" for field, value in _said(event) if field not in head and value
-    )
-    return f"{event.seq:>6} {time} {name:<13}{where}{shown}"
-
-
-def _said(event: Event) -> Iterator[tuple[str, Any]]:
-    if isinstance(event, TaskLogged):  # nearly all are, and there is nothing to be made of them
-        return ((name, getattr(event, name)) for name in _OF_OUTPUT)
-    data = to_json_data(event)
-    if "artifacts" in data:
-        data["artifacts"] = list(data["artifacts"])
-    return iter(data.items())
-
-
-_HEAD = {"type", "flow", "run_id", "seq", "time", "graph", "items"}
-_TASK_HEAD = {*_HEAD, "step", "task_id"}
-_OF_OUTPUT = ("attempt", "stream", "line", "end", "pid")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _TEXT_CHARACTERS else text[: _TEXT_CHARACTERS - 1] + "…"
 
 
 # --- words ------------------------------------------------------------------------------------

@@ -30,12 +30,15 @@ from asyncflow.events.records import (
     LOGGED,
     PID_AT,
     STARTED,
+    STREAMS,
     SUCCEEDED,
     item_text_in,
     step_of,
+    stream_of,
     task_of,
     time_of,
 )
+from asyncflow.events.selection import OutputChunk, RecordedEvents
 from asyncflow.events.types import (
     RunCancelled,
     RunFailed,
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
 
 HELD_CHARACTERS: Final = 1 << 18
@@ -110,11 +114,16 @@ class LogRenderer:
         self._items: dict[str, str] = {}  # of running tasks, as texts, where lines begin with them
         self._stamps = TimeStamps()
 
-    def render(self, batch: Iterable[Event]) -> str:
+    def render(self, batch: Iterable[Publication]) -> str:
         """The lines of these events, each with its line end; empty if they have nothing to show."""
         lines: list[str] = []
-        for event in batch:
-            self._render(event, lines)
+        for item in batch:
+            if isinstance(item, RecordedEvents):
+                lines += [self.of_record(each, item.flow, item.run_id) for each in item.values]
+            elif isinstance(item, OutputChunk):
+                lines.append(self.of_record(item.values, item.flow, item.run_id))
+            else:
+                self._render(item, lines)
         return "".join(lines)
 
     def of_record(self, values: Sequence[Any], flow: str, run_id: str) -> str:
@@ -123,22 +132,40 @@ class LogRenderer:
         The records of which a log mostly consists need no events, which saves most of the time.
         """
         code = values[0]
-        if not (self._colour or self._brief):
-            if code == LOGGED:
-                text = self._output(values, run_id)
-                if text is not None:
-                    return text
-            elif code == STARTED and not values[ATTEMPT_AT]:
-                item = _for_item(item_text_in(values))
-                return f"{self._prefix(values, run_id)}Task is starting{item}.\n"
-            elif code == SUCCEEDED and not self._held:
-                return f"{self._prefix(values, run_id)}Task finished successfully.\n"
-        return self.render(events_of(values, flow, run_id))
+        if code == LOGGED:
+            text = self._output(values, run_id)
+        elif code == STARTED:
+            text = self._started(values, run_id)
+        elif code == SUCCEEDED:
+            text = self._succeeded(values, run_id)
+        else:
+            text = None
+        return self.render(events_of(values, flow, run_id)) if text is None else text
+
+    def _started(self, values: Sequence[Any], run_id: str) -> str | None:
+        item = item_text_in(values)
+        if self._brief:
+            if item:
+                self._items[str(task_of(values))] = visible_line(item)
+            return ""
+        if values[ATTEMPT_AT]:
+            return None
+        return self._prefix(values, run_id) + self._marked(f"Task is starting{_for_item(item)}.")
+
+    def _succeeded(self, values: Sequence[Any], run_id: str) -> str | None:
+        if self._held and not self._held.keys().isdisjoint(_outputs_of(str(task_of(values)))):
+            return None
+        if self._brief:
+            self._items.pop(str(task_of(values)), None)
+            return ""
+        return self._prefix(values, run_id) + self._marked("Task finished successfully.")
 
     def _output(self, values: Sequence[Any], run_id: str) -> str | None:
         """The lines of a record of output; None if one is unfinished or needs a closer look."""
         data: bytes = values[DATA_AT]
-        if self._held or data[-1:] != b"\n" or b"\r" in data or len(data) > PIECE_BYTES:
+        if data[-1:] != b"\n" or b"\r" in data or len(data) > PIECE_BYTES:
+            return None
+        if self._held and (str(task_of(values)), STREAMS[stream_of(values)]) in self._held:
             return None
         try:
             lines = data[:-1].decode()
@@ -150,10 +177,9 @@ class LogRenderer:
         return prefix + lines.replace("\n", f"\n{prefix}") + "\n"
 
     def _prefix(self, values: Sequence[Any], run_id: str) -> str:
-        pid = values[PID_AT[values[0]]]
-        process = f" (pid {pid})" if pid else ""
-        head = visible_line(f"[{run_id}/{step_of(values)}/{task_of(values)}{process}]")
-        return f"{self._stamps.of_microseconds(time_of(values))} {head} "
+        """What is before each line of a record of a task."""
+        pid, task = values[PID_AT[values[0]]], str(task_of(values))
+        return self._head(run_id, step_of(values), task, pid, time_of(values))
 
     def unfinished(self, event: TaskSucceeded | TaskFailed) -> str:
         """Return the unfinished line of this event's task, and forget it."""
@@ -232,8 +258,8 @@ class LogRenderer:
         return self._line(event, visible_output(line) if self._terminal else line)
 
     def _release(self, event: TaskSucceeded | TaskFailed, lines: list[str]) -> None:
-        for stream in ("stdout", "stderr"):
-            line = self._held.pop((event.task_id, stream), "")
+        for key in _outputs_of(event.task_id):
+            line = self._held.pop(key, "")
             if line:
                 lines.append(self._printed(event, line))
 
@@ -270,16 +296,25 @@ class LogRenderer:
         bold: bool = False,
         bad: bool = False,
     ) -> str:
-        pid = getattr(event, "pid", 0)
+        pid, time = getattr(event, "pid", 0), to_microseconds(event.time)
+        head = self._head(event.run_id, event.step, event.task_id, pid, time)
+        return head + (self._marked(body, bold=bold, bad=bad) if bold or bad else f"{body}\n")
+
+    def _head(self, run_id: str, step: str, task_id: str, pid: int, time: int) -> str:
+        """What is before each line of a task."""
+        item = self._items.get(task_id, "") if self._items else ""
+        task = f"{task_id} {item}" if item else task_id
         process = f" (pid {pid})" if pid else ""
-        item = self._items.get(event.task_id, "") if self._items else ""
-        task = f"{event.task_id} {item}" if item else event.task_id
-        head = visible_line(f"[{event.run_id}/{event.step}/{task}{process}]")
+        head = visible_line(f"[{run_id}/{step}/{task}{process}]")
+        stamp = self._stamps.of_microseconds(time)
+        if self._colour:
+            return f"\x1b[35m{stamp}\x1b[32m {head}{_COLOUR_OFF} "
+        return f"{stamp} {head} "
+
+    def _marked(self, body: str, *, bold: bool = True, bad: bool = False) -> str:
         if not self._colour:
-            return f"{self._stamps.of(event.time)} {head} {body}\n"
-        if bold or bad:
-            body = f"\x1b[{1 if bold else 0};{31 if bad else 39}m{body}{_COLOUR_OFF}"
-        return f"\x1b[35m{self._stamps.of(event.time)}\x1b[32m {head}{_COLOUR_OFF} {body}\n"
+            return f"{body}\n"
+        return f"\x1b[{1 if bold else 0};{31 if bad else 39}m{body}{_COLOUR_OFF}\n"
 
     def _plain(self, event: Event, body: str, *, bad: bool = False) -> str:
         return self._stamped(event.time, body, colour=31 if bad else 39)
@@ -288,6 +323,11 @@ class LogRenderer:
         if not self._colour:
             return f"{self._stamps.of(time)} {body}\n"
         return f"\x1b[35m{self._stamps.of(time)}\x1b[1;{colour}m {body}{_COLOUR_OFF}\n"
+
+
+def _outputs_of(task_id: str) -> list[tuple[str, str]]:
+    """The keys of a task's unfinished lines."""
+    return [(task_id, stream) for stream in STREAMS]
 
 
 def _for_item(item: str) -> str:

@@ -6,8 +6,18 @@ How many tasks a step will have is known once the foreach steps before it have e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from asyncflow.events.packing import event_of
+from asyncflow.events.records import (
+    STARTED,
+    SUCCEEDED,
+    seconds_in,
+    step_of,
+    task_of,
+    way_on,
+)
+from asyncflow.events.selection import OutputChunk, RecordedEvents
 from asyncflow.events.types import (
     RunStarted,
     TaskCloned,
@@ -20,8 +30,9 @@ from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Fanout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
 
 
@@ -55,37 +66,55 @@ class Tally:
     def __init__(self) -> None:
         self._graph: Graph | None = None
         self._steps: dict[str, StepTally] = {}
-        self._yielded: dict[str, int] = {}  # by tasks whose generators still yield
+        self._yielded: dict[int, int] = {}  # by tasks whose generators still yield
 
-    def count(self, batch: Iterable[Event]) -> None:
+    def count(self, batch: Iterable[Publication]) -> None:
         """Count events, in their order."""
-        for event in batch:
-            match event:
-                case TaskStarted():
-                    self._steps[event.step].running += 1
-                case TaskSucceeded() | TaskCloned():
-                    self._done(event)
-                case TaskFailed():
-                    self._failed(event)
-                case TaskYielded():
-                    self._fan_out(event, event.index + event.count)
-                case RunStarted():
-                    self._graph = Graph.from_data(event.graph)
-                    self._steps = {node.name: StepTally(node.name) for node in self._graph}
+        for item in batch:
+            if isinstance(item, RecordedEvents):
+                for values in item.values:
+                    self._count_record(values, item.flow, item.run_id)
+            elif not isinstance(item, OutputChunk):
+                self._count(item)
 
-    def _done(self, event: TaskSucceeded | TaskCloned) -> None:
-        step = self._steps[event.step]
+    def _count_record(self, values: Sequence[Any], flow: str, run_id: str) -> None:
+        code = values[0]
+        if code == STARTED:  # most are of these two kinds
+            self._steps[step_of(values)].running += 1
+        elif code == SUCCEEDED:
+            self._done(step_of(values), task_of(values), way_on(values)[0], seconds_in(values))
+        else:
+            self._count(event_of(values, flow, run_id))
+
+    def _count(self, event: Event) -> None:
+        match event:
+            case TaskStarted():
+                self._steps[event.step].running += 1
+            case TaskSucceeded():
+                self._done(event.step, int(event.task_id), event.fanout, event.seconds)
+            case TaskCloned():
+                self._fan_out_at_the_end(event.step, int(event.task_id), event.fanout)
+            case TaskFailed():
+                self._failed(event)
+            case TaskYielded():
+                count, task = event.index + event.count, int(event.task_id)
+                self._steps[event.step].fanned += count - self._yielded.get(task, 0)
+                self._yielded[task] = count
+            case RunStarted():
+                self._graph = Graph.from_data(event.graph)
+                self._steps = {node.name: StepTally(node.name) for node in self._graph}
+
+    def _done(self, name: str, task: int, fanout: int | None, seconds: float) -> None:
+        step = self._fan_out_at_the_end(name, task, fanout)
+        step.running -= 1
+        step.seconds += seconds
+
+    def _fan_out_at_the_end(self, name: str, task: int, fanout: int | None) -> StepTally:
+        """Count a task that is done, and all tasks that it has fanned out to."""
+        step = self._steps[name]
         step.done += 1
-        self._fan_out(event, event.fanout or 0)
-        self._yielded.pop(event.task_id, None)
-        if isinstance(event, TaskSucceeded):
-            step.running -= 1
-            step.seconds += event.seconds
-
-    def _fan_out(self, event: TaskYielded | TaskSucceeded | TaskCloned, count: int) -> None:
-        """Count the tasks that a task has fanned out to so far, in all."""
-        self._steps[event.step].fanned += count - self._yielded.get(event.task_id, 0)
-        self._yielded[event.task_id] = count
+        step.fanned += (fanout or 0) - self._yielded.pop(task, 0)
+        return step
 
     def _failed(self, event: TaskFailed) -> None:
         if event.caught:  # the next event says how it ended

@@ -13,13 +13,14 @@ from asyncflow._support.notebook import shell
 from asyncflow.client.log_text import LogRenderer
 from asyncflow.client.step_counts import StepTally, Tally
 from asyncflow.client.words import how_long
-from asyncflow.events.types import ENDINGS, RunCancelled, RunFailed, TaskEvent
+from asyncflow.events.types import ENDINGS, RunCancelled, RunFailed
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncflow.engine.run_handle import RunHandle
+    from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
 
 REDRAW_SECONDS: Final = 0.25
@@ -38,7 +39,7 @@ async def show_run(handle: RunHandle) -> None:
     over = asyncio.Event()
     ticker = asyncio.create_task(_tick(view, over))
     try:
-        async for batch in handle.batches():
+        async for batch in handle._news():  # noqa: SLF001 - one family
             view.show(batch)
         view.close()
     except Exception as error:  # noqa: BLE001 - whatever the notebook's display raises: the run goes on
@@ -60,9 +61,9 @@ async def _tick(view: NotebookView, over: asyncio.Event) -> None:
 class _CellLog(LogRenderer):
     """The lines that tasks print, without times and processes: a cell is narrow."""
 
-    def _line(self, event: TaskEvent, body: str, *, bold: bool = False, bad: bool = False) -> str:
-        del bold, bad
-        return f"[{event.step}/{event.task_id}] {body}\n"
+    def _head(self, run_id: str, step: str, task_id: str, pid: int, time: int) -> str:
+        del run_id, pid, time
+        return f"[{step}/{task_id}] "
 
     def _plain(self, event: Event, body: str, *, bad: bool = False) -> str:
         del event, body, bad
@@ -83,7 +84,7 @@ class NotebookView:
         self._shown: Any = None
         self._drawn = ""
 
-    def show(self, batch: Sequence[Event]) -> None:
+    def show(self, batch: Sequence[Publication]) -> None:
         """Count events, and print what tasks have printed."""
         self._tally.count(batch)
         if isinstance(batch[-1], ENDINGS):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 from asyncflow._support.event_loop import check_loop, run_to_completion
 from asyncflow.engine.subscription import Channel, Subscription
 from asyncflow.errors import RunCancelledError, RunFailedError, UnguardedRunError
-from asyncflow.events.selection import EventFilter, Wish
+from asyncflow.events.selection import EventFilter, EveryRecord, Wish
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncflow._support.settings import Settings
     from asyncflow.client import Run
     from asyncflow.engine.exit_hooks import ExitHooks
+    from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
     from asyncflow.scheduling.run_driver import RunDriver
     from asyncflow.store.interface import StoredRun
@@ -169,9 +170,11 @@ class RunHandle:
 
         It starts with the first event, or with the first whose `seq` is higher than `since`.
         """
+        return self._subscribe(EventFilter(types, since))
+
+    def _subscribe(self, event_filter: EventFilter[Any]) -> Subscription[Any]:
         check_loop(self._loop)
         self._observer.noticed = True
-        event_filter: EventFilter[Event] = EventFilter(types, since)
         subscription = Subscription(
             event_filter, loop=self._loop, buffer=self._settings.event_buffer
         )
@@ -181,6 +184,10 @@ class RunHandle:
     def batches(self) -> AsyncIterator[Sequence[Event]]:
         """Every event of the run from the first, in lists as published; ends with the run."""
         return self.events().batches()
+
+    def _news(self) -> AsyncIterator[Sequence[Publication]]:
+        """The same without an event for each: records as they were published."""
+        return self._subscribe(EveryRecord()).batches()
 
     def _result(self) -> Run:
         driver = self._driver

@@ -408,6 +408,12 @@ def step_of(values: Sequence[Any]) -> str:
     return step
 
 
+def stream_of(values: Sequence[Any]) -> int:
+    """Which of `STREAMS` a record of output belongs to."""
+    stream: int = values[_STREAM_AT]
+    return stream
+
+
 def time_of(values: Sequence[Any]) -> int:
     """When it happened: microseconds since 1970."""
     time: int = values[_TIME_AT]

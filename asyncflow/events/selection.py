@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 from asyncflow.errors import JournalError, RecordError
 from asyncflow.events.packing import event_of, unpack_events
-from asyncflow.events.records import KNOWN, LOGGED, STARTED, seq_of
+from asyncflow.events.records import KNOWN, LOGGED, STARTED, fields_of, seq_of
 from asyncflow.events.types import Event, TaskEvent, event_types
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ _TYPES: Final = {Event, TaskEvent, *event_types()}
 class OutputChunk:
     """A journal record of output, in place of the events that it stands for."""
 
-    __slots__ = ("_events", "_flow", "_lock", "_record", "_run_id", "count", "seq")
+    __slots__ = ("_events", "_lock", "_record", "count", "flow", "run_id", "seq")
 
     code: ClassVar[int] = LOGGED
 
     def __init__(self, record: bytes, seq: int, flow: str, run_id: str, *, count: int = 0) -> None:
         self.count = count
         """How many events it stands for; 0 if they were not counted."""
-        self._record, self._flow, self._run_id = record, flow, run_id
+        self._record, self.flow, self.run_id = record, flow, run_id
         self.seq = seq
         """The number of its first event."""
         self._events: Sequence[Event] | None = None
@@ -56,27 +56,39 @@ class OutputChunk:
         with self._lock:  # slow work runs in threads; the lock lets only one of them do it
             if self._events is None:
                 try:
-                    self._events = tuple(unpack_events(self._record, self._flow, self._run_id))
+                    self._events = tuple(unpack_events(self._record, self.flow, self.run_id))
                 except RecordError as error:
-                    raise unreadable(self._flow, self._run_id, str(error)) from error
+                    raise unreadable(self.flow, self.run_id, str(error)) from error
             return self._events
 
+    @property
+    def values(self) -> Sequence[Any]:
+        """The fields of the record.
+
+        Raises:
+            JournalError: The record is invalid.
+        """
+        try:
+            return fields_of(self._record)
+        except RecordError as error:
+            raise unreadable(self.flow, self.run_id, str(error)) from error
+
     def __repr__(self) -> str:
-        return f"<Lines of {self._flow}/{self._run_id} from {self.seq} on>"
+        return f"<Lines of {self.flow}/{self.run_id} from {self.seq} on>"
 
 
 class RecordedEvents:
-    """The fields of records that a journal gets together, in place of their events.
+    """The checked fields of records that follow each other, in place of their events.
 
-    They begin attempts, or end them well: these are nearly all events of a wide run.
+    An engine publishes those that begin attempts, or end them well: nearly all of a wide run.
     """
 
-    __slots__ = ("_flow", "_made", "_run_id", "values")
+    __slots__ = ("_made", "flow", "run_id", "values")
 
     code: ClassVar[int] = STARTED  # never that of a run's last event
 
     def __init__(self, flow: str, run_id: str) -> None:
-        self._flow, self._run_id = flow, run_id
+        self.flow, self.run_id = flow, run_id
         self.values: list[Sequence[Any]] = []
         """The fields of each record, in order."""
         self._made: dict[int, Event] = {}  # by its place
@@ -88,7 +100,7 @@ class RecordedEvents:
 
     def events(self, codes: Container[int] = KNOWN, since: int = 0) -> list[Event]:
         """Those of these kinds, after this number; each is made on the first call, then kept."""
-        made, flow, run_id, picked = self._made, self._flow, self._run_id, []
+        made, flow, run_id, picked = self._made, self.flow, self.run_id, []
         for at, values in enumerate(self.values):
             if values[0] in codes and seq_of(values) > since:
                 event = made.get(at)
@@ -98,7 +110,7 @@ class RecordedEvents:
         return picked
 
     def __repr__(self) -> str:
-        return f"<RecordedEvents: {len(self.values)} of {self._flow}/{self._run_id}>"
+        return f"<RecordedEvents: {len(self.values)} of {self.flow}/{self.run_id}>"
 
 
 Publication = Event | OutputChunk | RecordedEvents
@@ -154,6 +166,42 @@ class EventFilter(Generic[Wish]):
     def takes_lines(self) -> bool:
         """Whether the filter selects output of tasks."""
         return LOGGED in self.codes
+
+
+class EveryRecord(EventFilter[Any]):
+    """Selects everything as it was published: for who needs no event for most records."""
+
+    __slots__ = ()
+
+    def __init__(self, since: int = 0) -> None:
+        """Create it, for what comes after an event of this number.
+
+        Raises:
+            TypeError: `since` is not a whole number.
+            ValueError: `since` is negative or too large.
+        """
+        super().__init__((), since)
+        self.takes_all = False  # subscribers to all events share a list of these
+
+    def pick(self, news: Iterable[Publication]) -> list[Any]:
+        """The publications themselves; events of those that began before."""
+        if not self.since:
+            return list(news)
+        return [each for item in news for each in self._after(item)]
+
+    def _after(self, item: Publication) -> Iterable[Publication]:
+        seq = seq_of(item.values[0]) if isinstance(item, RecordedEvents) else item.seq
+        if seq > self.since:
+            return (item,)
+        if isinstance(item, RecordedEvents):
+            return item.events(KNOWN, self.since)
+        events = item.events() if isinstance(item, OutputChunk) else ()
+        return [event for event in events if event.seq > self.since]
+
+    @property
+    def takes_lines(self) -> bool:
+        """Whether output has to be split for it: no."""
+        return False
 
 
 def unreadable(flow: str, run_id: str, what: str) -> JournalError:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from asyncflow.errors import JournalError
-from asyncflow.events.packing import unpack_events
-from asyncflow.events.records import ENDINGS, LOGGED, peek
-from asyncflow.events.selection import EventFilter, OutputChunk, Publication, Wish, unreadable
+from asyncflow.events.records import ENDINGS, LOGGED, fields_of, peek
+from asyncflow.events.selection import (
+    EventFilter,
+    OutputChunk,
+    Publication,
+    RecordedEvents,
+    Wish,
+    unreadable,
+)
 from asyncflow.store.files import reason_of
 
 if TYPE_CHECKING:
@@ -70,15 +76,21 @@ class EventReader:
     ) -> Excerpt:
         journal = self._journal = self._journal or self._run.open_journal()
         news: list[Publication] = []
-        end, ended = start, False
+        end, ended, read = start, False, 0
+        group: RecordedEvents | None = None  # of the records since the last output
         for at, record, after in journal.read_from(start):
-            if at == stop or len(news) >= records or at - start >= READ_BYTES:
+            if at == stop or read >= records or at - start >= READ_BYTES:
                 break
             code, seq = peek(record)
             if code == LOGGED and code in event_filter.codes:
                 news.append(OutputChunk(record, seq, self._flow, self._run_id))
+                group, read = None, read + 1
             elif code in event_filter.codes and seq > event_filter.since:
-                news += unpack_events(record, self._flow, self._run_id)
+                if group is None:
+                    group = RecordedEvents(self._flow, self._run_id)
+                    news.append(group)
+                group.values.append(fields_of(record))
+                read += 1
             end, ended = after, code in ENDINGS
         else:
             if stop is not None and end < stop:

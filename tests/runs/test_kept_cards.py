@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -158,6 +160,19 @@ def test_a_card_is_written_to_a_file_or_to_stdout(kept, tmp_path):
     drawing = json.loads(here("card", "get", *where, "--id", "page", "--json").stdout)
     assert drawing["html"] == page.get()
     assert here("card", "get", *where, "--id", "none").status == 2
+
+
+@pytest.mark.parametrize("command", [("card", "get", "--id", "page"), ("report",)])
+def test_html_is_not_written_onto_a_terminal(kept, command):
+    """The command says how to write it to a file instead."""
+    store, failed, _ = kept
+    reading, writing = os.openpty()
+    asyncflow = [sys.executable, "-m", "asyncflow", *command, failed.pathspec, "--store", store]
+    ended = subprocess.run(asyncflow, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    os.close(reading)
+    assert ended.returncode == 2
+    assert b"is HTML, which is not for a terminal: write it to a file (" in ended.stderr
 
 
 def test_a_card_is_opened_in_a_browser(kept, monkeypatch):
