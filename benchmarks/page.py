@@ -8,12 +8,14 @@ first look costs is that of a server that has just started.
 from __future__ import annotations
 
 import json
+import selectors
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from itertools import count
 from operator import truediv
@@ -242,47 +244,66 @@ def delays(client: httpx.Client) -> Iterator[float]:
 def watch_costs(folder: Path) -> None:
     """The CPU time that an engine takes for a task, with and without open pages."""
     print(f"a run of {WATCHED_TASKS:,} tasks, watched by {WATCHERS} pages")
-    alone, watched, served = [], [], []
+    counts: dict[str, str] = {"steps": "1"}
+    events: dict[str, str] = {}
+    measured: dict[str, list[tuple[float, float]]] = {"alone": [], "counts": [], "events": []}
     for turn in range(WATCH_ROUNDS):
-        alone.append(engine_cpu(folder / f"alone{turn}", 0)[0])
-        mine, other = engine_cpu(folder / f"watched{turn}", WATCHERS)
-        watched.append(mine)
-        served.append(other)
-    ratio = statistics.median(map(truediv, alone, watched))
-    print(
-        f"  {statistics.median(alone):.0f} µs of the engine for each task alone, "
-        f"{statistics.median(watched):.0f} watched: {ratio:.2f}, at least 0.95; "
-        f"{statistics.median(served):.0f} µs of the server"
-    )
+        for how, watchers, wish in (
+            ("alone", 0, counts),
+            ("counts", WATCHERS, counts),
+            ("events", WATCHERS, events),
+        ):
+            measured[how].append(engine_cpu(folder / f"{how}{turn}", watchers, wish))
+    alone = [mine for mine, _ in measured["alone"]]
+    print(f"  {statistics.median(alone):.0f} µs of the engine for each task alone")
+    for how, what in (("counts", "that show counts"), ("events", "that show all events")):
+        watched = [mine for mine, _ in measured[how]]
+        served = [other for _, other in measured[how]]
+        ratio = statistics.median(map(truediv, alone, watched))
+        print(
+            f"  {statistics.median(watched):.0f} beside pages {what}: {ratio:.2f}, at least 0.95; "
+            f"{statistics.median(served):.0f} µs of the server"
+        )
 
 
-def engine_cpu(store: Path, watchers: int) -> tuple[float, float]:
+def engine_cpu(store: Path, watchers: int, wish: dict[str, str]) -> tuple[float, float]:
     """Microseconds of the engine's and of the server's CPU for each task of a run."""
     open_store(store, create=True)
     with serving(store) as (client, server):
-        before = server.cpu_times()
+        client.get("api/info")
         command = [sys.executable, "-c", ENGINE, str(store), str(WATCHED_TASKS)]
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
         ) as engine:
             assert engine.stdout is not None  # noqa: S101 - it is a pipe
             engine.stdout.readline()  # the run has begun
-            threads = [Thread(target=drain, args=(client,), daemon=True) for _ in range(watchers)]
-            for thread in threads:
-                thread.start()
+            before = server.cpu_times()
+            pages = Thread(target=drain, args=(client, watchers, wish))
+            pages.start()
             used = float(engine.stdout.readline())
-            for thread in threads:
-                thread.join(20)
+            pages.join()
         after = server.cpu_times()
     served = after.user + after.system - before.user - before.system
     return 1e6 * used / WATCHED_TASKS, 1e6 * served / WATCHED_TASKS
 
 
-def drain(client: httpx.Client) -> None:
-    """Take all events of the latest run."""
-    with client.stream("GET", "api/watch", params={"run": "NoOps/latest"}) as stream:
-        for _ in stream.iter_raw():
-            pass
+def drain(client: httpx.Client, watchers: int, wish: dict[str, str]) -> None:
+    """Take all that so many pages are told of the latest run, as cheaply as that can be done."""
+    parameters = {"run": "NoOps/latest", **wish}
+    request = client.build_request("GET", "api/watch", params=parameters)
+    lines = [f"{name}: {value}" for name, value in request.headers.items()]
+    asked = "\r\n".join([f"GET {request.url.raw_path.decode()} HTTP/1.1", *lines, "", ""]).encode()
+    with selectors.DefaultSelector() as selector, ExitStack() as opened:
+        for _ in range(watchers):
+            page = socket.create_connection((request.url.host, request.url.port))
+            opened.enter_context(page)
+            page.sendall(asked)
+            selector.register(page, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select():
+                told = key.fileobj.recv(1 << 20)  # type: ignore[union-attr]  # it is a socket
+                if not told or b"event: end" in told:
+                    selector.unregister(key.fileobj)
 
 
 def main() -> None:

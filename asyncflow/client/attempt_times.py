@@ -51,6 +51,7 @@ class AttemptTimes:
         self._changes = -1
         self._busy: dict[int, tuple[int, Busy]] = {}
         self._by_step: tuple[int, dict[int, list[int]]] = -1, {}
+        self._of_steps: tuple[int, dict[str, tuple[int, int, float]]] = -1, {}
         self.steps: list[str] = []
         """The steps in the order of the graph; a row has the number of one."""
         self.task: Sequence[int] = ()
@@ -159,16 +160,22 @@ class AttemptTimes:
 
         Both are in milliseconds; the end is -1 if one has not ended.
         """
+        known, told = self._of_steps
+        if known == self._changes:
+            return told
+        changes = self._changes
         found: dict[int, list[int]] = {}
         for number, begin, end in zip(self.step, self.begin, self.end, strict=True):
             have = found.setdefault(number, [begin, 0, 0])
             have[0] = min(have[0], begin)
             have[1] = -1 if end < 0 or have[1] < 0 else max(have[1], end)
             have[2] += max(end - begin, 0)
-        return {
+        told = {
             self.steps[number]: (first, last, total / _THOUSAND)
             for number, (first, last, total) in found.items()
         }
+        self._of_steps = changes, told
+        return told
 
 
 _times: Final[WeakKeyDictionary[RunRecord, AttemptTimes]] = WeakKeyDictionary()

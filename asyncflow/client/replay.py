@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asyncflow.client.live_counts import LiveCounts
 from asyncflow.errors import RecordError
 from asyncflow.events.records import (
     ENDING_ATTEMPTS,
@@ -71,7 +72,9 @@ class Replay:
 
     def __init__(self, first: RunStarted, graph: Graph) -> None:
         run = {"flow": first.flow, "run_id": first.run_id}
-        self.index = RunIndex(graph, **run, started=to_microseconds(first.time), tags=first.tags)
+        started = to_microseconds(first.time)
+        self.index = RunIndex(graph, **run, started=started, tags=first.tags)
+        self.steps = LiveCounts(graph.nodes, started)
         self.size = FIRST_RECORD
         """How far the journal has been read."""
         self.outputs: dict[int, int] = {}
@@ -87,10 +90,15 @@ class Replay:
         values = fields_of(payload)
         if values[0] == LOGGED:
             self.outputs[task_of(values)] = at
+        elif values[0] in OF_ATTEMPTS:
+            table, task = self.index.table, task_of(values)
+            before = table.standing(task)
+            self.index.apply(at, values)
+            self.steps.count(values, before, table.standing(task))
+            if values[0] in ENDING_ATTEMPTS:
+                self.outputs.pop(task, None)
         else:
             self.index.apply(at, values)
-            if values[0] in ENDING_ATTEMPTS:
-                self.outputs.pop(task_of(values), None)
         self._last = values
         self.size = at + PREFIX_BYTES + len(payload)
 
@@ -101,6 +109,11 @@ class Replay:
         table, number = self.index.table, int(task.task_id)
         return not table.has(number) or table[number].attempt < min(task.attempt, MAX_ATTEMPT)
 
+    @property
+    def events(self) -> int:
+        """The number of the last event that was read; 0 before the first."""
+        return last_seq_of(self._last) if self._last else 0
+
     def summary(self) -> Summary:
         """The summary that the engine writes when the run ends."""
-        return self.index.summary(journal_bytes=self.size, events=last_seq_of(self._last))
+        return self.index.summary(journal_bytes=self.size, events=self.events)

@@ -104,6 +104,13 @@ class RunRecord:
         status = self.summary().status
         return Status.INTERRUPTED if status is Status.RUNNING else status
 
+    def is_live(self) -> bool:
+        """Whether the run goes on, as far as that can be known: False for a damaged one."""
+        try:
+            return self.status() is Status.RUNNING
+        except (JournalError, OSError):
+            return False
+
     @property
     def started(self) -> RunStarted:
         """The run's first event."""

@@ -34,6 +34,7 @@ from asyncflow.store.run_times import AttemptTable
 from asyncflow.values import Status, last_index_of
 
 if TYPE_CHECKING:
+    from asyncflow.client.live_counts import StepCount
     from asyncflow.client.run_journal import RunJournal
     from asyncflow.flow.current import TaskContext
     from asyncflow.flow.graph import Graph
@@ -76,6 +77,27 @@ class RunTasks:
         """The run as it is now; its status is RUNNING while no last event is there."""
         with self._lock:
             return self._journal.summary.read() or self._replayed().summary()
+
+    def is_replayed(self) -> bool:
+        """Whether the journal is replayed, since the run has no summary."""
+        self.table()  # this decides it
+        return self._replay is not None
+
+    def step_counts(self) -> list[StepCount] | None:
+        """The steps in the order of the graph with their counts; None for one that is not replayed.
+
+        They are as of the last question about the run.
+        """
+        with self._lock:
+            return None if self._replay is None else self._replay.steps.all()
+
+    def read_so_far(self) -> tuple[int, int]:
+        """The last event that was read and where its record ends, even if damage follows."""
+        with self._lock:
+            if self._replay is not None:
+                return self._replay.events, self._replay.size
+            summary = self._journal.summary.read()
+            return (summary.events, summary.journal_bytes) if summary is not None else (0, 0)
 
     def steps(self) -> dict[str, int]:
         """The steps that have begun, in the order of the graph, and how many tasks each has."""

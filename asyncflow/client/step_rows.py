@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.attempt_times import times_at_hand, times_of
+from asyncflow.client.live_counts import StepCount
 from asyncflow.client.step_spans import step_numbers, step_spans
-from asyncflow.events.types import TaskFailed
 from asyncflow.flow.node import Fanout
 from asyncflow.store.run_index import TaskState
+from asyncflow.store.run_times import TIMES
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
 
 _MOST_SPLITS: Final = 500
 """How many tasks may be looked at to know how many follow them."""
-_MOST_FAILURES: Final = 500
-"""How many failures of a run that goes on are looked at: will they be tried again?"""
 _MOST_CURRENT: Final = 5
 _FEW_TASKS: Final = 5_000
-"""Up to here a pass over the journal costs less than a tenth of a second."""
+"""Up to here a pass over the journal costs less than a tenth of a second, as does a times file."""
 _LEFT: Final = {
     TaskState.SUCCEEDED: "succeeded",
     TaskState.CLONED: "succeeded",
@@ -48,39 +47,60 @@ def step_rows(record: RunRecord, told: StepTimes | None = None) -> list[dict[str
     Raises:
         JournalError: The run is damaged.
     """
-    told = told or StepTimes()
-    tasks = record.tasks
-    table, graph, run = tasks.table(), record.journal.graph, record.status()
-    expected, numbers = expected_tasks(record, graph), step_numbers(record)
-    seconds, caught, spans = told.seconds, told.caught, told.spans
-    waiting = _waiting(record) if run is Status.RUNNING else {}
+    run = record.status()
+    expected = expected_tasks(record, record.journal.graph)
+    counts, told = _counts(record, told)
     rows = []
-    for node in graph:
-        number = numbers.get(node.name)
-        states = {} if number is None else table.states_of(number)
-        counts = dict.fromkeys(["running", "succeeded", "failed", "cancelled", "interrupted"], 0)
-        for state, count in states.items():
-            counts[_LEFT.get(state) or _unended(run)] += count
-        again = waiting.get(node.name, 0)
-        begun = sum(states.values())
-        rows.append(
-            {
-                "step": node.name,
-                "expected": _most(expected.get(node.name), begun, run),
-                "begun": begun,
-                **counts,
-                "failed": counts["failed"] - again,
-                "running": counts["running"] + again,
-                "waiting": again,
-                "cloned": states.get(TaskState.CLONED, 0),
-                "caught": None if caught is None else caught.get(node.name, 0),
-                "retried": 0 if number is None else table.retries_of(number),
-                "seconds": None if seconds is None else seconds.get(node.name, 0.0),
-                "first": spans.get(node.name, (None, None))[0],
-                "last": spans.get(node.name, (None, None))[1],
-            }
-        )
+    for node in record.journal.graph:
+        count = counts.get(node.name) or StepCount(node.name)
+        row = step_row(count, run)
+        row["expected"] = _most(expected.get(node.name), row["begun"], run)
+        if told is not None:
+            row["caught"] = None if told.caught is None else told.caught.get(node.name, 0)
+            row["seconds"] = None if told.seconds is None else told.seconds.get(node.name, 0.0)
+            row["first"], row["last"] = told.spans.get(node.name, (None, None))
+        rows.append(row)
     return rows
+
+
+def step_row(count: StepCount, run: Status) -> dict[str, Any]:
+    """A step as the page and the command line show it, but for how many tasks it will have."""
+    left = dict.fromkeys(["running", "succeeded", "failed", "cancelled", "interrupted"], 0)
+    for state, number in zip(TaskState, count.states, strict=True):
+        left[_LEFT.get(state) or _unended(run)] += number
+    again = count.waiting if run is Status.RUNNING else 0
+    return {
+        "step": count.step,
+        "expected": None,
+        "begun": sum(count.states),
+        **left,
+        "failed": left["failed"] - again,
+        "running": left["running"] + again,
+        "waiting": again,
+        "cloned": count.states[TaskState.CLONED],
+        "caught": count.caught,
+        "retried": count.retried,
+        "seconds": count.seconds,
+        "first": count.first,
+        "last": count.last,
+    }
+
+
+def _counts(
+    record: RunRecord, told: StepTimes | None
+) -> tuple[dict[str, StepCount], StepTimes | None]:
+    """The steps with their counts, and the times that those of a table lack."""
+    table = record.tasks.table()  # this decides whether the journal is replayed
+    live = record.tasks.step_counts()
+    if live is not None:
+        return {count.step: count for count in live}, None
+    found = {}
+    for step, number in step_numbers(record).items():
+        states = table.states_of(number)
+        found[step] = StepCount(
+            step, [states.get(state, 0) for state in TaskState], table.retries_of(number)
+        )
+    return found, told or StepTimes()
 
 
 def step_times(record: RunRecord) -> StepTimes:
@@ -89,8 +109,10 @@ def step_times(record: RunRecord) -> StepTimes:
     Raises:
         JournalError: The run is damaged.
     """
+    if record.tasks.is_replayed():
+        return StepTimes()  # its counts have them
     spans = step_spans(record)
-    few = sum(record.tasks.steps().values()) <= _FEW_TASKS
+    few = sum(record.tasks.steps().values()) <= _FEW_TASKS or record.stored.has_file(TIMES)
     times = times_of(record) if few else times_at_hand(record)
     if times is not None:
         seconds = {step: total for step, (_, _, total) in times.of_steps().items()}
@@ -108,17 +130,6 @@ def _most(expected: int | None, begun: int, run: Status) -> int | None:
     if run is Status.SUCCEEDED:
         return begun
     return None if expected is None else max(expected, begun)
-
-
-def _waiting(record: RunRecord) -> dict[str, int]:
-    """How many tasks of each step have failed, and will be tried again."""
-    found: dict[str, int] = {}
-    for task in record.tasks.table().tasks_in(None, [TaskState.FAILED])[:_MOST_FAILURES]:
-        entry = record.tasks.entry(task)
-        ended = record.tasks.ended_task(task, entry) if entry is not None else None
-        if isinstance(ended, TaskFailed) and (ended.will_retry or ended.caught):
-            found[ended.step] = found.get(ended.step, 0) + 1
-    return found
 
 
 def expected_tasks(record: RunRecord, graph: Graph) -> dict[str, int | None]:
@@ -140,29 +151,19 @@ def run_progress(record: RunRecord) -> dict[str, Any]:
     summary, status = record.summary(), record.status()
     begun = sum(count for _, count in summary.steps)
     if summary.status is Status.SUCCEEDED:
-        counts = {"done": begun, "total": begun, "running": 0, "failed": 0}
-        return {"current_steps": [], **counts}
-    states = record.tasks.table().states()
-    failed = states.get(TaskState.FAILED, 0)
-    waiting = sum(_waiting(record).values()) if status is Status.RUNNING and failed else 0
+        all_done = {"done": begun, "total": begun, "running": 0, "failed": 0}
+        return {"current_steps": [], **all_done}
+    counts, _ = _counts(record, None)
+    states = [sum(step.states[state] for step in counts.values()) for state in TaskState]
+    is_live = status is Status.RUNNING
+    waiting = sum(step.waiting for step in counts.values()) if is_live else 0
     expected = expected_tasks(record, record.journal.graph)
     known = [expected.get(node.name) for node in record.journal.graph]
-    started = states.get(TaskState.STARTED, 0)
+    running = [step for step, count in counts.items() if count.states[TaskState.STARTED]]
     return {
-        "current_steps": _current(record) if status is Status.RUNNING else [],
-        "done": states.get(TaskState.SUCCEEDED, 0) + states.get(TaskState.CLONED, 0),
+        "current_steps": running[:_MOST_CURRENT] if is_live else [],
+        "done": states[TaskState.SUCCEEDED] + states[TaskState.CLONED],
         "total": None if None in known else max(sum(each or 0 for each in known), begun),
-        "running": started + waiting if status is Status.RUNNING else 0,
-        "failed": failed - waiting,
+        "running": states[TaskState.STARTED] + waiting if is_live else 0,
+        "failed": states[TaskState.FAILED] - waiting,
     }
-
-
-def _current(record: RunRecord) -> list[str]:
-    """The steps that run now, in the order of the graph."""
-    table = record.tasks.table()
-    running = [
-        step
-        for step, number in step_numbers(record).items()
-        if TaskState.STARTED in table.states_of(number)
-    ]
-    return running[:_MOST_CURRENT]

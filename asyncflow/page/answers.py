@@ -47,8 +47,8 @@ class Json(Response):
         super().__init__(data, status, headers={"Cache-Control": "no-store"})
 
     def render(self, content: Any) -> bytes:
-        """The JSON as bytes."""
-        return to_bytes(content)
+        """The JSON as bytes; bytes are JSON already."""
+        return content if isinstance(content, bytes) else to_bytes(content)
 
 
 def to_bytes(data: Any) -> bytes:

@@ -94,19 +94,28 @@ def _names(manifest: bytes) -> list[str]:
         return []
 
 
+def codes_of(types: Collection[str]) -> frozenset[int]:
+    """The kinds of records of these events.
+
+    Raises:
+        AskedWrongly: There is no such event.
+    """
+    unknown = [each for each in types if each not in _CODES]
+    if unknown:
+        raise AskedWrongly(400, f"there is no event {unknown[0]!r:.60}: {', '.join(_CODES)}")
+    return frozenset(_CODES[each] for each in types)
+
+
 def event_list(record: RunRecord, choice: EventChoice) -> dict[str, Any]:
     """The chosen events, and where to go on.
 
     Raises:
         JournalError: The run is damaged.
     """
-    unknown = [each for each in choice.types if each not in _CODES]
-    if unknown:
-        raise AskedWrongly(400, f"there is no event {unknown[0]!r:.60}: {', '.join(_CODES)}")
     found: list[dict[str, Any]] = []
     room, after, end = ROOM_BYTES, choice.after, True
     started = record.summary().started
-    for event in _chosen(record, choice):
+    for event in _chosen(record, choice, codes_of(choice.types) or KNOWN):
         if event is None:
             end = False
             break
@@ -123,9 +132,10 @@ def event_list(record: RunRecord, choice: EventChoice) -> dict[str, Any]:
     return {"events": found, "after": after, "end": end}
 
 
-def _chosen(record: RunRecord, choice: EventChoice) -> Iterator[Event | int | None]:
+def _chosen(
+    record: RunRecord, choice: EventChoice, codes: Collection[int]
+) -> Iterator[Event | int | None]:
     """The chosen events; the number of one that was passed over; None if it takes too long."""
-    codes = {_CODES[each] for each in choice.types} or KNOWN
     names = [name.encode() for name in (choice.step,) if name]
     until, begin = time.monotonic() + SEARCH_SECONDS, None
     for at, code, seq, payload in marks_of(record).records_after(choice.after):
@@ -139,12 +149,13 @@ def _chosen(record: RunRecord, choice: EventChoice) -> Iterator[Event | int | No
         for event in unpack_events(payload, record.place.flow, record.run_id):
             if event.seq <= choice.after:
                 continue
-            yield event if _is_of(event, choice) else event.seq
+            yield event if is_of(event, choice.step, choice.task) else event.seq
 
 
-def _is_of(event: Event, choice: EventChoice) -> bool:
-    if choice.step is None and choice.task is None:
+def is_of(event: Event, step: str | None, task: str | None) -> bool:
+    """Whether an event is about this step and this task, if they are given."""
+    if step is None and task is None:
         return True
     if not isinstance(event, TaskEvent):
         return False
-    return choice.step in {None, event.step} and choice.task in {None, event.task_id}
+    return step in {None, event.step} and task in {None, event.task_id}

@@ -14,16 +14,19 @@ from starlette.routing import Route
 from asyncflow._support.version import VERSION
 from asyncflow.client.code import code_of
 from asyncflow.client.resume_hint import resume_command
+from asyncflow.events.records import KNOWN
 from asyncflow.page import requests
 from asyncflow.page.actions import cancel, change_tags
-from asyncflow.page.answers import AskedWrongly, Json, cut, error_answer, fitting
-from asyncflow.page.event_list import EventChoice, event_list
+from asyncflow.page.answers import AskedWrongly, Json, cut, error_answer, fitting, to_bytes
+from asyncflow.page.event_list import EventChoice, codes_of, event_list
 from asyncflow.page.flow_pages import Durations, form_of
 from asyncflow.page.log_lines import LogChoice, log_lines
 from asyncflow.page.raw_artifact import RawArtifact
 from asyncflow.page.run_comparison import compare
+from asyncflow.page.run_news import Wish
 from asyncflow.page.run_overview import overview
 from asyncflow.page.run_rows import RunRows
+from asyncflow.page.shared_answers import SharedAnswers
 from asyncflow.page.task_cards import card_data, card_document, card_of, card_picture, cards_of
 from asyncflow.page.task_detail import artifact_detail, task_detail
 from asyncflow.page.task_list import TaskChoice, task_list
@@ -64,6 +67,7 @@ class Routes:
         self._action_token = action_token
         self._rows = RunRows(opened)
         self._durations = Durations(opened)
+        self._shared = SharedAnswers()
         self._watches = Watches(opened, self._rows, self._read_live)
         self._threads: dict[str, anyio.CapacityLimiter] = {}
 
@@ -137,7 +141,10 @@ class Routes:
         async def answer(request: Request) -> Response:
             if self._options.read_only:
                 raise AskedWrongly(403, "this page is read-only: nothing can be changed here")
-            return Json(await act(request, await requests.body_of(request)))
+            try:
+                return Json(await act(request, await requests.body_of(request)))
+            finally:
+                self._shared.forget()
 
         return _explaining(answer)
 
@@ -171,8 +178,14 @@ class Routes:
             "action_token": None if options.read_only else self._action_token,
         }
 
-    def _overview(self, record: RunRecord, _: Request) -> dict[str, Any]:
-        return overview(record, lambda: self._opened.resumed.of(record.place, record.run_id))
+    def _overview(self, record: RunRecord, _: Request) -> Any:
+        def make() -> dict[str, Any]:
+            return overview(record, lambda: self._opened.resumed.of(record.place, record.run_id))
+
+        if not record.is_live():
+            return make()
+        # All pages that watch a run ask again and again.
+        return self._shared.get(record.pathspec, lambda: to_bytes(make()))
 
     def _list(self, request: Request) -> dict[str, Any]:
         return self._rows.listed(requests.choice_in(request))
@@ -253,7 +266,7 @@ class Routes:
         else:
             where = requests.run_named(named)
             record = await self._read(lambda: self._opened.record(*where))
-            stream = self._watches.run(record).follow(since)
+            stream = self._watches.run(record).follow(since, _wish(request))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
@@ -303,6 +316,14 @@ def _code(record: RunRecord, _: Request) -> Any:
         "left_out": [cut(name, 500) for name in found.left_out[:50]],
         "cut": not whole or any(len(text) > 100_000 for text in found.files.values()),  # noqa: PLR2004 - what one file may have
     }
+
+
+def _wish(request: Request) -> Wish:
+    """What a browser that watches a run wants to be told."""
+    counts = requests.one_of(request, "steps", ("0", "1")) == "1"
+    codes = codes_of(requests.texts_in(request, "type"))
+    step, task = (requests.text_in(request, name) for name in ("step", "task"))
+    return Wish(codes if codes or counts else KNOWN, step, task, counts)
 
 
 def _timeline(record: RunRecord, request: Request) -> Any:

@@ -1,29 +1,26 @@
 """Sends what happens to browsers as server-sent events: the events of a run, the rows of a list.
 
-However many browsers watch a run, its journal is read once. There is no task in the background: one
-of those who wait reads for all, and if it goes away, the next one does. What was read is kept for a
-while; a browser that needs older events, because it was away or is slow, reads them for itself.
+However many browsers watch a run, its journal is read once, and a message is made once for all who
+wish for the same. There is no task in the background: one of those who wait looks for all, and if
+it goes away, the next one does. Messages are kept for a while; for a browser that was away or is
+slow, older ones are made again.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 import anyio
 
 from asyncflow._support.locations import is_url
-from asyncflow.errors import AsyncflowError, NotFoundError
-from asyncflow.events.selection import EventFilter
+from asyncflow.errors import AsyncflowError
 from asyncflow.page.answers import cut, problem_of, to_bytes
-from asyncflow.page.event_list import event_data
-from asyncflow.page.journal_marks import marks_of
+from asyncflow.page.run_news import News, Wish, message, news_of
 from asyncflow.page.run_rows import fingerprint, shown
-from asyncflow.store.event_reader import EventReader
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
@@ -38,11 +35,13 @@ if TYPE_CHECKING:
 _PAUSE_SECONDS: Final = 0.02
 """Between two looks at a journal: what happens is told within a tenth of a second, also after a
 long silence. A look costs a hundred microseconds."""
+_BUSY_SECONDS: Final = 0.06
+"""The same while much happens: what comes in that time is told in one message."""
 _REMOTE_PAUSE_SECONDS: Final = 1.0  # each look at an object store is a request
 _ALIVE_SECONDS: Final = 0.5  # between two looks whether the engine is there, while nothing happens
 _COMMENT_SECONDS: Final = 15.0
-_MESSAGE_BYTES: Final = 64 << 10
 _KEPT_BYTES: Final = 2 << 20
+_KEPT_MESSAGES: Final = 1000
 _LIST_PAUSE_SECONDS: Final = 0.25
 _LIST_SHARE: Final = 20  # looking at the list takes at most a twentieth of a processor
 _LIST_MOST_SECONDS: Final = 5.0
@@ -54,21 +53,6 @@ _KEPT_LISTS: Final = 200
 COMMENT: Final = b": alive\n\n"
 HELLO: Final = b"retry: 500\n\n"
 """The first message: the browser knows that it is connected, and how soon to connect again."""
-
-Numbered = tuple[int, bytes]
-"""The JSON of an event, and its number."""
-
-
-def message(data: bytes, *, number: int | None = None, event: str = "") -> bytes:
-    """One message in the form that browsers expect; JSON has no line ends."""
-    head = b"" if number is None else b"id: %d\n" % number
-    kind = b"event: %s\n" % event.encode() if event else b""
-    return head + kind + b"data: " + data + b"\n\n"
-
-
-def _events_message(events: Sequence[Numbered]) -> bytes:
-    data = b'{"events":[' + b",".join(text for _, text in events) + b"]}"
-    return message(data, number=events[-1][0])
 
 
 @dataclass(slots=True)
@@ -99,36 +83,32 @@ class _Waiters:
 
 
 class RunWatch:
-    """The latest events of one run, for all who watch it."""
+    """How far one run has come, for all who watch it, and the latest messages about it."""
 
     def __init__(self, record: RunRecord, read: Read, *, remote: bool) -> None:
         """Read nothing yet; `read` calls a function in a thread."""
         self._record, self._read = record, read
-        self._reader = EventReader(record.stored)
-        self._filter: EventFilter[Any] = EventFilter()
-        self._pause = _REMOTE_PAUSE_SECONDS if remote else _PAUSE_SECONDS
+        self._quiet = _REMOTE_PAUSE_SECONDS if remote else _PAUSE_SECONDS
+        self._busy = max(self._quiet, _BUSY_SECONDS)
         self._waiters = _Waiters(is_looked_for=False, news=anyio.Event())
-        self._at: int | None = None
-        self._kept: deque[Numbered] = deque()
+        self._last = -1
+        """The number of the last event that was read."""
+        self._next = self._alive_at = 0.0
+        self._told: OrderedDict[tuple[int, Wish], News] = OrderedDict()
         self._bytes = 0
-        self._before = 0
-        """The number of the event before the first that is kept."""
-        self._last = 0
-        self._alive_at = 0.0
+        self._telling = anyio.Lock()
         self.end: dict[str, Any] | None = None
 
-    async def follow(self, since: int) -> AsyncIterator[bytes]:
+    async def follow(self, since: int, wish: Wish) -> AsyncIterator[bytes]:
         """The events after `since`, as messages; each once, until the run has ended."""
         yield HELLO
-        sent = time.monotonic()
+        sent, offset = time.monotonic(), None
         while True:
-            if self._at is None:
-                await self._begin(since)
-            events = await self._older(since) if since < self._before else self._since(since)
-            if events:
-                yield _events_message(events)
-                since, sent = events[-1][0], time.monotonic()
-            elif self.end is not None and since >= self._last:
+            if since < self._last:
+                since, offset, told = await self._tell(since, offset, wish)
+                yield told
+                sent = time.monotonic()
+            elif self.end is not None:
                 yield message(to_bytes(self.end), event="end")
                 return
             elif time.monotonic() - sent >= _COMMENT_SECONDS:
@@ -137,114 +117,68 @@ class RunWatch:
             else:
                 await self._waiters.look(self._look)
 
-    async def _begin(self, since: int) -> None:
-        """Go to the place in the journal from which the first browser wants to know."""
-
-        def place() -> tuple[int, int]:
-            for at, _, seq, _ in marks_of(self._record).records_after(since):
-                return at, seq - 1
-            raise NotFoundError(f"{self._record.pathspec} has no events")
-
-        at, before = await self._read(place)
-        if self._at is None:
-            self._at, self._before, self._last = at, before, before
-
-    def _since(self, since: int) -> list[Numbered]:
-        """Kept events after this one, as many as a message has."""
-        if since >= self._last:
-            return []
-        skipped = max(since - self._before, 0)
-        if skipped and self._kept[min(skipped, len(self._kept)) - 1][0] != since:
-            skipped = sum(
-                1 for seq, _ in self._kept if seq <= since
-            )  # a newer version's are left out
-        return _up_to_a_message(islice(self._kept, skipped, None))
-
-    async def _older(self, since: int) -> list[Numbered]:
-        """Events that are not kept any more."""
-
-        def find() -> list[Numbered]:
-            from asyncflow.events.packing import unpack_events
-
-            place, started = self._record.place, self._record.summary().started
-            found: list[Numbered] = []
-            size = 0
-            for _, _, seq, payload in marks_of(self._record).records_after(since):
-                if seq > self._before or size > _MESSAGE_BYTES:
-                    break
-                for event in unpack_events(payload, place.flow, self._record.run_id):
-                    if since < event.seq <= self._before:
-                        found.append((event.seq, to_bytes(event_data(event, started))))
-                        size += len(found[-1][1])
-            return _up_to_a_message(found)
-
-        events: list[Numbered] = await self._read(find)
-        if not events:  # records of a newer version alone
-            return self._since(self._before)
-        return events
+    async def _tell(self, since: int, offset: int | None, wish: Wish) -> News:
+        """The next message for who has come to `since`: made once for all who wish for it."""
+        key = since, wish
+        if (found := self._told.get(key)) is not None:
+            return found
+        async with self._telling:
+            if (found := self._told.get(key)) is not None:
+                return found
+            until = self._last
+            try:
+                made: News = await self._read(
+                    lambda: news_of(self._record, since, until, offset, wish)
+                )
+            except (AsyncflowError, OSError) as error:
+                # It was read once already: somebody has changed the file.
+                self.end = _unreadable(error)
+                self._last = since
+                return News(since, offset, COMMENT)
+            self._told[key] = made
+            self._bytes += len(made.message)
+            while self._bytes > _KEPT_BYTES or len(self._told) > _KEPT_MESSAGES:
+                _, old = self._told.popitem(last=False)
+                self._bytes -= len(old.message)
+            return made
 
     # --- what the one who looks does for all ---
 
     async def _look(self) -> bool:
         """Look once; return whether there is news. What is read counts when it is taken in."""
-        at = self._at
+        await anyio.sleep(max(self._next - time.monotonic(), 0))
+        last, end = await self._read(self._read_on)
+        is_news = last > self._last or end is not None
+        self._next = time.monotonic() + (self._busy if is_news else self._quiet)
+        self._last, self.end = max(last, self._last), end
+        return is_news
+
+    def _read_on(self) -> tuple[int, dict[str, Any] | None]:
+        """The number of the last event, and how the run has ended, if it has."""
         try:
-            found = await self._read(lambda: self._excerpt(at or 0))
+            summary = self._record.summary()
+            if summary.events == self._last and summary.status is Status.RUNNING:
+                return self._last, self._gone()
         except (AsyncflowError, OSError) as error:
-            text, do = problem_of(error)
-            self.end = {"status": "unreadable", "message": cut(text, 1000), "do": do}
-            return True
-        events, after, status = found
-        if after == at and status is None:
-            await anyio.sleep(self._pause)
-            return False
-        self._at = after
-        self._keep(events)
-        if status is not None:
-            self.end = {"status": status}
-        return True
+            return self._record.tasks.read_so_far()[0], _unreadable(error)
+        ended = summary.status is not Status.RUNNING
+        return summary.events, {"status": str(summary.status)} if ended else None
 
-    def _excerpt(self, at: int) -> tuple[list[Numbered], int, str | None]:
-        excerpt = self._reader.read(at, self._filter)
-        if excerpt.after == at:
-            return [], at, self._ended(at)
-        started = self._record.summary().started
-        events = self._filter.pick(excerpt.news)
-        found = [(event.seq, to_bytes(event_data(event, started))) for event in events]
-        status = str(self._record.status()) if excerpt.ended else None
-        return found, excerpt.after, status
-
-    def _ended(self, at: int) -> str | None:
-        """The status of a run to which nothing is added any more; None if something may be."""
+    def _gone(self) -> dict[str, Any] | None:
+        """The end of a run to which nothing is added any more; None if something may be."""
         now = time.monotonic()
         if now - self._alive_at < _ALIVE_SECONDS:
             return None
         self._alive_at = now
         status = self._record.status()
-        if status is Status.RUNNING or self._reader.read(at, self._filter).after != at:
+        if status is Status.RUNNING or self._record.summary().events != self._last:
             return None
-        self._reader.release()
-        return str(status)
-
-    def _keep(self, events: Sequence[Numbered]) -> None:
-        self._kept.extend(events)
-        self._bytes += sum(len(text) for _, text in events)
-        if events:
-            self._last = events[-1][0]
-        while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
-            self._before, text = self._kept.popleft()
-            self._bytes -= len(text)
+        return {"status": str(status)}
 
 
-def _up_to_a_message(events: Any) -> list[Numbered]:
-    taken: list[Numbered] = []
-    room = _MESSAGE_BYTES
-    for each in events:
-        room -= len(each[1])
-        if room < 0 and taken:
-            break
-        taken.append(each)
-    return taken
+def _unreadable(error: Exception) -> dict[str, Any]:
+    text, do = problem_of(error)
+    return {"status": "unreadable", "message": cut(text, 1000), "do": do}
 
 
 # --- the list of runs ---------------------------------------------------------------------------

@@ -219,6 +219,13 @@ class TaskTable:
         at = (task - 1) * ENTRY_BYTES + _STATE_AT
         return at < len(self._data) and self._data[at] != TaskState.NEVER
 
+    def standing(self, task: int) -> tuple[int, int]:
+        """The task's state and the number of its last attempt; zeros if it never began."""
+        at = (task - 1) * ENTRY_BYTES + _STATE_AT
+        if not 0 <= at < len(self._data):
+            return _NEVER, 0
+        return self._data[at], self._data[at + 1]
+
     def ended_at(self, task: int) -> int:
         """The journal offset of the event that ended the task."""
         at = self._at(task) + _ENDED_AT

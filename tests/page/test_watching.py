@@ -12,10 +12,11 @@ import anyio
 import httpx
 import pytest
 
+from asyncflow.client.run_journal import RunJournal
 from asyncflow.page.opened_runs import OpenedRuns
+from asyncflow.page.run_news import Wish
 from asyncflow.page.run_rows import RunRows
-from asyncflow.page.watching import RunWatch, Watches
-from asyncflow.store.event_reader import EventReader
+from asyncflow.page.watching import Watches
 from tests.support.page_stores import RUNS, asking, begin, every_kind
 
 WIDTH = 40
@@ -122,13 +123,13 @@ def numbers_in(data):
 def test_fifty_watchers_read_a_journal_once(tmp_path, monkeypatch):
     """One of them reads for all, and when it goes away, another one does."""
     reads = []
-    kept = EventReader.read
+    kept = RunJournal.records
 
-    def counted(self, *given, **named):
-        reads.append(given)
-        return kept(self, *given, **named)
+    def counted(self, offset):
+        reads.append(offset)
+        return kept(self, offset)
 
-    monkeypatch.setattr(EventReader, "read", counted)
+    monkeypatch.setattr(RunJournal, "records", counted)
     run = wide(tmp_path / "store")
     opened = OpenedRuns(str(tmp_path / "store"))
 
@@ -137,11 +138,10 @@ def test_fifty_watchers_read_a_journal_once(tmp_path, monkeypatch):
             return await anyio.to_thread.run_sync(find)
 
         watch = Watches(opened, RunRows(opened), read).run(opened.record(*MADE.split("/")))
-        assert isinstance(watch, RunWatch)
         seen: list[list[int]] = [[] for _ in range(50)]
 
         async def follow(number):
-            async for data in watch.follow(0):
+            async for data in watch.follow(0, Wish()):
                 seen[number] += numbers_in(data)
                 if len(seen[number]) == run.seq and number % 2 == 0:
                     return  # half of them go away, among them the one that reads
@@ -163,6 +163,82 @@ def test_fifty_watchers_read_a_journal_once(tmp_path, monkeypatch):
     run.close()
     assert all(each == list(range(1, run.seq + 1)) for each in seen[1::2])
     assert before < 60  # some looks of one reader in 0.4 s, and not fifty times as many
+
+
+def test_counts_come_without_events(tmp_path):
+    """A page that shows no events gets the counts of the steps that have changed."""
+    run = wide(tmp_path / "store")
+    with asking(tmp_path / "store") as client, watching(client, since=run.seq, steps=1) as found:
+        run.run("work", (WIDTH,))
+        run.flush()
+        number, _, data = next(found)
+    assert number == data["seq"] == run.seq
+    assert data["events"] == []
+    (work,) = data["steps"]
+    assert (work["step"], work["begun"], work["succeeded"]) == ("work", WIDTH + 1, WIDTH + 1)
+    run.close()
+
+
+def test_counts_of_all_messages_end_as_the_overview_has_them(tmp_path):
+    """Whoever missed some gets those that have changed meanwhile."""
+    run = wide(tmp_path / "store")
+    with asking(tmp_path / "store") as client:
+        with watching(client, since=0, steps=1) as found:
+            number, _, data = next(found)
+        rows = {row["step"]: row for row in data["steps"]}
+        run.run("work", (WIDTH,))
+        run.flush()
+        with watching(client, since=number, steps=1) as found:
+            rows |= {row["step"]: row for row in next(found)[2]["steps"]}
+        steps = client.get(f"/api/runs/{MADE}").json()["steps"]
+    run.close()
+    assert [{"expected": row["expected"], **rows.get(row["step"], row)} for row in steps] == steps
+
+
+def test_only_events_that_are_asked_for_come(tmp_path):
+    """By type, step and task; the number of a message is that of the last event passed over."""
+    run = wide(tmp_path / "store")
+    task = run.start("work", (WIDTH,))
+    run.log(task, b"one\ntwo\n")
+    run.succeed(task)
+    run.flush()
+    wish = {"type": ["TaskLogged", "TaskSucceeded"], "step": "work", "task": str(task)}
+    with asking(tmp_path / "store") as client, watching(client, since=0, **wish) as found:
+        number, _, data = next(found)
+    run.close()
+    assert [event["type"] for event in data["events"]] == [
+        "TaskLogged",
+        "TaskLogged",
+        "TaskSucceeded",
+    ]
+    assert number == run.seq
+
+
+def test_an_event_that_there_is_not_is_refused(store):
+    """With the names of those that there are."""
+    with asking(store) as client:
+        answer = client.get("/api/watch", params={"run": MADE, "type": "Nope"})
+    assert answer.status_code == 400
+    assert "TaskLogged" in answer.json()["error"]["message"]
+
+
+def test_much_output_comes_in_messages_that_end_within_a_record(tmp_path):
+    """A record may have thousands of lines: each comes once, wherever the connection is cut."""
+    run = wide(tmp_path / "store")
+    task = run.start("work", (WIDTH,))
+    begin = run.seq
+    run.log(task, b"".join(b"line %d\n" % number for number in range(3000)))
+    run.flush()
+    seen: list[str] = []
+    last = begin
+    with asking(tmp_path / "store") as client:
+        while len(seen) < 3000:
+            with watching(client, since=last, type="TaskLogged") as found:
+                last, _, data = next(found)
+                assert len(json.dumps(data)) < 200_000
+                seen += [event["line"] for event in data["events"]]
+    run.close()
+    assert seen == [f"line {number}" for number in range(3000)]
 
 
 def test_the_list_tells_of_a_new_run_and_of_its_end(tmp_path):

@@ -2,30 +2,24 @@
 
 import { useCallback, useEffect, useMemo, useRef, useState } from "./lib.js";
 import { url, useCalm, useData, Watch } from "./api.js";
-import { countEvents } from "./steps.js";
 
-const CALM = 50; // milliseconds between two changes of what is shown, however many events come
+const CALM = 50; // milliseconds between two changes of what is shown, however much comes
 const AGAIN = 1200; // milliseconds between two looks at all of a run that changes
 
 /**
- * A run and what is known of it: `data` as of `api/runs/FLOW/RUN`, with the counts of the events that
- * came since; `version`, which goes up when lists should be asked for again; `link`: "live", "lost"
- * or "ended"; `listen(heard)`, which gives each batch of events and returns how to stop.
+ * A run and what is known of it: `data` as of `api/runs/FLOW/RUN`; `steps`, with the counts that have
+ * come since; `version`, which goes up when lists should be asked for again; `link`: "live", "lost" or
+ * "ended"; `listen(heard)`, which gives each batch of events and returns how to stop. Events are those
+ * that `wish` names, as `type`, `step` and `task` of `api/watch`: a view that shows none gets none.
  */
-export function useRun(flow, id) {
+export function useRun(flow, id, wish = {}) {
   const address = url(["runs", flow, id]);
   const { data, error, reload } = useData(address, `${flow}/${id}`);
-  const [steps, setSteps] = useState(null);
+  const [counts, setCounts] = useState(NONE);
   const [version, setVersion] = useState(0);
   const [link, setLink] = useState("ended");
   const listeners = useRef(new Set());
-  const counted = useRef(0);
-
-  useEffect(() => {
-    if (!data) return;
-    // The answer may be older than events that have come: those stay counted until the next one.
-    if (data.seq >= counted.current || !steps) setSteps(data.steps);
-  }, [data]);
+  const last = useRef({ key: "", seq: 0 });
 
   const again = useCalm(() => {
     reload();
@@ -33,35 +27,57 @@ export function useRun(flow, id) {
   }, AGAIN);
 
   const isLive = data?.run?.status === "running";
+  const wished = JSON.stringify(wish);
   useEffect(() => {
     if (!isLive) return undefined;
-    counted.current = data.seq;
-    const tell = calmly((events) => {
-      setSteps((old) => old && countEvents(old, events));
-      for (const heard of listeners.current) heard(events);
+    if (last.current.key !== address) last.current = { key: address, seq: data.seq };
+    const tell = calmly((messages) => {
+      setCounts((old) => counted(old, address, messages));
+      const events = messages.flatMap((message) => message.events);
+      if (events.length) for (const heard of listeners.current) heard(events);
       again();
     });
-    const watch = new Watch((since) => url(["watch"], { run: data.run.pathspec, since }), {
-      since: data.seq,
-      heard: ({ events }) => {
-        counted.current = Math.max(counted.current, events[events.length - 1]?.seq ?? 0);
-        tell(events);
-      },
+    const watch = new Watch((since) => url(["watch"], { run: data.run.pathspec, since, steps: 1, ...wish }), {
+      since: last.current.seq,
+      heard: (message) => tell([message]),
       ended: () => again(),
       changed: setLink,
     });
     return () => {
+      last.current.seq = watch.last; // another view goes on from here
       watch.close();
       tell.stop();
     };
-  }, [isLive, address]);
+  }, [isLive, address, wished]);
 
   const listen = useCallback((heard) => {
     listeners.current.add(heard);
     return () => listeners.current.delete(heard);
   }, []);
   const live = useMemo(() => ({ listen }), [listen]);
-  return { data, error, reload, steps: steps ?? data?.steps ?? [], version, link: isLive ? link : "ended", live };
+  const steps = useMemo(() => newest(data, counts.key === address ? counts.rows : NONE.rows), [data, counts]);
+  return { data, error, reload, steps, version, link: isLive ? link : "ended", live };
+}
+
+const NONE = { key: "", rows: new Map() };
+
+/** The latest counts of each step, and as of which event they are. */
+function counted(old, key, messages) {
+  const rows = new Map(old.key === key ? old.rows : []);
+  for (const { steps = [], seq } of messages) for (const row of steps) rows.set(row.step, { seq, row });
+  return { key, rows };
+}
+
+/** The steps of an answer, with the counts that are newer than it. */
+function newest(data, rows) {
+  if (!data?.steps) return [];
+  if (!rows.size || data.run?.status !== "running") return data.steps;
+  return data.steps.map((step) => {
+    const found = rows.get(step.step);
+    if (!found || found.seq < data.seq) return step;
+    const merged = { ...step, ...found.row };
+    return merged.expected !== null && merged.expected < merged.begun ? { ...merged, expected: merged.begun } : merged;
+  });
 }
 
 /** Calls `act` with all that came: at once after a pause, else together every `CALM` milliseconds. */
@@ -71,13 +87,13 @@ function calmly(act) {
   const flush = () => {
     timer = 0;
     if (!waiting.length) return;
-    const events = waiting;
+    const all = waiting;
     waiting = [];
     timer = setTimeout(flush, CALM);
-    act(events);
+    act(all);
   };
-  const add = (events) => {
-    waiting = waiting.concat(events);
+  const add = (more) => {
+    waiting = waiting.concat(more);
     if (!timer) flush();
   };
   add.stop = () => clearTimeout(timer);

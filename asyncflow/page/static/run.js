@@ -17,10 +17,17 @@ import { Tasks } from "./tasks.js";
 import { Timeline } from "./timeline.js";
 import { StepTrend, useDurations } from "./trend.js";
 
+/** The events that a view shows as they come. */
+function wishOf({ parts, query }) {
+  const [, , , step, task] = parts;
+  const lines = one({ query }, "view") === "log" ? ["TaskLogged"] : [];
+  return task ? { type: ["CardUpdated", ...lines], step, task } : { type: lines };
+}
+
 /** The view of `#/runs/FLOW/RUN`, and of a step or task below it. */
 export function RunView({ route, tell }) {
   const [, flow, id, step, task] = route.parts;
-  const { data, error, reload, steps, version, link, live } = useRun(flow, id);
+  const { data, error, reload, steps, version, link, live } = useRun(flow, id, wishOf(route));
   useEffect(() => tell(link), [link]);
   if (!data) return error ? html`<${Problem} error=${error} retry=${reload} />` : html`<${Waiting} />`;
   const run = data.run ?? { flow, run_id: id, pathspec: `${flow}/${id}`, status: "unreadable", tags: [] };

@@ -1,0 +1,119 @@
+"""What is told of a run's events to those who watch it: the events they wish for, and counts.
+
+The same message goes to all who wish for the same and have come as far. Whoever shows no events
+gets the counts of the steps, for which no record is unpacked again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from asyncflow.client.step_rows import step_row
+from asyncflow.events.packing import unpack_events
+from asyncflow.events.records import KNOWN
+from asyncflow.events.types import to_microseconds
+from asyncflow.page.answers import to_bytes
+from asyncflow.page.event_list import event_data, is_of
+from asyncflow.page.journal_marks import marks_of
+from asyncflow.store.journal import PREFIX_BYTES
+from asyncflow.values import Status
+
+if TYPE_CHECKING:
+    from asyncflow.client.run_files import RunRecord
+
+_MESSAGE_BYTES: Final = 64 << 10
+_MOST_RECORDS: Final = 5_000  # looked at for one message: takes a thread some milliseconds
+_MOST_STEPS: Final = 200  # in one message
+
+
+def message(data: bytes, *, number: int | None = None, event: str = "") -> bytes:
+    """One message in the form that browsers expect; JSON has no line ends."""
+    head = b"" if number is None else b"id: %d\n" % number
+    kind = b"event: %s\n" % event.encode() if event else b""
+    return head + kind + b"data: " + data + b"\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody who watches a run wants to be told."""
+
+    codes: frozenset[int] = KNOWN
+    """The kinds of events."""
+    step: str | None = None
+    task: str | None = None
+    counts: bool = False
+    """Whether to tell how many tasks of each step there are."""
+
+
+class News(NamedTuple):
+    """A message, and how far its reader has come with it."""
+
+    last: int
+    """The number of the last event that it tells of, or passes over."""
+    offset: int | None
+    """A record in the journal with, or right behind, that event; None if it is not known."""
+    message: bytes
+
+
+def news_of(record: RunRecord, since: int, until: int, offset: int | None, wish: Wish) -> News:
+    """What is to be told of the events after `since`, up to `until`, or as many as fit.
+
+    `offset` is what the message up to `since` has told.
+
+    Raises:
+        JournalError: The journal is damaged.
+    """
+    texts: list[bytes] = []
+    last = until
+    if wish.codes:
+        texts, last, offset = _events(record, since, until, offset, wish)
+    data = b'{"events":[' + b",".join(texts) + b"]"
+    if wish.counts:
+        seq, _ = record.tasks.read_so_far()  # before the counts: those may be newer, but not older
+        data += b',"seq":%d,"steps":' % seq + to_bytes(_rows(record, since))
+    return News(last, offset, message(data + b"}", number=last))
+
+
+def _events(
+    record: RunRecord, since: int, until: int, offset: int | None, wish: Wish
+) -> tuple[list[bytes], int, int | None]:
+    place, started = record.place, to_microseconds(record.started.time)
+    texts: list[bytes] = []
+    marks, room, last = marks_of(record), _MESSAGE_BYTES, since
+    _, end = record.tasks.read_so_far()
+    records = marks.records_after(since) if offset is None else marks.records_from(offset)
+    for looked_at, (at, code, seq, payload) in enumerate(records):
+        if seq > until:
+            return texts, until, at
+        if looked_at > _MOST_RECORDS and seq > since + 1:
+            return texts, seq - 1, at
+        offset = at
+        for event in (
+            unpack_events(payload, place.flow, record.run_id) if code in wish.codes else ()
+        ):
+            if event.seq <= since or not is_of(event, wish.step, wish.task):
+                continue
+            if event.seq > until:
+                return texts, until, at
+            text = to_bytes(event_data(event, started))
+            room -= len(text)
+            if room < 0 and texts:
+                return texts, last, at
+            texts.append(text)
+            last = event.seq
+        if at + PREFIX_BYTES + len(payload) >= end:  # behind it may be damage
+            break
+    return texts, until, offset
+
+
+def _rows(record: RunRecord, since: int) -> list[dict[str, Any]]:
+    """The steps whose counts have changed, but for how many tasks they will have."""
+    counts = record.tasks.step_counts() or ()
+    changed = [count for count in counts if count.changed > since]
+    return [_without_expected(step_row(count, Status.RUNNING)) for count in changed[:_MOST_STEPS]]
+
+
+def _without_expected(row: dict[str, Any]) -> dict[str, Any]:
+    del row["expected"]
+    return row
