@@ -31,7 +31,7 @@ from asyncflow.page.task_cards import card_data, card_document, card_of, card_pi
 from asyncflow.page.task_detail import artifact_detail, task_detail
 from asyncflow.page.task_list import TaskChoice, task_list
 from asyncflow.page.timeline import TimelineChoice, timeline
-from asyncflow.page.watching import Watches
+from asyncflow.page.watching import MOST_WATCHERS, Watches
 from asyncflow.scheduling.resume_preview import plan_data, preview_recorded
 
 if TYPE_CHECKING:
@@ -258,15 +258,18 @@ class Routes:
             if not (last.isascii() and last.isdecimal() and len(last) < 19):  # noqa: PLR2004 - 63 bits
                 raise AskedWrongly(400, f"Last-Event-ID is to be a number, not {last[:40]!r}")
             since = int(last)
+        if self._watches.are_many():
+            message = f"{MOST_WATCHERS} pages watch already: close some of them"
+            raise AskedWrongly(503, message)
         if named is None:
             flow = requests.text_in(request, "flow")
             if flow is not None:  # one that is not there is told now: a stream has no status
                 await self._read(lambda: self._opened.place(flow))
-            stream = self._watches.list().follow(since, flow)
+            stream = self._watches.counted(self._watches.list().follow(since, flow))
         else:
             where = requests.run_named(named)
             record = await self._read(lambda: self._opened.record(*where))
-            stream = self._watches.run(record).follow(since, _wish(request))
+            stream = self._watches.counted(self._watches.run(record).follow(since, _wish(request)))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 

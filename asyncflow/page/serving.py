@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PORT: Final = 8265
-_MOST_CONNECTIONS: Final = 500
 _LEAST_TOKEN: Final = 16  # characters
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - refused without a token file
 
@@ -49,6 +48,8 @@ def serve(
     """
     try:
         import uvicorn
+
+        from asyncflow.page.connections import Connection
     except ModuleNotFoundError as missing:
         message = 'the page needs uvicorn: pip install "asyncflow-engine[ui]"'
         raise NotInstalledError(message) from missing
@@ -65,7 +66,7 @@ def serve(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=1,  # a browser that watches a run would hold up the end
-        limit_concurrency=_MOST_CONNECTIONS,
+        http=Connection,
         lifespan="off",
     )
     with _listening(address) as listener:

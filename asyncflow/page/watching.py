@@ -50,6 +50,8 @@ _FIRST_ROWS: Final = 50
 _FIRST_RUNS: Final = 20  # of each flow, when nobody has looked before
 _KEPT_LISTS: Final = 200
 
+MOST_WATCHERS: Final = 500
+
 COMMENT: Final = b": alive\n\n"
 HELLO: Final = b"retry: 500\n\n"
 """The first message: the browser knows that it is connected, and how soon to connect again."""
@@ -309,6 +311,20 @@ class Watches:
         self._runs: WeakValueDictionary[tuple[str, str], RunWatch] = WeakValueDictionary()
         self._list: ListWatch | None = None
         self._rows = rows
+        self._watching = 0
+
+    def are_many(self) -> bool:
+        """Whether nobody else can watch: each holds one of the connections of the process."""
+        return self._watching >= MOST_WATCHERS
+
+    async def counted(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The same messages, of somebody who counts as long as they come."""
+        self._watching += 1
+        try:
+            async for each in messages:
+                yield each
+        finally:
+            self._watching -= 1
 
     def run(self, record: RunRecord) -> RunWatch:
         """The events of a run."""

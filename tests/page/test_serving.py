@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager, suppress
 
+import anyio
 import httpx
 import pytest
 
 from asyncflow import Run
+from asyncflow.page import connections
 from tests.support.browser import SECONDS, wait_until
-from tests.support.page_stores import begin
+from tests.support.page_stores import begin, served
 
 ASYNCFLOW = [sys.executable, "-m", "asyncflow"]
 FLOW = """
@@ -58,6 +62,41 @@ def test_it_serves_until_ctrl_c(tmp_path):
             _, errors = server.communicate(timeout=SECONDS)
     assert server.returncode == 130
     assert "Traceback" not in errors
+
+
+def test_hundreds_of_idle_connections_lock_nobody_out(tmp_path):
+    """Neither those that say nothing, nor those that never end a request."""
+    begin(tmp_path / "store", "succeeded").finish()
+    with serving(tmp_path / "store") as (_, client), ExitStack() as opened:
+        place = client.base_url.host, client.base_url.port
+        for number in range(700):
+            idle = opened.enter_context(socket.create_connection(place))
+            if number % 2:
+                idle.sendall(b"GET /api/runs HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        for _ in range(5):
+            with httpx.Client(base_url=client.base_url, headers=client.headers) as fresh:
+                assert fresh.get("api/runs").json()["runs"]
+
+
+def test_a_connection_without_a_request_is_closed(monkeypatch):
+    """Whether it says nothing or sends its request byte by byte; one that is answered stays."""
+    monkeypatch.setattr(connections, "_REQUEST_SECONDS", 0.3)
+
+    async def answer(_, __, send):
+        await anyio.sleep(0.6)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    with served(answer, http=connections.Connection) as address:
+        place = httpx.URL(address).host, httpx.URL(address).port
+        with socket.create_connection(place, timeout=SECONDS) as silent:
+            assert not silent.recv(1)
+        with socket.create_connection(place, timeout=SECONDS) as slow, suppress(OSError):
+            while True:
+                slow.sendall(b"G")
+                time.sleep(0.05)
+        assert httpx.get(address).text == "done"
+    assert not connections._waiting
 
 
 @pytest.mark.parametrize(

@@ -130,9 +130,11 @@ def damage(file):
 
 
 @contextmanager
-def served(app):
+def served(app, **named):
     """An application on a port of this machine, as long as the block lasts; its address."""
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, **named
+    )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
