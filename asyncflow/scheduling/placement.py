@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from asyncflow.workers.interface import Executor, Kind, WorkerLink
     from asyncflow.workers.messages import StartItems, StartTask
 
-QUEUED_SECONDS: Final = 0.02  # of work queued at a worker: some ten times a journal write
-QUEUED_TASKS: Final = 64  # packets that a socket takes with ease
+UNKNOWN_SECONDS: Final = 1.0  # for a task of unknown length: more than any worker gets in advance
+ASYNC_TASKS: Final = 64  # at a worker until another one is worth starting for more
 _ASYNC_WORKER_TASKS: Final = 10_000  # at a time on one worker, unless @concurrency says more
 ASYNC_SPARE_TASKS: Final = 1000  # beyond that, for runs with few tasks: no run can fill a worker
 _STORING_TASKS: Final = 512  # of a worker, whose values are being uploaded, before it has to wait
@@ -234,7 +234,8 @@ class WorkerSlot:
 
     def room(self, expected: float) -> int:
         """How many `def` tasks that take so many seconds may be queued there."""
-        return min(QUEUED_TASKS - len(self.tasks), int((QUEUED_SECONDS - self.load) / expected))
+        ahead = self.worker.ahead
+        return min(ahead.tasks - len(self.tasks), int((ahead.seconds - self.load) / expected))
 
     def has_room(self, wanted: TaskDemand) -> bool:
         """Whether such a task may be sent to it now."""
@@ -254,10 +255,11 @@ class WorkerSlot:
             return False
         if wanted.is_async:
             return self._has_async_room(wanted)
-        if self.stuck or self.yielding or wanted.limited or len(self.tasks) >= QUEUED_TASKS:
+        ahead = self.worker.ahead
+        if self.stuck or self.yielding or wanted.limited or len(self.tasks) >= ahead.tasks:
             return False
         # A task of unknown length may queue behind short ones, but nothing may queue behind it.
-        return self.load + wanted.expected < QUEUED_SECONDS
+        return self.load + wanted.expected < ahead.seconds
 
     def _has_async_room(self, wanted: TaskDemand) -> bool:
         if self.blocker is not None or self.stopped:
@@ -430,7 +432,7 @@ class WorkerSlots:
     def _worth_a_worker(best: WorkerSlot | None, *, is_async: bool) -> bool:
         if best is None:
             return True
-        return len(best.tasks) >= QUEUED_TASKS if is_async else best.load > 0.0
+        return len(best.tasks) >= ASYNC_TASKS if is_async else best.load > 0.0
 
     def _may_grow(self, wanted: TaskDemand) -> bool:
         """Whether a worker may be started for a task.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow.scheduling.machine_resources import amounts_of
 from asyncflow.scheduling.named_limits import needs_of
-from asyncflow.scheduling.placement import ASYNC_SPARE_TASKS, QUEUED_TASKS, TaskDemand
+from asyncflow.scheduling.placement import ASYNC_SPARE_TASKS, ASYNC_TASKS, TaskDemand
 
 if TYPE_CHECKING:
     from asyncflow.scheduling.facts import TaskSource
@@ -162,7 +162,7 @@ class StepAdmission:
         gang = source.orders.next_gang() if conditions is not None and conditions.is_gang else 0
         tasks = max(gang, source.orders.ready)
         if source.graph[step].is_async:
-            return max(gang, -(-tasks // QUEUED_TASKS))
+            return max(gang, -(-tasks // ASYNC_TASKS))
         seconds = min(source.expected.get(step, _WORTH_SECONDS), _WORTH_SECONDS)
         return max(gang, ceil(tasks * seconds / _WORTH_SECONDS))
 

@@ -19,7 +19,7 @@ from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.fair_turns import FairTurns
 from asyncflow.scheduling.gang_workers import GangWorkers, has_own_workers
 from asyncflow.scheduling.machine_resources import MachineResources
-from asyncflow.scheduling.placement import QUEUED_SECONDS, AssignedTask, WorkerSlot
+from asyncflow.scheduling.placement import UNKNOWN_SECONDS, AssignedTask, WorkerSlot
 from asyncflow.scheduling.step_admission import StepAdmission
 from asyncflow.store.files import SHORTAGES
 
@@ -343,7 +343,7 @@ class TaskAssigner:
     def _give(
         self, slot: WorkerSlot, source: TaskSource, order: StartTask, *, is_async: bool
     ) -> AssignedTask:
-        expected = source.expected.get(order.step, QUEUED_SECONDS) + _TASK_OVERHEAD_SECONDS
+        expected = source.expected.get(order.step, UNKNOWN_SECONDS) + _TASK_OVERHEAD_SECONDS
         assigned = AssignedTask.of(source, order, is_async=is_async, expected=expected)
         slot.add(assigned)
         self._steps.begin(order.key.run, order.step)

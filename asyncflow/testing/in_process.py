@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support.fork_safety import keep_from_children, no_forks
-from asyncflow.workers.interface import AlikeWorkers
+from asyncflow.workers.interface import AHEAD, AlikeWorkers
 from asyncflow.workers.local.fork_server import packet_pair
 from asyncflow.workers.messages import (
     Failed,
@@ -187,6 +187,7 @@ class LinkHere:
 
     stop_reason = ""
     takes_several = False
+    ahead = AHEAD
     is_up = True
     name = "this process"
     node = ""

@@ -11,7 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.values import ITEM_DIGEST_BYTES, Outcome
-from asyncflow.workers.interface import AlikeWorkers
+from asyncflow.workers.interface import AHEAD, AlikeWorkers
 from asyncflow.workers.messages import (
     AttemptKey,
     CancelTask,
@@ -115,6 +115,7 @@ class SimulatedWorker:
     """A simulated worker: runs one `def` task at a time, or many async ones."""
 
     takes_several = True
+    ahead = AHEAD
 
     def __init__(self, executor: SimulatedExecutor, pid: int) -> None:
         self.pid = pid

@@ -9,7 +9,7 @@ Only `start` and `close` wait. A slow operation is reported when it is done.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -24,6 +24,20 @@ Kind: TypeAlias = "Hashable"
 """What distinguishes workers for a step from others; None for those of most steps."""
 
 
+class Ahead(NamedTuple):
+    """How much a worker gets in advance while tasks are short, so that it never waits for orders."""
+
+    seconds: float
+    """How long its `def` tasks should take together."""
+    tasks: int
+    """How many they are at most."""
+
+
+AHEAD: Final = Ahead(0.02, 64)
+"""Of a worker beside the engine: some ten times a journal write, packets that a socket takes with
+ease."""
+
+
 class WorkerLink(Protocol):
     """A worker as the scheduler needs it."""
 
@@ -33,6 +47,10 @@ class WorkerLink(Protocol):
     @property
     def takes_several(self) -> bool:
         """Whether it takes `StartItems`."""
+
+    @property
+    def ahead(self) -> Ahead:
+        """How much it gets in advance; it may change."""
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from asyncflow.workers.interface import AlikeWorkers
+from asyncflow.workers.interface import AHEAD, AlikeWorkers
 from asyncflow.workers.messages import AttemptKey, GaveBack, StartItems, StartTask
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class ManualWorker:
     is_up = True
     node = ""
     takes_several = True
+    ahead = AHEAD
 
     def __init__(self, executor: ManualExecutor, pid: int) -> None:
         self.pid, self.name, self.stop_reason = pid, f"worker {pid}", ""

@@ -42,8 +42,10 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow._support.version import VERSION
 from asyncflow.errors import AgentGoneError, AsyncflowError, PoolError
 from asyncflow.store import open_store
+from asyncflow.workers.cluster.alarm import Alarm
 from asyncflow.workers.cluster.batches import Inbox, Outbox, pack_message
 from asyncflow.workers.cluster.node_files import NodeFiles
+from asyncflow.workers.cluster.report_pace import ReportPace
 from asyncflow.workers.cluster.store_reach import why_unreachable
 from asyncflow.workers.held_reports import HeldReports
 from asyncflow.workers.local.pool import WorkerPool
@@ -107,7 +109,8 @@ class Agent:
         self._pool = WorkerPool(self._reports, size=1, scratch=self._files.folder)
         self._stores: dict[str, RunStore] = {}  # those elsewhere, by location
         self._inbox, self._outbox = Inbox(), Outbox()
-        self._news = asyncio.Event()  # set when there is something for the driver
+        self._news = Alarm()  # rings when there is something that the driver should hear now
+        self._pace = ReportPace()
         self._workers: dict[int, WorkerLink] = {}  # by token
         self._tokens: dict[WorkerLink, int] = {}
         self._ending: set[int] = set()  # tokens of workers that should end
@@ -139,7 +142,7 @@ class Agent:
             await _wait(self._emptied, _LAST_WORDS_SECONDS)
         finally:
             self._gone = True
-            self._news.set()
+            self._news.ring()
             self._files.close()
 
     def _look_at_driver(self) -> None:
@@ -177,17 +180,20 @@ class Agent:
         if not self._outbox:
             self._emptied.set()
         self._let_workers_report()
-        if not self._outbox and not self._gone:
-            self._news.clear()
-            await _wait(self._news, POLL_SECONDS)
+        if not (self._outbox.has_sent or self._gone):
+            await self._news.wait(POLL_SECONDS)
         if self._gone and not self._outbox:
             raise AgentGoneError(self._why)
-        return self._outbox.batch()
+        batch = self._outbox.batch()
+        if not self._outbox.has_more:
+            self._news.silence()
+        return batch
 
-    def _say(self, *message: Any) -> None:
+    def _say(self, *message: Any, patience: float = 0.0) -> None:
+        """Have the driver hear something, together with what else there is within this time."""
         self._outbox.put(pack_message(*message))
         self._emptied.clear()
-        self._news.set()
+        self._news.ring_within(patience)
 
     def _carry_out(self, message: list[Any]) -> None:
         match message:
@@ -231,7 +237,7 @@ class Agent:
     def _act_on(self, worker: WorkerLink, token: int, verb: str, arguments: list[Any]) -> None:
         match verb, arguments:
             case "order", [packet]:
-                self._send(worker, packet)
+                self._send(worker, token, packet)
             case "take_back", []:
                 worker.take_back()
             case "pause", []:
@@ -249,12 +255,13 @@ class Agent:
             self._ending.add(token)
             self._say("ending", token, worker.stop_reason)
 
-    def _send(self, worker: WorkerLink, packet: bytes) -> None:
+    def _send(self, worker: WorkerLink, token: int, packet: bytes) -> None:
         order = unpack_order(packet)
         if isinstance(order, StartTask | StartItems):
             if worker.stop_reason:  # the driver notices in a moment
                 self.on_reports(worker, [GaveBack(key) for key in begun_by(order)])
                 return
+            self._pace.sent(token, len(begun_by(order)), self._loop.time())
             if order.opening:
                 order = order._replace(opening=self._opened_here(Opening(*order.opening)))
         worker.send(order)
@@ -282,9 +289,12 @@ class Agent:
 
     def on_reports(self, worker: WorkerLink, reports: Sequence[ReportMessage]) -> None:
         """Pass reports on; if too much waits for the driver, let the workers wait."""
-        self._say("reports", self._tokens[worker], b"".join(map(pack_report, reports)))
+        token = self._tokens[worker]
+        patience = self._pace.patience(token, reports, self._loop.time())
+        self._say("reports", token, b"".join(map(pack_report, reports)), patience=patience)
         if self._outbox.bytes > _UNSENT_BYTES and not self._all_paused:
             self._all_paused = True
+            self._news.ring()
             for each in self._workers.values():
                 each.pause()
 
@@ -301,6 +311,7 @@ class Agent:
         del self._workers[token]
         self._ending.discard(token)
         self._paused.discard(token)
+        self._pace.forget(token)
         self._say("exited", token, how)
 
     def on_stopped(self, worker: WorkerLink, how: str) -> None:

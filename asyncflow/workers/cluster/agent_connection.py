@@ -10,10 +10,12 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncflow.errors import AgentGoneError, AsyncflowError, ClusterError
 from asyncflow.workers.cluster.agent import machine_id
+from asyncflow.workers.cluster.alarm import Alarm
 from asyncflow.workers.cluster.batches import BATCH_BYTES, Inbox, Outbox, pack_message
 from asyncflow.workers.cluster.shipped_records import KnownPieces, RunRecords, offsets_in
 from asyncflow.workers.messages import (
@@ -43,6 +45,7 @@ _REST_SECONDS: Final = 0.2  # between failed requests
 _HEARD_MESSAGES: Final = 1000  # that may wait for the engine before no more are fetched
 _FULL_SECONDS: Final = 0.005
 _RECORDS_BYTES: Final = 1 << 18  # of records in a message
+_SMOOTHING: Final = 0.2  # of the latency
 _READ_PIECES: Final = 64  # that are read before others get a turn of the loop
 
 _Reading: TypeAlias = StartTask | StartItems | MoreInputs
@@ -102,24 +105,29 @@ class AgentConnection:
         self._runs, self._hear = runs, hear
         self._loop = asyncio.get_running_loop()
         self._posted: deque[tuple[Any, ...]] = deque()
-        self._news = asyncio.Event()
-        self._is_woken = False
+        self._news = Alarm()
+        self._patience = inf  # in which what was posted will be taken; endless if nothing was
         self._inbox, self._outbox = Inbox(), Outbox()
         self._there: dict[int, _RunThere] = {}
         self._is_elsewhere = True  # on another machine than this process
         self._lost_seconds = _START_SECONDS
+        self.latency = 0.0
+        """How many seconds a message takes to be answered; of the last ones, the later the more."""
         self.taken = 0
         """How many of the posted messages the agent may have got."""
 
     # --- in the engine's thread -----------------------------------------------------------------
 
-    def post(self, *message: Any) -> None:
-        """Have a message sent. An order comes as it is: `"order", token, order`."""
+    def post(self, *message: Any, patience: float = 0.0) -> None:
+        """Have a message sent within so many seconds, with all that was posted before.
+
+        An order comes as it is: `"order", token, order`.
+        """
         self._posted.append(message)
-        if not self._is_woken:  # otherwise all that was posted will be taken in a moment
-            self._is_woken = True
+        if patience < self._patience:  # otherwise all that was posted will be taken by then
+            self._patience = patience
             with suppress(RuntimeError):  # the loop is closed, and the executor with it
-                self._loop.call_soon_threadsafe(self._news.set)
+                self._loop.call_soon_threadsafe(self._news.ring_within, patience)
 
     @property
     def is_sending(self) -> bool:
@@ -166,15 +174,19 @@ class AgentConnection:
 
     async def _push_all(self) -> None:
         while True:
-            if not self._posted and not self._outbox:
+            if not self._outbox:
                 await self._news.wait()
-            self._news.clear()
-            self._is_woken = False
+            self._news.silence()
+            self._patience = inf
             await self._take_posted()
+            if self._posted:  # too much at once
+                self._news.ring()
             batch = self._outbox.batch()
             if batch:
+                began = self._loop.time()
                 await self._answer(partial(self.link.push, batch))
                 self._outbox.acknowledge(self._outbox.sent)
+                self.latency += _SMOOTHING * (self._loop.time() - began - self.latency)
 
     async def _answer(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """The answer to a request, which is repeated until there is one.

@@ -62,6 +62,16 @@ class Outbox:
             self._batch = b""
 
     @property
+    def has_sent(self) -> bool:
+        """Whether a batch that was made has not been acknowledged."""
+        return bool(self._batch)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is more than the batch that was made."""
+        return bool(self._waiting)
+
+    @property
     def sent(self) -> int:
         """The number of the latest batch that was made."""
         return self._number

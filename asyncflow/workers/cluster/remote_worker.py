@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from asyncflow.workers.interface import Ahead
 from asyncflow.workers.messages import (
     Failed,
     GaveBack,
@@ -27,16 +28,21 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage
 
 
-class _SentAttempt:
-    """An attempt that was sent to a worker, and has not ended."""
+_OVER: Final = Succeeded, Failed, GaveBack
+_AHEAD_SECONDS: Final = 0.03
+_MOST_AHEAD_SECONDS: Final = 0.5
+_LATENCIES: Final = 4  # for reports and orders to pass, each perhaps behind another message
+_AHEAD_TASKS: Final = 512
+_BUSY_TASKS: Final = 8  # at a worker, whose further orders may wait for more of them
+_PATIENCE_SECONDS: Final = 0.004
 
-    __slots__ = ("has_begun", "number", "step")
 
-    def __init__(self, number: int, step: str) -> None:
-        self.number = number
-        """How many messages were posted to its node before it."""
-        self.step = step
-        self.has_begun = False
+class _Sent(NamedTuple):
+    """An order that was sent to a worker, and that not all attempts of have begun."""
+
+    number: int
+    """How many messages were posted to its node before it."""
+    step: str
 
 
 class ClusterNode:
@@ -70,10 +76,10 @@ class ClusterNode:
         """Whether none of its workers has an attempt."""
         return all(worker.is_idle for worker in self.workers.values())
 
-    def post(self, *message: Any) -> None:
-        """Have a message sent to its agent."""
+    def post(self, *message: Any, patience: float = 0.0) -> None:
+        """Have a message sent to its agent within so many seconds, or with the next one."""
         self.posted += 1
-        self.connection.post(*message)
+        self.connection.post(*message, patience=patience)
 
     def note_run(self, opening: Opening) -> None:
         """A run becomes known here."""
@@ -105,7 +111,7 @@ class RemoteWorker:
         self.shape: Final = shape
         self.where: Final = node
         self._reports = ReportStream()
-        self._sent: dict[AttemptKey, _SentAttempt] = {}
+        self._sent: dict[AttemptKey, _Sent | None] = {}  # None once it has begun, until it ends
         node.workers[token] = self
         node.post("start", token)
 
@@ -120,6 +126,12 @@ class RemoteWorker:
         return self.where.name
 
     @property
+    def ahead(self) -> Ahead:
+        """How much it gets in advance: the more, the farther its node is."""
+        seconds = _AHEAD_SECONDS + _LATENCIES * self.where.connection.latency
+        return Ahead(min(seconds, _MOST_AHEAD_SECONDS), _AHEAD_TASKS)
+
+    @property
     def is_up(self) -> bool:
         """Whether it has reported that it accepts orders."""
         return bool(self.pid)
@@ -131,12 +143,15 @@ class RemoteWorker:
 
     def send(self, order: OrderMessage) -> None:
         """Send an order, without waiting."""
+        patience = 0.0
         if isinstance(order, StartTask | StartItems):
             if order.opening:
                 self.where.note_run(Opening(*order.opening))
-            for key in begun_by(order):
-                self._sent[key] = _SentAttempt(self.where.posted, order.step)
-        self.where.post("order", self.token, order)
+            if len(self._sent) >= _BUSY_TASKS:
+                patience = _PATIENCE_SECONDS
+            sent = _Sent(self.where.posted, order.step)
+            self._sent.update(dict.fromkeys(begun_by(order), sent))
+        self.where.post("order", self.token, order, patience=patience)
 
     def take_back(self) -> None:
         """Take back the tasks that it has not received; each is reported as `GaveBack`."""
@@ -167,16 +182,13 @@ class RemoteWorker:
 
     def note(self, report: ReportMessage) -> None:
         """Note what a report says of its attempts."""
-        match report:
-            case Started():
-                if report.key in self._sent:
-                    self._sent[report.key].has_begun = True
-            case Succeeded() | Failed() | GaveBack():
-                self._sent.pop(report.key, None)
-            case Ready():
-                self.pid = report.pid
-            case _:
-                pass
+        if isinstance(report, Started):
+            if report.key in self._sent:
+                self._sent[report.key] = None
+        elif isinstance(report, _OVER):
+            self._sent.pop(report.key, None)
+        elif isinstance(report, Ready):
+            self.pid = report.pid
 
     def unheard_of(self, taken: int) -> Iterator[tuple[AttemptKey, str]]:
         """The attempts that may have begun, although nobody said so, and their steps.
@@ -184,7 +196,7 @@ class RemoteWorker:
         The node may have got the first `taken` messages.
         """
         for attempt, sent in self._sent.items():
-            if not sent.has_begun and sent.number < taken:
+            if sent is not None and sent.number < taken:
                 yield attempt, sent.step
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from asyncflow._support import fork_safety
+from asyncflow.workers.interface import AHEAD
 from asyncflow.workers.local import fork_server
 from asyncflow.workers.local.claim_pipe import ClaimPipe
 from asyncflow.workers.local.spool_reader import SpoolReader
@@ -70,6 +71,7 @@ class WorkerProcess:
     """One worker process as the engine sees it."""
 
     takes_several = True
+    ahead = AHEAD
 
     __slots__ = (
         "_backlog",
