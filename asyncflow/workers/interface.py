@@ -25,7 +25,7 @@ Kind: TypeAlias = "Hashable"
 
 
 class Ahead(NamedTuple):
-    """How much a worker gets in advance while tasks are short, so that it never waits for orders."""
+    """How much a worker gets in advance while tasks are short: it should never wait for orders."""
 
     seconds: float
     """How long its `def` tasks should take together."""

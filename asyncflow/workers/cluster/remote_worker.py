@@ -33,8 +33,8 @@ _AHEAD_SECONDS: Final = 0.03
 _MOST_AHEAD_SECONDS: Final = 0.5
 _LATENCIES: Final = 4  # for reports and orders to pass, each perhaps behind another message
 _AHEAD_TASKS: Final = 512
-_BUSY_TASKS: Final = 8  # at a worker, whose further orders may wait for more of them
-_PATIENCE_SECONDS: Final = 0.004
+_PATIENCES: Final = (64, 0.016), (8, 0.004)
+"""With so many tasks at a worker, its further orders may wait so many seconds for more of them."""
 
 
 class _Sent(NamedTuple):
@@ -147,8 +147,8 @@ class RemoteWorker:
         if isinstance(order, StartTask | StartItems):
             if order.opening:
                 self.where.note_run(Opening(*order.opening))
-            if len(self._sent) >= _BUSY_TASKS:
-                patience = _PATIENCE_SECONDS
+            there = len(self._sent)
+            patience = next((seconds for tasks, seconds in _PATIENCES if there >= tasks), 0.0)
             sent = _Sent(self.where.posted, order.step)
             self._sent.update(dict.fromkeys(begun_by(order), sent))
         self.where.post("order", self.token, order, patience=patience)
