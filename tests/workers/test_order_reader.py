@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncflow.workers.local.claim_pipe import ClaimPipe
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.local.worker_process import WorkerProcess
 from asyncflow.workers.messages import AttemptKey, CloseRun, StartItems, StartTask
@@ -30,6 +32,7 @@ class Between:
         self.worker = OrderReader(self.engine.taken_back, self.engine.claims.number)
         self.had: list[StartTask] = []
         self.closed = 0
+        self._room_wanted = False
 
     def __enter__(self) -> Self:
         return self
@@ -41,10 +44,14 @@ class Between:
 
     # what a `WorkerProcess` needs of its pool
     def watch_room(self, worker: WorkerProcess, *, wanted: bool) -> None:
-        assert not wanted
+        self._room_wanted = wanted
 
     def give_back(self, worker: WorkerProcess, attempts: Sequence[AttemptKey]) -> None:
         self.back += attempts
+
+    def waits_for_room(self) -> bool:
+        """Whether the engine has kept orders back."""
+        return self._room_wanted
 
     def read(self) -> bool:
         """The worker takes an order if there is one."""
@@ -102,6 +109,7 @@ def test_each_task_is_had_by_the_worker_or_by_the_engine(
                 assert all(order.inputs == b"" for order in between.had[had:])
         while between.read():
             pass
+        assert not between.waits_for_room()
         assert between.closed == closes
         keys = [order.key for order in between.had] + between.back
         assert sorted(keys) == [AttemptKey(7, task, 0) for task in range(1, sent + 1)]
@@ -145,3 +153,73 @@ def test_the_end_of_the_engine_ends_the_reading(tmp_path: Path) -> None:
         assert between.worker.next() is None
     with pytest.raises(OSError, match="Bad file"):
         between.worker.next()
+
+
+def test_claims_for_which_there_is_no_room_are_kept(tmp_path: Path) -> None:
+    """Their packet is not sent before them; all are had when the worker has read some."""
+    most = 512  # of their claims a pipe holds 16 times as many, and takes each lot whole or not
+    with Between(tmp_path) as between:
+        for lot in range(17):
+            between.engine.send(items(1 + lot * most, most))
+        assert between.waits_for_room()
+        while between.read():
+            between.engine.flush()
+        assert not between.waits_for_room()
+        assert [order.key.task for order in between.had] == list(range(1, 1 + 17 * most))
+
+
+def test_claims_for_which_there_is_no_room_are_taken_back(tmp_path: Path) -> None:
+    """With all that the worker has not begun, each once."""
+    with Between(tmp_path) as between:
+        for lot in range(17):
+            between.engine.send(items(1 + lot * 512, 512))
+        between.read()
+        between.engine.take_back()
+        assert not between.waits_for_room()
+        assert sorted(key.task for key in between.back) == list(range(2, 1 + 17 * 512))
+
+
+def test_a_pipe_is_closed_once() -> None:
+    """Both of its ends, and no descriptor that has one of their numbers by then."""
+    pipe = ClaimPipe()
+    numbers = pipe.number, pipe._writing
+    pipe.close()
+    for number in numbers:
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(number)
+    reading, writing = os.pipe()
+    pipe.close()
+    assert pipe.take_back() == []
+    del pipe
+    os.write(writing, b"open")
+    assert os.read(reading, 9) == b"open"
+    os.close(reading)
+    os.close(writing)
+
+
+def test_what_a_step_starts_has_no_claims(tmp_path: Path) -> None:
+    """It would read some, and nobody would run their tasks."""
+    with Between(tmp_path) as between:
+        number = between.engine.claims.number
+        os.set_inheritable(number, True)  # as what a worker is sent may be
+        OrderReader(between.engine.taken_back, number)
+        assert not os.get_inheritable(number)
+
+
+@pytest.mark.parametrize("end", ["taken_back", "claims"])
+def test_a_reader_knows_that_a_step_has_closed_an_end_of_it(tmp_path: Path, end: str) -> None:
+    """Then the worker ends: what it would read next is somebody else's."""
+    with Between(tmp_path) as between:
+        assert between.worker.is_whole()
+        getattr(between.engine, end).close()
+        assert not between.worker.is_whole()
+
+
+def test_a_reader_says_how_many_tasks_came_together(tmp_path: Path) -> None:
+    """While some of them may still be claimed."""
+    with Between(tmp_path) as between:
+        between.engine.send(items(1, 2))
+        seen = [repr(between.worker)]
+        while between.read():
+            seen.append(repr(between.worker))
+        assert seen == [f"<OrderReader {number} items>" for number in (0, 2, 0)]
