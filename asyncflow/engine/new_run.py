@@ -25,6 +25,7 @@ from asyncflow.flow.graph_reader import prepare, read_graph
 from asyncflow.flow.include_file import FileStream
 from asyncflow.flow.parameter_values import resolve_new_parameters, resolve_parameters, shown_value
 from asyncflow.flow.parameters import parameters_of
+from asyncflow.flow.signature import signature_of
 from asyncflow.flow.step_options import options_of
 from asyncflow.scheduling.resume import OriginRun, newest_run
 from asyncflow.scheduling.run_identity import RunIdentity
@@ -278,6 +279,7 @@ class NewRun:
             },
             code_ref=pack_ref(_put_code(code.packed, writer)) if code.packed else b"",
             key=identity.options.key if self.origin is None else self.origin.key,
+            signature=signature_of(flow),
         )
 
     def _traced(self, started: RunStarted) -> RunStarted:

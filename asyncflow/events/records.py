@@ -100,7 +100,8 @@ FIELDS: Final = {
 _TIME_AT: Final = 2
 HEAD_FIELDS: Final = 3
 """How many fields each record has before those of its kind: code, number and time."""
-_ORIGIN_AT, _SOURCE_AT, _VERSIONS_AT, _CODE_AT, _TRACE_AT = 7, 8, 12, 14, 16  # of a run's start
+_ORIGIN_AT, _SOURCE_AT, _VERSIONS_AT, _CODE_AT = 7, 8, 12, 14  # of a run's start
+_TRACE_AT, _SIGNATURE_AT = 16, 17
 _HEAD: Final = slice(3, 7)  # of a task's record: step, task id, attempt, path
 _STEP_AT, TASK_AT, ATTEMPT_AT, _PATH_AT = range(3, 7)
 _EXCEPTION_TYPE_AT: Final = 7
@@ -180,7 +181,7 @@ _OF_TASK: Final = (INT, INT, INT, TEXT, INT, INT)
 _KINDS: Final[dict[int, tuple[Types, ...]]] = {
     RUN_STARTED: (
         *(INT, INT, INT, MAP, MAP, LIST, BYTES, TEXT_OR_NONE, MAP),
-        *(TEXT, INT, TEXT, MAP, TEXT_OR_NONE, BYTES, TEXT, MAP),
+        *(TEXT, INT, TEXT, MAP, TEXT_OR_NONE, BYTES, TEXT, MAP, MAP),
     ),
     STARTED: (*_OF_TASK, LIST, INT, LIST, TEXT, TEXT),
     LOGGED: (*_OF_TASK, INT, INT, BYTES, INT),
@@ -202,7 +203,7 @@ _KINDS: Final[dict[int, tuple[Types, ...]]] = {
 }
 """The types that each field may have, in order, for each kind of record."""
 _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
-    RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None, b"", "", {}),
+    RUN_STARTED: ({}, [], b"\x80", None, {}, "", 0, "", {}, None, b"", "", {}, {}),
     STARTED: ([], 0, [], "", ""),
     LOGGED: (),
     SUCCEEDED: ([], b"\x80", 0.0, 0, None, b"", 0, 0, "", None, None, b""),
@@ -336,9 +337,11 @@ def _check_output(code: int, values: list[Any]) -> None:
 def _check_start(code: int, values: list[Any]) -> None:
     graph, parameters, tags = values[3:6]
     origin, source = values[_ORIGIN_AT], dict(values[_SOURCE_AT])
-    versions, trace = values[_VERSIONS_AT], values[_TRACE_AT]
-    if not all(is_plain(each) for each in (graph, parameters, tags, versions, trace)):
-        raise RecordError("its graph, parameters, tags, versions or trace are not plain data")
+    versions, trace, signature = values[_VERSIONS_AT], values[_TRACE_AT], values[_SIGNATURE_AT]
+    plain = graph, parameters, tags, versions, trace, signature
+    if not all(is_plain(each) for each in plain):
+        message = "its graph, parameters, tags, versions, trace or signature are not plain data"
+        raise RecordError(message)
     texts = (parameters, versions, trace)
     if not all(type(text) is str for each in texts for text in each.values()):
         raise RecordError("its parameters, versions or trace are not text")

@@ -21,7 +21,7 @@ from asyncflow.values import Failure, Manifest, TaskKey
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 """Goes up by one whenever an event or a field is added; what exists already never changes."""
 
 STOPPED: Final = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
@@ -99,6 +99,9 @@ class RunStarted(Event):
     trace: Mapping[str, str] = field(default_factory=dict)
     """Where spans of the run's tasks belong, see `asyncflow.otel`; empty if the run is not
     traced."""
+    signature: Mapping[str, Any] = field(default_factory=dict)
+    """What the flow says of itself: its `doc`, and by name its `parameters`, each with `type`,
+    `default`, `required`, `help`, `multiple` and `separator`. Empty in runs of earlier versions."""
 
     @property
     def artifacts(self) -> Manifest:

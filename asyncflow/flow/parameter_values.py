@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from asyncflow.flow.parameters import Parameter
 
-_KEPT_CHARACTERS: Final = 200  # of a value, in a run's first event
+KEPT_CHARACTERS: Final = 200  # of a value, in a run's first event
 
 
 def resolve_parameters(
@@ -116,4 +116,4 @@ def _value_of(
 
 def shown_value(value: object) -> str:
     """A parameter's value as text for people, as a run's first event has it."""
-    return shortened(str(value), _KEPT_CHARACTERS)
+    return shortened(str(value), KEPT_CHARACTERS)

@@ -12,11 +12,13 @@ from asyncflow.client.run_files import RunRecord
 from asyncflow.client.step_spans import step_spans
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.types import from_microseconds
-from asyncflow.flow.parameters import parameters_of
+from asyncflow.flow.parameter_values import KEPT_CHARACTERS
+from asyncflow.flow.signature import given_again, signature_of
 from asyncflow.page.answers import cut, fitting
 
 if TYPE_CHECKING:
-    from asyncflow.flow.parameters import Parameter
+    from collections.abc import Mapping
+
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.page.opened_runs import OpenedRuns
 
@@ -98,18 +100,29 @@ def form_of(opened: OpenedRuns, flow: str, known: type[FlowSpec] | None) -> dict
         None if known is not None and not opened.store.has_flow(flow) else _latest(opened, flow)
     )
     values = {} if latest is None else dict(latest.started.parameters)
-    if known is not None:
-        fields = [_field(each, values) for each in parameters_of(known).values()]
-        doc = known.__doc__ or ""
+    signature = recorded_signature(latest) if known is None else signature_of(known)
+    if signature is None:
+        fields, doc = [_field(name, {}, text) for name, text in values.items()], ""
     else:
-        fields, doc = [_unknown_field(name, text) for name, text in values.items()], ""
+        declared = signature["parameters"]
+        fields = [_field(name, each, values.get(name)) for name, each in declared.items()]
+        doc = str(signature.get("doc") or "")
     return {
         "flow": flow,
-        "known": known is not None,
+        "known": signature is not None,
         "doc": cut(doc, 2_000),
         "parameters": fitting(fields[:_MOST_PARAMETERS])[0],
         "tags": [] if latest is None else sorted(latest.user_tags())[:50],
     }
+
+
+def recorded_signature(record: RunRecord | None) -> dict[str, Any] | None:
+    """What a run has recorded of its flow; None if it has not, or not in this form."""
+    signature = {} if record is None else record.started.signature
+    declared = signature.get("parameters")
+    if not isinstance(declared, dict) or not all(isinstance(x, dict) for x in declared.values()):
+        return None
+    return {"doc": signature.get("doc"), "parameters": declared}
 
 
 def _latest(opened: OpenedRuns, flow: str) -> RunRecord | None:
@@ -125,27 +138,19 @@ def _latest(opened: OpenedRuns, flow: str) -> RunRecord | None:
     return None
 
 
-def _field(parameter: Parameter[Any], values: dict[str, str]) -> dict[str, Any]:
-    default = parameter.default
-    shown = None if default is None or callable(default) else cut(str(default), 2_000)
+def _field(name: str, declared: Mapping[str, Any], shown: str | None) -> dict[str, Any]:
+    """One field; `shown` is the value of the latest run, as its first event shows it."""
+    kind, default = declared.get("type"), declared.get("default")
+    default = cut(default, 2_000) if isinstance(default, str) else None
+    # What was cut off would be missing from the new value.
+    is_whole = shown is not None and len(shown) < KEPT_CHARACTERS
+    value = given_again(shown, declared) if shown is not None and is_whole else None
     return {
-        "name": parameter.name,
-        "type": parameter.type_name,
-        "default": shown,
-        "value": cut(values.get(parameter.name, shown or ""), 2_000),
-        "required": bool(parameter.required),
-        "help": cut(str(parameter.help or ""), 1_000),
-        "multiple": bool(parameter.multiple),
-    }
-
-
-def _unknown_field(name: str, text: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "type": None,
-        "default": None,
-        "value": cut(text, 2_000),
-        "required": False,
-        "help": "",
-        "multiple": False,
+        "name": cut(name, 200),
+        "type": cut(kind, 100) if isinstance(kind, str) else None,
+        "default": default,
+        "value": cut(value if value is not None else default or "", 2_000),
+        "required": declared.get("required") is True,
+        "help": cut(str(declared.get("help") or ""), 1_000),
+        "multiple": declared.get("multiple") is True,
     }

@@ -18,6 +18,7 @@ import anyio
 from asyncflow.client.resume_hint import resume_command
 from asyncflow.client.run_files import RunRecord
 from asyncflow.page.answers import AskedWrongly, cut
+from asyncflow.page.flow_pages import recorded_signature
 from asyncflow.scheduling.resume_preview import plan_data, preview_resume
 
 if TYPE_CHECKING:
@@ -131,12 +132,17 @@ class CommandLauncher:
 
         def find() -> list[str]:
             latest = self._opened.record(flow, "latest")
-            known = latest.started.parameters
+            signature = recorded_signature(latest)
+            known = latest.started.parameters if signature is None else signature["parameters"]
             unknown = [name for name in parameters if name not in known]
             if unknown:
                 raise AskedWrongly(400, f"{flow} has no parameter {unknown[0]!r:.100}")
             file = _resume_words(latest, None)[2]
-            given = [f"--{name}={value}" for name, value in parameters.items()]
+            given = [
+                f"--{name}={part}"
+                for name, value in parameters.items()
+                for part in (value.split() if _is_multiple(known[name]) else [value])
+            ]
             store = ["--store", self._opened.location]
             return ["asyncflow", "run", file, *given, *(f"--tag={tag}" for tag in tags), *store]
 
@@ -164,6 +170,11 @@ class CommandLauncher:
 
     async def _start(self, words: Sequence[str], flow: str) -> dict[str, Any]:
         return await anyio.to_thread.run_sync(lambda: _begin(words, flow))
+
+
+def _is_multiple(declared: object) -> bool:
+    """Whether an option is given once for each item."""
+    return isinstance(declared, dict) and declared.get("multiple") is True
 
 
 def _resume_words(origin: RunRecord, step: str | None) -> list[str]:

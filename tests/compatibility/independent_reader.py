@@ -27,6 +27,7 @@ FIELDS: dict[int, tuple[str, tuple[str, ...]]] = {
         (
             *("graph", "parameters", "tags", "manifest", "origin_run_id", "source", "user"),
             *("pid", "host", "versions", "origin_step", "code_ref", "key", "trace"),
+            "signature",
         ),
     ),
     2: ("TaskStarted", (*OF_TASK, "path", "pid", "parents", "node", "item")),

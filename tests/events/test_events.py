@@ -112,6 +112,7 @@ started = st.builds(
     pid=naturals,
     host=texts,
     versions=texts_by_name,
+    signature=st.dictionaries(texts, plain, max_size=3),
 )
 stored: st.SearchStrategy[Event] = st.one_of(
     started,

@@ -23,7 +23,10 @@ FLOW = """
 import os
 from asyncflow import FlowSpec, Parameter, step
 class Mended(FlowSpec):
-    n = Parameter("n", default=1)
+    '''Fails until it is mended.'''
+    n = Parameter("n", default=1, help="how many")
+    names = Parameter("names", type=int, default=(1, 2), multiple=True)
+    table = Parameter("table", default={"a": [1]})
     @step
     def start(self):
         self.next(self.end)
@@ -129,16 +132,26 @@ def test_a_run_is_resumed_and_started_by_the_command_line(tmp_path):
         plan = client.post("api/plan", json={"run": "Mended/latest"}).json()["steps"]
         assert plan == client.get("api/plan", params={"run": "Mended/latest"}).json()["steps"]
         form = client.get("api/flows/Mended/form").json()
-        assert [(each["name"], each["value"]) for each in form["parameters"]] == [("n", "1")]
+        assert (form["known"], form["doc"]) == (True, "Fails until it is mended.")
+        told = [(each["name"], each["type"], each["value"]) for each in form["parameters"]]
+        assert told == [
+            ("n", "int", "1"),
+            ("names", "tuple of int", "1 2"),
+            ("table", "JSON", '{"a": [1]}'),
+        ]
+        first = form["parameters"][0]
+        assert (first["default"], first["help"]) == ("1", "how many")
 
         (tmp_path / "mended").touch()
         again = client.post(f"{run}/resume", json={}).json()["run"]
         wait_until(lambda: Run(again, store=store).successful, "the resumed run succeeds")
         assert Run(again, store=store).origin_run_id
 
-        started = client.post("api/flows/Mended/run", json={"parameters": {"n": "9"}}).json()["run"]
+        given = {each["name"]: each["value"] for each in form["parameters"]} | {"n": "9"}
+        started = client.post("api/flows/Mended/run", json={"parameters": given}).json()["run"]
         wait_until(lambda: Run(started, store=store).finished, "the new run ends")
-        assert Run(started, store=store)["start"].task.data.n == 9
+        data = Run(started, store=store)["start"].task.data
+        assert (data.n, data.names, data.table) == (9, (1, 2), {"a": [1]})
 
         for given in ({"n": "many"}, {"store": "elsewhere"}, {"n": "1", "tag": "x"}):
             answer = client.post("api/flows/Mended/run", json={"parameters": given})

@@ -214,7 +214,7 @@ export function StartForm({ flow, close }) {
     ${form && html`<form onSubmit=${submit}>
       <div class="dialog-body">
         ${form.doc && html`<p class="muted">${form.doc}</p>`}
-        ${!form.known && html`<p class="muted">The page does not know this flow's class: names and values are those of its latest run.</p>`}
+        ${!form.known && html`<p class="muted">An earlier version has written the latest run: only the names and values of its parameters are known.</p>`}
         ${form.parameters.map(
           (each, place) => html`<${Field} parameter=${each} value=${valueOf(each)} first=${place === 0} change=${(value) => setValues((old) => ({ ...old, [each.name]: value }))} key=${each.name} />`,
         )}
@@ -238,7 +238,7 @@ export function StartForm({ flow, close }) {
 function Field({ parameter, value, change, first }) {
   const { name, type, help, required } = parameter;
   const write = (event) => change(event.currentTarget.value);
-  const long = type === "json" || type === "JSONType" || value.length > 60 || value.includes("\n");
+  const long = type === "JSON" || value.length > 60 || value.includes("\n");
   let input;
   if (type === "bool") {
     input = html`<select value=${String(value)} onChange=${write}>
@@ -269,8 +269,8 @@ export function RunButtons({ route, run }) {
   const over = run.status !== "running";
   return html`<div class="row buttons">
     ${run.status === "running" && may("cancel") && html`<a class="button danger" href=${to("cancel")} data-do="cancel"><${Icon} name="stop" size=${13} />Cancel</a>`}
-    ${over && html`<a class=${`button ${run.status === "succeeded" ? "" : "primary"}`} href=${to("resume")} data-do="resume"><${Icon} name="again" size=${13} />Resume …</a>`}
-    <a class="button" href=${to("run")} data-do="run"><${Icon} name="play" size=${11} />Run again …</a>
+    ${over && may("resume") && html`<a class=${`button ${run.status === "succeeded" ? "" : "primary"}`} href=${to("resume")} data-do="resume"><${Icon} name="again" size=${13} />Resume …</a>`}
+    ${may("run") && html`<a class="button" href=${to("run")} data-do="run"><${Icon} name="play" size=${11} />Run again …</a>`}
     <a class="button" href=${address(["diff"], { a: run.pathspec })} data-do="diff">Compare …</a>
   </div>`;
 }

@@ -130,7 +130,7 @@ function FlowHead({ flow, count, route }) {
       <h1 class="cut">${flow}</h1>
       <span class="muted">${count === undefined ? "" : many(count, "run")}</span>
       <span class="grow"></span>
-      <a class=${`button ${may ? "primary" : ""}`} href=${changed(route, { do: "run" })} data-do="run"><${Icon} name="play" size=${11} />Run …</a>
+      ${may && html`<a class="button primary" href=${changed(route, { do: "run" })} data-do="run"><${Icon} name="play" size=${11} />Run …</a>`}
     </div>
     ${durations?.runs.length > 1 && html`<section class="panel trends" aria-label="How long the latest runs took">
       <figure><figcaption>Whole runs</figcaption><${Line} points=${points} width=${190} height=${44} /></figure>
