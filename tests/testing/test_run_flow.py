@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import os
+import random
+import signal
 import sys
 import threading
 import time
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-from asyncflow import FlowSpec, Parameter, Run, current, isolate, parallel, retry, step
+from asyncflow import FlowSpec, Parameter, Run, catch, current, isolate, parallel, retry, step
 from asyncflow.errors import NotFoundError, ParameterError, RunFailedError
 from asyncflow.testing import run_flow
 from asyncflow.testing.retry_clock import RetryClock
@@ -200,6 +206,61 @@ def test_nothing_is_left_open():
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as one number
     run_flow(Whole)
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before  # noqa: PTH208 - as one number
+
+
+def state_of_process():
+    """What a process has once, so that a run in a test's process could leave it changed."""
+    return {
+        "blocked signals": signal.pthread_sigmask(signal.SIG_BLOCK, []),
+        "handlers": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "hooks": (sys.excepthook, sys.unraisablehook, sys.displayhook, sys.breakpointhook),
+        "threads": (threading.excepthook, threading.Thread.start, threading.Thread.run),
+        "streams": (sys.stdin, sys.stdout, sys.stderr),
+        "imports": (list(sys.meta_path), list(sys.path_hooks), list(sys.path)),
+        "records": (logging.Logger.makeRecord, logging.getLogRecordFactory()),
+        "warnings": (list(warnings.filters), warnings.showwarning),
+        "environment": dict(os.environ),
+        "folder": Path.cwd(),
+        "collection": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()),
+        "recursion": sys.getrecursionlimit(),
+        "random": random.getstate(),
+    }
+
+
+class Ending(FlowSpec):
+    """Two steps, each of which ends in the way that is named for it."""
+
+    plain = Parameter("plain", default="")
+    waiting = Parameter("waiting", default="")
+
+    @catch(var="caught")
+    @step
+    def start(self):
+        end_by(self.plain)
+        self.next(self.end)
+
+    @step
+    async def end(self):
+        await asyncio.sleep(0)
+        end_by(self.waiting)
+
+
+def end_by(name):
+    """Raise what is named."""
+    if name:
+        raise {"error": ValueError, "exit": SystemExit, "memory": MemoryError}[name]
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [{}, *({kind: way} for kind in ("plain", "waiting") for way in ("error", "exit", "memory"))],
+)
+def test_the_process_is_as_it_was(ways):
+    """However the steps end; a test that follows must not notice."""
+    before = state_of_process()
+    with suppress(RunFailedError):
+        run_flow(Ending, **ways)
+    assert state_of_process() == before
 
 
 class Breaking(FlowSpec):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from asyncflow._support.modules import has_travelled
 from asyncflow._support.tracebacks import (
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
     from asyncflow.workers.process.shared_resources import SharedResources
     from asyncflow.workers.process.stop_signals import StopSignals
     from asyncflow.workers.process.task_cards import TaskCards
-
-STOP: Final = frozenset({signal.SIGTERM})
-"""Blocked while a worker knows of an end that it has not reported."""
 
 
 class TaskHost(Protocol):
@@ -211,8 +207,6 @@ class TaskAttempt:
         damage: BaseException | None = None
         if self._reads is None:
             error = signals.outlast(error)
-            # until it is reported, see `report_soon`
-            signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
         else:
             error = await signals.outlast_on_loop(error)
             with suppress(BaseException):  # the attempt is cancelled, and fails all the same

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+STOP: Final = frozenset({signal.SIGTERM})
+"""Blocked while a worker knows of an end that it has not reported."""
+
+STOP_SIGNALS: Final = STOP | {signal.SIGINT, signal.SIGHUP}
 
 _TIME: Final = struct.Struct("d")
 _FLAG_AT: Final = _TIME.size
@@ -156,13 +159,15 @@ class StopSignals:
         """Wait briefly for a stop order of the engine; if it comes, it is the cause, else `error`.
 
         A signal to all may have ended what the step had started, and so have made the step fail,
-        before the engine cancels the run.
+        before the engine cancels the run. SIGTERM is blocked from then on, until the failure is
+        reported, as with `Worker.report_soon`.
         """
         try:
             for seconds in self._pauses():
                 time.sleep(seconds)
         except BaseException as stop:  # noqa: BLE001 - a handler of the step may raise anything
-            return stop
+            error = stop
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
         return error
 
     async def outlast_on_loop(self, error: BaseException) -> BaseException:
