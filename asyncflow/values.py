@@ -181,6 +181,11 @@ class ArtifactRef(NamedTuple):
     """For an inline value: the stored bytes; else empty."""
 
 
+def is_same(one: ArtifactRef, other: ArtifactRef) -> bool:
+    """Whether two refs name the same bytes, even if stored in different places."""
+    return (one.encoding, one.digest, one.data) == (other.encoding, other.digest, other.data)
+
+
 ITEM_DIGEST_BYTES: Final = 8
 """Of the digest that tells whether another attempt has yielded the same item."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.log_text import TimeStamps
 from asyncflow.events.event_json import to_json, to_json_data
-from asyncflow.events.manifests import unpack_names
+from asyncflow.events.manifests import unpack_told
 from asyncflow.events.output_lines import split_lines
 from asyncflow.events.output_records import output_of
 from asyncflow.events.packing import event_of
@@ -27,10 +27,10 @@ from asyncflow.events.selection import OutputChunk, RecordedEvents
 from asyncflow.events.types import TaskEvent, TaskLogged, from_microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncflow.events.selection import Publication
-    from asyncflow.events.types import Event
+    from asyncflow.events.types import Event, Resolve
 
 _TEXT_CHARACTERS: Final = 200  # the most of a field in the list of events; --json shows all of it
 _HEAD: Final = {"type", "flow", "run_id", "seq", "time", "graph", "items"}
@@ -67,9 +67,9 @@ class EventLines:
             return self._of_output(item)
         if isinstance(item, RecordedEvents):
             return "".join(
-                self._of_task(values)
+                self._of_task(values, item.resolve)
                 if values[0] in _SHOWN and not self._as_json
-                else self._of_event(event_of(values, item.flow, item.run_id))
+                else self._of_event(event_of(values, item.flow, item.run_id, item.resolve))
                 for values in item.values
             )
         return self._of_event(item)
@@ -98,16 +98,16 @@ class EventLines:
             for number, (line, end) in enumerate(lines, seq)
         )
 
-    def _of_task(self, values: Sequence[Any]) -> str:
+    def _of_task(self, values: Sequence[Any], resolve: Resolve | None) -> str:
         code, shown = values[0], ""
         for at, field in _SHOWN[code]:
             value = values[at]
             if not value:
                 continue
             if field == "manifest":
-                shown += _told("artifacts", list(unpack_names(value)))
+                shown += _told("artifacts", list(_names(value, resolve)))
             elif field == "cards":
-                shown += _told(field, to_json_data(event_of(values, "", ""))[field])
+                shown += _told(field, to_json_data(event_of(values, "", "", resolve))[field])
             else:
                 shown += _told(field, value)
         stamp, where = self._stamps.of_microseconds(time_of(values)), task_of(values)
@@ -123,6 +123,12 @@ class EventLines:
         shown = "".join(_told(field, value) for field, value in _said(event) if field not in head)
         stamp = self._stamps.of(event.time)
         return f"{event.seq:>6} {stamp} {type(event).__name__:<13}{where}{shown}\n"
+
+
+def _names(manifest: bytes, resolve: Resolve | None) -> Iterable[str]:
+    """The names of all artifacts."""
+    told = unpack_told(manifest)
+    return resolve(manifest) if told.base and resolve is not None else told.refs
 
 
 def _said(event: Event) -> Iterator[tuple[str, Any]]:

@@ -15,11 +15,11 @@ from asyncflow.errors import (
     ArtifactMissingError,
     AsyncflowError,
 )
-from asyncflow.events.manifests import unpack_manifest
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.records import HANDING_ON, code_of, unpack_result
 from asyncflow.events.types import RunStarted
 from asyncflow.store.journal import FIRST_RECORD
+from asyncflow.store.manifests import JournalManifests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -76,20 +76,27 @@ def step_to_repeat(run: StoredRun, failure: Failure, most_records: int | None = 
     if "[" in artifact:  # an item of a foreach: the step that fans out stores all items anew
         return step
     with suppress(*_UNREADABLE), run.open_journal() as reader:
-        records = (record for _, record, _ in islice(reader.read_from(), most_records))
-        return _first_with(artifact, (step, task_id), records)
+        manifests = JournalManifests(reader.read_one, run.journal_file)
+        read = islice(reader.read_from(), most_records)
+        records = ((at, record) for at, record, _ in read)
+        return _first_with(artifact, (step, task_id), records, manifests)
     return ""
 
 
-def _first_with(artifact: str, last: tuple[str, str], records: Iterable[bytes]) -> str:
+def _first_with(
+    artifact: str,
+    last: tuple[str, str],
+    records: Iterable[tuple[int, bytes]],
+    manifests: JournalManifests,
+) -> str:
     """The first step with the same value of the artifact as task `last`, or as the latest task."""
     first: dict[tuple[object, ...], str] = {}
-    made_by, name = "", artifact.encode()
-    for record in records:
-        if name not in record or code_of(record) not in HANDING_ON:
+    made_by = ""
+    for at, record in records:
+        if code_of(record) not in HANDING_ON:
             continue
         result = unpack_result(record)
-        ref = unpack_manifest(result.outcome.manifest).get(artifact)
+        ref = manifests.of(at, record, result.outcome.manifest).get(artifact)
         if ref is not None:
             made_by = first.setdefault((ref.digest, ref.file, ref.offset, ref.data), result.step)
             if (result.step, str(result.task_id)) == last:

@@ -41,6 +41,7 @@ from asyncflow.events.types import (
 )
 from asyncflow.store.files import reason_of
 from asyncflow.store.journal import FIRST_RECORD
+from asyncflow.store.manifests import JournalManifests
 from asyncflow.store.run_index import Summary, other_owner
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class RunJournal:
         self.flow, self.run_id = run.flow, run.run_id
         self.summary: Final = WrittenSummary(run)
         self._reader: weakref.ref[OpenJournal] | None = None
+        self.manifests: Final = JournalManifests(self._read, run.journal_file)
         self._latest: tuple[int, Event] | None = None
         """The last event that was read, and its offset: many callers ask twice."""
 
@@ -165,7 +167,7 @@ class RunJournal:
             if self._code(at, payload) in OF_ATTEMPTS:
                 values = self._values(at, payload)
                 if task_of(values) == task:
-                    for event in events_of(values, self.flow, self.run_id):
+                    for event in events_of(values, self.flow, self.run_id, self.manifests.resolved):
                         if isinstance(event, TaskStarted | EndOfTask):
                             yield event
 
@@ -262,7 +264,7 @@ class RunJournal:
 
     def _unpacked(self, at: int, payload: bytes) -> list[Event]:
         try:
-            return list(unpack_events(payload, self.flow, self.run_id))
+            return list(unpack_events(payload, self.flow, self.run_id, self.manifests.resolved))
         except RecordError as error:
             self.refuse_record(at, error)
 

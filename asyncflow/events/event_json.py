@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import UnknownEventError
 from asyncflow.events.manifests import pack_manifest, pack_ref, ref_of, unpack_manifest, unpack_ref
-from asyncflow.events.types import _TYPES, Event
+from asyncflow.events.types import _TYPES, ArtifactsEvent, Event, RunStarted
 from asyncflow.values import ArtifactRef, tags_from
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ def to_json_data(event: Event) -> dict[str, Any]:
     cls = type(event)
     data: dict[str, Any] = {"type": cls.__name__}
     for name in _names_of(cls):
+        if name == "manifest":  # which may say only what differs from an earlier event
+            data["artifacts"] = _artifacts(event)
+            continue
         value = getattr(event, name)
         special = _SPECIAL.get(name)
         if special is not None:
@@ -69,9 +72,9 @@ def _source(source: Mapping[str, Any]) -> dict[str, Any]:
     return {"source": {**source, "ref": _ref_data(ref_of(source["ref"]))}}
 
 
-def _artifacts(manifest: bytes) -> dict[str, Any]:
-    refs = unpack_manifest(manifest)
-    return {"artifacts": {name: _ref_data(ref) for name, ref in refs.items()}}
+def _artifacts(event: Event) -> dict[str, Any]:
+    refs = event.artifacts if isinstance(event, ArtifactsEvent | RunStarted) else {}
+    return {name: _ref_data(ref) for name, ref in refs.items()}
 
 
 def _cards(manifest: bytes) -> dict[str, Any]:
@@ -80,7 +83,6 @@ def _cards(manifest: bytes) -> dict[str, Any]:
 
 
 _SPECIAL: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
-    "manifest": _artifacts,
     "cards": _cards,
     **{name: _ref_or_none(name) for name in _REFS},
     "digests": lambda value: {"digests": value.hex()},

@@ -3,13 +3,18 @@
 A manifest is a msgpack map from the names of artifacts to refs; a ref is an array of the fields of
 an `ArtifactRef`. Bytes from a file are checked here once. After that, code that holds a ref can
 rely on its numbers being numbers, and on its file lying in the flow's own folder.
+
+A manifest with many names may say only what differs from an earlier one of the same journal: it is
+then an array of that record's offset, a map of the names that are new or others, and an array of
+the names that are gone. `asyncflow.store.manifests` reads the earlier one, and decides which to
+name.
 """
 
 from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import msgpack
 
@@ -17,7 +22,7 @@ from asyncflow.errors import RecordError
 from asyncflow.values import ArtifactRef, Encoding, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from asyncflow.values import Manifest
 
@@ -102,23 +107,67 @@ def pack_manifest(manifest: Mapping[str, ArtifactRef]) -> bytes:
     return cast("bytes", _pack(manifest))
 
 
+class Told(NamedTuple):
+    """What one manifest says by itself."""
+
+    base: int
+    """The journal offset of the record whose manifest it changes; 0 if it says everything."""
+    refs: Mapping[str, Any]
+    """The fields of the refs that it names: `ref_of` makes one of each."""
+    gone: frozenset[str] = frozenset()
+    """Names of the base that are no more."""
+
+    @property
+    def size(self) -> int:
+        """How many names it has."""
+        return len(self.refs) + len(self.gone)
+
+
+def pack_changes(base: int, refs: Mapping[str, ArtifactRef], gone: Collection[str]) -> bytes:
+    """Pack a manifest that says only what differs from that of the record at offset `base`."""
+    return cast("bytes", _pack((base, refs, sorted(gone))))
+
+
+def moved(told: Told, base: int) -> bytes:
+    """The same changes, for a journal in which the base is at another offset."""
+    return cast("bytes", _pack((base, told.refs, sorted(told.gone))))
+
+
+_MAPS: Final = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})  # msgpack's first byte of a map
+
+
+def is_whole(manifest: bytes) -> bool:
+    """Whether a manifest says everything, and not only what differs from an earlier one."""
+    return manifest[0] in _MAPS if manifest else True
+
+
 def unpack_manifest(data: bytes) -> Manifest:
     """Undo `pack_manifest`.
 
     Raises:
-        RecordError: These are not the bytes of a manifest.
+        RecordError: These are not the bytes of a manifest that says everything.
     """
-    return {name: ref_of(ref) for name, ref in unpack_names(data).items()}
+    base, refs, _ = unpack_told(data)
+    if base:
+        message = f"its manifest says only what differs from that of the record at byte {base}"
+        raise RecordError(message)
+    return {name: ref_of(ref) for name, ref in refs.items()}
 
 
-def unpack_names(data: bytes) -> dict[str, Any]:
-    """Unpack a manifest, but not its refs: `ref_of` makes one of each value.
+def unpack_told(data: bytes) -> Told:
+    """Unpack what a manifest says by itself, but not its refs.
 
     Raises:
-        RecordError: These are not the bytes of a map whose keys are text.
+        RecordError: These are not the bytes of a manifest.
     """
     raw = unpack(data)
-    if type(raw) is not dict or not {str}.issuperset(map(type, raw)):
-        message = f"its manifest is not a map from names to refs, but {raw!r:.60}"
-        raise RecordError(message)
-    return raw
+    if type(raw) is dict and {str}.issuperset(map(type, raw)):
+        return Told(0, raw)
+    if type(raw) is list and tuple(map(type, raw)) == (int, dict, list):
+        base, refs, gone = raw
+        if 0 < base < _MOST_BYTES and {str}.issuperset(map(type, (*refs, *gone))):
+            names = frozenset(gone)
+            if names.isdisjoint(refs):
+                return Told(base, refs, names)
+    message = f"its manifest is neither a map from names to refs nor a change of one: {raw!r:.60}"
+    raise RecordError(message)

@@ -29,12 +29,15 @@ from asyncflow.events.types import (
     TaskEvent,
     TaskLogged,
     from_microseconds,
+    let_resolve,
     to_microseconds,
 )
 from asyncflow.values import tags_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from asyncflow.events.types import Resolve
 
 _VALUES_OF: Final = {code: attrgetter("seq", "time", *names) for code, names in FIELDS.items()}
 
@@ -84,24 +87,32 @@ def _values(event: Event) -> list[Any]:
     return values
 
 
-def unpack_events(record: bytes, flow: str, run_id: str) -> Iterable[Event]:
+def unpack_events(
+    record: bytes, flow: str, run_id: str, resolve: Resolve | None = None
+) -> Iterable[Event]:
     """The events that a record stands for; none if only a later version knows its kind.
+
+    `resolve` is for `artifacts`, where the record does not say them all.
 
     Raises:
         RecordError: The bytes are not a valid record.
     """
-    return events_of(fields_of(record), flow, run_id)
+    return events_of(fields_of(record), flow, run_id, resolve)
 
 
-def events_of(values: Sequence[Any], flow: str, run_id: str) -> Iterable[Event]:
+def events_of(
+    values: Sequence[Any], flow: str, run_id: str, resolve: Resolve | None = None
+) -> Iterable[Event]:
     """The events that these fields stand for; none if only a later version knows their kind."""
     code = values[0]
     if code == LOGGED:
         return _logged(values, flow, run_id)
-    return (event_of(values, flow, run_id),) if code in KNOWN else ()
+    return (event_of(values, flow, run_id, resolve),) if code in KNOWN else ()
 
 
-def event_of(values: Sequence[Any], flow: str, run_id: str) -> Event:
+def event_of(
+    values: Sequence[Any], flow: str, run_id: str, resolve: Resolve | None = None
+) -> Event:
     """The event that the fields of a record stand for; not for a record of output."""
     code = values[0]
     cls, setters, conversions = _MAKERS[code]
@@ -111,14 +122,15 @@ def event_of(values: Sequence[Any], flow: str, run_id: str) -> Event:
         for name, convert in _CONVERSIONS.items():
             if name in named:
                 named[name] = convert(named[name])
-        return cls(flow=flow, run_id=run_id, seq=seq_of(values), time=time, **named)
+        made = cls(flow=flow, run_id=run_id, seq=seq_of(values), time=time, **named)
+        return let_resolve(made, resolve)
     for at, convert in conversions:
         rest[at] = convert(rest[at])
     # As in `_logged`, without what a frozen dataclass does: in half of the time.
     event = _new(cls)
     for put, value in zip(setters, (flow, run_id, seq_of(values), time, *rest), strict=False):
         put(event, value)
-    return event
+    return let_resolve(event, resolve)
 
 
 def _logged(values: Sequence[Any], flow: str, run_id: str) -> Iterator[TaskLogged]:

@@ -36,7 +36,14 @@ from asyncflow.events.field_types import (
     is_plain,
     is_run_id,
 )
-from asyncflow.events.manifests import NOT_MSGPACK, ref_of, unpack, unpack_manifest, unpack_ref
+from asyncflow.events.manifests import (
+    NOT_MSGPACK,
+    ref_of,
+    unpack,
+    unpack_manifest,
+    unpack_ref,
+    unpack_told,
+)
 from asyncflow.events.output_lines import count_pieces
 from asyncflow.events.types import (
     STOPPED,
@@ -545,6 +552,12 @@ class Reference(NamedTuple):
     ref: ArtifactRef
 
 
+def manifest_in(values: Sequence[Any]) -> bytes:
+    """The packed manifest of a record; that of no artifacts if its kind has none."""
+    at = _MANIFEST_AT.get(values[0])
+    return b"\x80" if at is None else bytes(values[at])
+
+
 FLOW_CLASS: Final = "(the flow class)"
 CODE: Final = "(the flow's source files)"
 ITEMS: Final = "(what its foreach runs over)"
@@ -552,15 +565,17 @@ CARD: Final = "(card {})"
 
 
 def references_of(values: Sequence[Any]) -> Iterator[Reference]:
-    """Every value that a record of one of the `REFERRING` kinds refers to.
+    """Every value that a record of one of the `REFERRING` kinds names itself.
+
+    If its manifest changes an earlier one, the rest is named by that record, of the same journal.
 
     Raises:
         RecordError: One of the refs is not valid.
     """
     code = values[0]
     if code in _MANIFEST_AT:
-        for name, ref in unpack_manifest(values[_MANIFEST_AT[code]]).items():
-            yield Reference(name, ref)
+        for name, raw in unpack_told(values[_MANIFEST_AT[code]]).refs.items():
+            yield Reference(name, ref_of(raw))
     if code in _CARDS_AT and values[_CARDS_AT[code]]:
         for name, ref in unpack_manifest(values[_CARDS_AT[code]]).items():
             yield Reference(CARD.format(name), ref)

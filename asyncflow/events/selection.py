@@ -21,6 +21,8 @@ from asyncflow.events.types import Event, TaskEvent, event_types
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
+    from asyncflow.events.types import Resolve
+
 Wish = TypeVar("Wish", bound=Event)
 """The type of event that a subscriber asked for."""
 _TYPES: Final = {Event, TaskEvent, *event_types()}
@@ -83,12 +85,14 @@ class RecordedEvents:
     An engine publishes those that begin attempts, or end them well: nearly all of a wide run.
     """
 
-    __slots__ = ("_made", "flow", "run_id", "values")
+    __slots__ = ("_made", "flow", "resolve", "run_id", "values")
 
     code: ClassVar[int] = STARTED  # never that of a run's last event
 
-    def __init__(self, flow: str, run_id: str) -> None:
+    def __init__(self, flow: str, run_id: str, resolve: Resolve | None = None) -> None:
         self.flow, self.run_id = flow, run_id
+        self.resolve = resolve
+        """Reads what a manifest does not say by itself."""
         self.values: list[Sequence[Any]] = []
         """The fields of each record, in order."""
         self._made: dict[int, Event] = {}  # by its place
@@ -105,7 +109,7 @@ class RecordedEvents:
             if values[0] in codes and seq_of(values) > since:
                 event = made.get(at)
                 if event is None:
-                    event = made[at] = event_of(values, flow, run_id)
+                    event = made[at] = event_of(values, flow, run_id, self.resolve)
                 picked.append(event)
         return picked
 

@@ -10,12 +10,13 @@ No I/O here, and no knowledge of how events are stored, sent or shown.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from asyncflow.errors import TaskCancelledError
-from asyncflow.events.manifests import unpack_manifest
+from asyncflow.events.manifests import is_whole, pack_manifest, unpack_manifest
 from asyncflow.values import Failure, Manifest, TaskKey
 
 if TYPE_CHECKING:
@@ -64,6 +65,53 @@ class TaskEvent(Event):
     def pathspec(self) -> str:
         """`Flow/run/step/task`."""
         return f"{self.flow}/{self.run_id}/{self.step}/{self.task_id}"
+
+
+Resolve = Callable[[bytes], Manifest]
+"""Reads what a manifest does not say by itself from the journal of its run."""
+
+
+class ArtifactsEvent(TaskEvent):
+    """An event that names artifacts of its task.
+
+    Its record may say only what differs from an earlier record of the same journal. The rest is
+    read from there when it is asked for.
+    """
+
+    __slots__ = ("_resolve",)
+
+    manifest: bytes
+
+    @property
+    def artifacts(self) -> Manifest:
+        """Artifacts by name; the subclasses say which."""
+        return self._all_artifacts()
+
+    def _all_artifacts(self) -> Manifest:
+        if is_whole(self.manifest):
+            return unpack_manifest(self.manifest)
+        resolve: Resolve | None = getattr(self, "_resolve", None)
+        return unpack_manifest(self.manifest) if resolve is None else resolve(self.manifest)
+
+    def __reduce__(self) -> Any:  # a copy of the event has no journal, so it says everything
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        if not is_whole(self.manifest):
+            values["manifest"] = pack_manifest(self._all_artifacts())
+        return _made, (type(self), values)
+
+
+def _made(cls: type[Event], values: dict[str, Any]) -> Event:
+    return cls(**values)
+
+
+def let_resolve(event: Event, resolve: Resolve | None) -> Event:
+    """Let an event read from its journal what its record does not say; return it."""
+    if resolve is not None and isinstance(event, ArtifactsEvent):
+        _set_resolve(event, resolve)
+    return event
+
+
+_set_resolve = vars(ArtifactsEvent)["_resolve"].__set__  # the event is frozen for others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +208,15 @@ class TaskLogged(TaskEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSucceeded(TaskEvent):
+class TaskSucceeded(ArtifactsEvent):
     """A task is finished for good, and its artifacts can be read."""
 
     code: ClassVar[int] = 4
 
     path: tuple[int, ...] = ()
     manifest: bytes = b"\x80"
-    """Packed `artifacts`: kept packed, because the engine passes them on unread."""
+    """Packed `artifacts`: kept packed, because the engine passes them on unread. It may say only
+    what differs from an earlier event, see docs/reference/events.md."""
     seconds: float = 0.0
     """How long the attempt took, from the step's first line to its last."""
     pid: int = 0
@@ -191,7 +240,7 @@ class TaskSucceeded(TaskEvent):
     @property
     def artifacts(self) -> Manifest:
         """The task's artifacts by name."""
-        return unpack_manifest(self.manifest)
+        return self._all_artifacts()
 
     @property
     def key(self) -> TaskKey:
@@ -200,7 +249,7 @@ class TaskSucceeded(TaskEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFailed(TaskEvent):
+class TaskFailed(ArtifactsEvent):
     """An attempt of a task failed."""
 
     code: ClassVar[int] = 5
@@ -242,7 +291,7 @@ class TaskFailed(TaskEvent):
         Nothing takes it over: it is there to be looked at. Empty if another attempt follows, if the
         failure is caught, or if the worker could not keep it.
         """
-        return unpack_manifest(self.manifest)
+        return self._all_artifacts()
 
     @property
     def was_stopped(self) -> bool:
@@ -278,7 +327,7 @@ class TaskRetried(TaskEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskCloned(TaskEvent):
+class TaskCloned(ArtifactsEvent):
     """A finished task of the origin run was taken over as it is; no data was copied."""
 
     code: ClassVar[int] = 7
@@ -298,7 +347,7 @@ class TaskCloned(TaskEvent):
     @property
     def artifacts(self) -> Manifest:
         """The task's artifacts by name."""
-        return unpack_manifest(self.manifest)
+        return self._all_artifacts()
 
     @property
     def key(self) -> TaskKey:
@@ -307,7 +356,7 @@ class TaskCloned(TaskEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskYielded(TaskEvent):
+class TaskYielded(ArtifactsEvent):
     """A task whose foreach runs over a generator has stored more items: tasks for them can begin.
 
     Whatever the attempt, items have the indexes in which they were yielded. An item that an earlier
@@ -333,7 +382,7 @@ class TaskYielded(TaskEvent):
     @property
     def artifacts(self) -> Manifest:
         """The artifacts that the tasks for the items inherit, by name."""
-        return unpack_manifest(self.manifest)
+        return self._all_artifacts()
 
     @property
     def key(self) -> TaskKey:

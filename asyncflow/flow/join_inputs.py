@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from asyncflow._support.suggestions import did_you_mean
 from asyncflow.errors import FlowError, MergeArtifactsError
 from asyncflow.flow.node import Fanout
+from asyncflow.values import is_same
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -390,10 +391,5 @@ class Merge:
             if name in self._left_alone or (self._wanted and name not in self._wanted):
                 continue
             known = self._merged.setdefault(name, ref)
-            if known is not ref and not _is_same(known, ref):
+            if known is not ref and not is_same(known, ref):
                 self._conflicts[name] = None
-
-
-def _is_same(one: ArtifactRef, other: ArtifactRef) -> bool:
-    """Whether two refs name the same bytes, even if stored in different places."""
-    return (one.encoding, one.digest, one.data) == (other.encoding, other.digest, other.data)

@@ -8,10 +8,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import AsyncflowError
-from asyncflow.events.manifests import unpack_manifest
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.records import KNOWN
-from asyncflow.events.types import Event, TaskEvent, event_types, to_microseconds
+from asyncflow.events.types import (
+    ArtifactsEvent,
+    Event,
+    RunStarted,
+    TaskEvent,
+    event_types,
+    to_microseconds,
+)
 from asyncflow.page.answers import ROOM_BYTES, AskedWrongly, cut, size_of
 from asyncflow.page.journal_marks import marks_of
 
@@ -81,15 +87,14 @@ def event_data(event: Event, started: int) -> dict[str, Any]:
                 for key, each in islice(value.items(), _MOST_NAMES)
             }
         data[name] = value
-    manifest = getattr(event, "manifest", None)
-    if manifest is not None:
-        data["artifacts"] = _names(manifest)
+    if isinstance(event, ArtifactsEvent | RunStarted):
+        data["artifacts"] = _names(event)
     return data
 
 
-def _names(manifest: bytes) -> list[str]:
+def _names(event: ArtifactsEvent | RunStarted) -> list[str]:
     try:
-        return [cut(name, 200) for name in islice(unpack_manifest(manifest), _MOST_NAMES)]
+        return [cut(name, 200) for name in islice(event.artifacts, _MOST_NAMES)]
     except AsyncflowError:
         return []
 
@@ -138,6 +143,7 @@ def _chosen(
     """The chosen events; the number of one that was passed over; None if it takes too long."""
     names = [name.encode() for name in (choice.step,) if name]
     until, begin = time.monotonic() + SEARCH_SECONDS, None
+    resolve = record.journal.manifests.resolved
     for at, code, seq, payload in marks_of(record).records_after(choice.after):
         begin = at if begin is None else begin
         if at - begin > SEARCH_BYTES or time.monotonic() > until:
@@ -146,7 +152,7 @@ def _chosen(
         if code not in codes or not all(name in payload for name in names):
             yield seq
             continue
-        for event in unpack_events(payload, record.place.flow, record.run_id):
+        for event in unpack_events(payload, record.place.flow, record.run_id, resolve):
             if event.seq <= choice.after:
                 continue
             yield event if is_of(event, choice.step, choice.task) else event.seq

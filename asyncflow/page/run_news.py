@@ -79,6 +79,7 @@ def _events(
     record: RunRecord, since: int, until: int, offset: int | None, wish: Wish
 ) -> tuple[list[bytes], int, int | None]:
     place, started = record.place, to_microseconds(record.started.time)
+    resolve = record.journal.manifests.resolved
     texts: list[bytes] = []
     marks, room, last = marks_of(record), _MESSAGE_BYTES, since
     _, end = record.tasks.read_so_far()
@@ -90,7 +91,7 @@ def _events(
             return texts, seq - 1, at
         offset = at
         for event in (
-            unpack_events(payload, place.flow, record.run_id) if code in wish.codes else ()
+            unpack_events(payload, place.flow, record.run_id, resolve) if code in wish.codes else ()
         ):
             if event.seq <= since or not is_of(event, wish.step, wish.task):
                 continue

@@ -21,6 +21,7 @@ from asyncflow.events.types import (
     TaskRetried,
     TaskYielded,
     from_microseconds,
+    let_resolve,
 )
 from asyncflow.scheduling.commands import BeginTask
 from asyncflow.scheduling.facts import Lost
@@ -39,9 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from asyncflow.events.records import Result
     from asyncflow.events.selection import Publication
-    from asyncflow.events.types import Event
+    from asyncflow.events.types import Event, Resolve
     from asyncflow.scheduling.commands import BeginItems, CloneTask, RetryTask, Verdict
     from asyncflow.scheduling.facts import Fact
     from asyncflow.scheduling.item_streams import ItemStreams
@@ -132,14 +132,16 @@ class Batch:
         self.at = at + PREFIX_BYTES + len(record)
         return at
 
-    def record(self, values: Sequence[Any], flow: str, run_id: str) -> None:
+    def record(
+        self, values: Sequence[Any], flow: str, run_id: str, resolve: Resolve | None
+    ) -> None:
         """Add the record with these fields, about an attempt that begins or ends well.
 
         `Recorder.settle` adds it to the index.
         """
         group = self.last
         if group is None:
-            group = self.last = RecordedEvents(flow, run_id)
+            group = self.last = RecordedEvents(flow, run_id, resolve)
             self.events.append(group)
             self.news.append(group)
         group.values.append(values)
@@ -160,8 +162,11 @@ class Recorder:
         index: RunIndex,
         streams: ItemStreams,
         expected: dict[str, float] | None = None,
+        resolve: Resolve | None = None,
     ) -> None:
+        """`resolve` is for `artifacts` of events whose records do not say them all."""
         self._flow, self._run_id, self._index = flow, run_id, index
+        self._resolve = resolve
         self.table = index.table
         """The journal offsets of each task."""
         self.seq = 1  # RunStarted was the first
@@ -226,7 +231,7 @@ class Recorder:
             self.seq += 1
             head = STARTED, self.seq, now, attempt.step, task, attempt.number, attempt.path
             values = (*head, attempt.pid, attempt.parents, attempt.node, fact.item)
-            batch.record(values, flow, run_id)
+            batch.record(values, flow, run_id, self._resolve)
 
     def settle(self, batch: Batch) -> None:
         """Have the index know all records of a batch."""
@@ -285,29 +290,39 @@ class Recorder:
         self.add(event, batch)
 
     def cloned(
-        self, clone: CloneTask, result: Result, origin: str, batch: Batch, item: str = ""
-    ) -> None:
-        """Record that a finished task of the origin run is taken over."""
+        self,
+        clone: CloneTask,
+        outcome: Outcome,
+        origin: tuple[str, int],
+        batch: Batch,
+        item: str = "",
+    ) -> int:
+        """Record that a finished task is taken over; return the offset of the record.
+
+        `origin` are the run and the id of the task that was taken over.
+        """
         event = TaskCloned(
             **self.identity(batch),
             step=clone.step,
             task_id=str(clone.task_id),
             attempt=0,
             path=clone.path,
-            **result.outcome._asdict(),
-            origin_run_id=origin,
-            origin_task_id=str(result.task_id),
+            **outcome._asdict(),
+            origin_run_id=origin[0],
+            origin_task_id=str(origin[1]),
             parents=clone.parents,
             item=item,
         )
         at = self.add(event, batch)
         head = clone.step, clone.task_id, 0, clone.path
         self._index.note(at, event.code, head, batch.microseconds, item=item)
+        return at
 
     def add(self, event: Event, batch: Batch) -> int:
         """Add an event; return the offset of its record."""
         self.settle(batch)
         record, event = journalled(event)
+        let_resolve(event, self._resolve)
         batch.events.append(event)
         batch.news.append(event)
         return batch.add(record)
@@ -345,7 +360,7 @@ class Recorder:
             *(attempt.usage or report.usage),
             cards or attempt.cards,
         )
-        batch.record(values, self._flow, self._run_id)
+        batch.record(values, self._flow, self._run_id, self._resolve)
         if attempt.failed:
             self._caught.pop(task, None)
         before = self.expected.get(step, seconds)

@@ -14,11 +14,18 @@ from __future__ import annotations
 
 from contextlib import suppress
 from time import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from asyncflow.codec.items import ENTRY_BYTES
 from asyncflow.errors import GraphError, JournalError, RecordError, ResumeError
-from asyncflow.events.manifests import unpack_manifest, unpack_ref
+from asyncflow.events.manifests import (
+    is_whole,
+    moved,
+    pack_manifest,
+    unpack_manifest,
+    unpack_ref,
+    unpack_told,
+)
 from asyncflow.events.packing import event_of
 from asyncflow.events.records import (
     CLONED,
@@ -45,6 +52,8 @@ from asyncflow.flow.graph import Graph
 from asyncflow.flow.graph_reader import prepare
 from asyncflow.store.artifacts import ArtifactReader
 from asyncflow.store.files import reason_of
+from asyncflow.store.journal import FIRST_RECORD
+from asyncflow.store.manifests import JournalManifests
 from asyncflow.store.run_tags import changed_tags
 from asyncflow.values import ITEM_DIGEST_BYTES, Outcome, Place
 
@@ -78,6 +87,34 @@ def newest_run(store: RunStore, flow: str) -> str:
     return newest
 
 
+class TakenTask(NamedTuple):
+    """A finished task of an origin, as its record says."""
+
+    origin: OriginRun
+    """The run in which it has ended."""
+    offset: int
+    """Where that run's journal has the record."""
+    result: Result
+
+    def manifest(self) -> bytes:
+        """Its manifest for the journal of the new run; blocks on the disk.
+
+        If it changes one that was taken over before, it changes that one there. Else it says
+        everything.
+
+        Raises:
+            JournalError: The origin's journal is damaged.
+        """
+        manifest = self.result.outcome.manifest
+        if is_whole(manifest):
+            return manifest
+        told = unpack_told(manifest)
+        base = self.origin.clones.get(told.base)
+        if base is None:
+            return pack_manifest(self.origin.manifests.said_again(manifest))
+        return moved(told, base)
+
+
 class OriginRun:
     """The finished tasks of a run, by step and path."""
 
@@ -105,6 +142,9 @@ class OriginRun:
         if run.is_being_written():
             message = f"{flow}/{run_id} is still running: wait for its end, or cancel it"
             raise ResumeError(message)
+        self.manifests: Final = JournalManifests(self._journal.read_one, run.journal_file)
+        self.clones: dict[int, int] = {}
+        """For records that other manifests may change: where the new run's journal has the same."""
         self.step: str | None = None
         """The step from which on nothing is taken over."""
         self._offsets: dict[tuple[str, tuple[int, ...]], int] = {}
@@ -371,21 +411,28 @@ class OriginRun:
     def __bool__(self) -> bool:
         return bool(self._offsets or self._rest)
 
-    def result(self, step: str, path: tuple[int, ...]) -> tuple[str, Result]:
-        """The run in which the task ended, and its result."""
+    def result(self, step: str, path: tuple[int, ...]) -> TakenTask:
+        """The result of a finished task."""
         at = self._offsets.get((step, path))
         if self._changed and self._is_changed((step, path)):
             at = None
         if at is None and self._rest is not None:
             return self._rest.result(step, path)
         try:
-            return self.run_id, unpack_known_result(
-                self._journal.read_one(self._offsets[step, path])
-            )
+            at = self._offsets[step, path]
+            record = self._journal.read_one(at)
+            return TakenTask(self, at, unpack_known_result(record))
         except (JournalError, OSError) as error:  # it was whole a moment ago
             of = f"{step}{list(path)}" if path else step
             message = f"the artifacts of {of} cannot be taken over from {self._pathspec}: {error}"
             raise JournalError(message) from error
+
+    def begin(self, manifest: bytes) -> None:
+        """Note what the first event of the new run says."""
+        if manifest == self.manifest:
+            self.clones[FIRST_RECORD] = FIRST_RECORD
+        if self._rest is not None:
+            self._rest.begin(manifest)
 
     def item_text(self, step: str, path: tuple[int, ...]) -> str:
         """The short text of the task's item, if it has one."""
@@ -394,7 +441,7 @@ class OriginRun:
 
     def outcome(self, key: Key) -> Outcome:
         """The result of a finished task."""
-        return self.result(*key)[1].outcome
+        return self.result(*key).result.outcome
 
     def unfinished(self) -> dict[Key, str]:
         """The states of tasks that had begun and are not taken over."""

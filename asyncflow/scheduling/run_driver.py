@@ -26,6 +26,7 @@ from asyncflow._support.conditions import Condition, in_thread
 from asyncflow._support.event_loop import UncancellableTask
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.packing import unpack_events
+from asyncflow.events.types import RunStarted
 from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks
 from asyncflow.scheduling.fact_inbox import FactInbox
 from asyncflow.scheduling.facts_to_events import Batch, Recorder
@@ -37,6 +38,7 @@ from asyncflow.scheduling.run_ending import RunEnding
 from asyncflow.scheduling.run_services import BACKLOG_BYTES
 from asyncflow.scheduling.take_over import TakeOver
 from asyncflow.scheduling.task_orders import TaskOrders
+from asyncflow.store.manifests import manifests_of
 from asyncflow.store.run_index import RunIndex
 from asyncflow.values import Failure
 
@@ -124,7 +126,12 @@ class RunDriver:
             origin.compare if origin is not None else None,
         )
         self._recorder = Recorder(
-            identity.flow, identity.run_id, self._index, self._streams, self.expected
+            identity.flow,
+            identity.run_id,
+            self._index,
+            self._streams,
+            self.expected,
+            manifests_of(identity.stored).resolved,
         )
         self._counted = 0  # events that the meter has counted
         self._commands: list[Command] = []
@@ -168,6 +175,8 @@ class RunDriver:
         events = tuple(unpack_events(record, self.identity.flow, self.identity.run_id))
         for event in events:
             self.plan.handle(event)
+            if self._take_over is not None and isinstance(event, RunStarted):
+                self._take_over.begin(event.manifest)
         self.channel.publish(events, self._journal.size)
         self._count(self._journal.size)
 

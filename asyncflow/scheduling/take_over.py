@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow._support.conditions import in_thread
 from asyncflow.scheduling.commands import CloneTask, RetryTask
+from asyncflow.store.manifests import is_base
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncflow.scheduling.facts_to_events import Batch, Recorder
     from asyncflow.scheduling.plan import Plan
-    from asyncflow.scheduling.resume import OriginRun
+    from asyncflow.scheduling.resume import OriginRun, TakenTask
     from asyncflow.scheduling.run_services import RunServices
+    from asyncflow.values import Outcome
 
 _BATCH_TASKS: Final = 128  # a batch of them takes the event loop some 3 ms
 
@@ -49,17 +51,30 @@ class TakeOver:
             return None
         clones = [command for command in commands if isinstance(command, CloneTask)]
         origin, batch = self._origin, new_batch()
-        results = await in_thread(
+        taken = await in_thread(
             self._services.disk,
-            lambda wanted: [origin.result(clone.step, clone.path) for clone in wanted],
+            lambda wanted: [_taken(origin, clone) for clone in wanted],
             clones,
         )
         await self._services.loop_budget.turn()
-        for clone, (run_id, result) in zip(clones, results, strict=True):
+        for clone, (task, outcome) in zip(clones, taken, strict=True):
             text = origin.item_text(clone.step, clone.path)
-            self._recorder.cloned(clone, result, run_id, batch, text)
+            origin_task = task.origin.run_id, task.result.task_id
+            at = self._recorder.cloned(clone, outcome, origin_task, batch, text)
+            if is_base(outcome.manifest):
+                task.origin.clones[task.offset] = at
         return TakenOver(batch, [each for each in commands if isinstance(each, RetryTask)])
+
+    def begin(self, manifest: bytes) -> None:
+        """Note what the first event of the new run says."""
+        self._origin.begin(manifest)
 
     def close(self) -> None:
         """Close the origin's journal."""
         self._origin.close()
+
+
+def _taken(origin: OriginRun, clone: CloneTask) -> tuple[TakenTask, Outcome]:
+    """A task of the origin, and its result for the journal of the new run."""
+    task = origin.result(clone.step, clone.path)
+    return task, task.result.outcome._replace(manifest=task.manifest())

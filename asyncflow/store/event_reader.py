@@ -15,6 +15,7 @@ from asyncflow.events.selection import (
     unreadable,
 )
 from asyncflow.store.files import reason_of
+from asyncflow.store.manifests import manifests_of
 
 if TYPE_CHECKING:
     from asyncflow.store.interface import OpenJournal, StoredRun
@@ -45,6 +46,7 @@ class EventReader:
     def __init__(self, run: StoredRun) -> None:
         self._run, self._flow, self._run_id = run, run.flow, run.run_id
         self._journal: OpenJournal | None = None
+        self._resolve = manifests_of(run).resolved
 
     def read(
         self,
@@ -87,7 +89,7 @@ class EventReader:
                 group, read = None, read + 1
             elif code in event_filter.codes and seq > event_filter.since:
                 if group is None:
-                    group = RecordedEvents(self._flow, self._run_id)
+                    group = RecordedEvents(self._flow, self._run_id, self._resolve)
                     news.append(group)
                 group.values.append(fields_of(record))
                 read += 1

@@ -1,11 +1,13 @@
 r"""The journal of a run: one append-only file of checksummed records, and how it is read back.
 
-Format, version 1, all integers little-endian:
+Format, version 2, all integers little-endian:
 
-    header   20 bytes  `ASYNCFLOW JOURNAL 1\n`
+    header   20 bytes  `ASYNCFLOW JOURNAL 2\n`
     record   u32 length of the payload
              u32 crc32 (as in zlib) of those four bytes and the payload
              payload: the msgpack of an event, see `asyncflow.events`
+
+In version 1 no manifest changes another one. It is read like version 2, and no longer written.
 
 Records follow each other without gaps. The writer holds an exclusive `flock` on the file from
 before its first record until it closes, so that anybody can tell a running run from an interrupted
@@ -45,10 +47,11 @@ if TYPE_CHECKING:
 
     from asyncflow.store.folders import Folder
 
-HEADER: Final = b"ASYNCFLOW JOURNAL 1\n"
+HEADER: Final = b"ASYNCFLOW JOURNAL 2\n"
+_FIRST_HEADER: Final = b"ASYNCFLOW JOURNAL 1\n"
 FIRST_RECORD: Final = len(HEADER)
 """The offset of a journal's first record."""
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _ANY_HEADER: Final = re.compile(rb"ASYNCFLOW JOURNAL (\d+)\n?")
 _PREFIX: Final = struct.Struct("<II")
 _pack_prefix: Final = _PREFIX.pack
@@ -281,7 +284,7 @@ class RecordReader(ABC):
             JournalError: It does not begin like one.
         """
         header = self._pread(len(HEADER), 0)
-        if not HEADER.startswith(header):
+        if not (HEADER.startswith(header) or _FIRST_HEADER.startswith(header)):
             raise JournalError(_refusal(self.path, header))
 
     _ahead: tuple[int, bytes] = 0, b""

@@ -74,27 +74,28 @@ PIECE = 65_536
 # --- events -------------------------------------------------------------------------------------
 
 
-def events(flow: str, run_id: str, records: dict[int, Any]) -> list[dict[str, Any]]:
+def events(flow: str, run_id: str, run: Run) -> list[dict[str, Any]]:
     """Every event of a run, as `asyncflow events --json` prints it."""
     told = []
-    for record in records.values():
+    for at, record in run.records.items():
         if record[0] == LOGGED:
             told += logged(flow, run_id, record)
         elif record[0] in FIELDS:
-            told.append(event(flow, run_id, record))
+            told.append(event(flow, run_id, run, at))
     return told
 
 
-def event(flow: str, run_id: str, record: list[Any]) -> dict[str, Any]:
+def event(flow: str, run_id: str, run: Run, at: int) -> dict[str, Any]:
     """One event that is no output."""
+    record = run.records[at]
     kind, names = FIELDS[record[0]]
     data = head(kind, flow, run_id, record[1], record[2])
     data |= dict(zip(names, record[3:], strict=False))
     if "task_id" in data:
         data["task_id"] = str(data["task_id"])
     if "manifest" in data:
-        manifest = msgpack.unpackb(data.pop("manifest"))
-        data["artifacts"] = {name: ref_data(ref) for name, ref in manifest.items()}
+        del data["manifest"]
+        data["artifacts"] = {name: ref_data(ref) for name, ref in run.artifacts(at).items()}
     if "cards" in data:
         cards = msgpack.unpackb(data["cards"]) if data["cards"] else {}
         data["cards"] = {name: ref_data(ref) for name, ref in cards.items()}
@@ -340,7 +341,7 @@ def describe(store: Store, flow: str, run_id: str) -> dict[str, Any]:
         "status": status,
         "tags": run.tags(),
         "origin": first[7],
-        "events": events(flow, run_id, records),
+        "events": events(flow, run_id, run),
         "tasks": told,
     }
 

@@ -20,7 +20,8 @@ from asyncflow import Engine, FlowSpec, Parameter, Run, events, step
 from asyncflow._support.settings import Settings
 from asyncflow.engine.subscription import Subscription
 from asyncflow.errors import EngineClosedError, NotFoundError, RunFailedError, RunInterruptedError
-from asyncflow.events import Event, TaskEvent
+from asyncflow.events import Event
+from asyncflow.events.types import ArtifactsEvent
 from tests.support.command_line import own_frames
 from tests.support.flows import Branches, Linear, Sleeping, Wide
 from tests.support.waiting import until
@@ -84,7 +85,7 @@ async def test_a_subscription_has_the_type_of_what_was_asked_for(engine: Engine)
             assert event.seconds > 0
     async with engine.subscribe(events.TaskFailed, events.TaskSucceeded, run=handle) as two:
         async for either in two:
-            assert_type(either, TaskEvent)
+            assert_type(either, ArtifactsEvent)
             match either:
                 case events.TaskFailed(message=message):
                     pytest.fail(message)

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from asyncflow.client.replay import Replay
 from asyncflow.events.packing import pack_event, unpack_events
-from asyncflow.events.records import Result
 from asyncflow.events.selection import EventFilter
 from asyncflow.events.types import STOPPED, Event, RunStarted, from_microseconds
 from asyncflow.flow.graph import Graph
@@ -118,8 +117,7 @@ class Life:
     def clone(self, task: int, step: str, path: tuple[int, ...]) -> None:
         """A task is taken over from another run."""
         batch = Batch(self.size, NOW)
-        result = Result(step, 3, path, Outcome())
-        self.recorder.cloned(CloneTask(step, task, path), result, "16", batch)
+        self.recorder.cloned(CloneTask(step, task, path), Outcome(), ("16", 3), batch)
         self.write(batch)
 
     def check(self) -> None:

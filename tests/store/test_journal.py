@@ -206,8 +206,8 @@ def test_another_file_is_refused(tmp_path):
 
 def test_a_journal_of_a_later_format_is_refused(tmp_path):
     """The header says its version, and the error what to do."""
-    (tmp_path / "journal").write_bytes(b"ASYNCFLOW JOURNAL 2\n" + frame(b"\x91"))
-    with pytest.raises(JournalError, match="a later one wrote it, in format 2; upgrade asyncflow"):
+    (tmp_path / "journal").write_bytes(b"ASYNCFLOW JOURNAL 3\n" + frame(b"\x91"))
+    with pytest.raises(JournalError, match="a later one wrote it, in format 3; upgrade asyncflow"):
         JournalReader(tmp_path / "journal")
 
 

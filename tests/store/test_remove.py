@@ -227,12 +227,12 @@ def test_a_run_of_a_later_format_is_no_damage_and_is_not_removed(store):
     write_run(store, "1")
     write_run(store, "2", large=b"l" * BLOB)
     path = store / "flows" / "F" / "2" / "journal"
-    path.write_bytes(path.read_bytes().replace(b"JOURNAL 1", b"JOURNAL 2", 1))
+    path.write_bytes(path.read_bytes().replace(b"JOURNAL 2", b"JOURNAL 3", 1))
     verified = verify(layout_of(store))
     assert not verified.damage
-    later = "a later version of asyncflow wrote it, in format 2; not verified: upgrade asyncflow"
+    later = "a later version of asyncflow wrote it, in format 3; not verified: upgrade asyncflow"
     assert any(later in note for note in verified.notes)
-    with pytest.raises(RemoveError, match=r"in format 2, and this one cannot tell.*: upgrade"):
+    with pytest.raises(RemoveError, match=r"in format 3, and this one cannot tell.*: upgrade"):
         rm(store, "1", "2")
     assert ids() == ["2", "1"]
     said = here("gc")

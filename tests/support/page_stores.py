@@ -102,7 +102,7 @@ def every_kind(store, touched):
     run.finish()
     (run.run_dir / "summary").unlink()
     journal = run.run_dir / "journal"
-    journal.write_bytes(journal.read_bytes().replace(b"JOURNAL 1", b"JOURNAL 2", 1))
+    journal.write_bytes(journal.read_bytes().replace(b"JOURNAL 2", b"JOURNAL 3", 1))
 
     run = begin(store, "hostile", tags=(MARKUP.replace("\0", ""),))
     task = run.start("work", (0,))

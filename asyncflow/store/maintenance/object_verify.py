@@ -22,11 +22,13 @@ from asyncflow.events.records import (
     SUCCEEDED,
     code_of,
     fields_of,
+    manifest_in,
     references_of,
 )
 from asyncflow.store.files import reason_of
 from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.maintenance.findings import Findings
+from asyncflow.store.manifests import JournalManifests
 from asyncflow.store.object_store.piece_file import PieceFile
 from asyncflow.store.object_store.sent_journal import JOURNAL, PieceJournal
 from asyncflow.store.object_store.value_source import aside_name, blob_name
@@ -115,6 +117,7 @@ class _ObjectWalk:
 
     def _check_records(self, run: ObjectRun, pathspec: str, journal: PieceJournal) -> int:
         end = FIRST_RECORD
+        manifests = JournalManifests(journal.read_one, run.journal_file)
         for at, record, end in journal.read_from(FIRST_RECORD):
             self.findings.verified.size += end - at
             code = code_of(record)
@@ -124,7 +127,9 @@ class _ObjectWalk:
                 return journal.size()
             if code in REFERRING:
                 self.findings.verified.tasks += code in {CLONED, SUCCEEDED}
-                for name, ref in references_of(fields_of(record)):
+                values = fields_of(record)
+                manifests.check(at, record, manifest_in(values))
+                for name, ref in references_of(values):
                     self._check_ref(run.flow, ref, f"{pathspec}: {name}")
         return end
 

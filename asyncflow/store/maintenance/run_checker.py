@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from asyncflow.errors import JournalError, RecordError
+from asyncflow.events.manifests import unpack_told
 from asyncflow.events.records import (
     ENDINGS,
     FAILED,
@@ -20,6 +21,7 @@ from asyncflow.events.records import (
     RUN_STARTED,
     code_of,
     fields_of,
+    manifest_in,
     output_before,
     references_of,
     step_of,
@@ -35,6 +37,7 @@ from asyncflow.store.journal import (
 from asyncflow.store.layout import sign_of_beginning
 from asyncflow.store.local_store import LocalRun
 from asyncflow.store.mailbox import MAILBOX, messages_in
+from asyncflow.store.manifests import JournalManifests
 from asyncflow.store.run_index import Summary, TaskTable, most_table_bytes, other_owner
 from asyncflow.store.run_tags import TAGS, changed_tags
 from asyncflow.store.run_times import TIMES, AttemptTable
@@ -180,10 +183,11 @@ class RunChecker:
 
     def _check_journal(self, journal: JournalReader, summary: Summary | None) -> None:
         end = FIRST_RECORD
+        manifests = JournalManifests(journal.read_one, self._run.journal_file)
         while True:
             try:
                 for at, record, after in journal.read_from(end):
-                    self._take(at, record)
+                    self._take(at, record, manifests)
                     end = after
                 break
             except JournalError:
@@ -247,7 +251,7 @@ class RunChecker:
         except (JournalError, OSError):
             return False
 
-    def _take(self, at: int, record: bytes) -> None:
+    def _take(self, at: int, record: bytes, manifests: JournalManifests) -> None:
         """Process one record whose checksum is right."""
         code = -1
         self._begun = True
@@ -256,6 +260,8 @@ class RunChecker:
             values = fields_of(record)
             if code in REFERRING or (self._holes and code in OF_TASKS):
                 self._follow(values)
+            if code in REFERRING:
+                self._check_manifest(at, record, values, manifests)
         self._ended = self._ended or code in ENDINGS
         if code >= 0 and code not in KNOWN:
             self._findings.note(
@@ -275,7 +281,7 @@ class RunChecker:
     def _follow(self, values: list[Any]) -> None:
         code = values[0]
         run = self._pathspec
-        owner = run if code == RUN_STARTED else f"{run}/{step_of(values)}/{task_of(values)}"
+        owner = self._owner(values)
         self._link_output(values, owner)
         if code not in REFERRING or self._removed:
             return
@@ -284,6 +290,26 @@ class RunChecker:
         owner = f"{run}/parameters" if code == RUN_STARTED else owner
         for name, ref in references_of(values):
             self._values.check_ref(self._flow, ref, f"{owner}/{name}")
+
+    def _check_manifest(
+        self, at: int, record: bytes, values: list[Any], manifests: JournalManifests
+    ) -> None:
+        """Check that a manifest which changes another one finds that."""
+        manifest = manifest_in(values)
+        try:
+            manifests.check(at, record, manifest)
+        except RecordError:
+            if not self._holes:
+                raise
+            base = unpack_told(manifest).base
+            within = [damage for begin, end, damage in self._holes if begin <= base < end]
+            damage = within[0] if within else self._holes[0][2]  # further down
+            damage.add(self._owner(values))
+
+    def _owner(self, values: list[Any]) -> str:
+        if values[0] == RUN_STARTED:
+            return self._pathspec
+        return f"{self._pathspec}/{step_of(values)}/{task_of(values)}"
 
     def _link_output(self, values: list[Any], owner: str) -> None:
         """Name the task whose output lies in a gap of the journal, if this record refers to it."""

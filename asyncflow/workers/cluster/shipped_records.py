@@ -14,15 +14,18 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.errors import RecordError
-from asyncflow.events.manifests import unpack_manifest, unpack_ref
+from asyncflow.events.manifests import ref_of, unpack_ref, unpack_told
 from asyncflow.events.records import MAX_TASK, unpack_result
 from asyncflow.store import open_store
 from asyncflow.store.journal import FIRST_RECORD, frame
+from asyncflow.store.manifests import MOST_BASES
 from asyncflow.workers.messages import MoreInputs, StartItems, StartTask, unpack_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from asyncflow.events.manifests import Told
+    from asyncflow.values import Outcome
     from asyncflow.workers.messages import Opening, OrderMessage
 
 _KNOWN_PIECES: Final = 1 << 14  # remembered for a node and run: some 2 MB
@@ -59,20 +62,29 @@ class RunRecords:
         return self._stored.read_file(name, most=MAX_TASK * 8)
 
     def pieces(self, offset: int) -> Iterator[Piece]:
-        """The record at an offset, and the values in this journal that it refers to.
+        """The record at an offset, those that its manifest changes, and values that they name.
+
+        The values are those in this journal.
 
         Raises:
             JournalError: There is no such record.
         """
-        record = self._journal.read_one(offset)
-        yield offset, frame(record)
-        if self._file_bytes not in record:  # hardly any record does; unpacking takes far longer
-            return
-        try:
-            outcome = unpack_result(record).outcome
-        except RecordError:  # it passes nothing on, whatever else it says
-            return
-        refs = list(unpack_manifest(outcome.manifest).values())
+        for _ in range(MOST_BASES + 1):
+            record = self._journal.read_one(offset)
+            yield offset, frame(record)
+            try:
+                outcome = unpack_result(record).outcome
+                told = unpack_told(outcome.manifest)
+            except RecordError:  # it passes nothing on, whatever else it says
+                return
+            if self._file_bytes in record:  # hardly any record does; refs take far longer
+                yield from self._values_of(told, outcome)
+            if not 0 < told.base < offset:
+                return
+            offset = told.base
+
+    def _values_of(self, told: Told, outcome: Outcome) -> Iterator[Piece]:
+        refs = [ref_of(raw) for raw in told.refs.values()]
         if outcome.items:
             refs.append(unpack_ref(outcome.items))
         for ref in refs:

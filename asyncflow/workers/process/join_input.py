@@ -31,17 +31,17 @@ class JoinInput:
     def load(self, name: str) -> object:
         """The value of one of the input's artifacts."""
         base = self._run.base
-        return (base if name in base.refs else self._inherited).load(name, self._later)
+        return (base if name in base else self._inherited).load(name, self._later)
 
     def refs(self) -> Mapping[str, ArtifactRef]:
         """The input's artifacts, unread."""
-        if self._refs is None:  # as for any task: class attributes are the run's
-            self._refs = {**self._inherited.refs, **self._run.base.refs}
+        if self._refs is None:
+            self._refs = self._inherited.passed_on()
         return self._refs
 
     def has(self, name: str) -> bool:
         """Whether the input has this artifact."""
-        return name in self._inherited or name in self._run.base.refs
+        return name in self._inherited or name in self._run.base
 
     def input(self) -> object:
         """The input's item of the innermost foreach."""

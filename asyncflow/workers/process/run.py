@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow import codec
-from asyncflow.errors import JournalError
-from asyncflow.events.manifests import ref_of, unpack_names, unpack_ref
+from asyncflow.errors import JournalError, RecordError
+from asyncflow.events.manifests import ref_of, unpack_ref
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.records import unpack_result
 from asyncflow.flow import loader
@@ -23,14 +23,15 @@ from asyncflow.flow.graph_reader import prepare
 from asyncflow.flow.parameters import Parameter
 from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
-from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
-from asyncflow.values import ArtifactRef, Place, indexes_of
+from asyncflow.store.journal import FIRST_RECORD
+from asyncflow.store.manifests import ChangingManifest, JournalManifests
+from asyncflow.values import ArtifactRef, indexes_of, is_same
 from asyncflow.workers.process.environment import EnvironmentSnapshot, enter, lasting_settings
 from asyncflow.workers.process.replica import Replica
 from asyncflow.workers.program_environment import ProgramEnvironment
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 
     from asyncflow.events.types import RunStarted
     from asyncflow.flow.spec import FlowSpec
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 _UNREADABLE: Final = (JournalError, OSError, ValueError, LookupError)
 """What reading a damaged journal raises."""
 _KEPT_RESULTS: Final = 256  # a foreach reads one for all of its tasks
-_COPIED_INLINE_BYTES: Final = 64  # a longer inline value passes on as a ref into the journal
 
 
 class OpenRun:
@@ -87,6 +87,7 @@ class OpenRun:
             else:
                 self.journal = self.stored.open_journal()
             first = self.journal.read_one(FIRST_RECORD)
+        self.manifests = JournalManifests(self.journal.read_one, self.stored.journal_file)
         self.reader = ArtifactReader(values)
         self.writer = ArtifactWriter(self._sink())
         (self.started,) = cast(
@@ -228,22 +229,20 @@ class Inherited:
     """A finished task's record, read and checked once for all the tasks after it."""
 
     __slots__ = (
-        "_offset",
-        "_raw",
-        "_record",
-        "_refs",
+        "_constants",
         "_run",
         "fanout",
         "first",
         "items",
+        "manifest",
         "path",
         "step",
         "task_id",
     )
 
     def __init__(self, run: OpenRun, offset: int, final: int = 0) -> None:
-        self._run, self._offset = run, offset
-        record = self._record = run.journal.read_one(offset, final)
+        self._run = run
+        record = run.journal.read_one(offset, final)
         result = unpack_result(record)
         self.step, self.task_id, self.path = result.step, result.task_id, indexes_of(result.path)
         self.first = result.first
@@ -251,18 +250,13 @@ class Inherited:
         outcome = result.outcome
         self.fanout = outcome.fanout
         self.items = unpack_ref(outcome.items) if outcome.items else None
-        self._raw = unpack_names(outcome.manifest)
-        self._refs: dict[str, ArtifactRef] = {}  # those that were asked for
-
-    # A join of ten thousand inputs reads one artifact of each, and would check them all.
+        # A join of ten thousand inputs reads one artifact of each, so no ref is checked here.
+        self.manifest = run.manifests.of(offset, record, outcome.manifest)
+        """The task's artifacts. Asking for one that is not valid raises a `RecordError`."""
+        self._constants: dict[str, ArtifactRef] | None = None
 
     def __contains__(self, name: str) -> bool:
-        return name in self._raw
-
-    @property
-    def names(self) -> Collection[str]:
-        """The names of the task's artifacts."""
-        return self._raw.keys()
+        return name in self.manifest
 
     def ref(self, name: str) -> ArtifactRef:
         """The ref of one of the task's artifacts.
@@ -271,26 +265,42 @@ class Inherited:
             KeyError: It has no such artifact.
             JournalError: The record is not valid.
         """
-        ref = self._refs.get(name)
-        if ref is None:
-            raw = self._raw[name]
-            try:
-                ref = self._refs[name] = self._pass_on(ref_of(raw), self._record, self._offset)
-            except _UNREADABLE as error:
-                raise self._run.unreadable(self.called(name), error) from error
-        return ref
+        try:
+            return self.manifest[name]
+        except RecordError as error:
+            raise self._run.unreadable(self.called(name), error) from error
 
     @property
     def refs(self) -> Mapping[str, ArtifactRef]:
-        """All of them, in the order of the manifest.
+        """All of them, in the order of the manifest; not to be changed.
 
         Raises:
             JournalError: The record is not valid.
         """
-        if len(self._refs) < len(self._raw):
-            self._refs = {name: self.ref(name) for name in self._raw}
-            self._record = b""
-        return self._refs
+        try:
+            return self.manifest.whole()
+        except RecordError as error:
+            raise self._run.unreadable(self.called("artifacts"), error) from error
+
+    def passed_on(self) -> MutableMapping[str, ArtifactRef]:
+        """What a task that has made nothing yet would pass on: to be changed by its owner.
+
+        A class constant is the run's, even if a task taken from another run says otherwise.
+
+        Raises:
+            JournalError: The record is not valid.
+        """
+        base = self._run.base.refs
+        if self.manifest.is_small:
+            return {**self.refs, **base}
+        if self._constants is None:
+            known = self.manifest
+            self._constants = {
+                name: ref
+                for name, ref in base.items()
+                if name not in known or not is_same(known[name], ref)
+            }
+        return ChangingManifest(self.manifest, self._constants)
 
     def called(self, name: str) -> str:
         """The pathspec of one of the task's artifacts; the run's start has the parameters."""
@@ -300,18 +310,6 @@ class Inherited:
     def load(self, name: str, later: Later | None = None) -> Any:
         """The value of one of the task's artifacts."""
         return self._run.reader.load(self.ref(name), self.called(name), later).value
-
-    def _pass_on(self, ref: ArtifactRef, record: bytes, offset: int) -> ArtifactRef:
-        """The ref for the next task. A longer inline value becomes a ref into the journal."""
-        if ref.place != Place.INLINE or len(ref.data) <= _COPIED_INLINE_BYTES:
-            return ref
-        return ref._replace(
-            place=int(Place.SEGMENT),
-            digest=codec.digest(ref.data),
-            file=self._run.stored.journal_file,
-            offset=offset + PREFIX_BYTES + record.index(ref.data),
-            data=b"",
-        )
 
 
 def stack_of(

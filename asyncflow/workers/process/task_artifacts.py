@@ -11,15 +11,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from asyncflow.errors import ArtifactPickleError
-from asyncflow.events.manifests import pack_manifest, pack_ref
+from asyncflow.events.manifests import pack_ref
 from asyncflow.flow.bound_task import artifacts_of
 from asyncflow.flow.transition_checks import check_items
 from asyncflow.store.artifacts import ref_to_atom
 from asyncflow.store.change_detection import is_immutable
+from asyncflow.store.manifests import packed
 from asyncflow.values import Encoding, Outcome, Place
 from asyncflow.workers.process.item_stream import ItemStream
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     from asyncflow import codec
     from asyncflow.flow.bound_task import BoundTask
     from asyncflow.flow.node import Node
@@ -66,20 +69,19 @@ class TaskArtifacts:
         """Whether the values being stored are still wanted; if not, the rest is not written."""
         self._loaded: dict[str, Loaded] = {}
         self._stored: dict[str, tuple[object, ArtifactRef]] = {}
-        # A class constant is the run's, even if a task taken from another run says otherwise.
-        self.refs: dict[str, ArtifactRef] = {**inherited.refs, **run.base.refs}
+        self.refs: MutableMapping[str, ArtifactRef] = inherited.passed_on()
         """What the task would pass on now."""
 
     def load(self, name: str, later: Later | None) -> object:
         """The value of an inherited artifact."""
         base = self._run.base
-        if name in base.refs:  # nobody can assign it, so a change does not matter
+        if name in base:  # nobody can assign it, so a change does not matter
             value = base.load(name, later)
-            if base.refs[name].place == Place.INLINE and is_immutable(value):
+            if base.ref(name).place == Place.INLINE and is_immutable(value):
                 self._run.constants[name] = value
             return value
         ref = self.refs[name]
-        adopted = ref is not self._inherited.refs.get(name)
+        adopted = ref is not self._inherited.manifest.get(name)
         called = f"{self._pathspec}/{name}" if adopted else self._inherited.called(name)
         loaded = self._run.reader.load(ref, called, later)
         loaded.note()
@@ -110,7 +112,7 @@ class TaskArtifacts:
             items = pack_ref(ref)
         self._put_all(values, on_lost)
         self._run.writer.sync()
-        return Outcome(pack_manifest(self.refs), fanout, items, task.choice)
+        return Outcome(packed(self.refs), fanout, items, task.choice)
 
     def is_streamed(self, flow: FlowSpec, foreach: str) -> bool:
         """Whether the number of items is not known before the last one has come."""
@@ -126,20 +128,20 @@ class TaskArtifacts:
         """Store all values but the generator; return that, and where its items go."""
         values = artifacts_of(flow)
         source = values.pop(foreach) if foreach in values else getattr(flow, foreach)
-        if foreach not in self._run.base.refs:
+        if foreach not in self._run.base:
             self.refs.pop(foreach, None)
         self._put_all(values, None)
-        manifest = pack_manifest(self.refs)
+        manifest = packed(self.refs)
         writer = self._run.writer
         return source, ItemStream(foreach, key, writer, manifest, tell=tell, go_on=self._go_on)
 
     def end_stream(self, foreach: str, stream: ItemStream) -> Outcome:
         """The result of the task, once its generator has yielded the last item."""
         ref = stream.finish()
-        if foreach not in self._run.base.refs:
+        if foreach not in self._run.base:
             self.refs[foreach] = ref
         self._run.writer.sync()
-        return Outcome(pack_manifest(self.refs), stream.count, pack_ref(ref))
+        return Outcome(packed(self.refs), stream.count, pack_ref(ref))
 
     def _go_on(self) -> None:
         if not self.are_wanted:
@@ -223,6 +225,6 @@ class TaskArtifacts:
         count, ref = self._run.writer.put_items(value, name=name, go_on=self._go_on)
         if type(value) in {list, tuple}:
             values.pop(name, None)
-            if name not in self._run.base.refs and not self._is_unchanged(name, value):
+            if name not in self._run.base and not self._is_unchanged(name, value):
                 self.refs[name] = ref
         return count, ref
