@@ -36,14 +36,7 @@ from asyncflow.events.field_types import (
     is_plain,
     is_run_id,
 )
-from asyncflow.events.manifests import (
-    NOT_MSGPACK,
-    ref_of,
-    unpack,
-    unpack_manifest,
-    unpack_ref,
-    unpack_told,
-)
+from asyncflow.events.manifests import NOT_MSGPACK, ref_of, unpack, unpack_ref, unpack_told
 from asyncflow.events.output_lines import count_pieces
 from asyncflow.events.types import (
     STOPPED,
@@ -128,6 +121,7 @@ _INDEX_AT, _COUNT_AT, _DIGESTS_AT = 8, 9, 11  # of items that were yielded
 _CHOICE_AT: Final = {SUCCEEDED: 14, CLONED: 12}
 _PARENTS_AT: Final = {STARTED: 8, CLONED: 13}
 _ITEM_AT: Final = {STARTED: 10, FAILED: 18, CLONED: 14}
+_NO_NAMES: Final = b"\x80"
 _USED_AT: Final = {SUCCEEDED: 15, FAILED: 16}  # processor time, and behind it memory
 _CARDS_AT: Final = {SUCCEEDED: 17, FAILED: 19, CLONED: 15, CARDS: 7}
 _OUTCOME_OF: Final = {SUCCEEDED: itemgetter(7, 10, 11, 14, 17), CLONED: itemgetter(7, 8, 9, 12, 15)}
@@ -555,7 +549,12 @@ class Reference(NamedTuple):
 def manifest_in(values: Sequence[Any]) -> bytes:
     """The packed manifest of a record; that of no artifacts if its kind has none."""
     at = _MANIFEST_AT.get(values[0])
-    return b"\x80" if at is None else bytes(values[at])
+    return _NO_NAMES if at is None else bytes(values[at])
+
+
+def _cards_in(values: Sequence[Any]) -> bytes:
+    at = _CARDS_AT.get(values[0])
+    return (b"" if at is None else bytes(values[at])) or _NO_NAMES
 
 
 FLOW_CLASS: Final = "(the flow class)"
@@ -573,12 +572,9 @@ def references_of(values: Sequence[Any]) -> Iterator[Reference]:
         RecordError: One of the refs is not valid.
     """
     code = values[0]
-    if code in _MANIFEST_AT:
-        for name, raw in unpack_told(values[_MANIFEST_AT[code]]).refs.items():
-            yield Reference(name, ref_of(raw))
-    if code in _CARDS_AT and values[_CARDS_AT[code]]:
-        for name, ref in unpack_manifest(values[_CARDS_AT[code]]).items():
-            yield Reference(CARD.format(name), ref)
+    for manifest, called in ((manifest_in(values), "{}"), (_cards_in(values), CARD)):
+        for name, raw in unpack_told(manifest).refs.items():
+            yield Reference(called.format(name), ref_of(raw))
     if code == RUN_STARTED:
         if "ref" in values[_SOURCE_AT]:
             yield Reference(FLOW_CLASS, ref_of(values[_SOURCE_AT]["ref"]))

@@ -183,8 +183,10 @@ class JournalManifests:
         """
         told = unpack_told(manifest)
         base = self._base(told.base, offset) if told.base else None
-        found = self._known[offset] = RecordedManifest(offset, record, self._file, told, base)
-        self._forget()
+        found = RecordedManifest(offset, record, self._file, told, base)
+        if base is not None or len(told.refs) >= FEW_NAMES:  # else it is nobody's base
+            self._known[offset] = found
+            self._forget()
         return found
 
     def check(self, offset: int, record: bytes, manifest: bytes) -> None:

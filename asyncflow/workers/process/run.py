@@ -230,6 +230,8 @@ class Inherited:
 
     __slots__ = (
         "_constants",
+        "_passed_on",
+        "_raw",
         "_run",
         "fanout",
         "first",
@@ -253,10 +255,12 @@ class Inherited:
         # A join of ten thousand inputs reads one artifact of each, so no ref is checked here.
         self.manifest = run.manifests.of(offset, record, outcome.manifest)
         """The task's artifacts. Asking for one that is not valid raises a `RecordError`."""
+        self._raw = self.manifest.told.refs
+        self._passed_on: dict[str, ArtifactRef] | None = None
         self._constants: dict[str, ArtifactRef] | None = None
 
     def __contains__(self, name: str) -> bool:
-        return name in self.manifest
+        return name in self._raw or (self.manifest.base is not None and name in self.manifest)
 
     def ref(self, name: str) -> ArtifactRef:
         """The ref of one of the task's artifacts.
@@ -290,17 +294,21 @@ class Inherited:
         Raises:
             JournalError: The record is not valid.
         """
+        if self._passed_on is not None:
+            return self._passed_on.copy()
+        if self._constants is not None:
+            return ChangingManifest(self.manifest, self._constants)
         base = self._run.base.refs
         if self.manifest.is_small:
-            return {**self.refs, **base}
-        if self._constants is None:
+            self._passed_on = {**self.refs, **base}
+        else:
             known = self.manifest
             self._constants = {
                 name: ref
                 for name, ref in base.items()
                 if name not in known or not is_same(known[name], ref)
             }
-        return ChangingManifest(self.manifest, self._constants)
+        return self.passed_on()
 
     def called(self, name: str) -> str:
         """The pathspec of one of the task's artifacts; the run's start has the parameters."""
