@@ -15,7 +15,7 @@ from asyncflow.workers.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from asyncflow.errors import AsyncflowError
     from asyncflow.flow.graph import Graph
@@ -112,11 +112,11 @@ class TaskSource(Protocol):
     def congested(self) -> bool:
         """Whether its journal lags so far behind that no further task should begin."""
 
-    def on_started(self, task_id: int, pid: int, node: str) -> None:
-        """Note that the task has begun in this process of this node."""
+    def on_started(self, tasks: Iterable[int], pid: int, node: str) -> None:
+        """Note that these tasks have begun in this process of this node."""
 
-    def tell(self, fact: Fact) -> None:
-        """Add a fact."""
+    def tell(self, *facts: Fact) -> None:
+        """Add facts."""
 
     def abandon(self, error: AsyncflowError) -> None:
         """Fail the run: it cannot go on."""

@@ -23,7 +23,7 @@ from asyncflow.events.types import (
     from_microseconds,
     let_resolve,
 )
-from asyncflow.scheduling.commands import BeginTask
+from asyncflow.scheduling.commands import BeginItems
 from asyncflow.scheduling.facts import Lost
 from asyncflow.store.journal import PREFIX_BYTES, prefix
 from asyncflow.workers.messages import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event, Resolve
-    from asyncflow.scheduling.commands import BeginItems, CloneTask, RetryTask, Verdict
+    from asyncflow.scheduling.commands import BeginTask, CloneTask, RetryTask, Verdict
     from asyncflow.scheduling.facts import Fact
     from asyncflow.scheduling.item_streams import ItemStreams
     from asyncflow.store.run_index import RunIndex
@@ -87,12 +87,18 @@ class RunningAttempt:
         "usage",
     )
 
-    def __init__(self, task: BeginTask) -> None:
-        self.step, self.task_id, self.path = task.step, task.task_id, task.path
-        self.parents = task.parents
-        self.attempt = task.attempt
+    def __init__(
+        self,
+        step: str,
+        task_id: int,
+        path: tuple[int, ...],
+        attempt: int = 0,
+        parents: tuple[int, ...] = (),
+    ) -> None:
+        self.step, self.task_id, self.path, self.parents = step, task_id, path, parents
+        self.attempt = attempt
         """The attempt's number at the worker."""
-        self.number = task.attempt
+        self.number = attempt
         """The attempt's number in the journal; a stand-in has that of the attempt that it stands
         for."""
         self.pid = 0
@@ -133,19 +139,28 @@ class Batch:
         return at
 
     def record(
-        self, values: Sequence[Any], flow: str, run_id: str, resolve: Resolve | None
+        self,
+        recorded: Sequence[Sequence[Any]],
+        flow: str,
+        run_id: str,
+        resolve: Resolve | None,
     ) -> None:
-        """Add the record with these fields, about an attempt that begins or ends well.
+        """Add the records with these fields, about attempts that begin or end well.
 
-        `Recorder.settle` adds it to the index.
+        `Recorder.settle` adds them to the index.
         """
-        group = self.last
-        if group is None:
-            group = self.last = RecordedEvents(flow, run_id, resolve)
-            self.events.append(group)
-            self.news.append(group)
-        group.values.append(values)
-        self.places.append(self.add(pack_values(values)))
+        if self.last is None:
+            self.last = RecordedEvents(flow, run_id, resolve)
+            self.events.append(self.last)
+            self.news.append(self.last)
+        self.last.values += recorded
+        frames, places, at = self.frames, self.places, self.at
+        for values in recorded:
+            record = pack_values(values)
+            places.append(at)
+            frames += prefix(record), record
+            at += PREFIX_BYTES + len(record)
+        self.at = at
 
     def data(self) -> bytes:
         """The bytes for the journal."""
@@ -177,7 +192,8 @@ class Recorder:
         """What generators of the run have yielded."""
         self.failed_items: dict[str, str] = {}
         """The items of tasks that failed for good, as texts, by task id."""
-        self._attempts: dict[int, RunningAttempt] = {}
+        self._attempts: dict[int, RunningAttempt | BeginItems] = {}
+        """By task id; of a packet for several tasks, the packet until the task has begun."""
         self._caught: dict[
             int, RunningAttempt
         ] = {}  # failed, and waiting for a stand-in to pass that on
@@ -189,20 +205,25 @@ class Recorder:
 
     def open(self, task: BeginTask) -> None:
         """Add an attempt that is about to be sent to a worker."""
-        attempt = self._caught.get(task.task_id) or RunningAttempt(task)
+        attempt = self._caught.get(task.task_id)
+        if attempt is None:
+            what = task.step, task.task_id, task.path, task.attempt, task.parents
+            attempt = RunningAttempt(*what)
         attempt.attempt = task.attempt
         self._attempts[task.task_id] = attempt
 
     def open_items(self, items: BeginItems) -> None:
         """Add the attempts of several tasks that are about to be sent to a worker."""
-        for number in range(items.number):
-            task_id, path = items.first + number, (*items.outer, items.item + number)
-            task = BeginTask(items.step, task_id, 0, path, items.stack, ())
-            self._attempts[task_id] = RunningAttempt(task)
+        tasks = range(items.first, items.first + items.number)
+        self._attempts.update(dict.fromkeys(tasks, items))
 
     def running(self) -> list[str]:
         """The tasks that have begun and not ended, as `step/task`, in the order of their start."""
-        return [f"{each.step}/{each.task_id}" for each in self._attempts.values() if each.pid]
+        return [
+            f"{each.step}/{each.task_id}"
+            for each in self._attempts.values()
+            if isinstance(each, RunningAttempt) and each.pid
+        ]
 
     def drop(self, task_id: int) -> None:
         """Remove an attempt that was not begun after all."""
@@ -210,28 +231,44 @@ class Recorder:
 
     def get(self, task_id: int) -> RunningAttempt | None:
         """A running attempt; None if it has ended."""
-        return self._attempts.get(task_id)
+        attempt = self._attempts.get(task_id)
+        if not isinstance(attempt, BeginItems):
+            return attempt
+        items, path = attempt, (*attempt.outer, attempt.item + task_id - attempt.first)
+        attempt = self._attempts[task_id] = RunningAttempt(items.step, task_id, path)
+        return attempt
+
+    def on_started(self, tasks: Iterable[int], pid: int, node: str) -> None:
+        """Note that these tasks have begun in this process of this node."""
+        for task in tasks:
+            attempt = self.get(task)
+            if attempt is not None:
+                attempt.pid, attempt.node = pid, node
 
     # --- facts to records ---
 
     def record_plain(self, facts: Iterable[Started | Succeeded], batch: Batch) -> None:
         """Do what `record` does for facts of these two kinds: nearly all of a wide run."""
-        attempts, now, flow, run_id = self._attempts, batch.microseconds, self._flow, self._run_id
+        attempts, now = self._attempts, batch.microseconds
+        recorded: list[Sequence[Any]] = []
         for fact in facts:
             _, task, number = fact.key
             attempt = attempts.get(task)
+            if type(attempt) is not RunningAttempt:
+                attempt = self.get(task)
             if attempt is None or number != attempt.attempt:
                 continue
             if isinstance(fact, Succeeded):
-                self._succeeded(attempt, fact, fact.outcome, batch)
+                recorded.append(self._succeeded(attempt, fact, fact.outcome, now))
                 continue
             attempt.item = fact.item
             if attempt.failed:  # a stand-in is not an attempt
                 continue
             self.seq += 1
             head = STARTED, self.seq, now, attempt.step, task, attempt.number, attempt.path
-            values = (*head, attempt.pid, attempt.parents, attempt.node, fact.item)
-            batch.record(values, flow, run_id, self._resolve)
+            recorded.append((*head, attempt.pid, attempt.parents, attempt.node, fact.item))
+        if recorded:
+            batch.record(recorded, self._flow, self._run_id, self._resolve)
 
     def settle(self, batch: Batch) -> None:
         """Have the index know all records of a batch."""
@@ -244,7 +281,7 @@ class Recorder:
 
         A fact about an attempt that has ended already means nothing.
         """
-        attempt = self._attempts.get(fact.key.task)
+        attempt = self.get(fact.key.task)
         if attempt is None or fact.key.attempt != attempt.attempt:
             return
         match fact:
@@ -262,7 +299,8 @@ class Recorder:
                 attempt.cards = fact.cards or attempt.cards
                 self._failed(attempt, described, fact.seconds, batch, verdict, fact.left, used)
                 if fact.outcome is not None:
-                    self._succeeded(attempt, fact, fact.outcome, batch)
+                    ended = self._succeeded(attempt, fact, fact.outcome, batch.microseconds)
+                    batch.record((ended,), self._flow, self._run_id, self._resolve)
             case Lost():
                 described = fact.exception_type, fact.how, fact.traceback
                 self._failed(attempt, described, fact.seconds, batch, verdict)
@@ -347,24 +385,22 @@ class Recorder:
         self.streams.on_yielded(report.key)
 
     def _succeeded(
-        self, attempt: RunningAttempt, report: Succeeded | Failed, outcome: Outcome, batch: Batch
-    ) -> None:
-        self._end(attempt)
-        self.seq += 1
+        self, attempt: RunningAttempt, report: Succeeded | Failed, outcome: Outcome, now: int
+    ) -> Sequence[Any]:
+        """The attempt has ended: the fields of its record."""
         step, task, seconds = attempt.step, attempt.task_id, report.seconds
-        manifest, fanout, items, choice, cards = outcome
-        values = (
-            *(SUCCEEDED, self.seq, batch.microseconds, step, task, attempt.number, attempt.path),
-            *(manifest, attempt.seconds or seconds, attempt.pid, fanout, items),
-            *(attempt.log, attempt.failed, choice),
-            *(attempt.usage or report.usage),
-            cards or attempt.cards,
-        )
-        batch.record(values, self._flow, self._run_id, self._resolve)
+        self._end(task)
         if attempt.failed:
             self._caught.pop(task, None)
         before = self.expected.get(step, seconds)
         self.expected[step] = before + _SMOOTHING * (seconds - before)
+        self.seq += 1
+        manifest, fanout, items, choice, cards = outcome
+        return (
+            *(SUCCEEDED, self.seq, now, step, task, attempt.number, attempt.path, manifest),
+            *(attempt.seconds or seconds, attempt.pid, fanout, items, attempt.log),
+            *(attempt.failed, choice, *(attempt.usage or report.usage), cards or attempt.cards),
+        )
 
     def _failed(
         self,
@@ -376,7 +412,7 @@ class Recorder:
         left: bytes = b"",
         usage: Usage = UNKNOWN_USAGE,
     ) -> None:
-        self._end(attempt)
+        self._end(attempt.task_id)
         exception_type, message, traceback = described
         event = TaskFailed(
             **self.identity(batch),
@@ -421,10 +457,10 @@ class Recorder:
         batch.news.append(told)  # the plan need not know
         batch.add(record)
 
-    def _end(self, attempt: RunningAttempt) -> None:
-        self._attempts.pop(attempt.task_id, None)
+    def _end(self, task_id: int) -> None:
+        self._attempts.pop(task_id, None)
         if self.streams:
-            self.streams.on_ended(attempt.task_id)
+            self.streams.on_ended(task_id)
 
     def _note(self, attempt: RunningAttempt, event: TaskFailed, batch: Batch) -> int:
         """Add the failure of an attempt; return the offset of its record."""

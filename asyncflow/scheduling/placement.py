@@ -16,7 +16,7 @@ from asyncflow.workers.messages import AttemptKey, ShutDown
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.workers.interface import Executor, Kind, WorkerLink
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 UNKNOWN_SECONDS: Final = 1.0  # for a task of unknown length: more than any worker gets in advance
 ASYNC_TASKS: Final = 64  # at a worker until another one is worth starting for more
+_TOGETHER: Final = 2  # times as many tasks as usual, if they come in packets: then fewer packets do
+_TOGETHER_SECONDS: Final = 1.5  # likewise, times as long
 _ASYNC_WORKER_TASKS: Final = 10_000  # at a time on one worker, unless @concurrency says more
 ASYNC_SPARE_TASKS: Final = 1000  # beyond that, for runs with few tasks: no run can fill a worker
 _STORING_TASKS: Final = 512  # of a worker, whose values are being uploaded, before it has to wait
@@ -102,23 +104,23 @@ class AssignedTask:
         )
 
     @classmethod
-    def of_items(
-        cls, source: TaskSource, items: StartItems, expected: float
-    ) -> Iterator[AssignedTask]:
+    def of_items(cls, source: TaskSource, items: StartItems, expected: float) -> list[AssignedTask]:
         """The tasks of an order for several `def` tasks."""
-        options = source.graph[items.step].options
-        limit = options.get("timeout")
+        step = items.step
+        limit = source.graph[step].options.get("timeout")
         timeout = float(limit["seconds"]) if isinstance(limit, dict) else 0.0
-        for key in items.keys():  # noqa: SIM118 - it is no dictionary
-            yield cls(
+        return [
+            cls(
                 source,
                 key,
-                items.step,
+                step,
                 is_async=False,
                 expected=expected,
                 timeout=timeout,
                 isolated=False,
             )
+            for key in items.keys()  # noqa: SIM118 - it is no dictionary
+        ]
 
     @property
     def lateness(self) -> str:
@@ -204,11 +206,13 @@ class WorkerSlot:
         """Whether nothing runs there, not even an abandoned attempt."""
         return not self.tasks and not self.abandoned_attempts
 
-    def add(self, assigned: AssignedTask) -> None:
-        self.tasks[assigned.key] = assigned
-        self.load += assigned.expected
-        self.is_async = assigned.is_async
-        self.isolated = assigned.isolated
+    def add(self, *tasks: AssignedTask) -> None:
+        """Add tasks of one step."""
+        for assigned in tasks:
+            self.tasks[assigned.key] = assigned
+        self.load += tasks[0].expected * len(tasks)
+        self.is_async = tasks[0].is_async
+        self.isolated = tasks[0].isolated
         self.used = True
 
     def store(self, assigned: AssignedTask, size: int) -> None:
@@ -223,6 +227,13 @@ class WorkerSlot:
         elif not self.storing:
             self.storing_bytes = 0
 
+    def on_ended(self, ended: Iterable[AssignedTask]) -> None:
+        """Tasks that yield nothing have ended, and are no longer among its `tasks`."""
+        for assigned in ended:
+            self.load -= assigned.expected
+        if not self.tasks:
+            self.load = 0.0
+
     def _free(self, assigned: AssignedTask) -> None:
         del self.tasks[assigned.key]
         self.load = self.load - assigned.expected if self.tasks else 0.0
@@ -232,10 +243,18 @@ class WorkerSlot:
         """An attempt that it has, even an abandoned one."""
         return self.tasks.get(attempt) or self.abandoned_attempts.get(attempt)
 
-    def room(self, expected: float) -> int:
-        """How many `def` tasks that take so many seconds may be queued there."""
+    @property
+    def has_enough(self) -> bool:
+        """Whether so many `def` tasks are queued there that it gets no more."""
         ahead = self.worker.ahead
-        return min(ahead.tasks - len(self.tasks), int((ahead.seconds - self.load) / expected))
+        has_many = len(self.tasks) >= ahead.tasks or self.load >= ahead.seconds
+        return has_many and not self.is_async
+
+    def room(self, expected: float) -> int:
+        """How many `def` tasks that take so many seconds it may be sent together."""
+        ahead, tasks = self.worker.ahead, len(self.tasks)
+        seconds = _TOGETHER_SECONDS * ahead.seconds - self.load
+        return min(_TOGETHER * ahead.tasks - tasks, int(seconds / expected))
 
     def has_room(self, wanted: TaskDemand) -> bool:
         """Whether such a task may be sent to it now."""

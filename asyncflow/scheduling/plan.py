@@ -125,6 +125,11 @@ class Plan:
         return self._queue.ready
 
     @property
+    def additions(self) -> int:
+        """How often tasks have become ready."""
+        return self._queue.additions
+
+    @property
     def unfinished(self) -> int:
         """How many tasks have an id but have not ended: taken, running, or waiting for a retry."""
         return len(self._tasks)
@@ -261,8 +266,7 @@ class Plan:
         tasks = self._queue.take_items(most)
         if not tasks:
             return None
-        for task in tasks:
-            self._tasks.number(task)
+        self._tasks.number(*tasks)
         task = tasks[0]
         index, (splitter,) = task.path[-1], task.inputs
         outer = task.path[:-1]

@@ -160,14 +160,16 @@ class ItemTasks:
         self.stack = scope.stack
         self.next, self.count = 0, count
 
-    def make(self) -> PlannedTask:
-        """The task for the next item."""
-        splitter, index = self.splitter, self.next
-        self.next += 1
-        task = PlannedTask(self.step, (*splitter.path, index), self.stack)
-        task.inputs = (splitter.id,)
-        task.scope, task.slot = self.scope, index
-        return task
+    def make(self, number: int) -> list[PlannedTask]:
+        """The tasks for so many items that are next."""
+        step, outer, stack, scope = self.step, self.splitter.path, self.stack, self.scope
+        inputs, made = (self.splitter.id,), list[PlannedTask]()
+        for index in range(self.next, self.next + number):
+            task = PlannedTask(step, (*outer, index), stack)
+            task.inputs, task.scope, task.slot = inputs, scope, index
+            made.append(task)
+        self.next += number
+        return made
 
 
 class GangTasks:
@@ -180,7 +182,7 @@ class GangTasks:
 
     def __init__(self, items: ItemTasks) -> None:
         self.step, self.stack = items.step, items.stack
-        self.nodes = [items.make() for _ in range(items.count)]
+        self.nodes = items.make(items.count)
         for task in self.nodes:
             task.gang = self
         self._due = 0
@@ -210,14 +212,15 @@ class OpenTasks(dict[int, PlannedTask]):
         message = f"no task {task_id} is open"
         raise IllegalEventError(message)
 
-    def number(self, task: PlannedTask) -> None:
-        """Give the task the next id."""
-        self.count += 1
-        task.id = self.count
-        self[task.id] = task
-        scope = task.scope
-        if scope is not None and scope.yielder and scope.yielder in task.inputs[:1]:
-            scope.begun += 1
+    def number(self, *tasks: PlannedTask) -> None:
+        """Give the next ids to these tasks, which are one, or follow the same one."""
+        for task_id, task in enumerate(tasks, self.count + 1):
+            task.id = task_id
+            self[task_id] = task
+        self.count += len(tasks)
+        scope = tasks[0].scope
+        if scope is not None and scope.yielder and scope.yielder in tasks[0].inputs[:1]:
+            scope.begun += len(tasks)
 
 
 def parents_of(graph: Graph, task: PlannedTask) -> tuple[int, ...]:
@@ -248,7 +251,7 @@ def next_of(sources: deque[Any]) -> PlannedTask:
     """Take the next task of the first entry, which is no gang."""
     source: PlannedTask | ItemTasks = sources[0]
     if isinstance(source, ItemTasks):
-        task = source.make()
+        (task,) = source.make(1)
         if source.next >= source.count:
             sources.popleft()
         return task

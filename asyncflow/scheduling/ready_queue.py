@@ -32,6 +32,8 @@ class ReadyQueue:
     def __init__(self) -> None:
         self.ready = 0
         """How many tasks could be taken now."""
+        self.additions = 0
+        """How often tasks have become ready."""
         self._sources: deque[Source] = deque()
         self._ready_of: Counter[str] = Counter()  # of each step
 
@@ -76,7 +78,7 @@ class ReadyQueue:
         if not isinstance(source, ItemTasks):
             return []
         number = min(most, source.count - source.next)
-        taken = [source.make() for _ in range(number)]
+        taken = source.make(number)
         if source.next >= source.count:
             self._sources.popleft()
         self._count(source.step, -number)
@@ -87,6 +89,7 @@ class ReadyQueue:
     def push(self, source: Source) -> None:
         """Add tasks, which are next."""
         self._sources.appendleft(source)
+        self.additions += 1
         more = 1 if isinstance(source, PlannedTask) else size_of(source)
         self.ready += more
         self._ready_of[source.step] += more
@@ -95,6 +98,7 @@ class ReadyQueue:
         """Add tasks to those of a generator that has yielded more items."""
         if items.next >= items.count:
             insert_items(self._sources, items)
+        self.additions += 1
         items.count += more
         self._count(items.step, more)
 
@@ -113,6 +117,7 @@ class ReadyQueue:
     def _append(self, source: PlannedTask | GangTasks) -> None:
         """Add tasks, which are last."""
         self._sources.append(source)
+        self.additions += 1
         self._count(source.step, size_of(source))
 
     def _count(self, step: str, more: int) -> None:

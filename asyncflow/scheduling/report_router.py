@@ -15,6 +15,7 @@ from asyncflow.errors import (
     WorkerDiedError,
 )
 from asyncflow.scheduling.facts import Lost
+from asyncflow.scheduling.plain_reports import PlainReports
 from asyncflow.scheduling.run_services import BACKLOG_BYTES
 from asyncflow.scheduling.task_stopper import Stopper
 from asyncflow.workers.messages import (
@@ -121,6 +122,7 @@ class ReportRouter:
         self._import_seconds = import_seconds
         self._on_broken = on_broken
         self._dead_starts = 0
+        self._plain = PlainReports(assigner, loop, self._on_free)
         self._spares_leave: asyncio.TimerHandle | None = None
         self.stopper = Stopper(
             loop.call_later,
@@ -135,26 +137,40 @@ class ReportRouter:
         slot = self._slots.of(worker)
         if slot is None:
             return
+        plain = self._plain
+        if slot.silent:
+            plain.made_room = True
         self._on_heard(slot, reports[0])
-        for report in reports:
-            match report:
-                case Started():
-                    self._on_started(slot, report)
-                case Opened():
-                    self._on_opened(slot, report.run)
-                case Succeeded() | Failed() | NotStored():
-                    self._on_ended(slot, report)
-                case Logged() | CardsChanged():
-                    self._on_told(slot, report)
-                case Yielded() | Blocked() | Stopping() | Storing():
-                    self._on_heard_of(slot, report)
-                case GaveBack():
-                    self._on_given_back(slot, report)
-                case Warned():
-                    log.warning(report.event, pid=slot.worker.pid, **report.facts)
-                case _:
-                    pass
-        self._assigner.dispatch()
+        at = 0
+        while at < len(reports):
+            after = plain.pass_on(slot, reports, at)
+            if after == at:
+                self._pass_on(slot, reports[at])
+                plain.made_room = True  # perhaps
+                after += 1
+            at = after
+        if plain.made_room:
+            plain.made_room = False
+            self._assigner.dispatch()
+
+    def _pass_on(self, slot: WorkerSlot, report: ReportMessage) -> None:
+        match report:
+            case Started():
+                self._on_started(slot, report)
+            case Opened():
+                self._on_opened(slot, report.run)
+            case Succeeded() | Failed() | NotStored():
+                self._on_ended(slot, report)
+            case Logged() | CardsChanged():
+                self._on_told(slot, report)
+            case Yielded() | Blocked() | Stopping() | Storing():
+                self._on_heard_of(slot, report)
+            case GaveBack():
+                self._on_given_back(slot, report)
+            case Warned():
+                log.warning(report.event, pid=slot.worker.pid, **report.facts)
+            case _:
+                pass
 
     def _on_heard(self, slot: WorkerSlot, report: ReportMessage) -> None:
         if not isinstance(report, GaveBack):  # only the executor knows what was taken back
@@ -179,7 +195,7 @@ class ReportRouter:
             elif self._import_seconds and not assigned.stopped:
                 warn = partial(self._warn_of_import, slot, assigned)
                 self.stopper.import_limit(slot, assigned, self._import_seconds, warn)
-            assigned.source.on_started(report.key.task, slot.worker.pid, slot.worker.node)
+            assigned.source.on_started((report.key.task,), slot.worker.pid, slot.worker.node)
             assigned.source.tell(report)
 
     def _on_opened(self, slot: WorkerSlot, run: int) -> None:

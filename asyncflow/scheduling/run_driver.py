@@ -43,7 +43,7 @@ from asyncflow.store.run_index import RunIndex
 from asyncflow.values import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from asyncflow.events.selection import Publication
     from asyncflow.flow.graph import Graph
@@ -189,9 +189,9 @@ class RunDriver:
         self.task = UncancellableTask(self.drive(), name=repr(self), ask=ask)
         self.task.add_done_callback(on_driven)
 
-    def tell(self, fact: Fact) -> None:
-        """Add a fact; it is journalled with the next batch, or with the end of its gang."""
-        self._inbox.add(fact)
+    def tell(self, *facts: Fact) -> None:
+        """Add facts; they are journalled with the next batch, or with the end of their gang."""
+        self._inbox.add(*facts)
 
     def _hold(self) -> None:
         """Begin no further task while the failure that ends the run is being written."""
@@ -251,11 +251,9 @@ class RunDriver:
         """The tasks that have begun and not ended, as `step/task`."""
         return self._recorder.running()
 
-    def on_started(self, task_id: int, pid: int, node: str) -> None:
-        """Note that the task has begun in this process of this node."""
-        attempt = self._recorder.get(task_id)
-        if attempt is not None:
-            attempt.pid, attempt.node = pid, node
+    def on_started(self, tasks: Iterable[int], pid: int, node: str) -> None:
+        """Note that these tasks have begun in this process of this node."""
+        self._recorder.on_started(tasks, pid, node)
 
     # --- the loop ---
 
@@ -313,6 +311,7 @@ class RunDriver:
         if not self._inbox.facts and not self._commands and self._is_late:
             raise AsyncflowError("the run was told to end, but did not")
         await self._services.loop_budget.turn()
+        was_shut, additions = self.congested or self.orders.held, self.plan.additions
         batch = self._new_batch()
         self._collect(batch)
         commands, self._commands = self._commands, []
@@ -321,7 +320,8 @@ class RunDriver:
         await self._take_over_all()
         for command in commands:
             await self._carry_out(command)
-        self._dispatcher.dispatch(self)
+        if was_shut or commands or self.plan.additions != additions:
+            self._dispatcher.dispatch(self)
 
     def _new_batch(self) -> Batch:
         return Batch(self._journal.size, self.identity.now)

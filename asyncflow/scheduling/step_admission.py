@@ -19,6 +19,8 @@ from asyncflow.scheduling.named_limits import needs_of
 from asyncflow.scheduling.placement import ASYNC_SPARE_TASKS, ASYNC_TASKS, TaskDemand
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.scheduling.gang_workers import GangWorkers
     from asyncflow.scheduling.machine_resources import Amounts, MachineResources
@@ -120,11 +122,13 @@ class StepAdmission:
         self._yielding.add((run, step))
         self._of_run[run] -= 1
 
-    def end(self, assigned: AssignedTask) -> None:
-        """A task is no longer at a worker."""
-        number = assigned.source.number
-        self._running[number, assigned.step] -= 1
-        self._of_run[number] -= not assigned.yields
+    def end(self, run: int, ended: Sequence[AssignedTask]) -> None:
+        """Tasks of a run are no longer at a worker."""
+        for assigned in ended:
+            self._running[run, assigned.step] -= 1
+            if assigned.yields:
+                self._of_run[run] += 1  # it was not counted
+        self._of_run[run] -= len(ended)
 
     def may_hold_now(self) -> list[TaskSource]:
         """The runs that wait to hold a worker; each is returned once. Fewer workers are held."""

@@ -376,8 +376,7 @@ class TaskAssigner:
         items = source.orders.take_items(most) if most > 1 else None
         if items is None:
             return False
-        for assigned in AssignedTask.of_items(source, items, expected):
-            slot.add(assigned)
+        slot.add(*AssignedTask.of_items(source, items, expected))
         self._steps.begin(items.run, step, items.number)
         slot.worker.send(items._replace(opening=self._opening_for(slot, source)))
         self._on_assigned()
@@ -436,10 +435,22 @@ class TaskAssigner:
         slot.remove(assigned)
         self.release(assigned)
 
+    def on_ended(self, slot: WorkerSlot, source: TaskSource, ended: Sequence[AssignedTask]) -> bool:
+        """Note that a worker no longer has some tasks of a run, which hold nothing.
+
+        Returns whether others may begin now: runs that wait for room find none there if it has
+        enough all the same.
+        """
+        self._steps.end(source.number, ended)
+        waited = source in self._turns
+        if source.number in self._runs:
+            self._turns.add(source)
+        return not (waited and slot.has_enough)
+
     def release(self, assigned: AssignedTask) -> None:
         """The same when the worker itself is gone."""
         source = assigned.source
-        self._steps.end(assigned)
+        self._steps.end(source.number, (assigned,))
         if assigned.grant is not None:
             assigned.grant.release()
         if source.number in self._runs:

@@ -16,6 +16,7 @@ import sys
 from array import array
 from enum import IntEnum
 from functools import partial
+from itertools import repeat
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
@@ -160,8 +161,8 @@ class StartItems(NamedTuple):
 
     def keys(self) -> list[AttemptKey]:
         """The attempts, in their order."""
-        run, first = self.run, self.first
-        return [_new_key((run, task, 0)) for task in range(first, first + self.number)]
+        tasks = range(self.first, self.first + self.number)
+        return list(map(_new_key, zip(repeat(self.run), tasks, repeat(0), strict=False)))
 
     def order(self, task: int) -> StartTask:
         """The order for one of the tasks."""

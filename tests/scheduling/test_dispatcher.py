@@ -88,12 +88,12 @@ class Source:
     def give_back(self, task_id):
         self.given_back.append(task_id)
 
-    def on_started(self, task_id, pid, node):
+    def on_started(self, tasks, pid, node):
         """It has begun there."""
 
-    def tell(self, fact):
-        self.facts.append(fact)
-        self.backlog_bytes += len(fact.data) if isinstance(fact, Logged) else 0
+    def tell(self, *facts):
+        self.facts += facts
+        self.backlog_bytes += sum(len(each.data) for each in facts if isinstance(each, Logged))
 
     def abandon(self, error):
         raise error
@@ -563,10 +563,10 @@ async def test_a_worker_goes_on_while_what_it_has_stored_is_uploaded(play):
     for _ in range(10):
         game.begin(worker)
         game.dispatcher.on_reports(worker, [Storing(worker.received[-1].key, 20_000)])
-        assert len(worker.orders) in {3, 4}
+        assert 3 <= len(worker.orders) <= 6
     await asyncio.sleep(0.3)
     assert worker.verbs == []
-    assert len(worker.orders) in {3, 4}
+    assert 3 <= len(worker.orders) <= 6
     ended = [game.end(worker) for _ in range(10)]
     assert ended == [1] * 10
     assert [type(fact) for fact in source.facts[-10:]] == [Succeeded] * 10

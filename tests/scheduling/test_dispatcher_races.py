@@ -80,11 +80,11 @@ class Source:
     def give_back(self, task_id):
         self.tasks.append(task_id)
 
-    def on_started(self, task_id, pid, node):
+    def on_started(self, tasks, pid, node):
         pass
 
-    def tell(self, fact):
-        self.told.append(fact)
+    def tell(self, *facts):
+        self.told += facts
 
     def abandon(self, error):
         self.abandoned.append(error)

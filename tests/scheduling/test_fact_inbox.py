@@ -123,13 +123,13 @@ def lost(key):
 
 def test_a_batch_has_so_many_facts_at_most_and_few_if_there_is_no_time():
     """The rest stays, in order; each fact has asked for a batch."""
-    mail = Mail(200)
+    mail = Mail(400)
     for key in mail.keys:
         mail.inbox.add(Started(key))
-    assert mail.added == 200
-    assert len(kinds(mail.collect(has_time=lambda: False))) == 16
-    assert len(kinds(mail.collect())) == 128
-    assert len(kinds(mail.collect())) == 56
+    assert mail.added == 400
+    assert len(kinds(mail.collect(has_time=lambda: False))) == 64
+    assert len(kinds(mail.collect())) == 256
+    assert len(kinds(mail.collect())) == 80
     assert not mail.inbox.facts
 
 

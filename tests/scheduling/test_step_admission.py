@@ -93,7 +93,7 @@ class Gate:
     def end(self, run, step, *, yields=False):
         """A task is no longer at a worker."""
         task: Any = SimpleNamespace(source=run, step=step, yields=yields)
-        self.steps.end(task)
+        self.steps.end(run.number, (task,))
 
 
 @pytest.fixture

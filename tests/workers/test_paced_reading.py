@@ -50,7 +50,7 @@ def paced() -> tuple[PacedReading, Timers, list[Any]]:
         (40, 0, 0.0, 0.0),  # nothing is known of them
         (8, 100, 0.001, 0.0),  # they will have ended in no time
         (60, 10, 0.0001, 0.0012),  # half of them, with what each takes beside its step
-        (33, 4, 0.002, PACE_SECONDS),
+        (33, 4, 0.004, PACE_SECONDS),
     ],
 )
 def test_how_long_a_worker_is_left_alone(paced, left, ended, seconds, wait):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from asyncflow.workers.local.worker_process import WorkerProcess
 
-PACE_SECONDS: Final = 0.002
+PACE_SECONDS: Final = 0.005
 """The longest time for which the reports of a busy worker are left in its socket."""
 _LEAST_SECONDS: Final = 0.0005  # a shorter wait saves nothing
 _LEAST_TASKS: Final = 4  # fewer keep no worker busy for long enough

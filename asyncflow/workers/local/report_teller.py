@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, TypeGuard, cast
+from typing import TYPE_CHECKING, Final
 
 from asyncflow.workers.local.spool_reader import PIECE_BYTES
 from asyncflow.workers.local.worker_process import Exited, Printed
@@ -64,12 +64,9 @@ class ReportTeller:
         size, untold = 0, worker.untold
         exited: Exited | None = None
         while untold and size < PIECE_BYTES and not worker.paused:
-            report = untold[0]
-            if self._is_silent(report, worker):
-                untold.popleft()
-                self._note(worker, report)
-                told.append(report)
+            if self._take_silent(worker, told):
                 continue
+            report = untold[0]
             piece = self._printed_before(worker, report)
             if piece is not None:
                 told.append(piece)
@@ -91,15 +88,30 @@ class ReportTeller:
         elif untold:
             self._on_more(worker)
 
-    @staticmethod
-    def _is_silent(
-        report: ReportMessage | Printed | Exited, worker: WorkerProcess
-    ) -> TypeGuard[Started | Succeeded]:
-        """Whether it is one of the usual reports, and nothing was printed before it."""
-        kind = type(report)
-        if kind is Succeeded:
-            return not worker.output.has_unread(cast("Succeeded", report).spooled)
-        return kind is Started
+    def _take_silent(self, worker: WorkerProcess, told: list[ReportMessage]) -> bool:
+        """Move the usual reports that are next to `told`, if nothing was printed before them.
+
+        Returns whether there were any.
+        """
+        untold, tasks, output = worker.untold, worker.tasks, worker.output
+        before, upto, have_begun = len(told), output.reported, False
+        while untold:
+            report = untold[0]
+            if type(report) is Started:
+                tasks[report.key] = have_begun = True
+            elif type(report) is Succeeded and (
+                report.spooled == upto or not output.has_unread(report.spooled)
+            ):
+                tasks.pop(report.key, None)
+                worker.ended += 1
+                worker.ended_seconds += report.seconds
+            else:
+                break
+            untold.popleft()
+            told.append(report)
+        if have_begun:
+            self._on_begun()
+        return len(told) > before
 
     def _printed_before(
         self, worker: WorkerProcess, report: ReportMessage | Printed | Exited
@@ -122,12 +134,8 @@ class ReportTeller:
         return worker.output.next_piece(printed.attempt, printed.upto, is_end=printed.is_end)
 
     def _note(self, worker: WorkerProcess, report: ReportMessage) -> None:
-        kind = type(report)
-        if kind is Started:
-            worker.tasks[cast("Started", report).key] = True
-            self._on_begun()
-        elif isinstance(report, _OVER):
+        if isinstance(report, _OVER):
             worker.tasks.pop(report.key, None)
-            if kind is not GaveBack:
+            if not isinstance(report, GaveBack):
                 worker.ended += 1
-                worker.ended_seconds += cast("Succeeded | Failed", report).seconds
+                worker.ended_seconds += report.seconds

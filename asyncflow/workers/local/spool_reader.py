@@ -26,11 +26,12 @@ _PARTIAL_BYTES: Final = 1 << 16  # how many bytes of a line to wait with at most
 class SpoolReader:
     """Reads a worker's two spool files."""
 
-    __slots__ = ("_partial_since", "_read", "_spools")
+    __slots__ = ("_partial_since", "_spools", "reported")
 
     def __init__(self, spools: tuple[Spool, Spool]) -> None:
         self._spools = spools
-        self._read = [0, 0]  # of each stream, up to where it was reported
+        self.reported = [0, 0]
+        """Up to where each stream was reported."""
         self._partial_since = [0.0, 0.0]  # when an unfinished line was first seen; 0 for none
 
     def sizes(self) -> tuple[int, int]:
@@ -40,7 +41,7 @@ class SpoolReader:
 
     def has_unread(self, upto: Sequence[int]) -> bool:
         """Whether there is unreported output before these offsets."""
-        return upto[0] > self._read[0] or upto[1] > self._read[1]
+        return upto[0] > self.reported[0] or upto[1] > self.reported[1]
 
     def next_piece(
         self, attempt: AttemptKey, upto: Sequence[int], *, is_end: bool
@@ -51,13 +52,13 @@ class SpoolReader:
         `is_end`, it cannot come any more.
         """
         for stream, end in enumerate(upto):
-            start = self._read[stream]
+            start = self.reported[stream]
             if end > start:
                 data = self._spools[stream].read(start, min(end - start, PIECE_BYTES))
                 is_last = is_end and start + len(data) == end
                 size = len(data) if is_last else self._whole_lines(stream, data)
                 if size:
-                    self._read[stream] += size
+                    self.reported[stream] += size
                     self._partial_since[stream] = 0.0
                     return Logged(attempt, stream, data[:size])
         return None
@@ -73,4 +74,4 @@ class SpoolReader:
         return size
 
     def __repr__(self) -> str:
-        return f"<SpoolReader {self._read} of {list(self.sizes())} bytes>"
+        return f"<SpoolReader {self.reported} of {list(self.sizes())} bytes>"
