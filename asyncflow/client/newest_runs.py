@@ -56,9 +56,8 @@ def newest_runs(
         before=None if before is None else to_microseconds(before),
     )
     each = [chosen(flow) for flow in flows]
-    for name in names:
-        for stray in opened.list_runs(name).strays:
-            on_unreadable(str(stray))
+    if flow is not None:
+        _tell_strays(opened, flow, on_unreadable)
     merged = heapq.merge(*each, key=lambda run: int(run.id), reverse=True)
     return islice(merged, limit or None)
 
@@ -70,12 +69,17 @@ def _readable(store: RunStore, on_unreadable: Callable[[str], object]) -> list[s
     found = []
     for flow in flows.names:
         try:
-            store.runs(flow)
+            _tell_strays(store, flow, on_unreadable)
         except StoreError as error:
             on_unreadable(str(error))
         else:
             found.append(flow)
     return found
+
+
+def _tell_strays(store: RunStore, flow: str, on_unreadable: Callable[[str], object]) -> None:
+    for stray in store.list_runs(flow).strays:
+        on_unreadable(str(stray))
 
 
 def _runs_of(

@@ -380,7 +380,7 @@ def _may_be_run(name: str) -> bool:
 
 
 def _may_be_in_flow(name: str) -> bool:
-    return name == REMOVED or _may_be_run(name)
+    return RUN_ID.fullmatch(name) is not None or name == REMOVED
 
 
 def _newest_first(folder: Path, may_be: Callable[[str], bool] = _may_be_run) -> Listing:
@@ -400,7 +400,7 @@ def _list(folder: Path, may_be: Callable[[str], bool]) -> Listing:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                what = _what_is_wrong(entry, may_be)
+                what = _what_is_wrong(entry) if may_be(entry.name) else _what_it_may_be(entry)
                 if what is None:
                     listing.names.append(entry.name)
                 elif what:
@@ -414,12 +414,15 @@ def _list(folder: Path, may_be: Callable[[str], bool]) -> Listing:
     return listing
 
 
-def _what_is_wrong(entry: os.DirEntry[str], may_be: Callable[[str], bool]) -> str | None:
+def _what_it_may_be(entry: os.DirEntry[str]) -> str:
+    """Why an entry with such a name is a stray; empty if it does no harm."""
+    if entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
+        return ""  # a desktop's or a file system's own file, such as .DS_Store and .nfs123
+    return "the store never creates such a name"
+
+
+def _what_is_wrong(entry: os.DirEntry[str]) -> str | None:
     """Why this is not a folder of the store; None if it is one, empty if it has just vanished."""
-    if not may_be(entry.name):
-        if entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
-            return ""  # a desktop's or a file system's own file, such as .DS_Store and .nfs123
-        return "the store never creates such a name"
     try:
         if entry.is_dir(follow_symlinks=False):  # nearly all are; this needs no access to the disk
             return None
