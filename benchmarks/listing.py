@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from asyncflow.flow.graph import Graph
@@ -60,7 +59,7 @@ def build(store: Path, runs: int) -> None:
         summary, files = succeeded if number % _FAILED_EVERY else failed
         folder = layout.run_dir("Many", run_id)
         folder.mkdir()
-        for name, data in {**files, SUMMARY: replace(summary, run_id=run_id).dump()}.items():
+        for name, data in {**files, SUMMARY: summary._replace(run_id=run_id).dump()}.items():
             descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o644)
             os.write(descriptor, data)
             os.close(descriptor)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncflow._support.terminal_text import visible_line
 from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from asyncflow.values import Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """How the user started this program, so that a command in a message works when pasted."""
 
     command: tuple[str, ...] = ("asyncflow",)

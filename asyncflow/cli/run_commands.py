@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stdout, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -304,8 +303,7 @@ def _carry_through(
 
         decorate(flow_of(ctx), wanted)
     # a parameter of the flow may have taken the place of an option
-    names = [each.name for each in fields(SessionOptions)]
-    given: dict[str, Any] = {name: ctx.params.get(name) for name in names}
+    given: dict[str, Any] = {name: ctx.params.get(name) for name in SessionOptions._fields}
     given["quiet"] = given["quiet"] or before.get("quiet", False)
     options = SessionOptions(**given)
     if options.log_json and (options.log is not None or options.quiet):

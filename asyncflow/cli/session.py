@@ -7,8 +7,7 @@ import gc
 import os
 import sys
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncflow._support.settings import Settings
 from asyncflow.cli.executor_options import executor_of
@@ -62,8 +61,7 @@ LOGS: Final = ("bars", "prints", "full")
 """What of a run is shown: what tasks print and bars; what they print; or every task's log."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionOptions:
+class SessionOptions(NamedTuple):
     """The options of a command that runs a flow, without the flow's own parameters."""
 
     workers: int | None = None

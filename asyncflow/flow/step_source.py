@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ast
 import linecache
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncflow._support.parsing import parse
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 NEXT: Final = "next"
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(NamedTuple):
     """An argument of `self.next(...)`."""
 
     text: str
@@ -35,19 +34,17 @@ class Argument:
     """Keys and values, if it is written as a dict."""
 
 
-@dataclass(frozen=True, slots=True)
-class NextCall:
+class NextCall(NamedTuple):
     """A call of `self.next(...)`, as it is written."""
 
     line: int
     positional: tuple[Argument, ...] = ()
-    keywords: Mapping[str, Argument] = field(default_factory=dict)
+    keywords: Mapping[str, Argument] = MappingProxyType({})
     is_last: bool = False
     """Whether it is the body's last statement, and not inside another one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """What the body of one step says."""
 
     line: int

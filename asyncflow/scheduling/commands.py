@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -67,8 +66,7 @@ class FurtherInputs(NamedTuple):
     are_last: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CloneTask:
+class CloneTask(NamedTuple):
     """Take a task over from the origin run."""
 
     step: str
@@ -78,8 +76,7 @@ class CloneTask:
     """As in `TaskStarted`."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryTask:
+class RetryTask(NamedTuple):
     """Order another attempt, to begin after so many seconds."""
 
     step: str
@@ -89,15 +86,13 @@ class RetryTask:
     after_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class HandOn:
+class HandOn(NamedTuple):
     """Order a stand-in that passes a caught failure on, unless the task has succeeded by now."""
 
     task_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class StopTasks:
+class StopTasks(NamedTuple):
     """The run is ending early: tasks that have not begun must not begin."""
 
     reason: str
@@ -107,8 +102,7 @@ class StopTasks:
     """Running tasks to stop in any case: they wait for inputs that will not come."""
 
 
-@dataclass(frozen=True, slots=True)
-class FinishRun:
+class FinishRun(NamedTuple):
     """Write the run's last event: none of its tasks runs any more."""
 
     status: Status

@@ -21,8 +21,7 @@ import math
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from asyncflow._support import log
 from asyncflow.errors import LimitError
@@ -54,8 +53,7 @@ class Waiter(Protocol):
         """`Flow/run`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(NamedTuple):
     """What a step needs from a limit."""
 
     name: str

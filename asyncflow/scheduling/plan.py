@@ -20,7 +20,6 @@ and runs no step.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -222,7 +221,7 @@ class Plan:
         """Begin to end the run; `FinishRun` follows when no task runs."""
         if self._stopping and self._stopping.by_shutdown and not by_shutdown:
             # somebody wants it, too: then it is not to be taken up
-            self._stopping = replace(self._stopping, reason=reason, by_shutdown=False)
+            self._stopping = self._stopping._replace(reason=reason, by_shutdown=False)
             return []
         if self._stopping and not self._stopped_running:
             self._stopped_running = True

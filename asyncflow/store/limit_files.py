@@ -28,8 +28,7 @@ import re
 import struct
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from zlib import crc32
 
 from asyncflow._support.commit_points import reached
@@ -56,8 +55,7 @@ _TICKETS: Final = 1 << 60  # more microseconds than a machine runs
 _FAR_SECONDS: Final = 3600.0  # if the next start is further away, a clock was set back
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(NamedTuple):
     """How many at a time, and how many per second; None where that is unset."""
 
     at_once: int | None = None

@@ -32,7 +32,6 @@ import os
 import struct
 import sys
 from array import array
-from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
@@ -342,8 +341,7 @@ def read_entry(run: StoredRun, task: int) -> TaskEntry | None:
     return TaskEntry._make(_ENTRY.unpack(data)) if len(data) == ENTRY_BYTES else None
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(NamedTuple):
     """A finished run in a few hundred bytes."""
 
     status: Status
@@ -415,7 +413,7 @@ class Summary:
         if values[0] != _VERSION:
             return None
         check_types("a summary", tuple(map(type, values)), _KINDS)
-        names = (field.name for field in fields(cls))
+        names = cls._fields
         named = dict(zip(names, values[1:], strict=False))
         if named["status"] not in _STATUSES:
             raise RecordError(f"no run ends as {named['status']!r}")
@@ -602,6 +600,6 @@ def write_summary(run: StoredRun, summary: Summary, table: TaskTable) -> None:
         OSError: The disk is full or cannot be written.
     """
     index = table.dump()
-    summary = replace(summary, index_checksum=crc32(index))
+    summary = summary._replace(index_checksum=crc32(index))
     run.put_file(INDEX, index)
     run.put_file(SUMMARY, summary.dump())

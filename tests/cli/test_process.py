@@ -672,6 +672,44 @@ def test_plain_run_imports_no_rich(folder) -> None:
     assert not {"rich", "asyncflow.cli.tables", "asyncflow.cli.progress_bars"} & imported
 
 
+AT_ITS_END = """
+import atexit, sys
+
+def tell():
+    modules = sorted(name for name in sys.modules if name.partition(".")[0] == "asyncflow")
+    made = {
+        each for name in modules for each in vars(sys.modules[name]).values()
+        if isinstance(each, type) and "__dataclass_params__" in vars(each)
+        and each.__module__.startswith("asyncflow.")
+    }
+    print(len(sys.modules), len(made), *modules, file=sys.stderr)
+
+atexit.register(tell)
+sys.argv = ["asyncflow", "run", "flow.py"]
+from asyncflow.cli import main
+main()
+"""
+
+
+def test_a_run_imports_no_more_than_it_needs(folder) -> None:
+    """Each module takes about half a millisecond, and each dataclass as long: they are counted.
+
+    Of a worker, the process that runs the command has nothing but what the engine needs as well.
+    """
+    done = run([sys.executable, "-c", AT_ITS_END])
+    assert done.returncode == 0
+    modules, dataclasses, *own = done.stderr.split()
+    assert int(modules) <= 400  # of Python and the libraries, too; 384 were counted
+    assert len(own) <= 195, own  # 188 were counted
+    assert int(dataclasses) <= 35
+    of_worker = {name for name in own if name.startswith("asyncflow.workers.process.")}
+    assert of_worker == {
+        "asyncflow.workers.process.finalization",
+        "asyncflow.workers.process.stop_signals",
+        "asyncflow.workers.process.thread_context",
+    }
+
+
 # --- text of somebody else -----------------------------------------------------------------------
 
 LOUD = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zlib import crc32
@@ -233,7 +232,7 @@ def test_writing_ties_summary_and_table_together(run):
     table = table_of([TaskEntry(20, 40, 0, TaskState.SUCCEEDED, 0, 0)] * 3)
     write_summary(run, SUMMARY, table)
     place = Path(run.place)
-    expected = replace(SUMMARY, index_checksum=crc32((place / "index").read_bytes()))
+    expected = SUMMARY._replace(index_checksum=crc32((place / "index").read_bytes()))
     assert Summary.read(run) == expected
     assert sorted(path.name for path in place.iterdir()) == ["index", "summary"]
 

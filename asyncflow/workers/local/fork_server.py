@@ -40,8 +40,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
 
@@ -73,8 +72,7 @@ def packet_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, kind)
 
 
-@dataclass(frozen=True, slots=True)
-class ForkServerProcess:
+class ForkServerProcess(NamedTuple):
     """A running fork server, as its engine holds it."""
 
     pid: int
@@ -94,8 +92,13 @@ def prefork() -> None:
     """
     if _preforked or _thread_count() != 1 or not hasattr(os, "fork"):
         return
-    # Before the fork: what both processes need is then imported once.
-    import asyncflow.workers.process.worker  # noqa: F401 - start-up time: only a command that will run a flow
+    # Before the fork, so that it is imported once: what the engine needs as well. The rest of a
+    # worker is imported by the fork server, while the engine starts.
+    import asyncflow.events.packing
+    import asyncflow.flow.graph_reader
+    import asyncflow.flow.loader
+    import asyncflow.store.artifacts
+    import asyncflow.workers.messages  # noqa: F401 - start-up time: only a command that will run a flow
     from asyncflow.workers.process.finalization import flush_files
 
     flush_files()
