@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.step_counts import Tally
 from asyncflow.client.words import how_long
-from asyncflow.events.manifests import unpack_manifest
-from asyncflow.events.records import HANDING_ON, result_of, step_of
-from asyncflow.events.selection import RecordedEvents
+from asyncflow.events.packing import event_of
+from asyncflow.events.records import HANDING_ON, RUN_STARTED, step_of
+from asyncflow.events.selection import OutputChunk, RecordedEvents
 from asyncflow.events.types import RunStarted, TaskCloned, TaskSucceeded
 from asyncflow.flow.graph import Graph
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncflow.cli.final_report import Program
     from asyncflow.client.step_counts import StepTally
     from asyncflow.events.selection import Publication
+    from asyncflow.events.types import Event
 
 _NAMED: Final = 12  # artifacts
 
@@ -29,21 +30,28 @@ class RunSummary:
         """Count nothing yet."""
         self._tally = Tally()
         self._end = ""
-        self._made = b""  # the packed artifacts of the last step
+        self._made: TaskSucceeded | TaskCloned | None = None  # of the last step
 
     def count(self, batch: Iterable[Publication]) -> None:
         """Count events, in their order."""
         self._tally.count(batch)
-        for event in batch:
-            if isinstance(event, RecordedEvents):
-                for values in event.values:
-                    if values[0] in HANDING_ON and step_of(values) == self._end:
-                        self._made = result_of(values).outcome.manifest
-            elif isinstance(event, TaskSucceeded | TaskCloned) and event.step == self._end:
-                self._made = event.manifest
-            elif isinstance(event, RunStarted):
-                graph = Graph.from_data(event.graph)
-                self._end = next((node.name for node in graph if node.is_end), "")
+        for item in batch:
+            if isinstance(item, RecordedEvents):
+                for values in item.values:
+                    if values[0] == RUN_STARTED or self._is_end(values):
+                        self._note(event_of(values, item.flow, item.run_id, item.resolve))
+            elif not isinstance(item, OutputChunk):
+                self._note(item)
+
+    def _is_end(self, values: Sequence[Any]) -> bool:
+        return values[0] in HANDING_ON and step_of(values) == self._end
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, TaskSucceeded | TaskCloned) and event.step == self._end:
+            self._made = event
+        elif isinstance(event, RunStarted):
+            graph = Graph.from_data(event.graph)
+            self._end = next((node.name for node in graph if node.is_end), "")
 
     def text(self, pathspec: str, program: Program) -> str:
         """The summary, with an empty line before it."""
@@ -51,7 +59,7 @@ class RunSummary:
 
         rows = [_row(step) for step in self._tally.rows() if step.done or step.failed]
         lines = ["", *table(("STEP", "TASKS", "SECONDS", ""), rows)]
-        names = sorted(unpack_manifest(self._made)) if self._made else []
+        names = sorted(self._made.artifacts) if self._made is not None else []
         if names:
             lines += [f"Artifacts of {self._end}: {', '.join(_some(names))}"]
         lines.append(f"More:  {program.show(pathspec)}")

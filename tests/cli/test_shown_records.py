@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflow._support.terminal_text import _COLOUR, visible
+from asyncflow.cli.final_report import Program
 from asyncflow.cli.json_log import JsonView
 from asyncflow.cli.nonblocking_output import NonblockingOutput
 from asyncflow.cli.progress_view import BarsView, LogView, QuietView
@@ -19,12 +20,14 @@ from asyncflow.client import log_text, step_counts
 from asyncflow.client.log_text import LogRenderer
 from asyncflow.client.step_counts import Tally
 from asyncflow.events import RunStarted, TaskStarted, TaskSucceeded
+from asyncflow.events.manifests import pack_manifest
 from asyncflow.events.packing import journalled, pack_logged
 from asyncflow.events.records import fields_of
 from asyncflow.events.selection import EventFilter, OutputChunk, RecordedEvents
 from asyncflow.events.types import Event, from_microseconds
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
+from asyncflow.values import ArtifactRef, Encoding, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,6 +120,23 @@ def test_records_and_their_events_are_counted_and_shown_alike(outputs: list[byte
     of_news.count(news)
     of_events.count(events)
     assert of_news.rows() == of_events.rows()
+
+
+def test_a_summary_is_made_from_records_alone() -> None:
+    """As those are that are read from a journal: also the run's first, and its last task."""
+    ref = ArtifactRef(Place.INLINE, Encoding.PICKLE, "int", 1, b"", "", 0, b"1")
+    first = RecordedEvents("F", "1")
+    first.values.append(fields_of(journalled(FIRST)[0]))
+    end = (
+        recorded(TaskStarted, "end", 9),
+        recorded(TaskSucceeded, "end", 9, manifest=pack_manifest({"total": ref})),
+    )
+    news = [first, *run_of(3)[1:], *end]
+    of_news, of_events = RunSummary(), RunSummary()
+    of_news.count(news)
+    of_events.count(EventFilter[Event]().pick(news))
+    assert of_news.text("F/1", Program()) == of_events.text("F/1", Program())
+    assert "Artifacts of end: total" in of_news.text("F/1", Program())
 
 
 async def test_nothing_is_rendered_for_the_null_device(monkeypatch) -> None:
