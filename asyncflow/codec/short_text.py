@@ -120,10 +120,10 @@ class ShortTexts:
     # --- objects ---
 
     def _of_object(self, value: Any, kind: type, depth: int) -> str:
-        module = _module_of(kind)
+        module = _module_of(kind).partition(".")[0]  # Python 3.13 has `pathlib._local`
         if module in _OWN_MODULES:
             return repr(value) if module != "pathlib" else repr(str(value))
-        if module.partition(".")[0] in _ARRAYS:
+        if module in _ARRAYS:
             return self._array(value, kind)
         if isinstance(value, Enum):
             return f"{kind.__name__}.{value._name_}"

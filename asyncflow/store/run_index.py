@@ -60,6 +60,7 @@ from asyncflow.events.records import (
     time_of,
     was_stopped,
 )
+from asyncflow.store.byte_masks import NONZERO, is_byte, number_of
 from asyncflow.store.journal import FIRST_RECORD, frame
 from asyncflow.store.run_times import AttemptState, AttemptTable, Note, inner_index
 from asyncflow.values import Status, last_index_of, tags_from
@@ -277,7 +278,7 @@ class TaskTable:
             wanted[state] = 1
         chosen = self._column(_STATE_AT).translate(bytes(wanted))
         if step is not None:
-            both = _number(chosen) & _number(self._mask(step))
+            both = number_of(chosen) & number_of(self._mask(step))
             chosen = bytearray(both.to_bytes(len(self), "little"))
         return array("I", compress(range(1, len(self) + 1), chosen))
 
@@ -295,10 +296,10 @@ class TaskTable:
 
     def _mask(self, step: int) -> bytes:
         # A task that never began has an entry of zeros, which would pass for one of the first step.
-        begun = self._column(_STATE_AT).translate(_NONZERO)
-        low = self._column(_STEP_AT).translate(_is_byte(step & 0xFF))
-        high = self._column(_STEP_AT + 1).translate(_is_byte(step >> 8))
-        chosen = _number(begun) & _number(low) & _number(high)
+        begun = self._column(_STATE_AT).translate(NONZERO)
+        low = self._column(_STEP_AT).translate(is_byte(step & 0xFF))
+        high = self._column(_STEP_AT + 1).translate(is_byte(step >> 8))
+        chosen = number_of(begun) & number_of(low) & number_of(high)
         return chosen.to_bytes(len(self), "little")
 
     def _column(self, at: int) -> bytearray:
@@ -315,19 +316,6 @@ class TaskTable:
             return cls(run.read_file(INDEX, most=most))
         except FileNotFoundError:
             return cls()
-
-
-_NONZERO: Final = b"\0" + b"\1" * 255
-
-
-def _is_byte(wanted: int) -> bytes:
-    """The translation table that turns one byte into 1, and all others into 0."""
-    return bytes(wanted) + b"\1" + bytes(255 - wanted)
-
-
-def _number(mask: bytes | bytearray) -> int:
-    # masks are joined with & as whole numbers, in linear time
-    return int.from_bytes(mask, "little")
 
 
 def read_entry(run: StoredRun, task: int) -> TaskEntry | None:
