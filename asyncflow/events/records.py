@@ -59,7 +59,7 @@ from asyncflow.events.types import (
 from asyncflow.values import ITEM_DIGEST_BYTES, Outcome, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from asyncflow.values import ArtifactRef
 
@@ -121,7 +121,6 @@ _INDEX_AT, _COUNT_AT, _DIGESTS_AT = 8, 9, 11  # of items that were yielded
 _CHOICE_AT: Final = {SUCCEEDED: 14, CLONED: 12}
 _PARENTS_AT: Final = {STARTED: 8, CLONED: 13}
 _ITEM_AT: Final = {STARTED: 10, FAILED: 18, CLONED: 14}
-_NO_NAMES: Final = b"\x80"
 _USED_AT: Final = {SUCCEEDED: 15, FAILED: 16}  # processor time, and behind it memory
 _CARDS_AT: Final = {SUCCEEDED: 17, FAILED: 19, CLONED: 15, CARDS: 7}
 _OUTCOME_OF: Final = {SUCCEEDED: itemgetter(7, 10, 11, 14, 17), CLONED: itemgetter(7, 8, 9, 12, 15)}
@@ -546,15 +545,10 @@ class Reference(NamedTuple):
     ref: ArtifactRef
 
 
-def manifest_in(values: Sequence[Any]) -> bytes:
-    """The packed manifest of a record; that of no artifacts if its kind has none."""
-    at = _MANIFEST_AT.get(values[0])
-    return _NO_NAMES if at is None else bytes(values[at])
-
-
-def _cards_in(values: Sequence[Any]) -> bytes:
-    at = _CARDS_AT.get(values[0])
-    return (b"" if at is None else bytes(values[at])) or _NO_NAMES
+def manifest_in(values: Sequence[Any], places: Mapping[int, int] = _MANIFEST_AT) -> bytes:
+    """The packed manifest of a record; that of no artifacts if it has none."""
+    at = places.get(values[0])
+    return (b"" if at is None else bytes(values[at])) or b"\x80"
 
 
 FLOW_CLASS: Final = "(the flow class)"
@@ -564,15 +558,13 @@ CARD: Final = "(card {})"
 
 
 def references_of(values: Sequence[Any]) -> Iterator[Reference]:
-    """Every value that a record of one of the `REFERRING` kinds names itself.
-
-    If its manifest changes an earlier one, the rest is named by that record, of the same journal.
+    """Every value that a record of a `REFERRING` kind names; what it only changes, another names.
 
     Raises:
         RecordError: One of the refs is not valid.
     """
     code = values[0]
-    for manifest, called in ((manifest_in(values), "{}"), (_cards_in(values), CARD)):
+    for manifest, called in ((manifest_in(values), "{}"), (manifest_in(values, _CARDS_AT), CARD)):
         for name, raw in unpack_told(manifest).refs.items():
             yield Reference(called.format(name), ref_of(raw))
     if code == RUN_STARTED:

@@ -386,7 +386,8 @@ class ReportRouter:
                 assigned.source.tell(_loss(slot, assigned, self._loop.time(), how))
             else:
                 self._assigner.take_back(assigned)
-        if slot.used and not (slot.has_begun or worker.stop_reason):
+        blameless = slot.has_begun or worker.stop_reason or worker.ended_with_others
+        if slot.used and not blameless:
             self._count_dead_start(how)
         self._assigner.dispatch()
 

@@ -22,6 +22,7 @@ from asyncflow.scheduling.machine_resources import MachineResources
 from asyncflow.scheduling.placement import UNKNOWN_SECONDS, AssignedTask, WorkerSlot
 from asyncflow.scheduling.step_admission import StepAdmission
 from asyncflow.store.files import SHORTAGES
+from asyncflow.workers.interface import NotNowError
 
 if TYPE_CHECKING:
     import asyncio
@@ -258,8 +259,14 @@ class TaskAssigner:
     def _on_start_failed(self, error: PoolError) -> None:
         """Continue with the existing workers, and try again in a moment.
 
-        If there are none, runs wait for one, up to `_START_TRIES` tries.
+        If there are none, runs wait for one, up to `_START_TRIES` tries; or as long as the executor
+        says, if it says so.
         """
+        if isinstance(error, NotNowError):
+            self._slots.resting = True
+            self._loop.call_later(_REST_SECONDS, self._start_again)
+            self._dispatch_later()
+            return
         short = isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORTAGES
         self._failed_starts += 1
         if not short or (self._failed_starts > _START_TRIES and not len(self._slots)):
@@ -461,6 +468,7 @@ class TaskAssigner:
     def on_room(self) -> None:
         """More workers may be started than before."""
         self._let_hold()
+        self._slots.resting = False
         self.dispatch()
 
     def _let_hold(self) -> None:

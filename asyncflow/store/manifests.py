@@ -369,4 +369,4 @@ def is_base(manifest: bytes) -> bool:
 
 def packed(refs: Mapping[str, ArtifactRef]) -> bytes:
     """Pack the artifacts that a task passes on."""
-    return refs.packed() if isinstance(refs, ChangingManifest) else pack_manifest(refs)
+    return refs.packed() if type(refs) is ChangingManifest else pack_manifest(refs)

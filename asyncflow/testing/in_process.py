@@ -186,6 +186,7 @@ class LinkHere:
     """A worker in a thread, as the scheduler needs it."""
 
     stop_reason = ""
+    ended_with_others = False
     takes_several = False
     ahead = AHEAD
     is_up = True

@@ -123,6 +123,7 @@ class SimulatedWorker:
         self.is_up = True
         """It takes no time to start."""
         self.stop_reason = ""
+        self.ended_with_others = False
         """Why it is being killed; empty while it is not."""
         self._paused = False
         self._executor = executor

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
+from asyncflow.errors import PoolError
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from asyncflow.errors import PoolError
     from asyncflow.workers.messages import AttemptKey, OrderMessage, ReportMessage
 
 
@@ -38,11 +39,17 @@ AHEAD: Final = Ahead(0.02, 64)
 ease."""
 
 
+class NotNowError(PoolError):
+    """No worker can be started at this moment; `WorkerListener.on_room` says when one can."""
+
+
 class WorkerLink(Protocol):
     """A worker as the scheduler needs it."""
 
     stop_reason: str
     """Why it should end; empty while it may get tasks."""
+    ended_with_others: bool
+    """Whether it has ended because what had started it is gone: that says nothing of the worker."""
 
     @property
     def takes_several(self) -> bool:

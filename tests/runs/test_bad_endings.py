@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,7 @@ import pytest
 from asyncflow import Engine, FlowSpec, Parameter, Run, current, events, retry, step, timeout
 from asyncflow.errors import ArtifactError, RunFailedError
 from asyncflow.flow.constants import constants_of
+from asyncflow.testing import Loopback
 from tests.support.command_line import own_frames
 from tests.support.flows import Hiding, Linear, Wide
 
@@ -668,6 +670,68 @@ async def test_the_process_that_starts_workers_may_be_killed_during_a_run(engine
     assert run.data.attempt == 1
     first, _ = run["start"].task.attempts()
     assert first.exception.type.endswith("WorkerDiedError")
+
+
+class Enduring(FlowSpec):
+    """Short tasks that may lose many workers."""
+
+    width = Parameter("width", default=10)
+
+    @retry(times=20, seconds=0)
+    @step
+    def start(self):
+        self.items = range(self.width)
+        self.next(self.work, foreach="items")
+
+    @retry(times=20, seconds=0)
+    @step
+    def work(self):
+        time.sleep(0.01)
+        self.next(self.join)
+
+    @retry(times=20, seconds=0)
+    @step
+    def join(self, inputs):
+        self.count = len(inputs)
+        self.next(self.end)
+
+    @retry(times=20, seconds=0)
+    @step
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize("executor", ["workers", "loopback"])
+async def test_a_run_survives_any_number_of_deaths_of_the_process_that_starts_workers(
+    store, executor
+):
+    """Two within a moment, and many more: a run goes on as long as its tasks may be tried again."""
+    where = {"workers": 2} if executor == "workers" else {"executor": Loopback(workers=2)}
+    killed, seen = 0, set()
+    async with Engine(store=store, **where) as engine:
+        await engine.run(Enduring, width=2)
+        handle = await engine.start(Enduring, width=40)
+        while killed < 9:
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    if process.pid not in seen and _is_fork_server(process):
+                        seen.add(process.pid)
+                        process.kill()
+                        killed += 1
+            await asyncio.sleep(0.002)
+        run = await handle
+    assert run.data.count == 40
+
+
+def _is_fork_server(process):
+    """The reaper of a pool and its fork server have the same command line; workers as well."""
+    parent, grandparent = process.parent(), process.parent().parent()
+    command = process.cmdline()
+    return (
+        "fork_server.main" in " ".join(command)
+        and parent.cmdline() == command
+        and grandparent.cmdline() != command
+    )
 
 
 async def test_the_only_worker_goes_on_when_it_was_stopped_for_a_while(tmp_path):

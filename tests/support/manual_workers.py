@@ -27,6 +27,7 @@ class ManualWorker:
 
     def __init__(self, executor: ManualExecutor, pid: int) -> None:
         self.pid, self.name, self.stop_reason = pid, f"worker {pid}", ""
+        self.ended_with_others = False
         self.waiting: deque[OrderMessage] = deque()  # orders that it has not received
         self.received: deque[StartTask] = deque()  # and not ended, for tests that end tasks in turn
         self.sent: list[OrderMessage] = []  # all orders, as they came

@@ -13,6 +13,7 @@ class Listener:
     def __init__(self):
         self.exits, self.reports, self.broken, self.stopped = [], [], [], []
         self.ready = []
+        self.rooms = 0
 
     def on_reports(self, worker, reports):
         self.ready += [worker for report in reports if isinstance(report, Ready)]
@@ -26,7 +27,7 @@ class Listener:
         self.exits.append((worker, how))
 
     def on_room(self):
-        pass
+        self.rooms += 1
 
     def on_refused(self, kind, error):
         raise error

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 
 import psutil
 import pytest
 
 from asyncflow.errors import PoolError
+from asyncflow.workers.interface import NotNowError
 from asyncflow.workers.local import fork_server_client
+from asyncflow.workers.local.fork_server import ForkServerProcess, packet_pair
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.messages import AttemptKey, CloseRun, Order, StartTask
@@ -144,6 +147,81 @@ async def test_a_worker_that_is_doomed_before_it_is_there_is_killed_when_it_is(p
     await until(lambda: listener.exits)
     assert listener.exits[0][1].startswith("was killed by SIGKILL")
     assert "stop_reason" in repr(worker)
+
+
+class Killer:
+    """Kills each fork server of this process as soon as it is there, before it forks a worker."""
+
+    def __init__(self, most):
+        self.left, self.kills = most, 0
+        self._seen = set()
+
+    async def kill(self):
+        """Kill so many, one after the other; call this from a task."""
+        while self.left:
+            for reaper in psutil.Process().children():
+                with suppress(psutil.Error):
+                    for fork_server in reaper.children():
+                        if fork_server.pid not in self._seen and self.left:
+                            self._seen.add(fork_server.pid)
+                            fork_server.kill()
+                            self.left -= 1
+                            self.kills += 1
+            await asyncio.sleep(0.002)
+
+
+async def test_a_fork_server_that_is_killed_again_and_again_is_replaced_each_time(pool, listener):
+    """After a pause that grows; no worker can be started meanwhile, and then one can."""
+    killer = Killer(6)
+    killing = asyncio.ensure_future(killer.kill())
+    refused, worker = 0, None
+    while killer.left or worker is None or worker.has_exited or not worker.pid:
+        if worker is None or worker.has_exited:
+            try:
+                worker = pool.start_worker()
+            except NotNowError:
+                refused += 1
+        await asyncio.sleep(0.01)
+    await killing
+    assert killer.kills == 6
+    assert refused
+    assert all(worker.ended_with_others for worker, _ in listener.exits)
+    assert not listener.broken
+    assert listener.rooms
+
+
+async def test_who_kills_each_fork_server_is_told_in_the_end(pool, listener, monkeypatch):
+    """There is an end to it: the runs fail, and the error says what to look for."""
+    monkeypatch.setattr(fork_server_client, "_KILLED_STARTS", 5)
+    killing = asyncio.ensure_future(Killer(1 << 30).kill())
+    await until(lambda: listener.broken)
+    killing.cancel()
+    (error,) = listener.broken
+    assert "is killed again and again before it has started one" in str(error)
+    with pytest.raises(PoolError, match="has failed"):
+        pool.start_worker()
+
+
+async def test_a_fork_server_that_cannot_live_is_given_up_soon(pool, listener, monkeypatch):
+    """If it ends by itself, three times are enough, and the pause before the error is short."""
+    starts = []
+
+    def failing(environment):
+        ours, theirs = packet_pair()
+        code = "import os, sys; os.write(2, b'cannot live\\n'); sys.exit(3)"
+        process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()])
+        process.returncode = 0  # the pool reaps it
+        theirs.close()
+        starts.append(process.pid)
+        return ForkServerProcess(process.pid, ours, environment)
+
+    monkeypatch.setattr(fork_server_client.fork_server, "start", failing)
+    await started(pool)
+    kin()["fork server"].kill()
+    await until(lambda: listener.broken)
+    (error,) = listener.broken
+    assert "ends before it has started one" in str(error)
+    assert len(starts) <= 4
 
 
 @pytest.mark.parametrize("killed", ["reaper", "fork server"])

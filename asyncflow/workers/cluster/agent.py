@@ -24,7 +24,7 @@ that the driver counts as lost.
                       ["reports", token, bytes]
                       ["ending", token, why]              it is asked to stop, or destroyed
                       ["stopped", token, how], ["continued", token]
-                      ["exited", token, how]
+                      ["exited", token, how, ended_with_others]
                       ["broken", why]
                       ["closed", why]                     the last
 """
@@ -48,6 +48,7 @@ from asyncflow.workers.cluster.node_files import NodeFiles
 from asyncflow.workers.cluster.report_pace import ReportPace
 from asyncflow.workers.cluster.store_reach import why_unreachable
 from asyncflow.workers.held_reports import HeldReports
+from asyncflow.workers.interface import NotNowError
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.messages import (
     AttemptKey,
@@ -73,6 +74,7 @@ SUSPENDED_SECONDS: Final = 3600.0
 """The same while the driver has suspended all workers, because it is about to be stopped itself."""
 POLL_SECONDS: Final = 1.0  # how long the answer to a poll may take
 _LOOK_SECONDS: Final = 0.25
+_REST_SECONDS: Final = 0.1  # before the engine asks for another worker, if none can be started now
 _UNSENT_BYTES: Final = 1 << 20  # reports that may wait for the driver before workers are paused
 _LAST_WORDS_SECONDS: Final = 2.0  # for the driver to fetch what is left
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -230,7 +232,10 @@ class Agent:
         try:
             worker = self._pool.start_worker()
         except PoolError as error:
-            self._say("exited", token, f"could not be started: {error}")
+            not_now = isinstance(error, NotNowError)
+            told = "exited", token, f"could not be started: {error}", not_now
+            pause = _REST_SECONDS if not_now else 0.0
+            asyncio.get_running_loop().call_later(pause, self._say, *told)
             return
         self._workers[token], self._tokens[worker] = worker, token
 
@@ -312,7 +317,7 @@ class Agent:
         self._ending.discard(token)
         self._paused.discard(token)
         self._pace.forget(token)
-        self._say("exited", token, how)
+        self._say("exited", token, how, worker.ended_with_others)
 
     def on_stopped(self, worker: WorkerLink, how: str) -> None:
         """Report that a worker was stopped."""

@@ -315,7 +315,8 @@ class ClusterExecutor:
                 self._listener.on_continued(worker)
             case "unsent", [attempt, why]:
                 self._listener.on_reports(worker, _as_failed(worker, attempt, why))
-            case "exited", [how]:
+            case "exited", [how, ended_with_others]:
+                worker.ended_with_others = ended_with_others
                 worker.where.post("gone", worker.token)
                 self._forget(worker)
                 self._listener.on_exit(worker, how)
@@ -373,6 +374,7 @@ class ClusterExecutor:
                 self._leases.ask_again()
         for worker in list(node.workers.values()):
             self._forget(worker)
+            worker.ended_with_others = True
             self._listener.on_exit(worker, f"was lost with its node {node.name}: {why}")
         if self._silent_agents >= _FAILED_STARTS and not self._closing:
             message = f"nodes of {self._cluster.name} end before they have said anything: {why}"

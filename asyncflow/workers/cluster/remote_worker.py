@@ -104,6 +104,7 @@ class RemoteWorker:
 
     def __init__(self, node: ClusterNode, token: int, shape: Shape) -> None:
         self.stop_reason = ""
+        self.ended_with_others = False
         """Why it should end; empty while it may get tasks."""
         self.pid = 0
         """Its process id on its node; 0 while unknown."""

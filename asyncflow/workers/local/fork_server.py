@@ -168,14 +168,14 @@ def _exit_after(control: socket.socket) -> None:
         os.setpgid(0, 0)  # Ctrl-C in the terminal is for the engine
         become_subreaper()
         reaper_end, template_end = socket.socketpair()
-        if sys.platform == "linux" and os.fork():
+        if sys.platform == "linux" and (pid := os.fork()):
             template_end.close()
-            _reap_in_the_end(control, reaper_end)
+            code = _reap_in_the_end(control, reaper_end, pid)
         else:
             if sys.platform == "linux":
                 reaper_end.close()
             _ForkServer(control, template_end).serve()
-        code = 0
+            code = 0
     except BaseException:  # noqa: BLE001 - nothing above can handle it: print it and exit
         sys.excepthook(*sys.exc_info())
     finally:
@@ -184,8 +184,10 @@ def _exit_after(control: socket.socket) -> None:
         os._exit(code)
 
 
-def _reap_in_the_end(control: socket.socket, template: socket.socket) -> None:
+def _reap_in_the_end(control: socket.socket, template: socket.socket, fork_server: int) -> int:
     """Wait until the engine or the fork server is gone, then kill every descendant.
+
+    Return the exit status of the fork server if it has failed by itself, else 0.
 
     The stop signals stay blocked here. While this process has `control` open, the engine does not
     notice the end of a fork server before all descendants are gone.
@@ -196,7 +198,7 @@ def _reap_in_the_end(control: socket.socket, template: socket.socket) -> None:
     poll.register(control, 0)  # data is for the other one; a hang-up is reported anyway
     poll.register(template, select.POLLIN)
     poll.poll()
-    _kill_descendants()
+    return _kill_descendants(fork_server)
 
 
 def _thread_count() -> int:
@@ -330,16 +332,22 @@ class _ForkServer:
         _kill_descendants()
 
 
-def _kill_descendants() -> None:
-    """Kill all descendants of this process, which is their subreaper; they are gone on return."""
+def _kill_descendants(fork_server: int = 0) -> int:
+    """Kill all descendants of this process, which is their subreaper; they are gone on return.
+
+    Return the exit status of the fork server; 0 if it was killed.
+    """
+    code = 0
     while True:
         for pid in _children():
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         try:
-            os.waitpid(-1, 0)
+            pid, status = os.waitpid(-1, 0)
         except ChildProcessError:
-            return
+            return code
+        if pid == fork_server and os.WIFEXITED(status):
+            code = os.WEXITSTATUS(status)
 
 
 def _ignore(*_: object) -> None:

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 _PACKET_BYTES: Final = 1 << 18
 _ARGV_CHARACTERS: Final = 1 << 14  # each takes at most 4 bytes and its length
-_FAILED_STARTS: Final = 3  # fork servers in a row that end before they have forked a worker
+_FAILED_STARTS: Final = 3  # fork servers that end by themselves before they have forked a worker
+_KILLED_STARTS: Final = 60  # the same, killed by somebody: that takes longer than a minute
+_PAUSE_SECONDS: Final = 0.05  # before the third of them; twice as long each further time,
+_LONGEST_PAUSE_SECONDS: Final = 2.0  # up to this
 _REAP_TRIES: Final = 2000  # a millisecond apart
 _AGAIN_SECONDS: Final = 0.05
 _LOOK_SECONDS: Final = 0.5
@@ -54,6 +57,9 @@ class ForkServerListener(Protocol):
     def on_fork_server_gone(self) -> None:
         """The fork server was killed, and its workers with it; `start_anew` replaces it."""
 
+    def on_fork_server_back(self, broken: PoolError | None) -> None:
+        """Another fork server was started after a pause, or there will be none for this reason."""
+
 
 class ForkServerClient:
     """The engine's connection to its fork server."""
@@ -64,7 +70,9 @@ class ForkServerClient:
         self._listener = listener
         self._process: ForkServerProcess | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._failed_starts = 0
+        self._gone = 0  # in a row, before they have forked a worker
+        self._failed = 0  # of these, how many have ended by themselves
+        self._starting: asyncio.TimerHandle | None = None
         self._unanswered = 0  # pings
         self._looks = 0  # polls in a row at which it had not answered
         self._looking: asyncio.TimerHandle | None = None
@@ -96,25 +104,58 @@ class ForkServerClient:
         self._unanswered = self._looks = 0
 
     def start_anew(self) -> PoolError | None:
-        """Start a fork server to replace the one that is gone; return the error if that fails."""
-        self._failed_starts += 1
+        """Start a fork server to replace the one that is gone; return the error if that fails.
+
+        If several in a row are gone before they have forked a worker, somebody kills them, or they
+        cannot live here. So the next one is started after a pause, and the listener is told then.
+        Those that end by themselves are given up soon.
+        """
+        assert self._loop is not None  # noqa: S101 - there was one before
+        self._gone += 1
         broken = None
-        if self._failed_starts >= _FAILED_STARTS:
-            broken = PoolError("the process that starts workers ends before it has started one")
+        if self._gone < _FAILED_STARTS:
+            broken = self._try_to_start()
         else:
-            try:
-                self.start()
-            except PoolError as error:
-                broken = error
+            pause = _PAUSE_SECONDS * 2.0 ** (self._gone - _FAILED_STARTS)
+            pause = min(pause, _LONGEST_PAUSE_SECONDS)
+            self._starting = self._loop.call_later(pause, self._start_after_pause)
         self._reap_until_done()
         return broken
 
+    def _start_after_pause(self) -> None:
+        self._starting = None
+        self._reap()
+        broken = None
+        if self._failed >= _FAILED_STARTS:
+            broken = PoolError("the process that starts workers ends before it has started one")
+        elif self._gone >= _KILLED_STARTS:
+            broken = PoolError(
+                "the process that starts workers is killed again and again before it has started "
+                "one; see who does that, for example `dmesg` if memory is short"
+            )
+        self._listener.on_fork_server_back(broken or self._try_to_start())
+
+    def _try_to_start(self) -> PoolError | None:
+        try:
+            self.start()
+        except PoolError as error:
+            return error
+        return None
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether another fork server will be started soon."""
+        return self._starting is not None
+
     def note_forked(self) -> None:
         """A worker has begun, so the fork server is able to start some."""
-        self._failed_starts = 0
+        self._gone = self._failed = 0
 
     def disconnect(self) -> ForkServerProcess | None:
         """Leave the fork server, which then kills its workers and exits; None if there is none."""
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
         if self._process is None or self._loop is None:
             return None
         left, self._process = self._process, None
@@ -126,14 +167,14 @@ class ForkServerClient:
             self._looking = None
         return left
 
-    async def wait_ended(self, process: ForkServerProcess, workers: Sequence[int]) -> None:
+    async def wait_ended(self, process: ForkServerProcess | None, workers: Sequence[int]) -> None:
         """Return when a fork server that was left has ended; kill it if it does not end by itself.
 
         Args:
-            process: The fork server.
+            process: The fork server; None if only those are left that were killed.
             workers: The process ids of its workers, which end with it.
         """
-        if await self._reap_all():
+        if await self._reap_all() or process is None:
             return
         _send(process, signal.SIGCONT)  # it may have been stopped
         if await self._reap_all():
@@ -155,15 +196,16 @@ class ForkServerClient:
     def _reap(self) -> None:
         """Reap ended fork servers; we hear of a kill a moment before the process has ended."""
         for pid in list(self._unreaped):
-            reaped = pid
+            reaped, status = pid, 0
             with suppress(ChildProcessError):  # somebody else has reaped it
-                reaped, _ = os.waitpid(pid, os.WNOHANG)
+                reaped, status = os.waitpid(pid, os.WNOHANG)
             if reaped:
                 self._unreaped.discard(pid)
+                self._failed += os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0
 
     def _reap_until_done(self) -> None:
         self._reap()
-        if self._unreaped and self._loop is not None and self._process is not None:
+        if self._unreaped and self._loop is not None and (self.is_up or self.is_pausing):
             self._loop.call_later(0.01, self._reap_until_done)
 
     # --- what it is asked for ---

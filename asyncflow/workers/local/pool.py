@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 from asyncflow._support.conditions import Condition, call_again
 from asyncflow._support.fork_safety import no_forks
 from asyncflow.errors import PoolError
-from asyncflow.workers.interface import AlikeWorkers
+from asyncflow.workers.interface import AlikeWorkers, NotNowError
 from asyncflow.workers.local.fork_server_client import ForkServerClient, explain_start, kill_group
 from asyncflow.workers.local.report_listening import ReportListening
 from asyncflow.workers.local.report_teller import ReportTeller
@@ -56,6 +56,7 @@ _SOCKET_BYTES: Final = 1 << 20  # room for the reports of some thousand short ta
 _READ_SECONDS: Final = 0.0005  # of the event loop at a time
 _CLOSE_SECONDS: Final = 6.0  # for idle workers to leave by themselves; at most 5 s
 _POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
+_GONE: Final = "the process that starts workers is gone, and another one is being started"
 _SILENT_LOOKS: Final = 20  # from the end of its reports until a worker counts as gone
 
 
@@ -121,6 +122,8 @@ class WorkerPool(AlikeWorkers):
 
         Cancelled: the workers are killed all the same; only the wait is shortened.
         """
+        if self._fork_server.is_pausing:
+            await self._end_fork_server()
         if not self._fork_server.is_up:
             return
         self._teller.output_is_dropped = True
@@ -136,8 +139,6 @@ class WorkerPool(AlikeWorkers):
 
     async def _end_fork_server(self) -> None:
         ended = self._fork_server.disconnect()
-        if ended is None:
-            return
         if self._polling is not None:
             self._polling.cancel()
         if self._listening is not None:
@@ -151,9 +152,12 @@ class WorkerPool(AlikeWorkers):
         """Have one more worker started. Orders can be sent to it at once.
 
         Raises:
-            PoolError: Out of file descriptors, or the fork server is gone.
+            NotNowError: The fork server was killed, and another one will be started.
+            PoolError: Out of file descriptors, or no fork server can be started.
         """
         del kind  # there is only one
+        if self._fork_server.is_pausing:
+            raise NotNowError(_GONE)
         if not self._fork_server.is_up or self._listening is None:
             message = "the pool is closed, or the process that starts workers has failed"
             raise PoolError(message)
@@ -164,6 +168,8 @@ class WorkerPool(AlikeWorkers):
                 worker = WorkerProcess(self, self._tokens, spools)
                 self._connect(worker)
                 worker.keep_from_children()
+        except (BrokenPipeError, ConnectionError) as error:  # we shall hear of its end
+            raise NotNowError(_GONE) from error
         except OSError as error:
             raise PoolError(explain_start(error)) from error
         self._workers[worker.token] = worker
@@ -364,8 +370,16 @@ class WorkerPool(AlikeWorkers):
             kill_group(worker.pid)  # the fork server would have done it
         broken = self._fork_server.start_anew()
         for worker in lost:
+            worker.ended_with_others = True
             self._on_exited(worker, "died together with the process that starts workers")
-        if broken is not None:
+        if broken is not None or not self._fork_server.is_pausing:
+            self.on_fork_server_back(broken)
+
+    def on_fork_server_back(self, broken: PoolError | None) -> None:
+        """Another fork server was started after a pause, or there will be none."""
+        if broken is None:
+            self._listener.on_room()
+        else:
             self._listener.on_broken(broken)
 
     def _on_exited(self, worker: WorkerProcess, how: str) -> None:

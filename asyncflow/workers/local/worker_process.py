@@ -79,6 +79,7 @@ class WorkerProcess:
         "claims",
         "ended",
         "ended_seconds",
+        "ended_with_others",
         "has_exited",
         "orders",
         "output",
@@ -104,6 +105,8 @@ class WorkerProcess:
         """The process id; 0 while it is being started."""
         self.stop_reason = ""
         """Why it is being killed; empty while it is not."""
+        self.ended_with_others = False
+        """See `WorkerLink.ended_with_others`."""
         self.orders, self.taken_back = fork_server.packet_pair()
         self.reports = socket.socket()
         self.claims = ClaimPipe()
