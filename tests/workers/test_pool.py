@@ -15,7 +15,7 @@ import pytest
 
 from asyncflow.errors import PoolError
 from asyncflow.workers.interface import NotNowError
-from asyncflow.workers.local import fork_server_client
+from asyncflow.workers.local import fork_server, fork_server_client
 from asyncflow.workers.local.fork_server import ForkServerProcess, packet_pair
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.local.spool import Spool
@@ -161,10 +161,10 @@ class Killer:
         while self.left:
             for reaper in psutil.Process().children():
                 with suppress(psutil.Error):
-                    for fork_server in reaper.children():
-                        if fork_server.pid not in self._seen and self.left:
-                            self._seen.add(fork_server.pid)
-                            fork_server.kill()
+                    for child in reaper.children():
+                        if child.pid not in self._seen and self.left:
+                            self._seen.add(child.pid)
+                            child.kill()
                             self.left -= 1
                             self.kills += 1
             await asyncio.sleep(0.002)
@@ -215,7 +215,7 @@ async def test_a_fork_server_that_cannot_live_is_given_up_soon(pool, listener, m
         starts.append(process.pid)
         return ForkServerProcess(process.pid, ours, environment)
 
-    monkeypatch.setattr(fork_server_client.fork_server, "start", failing)
+    monkeypatch.setattr(fork_server, "start", failing)
     await started(pool)
     kin()["fork server"].kill()
     await until(lambda: listener.broken)
