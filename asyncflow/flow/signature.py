@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from ast import literal_eval
 from contextlib import suppress
 from itertools import islice
@@ -59,6 +58,8 @@ def given_as(value: object, declared: Mapping[str, Any]) -> str | None:
             return value if isinstance(value, str) else None
         return (" " if separator is None else str(separator)).join(map(str, value))
     if declared.get("type") == "JSON" and not isinstance(value, str):
+        import json  # most flows have no such parameter
+
         with suppress(TypeError, ValueError, RecursionError):
             return json.dumps(value)
         return None
