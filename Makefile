@@ -51,7 +51,7 @@ test-metaflow: $(VENV)/.test $(METAFLOW)/.ready ## Compare with Metaflow itself,
 	$(METAFLOW)/bin/python -m tests.compatibility.metaflow $(ARGS)
 
 test-slow: $(VENV)/.test ## The slow tests alone: every byte, every fault, every commit point
-	$(BIN)/python -m pytest -m "slow and not cluster" $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not cluster" -o faulthandler_timeout=1800 $(ARGS)
 
 test-cluster: $(VENV)/.cluster ## The tests with Dask, Ray and an object store, which it installs
 	$(BIN)/python -m pytest -m "cluster and not slow" -n 2 --dist=loadgroup $(or $(ARGS),tests/cluster)
