@@ -15,6 +15,7 @@ FILES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.p
 MARK = (
     r"#\s*(noqa(:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*)?|type: ignore(\[[^]]*\])?|fmt: \w+|pragma: [\w ]+)"
 )
+METHODS = (ast.FunctionDef, ast.AsyncFunctionDef)
 LEANS_ON_ANOTHER = re.compile(r"(the same|as above|see above|ditto)\b")
 
 
@@ -57,21 +58,16 @@ def test_each_silenced_check_says_why():
 
 
 def test_no_file_is_long_and_no_class_has_many_methods():
-    """What has grown beyond that is two things."""
+    """What has grown beyond that is two things. Methods that Python itself calls do not count."""
     found = []
-    for file in FILES:
-        if file.relative_to(ROOT).parts[0] != "asyncflow":
-            continue
+    for file in (ROOT / "asyncflow").rglob("*.py"):
         text = file.read_text()
         if text.count("\n") > 600:
             found.append(f"{file}: {text.count(chr(10))} lines")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ClassDef):
-                methods = [
-                    each
-                    for each in node.body
-                    if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
-                ]
+                members = [each for each in node.body if isinstance(each, METHODS)]
+                methods = [each.name for each in members if not each.name.endswith("__")]
                 if len(methods) > 30:
                     found.append(f"{file}: {node.name} has {len(methods)} methods")
     assert not found, "\n".join(found)
