@@ -36,6 +36,7 @@ from asyncflow.flow.step_options import (
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Callable, Iterable
 
 __all__ = [
@@ -414,7 +415,7 @@ def card(method: Method, /) -> Method: ...
 @overload
 def card(
     *,
-    type: str = "default",
+    type: str | builtins.type[Any] = "default",
     id: str | None = None,
     options: Mapping[str, Any] | None = None,
     timeout: float = 45,
@@ -433,7 +434,8 @@ def card(method: Any = None, /, **attributes: Any) -> Any:  # noqa: D417 - those
         method: The step, if the decorator is used without parentheses.
         type: `default` tells what the task is, its artifacts and its log, below what the step has
             added; `blank` has only what the step has added; `html` shows the HTML in `self.html`,
-            or in the attribute that `options={"attribute": …}` names; or a type of your own.
+            or in the attribute that `options={"attribute": …}` names; or a type of your own, by its
+            name or its class.
         id: By which the step finds it: `current.card["id"]`.
         options: Options of the type; `title` is one of the default and the blank card.
         timeout: How many seconds it may take to make the card; then it is left out.
@@ -445,6 +447,9 @@ def card(method: Any = None, /, **attributes: Any) -> Any:  # noqa: D417 - those
     Raises:
         FlowError: A value makes no sense.
     """
+    kind = attributes.get("type")
+    if isinstance(kind, type):  # a class of one's own stands for its name
+        attributes["type"] = getattr(kind, "type", kind)
     for name in ("type", "id"):
         given = attributes.get(name)
         wanted = isinstance(given, str) and 0 < len(given) <= ID_CHARACTERS

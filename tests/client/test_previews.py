@@ -136,6 +136,34 @@ def test_a_frame_shows_its_columns_and_first_rows():
     assert shown["length"] == 2
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_structured_array_shows_its_fields_and_first_rows(order):
+    """Also if its fields do not lie one behind the other."""
+    kind = np.dtype(
+        {
+            "names": ["name", "n", "x", "day"],
+            "formats": ["U5", "<i4", ">f8", "M8[D]"],
+            "offsets": [0, 24, 40, 32],
+            "itemsize": 56,
+        }
+    )
+    value = np.zeros(1000, dtype=kind, order=order)
+    value["name"][:2], value["n"], value["x"][1] = ["one", "two"], np.arange(1000), 0.5
+    shown = of(value)
+    assert (shown["kind"], shown["type"], shown["length"]) == ("table", "numpy.ndarray", 1000)
+    assert [each["name"] for each in shown["columns"]] == ["name", "n", "x", "day"]
+    assert [each["dtype"] for each in shown["columns"]][1:3] == ["int32", "float64"]
+    assert shown["rows"][1] == ["'two'", "1", "0.5", "1970-01-01 00:00:00"]
+    assert len(shown["rows"]) == LIMITS.rows
+
+
+def test_fields_of_fields_are_not_looked_into():
+    """The others show their values."""
+    value = np.zeros(3, dtype=[("at", [("x", "f4"), ("y", "f4")]), ("n", "i4")])
+    shown = of(value)
+    assert shown["rows"] == [["…", "0"]] * 3
+
+
 def test_a_large_frame_is_read_in_small_parts():
     """Its first rows, and not its 8 MB."""
     encoded = encode(pd.DataFrame(np.zeros((100_000, 10))))

@@ -147,6 +147,49 @@ def test_a_timeline_is_drawn_looked_into_and_leads_to_tasks(pages, good):
     wait_until(lambda: opens_a_task(pages, good), "a task is open")
 
 
+def test_a_timeline_is_looked_into_by_the_wheel(pages, good):
+    """With Ctrl around the pointer, with Shift along; without either, the page scrolls."""
+    pages.show(f"runs/{good}?view=timeline", "canvas")
+    wait_until(lambda: painted(pages.browser), "something is drawn")
+    assert not turn(pages.browser, 200, "{}")
+    assert turn(pages.browser, -200, "{ctrlKey: true}")
+    pages.at("from=")
+    seen = part_of(pages)
+    pages.is_loaded()
+    assert turn(pages.browser, 100, "{shiftKey: true}")
+    wait_until(lambda: part_of(pages) != seen, "it has moved")
+    begin, end = part_of(pages)
+    assert begin > seen[0]
+    assert abs((end - begin) - (seen[1] - seen[0])) <= 2
+
+
+def turn(browser, by, keys):
+    """Turn the wheel over the middle of the canvas; whether the page takes it."""
+    return browser.run(
+        "const canvas = document.querySelector('canvas');"
+        "const box = canvas.getBoundingClientRect();"
+        "const at = {clientX: box.left + box.width / 2, clientY: box.top + 40};"
+        f"const event = new WheelEvent('wheel', {{...at, ...{keys}, deltaY: {by},"
+        " bubbles: true, cancelable: true});"
+        "return !canvas.dispatchEvent(event)"
+    )
+
+
+def part_of(pages):
+    """Which part of the run the address has."""
+    query = dict(each.split("=") for each in pages.place().partition("?")[2].split("&"))
+    return int(query["from"]), int(query["to"])
+
+
+def test_a_flow_that_there_is_not_is_no_lost_connection(pages, good):
+    """The page says that there is no such flow, and asks no more."""
+    pages.show("runs?flow=NeverRun", "main .notice")
+    pages.sees("NeverRun", "main .notice")
+    assert pages.browser.count("header .link") == 0
+    complaints = pages.browser.complaints()  # of the browser itself, on the answer's status
+    assert all("Failed to load resource" in each for each in complaints)
+
+
 def opens_a_task(pages, run):
     """Click on the first bar; it may be drawn elsewhere just then, so a click may miss it."""
     bar = None if pages.place().startswith(f"#/runs/{run}/") else first_bar(pages.browser)
@@ -204,7 +247,7 @@ def test_a_log_is_searched(pages, good):
 
 
 def test_what_a_run_prints_and_keeps_is_text(pages, hostile):
-    """Markup in output, names, values and failures is shown as it is; escapes are taken away."""
+    """Markup in output, names, values and failures is shown as it is; colours alone are kept."""
     step = pages.get(f"runs/{hostile}/tasks?step=start")["tasks"][0]["pathspec"]
     for place in (hostile, f"{hostile}?view=log", f"{hostile}?view=events", step):
         pages.show(f"runs/{place}")
@@ -212,6 +255,7 @@ def test_what_a_run_prints_and_keeps_is_text(pages, hostile):
     pages.show(f"runs/{hostile}?view=log", ".log")
     pages.sees("<b>bold</b>", ".log")
     pages.sees("red  end", ".log")
+    assert pages.browser.shown(".log .ansi-1") == "red"
     assert pages.browser.run("return window.harmed ?? null") is None
     assert pages.browser.count(".log b, main img[src=x], main script") == 0
 

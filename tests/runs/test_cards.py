@@ -461,7 +461,7 @@ class OwnTypes(FlowSpec):
     """A card of each of them, and of a type that there is not."""
 
     @card(type="counting", options={"prefix": "n="})
-    @card(type="listing")
+    @card(type=Listing)  # the class stands for its name
     @card(type="broken")
     @card(type="broken", id="hidden", save_errors=False)
     @card(type="unheard_of")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.previews.pickle_opcodes import (
     Made,
+    Mapped,
     Named,
     Node,
     PickleTree,
@@ -61,6 +62,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_A_TIME: Final = -(1 << 63)
 _MOST_DIMENSIONS: Final = 64
 _MOST_TEXT: Final = 100  # characters of one value
+_MOST_FIELDS: Final = 1_000  # of a record
+_MOST_FIELD_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class DType:
     unit: str = ""
     """Of times: `ns`."""
     fields: tuple[str, ...] = ()
+    parts: tuple[tuple[str, DType, int], ...] = ()
+    """Of records: each field with its type and where it begins; empty if one of them is odd."""
 
     @property
     def name(self) -> str:
@@ -175,6 +180,13 @@ class ArrayNote:
         )
         return self.dtype.texts(data)
 
+    def field(self, dtype: DType, begin: int, count: int) -> list[str]:
+        """The first values of a field of its records, which has this type and begins there."""
+        if self.data is None or not 0 < dtype.size <= _MOST_FIELD_BYTES:
+            return []
+        starts = (number * self.dtype.size + begin for number in range(min(count, self.size)))
+        return dtype.texts(b"".join(self.data.read(at, dtype.size) for at in starts))
+
 
 def array_of(node: Node) -> ArrayNote | None:
     """The array that a node makes; None if it makes none."""
@@ -212,8 +224,8 @@ def _shape_of(node: Node) -> tuple[int, ...] | None:
     return tuple(node.items)
 
 
-def dtype_of(node: Node) -> DType | None:
-    """The dtype that a node makes; None if it makes none."""
+def dtype_of(node: Node, depth: int = 1) -> DType | None:
+    """The dtype that a node makes; None if it makes none. Fields have no fields of their own."""
     if not (isinstance(node, Made) and isinstance(node.function, Named)):
         return None
     code = node.arguments[0] if node.arguments else None
@@ -226,12 +238,28 @@ def dtype_of(node: Node) -> DType | None:
     names = state[3] if len(state) > 3 else None  # noqa: PLR2004 - as NumPy writes it
     fields = tuple(names.items) if isinstance(names, Several) else ()
     unit = state[8] if len(state) > 8 else None  # noqa: PLR2004 - as NumPy writes it
-    return DType(
-        code,
-        order[:1],
-        _unit_of(unit),
-        tuple(each for each in fields if isinstance(each, str)),
-    )
+    names_of = tuple(each for each in fields if isinstance(each, str))
+    told = state[4] if len(state) > 4 else None  # noqa: PLR2004 - as NumPy writes it
+    parts = _parts_of(told, names_of, code) if depth else ()
+    return DType(code, order[:1], _unit_of(unit), names_of, parts)
+
+
+def _parts_of(told: Node, names: Sequence[str], code: str) -> tuple[tuple[str, DType, int], ...]:
+    """The fields of records: `{name: (dtype, offset)}`; none unless all lie within a record."""
+    if not isinstance(told, Mapped) or len(names) > _MOST_FIELDS:
+        return ()
+    parts = []
+    for name in names:
+        found = told.get(name)
+        items = found.items if isinstance(found, Several) else []
+        dtype = dtype_of(items[0], depth=0) if items else None
+        begin = items[1] if len(items) > 1 else None
+        if dtype is None or type(begin) is not int or begin < 0:
+            return ()
+        if begin + dtype.size > DType(code).size:
+            return ()
+        parts.append((name, dtype, begin))
+    return tuple(parts)
 
 
 def _unit_of(node: Node) -> str:

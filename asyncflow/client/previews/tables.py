@@ -1,4 +1,4 @@
-"""Tables and columns of pandas in the tree of a pickle: their columns and first rows.
+"""Tables of pandas, Arrow and NumPy in the tree of a pickle: their columns and first rows.
 
 A frame of pandas is pickled as blocks, each an array of some columns; a table of Arrow as arrays of
 buffers, which `arrow` reads. Neither library is imported.
@@ -6,6 +6,7 @@ buffers, which `arrow` reads. Neither library is imported.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.previews.arrays import ArrayNote, array_of
@@ -27,19 +28,37 @@ def table_preview(tree: PickleTree, limits: PreviewLimits) -> dict[str, Any] | N
     node = tree.value
     if not (isinstance(node, Made) and isinstance(node.function, Named)):
         return None
+    records = array_of(node)
+    if records is not None:
+        return _records_preview(records, limits)
     name = node.function.full
     if name.startswith("pyarrow."):
         found = arrow_table(node)
         return None if found is None else _shown("pyarrow.Table", found[0], found[1], limits)
-    if name.startswith("pandas.") and node.function.name == "DataFrame":
+    return _pandas_preview(node, node.function.name, limits) if name.startswith("pandas.") else None
+
+
+def _pandas_preview(node: Made, name: str, limits: PreviewLimits) -> dict[str, Any] | None:
+    if name == "DataFrame":
         return _frame_preview(node, limits)
-    if name.startswith("pandas.") and node.function.name == "Series":
+    if name == "Series":
         return _series_preview(node, limits)
-    if name.startswith("pandas.") and node.function.name == "_new_Index":
+    if name == "_new_Index":
         found_index = _vector(node)
         if found_index is not None:
             return _shown("pandas.Index", [found_index.named("")], found_index.length, limits)
     return None
+
+
+def _records_preview(array: ArrayNote, limits: PreviewLimits) -> dict[str, Any] | None:
+    """The preview of a structured array of NumPy; None for any other."""
+    if not array.dtype.parts or len(array.shape) != 1:
+        return None
+    columns = [
+        Column(name, dtype.name, array.size, partial(array.field, dtype, begin))
+        for name, dtype, begin in array.dtype.parts
+    ]
+    return _shown("numpy.ndarray", columns, array.size, limits)
 
 
 def _shown(

@@ -2,11 +2,13 @@
 
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./lib.js";
 import { get, url, useData } from "./api.js";
-import { number, offset, printable } from "./format.js";
+import { coloured } from "./colours.js";
+import { number, offset } from "./format.js";
 import { Choice, Empty, Problem, Search, Waiting } from "./parts.js";
 import { address, changed, one } from "./router.js";
 
 const MOST = 500; // lines in the document
+const MANY = 100; // lines; of more, each shows fewer colours, so that the document stays small
 const LOOKS = { stdout: "", stderr: "err" };
 
 /** A run's log, or that of one `task` of it. `live` is how events come: `live.listen(heard)`. */
@@ -133,6 +135,7 @@ function lineOf(event) {
 /** Lines in groups: who printed stands once beside what it printed in a row. */
 function Lines({ lines, find, run, alone, follow }) {
   const groups = useMemo(() => grouped(lines), [lines]);
+  const most = lines.length > MANY ? 3 : 16;
   const wasAtEnd = useRef(true);
   const box = useRef(null);
   const look = () => {
@@ -143,11 +146,11 @@ function Lines({ lines, find, run, alone, follow }) {
     if (follow && wasAtEnd.current) box.current.scrollTop = box.current.scrollHeight;
   }, [lines]);
   return html`<div class="log" ref=${box} onScroll=${look} tabindex="0" role="log" aria-live="off" aria-label="Lines">
-    ${groups.map((group) => html`<${Group} group=${group} find=${find} run=${run} alone=${alone} key=${group.seq} />`)}
+    ${groups.map((group) => html`<${Group} group=${group} find=${find} run=${run} alone=${alone} most=${most} key=${group.seq} />`)}
   </div>`;
 }
 
-function Group({ group, find, run, alone }) {
+function Group({ group, find, run, alone, most }) {
   // The same element again is not compared: a log may have a thousand lines, and get more each moment.
   return useMemo(
     () => html`<div class=${`log-group ${alone ? "alone" : ""}`}>
@@ -156,11 +159,11 @@ function Group({ group, find, run, alone }) {
       </a>
       ${group.lines.map(
         (line) => html`<div class=${LOOKS[line.stream] ?? "note"} title=${offset(line.at)} key=${line.seq}>
-          ${marked(printable(line.text), find)}${line.cut ? " … (cut)" : ""}
+          ${shownAs(line.text, find, most)}${line.cut ? " … (cut)" : ""}
         </div>`,
       )}
     </div>`,
-    [group.seq, group.lines.length, find, alone],
+    [group.seq, group.lines.length, find, alone, most],
   );
 }
 
@@ -175,6 +178,15 @@ function grouped(lines) {
     }
   }
   return groups;
+}
+
+/** A line in its colours. */
+function shownAs(text, find, most) {
+  const parts = coloured(text, most);
+  if (!parts.length) return marked("", find);
+  return parts.map(([part, names, colour]) =>
+    names || colour ? html`<span class=${names} style=${colour ? { color: colour } : undefined}>${marked(part, find)}</span>` : marked(part, find),
+  );
 }
 
 /** A text with each place that matches the search in a `mark`. */

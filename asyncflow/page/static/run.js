@@ -169,9 +169,16 @@ function StepRow({ step, href, durations }) {
       <span class="small muted">${number(done)}${step.expected === null ? "" : ` / ${number(step.expected)}`}${extra.length ? ` · ${extra.join(", ")}` : ""}</span>
     </div></td>
     <td class="right nowrap">${duration(wall)}</td>
-    <td class="right nowrap muted wide-only">${step.begun ? duration(step.seconds) : "–"}</td>
+    <td class="right nowrap muted wide-only">${work(step)}</td>
     <td class="wide-only"><${StepTrend} durations=${durations} step=${step.step} /></td>
   </tr>`;
+}
+
+/** How long a step's tasks took in all, of those that have ended. */
+function work(step) {
+  const ended = step.succeeded + step.failed + step.caught + step.retried + step.cancelled;
+  if (!ended) return "–";
+  return `${duration(step.seconds)}${step.running && step.seconds !== null ? " so far" : ""}`;
 }
 
 const SHOWN_CHAIN = 14;
@@ -182,8 +189,10 @@ function Critical({ run, critical }) {
   const span = chain[chain.length - 1].to ?? chain[chain.length - 1].from;
   const begin = chain[0].from - (chain[0].wait ?? 0);
   const all = Math.max(span - begin, 1);
+  const live = run.status === "running";
+  const what = live ? "the tasks that led to what runs now" : `critical path, ${duration(critical.seconds)}`;
   return html`<section class="panel critical-path">
-    <header title="The chain of tasks that has determined how long the run took"><h2>What held it up</h2><span class="muted small chain">critical path, ${duration(critical.seconds)}</span></header>
+    <header title=${live ? "Each has begun when the one before it had ended" : "The chain of tasks that has determined how long the run took"}><h2>${live ? "So far" : "What held it up"}</h2><span class="muted small chain">${what}</span></header>
     <ol>
       ${critical.path.length > chain.length || critical.cut ? html`<li class="muted small">… ${many(critical.path.length - chain.length, "task")} before</li>` : null}
       ${chain.map((each) => {
@@ -193,7 +202,7 @@ function Critical({ run, critical }) {
         const waited = (each.wait ?? 0) / 1000;
         return html`<li key=${`${each.step}/${each.task_id}`}>
           <a class="cut" href=${addressOf(`${run.pathspec}/${each.step}/${each.task_id}`)}>${each.step}/${each.task_id}</a>
-          <span class="nowrap right">${long !== null ? duration(long) : run.status === "running" ? "running" : "not ended"}${waited > 0.05 * (long ?? 0) && waited >= 0.005 ? html` <span class="muted" title="ready, but not begun">+ ${duration(waited)} wait</span>` : ""}</span>
+          <span class="nowrap right">${long !== null ? duration(long) : live ? "running" : "not ended"}${waited > 0.05 * (long ?? 0) && waited >= 0.005 ? html` <span class="muted" title="ready, but not begun">+ ${duration(waited)} wait</span>` : ""}</span>
           <span class="where" aria-hidden="true"><i style=${`margin-left:${left}%;width:${wide}%`}></i></span>
         </li>`;
       })}

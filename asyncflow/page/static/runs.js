@@ -78,10 +78,14 @@ function useLiveRows(data, query, reload, tell) {
   const known = useRef(new Set());
   known.current = new Set((data?.runs ?? []).map((run) => run.pathspec));
   useEffect(() => setNews(new Map()), [data]);
+  // A flow that has no run yet cannot be watched alone.
+  const flow = data?.flows.some((each) => each.flow === query.flow) ? query.flow : "";
+  const ready = data !== null;
   useEffect(() => {
-    const watch = new Watch((since) => url(["watch"], { flow: query.flow, since }), {
+    if (!ready) return undefined;
+    const watch = new Watch((since) => url(["watch"], { flow, since }), {
       heard: ({ runs, removed }) => {
-        const rows = runs ?? [];
+        const rows = (runs ?? []).filter((run) => !query.flow || run.flow === query.flow);
         const fresh = rows.some((run) => !known.current.has(run.pathspec));
         setNews((old) => {
           const next = new Map(old);
@@ -93,7 +97,7 @@ function useLiveRows(data, query, reload, tell) {
       changed: tell,
     });
     return () => watch.close();
-  }, [query.flow]);
+  }, [query.flow, flow, ready]);
   return useMemo(() => (data?.runs ?? []).map((run) => news.get(run.pathspec) ?? run), [data, news]);
 }
 

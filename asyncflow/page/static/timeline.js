@@ -1,4 +1,5 @@
-// When each task ran. Drag to look closer, click to open a task, Esc or 0 to see all again.
+// When each task ran. Drag or Ctrl and the wheel to look closer, Shift and the wheel to move, click to
+// open a task, Esc or 0 to see all again.
 
 import { html, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./lib.js";
 import { url, useData } from "./api.js";
@@ -44,7 +45,7 @@ export function Timeline({ route, run, steps, version }) {
       ${data.bars
         ? html`${many(data.attempts, "attempt")} <${State} state="succeeded" /><${State} state="failed" /><${State} state="running" />`
         : html`${many(data.attempts, "attempt")}: too many for bars, so the height is how many ran at a time; ▾ marks failures.`}
-      <span class="hint">Drag to look closer, click a bar to open its task.</span>
+      <span class="hint">Drag or turn the wheel with Ctrl to look closer, with Shift to move. Click a bar to open its task.</span>
     </p>`}
   </div>`;
 }
@@ -60,13 +61,39 @@ function Drawing({ route, run, data, width, named }) {
   }, [data, shape, selection, hot?.bar, scheme]);
 
   const zoom = useCallback(
-    (from, to) => {
+    (from, to, how) => {
       const least = Math.max(Math.round(to - from), 2);
       const begin = Math.max(0, Math.round(from));
-      go(changed(route, { from: begin, to: begin + least }));
+      go(changed(route, { from: begin, to: begin + least }), how);
     },
     [route],
   );
+  const turned = useRef({ timer: 0, from: 0, to: 0 });
+  useEffect(() => () => clearTimeout(turned.current.timer), []);
+  // A wheel turns many times in a moment: where it has come to is asked for when it rests.
+  const wheel = (event) => {
+    if (!(event.ctrlKey || event.metaKey || event.shiftKey)) return; // the page scrolls
+    event.preventDefault();
+    const held = turned.current;
+    if (!held.timer) Object.assign(held, { from: data.from, to: data.to });
+    const span = held.to - held.from;
+    const steps = Math.max(-1, Math.min(1, (event.deltaY || event.deltaX) / 100));
+    if (event.shiftKey && !event.ctrlKey) {
+      const by = Math.max(steps * span * 0.2, -held.from);
+      Object.assign(held, { from: held.from + by, to: held.to + by });
+    } else {
+      const [x] = place(event);
+      const share = Math.min(Math.max((x - shape.left) / Math.max(shape.width - shape.left - 12, 1), 0), 1);
+      const wide = Math.max(span * 1.25 ** (4 * steps), 2);
+      const at = held.from + share * span;
+      Object.assign(held, { from: Math.max(0, at - share * wide), to: Math.max(0, at - share * wide) + wide });
+    }
+    clearTimeout(held.timer);
+    held.timer = setTimeout(() => {
+      held.timer = 0;
+      zoom(held.from, held.to, { replace: Boolean(one(route, "from")) });
+    }, 120);
+  };
   const place = (event) => {
     const box = canvas.current.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
@@ -132,6 +159,7 @@ function Drawing({ route, run, data, width, named }) {
       onPointerLeave=${() => setHot(null)}
       onDblClick=${() => go(changed(route, { from: null, to: null }))}
       onKeyDown=${keys}
+      onWheel=${wheel}
     ></canvas>
     ${hot && !selection && html`<${Tip} hot=${hot} width=${width} now=${data.now} />`}
   </div>`;
