@@ -17,6 +17,7 @@ def _no_process_is_left():
 
 ROLES = {
     "blob": "worker",
+    "card": "worker",
     "segment": "worker",
     **dict.fromkeys(("gc", "rm", "bounds", "update"), "gc"),
 }
@@ -28,6 +29,9 @@ SAMPLED = {
     "segment.synced": ("power", 1),
     "segment.append": ("nested", 1),
     "segment.appended": ("async", 2),
+    "card.tell": ("cards", 2),
+    "card.told": ("cards", 2),
+    "card.kept": ("cards", 1),
     "inputs.spill": ("join", 1),
     "inputs.spilled": ("join", 1),
     "journal.append": ("stream", 4),

@@ -19,6 +19,7 @@ import time
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from asyncflow._support.commit_points import reached
 from asyncflow._support.safe_text import class_name
 from asyncflow._support.tracebacks import describe_exception
 from asyncflow.card_content.options import (
@@ -344,7 +345,9 @@ class _Publishing:
                 if cards != self.told:
                     self.told = cards
                     self._cards.sync()
+                    reached("card.tell")
                     self._cards.tell(cards)
+                    reached("card.told")
         except Exception:  # noqa: BLE001, S110 - nothing on a card fails a step, and the end comes
             pass
 
@@ -361,6 +364,7 @@ class _Publishing:
             cards, _ = self._store(*made)
             self._cards.sync()
             self.told = cards
+            reached("card.kept")
             return cards
 
     def _made(self, *, final: bool, failed: bool) -> tuple[list[Document | None], Images] | None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asyncflow import FlowSpec, catch, current, limit, retry, step, timeout
+from asyncflow import FlowSpec, card, catch, current, limit, retry, step, timeout
+from asyncflow.cards import Markdown
 
 BLOB = 300_000  # above `BLOB_BYTES`
 SEGMENT = 5_000  # above `INLINE_BYTES`
@@ -435,6 +436,36 @@ class Tidied(FlowSpec):
         note(self)
 
 
+class Shown(FlowSpec):
+    """Cards that are told while their tasks run, and kept with the result."""
+
+    @step
+    def start(self):
+        note(self)
+        self.items = [1, 2, 3]
+        self.next(self.work, foreach="items")
+
+    @card(type="blank", refresh_interval=0)
+    @step
+    def work(self):
+        note(self)
+        for number in range(3):
+            current.card.append(Markdown(f"{number} of {self.input}" * SEGMENT))
+            current.card.refresh()
+        self.double = 2 * self.input
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        note(self)
+        self.answer = sum(task.double for task in inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        note(self)
+
+
 class Storm(FlowSpec):
     """Some thousand short tasks, which lose their workers again and again."""
 
@@ -529,6 +560,7 @@ SCENARIOS = {
     ),
     "limit": Scenario(Limited, 3),
     "power": Scenario(Linear, (1, 2 * SEGMENT, BLOB + 1), settings={"durability": "power"}),
+    "cards": Scenario(Shown, 12),
     "gc": Scenario(Tidied, 14 + 4 * BLOB, tidies=True),
 }
 
