@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from docs_site.neutral_names import make_neutral
 from tests.support.browser import chromium, wait_until
 from tests.support.doc_pages import fences_of
 
@@ -37,4 +38,5 @@ def draw_cards(pictures: Path) -> None:
                 browser.prefer(scheme)
                 browser.open(f"file://{folder}/{file.partition('-')[0]}.html")
                 wait_until(lambda: browser.count(".vega svg path"), "the chart is drawn")
+                make_neutral(browser)
                 browser.picture(pictures / f"{file}.png")

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from docs_site.neutral_names import make_neutral
 from tests.support import page_flows
 from tests.support.browser import wait_until
 from tests.support.page_in_browser import Pages, page_in_browser
@@ -48,7 +49,7 @@ def _draw(pages: Pages, pictures: Path) -> None:
     for run in runs:
         pages.post(f"runs/{run}/tags", add=["nightly"], remove=[])
     failed, last = runs[-2:]
-    live = pages.start("ForecastFlow", cities="16", pace="1")
+    live = pages.start("ForecastFlow", cities="16", pace="5")
     wait_until(lambda: pages.get(f"runs/{live}")["run"]["running"], "the live run has begun")
 
     take = _Camera(pages, pictures)
@@ -100,4 +101,5 @@ class _Camera:
         if card:
             wait_until(lambda: card in pages.browser.shown_in_frame("iframe"), "the card is drawn")
         pages.is_loaded()
+        make_neutral(pages.browser)
         pages.browser.picture(self._pictures / f"{name}.png")
