@@ -18,6 +18,7 @@ from asyncflow.codec import Encoded, ItemsEncoder, decode, digest, encode, encod
 from asyncflow.codec.encoded import decode_value
 from asyncflow.codec.items import (
     ENTRY_BYTES,
+    MOST_TEXT_BYTES,
     TRAILER_BYTES,
     CodeMissingError,
     DamagedError,
@@ -78,10 +79,10 @@ class _NearItems(NamedTuple):
     """That of the list."""
     first: int
     """The index of the first item whose entry is there."""
-    number: int
-    """How many entries there are."""
     table: bytes
     """Their entries."""
+    entries: list[Entry | None]
+    """Those of them that were used before."""
     start: int = 0
     """Where in the list `data` begins."""
     data: bytes = b""
@@ -390,23 +391,23 @@ class ArtifactReader:
         trailer = self._trailer(ref, name)
         if not 0 <= index < trailer.length:
             raise IndexError(f"there is no item {index} among {trailer.length}")
-        label = f"{name}[{index}]"
         try:
-            entry, data = self._read_item(ref, trailer, index, label)
+            entry, data = self._read_item(ref, trailer, index, name)
+            if later is None or not _is_checked_later(entry.size, entry.encoding):
+                later = None
+                entry.check(data)
         except DamagedError as error:
-            raise self._source.corrupt(ref, label, str(error)) from error
-        check = partial(self._check_item, ref, label, entry, data)
-        if later is None or not _is_checked_later(entry.size, entry.encoding):
-            later = None
-            check()
+            raise self._source.corrupt(ref, f"{name}[{index}]", str(error)) from error
         try:
             item = self._decode_item(ref, trailer, entry, data)
         except MemoryError:
             raise
         except Exception as error:
-            check()
+            label = f"{name}[{index}]"
+            self._check_item(ref, label, entry, data)
             raise _not_decoded(ref, label, error) from error
         if later is not None:
+            label = f"{name}[{index}]"
             if entry.encoding in _MAPPED:  # the value may be changed in place
                 data = self._read(ref, entry.offset, entry.size, label, entry.encoding)
             later(entry.digest, partial(self._check_item, ref, label, entry, data))
@@ -425,52 +426,68 @@ class ArtifactReader:
             return ""
         if not 0 <= index < trailer.length:
             raise IndexError(f"there is no item {index} among {trailer.length}")
-        label = f"{name}[{index}]"
         try:
-            near, entry = self._entry_of(ref, trailer, index, label)
+            near, entry = self._entry_of(ref, trailer, index, name)
         except DamagedError as error:
-            raise self._source.corrupt(ref, label, str(error)) from error
+            raise self._source.corrupt(ref, f"{name}[{index}]", str(error)) from error
         place, size = trailer.text_place(entry)
         if not _is_near(ref, entry):
+            label = f"{name}[{index}]"
             return text_in(self._read(ref, place, size, label, int(Encoding.BYTES)))
-        near = self._with_data(ref, trailer, near, entry, label)
+        near = self._with_data(ref, trailer, near, entry, name, index)
         return text_in(near.data[place - near.start : place - near.start + size])
 
     def _read_item(
-        self, ref: ArtifactRef, trailer: Trailer, index: int, label: str
+        self, ref: ArtifactRef, trailer: Trailer, index: int, name: str
     ) -> tuple[Entry, Chunk]:
         """The entry of an item, and the item's bytes. Small neighbours are read with them."""
-        near, entry = self._entry_of(ref, trailer, index, label)
+        near, entry = self._entry_of(ref, trailer, index, name)
         if not _is_near(ref, entry):
+            label = f"{name}[{index}]"
             return entry, self._read(ref, entry.offset, entry.size, label, entry.encoding)
-        near = self._with_data(ref, trailer, near, entry, label)
+        near = self._with_data(ref, trailer, near, entry, name, index)
         at = entry.offset - near.start
         return entry, near.data[at : at + entry.size]
 
     def _entry_of(
-        self, ref: ArtifactRef, trailer: Trailer, index: int, label: str
+        self, ref: ArtifactRef, trailer: Trailer, index: int, name: str
     ) -> tuple[_NearItems, Entry]:
         """The entry of an item, with those of its neighbours."""
         near = self._near
-        if near is None or near.digest != ref.digest or not 0 <= index - near.first < near.number:
+        if (
+            near is None
+            or near.digest != ref.digest
+            or not 0 <= index - near.first < len(near.entries)
+        ):
             count = min(_NEAR_ITEMS, trailer.length - index)
             size = count * ENTRY_BYTES
-            table = bytes(self._read(ref, trailer.entry(index), size, label))
-            near = _NearItems(ref.digest, index, count, table)
-        at = (index - near.first) * ENTRY_BYTES
-        return near, Entry.parse(near.table[at : at + ENTRY_BYTES], trailer.code)
+            table = bytes(self._read(ref, trailer.entry(index), size, f"{name}[{index}]"))
+            near = _NearItems(ref.digest, index, table, [None] * count)
+        at = index - near.first
+        entry = near.entries[at]
+        if entry is None:
+            entry = near.entries[at] = Entry.parse(near.table, trailer.code, at * ENTRY_BYTES)
+        return near, entry
 
     def _with_data(
-        self, ref: ArtifactRef, trailer: Trailer, near: _NearItems, entry: Entry, label: str
+        self,
+        ref: ArtifactRef,
+        trailer: Trailer,
+        near: _NearItems,
+        entry: Entry,
+        name: str,
+        index: int,
     ) -> _NearItems:
         """The same with the bytes of a small item and its text, and of what follows them."""
-        _, text_bytes = trailer.text_place(entry)
         at = entry.offset - near.start
-        if not 0 <= at <= len(near.data) - entry.size - text_bytes:
+        room = len(near.data) - at - entry.size
+        if at < 0 or (room <= MOST_TEXT_BYTES and room < trailer.text_place(entry)[1]):
             size = min(_NEAR_BYTES, trailer.code - entry.offset)
+            label = f"{name}[{index}]"
             data = bytes(self._read(ref, entry.offset, size, label, entry.encoding))
             near = near._replace(start=entry.offset, data=data)
-        self._near = near  # as a whole: several threads may read
+        if near is not self._near:
+            self._near = near  # as a whole: several threads may read
         return near
 
     def _check_item(self, ref: ArtifactRef, label: str, entry: Entry, data: Chunk) -> None:
