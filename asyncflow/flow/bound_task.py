@@ -104,8 +104,12 @@ def artifacts_of(instance: object) -> dict[str, Any]:
         ArtifactError: An artifact has a name that cannot be stored.
     """
     values = vars(instance)
-    for name in values:
-        if type(name) is not str or not name.isascii():
+    try:
+        is_plain = "".join(values).isascii()
+    except TypeError:  # one is no text
+        is_plain = False
+    if not is_plain:
+        for name in values:
             check_name(name)
     return {name: value for name, value in values.items() if not name.startswith((_OURS, "__"))}
 

@@ -327,6 +327,12 @@ class _NoStopSignals(StopSignals):
         self.on_loop = False
         self._host = host
 
+    def hold(self) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
     def outlast(self, error: BaseException) -> BaseException:
         """The error itself."""
         self._host.note(error)

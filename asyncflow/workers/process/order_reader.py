@@ -29,10 +29,11 @@ class OrderReader:
     def __init__(self, orders: socket.socket, claims: int = -1) -> None:
         """Read packets from the socket; without the descriptor of a pipe there are no claims."""
         self._orders, self._claims = orders, claims
-        self._opened = [Descriptor(orders.fileno())]
+        self.opened = [Descriptor(orders.fileno())]
+        """Its descriptors, which a step may close."""
         if claims >= 0:
             os.set_inheritable(claims, False)  # noqa: FBT003 - the function's own signature
-            self._opened.append(Descriptor(claims))
+            self.opened.append(Descriptor(claims))
         # One buffer for all orders: `recv` would allocate as much for each, which may take 20 µs.
         self._packet = memoryview(bytearray(_PACKET_BYTES))
         self._items: StartItems | None = None  # the packet with tasks that may still be claimed
@@ -77,10 +78,6 @@ class OrderReader:
     def _receive(self, flags: int = 0) -> OrderMessage | None:
         size = self._orders.recv_into(self._packet, 0, flags)
         return unpack_order(self._packet[:size]) if size else None
-
-    def is_whole(self) -> bool:
-        """Whether its descriptors are open: a step may have closed them."""
-        return all(opened.is_whole() for opened in self._opened)
 
     def __repr__(self) -> str:
         return f"<OrderReader {self._items.number if self._items is not None else 0} items>"

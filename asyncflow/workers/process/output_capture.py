@@ -228,6 +228,11 @@ _kept: Final[list[Descriptor]] = []
 """Copies of input and of the two spool files; no child of a step inherits these."""
 
 
+def standard() -> list[tuple[int, Descriptor]]:
+    """The standard descriptors, and what should be open there."""
+    return list(enumerate(_kept))
+
+
 def put_back() -> bool:
     """Restore the standard descriptors; False if a step has closed all copies."""
     for number, kept in enumerate(_kept):

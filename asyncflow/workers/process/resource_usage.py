@@ -2,8 +2,9 @@
 
 Processor time is that of all threads of the process, and of its children once they are waited for.
 The highest memory of a process only ever rises, unless the process sets it back, as Linux lets it:
-a worker does so before a task if it has risen since the last time. So it costs three system calls
-for a task, and a few more after one that has used more memory than those before it.
+a worker does so before a task if it has risen since the last time. A task that follows another one
+at once begins where that one has ended. So a task costs two system calls, and a few more after one
+that has used more memory than those before it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ _RISE: Final = (1 << 20) // _UNIT  # a smaller one is not worth setting it back
 class UsageMeter:
     """Measures one task of this process at a time."""
 
-    __slots__ = ("_base", "_began", "_can_set_back", "_children", "_has_risen", "_peak")
+    __slots__ = (
+        "_base",
+        "_began",
+        "_can_set_back",
+        "_children",
+        "_follows",
+        "_has_risen",
+        "_peak",
+    )
 
     def __init__(self) -> None:
         """Measure nothing yet."""
@@ -34,6 +43,11 @@ class UsageMeter:
         self._began = 0.0
         self._peak = 0  # before the task
         self._children = 0.0
+        self._follows = False  # whether a task that begins now follows another one at once
+
+    def note_pause(self) -> None:
+        """Note that the next task does not follow the last one at once."""
+        self._follows = False
 
     def note_other_work(self) -> None:
         """Note that the process has done something between two tasks, such as an import."""
@@ -42,6 +56,8 @@ class UsageMeter:
 
     def begin(self) -> None:
         """A task begins."""
+        if self._follows and not self._has_risen:
+            return
         if self._has_risen and self._can_set_back:
             self._set_back()
         used = getrusage(RUSAGE_SELF)
@@ -52,11 +68,11 @@ class UsageMeter:
     def end(self) -> Usage:
         """What the task that began last has used; it ends now."""
         used, children = getrusage(RUSAGE_SELF), _children()
-        seconds = used.ru_utime + used.ru_stime - self._began + children - self._children
-        self._children = children
-        peak = used.ru_maxrss
+        now, peak, before = used.ru_utime + used.ru_stime, used.ru_maxrss, self._peak
+        seconds = now - self._began + children - self._children
+        self._began, self._children, self._peak, self._follows = now, children, peak, True
         self._has_risen = peak > self._base + _RISE
-        known = self._can_set_back or peak > self._peak
+        known = self._can_set_back or peak > before
         return Usage(round(max(seconds, 0.0), 6), peak * _UNIT if known else None)
 
     def _set_back(self) -> None:

@@ -94,6 +94,7 @@ class OpenRun:
             "tuple[RunStarted]", tuple(unpack_events(first, order.flow, order.run_id))
         )
         self.graph = Graph.from_data(self.started.graph)
+        self.parameter_names = tuple(self.started.parameters)
         self._read = True
 
     @property
@@ -162,7 +163,7 @@ class OpenRun:
             cls = configured_from(cls, self.base.load, self.base.refs, os.environ)
         return prepare(cls)
 
-    def parameter(self, name: str, later: Later | None) -> Any:
+    def parameter(self, name: str, later: Later | None = None) -> Any:
         """The value of a parameter, or of a configuration as the flow sees it."""
         configs: Mapping[str, Any] = getattr(self.flow_class, CONFIG_VALUES, {})
         if name in configs:
@@ -187,8 +188,8 @@ class OpenRun:
         )
         return JournalError(message)
 
-    def result(self, offset: int, of: str, final: int = 0) -> Inherited:
-        """The result of the task whose record is at `offset`; errors name it by `of`.
+    def result(self, offset: int, of: str, task: str = "", final: int = 0) -> Inherited:
+        """The result of the task whose record is at `offset`; errors name it by `of`, for a task.
 
         `final` is as in `RecordReader.read_one`.
 
@@ -200,7 +201,7 @@ class OpenRun:
             try:  # not `reading`, which takes longer than the check of a record
                 kept = Inherited(self, offset, final)
             except _UNREADABLE as error:
-                raise self.unreadable(of, error) from error
+                raise self.unreadable(of.format(task), error) from error
             self._results[offset] = kept
             if len(self._results) > _KEPT_RESULTS:
                 self._results.popitem(last=False)
@@ -329,7 +330,7 @@ def stack_of(
     """
     levels: list[tuple[int, int | None, object]] = []
     for level, (offset, index) in enumerate(zip(stack, path, strict=False)):
-        fanout = run.result(offset, f"the foreach around {task}").fanout
+        fanout = run.result(offset, "the foreach around {}", task).fanout
         levels.append((index, fanout, item_of(run, task, stack, path, level, later)))
     return levels
 
@@ -345,12 +346,13 @@ def item_of(
     """The item of one level of a task's path."""
     if not 0 <= level < len(stack):
         return None
-    splitter = run.result(stack[level], f"the item of {task}")
-    if run.graph[splitter.step].num_parallel is not None:
+    splitter = run.result(stack[level], "the item of {}", task)
+    node = run.graph.nodes[splitter.step]
+    if node.num_parallel is not None:
         return path[level]
     if splitter.items is None:
         return None
-    called = splitter.called(run.graph[splitter.step].foreach or "")
+    called = splitter.called(node.foreach or "")
     if splitter.first:
         called += f"[{splitter.first}:]"
     return run.reader.load_item(splitter.items, path[level] - splitter.first, called, later)

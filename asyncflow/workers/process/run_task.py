@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from asyncflow._support.modules import has_travelled
 from asyncflow._support.tracebacks import (
@@ -24,7 +24,7 @@ from asyncflow.workers.process.task import TaskView
 from asyncflow.workers.process.task_result import TaskResult
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from asyncflow.values import Outcome
     from asyncflow.workers.messages import AttemptKey, ReportMessage, StartTask, Usage
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from asyncflow.workers.process.shared_resources import SharedResources
     from asyncflow.workers.process.stop_signals import StopSignals
     from asyncflow.workers.process.task_cards import TaskCards
+
+Result = TypeVar("Result")
 
 
 class TaskHost(Protocol):
@@ -113,46 +115,64 @@ class TaskAttempt:
         self._used = worker.meter.end if told is None else told.used
 
     def carry_out_now(self) -> ReportMessage:
-        """Run a `def` step, which awaits nothing."""
-        try:
-            self.carry_out().send(None)
-        except StopIteration as end:
-            report: ReportMessage = end.value
-            return report
-        raise AssertionError("a `def` step was awaited")
-
-    async def carry_out(self) -> ReportMessage:
-        """Run it, and return the report of its end."""
+        """Run a `def` step, which awaits nothing, and return the report of its end."""
         worker, run, order = self._worker, self._run, self._order
-        asked, holder = run.graph[order.step].shared, worker.holder
         try:
-            if run.started.trace:
-                from asyncflow.workers.process.tracing import enter_span
-
-                enter_span(run.started.trace, order.key)
-            task = self._task = TaskView(
-                run, order, self._reads, self._told and self._told.arrivals, worker.report
-            )
+            task = self._prepare()
             with task.entered():
                 with EndingForks():
                     if order.caught:
                         task.hand_on(order.caught)
-                    # here, because elsewhere Python would turn a StopIteration into another error
-                    elif self._reads is None:
-                        task.call(holder.open(run.flow_class, asked) if asked else {})
                     else:
+                        asked = task.node.shared
+                        task.call(worker.holder.open(run.flow_class, asked) if asked else {})
+                worker.check_descriptors(run)
+                outcome = self._store_now(TaskResult(run, order, task))
+                if task.cards is not None and task.cards.is_needed:
+                    outcome = outcome._replace(cards=task.cards.finish())
+                task.end()
+        except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
+            worker.check_descriptors(run)
+            return _awaiting_nothing(self._failure(error))
+        return self._succeeded(outcome)
+
+    async def carry_out(self) -> ReportMessage:
+        """Run an async step, and return the report of its end."""
+        worker, run, order = self._worker, self._run, self._order
+        try:
+            task = self._prepare()
+            with task.entered():
+                with EndingForks():
+                    if order.caught:
+                        task.hand_on(order.caught)
+                    else:
+                        asked, holder = task.node.shared, worker.holder
                         shared = await holder.open_async(run.flow_class, asked) if asked else {}
                         await task.call_async(shared)
-                        await self._reads.loads_ended()  # their output is the task's
+                        if self._reads is not None:
+                            await self._reads.loads_ended()  # their output is the task's
                 worker.check_descriptors(run)
                 outcome = await self._store(task)
                 if task.cards is not None and task.cards.is_needed:
                     outcome = outcome._replace(cards=await self._finish_cards(task.cards))
-        except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
+        except BaseException as error:  # noqa: BLE001 - as above
             worker.check_descriptors(run)
             return await self._failure(error)
+        return self._succeeded(outcome)
+
+    def _prepare(self) -> TaskView:
+        run, order = self._run, self._order
+        if run.started.trace:
+            from asyncflow.workers.process.tracing import enter_span
+
+            enter_span(run.started.trace, order.key)
+        arrivals = self._told and self._told.arrivals
+        self._task = TaskView(run, order, self._reads, arrivals, self._worker.report)
+        return self._task
+
+    def _succeeded(self, outcome: Outcome) -> Succeeded:
         seconds = time.perf_counter() - self._began
-        return Succeeded(order.key, seconds, outcome, self._printed(), self._used())
+        return Succeeded(self._order.key, seconds, outcome, self._printed(), self._used())
 
     async def _finish_cards(self, cards: TaskCards) -> bytes:
         """Store what the step has put on its cards."""
@@ -162,11 +182,19 @@ class TaskAttempt:
         self._worker.check_descriptors(self._run)  # others ran meanwhile
         return stored
 
+    def _store_now(self, result: TaskResult) -> Outcome:
+        if not result.is_streamed():
+            return result.persist()
+        worker, key = self._worker, self._order.key
+        return result.stream(worker.report, lambda: worker.wait_for_more(key))
+
     async def _store(self, task: TaskView) -> Outcome:
         result = TaskResult(self._run, self._order, task)
+        if self._off_loop is None:
+            return self._store_now(result)
         if result.is_streamed():
-            stored = await self._stream(result)
-        elif self._off_loop is None or result.is_stored_at_once():
+            stored = await self._stream(result, self._off_loop)
+        elif result.is_stored_at_once():
             stored = result.persist()
         else:
             stored = await result.persist_off_loop(self._off_loop, self._is_caught_late)
@@ -175,13 +203,11 @@ class TaskAttempt:
             await self._reads.checked()
         return stored
 
-    async def _stream(self, result: TaskResult) -> Outcome:
-        worker, key = self._worker, self._order.key
-        if self._off_loop is None or self._told is None:
-            return result.stream(worker.report, lambda: worker.wait_for_more(key))
-        more = self._told.wait_for_more
-        stored = await result.stream_async(worker.report, more, self._off_loop)
-        worker.check_descriptors(self._run)
+    async def _stream(self, result: TaskResult, off_loop: OffLoop) -> Outcome:
+        if self._told is None:
+            return self._store_now(result)
+        stored = await result.stream_async(self._worker.report, self._told.wait_for_more, off_loop)
+        self._worker.check_descriptors(self._run)
         return stored
 
     async def _failure(self, error: BaseException) -> Failed:
@@ -281,6 +307,16 @@ class TaskAttempt:
 
     def _printed(self) -> tuple[int, int]:
         return output_capture.spooled() if self._off_loop is None else output_capture.written()
+
+
+def _awaiting_nothing(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """The result of what awaits nothing, because it is about a `def` step."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    raise AssertionError("a `def` step was awaited")
 
 
 def retry_on(run: OpenRun, order: StartTask) -> tuple[type[BaseException], ...]:

@@ -8,6 +8,16 @@ from typing import NoReturn
 
 from asyncflow._support.tracebacks import past_own_frames
 
+_pid = os.getpid()
+
+
+def _note_fork() -> None:
+    global _pid  # noqa: PLW0603 - of the process
+    _pid = os.getpid()
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
 
 class EndingForks:
     """A process that the user's code forks within the block ends where it would leave the block.
@@ -18,7 +28,7 @@ class EndingForks:
     __slots__ = ("_pid",)
 
     def __enter__(self) -> None:
-        self._pid = os.getpid()
+        self._pid = _pid  # asking the kernel is needed only where a process may be another one
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if os.getpid() != self._pid:

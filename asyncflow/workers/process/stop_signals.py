@@ -20,16 +20,20 @@ import signal
 import struct
 import sys
 import time
+from _signal import (  # type: ignore[import-not-found] # those of `signal` make enums for 0.7 µs
+    getsignal,
+    pthread_sigmask,
+)
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-STOP: Final = frozenset({signal.SIGTERM})
-"""Blocked while a worker knows of an end that it has not reported."""
+_HELD: Final = frozenset({signal.SIGTERM})
+"""Waits while a worker knows of an end that it has not reported."""
 
-STOP_SIGNALS: Final = STOP | {signal.SIGINT, signal.SIGHUP}
+STOP_SIGNALS: Final = _HELD | {signal.SIGINT, signal.SIGHUP}
 
 _TIME: Final = struct.Struct("d")
 _FLAG_AT: Final = _TIME.size
@@ -99,6 +103,8 @@ class StopSignals:
         """Whether the event loop of async steps runs, which no exception may interrupt."""
         self._to_all, self._told = to_all, told
         self._seen = to_all.at
+        self._held = self._blocked = False
+        self._waiting = False  # whether SIGTERM came while it was held
         self._handler = self._receive  # one object, which can be told from a step's own handlers
 
     def install(self) -> None:
@@ -126,8 +132,32 @@ class StopSignals:
                 by_default = signal.default_int_handler if number == signal.SIGINT else None
                 signal.signal(number, by_default or signal.SIG_DFL)
 
+    def hold(self) -> None:
+        """Keep SIGTERM waiting until `release`.
+
+        The handler keeps it: blocking it takes two system calls. A step's own handler cannot.
+        """
+        if getsignal(signal.SIGTERM) is self._handler:
+            self._held = True
+        else:
+            self._blocked = True
+            pthread_sigmask(signal.SIG_BLOCK, _HELD)
+
+    def release(self) -> None:
+        """Let SIGTERM come, and one that came meanwhile. Harmless if it is not held."""
+        if self._held:
+            self._held = False
+            if self._waiting:
+                self._waiting = False
+                signal.raise_signal(signal.SIGTERM)  # the handler runs in the main thread
+        if self._blocked:
+            self._blocked = False
+            pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if not self._is_for_engine(number):
+        if self._held and number == signal.SIGTERM:
+            self._waiting = True
+        elif not self._is_for_engine(number):
             self._end(number)
 
     def _is_for_engine(self, number: int) -> bool:
@@ -159,7 +189,7 @@ class StopSignals:
         """Wait briefly for a stop order of the engine; if it comes, it is the cause, else `error`.
 
         A signal to all may have ended what the step had started, and so have made the step fail,
-        before the engine cancels the run. SIGTERM is blocked from then on, until the failure is
+        before the engine cancels the run. SIGTERM is held from then on, until the failure is
         reported, as with `Worker.report_soon`.
         """
         try:
@@ -167,7 +197,7 @@ class StopSignals:
                 time.sleep(seconds)
         except BaseException as stop:  # noqa: BLE001 - a handler of the step may raise anything
             error = stop
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+        self.hold()
         return error
 
     async def outlast_on_loop(self, error: BaseException) -> BaseException:

@@ -30,12 +30,14 @@ def inputs_of(run: OpenRun, order: StartTask, task: str, later: Later | None) ->
     offsets = _offsets(run, order, task)
     names = None
     if run.graph[str(run.graph[order.step].joins)].fanout is Fanout.BRANCH:
-        names = [run.result(offset, f"an input of {task}").step for offset in offsets]
+        names = [run.result(offset, "an input of {}", task).step for offset in offsets]
 
     last = max(offsets, default=0)
 
     def view(index: int) -> InputView:
-        inherited = run.result(offsets[index], f"the artifacts of input {index} of {task}", last)
+        inherited = run.result(
+            offsets[index], f"the artifacts of input {index} of {{}}", task, last
+        )
         return InputView(JoinInput(run, order, inherited, later))
 
     return Inputs(names, len(offsets), view)
@@ -49,7 +51,7 @@ def arriving_inputs(
     def view(number: int) -> InputView:
         offset, item_at = arrivals.place(number)
         placed = order._replace(stack=[*order.stack[:-1], item_at])
-        inherited = run.result(offset, f"an input of {task}")
+        inherited = run.result(offset, "an input of {}", task)
         return InputView(JoinInput(run, placed, inherited, later))
 
     return ArrivingInputs(arrivals, view)

@@ -14,15 +14,12 @@ import signal
 import socket
 import sys
 import time
-from _signal import (  # type: ignore[import-not-found] # that of `signal` makes enums for 0.7 µs
-    pthread_sigmask,
-)
 from contextlib import suppress
 from contextvars import copy_context
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from asyncflow._support.guarded_descriptor import Descriptor
+from asyncflow._support.guarded_descriptor import Descriptor, Descriptors
 from asyncflow.flow import loader
 from asyncflow.flow.log_records import name_tasks_in_records
 from asyncflow.workers.messages import (
@@ -113,13 +110,16 @@ class Worker:
     ) -> None:
         self._orders, self._reports = orders, reports
         self._order_reader = reader or OrderReader(orders)
-        self._report_socket = Descriptor(reports.fileno())
+        opened = [*self._order_reader.opened, Descriptor(reports.fileno())]
+        numbered = [(each.number, each) for each in opened]
+        self._own = Descriptors(numbered)
+        self._own_and_standard = Descriptors([*numbered, *output_capture.standard()])
         self.signals = signals
+        self._is_asked, self._is_late = (lambda: signals.asked), (lambda: signals.is_late)
         self._runs: dict[int, OpenRun] = {}
         self._pid = os.getpid()
         self._async: AsyncSteps | None = None
         self._unsent: list[bytes] = []
-        self._stop_is_blocked = False
         self._kept: list[OrderMessage] = []  # those that came while a generator waited
         self._sending = RLock()  # the output of async tasks in threads is sent from there
         self.holder = SharedResources(self._warn_of_shared)
@@ -134,6 +134,7 @@ class Worker:
             order = self.receive_nowait()
             if order is None:
                 self.report()
+                self.meter.note_pause()
                 if self._async is not None and self.holder.needs_loop:
                     self._async.wait()
                     continue
@@ -153,6 +154,7 @@ class Worker:
             case StartTask():
                 self._start(order)
             case CloseRun():
+                self.meter.note_pause()
                 self._close_run(order.run)
             case ShutDown():
                 self.closing = True
@@ -249,12 +251,10 @@ class Worker:
         Without our descriptors no report could be sent; or another file could be open in the place
         of one that the next value is written to.
         """
-        whole = (
-            self._order_reader.is_whole()
-            and self._report_socket.is_whole()
-            and (run is None or run.is_whole())
-        )
-        if not (output_capture.put_back() and whole):
+        whole = run is None or run.is_whole()
+        if whole and self._own_and_standard.are_whole():
+            return
+        if not (output_capture.put_back() and whole and self._own.are_whole()):
             os._exit(DESCRIPTORS_CLOSED)
 
     @property
@@ -269,9 +269,7 @@ class Worker:
             if data:
                 self._reports.sendall(data)
             self._unsent.clear()
-            if self._stop_is_blocked:
-                self._stop_is_blocked = False
-                pthread_sigmask(signal.SIG_UNBLOCK, STOP)
+            self.signals.release()
 
     def report_first(self, segment: str, end: int, blobs: Sequence[bytes]) -> None:
         """Tell what has to be uploaded before whatever is reported next; called in any thread."""
@@ -281,12 +279,11 @@ class Worker:
     def report_soon(self, message: ReportMessage) -> None:
         """Send a report to the engine together with the next one, but before anything is run.
 
-        Until then SIGTERM is blocked: it could be meant for the *next* task, whose run may be
+        Until then SIGTERM waits: it could be meant for the *next* task, whose run may be
         ending, and must not destroy the result of this one.
         """
-        pthread_sigmask(signal.SIG_BLOCK, STOP)
+        self.signals.hold()
         with self._sending:
-            self._stop_is_blocked = True
             self._unsent.append(pack_report(message))
 
     def _start(self, order: StartTask) -> None:
@@ -305,26 +302,27 @@ class Worker:
             self.report(failed(order, began, error, output_capture.spooled()))
             return
         if is_async:
+            self.meter.note_pause()
             if self._async is None:
                 self._async = AsyncSteps(self, run.order.blocked_seconds)
             self._async.run(run, order)
         else:
             # Together with the next task's start, if that order is here: one system call instead of
             # two.
-            signals = self.signals
             self.meter.begin()
             attempt = TaskAttempt(
                 self,
                 run,
                 order,
                 began,
-                is_asked=lambda: signals.asked,
-                is_late=lambda: signals.is_late,
+                is_asked=self._is_asked,
+                is_late=self._is_late,
             )
             self.report_soon(self.own_context().run(attempt.carry_out_now))
-            kept, self._kept = self._kept, []
-            for waiting in kept:
-                self.carry_out(waiting)
+            if self._kept:
+                kept, self._kept = self._kept, []
+                for waiting in kept:
+                    self.carry_out(waiting)
 
     def open(self, run: OpenRun) -> bool:
         """Load the run's flow; return whether it was imported just now."""
