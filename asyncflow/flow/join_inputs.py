@@ -6,7 +6,7 @@ on first access, and compared without being read.
 
 from __future__ import annotations
 
-from threading import RLock
+from _thread import RLock  # that of `threading` is a function around it
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 from weakref import WeakValueDictionary
 

@@ -291,11 +291,13 @@ class Parameter(Generic[T]):
     def __get__(self, instance: object, owner: builtins.type[Any]) -> Parameter[T] | T:
         if instance is None:
             return self
-        values = vars(instance)
+        values: dict[str, Any] = instance.__dict__
         if self.attribute in values:
-            return cast("T", values[self.attribute])
-        flow = cast("ParameterOwner", instance)
-        return cast("T", flow._asyncflow_parameter(self))  # noqa: SLF001 - made for this very call
+            found: T = values[self.attribute]
+            return found
+        flow: Any = instance
+        value: T = flow._asyncflow_parameter(self)  # noqa: SLF001 - made for this very call
+        return value
 
     def __set__(self, instance: object, value: Never) -> None:
         message = (

@@ -24,7 +24,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import FlowError
-from asyncflow.flow.bound_task import artifacts_of, load_inherited, task_of
+from asyncflow.flow.bound_task import STATE, artifacts_of, load_inherited, task_of
 from asyncflow.flow.constants import Constant
 from asyncflow.flow.join_inputs import Merge, load_once
 from asyncflow.flow.missing_artifact import missing_from
@@ -34,6 +34,7 @@ from asyncflow.flow.transition_checks import as_given, check_foreach, chosen_ste
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from asyncflow.flow.bound_task import BoundTask
     from asyncflow.flow.join_inputs import InputView
 
 _INPUT: Final = "_asyncflow_input"
@@ -83,10 +84,10 @@ class FlowSpec:
                 artifact of `foreach` or `condition` does not exist, or its value is no case, or
                 `num_parallel` is no number of tasks.
         """
-        state = task_of(self)
+        state: BoundTask | None = self.__dict__.get(STATE)
         if state is None:
             return
-        node = state.graph[state.step]
+        node = state.graph.nodes[state.step]
         expected = node.transition
         if state.transition is not None:
             raise misled(state, f"called self.next(...) twice, first as {state.transition}")
@@ -114,9 +115,9 @@ class FlowSpec:
     @property
     def input(self) -> Any:
         """This task's item of the innermost foreach; None outside of any."""
-        values = vars(self)
+        values = self.__dict__
         if _INPUT not in values:
-            state = task_of(self)
+            state: BoundTask | None = values.get(STATE)
             return None if state is None else load_once(values, _INPUT, state.input)
         return values[_INPUT]
 
@@ -203,7 +204,7 @@ class FlowSpec:
 
     def _asyncflow_parameter(self, parameter: Parameter[Any]) -> Any:
         name = parameter.attribute
-        state = task_of(self)
+        state: BoundTask | None = self.__dict__.get(STATE)
         if state is not None:
             if name in state.constants:
                 return state.constants[name]

@@ -7,7 +7,7 @@ changes one in place, only that task sees the change.
 from __future__ import annotations
 
 import functools
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from asyncflow.flow.bound_task import STATE, BoundTask, load_inherited, task_of
 from asyncflow.flow.constants import Constant, values_of
@@ -21,8 +21,9 @@ Flow = TypeVar("Flow", bound=FlowSpec)
 
 def bind(cls: type[Flow], state: BoundTask) -> Flow:
     """Make the instance for one task, not yet initialized; its artifacts come from `state`."""
-    flow: Flow = object.__new__(_overlay(cast("Any", cls)))
-    vars(flow)[STATE] = state
+    own: Any = cls
+    flow: Flow = object.__new__(_overlay(own))
+    flow.__dict__[STATE] = state
     return flow
 
 

@@ -308,6 +308,8 @@ class ArtifactReader:
         self._source = source
         self._trailers: dict[bytes, Trailer] = {}
         self._near: _NearItems | None = None
+        self._looked_at: tuple[bytes, int, Entry, bytes] | None = None
+        """The list and the index of the item whose text was read last, its entry, its bytes."""
 
     def __repr__(self) -> str:
         return f"<ArtifactReader of {self._source!r}>"
@@ -388,18 +390,20 @@ class ArtifactReader:
             ArtifactCorruptError: Its bytes are not those that were written.
             ArtifactError: It cannot be unpickled here; the cause tells why.
         """
-        trailer = self._trailer(ref, name)
-        if not 0 <= index < trailer.length:
-            raise IndexError(f"there is no item {index} among {trailer.length}")
+        known = self._looked_at
+        data: Chunk
         try:
-            entry, data = self._read_item(ref, trailer, index, name)
+            if known is not None and known[1] == index and known[0] == ref.digest:
+                _, _, entry, data = known
+            else:
+                entry, data = self._read_item(ref, self._trailer_for(ref, index, name), index, name)
             if later is None or not _is_checked_later(entry.size, entry.encoding):
                 later = None
                 entry.check(data)
         except DamagedError as error:
             raise self._source.corrupt(ref, f"{name}[{index}]", str(error)) from error
         try:
-            item = self._decode_item(ref, trailer, entry, data)
+            item = self._decode_item(ref, entry, data, name)
         except MemoryError:
             raise
         except Exception as error:
@@ -421,21 +425,22 @@ class ArtifactReader:
             ArtifactMissingError: The file that holds it is gone.
             ArtifactCorruptError: Its bytes are not those that were written.
         """
-        trailer = self._trailer(ref, name)
+        trailer = self._trailer_for(ref, index, name)
         if not trailer.has_texts:
             return ""
-        if not 0 <= index < trailer.length:
-            raise IndexError(f"there is no item {index} among {trailer.length}")
         try:
             near, entry = self._entry_of(ref, trailer, index, name)
         except DamagedError as error:
             raise self._source.corrupt(ref, f"{name}[{index}]", str(error)) from error
-        place, size = trailer.text_place(entry)
         if not _is_near(ref, entry):
+            place, size = trailer.text_place(entry)
             label = f"{name}[{index}]"
             return text_in(self._read(ref, place, size, label, int(Encoding.BYTES)))
         near = self._with_data(ref, trailer, near, entry, name, index)
-        return text_in(near.data[place - near.start : place - near.start + size])
+        at = entry.offset - near.start
+        end = at + entry.size
+        self._looked_at = ref.digest, index, entry, near.data[at:end]
+        return text_in(near.data[end : end + 1 + MOST_TEXT_BYTES])
 
     def _read_item(
         self, ref: ArtifactRef, trailer: Trailer, index: int, name: str
@@ -496,10 +501,11 @@ class ArtifactReader:
         except DamagedError as error:
             raise self._source.corrupt(ref, label, str(error)) from error
 
-    def _decode_item(self, ref: ArtifactRef, trailer: Trailer, entry: Entry, data: Chunk) -> Any:
+    def _decode_item(self, ref: ArtifactRef, entry: Entry, data: Chunk, name: str) -> Any:
         try:
             return decode_value(entry.encoding, data)
         except CodeMissingError:
+            trailer = self._trailer(ref, name)
             trailer.adopt_code(self._read(ref, trailer.code, trailer.code_size, ""))
             return decode_value(entry.encoding, data)
 
@@ -511,6 +517,13 @@ class ArtifactReader:
             ArtifactCorruptError: Its bytes are not those that were written.
         """
         return self._trailer(ref, name).length
+
+    def _trailer_for(self, ref: ArtifactRef, index: int, name: str) -> Trailer:
+        """The trailer of a list that should have such an item."""
+        trailer = self._trailers.get(ref.digest) or self._trailer(ref, name)
+        if not 0 <= index < trailer.length:
+            raise IndexError(f"there is no item {index} among {trailer.length}")
+        return trailer
 
     def _trailer(self, ref: ArtifactRef, name: str) -> Trailer:
         trailer = self._trailers.get(ref.digest)

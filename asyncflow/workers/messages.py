@@ -184,6 +184,8 @@ class StartItems(NamedTuple):
 _CLAIM: Final = Struct("<II")
 _pack_claim: Final = _CLAIM.pack
 CLAIM_BYTES: Final = _CLAIM.size
+unpack_claim: Final[Callable[[bytes], tuple[int, int]]] = _CLAIM.unpack
+"""The run and the task of one claim."""
 
 
 def unpack_claims(data: bytes) -> list[tuple[int, int]]:
@@ -527,8 +529,8 @@ _ORDER_READERS: Final[dict[int, Callable[..., OrderMessage]]] = {
 
 # One packer for all messages: `packb` makes one for each, which takes half of its time. Names of
 # files and environment variables need not be UTF-8.
-_pack_order: Final = msgpack.Packer(unicode_errors="surrogateescape").pack
-_pack_report: Final = msgpack.Packer().pack
+_pack_order: Final[Callable[..., Any]] = msgpack.Packer(unicode_errors="surrogateescape").pack
+_pack_report: Final[Callable[..., Any]] = msgpack.Packer().pack
 
 
 def pack_order(message: OrderMessage) -> bytes:
@@ -543,7 +545,8 @@ def unpack_order(packet: bytes | memoryview) -> OrderMessage:
 
 def pack_report(message: ReportMessage) -> bytes:
     """A report as the next bytes of the stream."""
-    return cast("bytes", _pack_report((_REPORT_KINDS[type(message)], *message)))
+    packed: bytes = _pack_report((_REPORT_KINDS[type(message)], *message))
+    return packed
 
 
 class ReportStream:

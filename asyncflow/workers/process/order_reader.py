@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from asyncflow._support.guarded_descriptor import Descriptor
-from asyncflow.workers.messages import CLAIM_BYTES, StartItems, unpack_claims, unpack_order
+from asyncflow.workers.messages import CLAIM_BYTES, StartItems, unpack_claim, unpack_order
 
 if TYPE_CHECKING:
     import socket
@@ -62,7 +62,7 @@ class OrderReader:
             return None
         if not claim:  # the engine is gone, as the socket will tell
             return None
-        ((run, task),) = unpack_claims(claim)
+        run, task = unpack_claim(claim)
         while not items.has(run, task):  # it is in a later packet, which is here or on its way
             received = self._receive()
             if received is None:

@@ -78,6 +78,11 @@ class TaskStream(io.TextIOBase):
         if target is not None:
             target.flush(self._number)
 
+    @property
+    def is_flushed(self) -> bool:
+        """Whether nothing can wait to be flushed."""
+        return not self._written and sink.get() is None
+
     def fileno(self) -> int:
         """The descriptor below."""
         return self._number + 1
@@ -255,9 +260,11 @@ def written() -> tuple[int, int]:
 
 def spooled() -> tuple[int, int]:
     """Sizes of the two spool files, after flushing everything that is buffered."""
+    out, err = sys.stdout, sys.stderr
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        if not (type(out) is type(err) is TaskStream and out.is_flushed and err.is_flushed):
+            out.flush()
+            err.flush()
     except Exception:  # noqa: BLE001 - in the place of our stream there is a step's own, or none
         with suppress(Exception):
             sys.stderr.flush()

@@ -153,7 +153,8 @@ class TaskArtifacts:
             if name in base:
                 # changes of the task's copy of a parameter or a constant end with the task
                 continue
-            self._go_on()
+            if not self.are_wanted:
+                raise _StoppedError
             ref = ref_to_atom(value) if name not in read else None
             if ref is not None:
                 self.refs[name] = ref
