@@ -63,6 +63,11 @@ class Descriptor:
 
     def is_whole(self) -> bool:
         """Whether the descriptor is still open, for the same file."""
+        try:
+            if self._mark and fcntl.fcntl(self.number, _GET) == self._mark:
+                return True
+        except OSError:
+            return False
         return self.is_at(self.number)
 
     def check(self) -> None:

@@ -40,7 +40,7 @@ from asyncflow.codec.short_text import ShortTexts
 from asyncflow.values import ITEM_DIGEST_BYTES, Encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from typing import IO
 
     from asyncflow.codec.encoded import Encoded
@@ -98,7 +98,13 @@ class Entry(NamedTuple):
         Raises:
             DamagedError: They are not what was written.
         """
-        if _entry_digest(self.prefix, [data]) != self.digest:
+        if len(data) < _JOINED_BYTES:
+            digest = blake3(self.prefix + data).digest(_DIGEST_BYTES)
+        else:
+            hasher = blake3(self.prefix)
+            hasher.update(data)
+            digest = hasher.digest(_DIGEST_BYTES)
+        if digest != self.digest:
             raise DamagedError("the bytes of an item are not those that were written")
 
 
@@ -156,15 +162,6 @@ def text_in(data: Chunk) -> str:
     """The text that these bytes begin with, see `Trailer.text_place`."""
     found = bytes(data[: 1 + data[0]]) if data else b""
     return found[1:].decode("utf-8", "replace")
-
-
-def _entry_digest(prefix: bytes, chunks: Sequence[Chunk]) -> bytes:
-    if len(chunks) == 1 and len(chunks[0]) < _JOINED_BYTES:
-        return blake3(prefix + chunks[0]).digest(_DIGEST_BYTES)
-    hasher = blake3(prefix)
-    for chunk in chunks:
-        hasher.update(chunk)
-    return hasher.digest(_DIGEST_BYTES)
 
 
 def item_digest(encoded: Encoded) -> bytes:

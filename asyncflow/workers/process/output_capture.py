@@ -19,6 +19,7 @@ import os
 import sys
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asyncflow._support.guarded_descriptor import Descriptor
@@ -276,7 +277,7 @@ def _no_flush() -> None:
     """Do nothing; used if C's streams cannot be reached."""
 
 
-_flush_c = _no_flush
+_flush_c: Callable[[], object] = _no_flush
 
 
 def flush_c_streams() -> None:
@@ -289,4 +290,4 @@ def flush_c_streams() -> None:
     except (ImportError, OSError, AttributeError):
         return
     fflush.argtypes = [ctypes.c_void_p]
-    _flush_c = lambda: fflush(None)  # noqa: E731 - bound to the symbol just found
+    _flush_c = partial(fflush, None)

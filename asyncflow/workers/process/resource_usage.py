@@ -73,7 +73,8 @@ class UsageMeter:
         self._began, self._children, self._peak, self._follows = now, children, peak, True
         self._has_risen = peak > self._base + _RISE
         known = self._can_set_back or peak > before
-        return Usage(round(max(seconds, 0.0), 6), peak * _UNIT if known else None)
+        seconds = round(seconds, 6) if seconds > 0.0 else 0.0
+        return Usage(seconds, peak * _UNIT if known else None)
 
     def _set_back(self) -> None:
         try:

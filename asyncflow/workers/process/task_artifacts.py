@@ -19,6 +19,7 @@ from asyncflow.store.change_detection import is_immutable
 from asyncflow.store.manifests import packed
 from asyncflow.values import Encoding, Outcome, Place
 from asyncflow.workers.process.item_stream import ItemStream
+from asyncflow.workers.process.step_forks import EndingForks
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -108,7 +109,8 @@ class TaskArtifacts:
         values = artifacts_of(flow)
         fanout, items = task.num_parallel, b""
         if foreach is not None:
-            fanout, ref = self._put_items(task, flow, foreach, values)
+            with EndingForks():  # so may going through the items
+                fanout, ref = self._put_items(task, flow, foreach, values)
             items = pack_ref(ref)
         self._put_all(values, on_lost)
         self._run.writer.sync()
@@ -160,7 +162,8 @@ class TaskArtifacts:
                 self.refs[name] = ref
                 continue
             try:
-                self.refs[name] = self._put(name, value)
+                with EndingForks():  # pickling a value may run its class's code
+                    self.refs[name] = self._put(name, value)
             except ArtifactPickleError as error:
                 if on_lost is None:
                     raise

@@ -63,9 +63,8 @@ class TaskResult:
         if node.next and task.transition is None and not task.is_left:
             message = f"the step {task.step!r} ended without self.next(...)"
             raise TransitionError(message, step=task.step, file=node.file, line=node.line)
-        with EndingForks():  # pickling a value may run its class's code
-            on_lost = None if not task.failed else _leave_out if task.is_left else _report_lost
-            return self._artifacts.store(task, task.flow, self._foreach, on_lost)
+        on_lost = None if not task.failed else _leave_out if task.is_left else _report_lost
+        return self._artifacts.store(task, task.flow, self._foreach, on_lost)
 
     async def persist_off_loop(self, off_loop: OffLoop, is_kept: Callable[[], bool]) -> Outcome:
         """Call `persist` in a thread.
