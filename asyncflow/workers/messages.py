@@ -155,10 +155,6 @@ class StartItems(NamedTuple):
     inputs: bytes
     opening: Sequence[Any] = ()
 
-    def has(self, run: int, task: int) -> bool:
-        """Whether a task is one of them."""
-        return run == self.run and 0 <= task - self.first < self.number
-
     def keys(self) -> list[AttemptKey]:
         """The attempts, in their order."""
         tasks = range(self.first, self.first + self.number)
@@ -166,10 +162,9 @@ class StartItems(NamedTuple):
 
     def order(self, task: int) -> StartTask:
         """The order for one of the tasks."""
-        key = _new_key((self.run, task, 0))
-        path = (*self.outer, self.item + task - self.first)
-        more = self.stack, self.inputs, (), (), self.opening, False
-        return _new_start_task((key, self.step, path, *more))
+        run, first, _, step, outer, item, stack, inputs, opening = self
+        key, path = _new_key((run, task, 0)), (*outer, item + task - first)
+        return _new_start_task((key, step, path, stack, inputs, (), (), opening, False))
 
     def orders(self) -> list[StartTask]:
         """The orders for all of them."""
@@ -462,12 +457,12 @@ _new_key: Final = partial(tuple.__new__, AttemptKey)  # half the time of `_make`
 _new_outcome: Final = partial(tuple.__new__, Outcome)
 _new_usage: Final = partial(tuple.__new__, Usage)
 _new_start_task: Final = partial(tuple.__new__, StartTask)
-_new_started: Final = partial(tuple.__new__, Started)
-_new_succeeded: Final = partial(tuple.__new__, Succeeded)
+new_started: Final = partial(tuple.__new__, Started)
+new_succeeded: Final = partial(tuple.__new__, Succeeded)
 
 
 def _started(key: Sequence[int], item: str) -> Started:
-    return _new_started((_new_key(key), item))
+    return new_started((_new_key(key), item))
 
 
 def _succeeded(
@@ -477,7 +472,7 @@ def _succeeded(
     spooled: Sequence[int],
     usage: Sequence[Any],
 ) -> Succeeded:
-    return _new_succeeded(
+    return new_succeeded(
         (_new_key(key), seconds, _new_outcome(outcome), spooled, _new_usage(usage))
     )
 

@@ -21,7 +21,10 @@ import signal
 import sys
 import time
 from _locale import LC_ALL, setlocale  # built in; `locale` takes a while to import
-from _signal import getsignal  # type: ignore[import-not-found] # that of `signal` is slow
+from _signal import (  # type: ignore[import-not-found] # those of `signal` are slow
+    getsignal,
+    setitimer,
+)
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
@@ -85,8 +88,8 @@ class ProcessSettings(NamedTuple):
     def put_back(self) -> None:
         """Restore them; takes some two microseconds if nothing has changed. In the main thread."""
         os.umask(self.umask)
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        of_sys, handlers = _of_sys(), _handlers()
+        setitimer(_REAL, 0.0)
+        of_sys, handlers = _of_sys(), tuple(map(getsignal, _SIGNALS))
         if not _is_same(of_sys, self.of_sys):
             for name, value in zip(_SYS, self.of_sys, strict=True):
                 setattr(sys, name, value)
@@ -117,6 +120,7 @@ _SYS: Final = (
     "displayhook",
     "breakpointhook",
 )
+_REAL: Final = int(signal.ITIMER_REAL)
 _read_sys: Final = attrgetter(*_SYS)
 _SIGNALS: Final = sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))[:29]
 

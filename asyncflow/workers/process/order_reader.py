@@ -63,15 +63,16 @@ class OrderReader:
         if not claim:  # the engine is gone, as the socket will tell
             return None
         run, task = unpack_claim(claim)
-        while not items.has(run, task):  # it is in a later packet, which is here or on its way
-            received = self._receive()
+        at = task - items.first
+        while run != items.run or not 0 <= at < items.number:
+            received = self._receive()  # it is in a later packet, which is here or on its way
             if received is None:
                 return None
             if isinstance(received, StartItems):
-                items = received
+                items, at = received, task - received.first
             else:
                 self._passed.append(received)
-        if task < items.first + items.number - 1:
+        if at < items.number - 1:
             self._items = items
         return items.order(task)
 

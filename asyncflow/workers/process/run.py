@@ -54,7 +54,8 @@ class OpenRun:
         self._pid = pid
         self._folder = ""  # where its code was unpacked, if it was
         self._opened = False
-        self._read = False
+        self.is_read = False
+        """Whether its first event has been read."""
         self.has_own_class = False
         """Whether the flow class was stored with the run or configured for it: both are dropped
         with the run."""
@@ -69,7 +70,7 @@ class OpenRun:
         Raises:
             StoreError: It cannot be read.
         """
-        if self._read:
+        if self.is_read:
             return
         order = self.order
         if order.node_folder:
@@ -89,13 +90,15 @@ class OpenRun:
             first = self.journal.read_one(FIRST_RECORD)
         self.manifests = JournalManifests(self.journal.read_one, self.stored.journal_file)
         self.reader = ArtifactReader(values)
-        self.writer = ArtifactWriter(self._sink())
+        sink = self._sink()
+        self.writer = ArtifactWriter(sink)
+        self._is_journal_whole, self._are_values_whole = self.journal.is_whole, sink.is_whole
         (self.started,) = cast(
             "tuple[RunStarted]", tuple(unpack_events(first, order.flow, order.run_id))
         )
         self.graph = Graph.from_data(self.started.graph)
         self.parameter_names = tuple(self.started.parameters)
-        self._read = True
+        self.is_read = True
 
     @property
     def is_open(self) -> bool:
@@ -217,11 +220,11 @@ class OpenRun:
 
     def is_whole(self) -> bool:
         """Whether the run's files are open: a step may have closed them."""
-        return not self._read or (self.journal.is_whole() and self.writer.is_whole())
+        return not self.is_read or (self._is_journal_whole() and self._are_values_whole())
 
     def close(self) -> None:
         """Close the run's files."""
-        if self._read:
+        if self.is_read:
             self.writer.close()
             self.journal.close()
 
@@ -367,7 +370,8 @@ def item_text_of(run: OpenRun, stack: Sequence[int], path: Sequence[int]) -> str
     if not path or len(stack) < len(path):
         return ""
     try:
-        run.read()
+        if not run.is_read:
+            run.read()
         splitter = run.result(stack[len(path) - 1], "the text of an item")
         if splitter.items is None:
             return ""

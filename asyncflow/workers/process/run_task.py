@@ -17,7 +17,7 @@ from asyncflow._support.tracebacks import (
 )
 from asyncflow.errors import TaskTimeoutError
 from asyncflow.flow.step_options import options_of
-from asyncflow.workers.messages import Failed, Succeeded
+from asyncflow.workers.messages import Failed, new_succeeded
 from asyncflow.workers.process import output_capture
 from asyncflow.workers.process.step_forks import EndingForks
 from asyncflow.workers.process.task import TaskView
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from asyncflow.values import Outcome
-    from asyncflow.workers.messages import AttemptKey, ReportMessage, StartTask, Usage
+    from asyncflow.workers.messages import (
+        AttemptKey,
+        ReportMessage,
+        StartTask,
+        Succeeded,
+        Usage,
+    )
     from asyncflow.workers.process.arrivals import Arrivals
     from asyncflow.workers.process.artifact_threads import OffLoop
     from asyncflow.workers.process.async_reads import AsyncReads
@@ -172,7 +178,8 @@ class TaskAttempt:
 
     def _succeeded(self, outcome: Outcome) -> Succeeded:
         seconds = time.perf_counter() - self._began
-        return Succeeded(self._order.key, seconds, outcome, self._printed(), self._used())
+        ended = self._order.key, seconds, outcome, self._printed(), self._used()
+        return new_succeeded(ended)
 
     async def _finish_cards(self, cards: TaskCards) -> bytes:
         """Store what the step has put on its cards."""

@@ -36,11 +36,11 @@ from asyncflow.workers.messages import (
     Pong,
     Ready,
     ShutDown,
-    Started,
     StartTask,
     Warned,
     Wrote,
     YieldMore,
+    new_started,
     pack_report,
 )
 from asyncflow.workers.process import environment, output_capture
@@ -288,7 +288,7 @@ class Worker:
 
     def _start(self, order: StartTask) -> None:
         run = self._runs[order.key.run]
-        self.report(Started(order.key, item_text_of(run, order.stack, order.path)))
+        self.report(new_started((order.key, item_text_of(run, order.stack, order.path))))
         began = time.perf_counter()
         try:
             environment.put_back_settings()
