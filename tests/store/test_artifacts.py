@@ -578,6 +578,31 @@ def test_a_large_item_is_mapped(writer, reader):
     assert reader.load_item(ref, 1)[0] == 1
 
 
+def test_an_item_is_that_of_its_list_whichever_text_was_read_last(writer, reader):
+    """A worker reads an item's text first, and need not look for the item again."""
+    _, some = writer.put_items([10 * number for number in range(500)])
+    _, others = writer.put_items([f"number {number}" for number in range(500)])
+    for index in (0, 63, 64, 499):
+        assert reader.item_text(some, index) == str(10 * index)
+        assert reader.load_item(others, index) == f"number {index}"
+        assert reader.load_item(some, index) == 10 * index
+        assert reader.load_item(some, index) == 10 * index
+        assert reader.load_item(some, (index + 1) % 500) == 10 * ((index + 1) % 500)
+
+
+def test_a_damaged_item_is_refused_after_its_text_was_read(layout, writer, reader):
+    """Nobody checks a text."""
+    _, ref = writer.put_items([f"number {number}" for number in range(500)])
+    path = file_of(layout, ref)
+    data = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(data.replace(b"number 7\x94", b"number 9\x94", 1))
+    assert reader.item_text(ref, 7) == "'number 7'"
+    with pytest.raises(ArtifactCorruptError, match=r"rows\[7\]"):
+        reader.load_item(ref, 7, "rows")
+    assert reader.load_item(ref, 8) == "number 8"
+
+
 def test_a_generator_is_stored_while_it_yields(layout, writer, reader):
     """Of a long one never all is in memory."""
     largest = 0

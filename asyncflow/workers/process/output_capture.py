@@ -261,8 +261,8 @@ def written() -> tuple[int, int]:
 
 def spooled() -> tuple[int, int]:
     """Sizes of the two spool files, after flushing everything that is buffered."""
-    out, err = sys.stdout, sys.stderr
     try:
+        out, err = sys.stdout, sys.stderr
         if not (type(out) is type(err) is TaskStream and out.is_flushed and err.is_flushed):
             out.flush()
             err.flush()

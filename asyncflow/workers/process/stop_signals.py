@@ -145,14 +145,15 @@ class StopSignals:
 
     def release(self) -> None:
         """Let SIGTERM come, and one that came meanwhile. Harmless if it is not held."""
-        if self._held:
-            self._held = False
-            if self._waiting:
-                self._waiting = False
-                signal.raise_signal(signal.SIGTERM)  # the handler runs in the main thread
+        if not (self._held or self._blocked):
+            return
+        self._held = False  # first: from now on none is kept
+        waiting, self._waiting = self._waiting, False
         if self._blocked:
             self._blocked = False
             pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+        if waiting:
+            signal.raise_signal(signal.SIGTERM)  # the handler runs in the main thread
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if self._held and number == signal.SIGTERM:

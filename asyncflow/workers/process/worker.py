@@ -51,7 +51,6 @@ from asyncflow.workers.process.resource_usage import UsageMeter
 from asyncflow.workers.process.run import OpenRun, item_text_of
 from asyncflow.workers.process.run_task import TaskAttempt, failed
 from asyncflow.workers.process.shared_resources import SharedResources
-from asyncflow.workers.process.stop_signals import STOP
 from asyncflow.workers.process.thread_context import install_thread_propagation
 
 if TYPE_CHECKING:
