@@ -17,6 +17,7 @@ ALL = (
     "client",
     "listing",
     "hotpath",
+    "worker_alone",
     "showing",
     "stages",
     "deep",
