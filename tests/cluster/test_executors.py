@@ -12,20 +12,17 @@ import psutil
 import pytest
 
 from asyncflow import Engine, FlowSpec, resources, step
-from asyncflow.errors import RunCancelledError, RunFailedError
+from asyncflow.errors import RunFailedError
 from asyncflow.executors import Dask, Ray
 from asyncflow.flow.loader import load_file
 from asyncflow.workers.cluster import dask_cluster, ray
 from tests.support.conformance import FLOWS, KINDS, load_kinds, outcome
 from tests.support.dask_processes import DaskProcesses
-from tests.support.remote_flows import (
-    SECONDS,
-    Hindered,
-    Meeting,
-    Sleeping,
-    Talking,
-    Waiting,
-    printed,
+from tests.support.remote_flows import SECONDS, Meeting, Talking
+from tests.support.remote_promises import (
+    RemotePromises,
+    lose_a_node,
+    lose_a_node_within_packets,
 )
 from tests.support.waiting import until
 
@@ -113,63 +110,22 @@ async def test_a_flow_comes_to_the_same_on_a_cluster(distant, modules, expected,
     assert await outcome(distant, getattr(modules[kind], name)) == expected[name]
 
 
-async def test_all_that_tasks_print_comes_from_the_node(distant):
-    """In order, and before the end of the task."""
-    run = await distant.run(Talking, lines=20_000)
-    expected = "".join(f"line {number}\n" for number in range(20_000)) + "half a line"
-    assert run["start"].task.stdout == expected
-    assert run["start"].task.stderr == "raw\n"
-    assert (run["talk"].task.stdout, run["talk"].task.stderr) == ("begins\n", "ends\n")
-
-
-async def test_a_cancelled_run_ends_its_tasks_on_the_node(distant):
-    """A `def` task and an async one; and the next run finds the workers free."""
-    handle = await distant.start(Sleeping)
-    await printed(handle, "still")
-    await printed(handle, "turning")
-    began = time.monotonic()
-    handle.cancel("enough")
-    with pytest.raises(RunCancelledError) as caught:
-        await handle
-    assert time.monotonic() - began < SECONDS / 2
-    for name in ("still", "turning"):
-        failure = caught.value.run[name].task.exception
-        assert (failure.type.rsplit(".", 1)[-1], failure.message) == (
-            "TaskCancelledError",
-            "enough",
-        )
-    assert (await distant.run(Talking)).successful
-
-
-async def test_slow_attempts_and_killed_workers_cost_one_attempt_each(distant):
-    """And `@catch` handles what is too slow for good."""
-    run = await distant.run(Hindered)
-    first = [task.attempts()[0] for task in run["work"]]
-    told = [(each.stdout, each.exception and each.exception.type) for each in first]
-    assert sorted(told, key=repr) == [
-        ("attempt 0\n", "asyncflow.errors.TaskTimeoutError"),
-        ("attempt 0\n", "asyncflow.errors.WorkerDiedError"),
-        ("attempt 0\n", None),
-    ]
-    assert run["end"].task["late_by"].data.endswith("TaskTimeoutError")
+class TestClusters(RemotePromises):
+    """All that has to hold anywhere."""
 
 
 async def test_when_a_node_is_killed_what_had_begun_is_lost_and_told(place, store):
     """One attempt of each such task; the run goes on elsewhere, and nothing is left there."""
     async with Engine(store=store, executor=place.executor(workers=2)) as engine:
-        handle = await engine.start(Waiting)
-        host = place.host_of((await printed(handle, "waiting")).pid)
-        left = host.children(recursive=True)
-        assert left
-        host.kill()
-        run = await handle
+        await lose_a_node(engine, place.host_of)
     place.add_worker()  # for the next tests
-    lost = [each for task in run["work"] for each in task.attempts() if each.exception]
-    assert {each.exception.type for each in lost} == {"asyncflow.errors.WorkerDiedError"}
-    assert all("was lost with its node" in each.exception.message for each in lost)
-    assert [each.stdout for each in lost if each.stdout] == ["waiting\n"]
-    _, alive = psutil.wait_procs(left, timeout=SECONDS)
-    assert not alive
+
+
+async def test_a_node_is_killed_while_tasks_travel_together(place, store, tmp_path):
+    """Nothing is lost but what had begun."""
+    async with Engine(store=store, executor=place.executor(workers=2)) as engine:
+        await lose_a_node_within_packets(engine, place.host_of, tmp_path)
+    place.add_worker()
 
 
 DRIVER = """
@@ -219,8 +175,11 @@ def test_nothing_runs_on_without_its_driver(place, store, tmp_path):
     assert not alive
 
 
-async def test_the_code_of_a_flow_reaches_nodes_that_do_not_have_its_file(place, store, tmp_path):
+async def test_the_code_of_a_flow_reaches_nodes_that_do_not_have_its_file(
+    place, store, tmp_path, monkeypatch
+):
     """The folder is gone before a worker is there."""
+    monkeypatch.delitem(sys.modules, "gone_helper", raising=False)  # that of another cluster's test
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "gone_helper.py").write_text("def double(x):\n    return 2 * x\n")

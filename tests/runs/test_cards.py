@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, Task, card, catch, current, isolate, retry, step
+from asyncflow import FlowSpec, Parameter, Task, card, catch, current, isolate, retry, step
 from asyncflow.cards import (
     Artifact,
     CardComponent,
@@ -25,7 +25,7 @@ from asyncflow.cards import (
 )
 from asyncflow.errors import RunFailedError
 from asyncflow.events import CardUpdated
-from asyncflow.testing import Loopback, run_flow
+from asyncflow.testing import run_flow
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
 
@@ -530,18 +530,6 @@ async def test_a_refresh_is_an_event_and_tasks_on_one_loop_do_not_mix(engine):
         seen.setdefault(event.task_id, []).append(event.cards)
     run = await handle
     assert [len(cards) for cards in seen.values()] == [3, 3, 3]
-    for task in run["work"]:
-        (bar,) = drawn(task)
-        assert (bar["label"], bar["value"]) == (f"item {task.index}", 3)
-
-
-async def test_a_refresh_comes_from_workers_on_other_machines(store):
-    """Through the socket of their node, and at the end the cards are in the store."""
-    async with Engine(store=store, executor=Loopback(workers=1)) as engine:
-        handle = await engine.start(Live)
-        seen = [event.task_id async for event in handle.events(CardUpdated)]
-        run = await handle
-    assert len(seen) == 9
     for task in run["work"]:
         (bar,) = drawn(task)
         assert (bar["label"], bar["value"]) == (f"item {task.index}", 3)

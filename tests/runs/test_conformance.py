@@ -12,6 +12,7 @@ from asyncflow import Engine
 from asyncflow.flow.graph_reader import read_graph
 from asyncflow.testing import Loopback, run_flow
 from tests.support.conformance import FLOWS, KINDS, load_kinds, outcome
+from tests.support.remote_promises import RemotePromises
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,10 @@ async def test_a_flow_comes_to_the_same_wherever_its_tasks_run(
 ):
     """Nothing of a run tells whether its workers were the engine's own processes."""
     assert await outcome(distant, getattr(modules[kind], name)) == expected[name]
+
+
+class TestLoopback(RemotePromises):
+    """All that has to hold anywhere."""
 
 
 class InThisProcess:

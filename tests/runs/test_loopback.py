@@ -9,11 +9,12 @@ import textwrap
 import psutil
 import pytest
 
-from asyncflow import Engine, events
-from asyncflow.errors import PoolError, RunCancelledError
+from asyncflow import Engine
+from asyncflow.errors import PoolError
 from asyncflow.testing import Loopback
 from tests.support.pool_listener import Listener
-from tests.support.remote_flows import SECONDS, Hindered, Sleeping, Talking, Waiting, printed
+from tests.support.remote_flows import SECONDS
+from tests.support.remote_promises import lose_a_node, lose_a_node_within_packets
 from tests.support.waiting import until
 
 
@@ -31,62 +32,14 @@ def agent():
     return process
 
 
-async def test_all_that_tasks_print_comes_through_the_socket(engine):
-    """In order, and before the end of the task."""
-    handle = await engine.start(Talking, lines=50_000)
-    seen = [event async for event in handle.events()]
-    run = await handle
-    expected = "".join(f"line {number}\n" for number in range(50_000)) + "half a line"
-    assert run["start"].task.stdout == expected
-    assert run["start"].task.stderr == "raw\n"
-    assert (run["talk"].task.stdout, run["talk"].task.stderr) == ("begins\n", "ends\n")
-    of_start = [type(event) for event in seen if getattr(event, "step", "") == "start"]
-    assert of_start[0] is events.TaskStarted
-    assert of_start[-1] is events.TaskSucceeded
-
-
-async def test_a_cancelled_run_ends_its_tasks_behind_the_socket(engine):
-    """A `def` task and an async one; what they had printed is there."""
-    handle = await engine.start(Sleeping)
-    await printed(handle, "still")
-    await printed(handle, "turning")
-    handle.cancel("enough")
-    with pytest.raises(RunCancelledError) as caught:
-        await handle
-    for name in ("still", "turning"):
-        failure = caught.value.run[name].task.exception
-        assert (failure.type.rsplit(".", 1)[-1], failure.message) == (
-            "TaskCancelledError",
-            "enough",
-        )
-
-
-async def test_slow_attempts_and_killed_workers_cost_one_attempt_each(engine):
-    """Also what they had printed is kept, and `@catch` handles what is too slow for good."""
-    run = await engine.run(Hindered)
-    first = [task.attempts()[0] for task in run["work"]]
-    told = [(each.stdout, each.exception and each.exception.type) for each in first]
-    assert sorted(told, key=repr) == [
-        ("attempt 0\n", "asyncflow.errors.TaskTimeoutError"),
-        ("attempt 0\n", "asyncflow.errors.WorkerDiedError"),
-        ("attempt 0\n", None),
-    ]
-    assert run["end"].task["late_by"].data.endswith("TaskTimeoutError")
-
-
 async def test_when_the_agent_is_killed_what_had_begun_is_lost_and_told(engine):
     """One attempt of each such task; another agent takes the place of the first."""
-    handle = await engine.start(Waiting)
-    await printed(handle, "waiting")
-    before = agent()
-    left = before.children(recursive=True)
-    before.kill()
-    run = await handle
-    lost = [each for task in run["work"] for each in task.attempts() if each.exception]
-    assert {each.exception.type for each in lost} == {"asyncflow.errors.WorkerDiedError"}
-    assert all("was lost with its node" in each.exception.message for each in lost)
-    assert [each.stdout for each in lost if each.stdout] == ["waiting\n"]
-    await until(lambda: not any(each.is_running() for each in left))
+    await lose_a_node(engine, lambda _: agent())
+
+
+async def test_an_agent_is_killed_while_tasks_travel_together(engine, tmp_path):
+    """Nothing is lost but what had begun."""
+    await lose_a_node_within_packets(engine, lambda _: agent(), tmp_path)
 
 
 DRIVER = """
