@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import textwrap
 import time
+from contextlib import closing
 from typing import Any
 
 import psutil
@@ -37,6 +38,7 @@ FLOW = """
 
     class Placed(FlowSpec):
         held = Parameter("held", default="")
+        seconds = Parameter("seconds", default=1.5)
 
         @step
         def start(self):
@@ -54,7 +56,7 @@ FLOW = """
                 print("held", flush=True)
                 time.sleep(300)
             self.part = bytes([self.input]) * 20_000
-            time.sleep(1.5)  # so that both nodes have something to do
+            time.sleep(self.seconds)  # so that both nodes have something to do
             self.next(self.join)
 
         @step
@@ -75,11 +77,23 @@ FILES = {
 
 
 class Cluster:
-    """A scheduler and an S3 server on this machine, and hosts around it."""
+    """An S3 server on this machine, and hosts around it that another engine makes a cluster of."""
 
-    def __init__(self, network: Network, folder: Any, store: str, scheduler: DaskProcesses) -> None:
+    engine = ""
+    """Its name for `--executor`."""
+    holder = ""
+    """How the command line of a process that holds an agent can be told."""
+    joined = ""
+    """What a log says of each node that has joined."""
+    address = ""
+    """What a driver names."""
+    seconds = 90.0
+    """For what takes a few on an idle machine."""
+    task_seconds = 1.5
+    """How long one of four tasks lasts: on all nodes there is a worker before they have ended."""
+
+    def __init__(self, network: Network, folder: Any, store: str) -> None:
         self._network, self._folder, self.store = network, folder, store
-        self._scheduler = scheduler
         self._logs = self._nodes = 0
 
     def _start(self, name, *command, files=None):
@@ -88,7 +102,7 @@ class Cluster:
         hidden = self._folder / "hidden"
         hidden.mkdir(exist_ok=True)
         host.start(
-            *(sys.executable, "-m", *command),
+            *command,
             folder=hidden,
             log=self._folder / f"{self._logs}-{name}.log",
             files=files,
@@ -97,43 +111,54 @@ class Cluster:
         return host
 
     def add_node(self, name):
-        """A host with a Dask worker."""
+        """A host with room for one worker."""
         self._nodes += 1
-        options = ("--no-nanny", "--no-dashboard", "--nthreads", "1", "--name", name)
-        command = ("distributed.cli.dask_worker", self._scheduler.address, *options)
-        return self._start(name, *command)
+        return self._start(name, *self.node_command(name))
 
     def drive(self, name, *options):
         """A host with a driver, once all nodes are there; only it has the file of the flow."""
-        until = time.monotonic() + 90
-        while self._registered() < self._nodes:
+        self._wait_for(self._nodes)
+        command, *rest = options
+        where = ("--executor", self.engine, "--address", self.address, "--store", self.store)
+        program = (sys.executable, "-m", "asyncflow", command, "flow.py", *where, *rest)
+        if command == "run":
+            program += ("--seconds", str(self.task_seconds))
+        return self._start(name, *self.driver_command(program), files=FILES)
+
+    def _wait_for(self, nodes):
+        until = time.monotonic() + self.seconds
+        while self.said().count(self.joined) < nodes:
             assert time.monotonic() < until, self.said()
             time.sleep(0.1)
-        where = ("--executor", "dask", "--address", self._scheduler.address)
-        command, *rest = options
-        return self._start(
-            name,
-            *("asyncflow", command, "flow.py", *where, "--store", self.store, *rest),
-            files=FILES,
-        )
 
-    def _registered(self):
-        """How many Dask workers the scheduler has seen."""
-        (log,) = self._folder.glob("scheduler-*.log")
-        return log.read_text().count("Register worker")
+    def workers_on(self, host):
+        """The processes that an agent has started on a host."""
+        found = [each for each in host.processes() if self.holder in " ".join(each.cmdline())]
+        return [child for each in found for child in each.children(recursive=True)]
 
     def said(self):
         """What everybody has said, for a test that fails."""
         return "\n".join(f"{p.name}: {p.read_text()}" for p in sorted(self._folder.glob("*.log")))
+
+    def node_command(self, name: str) -> tuple[str, ...]:
+        """What a node runs."""
+        raise NotImplementedError
+
+    def driver_command(self, program: tuple[str, ...]) -> tuple[str, ...]:
+        """What a driver's host runs to have this program run there."""
+        raise NotImplementedError
+
+    def close(self):
+        """End what is not on a host."""
 
     def run(self):
         """The flow's newest run."""
         with_runs = Flow("Placed", store=self.store)
         return with_runs.latest_run
 
-    def seen(self, kind, count=1, seconds=90.0):
+    def seen(self, kind, count=1):
         """The first events of this kind of the newest run, once there are so many."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + self.seconds
         found = []
         while time.monotonic() < until:
             try:
@@ -146,6 +171,66 @@ class Cluster:
         raise AssertionError(f"{len(found)} of {count} {kind.__name__}:\n{self.said()}")
 
 
+class DaskHosts(Cluster):
+    """The scheduler is on this machine."""
+
+    engine, holder, joined = "dask", "dask_worker", "Register worker"
+
+    def __init__(self, network: Network, folder: Any, store: str) -> None:
+        super().__init__(network, folder, store)
+        self._scheduler = DaskProcesses(folder, "--host", network.address)
+        self.address = self._scheduler.address
+
+    def node_command(self, name):
+        """A Dask worker."""
+        options = ("--no-nanny", "--no-dashboard", "--nthreads", "1", "--name", name)
+        return (sys.executable, "-m", "distributed.cli.dask_worker", self.address, *options)
+
+    def driver_command(self, program):
+        """A driver needs nothing on its host."""
+        return program
+
+    def close(self):
+        """End the scheduler."""
+        self._scheduler.close()
+
+
+class RayHosts(Cluster):
+    """The head is on a host of its own, and each driver's host belongs to the cluster."""
+
+    engine, holder, joined = "ray", "ray::AgentActor", "Ray runtime started"
+    address = "auto"
+    seconds, task_seconds = 240.0, 12.0
+
+    def __init__(self, network: Network, folder: Any, store: str) -> None:
+        super().__init__(network, folder, store)
+        options = ("--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false")
+        self._head = ""
+        self._head = self._start("head", *self._ray(*options, "--block")).address
+        self._nodes = 1
+        self._wait_for(1)
+
+    def _ray(self, *options):
+        number = 11 + self._logs  # as the network counts its hosts
+        address = f"{self._network.address.rpartition('.')[0]}.{number}"
+        common = (f"--node-ip-address={address}", "--object-store-memory=100000000")
+        to_head = (f"--address={self._head}:{PORT}",) if self._head else ()
+        return (sys.executable, "-m", "ray.scripts.scripts", "start", *to_head, *common, *options)
+
+    def node_command(self, name):
+        """A part of the cluster with one CPU."""
+        del name  # it goes by its host's
+        return self._ray("--num-cpus=1", "--block")
+
+    def driver_command(self, program):
+        """A driver needs a part of the cluster on its host, which has no room for workers."""
+        ray = " ".join(self._ray("--num-cpus=0"))
+        return "sh", "-ec", f'{ray}; exec "$@"', "driver", *program
+
+
+PORT = 6379
+
+
 @pytest.fixture
 def network():
     """A network of one test."""
@@ -153,23 +238,19 @@ def network():
         yield made
 
 
-@pytest.fixture
-def cluster(network, tmp_path, monkeypatch):
-    """A cluster without nodes."""
+@pytest.fixture(params=[DaskHosts, pytest.param(RayHosts, marks=pytest.mark.slow)])
+def cluster(request, network, tmp_path, monkeypatch):
+    """A cluster without nodes. Four parts of a Ray cluster take a minute of CPU to start."""
+    if request.param is RayHosts:
+        pytest.importorskip("ray")
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+        monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     with S3Server(network.address) as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         store = f"s3://{server.create_bucket('hosts')}/flows"
-        scheduler = DaskProcesses(tmp_path, "--host", network.address)
-        yield Cluster(network, tmp_path, store, scheduler)
-        scheduler.close()
-
-
-def workers_on(host):
-    """The processes that an agent has started on a host: those below the Dask worker."""
-    found = host.processes()
-    dask = [each for each in found if "dask_worker" in " ".join(each.cmdline())]
-    return [child for each in dask for child in each.children(recursive=True)]
+        with closing(request.param(network, tmp_path, store)) as made:
+            yield made
 
 
 def test_a_flow_runs_on_hosts_that_share_nothing(cluster):
@@ -206,7 +287,7 @@ def test_a_node_behind_a_cut_link_is_told_and_ends_its_workers(cluster):
     south = cluster.add_node("south")
     cluster.drive("driver", "run", "--held", "south")
     cluster.seen(events.TaskLogged)
-    left = workers_on(south)
+    left = cluster.workers_on(south)
     assert left
     cut, began = time.time(), time.monotonic()
     south.cut()
@@ -226,7 +307,7 @@ def test_a_run_whose_driver_is_killed_is_resumed_from_a_third_host(cluster):
     nodes = [cluster.add_node(name) for name in ("north", "south")]
     driver = cluster.drive("driver", "run", "--held", "all")
     cluster.seen(events.TaskSucceeded, 2)  # start, and the item that nobody holds
-    left = [process for node in nodes for process in workers_on(node)]
+    left = [process for node in nodes for process in cluster.workers_on(node)]
     assert left
     driver.kill()
     _, alive = psutil.wait_procs(left, timeout=14)
