@@ -202,7 +202,7 @@ async def test_an_adaptive_cluster_grows_from_none_and_shrinks_to_none(store, tm
     import dask
     import distributed
 
-    durations = {"distributed.scheduler.default-task-durations": {"hold_lease": "1h"}}
+    durations = {"distributed.scheduler.default-task-durations": {"asyncflow-lease": "1h"}}
     with dask.config.set(durations):
         async with distributed.LocalCluster(
             n_workers=0,
@@ -220,3 +220,4 @@ async def test_an_adaptive_cluster_grows_from_none_and_shrinks_to_none(store, tm
                     run = await engine.run(Meeting, folder=str(folder))
                     assert len({task.data.pid for task in run["work"]}) == 4
                     await until(lambda: not cluster.workers)
+                    assert "asyncflow-lease" in cluster.scheduler.task_prefixes  # as in the docs

@@ -238,9 +238,13 @@ def network():
         yield made
 
 
-@pytest.fixture(params=[DaskHosts, pytest.param(RayHosts, marks=pytest.mark.slow)])
+BOTH = [DaskHosts, pytest.param(RayHosts, marks=pytest.mark.slow)]
+"""Four parts of a Ray cluster take a minute of CPU to start."""
+
+
+@pytest.fixture(params=[DaskHosts])
 def cluster(request, network, tmp_path, monkeypatch):
-    """A cluster without nodes. Four parts of a Ray cluster take a minute of CPU to start."""
+    """A cluster without nodes."""
     if request.param is RayHosts:
         pytest.importorskip("ray")
         monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
@@ -253,6 +257,7 @@ def cluster(request, network, tmp_path, monkeypatch):
             yield made
 
 
+@pytest.mark.parametrize("cluster", BOTH, indirect=True)
 def test_a_flow_runs_on_hosts_that_share_nothing(cluster):
     """Code and values travel; what a node needs, it reads from the object store."""
     for name in ("north", "south"):

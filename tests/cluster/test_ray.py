@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from asyncflow import Engine, FlowSpec, resources, step
-from asyncflow.errors import ClusterError
+from asyncflow.errors import ClusterError, RunFailedError
 from asyncflow.executors import Ray
+from asyncflow.workers.cluster import ray as ray_cluster
+from tests.support.remote_flows import Talking
 
 pytestmark = pytest.mark.cluster
 
@@ -53,3 +56,48 @@ async def test_another_address_than_that_of_the_program_is_refused(ray_here, sto
     with pytest.raises(ClusterError, match="this program is connected to Ray at"):
         async with Engine(store=store, executor=Ray("127.0.0.1:9")):
             pass
+
+
+def dying_actor(folder, times, how):
+    """In the place of an agent's actor: so many end before they have said where they are."""
+
+    class Dying(ray_cluster.AgentActor):  # within the function, so that it travels by value
+        def __init__(self):
+            super().__init__()
+            self.is_to_die = len(list(Path(folder).iterdir())) < times
+            Path(folder, str(os.getpid())).touch()
+            if self.is_to_die and how == "fails":
+                raise RuntimeError("this node is no good")
+
+        async def where(self):
+            if self.is_to_die:
+                os._exit(1)
+            return await super().where()
+
+    return Dying
+
+
+async def test_an_actor_that_dies_before_it_is_there_is_asked_for_again(
+    ray_here, store, tmp_path, monkeypatch
+):
+    """As when its node dies: no run fails because of it."""
+    (tmp_path / "actors").mkdir()
+    actor = dying_actor(str(tmp_path / "actors"), 2, "dies")
+    monkeypatch.setattr(ray_cluster, "AgentActor", actor)
+    async with Engine(store=store, executor=Ray("auto", workers=1)) as engine:
+        assert (await engine.run(Talking)).successful
+    assert len(list((tmp_path / "actors").iterdir())) >= 3  # and those lost on a busy machine
+
+
+@pytest.mark.parametrize(("how", "tries"), [("dies", 4), ("fails", 1)])
+async def test_an_actor_that_never_comes_fails_the_run(
+    ray_here, store, tmp_path, monkeypatch, how, tries
+):
+    """After some tries, and at once if it is an error of its own."""
+    (tmp_path / "actors").mkdir()
+    actor = dying_actor(str(tmp_path / "actors"), 100, how)
+    monkeypatch.setattr(ray_cluster, "AgentActor", actor)
+    async with Engine(store=store, executor=Ray("auto", workers=1)) as engine:
+        with pytest.raises(RunFailedError, match="ended before its agent was there"):
+            await engine.run(Talking)
+    assert len(list((tmp_path / "actors").iterdir())) == tries

@@ -36,8 +36,13 @@ CONNECT_SECONDS: Final = 60.0
 INFEASIBLE_SECONDS: Final = 20.0
 """How long a request may be larger than every node, before it is an error: nodes may be joining."""
 _LOOK_SECONDS: Final = 1.0
+_LEASE_TRIES: Final = 4  # of which some end with the node that Ray had chosen
 _MB: Final = 1 << 20
 _INSTALL: Final = "pip install 'asyncflow-engine[ray]'"
+
+
+class _ActorLostError(ClusterError):
+    """An actor has died, and not by an error of its own, before its agent was there."""
 
 
 class AgentActor:
@@ -208,9 +213,20 @@ class RayCluster:
     async def lease(self, shape: Shape, slots: int) -> Link:
         """An actor with room for so many workers.
 
+        One that dies with its node, or its process, before it is there is asked for again.
+
         Raises:
-            ClusterError: No node can ever have it, or it ends before it is there.
+            ClusterError: No node can ever have it, or it ends again and again.
         """
+        for _ in range(_LEASE_TRIES - 1):
+            try:
+                return await self._lease(shape, slots)
+            except _ActorLostError as error:
+                log.warning("an actor was lost before it was there", why=str(error))
+                await asyncio.sleep(_LOOK_SECONDS)
+        return await self._lease(shape, slots)
+
+    async def _lease(self, shape: Shape, slots: int) -> Link:
         wanted = _request(shape, slots)
         actor = self._actors.options(**wanted, max_restarts=0, max_task_retries=0).remote()
         coming = asyncio.ensure_future(_awaited(actor.where.remote()))
@@ -276,7 +292,11 @@ class RayCluster:
                 f"a node of {self.name} has no asyncflow: install the same version there as here, "
                 "or name it in the runtime_env of ray.init"
             )
-        return ClusterError(f"a lease of {self.name} ended before its agent was there: {said}")
+        message = f"a lease of {self.name} ended before its agent was there: {said}"
+        is_lost = isinstance(error, errors.ActorDiedError | errors.ActorUnavailableError)
+        if is_lost and "creation task" not in str(error):  # else it has failed by itself
+            return _ActorLostError(message)
+        return ClusterError(message)
 
     async def release(self, link: Link) -> None:
         """End an actor, if it has not ended."""
