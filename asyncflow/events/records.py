@@ -399,16 +399,10 @@ def head_of(values: Sequence[Any]) -> TaskHead:
 _new_head: Final = partial(tuple.__new__, TaskHead)  # half the time of `_make`
 
 
-def task_of(values: Sequence[Any]) -> int:
-    """The id of the task that a record is about; records of output included."""
-    task: int = values[TASK_AT]
-    return task
-
-
-def step_of(values: Sequence[Any]) -> str:
-    """The step of the task that a record is about."""
-    step: str = values[_STEP_AT]
-    return step
+task_of: Final = itemgetter(TASK_AT)
+"""The id of the task that a record is about; records of output included."""
+step_of: Final = itemgetter(_STEP_AT)
+"""The step of the task that a record is about."""
 
 
 def stream_of(values: Sequence[Any]) -> int:
@@ -526,9 +520,7 @@ end_of: Final = itemgetter(3, 4, 5, 6, _SECONDS_AT[SUCCEEDED])
 """Step, task id, attempt and path of a TaskSucceeded, and how long it took."""
 
 
-way_on: Final[Callable[[Sequence[Any]], tuple[int | None, str]]] = itemgetter(
-    _FANOUT_AT[SUCCEEDED], _CHOICE_AT[SUCCEEDED]
-)
+way_on: Final = itemgetter(_FANOUT_AT[SUCCEEDED], _CHOICE_AT[SUCCEEDED])
 """How many tasks follow the one that a TaskSucceeded is about, and the step that it chose."""
 
 

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_SECONDS: Final = 1.0  # for a task of unknown length: more than any worker gets in advance
 ASYNC_TASKS: Final = 64  # at a worker until another one is worth starting for more
-_TOGETHER: Final = 2  # times as many tasks as usual, if they come in packets: then fewer packets do
-_TOGETHER_SECONDS: Final = 1.5  # likewise, times as long
+_TOGETHER: Final = 1.5  # times as much as usual, if it comes in packets: then there are fewer
 _ASYNC_WORKER_TASKS: Final = 10_000  # at a time on one worker, unless @concurrency says more
 ASYNC_SPARE_TASKS: Final = 1000  # beyond that, for runs with few tasks: no run can fill a worker
 _STORING_TASKS: Final = 512  # of a worker, whose values are being uploaded, before it has to wait
@@ -253,8 +252,8 @@ class WorkerSlot:
     def room(self, expected: float) -> int:
         """How many `def` tasks that take so many seconds it may be sent together."""
         ahead, tasks = self.worker.ahead, len(self.tasks)
-        seconds = _TOGETHER_SECONDS * ahead.seconds - self.load
-        return min(_TOGETHER * ahead.tasks - tasks, int(seconds / expected))
+        seconds = _TOGETHER * ahead.seconds - self.load
+        return min(int(_TOGETHER * ahead.tasks) - tasks, int(seconds / expected))
 
     def has_room(self, wanted: TaskDemand) -> bool:
         """Whether such a task may be sent to it now."""

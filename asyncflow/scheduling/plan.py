@@ -195,7 +195,10 @@ class Plan:
                 self._successors.begin()
                 return []
             case RunSucceeded() | RunFailed() | RunCancelled():
-                return self._end(ENDINGS[event.code])
+                self.status = ENDINGS[event.code]
+                self._tasks.clear()
+                self._queue.clear()
+                return []
             case _:  # TaskLogged: nothing depends on a task's output
                 return []
 
@@ -385,12 +388,6 @@ class Plan:
 
     def _finish_when_idle(self) -> list[Command]:
         return [self._stopping] if self._stopping and not self._tasks else []
-
-    def _end(self, status: Status) -> list[Command]:
-        self.status = status
-        self._tasks.clear()
-        self._queue.clear()
-        return []
 
     def __repr__(self) -> str:
         return f"<Plan {self.ready} ready, {self.unfinished} unfinished>"

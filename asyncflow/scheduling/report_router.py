@@ -322,7 +322,8 @@ class ReportRouter:
             return
         assigned.stop_timer()
         was_there = report.key in slot.tasks
-        self._assigner.remove(slot, assigned)
+        slot.remove(assigned)
+        self._assigner.release(assigned)
         if was_there:
             self._on_free(slot)
         assigned.source.tell(self._end_of(slot, assigned, report))
@@ -364,7 +365,8 @@ class ReportRouter:
         if assigned is None:
             return
         slot.abandoned_attempts[attempt] = assigned
-        self._assigner.remove(slot, assigned)
+        slot.remove(assigned)
+        self._assigner.release(assigned)
         assigned.source.tell(_loss(slot, assigned, self._loop.time()))
         self._assigner.dispatch()
 

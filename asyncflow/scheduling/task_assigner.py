@@ -437,13 +437,8 @@ class TaskAssigner:
             return
         self._give(slot, source, order, is_async=assigned.is_async).grant = hold
 
-    def remove(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
-        """Note that a worker no longer has a task: its run may have room for the next."""
-        slot.remove(assigned)
-        self.release(assigned)
-
     def on_ended(self, slot: WorkerSlot, source: TaskSource, ended: Sequence[AssignedTask]) -> bool:
-        """Note that a worker no longer has some tasks of a run, which hold nothing.
+        """Do what `release` does for some tasks of a run, which hold nothing.
 
         Returns whether others may begin now: runs that wait for room find none there if it has
         enough all the same.
@@ -455,7 +450,7 @@ class TaskAssigner:
         return not (waited and slot.has_enough)
 
     def release(self, assigned: AssignedTask) -> None:
-        """The same when the worker itself is gone."""
+        """Note that no worker has a task any more: its run may have room for the next."""
         source = assigned.source
         self._steps.end(source.number, (assigned,))
         if assigned.grant is not None:

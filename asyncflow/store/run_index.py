@@ -34,6 +34,7 @@ import sys
 from array import array
 from enum import IntEnum
 from itertools import compress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from zlib import crc32
 
@@ -109,6 +110,7 @@ class TaskState(IntEnum):
     STOPPED = 5
 
 
+_task_of: Final = itemgetter(3)  # of a note
 _NEVER, _STARTED, _SUCCEEDED = map(int, (TaskState.NEVER, TaskState.STARTED, TaskState.SUCCEEDED))
 STATES: Final = {
     STARTED: TaskState.STARTED,
@@ -178,14 +180,15 @@ class TaskTable:
         _ENTRY.pack_into(self._data, where, started, at, step, state, attempt, index)
         return bool(before == _NEVER)
 
-    def note_all(self, notes: Iterable[Note]) -> list[int]:
+    def note_all(self, notes: Sequence[Note]) -> list[int]:
         """Do what `begin` and `end` do, for many records; return the steps of the new tasks."""
         # An engine does this for all tasks that do well. So the usual case is without any call.
         pack_into, unpack_from = _ENTRY.pack_into, _ENTRY.unpack_from
         data, new = self._data, list[int]()
+        self._grow(max(map(_task_of, notes)))
         for begins, at, step, task, attempt, index, _ in notes:
             where = (task - 1) * ENTRY_BYTES
-            if not (0 <= where < len(data) and attempt <= MAX_ATTEMPT and index >= 0):
+            if where < 0 or attempt > MAX_ATTEMPT or index < 0:
                 put, state = (self.begin, _STARTED) if begins else (self.end, _SUCCEEDED)
                 if put(task, at, step, state, attempt, max(index, 0)):
                     new.append(step)

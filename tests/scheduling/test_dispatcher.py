@@ -31,6 +31,7 @@ from asyncflow.workers.messages import (
     Yielded,
 )
 from asyncflow.workers.program_environment import ProgramEnvironment
+from tests.support.call_counts import counted_calls
 from tests.support.manual_workers import ManualExecutor
 
 
@@ -186,6 +187,31 @@ async def test_short_tasks_are_sent_together_while_no_other_run_waits(play):
         for _ in range(20):
             game.step(worker)
         assert all(isinstance(order, StartTask) for order in worker.sent)
+
+
+async def test_what_reports_of_short_tasks_cost(play):
+    """They are noted together, and nobody looks for room before a worker has less than enough.
+
+    For each task, its start and its end, it was 43 calls, and then 21.
+    """
+    game = play(1)
+    game.dispatcher.enter(Source(1, 1000, seconds=0.0001))
+    (worker,) = game.workers
+    game.begin(worker)
+    game.dispatcher.on_reports(worker, [Opened(1)])
+    game.end(worker)
+    worker.sent.clear()
+    total = 0
+    for _ in range(10):
+        keys = [worker.receive().key for _ in range(32)]
+        done = [Succeeded(key, 0.0001, Outcome(), (0, 0)) for key in keys]
+        pairs = zip([Started(key) for key in keys], done, strict=True)
+        reports = [each for pair in pairs for each in pair]
+        with counted_calls() as calls:
+            game.dispatcher.on_reports(worker, reports)
+        total += calls[0]
+    assert len(worker.sent) <= 11
+    assert total / 320 < 30
 
 
 async def test_the_last_short_tasks_are_spread_over_the_workers(play):

@@ -21,6 +21,7 @@ from asyncflow.scheduling.plan import Plan
 from asyncflow.store.run_index import RunIndex
 from asyncflow.values import Outcome
 from asyncflow.workers.messages import AttemptKey, Failed, Logged, Started, StartTask, Succeeded
+from tests.support.call_counts import counted_calls
 
 NOW = 1_795_472_682_985_927
 
@@ -131,6 +132,20 @@ def test_a_batch_has_so_many_facts_at_most_and_few_if_there_is_no_time():
     assert len(kinds(mail.collect())) == 256
     assert len(kinds(mail.collect())) == 80
     assert not mail.inbox.facts
+
+
+def test_what_facts_of_short_tasks_cost():
+    """From the inbox to the records, the index and the plan, without a call for each step.
+
+    For each task, its start and its end, it was 115 calls, and then 51.
+    """
+    mail = Mail(100)
+    facts = [fact for key in mail.keys for fact in (Started(key), succeeded(key))]
+    with counted_calls() as calls:
+        mail.inbox.add(*facts)
+        mail.publish(mail.collect())
+    assert not mail.inbox.facts
+    assert calls[0] / 100 < 75
 
 
 def test_output_that_waits_is_counted_and_fills_a_batch():
