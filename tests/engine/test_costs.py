@@ -197,20 +197,22 @@ class CountingItself(FlowSpec):
 
 
 async def test_what_a_worker_process_asks_of_the_kernel_for_each_task(tmp_path):
-    """Each is a system call. They were 4, 3, 2, 2, 1, 1 and 1, in this order."""
+    """Each is a system call. They were 4, 3, 2, 2, 1, 1 and 1, in this order.
+
+    A worker that has to wait for its next task reads once more what it has used by then.
+    """
     async with Engine(store=tmp_path, workers=1) as engine:
         run = await engine.run(CountingItself)
     for_each = {name: number / 200 for name, number in run.data.counts.items()}
-    assert {name: round(for_each.get(name, 0.0)) for name in SYSTEM_CALLS} == {
+    assert 2 <= for_each.pop("getrusage") <= 3
+    assert {name: round(number) for name, number in for_each.items() if name in SYSTEM_CALLS} == {
         "getpid": 1,
-        "getrusage": 2,
-        "pthread_sigmask": 0,
         "lseek": 2,
         "umask": 1,
         "setitimer": 1,
         "getcwd": 1,
     }
-    assert for_each["calls"] < 225
+    assert for_each["calls"] < 250
 
 
 async def test_tasks_of_unknown_length_are_not_bound_to_a_worker(tmp_path, monkeypatch):
