@@ -271,6 +271,7 @@ def test_a_flow_runs_on_hosts_that_share_nothing(cluster):
     assert {event.node for event in cluster.seen(events.TaskStarted)} == {"north", "south"}
 
 
+@pytest.mark.parametrize("cluster", BOTH, indirect=True)
 def test_a_node_that_is_killed_costs_one_attempt_of_what_had_begun_there(cluster):
     """The rest of the run is done by the other one."""
     cluster.add_node("north")
