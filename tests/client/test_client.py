@@ -338,13 +338,8 @@ def test_the_summary_that_a_replay_makes_is_the_one_that_the_engine_wrote(store)
         (store / "flows" / "F" / str(number) / "summary").unlink()
         replayed = Run(f"F/{number}")._record
         again = replayed.summary()
-        assert {**vars_of(summary), "index_checksum": 0} == vars_of(again)
+        assert summary._replace(index_checksum=0) == again
         assert table.dump() == replayed.tasks.table().dump()
-
-
-def vars_of(summary: object) -> dict[str, object]:
-    """The fields of a summary."""
-    return {name: getattr(summary, name) for name in type(summary).__dataclass_fields__}  # type: ignore[attr-defined]  # a dataclass
 
 
 def test_data_are_those_of_the_end_task(run):
