@@ -47,10 +47,14 @@ class Nested(FlowSpec):
     def start(self):
         self.rows = [3, 1, 2]
         self.text, self.bytes, self.many = "é" * 900, bytes(5_000), list(range(120_000))
+        for number in range(20):  # so that records say only what differs
+            setattr(self, f"kept_{number}", number)
         self.next(self.row, foreach="rows")
 
     @step
     def row(self):
+        del self.kept_3
+        self.kept_4 = "other"
         self.next(self.left, self.right)
 
     @step
