@@ -231,8 +231,9 @@ class RunJournal:
 
     def event(self, at: int, of: str = "") -> Event:
         """The event at this offset; `of` is the pathspec of its task, for the error."""
-        if self._latest is not None and self._latest[0] == at:
-            return self._latest[1]
+        latest = self._latest  # another thread may put its own there at any time
+        if latest is not None and latest[0] == at:
+            return latest[1]
         events = self._unpacked(at, self._read(at, of))
         if not events:
             self.refuse(f"the record at byte {at} was written by a later version of asyncflow")
