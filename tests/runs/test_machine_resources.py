@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -192,6 +193,12 @@ async def test_small_tasks_do_not_keep_a_large_one_waiting_for_ever(store, most)
     assert (TaskStarted, "small") in seen[ended:]
 
 
+GANGS_AT_WORK: defaultdict[str, tuple[set[int], asyncio.Event]] = defaultdict(
+    lambda: (set(), asyncio.Event())
+)
+"""The nodes that have begun, by step; the async ones of a gang are on one worker's loop."""
+
+
 class GangOfThree(FlowSpec):
     """A gang that needs more than there is, beside one that fits."""
 
@@ -227,8 +234,12 @@ class GangOfThree(FlowSpec):
         self.next(self.fitting_join)
 
     async def wait(self):
-        began = time.monotonic()
-        await asyncio.sleep(0.05)
+        began, gang = time.monotonic(), current.parallel
+        here, all_are_here = GANGS_AT_WORK[current.step_name]
+        here.add(gang.node_index)
+        if len(here) == gang.num_nodes:
+            all_are_here.set()
+        await all_are_here.wait()
         self.span = began, time.monotonic()
 
     @step

@@ -76,9 +76,9 @@ async def test_a_view_of_the_run_cancels_it(engine):
     """It returns when the run has ended."""
     handle = await engine.start(Waits)
     assert await asyncio.to_thread(Run(handle.pathspec, store=engine.settings.store).cancel)
-    assert handle.status is Status.CANCELLED
     with pytest.raises(RunCancelledError):
         await handle
+    assert handle.status is Status.CANCELLED
 
 
 async def test_one_may_go_on_before_the_run_has_ended(engine):
