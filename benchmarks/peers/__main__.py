@@ -7,7 +7,8 @@ with many; what a task costs is the difference of the two, divided. All peers ta
 round, so that what else the machine does meets all of them. The peers do not keep the same things:
 the first line of each file in `flows` says what.
 
-The medians go to `build/peers/results.json`, and from there to `docs/benchmarks.md`.
+The medians go to `build/peers/results.json`, and from there to `docs/benchmarks.md` and to the table
+in the README.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asyncflow import __version__
-from benchmarks.peers.report import write_page
+from benchmarks.peers.report import write_page, write_summary
 
 FLOWS = Path(__file__).parent / "flows"
 ENVIRONMENTS = Path("build/peers")
@@ -40,6 +41,8 @@ class Peer(NamedTuple):
     requirement: str
     command: tuple[str, ...]
     """With `{python}`, `{bin}`, `{flow}` and `{width}` to be filled in."""
+    kept: str
+    """Where results are when a task has ended."""
     many: int = 1000
     """How many tasks tell what one costs: fewer where each takes seconds."""
 
@@ -49,29 +52,32 @@ PEERS = {
     "asyncflow": Peer(
         "",
         ("{python}", "-m", "asyncflow", "run", "{flow}", "--workers", "2", "--width", "{width}"),
+        "in files",
         many=10_000,
     ),
-    "pool": Peer("", SCRIPT, many=10_000),
-    "joblib": Peer("joblib==1.6.0", SCRIPT, many=10_000),
+    "pool": Peer("", SCRIPT, "no", many=10_000),
+    "joblib": Peer("joblib==1.6.0", SCRIPT, "no", many=10_000),
     "metaflow": Peer(
         "metaflow==2.19.39",
         (
             *("{python}", "{flow}", "--no-pylint", "run", "--width", "{width}"),
             *("--max-workers", "2", "--max-num-splits", "10000"),
         ),
+        "in files",
         many=20,
     ),
-    "luigi": Peer("luigi==3.8.1", SCRIPT, many=100),
+    "luigi": Peer("luigi==3.8.1", SCRIPT, "in files", many=100),
     "redun": Peer(
         "redun==0.44.1",
         ("{bin}/redun", "run", "--no-cache", "{flow}", "main", "--width", "{width}"),
+        "in SQLite",
         many=100,
     ),
-    "prefect": Peer("prefect==3.9.1", SCRIPT, many=500),
-    "dagster": Peer("dagster==1.13.29", SCRIPT, many=10),
-    "dbos": Peer("dbos==3.4.0", SCRIPT),
-    "dask": Peer("dask[distributed]==2026.8.0", SCRIPT, many=10_000),
-    "ray": Peer("ray==2.60.0", SCRIPT, many=10_000),
+    "prefect": Peer("prefect==3.9.1", SCRIPT, "in files, states in SQLite", many=500),
+    "dagster": Peer("dagster==1.13.29", SCRIPT, "in files, events in SQLite", many=100),
+    "dbos": Peer("dbos==3.4.0", SCRIPT, "in SQLite"),
+    "dask": Peer("dask[distributed]==2026.8.0", SCRIPT, "in memory", many=10_000),
+    "ray": Peer("ray==2.60.0", SCRIPT, "in memory", many=10_000),
 }
 
 
@@ -132,6 +138,7 @@ def environment(home: str) -> dict[str, str]:
         "METAFLOW_HOME": home,
         "PREFECT_HOME": home,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "DO_NOT_TRACK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
@@ -181,6 +188,7 @@ def measure(names: list[str], rounds: int) -> list[dict[str, object]]:
                 "name": name,
                 "version": version_of(name),
                 "keeps": keeps(name),
+                "kept": PEERS[name].kept,
                 "four_tasks_seconds": round(start, 3),
                 "many": PEERS[name].many,
                 "many_seconds": round(whole, 3),
@@ -206,7 +214,8 @@ def main() -> None:
     (ENVIRONMENTS / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     if len(names) == len(PEERS):
         write_page(results)
-        print("docs/benchmarks.md is written")
+        write_summary(results)
+        print("docs/benchmarks.md and the table in README.md are written")
 
 
 if __name__ == "__main__":

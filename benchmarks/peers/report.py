@@ -1,4 +1,4 @@
-"""Writes `docs/benchmarks.md` and its pictures from what was measured."""
+"""Writes `docs/benchmarks.md`, its pictures, and the table in the README from what was measured."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+README: Final = Path("README.md")
 DOCS: Final = Path("docs")
 PICTURES: Final = DOCS / "pictures"
 _CALLED: Final = {
@@ -65,6 +66,32 @@ nothing.
 
 The numbers are about small tasks. Where a task takes a minute, none of these engines is in the way.
 """
+
+_BEGIN: Final = "<!-- written by make bench-peers: begin -->"
+_END: Final = "<!-- written by make bench-peers: end -->"
+_SUMMARY: Final = """
+Measured on {date} with two workers each: {machine}, Python {python}. The table shows a whole process with four tasks, and what
+one more task costs:
+
+| | four tasks | one more task | results are kept |
+|---|---|---|---|
+{rows}
+
+"""
+
+
+def write_summary(results: dict[str, Any]) -> None:
+    """Write the table in the README anew, between its two marks."""
+    before, rest = README.read_text().split(_BEGIN)
+    after = rest.split(_END)[1]
+    rows = [
+        f"| {_CALLED[peer['name']]} | {peer['four_tasks_seconds']:.2f} s "
+        f"| {_duration(peer['task_milliseconds'])} | {peer['kept']} |"
+        for peer in sorted(results["peers"], key=lambda peer: peer["task_milliseconds"])
+    ]
+    known = {name: results[name] for name in ("date", "machine", "python")}
+    summary = _SUMMARY.format(**known, rows="\n".join(rows))
+    README.write_text(f"{before}{_BEGIN}{summary}{_END}{after}")
 
 
 def write_page(results: dict[str, Any]) -> None:

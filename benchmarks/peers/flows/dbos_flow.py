@@ -45,7 +45,8 @@ async def end(total):
 async def squares(width):
     """All of it."""
     items = await start(width)
-    return await end(await join([await work(item) for item in items]))
+    squared = await asyncio.gather(*(work(item) for item in items))
+    return await end(await join(squared))
 
 
 async def main():
