@@ -70,8 +70,8 @@ The numbers are about small tasks. Where a task takes a minute, none of these en
 _BEGIN: Final = "<!-- written by make bench-peers: begin -->"
 _END: Final = "<!-- written by make bench-peers: end -->"
 _SUMMARY: Final = """
-Measured on {date} with two workers each: {machine}, Python {python}. The table shows a whole process with four tasks, and what
-one more task costs:
+Measured on {date} with two workers each: {machine}, Python {python}. The table shows
+a whole process with four tasks, and what one more task costs:
 
 | | four tasks | one more task | results are kept |
 |---|---|---|---|
@@ -100,7 +100,7 @@ def write_page(results: dict[str, Any]) -> None:
     floor = next(peer["task_milliseconds"] for peer in peers if peer["name"] == "pool")
     tasks = [
         f"| {_CALLED[peer['name']]} | {peer['version']} | {_duration(peer['task_milliseconds'])} "
-        f"| {peer['task_milliseconds'] / floor:,.3g} | {peer['many']:,} "
+        f"| {_ratio(peer['task_milliseconds'] / floor)} | {peer['many']:,} "
         f"| {peer['many_seconds']:.1f} s |"
         for peer in peers
     ]
@@ -128,6 +128,10 @@ def write_page(results: dict[str, Any]) -> None:
         {peer["name"]: peer["four_tasks_seconds"] for peer in quickest},
         "seconds for a process with four tasks",
     )
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
 
 
 def _duration(milliseconds: float) -> str:
