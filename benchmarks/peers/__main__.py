@@ -7,8 +7,8 @@ with many; what a task costs is the difference of the two, divided. All peers ta
 round, so that what else the machine does meets all of them. The peers do not keep the same things:
 the first line of each file in `flows` says what.
 
-The medians go to `build/peers/results.json`, and from there to `docs/benchmarks.md` and to the table
-in the README.
+The medians go to `build/peers/results.json`, and from there to `docs/benchmarks.md` and to the
+table in the README.
 """
 
 from __future__ import annotations
