@@ -19,11 +19,11 @@ _REQUEST_SECONDS: Final = 10.0
 """In which a request must have come whole."""
 _MOST_WAITING: Final = 200
 
-_waiting: Final[dict[Connection, asyncio.TimerHandle]] = {}
+_waiting: Final[dict[PageConnection, asyncio.TimerHandle]] = {}
 """The connections of this process without a request that is being answered, the oldest first."""
 
 
-class Connection(H11Protocol):
+class PageConnection(H11Protocol):
     """One connection of uvicorn's server."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

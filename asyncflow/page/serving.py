@@ -49,7 +49,7 @@ def serve(
     try:
         import uvicorn
 
-        from asyncflow.page.connections import Connection
+        from asyncflow.page.connections import PageConnection
     except ModuleNotFoundError as missing:
         message = 'the page needs uvicorn: pip install "asyncflow-engine[ui]"'
         raise NotInstalledError(message) from missing
@@ -66,7 +66,7 @@ def serve(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=1,  # a browser that watches a run would hold up the end
-        http=Connection,
+        http=PageConnection,
         lifespan="off",
     )
     with _listening(address) as listener:

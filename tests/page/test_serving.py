@@ -90,7 +90,7 @@ def test_a_connection_without_a_request_is_closed(monkeypatch):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"done"})
 
-    with served(answer, http=connections.Connection) as address:
+    with served(answer, http=connections.PageConnection) as address:
         place = httpx.URL(address).host, httpx.URL(address).port
         with socket.create_connection(place, timeout=SECONDS) as silent:
             assert not silent.recv(1)

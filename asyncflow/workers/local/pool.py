@@ -166,7 +166,7 @@ class WorkerPool(AlikeWorkers):
             with no_forks():
                 spools = Spool(self._scratch), Spool(self._scratch)  # first: nothing to close
                 worker = WorkerProcess(self, self._tokens, spools)
-                self._connect(worker)
+                _connect(worker, self._fork_server)
                 worker.keep_from_children()
         except (BrokenPipeError, ConnectionError) as error:  # we shall hear of its end
             raise NotNowError(_GONE) from error
@@ -176,21 +176,6 @@ class WorkerPool(AlikeWorkers):
         self._fork_server.expect_answer()
         self._listening.begin(worker)
         return worker
-
-    def _connect(self, worker: WorkerProcess) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        worker.reports.close()
-        worker.reports = ours
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        worker.orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        files = [spool.descriptor for spool in worker.spools]
-        descriptors = [worker.taken_back.fileno(), theirs.fileno(), *files, worker.claims.number]
-        self._fork_server.fork(worker.token, descriptors)
-        theirs.close()
-        for end in (worker.orders, ours):
-            end.setblocking(False)  # noqa: FBT003 - the socket's own signature
-        # The worker's end keeps blocking for the worker; here it is read with MSG_DONTWAIT only.
 
     def pause(self, worker: WorkerProcess) -> None:
         """Receive no reports of a worker for now; it waits when the socket is full."""
@@ -411,6 +396,23 @@ class WorkerPool(AlikeWorkers):
 
     def __repr__(self) -> str:
         return f"<WorkerPool {len(self._workers)} of {self.size} workers>"
+
+
+def _connect(worker: WorkerProcess, fork_server: ForkServerClient) -> None:
+    """Give a worker its socket, and ask the fork server for its process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    worker.reports.close()
+    worker.reports = ours
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+    worker.orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+    files = [spool.descriptor for spool in worker.spools]
+    descriptors = [worker.taken_back.fileno(), theirs.fileno(), *files, worker.claims.number]
+    fork_server.fork(worker.token, descriptors)
+    theirs.close()
+    for end in (worker.orders, ours):
+        end.setblocking(False)  # noqa: FBT003 - the socket's own signature
+    # The worker's end keeps blocking for the worker; here it is read with MSG_DONTWAIT only.
 
 
 def _how_it_ended(status: int) -> str:
