@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from asyncflow.errors import FlowError
 
@@ -95,7 +95,9 @@ class TaskContext(NamedTuple):
 
 
 _task: ContextVar[TaskContext | None] = ContextVar("asyncflow_task", default=None)
-_solo: TaskContext | None = None  # the one task of this process, for threads without a context
+_solos: Final[list[TaskContext]] = []
+"""The one task of this process, for threads without a context. In a test's process, workers are
+threads, and then there may be several, which end in any order."""
 
 
 def enter_task(context: TaskContext, *, solo: bool) -> AbstractContextManager[None]:
@@ -107,27 +109,25 @@ def enter_task(context: TaskContext, *, solo: bool) -> AbstractContextManager[No
 
 
 class _Entered:
-    __slots__ = ("_before", "_context", "_solo", "_token")
+    __slots__ = ("_context", "_solo", "_token")
 
     def __init__(self, context: TaskContext, *, solo: bool) -> None:
         self._context, self._solo = context, solo
 
     def __enter__(self) -> None:
-        global _solo  # noqa: PLW0603 - what runs in the process is the process's state
         self._token: Token[TaskContext | None] = _task.set(self._context)
-        self._before = _solo
         if self._solo:
-            _solo = self._context
+            _solos.append(self._context)
 
     def __exit__(self, *_: object) -> None:
-        global _solo  # noqa: PLW0603 - what runs in the process is the process's state
-        _solo = self._before
+        if self._solo:
+            _solos.remove(self._context)
         _task.reset(self._token)
 
 
 def running_task() -> TaskContext | None:
     """The task that the calling code runs in; None outside of a task."""
-    return _task.get() or _solo
+    return _task.get() or (_solos[-1] if _solos else None)
 
 
 def task_in(context: Context) -> TaskContext | None:

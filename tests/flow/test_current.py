@@ -44,6 +44,26 @@ def test_current_tells_of_the_task():
         assert repr(current) == "<current F/1795/start/3>"
 
 
+def test_tasks_that_end_in_another_order_than_they_began_leave_nothing():
+    """In a test's process workers are threads, and async tasks of a worker end as they like."""
+    for order in [(True, False), (False, True), (True, True)]:
+        first, second = (enter_task(context(str(at)), solo=solo) for at, solo in enumerate(order))
+        turns = [threading.Event(), threading.Event()]
+
+        def overlap(first=first, second_is_in=turns[0], first_is_in=turns[1]):
+            with first:
+                first_is_in.set()
+                assert second_is_in.wait(20)
+
+        thread = threading.Thread(target=overlap)
+        thread.start()
+        assert turns[1].wait(20)
+        with second:
+            turns[0].set()
+            thread.join()
+        assert not current.is_running_flow
+
+
 class LooksItselfUp(FlowSpec):
     """Its tasks look themselves up, and the last one the task before it."""
 

@@ -341,8 +341,8 @@ async def test_a_task_that_outruns_the_journal_waits_for_it(engine, monkeypatch,
             raise JournalError(message)
         write(journal, frames)
 
-    def noting_tell(driver, fact):
-        tell(driver, fact)
+    def noting_tell(driver, *facts):
+        tell(driver, *facts)
         waiting.append(driver.backlog_bytes)
 
     monkeypatch.setattr(WorkerPool, "pause", noting_pause)

@@ -161,7 +161,7 @@ class TaskAttempt:
                 outcome = await self._store(task)
                 if task.cards is not None and task.cards.is_needed:
                     outcome = outcome._replace(cards=await self._finish_cards(task.cards))
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
             worker.check_descriptors(run)
             return await self._failure(error)
         return self._succeeded(outcome)
