@@ -19,7 +19,7 @@ from asyncflow.store.event_reader import READ_RECORDS, EventReader
 from asyncflow.store.journal import FIRST_RECORD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from asyncflow.store.interface import StoredRun
 
@@ -137,6 +137,13 @@ class EventStream(Generic[Wish]):
             if not self._take(events, token):
                 await pause(self._follower.seconds)
         return self._ready.popleft()
+
+    async def batches(self) -> AsyncIterator[Sequence[Wish]]:
+        """The events, in the lists in which they were read."""
+        async for event in self:
+            batch = [event, *self._ready]
+            self._ready.clear()
+            yield batch
 
     def _take(self, events: Sequence[Wish], token: Any) -> bool:
         more = self._follower.accept(token)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from asyncflow._support.conditions import in_thread
 from asyncflow._support.event_loop import check_loop
 from asyncflow._support.thread_pool import reading_thread
+from asyncflow.client.event_stream import EventStream
 from asyncflow.engine.run_handle import RunHandle, explain_failure
 from asyncflow.errors import RunCancelledError, RunFailedError, RunNotActiveError
 from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
     from asyncflow._support.thread_pool import Threads
     from asyncflow.client import Run
+    from asyncflow.events.selection import EventFilter
     from asyncflow.events.types import Event
     from asyncflow.store.interface import StoredRun
 
@@ -113,22 +113,9 @@ class OtherRunHandle(RunHandle):
         """
         self._threads.submit(_cancel, self.run, reason)
 
-    def events(self, *types: type[Event], since: int = 0) -> Any:
-        """Every event of the run, or those of some types, past and future; ends with the run."""
+    def _subscribe(self, event_filter: EventFilter[Any]) -> Any:
         check_loop(self._loop)
-        return self.run.events(*types, since=since, follow=True)
-
-    async def batches(self) -> AsyncIterator[Sequence[Event]]:
-        """Every event of the run from the first, in lists; ends with the run."""
-        stream = self.events()
-        batch: list[Event] = []
-        async for event in stream:
-            batch.append(event)
-            if not stream.waiting:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+        return EventStream(self.run.follower(event_filter))
 
     def __repr__(self) -> str:
         return f"<OtherRunHandle {self.pathspec}>"

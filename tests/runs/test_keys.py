@@ -309,3 +309,6 @@ def test_the_command_line_gives_back_the_run_of_a_key(store, tmp_path):
     first = run("--key", KEY)
     assert run("--key", KEY) == first
     assert run("--key", KEY, "--again") != first
+    for way in ("--quiet", "--log=bars", "--log-json"):
+        shown = [sys.executable, "-m", "asyncflow", "run", flow, "--store", store, "--key", KEY]
+        subprocess.run([*shown, way], capture_output=True, timeout=60, check=True)
