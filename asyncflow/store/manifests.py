@@ -71,11 +71,12 @@ class RecordedManifest(Mapping[str, ArtifactRef]):
         return self.base is None and len(self.told.refs) < FEW_NAMES
 
     def __getitem__(self, name: str) -> ArtifactRef:
+        record = self._record  # taken first: another thread drops it once it has all refs
         ref = self._refs.get(name)
         if ref is not None:
             return ref
         if name in self.told.refs:
-            return self._own(name)
+            return self._own(name, record)
         if self.base is None or name in self.told.gone:
             raise KeyError(name)
         return self.base[name]
@@ -124,23 +125,23 @@ class RecordedManifest(Mapping[str, ArtifactRef]):
             _change(found, each.told)
         return found
 
-    def _own(self, name: str) -> ArtifactRef:
+    def _own(self, name: str, record: bytes) -> ArtifactRef:
         try:
-            ref = self._passed_on(ref_of(self.told.refs[name]))
+            ref = self._passed_on(ref_of(self.told.refs[name]), record)
         except (RecordError, ValueError) as error:
             message = f"the record at byte {self.offset} of {self._file} names no value {name!r}"
             raise RecordError(f"{message}: {error}") from error
         self._refs[name] = ref
         return ref
 
-    def _passed_on(self, ref: ArtifactRef) -> ArtifactRef:
+    def _passed_on(self, ref: ArtifactRef, record: bytes) -> ArtifactRef:
         if ref.place != Place.INLINE or len(ref.data) <= _COPIED_INLINE_BYTES:
             return ref
         return ref._replace(
             place=int(Place.SEGMENT),
             digest=codec.digest(ref.data),
             file=self._file,
-            offset=self.offset + PREFIX_BYTES + self._record.index(ref.data),
+            offset=self.offset + PREFIX_BYTES + record.index(ref.data),
             data=b"",
         )
 

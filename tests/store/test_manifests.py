@@ -33,7 +33,7 @@ from asyncflow.store.manifests import (
 from asyncflow.values import ArtifactRef, Encoding, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 FILE = "17/journal"
 
@@ -301,3 +301,27 @@ def test_it_explains_itself():
     assert isinstance(found, RecordedManifest)
     assert repr(journal.manifests) == f"<JournalManifests of {FILE}: 1 known>"
     assert repr(ChangingManifest(found)) == "<ChangingManifest: 0 differ, 0 gone>"
+
+
+class Interrupted(dict[str, Any]):
+    """Refs during whose first look-up another thread gets its turn."""
+
+    def __init__(self, refs: Mapping[str, Any]) -> None:
+        super().__init__(refs)
+        self.turns: list[Callable[[], object]] = []
+
+    def __getitem__(self, name: str) -> Any:
+        if self.turns:
+            self.turns.pop()()
+        return super().__getitem__(name)
+
+
+def test_a_thread_finds_a_ref_while_another_asks_for_all():
+    """Whoever has all refs drops the record, in which the other one looks for a long value."""
+    journal = Journal()
+    at = journal.task(None, {"long": ref(1, 200), "short": ref(2)}, set())
+    told = unpack_told(journal.manifest(at))
+    refs = Interrupted(told.refs)
+    found = RecordedManifest(at, journal.records[at], FILE, told._replace(refs=refs), None)
+    refs.turns.append(found.whole)
+    assert found["long"] == journal.manifests.at(at)["long"]
