@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from json.encoder import encode_basestring_ascii as in_json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow.client.log_text import TimeStamps
+from asyncflow.errors import RecordError
 from asyncflow.events.event_json import to_json, to_json_data
-from asyncflow.events.manifests import unpack_told
+from asyncflow.events.manifests import is_whole, unpack_told
 from asyncflow.events.output_lines import split_lines
 from asyncflow.events.output_records import output_of
 from asyncflow.events.packing import event_of
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from asyncflow.events.selection import Publication
-    from asyncflow.events.types import Event, Resolve
+    from asyncflow.events.types import Event, TaskSucceeded
 
 _TEXT_CHARACTERS: Final = 200  # the most of a field in the list of events; --json shows all of it
 _HEAD: Final = {"type", "flow", "run_id", "seq", "time", "graph", "items"}
@@ -67,7 +69,7 @@ class EventLines:
             return self._of_output(item)
         if isinstance(item, RecordedEvents):
             return "".join(
-                self._of_task(values, item.resolve)
+                self._of_task(values, item)
                 if values[0] in _SHOWN and not self._as_json
                 else self._of_event(event_of(values, item.flow, item.run_id, item.resolve))
                 for values in item.values
@@ -98,16 +100,16 @@ class EventLines:
             for number, (line, end) in enumerate(lines, seq)
         )
 
-    def _of_task(self, values: Sequence[Any], resolve: Resolve | None) -> str:
+    def _of_task(self, values: Sequence[Any], group: RecordedEvents) -> str:
         code, shown = values[0], ""
         for at, field in _SHOWN[code]:
             value = values[at]
             if not value:
                 continue
             if field == "manifest":
-                shown += _told("artifacts", list(_names(value, resolve)))
+                shown += _told("artifacts", list(_names(value, values, group)))
             elif field == "cards":
-                shown += _told(field, to_json_data(event_of(values, "", "", resolve))[field])
+                shown += _told(field, to_json_data(event_of(values, "", "", group.resolve))[field])
             else:
                 shown += _told(field, value)
         stamp, where = self._stamps.of_microseconds(time_of(values)), task_of(values)
@@ -125,10 +127,17 @@ class EventLines:
         return f"{event.seq:>6} {stamp} {type(event).__name__:<13}{where}{shown}\n"
 
 
-def _names(manifest: bytes, resolve: Resolve | None) -> Iterable[str]:
-    """The names of all artifacts."""
-    told = unpack_told(manifest)
-    return resolve(manifest) if told.base and resolve is not None else told.refs
+def _names(manifest: bytes, values: Sequence[Any], group: RecordedEvents) -> Iterable[str]:
+    """The names of all artifacts.
+
+    Raises:
+        JournalError: A record that says them is damaged.
+    """
+    if is_whole(manifest):
+        with suppress(RecordError):  # else the event says whose manifest it is
+            return unpack_told(manifest).refs
+    event = event_of(values, group.flow, group.run_id, group.resolve)
+    return cast("TaskSucceeded", event).artifacts
 
 
 def _said(event: Event) -> Iterator[tuple[str, Any]]:

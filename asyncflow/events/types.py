@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from asyncflow.errors import TaskCancelledError
+from asyncflow.errors import RecordError, TaskCancelledError
 from asyncflow.events.manifests import is_whole, pack_manifest, unpack_manifest
 from asyncflow.values import Failure, Manifest, TaskKey
 
@@ -84,14 +84,22 @@ class ArtifactsEvent(TaskEvent):
 
     @property
     def artifacts(self) -> Manifest:
-        """Artifacts by name; the subclasses say which."""
+        """Artifacts by name; the subclasses say which.
+
+        Raises:
+            JournalError: A record that says them is damaged; the error names the task or the run.
+        """
         return self._all_artifacts()
 
     def _all_artifacts(self) -> Manifest:
-        if is_whole(self.manifest):
-            return unpack_manifest(self.manifest)
         resolve: Resolve | None = getattr(self, "_resolve", None)
-        return unpack_manifest(self.manifest) if resolve is None else resolve(self.manifest)
+        try:
+            if resolve is None or is_whole(self.manifest):
+                return unpack_manifest(self.manifest)
+            return resolve(self.manifest)
+        except RecordError as error:
+            message = f"the artifacts of {self.pathspec} cannot be read: {error}"
+            raise RecordError(message) from error
 
     def __reduce__(self) -> Any:  # a copy of the event has no journal, so it says everything
         values = {each.name: getattr(self, each.name) for each in fields(self)}

@@ -58,7 +58,7 @@ from asyncflow.store.run_tags import changed_tags
 from asyncflow.values import ITEM_DIGEST_BYTES, Outcome, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from asyncflow.events.records import Result
     from asyncflow.events.types import TaskYielded
@@ -108,10 +108,13 @@ class TakenTask(NamedTuple):
         manifest = self.result.outcome.manifest
         if is_whole(manifest):
             return manifest
-        told = unpack_told(manifest)
-        base = self.origin.clones.get(told.base)
-        if base is None:
-            return pack_manifest(self.origin.manifests.said_again(manifest))
+        try:
+            told = unpack_told(manifest)
+            base = self.origin.clones.get(told.base)
+            if base is None:
+                return pack_manifest(self.origin.manifests.said_again(manifest))
+        except (JournalError, OSError) as error:
+            raise self.origin.not_taken(self.result.step, self.result.path, error) from error
         return moved(told, base)
 
 
@@ -423,9 +426,15 @@ class OriginRun:
             record = self._journal.read_one(at)
             return TakenTask(self, at, unpack_known_result(record))
         except (JournalError, OSError) as error:  # it was whole a moment ago
-            of = f"{step}{list(path)}" if path else step
-            message = f"the artifacts of {of} cannot be taken over from {self._pathspec}: {error}"
-            raise JournalError(message) from error
+            raise self.not_taken(step, path, error) from error
+
+    def not_taken(self, step: str, path: Sequence[int], error: Exception) -> JournalError:
+        """The error for a finished task whose artifacts cannot be read."""
+        of = f"{step}{list(path)}" if path else step
+        return JournalError(
+            f"the artifacts of {of} cannot be taken over from {self._pathspec}: {error}. "
+            f"What else is affected: asyncflow verify {self._pathspec}"
+        )
 
     def begin(self, manifest: bytes) -> None:
         """Note what the first event of the new run says."""

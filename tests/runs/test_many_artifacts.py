@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgpack
 import pytest
 
 from asyncflow import Engine, Flow, FlowSpec, Parameter, Run, events, step
-from asyncflow.errors import AsyncflowError, RunFailedError
+from asyncflow.cli.command_table import invoke
+from asyncflow.errors import AsyncflowError, JournalError, RunFailedError
 from asyncflow.events.manifests import is_whole, unpack_told
 from asyncflow.events.records import code_of, fields_of, manifest_in
-from asyncflow.store.journal import HEADER, JournalReader
+from asyncflow.store.journal import HEADER, JournalReader, frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.collect import collect
 from asyncflow.store.maintenance.remove import remove
 from asyncflow.store.maintenance.verify import verify
 from asyncflow.testing import Loopback
 from tests.support.flipped_byte import flip_byte
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MADE = 40
 LONG = "a text that is too long to be copied from record to record " * 3
@@ -255,6 +260,62 @@ async def test_verify_names_the_tasks_that_build_on_a_damaged_record(store, tmp_
     assert steps >= {"start", "change", "left", "right", "each"}
     with pytest.raises(AsyncflowError, match=rf"{run.pathspec}.*verify"):
         _ = Flow("Many")[run.id]["each"].task.data.made_2
+
+
+def forge_base(path: Path, step: str, move: Callable[[int, int], int]) -> None:
+    """Let the manifest of a step's task change another record; its checksum is right.
+
+    `move` gets the offset of the task's record and that of the base, and returns the new base.
+    """
+    with JournalReader(path) as journal:
+        at, record = next(
+            (at, bytes(record))
+            for at, record, _ in journal.read_from()
+            if code_of(record) == events.TaskSucceeded.code and fields_of(record)[3] == step
+        )
+    base = unpack_told(manifest_in(fields_of(record))).base
+    was, new = msgpack.packb([base, 0, 0])[:-2], msgpack.packb([move(at, base), 0, 0])[:-2]
+    assert len(was) == len(new)
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(frame(record.replace(was, new, 1)))
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        pytest.param(lambda at, base: at, id="itself"),
+        pytest.param(lambda at, base: at + 300, id="behind it"),
+        pytest.param(lambda at, base: base + 9, id="the middle of another record"),
+    ],
+)
+async def test_an_event_names_what_is_damaged_if_its_base_is_no_record(store, move, capsys):
+    """Its artifacts cannot be read, those of other tasks can; no command shows a bare reason."""
+    async with Engine(store=store) as engine:
+        run = await engine.run(Many)
+    forge_base(store / "flows" / run.pathspec / "journal", "right", move)
+    found = Flow("Many")[run.id]
+    told = [event for event in found.events() if isinstance(event, events.TaskSucceeded)]
+    (bad,) = (event for event in told if event.step == "right")
+    with pytest.raises(JournalError, match=rf"of {run.pathspec}\b.* cannot be read: "):
+        _ = bad.artifacts
+    assert all(event.artifacts for event in told if event is not bad)
+    assert found["left"].task.data.made_2 == 2
+    for more in ((), ("--json",)):
+        assert invoke(["events", run.pathspec, "--store", str(store), *more]) == 1
+        assert run.pathspec in capsys.readouterr().err
+
+
+async def test_a_resume_names_the_task_that_it_cannot_take_over(store, tmp_path):
+    """And the run that has it, whose journal is damaged."""
+    async with Engine(store=store) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(Many, mended=str(tmp_path / "never"))
+        failed = caught.value.run
+        forge_base(store / "flows" / failed.pathspec / "journal", "left", lambda at, base: at)
+        damaged = rf"artifacts of left cannot be taken over from {failed.pathspec}: .* verify"
+        with pytest.raises(AsyncflowError, match=damaged):
+            await engine.resume(Many, origin=failed.id)
 
 
 async def test_journals_of_the_first_format_stay_readable(store):
