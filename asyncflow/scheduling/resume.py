@@ -53,13 +53,14 @@ from asyncflow.flow.graph_reader import prepare
 from asyncflow.store.artifacts import ArtifactReader
 from asyncflow.store.files import reason_of
 from asyncflow.store.journal import FIRST_RECORD
-from asyncflow.store.manifests import JournalManifests
+from asyncflow.store.manifests import JournalManifests, is_base
 from asyncflow.store.run_tags import changed_tags
 from asyncflow.values import ITEM_DIGEST_BYTES, Outcome, Place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from asyncflow.events.manifests import Told
     from asyncflow.events.records import Result
     from asyncflow.events.types import TaskYielded
     from asyncflow.flow.spec import FlowSpec
@@ -99,8 +100,8 @@ class TakenTask(NamedTuple):
     def manifest(self) -> bytes:
         """Its manifest for the journal of the new run; blocks on the disk.
 
-        If it changes one that was taken over before, it changes that one there. Else it says
-        everything.
+        If it changes one that was taken over before, it changes that one there. Else it changes
+        that of a task that changed the same one, and the first such task says everything.
 
         Raises:
             JournalError: The origin's journal is damaged.
@@ -112,10 +113,21 @@ class TakenTask(NamedTuple):
             told = unpack_told(manifest)
             base = self.origin.clones.get(told.base)
             if base is None:
+                sibling = self.origin.siblings.get(told.base)
+                if sibling is not None:
+                    return self.origin.manifests.from_sibling(told, *sibling)
                 return pack_manifest(self.origin.manifests.said_again(manifest))
         except (JournalError, OSError) as error:
             raise self.origin.not_taken(self.result.step, self.result.path, error) from error
         return moved(told, base)
+
+    def note(self, manifest: bytes, at: int) -> None:
+        """Note that the new run's journal has the task with this manifest at this offset."""
+        if is_base(manifest):
+            self.origin.clones[self.offset] = at
+        if is_whole(manifest) and not is_whole(self.result.outcome.manifest):
+            told = unpack_told(self.result.outcome.manifest)
+            self.origin.siblings.setdefault(told.base, (told, at))
 
 
 class OriginRun:
@@ -148,6 +160,8 @@ class OriginRun:
         self.manifests: Final = JournalManifests(self._journal.read_one, run.journal_file)
         self.clones: dict[int, int] = {}
         """For records that other manifests may change: where the new run's journal has the same."""
+        self.siblings: dict[int, tuple[Told, int]] = {}
+        """For bases that were not taken over: how a task changed one, and where all of it is."""
         self.step: str | None = None
         """The step from which on nothing is taken over."""
         self._offsets: dict[tuple[str, tuple[int, ...]], int] = {}

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow._support.conditions import in_thread
 from asyncflow.scheduling.commands import CloneTask, RetryTask
-from asyncflow.store.manifests import is_base
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,8 +60,7 @@ class TakeOver:
             text = origin.item_text(clone.step, clone.path)
             origin_task = task.origin.run_id, task.result.task_id
             at = self._recorder.cloned(clone, outcome, origin_task, batch, text)
-            if is_base(outcome.manifest):
-                task.origin.clones[task.offset] = at
+            task.note(outcome.manifest, at)
         return TakenOver(batch, [each for each in commands if isinstance(each, RetryTask)])
 
     def begin(self, manifest: bytes) -> None:

@@ -53,7 +53,7 @@ class RecordedManifest(Mapping[str, ArtifactRef]):
     because other records pass them on.
     """
 
-    __slots__ = ("_file", "_record", "_refs", "base", "depth", "offset", "told")
+    __slots__ = ("_file", "_found", "_record", "_refs", "base", "depth", "offset", "told")
 
     def __init__(
         self, offset: int, record: bytes, file: str, told: Told, base: RecordedManifest | None
@@ -62,6 +62,7 @@ class RecordedManifest(Mapping[str, ArtifactRef]):
         self.offset, self.told, self.base = offset, told, base
         self._record, self._file = record, file
         self._refs: dict[str, ArtifactRef] = {}  # those of its own that were asked for
+        self._found = 0  # where the last value is: the next that is asked for follows as a rule
         self.depth: int = 0 if base is None else base.depth + 1
         """How many bases there are, one below the other."""
 
@@ -137,11 +138,13 @@ class RecordedManifest(Mapping[str, ArtifactRef]):
     def _passed_on(self, ref: ArtifactRef, record: bytes) -> ArtifactRef:
         if ref.place != Place.INLINE or len(ref.data) <= _COPIED_INLINE_BYTES:
             return ref
+        found = record.find(ref.data, self._found)
+        self._found = found = found if found >= 0 else record.index(ref.data)
         return ref._replace(
             place=int(Place.SEGMENT),
             digest=codec.digest(ref.data),
             file=self._file,
-            offset=self.offset + PREFIX_BYTES + record.index(ref.data),
+            offset=self.offset + PREFIX_BYTES + found,
             data=b"",
         )
 
@@ -231,6 +234,21 @@ class JournalManifests:
         found: dict[str, ArtifactRef] = {**self.at(told.base)} if told.base else {}
         _change(found, told)
         return {**found, **{name: ref_of(raw) for name, raw in told.refs.items()}}
+
+    def from_sibling(self, told: Told, sibling: Told, at: int) -> bytes:
+        """Pack what differs from another manifest that changes the same base.
+
+        `at` is where another journal says all of the sibling's.
+
+        Raises:
+            RecordError: A ref is not valid.
+        """
+        base = self.at(told.base)
+        others = (*sibling.refs, *sibling.gone)
+        refs = {name: base[name] for name in others if name in base and name not in told.gone}
+        refs |= {name: ref_of(raw) for name, raw in told.refs.items()}
+        gone = (told.gone | sibling.refs.keys()) - sibling.gone - refs.keys()
+        return pack_changes(at, refs, gone)
 
     def _base(self, at: int, above: int) -> RecordedManifest:
         """The manifest at an offset, which has to come before `above`; none is read twice."""

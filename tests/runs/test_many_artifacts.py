@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from asyncflow.cli.command_table import invoke
 from asyncflow.errors import AsyncflowError, JournalError, RunFailedError
 from asyncflow.events.manifests import is_whole, unpack_told
 from asyncflow.events.records import code_of, fields_of, manifest_in
+from asyncflow.scheduling import take_over
 from asyncflow.store.journal import HEADER, JournalReader, frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.collect import collect
@@ -24,7 +26,7 @@ from asyncflow.testing import Loopback
 from tests.support.flipped_byte import flip_byte
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MADE = 40
 LONG = "a text that is too long to be copied from record to record " * 3
@@ -239,6 +241,76 @@ async def test_tasks_for_what_a_generator_yields_inherit_them(engine, store, tmp
     assert run.data.all == [(number + 7, "extra") for number in range(4)]
     assert run.data.kept == 9
     assert {artifact.id for artifact in run["each"].task} >= {"made_0", "found", "extra"}
+    assert not verify(Layout.open(store, create=False)).damage
+
+
+def numbers(begun: Path) -> Iterator[int]:
+    """Ends after the last task has begun, so that none inherits what the whole step has made."""
+    yield from range(4)
+    while not begun.exists():
+        time.sleep(0.01)
+
+
+class MakingAndStreaming(FlowSpec):
+    """A step makes many artifacts, and yields items; the step after the join fails at first."""
+
+    mended = Parameter("mended")
+
+    @step
+    def start(self):
+        for number in range(MADE):
+            setattr(self, f"made_{number}", number)
+        self.numbers = numbers(Path(self.mended + ".begun"))
+        self.next(self.each, foreach="numbers")
+
+    @step
+    def each(self):
+        self.found = self.input
+        if self.input == 3:
+            Path(self.mended + ".begun").touch()
+        if self.input == 2:
+            del self.made_2
+            self.made_3 = LONG
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.all = [task.found for task in inputs]
+        if not Path(self.mended).exists():
+            raise ValueError(self.mended)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_a_resume_says_once_per_batch_what_a_generator_had_passed_on(
+    store, tmp_path, monkeypatch
+):
+    """What it has yielded is not taken over, so the first of its tasks say it, not each."""
+    monkeypatch.setattr(take_over, "_BATCH_TASKS", 1)
+    mended = tmp_path / "mended"
+    async with Engine(store=store, workers=2) as engine:
+        with pytest.raises(RunFailedError) as caught:
+            await engine.run(MakingAndStreaming, mended=str(mended))
+        mended.touch()
+        run = await engine.resume(MakingAndStreaming, origin=caught.value.run.id)
+    path = store / "flows" / run.pathspec / "journal"
+    with JournalReader(path) as journal:
+        records = [fields_of(record) for _, record, _ in journal.read_from()]
+    cloned = [manifest_in(values) for values in records if values[0] == events.TaskCloned.code]
+    said = sorted(len(unpack_told(manifest).refs) for manifest in cloned)
+    assert len(said) == 5
+    assert said[2] < 5 < MADE <= said[3]  # start and the first of its tasks say everything
+    assert run.data.all == [0, 1, 2, 3]
+    for number, task in enumerate(run["each"]):
+        data = {artifact.id: artifact.data for artifact in task}
+        made: dict[str, Any] = {f"made_{each}": each for each in range(MADE)} | {"found": number}
+        if number == 2:
+            made["made_3"] = LONG
+            del made["made_2"]
+        assert {name: data[name] for name in data if name in made or "made" in name} == made
     assert not verify(Layout.open(store, create=False)).damage
 
 

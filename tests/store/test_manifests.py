@@ -303,6 +303,27 @@ def test_it_explains_itself():
     assert repr(ChangingManifest(found)) == "<ChangingManifest: 0 differ, 0 gone>"
 
 
+@given(
+    st.dictionaries(names, st.tuples(st.integers(0, 5), st.sampled_from([4, 200])), min_size=1),
+    st.lists(changes, min_size=2, max_size=2),
+)
+def test_a_manifest_says_what_differs_from_one_that_changes_the_same(first, both):
+    """Moved to a journal that has the other one, and not their base, it says the same."""
+    journal, other = Journal(), Journal()
+    base = journal.task(None, {name: ref(*each) for name, each in first.items()}, set())
+    manifests = []
+    for _, told, gone in both:
+        new = {name: ref(*each) for name, each in told.items()}
+        lost = (gone & first.keys()) - new.keys()
+        manifests.append(pack_changes(base, new, lost))
+    told, sibling = map(unpack_told, manifests)
+    wanted = journal.manifests.said_again(manifests[0])
+    at = other.add(pack_manifest(journal.manifests.said_again(manifests[1])))
+    moved = journal.manifests.from_sibling(told, sibling, at)
+    assert other.manifests.resolved(moved) == wanted
+    assert unpack_told(moved).size <= told.size + sibling.size
+
+
 class Interrupted(dict[str, Any]):
     """Refs during whose first look-up another thread gets its turn."""
 
@@ -325,3 +346,31 @@ def test_a_thread_finds_a_ref_while_another_asks_for_all():
     found = RecordedManifest(at, journal.records[at], FILE, told._replace(refs=refs), None)
     refs.turns.append(found.whole)
     assert found["long"] == journal.manifests.at(at)["long"]
+
+
+class Searched(bytes):
+    """A record that counts how many of its bytes were searched for values."""
+
+    searched = 0
+
+    def find(self, *arguments: Any) -> int:
+        found = super().find(*arguments)
+        self.searched += (found if found >= 0 else len(self)) - arguments[1]
+        return found
+
+    def index(self, *arguments: Any) -> int:
+        found = super().index(*arguments)
+        self.searched += found
+        return found
+
+
+def test_all_long_values_are_found_in_one_search_of_the_record():
+    """Not in one from the record's begin for each of them, which takes seconds for 20,000."""
+    journal = Journal()
+    at = journal.task(None, {f"n{number}": ref(number, 200) for number in range(1000)}, set())
+    record = Searched(journal.records[at])
+    found = RecordedManifest(at, record, FILE, unpack_told(journal.manifest(at)), None)
+    assert {name: journal.value(one) for name, one in found.whole().items()} == {
+        f"n{number}": ref(number, 200).data for number in range(1000)
+    }
+    assert 0 < record.searched <= len(record)
