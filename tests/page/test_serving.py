@@ -104,6 +104,7 @@ def test_a_connection_without_a_request_is_closed(monkeypatch):
 
 
 def test_a_request_that_came_during_the_answer_to_another_is_answered(monkeypatch):
+    """However long that takes: its connection is not one that waits for a request."""
     monkeypatch.setattr(connections, "_REQUEST_SECONDS", 0.3)
     with served(answer_late, http=connections.PageConnection) as address:
         place = httpx.URL(address).host, httpx.URL(address).port
