@@ -36,14 +36,13 @@ class PageConnection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take a part of a request; once it has all of its head, it is answered."""
         super().data_received(data)
-        request: RequestResponseCycle | None = self.cycle  # none before the first one
-        if request is not None and not request.response_complete:
+        if self._is_answering():
             self._wait_no_more()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Wait for the next request, unless it has come already."""
         super().on_response_complete()
-        if not self.transport.is_closing():
+        if not (self.transport.is_closing() or self._is_answering()):
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -55,6 +54,10 @@ class PageConnection(H11Protocol):
         """Close it at once."""
         self._wait_no_more()
         self.transport.abort()
+
+    def _is_answering(self) -> bool:
+        request: RequestResponseCycle | None = self.cycle  # none before the first one
+        return request is not None and not request.response_complete
 
     def _wait(self) -> None:
         self._wait_no_more()

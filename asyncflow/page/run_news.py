@@ -65,14 +65,16 @@ def news_of(record: RunRecord, since: int, until: int, offset: int | None, wish:
         JournalError: The journal is damaged.
     """
     texts: list[bytes] = []
+    counts = b""
+    if wish.counts:
+        seq, _ = record.tasks.read_so_far()  # before the counts: those may be newer, but not older
+        rows, until = _rows(record, since, until)
+        counts = b',"seq":%d,"steps":' % seq + to_bytes(rows)
     last = until
     if wish.codes:
         texts, last, offset = _events(record, since, until, offset, wish)
-    data = b'{"events":[' + b",".join(texts) + b"]"
-    if wish.counts:
-        seq, _ = record.tasks.read_so_far()  # before the counts: those may be newer, but not older
-        data += b',"seq":%d,"steps":' % seq + to_bytes(_rows(record, since))
-    return News(last, offset, message(data + b"}", number=last))
+    data = b'{"events":[' + b",".join(texts) + b"]" + counts + b"}"
+    return News(last, offset, message(data, number=last))
 
 
 def _events(
@@ -108,11 +110,16 @@ def _events(
     return texts, until, offset
 
 
-def _rows(record: RunRecord, since: int) -> list[dict[str, Any]]:
-    """The steps whose counts have changed, but for how many tasks they will have."""
-    counts = record.tasks.step_counts() or ()
-    changed = [count for count in counts if count.changed > since]
-    return [_without_expected(step_row(count, Status.RUNNING)) for count in changed[:_MOST_STEPS]]
+def _rows(record: RunRecord, since: int, until: int) -> tuple[list[dict[str, Any]], int]:
+    """The steps whose counts have changed, but for how many tasks they will have.
+
+    Then up to which event that holds: `until`, or an earlier one if there are too many steps.
+    """
+    changed = [count for count in record.tasks.step_counts() or () if count.changed > since]
+    if len(changed) > _MOST_STEPS:
+        changed = sorted(changed, key=lambda count: count.changed)[:_MOST_STEPS]
+        until = min(until, changed[-1].changed)
+    return [_without_expected(step_row(count, Status.RUNNING)) for count in changed], until
 
 
 def _without_expected(row: dict[str, Any]) -> dict[str, Any]:

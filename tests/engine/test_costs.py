@@ -212,6 +212,7 @@ async def test_what_a_worker_process_asks_of_the_kernel_for_each_task(tmp_path):
     assert 2 <= for_each.pop("getrusage") <= 3
     assert {name: round(number) for name, number in for_each.items() if name in SYSTEM_CALLS} == {
         "getpid": 1,
+        "pthread_sigmask": 1,
         "lseek": 2,
         "umask": 1,
         "setitimer": 1,

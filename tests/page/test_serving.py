@@ -81,16 +81,17 @@ def test_hundreds_of_idle_connections_lock_nobody_out(tmp_path):
                 assert fresh.get("api/runs").json()["runs"]
 
 
+async def answer_late(_, __, send):
+    """Answer later than a connection without a request is closed."""
+    await anyio.sleep(0.6)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"done"})
+
+
 def test_a_connection_without_a_request_is_closed(monkeypatch):
     """Whether it says nothing or sends its request byte by byte; one that is answered stays."""
     monkeypatch.setattr(connections, "_REQUEST_SECONDS", 0.3)
-
-    async def answer(_, __, send):
-        await anyio.sleep(0.6)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"done"})
-
-    with served(answer, http=connections.PageConnection) as address:
+    with served(answer_late, http=connections.PageConnection) as address:
         place = httpx.URL(address).host, httpx.URL(address).port
         with socket.create_connection(place, timeout=SECONDS) as silent:
             assert not silent.recv(1)
@@ -100,6 +101,17 @@ def test_a_connection_without_a_request_is_closed(monkeypatch):
                 time.sleep(0.05)
         assert httpx.get(address).text == "done"
     assert not connections._waiting
+
+
+def test_a_request_that_came_during_the_answer_to_another_is_answered(monkeypatch):
+    """However long that takes: its connection is not one that waits for a request."""
+    monkeypatch.setattr(connections, "_REQUEST_SECONDS", 0.3)
+    with served(answer_late, http=connections.PageConnection) as address:
+        place = httpx.URL(address).host, httpx.URL(address).port
+        with socket.create_connection(place, timeout=SECONDS) as both:
+            both.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
+            answered = b"".join(iter(lambda: both.recv(1000), b""))
+    assert answered.count(b"done") == 2
 
 
 @pytest.mark.parametrize(

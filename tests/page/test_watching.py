@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from asyncflow.client.run_journal import RunJournal
+from asyncflow.page import run_news
 from asyncflow.page.opened_runs import OpenedRuns
 from asyncflow.page.run_news import Wish
 from asyncflow.page.run_rows import RunRows
@@ -193,6 +194,23 @@ def test_counts_of_all_messages_end_as_the_overview_has_them(tmp_path):
         steps = client.get(f"/api/runs/{MADE}").json()["steps"]
     run.close()
     assert [{"expected": row["expected"], **rows.get(row["step"], row)} for row in steps] == steps
+
+
+@pytest.mark.parametrize("wish", [{}, {"type": ["TaskSucceeded"]}])
+def test_counts_of_more_steps_than_a_message_has_come_in_the_next_ones(tmp_path, monkeypatch, wish):
+    """None is left out, and no event comes twice."""
+    monkeypatch.setattr(run_news, "_MOST_STEPS", 1)
+    run = wide(tmp_path / "store")
+    with asking(tmp_path / "store") as client:
+        with watching(client, since=0, steps=1, **wish) as found:
+            told = [next(found), next(found)]
+        steps = client.get(f"/api/runs/{MADE}").json()["steps"]
+    run.close()
+    rows = {row["step"]: row for _, _, data in told for row in data["steps"]}
+    events = [event["seq"] for _, _, data in told for event in data["events"]]
+    assert [{"expected": row["expected"], **rows.get(row["step"], row)} for row in steps] == steps
+    assert told[-1][0] == run.seq
+    assert len(events) == len(set(events)) == (WIDTH + 1 if wish else 0)
 
 
 def test_only_events_that_are_asked_for_come(tmp_path):

@@ -128,8 +128,12 @@ def settings():
         "signals": [
             str(signal.getsignal(each)) for each in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
         ],
+        "blocked": signal.pthread_sigmask(signal.SIG_BLOCK, ()) & STOP,
         "alarm": signal.getitimer(signal.ITIMER_REAL),
     }
+
+
+STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def umask():
@@ -159,6 +163,7 @@ def change():
     os.umask(0o077)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
         signal.signal(number, say)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
     signal.alarm(1000)
 
 

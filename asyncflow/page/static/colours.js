@@ -49,7 +49,7 @@ function selected(look, text) {
     else if (code >= 40 && code <= 47) next.back = String(code - 40);
     else if (code >= 100 && code <= 107) next.back = String(code - 100);
     else if (code === 38 || code === 48) {
-      const [length, chosen] = extended(codes.slice(at + 1));
+      const [length, chosen] = extended(codes.slice(at + 1, at + 5));
       if (code === 38) Object.assign(next, chosen);
       at += length;
     }

@@ -23,6 +23,7 @@ import time
 from _locale import LC_ALL, setlocale  # built in; `locale` takes a while to import
 from _signal import (  # type: ignore[import-not-found] # those of `signal` are slow
     getsignal,
+    pthread_sigmask,
     setitimer,
 )
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from asyncflow._support.paths import working_directory
+from asyncflow.workers.process.stop_signals import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -86,7 +88,10 @@ class ProcessSettings(NamedTuple):
         return cls(_of_sys(), _handlers(), _plain(), _umask())
 
     def put_back(self) -> None:
-        """Restore them; takes some two microseconds if nothing has changed. In the main thread."""
+        """Restore them, and unblock the stop signals. In the main thread.
+
+        It takes some three microseconds if nothing has changed.
+        """
         os.umask(self.umask)
         setitimer(_REAL, 0.0)
         of_sys, handlers = _of_sys(), tuple(map(getsignal, _SIGNALS))
@@ -95,6 +100,7 @@ class ProcessSettings(NamedTuple):
                 setattr(sys, name, value)
         if not _is_same(handlers, self.handlers):
             _handle(self.handlers, handlers)
+        pthread_sigmask(_UNBLOCK, _STOP)  # after the handlers: one may wait that was blocked
         if _plain() != self.plain:
             argv, recursion, locale = self.plain
             sys.argv = list(cast("tuple[str]", argv))
@@ -121,6 +127,8 @@ _SYS: Final = (
     "breakpointhook",
 )
 _REAL: Final = int(signal.ITIMER_REAL)
+_UNBLOCK: Final = int(signal.SIG_UNBLOCK)
+_STOP: Final = tuple(map(int, STOP_SIGNALS))
 _read_sys: Final = attrgetter(*_SYS)
 _SIGNALS: Final = sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))[:29]
 
