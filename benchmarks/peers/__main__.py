@@ -56,7 +56,7 @@ PEERS = {
         many=10_000,
     ),
     "pool": Peer("", SCRIPT, "no", many=10_000),
-    "joblib": Peer("joblib==1.6.0", SCRIPT, "no", many=10_000),
+    "joblib": Peer("joblib==1.6.0", SCRIPT, "no", many=200_000),
     "metaflow": Peer(
         "metaflow==2.19.39",
         (
