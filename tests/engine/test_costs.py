@@ -277,7 +277,7 @@ def test_a_task_costs_nothing_for_each_artifact_that_it_passes_on(tmp_path, monk
     Of 1,000 artifacts, each such record had 36 kB, and 150 tasks checked some 100,000 refs.
     """
     checked: Counter[str] = Counter()
-    counted(monkeypatch, RecordedManifest, "_own", lambda name: checked.update([name]))
+    counted(monkeypatch, RecordedManifest, "_own", lambda name, *_: checked.update([name]))
     run = run_flow(PassingOn, made=1000, store=tmp_path)
     assert run.data.total == sum(range(100))
     with JournalReader(tmp_path / "flows" / run.pathspec / "journal") as journal:
