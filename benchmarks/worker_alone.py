@@ -59,12 +59,12 @@ async def recorded(flow: type[FlowSpec], store: str) -> StartItems:
         orders.append(order)
         send(self, order)
 
-    WorkerProcess.send = noting  # type: ignore[method-assign] # a note is taken
+    WorkerProcess.send = noting  # type: ignore[method-assign] # to count what is sent
     try:
         async with Engine(store=store, workers=1) as engine:
             await engine.run(flow, width=WIDTH)
     finally:
-        WorkerProcess.send = send  # type: ignore[method-assign] # as it was
+        WorkerProcess.send = send  # type: ignore[method-assign] # the method of before
     opening = next(order.opening for order in orders if getattr(order, "opening", ()))
     items: StartItems = next(order for order in orders if isinstance(order, StartItems))
     return items._replace(first=items.first - items.item, item=0, opening=opening)

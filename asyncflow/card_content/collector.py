@@ -125,7 +125,7 @@ class _Unknown(CardComponent):
     def __init__(self, value: object) -> None:
         self._value = value
 
-    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the base's
+    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the signature is the base class's
         return error_part(
             f"{class_name(type(self._value))} is no component",
             "Use one of asyncflow.cards: Markdown(...) for text, Artifact(...) for any value.",

@@ -50,7 +50,7 @@ class Markdown(CardComponent):
         """Replace the text."""
         self._text = text
 
-    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the base's
+    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the signature is the base class's
         return {"kind": "markdown", "text": _dedented(text(self._text or ""))}
 
 
@@ -81,7 +81,7 @@ class Artifact(CardComponent):
         """Replace the value."""
         self._artifact = artifact
 
-    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the base's
+    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the signature is the base class's
         shown = _short_repr.repr(self._artifact) if self._compressed else repr(self._artifact)
         return {
             "kind": "artifact",
@@ -102,7 +102,7 @@ class Error(CardComponent):
     def __init__(self, exception: object, title: str | None = None) -> None:
         self._exception, self._title = exception, title
 
-    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the base's
+    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the signature is the base class's
         if not isinstance(self._exception, BaseException):
             return error_part(optional(self._title) or "Error", text(self._exception))
         described = describe_exception(self._exception)
@@ -138,7 +138,7 @@ class ProgressBar(CardComponent):
         if metadata is not None:
             self._metadata = metadata
 
-    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the base's
+    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the signature is the base class's
         return {
             "kind": "progress",
             "max": plain_number(self._max),
@@ -189,7 +189,7 @@ class ValueBox(CardComponent):
         }
         self._shown.update({name: each for name, each in given.items() if each is not None})
 
-    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the base's
+    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the signature is the base class's
         labels = {name: optional(each) for name, each in self._shown.items()}
         value = self._shown.get("value", "")
         shown = text(value, _LABEL_BYTES) if isinstance(value, str) else plain_number(value)
@@ -209,7 +209,7 @@ class PythonCode(CardComponent):
     ) -> None:
         self._code_func, self._code_string = code_func, code_string
 
-    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the base's
+    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the signature is the base class's
         code = self._code_string
         if self._code_func is not None:
             code = inspect.getsource(self._code_func)
@@ -246,7 +246,7 @@ class JSONViewer(CardComponent):
         """Replace the data."""
         self._data = data
 
-    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the base's
+    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the signature is the base class's
         return {
             "kind": self._kind,
             "text": text(self._shown()),

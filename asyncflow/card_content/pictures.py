@@ -212,7 +212,7 @@ class Image(CardComponent):
         else:
             self._convert(_png_of_plot, image)
 
-    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the base's
+    def _part(self, images: Images, depth: int) -> Part:  # noqa: ARG002 - the signature is the base class's
         if self._error is not None:
             raise self._error
         if self._src is None:

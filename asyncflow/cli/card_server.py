@@ -218,5 +218,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the signature is the base class's
         """Say nothing of a request."""

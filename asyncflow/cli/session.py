@@ -220,7 +220,7 @@ class Session:
     def _news(self, handle: RunHandle) -> AsyncIterator[Sequence[Publication]]:
         """All of the run's records, or only its last event if nothing else is shown."""
         if self._view.needs_all or self._summary is not None:
-            return handle._news()  # noqa: SLF001 - one family
+            return handle._news()  # noqa: SLF001 - parts of one package
         return handle.events(*ENDINGS).batches()
 
     def _make_view(self) -> View | JsonView:

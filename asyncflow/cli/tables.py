@@ -147,7 +147,7 @@ def _how_to_go_on(run: Run) -> str:
     """The command that resumes a run that has not succeeded, unless one has resumed it."""
     if run.status in {Status.RUNNING, Status.SUCCEEDED} or run.resumed_as:
         return ""
-    return resume_command(run._record.stored)  # noqa: SLF001 - one family
+    return resume_command(run._record.stored)  # noqa: SLF001 - parts of one package
 
 
 def _limit_text(limit: dict[str, Any]) -> str:
@@ -238,7 +238,7 @@ def log_of(found: Run | Step, streams: set[str], *, terminal: bool = False) -> I
         yield from log_lines(run.events(), step, streams, terminal=terminal)
         return
     renderer = LogRenderer(terminal=terminal)
-    journal = run._record.journal  # noqa: SLF001 - one family
+    journal = run._record.journal  # noqa: SLF001 - parts of one package
     held: list[str] = []  # a call for each line takes longer than the line
     for values in journal.fields():
         if step is None or (values[0] in OF_TASKS and step_of(values) == step):

@@ -110,7 +110,7 @@ def data_of(found: Found) -> Any:
 
 def parameters_of(run: Run) -> dict[str, str]:
     """The parameters' values as text, from the run's first event: no value is loaded."""
-    return dict(run._record.started.parameters)  # noqa: SLF001 - one family
+    return dict(run._record.started.parameters)  # noqa: SLF001 - parts of one package
 
 
 def caught_in(run: Run) -> Mapping[str, int] | None:

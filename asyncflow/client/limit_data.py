@@ -31,7 +31,7 @@ def limits_of(run: Run) -> Iterator[dict[str, Any]]:
     """The limits on the steps of a running run; a full limit is why its tasks wait."""
     if run.status is not Status.RUNNING:
         return
-    folder = run._place.store.limits  # noqa: SLF001 - one family
+    folder = run._place.store.limits  # noqa: SLF001 - parts of one package
     for step in run.graph:
         for name, *bounds in step.options.get("limit") or ():
             with suppress(LimitError), LimitFile.open(folder, name, make=False) as file:

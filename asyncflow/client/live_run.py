@@ -20,7 +20,7 @@ def live_data(run: Run) -> dict[str, Any]:
     Raises:
         JournalError: The run is damaged.
     """
-    record = run._record  # noqa: SLF001 - one family
+    record = run._record  # noqa: SLF001 - parts of one package
     started, is_live = record.started, run.status is Status.RUNNING
     progress = run_progress(record)
     return {
@@ -40,7 +40,7 @@ def expected_of(run: Run) -> dict[str, int | None]:
     Raises:
         JournalError: The run is damaged.
     """
-    rows = step_rows(run._record)  # noqa: SLF001 - one family
+    rows = step_rows(run._record)  # noqa: SLF001 - parts of one package
     return {row["step"]: row["expected"] for row in rows}
 
 

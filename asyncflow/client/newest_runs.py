@@ -97,7 +97,7 @@ def _runs_of(
         try:
             if not _started_between(run, since, before):
                 continue
-            has_tags = run._record.has_tags(tags)  # noqa: SLF001 - one family
+            has_tags = run._record.has_tags(tags)  # noqa: SLF001 - parts of one package
             fits = run.status in (status or Status)
         except JournalError as error:
             on_unreadable(str(error))
@@ -110,5 +110,5 @@ def _started_between(run: Run, since: int | None, before: int | None) -> bool:
     """Whether a run was started then; an id is never earlier than that."""
     if since is None and before is None:
         return True
-    started = run._record.summary().started  # noqa: SLF001 - one family
+    started = run._record.summary().started  # noqa: SLF001 - parts of one package
     return (since is None or started >= since) and (before is None or started < before)

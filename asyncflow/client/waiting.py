@@ -39,7 +39,7 @@ def _waits(record: RunRecord) -> Iterator[dict[str, Any]]:
         yield _wait("start", graph.start, "", "No task of the run has begun yet.")
         return
     limited = set()
-    for limit in limits_of(Run._in(record)):  # noqa: SLF001 - one family
+    for limit in limits_of(Run._in(record)):  # noqa: SLF001 - parts of one package
         step, name = limit["step"], limit["name"]
         at_once, in_use = limit["at_once"], limit["in_use"]
         if not ready.get(step) or steps[step]["running"] == ready[step] + steps[step]["running"]:

@@ -39,7 +39,7 @@ async def show_run(handle: RunHandle) -> None:
     over = asyncio.Event()
     ticker = asyncio.create_task(_tick(view, over))
     try:
-        async for batch in handle._news():  # noqa: SLF001 - one family
+        async for batch in handle._news():  # noqa: SLF001 - parts of one package
             view.show(batch)
         view.close()
     except Exception as error:  # noqa: BLE001 - whatever the notebook's display raises: the run goes on

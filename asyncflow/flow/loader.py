@@ -277,7 +277,7 @@ def _importable(name: str, file: Path) -> bool:
     """Whether `import name` would find this very file."""
     expected, root = _module_name(file)
     here = working_directory()
-    places = {os.path.normpath(os.path.join(here, entry)) for entry in import_path()}  # noqa: PTH118 - text
+    places = {os.path.normpath(os.path.join(here, entry)) for entry in import_path()}  # noqa: PTH118 - a path as text takes a fraction of the time
     return expected == name and "." not in file.stem and str(root) in places
 
 

@@ -28,7 +28,7 @@ class PageConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request, in place of the one that has waited longest if need be."""
-        super().connection_made(transport)  # type: ignore[arg-type]  # as the base class says
+        super().connection_made(transport)  # type: ignore[arg-type]  # what uvicorn calls it with
         if len(_waiting) >= _MOST_WAITING:
             next(iter(_waiting)).give_up()
         self._wait()

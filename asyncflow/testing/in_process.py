@@ -313,7 +313,7 @@ class _RunOfFlow(OpenRun):
     def _enter_environment(self) -> None:
         """Do nothing: it is the test's own."""
 
-    def _find_class(self, source: Mapping[str, Any]) -> type[FlowSpec]:  # noqa: ARG002 - the base's
+    def _find_class(self, source: Mapping[str, Any]) -> type[FlowSpec]:  # noqa: ARG002 - the signature is the base class's
         return self._flow
 
 

@@ -125,8 +125,8 @@ class _NewRunOfStep(NewRun):
 
     def _source(
         self,
-        writer: ArtifactWriter,  # noqa: ARG002 - the base's
-        variables: Mapping[str, Mapping[str, str]],  # noqa: ARG002 - the base's
+        writer: ArtifactWriter,  # noqa: ARG002 - the signature is the base class's
+        variables: Mapping[str, Mapping[str, str]],  # noqa: ARG002 - the signature is the base class's
     ) -> dict[str, Any]:
         return {"name": self._flow.__qualname__, "module": self._flow.__module__, "kind": "module"}
 

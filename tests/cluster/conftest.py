@@ -64,7 +64,7 @@ def s3_proxy(
 @pytest.fixture(scope="session")
 def ray_here() -> Generator[Any, None, None]:
     """Ray, connected to a cluster of this session that has GPUs by name only."""
-    ray = pytest.importorskip("ray")
+    ray = pytest.importorskip("ray", reason="Ray is not installed: it is in an extra of its own")
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     ray.init(
         address="local",

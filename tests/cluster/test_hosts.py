@@ -246,7 +246,7 @@ BOTH = [DaskHosts, pytest.param(RayHosts, marks=pytest.mark.slow)]
 def cluster(request, network, tmp_path, monkeypatch):
     """A cluster without nodes."""
     if request.param is RayHosts:
-        pytest.importorskip("ray")
+        pytest.importorskip("ray", reason="Ray is not installed: it is in an extra of its own")
         monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
         monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     with S3Server(network.address) as server:

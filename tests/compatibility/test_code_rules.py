@@ -57,6 +57,22 @@ def test_each_silenced_check_says_why():
     assert not found, "\n".join(found)
 
 
+def test_each_test_that_is_skipped_says_why():
+    """Whoever reads the summary should know what is missing on the machine."""
+    found = []
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                name, named = node.func.attr, {word.arg for word in node.keywords}
+                if name in {"importorskip", "skipif", "xfail"}:
+                    wrong = "reason" not in named
+                else:
+                    wrong = name == "skip" and not node.args and "reason" not in named
+                if wrong:
+                    found.append(f"{file.relative_to(ROOT)}:{node.lineno}: {name}")
+    assert not found, "\n".join(found)
+
+
 def test_no_file_is_long_and_no_class_has_many_methods():
     """What has grown beyond that is two things."""
     found = []

@@ -91,7 +91,7 @@ def run_file(text: str, folder: Path) -> type[FlowSpec]:
 def run_text(text: str, _: Path) -> type[FlowSpec]:
     """The same from text that nobody can find afterwards."""
     namespace: dict[str, Any] = {"__name__": "flow_text"}
-    exec(compile(text, "<nowhere>", "exec"), namespace)  # noqa: S102 - the very case
+    exec(compile(text, "<nowhere>", "exec"), namespace)  # noqa: S102 - code without a file is what is tested
     return cast("type[FlowSpec]", namespace["F"])
 
 

@@ -28,9 +28,9 @@ from asyncflow.values import ArtifactRef, Encoding, Place
 
 class Sample(FlowSpec):
     alpha = Parameter("alpha", default=0.5)
-    words = ["good"]  # noqa: RUF012 - the very case
+    words = ["good"]  # noqa: RUF012 - a value of the class that changes is what is tested
     limit = 3
-    _shared: Any = {}  # noqa: RUF012 - the very case
+    _shared: Any = {}  # noqa: RUF012 - a value of the class that changes is what is tested
 
     @step
     def start(self):
@@ -320,7 +320,7 @@ def test_a_flow_cannot_be_pickled(make):
 class Everything(FlowSpec):
     number = 1
     text = "x"
-    table = {"a": [1]}  # noqa: RUF012 - the very case
+    table = {"a": [1]}  # noqa: RUF012 - a value of the class that changes is what is tested
     nothing = None
     called = len
     _private = 2

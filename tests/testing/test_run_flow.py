@@ -203,9 +203,9 @@ def test_what_cannot_be_started_is_an_error():
 def test_nothing_is_left_open():
     """Neither threads nor descriptors."""
     run_flow(Whole)
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as one number
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only their number matters
     run_flow(Whole)
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before  # noqa: PTH208 - as one number
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before  # noqa: PTH208 - only their number matters
 
 
 def state_of_process():

@@ -110,7 +110,7 @@ class ForkServerClient:
         cannot live here. So the next one is started after a pause, and the listener is told then.
         Those that end by themselves are given up soon.
         """
-        assert self._loop is not None  # noqa: S101 - there was one before
+        assert self._loop is not None  # noqa: S101 - `start` has set it
         self._gone += 1
         broken = None
         if self._gone < _FAILED_STARTS:

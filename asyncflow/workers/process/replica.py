@@ -46,7 +46,7 @@ class Replica:
         Raises:
             OSError: It cannot be read.
         """
-        return read_file(os.path.join(self._folder, name), most=most)  # noqa: PTH118 - text
+        return read_file(os.path.join(self._folder, name), most=most)  # noqa: PTH118 - a path as text takes a fraction of the time
 
     def source(self, values: ValueSource) -> ValueSource:
         """Values from the store, but those in the journal from the replica."""

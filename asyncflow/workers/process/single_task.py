@@ -48,7 +48,7 @@ class _RunHere(OpenRun):
     def _enter_environment(self) -> None:
         """Do nothing: it is this process's own."""
 
-    def _load(self, source: Mapping[str, Any]) -> type[FlowSpec]:  # noqa: ARG002 - the base's
+    def _load(self, source: Mapping[str, Any]) -> type[FlowSpec]:  # noqa: ARG002 - the signature is the base class's
         return self._flow
 
 

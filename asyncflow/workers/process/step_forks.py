@@ -12,7 +12,7 @@ _pid = os.getpid()
 
 
 def _note_fork() -> None:
-    global _pid  # noqa: PLW0603 - of the process
+    global _pid  # noqa: PLW0603 - each process has its own
     _pid = os.getpid()
 
 
