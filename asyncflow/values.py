@@ -6,10 +6,10 @@ No I/O, and no logic beyond what a value knows about itself.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple, NewType
+from typing import TYPE_CHECKING, Final, NewType
 
+from asyncflow._quick_classes import NamedTuple, dataclass
 from asyncflow.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from asyncflow._quick_classes import dataclass
 from asyncflow._support.locations import absolute_location, store_location
 from asyncflow._support.machine import memory_megabytes, usable_cpus
 from asyncflow.errors import SettingsError

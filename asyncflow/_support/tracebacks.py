@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.call_site import is_own
 from asyncflow._support.notebook import cell_name
 from asyncflow._support.safe_text import class_name, storable_text, text_of

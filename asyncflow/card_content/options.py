@@ -6,7 +6,9 @@ sense there reads as if it had not been given.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow._quick_classes import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.terminal_text import visible_line
 from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.values import Status

@@ -7,8 +7,9 @@ import gc
 import os
 import sys
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.settings import Settings
 from asyncflow.cli.executor_options import executor_of
 from asyncflow.cli.exit_status import FAILED, SIGNALLED, SUCCEEDED

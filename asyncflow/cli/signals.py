@@ -13,9 +13,10 @@ import asyncio
 import os
 import signal
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
+
+from asyncflow._quick_classes import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

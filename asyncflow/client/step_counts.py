@@ -5,9 +5,9 @@ How many tasks a step will have is known once the foreach steps before it have e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from asyncflow._quick_classes import dataclass
 from asyncflow.events.packing import event_of
 from asyncflow.events.records import (
     STARTED,

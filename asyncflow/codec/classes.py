@@ -35,11 +35,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from blake3 import blake3
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.modules import file_of, find_member, known_as
 from asyncflow._support.safe_text import text_of
 

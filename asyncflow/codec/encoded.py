@@ -23,8 +23,9 @@ import pickle
 import struct
 import sys
 from datetime import date, datetime, time, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.codec.pickles import PROTOCOL, dump, type_name
 from asyncflow.values import Encoding
 

@@ -30,10 +30,11 @@ from __future__ import annotations
 import pickle
 import struct
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from blake3 import blake3
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.codec.classes import CodeMissingError, adopt_code
 from asyncflow.codec.encoded import ALIGNMENT, batches, decode_value, encode_value
 from asyncflow.codec.short_text import ShortTexts

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.engine.mailboxes import Mailboxes
 from asyncflow.engine.run_handle import FailureObserver, RunHandle
 from asyncflow.engine.subscription import Channel

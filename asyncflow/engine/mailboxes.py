@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support import log
 from asyncflow._support.commit_points import reached
 from asyncflow.errors import RecordError

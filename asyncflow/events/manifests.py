@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgpack
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.errors import RecordError
 from asyncflow.values import ArtifactRef, Encoding, Place
 

@@ -8,8 +8,9 @@ it (0 for none), so that a task's output is read without reading the run's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.errors import RecordError
 from asyncflow.events.records import LOGGED
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.errors import RecordError
 from asyncflow.events.field_types import (
     BYTES,

@@ -11,10 +11,11 @@ No I/O here, and no knowledge of how events are stored, sent or shown.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from asyncflow._quick_classes import dataclass
 from asyncflow.errors import RecordError, TaskCancelledError
 from asyncflow.events.manifests import is_whole, pack_manifest, unpack_manifest
 from asyncflow.values import Failure, Manifest, TaskKey

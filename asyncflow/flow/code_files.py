@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.modules import file_of
 from asyncflow.errors import RecordError
 from asyncflow.flow.imported_files import ImportedFiles, root_of, working_root

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.errors import FlowError
 
 if TYPE_CHECKING:

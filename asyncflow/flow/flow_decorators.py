@@ -7,9 +7,10 @@ flow has the decorators of its base classes, too; its own replace those of the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from asyncflow._quick_classes import dataclass
 from asyncflow.flow.decorator_arguments import mistake
 from asyncflow.flow.delayed_values import has_expression
 from asyncflow.flow.step_options import DelayedCall, options_of

@@ -8,9 +8,10 @@ draws it.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._quick_classes import dataclass
 from asyncflow.errors import GraphError
 from asyncflow.flow.graph_checks import arrange
 from asyncflow.flow.node import Node

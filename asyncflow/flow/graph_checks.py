@@ -14,8 +14,9 @@ All code that works with a graph relies on these rules:
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.suggestions import did_you_mean
 from asyncflow.errors import GraphError
 from asyncflow.flow.node import END, START, Fanout, Node

@@ -21,10 +21,10 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from asyncflow._quick_classes import dataclass
 from asyncflow._support.notebook import shown_file
 from asyncflow.errors import GraphError
 from asyncflow.flow.constants import is_constant, written_classes

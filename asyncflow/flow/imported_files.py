@@ -12,8 +12,9 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.modules import file_of
 from asyncflow._support.parsing import parse
 from asyncflow._support.paths import import_path, working_directory

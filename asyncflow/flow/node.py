@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncflow._quick_classes import NamedTuple, dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

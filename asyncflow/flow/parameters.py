@@ -9,7 +9,6 @@ artifact. A type checker knows `self.alpha: float` from
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -25,6 +24,7 @@ from typing import (
     overload,
 )
 
+from asyncflow._quick_classes import dataclass
 from asyncflow._support.call_site import calling_line
 from asyncflow._support.notebook import shown_file
 from asyncflow._support.safe_text import shortened

@@ -18,10 +18,11 @@ The graph holds these options as plain data (`Node.options`), under the name of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from asyncflow._quick_classes import NamedTuple, dataclass
 from asyncflow.flow.decorator_arguments import mistake, plain_data
 from asyncflow.flow.delayed_values import has_expression
 

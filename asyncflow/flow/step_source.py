@@ -8,8 +8,9 @@ from __future__ import annotations
 import ast
 import linecache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.parsing import parse
 
 if TYPE_CHECKING:

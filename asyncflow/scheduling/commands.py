@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.values import Failure, Status
 
 if TYPE_CHECKING:

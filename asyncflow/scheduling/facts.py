@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from asyncflow._quick_classes import dataclass
 from asyncflow.workers.messages import (
     CardsChanged,
     Failed,

@@ -10,8 +10,9 @@ Nothing here waits.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support import log
 
 if TYPE_CHECKING:

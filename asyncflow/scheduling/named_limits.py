@@ -21,8 +21,9 @@ import math
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support import log
 from asyncflow.errors import LimitError
 from asyncflow.store.limit_files import Bounds, LimitFile

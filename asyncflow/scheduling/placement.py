@@ -8,8 +8,9 @@ length is unknown, a worker has only the one that it runs.
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.tracebacks import too_long
 from asyncflow.errors import PoolError
 from asyncflow.workers.messages import AttemptKey, ShutDown

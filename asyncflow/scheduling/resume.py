@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from time import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.codec.items import ENTRY_BYTES
 from asyncflow.errors import GraphError, JournalError, RecordError, ResumeError
 from asyncflow.events.manifests import (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from asyncflow._quick_classes import dataclass
 from asyncflow.scheduling.facts_to_events import elapsed
 from asyncflow.values import RunOptions
 from asyncflow.workers.messages import Opening

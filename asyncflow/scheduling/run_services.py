@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
+from asyncflow._quick_classes import dataclass
 from asyncflow.scheduling.loop_budget import LoopBudget
 from asyncflow.scheduling.statistics import Meter
 

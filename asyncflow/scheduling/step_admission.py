@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections import Counter
 from math import ceil
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.scheduling.machine_resources import amounts_of
 from asyncflow.scheduling.named_limits import needs_of
 from asyncflow.scheduling.placement import ASYNC_SPARE_TASKS, ASYNC_TASKS, TaskDemand

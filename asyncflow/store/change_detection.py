@@ -8,8 +8,9 @@ an object of the process, whatever was stored. Nothing is unpickled to compare.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.codec import digest_of, encode, is_plain_time
 from asyncflow.errors import ArtifactPickleError
 from asyncflow.store.mapped_files import address_of, is_written

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.errors import JournalError
 from asyncflow.events.records import ENDINGS, LOGGED, fields_of, peek
 from asyncflow.events.selection import (

@@ -30,8 +30,9 @@ import stat
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Self
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.commit_points import reached
 from asyncflow._support.paths import absolute
 from asyncflow.errors import NotFoundError, StoreError, StoreFormatError

@@ -28,9 +28,10 @@ import re
 import struct
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Self
 from zlib import crc32
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.commit_points import reached
 from asyncflow._support.fork_safety import keep_from_children, no_forks
 from asyncflow.errors import LimitError

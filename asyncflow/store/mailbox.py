@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.user_name import user_name
 from asyncflow.errors import RecordError, StoreError
 from asyncflow.events.field_types import is_plain

@@ -24,7 +24,9 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+from asyncflow._quick_classes import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -35,11 +35,12 @@ from array import array
 from enum import IntEnum
 from itertools import compress
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from zlib import crc32
 
 import msgpack
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.errors import RecordError
 from asyncflow.events.field_types import INT, LIST, TEXT, check_types, is_plain, is_time
 from asyncflow.events.manifests import unpack

@@ -30,11 +30,12 @@ import struct
 import sys
 from array import array
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from zlib import crc32
 
 import msgpack
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.errors import RecordError
 from asyncflow.events.field_types import INT, LIST, check_types
 from asyncflow.events.manifests import unpack

@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.conditions import call_again
 from asyncflow.errors import StoreError
 from asyncflow.workers.messages import (

@@ -9,8 +9,9 @@ Only `start` and `close` wait. A slow operation is reported when it is done.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.errors import PoolError
 
 if TYPE_CHECKING:

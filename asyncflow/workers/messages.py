@@ -18,10 +18,11 @@ from enum import IntEnum
 from functools import partial
 from itertools import repeat
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgpack
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.values import Outcome
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ A worker adopts it with `workers/process/environment.py`.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.paths import import_path, working_directory
 from asyncflow.errors import PoolError
 

@@ -40,10 +40,11 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.fork_safety import keep_from_children, no_forks
 from asyncflow._support.paths import import_path
 from asyncflow.workers.process.stop_signals import (

@@ -6,8 +6,9 @@ import signal
 import socket
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support import fork_safety
 from asyncflow.workers.interface import AHEAD
 from asyncflow.workers.local import fork_server

@@ -28,8 +28,9 @@ from _signal import (  # type: ignore[import-not-found] # those of `signal` are 
 )
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.paths import working_directory
 from asyncflow.workers.process.stop_signals import STOP_SIGNALS
 

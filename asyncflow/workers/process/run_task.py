@@ -6,8 +6,9 @@ import shlex
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.modules import has_travelled
 from asyncflow._support.tracebacks import (
     describe_exception,
