@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,33 +22,7 @@ from asyncflow.client.previews import PreviewLimits, preview_of
 from asyncflow.codec import ItemsEncoder, encode
 from asyncflow.errors import ArtifactMissingError
 from asyncflow.values import ArtifactRef, Encoding
-
-LIMITS = PreviewLimits(characters=300, items=50, rows=3, operations=2_000, seconds=30)
-
-
-class InMemoryReader:
-    """Gives parts of some bytes, and counts what is read."""
-
-    def __init__(self, data):
-        self.data, self.read = data, 0
-
-    def read_range(self, _ref, offset, size, _name=""):
-        self.read += size
-        return self.data[offset : offset + size]
-
-
-def preview(data, encoding=Encoding.PICKLE, kind="", limits=LIMITS):
-    """The preview of some stored bytes."""
-    ref = ArtifactRef(0, int(encoding), kind, len(data), b"", "", 0, b"")
-    return preview_of(InMemoryReader(data), ref, "Flow/1/start/1/x", limits)[0]
-
-
-def of(value, limits=LIMITS):
-    """The preview of a value, as it is stored."""
-    encoded = encode(value)
-    data = b"".join(map(bytes, encoded.chunks))
-    return preview(data, encoded.encoding, encoded.type_name, limits)
-
+from tests.support.previewing import LIMITS, InMemoryReader, of, preview
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 plain = st.recursive(
@@ -173,19 +146,6 @@ def test_a_large_frame_is_read_in_small_parts():
     shown, _ = preview_of(reader, ref, "x", LIMITS)
     assert shown["length"] == 100_000
     assert reader.read < 100_000
-
-
-@pytest.mark.parametrize(
-    "table", [pa.table({"a": [1, None], "b": ["x", "y"]}), pa.table({"a": [1, 2]}).slice(1)]
-)
-def test_a_table_of_arrow_shows_its_first_rows(table):
-    """With what is missing, and from where a part begins."""
-    shown = of(table)
-    wanted = [
-        ["null" if value is None else repr(value) for value in row.values()]
-        for row in table.to_pylist()
-    ]
-    assert shown["rows"] == wanted
 
 
 def test_a_list_for_a_foreach_shows_its_items():

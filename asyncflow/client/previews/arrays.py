@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow.client.previews.moments import duration_text, moment_text
 from asyncflow.client.previews.pickle_opcodes import (
     Made,
     Mapped,
@@ -49,16 +49,6 @@ _FORMS: Final = {
     "f8": "d",
 }
 _NAMES: Final = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
-_UNITS: Final = {
-    "D": timedelta(days=1),
-    "h": timedelta(hours=1),
-    "m": timedelta(minutes=1),
-    "s": timedelta(seconds=1),
-    "ms": timedelta(milliseconds=1),
-    "us": timedelta(microseconds=1),
-}
-_NANOSECONDS: Final = {"ns": 1, "ps": 1000, "fs": 1_000_000}
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_A_TIME: Final = -(1 << 63)
 _MOST_DIMENSIONS: Final = 64
 _MOST_TEXT: Final = 100  # characters of one value
@@ -134,14 +124,8 @@ class DType:
         if value == _NOT_A_TIME:
             return "NaT"
         if self.code[:1] == "m":
-            return f"{value} {self.unit}".strip()
-        try:
-            if self.unit in _NANOSECONDS:
-                micro = value // (1000 * _NANOSECONDS[self.unit])
-                return str((_EPOCH + timedelta(microseconds=micro)).replace(tzinfo=None))
-            return str((_EPOCH + value * _UNITS[self.unit]).replace(tzinfo=None))
-        except (KeyError, OverflowError, ValueError):
-            return f"{value} {self.unit}".strip()
+            return duration_text(value, self.unit)
+        return moment_text(value, self.unit)
 
 
 def _number(value: float) -> str:

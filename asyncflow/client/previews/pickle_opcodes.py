@@ -1,9 +1,10 @@
 """Makes a tree of what a pickle says, without running it.
 
 The opcodes are read one after the other, as an unpickler reads them. Numbers, texts and containers
-are made as they are. Where an unpickler would import, call or build something, the tree has a note:
-`Named` for what would be imported, `Made` for what would be called with what. A pickle that is
-longer than may be read leaves a tree of what was read, with `is_cut`.
+are made as they are, but of a long text only its beginning. Where an unpickler would import, call
+or build something, the tree has a note: `Named` for what would be imported, `Made` for what would
+be called with what. A pickle that is longer than may be read leaves a tree of what was read, with
+`is_cut`.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class PartOfText:
 
     text: str | bytes
     length: int
+    data: StoredBytes
+    """All of it, unread."""
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +100,12 @@ _RANGE: Final = struct.Struct("<QQ")
 _MOST_BUFFERS: Final = 4_096
 _MARK: Final = object()
 _CHECK_EVERY: Final = 256
+_FIRST_WINDOW: Final = 64 << 10
+_MOST_WINDOW: Final = 256 << 10
+_WINDOW_BEHIND: Final = 4 << 10  # behind what was left unread: the next may be as long
+_MOST_READ: Final = (
+    32 << 10
+)  # of one text or bytes; longer ones stay unread if a window ends in them
 _LENGTHS: Final[dict[int, tuple[str, bool]]] = {
     ord("X"): ("<I", True),
     0x8C: ("<B", True),
@@ -118,8 +127,7 @@ def read_pickle(stored: StoredBytes, has_buffers: bool, limits: PreviewLimits) -
     begin, size, buffers = 0, stored.size, list[Buffer]()
     if has_buffers:
         begin, size, buffers = _places(stored)
-    data = stored.read(begin, min(size, limits.bytes_read))
-    return _Machine(buffers, limits).run(data, is_whole=len(data) == size)
+    return _Machine(buffers, limits).run(stored.part(begin, size))
 
 
 def _places(stored: StoredBytes) -> tuple[int, int, list[Buffer]]:
@@ -141,43 +149,74 @@ class _Machine:
     def __init__(self, buffers: Sequence[Buffer], limits: PreviewLimits) -> None:
         self._limits = limits
         self._buffers = iter(buffers)
+        self._done = 0
         self.stack: list[Node] = []
         self.memo: dict[int, Node] = {}
 
-    def run(self, data: bytes, *, is_whole: bool) -> PickleTree:
-        file, done, end = io.BytesIO(data), 0, 0
-        try:
-            for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name == "STOP":
-                    return PickleTree(self.stack[-1], is_cut=False)
-                self._do(opcode.name, argument)
-                end = file.tell()
-                done += 1
-                if done >= self._limits.operations or (
-                    done % _CHECK_EVERY == 0 and self._limits.is_over
-                ):
-                    return self._cut_short()
-        except (ValueError, OverflowError, IndexError, KeyError) as error:
-            if is_whole:
-                message = f"it is not a pickle: {error}"[:200]
-                raise ValueError(message) from error
-            self._take_beginning(data, end)
+    def run(self, stored: StoredBytes) -> PickleTree:
+        """Read in windows; a long text or bytes stay unread, and reading goes on behind them."""
+        at, room, window = 0, self._limits.bytes_read, _FIRST_WINDOW
+        while room > 0:
+            data = stored.read(at, min(window, room))
+            room -= len(data)
+            is_done, end = self._run_window(data, is_last=at + len(data) >= stored.size)
+            if is_done:
+                return PickleTree(self.stack[-1], is_cut=False)
+            if is_done is not None:
+                break
+            behind = self._leave_unread(stored, at + end, data[end : end + 9], room)
+            room -= 4 * self._limits.characters if behind else 0
+            at = behind or at + end
+            window = _WINDOW_BEHIND if behind else min(2 * window, _MOST_WINDOW)
         return self._cut_short()
 
-    def _take_beginning(self, data: bytes, end: int) -> None:
-        """Take what there is of the text or bytes at the end of what was read."""
-        form = _LENGTHS.get(data[end]) if end < len(data) else None
+    def _run_window(self, data: bytes, *, is_last: bool) -> tuple[bool | None, int]:
+        """Carry out the opcodes of a window; return whether the pickle ends, and up to where.
+
+        False: its limits are reached. None: the opcode there does not end in this window.
+        """
+        file, end = io.BytesIO(data), 0
+        opcodes = pickletools.genops(file)
+        while True:
+            try:
+                opcode, argument, _ = next(opcodes)
+            except (ValueError, OverflowError) as error:
+                if is_last:
+                    raise _not_a_pickle(error) from error
+                return None, end
+            if opcode.name == "STOP":
+                return True, end
+            try:
+                self._do(opcode.name, argument)
+            except (ValueError, OverflowError, IndexError, KeyError) as error:
+                raise _not_a_pickle(error) from error
+            end = file.tell()
+            self._done += 1
+            if self._done >= self._limits.operations or (
+                self._done % _CHECK_EVERY == 0 and self._limits.is_over
+            ):
+                return False, end
+
+    def _leave_unread(self, stored: StoredBytes, at: int, head: bytes, room: int) -> int | None:
+        """Push the long text or bytes whose opcode is there, and return where they end."""
+        form = _LENGTHS.get(head[0]) if head else None
         if form is None:
-            return
+            return None
         pattern, is_text = form
-        begin = end + 1 + struct.calcsize(pattern)
-        if begin > len(data):
-            return
-        (length,) = struct.unpack_from(pattern, data, end + 1)
-        piece = data[begin : begin + 4 * self._limits.characters]
+        begin = at + 1 + struct.calcsize(pattern)
+        if begin > at + len(head):
+            return None
+        length = int(struct.unpack_from(pattern, head, 1)[0])
+        if length <= min(_MOST_READ, room):
+            return None
+        if begin + length > stored.size:
+            raise ValueError("it is not a pickle: a text in it ends behind its end")
+        part = stored.part(begin, length)
+        piece = part.read(0, 4 * self._limits.characters)
         self.stack.append(
-            PartOfText(piece.decode("utf-8", "replace") if is_text else piece, length)
+            PartOfText(piece.decode("utf-8", "replace") if is_text else piece, length, part)
         )
+        return begin + length
 
     def _cut_short(self) -> PickleTree:
         """The tree of what was read: what is open is closed, the innermost first."""
@@ -318,6 +357,10 @@ class _Machine:
         self.stack.append(buffer)
 
 
+def _not_a_pickle(error: Exception) -> ValueError:
+    return ValueError(f"it is not a pickle: {error}"[:200])
+
+
 def _add_to(container: Node, items: list[Node]) -> bool:
     """Add items to a container that was being filled; return whether it is one."""
     if isinstance(container, Mapped):
@@ -404,6 +447,8 @@ _ACTIONS: Final[dict[str, Callable[[_Machine, Node], None]]] = {
 def bytes_of(node: Node) -> StoredBytes | None:
     """The bytes that a node stands for; None if it stands for none."""
     if isinstance(node, Buffer):
+        return node.data
+    if isinstance(node, PartOfText) and isinstance(node.text, bytes):
         return node.data
     if isinstance(node, bytes | bytearray):
         return InMemory(node)

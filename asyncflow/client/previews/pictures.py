@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow.client.previews.pickle_opcodes import PartOfText
+
 if TYPE_CHECKING:
     from asyncflow.client.previews.limits import PreviewLimits
     from asyncflow.client.previews.pickle_opcodes import PickleTree
@@ -29,13 +31,14 @@ def image_format(data: bytes) -> str | None:
 
 def image_preview(tree: PickleTree, _: PreviewLimits) -> dict[str, Any] | None:
     """The preview of bytes that are a picture; None if they are none."""
-    if not isinstance(tree.value, bytes):
+    data = tree.value.text if isinstance(tree.value, PartOfText) else tree.value
+    if not isinstance(data, bytes):
         return None
-    name = image_format(tree.value)
+    name = image_format(data)
     if name is None:
         return None
     try:
-        width, height = _size(name, tree.value)
+        width, height = _size(name, data)
     except (struct.error, IndexError):
         width = height = None
     return {"kind": "image", "format": name, "width": width, "height": height}

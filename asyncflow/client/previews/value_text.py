@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from asyncflow.client.previews.limits import PreviewLimits
 
+_SHARE: Final = 4  # of the room is for one text in a container, so that the others show too
 _MOST_BITS: Final = 2_000  # of a number that is written out
 _ENCLOSED: Final = {"list": "[]", "tuple": "()", "set": "{}", "frozenset": ("frozenset({", "})")}
 _PLAIN_NAMES: Final = ("builtins.", "__main__.")
@@ -36,10 +37,8 @@ def text_of(node: Node, limits: PreviewLimits) -> tuple[str, bool]:
         writer.write(node, 0)
     except _FullError:
         writer.is_cut = True
-    text = "".join(writer.parts)
-    if writer.is_cut and not text.endswith(("…", "…]", "…)", "…}", "…>")):
-        text += "…"
-    return text, writer.is_cut
+        writer.parts.append("…")
+    return "".join(writer.parts), writer.is_cut
 
 
 def length_of(node: Node) -> int | None:
@@ -107,10 +106,9 @@ class _Writer:
                 big = node.bit_length() > _MOST_BITS
                 self.put(f"<int of {node.bit_length()} bits>" if big else repr(node))
             case str() | bytes() | bytearray():
-                self._write_flat(node)
+                self._write_flat(node, depth)
             case PartOfText():
-                self._write_flat(node.text)
-                self._leave_out()
+                self._write_flat(node.text, depth, is_whole=False)
             case Buffer():
                 self.put(f"<{node.data.size} bytes>")
             case Named():
@@ -135,9 +133,14 @@ class _Writer:
             case _:  # nothing else is in a tree
                 self._leave_out()
 
-    def _write_flat(self, value: str | bytes | bytearray) -> None:
-        shown = value[: self._room + 1]
+    def _write_flat(
+        self, value: str | bytes | bytearray, depth: int, *, is_whole: bool = True
+    ) -> None:
+        room = self._limits.characters // _SHARE if depth else self._room
+        shown = value[: min(room, self._room) + 1]
         self.put(repr(bytes(shown) if isinstance(shown, bytearray) else shown))
+        if len(shown) < len(value) or not is_whole:
+            self._leave_out()
 
     def _write_several(self, node: Several, depth: int) -> None:
         if not node.items and node.kind in {"set", "frozenset"}:

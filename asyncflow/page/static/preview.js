@@ -83,7 +83,9 @@ function Table({ preview }) {
         </tbody>
       </table>
     </div>
-    <p class="muted small">${many(preview.length ?? preview.rows.length, "row")}</p>`;
+    <p class="muted small">
+      ${preview.length === null ? `the first ${many(preview.rows.length, "row")}` : many(preview.length, "row")}${preview.columns_count > preview.columns.length ? `, ${many(preview.columns_count, "column")}` : ""}
+    </p>`;
 }
 
 /** A preview in one line. */
@@ -93,7 +95,7 @@ export function briefly(preview) {
     case "array":
       return `${preview.dtype} (${(preview.shape ?? []).join(", ")})`;
     case "table":
-      return `${number(preview.length ?? 0)} × ${preview.columns.length}: ${preview.columns.map((column) => column.name).join(", ")}`;
+      return `${preview.length === null ? "?" : number(preview.length)} × ${preview.columns_count}: ${preview.columns.map((column) => column.name).join(", ")}`;
     case "image":
       return `${preview.format} ${preview.width} × ${preview.height}`;
     default:
