@@ -171,7 +171,9 @@ def _in_words(preview: dict[str, Any]) -> str:
     match preview["kind"]:
         case "table":
             columns = preview.get("columns_count", len(preview["columns"]))
-            return f"{how_many(preview['length'], 'row')}, {how_many(columns, 'column')}"
+            rows = preview["length"]
+            first = "many rows" if rows is None else how_many(rows, "row")
+            return f"{first}, {how_many(columns, 'column')}"
         case "array":
             shape = " x ".join(map(str, preview["shape"]))
             return f"{shape} {preview['dtype']}: {preview['text']}"
@@ -190,7 +192,7 @@ def _table(name: str, preview: dict[str, Any]) -> Part:
         "kind": "table",
         "headers": [str(each["name"]) for each in columns],
         "rows": preview["rows"],
-        "total": preview["length"],
+        "total": len(preview["rows"]) if preview["length"] is None else preview["length"],
         "columns": preview.get("columns_count", len(columns)),
     }
     return {"kind": "section", "title": name, "parts": [part]}
