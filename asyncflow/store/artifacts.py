@@ -212,7 +212,7 @@ class ArtifactWriter:
             StoreError: They cannot be written.
         """
         with self.begin_items(ItemsEncoder(type(items), name), go_on) as pending:
-            for batch in chain.from_iterable(map(pending.encoder.add, items)):
+            for batch in pending.encoder.add_all(items):
                 pending.write(batch)
             return pending.encoder.count, pending.finish()
 

@@ -1,14 +1,25 @@
 from __future__ import annotations
 
 import struct
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asyncflow import codec
-from asyncflow.codec.items import ENTRY_BYTES, TRAILER_BYTES, DamagedError, Entry, Trailer, text_in
+from asyncflow.codec.items import (
+    ENTRY_BYTES,
+    TRAILER_BYTES,
+    DamagedError,
+    Entry,
+    ItemsEncoder,
+    Trailer,
+    text_in,
+)
 from asyncflow.errors import ArtifactPickleError
 from asyncflow.values import Encoding
 from tests.support.items import encode_items
@@ -40,6 +51,20 @@ def test_each_item_can_be_read_by_itself():
     data = stored(items)
     for index, expected in enumerate(items):
         np.testing.assert_array_equal(item(data, index), expected)
+
+
+ATOMS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary())
+LONG = st.sampled_from(["ä" * 300, "a" * 5000, "\ud800", 10**50, np.arange(10), [1, 2], {"a": 1}])
+
+
+@given(st.lists(ATOMS | LONG, max_size=20), st.sampled_from([1, 3, 300]))
+def test_many_items_become_the_bytes_that_each_becomes(items, times):
+    """Those of short values go another way, which shows nowhere."""
+    items = items * times
+    encoder = ItemsEncoder(list, "items")
+    one_by_one = [*chain.from_iterable(chain.from_iterable(map(encoder.add, items)))]
+    one_by_one += encoder.finish()
+    assert stored(items) == b"".join(one_by_one)
 
 
 def test_the_kind_of_the_list_is_kept():

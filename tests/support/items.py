@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 def encode_items(items: Iterable[object], name: str = "") -> Encoded:
     """The list's bytes as they are written; `name` is for the error."""
     encoder = ItemsEncoder(type(items), name)
-    chunks = list(chain.from_iterable(chain.from_iterable(map(encoder.add, items))))
+    chunks = list(chain.from_iterable(encoder.add_all(items)))
     chunks += encoder.finish()
     return Encoded(Encoding.ITEMS, [*chunks], encoder.size, encoder.type_name)
