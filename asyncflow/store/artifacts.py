@@ -19,7 +19,6 @@ from asyncflow.codec import Encoded, ItemsEncoder, decode, digest, encode, encod
 from asyncflow.codec.encoded import decode_value
 from asyncflow.codec.items import (
     ENTRY_BYTES,
-    MOST_TEXT_BYTES,
     TRAILER_BYTES,
     CodeMissingError,
     DamagedError,
@@ -29,6 +28,7 @@ from asyncflow.codec.items import (
 )
 from asyncflow.errors import ArtifactError
 from asyncflow.store.change_detection import Loaded
+from asyncflow.store.near_items import MOST_BYTES, MOST_ITEMS, NearItems, is_near
 from asyncflow.values import ArtifactRef, Encoding, Place
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asyncflow.codec import Chunk
+    from asyncflow.store.near_items import FoundItem
     from asyncflow.store.value_interface import GoOn, LargeValue, Later, ValueSink, ValueSource
 
 INLINE_BYTES: Final = 1024
@@ -66,27 +67,6 @@ _CHECKED_LATER: Final = frozenset({int(Encoding.BUFFERS), int(Encoding.BYTES)})
 
 _KEPT_TRAILERS: Final = 256
 """How many trailers of foreach lists a reader keeps; a task needs one per level of nesting."""
-
-
-_NEAR_ITEMS: Final = 64
-_NEAR_BYTES: Final = 8192
-"""So much of a foreach list is read at once: a worker's next tasks have the next items."""
-
-
-class _NearItems(NamedTuple):
-    """A part of a foreach list that was read at once."""
-
-    digest: bytes
-    """That of the list."""
-    first: int
-    """The index of the first item whose entry is there."""
-    table: bytes
-    """Their entries."""
-    entries: list[Entry | None]
-    """Those of them that were used before."""
-    start: int = 0
-    """Where in the list `data` begins."""
-    data: bytes = b""
 
 
 def ref_to_atom(value: Any) -> ArtifactRef | None:
@@ -308,8 +288,7 @@ class ArtifactReader:
     def __init__(self, source: ValueSource) -> None:
         self._source = source
         self._trailers: dict[bytes, Trailer] = {}
-        self._near: _NearItems | None = None
-        self._looked_at: tuple[bytes, int, Entry, bytes] | None = None
+        self._near: NearItems | None = None
         """The list and the index of the item whose text was read last, its entry, its bytes."""
 
     def __repr__(self) -> str:
@@ -391,11 +370,11 @@ class ArtifactReader:
             ArtifactCorruptError: Its bytes are not those that were written.
             ArtifactError: It cannot be unpickled here; the cause tells why.
         """
-        known = self._looked_at
         data: Chunk
         try:
-            if known is not None and known[1] == index and known[0] == ref.digest:
-                _, _, entry, data = known
+            found = self._found_item(ref, index)
+            if found is not None:
+                entry, data, _ = found
             else:
                 entry, data = self._read_item(ref, self._trailer_for(ref, index, name), index, name)
             if later is None or not _is_checked_later(entry.size, entry.encoding):
@@ -426,6 +405,9 @@ class ArtifactReader:
             ArtifactMissingError: The file that holds it is gone.
             ArtifactCorruptError: Its bytes are not those that were written.
         """
+        found = self._found_item(ref, index)
+        if found is not None:
+            return found.text
         trailer = self._trailer_for(ref, index, name)
         if not trailer.has_texts:
             return ""
@@ -433,68 +415,57 @@ class ArtifactReader:
             near, entry = self._entry_of(ref, trailer, index, name)
         except DamagedError as error:
             raise self._source.corrupt(ref, f"{name}[{index}]", str(error)) from error
-        if not _is_near(ref, entry):
+        if not (ref.digest and is_near(entry)):
             place, size = trailer.text_place(entry)
             label = f"{name}[{index}]"
             return text_in(self._read(ref, place, size, label, int(Encoding.BYTES)))
-        near = self._with_data(ref, trailer, near, entry, name, index)
-        at = entry.offset - near.start
-        end = at + entry.size
-        self._looked_at = ref.digest, index, entry, near.data[at:end]
-        return text_in(near.data[end : end + 1 + MOST_TEXT_BYTES])
+        return self._find_near(ref, trailer, near, entry, name, index).text
+
+    def _found_item(self, ref: ArtifactRef, index: int) -> FoundItem | None:
+        """A small item that was read with its neighbours, if this is one."""
+        near = self._near
+        return near.found.get(index) if near is not None and near.digest == ref.digest else None
 
     def _read_item(
         self, ref: ArtifactRef, trailer: Trailer, index: int, name: str
     ) -> tuple[Entry, Chunk]:
         """The entry of an item, and the item's bytes. Small neighbours are read with them."""
         near, entry = self._entry_of(ref, trailer, index, name)
-        if not _is_near(ref, entry):
-            label = f"{name}[{index}]"
-            return entry, self._read(ref, entry.offset, entry.size, label, entry.encoding)
-        near = self._with_data(ref, trailer, near, entry, name, index)
-        at = entry.offset - near.start
-        return entry, near.data[at : at + entry.size]
+        if ref.digest and is_near(entry):
+            return entry, self._find_near(ref, trailer, near, entry, name, index).data
+        label = f"{name}[{index}]"
+        return entry, self._read(ref, entry.offset, entry.size, label, entry.encoding)
 
     def _entry_of(
         self, ref: ArtifactRef, trailer: Trailer, index: int, name: str
-    ) -> tuple[_NearItems, Entry]:
+    ) -> tuple[NearItems, Entry]:
         """The entry of an item, with those of its neighbours."""
         near = self._near
-        if (
-            near is None
-            or near.digest != ref.digest
-            or not 0 <= index - near.first < len(near.entries)
-        ):
-            count = min(_NEAR_ITEMS, trailer.length - index)
-            size = count * ENTRY_BYTES
-            table = bytes(self._read(ref, trailer.entry(index), size, f"{name}[{index}]"))
-            near = _NearItems(ref.digest, index, table, [None] * count)
-        at = index - near.first
-        entry = near.entries[at]
-        if entry is None:
-            entry = near.entries[at] = Entry.parse(near.table, trailer.code, at * ENTRY_BYTES)
-        return near, entry
+        if near is not None and near.digest == ref.digest:
+            entry = near.entry(index, trailer)
+            if entry is not None:
+                return near, entry
+        size = min(MOST_ITEMS, trailer.length - index) * ENTRY_BYTES
+        table = bytes(self._read(ref, trailer.entry(index), size, f"{name}[{index}]"))
+        return NearItems(ref.digest, index, table, {}), Entry.parse(table, trailer.code)
 
-    def _with_data(
+    def _find_near(
         self,
         ref: ArtifactRef,
         trailer: Trailer,
-        near: _NearItems,
+        near: NearItems,
         entry: Entry,
         name: str,
         index: int,
-    ) -> _NearItems:
-        """The same with the bytes of a small item and its text, and of what follows them."""
-        at = entry.offset - near.start
-        room = len(near.data) - at - entry.size
-        if at < 0 or (room <= MOST_TEXT_BYTES and room < trailer.text_place(entry)[1]):
-            size = min(_NEAR_BYTES, trailer.code - entry.offset)
+    ) -> FoundItem:
+        """A small item; it is read with what follows it, unless it was read before."""
+        if not near.has_data(entry, trailer):
+            size = min(MOST_BYTES, trailer.code - entry.offset)
             label = f"{name}[{index}]"
             data = bytes(self._read(ref, entry.offset, size, label, entry.encoding))
-            near = near._replace(start=entry.offset, data=data)
-        if near is not self._near:
+            near = near._replace(found={}, start=entry.offset, data=data)
             self._near = near  # as a whole: several threads may read
-        return near
+        return near.find(index, entry, trailer)
 
     def _check_item(self, ref: ArtifactRef, label: str, entry: Entry, data: Chunk) -> None:
         try:
@@ -566,11 +537,6 @@ class ArtifactReader:
 
 def _is_checked_later(size: int, encoding: int) -> bool:
     return size >= _CHECKED_AT_ONCE_BYTES and encoding in _CHECKED_LATER
-
-
-def _is_near(ref: ArtifactRef, entry: Entry) -> bool:
-    """Whether an item is so small that its neighbours are read with it."""
-    return bool(ref.digest) and entry.encoding not in _MAPPED and entry.size <= _NEAR_BYTES // 8
 
 
 def _not_decoded(ref: ArtifactRef, name: str, error: Exception) -> ArtifactError:
