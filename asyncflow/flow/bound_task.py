@@ -111,7 +111,11 @@ def artifacts_of(instance: object) -> dict[str, Any]:
     if not is_plain:
         for name in values:
             check_name(name)
-    return {name: value for name, value in values.items() if not name.startswith((_OURS, "__"))}
+    return {
+        name: value
+        for name, value in values.items()
+        if name[:1] != "_" or not name.startswith((_OURS, "__"))
+    }
 
 
 def check_name(name: object) -> None:

@@ -102,10 +102,12 @@ class Node:
     shared: tuple[str, ...] = ()
     """The names of the shared resources that the step asks for; see `asyncflow.flow.shared`."""
 
-    @property
-    def transition(self) -> Transition:
-        """What the step's `self.next(...)` says."""
-        return Transition(self.next, self.foreach, self.condition, self.cases, self.num_parallel)
+    transition: Transition = field(init=False, repr=False, compare=False)
+    """What the step's `self.next(...)` says."""
+
+    def __post_init__(self) -> None:
+        said = self.next, self.foreach, self.condition, self.cases, self.num_parallel
+        object.__setattr__(self, "transition", Transition(*said))  # each task asks for it
 
     def is_retried(self, attempt: int) -> bool:
         """Whether the step's `@retry` allows another attempt if this one fails."""

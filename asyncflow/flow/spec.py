@@ -206,8 +206,9 @@ class FlowSpec:
         name = parameter.attribute
         state: BoundTask | None = self.__dict__.get(STATE)
         if state is not None:
-            if name in state.constants:
-                return state.constants[name]
+            found = state.constants.get(name, state)
+            if found is not state:
+                return found
             if name in state.names():
                 return load_inherited(self, name)
         if state is not None or parameter.required:

@@ -456,7 +456,7 @@ _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 
 _new_key: Final = partial(tuple.__new__, AttemptKey)  # half the time of `_make`
 _new_outcome: Final = partial(tuple.__new__, Outcome)
-_new_usage: Final = partial(tuple.__new__, Usage)
+new_usage: Final = partial(tuple.__new__, Usage)
 _new_start_task: Final = partial(tuple.__new__, StartTask)
 new_started: Final = partial(tuple.__new__, Started)
 new_succeeded: Final = partial(tuple.__new__, Succeeded)
@@ -473,14 +473,12 @@ def _succeeded(
     spooled: Sequence[int],
     usage: Sequence[Any],
 ) -> Succeeded:
-    return new_succeeded(
-        (_new_key(key), seconds, _new_outcome(outcome), spooled, _new_usage(usage))
-    )
+    return new_succeeded((_new_key(key), seconds, _new_outcome(outcome), spooled, new_usage(usage)))
 
 
 def _failed(key: Sequence[int], *values: Any) -> Failed:
     report = Failed(_new_key(key), *values)
-    report = report._replace(usage=_new_usage(report.usage))
+    report = report._replace(usage=new_usage(report.usage))
     return report if report.outcome is None else report._replace(outcome=Outcome(*report.outcome))
 
 

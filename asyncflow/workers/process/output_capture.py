@@ -72,17 +72,16 @@ class TaskStream(io.TextIOBase):
 
     def flush(self) -> None:
         """Flush to the file, or to the task that the context names."""
-        if self._written:
-            self._file.flush()
-            self._written = False
+        self.flush_file()
         target = sink.get()
         if target is not None:
             target.flush(self._number)
 
-    @property
-    def is_flushed(self) -> bool:
-        """Whether nothing can wait to be flushed."""
-        return not self._written and sink.get() is None
+    def flush_file(self) -> None:
+        """Flush to the file, unless nothing was written to it."""
+        if self._written:
+            self._file.flush()
+            self._written = False
 
     def fileno(self) -> int:
         """The descriptor below."""
@@ -263,7 +262,10 @@ def spooled() -> tuple[int, int]:
     """Sizes of the two spool files, after flushing everything that is buffered."""
     try:
         out, err = sys.stdout, sys.stderr
-        if not (type(out) is type(err) is TaskStream and out.is_flushed and err.is_flushed):
+        if type(out) is type(err) is TaskStream and sink.get() is None:
+            out.flush_file()
+            err.flush_file()
+        else:
             out.flush()
             err.flush()
     except Exception:  # noqa: BLE001 - in the place of our stream there is a step's own, or none

@@ -14,7 +14,7 @@ import sys
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Final
 
-from asyncflow.workers.messages import UNKNOWN_USAGE, Usage
+from asyncflow.workers.messages import UNKNOWN_USAGE, Usage, new_usage
 
 _SET_BACK: Final = "/proc/self/clear_refs"
 _PEAK: Final = b"5"  # what to set back, see proc(5)
@@ -74,7 +74,7 @@ class UsageMeter:
         self._has_risen = peak > self._base + _RISE
         known = self._can_set_back or peak > before
         seconds = round(seconds, 6) if seconds > 0.0 else 0.0
-        return Usage(seconds, peak * _UNIT if known else None)
+        return new_usage((seconds, peak * _UNIT if known else None))
 
     def _set_back(self) -> None:
         try:

@@ -234,6 +234,7 @@ class Inherited:
 
     __slots__ = (
         "_constants",
+        "_items_called",
         "_passed_on",
         "_raw",
         "_run",
@@ -262,6 +263,7 @@ class Inherited:
         self._raw = self.manifest.told.refs
         self._passed_on: dict[str, ArtifactRef] | None = None
         self._constants: dict[str, ArtifactRef] | None = None
+        self._items_called = ""
 
     def __contains__(self, name: str) -> bool:
         return name in self._raw or (self.manifest.base is not None and name in self.manifest)
@@ -319,6 +321,13 @@ class Inherited:
         owner = f"{self.step}/{self.task_id}" if self.step else "parameters"
         return f"{self._run.pathspec}/{owner}/{name}"
 
+    def items_called(self, name: str) -> str:
+        """The pathspec of the artifact with the items that the task fans out over."""
+        if not self._items_called:  # each task over an item asks for it
+            part = f"[{self.first}:]" if self.first else ""
+            self._items_called = self.called(name) + part
+        return self._items_called
+
     def load(self, name: str, later: Later | None = None) -> Any:
         """The value of one of the task's artifacts."""
         return self._run.reader.load(self.ref(name), self.called(name), later).value
@@ -355,9 +364,7 @@ def item_of(
         return path[level]
     if splitter.items is None:
         return None
-    called = splitter.called(node.foreach or "")
-    if splitter.first:
-        called += f"[{splitter.first}:]"
+    called = splitter.items_called(node.foreach or "")
     return run.reader.load_item(splitter.items, path[level] - splitter.first, called, later)
 
 
