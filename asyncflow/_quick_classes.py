@@ -6,13 +6,15 @@ called. Here an `__init__` is compiled when it is first called, the other method
 written by hand, and annotations stay text. Everything else is as in the standard library; what is
 made is a dataclass for `fields`, `replace` and `asdict`, and a `collections.namedtuple`.
 
-Type checkers are told that these are the names of the standard library.
+Type checkers are told that these are the names of the standard library. So they are, too, with
+versions of Python on which the ones here have not been tested.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import sys
 from dataclasses import MISSING, FrozenInstanceError
 from operator import attrgetter
 from reprlib import recursive_repr
@@ -227,7 +229,7 @@ class _NamedTuple(metaclass=_NamedTupleMeta):
     """The base class of named tuples."""
 
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or sys.version_info >= (3, 14):  # later versions keep annotations elsewhere
     from dataclasses import dataclass
     from typing import NamedTuple
 else:

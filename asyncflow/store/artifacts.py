@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from blake3 import blake3
 
-from asyncflow._quick_classes import NamedTuple
 from asyncflow.codec import Encoded, ItemsEncoder, decode, digest, encode, encode_atom, text_stream
 from asyncflow.codec.encoded import decode_value
 from asyncflow.codec.items import (

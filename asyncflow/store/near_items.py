@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow.codec.items import ENTRY_BYTES, MOST_TEXT_BYTES, DamagedError, Entry, text_in
 from asyncflow.values import Encoding
 
