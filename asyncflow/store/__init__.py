@@ -41,3 +41,10 @@ def open_store(
     from asyncflow.store.local_store import LocalStore
 
     return LocalStore.open(location, create=create)
+
+
+def import_local_store() -> None:
+    """Import what a store in a folder needs, before a fork: once for all processes."""
+    import asyncflow._support.locations
+    import asyncflow.store.local_store
+    import asyncflow.store.value_files  # noqa: F401 - to have it imported

@@ -100,8 +100,10 @@ def prefork() -> None:
     import asyncflow.flow.loader
     import asyncflow.store.artifacts
     import asyncflow.workers.messages  # noqa: F401 - start-up time: only a command that will run a flow
+    from asyncflow.store import import_local_store
     from asyncflow.workers.process.finalization import flush_files
 
+    import_local_store()
     flush_files()
     ours, theirs = packet_pair()
     environment = dict(os.environ)
@@ -114,6 +116,11 @@ def prefork() -> None:
     theirs.close()
     keep_from_children(ours)
     _preforked.append(ForkServerProcess(pid, ours, environment))
+
+
+def is_preforked() -> bool:
+    """Whether the next fork server is there already, because a flow is about to be run."""
+    return bool(_preforked)
 
 
 def start(environment: Mapping[str, str] | None = None) -> ForkServerProcess:

@@ -26,6 +26,7 @@ from asyncflow._support.conditions import Condition, call_again
 from asyncflow._support.fork_safety import no_forks
 from asyncflow.errors import PoolError
 from asyncflow.workers.interface import AlikeWorkers, NotNowError
+from asyncflow.workers.local import fork_server
 from asyncflow.workers.local.fork_server_client import ForkServerClient, explain_start, kill_group
 from asyncflow.workers.local.report_listening import ReportListening
 from asyncflow.workers.local.report_teller import ReportTeller
@@ -79,6 +80,7 @@ class WorkerPool(AlikeWorkers):
         """How many workers there may be at a time."""
         self._workers: dict[int, WorkerProcess] = {}  # by token, in the order of their start
         self._by_pid: dict[int, WorkerProcess] = {}
+        self._spare: WorkerProcess | None = None  # started before the first run had tasks
         self._scratch = scratch
         self._listener = listener
         self._tokens = 0
@@ -98,19 +100,26 @@ class WorkerPool(AlikeWorkers):
     async def start(self) -> None:
         """Start the fork server; it warms up while the caller goes on.
 
+        If it was forked by a command that will run a flow, the first worker starts now, too: it is
+        up by the time at which the run has a task.
+
         Raises:
             PoolError: No process can be started.
         """
+        is_for_run = fork_server.is_preforked()
         self._loop = asyncio.get_running_loop()
         self._listening = ReportListening(self._loop, self._on_reports)
         self._left = Condition(lambda: not self._workers)
         call_again(self)
         self._fork_server.start()
+        if is_for_run:
+            with suppress(PoolError):  # whoever needs a worker meets the error
+                self._spare = self._fork_worker()
 
     @property
     def workers(self) -> Collection[WorkerProcess]:
         """The present workers, in the order of their start."""
-        return self._workers.values()
+        return [worker for worker in self._workers.values() if worker is not self._spare]
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -161,6 +170,17 @@ class WorkerPool(AlikeWorkers):
         if not self._fork_server.is_up or self._listening is None:
             message = "the pool is closed, or the process that starts workers has failed"
             raise PoolError(message)
+        spare, self._spare = self._spare, None
+        worker = spare or self._fork_worker()
+        self._listening.begin(worker)
+        return worker
+
+    def _fork_worker(self) -> WorkerProcess:
+        """A worker whose process is being started, and whose reports are not yet received.
+
+        Raises:
+            PoolError: As `start_worker`.
+        """
         self._tokens += 1
         try:
             with no_forks():
@@ -174,7 +194,6 @@ class WorkerPool(AlikeWorkers):
             raise PoolError(explain_start(error)) from error
         self._workers[worker.token] = worker
         self._fork_server.expect_answer()
-        self._listening.begin(worker)
         return worker
 
     def pause(self, worker: WorkerProcess) -> None:
@@ -327,7 +346,7 @@ class WorkerPool(AlikeWorkers):
     def on_changed(self, pid: int, what: str, number: int = 0) -> None:
         """A worker has exited, was stopped, or goes on."""
         worker = self._by_pid.get(pid)
-        if worker is None:
+        if worker is None or (worker is self._spare and what != "exited"):
             return
         match what:
             case "exited":
@@ -368,6 +387,11 @@ class WorkerPool(AlikeWorkers):
             self._listener.on_broken(broken)
 
     def _on_exited(self, worker: WorkerProcess, how: str) -> None:
+        if worker is self._spare:  # nobody knows of it
+            self._spare = None
+            self._forget(worker)
+            self._left.look()
+            return
         if not worker.has_exited:
             with suppress(OSError):  # what it has said last
                 while data := worker.reports.recv(READ_BYTES):
