@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow.client.log_text import TimeStamps
 from asyncflow.errors import RecordError
+from asyncflow.events.drafts import event_of
 from asyncflow.events.event_json import to_json, to_json_data
 from asyncflow.events.manifests import is_whole, unpack_told
 from asyncflow.events.output_lines import split_lines
 from asyncflow.events.output_records import output_of
-from asyncflow.events.packing import event_of
 from asyncflow.events.records import (
     FIELDS,
     HEAD_FIELDS,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.step_counts import Tally
 from asyncflow.client.words import how_long
-from asyncflow.events.packing import event_of
+from asyncflow.events.drafts import event_of
 from asyncflow.events.records import HANDING_ON, RUN_STARTED, step_of
 from asyncflow.events.selection import OutputChunk, RecordedEvents
 from asyncflow.events.types import RunStarted, TaskCloned, TaskSucceeded

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncflow._quick_classes import dataclass
-from asyncflow.events.packing import event_of
+from asyncflow.events.drafts import event_of
 from asyncflow.events.records import (
     STARTED,
     SUCCEEDED,

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 from asyncflow.errors import JournalError, RecordError
-from asyncflow.events.packing import event_of, unpack_events
+from asyncflow.events.drafts import event_list, event_of, logged
 from asyncflow.events.records import KNOWN, LOGGED, STARTED, fields_of, seq_of
 from asyncflow.events.types import Event, TaskEvent, event_types
 
@@ -35,7 +35,16 @@ class OutputChunk:
 
     code: ClassVar[int] = LOGGED
 
-    def __init__(self, record: bytes, seq: int, flow: str, run_id: str, *, count: int = 0) -> None:
+    def __init__(
+        self,
+        record: bytes | Sequence[Any],
+        seq: int,
+        flow: str,
+        run_id: str,
+        *,
+        count: int = 0,
+    ) -> None:
+        """Stand for the events of a record, or of the fields of one that this engine has made."""
         self.count = count
         """How many events it stands for; 0 if they were not counted."""
         self._record, self.flow, self.run_id = record, flow, run_id
@@ -57,10 +66,7 @@ class OutputChunk:
         """
         with self._lock:  # slow work runs in threads; the lock lets only one of them do it
             if self._events is None:
-                try:
-                    self._events = tuple(unpack_events(self._record, self.flow, self.run_id))
-                except RecordError as error:
-                    raise unreadable(self.flow, self.run_id, str(error)) from error
+                self._events = logged(self.values, self.flow, self.run_id)
             return self._events
 
     @property
@@ -70,6 +76,8 @@ class OutputChunk:
         Raises:
             JournalError: The record is invalid.
         """
+        if not isinstance(self._record, bytes):
+            return self._record
         try:
             return fields_of(self._record)
         except RecordError as error:
@@ -85,7 +93,7 @@ class RecordedEvents:
     An engine publishes those that begin attempts, or end them well: nearly all of a wide run.
     """
 
-    __slots__ = ("_made", "flow", "resolve", "run_id", "values")
+    __slots__ = ("_all", "_made", "flow", "resolve", "run_id", "values")
 
     code: ClassVar[int] = STARTED  # never that of a run's last event
 
@@ -96,6 +104,7 @@ class RecordedEvents:
         self.values: list[Sequence[Any]] = []
         """The fields of each record, in order."""
         self._made: dict[int, Event] = {}  # by its place
+        self._all: list[Event] | None = None  # all of them, once somebody has asked for all
 
     @property
     def count(self) -> int:
@@ -104,6 +113,12 @@ class RecordedEvents:
 
     def events(self, codes: Container[int] = KNOWN, since: int = 0) -> list[Event]:
         """Those of these kinds, after this number; each is made on the first call, then kept."""
+        if self._all is None and codes is KNOWN and not self._made:
+            self._all = event_list(self.values, self.flow, self.run_id, self.resolve)
+        if self._all is not None:
+            if codes is KNOWN and not since:
+                return self._all
+            return [each for each in self._all if each.code in codes and each.seq > since]
         made, flow, run_id, picked = self._made, self.flow, self.run_id, []
         for at, values in enumerate(self.values):
             if values[0] in codes and seq_of(values) > since:
@@ -144,9 +159,10 @@ class EventFilter(Generic[Wish]):
         if since < 0:
             message = f"since must be the seq of an event, or 0 for all events, not {since}"
             raise ValueError(message)
-        self.codes = {cls.code for cls in event_types() if not types or issubclass(cls, types)}
+        codes = frozenset(cls.code for cls in event_types() if not types or issubclass(cls, types))
+        self.codes = KNOWN if codes == KNOWN else codes
         self.since = since
-        self.takes_all = not since and len(self.codes) == len(event_types())
+        self.takes_all = not since and codes == KNOWN
 
     def pick(self, news: Iterable[Publication]) -> list[Wish]:
         """The events among these publications that the filter selects."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import field, fields
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from asyncflow._quick_classes import dataclass
@@ -116,11 +117,12 @@ def _made(cls: type[Event], values: dict[str, Any]) -> Event:
 def let_resolve(event: Event, resolve: Resolve | None) -> Event:
     """Let an event read from its journal what its record does not say; return it."""
     if resolve is not None and isinstance(event, ArtifactsEvent):
-        _set_resolve(event, resolve)
+        set_resolve(event, resolve)
     return event
 
 
-_set_resolve = vars(ArtifactsEvent)["_resolve"].__set__  # the event is frozen for others
+set_resolve = vars(ArtifactsEvent)["_resolve"].__set__  # the event is frozen for others
+"""The same for an event that names artifacts, given something that reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -504,6 +506,7 @@ def to_microseconds(time: datetime) -> int:
     return (time - _EPOCH) // _MICROSECOND
 
 
+@lru_cache(maxsize=16)  # an engine gives all events of a batch the same time
 def from_microseconds(microseconds: int) -> datetime:
     """The UTC time of so many microseconds since 1970."""
     return _EPOCH + timedelta(microseconds=microseconds)

@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from asyncflow.events.output_lines import count_pieces
-from asyncflow.events.packing import journalled, pack_logged, pack_values
-from asyncflow.events.records import STARTED, SUCCEEDED
+from asyncflow.events.packing import journalled, pack_values
+from asyncflow.events.records import LOGGED, STARTED, SUCCEEDED
 from asyncflow.events.selection import OutputChunk, RecordedEvents
 from asyncflow.events.types import (
     CardUpdated,
@@ -483,13 +483,11 @@ class Recorder:
         if not data:
             return
         self.settle(batch)
-        task = attempt.step, attempt.task_id, attempt.number
-        record = pack_logged(
-            self.seq + 1, batch.microseconds, task, stream, attempt.pid, data, attempt.log
-        )
-        attempt.log = batch.add(record)
-        count = count_pieces(data)
-        batch.news.append(OutputChunk(record, self.seq + 1, self._flow, self._run_id, count=count))
+        seq, count = self.seq + 1, count_pieces(data)
+        head = LOGGED, seq, batch.microseconds, attempt.step, attempt.task_id, attempt.number
+        values = (*head, stream, attempt.pid, data, attempt.log)
+        attempt.log = batch.add(pack_values(values))
+        batch.news.append(OutputChunk(values, seq, self._flow, self._run_id, count=count))
         batch.output_bytes += len(data)
         self.seq += count
 

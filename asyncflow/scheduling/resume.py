@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from asyncflow._quick_classes import NamedTuple
 from asyncflow.codec.items import ENTRY_BYTES
 from asyncflow.errors import GraphError, JournalError, RecordError, ResumeError
+from asyncflow.events.drafts import event_of
 from asyncflow.events.manifests import (
     is_whole,
     moved,
@@ -27,7 +28,6 @@ from asyncflow.events.manifests import (
     unpack_ref,
     unpack_told,
 )
-from asyncflow.events.packing import event_of
 from asyncflow.events.records import (
     CLONED,
     FAILED,

@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflow.cli.event_lines import EventLines
+from asyncflow.events.drafts import event_of
 from asyncflow.events.event_json import to_json_data
 from asyncflow.events.manifests import pack_manifest
-from asyncflow.events.packing import event_of, events_of, pack_event, pack_logged
+from asyncflow.events.packing import events_of, pack_event
 from asyncflow.events.records import fields_of
 from asyncflow.events.selection import EventFilter, EveryRecord, OutputChunk, RecordedEvents
 from asyncflow.events.types import Event, TaskFailed, TaskStarted, TaskSucceeded, from_microseconds
 from asyncflow.values import ArtifactRef, Encoding, Place
+from tests.support.output_records import pack_logged
 
 if TYPE_CHECKING:
     from asyncflow.events.selection import Publication

@@ -21,13 +21,14 @@ from asyncflow.client.log_text import LogRenderer
 from asyncflow.client.step_counts import Tally
 from asyncflow.events import RunStarted, TaskStarted, TaskSucceeded
 from asyncflow.events.manifests import pack_manifest
-from asyncflow.events.packing import journalled, pack_logged
+from asyncflow.events.packing import journalled
 from asyncflow.events.records import fields_of
 from asyncflow.events.selection import EventFilter, OutputChunk, RecordedEvents
 from asyncflow.events.types import Event, from_microseconds
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
 from asyncflow.values import ArtifactRef, Encoding, Place
+from tests.support.output_records import pack_logged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

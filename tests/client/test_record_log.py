@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflow.client.log_text import LogRenderer
-from asyncflow.events.packing import events_of, pack_event, pack_logged
+from asyncflow.events.packing import events_of, pack_event
 from asyncflow.events.records import fields_of
 from asyncflow.events.types import TaskStarted, TaskSucceeded, from_microseconds
+from tests.support.output_records import pack_logged
 
 _TASKS = st.tuples(st.sampled_from(["start", "train"]), st.integers(1, 3), st.integers(0, 1))
 _OUTPUT = st.lists(

@@ -35,14 +35,15 @@ from asyncflow.events import (
     TaskStarted,
     event_types,
 )
-from asyncflow.events.packing import pack_event, pack_logged
-from asyncflow.events.records import peek
-from asyncflow.events.selection import EventFilter, OutputChunk
+from asyncflow.events.packing import pack_event
+from asyncflow.events.records import fields_of, peek
+from asyncflow.events.selection import EventFilter, OutputChunk, RecordedEvents
 from asyncflow.events.types import to_microseconds
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES
 from asyncflow.store.event_reader import EventReader
 from asyncflow.store.journal import HEADER, frame
 from asyncflow.store.local_store import LocalRun
+from tests.support.output_records import pack_logged
 
 if TYPE_CHECKING:
     from asyncflow.events.selection import Publication
@@ -69,7 +70,10 @@ class Publisher:
         self.told: list[Event] = []
 
     def publish(self, *kinds: str | int) -> None:
-        """One batch: `started`, `retried`, `end`, or a number: a chunk of so many lines."""
+        """One batch: `started`, `retried`, `recorded`, `end`, or a number: so many lines.
+
+        `recorded` is a `TaskStarted` and a `TaskRetried` as an engine publishes those: as records.
+        """
         news: list[Publication] = []
         records = []
         for kind in kinds:
@@ -81,6 +85,15 @@ class Publisher:
                 lines = OutputChunk(record, seq, self.flow, self.run_id, count=kind)
                 self.told += OutputChunk(record, seq, self.flow, self.run_id).events()
                 news.append(lines)
+            elif kind == "recorded":
+                group = RecordedEvents(self.flow, self.run_id)
+                for each in ("started", "retried"):
+                    event = self.event(each)
+                    records.append(pack_event(event))
+                    group.values.append(fields_of(records[-1]))
+                    self.told.append(event)
+                news.append(group)
+                continue
             else:
                 event = self.event(kind)
                 record = pack_event(event)
@@ -131,7 +144,9 @@ async def rest(subscription):
 # --- any order of anything ----------------------------------------------------------------------
 
 kinds = st.lists(
-    st.one_of(st.just("started"), st.just("retried"), st.integers(1, 4)), min_size=1, max_size=4
+    st.one_of(st.sampled_from(["started", "retried", "recorded"]), st.integers(1, 4)),
+    min_size=1,
+    max_size=4,
 )
 publishing = st.tuples(st.just("publish"), st.integers(0, 2), kinds)
 taking = st.tuples(st.just("take"), st.integers(0, 2), st.integers(1, 12))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -41,10 +41,11 @@ from asyncflow.events.output_lines import (
     split_pieces,
     whole_characters,
 )
-from asyncflow.events.packing import journalled, pack_event, pack_logged, unpack_events
+from asyncflow.events.packing import journalled, pack_event, unpack_events
 from asyncflow.events.records import STREAMS, fields_of, unpack_result
 from asyncflow.events.types import from_microseconds, to_microseconds
 from asyncflow.values import ArtifactRef, Encoding, Failure, Outcome, Place, TaskKey
+from tests.support.output_records import pack_logged
 
 FLOW, RUN = "F", "17"
 
@@ -579,10 +580,25 @@ def test_the_line_end_stands_apart(piece, line, end):
 # --- what events say of themselves ------------------------------------------------------------
 
 
+@given(stored)
+def test_an_event_made_of_a_record_is_of_its_class_and_cannot_be_changed(event):
+    """Its fields are set without its constructor: nothing of that is left to be seen."""
+    (made,) = unpack_events(pack_event(event), FLOW, RUN)
+    assert type(made) is type(event)
+    assert asdict(made) == asdict(event)
+    with pytest.raises(FrozenInstanceError):
+        made.seq = 1  # type: ignore[misc]  # frozen: that is examined
+    with pytest.raises(FrozenInstanceError):
+        del made.seq
+
+
 def test_an_event_cannot_be_changed():
     """It has happened."""
     with pytest.raises(FrozenInstanceError):
         LOG.line = "other"  # type: ignore[misc]  # frozen: that is examined
+    (made,) = unpack_events(pack_logged(5, 0, ("a", 1, 0), 0, 4, b"text", 0), FLOW, RUN)
+    with pytest.raises(FrozenInstanceError):
+        made.seq = 1  # type: ignore[misc]  # frozen: that is examined
 
 
 def test_events_name_their_run_and_their_task():

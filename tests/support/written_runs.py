@@ -19,13 +19,14 @@ from asyncflow.events import (
 )
 from asyncflow.events.manifests import pack_manifest
 from asyncflow.events.output_lines import count_pieces
-from asyncflow.events.packing import pack_event, pack_logged
+from asyncflow.events.packing import pack_event
 from asyncflow.events.types import from_microseconds, to_microseconds
 from asyncflow.store.journal import HEADER, frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.local_store import LocalRun
 from asyncflow.store.run_index import Summary, TaskEntry, TaskState, TaskTable, write_summary
 from asyncflow.values import Status
+from tests.support.output_records import pack_logged
 from tests.support.store_files import begin_journal, writer_of
 
 if TYPE_CHECKING:
