@@ -116,6 +116,15 @@ def run_named(given: object) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
+def runs_in(request: Request) -> list[tuple[str, str]]:
+    """The runs that an address names, in its path or as parameters."""
+    path = request.path_params
+    if "flow" in path and "run" in path:
+        return [(path["flow"], path["run"])]
+    named = (text_in(request, name) for name in ("a", "b", "run"))
+    return [run_named(each) for each in named if each is not None]
+
+
 def check_length(request: Request) -> None:
     """Refuse a request that says it carries more than any may; nothing of it is read.
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from asyncflow._support.version import VERSION
 from asyncflow.client.code import code_of
 from asyncflow.client.resume_hint import resume_command
+from asyncflow.errors import AsyncflowError
 from asyncflow.events.records import KNOWN
 from asyncflow.page import requests
 from asyncflow.page.actions import cancel, change_tags
@@ -123,9 +124,22 @@ class Routes:
         """What `find` returns, in a thread, as JSON."""
 
         async def answer(request: Request) -> Response:
-            return Json(await self._read(lambda: find(request)))
+            return Json(await self._read(lambda: self._found(find, request)))
 
         return _explaining(answer)
+
+    def _found(self, find: Callable[[Request], Any], request: Request) -> Any:
+        """What `find` returns, unless a run is removed while it is read: then that is the answer.
+
+        Raises:
+            NotFoundError: A run that the address names is gone.
+        """
+        try:
+            return find(request)
+        except (AsyncflowError, OSError):
+            for flow, run_id in requests.runs_in(request):
+                self._opened.record(flow, run_id)
+            raise
 
     def _of_run(
         self, find: Callable[[RunRecord, Request], Any]
@@ -183,7 +197,10 @@ class Routes:
             return overview(record, lambda: self._opened.resumed.of(record.place, record.run_id))
 
         if not record.is_live():
-            return make()
+            made = make()
+            if made["problem"] is not None:  # it may have been removed meanwhile
+                self._opened.record(record.place.flow, record.run_id)
+            return made
         # All pages that watch a run ask again and again.
         return self._shared.get(record.pathspec, lambda: to_bytes(make()))
 

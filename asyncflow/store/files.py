@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -208,6 +209,31 @@ class OpenFile:
         fd = getattr(self, "fd", None)  # missing if opening failed
         if fd is not None:
             close(fd)
+
+
+class OwnDescriptor:
+    """A descriptor of its owner, which closes it, or the last reference does.
+
+    An owner that others hold by a weak reference has one of these in place of a `__del__`: while
+    that runs, such a reference still leads to its object, and another thread would take it and
+    find its file closed, or another one under its number.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        """-1 once it is closed."""
+
+    def close(self, close: Callable[[int], None] = os.close) -> None:
+        """Close it. Harmless when repeated."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            close(number)
+
+    def __del__(self, suppress: type[suppress] = suppress) -> None:
+        with suppress(OSError):  # of its own, because modules are empty when a program ends
+            self.close()
 
 
 open_file = lru_cache(maxsize=_OPEN_FILES)(OpenFile)

@@ -25,7 +25,6 @@ import os
 import re
 import struct
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from zlib import crc32
@@ -36,6 +35,7 @@ from asyncflow._support.guarded_descriptor import Descriptor
 from asyncflow.errors import JournalError
 from asyncflow.store.files import (
     SHORTAGES,
+    OwnDescriptor,
     explain_write,
     open_regular,
     sync_file,
@@ -440,7 +440,7 @@ class RecordReader(ABC):
 class JournalReader(RecordReader):
     """Reads a journal in a file, while it is being written or afterwards.
 
-    Threads may share one: it keeps no position.
+    Threads may share one: it keeps no position. The last reference closes the file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -451,8 +451,8 @@ class JournalReader(RecordReader):
             JournalError: The file is not a journal of this version.
         """
         self.path = path
-        self._descriptor = open_regular(path)
-        self._opened = Descriptor(self._descriptor)
+        self._file = OwnDescriptor(open_regular(path))
+        self._opened = Descriptor(self._file.number)
         try:
             self._check_header()
         except JournalError:
@@ -460,7 +460,7 @@ class JournalReader(RecordReader):
             raise
 
     def _pread(self, size: int, offset: int) -> bytes:
-        return os.pread(self._descriptor, size, offset)
+        return os.pread(self._file.number, size, offset)
 
     def is_whole(self) -> bool:
         """Whether its file is still open: other code may have closed the descriptor."""
@@ -468,23 +468,17 @@ class JournalReader(RecordReader):
 
     def size(self) -> int:
         """Length of the file in bytes, a torn tail included."""
-        return os.fstat(self._descriptor).st_size
+        return os.fstat(self._file.number).st_size
 
     def close(self) -> None:
         """Close the file. Harmless when repeated."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        with suppress(AttributeError, OSError):
-            self.close()
 
 
 def _refusal(path: str | Path, header: bytes) -> str:

@@ -23,7 +23,7 @@ from asyncflow.page.task_list import TaskChoice, task_list
 from asyncflow.page.timeline import TimelineChoice, timeline
 from asyncflow.scheduling.resume_preview import plan_data, preview_recorded
 from tests.durability.chaos import nonsense
-from tests.support.page_stores import RUNS, begin
+from tests.support.page_stores import RUNS, asking, begin
 
 RUN = RUNS["succeeded"]
 FILES = ("journal", "summary", "index", "tags", "w1.seg")
@@ -127,3 +127,28 @@ def test_nonsense_with_right_checksums_is_told_in_words(seed, tmp_path, monkeypa
     for run in runs:
         check(questions(store, nonsense.FLOW, run, runs[0]))
     assert not (tmp_path / "unpickled").exists()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(f"/api/runs/Made/{RUN}{view}" for view in ("", "/timeline", "/tasks", "/log", "/events")),
+        f"/api/diff?a=Made/{RUNS['failed']}&b=Made/{RUN}",
+        f"/api/plan?run=Made/{RUN}",
+    ],
+)
+def test_a_run_that_is_removed_while_it_is_read_is_not_there(whole, tmp_path, monkeypatch, address):
+    """It was found, and its files are gone when they are read: that is no damage."""
+    store = tmp_path / "store"
+    shutil.copytree(whole, store)
+    find = OpenedRuns.record
+
+    def found(self, flow, run_id):
+        record = find(self, flow, run_id)
+        shutil.rmtree(store / "flows" / flow / RUN, ignore_errors=True)
+        return record
+
+    with asking(store) as client:
+        monkeypatch.setattr(OpenedRuns, "record", found)
+        answer = client.get(address)
+    assert (answer.status_code, RUN in answer.text) == (404, True), answer.text
