@@ -49,16 +49,22 @@ def is_time(microseconds: int) -> bool:
     return 0 <= microseconds < END_OF_TIME
 
 
+_LEAVES: Final = frozenset({type(None), bool, int, float, str})
+
+
 def is_plain(value: object, depth: int = _MAX_DEPTH) -> bool:
     """Whether JSON can express a value, and it is nested no deeper than `depth`."""
+    if type(value) in _LEAVES:  # nearly all are, and a call for each would be most of the time
+        return True
     match value:
         case None | bool() | int() | float() | str():
             return True
         case list() if depth:
-            return all(is_plain(each, depth - 1) for each in value)
+            return all(type(each) in _LEAVES or is_plain(each, depth - 1) for each in value)
         case dict() if depth:
             return all(
-                type(name) is str and is_plain(each, depth - 1) for name, each in value.items()
+                type(name) is str and (type(each) in _LEAVES or is_plain(each, depth - 1))
+                for name, each in value.items()
             )
         case _:
             return False

@@ -21,10 +21,11 @@ from asyncflow.client.step_rows import run_progress
 from asyncflow.errors import AsyncflowError, StoreError
 from asyncflow.events.types import from_microseconds
 from asyncflow.page.answers import ROOM_BYTES, cut, fitting, problem_of
+from asyncflow.store.run_tags import changed_tags
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from asyncflow.page.opened_runs import OpenedRuns
 
@@ -124,7 +125,7 @@ class RunRows:
     ) -> tuple[list[dict[str, Any]], str | None]:
         """The rows, and where the next ones begin; None if there are no more."""
         merged = heapq.merge(
-            *([(int(run_id), flow) for run_id in found] for flow, found in ids.items()),
+            *(_numbered(flow, found) for flow, found in ids.items()),
             reverse=True,
         )
         rows: list[dict[str, Any]] = []
@@ -197,7 +198,8 @@ class RunRows:
 
     def _changing(self, record: RunRecord, row: dict[str, Any]) -> dict[str, Any]:
         """What may change of a run that has ended."""
-        tags = sorted(record.user_tags())
+        changed = changed_tags(record.stored)
+        tags = sorted(row["_tags"] if changed is None else changed)
         texts = [row["pathspec"], row["user"], *tags, *row["_parameters"]]
         return {
             "tags": [cut(tag, _TEXT) for tag in tags[:_MOST_TAGS]],
@@ -210,6 +212,11 @@ class RunRows:
         if status == Status.SUCCEEDED:
             return []
         return self._opened.resumed.of(record.place, record.run_id)[-5:]
+
+
+def _numbered(flow: str, ids: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """The runs of a flow as numbers, newest first; made when they are looked at."""
+    return ((int(run_id), flow) for run_id in ids)
 
 
 def _fits(status: str, started: int, choice: Choice) -> bool:
@@ -240,6 +247,7 @@ def row_data(record: RunRecord) -> dict[str, Any]:
         "origin_run_id": started.origin_run_id,
         **run_progress(record),
         "_started": summary.started,
+        "_tags": summary.tags,
         "_system_tags": record.system_tags(),
         "_parameters": [
             f"{name}={cut(text, 1000)}" for name, text in islice(started.parameters.items(), 100)
