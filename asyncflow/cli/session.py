@@ -34,7 +34,6 @@ from asyncflow.cli.run_summary import RunSummary
 from asyncflow.cli.shown_warnings import warnings_shown_by
 from asyncflow.cli.signals import interrupts, suspending
 from asyncflow.cli.stdout_errors import cannot_write, encoding_of
-from asyncflow.client.namespaces import metadata_of
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.selection import EventFilter
 from asyncflow.events.types import ENDINGS, RunCancelled, RunFailed
@@ -194,6 +193,8 @@ class Session:
             await _write(options.run_id_file, handle.run_id)
         if options.runner_attribute_file is not None:
             import json
+
+            from asyncflow.client.namespaces import metadata_of
 
             told = {
                 "flow_name": handle.pathspec.partition("/")[0],

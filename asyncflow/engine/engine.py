@@ -37,7 +37,6 @@ from asyncflow.scheduling.run_services import RunServices
 from asyncflow.scheduling.statistics import Statistics
 from asyncflow.store import open_store
 from asyncflow.values import RunOptions
-from asyncflow.workers.held_reports import HeldReports
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.program_environment import look_around
 
@@ -174,6 +173,8 @@ class Engine(Starter, Watchable):
     def _open_executor(self, listener: WorkerListener) -> Executor:
         size, scratch = self.settings.worker_count, self._store.scratch
         if self._uploader is not None:
+            from asyncflow.workers.held_reports import HeldReports
+
             listener = HeldReports(listener, self._uploader)
         location = self._store.location
         return self._make_executor(listener, size=size, scratch=scratch, store=location)

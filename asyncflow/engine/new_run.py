@@ -27,7 +27,6 @@ from asyncflow.flow.parameter_values import resolve_new_parameters, resolve_para
 from asyncflow.flow.parameters import parameters_of
 from asyncflow.flow.signature import signature_of
 from asyncflow.flow.step_options import options_of
-from asyncflow.scheduling.resume import OriginRun, newest_run
 from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.store.artifacts import ArtifactWriter
 from asyncflow.store.journal import frame
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.code_files import CodeFiles, FoundCode
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.spec import FlowSpec
+    from asyncflow.scheduling.resume import OriginRun
     from asyncflow.store.interface import JournalAppender, KeyHolder, RunStore, StoredRun
     from asyncflow.values import ArtifactRef, RunOptions
     from asyncflow.workers.program_environment import ProgramEnvironment
@@ -96,6 +96,8 @@ class NewRun:
 
     def take_over_from(self, run_id: str | None, step: str | None, *, once: bool = False) -> None:
         """Make this run resume another one, or the flow's latest; `once`: if none has done so."""
+        from asyncflow.scheduling.resume import OriginRun, newest_run
+
         self._once = once
         name = self._flow.__name__
         if run_id is None:

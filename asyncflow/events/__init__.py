@@ -11,7 +11,8 @@ defines a name.
 
 from __future__ import annotations
 
-from asyncflow.events.event_json import from_json, from_json_data, to_json, to_json_data
+from typing import TYPE_CHECKING, Any, Final
+
 from asyncflow.events.manifests import pack_manifest, unpack_manifest
 from asyncflow.events.types import (
     ENDINGS,
@@ -33,6 +34,9 @@ from asyncflow.events.types import (
     TaskYielded,
     event_types,
 )
+
+if TYPE_CHECKING:
+    from asyncflow.events.event_json import from_json, from_json_data, to_json, to_json_data
 
 __all__ = [
     "ENDINGS",
@@ -60,3 +64,16 @@ __all__ = [
     "to_json_data",
     "unpack_manifest",
 ]
+
+_OF_JSON: Final = frozenset({"from_json", "from_json_data", "to_json", "to_json_data"})
+
+
+def __getattr__(name: str) -> Any:
+    """Import what makes JSON when it is first used: a run makes none."""
+    if name not in _OF_JSON:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    from asyncflow.events import event_json
+
+    globals().update({each: getattr(event_json, each) for each in _OF_JSON})
+    return globals()[name]

@@ -36,7 +36,6 @@ from asyncflow.scheduling.plan import Plan
 from asyncflow.scheduling.retry_timers import RetryTimers
 from asyncflow.scheduling.run_ending import RunEnding
 from asyncflow.scheduling.run_services import BACKLOG_BYTES
-from asyncflow.scheduling.take_over import TakeOver
 from asyncflow.scheduling.task_orders import TaskOrders
 from asyncflow.store.manifests import manifests_of
 from asyncflow.store.run_index import RunIndex
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.resume import OriginRun
     from asyncflow.scheduling.run_identity import RunIdentity
     from asyncflow.scheduling.run_services import RunServices
+    from asyncflow.scheduling.take_over import TakeOver
     from asyncflow.store.interface import JournalAppender
 
 _CONGESTED_FACTS: Final = 1024  # workers wait when the journal is so far behind
@@ -158,9 +158,11 @@ class RunDriver:
             on_run_failing=self._hold,
             stop_tasks=self._stop_tasks,
         )
-        self._take_over = (
-            TakeOver(origin, self.plan, self._recorder, services) if origin is not None else None
-        )
+        self._take_over: TakeOver | None = None
+        if origin is not None:
+            from asyncflow.scheduling.take_over import TakeOver
+
+            self._take_over = TakeOver(origin, self.plan, self._recorder, services)
         self._sync = JournalSync(
             journal,
             services,

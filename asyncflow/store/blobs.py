@@ -67,6 +67,7 @@ takes no longer than hashing first and comparing.
 _BATCHES_AHEAD: Final = 4  # written and not hashed yet: they should still be in the CPU's cache
 
 _SECOND_LOOK_SECONDS: Final = 0.02
+_READ_BYTES: Final = 1 << 16  # a smaller file is read sooner than mapped
 """A garbage collection sets a blob aside for some microseconds; a busy machine may prolong that."""
 
 _VERIFIED_BLOBS: Final = 65_536  # about 20 MB at most, in a process that has seen that many
@@ -479,6 +480,8 @@ def open_blob(layout: Layout, digest: bytes) -> int:
 
 
 def _hash_file(fd: int, size: int) -> bytes:
+    if size <= _READ_BYTES:
+        return digest_of([os.pread(fd, size, 0)], size)
     return digest_of([map_file(fd, 0, size)], size)
 
 
