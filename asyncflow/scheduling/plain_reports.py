@@ -1,4 +1,4 @@
-"""Passes on the usual reports of a worker: tasks have begun, and have succeeded.
+"""Passes on the usual reports of a worker: tasks have begun, are being stored, have succeeded.
 
 A worker with short tasks sends many of these, and they are read together. What they mean for its
 slot, for the counts of its run and for the run itself is then noted once for all of them. Whatever
@@ -8,9 +8,9 @@ the `ReportRouter`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
-from asyncflow.workers.messages import Started, Succeeded
+from asyncflow.workers.messages import Started, Storing, Succeeded
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.task_assigner import TaskAssigner
     from asyncflow.workers.messages import ReportMessage
 
-_PLAIN: Final = (Started, Succeeded)
+_PLAIN: Final = frozenset((Started, Storing, Succeeded))
 
 
 class PlainReports:
@@ -45,16 +45,14 @@ class PlainReports:
         """
         if slot.isolated:
             return at
-        source, now = None, self._loop.time()
-        tasks, imported = slot.tasks, slot.imported
-        told: list[Started | Succeeded] = []
-        began: list[int] = []
-        ended: list[AssignedTask] = []
+        source, told = None, _Told(slot, self._loop.time())
+        tasks, storing, imported = slot.tasks, slot.storing, slot.imported
+        number = at
         for report in reports[at:] if at else reports:
-            if not isinstance(report, _PLAIN):
+            if type(report) not in _PLAIN:
                 break
-            key = report.key
-            assigned = tasks.get(key)
+            report = cast("Started | Storing | Succeeded", report)
+            assigned = tasks.get(report.key) or storing.get(report.key)
             if (
                 assigned is None
                 or assigned.timer is not None
@@ -64,37 +62,68 @@ class PlainReports:
             ):
                 break
             if source is not assigned.source:
-                if source is not None or key.run not in imported:
+                if source is not None or report.key.run not in imported:
                     break
                 source = assigned.source
-            if type(report) is Started:
-                assigned.started, assigned.since = True, now
-                began.append(key.task)
-            else:
-                del tasks[key]  # the rest of it in `_tell`
-                ended.append(assigned)
-            told.append(report)
+            told.note(report, assigned)
+            number += 1
         if source is not None:
-            self._tell(slot, source, told, began, ended)
-        return at + len(told)
+            self._tell(slot, source, told)
+        return number
 
-    def _tell(
-        self,
-        slot: WorkerSlot,
-        source: TaskSource,
-        told: Sequence[Started | Succeeded],
-        began: Sequence[int],
-        ended: Sequence[AssignedTask],
-    ) -> None:
+    def _tell(self, slot: WorkerSlot, source: TaskSource, told: _Told) -> None:
         slot.blocker = None
-        if began:
+        if told.began:
             slot.has_begun = True
             if source.number in slot.opened:
                 slot.known.add(source.number)
-            source.on_started(began, slot.worker.pid, slot.worker.node)
-        if ended:
-            slot.on_ended(ended)
-            if self._assigner.on_ended(slot, source, ended):
+            source.on_started(told.began, slot.worker.pid, slot.worker.node)
+        if told.ended or told.storing:
+            slot.on_ended([*told.ended, *told.storing])
+        if told.storing and not slot.has_enough:
+            self.made_room = True
+        if told.ended or told.stored:
+            if not slot.storing:
+                slot.storing_bytes = 0
+            if self._assigner.on_ended(slot, source, [*told.ended, *told.stored]):
                 self.made_room = True
+        if told.ended or told.storing:
             self._on_free(slot)
-        source.tell(*told)
+        if told.reports:
+            source.tell(*told.reports)
+
+
+class _Told:
+    """What some reports of a worker say about tasks of one run."""
+
+    __slots__ = ("_now", "_slot", "began", "ended", "reports", "stored", "storing")
+
+    def __init__(self, slot: WorkerSlot, now: float) -> None:
+        self._slot, self._now = slot, now
+        self.reports: list[Started | Succeeded] = []
+        """What the run is told."""
+        self.began: list[int] = []
+        self.ended: list[AssignedTask] = []
+        """They have ended, and had nothing that was uploaded."""
+        self.storing: list[AssignedTask] = []
+        """Their steps have ended, and their values are being uploaded."""
+        self.stored: list[AssignedTask] = []
+        """They have ended, and their values were uploaded."""
+
+    def note(self, report: Started | Storing | Succeeded, assigned: AssignedTask) -> None:
+        """Note a report, and which list of the slot has its task; `_tell` does the rest."""
+        slot, key = self._slot, report.key
+        if isinstance(report, Started):
+            assigned.started, assigned.since = True, self._now
+            self.began.append(key.task)
+        elif isinstance(report, Storing):
+            if slot.tasks.pop(key, None) is not None:
+                slot.storing[key], slot.storing_bytes = assigned, report.size
+                self.storing.append(assigned)
+            return  # the run is not told
+        elif slot.tasks.pop(key, None) is None:
+            del slot.storing[key]
+            self.stored.append(assigned)
+        else:
+            self.ended.append(assigned)
+        self.reports.append(report)

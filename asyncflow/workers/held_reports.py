@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.conditions import call_again
@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from asyncflow.workers.interface import Kind, WorkerLink, WorkerListener
     from asyncflow.workers.messages import AttemptKey, ReportMessage
 
-_NAMING: Final = Succeeded | Failed | Yielded | CardsChanged
+_NAMING: Final = frozenset((Succeeded, Failed, Yielded, CardsChanged))
+_UNENDED: Final = frozenset((Yielded, CardsChanged))
+"""Those of them after which the attempt goes on."""
+
+_Naming = Succeeded | Failed | Yielded | CardsChanged
 
 
 class _Part(NamedTuple):
@@ -54,9 +58,9 @@ class _Part(NamedTuple):
 
 
 class _Held(NamedTuple):
-    """A report, and what has to be stored before it is passed on."""
+    """Reports, and what has to be stored before they are passed on."""
 
-    report: Succeeded | Failed | Yielded | CardsChanged
+    reports: list[_Naming]
     parts: Sequence[_Part]
 
     @property
@@ -71,14 +75,25 @@ class _Held(NamedTuple):
 class _Queue:
     """The reports of a worker that are held."""
 
-    __slots__ = ("exit", "held", "lost", "parts", "spoilt")
+    __slots__ = ("exit", "held", "lost", "parts", "spoilt", "waits_for")
 
     def __init__(self) -> None:
         self.held: deque[_Held] = deque()
         self.parts: list[_Part] = []  # that are being uploaded: any report may name them
+        self.waits_for: Sequence[_Part] | None = None  # the same, if no part was added since
         self.lost: list[Wrote] = []  # what could not be uploaded: any report may name it
         self.spoilt: dict[AttemptKey, str] = {}  # attempts with items that could not be stored
         self.exit: str | None = None
+
+    def hold(self, report: _Naming) -> None:
+        """Hold a report until everything that is being uploaded now is stored."""
+        if self.waits_for is None:
+            self.waits_for = tuple(self.parts)
+            self.held.append(_Held([report], self.waits_for))
+        elif self.held and self.held[-1].parts is self.waits_for:
+            self.held[-1].reports.append(report)
+        else:
+            self.held.append(_Held([report], self.waits_for))
 
     def settle(self) -> None:
         """Note which uploads have ended."""
@@ -142,12 +157,16 @@ class HeldReports:
             queue = self._queues[worker] = _Queue()
         passed: list[ReportMessage] = []
         for report in _with_fewer_writes(reports):
-            if isinstance(report, Wrote):
-                self._upload(queue, report)
-            elif isinstance(report, _NAMING) and not queue.is_empty:
-                passed += self._hold(queue, report)
-            else:
+            kind = type(report)
+            if kind is Wrote:
+                self._upload(queue, cast("Wrote", report))
+            elif kind not in _NAMING or queue.is_empty:
                 passed.append(report)
+            else:
+                self._hold(queue, cast("_Naming", report))
+                if kind not in _UNENDED:
+                    waiting = self._uploader.waiting_bytes if self._uploader is not None else 0
+                    passed.append(Storing(cast("_Naming", report).key, waiting))
         if passed:
             self._listener.on_reports(worker, passed)
         self._release(worker, queue)
@@ -160,18 +179,14 @@ class HeldReports:
         if queue.parts and queue.parts[-1].is_within(wrote):
             queue.parts.pop()  # who waits for the new part waits for this one
         queue.parts.append(part)
+        queue.waits_for = None
 
-    def _hold(
-        self, queue: _Queue, report: Succeeded | Failed | Yielded | CardsChanged
-    ) -> list[ReportMessage]:
-        lost, queue.lost = queue.lost, []
-        for wrote in lost:
-            self._upload(queue, wrote)
-        queue.held.append(_Held(report, tuple(queue.parts)))
-        if isinstance(report, Yielded | CardsChanged):
-            return []
-        waiting = self._uploader.waiting_bytes if self._uploader is not None else 0
-        return [Storing(report.key, waiting)]
+    def _hold(self, queue: _Queue, report: _Naming) -> None:
+        if queue.lost:
+            lost, queue.lost = queue.lost, []
+            for wrote in lost:
+                self._upload(queue, wrote)
+        queue.hold(report)
 
     def on_exit(self, worker: WorkerLink, how: str) -> None:
         """A worker is gone: tell that after what it has reported."""
@@ -229,8 +244,15 @@ class HeldReports:
             self._queues.pop(worker, None)
 
     @staticmethod
-    def _told(queue: _Queue, held: _Held) -> list[ReportMessage]:
-        report, error = held.report, held.error
+    def _told(queue: _Queue, held: _Held) -> Sequence[ReportMessage]:
+        error = held.error
+        if not (error or queue.spoilt):
+            return held.reports
+        return [told for report in held.reports for told in HeldReports._with(error, queue, report)]
+
+    @staticmethod
+    def _with(error: str, queue: _Queue, report: _Naming) -> list[ReportMessage]:
+        """What is passed on of a report, if something could not be stored."""
         if isinstance(report, Yielded):
             if error:
                 queue.spoilt.setdefault(report.key, error)

@@ -39,7 +39,7 @@ class Machine:
         from asyncflow.store.object_store.objects import Objects
 
         self.asked: Counter[str] = Counter()
-        self.objects = Objects(client, "memory://store", patience_seconds=0.3)
+        self.objects = Objects(lambda: client, "memory://store", patience_seconds=0.3)
         for name in ("get", "get_range", "stream", "listed", "put_file", "create", "head"):
             setattr(self.objects, name, self._counting(name, getattr(self.objects, name)))
         self.cache = NodeCache(str(folder), most_bytes=most_bytes)

@@ -227,7 +227,7 @@ def test_any_sequence_of_writes_leaves_what_a_dictionary_would(steps):
     """In obstore's own store in memory, which heeds conditions."""
     from obstore.store import MemoryStore
 
-    objects, expected = Objects(MemoryStore(), patience_seconds=1.0), {}
+    objects, expected = Objects(MemoryStore, patience_seconds=1.0), {}
     for number, (what, name) in enumerate(steps):
         data = b"%d" % number
         if what == "put":

@@ -85,7 +85,7 @@ class ObjectStore:
         """
         location = normalized(location)
         folder = NodeCache(cache or os.fspath(cache_folder(location)))
-        objects = Objects.open(location)
+        objects = Objects.open(location, known=known)
         if not known:
             try:
                 _check_format(objects.with_patience(_OPENING_SECONDS), create=create)

@@ -21,7 +21,7 @@ import re
 import time
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from random import uniform
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -74,21 +74,26 @@ class Objects:
     which says that an object does not exist, every method may raise `ObjectStoreError`.
     """
 
-    def __init__(self, client: Any, location: str = "", *, patience_seconds: float) -> None:
-        """Wrap a store of obstore; `location` names it in errors."""
-        import obstore
+    def __init__(
+        self, connect: Callable[[], Any], location: str = "", *, patience_seconds: float
+    ) -> None:
+        """Make no request; `connect` makes a store of obstore, and `location` names it in errors.
 
-        self._api: Any = obstore
-        self._client = client
+        It is called for the first request. That takes some milliseconds, which a process that makes
+        none need not spend.
+        """
+        self._connect = connect
         self.location: Final = location
         self.patience_seconds: Final = patience_seconds
-        self._refusals = (obstore.exceptions.PreconditionError,)
         self._pid = os.getpid()
         self._threads: Threads | None = None
 
     @classmethod
-    def open(cls, location: str) -> Objects:
+    def open(cls, location: str, *, known: bool = False) -> Objects:
         """The objects at a URL such as `s3://bucket/prefix`. No request is made yet.
+
+        A `known` one was opened on this machine before, so its options are looked at only when a
+        request is to be made.
 
         Credentials and all other options come from the environment, by the names that obstore has
         for them, such as `AWS_ACCESS_KEY_ID`; those of S3 also from wherever boto3 finds them.
@@ -96,36 +101,24 @@ class Objects:
         Raises:
             StoreError: obstore is not installed, or refuses the URL or an option.
         """
-        try:
-            from obstore.exceptions import BaseError
-            from obstore.store import from_url
-        except ImportError as error:
-            message = (
-                f"the store {location} needs obstore, which is not installed: "
-                "pip install 'asyncflow-engine[s3]'"
-            )
-            raise StoreError(message) from error
-        is_s3 = location.lower().startswith("s3://")
-        options, client_options = s3_options() if is_s3 else ({}, {})
-        try:
-            # Repeating is done here, in one place: `max_retries` is 0.
-            client = from_url(
-                location,
-                client_options={
-                    **client_options,
-                    "timeout": timedelta(seconds=_REQUEST_SECONDS),
-                    "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-                },
-                retry_config={"max_retries": 0},
-                **options,
-            )
-        except (BaseError, ValueError, TypeError) as error:
-            raise StoreError(f"the store {location} cannot be used: {_text(error)}") from error
-        return cls(client, location, patience_seconds=PATIENCE_SECONDS)
+        objects = cls(partial(_connected, location), location, patience_seconds=PATIENCE_SECONDS)
+        if not known:
+            objects._client  # noqa: B018 - raises if that cannot be
+        return objects
+
+    @cached_property
+    def _api(self) -> Any:
+        import obstore
+
+        return obstore
+
+    @cached_property
+    def _client(self) -> Any:
+        return self._connect()
 
     def with_patience(self, seconds: float) -> Objects:
         """The same objects, for a caller that waits so long for an answer."""
-        return Objects(self._client, self.location, patience_seconds=seconds)
+        return Objects(lambda: self._client, self.location, patience_seconds=seconds)
 
     def __repr__(self) -> str:
         return f"<Objects {self.location}>"
@@ -227,7 +220,7 @@ class Objects:
         self._ask(name, lambda: self._put(name, data))
         reached("object.written")
 
-    def create(self, name: str, data: bytes) -> bytes | None:
+    def create(self, name: str, data: bytes | bytearray) -> bytes | None:
         """Write an object that does not exist yet.
 
         Returns None if this call has written it. Else the bytes that somebody else has written
@@ -240,14 +233,17 @@ class Objects:
         e_tag, there = self._create(name, data)
         return e_tag if there is None else None
 
-    def _create(self, name: str, data: bytes) -> tuple[str, bytes | None]:
+    def _create(self, name: str, data: bytes | bytearray) -> tuple[str, bytes | None]:
         """The e_tag of the object, and its bytes if somebody else was first."""
         mine = _new_word()
 
         def ask() -> tuple[str, bytes | None]:
             try:
                 return _e_tag(self._put(name, data, mode="create", attributes=mine)), None
-            except (self._api.exceptions.AlreadyExistsError, *self._refusals):
+            except (
+                self._api.exceptions.AlreadyExistsError,
+                self._api.exceptions.PreconditionError,
+            ):
                 pass
             try:
                 answer = self._api.get(self._client, name)
@@ -273,7 +269,7 @@ class Objects:
         def ask() -> str | None:
             try:
                 return _e_tag(self._put(name, data, mode={"e_tag": e_tag}, attributes=mine))
-            except (FileNotFoundError, *self._refusals):
+            except (FileNotFoundError, self._api.exceptions.PreconditionError):
                 pass
             try:
                 answer = self._api.get(self._client, name)
@@ -399,6 +395,40 @@ class Objects:
 
     def _full(self, name: str) -> str:
         return f"{self.location}/{name}" if name else self.location
+
+
+def _connected(location: str) -> Any:
+    """A store of obstore at a URL.
+
+    Raises:
+        StoreError: obstore is not installed, or refuses the URL or an option.
+    """
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+    except ImportError as error:
+        message = (
+            f"the store {location} needs obstore, which is not installed: "
+            "pip install 'asyncflow-engine[s3]'"
+        )
+        raise StoreError(message) from error
+    is_s3 = location.lower().startswith("s3://")
+    options, client_options = s3_options() if is_s3 else ({}, {})
+    try:
+        # Repeating is done here, in one place: `max_retries` is 0.
+        client = from_url(
+            location,
+            client_options={
+                **client_options,
+                "timeout": timedelta(seconds=_REQUEST_SECONDS),
+                "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
+            },
+            retry_config={"max_retries": 0},
+            **options,
+        )
+    except (BaseError, ValueError, TypeError) as error:
+        raise StoreError(f"the store {location} cannot be used: {_text(error)}") from error
+    return client
 
 
 _LISTED_TOGETHER: Final = 10_000

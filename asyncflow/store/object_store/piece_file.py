@@ -164,12 +164,26 @@ def append_piece(objects: Objects, folder: str, piece: Piece) -> Piece:
     Raises:
         JournalError: Something is there that is no piece.
     """
-    name = f"{folder}/{name_of(piece.offset)}"
-    there = objects.create(name, piece.pack())
+    return append_packed(objects, folder, piece.offset, piece.pack()) or piece
+
+
+def append_packed(
+    objects: Objects, folder: str, offset: int, packed: bytes | bytearray
+) -> Piece | None:
+    """Create the piece with these bytes at its offset; return the one that was there before.
+
+    None if there was none. The bytes must not change afterwards: a request that got no answer may
+    still be sending them.
+
+    Raises:
+        JournalError: Something is there that is no piece.
+    """
+    name = f"{folder}/{name_of(offset)}"
+    there = objects.create(name, packed)
     if there is None:
-        return piece
+        return None
     try:
-        return Piece.parse(there, piece.offset)
+        return Piece.parse(there, offset)
     except RecordError as error:
         message = f"{objects.location}/{name} is damaged: {error}"
         raise JournalError(message) from error

@@ -67,8 +67,7 @@ class Piece(NamedTuple):
 
     def pack(self) -> bytes:
         """The bytes of its object."""
-        head = _HEAD.pack(_MAGIC, self.offset, self.writer)
-        return head + _CHECKSUM.pack(crc32(self.data, crc32(head))) + self.data
+        return header_of(self.offset, self.writer, self.data) + self.data
 
     @classmethod
     def parse(cls, packed: bytes, offset: int) -> Piece:
@@ -87,6 +86,12 @@ class Piece(NamedTuple):
         if at != offset:
             raise RecordError(f"it is the piece of offset {at}")
         return cls(at, writer, data)
+
+
+def header_of(offset: int, writer: bytes, data: bytes | memoryview) -> bytes:
+    """The first `HEADER_BYTES` of the object of a piece with these bytes of the file."""
+    head = _HEAD.pack(_MAGIC, offset, writer)
+    return head + _CHECKSUM.pack(crc32(data, crc32(head)))
 
 
 def name_of(offset: int) -> str:

@@ -23,8 +23,8 @@ from asyncflow._support.fork_safety import no_forks
 from asyncflow._support.thread_pool import Threads
 from asyncflow.errors import AsyncflowError, StoreError
 from asyncflow.store.blobs import TOUCH_SECONDS
-from asyncflow.store.object_store.piece_file import append_piece
-from asyncflow.store.object_store.pieces import WRITER_BYTES, Piece
+from asyncflow.store.object_store.piece_file import append_packed
+from asyncflow.store.object_store.pieces import HEADER_BYTES, WRITER_BYTES, header_of
 from asyncflow.store.object_store.value_source import blob_name
 
 if TYPE_CHECKING:
@@ -208,14 +208,19 @@ class Uploader:
         stored = begin
         error: str = ""
         try:
-            data = segment.read(begin, end)
+            packed = bytearray(HEADER_BYTES + end - begin)  # read into, so nothing is copied
+            data = memoryview(packed)[HEADER_BYTES:]
+            segment.read(data, begin)
+            packed[:HEADER_BYTES] = header_of(begin, self._writer, data)
             reached("pack.put")
-            there = append_piece(self._objects, segment.name, Piece(begin, self._writer, data))
+            there = append_packed(self._objects, segment.name, begin, packed)
             reached("pack.stored")
-            if there.writer != self._writer or not data.startswith(there.data):
+            if there is None:
+                stored = end
+            elif there.writer == self._writer and packed.startswith(there.data, HEADER_BYTES):
+                stored = there.end  # an earlier try, which may have had fewer bytes
+            else:
                 error = f"{segment.name} was written to by somebody else at {begin}"
-            else:  # an earlier try may have had fewer bytes
-                stored = there.end
         except (OSError, AsyncflowError) as failure:
             error = str(failure)
         except BaseException as failure:
@@ -363,17 +368,15 @@ class _Segment:
         self.first = time.monotonic()
         return begin, end
 
-    def read(self, begin: int, end: int) -> bytes:
-        """Those bytes."""
-        pieces = []
-        while begin < end:
-            data = os.pread(self._fd, end - begin, begin)
-            if not data:
+    def read(self, data: memoryview, begin: int) -> None:
+        """Read the bytes from there on into `data`, until it is full."""
+        at = 0
+        while at < len(data):
+            number = os.preadv(self._fd, [data[at:]], begin + at)
+            if not number:
                 message = f"{self._path} has become shorter"
                 raise StoreError(message)
-            pieces.append(data)
-            begin += len(data)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            at += number
 
     def put(self, begin: int, end: int, stored: int, error: str) -> int:
         """A pack has ended: stored up to there. Return how many bytes wait no more."""

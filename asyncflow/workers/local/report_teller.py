@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncflow.workers.local.spool_reader import PIECE_BYTES
 from asyncflow.workers.local.worker_process import Exited, Printed
-from asyncflow.workers.messages import AttemptKey, Failed, GaveBack, Started, Succeeded
+from asyncflow.workers.messages import AttemptKey, Failed, GaveBack, Started, Succeeded, Wrote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,7 +105,7 @@ class ReportTeller:
                 tasks.pop(report.key, None)
                 worker.ended += 1
                 worker.ended_seconds += report.seconds
-            else:
+            elif type(report) is not Wrote:
                 break
             untold.popleft()
             told.append(report)
