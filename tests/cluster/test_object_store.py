@@ -14,6 +14,7 @@ import pytest
 
 from asyncflow import Engine, FlowSpec, Run, Store, step
 from asyncflow._support.settings import Settings
+from asyncflow.cards import get_cards
 from asyncflow.errors import (
     JournalError,
     ResumeError,
@@ -31,7 +32,7 @@ from asyncflow.store.object_store.objects import Objects
 from asyncflow.store.object_store.piece_file import PieceFile, append_piece, seal
 from asyncflow.store.object_store.pieces import Piece
 from asyncflow.values import Status
-from tests.cluster import gated_flow
+from tests.cluster import gated_cards, gated_flow
 from tests.cluster.gated_flow import Gated
 from tests.cluster.object_proxy import Fault
 from tests.support import command_line
@@ -228,6 +229,40 @@ async def test_what_a_killed_program_has_not_sent_is_sent_by_the_next(
     go_elsewhere()
     assert announced <= succeeded(latest("Gated"))
     assert here("push").stdout == "Nothing is left to be sent.\n"
+
+
+def images(task):
+    """The labels of the images on a task's card, each with the length of its address."""
+    drawing = get_cards(task)[-1].drawing()
+    return [
+        (part["label"], len(part["url"])) for part in drawing["parts"] if part["kind"] == "image"
+    ]
+
+
+async def test_the_cards_that_a_killed_program_has_not_sent_are_sent_by_push(
+    url, s3_proxy, go_elsewhere, gated
+):
+    """With their images: those of a step that had ended, and of one that was showing its own."""
+    ran, _ = gated
+    s3_proxy.set(Fault("503", at=2, times=10**6, kinds=("put",), within="/journal/"))
+    process = command_line.start("run", gated_cards.__file__, "--workers", "1")
+    await until(ran.exists)
+    run = latest("GatedCards")
+    await until(lambda: "wait" in run and images(run["wait"].task))
+    kill(process)
+    s3_proxy.set()
+    wanted = [images(run[step].task) for step in ("start", "wait")]
+    assert [[label for label, _ in each] for each in wanted] == [
+        ["large", "small"],
+        ["small again"],
+    ]
+    ((sent),) = json.loads(here("push", "--json").stdout)
+    assert (sent["pathspec"], sent["dropped"]) == (run.pathspec, 0)
+    go_elsewhere()
+    there = latest("GatedCards")
+    assert [images(there[step].task) for step in ("start", "wait")] == wanted
+    assert len(get_cards(there["start"].task)[0].get()) == len("<h1></h1>") + 3000
+    assert "so far" in get_cards(there["wait"].task)[0].get()
 
 
 async def test_a_run_that_others_have_ended_keeps_their_end(
