@@ -103,8 +103,8 @@ def _counts(
     return found, told or StepTimes()
 
 
-def step_times(record: RunRecord) -> StepTimes:
-    """What is known without a pass over a long journal.
+def step_times(record: RunRecord, *, whole: bool = False) -> StepTimes:
+    """What is known without a pass over a long journal; `whole` makes that pass, if there is need.
 
     Raises:
         JournalError: The run is damaged.
@@ -113,7 +113,7 @@ def step_times(record: RunRecord) -> StepTimes:
         return StepTimes()  # its counts have them
     spans = step_spans(record)
     few = sum(record.tasks.steps().values()) <= _FEW_TASKS or record.stored.has_file(TIMES)
-    times = times_of(record) if few else times_at_hand(record)
+    times = times_of(record) if few or whole else times_at_hand(record)
     if times is not None:
         seconds = {step: total for step, (_, _, total) in times.of_steps().items()}
         caught = {times.steps[number]: count for number, count in times.caught.items()}

@@ -192,9 +192,14 @@ class Routes:
             "action_token": None if options.read_only else self._action_token,
         }
 
-    def _overview(self, record: RunRecord, _: Request) -> Any:
+    def _overview(self, record: RunRecord, request: Request) -> Any:
+        all_times = bool(requests.number_in(request, "times", 0, most=1))
+
+        def resumed() -> list[str]:
+            return self._opened.resumed.of(record.place, record.run_id)
+
         def make() -> dict[str, Any]:
-            return overview(record, lambda: self._opened.resumed.of(record.place, record.run_id))
+            return overview(record, resumed, all_times=all_times)
 
         if not record.is_live():
             made = make()

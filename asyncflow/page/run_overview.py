@@ -1,7 +1,7 @@
 """The first screen of a run: what it is, its graph, how far each step is, and what to do now.
 
-Nothing here reads the journal from end to end. What cannot be read is null, and `problem` says why:
-a damaged run, or one of a newer version, shows as much as is known.
+Nothing here reads a long journal from end to end, unless that is asked for. What cannot be read is
+null, and `problem` says why: a damaged run, or one of a newer version, shows what is known.
 """
 
 from __future__ import annotations
@@ -37,9 +37,15 @@ _READING: Final = (AsyncflowError, OSError)
 
 
 def overview(
-    record: RunRecord, find_resumed: Callable[[], list[str]] | None = None
+    record: RunRecord,
+    find_resumed: Callable[[], list[str]] | None = None,
+    *,
+    all_times: bool = False,
 ) -> dict[str, Any]:
-    """All that the first screen of a run shows; `find_resumed` has the runs that resumed it."""
+    """All that the first screen of a run shows; `find_resumed` has the runs that resumed it.
+
+    With `all_times`, the journal is read for the times of the steps, if they are nowhere else.
+    """
     resumed_as = find_resumed or (lambda: Resumptions(record.place).of(record.run_id))
     problem: dict[str, Any] | None = None
 
@@ -54,7 +60,7 @@ def overview(
 
     # Events that come while this is read are told again by `api/watch`.
     seq = part(lambda: record.summary().events)
-    times = part(lambda: step_times(record))
+    times = part(lambda: step_times(record, whole=all_times))
     data = {
         "run": {**_row(record), **part(lambda: _start(record.started), {})},
         "what_now": part(lambda: what_now(record, resumed_as)),

@@ -293,6 +293,17 @@ def test_a_comparison_reads_no_value_that_is_equal(client, monkeypatch):
     assert found["artifacts_same"] == 6
 
 
+def test_the_times_of_steps_are_read_from_a_long_journal_if_they_are_asked_for(client, monkeypatch):
+    """The first answer does without; so does the next, but for what was read meanwhile."""
+    monkeypatch.setattr("asyncflow.client.step_rows._FEW_TASKS", 0)
+    address = run_of("failed")
+    first = {each["step"]: each["seconds"] for each in told(client, address)["steps"]}
+    asked = {each["step"]: each["seconds"] for each in told(client, f"{address}?times=1")["steps"]}
+    assert first == dict.fromkeys(first)
+    assert asked["work"] > 0
+    assert client.get(f"{address}?times=2").status_code == 400
+
+
 # --- hostile stores -----------------------------------------------------------------------------
 
 

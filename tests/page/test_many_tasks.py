@@ -70,6 +70,14 @@ def test_the_overview_counts_them(pages):
     assert is_bounded(pages)
 
 
+def test_what_the_tasks_took_is_read_after_the_first_screen(pages):
+    """The run has no file of times, so its journal is read."""
+    pages.show(f"runs/{RUN}", "a.node")
+    row = "return document.querySelector('.steps tbody tr:nth-child(2) td.wide-only').innerText"
+    wait_until(lambda: any(map(str.isdigit, pages.browser.run(row))), "what 100,000 tasks took")
+    assert is_bounded(pages)
+
+
 def test_the_timeline_draws_how_many_ran(pages):
     """Too many for bars; a part of it is closer."""
     pages.show(f"runs/{RUN}?view=timeline", "canvas")

@@ -31,13 +31,14 @@ function add(parts, text, look) {
   parts.push([plain, names.filter(Boolean).map((name) => `ansi-${name}`).join(" "), look.colour ?? ""]);
 }
 
-/** How text looks after such a sequence. */
+/** How text looks after such a sequence. A colon joins a code with what belongs to it. */
 function selected(look, text) {
-  const codes = text.split(/[;:]/).map((each) => Number(each || 0));
+  const codes = text.split(";");
   let next = { ...look };
   for (let at = 0; at < codes.length; at += 1) {
-    const code = codes[at];
+    const [code, ...joined] = numbers(codes[at].split(":", 7));
     if (code === 0) next = {};
+    else if (code === 4 && joined.length) next.underline = joined[0] !== 0; // which kind of line
     else if (STYLES[code]) next[STYLES[code]] = true;
     else if (code === 22) Object.assign(next, { bold: false, dim: false });
     else if (code === 23) next.italic = false;
@@ -48,13 +49,23 @@ function selected(look, text) {
     else if (code >= 90 && code <= 97) Object.assign(next, { front: String(code - 90), colour: "" });
     else if (code >= 40 && code <= 47) next.back = String(code - 40);
     else if (code >= 100 && code <= 107) next.back = String(code - 100);
-    else if (code === 38 || code === 48) {
-      const [length, chosen] = extended(codes.slice(at + 1, at + 5));
+    else if (code === 38 || code === 48 || code === 58) {
+      // of text, of what is behind it, of the line below it
+      const [length, chosen] = extended(joined.length ? withoutSpace(joined) : numbers(codes.slice(at + 1, at + 5)));
       if (code === 38) Object.assign(next, chosen);
-      at += length;
+      if (!joined.length) at += length;
     }
   }
   return next;
+}
+
+function numbers(texts) {
+  return texts.map((each) => Number(each || 0));
+}
+
+/** `2:SPACE:R:G:B` without the colour space, which many programs leave out. */
+function withoutSpace(joined) {
+  return joined[0] === 2 && joined.length > 4 ? [2, ...joined.slice(2)] : joined;
 }
 
 /** One of 256 colours or of all: how many numbers that takes, and the colour. */

@@ -14,7 +14,10 @@ const AGAIN = 1200; // milliseconds between two looks at all of a run that chang
  */
 export function useRun(flow, id, wish = {}) {
   const address = url(["runs", flow, id]);
-  const { data, error, reload } = useData(address, `${flow}/${id}`);
+  const found = useData(address, `${flow}/${id}`);
+  const timed = useData(lacksTimes(found.data) ? url(["runs", flow, id], { times: 1 }) : "");
+  const { error, reload } = found;
+  const data = lacksTimes(found.data) ? (timed.data ?? found.data) : found.data;
   const [counts, setCounts] = useState(NONE);
   const [version, setVersion] = useState(0);
   const [link, setLink] = useState("ended");
@@ -57,6 +60,12 @@ export function useRun(flow, id, wish = {}) {
   const live = useMemo(() => ({ listen }), [listen]);
   const steps = useMemo(() => newest(data, counts.key === address ? counts.rows : NONE.rows), [data, counts]);
   return { data, error, reload, steps, version, link: isLive ? link : "ended", live };
+}
+
+/** Whether a run has ended whose times are in its journal alone: to read it takes long, so they are shown later. */
+function lacksTimes(data) {
+  const isOver = data?.run && data.run.status !== "running" && !data.problem;
+  return Boolean(isOver && data.steps?.some((step) => step.begun && step.seconds === null));
 }
 
 const NONE = { key: "", rows: new Map() };
