@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from asyncflow.workers.interface import WorkerLink
 
 _POLL_SECONDS: Final = 0.05
-_STUCK_SECONDS: Final = 0.1  # after this time a running task gives up those queued behind it
 _STANDING_SECONDS: Final = 2.0  # how long a worker is stopped before a warning is logged
 _KILLED_POLLS: Final = 200  # polls of silence until a worker is killed: 10 s at least
 
@@ -63,7 +62,7 @@ class WorkerWatch:
             first = slot.first()
             if first is None or not first.started or first.is_async:
                 continue
-            slot.stuck = now - first.since > _STUCK_SECONDS
+            slot.stuck = now - first.since > slot.worker.ahead.patience
             if slot.stuck and len(slot.tasks) > 1:
                 slot.worker.take_back()
         if self._assigner.has_impatient(now):

@@ -108,6 +108,13 @@ class OpenJournal(Protocol):
             JournalError: There is no whole record at that offset.
         """
 
+    def read_bytes(self, size: int, offset: int, /) -> bytes:
+        """So many bytes from an offset on, as they stand there.
+
+        Raises:
+            JournalError: The journal ends before.
+        """
+
     def read_from(self, offset: int = 0, /) -> Iterator[tuple[int, bytes, int]]:
         """Every record from `offset` on: its offset, its payload, and where the next one begins.
 

@@ -326,6 +326,18 @@ class RecordReader(ABC):
             raise JournalError(message)
         return payload
 
+    def read_bytes(self, size: int, offset: int) -> bytes:
+        """So many bytes from an offset on, as they stand there.
+
+        Raises:
+            JournalError: The journal ends before.
+        """
+        data = self._pread(size, offset)
+        if len(data) < size:
+            message = f"{self.path} has no {size} bytes from byte {offset} on"
+            raise JournalError(message)
+        return data
+
     def read_from(self, offset: int = 0) -> Iterator[tuple[int, bytes, int]]:
         """Every record from `offset` on: its offset, its payload, and where the next one begins.
 

@@ -33,6 +33,9 @@ class Ahead(NamedTuple):
     """How long its `def` tasks should take together."""
     tasks: int
     """How many they are at most."""
+    patience: float = 0.1
+    """For how many seconds they wait behind a task that takes long, until other workers get them.
+    """
 
 
 AHEAD: Final = Ahead(0.02, 64)

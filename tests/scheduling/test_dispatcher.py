@@ -19,6 +19,7 @@ from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.run_services import BACKLOG_BYTES, RunServices
 from asyncflow.values import Outcome
 from asyncflow.workers.held_reports import HeldReports
+from asyncflow.workers.interface import AHEAD
 from asyncflow.workers.messages import (
     AttemptKey,
     Logged,
@@ -37,6 +38,7 @@ from asyncflow.workers.messages import (
 from asyncflow.workers.program_environment import ProgramEnvironment
 from tests.support.call_counts import counted_calls
 from tests.support.manual_workers import ManualExecutor
+from tests.support.waiting import until
 
 
 class Source:
@@ -394,6 +396,21 @@ async def test_what_stands_behind_a_task_that_takes_long_is_run_elsewhere(play):
     assert (
         len([fact for fact in game.dispatcher._runs[1].facts if isinstance(fact, Succeeded)]) == 99
     )
+
+
+async def test_what_stands_behind_a_task_is_left_there_while_its_worker_is_heard_of_late(play):
+    """A worker on another machine may have ended that task: it is told with what comes next."""
+    game = play(2)
+    source = Source(1, 100, seconds=0.001)
+    game.dispatcher.enter(source)
+    near, far = game.workers
+    far.ahead = AHEAD._replace(patience=3600.0)
+    for worker in near, far:
+        game.begin(worker)
+        assert len(worker.orders) > 5
+    behind = far.tasks
+    await until(lambda: not near.orders)
+    assert far.tasks[: len(behind)] == behind
 
 
 async def test_a_worker_that_dies_loses_what_it_had_begun_and_nothing_else(play):

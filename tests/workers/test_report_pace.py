@@ -26,7 +26,7 @@ def ended(count, first=1):
     ("sent", "count", "seconds", "patience"),
     [
         (1, 1, 0.001, 0.0),  # nothing is left: it waits for orders
-        (15, 10, 0.001, 0.0),  # little is left
+        (13, 10, 0.001, 0.0),  # little is left
         (20, 10, 0.01, 0.005),  # half of what the others should take
         (500, 10, 0.01, PACE_SECONDS),  # not for long, however much is left
         (500, 0, 0.01, 0.0),  # nobody knows how long they take

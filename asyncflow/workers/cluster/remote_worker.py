@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from asyncflow.workers.interface import Ahead
+from asyncflow.workers.cluster.report_pace import PACE_SECONDS
+from asyncflow.workers.interface import AHEAD, Ahead
 from asyncflow.workers.messages import (
     Failed,
     GaveBack,
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 
 _OVER: Final = Succeeded, Failed, GaveBack
-_AHEAD_SECONDS: Final = 0.03
-_MOST_AHEAD_SECONDS: Final = 0.5
+_AHEAD_SECONDS: Final = 0.1
+_MOST_AWAY_SECONDS: Final = 0.4
 _LATENCIES: Final = 4  # for reports and orders to pass, each perhaps behind another message
 _AHEAD_TASKS: Final = 512
 _PATIENCES: Final = (64, 0.016), (8, 0.004)
@@ -129,8 +130,9 @@ class RemoteWorker:
     @property
     def ahead(self) -> Ahead:
         """How much it gets in advance: the more, the farther its node is."""
-        seconds = _AHEAD_SECONDS + _LATENCIES * self.where.connection.latency
-        return Ahead(min(seconds, _MOST_AHEAD_SECONDS), _AHEAD_TASKS)
+        away = min(_LATENCIES * self.where.connection.latency, _MOST_AWAY_SECONDS)
+        late = PACE_SECONDS + away  # by so much what is heard of it is older
+        return Ahead(_AHEAD_SECONDS + away, _AHEAD_TASKS, AHEAD.patience + late)
 
     @property
     def is_up(self) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PACE_SECONDS: Final = 0.1
 """The longest time for which the reports of a busy worker wait."""
-_LEAST_TASKS: Final = 8  # fewer keep no worker busy for long enough
+_LEAST_TASKS: Final = 4  # fewer keep no worker busy for long enough
 _SMOOTHING: Final = 0.3
 _OVER: Final = Succeeded | Failed | GaveBack
 

@@ -14,25 +14,27 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.errors import RecordError
-from asyncflow.events.manifests import ref_of, unpack_ref, unpack_told
-from asyncflow.events.records import MAX_TASK, unpack_result
+from asyncflow.events.manifests import is_whole, ref_of, unpack, unpack_ref, unpack_told
+from asyncflow.events.records import MAX_TASK, manifest_in, unpack_result
 from asyncflow.store import open_store
-from asyncflow.store.journal import FIRST_RECORD, frame
+from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
 from asyncflow.store.manifests import MOST_BASES
 from asyncflow.workers.messages import MoreInputs, StartItems, StartTask, unpack_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from asyncflow.events.manifests import Told
     from asyncflow.values import Outcome
     from asyncflow.workers.messages import Opening, OrderMessage
 
-_KNOWN_PIECES: Final = 1 << 14  # remembered for a node and run: some 2 MB
+_KNOWN_PARTS: Final = 1 << 14  # remembered for a node and run: some 2 MB
+_PIECE_BYTES: Final = 1 << 17  # the longest piece of which more than one part is made
+_GAP_BYTES: Final = 512  # between two parts: these bytes cost less than a piece more
 _ARRIVAL_NUMBERS: Final = 3  # of `MoreInputs`: the last is no offset
 
-Piece = tuple[int, bytes]
-"""Bytes of a journal, and their offset."""
+Part = tuple[int, int]
+"""A record, or a value, within a journal: its offset, and its size in bytes."""
 
 
 class RunRecords:
@@ -51,7 +53,6 @@ class RunRecords:
         self._journal = self._stored.open_journal()
         self._file = self._stored.journal_file
         self._file_bytes = self._file.encode()
-        self._values = store.value_source(opening.flow)
 
     def inputs_file(self, name: str) -> bytes:
         """The offsets of the inputs of a wide join, as its file has them.
@@ -61,35 +62,53 @@ class RunRecords:
         """
         return self._stored.read_file(name, most=MAX_TASK * 8)
 
-    def pieces(self, offset: int) -> Iterator[Piece]:
+    def parts(self, offset: int, final: int, known: Collection[int]) -> list[Part]:
         """The record at an offset, those that its manifest changes, and values that they name.
 
-        The values are those in this journal.
+        The values are those in this journal. What lies at an offset that is known is left out.
+        `final` is as in `RecordReader.read_one`.
 
         Raises:
             JournalError: There is no such record.
         """
+        parts: list[Part] = []
         for _ in range(MOST_BASES + 1):
-            record = self._journal.read_one(offset)
-            yield offset, frame(record)
+            record = self._journal.read_one(offset, final)
+            parts.append((offset, PREFIX_BYTES + len(record)))
+            names_values = self._file_bytes in record  # hardly any record does
+            if not names_values and is_whole(manifest_in(unpack(record))):
+                break  # nearly always: a wide join comes here for each of its inputs
             try:
                 outcome = unpack_result(record).outcome
                 told = unpack_told(outcome.manifest)
             except RecordError:  # it passes nothing on, whatever else it says
-                return
-            if self._file_bytes in record:  # hardly any record does; refs take far longer
-                yield from self._values_of(told, outcome)
-            if not 0 < told.base < offset:
-                return
-            offset = told.base
+                break
+            if names_values:
+                parts += self._values_of(told, outcome, known)
+            if not 0 < told.base < offset or told.base in known:
+                break
+            offset, final = told.base, 0
+        return parts
 
-    def _values_of(self, told: Told, outcome: Outcome) -> Iterator[Piece]:
+    def _values_of(self, told: Told, outcome: Outcome, known: Collection[int]) -> Iterator[Part]:
         refs = [ref_of(raw) for raw in told.refs.values()]
         if outcome.items:
             refs.append(unpack_ref(outcome.items))
         for ref in refs:
-            if ref.file == self._file:
-                yield ref.offset, bytes(self._values.read(ref, 0, ref.size))
+            if ref.file == self._file and ref.offset not in known:
+                yield ref.offset, ref.size
+
+    def pieces(self, parts: Iterable[Part]) -> Iterator[tuple[int, bytes]]:
+        """The bytes of these parts, each with its offset.
+
+        Parts that lie close together are in one piece, with what is between them: a piece more
+        costs both sides more than some bytes.
+
+        Raises:
+            JournalError: The journal ends before.
+        """
+        for begin, end in _joined(parts):
+            yield begin, self._journal.read_bytes(end - begin, begin)
 
     def close(self) -> None:
         """Close the journal."""
@@ -99,24 +118,44 @@ class RunRecords:
         return f"<RunRecords of {self.pathspec}>"
 
 
-class KnownPieces:
-    """The pieces of one run's journal that one node has."""
+def _joined(parts: Iterable[Part]) -> Iterator[tuple[int, int]]:
+    """Where the pieces that these parts are sent in begin and end."""
+    begin = end = 0
+    for offset, size in sorted(parts):
+        if offset > end + _GAP_BYTES or offset + size > max(end, begin + _PIECE_BYTES):
+            if end:
+                yield begin, end
+            begin = offset
+        begin, end = begin or offset, max(end, offset + size)
+    if end:
+        yield begin, end
+
+
+class KnownParts:
+    """The parts of one run's journal that one node has, by their offsets."""
 
     def __init__(self) -> None:
-        self._offsets: OrderedDict[int, None] = OrderedDict()
+        self.offsets: OrderedDict[int, None] = OrderedDict()
+        """Where they lie; those that were asked for last are the last."""
 
-    def add(self, offset: int) -> bool:
-        """Count a piece as known; return whether it was not."""
-        if offset in self._offsets:
-            self._offsets.move_to_end(offset)
-            return False
-        self._offsets[offset] = None
-        if len(self._offsets) > _KNOWN_PIECES:
-            self._offsets.popitem(last=False)  # it may be sent again
-        return True
+    def missing(self, offsets: Iterable[int]) -> list[int]:
+        """Those of the offsets at which nothing is known, from the first of the journal on."""
+        missing = set()
+        for offset in offsets:
+            if offset in self.offsets:
+                self.offsets.move_to_end(offset)
+            else:
+                missing.add(offset)
+        return sorted(missing)
+
+    def add(self, parts: Iterable[Part]) -> None:
+        """Count parts as known."""
+        self.offsets.update(dict.fromkeys(offset for offset, _ in parts))
+        while len(self.offsets) > _KNOWN_PARTS:
+            self.offsets.popitem(last=False)  # it may be sent again
 
     def __repr__(self) -> str:
-        return f"<KnownPieces: {len(self._offsets)}>"
+        return f"<KnownParts: {len(self.offsets)}>"
 
 
 def offsets_in(order: OrderMessage, inputs: bytes = b"") -> Iterator[int]:
