@@ -189,13 +189,23 @@ class Agent:
         batch = self._outbox.batch()
         if not self._outbox.has_more:
             self._news.silence()
+            self._pace.told()
         return batch
 
-    def _say(self, *message: Any, patience: float = 0.0) -> None:
-        """Have the driver hear something, together with what else there is within this time."""
+    def _say(self, *message: Any) -> None:
+        """Have the driver hear something at once."""
+        self._put(*message)
+        self._news.ring()
+
+    def _put(self, *message: Any) -> None:
         self._outbox.put(pack_message(*message))
         self._emptied.clear()
-        self._news.ring_within(patience)
+
+    def _keep_pace(self) -> None:
+        """Have the driver hear what workers have reported when it is time to."""
+        due = self._pace.due
+        if due is not None:
+            self._news.ring_at(due)
 
     def _carry_out(self, message: list[Any]) -> None:
         match message:
@@ -267,6 +277,7 @@ class Agent:
                 self.on_reports(worker, [GaveBack(key) for key in begun_by(order)])
                 return
             self._pace.sent(token, len(begun_by(order)), self._loop.time())
+            self._keep_pace()
             if order.opening:
                 order = order._replace(opening=self._opened_here(Opening(*order.opening)))
         worker.send(order)
@@ -295,8 +306,9 @@ class Agent:
     def on_reports(self, worker: WorkerLink, reports: Sequence[ReportMessage]) -> None:
         """Pass reports on; if too much waits for the driver, let the workers wait."""
         token = self._tokens[worker]
-        patience = self._pace.patience(token, reports, self._loop.time())
-        self._say("reports", token, b"".join(map(pack_report, reports)), patience=patience)
+        self._put("reports", token, b"".join(map(pack_report, reports)))
+        self._pace.reported(token, reports, self._loop.time())
+        self._keep_pace()
         if self._outbox.bytes > _UNSENT_BYTES and not self._all_paused:
             self._all_paused = True
             self._news.ring()

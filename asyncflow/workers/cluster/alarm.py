@@ -30,6 +30,16 @@ class Alarm:
                 self._stop_timer()
                 self._timer = self._loop.call_at(at, self.ring)
 
+    def ring_at(self, when: float) -> None:
+        """Ring at a time of the loop's clock, and not at one that was asked for before."""
+        if self._timer is not None and self._timer.when() == when:
+            return
+        self._stop_timer()
+        if when <= self._loop.time():
+            self.ring()
+        elif not self._rings.is_set():
+            self._timer = self._loop.call_at(when, self.ring)
+
     def silence(self) -> None:
         """Ring no more, until somebody asks for it again."""
         self._stop_timer()

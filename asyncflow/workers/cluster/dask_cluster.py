@@ -104,7 +104,7 @@ class DaskCluster:
             return  # it was withdrawn, or Dask runs it again elsewhere: it gets no polls, and ends
         address = facts["address"]
         link = self._links.get(address)
-        if link is None or link.gone.is_set():
+        if link is None or link.gone.done():
             name = facts["name"]
             node = address.partition("://")[2] if name == address or name.isdigit() else name
             link = self._links[address] = DaskLink(self._client, self._driver, address, node)
@@ -115,8 +115,8 @@ class DaskCluster:
         facts = event[1]
         if isinstance(facts, dict) and facts.get("action") == "remove-worker":
             link = self._links.get(str(facts.get("worker")))
-            if link is not None:
-                link.gone.set()
+            if link is not None and not link.gone.done():
+                link.gone.set_result(None)
 
     # --- leases ---
 
@@ -190,7 +190,7 @@ class DaskCluster:
         while link.leases:
             lease, task = link.leases.popitem()
             await self._withdraw(task)  # first, so that it does not run again elsewhere
-            if not link.gone.is_set():
+            if not link.gone.done():
                 with suppress(Exception):  # the node may be gone
                     await asyncio.wait_for(link.release(lease), _GIVE_BACK_SECONDS)
 
@@ -220,8 +220,8 @@ class DaskLink:
         """The Dask worker's name, or its address."""
         self.address: Final = address
         """The address of the Dask worker."""
-        self.gone: Final = asyncio.Event()
-        """Set when the scheduler has removed the Dask worker."""
+        self.gone: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
+        """Done when the scheduler has removed the Dask worker."""
         self.leases: dict[str, Any] = {}
         """The tasks that hold the leases there, by key."""
         self._client, self._driver = client, driver
@@ -242,14 +242,12 @@ class DaskLink:
     async def _unless_gone(self, verb: str, **arguments: Any) -> Any:
         """The answer, unless the Dask worker is removed before it comes."""
         asked = asyncio.ensure_future(self._ask(verb, **arguments))
-        gone = asyncio.ensure_future(self.gone.wait())
         try:
-            await asyncio.wait([asked, gone], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([asked, self.gone], return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
                 raise AgentGoneError("Dask has removed its worker")
             return asked.result()
         finally:
-            gone.cancel()
             asked.cancel()
 
     async def _ask(self, verb: str, **arguments: Any) -> Any:
