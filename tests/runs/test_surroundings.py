@@ -128,12 +128,12 @@ def settings():
         "signals": [
             str(signal.getsignal(each)) for each in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
         ],
-        "blocked": signal.pthread_sigmask(signal.SIG_BLOCK, ()) & STOP,
+        "blocked": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         "alarm": signal.getitimer(signal.ITIMER_REAL),
     }
 
 
-STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+BLOCKED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD}
 
 
 def umask():
@@ -163,7 +163,7 @@ def change():
     os.umask(0o077)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
         signal.signal(number, say)
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     signal.alarm(1000)
 
 

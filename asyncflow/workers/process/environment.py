@@ -82,14 +82,16 @@ class ProcessSettings(NamedTuple):
     plain: Sequence[object]
     """`sys.argv`, the limit of recursion, the locale."""
     umask: int
+    blocked: frozenset[int]
+    """The signals that the main thread blocks; never a stop signal."""
 
     @classmethod
     def now(cls) -> ProcessSettings:
         """The present settings."""
-        return cls(_of_sys(), _handlers(), _plain(), _umask())
+        return cls(_of_sys(), _handlers(), _plain(), _umask(), _blocked())
 
     def put_back(self) -> None:
-        """Restore them, and unblock the stop signals. In the main thread.
+        """Restore them. In the main thread.
 
         It takes some three microseconds if nothing has changed.
         """
@@ -101,7 +103,7 @@ class ProcessSettings(NamedTuple):
                 setattr(sys, name, value)
         if not _is_same(handlers, self.handlers):
             _handle(self.handlers, handlers)
-        pthread_sigmask(_UNBLOCK, _STOP)  # after the handlers: one may wait that was blocked
+        pthread_sigmask(_SET, self.blocked)  # after the handlers: one may wait that was blocked
         if _plain() != self.plain:
             argv, recursion, locale = self.plain
             sys.argv = list(cast("tuple[str]", argv))
@@ -115,6 +117,7 @@ class ProcessSettings(NamedTuple):
             _changed(self.handlers, before.handlers, after.handlers),
             _changed(self.plain, before.plain, after.plain),
             self.umask if after.umask == before.umask else after.umask,
+            self.blocked if after.blocked == before.blocked else after.blocked,
         )
 
 
@@ -128,8 +131,7 @@ _SYS: Final = (
     "breakpointhook",
 )
 _REAL: Final = int(signal.ITIMER_REAL)
-_UNBLOCK: Final = int(signal.SIG_UNBLOCK)
-_STOP: Final = tuple(map(int, STOP_SIGNALS))
+_SET: Final = int(signal.SIG_SETMASK)
 _read_sys: Final = attrgetter(*_SYS)
 _SIGNALS: Final = sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))[:29]
 
@@ -147,6 +149,10 @@ def _handlers() -> tuple[Any, ...]:
 
 def _plain() -> tuple[object, ...]:
     return tuple(getattr(sys, "argv", ())), sys.getrecursionlimit(), setlocale(LC_ALL, None)
+
+
+def _blocked() -> frozenset[int]:
+    return frozenset(map(int, pthread_sigmask(signal.SIG_BLOCK, ()))) - {*map(int, STOP_SIGNALS)}
 
 
 def _umask() -> int:
