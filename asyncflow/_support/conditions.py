@@ -118,6 +118,10 @@ class Condition:
                 timer.cancel()
         return self._holds()
 
+    def forget(self) -> None:
+        """Never hold again: nobody waits any more."""
+        self._holds = bool
+
     def __repr__(self) -> str:
         return f"<Condition {len(self._waiters)} waiting>"
 
@@ -171,6 +175,8 @@ async def thread_done(future: ThreadFuture[Result]) -> Result:
     except asyncio.CancelledError:
         future.cancel()
         raise
+    finally:
+        condition.forget()  # the future refers to the condition: else neither would be freed
     return future.result()
 
 

@@ -183,7 +183,10 @@ class _Mailbox:
         self._woken = False
         # If the alarm that should wake us is lost, `ringing` still ends the wait.
         self._waiting = Condition(lambda: self._woken or bool(self.ringing))
-        await self._waiting.wait(seconds)
+        try:
+            await self._waiting.wait(seconds)
+        finally:
+            self._waiting = None  # it refers to this mailbox: else only the collector would free it
         self._woken = True
         self._woken_at = loop.time()
 

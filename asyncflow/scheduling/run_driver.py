@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from asyncflow._support.commit_points import reached
 from asyncflow._support.conditions import Condition, in_thread
 from asyncflow._support.event_loop import UncancellableTask
+from asyncflow._support.weak_methods import weakly
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.types import RunStarted
@@ -71,7 +72,12 @@ class Publisher(Protocol):
 
 
 class RunDriver:
-    """One run, from its first event in the journal to its last."""
+    """One run, from its first event in the journal to its last.
+
+    Its parts do not refer to it, so a run that has ended is freed as soon as nobody asks for it.
+    """
+
+    _inbox: FactInbox
 
     def __init__(
         self,
@@ -105,11 +111,18 @@ class RunDriver:
         """Whether the driver has ended, and has nothing open."""
         self.task: asyncio.Task[None] | None = None
         """The asyncio task that drives it, once `start` was called."""
-        self.finished = Condition(lambda: self.over or (self.task is not None and self.task.done()))
+        self.finished = Condition(
+            weakly(
+                self,
+                lambda self: self.over or (self.task is not None and self.task.done()),
+                gone=True,
+            )
+        )
         """Whether the run has ended in any way."""
         self._loop = asyncio.get_running_loop()
         self._journal = journal
-        journal.watch(partial(_call_soon, self._loop, self.abandon))
+        abandon = weakly(self, RunDriver.abandon, gone=None)
+        journal.watch(partial(_call_soon, self._loop, abandon))
         self._dispatcher, self._services = dispatcher, services
         self._index = RunIndex(
             graph,
@@ -120,9 +133,9 @@ class RunDriver:
         )
         self._streams = ItemStreams(
             self.plan.begun,
-            self._only_yields,
+            weakly(self, RunDriver._only_yields, gone=False),
             dispatcher.send_to,
-            lambda task_id, why: self._stop_tasks((task_id,), why),
+            weakly(self, lambda self, task_id, why: self._stop_tasks((task_id,), why), gone=None),
             origin.compare if origin is not None else None,
         )
         self._recorder = Recorder(
@@ -135,19 +148,25 @@ class RunDriver:
         )
         self._counted = 0  # events that the meter has counted
         self._commands: list[Command] = []
-        self._news = Condition(lambda: bool(self._inbox.facts or self._commands) or self._is_late)
+        self._news = Condition(
+            weakly(
+                self,
+                lambda self: bool(self._inbox.facts or self._commands) or self._is_late,
+                gone=False,
+            )
+        )
         self._ends_by = float("inf")  # by the loop's clock, once it has been told to end
         self._ending = RunEnding(identity, self._recorder, self._index)
-        self._retries = RetryTimers(self._on_retry_due)
+        self._retries = RetryTimers(weakly(self, RunDriver._on_retry_due, gone=None))
         self.orders = TaskOrders(
             identity,
             self.plan,
             self._recorder,
             services,
-            on_prepared=lambda: dispatcher.dispatch(self),
-            on_commands=self._order,
-            on_failed=self.abandon,
-            on_lost=self.tell,
+            on_prepared=weakly(self, dispatcher.dispatch, gone=None),
+            on_commands=weakly(self, RunDriver._order, gone=None),
+            on_failed=abandon,
+            on_lost=weakly(self, RunDriver.tell, gone=None),
         )
         """The tasks that are ready, for the dispatcher to take."""
         self._inbox = FactInbox(
@@ -155,8 +174,8 @@ class RunDriver:
             self._recorder,
             self.orders.gangs,
             on_added=self._news.look,
-            on_run_failing=self._hold,
-            stop_tasks=self._stop_tasks,
+            on_run_failing=weakly(self, RunDriver._hold, gone=None),
+            stop_tasks=weakly(self, RunDriver._stop_tasks, gone=None),
         )
         self._take_over: TakeOver | None = None
         if origin is not None:
@@ -166,8 +185,10 @@ class RunDriver:
         self._sync = JournalSync(
             journal,
             services,
-            goes_on=lambda: self.finish is None and self.error is None,
-            on_failed=self.abandon,
+            goes_on=weakly(
+                self, lambda self: self.finish is None and self.error is None, gone=False
+            ),
+            on_failed=abandon,
         )
 
     # --- what others tell it ---
@@ -187,7 +208,8 @@ class RunDriver:
 
         A cancellation of that task cancels the run instead.
         """
-        ask = partial(self.cancel, "all asyncio tasks were cancelled", by_shutdown=True)
+        cancel = weakly(self, RunDriver.cancel, gone=None)
+        ask = partial(cancel, "all asyncio tasks were cancelled", by_shutdown=True)
         self.task = UncancellableTask(self.drive(), name=repr(self), ask=ask)
         self.task.add_done_callback(on_driven)
 
