@@ -186,6 +186,9 @@ def is_same(one: ArtifactRef, other: ArtifactRef) -> bool:
     return (one.encoding, one.digest, one.data) == (other.encoding, other.digest, other.data)
 
 
+STREAMED: Final = "iterator"
+"""The type of the items of a task that has yielded them: those for the items inherit no list."""
+
 ITEM_DIGEST_BYTES: Final = 8
 """Of the digest that tells whether another attempt has yielded the same item."""
 
@@ -204,7 +207,8 @@ class Outcome(NamedTuple):
     fanout: int | None = None
     """After `self.next(..., foreach=...)`: how many tasks follow; else None."""
     items: bytes = b""
-    """After a foreach: the packed ref of the stored items."""
+    """After a foreach: the packed ref of the stored items; its type is `STREAMED` if they were
+    yielded."""
     choice: str = ""
     """After a condition: the step that it has chosen; else empty."""
     cards: bytes = b""

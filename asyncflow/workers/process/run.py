@@ -25,7 +25,7 @@ from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.manifests import ChangingManifest, JournalManifests
-from asyncflow.values import ArtifactRef, indexes_of, is_same
+from asyncflow.values import STREAMED, ArtifactRef, indexes_of, is_same
 from asyncflow.workers.process.environment import EnvironmentSnapshot, enter, lasting_settings
 from asyncflow.workers.process.replica import Replica
 from asyncflow.workers.program_environment import ProgramEnvironment
@@ -238,6 +238,7 @@ class Inherited:
         "_passed_on",
         "_raw",
         "_run",
+        "_streamed",
         "fanout",
         "first",
         "items",
@@ -264,6 +265,7 @@ class Inherited:
         self._passed_on: dict[str, ArtifactRef] | None = None
         self._constants: dict[str, ArtifactRef] | None = None
         self._items_called = ""
+        self._streamed: str | None = None  # the artifact with the items, if they were yielded
 
     def __contains__(self, name: str) -> bool:
         return name in self._raw or (self.manifest.base is not None and name in self.manifest)
@@ -295,7 +297,9 @@ class Inherited:
     def passed_on(self) -> MutableMapping[str, ArtifactRef]:
         """What a task that has made nothing yet would pass on: to be changed by its owner.
 
-        A class constant is the run's, even if a task taken from another run says otherwise.
+        A class constant is the run's, even if a task taken from another run says otherwise. Items
+        that this task has yielded are no list for those after it: the first of these begin before
+        there is one.
 
         Raises:
             JournalError: The record is not valid.
@@ -303,10 +307,18 @@ class Inherited:
         if self._passed_on is not None:
             return self._passed_on.copy()
         if self._constants is not None:
-            return ChangingManifest(self.manifest, self._constants)
+            changing = ChangingManifest(self.manifest, self._constants)
+            if self._streamed is not None:
+                changing.pop(self._streamed, None)
+            return changing
         base = self._run.base.refs
+        if self.items is not None and self.items.type_name == STREAMED:
+            foreach = self._run.graph.nodes[self.step].foreach
+            self._streamed = foreach if foreach not in base else None
         if self.manifest.is_small:
             self._passed_on = {**self.refs, **base}
+            if self._streamed is not None:
+                self._passed_on.pop(self._streamed, None)
         else:
             known = self.manifest
             self._constants = {

@@ -17,7 +17,7 @@ from asyncflow.flow.transition_checks import check_items
 from asyncflow.store.artifacts import ref_to_atom
 from asyncflow.store.change_detection import is_immutable
 from asyncflow.store.manifests import packed
-from asyncflow.values import Encoding, Outcome, Place
+from asyncflow.values import STREAMED, Encoding, Outcome, Place
 from asyncflow.workers.process.item_stream import ItemStream
 from asyncflow.workers.process.step_forks import EndingForks
 
@@ -143,7 +143,8 @@ class TaskArtifacts:
         if foreach not in self._run.base:
             self.refs[foreach] = ref
         self._run.writer.sync()
-        return Outcome(packed(self.refs), stream.count, pack_ref(ref))
+        items = pack_ref(ref._replace(type_name=STREAMED))
+        return Outcome(packed(self.refs), stream.count, items)
 
     def _go_on(self) -> None:
         if not self.are_wanted:
