@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 PINS := pyproject.toml constraints.txt
 DEMO_STORE := build/demo-store
 METAFLOW := build/metaflow
+AZURITE := build/azurite
+AZURITE_VERSION := 3.37.0
 METAFLOW_PINS := tests/compatibility/metaflow/constraints.txt
 CHECKED = $(wildcard asyncflow tests examples benchmarks docs_site)
 
@@ -21,7 +23,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations into one environment would trip over each other
-.PHONY: pyright help setup demo test test-long test-slow test-cluster test-cluster-slow test-metaflow check chaos soak mutants bench bench-peers browser docs docs-pictures test-all-pythons clean
+.PHONY: azurite pyright help setup demo test test-long test-slow test-cluster test-cluster-slow test-metaflow check chaos soak mutants bench bench-peers browser docs docs-pictures test-all-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,7 +55,7 @@ test-metaflow: $(VENV)/.test $(METAFLOW)/.ready ## Compare with Metaflow itself,
 test-slow: $(VENV)/.test ## The slow tests alone: every byte, every fault, every commit point
 	$(BIN)/python -m pytest -m "slow and not cluster" -o faulthandler_timeout=1800 $(ARGS)
 
-test-cluster: $(VENV)/.cluster ## The tests with Dask, Ray and an object store, which it installs
+test-cluster: $(VENV)/.cluster azurite ## The tests with Dask, Ray and object stores, which it installs
 	$(BIN)/python -m pytest -m "cluster and not slow" -n 2 --dist=loadgroup $(or $(ARGS),tests/cluster)
 
 test-cluster-slow: $(VENV)/.cluster ## The slow ones of them alone: every request, every commit point, lost hosts
@@ -86,6 +88,8 @@ bench-peers: $(VENV)/.test ## The same small flow in its peers, which it install
 browser: ## Install the browser that some tests use, from Debian's packages
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends chromium chromium-driver
+
+azurite: $(AZURITE)/.ready ## Install Azurite, Azure's emulator, for the tests with Azure; needs npm
 
 docs: $(VENV)/.docs ## Build the documentation into build/docs
 	$(BIN)/zensical build --strict --clean
@@ -154,6 +158,13 @@ $(VENV)/.docs: $(PINS) | $(BIN)/python
 	@echo "Installing asyncflow and what its documentation needs into $(VENV) …"
 	$(INSTALL) '.[docs]'
 	@touch $@
+
+# Without npm, the tests that need it are skipped.
+$(AZURITE)/.ready: Makefile
+	@if command -v npm >/dev/null; then \
+	  echo "Installing Azurite into $(AZURITE) …"; mkdir -p $(AZURITE) && \
+	  npm install --prefix $(AZURITE) --no-audit --no-fund --silent azurite@$(AZURITE_VERSION) && touch $@; \
+	else echo "npm is not installed, so the tests with Azurite are skipped"; fi
 
 # Metaflow excludes some of the versions that the gate runs with, so it has pins of its own.
 $(METAFLOW)/.ready: pyproject.toml $(METAFLOW_PINS)

@@ -396,15 +396,13 @@ def probe(objects: Objects) -> None:
     name = f"probe/{os.urandom(8).hex()}"
     try:
         ignored = ""
-        if objects.create(name, b"first") is not None or objects.create(name, b"second") is None:
+        first = objects.create_version(name, b"first")
+        if first is None or objects.create(name, b"second") is None:
             ignored = "creates an object that exists (`If-None-Match: *`)"
-        else:
-            e_tag = objects.head(name).e_tag
-            stale = f'"{os.urandom(16).hex()}"'
-            if not e_tag or objects.replace(name, b"third", stale) is not None:
-                ignored = "replaces an object that has changed (`If-Match`)"
-            elif objects.replace(name, b"fourth", e_tag) is None:
-                ignored = "does not replace an object that has not changed (`If-Match`)"
+        elif objects.replace(name, b"third", first) is None:
+            ignored = "does not replace an object that has not changed (`If-Match`)"
+        elif objects.replace(name, b"fourth", first) is not None:
+            ignored = "replaces an object that has changed (`If-Match`)"
     finally:
         with suppress(OSError):
             objects.delete([name])

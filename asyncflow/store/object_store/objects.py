@@ -45,7 +45,8 @@ _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 3.0
 _THREADS: Final = 16  # requests at the same time, of one process
 _DELETED_TOGETHER: Final = 1000  # as many as S3 takes in one request
-_WRITTEN_BY: Final = "asyncflow-write"
+_WRITTEN_BY: Final = "asyncflowwrite"
+"""Azure takes letters, digits and `_` only, and some proxies drop what has a `_`."""
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _NO_BUCKET: Final = "there is no such bucket; create it"
 _PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
@@ -60,7 +61,7 @@ class ObjectFacts(NamedTuple):
     modified: float
     """When it was written, in seconds since 1970 by the clock of the store."""
     e_tag: str
-    """Names this version of it."""
+    """Names this version of it, for `replace`: its ETag, and its generation where that counts."""
 
 
 class ObjectStoreError(OSError):
@@ -268,7 +269,7 @@ class Objects:
 
         def ask() -> str | None:
             try:
-                return _e_tag(self._put(name, data, mode={"e_tag": e_tag}, attributes=mine))
+                return _e_tag(self._put(name, data, mode=_version_of(e_tag), attributes=mine))
             except (FileNotFoundError, self._api.exceptions.PreconditionError):
                 pass
             try:
@@ -451,7 +452,14 @@ def _facts(meta: Any) -> ObjectFacts:
 
 
 def _e_tag(answer: Any) -> str:
-    return answer.get("e_tag") or ""
+    """Names a version: S3 and Azure compare the ETag, and Google the generation."""
+    e_tag, generation = answer.get("e_tag") or "", answer.get("version")
+    return f"{e_tag}\n{generation}" if generation else e_tag
+
+
+def _version_of(e_tag: str) -> dict[str, str]:
+    e_tag, _, generation = e_tag.partition("\n")
+    return {"e_tag": e_tag, "version": generation} if generation else {"e_tag": e_tag}
 
 
 def _status_of(text: str) -> int:
