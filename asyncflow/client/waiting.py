@@ -60,16 +60,20 @@ def _waits(record: RunRecord) -> Iterator[dict[str, Any]]:
             yield _wait("retry", step, "", text)
     waiting = {step: count for step, count in ready.items() if count and step not in limited}
     running = sum(row["running"] for row in steps.values())
-    if waiting and running:
+    if waiting:
         step = max(waiting, key=waiting.__getitem__)
         needs = graph[step].options.get("resources")
         kind = "resources" if needs else "workers"
         what = "room on the machine" if needs else "a worker"
         one = waiting[step] == 1
+        now = (
+            f"{how_many(running, 'task')} {'runs' if running == 1 else 'run'}"
+            if running
+            else "no task of this run runs"
+        )
         text = (
             f"{how_many(waiting[step], 'task')} of {step} {'is' if one else 'are'} ready and "
-            f"{'waits' if one else 'wait'} for {what}; {how_many(running, 'task')} "
-            f"{'runs' if running == 1 else 'run'}."
+            f"{'waits' if one else 'wait'} for {what}; {now}."
         )
         yield _wait(kind, step, "", text)
 

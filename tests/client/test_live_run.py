@@ -80,6 +80,16 @@ def test_show_says_how_far_a_run_is(begun):
     ]
 
 
+def test_a_run_of_which_nothing_runs_says_what_is_ready(tmp_path):
+    """All workers are at work for other runs: a page without a reason would look broken."""
+    writer = RunWriter(tmp_path / "store", "Wide", RUN, graph())
+    writer.succeed(writer.start("start"), fanout=4)
+    writer.flush()
+    text = "4 tasks of work are ready and wait for a worker; no task of this run runs."
+    assert text in shown(writer)
+    writer.close()
+
+
 def test_the_same_is_there_as_plain_data(begun):
     """For a page, and for programs."""
     data = data_of(Run(f"Wide/{RUN}", store=begun().store))

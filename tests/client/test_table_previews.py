@@ -107,6 +107,13 @@ def test_of_a_long_stream_only_the_first_rows_are_read():
     assert reader.read < 100_000
 
 
+def test_of_a_stream_that_is_longer_than_may_be_read_the_first_rows_show():
+    """As in the list of a task's artifacts, for which little is read."""
+    shown = of(pl.DataFrame({"a": range(20_000)}), PreviewLimits(rows=2, bytes_read=64 << 10))
+    assert (shown["kind"], shown["length"]) == ("table", 20_000)
+    assert columns(shown) == {"a": ("i64", ["0", "1"])}
+
+
 def test_long_values_before_others_do_not_hide_these():
     """What is long is left where it lies, and what comes after it is read."""
     shown = of({"first": b"x" * 3_000_000, "second": "y" * 3_000_000, "last": [1, 2]})

@@ -18,6 +18,11 @@ pytestmark = pytest.mark.long  # a server, a browser and some twenty runs
 
 VIEWS = ("overview", "timeline", "tasks", "log", "events", "code")
 ENTER, ESCAPE, DOWN = "\ue007", "\ue00c", "\ue015"
+WHO = "return [...document.querySelectorAll('.log .who')].map((each) => each.textContent)"
+TAB_IS_SEEN = """
+const tab = document.querySelector('.tabs [aria-current]');
+return !tab || tab.getBoundingClientRect().right <= innerWidth;
+"""
 SHORT = {"cities": "7", "pace": "0.001"}
 
 
@@ -255,6 +260,8 @@ def test_what_a_run_prints_and_keeps_is_text(pages, hostile):
     pages.show(f"runs/{hostile}?view=log", ".log")
     pages.sees("<b>bold</b>", ".log")
     pages.sees("red  end", ".log")
+    ends = [each.strip() for each in pages.browser.run(WHO)]
+    assert ends == ["start/1", "end/2", "the run"]
     assert pages.browser.shown(".log .ansi-1") == "red"
     assert pages.browser.run("return window.harmed ?? null") is None
     assert pages.browser.count(".log b, main img[src=x], main script") == 0
@@ -481,6 +488,7 @@ def test_a_narrow_page_shows_all_without_scrolling_sideways(pages, good, bad):
                 "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
             )
             assert pages.browser.run(wide) <= 0, place
+            wait_until(lambda: pages.browser.run(TAB_IS_SEEN), "the current tab is seen")
     finally:
         pages.browser.resize(1280, 900)
 

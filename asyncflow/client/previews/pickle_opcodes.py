@@ -100,9 +100,9 @@ _RANGE: Final = struct.Struct("<QQ")
 _MOST_BUFFERS: Final = 4_096
 _MARK: Final = object()
 _CHECK_EVERY: Final = 256
-_FIRST_WINDOW: Final = 64 << 10
+_FIRST_WINDOW: Final = 16 << 10
 _MOST_WINDOW: Final = 256 << 10
-_WINDOW_BEHIND: Final = 4 << 10  # behind what was left unread: the next may be as long
+_WINDOW_BEHIND: Final = 1 << 10  # behind what was left unread: the next may be as long
 _MOST_READ: Final = (
     32 << 10
 )  # of one text or bytes; longer ones stay unread if a window ends in them

@@ -266,7 +266,7 @@ export function RunButtons({ route, run }) {
   const { info } = usePage();
   const to = (what) => changed(route, { do: what });
   const may = (action) => info?.actions?.includes(action);
-  const over = run.status !== "running";
+  const over = !["running", "unreadable"].includes(run.status);
   return html`<div class="row buttons">
     ${run.status === "running" && may("cancel") && html`<a class="button danger" href=${to("cancel")} data-do="cancel"><${Icon} name="stop" size=${13} />Cancel</a>`}
     ${over && may("resume") && html`<a class=${`button ${run.status === "succeeded" ? "" : "primary"}`} href=${to("resume")} data-do="resume"><${Icon} name="again" size=${13} />Resume …</a>`}

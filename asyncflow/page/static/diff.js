@@ -4,7 +4,7 @@ import { html } from "./lib.js";
 import { url, useData } from "./api.js";
 import { ago, duration, many, moment, number, size } from "./format.js";
 import { Choice, Empty, Icon, Problem, State, Waiting } from "./parts.js";
-import { Preview } from "./preview.js";
+import { briefly, Preview } from "./preview.js";
 import { addressOf, changed, one } from "./router.js";
 
 /** The view of `#/diff?a=FLOW/RUN&b=FLOW/RUN`. */
@@ -55,9 +55,15 @@ function Parameters({ parameters }) {
     <header><h2>Parameters</h2></header>
     ${parameters.length ? html`<div class="scroll-x"><table>
       <thead><tr><th>Name</th><th>A</th><th>B</th></tr></thead>
-      <tbody>${parameters.map((each) => html`<tr key=${each.name}><td><b>${each.name}</b></td><td class="was"><code>${each.a ?? "–"}</code></td><td class="is"><code>${each.b ?? "–"}</code></td></tr>`)}</tbody>
+      <tbody>${parameters.map((each) => html`<tr key=${each.name}><td><b>${each.name}</b></td><td class="was">${given(each.a)}</td><td class="is">${given(each.b)}</td></tr>`)}</tbody>
     </table></div>` : html`<p class="padded muted">All are the same.</p>`}
   </section>`;
+}
+
+/** A parameter's value; one that is empty, or not there, says so. */
+function given(value) {
+  if (value === null || value === undefined) return html`<span class="muted">not there</span>`;
+  return value === "" ? html`<span class="muted">empty</span>` : html`<code>${value}</code>`;
 }
 
 function Steps({ steps, runs }) {
@@ -66,19 +72,19 @@ function Steps({ steps, runs }) {
   const rows = [...steps.map((step) => [step.step, step.a, step.b])];
   const [a, b] = runs;
   return html`<section class="panel">
-    <header><h2>Steps</h2><span class="muted small">work of all tasks</span></header>
+    <header><h2>Steps</h2><span class="muted small">from the first task's begin to the last one's end</span></header>
     <div class="scroll-x"><table class="diff-steps">
-      <thead><tr><th>Step</th><th class="right">Tasks</th><th>Seconds of A and B</th><th class="right">A</th><th class="right">B</th><th class="right">B to A</th></tr></thead>
+      <thead><tr><th>Step</th><th class="right">Tasks</th><th class="wide-only">Time of A and B</th><th class="right">A</th><th class="right">B</th><th class="right">B to A</th></tr></thead>
       <tbody>
         ${rows.map(([name, first, second]) => html`<tr key=${name}>
           <td><b>${name}</b></td>
           <td class="right nowrap">${tasksText(first, second)}</td>
-          <td class="bars"><i class="a" style=${`width:${((first?.seconds ?? 0) / most) * 100}%`}></i><i class="b" style=${`width:${((second?.seconds ?? 0) / most) * 100}%`}></i></td>
+          <td class="bars wide-only"><i class="a" style=${`width:${((first?.seconds ?? 0) / most) * 100}%`}></i><i class="b" style=${`width:${((second?.seconds ?? 0) / most) * 100}%`}></i></td>
           <td class="right nowrap">${duration(first?.seconds)}</td>
           <td class="right nowrap">${duration(second?.seconds)}</td>
           <td class="right nowrap">${change(first?.seconds, second?.seconds)}</td>
         </tr>`)}
-        <tr class="sum"><td><b>Whole run</b></td><td></td><td></td><td class="right nowrap">${duration(a.seconds)}</td><td class="right nowrap">${duration(b.seconds)}</td><td class="right nowrap">${change(a.seconds, b.seconds)}</td></tr>
+        <tr class="sum"><td><b>Whole run</b></td><td></td><td class="wide-only"></td><td class="right nowrap">${duration(a.seconds)}</td><td class="right nowrap">${duration(b.seconds)}</td><td class="right nowrap">${change(a.seconds, b.seconds)}</td></tr>
       </tbody>
     </table></div>
   </section>`;
@@ -86,9 +92,9 @@ function Steps({ steps, runs }) {
 
 function tasksText(a, b) {
   const [first, second] = [a?.tasks ?? 0, b?.tasks ?? 0];
-  const failed = (a?.failed ?? 0) + (b?.failed ?? 0);
+  const failed = [[a, "A"], [b, "B"]].filter(([side]) => side?.failed).map(([side, letter]) => `${number(side.failed)} in ${letter}`);
   const text = first === second ? number(first) : `${number(first)} → ${number(second)}`;
-  return failed ? html`${text} <span class="is-failed">(failed ${number(a?.failed ?? 0)}, ${number(b?.failed ?? 0)})</span>` : text;
+  return failed.length ? html`${text} <span class="is-failed">failed: ${failed.join(", ")}</span>` : text;
 }
 
 function change(a, b) {
@@ -105,11 +111,18 @@ function Artifacts({ artifacts, same }) {
     <header><h2>Artifacts</h2><span class="muted small">${number(same)} ${same === 1 ? "is" : "are"} the same</span></header>
     ${artifacts.length ? html`<ul class="artifacts">${artifacts.map((each) => html`<li key=${`${each.step}/${each.name}`}>
       <details>
-        <summary data-row><b class="cut mono">${each.step}/${each.name}</b><span class="grow muted small">${each.standing === "changed" ? "changed" : each.standing === "only a" ? "only in A" : "only in B"}</span><span class="muted small nowrap">${sides(each)}</span></summary>
+        <summary data-row><b class="cut mono">${each.step}/${each.name}</b><span class="cut brief mono muted">${standing(each)}</span><span class="muted small nowrap">${sides(each)}</span></summary>
         <div class="two even padded">${["a", "b"].map((side) => html`<div class="stack tight" key=${side}><h3>${side.toUpperCase()}${each[side] ? `: ${each[side].type}, ${size(each[side].size)}` : ""}</h3>${each[side] ? html`<${Preview} preview=${each[side].preview} />` : html`<p class="muted">not there</p>`}</div>`)}</div>
       </details>
     </li>`)}</ul>` : html`<p class="padded muted">None differs.</p>`}
   </section>`;
+}
+
+/** What an artifact is in either run, in short. */
+function standing({ standing: how, a, b }) {
+  if (how !== "changed") return how === "only a" ? "only in A" : "only in B";
+  const [first, second] = [briefly(a.preview), briefly(b.preview)];
+  return first && second ? `${first.slice(0, 60)} → ${second.slice(0, 60)}` : "changed";
 }
 
 function sides({ a, b }) {

@@ -154,9 +154,9 @@ function Group({ group, find, run, alone, most }) {
   // The same element again is not compared: a log may have a thousand lines, and get more each moment.
   return useMemo(
     () => html`<div class=${`log-group ${alone ? "alone" : ""}`}>
-      <a class="who cut" href=${address(["runs", run.flow, run.run_id, group.step, group.task])} title=${group.time}>
+      ${group.task ? html`<a class="who cut" href=${address(["runs", run.flow, run.run_id, group.step, group.task])} title=${group.time}>
         ${alone ? offset(group.at) : `${group.step}/${group.task}`}${group.attempt ? ` · attempt ${group.attempt}` : ""}
-      </a>
+      </a>` : html`<span class="who cut" title=${group.time}>the run</span>`}
       ${group.lines.map(
         (line) => html`<div class=${LOOKS[line.stream] ?? "note"} title=${offset(line.at)} key=${line.seq}>
           ${shownAs(line.text, find, most)}${line.cut ? " … (cut)" : ""}

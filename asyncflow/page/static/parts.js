@@ -205,7 +205,16 @@ export function Empty({ title, children }) {
 
 /** Tabs: links that change one name of the query. `tabs` are [value, label, count, is_bad]. */
 export function Tabs({ route, name, tabs, current, label }) {
-  return html`<nav class="tabs" aria-label=${label}>
+  const bar = useRef(null);
+  useEffect(() => {
+    // On a narrow page the row of tabs scrolls: the current one is to be seen.
+    const [row, tab] = [bar.current, bar.current?.querySelector("[aria-current]")];
+    if (!tab) return;
+    const hidden = tab.offsetLeft - row.offsetLeft + tab.offsetWidth - row.clientWidth;
+    if (hidden > row.scrollLeft) row.scrollLeft = hidden;
+    else row.scrollLeft = Math.min(row.scrollLeft, tab.offsetLeft - row.offsetLeft);
+  }, [current]);
+  return html`<nav class="tabs" aria-label=${label} ref=${bar}>
     ${tabs.map(
       ([value, title, count, bad], place) => html`<a
         href=${changed({ parts: route.parts, query: {} }, { [name]: value })}

@@ -139,13 +139,13 @@ function Overview({ route, run, steps, data }) {
     ${failure && html`<${Failure} failure=${failure} title=${html`<b>${failure.step}${failure.task_id ? `/${failure.task_id}` : ""}</b> <span class="wide">${failure.type}: ${String(failure.message).split("\n", 1)[0]}</span>`} where=${failure.pathspec ? addressOf(failure.pathspec) : null} />`}
     ${data.graph && html`<section class="panel" aria-label="Graph"><${Graph} graph=${data.graph} steps=${steps} href=${href} critical=${critical.map((each) => each.step)} /></section>`}
     <div class="two">
-      <section class="panel">
+      ${steps.length > 0 && html`<section class="panel">
         <header><h2>Steps</h2></header>
         <div class="scroll-x"><table class="steps">
           <thead><tr><th>Step</th><th>Tasks</th><th class="right">Took</th><th class="right wide-only">Work</th><th class="wide-only">Over runs</th></tr></thead>
           <tbody>${steps.map((step) => html`<${StepRow} step=${step} href=${href(step.step)} durations=${durations} key=${step.step} />`)}</tbody>
         </table></div>
-      </section>
+      </section>`}
       <${Critical} run=${run} critical=${data.critical} />
     </div>
   </div>`;

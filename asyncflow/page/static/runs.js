@@ -163,13 +163,13 @@ function Row({ run, now, showFlow }) {
   return html`<li>
     <a class="run-row" href=${addressOf(run.pathspec)} data-row data-run=${run.run_id} data-status=${run.status}>
       <span class="who cut"><${State} state=${run.status} bare /> ${showFlow ? html`<b>${run.flow}</b> ` : ""}<span class="mono">${run.run_id}</span></span>
-      <span class="what cut">${unreadable ? run.message : running ? steps.join(", ") : resumed ? "was resumed" : run.status === "succeeded" ? "" : run.status}</span>
+      <span class="what cut">${unreadable ? "cannot be read" : running ? steps.join(", ") : resumed ? "was resumed" : run.status === "succeeded" ? "" : run.status}</span>
       <span class="how">${unreadable ? "" : html`<${Progress} ...${partsOfRow(run)} /><span class="small muted nowrap">${progressText(run)}</span>`}</span>
       <span class="tags cut muted small">${(run.tags ?? []).join(" · ")}</span>
       <span class="took right nowrap">${took}</span>
       <span class="when right muted nowrap" title=${moment(run.created_at)}>${ago(run.created_at, now)}</span>
     </a>
-    ${unreadable && run.do && html`<div class="padded"><${Advice} text=${run.do} /></div>`}
+    ${unreadable && html`<div class="padded stack tight"><p class="small why">${run.message}</p>${run.do && html`<${Advice} text=${run.do} />`}</div>`}
   </li>`;
 }
 

@@ -86,16 +86,16 @@ function Attempts({ attempts, chosen, choose }) {
     <header><h2>Attempts</h2></header>
     <div class="scroll-x">
       <table>
-        <thead><tr><th>Attempt</th><th>How it ended</th><th class="right">Began</th><th class="right">Took</th><th class="right">Memory</th><th class="right">CPU</th></tr></thead>
+        <thead><tr><th>Attempt</th><th>How it ended</th><th class="right">Began</th><th class="right">Took</th><th class="right wide-only">Memory</th><th class="right wide-only">CPU</th></tr></thead>
         <tbody>
           ${attempts.map(
             (attempt, place) => html`<tr class=${attempt === chosen ? "chosen" : ""} key=${attempt.attempt}>
               <td><button type="button" class="plain" aria-pressed=${String(attempt === chosen)} onClick=${() => choose(place)}>${attempt.attempt}</button></td>
               <td class="wide"><${State} state=${attempt.status} bare /> ${attempt.failure ? html`<${FailureLine} failure=${attempt.failure} />` : attempt.status}</td>
               <td class="right">${offset(attempt.from)}</td>
-              <td class="right">${duration(attempt.seconds)}</td>
-              <td class="right">${size(attempt.memory)}</td>
-              <td class="right">${duration(attempt.cpu_seconds)}</td>
+              <td class="right nowrap">${duration(attempt.seconds)}</td>
+              <td class="right wide-only">${size(attempt.memory)}</td>
+              <td class="right wide-only">${duration(attempt.cpu_seconds)}</td>
             </tr>`,
           )}
         </tbody>
