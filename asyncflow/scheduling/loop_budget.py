@@ -31,7 +31,7 @@ class LoopBudget:
         self._at_once = _MOST  # pieces admitted in a turn
         self._admitted = 0  # admitted in this turn
         self._turn_began = 0.0
-        self._turning = False
+        self._turning: asyncio.Handle | None = None  # the call that begins the next turn
         call_again(self)
 
     async def turn(self) -> None:
@@ -52,10 +52,9 @@ class LoopBudget:
 
     def _watch(self) -> None:
         """Count turns of the loop as long as there is work."""
-        if not self._turning:
-            self._turning = True
+        if self._turning is None:
             self._turn_began = self._loop.time()
-            self._loop.call_soon(self._next)
+            self._turning = self._loop.call_soon(self._next)
 
     def _next(self) -> None:
         """Begin the next turn of the loop."""
@@ -72,13 +71,13 @@ class LoopBudget:
                     waiter.set_result(None)
                     self._admitted += 1
         finally:  # also if a signal handler raised an exception right here
-            self._turning = bool(self._admitted or self._waiters)
-            if self._turning:
-                self._loop.call_soon(self._next)
+            goes_on = bool(self._admitted or self._waiters)
+            self._turning = self._loop.call_soon(self._next) if goes_on else None
 
     def call_again(self) -> None:
         """Begin the next turn if none has begun for long: the call that should do it was lost."""
         if self._turning and self._loop.time() - self._turn_began > _LOST_SECONDS:
+            self._turning.cancel()  # else it would go on beside the one that follows
             self._next()
 
     def __repr__(self) -> str:

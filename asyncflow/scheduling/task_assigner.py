@@ -108,7 +108,7 @@ class TaskAssigner:
         self._gangs = GangWorkers(slots, loop, self.wake)
         self._steps = StepAdmission(slots, self._gangs, limits, self._resources)
         self._dispatching = False
-        self._dispatch_soon = False
+        self._waking: asyncio.Handle | None = None  # the call that dispatches soon
         self._failed_starts = 0  # in a row, for lack of descriptors or memory
         self._impatient_at: float | None = None  # when a waiting `def` task may ask for more
         call_again(self)
@@ -116,6 +116,8 @@ class TaskAssigner:
     def call_again(self) -> None:
         """Assign what can be assigned, in case the call that should do it was lost."""
         self._dispatching = False  # nobody calls this from within
+        if self._waking is not None:
+            self._waking.cancel()  # else it would go on beside the one that follows
         self._on_woken()
 
     # --- runs ---
@@ -161,12 +163,11 @@ class TaskAssigner:
             self._dispatching = False
 
     def _dispatch_later(self) -> None:
-        if not self._dispatch_soon:
-            self._dispatch_soon = True
-            self._loop.call_soon(self._on_woken)
+        if self._waking is None:
+            self._waking = self._loop.call_soon(self._on_woken)
 
     def _on_woken(self) -> None:
-        self._dispatch_soon = False
+        self._waking = None
         self.dispatch()
 
     def _assign_all(self) -> None:

@@ -88,7 +88,7 @@ class WorkerPool(AlikeWorkers):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watched: set[int] = set()
         self._readable: dict[int, WorkerProcess] = {}  # by token, in the order they are read
-        self._reading = False
+        self._reading: asyncio.Handle | None = None  # the call that reads soon
         self._polling: asyncio.TimerHandle | None = None
         self._listening: ReportListening | None = None  # once it is started
         self._teller = ReportTeller(
@@ -244,25 +244,24 @@ class WorkerPool(AlikeWorkers):
         self._read_soon()
 
     def _read_soon(self) -> None:
-        if not self._reading and self._loop is not None:
-            self._reading = True
-            self._loop.call_soon(self._read_some)
+        if self._reading is None and self._loop is not None:
+            self._reading = self._loop.call_soon(self._read_some)
 
     def _read_some(self) -> None:
         """Read for a moment, then let the application have a turn of the loop."""
-        self._reading = False
+        self._reading = None
         self._teller.tell_given_back()
         until = time.monotonic() + _READ_SECONDS
         while self._readable and time.monotonic() < until:
             token = next(iter(self._readable))
             self._read(self._readable.pop(token))
-        if self._readable and self._loop is not None:
-            self._reading = True
-            self._loop.call_soon(self._read_some)
+        if self._readable:
+            self._read_soon()
 
     def call_again(self) -> None:
         """Read reports and note exits, in case the callback that should do it was lost."""
-        if self._reading:
+        if self._reading is not None:
+            self._reading.cancel()  # else it would go on beside the one that follows
             self._read_some()
         if self._listening is not None:
             self._listening.look_if_overdue(_POLL_SECONDS)
