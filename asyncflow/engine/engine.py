@@ -180,7 +180,12 @@ class Engine(Starter, Watchable):
         return self._make_executor(listener, size=size, scratch=scratch, store=location)
 
     def _open_limits(self, wake: Callable[[Any], None]) -> Limits:
-        self._limits = Limits(self._store.limits, self._pools.disk, wake)
+        unshared = None
+        if self._store.cache:
+            from asyncflow.scheduling.unshared_limits import UnsharedLimits
+
+            unshared = UnsharedLimits(self._store.other_users)
+        self._limits = Limits(self._store.limits, self._pools.disk, wake, unshared=unshared)
         return self._limits
 
     def _entered_again(self) -> AsyncflowError:

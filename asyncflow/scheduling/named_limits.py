@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow.flow.graph import Graph
+    from asyncflow.scheduling.unshared_limits import UnsharedLimits
 
 _NOTHING: Final = Bounds()
 _LOOK_SECONDS: Final = 0.02  # how late, at most, a place that another engine freed is noticed
@@ -96,8 +97,18 @@ class Grant:
 class Limits:
     """The limits that the runs of one engine must keep."""
 
-    def __init__(self, folder: Path, disk: ThreadExecutor, wake: Callable[[Any], object]) -> None:
-        """Create it; `wake` is called with a run when its limit may be free."""
+    def __init__(
+        self,
+        folder: Path,
+        disk: ThreadExecutor,
+        wake: Callable[[Any], object],
+        *,
+        unshared: UnsharedLimits | None = None,
+    ) -> None:
+        """Create it; `wake` is called with a run when its limit may be free.
+
+        `unshared` is for limits that other machines of the same store do not share.
+        """
         self.folder = folder
         self._disk = disk
         self._wake = wake
@@ -105,6 +116,7 @@ class Limits:
         self._loop = asyncio.get_running_loop()
         self._reading: asyncio.Future[dict[str, Bounds]] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._unshared = unshared
         self._closed = False
 
     # --- opening and closing ---
@@ -122,6 +134,8 @@ class Limits:
 
     def _add(self, file: LimitFile, bounds: Bounds) -> None:
         known = self._limits.get(file.path.name)
+        if self._unshared is not None:
+            self._unshared.look_at([file.path.name])
         if known is None and not self._closed:
             self._limits[file.path.name] = _Limit(file, bounds, self._loop, self._wake)
             return
@@ -132,6 +146,8 @@ class Limits:
     def close(self) -> None:
         """Release everything; no task runs any more, and no thread."""
         self._closed = True
+        if self._unshared is not None:
+            self._unshared.close()
         if self._timer is not None:
             self._timer.cancel()
         for limit in self._limits.values():
@@ -210,6 +226,8 @@ class Limits:
             self._limits[name].set(bounds)
         for limit in self._limits.values():
             limit.warn_of_long_waits()
+        if self._unshared is not None:
+            self._unshared.look_at(name for name, limit in self._limits.items() if limit.in_use)
         self._keep_reading()
 
     def __repr__(self) -> str:

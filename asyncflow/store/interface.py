@@ -27,7 +27,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -304,6 +304,15 @@ class RunStore(Protocol):
     @property
     def limits(self) -> Path:
         """The folder on a local disk in which engines share named limits; it may be missing."""
+
+    def other_users(self, limit: str, /) -> Sequence[str]:
+        """Note that this machine uses a limit; return the hosts that do and do not share it.
+
+        None where all that use the store share its limits.
+
+        Raises:
+            OSError: The store refuses, or does not answer.
+        """
 
     @property
     def cache(self) -> str:

@@ -27,7 +27,7 @@ from asyncflow.store.layout import Layout
 from asyncflow.store.run_ids import REMOVED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from asyncflow.store.folders import Folder
     from asyncflow.store.incoming_run import LocalIncomingRun
@@ -64,6 +64,11 @@ class LocalStore(Layout):
         """Whether a path leads to this folder."""
         path = Path(location)
         return path == self.root or (path.exists() and path.samefile(self.root))
+
+    def other_users(self, limit: str) -> Sequence[str]:
+        """None: all that use the folder share its limits."""
+        del limit
+        return ()
 
     def close(self) -> None:
         """Does nothing: what was written is in its place."""

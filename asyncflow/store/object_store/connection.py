@@ -28,8 +28,9 @@ class Connection:
         """The cache on this machine."""
         self.local: Final = cache.local
         """The same as a store in a folder."""
-        host = _UNPLAIN.sub("-", os.uname().nodename)[:_HOST_CHARACTERS]
-        self.node: Final = f"{host}-{os.getpid()}-{os.urandom(3).hex()}"
+        self.host: Final = _UNPLAIN.sub("-", os.uname().nodename)[:_HOST_CHARACTERS]
+        """The name of this machine, as part of the name of an object."""
+        self.node: Final = f"{self.host}-{os.getpid()}-{os.urandom(3).hex()}"
         """Names this process among all that use the store, as part of the name of an object."""
         self._shipper: Shipper | None = None
         self._uploader: Uploader | None = None

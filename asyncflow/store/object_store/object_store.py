@@ -29,6 +29,7 @@ from asyncflow.store.layout import Listing, Stray
 from asyncflow.store.object_store import values
 from asyncflow.store.object_store.addresses import cache_folder, normalized
 from asyncflow.store.object_store.connection import Connection
+from asyncflow.store.object_store.limit_users import machine_of, other_users
 from asyncflow.store.object_store.node_cache import NodeCache
 from asyncflow.store.object_store.object_run import ObjectRun
 from asyncflow.store.object_store.objects import Objects
@@ -39,7 +40,7 @@ from asyncflow.store.run_keys import KEYS, key_name
 from asyncflow.values import RunId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncflow.store.interface import Sent
     from asyncflow.store.object_store.held_keys import HeldObjectKey
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 FORMAT: Final = 2
 _FORMAT_NAME: Final = "format"
 _FORMAT_TEXT: Final = f"{FORMAT}\n".encode()
+_LOOK_SECONDS: Final = 5.0  # how long it is asked who else uses a limit
 _OPENING_SECONDS: Final = 15.0  # how long a store that does not answer keeps a command waiting
 _NAMED_RUNS: Final = 3  # in an error
 _DIGITS: Final = re.compile(rb"([1-9][0-9]{0,18})\b")
@@ -107,6 +109,15 @@ class ObjectStore:
     def limits(self) -> Path:
         """The limits of this machine: engines on others have their own."""
         return self.connection.local.limits
+
+    def other_users(self, limit: str) -> Sequence[str]:
+        """Note that this machine uses a limit; return the hosts of the others that do.
+
+        Raises:
+            OSError: The store refuses, or does not answer.
+        """
+        machine = machine_of(self.connection.host, self.cache)
+        return other_users(self.objects.with_patience(_LOOK_SECONDS), machine, limit)
 
     def is_at(self, location: str) -> bool:
         """Whether a text is a URL of this store."""
