@@ -68,6 +68,23 @@ class ObjectStoreError(OSError):
     """An object store refuses a request, or does not answer."""
 
 
+class _Obstore:
+    """The package obstore, and its store for one place; it is made when it is first needed."""
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+
+    @cached_property
+    def api(self) -> Any:
+        import obstore
+
+        return obstore
+
+    @cached_property
+    def store(self) -> Any:
+        return self._connect()
+
+
 class Objects:
     """The objects below one prefix; threads may share one.
 
@@ -83,7 +100,7 @@ class Objects:
         It is called for the first request. That takes some milliseconds, which a process that makes
         none need not spend.
         """
-        self._connect = connect
+        self._obstore = _Obstore(connect)
         self.location: Final = location
         self.patience_seconds: Final = patience_seconds
         self._pid = os.getpid()
@@ -104,22 +121,12 @@ class Objects:
         """
         objects = cls(partial(_connected, location), location, patience_seconds=PATIENCE_SECONDS)
         if not known:
-            objects._client  # noqa: B018 - raises if that cannot be
+            objects._obstore.store  # noqa: B018 - raises if that cannot be
         return objects
-
-    @cached_property
-    def _api(self) -> Any:
-        import obstore
-
-        return obstore
-
-    @cached_property
-    def _client(self) -> Any:
-        return self._connect()
 
     def with_patience(self, seconds: float) -> Objects:
         """The same objects, for a caller that waits so long for an answer."""
-        return Objects(lambda: self._client, self.location, patience_seconds=seconds)
+        return Objects(lambda: self._obstore.store, self.location, patience_seconds=seconds)
 
     def __repr__(self) -> str:
         return f"<Objects {self.location}>"
@@ -128,13 +135,15 @@ class Objects:
 
     def get(self, name: str) -> bytes:
         """The bytes of an object."""
-        return self._ask(name, lambda: bytes(self._api.get(self._client, name).bytes()))
+        return self._ask(
+            name, lambda: bytes(self._obstore.api.get(self._obstore.store, name).bytes())
+        )
 
     def get_with_facts(self, name: str) -> tuple[bytes, ObjectFacts]:
         """The bytes of an object, and what the store says about this very version."""
 
         def ask() -> tuple[bytes, ObjectFacts]:
-            answer = self._api.get(self._client, name)
+            answer = self._obstore.api.get(self._obstore.store, name)
             return bytes(answer.bytes()), _facts(answer.meta)
 
         return self._ask(name, ask)
@@ -145,7 +154,9 @@ class Objects:
             return b""
 
         def ask() -> bytes:
-            return bytes(self._api.get_range(self._client, name, start=start, length=length))
+            return bytes(
+                self._obstore.api.get_range(self._obstore.store, name, start=start, length=length)
+            )
 
         try:
             return self._ask(name, ask)
@@ -159,14 +170,14 @@ class Objects:
 
         A connection that breaks in the middle is an error: whoever wants to may begin again.
         """
-        answer = self._ask(name, lambda: self._api.get(self._client, name))
+        answer = self._ask(name, lambda: self._obstore.api.get(self._obstore.store, name))
         with self._naming(name):
             for chunk in answer.stream(min_chunk_size=chunk_bytes):
                 yield bytes(chunk)
 
     def head(self, name: str) -> ObjectFacts:
         """What the store says about an object."""
-        return self._ask(name, lambda: _facts(self._api.head(self._client, name)))
+        return self._ask(name, lambda: _facts(self._obstore.api.head(self._obstore.store, name)))
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
@@ -188,7 +199,9 @@ class Objects:
     def _list(self, folder: str, after: str) -> Sequence[ObjectFacts]:
         found: list[ObjectFacts] = []
         options = {"offset": after} if after else {}
-        for chunk in self._api.list(self._client, folder or None, chunk_size=1000, **options):
+        for chunk in self._obstore.api.list(
+            self._obstore.store, folder or None, chunk_size=1000, **options
+        ):
             found += map(_facts, chunk)
             if len(found) >= _LISTED_TOGETHER:
                 break
@@ -198,7 +211,7 @@ class Objects:
         """The names of the folders directly in a folder, sorted; the names alone."""
 
         def ask() -> Sequence[str]:
-            answer = self._api.list_with_delimiter(self._client, folder or None)
+            answer = self._obstore.api.list_with_delimiter(self._obstore.store, folder or None)
             return sorted(path.rpartition("/")[2] for path in answer["common_prefixes"])
 
         return self._ask(folder, ask)
@@ -207,7 +220,7 @@ class Objects:
         """Whether there is any object below a folder."""
 
         def ask() -> bool:
-            for chunk in self._api.list(self._client, folder or None, chunk_size=1):
+            for chunk in self._obstore.api.list(self._obstore.store, folder or None, chunk_size=1):
                 return bool(chunk)
             return False
 
@@ -242,12 +255,12 @@ class Objects:
             try:
                 return _e_tag(self._put(name, data, mode="create", attributes=mine)), None
             except (
-                self._api.exceptions.AlreadyExistsError,
-                self._api.exceptions.PreconditionError,
+                self._obstore.api.exceptions.AlreadyExistsError,
+                self._obstore.api.exceptions.PreconditionError,
             ):
                 pass
             try:
-                answer = self._api.get(self._client, name)
+                answer = self._obstore.api.get(self._obstore.store, name)
             except FileNotFoundError as error:
                 # A conflict with somebody who was not first in the end, or it was deleted.
                 raise self._error(name, "it is written and deleted again and again") from error
@@ -270,10 +283,10 @@ class Objects:
         def ask() -> str | None:
             try:
                 return _e_tag(self._put(name, data, mode=_version_of(e_tag), attributes=mine))
-            except (FileNotFoundError, self._api.exceptions.PreconditionError):
+            except (FileNotFoundError, self._obstore.api.exceptions.PreconditionError):
                 pass
             try:
-                answer = self._api.get(self._client, name)
+                answer = self._obstore.api.get(self._obstore.store, name)
             except FileNotFoundError:
                 return None
             is_mine, e_tag_there = _is_of(answer, mine), _e_tag(answer.meta)
@@ -298,7 +311,7 @@ class Objects:
 
     def copy(self, name: str, new: str) -> None:
         """Give the bytes of an object a second name, within the store; one there is replaced."""
-        self._ask(name, lambda: self._api.copy(self._client, name, new))
+        self._ask(name, lambda: self._obstore.api.copy(self._obstore.store, name, new))
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; those that do not exist are none."""
@@ -309,7 +322,7 @@ class Objects:
 
             def ask(some: list[str] = some) -> None:
                 try:
-                    self._api.delete(self._client, some)
+                    self._obstore.api.delete(self._obstore.store, some)
                 except FileNotFoundError:  # Google's and Azure's say so, S3 does not
                     for name in some if len(some) > 1 else ():
                         self.delete([name])
@@ -318,7 +331,7 @@ class Objects:
             reached("object.deleted")
 
     def _put(self, name: str, data: Any, **options: Any) -> Any:
-        return self._api.put(self._client, name, data, **options)
+        return self._obstore.api.put(self._obstore.store, name, data, **options)
 
     # --- several at once ------------------------------------------------------------------------
 
@@ -367,7 +380,7 @@ class Objects:
     @contextmanager
     def _naming(self, name: str) -> Iterator[None]:
         """Turn obstore's errors into one that names the object and what to do."""
-        errors = self._api.exceptions
+        errors = self._obstore.api.exceptions
         try:
             yield
         except FileNotFoundError as error:
