@@ -419,7 +419,7 @@ def test_stores_and_s3_find_the_same_place_and_credentials(scheme: str, monkeypa
     monkeypatch.setattr("boto3.session.Session", Session)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"{scheme}://storage.example.com")
     bucket = open_bucket(f"bucket-{scheme}")
-    objects = Objects.open(f"s3://bucket-{scheme}/flows")._client
+    objects = Objects.open(f"s3://bucket-{scheme}/flows")._obstore.store
     assert len(found) == 2
     for each in (bucket, objects):
         assert each.config["endpoint"] == f"{scheme}://storage.example.com"
