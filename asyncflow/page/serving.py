@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import socket
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PORT: Final = 8265
+_CUT: Final = "timeout graceful shutdown exceeded"
 _LEAST_TOKEN: Final = 16  # characters
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - refused without a token file
 
@@ -73,7 +75,21 @@ def serve(
         port = listener.getsockname()[1]
         name = f"[{address.host}]" if ":" in address.host else address.host
         announce(f"http://{name}:{port}/{shown}")
-        uvicorn.Server(config).run(sockets=[listener])
+        log = logging.getLogger("uvicorn.error")
+        log.addFilter(_is_no_end)
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            log.removeFilter(_is_no_end)
+
+
+def _is_no_end(record: logging.LogRecord) -> bool:
+    """Whether a message is about anything but requests that are cut because the server ends.
+
+    Each page that watches a run has one, and nobody is to look at a traceback after Ctrl-C.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError) and _CUT not in str(record.msg)
 
 
 def _listening(address: PageAddress) -> socket.socket:

@@ -345,6 +345,15 @@ def test_two_runs_are_compared(pages, good, bad):
 # --- what is done ------------------------------------------------------------------------------
 
 
+def test_a_run_that_has_printed_nothing_so_far_says_so(pages):
+    """It may still print something."""
+    run = pages.start("SilentFlow")
+    pages.show(f"runs/{run}?view=log", ".empty")
+    pages.sees("Nothing has been printed yet")
+    pages.post(f"runs/{run}/cancel")
+    pages.ended(run)
+
+
 def test_a_run_is_watched_and_cancelled(pages):
     """Lines come as they are printed; the state changes without a reload."""
     run = pages.start("WaitingFlow", tasks="2")

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -65,6 +66,28 @@ def test_it_serves_until_ctrl_c(tmp_path):
             _, errors = server.communicate(timeout=SECONDS)
     assert server.returncode == 130
     assert "Traceback" not in errors
+
+
+def test_after_ctrl_c_it_says_nothing_of_the_requests_that_it_cuts(tmp_path):
+    """Pages that go on reading, as browsers do."""
+    begin(tmp_path / "store", "succeeded").finish()
+
+    def watch(client):
+        with suppress(httpx.HTTPError), client.stream("GET", "api/watch") as stream:
+            for line in stream.iter_lines():
+                told.extend([line])
+
+    told: list[str] = []
+    with serving(tmp_path / "store") as (server, client):
+        pages = [threading.Thread(target=watch, args=(client,)) for _ in range(3)]
+        for page in pages:
+            page.start()
+        wait_until(lambda: len(told) > 3, "the pages hear of the runs")
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=SECONDS)
+        for page in pages:
+            page.join()
+    assert (server.returncode, errors.strip()) == (130, "")
 
 
 def test_hundreds_of_idle_connections_lock_nobody_out(tmp_path):

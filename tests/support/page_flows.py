@@ -227,6 +227,20 @@ class WaitingFlow(FlowSpec):
         """Never reached."""
 
 
+class SilentFlow(FlowSpec):
+    """Prints nothing, until it is cancelled."""
+
+    @step
+    async def start(self):
+        """Wait."""
+        await asyncio.Event().wait()
+        self.next(self.end)
+
+    @step
+    def end(self):
+        """Never reached."""
+
+
 class HostileFlow(FlowSpec):
     """Prints and keeps what would do harm if it were taken for more than text."""
 
@@ -246,4 +260,4 @@ class HostileFlow(FlowSpec):
         raise RuntimeError("<script>window.harmed = 1</script>")
 
 
-FLOWS = (ForecastFlow, CrawlFlow, WaitingFlow, HostileFlow)
+FLOWS = (ForecastFlow, CrawlFlow, WaitingFlow, SilentFlow, HostileFlow)

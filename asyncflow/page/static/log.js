@@ -79,7 +79,7 @@ export function Log({ route, run, steps = null, task = null, live = null, attemp
     <${Problem} error=${first.error ?? held?.error} retry=${first.reload} />
     ${held
       ? html`<section class="panel" aria-label="Log">
-          ${lines.length ? html`<${Lines} lines=${lines} find=${query.find} run=${run} alone=${task !== null} follow=${following} />` : html`<${Nothing} find=${query.find} held=${held} />`}
+          ${lines.length ? html`<${Lines} lines=${lines} find=${query.find} run=${run} alone=${task !== null} follow=${following} />` : html`<${Nothing} find=${query.find} held=${held} going=${run.status === "running"} />`}
         </section>
         <footer class="paging">
           <span class="muted small" role="status">${statusText(held, query.find, first.data)}</span>
@@ -98,9 +98,9 @@ function statusText(held, find, data) {
   return held.end ? `${shown} found` : `${shown} found, ${number(data?.searched ?? 0)} searched: there may be more`;
 }
 
-function Nothing({ find, held }) {
+function Nothing({ find, held, going }) {
   if (held.busy || (find && !held.end)) return html`<${Empty} title="Searching …" />`;
-  return html`<${Empty} title=${find ? "No line has this text" : "Nothing was printed"} />`;
+  return html`<${Empty} title=${find ? "No line has this text" : going ? "Nothing has been printed yet" : "Nothing was printed"} />`;
 }
 
 function added(old, lines, data) {

@@ -125,7 +125,7 @@ function WhatNow({ data, run }) {
       <p>${what.text}</p>${what.command && html`<${Command} text=${what.command} />`}
     </div></div>`}
     ${waits?.length > 0 && html`<div class="notice running"><${Icon} name="wait" /><ul class="waits">
-      ${waits.map((wait) => html`<li key=${wait.text}>${wait.text}</li>`)}
+      ${waits.map((wait) => html`<li key=${wait.text}>${wait.text.replace(/(\d),(?=\d{3}\b)/g, "$1\u202f")}</li>`)}
     </ul></div>`}
   `;
 }
