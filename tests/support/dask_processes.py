@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-_RUN: Final = """
+RUN_TO_THE_END: Final = """
 import ctypes, runpy, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with the test's process
 sys.argv = sys.argv[1:]
@@ -42,7 +42,7 @@ class DaskProcesses:
                 [
                     sys.executable,
                     "-c",
-                    _RUN,
+                    RUN_TO_THE_END,
                     f"distributed.cli.dask_{what}",
                     "--no-dashboard",
                     *options,

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow._support import log
 from asyncflow.errors import AgentGoneError, ClusterError
 from asyncflow.workers.cluster.agent_thread import AgentThread
+from asyncflow.workers.cluster.ray_autoscaler import may_come
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -259,28 +260,17 @@ class RayCluster:
                 raise ClusterError(message)
 
     def _why_too_large(self, shape: Shape, slots: int) -> str:
-        """What the nodes have, if none could ever hold the request, and none will be added."""
+        """What the nodes have, if none could ever hold the request, and none that can may come."""
         nodes = [each["Resources"] for each in self._ray.nodes() if each["Alive"]]
         need = _amounts(shape, slots)
         if any(all(node.get(name, 0.0) >= need[name] for name in need) for node in nodes):
             return ""
-        if self._is_autoscaled():
+        gcs_address = self._ray.get_runtime_context().gcs_address
+        if may_come(gcs_address, need):
             return ""
         most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in need}
         told = ", ".join(f"{_amount(name, most[name])}" for name in need)
-        return f"its {len(nodes)} nodes have at most {told}"
-
-    def _is_autoscaled(self) -> bool:
-        """Whether an autoscaler may add nodes."""
-        try:
-            from ray.autoscaler.v2.sdk import get_cluster_status
-
-            status = get_cluster_status(self._ray.get_runtime_context().gcs_address)
-        except Exception as error:  # noqa: BLE001 - the interface is Ray's own, and may change
-            log.warning("cannot tell whether the Ray cluster is autoscaled", error=repr(error))
-            return True
-        version = str(status.stats.autoscaler_version or "0")
-        return version != "0" or bool(status.pending_nodes or status.pending_launches)
+        return f"its {len(nodes)} nodes have at most {told}, and no autoscaler can add a larger one"
 
     def _cannot_start(self, error: Exception, shape: Shape, slots: int) -> ClusterError:
         errors = self._ray.exceptions
