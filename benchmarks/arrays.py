@@ -4,26 +4,38 @@ Beside it, in turn: the same program by hand, which makes the array, hashes and 
 back from the file as another process would, changes it, and hashes and writes it again; and of that
 the two plain hashes and writes alone. The run's time is that of its three steps, from the first's
 start to the third's end. Each round has an array of its own: what the store has is not written.
+
+Then 100 arrays of 4 MiB that the tasks of a foreach make on two workers, from the first task's
+start to the last one's end. Beside it, in turn: two processes that make as many arrays and write
+each to a file, as the store does: under another name, without fsync. That is the rate of the disk.
+
+At last, what other async steps of a worker notice while a large value is stored or read: see
+`benchmarks/gaps.py`.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import shutil
 import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import anyio
 import numpy as np
 from blake3 import blake3
 
 from asyncflow import Engine, FlowSpec, Parameter, Run, events, step
+from benchmarks import gaps
 
 BYTES = 256 << 20
 ROUNDS = 5
 REQUIRED = 1.2
+MANY, MANY_BYTES, MANY_WORKERS = 100, 4 << 20, 2
+REQUIRED_RATE = 0.8
 
 
 class Arrays(FlowSpec):
@@ -56,6 +68,99 @@ class Arrays(FlowSpec):
     @step
     def end(self) -> None:
         """Nothing is left to do."""
+
+
+class ManyArrays(FlowSpec):
+    """Makes an array in each task of a foreach."""
+
+    count = Parameter("count", default=MANY)
+    first = Parameter(
+        "first", default=0.0, help="makes the arrays ones that the store has not seen"
+    )
+
+    @step
+    def start(self) -> None:
+        """Fan out."""
+        self.numbers = list(range(self.count))
+        self.next(self.work, foreach="numbers")
+
+    @step
+    def work(self) -> None:
+        """Make one."""
+        self.array = one_of_many(self.first, self.input)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs: Any) -> None:
+        """Read none of them."""
+        del inputs
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
+def one_of_many(first: float, number: int) -> np.ndarray:
+    """An array that differs from all others."""
+    return np.arange(first + number, first + number + MANY_BYTES // 8)
+
+
+def written_plainly(folder: str, first: float, numbers: range, begin: Any, ended: Any) -> None:
+    """Be one of two processes that write arrays to files; told to begin, and tell the end."""
+    ended.put(None)
+    begin.wait()
+    for number in numbers:
+        path = Path(folder) / f"{number}.new"
+        with path.open("wb", buffering=0) as file:
+            file.write(one_of_many(first, number).view("u1").data)
+        path.rename(path.with_suffix(""))
+    ended.put(time.perf_counter())
+
+
+def plain_seconds(folder: Path, first: float) -> float:
+    """How long two processes take for all arrays, from the moment at which both are ready."""
+    folder.mkdir()
+    context = multiprocessing.get_context("spawn")
+    begin, ended = context.Event(), context.Queue()
+    shares = [range(worker, MANY, MANY_WORKERS) for worker in range(MANY_WORKERS)]
+    writers = [
+        context.Process(target=written_plainly, args=(str(folder), first, share, begin, ended))
+        for share in shares
+    ]
+    for writer in writers:
+        writer.start()
+    for _ in writers:
+        ended.get()
+    began = time.perf_counter()
+    begin.set()
+    seconds: float = max(ended.get() for _ in writers) - began
+    for writer in writers:
+        writer.join()
+    shutil.rmtree(folder)
+    return seconds
+
+
+async def compare_many() -> None:
+    """Print the rate of the foreach beside that of plain writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with Engine(store=Path(folder) / "store", workers=MANY_WORKERS) as engine:
+            await engine.run(ManyArrays, count=20)
+            taken, plain = [], []
+            for _ in range(ROUNDS):
+                shutil.rmtree(Path(engine.settings.store) / "blobs")  # as above
+                first = random.random()
+                plain.append(plain_seconds(Path(folder) / "plain", first))
+                run = await engine.run(ManyArrays, first=first)
+                told = [e for e in run.events() if getattr(e, "step", "") == "work"]
+                began = min(e.time for e in told if isinstance(e, events.TaskStarted))
+                ended = max(e.time for e in told if isinstance(e, events.TaskSucceeded))
+                taken.append((ended - began).total_seconds())
+    ratio = statistics.median(base / each for base, each in zip(plain, taken, strict=True))
+    rate = MANY * MANY_BYTES / statistics.median(taken) / (1 << 20)
+    print(f"{MANY} arrays of {MANY_BYTES >> 20} MiB from a foreach: {rate:.0f} MiB/s")
+    print(f"  two processes that make and write them: {ratio:.2f} of their rate ", end="")
+    print(f"(at least {REQUIRED_RATE})")
 
 
 def made(first: float) -> np.ndarray:
@@ -134,8 +239,10 @@ async def compare() -> None:
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Run the comparisons."""
     anyio.run(compare)
+    anyio.run(compare_many)
+    anyio.run(gaps.measure)
 
 
 if __name__ == "__main__":

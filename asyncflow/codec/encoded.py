@@ -23,6 +23,7 @@ import pickle
 import struct
 import sys
 from datetime import date, datetime, time, timedelta, timezone
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._quick_classes import NamedTuple
@@ -42,6 +43,8 @@ _HEADER: Final = struct.Struct("<4sIQ")
 _RANGE: Final = struct.Struct("<QQ")
 _STREAM_CHARACTERS: Final = 1 << 16  # from here on pickle.dumps copies a text twice, a pickler once
 
+_COPIED_BYTES: Final = 1 << 20
+"""Copied at a time: the interpreter's lock is held for a fraction of a millisecond."""
 _FRAMES_BYTES: Final = 1 << 20  # from here on unpickling takes more than some milliseconds
 
 _SMALL_BYTES: Final = 64 << 10
@@ -211,10 +214,21 @@ def decode_value(encoding: int, data: Chunk) -> Any:
             return pickle.loads(data)
         return _unpickle(memoryview(data))
     if encoding == Encoding.BYTES:
-        return bytes(data)
+        return _own_bytes(data)
     view = memoryview(data)
     stream, ranges = parse_buffers(view)
     return _unpickle(view[stream.start : stream.stop], _cut(view, ranges))
+
+
+def _own_bytes(data: Chunk) -> bytes:
+    """A copy, of which other threads wait for no more than a piece."""
+    if len(data) <= _COPIED_BYTES:
+        return bytes(data)
+    with memoryview(data) as view:
+        copy = BytesIO()
+        for start in range(0, len(view), _COPIED_BYTES):
+            copy.write(view[start : start + _COPIED_BYTES])
+    return copy.getvalue()  # what was written, and no second copy
 
 
 def _unpickle(stream: memoryview, buffers: Iterable[memoryview] = ()) -> Any:
@@ -241,10 +255,12 @@ class _Frames:
         return data
 
     def readinto(self, target: memoryview) -> int:
-        data = self._stream[self._at : self._at + len(target)]
-        target[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        size = min(len(target), len(self._stream) - self._at)
+        for start in range(0, size, _COPIED_BYTES):  # between two, another thread may have the lock
+            end = min(start + _COPIED_BYTES, size)
+            target[start:end] = self._stream[self._at + start : self._at + end]
+        self._at += size
+        return size
 
     def readline(self) -> bytes:  # of protocols before 2
         rest = bytes(self._stream[self._at :])
