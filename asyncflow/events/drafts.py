@@ -156,13 +156,26 @@ def _succeeded(
     draft.flow = flow
     draft.run_id = run_id
     draft.time = time
-    # fmt: off
     (
-        _, draft.seq, _, draft.step, task, draft.attempt, path, draft.manifest, draft.seconds,
-        draft.pid, draft.fanout, draft.items, draft.log, draft.failed, draft.choice,
-        draft.cpu_seconds, draft.peak_memory, draft.cards,
+        _,
+        draft.seq,
+        _,
+        draft.step,
+        task,
+        draft.attempt,
+        path,
+        draft.manifest,
+        draft.seconds,
+        draft.pid,
+        draft.fanout,
+        draft.items,
+        draft.log,
+        draft.failed,
+        draft.choice,
+        draft.cpu_seconds,
+        draft.peak_memory,
+        draft.cards,
     ) = values
-    # fmt: on
     draft.task_id, draft.path = str(task), tuple(path)
     draft.__class__ = TaskSucceeded
     if resolve is not None:

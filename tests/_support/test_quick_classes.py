@@ -178,7 +178,9 @@ def test_making_them_compiles_nothing_for_dataclasses(monkeypatch) -> None:
 
     monkeypatch.setattr(builtins, "exec", counted)
     point: Any = classes(QUICK)[0]
-    assert not compiled
+    nothing = "def __create_fn__():\n\n return ()"  # what Python 3.13 compiles all the same
+    assert {*compiled} <= {nothing}
+    compiled.clear()
     point(1)
     point(2)
     assert len(compiled) == 1

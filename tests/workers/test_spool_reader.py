@@ -169,7 +169,7 @@ async def test_output_is_told_before_the_end_of_its_attempt(played):
 async def test_output_of_a_running_attempt_is_told_meanwhile(played):
     """Whatever was printed before any attempt is the first one's."""
     played.prints(b"by nobody\n")
-    played.pool._poll()
+    played.pool._output.look()
     assert played.heard == []
     played.reports(Started(FIRST))
     await until(lambda: b"by nobody\n" in played.heard)
@@ -185,11 +185,11 @@ async def test_output_waits_for_what_its_worker_has_reported_and_nobody_read(pla
     ended = played.ended(FIRST)
     played.prints(b"second\n")
     monkeypatch.setattr(type(played.worker), "has_more", lambda worker: True)
-    played.pool._poll()
+    played.pool._output.look()
     assert played.heard == [(Started, 1)]
     monkeypatch.undo()
     played.reports(ended, Started(SECOND))
-    played.pool._poll()
+    played.pool._output.look()
     assert (played.texts_of(FIRST), played.texts_of(SECOND)) == ([b"first\n"], [b"second\n"])
 
 
@@ -211,7 +211,7 @@ async def test_a_paused_worker_is_told_of_no_further_and_loses_nothing(played):
     played.prints(b"last words")
     os.kill(played.worker.pid, signal.SIGKILL)
     await until(lambda: played.worker.has_exited)
-    played.pool._poll()
+    played.pool._output.look()
     assert played.heard == [(Started, 1)]
     assert not played.listener.exits
     played.worker.resume()

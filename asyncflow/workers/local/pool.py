@@ -28,13 +28,13 @@ from asyncflow.errors import PoolError
 from asyncflow.workers.interface import AlikeWorkers, NotNowError
 from asyncflow.workers.local import fork_server
 from asyncflow.workers.local.fork_server_client import ForkServerClient, explain_start, kill_group
+from asyncflow.workers.local.output_polling import POLL_SECONDS, OutputPolling
 from asyncflow.workers.local.report_listening import ReportListening
 from asyncflow.workers.local.report_teller import ReportTeller
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.local.worker_process import (
     READ_BYTES,
     Exited,
-    Printed,
     WorkerProcess,
 )
 from asyncflow.workers.messages import (
@@ -56,7 +56,6 @@ _MOST_READ_BYTES: Final = 1 << 17
 _SOCKET_BYTES: Final = 1 << 20  # room for the reports of some thousand short tasks
 _READ_SECONDS: Final = 0.0005  # of the event loop at a time
 _CLOSE_SECONDS: Final = 6.0  # for idle workers to leave by themselves; at most 5 s
-_POLL_SECONDS: Final = 0.05  # how late, at most, a running task's output is seen
 _GONE: Final = "the process that starts workers is gone, and another one is being started"
 _SILENT_LOOKS: Final = 20  # from the end of its reports until a worker counts as gone
 
@@ -89,10 +88,13 @@ class WorkerPool(AlikeWorkers):
         self._watched: set[int] = set()
         self._readable: dict[int, WorkerProcess] = {}  # by token, in the order they are read
         self._reading: asyncio.Handle | None = None  # the call that reads soon
-        self._polling: asyncio.TimerHandle | None = None
         self._listening: ReportListening | None = None  # once it is started
+        self._output = OutputPolling(self._workers.values)
         self._teller = ReportTeller(
-            listener, on_begun=self._poll_later, on_more=self._on_reports, on_exit=self._tell_exit
+            listener,
+            on_begun=self._output.look_later,
+            on_more=self._on_reports,
+            on_exit=self._tell_exit,
         )
 
     # --- life ---
@@ -109,6 +111,7 @@ class WorkerPool(AlikeWorkers):
         is_for_run = fork_server.is_preforked()
         self._loop = asyncio.get_running_loop()
         self._listening = ReportListening(self._loop, self._on_reports)
+        self._output.start(self._loop, self._teller.tell)
         self._left = Condition(lambda: not self._workers)
         call_again(self)
         self._fork_server.start()
@@ -148,8 +151,7 @@ class WorkerPool(AlikeWorkers):
 
     async def _end_fork_server(self) -> None:
         ended = self._fork_server.disconnect()
-        if self._polling is not None:
-            self._polling.cancel()
+        self._output.close()
         if self._listening is not None:
             self._listening.close()
         left = [worker.pid for worker in self._workers.values()]
@@ -264,12 +266,8 @@ class WorkerPool(AlikeWorkers):
             self._reading.cancel()  # else it would go on beside the one that follows
             self._read_some()
         if self._listening is not None:
-            self._listening.look_if_overdue(_POLL_SECONDS)
-        if self._polling is not None and self._loop is not None:
-            overdue = self._loop.time() - self._polling.when()
-            if overdue > _POLL_SECONDS:
-                self._polling.cancel()
-                self._poll()
+            self._listening.look_if_overdue(POLL_SECONDS)
+        self._output.look_if_overdue()
         self._fork_server.take_in()
         for worker in list(self._workers.values()):
             if worker.silent and self._fork_server.is_up:
@@ -314,25 +312,6 @@ class WorkerPool(AlikeWorkers):
         if reports and isinstance(reports[0], Ready):  # perhaps before the fork server's report
             self.on_forked(worker.token, reports[0].pid)
         return len(reports)
-
-    def _poll_later(self) -> None:
-        if self._polling is None and self._loop is not None:
-            self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
-
-    def _poll(self) -> None:
-        """Look for new output of running tasks."""
-        self._polling = None
-        running = [worker for worker in self._workers.values() if worker.running is not None]
-        if running:
-            self._poll_later()
-        for worker in running:
-            if worker.untold or worker.paused or worker.running is None:
-                continue
-            # The sizes first: a worker reports that the next task begins before it prints anything.
-            written = worker.output.sizes()
-            if worker.output.has_unread(written) and not worker.has_more():
-                worker.untold.append(Printed(worker.running, written, is_end=False))
-                self._teller.tell(worker)
 
     # --- what the fork server says ---
 
