@@ -112,9 +112,9 @@ def _with_fewer_writes(reports: Sequence[ReportMessage]) -> Iterator[ReportMessa
 
     They have come together, so what the farthest names was written by now. Those with blobs stay.
     """
-    ends = {each.segment: each for each in reports if isinstance(each, Wrote) and not each.blobs}
+    ends = {each.segment: each for each in reports if type(each) is Wrote and not each.blobs}
     for report in reports:
-        if not isinstance(report, Wrote) or report.blobs:
+        if type(report) is not Wrote or report.blobs:
             yield report
         elif (farthest := ends.pop(report.segment, None)) is not None:
             yield farthest

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _CONTROL: Final = "/-proxy"  # no bucket can have this name
 _LIMIT: Final = 1 << 20  # of a head
 _KEPT_REQUESTS: Final = 100_000
+
+_QUOTED: Final = re.compile(rb'(?i)\r\nif-match: *"')
+_BARE: Final = re.compile(rb"(?i)(\r\nif-match: *)([^\r]+)")
 
 WAYS: Final = ("refused", "cut", "half", "409", "503", "500", "silent")
 """How a request can fail:
@@ -72,6 +76,8 @@ class Setup:
     faults: Sequence[Fault] = field(default_factory=tuple)
     without: Sequence[str] = ()
     """Names of headers that are taken away, in small letters."""
+    bare_etags: bool = False
+    """Whether `If-Match` of a put has an ETag without its quotes, as for Ceph 16; no other fits."""
 
 
 class ObjectProxy:
@@ -98,9 +104,15 @@ class ObjectProxy:
         self._process.kill()
         self._process.communicate()
 
-    def set(self, *faults: Fault, delay: float = 0.0, without: Sequence[str] = ()) -> None:
+    def set(
+        self,
+        *faults: Fault,
+        delay: float = 0.0,
+        without: Sequence[str] = (),
+        bare_etags: bool = False,
+    ) -> None:
         """From now on handle requests so; forget those that were counted."""
-        self._ask("set", json.dumps(asdict(Setup(delay, faults, without))).encode())
+        self._ask("set", json.dumps(asdict(Setup(delay, faults, without, bare_etags))).encode())
 
     def requests(self) -> list[Request]:
         """The requests since the last `set`, in order."""
@@ -232,6 +244,12 @@ class _Proxy:
             writer.write(_answer(f"{way} Injected", _error(int(way))))
             await writer.drain()
             return True
+        if self._setup.bare_etags and method == "PUT":
+            if _QUOTED.search(message.head):
+                writer.write(_answer("412 Precondition Failed", _error(412)))
+                await writer.drain()
+                return True
+            message = message._replace(head=_BARE.sub(rb'\1"\2"', message.head))
         answer = await self._forward(message, bodiless=method == "HEAD")
         return await self._pass_on(answer, way, writer)
 
@@ -287,7 +305,7 @@ class _Proxy:
             case "/set":
                 setup: dict[str, Any] = json.loads(body)
                 faults = [Fault(**fault) for fault in setup["faults"]]
-                self._setup = Setup(setup["delay"], faults, setup["without"])
+                self._setup = Setup(setup["delay"], faults, setup["without"], setup["bare_etags"])
                 self._seen.clear()
                 self._counts.clear()
                 self._failed = 0
@@ -313,7 +331,9 @@ def _answer(status: str, body: bytes) -> bytes:
 
 
 def _error(status: int) -> bytes:
-    code = {409: "ConditionalRequestConflict", 503: "SlowDown"}.get(status, "InternalError")
+    code = {409: "ConditionalRequestConflict", 412: "PreconditionFailed", 503: "SlowDown"}.get(
+        status, "InternalError"
+    )
     return f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>".encode()
 
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asyncflow.errors import StoreError
+from asyncflow.store.object_store.object_store import probe
 from asyncflow.store.object_store.objects import Objects, ObjectStoreError
 from tests.cluster.object_proxy import Fault
 
@@ -249,3 +250,28 @@ def test_any_sequence_of_writes_leaves_what_a_dictionary_would(steps):
             if done:
                 expected[name] = data
     assert {each.name: objects.get(each.name) for each in objects.listed("")} == expected
+
+
+def test_a_server_that_compares_etags_without_their_quotes(behind_proxy, s3_proxy):
+    """As Ceph 16 does: a version that has not changed is replaced, and no other."""
+    first = behind_proxy.create_version("a", b"first")
+    s3_proxy.set(bare_etags=True)
+    second = behind_proxy.replace("a", b"second", first)
+    assert second
+    assert behind_proxy.replace("a", b"third", first) is None
+    assert behind_proxy.get("a") == b"second"
+    assert behind_proxy.replace("a", b"third", second)
+    probe(behind_proxy)
+
+
+@pytest.mark.parametrize("way", ["cut", "half", "500"])
+def test_an_answer_that_is_lost_while_etags_have_no_quotes(behind_proxy, s3_proxy, way):
+    """It was itself that wrote, or nobody did and it writes now."""
+    first = behind_proxy.create_version("a", b"first")
+    for at in (1, 2):
+        s3_proxy.set(Fault(way, at=at, kinds=("put",)), bare_etags=True)
+        changed = behind_proxy.replace("a", b"%d" % at, first)
+        assert changed
+        assert s3_proxy.failed() == 1
+        assert behind_proxy.get("a") == b"%d" % at
+        first = changed
