@@ -42,6 +42,23 @@ def test_a_plain_value_shows_as_python_shows_it(value):
     assert not shown["cut"]
 
 
+@pytest.mark.parametrize("window", [9, 64])
+def test_a_pickle_that_is_read_in_small_windows_shows_the_same(monkeypatch, window):
+    """Wherever one window ends and the next begins."""
+    limits = PreviewLimits(characters=100_000, items=1_000, depth=100, seconds=30)
+    opcodes = "asyncflow.client.previews.pickle_opcodes"
+
+    @given(plain | st.lists(st.text(min_size=50, max_size=400), max_size=5))
+    def shows_the_same(value):
+        whole = of(value, limits)
+        with monkeypatch.context() as changed:
+            changed.setattr(f"{opcodes}._FIRST_WINDOW", window)
+            changed.setattr(f"{opcodes}._WINDOW_BEHIND", window)
+            assert of(value, limits) == whole
+
+    shows_the_same()
+
+
 @given(plain, st.integers(1, 60))
 def test_a_text_is_never_longer_than_it_may_be(value, characters):
     """But for the mark that says that something is missing."""
