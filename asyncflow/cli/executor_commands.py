@@ -145,9 +145,9 @@ async def _nodes_of(
         try:
             await executor.start()
             kind: Kind = executor.kind_of(*request)
-            executor.wish({kind: 1})
             waited = 0.0
             while not executor.size_of(kind) and hearing.error is None:
+                executor.wish({kind: 1})  # again and again: else the request is withdrawn
                 await asyncio.sleep(_LOOK_SECONDS)
                 waited += _LOOK_SECONDS
                 if waited > _PATIENT_SECONDS:

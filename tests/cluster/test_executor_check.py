@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
 import sys
 import textwrap
 import threading
@@ -249,6 +250,27 @@ def test_a_cluster_without_room_is_told(scheduler, store, monkeypatch):
     said = check(scheduler)
     assert said.status == 1
     assert "has given no room within 0.5 s" in said.stderr
+
+
+def test_room_that_comes_late_is_waited_for(scheduler, store, monkeypatch):
+    """A request is withdrawn that nobody needs any more; the check does need it."""
+    monkeypatch.setattr("asyncflow.workers.cluster.leases._UNWISHED_SECONDS", 0.3)
+    command = [sys.executable, "-c", LATE_WORKER.format(seconds=3, address=scheduler.address)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as late:
+        try:
+            said = check(scheduler)
+        finally:
+            late.kill()
+    assert said.status == 0, said.stderr
+
+
+LATE_WORKER = """
+import sys, time
+time.sleep({seconds})
+sys.argv = ["worker", "{address}", "--no-nanny", "--nthreads", "1", "--no-dashboard"]
+from distributed.cli.dask_worker import main
+main()
+"""
 
 
 @pytest.fixture
