@@ -286,6 +286,7 @@ def test_a_node_that_is_killed_costs_one_attempt_of_what_had_begun_there(cluster
     assert "was lost with its node south" in failed.message
 
 
+@pytest.mark.parametrize("cluster", BOTH, indirect=True)
 @pytest.mark.slow  # a lost node is told after 15 s
 def test_a_node_behind_a_cut_link_is_told_and_ends_its_workers(cluster):
     """Told within 15 s; after 10 s its agent has ended what ran there."""
@@ -307,6 +308,7 @@ def test_a_node_behind_a_cut_link_is_told_and_ends_its_workers(cluster):
     assert cluster.run().data.hosts == ["north"]
 
 
+@pytest.mark.parametrize("cluster", BOTH, indirect=True)
 @pytest.mark.slow  # a run counts as interrupted when its driver was silent for 30 s
 def test_a_run_whose_driver_is_killed_is_resumed_from_a_third_host(cluster):
     """Nothing runs on without its driver; what was announced is not run again."""
