@@ -7,11 +7,13 @@ folder alone costs: list the names, and sort them.
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
@@ -84,15 +86,32 @@ def _written(store: Path, number: int) -> tuple[Summary, dict[str, bytes]]:
     return summary, files
 
 
-def command_seconds(store: Path, *arguments: str, rounds: int = 1) -> tuple[float, str]:
-    """How long one command takes at best, as a whole process; and its output."""
+class Command(NamedTuple):
+    """How long a command takes at best, as a whole process; and its output."""
+
+    seconds: float
+    cpu_seconds: float
+    output: str
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.2f} s, {self.cpu_seconds:.2f} s of CPU"
+
+
+def run_command(store: Path, *arguments: str, rounds: int = 1) -> Command:
+    """Run a command so often."""
     command = [sys.executable, "-m", "asyncflow", *arguments, "--store", str(store)]
-    seconds = []
+    seconds, cpu = [], []
     for _ in range(rounds):
-        begin = time.perf_counter()
+        begin, before = time.perf_counter(), _cpu_of_children()
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         seconds.append(time.perf_counter() - begin)
-    return min(seconds), done.stdout
+        cpu.append(_cpu_of_children() - before)
+    return Command(min(seconds), min(cpu), done.stdout)
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -104,16 +123,16 @@ def main() -> None:
         failed = len(range(0, runs, _FAILED_EVERY))
         first, few = milliseconds(LOOK, folder, str(store))
         (names,) = milliseconds(BY_HAND, folder, str(store / "flows" / "Many"))
-        listed, _ = command_seconds(store, "runs", rounds=ROUNDS)
+        listed = run_command(store, "runs", rounds=ROUNDS)
         print(f"latest_run of {runs:,}: {first:.1f} ms; the names alone, listed: {names:.1f} ms")
-        print(f"the newest 20 of Flow.runs: {few:.1f} ms; `asyncflow runs`: {listed:.2f} s")
+        print(f"the newest 20 of Flow.runs: {few:.1f} ms; `asyncflow runs`: {listed}")
         # Each of these reads something of every run: once is enough.
-        chosen, told = command_seconds(store, "runs", "--status", "failed", "--limit", "0")
-        assert told.count(" failed ") == failed  # noqa: S101 - a wrong answer is worth nothing
-        print(f"`runs --status failed`: {chosen:.1f} s, {chosen / runs * 1e6:.0f} µs a run")
-        for command in ("verify", "gc"):
-            seconds, _ = command_seconds(store, command)
-            print(f"`{command}`: {seconds:.1f} s, {seconds / runs * 1e6:.0f} µs a run")
+        chosen = run_command(store, "runs", "--status", "failed", "--limit", "0")
+        assert chosen.output.count(" failed ") == failed  # noqa: S101 - a wrong answer is worth nothing
+        print(f"`runs --status failed`: {chosen}, {chosen.cpu_seconds / runs * 1e6:.0f} µs a run")
+        for name in ("verify", "gc"):
+            done = run_command(store, name)
+            print(f"`{name}`: {done}, {done.cpu_seconds / runs * 1e6:.0f} µs a run")
 
 
 if __name__ == "__main__":

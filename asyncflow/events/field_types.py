@@ -50,24 +50,26 @@ def is_time(microseconds: int) -> bool:
 
 
 _LEAVES: Final = frozenset({type(None), bool, int, float, str})
+_LEAF_TYPES: Final = (int, float, str)  # and classes that are made of them
+_TEXT: Final = frozenset({str})
 
 
 def is_plain(value: object, depth: int = _MAX_DEPTH) -> bool:
     """Whether JSON can express a value, and it is nested no deeper than `depth`."""
-    if type(value) in _LEAVES:  # nearly all are, and a call for each would be most of the time
-        return True
-    match value:
-        case None | bool() | int() | float() | str():
-            return True
-        case list() if depth:
-            return all(type(each) in _LEAVES or is_plain(each, depth - 1) for each in value)
-        case dict() if depth:
-            return all(
-                type(name) is str and (type(each) in _LEAVES or is_plain(each, depth - 1))
-                for name, each in value.items()
-            )
-        case _:
-            return False
+    level: list[object] = [value]
+    while level:  # a call for each value would be most of the time
+        below: list[object] = []
+        for each in level:
+            if type(each) in _LEAVES:
+                continue
+            if isinstance(each, dict) and depth > 0 and _TEXT.issuperset(map(type, each)):
+                below += each.values()
+            elif isinstance(each, list) and depth > 0:
+                below += each
+            elif not isinstance(each, _LEAF_TYPES):
+                return False
+        level, depth = below, depth - 1
+    return True
 
 
 def is_run_id(text: str) -> bool:

@@ -212,6 +212,15 @@ class Layout:
         """
         return self.flow_dir(flow) / _checked(run_id)
 
+    def run_place(self, flow: str, run_id: str, *, removed: bool = False) -> str:
+        """`run_dir` or `removed_dir` as text: a Path costs as much as reading a run's summary.
+
+        Raises:
+            NotFoundError: A flow or a run cannot have that name.
+        """
+        within = f"{_checked(flow)}/{REMOVED}" if removed else _checked(flow)
+        return f"{self._flows}/{within}/{_checked(run_id)}"
+
     def removed_dir(self, flow: str, run_id: str = "") -> Path:
         """The folder of a removed run, as long as other runs refer to its files.
 

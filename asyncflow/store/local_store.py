@@ -83,8 +83,7 @@ class LocalStore(Layout):
         Raises:
             NotFoundError: A flow or a run cannot have that name.
         """
-        folder = self.removed_dir if removed else self.run_dir
-        return LocalRun(self, flow, run_id, os.fspath(folder(flow, run_id)))
+        return LocalRun(self, flow, run_id, self.run_place(flow, run_id, removed=removed))
 
     def make_run(self, flow: str) -> LocalRun:
         """Create the folder of a new run.

@@ -404,7 +404,9 @@ class Summary(NamedTuple):
             raise RecordError("it is not an array")
         if values[0] != _VERSION:
             return None
-        check_types("a summary", tuple(map(type, values)), _KINDS)
+        if (shape := tuple(map(type, values))) not in _seen:
+            check_types("a summary", shape, _KINDS)
+            _seen.add(shape)
         names = cls._fields
         named = dict(zip(names, values[1:], strict=False))
         if named["status"] not in _STATUSES:
@@ -415,7 +417,7 @@ class Summary(NamedTuple):
             raise RecordError("one of its numbers is too large, or negative")
         if not all(map(_is_step, named["steps"])) or len(named["steps"]) > _MAX_STEPS:
             raise RecordError("its steps are not pairs of a name and a number")
-        if not all(is_plain(tag, 0) for tag in named["tags"]):
+        if named["tags"] and not all(is_plain(tag, 0) for tag in named["tags"]):
             raise RecordError("its tags are not text")
         named["status"] = Status(named["status"])
         named["steps"] = tuple((name, count) for name, count in named["steps"])
@@ -425,6 +427,7 @@ class Summary(NamedTuple):
 
 _KINDS: Final = (INT, TEXT, INT, INT, TEXT, TEXT, INT, INT, INT, INT, INT, LIST, LIST, INT)
 """The types that each field of a summary may have."""
+_seen: Final[set[tuple[type, ...]]] = set()  # combinations of types that passed the check
 _STATUSES: Final = {str(status) for status in Status if status.finished}
 _COUNTS: Final = ("first", "last", "journal_bytes", "events", "end_task", "index_checksum")
 

@@ -104,20 +104,21 @@ class RunChecker:
     # --- summary and index ---
 
     def _check_summary(self) -> Summary | None:
-        path = self._folder / "summary"
         try:
             summary = Summary.read(self._run)
         except RecordError as error:
             what = f"{error.__cause__}; delete it, and the journal is read instead"
-            self._findings.damage(path, what, self._pathspec)
+            self._findings.damage(self._folder / "summary", what, self._pathspec)
             return None
         except OSError as error:
             what = f"it cannot be read: {error.strerror}"
-            self._findings.damage(path, what, self._pathspec)
+            self._findings.damage(self._folder / "summary", what, self._pathspec)
             return None
         if summary is not None and (owner := other_owner(summary, self._run)):
             self._findings.damage(
-                path, f"it is that of {owner}: rename the folder back to that", self._pathspec
+                self._folder / "summary",
+                f"it is that of {owner}: rename the folder back to that",
+                self._pathspec,
             )
         if summary is not None:
             self._check_index(summary)
@@ -125,26 +126,24 @@ class RunChecker:
         return summary
 
     def _check_tags(self) -> None:
-        path = self._folder / TAGS
         try:
             changed_tags(self._run)
         except RecordError as error:
             what = f"{error.__cause__}; delete it, and the run has the tags of its start"
-            self._findings.damage(path, what, self._pathspec)
+            self._findings.damage(self._folder / TAGS, what, self._pathspec)
         except OSError as error:
             what = f"it cannot be read: {error.strerror}"
-            self._findings.damage(path, what, self._pathspec)
+            self._findings.damage(self._folder / TAGS, what, self._pathspec)
 
     def _check_mailbox(self) -> None:
-        path = self._folder / MAILBOX
         try:
             messages_in(self._run, 0)
         except RecordError as error:
             what = f"{error.__cause__ or error}; delete it: only a running run is sent messages"
-            self._findings.damage(path, what, self._pathspec)
+            self._findings.damage(self._folder / MAILBOX, what, self._pathspec)
         except OSError as error:
             what = f"it cannot be read: {error.strerror}"
-            self._findings.damage(path, what, self._pathspec)
+            self._findings.damage(self._folder / MAILBOX, what, self._pathspec)
 
     def _check_index(self, summary: Summary) -> None:
         path = self._folder / "index"
@@ -163,15 +162,14 @@ class RunChecker:
             self._table = table
 
     def _check_times(self, summary: Summary) -> None:
-        path = self._folder / TIMES
         try:
             AttemptTable.read(self._run, summary.journal_bytes, len(summary.steps))
         except RecordError as error:
             what = f"{error}; delete it, and the journal is read instead"
-            self._findings.damage(path, what, self._pathspec)
+            self._findings.damage(self._folder / TIMES, what, self._pathspec)
         except OSError as error:
             what = f"it cannot be read: {error.strerror}"
-            self._findings.damage(path, what, self._pathspec)
+            self._findings.damage(self._folder / TIMES, what, self._pathspec)
 
     def _journal_bytes(self) -> int:
         try:

@@ -33,7 +33,7 @@ from asyncflow.store.run_times import TIMES
 from asyncflow.store.segments import SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from asyncflow.store.layout import Layout, Listing
     from asyncflow.store.maintenance.findings import Verified
@@ -133,12 +133,10 @@ class _Walk:
 
     def _check_folder(self, folder: Path, flow: str, run_id: str) -> None:
         try:
-            paths = _entries(folder)
+            paths = _entries(folder, known=_OF_A_RUN)
         except OSError:
             return  # reported already: its journal cannot be read either
         for path in paths:
-            if path.name in _OF_A_RUN:
-                continue
             segment = f"{flow}/{run_id}/{path.name}"
             if path.name.endswith(SUFFIX) and self._values.is_named_segment(segment):
                 continue
@@ -246,15 +244,21 @@ class _Walk:
             self._values.check_unnamed_blob(path, digest)
 
 
-def _entries(folder: Path, *, are_folders: bool = False) -> list[Path]:
+def _entries(folder: Path, *, are_folders: bool = False, known: Container[str] = ()) -> list[Path]:
     """The folders in a folder, or everything else in it; empty if there is no such folder.
+
+    Entries with `known` names are left out.
 
     Raises:
         OSError: It cannot be read.
     """
     try:
         with os.scandir(folder) as entries:
-            return [Path(entry.path) for entry in entries if _is_folder(entry) == are_folders]
+            return [
+                Path(entry.path)
+                for entry in entries
+                if entry.name not in known and _is_folder(entry) == are_folders
+            ]
     except (FileNotFoundError, NotADirectoryError):
         return []
 
