@@ -7,7 +7,8 @@ start to the third's end. Each round has an array of its own: what the store has
 
 Then 100 arrays of 4 MiB that the tasks of a foreach make on two workers, from the first task's
 start to the last one's end. Beside it, in turn: two processes that make as many arrays and write
-each to a file, as the store does: under another name, without fsync. That is the rate of the disk.
+each to a file, as the store does: under another name, and with fsync of the file and its folder if
+the store is to survive a power cut. Without it, that is the rate of memory, else that of the disk.
 
 At last, what other async steps of a worker notice while a large value is stored or read: see
 `benchmarks/gaps.py`.
@@ -16,11 +17,13 @@ At last, what other async steps of a worker notice while a large value is stored
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import shutil
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ import numpy as np
 from blake3 import blake3
 
 from asyncflow import Engine, FlowSpec, Parameter, Run, events, step
+from asyncflow._support.settings import Settings
 from benchmarks import gaps
 
 BYTES = 256 << 20
@@ -106,7 +110,9 @@ def one_of_many(first: float, number: int) -> np.ndarray:
     return np.arange(first + number, first + number + MANY_BYTES // 8)
 
 
-def written_plainly(folder: str, first: float, numbers: range, begin: Any, ended: Any) -> None:
+def written_plainly(
+    folder: str, first: float, numbers: range, begin: Any, ended: Any, *, durable: bool
+) -> None:
     """Be one of two processes that write arrays to files; told to begin, and tell the end."""
     ended.put(None)
     begin.wait()
@@ -114,18 +120,28 @@ def written_plainly(folder: str, first: float, numbers: range, begin: Any, ended
         path = Path(folder) / f"{number}.new"
         with path.open("wb", buffering=0) as file:
             file.write(one_of_many(first, number).view("u1").data)
+            if durable:
+                os.fsync(file.fileno())
         path.rename(path.with_suffix(""))
+        if durable:
+            descriptor = os.open(folder, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
     ended.put(time.perf_counter())
 
 
-def plain_seconds(folder: Path, first: float) -> float:
+def plain_seconds(folder: Path, first: float, *, durable: bool) -> float:
     """How long two processes take for all arrays, from the moment at which both are ready."""
     folder.mkdir()
     context = multiprocessing.get_context("spawn")
     begin, ended = context.Event(), context.Queue()
     shares = [range(worker, MANY, MANY_WORKERS) for worker in range(MANY_WORKERS)]
     writers = [
-        context.Process(target=written_plainly, args=(str(folder), first, share, begin, ended))
+        context.Process(
+            target=written_plainly,
+            args=(str(folder), first, share, begin, ended),
+            kwargs={"durable": durable},
+        )
         for share in shares
     ]
     for writer in writers:
@@ -141,16 +157,21 @@ def plain_seconds(folder: Path, first: float) -> float:
     return seconds
 
 
-async def compare_many() -> None:
+async def compare_many(*, durable: bool) -> None:
     """Print the rate of the foreach beside that of plain writes."""
     with tempfile.TemporaryDirectory() as folder:
-        async with Engine(store=Path(folder) / "store", workers=MANY_WORKERS) as engine:
+        settings = Settings(
+            store=Path(folder) / "store",
+            workers=MANY_WORKERS,
+            durability="power" if durable else "crash",
+        )
+        async with Engine(settings=settings) as engine:
             await engine.run(ManyArrays, count=20)
             taken, plain = [], []
             for _ in range(ROUNDS):
                 shutil.rmtree(Path(engine.settings.store) / "blobs")  # as above
                 first = random.random()
-                plain.append(plain_seconds(Path(folder) / "plain", first))
+                plain.append(plain_seconds(Path(folder) / "plain", first, durable=durable))
                 run = await engine.run(ManyArrays, first=first)
                 told = [e for e in run.events() if getattr(e, "step", "") == "work"]
                 began = min(e.time for e in told if isinstance(e, events.TaskStarted))
@@ -158,7 +179,8 @@ async def compare_many() -> None:
                 taken.append((ended - began).total_seconds())
     ratio = statistics.median(base / each for base, each in zip(plain, taken, strict=True))
     rate = MANY * MANY_BYTES / statistics.median(taken) / (1 << 20)
-    print(f"{MANY} arrays of {MANY_BYTES >> 20} MiB from a foreach: {rate:.0f} MiB/s")
+    how = "with fsync" if durable else "without fsync"
+    print(f"{MANY} arrays of {MANY_BYTES >> 20} MiB from a foreach, {how}: {rate:.0f} MiB/s")
     print(f"  two processes that make and write them: {ratio:.2f} of their rate ", end="")
     print(f"(at least {REQUIRED_RATE})")
 
@@ -241,7 +263,8 @@ async def compare() -> None:
 def main() -> None:
     """Run the comparisons."""
     anyio.run(compare)
-    anyio.run(compare_many)
+    for durable in (False, True):
+        anyio.run(partial(compare_many, durable=durable))
     anyio.run(gaps.measure)
 
 
