@@ -293,15 +293,18 @@ def test_a_comparison_reads_no_value_that_is_equal(client, monkeypatch):
     assert found["artifacts_same"] == 6
 
 
-def test_the_times_of_steps_are_read_from_a_long_journal_if_they_are_asked_for(client, monkeypatch):
-    """The first answer does without; so does the next, but for what was read meanwhile."""
+@pytest.mark.usefixtures("client")  # which makes the store
+def test_the_times_of_steps_are_read_from_a_long_journal_if_they_are_asked_for(folder, monkeypatch):
+    """The first answer does without them."""
     monkeypatch.setattr("asyncflow.client.step_rows._FEW_TASKS", 0)
     address = run_of("failed")
-    first = {each["step"]: each["seconds"] for each in told(client, address)["steps"]}
-    asked = {each["step"]: each["seconds"] for each in told(client, f"{address}?times=1")["steps"]}
+    with asking(folder / "store") as client:  # which has no run open yet
+        first = {each["step"]: each["seconds"] for each in told(client, address)["steps"]}
+        asked = told(client, f"{address}?times=1")["steps"]
+        refused = client.get(f"{address}?times=2").status_code
     assert first == dict.fromkeys(first)
-    assert asked["work"] > 0
-    assert client.get(f"{address}?times=2").status_code == 400
+    assert {each["step"]: each["seconds"] for each in asked}["work"] > 0
+    assert refused == 400
 
 
 # --- hostile stores -----------------------------------------------------------------------------
