@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.previews.moments import duration_text, moment_text
@@ -157,12 +157,25 @@ class ArrayNote:
         size = self.dtype.size
         if self.data is None or not size or count <= 0:
             return []
+        if size > _MOST_FIELD_BYTES:
+            return self._beginnings(begin, step, min(count, self.size))
         if step == 1:
             return self.dtype.texts(self.data.read(begin * size, count * size))
         data = b"".join(
             self.data.read((begin + number * step) * size, size) for number in range(count)
         )
         return self.dtype.texts(data)
+
+    def _beginnings(self, begin: int, step: int, count: int) -> list[str]:
+        """As `some`, for long values: of each only what may be shown is read."""
+        size, kind = self.dtype.size, self.dtype.code[:1]
+        if self.data is None or kind not in "US":
+            return []
+        start = replace(self.dtype, code=f"{kind}{_MOST_TEXT}")
+        data = (
+            self.data.read((begin + number * step) * size, start.size) for number in range(count)
+        )
+        return start.texts(b"".join(data))
 
     def field(self, dtype: DType, begin: int, count: int) -> list[str]:
         """The first values of a field of its records, which has this type and begins there."""
@@ -172,19 +185,19 @@ class ArrayNote:
         return dtype.texts(b"".join(self.data.read(at, dtype.size) for at in starts))
 
 
-def array_of(node: Node) -> ArrayNote | None:
-    """The array that a node makes; None if it makes none."""
+def array_of(node: Node, depth: int = 0) -> ArrayNote | None:
+    """The array that a node makes; None if it makes none. Fields of records are for `depth` 1."""
     if not isinstance(node, Made) or not isinstance(node.function, Named):
         return None
     name = node.function.full
     if name in _FROM_BUFFER and len(node.arguments) == 4:  # noqa: PLR2004 - the buffer, dtype, shape and order
         data, dtype, shape, order = node.arguments
-        return _note(_shape_of(shape), dtype_of(dtype), str(order), bytes_of(data))
+        return _note(_shape_of(shape), dtype_of(dtype, depth), _order_of(order), bytes_of(data))
     if name in _RECONSTRUCT and isinstance(node.state, Several) and len(node.state.items) == 5:  # noqa: PLR2004 - as NumPy writes it
         _, shape, dtype, is_fortran, content = node.state.items
         objects = content.items if isinstance(content, Several) else None
         order = "F" if is_fortran is True else "C"
-        return _note(_shape_of(shape), dtype_of(dtype), order, bytes_of(content), objects)
+        return _note(_shape_of(shape), dtype_of(dtype, depth), order, bytes_of(content), objects)
     return None
 
 
@@ -198,6 +211,10 @@ def _note(
     if shape is None or dtype is None or (data is None and objects is None):
         return None
     return ArrayNote(shape, dtype, order, data, objects)
+
+
+def _order_of(node: Node) -> str:
+    return node if isinstance(node, str) else "C"
 
 
 def _shape_of(node: Node) -> tuple[int, ...] | None:
@@ -219,8 +236,8 @@ def dtype_of(node: Node, depth: int = 1) -> DType | None:
         return None
     state = node.state.items if isinstance(node.state, Several) else []
     order = state[1] if len(state) > 1 and isinstance(state[1], str) else "<"
-    names = state[3] if len(state) > 3 else None  # noqa: PLR2004 - as NumPy writes it
-    fields = tuple(names.items) if isinstance(names, Several) else ()
+    names = state[3] if len(state) > 3 and depth else None  # noqa: PLR2004 - as NumPy writes it
+    fields = tuple(names.items[: _MOST_FIELDS + 1]) if isinstance(names, Several) else ()
     unit = state[8] if len(state) > 8 else None  # noqa: PLR2004 - as NumPy writes it
     names_of = tuple(each for each in fields if isinstance(each, str))
     told = state[4] if len(state) > 4 else None  # noqa: PLR2004 - as NumPy writes it
@@ -232,9 +249,9 @@ def _parts_of(told: Node, names: Sequence[str], code: str) -> tuple[tuple[str, D
     """The fields of records: `{name: (dtype, offset)}`; none unless all lie within a record."""
     if not isinstance(told, Mapped) or len(names) > _MOST_FIELDS:
         return ()
-    parts = []
+    parts, by_name = [], {key: value for key, value in told.pairs if isinstance(key, str)}
     for name in names:
-        found = told.get(name)
+        found = by_name.get(name)
         items = found.items if isinstance(found, Several) else []
         dtype = dtype_of(items[0], depth=0) if items else None
         begin = items[1] if len(items) > 1 else None
@@ -265,7 +282,7 @@ def array_preview(tree: PickleTree, limits: PreviewLimits) -> dict[str, Any] | N
         and node.function.full in _SCALAR
     ):
         return _scalar_preview(node)
-    array = array_of(node)
+    array = array_of(node, depth=1)
     if array is None:
         return None
     return {

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from asyncflow.client.previews.stored_bytes import StoredBytes
 
 _FIELDS: Final = 7  # of an array: type, length, nulls, offset, buffers, children, dictionary
+_WORK: Final = 2  # for one type or array, in names that are looked at
 _MOST_CHUNKS: Final = 1_000
 _MOST_DEPTH: Final = 20  # of arrays and types within each other
 _MOST_PARTS: Final = 1_000  # of one type
+_MOST_KINDS: Final = 128  # of a union: their numbers are below that
 _DECIMAL_SIZES: Final = {"decimal32": 4, "decimal64": 8, "decimal128": 16, "decimal256": 32}
 _UUID_BYTES: Final = 16
 
@@ -99,10 +101,11 @@ def _restored(node: Node, limits: PreviewLimits, depth: int) -> ArrowArray | Non
     kind, length, _, offset, buffers, children, dictionary = node.items
     if not (type(length) is int and type(offset) is int and isinstance(buffers, Several)):
         return None
+    limits.count(_WORK + len(buffers.items))
     parts = [_buffer(each) for each in buffers.items]
     inner = children.items[:_MOST_PARTS] if isinstance(children, Several) else []
     return ArrowArray(
-        _type_of(kind, _MOST_DEPTH),
+        _type_of(kind, _MOST_DEPTH, limits),
         max(length, 0),
         offset,
         parts[0] if parts else None,
@@ -122,15 +125,16 @@ def _buffer(node: Node) -> StoredBytes | None:
 # --- types --------------------------------------------------------------------------------------
 
 
-def _type_of(node: Node, depth: int) -> ArrowType:
+def _type_of(node: Node, depth: int, limits: PreviewLimits) -> ArrowType:
     """The type that a node makes; `?` if it makes none."""
+    limits.count(_WORK)
     if not isinstance(node, Made) or not isinstance(node.function, Named) or depth <= 0:
         return ArrowType(node.name[:60] if isinstance(node, Named) else "?")
     name, given = node.function.name, node.arguments
     if name == "type_for_alias" and given and isinstance(given[0], str):
         return _by_alias(given[0])
     make = _MAKERS.get(name)
-    found = make(name, given, depth - 1) if make is not None else None
+    found = make(name, given, depth - 1, limits) if make is not None else None
     return ArrowType(name[:60]) if found is None else found
 
 
@@ -141,61 +145,72 @@ def _by_alias(alias: str) -> ArrowType:
     return ArrowType(kind, unit=unit.rstrip("]"))
 
 
-def _field_type(node: Node, depth: int) -> tuple[str, ArrowType]:
+def _field_type(node: Node, depth: int, limits: PreviewLimits) -> tuple[str, ArrowType]:
     if _is(node, "field") and len(node.arguments) > 1:
         name = node.arguments[0]
-        return name if isinstance(name, str) else "", _type_of(node.arguments[1], depth)
-    return "", _type_of(node, depth)
+        return name if isinstance(name, str) else "", _type_of(node.arguments[1], depth, limits)
+    return "", _type_of(node, depth, limits)
 
 
-def _timestamp(kind: str, given: Sequence[Node], _: int) -> ArrowType | None:
-    unit, zone = [*given, None, None][:2]
-    return ArrowType(kind, unit=str(unit)[:9], zone=zone if isinstance(zone, str) else "")
+def _word(node: Node) -> str:
+    """A short text; `?` for anything else, whose text can be longer than memory."""
+    return node[:9] if isinstance(node, str) else "?"
 
 
-def _fixed_bytes(_kind: str, given: Sequence[Node], _: int) -> ArrowType | None:
+def _timestamp(kind: str, given: Sequence[Node], *_: object) -> ArrowType | None:
+    unit, zone = [*given[:2], None, None][:2]
+    return ArrowType(kind, unit=_word(unit), zone=zone if isinstance(zone, str) else "")
+
+
+def _fixed_bytes(_kind: str, given: Sequence[Node], *_: object) -> ArrowType | None:
     size = given[0] if given else None
     return ArrowType("fixed_size_binary", size=size) if type(size) is int else None
 
 
-def _decimal(kind: str, given: Sequence[Node], _: int) -> ArrowType | None:
-    precision, scale = [*given, None, None][:2]
+def _decimal(kind: str, given: Sequence[Node], *_: object) -> ArrowType | None:
+    precision, scale = [*given[:2], None, None][:2]
     if type(precision) is not int or type(scale) is not int:
         return None
     return ArrowType(kind, precision=precision, scale=scale, size=_DECIMAL_SIZES[kind])
 
 
-def _list(kind: str, given: Sequence[Node], depth: int) -> ArrowType | None:
+def _list(kind: str, given: Sequence[Node], depth: int, limits: PreviewLimits) -> ArrowType | None:
     if not given:
         return None
-    fields = (_field_type(given[0], depth),)
+    fields = (_field_type(given[0], depth, limits),)
     size = given[1] if len(given) > 1 else -1
     if kind == "list_" and type(size) is int and size >= 0:
         return ArrowType("fixed_size_list", size=size, fields=fields)
     return ArrowType(kind.rstrip("_"), fields=fields)
 
 
-def _of_fields(kind: str, given: Sequence[Node], depth: int) -> ArrowType | None:
+def _of_fields(
+    kind: str, given: Sequence[Node], depth: int, limits: PreviewLimits
+) -> ArrowType | None:
     first = given[0] if given else None
     parts = first.items if kind == "struct" and isinstance(first, Several) else given
     most = 2 if kind == "dictionary" else _MOST_PARTS  # indices and values
-    fields = tuple(_field_type(each, depth) for each in parts[:most])
+    fields = tuple(_field_type(each, depth, limits) for each in parts[:most])
     return ArrowType(kind.rstrip("_"), fields=fields)
 
 
-def _union(_kind: str, given: Sequence[Node], depth: int) -> ArrowType | None:
+def _union(
+    _kind: str, given: Sequence[Node], depth: int, limits: PreviewLimits
+) -> ArrowType | None:
     if len(given) < 3 or not (isinstance(given[0], Several) and isinstance(given[2], Several)):  # noqa: PLR2004 - fields, mode and numbers
         return None
-    fields = tuple(_field_type(each, depth) for each in given[0].items[:_MOST_PARTS])
-    ids = tuple(each for each in given[2].items[:_MOST_PARTS] if type(each) is int)
-    return ArrowType(f"{str(given[1])[:9]}_union", fields=fields, type_ids=ids)
+    fields = tuple(_field_type(each, depth, limits) for each in given[0].items[:_MOST_PARTS])
+    ids = tuple(each for each in given[2].items[:_MOST_KINDS] if type(each) is int)
+    return ArrowType(f"{_word(given[1])}_union", fields=fields, type_ids=ids)
 
 
-def _stored_as(_kind: str, given: Sequence[Node], depth: int) -> ArrowType | None:
-    return _type_of(given[0], depth) if given else None
+def _stored_as(
+    _kind: str, given: Sequence[Node], depth: int, limits: PreviewLimits
+) -> ArrowType | None:
+    return _type_of(given[0], depth, limits) if given else None
 
 
-_MAKERS: Final[dict[str, Callable[[str, Sequence[Node], int], ArrowType | None]]] = {
+_MAKERS: Final[dict[str, Callable[[str, Sequence[Node], int, PreviewLimits], ArrowType | None]]] = {
     "timestamp": _timestamp,
     "binary": _fixed_bytes,
     **dict.fromkeys(_DECIMAL_SIZES, _decimal),

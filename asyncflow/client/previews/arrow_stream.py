@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.client.previews.arrow_values import ArrowArray, ArrowType
@@ -27,6 +28,7 @@ _MOST_MESSAGES: Final = 10_000
 _MOST_FIELDS: Final = 10_000
 _MOST_DEPTH: Final = 20
 _MOST_METADATA: Final = 20  # pairs of a field that are looked at
+_MOST_KINDS: Final = 128  # of a union: their numbers are below that
 _UNITS: Final = ("s", "ms", "us", "ns")
 _FLOATS: Final = ("halffloat", "float", "double")
 _IN_FIXED_FORM: Final = {
@@ -181,6 +183,7 @@ class _Schema:
             raise ValueError("a schema of Arrow has too many fields")
         children = self._fields(table, 5, depth - 1)
         kind = _type(table.number(2, "B"), table.table(3), children)
+        self._room -= len(kind.type_ids)
         encoding, number = table.table(4), None
         if encoding is not None:
             number, index = encoding.number(0, "q"), encoding.table(1)
@@ -228,7 +231,7 @@ def _interval(table: FlatTable) -> ArrowType:
 
 
 def _union(table: FlatTable) -> ArrowType:
-    ids = tuple(each for (each,) in table.rows(1, "i"))
+    ids = tuple(each for (each,) in islice(table.rows(1, "i"), _MOST_KINDS))
     return ArrowType("dense_union" if table.number(0, "h") else "sparse_union", type_ids=ids)
 
 
@@ -267,9 +270,9 @@ class _Batch:
         limits: PreviewLimits,
     ) -> None:
         self._body, self._dictionaries, self._limits = body, dict(dictionaries), limits
-        self._nodes = iter(header.rows(1, "qq"))
-        self._buffers = iter(header.rows(2, "qq"))
-        self._views = iter(header.rows(4, "q"))
+        self._nodes = header.rows(1, "qq")
+        self._buffers = header.rows(2, "qq")
+        self._views = header.rows(4, "q")
         self._is_compressed = header.table(3) is not None
 
     def array(self, of: _Field) -> ArrowArray | None:

@@ -33,13 +33,14 @@ class Column:
         return replace(self, name=name)
 
     @classmethod
-    def of_objects(cls, objects: Sequence[Node]) -> Self:
-        """A column of any values."""
+    def of_objects(cls, objects: Sequence[Node], places: range | None = None) -> Self:
+        """A column of any values: all of these, or those in some places among them."""
+        at = range(len(objects)) if places is None else places
         return cls(
             "",
             "object",
-            len(objects),
-            lambda count: [text_of(each, _CELL)[0] for each in objects[:count]],
+            len(at),
+            lambda count: [text_of(objects[place], _CELL)[0] for place in at[:count]],
         )
 
     @classmethod

@@ -7,7 +7,10 @@ that are relative to where they stand. Each read is checked against the end of t
 from __future__ import annotations
 
 import struct
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["FlatTable"]
 
@@ -17,7 +20,7 @@ _MOST_TEXT: Final = 400  # bytes of a text that are looked at
 class FlatTable:
     """One table. A field that is not there has its default."""
 
-    __slots__ = ("_at", "_data", "_fields")
+    __slots__ = ("_at", "_data", "_places", "_size")
 
     def __init__(self, data: bytes, at: int) -> None:
         """The table at this place.
@@ -26,10 +29,9 @@ class FlatTable:
             ValueError: It does not lie in these bytes; each method raises that too.
         """
         self._data, self._at = data, at
-        places = at - _unpack("<i", data, at)
-        size = _unpack("<H", data, places)
-        fields = data[places + 4 : places + size]
-        self._fields = [place for (place,) in struct.iter_unpack("<H", fields[: len(fields) & ~1])]
+        self._places = at - _unpack("<i", data, at)
+        size = _unpack("<H", data, self._places)
+        self._size = min(size, len(data) - self._places)
 
     @classmethod
     def root(cls, data: bytes) -> Self:
@@ -54,20 +56,23 @@ class FlatTable:
         length = min(_unpack("<I", self._data, place), _MOST_TEXT)
         return self._data[place + 4 : place + 4 + length].decode("utf-8", "replace")
 
-    def tables(self, field: int, most: int) -> list[FlatTable]:
-        """Tables that stand in a list, so many at most."""
+    def tables(self, field: int, most: int) -> Iterator[FlatTable]:
+        """Tables that stand in a list, so many at most. Each is made when it is asked for."""
         begin, count = self._list(field, 4)
-        places = (begin + 4 * number for number in range(min(count, most)))
-        return [FlatTable(self._data, place + _unpack("<I", self._data, place)) for place in places]
+        for place in range(begin, begin + 4 * min(count, most), 4):
+            yield FlatTable(self._data, place + _unpack("<I", self._data, place))
 
-    def rows(self, field: int, form: str) -> list[tuple[Any, ...]]:
-        """Structures or numbers that stand in a list, each of this form."""
+    def rows(self, field: int, form: str) -> Iterator[tuple[Any, ...]]:
+        """Structures or numbers of this form that stand in a list; they are read one by one."""
         size = struct.calcsize(f"<{form}")
         begin, count = self._list(field, size)
-        return list(struct.iter_unpack(f"<{form}", self._data[begin : begin + count * size]))
+        return struct.iter_unpack(f"<{form}", memoryview(self._data)[begin : begin + count * size])
 
     def _place(self, field: int) -> int | None:
-        place = self._fields[field] if field < len(self._fields) else 0
+        at = 4 + 2 * field
+        if at + 2 > self._size:
+            return None
+        place = _unpack("<H", self._data, self._places + at)
         return self._at + place if place else None
 
     def _target(self, field: int) -> int | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
+
+_MOST_PARTS: Final = 100_000  # ten for each name of the widest frame that is shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +28,25 @@ class PreviewLimits:
     bytes_read: int = 1 << 20
     until: float = 0.0
     """When the time is over; set by `begun`."""
+    _parts: list[int] = field(default_factory=lambda: [_MOST_PARTS], repr=False, compare=False)
 
     def begun(self) -> Self:
         """The same, from now on."""
-        return replace(self, until=time.monotonic() + self.seconds)
+        until = time.monotonic() + self.seconds
+        return replace(self, until=until, _parts=[_MOST_PARTS])
+
+    def count(self, parts: int = 1) -> None:
+        """Count parts of a value that are looked at: types, arrays, columns, names.
+
+        A part may stand in many places of a value. So the tree that is walked can be larger than
+        the bytes by any factor, and it is the steps of the walk that are counted.
+
+        Raises:
+            ValueError: They are more than any table needs.
+        """
+        self._parts[0] -= parts
+        if self._parts[0] < 0:
+            raise ValueError("it has too many parts to be looked at")
 
     @property
     def is_over(self) -> bool:

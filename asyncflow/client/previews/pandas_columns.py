@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,8 @@ __all__ = ["index_columns", "vector"]
 
 _MOST_LEVELS: Final = 100
 _MOST_CATEGORIES: Final = 1_000  # that are looked at
+_MOST_PARTS: Final = 20  # of an array, such as its values and their type
+_WORK: Final = 10  # for one vector, in names that are looked at
 _MISSING: Final = "NA"
 _MONTHS: Final = 12
 
@@ -32,6 +35,7 @@ def index_columns(node: Node, limits: PreviewLimits) -> list[Column]:
     kind, data = node.arguments[:2]
     if not isinstance(data, Mapped):
         return []
+    limits.count(len(data.pairs))
     if isinstance(kind, Named) and kind.name == "MultiIndex":
         return _levels(data, limits)
     column = _range(data) if isinstance(kind, Named) and kind.name == "RangeIndex" else None
@@ -79,7 +83,22 @@ def _levels(data: Mapped, limits: PreviewLimits) -> list[Column]:
 
 
 def vector(node: Node, limits: PreviewLimits) -> Column | None:
-    """A sequence of values, whatever pandas keeps it in; None if it is not known."""
+    """A sequence of values, whatever pandas keeps it in; None if it is not known.
+
+    Raises:
+        ValueError: It is made of too many others, now or when their texts are asked for.
+    """
+    limits.count(_WORK)
+    column = _vector(node, limits)
+    return None if column is None else replace(column, texts=partial(_texts, column, limits))
+
+
+def _texts(column: Column, limits: PreviewLimits, count: int) -> list[str]:
+    limits.count(count)
+    return column.texts(count)
+
+
+def _vector(node: Node, limits: PreviewLimits) -> Column | None:
     array = array_of(node)
     if array is not None:
         if array.objects is not None:
@@ -107,11 +126,13 @@ def _extension(node: Made, limits: PreviewLimits) -> Column | None:
         state = given[0]
     if isinstance(state, Mapped):
         return _of_state(state, limits)
-    arrays = [each for each in [*given, *node.arguments] if array_of(each) is not None]
+    parts = [*given[:_MOST_PARTS], *node.arguments[:_MOST_PARTS]]
+    arrays = [each for each in parts if array_of(each) is not None]
     return vector(arrays[0], limits) if arrays else None
 
 
 def _of_state(state: Mapped, limits: PreviewLimits) -> Column | None:
+    limits.count(len(state.pairs))
     if state.get("_mask") is not None:
         return _masked(vector(state.get("_data"), limits), vector(state.get("_mask"), limits))
     if state.get("_left") is not None:
@@ -193,6 +214,7 @@ def _sparse(state: Mapped, limits: PreviewLimits) -> Column | None:
 
 def _backed(name: str, given: Sequence[Node], limits: PreviewLimits) -> Column | None:
     """The values of a class that has a dtype and an array."""
+    given = given[:_MOST_PARTS]
     arrays = [each for each in given if array_of(each) is not None]
     dtypes = [each for each in given if isinstance(each, Made) and array_of(each) is None]
     inner = vector(arrays[0], limits) if arrays else None
@@ -204,7 +226,8 @@ def _backed(name: str, given: Sequence[Node], limits: PreviewLimits) -> Column |
     if name == "PeriodArray" and dtype.arguments and isinstance(dtype.arguments[0], str):
         return _periods(inner, dtype.arguments[0])
     if isinstance(dtype.function, Named) and dtype.function.name == "DatetimeTZDtype":
-        unit = dtype.state.get("unit") if isinstance(dtype.state, Mapped) else "ns"
+        told = dtype.state.get("unit") if isinstance(dtype.state, Mapped) else None
+        unit = told if isinstance(told, str) else "ns"
         return Column("", f"datetime64[{unit}, with zone]", inner.length, partial(_in_utc, inner))
     return inner
 

@@ -15,6 +15,7 @@ from asyncflow.client.previews.pickle_opcodes import Made, Mapped, Named, Node, 
 if TYPE_CHECKING:
     from asyncflow.client.previews.limits import PreviewLimits
 
+_WORK: Final = 3  # for one column, in names that are looked at
 _MOST_COLUMNS: Final = 10_000  # whose names are looked at
 
 
@@ -84,7 +85,8 @@ def _columns_of(block: Node, limits: PreviewLimits) -> list[tuple[int, Column]]:
     if not (isinstance(block, Made) and len(block.arguments) >= 2):  # noqa: PLR2004 - values and places
         return []
     values, placement = block.arguments[:2]
-    places = _places(placement)
+    limits.count()
+    places = _places(placement, limits)
     array = array_of(values)
     if array is None or len(array.shape) != 2:  # noqa: PLR2004 - columns and rows
         column = vector(values, limits)
@@ -101,20 +103,27 @@ def _row_of(array: ArrayNote, number: int) -> Column:
     rows, length = array.shape
     begin, step = (number, max(rows, 1)) if array.order == "F" else (number * length, 1)
     if array.objects is not None:
-        return Column.of_objects(array.objects[begin : begin + step * length : step])
+        places = range(len(array.objects))[begin : begin + step * length : step]
+        return Column.of_objects(array.objects, places)
     return Column("", array.dtype.name, length, lambda count: array.some(begin, step, count))
 
 
-def _places(node: Node) -> list[int]:
+def _places(node: Node, limits: PreviewLimits) -> list[int]:
     if isinstance(node, Made) and isinstance(node.function, Named):
         if node.function.full == "builtins.slice" and len(node.arguments) == 3:  # noqa: PLR2004 - from, to, step
             begin, end, step = node.arguments
             if all(type(each) is int for each in (begin, end)) and step in {1, None}:
-                return list(range(max(begin, 0), min(end, _MOST_COLUMNS)))
+                return _counted(range(max(begin, 0), min(end, _MOST_COLUMNS)), limits)
             if all(type(each) is int for each in (begin, end, step)) and step > 0:
-                return list(range(max(begin, 0), min(end, _MOST_COLUMNS), step))
+                return _counted(range(max(begin, 0), min(end, _MOST_COLUMNS), step), limits)
         array = array_of(node)
         if array is not None and array.dtype.code in {"i8", "i4"}:
-            texts = array.first(min(array.size, _MOST_COLUMNS))
-            return [int(each) for each in texts]
+            count = min(array.size, _MOST_COLUMNS)
+            limits.count(_WORK * count)
+            return [int(each) for each in array.first(count)]
     return []
+
+
+def _counted(places: range, limits: PreviewLimits) -> list[int]:
+    limits.count(_WORK * len(places))
+    return list(places)

@@ -99,6 +99,7 @@ _HEADER: Final = struct.Struct("<4sIQ")
 _RANGE: Final = struct.Struct("<QQ")
 _MOST_BUFFERS: Final = 4_096
 _MARK: Final = object()
+_COPIED_AT_ONCE: Final = 16  # arguments of a call that cost as much as one more opcode
 _CHECK_EVERY: Final = 256
 _FIRST_WINDOW: Final = 16 << 10
 _MOST_WINDOW: Final = 256 << 10
@@ -149,7 +150,7 @@ class _Machine:
     def __init__(self, buffers: Sequence[Buffer], limits: PreviewLimits) -> None:
         self._limits = limits
         self._buffers = iter(buffers)
-        self._done = 0
+        self._done = self._copied = 0
         self.stack: list[Node] = []
         self.memo: dict[int, Node] = {}
 
@@ -192,7 +193,7 @@ class _Machine:
                 raise _not_a_pickle(error) from error
             end = file.tell()
             self._done += 1
-            if self._done >= self._limits.operations or (
+            if self._done + self._copied // _COPIED_AT_ONCE >= self._limits.operations or (
                 self._done % _CHECK_EVERY == 0 and self._limits.is_over
             ):
                 return False, end
@@ -329,6 +330,7 @@ class _Machine:
         function = self.pop()
         given = arguments.items if isinstance(arguments, Several) else [arguments]
         if isinstance(named, Mapped) and named.pairs:
+            self._copied += len(given)
             given = [*given, named]
         self.stack.append(_called(function, given))
 
@@ -383,8 +385,8 @@ def _called(function: Node, arguments: list[Node]) -> Node:
                 return Named(module, name)
         if function.full in _CONTAINERS and len(arguments) <= 1:
             items = arguments[0].items if arguments and isinstance(arguments[0], Several) else []
-            return Several(function.name, list(items))
-    return Made(function, list(arguments))
+            return Several(function.name, items)
+    return Made(function, arguments)
 
 
 _CONTAINERS: Final = frozenset({"builtins.set", "builtins.frozenset", "builtins.list"})

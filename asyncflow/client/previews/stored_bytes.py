@@ -68,8 +68,8 @@ class InMemory:
 
     __slots__ = ("_data",)
 
-    def __init__(self, data: bytes | bytearray) -> None:
-        self._data = data
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._data = memoryview(data)  # not copied: thousands of parts may be of the same bytes
 
     @property
     def size(self) -> int:

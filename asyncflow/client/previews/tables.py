@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncflow.client.previews.limits import PreviewLimits
 
 _CELL: Final = 60  # characters of a cell
+_MOST_ROWS: Final = 1 << 63
 
 
 def table_preview(tree: PickleTree, limits: PreviewLimits) -> dict[str, Any] | None:
@@ -28,7 +29,7 @@ def table_preview(tree: PickleTree, limits: PreviewLimits) -> dict[str, Any] | N
     node = tree.value
     if not (isinstance(node, Made) and isinstance(node.function, Named)):
         return None
-    records = array_of(node)
+    records = array_of(node, depth=1)
     if records is not None:
         return _records_preview(records, limits)
     name, found = node.function.full, None
@@ -76,12 +77,14 @@ def _shown(
     """The preview; a length of None is not known, and there are as many rows as can be shown."""
     shown = columns[: limits.columns]
     known = max((each.length for each in shown), default=0) if length is None else length
+    if known > _MOST_ROWS:
+        raise ValueError("a table cannot have so many rows")
     count = min(known, limits.rows)
     cells = [column.texts(count) for column in shown]
     rows = [[_cut(cell[row]) if row < len(cell) else "…" for cell in cells] for row in range(count)]
     return {
         "kind": "table",
-        "type": kind,
+        "type": kind[:200],
         "columns": [{"name": each.name[:200], "dtype": each.dtype[:100]} for each in shown],
         "rows": rows,
         "length": length,

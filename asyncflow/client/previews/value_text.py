@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from asyncflow.client.previews.limits import PreviewLimits
 
 _SHARE: Final = 4  # of the room is for one text in a container, so that the others show too
+_MOST_ARGUMENTS: Final = 200  # of a call that are looked at
+_MOST_ARGUMENTS_OF_CALL: Final = 3  # of `timedelta`, `range` and their like
 _MOST_BITS: Final = 2_000  # of a number that is written out
 _ENCLOSED: Final = {"list": "[]", "tuple": "()", "set": "{}", "frozenset": ("frozenset({", "})")}
 _PLAIN_NAMES: Final = ("builtins.", "__main__.")
@@ -189,11 +191,14 @@ class _Writer:
             self.put(_shown_name(node.function))
         else:
             self.write(node.function, depth + 1)
-        shown = [each for each in node.arguments if not _is_empty(each)]
+        given = node.arguments[:_MOST_ARGUMENTS]  # the same call may be shown a thousand times
+        shown = [each for each in given if not _is_empty(each)]
         if shown:
             self.put("(")
             self._write_items(shown, depth)
             self.put(")")
+        if len(given) < len(node.arguments):
+            self._leave_out()
         if node.items:
             self.put(" [")
             self._write_items(node.items, depth)
@@ -245,6 +250,8 @@ def _as_call(name: str, kind: type) -> Callable[[Made], str | None]:
 
     def show(node: Made) -> str | None:
         given: list[Any] = node.arguments
+        if len(given) > _MOST_ARGUMENTS_OF_CALL:
+            return None
         if not all(type(each) is kind and len(repr(each)) < 100 for each in given if _fits(each)):  # noqa: PLR2004 - fits on a line
             return None
         if not all(map(_fits, given)):
@@ -260,6 +267,8 @@ def _fits(value: object) -> bool:
 
 def _path(node: Made) -> str | None:
     parts = node.arguments
+    if len(parts) > _MOST_ARGUMENTS:
+        return None
     if not all(isinstance(each, str) and len(each) < 1000 for each in parts):  # noqa: PLR2004 - no part of a name is longer
         return None
     return f"Path({'/'.join(parts).replace('//', '/', 1)!r})"
