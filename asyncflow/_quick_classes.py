@@ -42,6 +42,8 @@ def _dataclass(
 
     def made(cls: type) -> type:
         own = set(vars(cls))
+        if "__eq__" in own and vars(cls).get("__hash__") is None:
+            own.discard("__hash__")  # Python has set it, not the class
         parts = _with_fields(cls, kw_only=kw_only, frozen=frozen)
         methods: dict[str, Any] = {"__replace__": _replace}
         if init:
@@ -49,8 +51,9 @@ def _dataclass(
         if repr:
             methods["__repr__"] = _repr
         if eq:
-            compared = [each for each in dataclasses.fields(parts) if each.compare]
-            hashed = [each for each in compared if each.hash is not False]
+            fields = dataclasses.fields(parts)
+            compared = [each for each in fields if each.compare]
+            hashed = [each for each in fields if (each.compare if each.hash is None else each.hash)]
             methods |= {"__eq__": _eq(compared), "__hash__": _hash(hashed) if frozen else None}
         if frozen:
             methods |= {
@@ -84,6 +87,16 @@ def _with_fields(cls: type, *, kw_only: bool, frozen: bool) -> Any:
     return parts
 
 
+class _MadeByFactory:
+    """The default of a parameter whose field has a factory; signatures show it."""
+
+    def __repr__(self) -> str:
+        return "<factory>"
+
+
+_MADE_BY_FACTORY: Final = _MadeByFactory()
+
+
 def _first_init(cls: type) -> Callable[..., None]:
     """An `__init__` that compiles the real one, puts it in its own place, and calls it."""
 
@@ -96,7 +109,7 @@ def _first_init(cls: type) -> Callable[..., None]:
 def _compiled_init(cls: Any) -> Callable[..., None]:
     """Compile and install the `__init__` of a class."""
     fields = [each for each in dataclasses.fields(cls) if each.init]
-    known: dict[str, Any] = {"_MISSING": MISSING}
+    known: dict[str, Any] = {"_MISSING": _MADE_BY_FACTORY}
     parameters = [_parameter(each, known) for each in fields if not each.kw_only]
     named = [_parameter(each, known) for each in fields if each.kw_only]
     if named:
@@ -135,6 +148,9 @@ def _parameter(field: dataclasses.Field[Any], known: dict[str, Any]) -> str:
     return f"{field.name}=_default_{field.name}"
 
 
+_FIRST_INIT: Final = _first_init(object).__code__
+
+
 class _Signature:
     """The signature of a dataclass whose `__init__` may not be compiled yet."""
 
@@ -142,7 +158,7 @@ class _Signature:
         import inspect
 
         init: Any = owner.__init__  # type: ignore[misc]  # of this class, not of an instance
-        if init.__closure__ is not None and init.__name__ == "__init__":
+        if getattr(init, "__code__", None) is _FIRST_INIT:  # else it is that of a subclass
             (cell,) = init.__closure__
             init = _compiled_init(cell.cell_contents)
         signature = inspect.signature(init)

@@ -59,6 +59,16 @@ def classes(by: Any) -> Any:
     class Empty:
         """It has nothing."""
 
+    @dataclass(frozen=True, slots=True)
+    class Compared:  # noqa: PLW1641 - the dataclass makes its hash, which is what is tested
+        """It compares itself, and has the hash of its fields."""
+
+        key: int
+        hashed: int = field(default=0, compare=False, hash=True)
+
+        def __eq__(self, other):
+            return self.key == other.key
+
     class Pair(named_tuple):
         """A named tuple with a method."""
 
@@ -68,7 +78,7 @@ def classes(by: Any) -> Any:
         def both(self):
             return f"{self.left}{self.right}"
 
-    return Point, Near, Changing, Empty, Pair
+    return Point, Near, Changing, Empty, Pair, Compared
 
 
 def outcome(name: str, by: Any) -> Any:
@@ -104,7 +114,8 @@ CALLS: Any = {
     "frozen": lambda c: [each.__dataclass_params__.frozen for each in c[:4]],
     "slots": lambda c: [each.__slots__ for each in c[:4]],
     "pattern": lambda c: [each.__match_args__ for each in c[:4]],
-    "signature": lambda c: [list(inspect.signature(each).parameters) for each in c[:4]],
+    "signature": lambda c: [str(inspect.signature(each)) for each in c[:4]],
+    "hash with an own comparison": lambda c: len({c[5](1), c[5](1)}),
     "copies": lambda c: [copy.copy(c[0](1)) == c[0](1), copy.deepcopy(c[2](1)).count],
     "state": lambda c: c[0](1).__getstate__(),
     "empty": lambda c: (repr(c[3]()), c[3]() == c[3](), hash(c[3]()) == hash(c[3]())),
@@ -152,6 +163,20 @@ def test_a_subclass_without_the_decorator_is_made_by_its_base() -> None:
     assert (More(1).x, More(2).x, point(3).x) == (1, 2, 3)
 
 
+def test_asking_for_a_signature_leaves_a_constructor_of_a_subclass_in_place() -> None:
+    """That may take other values, and call the constructor of its base."""
+    point: Any = classes(QUICK)[0]
+
+    class Far(point):
+        """It is far whatever it is given."""
+
+        def __init__(self, distance):
+            super().__init__(distance + 100)
+
+    assert str(inspect.signature(Far)) == "(distance)"
+    assert Far(1).x == 101
+
+
 def test_a_frozen_dataclass_of_the_standard_library_can_extend_one() -> None:
     """An application may add fields to a class of ours."""
     point: Any = classes(QUICK)[0]
@@ -162,6 +187,7 @@ def test_a_frozen_dataclass_of_the_standard_library_can_extend_one() -> None:
 
         z: int = 3
 
+    assert list(inspect.signature(More).parameters)[-1] == "z"
     assert More(1, z=4).z == 4
     with pytest.raises(FrozenInstanceError):
         More(1).x = 2
