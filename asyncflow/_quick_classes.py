@@ -173,7 +173,11 @@ def _repr(self: Any) -> str:
 
 
 def _key(fields: list[dataclasses.Field[Any]]) -> Callable[[Any], Any]:
-    return attrgetter(*(each.name for each in fields)) if fields else lambda _: ()
+    names = [each.name for each in fields]
+    if len(names) == 1:
+        (name,) = names
+        return lambda self: (getattr(self, name),)  # tuples ask for identity before equality
+    return attrgetter(*names) if names else lambda _: ()
 
 
 def _eq(fields: list[dataclasses.Field[Any]]) -> Callable[[Any, Any], Any]:

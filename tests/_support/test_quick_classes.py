@@ -210,3 +210,20 @@ def test_making_them_compiles_nothing_for_dataclasses(monkeypatch) -> None:
     point(1)
     point(2)
     assert len(compiled) == 1
+
+
+@pytest.mark.parametrize("by", [QUICK, STANDARD])
+def test_a_single_field_equals_itself_whatever_it_is(by: Any) -> None:
+    """Members of tuples are compared by identity first, so even what never equals itself does."""
+
+    @by.dataclass(slots=True)
+    class One:
+        """It has a single field."""
+
+        value: object
+
+    one: Any = One
+
+    for value in (float("nan"), [float("nan")]):
+        assert one(value) == one(value)
+    assert one(float("nan")) != one(float("nan"))
