@@ -113,7 +113,8 @@ def watch(folder, *options, columns):
     os.close(follower)
     seen, screen, deadline = b"", Screen(), time.monotonic() + 60
     # The flow's tasks wait until the screen has shown that they are at work, and that all are done.
-    wanted = {"running": re.compile(rb"work.* [56]/12"), "done": re.compile(rb"work.* 12/12")}
+    busy = rb"work.* [56]/12" + (rb".*2 running.*1 retried" if columns == 100 else b"")
+    wanted = {"running": re.compile(busy), "done": re.compile(rb"work.* 12/12")}
     while piece := read(leader):
         seen += piece
         for name in [name for name, words in wanted.items() if words.search(seen)]:
