@@ -10,7 +10,6 @@ from asyncflow.client.live_counts import StepCount
 from asyncflow.client.step_spans import step_numbers, step_spans
 from asyncflow.flow.node import Fanout
 from asyncflow.store.run_index import TaskState
-from asyncflow.store.run_times import TIMES
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ _MOST_SPLITS: Final = 500
 """How many tasks may be looked at to know how many follow them."""
 _MOST_CURRENT: Final = 5
 _FEW_TASKS: Final = 5_000
-"""Up to here a pass over the journal costs less than a tenth of a second, as does a times file."""
+"""Up to here a pass over the journal costs less than a tenth of a second."""
 _LEFT: Final = {
     TaskState.SUCCEEDED: "succeeded",
     TaskState.CLONED: "succeeded",
@@ -104,7 +103,7 @@ def _counts(
 
 
 def step_times(record: RunRecord, *, whole: bool = False) -> StepTimes:
-    """What is known without a pass over a long journal; `whole` makes that pass, if there is need.
+    """What is known at once; with `whole`, also what takes a look at each attempt of a large run.
 
     Raises:
         JournalError: The run is damaged.
@@ -112,7 +111,7 @@ def step_times(record: RunRecord, *, whole: bool = False) -> StepTimes:
     if record.tasks.is_replayed():
         return StepTimes()  # its counts have them
     spans = step_spans(record)
-    few = sum(record.tasks.steps().values()) <= _FEW_TASKS or record.stored.has_file(TIMES)
+    few = sum(record.tasks.steps().values()) <= _FEW_TASKS
     times = times_of(record) if few or whole else times_at_hand(record)
     if times is not None:
         seconds = {step: total for step, (_, _, total) in times.of_steps().items()}
