@@ -62,7 +62,7 @@ export function useRun(flow, id, wish = {}) {
   return { data, error, reload, steps, version, link: isLive ? link : "ended", live };
 }
 
-/** Whether a run has ended whose times are in its journal alone: to read it takes long, so they are shown later. */
+/** Whether a run has ended of which the first answer lacks the times: to read them takes long, so they are shown later. */
 function lacksTimes(data) {
   const isOver = data?.run && data.run.status !== "running" && !data.problem;
   return Boolean(isOver && data.steps?.some((step) => step.begun && step.seconds === null));
