@@ -32,6 +32,13 @@ class Step:
     retries: int = 0
     catches: bool = False
     name: str = ""
+    mended: bool = False
+    """Whether it failed before its program was mended; it does the same else."""
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether it marks the task as broken before it may fail, and takes the mark back."""
+        return bool(self.failing) or self.mended
 
     def fails_at(self, index: int | None, attempt: int) -> bool:
         """Whether an attempt of the task with this foreach index fails."""
@@ -153,7 +160,10 @@ class Program:
 
     def mended(self) -> Program:
         """The same where no task fails for good."""
-        return _map(self, lambda step: step if _ends_well(step) else replace(step, failing=0))
+        return _map(
+            self,
+            lambda step: step if _ends_well(step) else replace(step, failing=0, mended=True),
+        )
 
 
 def _ends_well(step: Step) -> bool:
@@ -316,7 +326,7 @@ def _method(
     arguments = "self, inputs" if joins else "self"
     body = ["async for _ in inputs:", "    pass"] if joins == "early" else []
     body += ["path = [index for index, _, _ in self.foreach_stack() or ()]"]
-    if step.failing:
+    if step.is_touched:
         body += [
             "self.broken = True",
             *(

@@ -126,7 +126,7 @@ def compare(run: Run, reference: Reference, resumed: Run | None = None) -> None:
                 for name, value in artifacts.items()
                 if name in task.artifacts or name not in reference.streamed
             }
-        assert artifacts == task.artifacts, key
+        assert artifacts == task.artifacts, f"{key} has {artifacts}, and not {task.artifacts}"
         if resumed is None:  # else those before count too, of tasks that waited for another
             assert attempts[key] == task.attempts, f"{key} succeeded in attempt {attempts[key]}"
             least = 1 if task.is_node else task.attempts

@@ -206,7 +206,7 @@ class Reference:
         if failures <= step.retries:
             if step.catches:
                 artifacts[f"failure_{step.name}"] = None
-            if step.failing:
+            if step.is_touched:
                 artifacts.pop("broken", None)
             self._do(step, artifacts, path, item)
             attempts = failures + 1
