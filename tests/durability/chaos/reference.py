@@ -59,8 +59,6 @@ class Reference:
 
     program: Program
     tasks: dict[tuple[str, Path], Task] = field(default_factory=dict)
-    streamed: set[str] = field(default_factory=set)
-    """The artifacts over whose items a generator goes."""
 
     def run(self) -> Reference:
         """Interpret all of it."""
@@ -122,8 +120,6 @@ class Reference:
         return at._replace(path=at.path if in_loop else with_turns(at.path, 0), in_loop=in_loop)
 
     def _split(self, part: Branch | Each, at: At) -> At | None:
-        if isinstance(part, Each) and part.streams:
-            self.streamed.add(f"items_{part.split.name}")
         split = self._go(part.split, at)
         if split is None:
             if isinstance(part, Each) and part.streams:
