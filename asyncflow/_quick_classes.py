@@ -34,11 +34,11 @@ def _dataclass(
     slots: bool = True,
     kw_only: bool = False,
     init: bool = True,
-    repr: bool = True,  # noqa: A002 - as in the standard library
+    repr: bool = True,  # noqa: A002 - `dataclasses.dataclass` calls it so
     eq: bool = True,
 ) -> Callable[[type], type]:
     """Make a class a dataclass, as `dataclasses.dataclass` does; it always has slots."""
-    assert slots  # noqa: S101 - said where the class stands, for its readers
+    assert slots  # noqa: S101 - no class without is made here
 
     def made(cls: type) -> type:
         own = set(vars(cls))
@@ -100,7 +100,7 @@ _MADE_BY_FACTORY: Final = _MadeByFactory()
 def _first_init(cls: type) -> Callable[..., None]:
     """An `__init__` that compiles the real one, puts it in its own place, and calls it."""
 
-    def __init__(self: object, /, *values: object, **named: object) -> None:  # noqa: N807 - its name in a traceback
+    def __init__(self: object, /, *values: object, **named: object) -> None:  # noqa: N807 - tracebacks show this name
         _compiled_init(cls)(self, *values, **named)
 
     return __init__
@@ -129,7 +129,7 @@ def _compiled_init(cls: Any) -> Callable[..., None]:
         lines.append(f"    _set_{each.name}(self, {value})")
     if hasattr(cls, "__post_init__"):
         lines.append("    self.__post_init__()")
-    exec("\n".join(lines), known)  # noqa: S102 - the names of fields, as `dataclasses` does
+    exec("\n".join(lines), known)  # noqa: S102 - nothing but names of fields stands in it
     compiled: Callable[..., None] = known["__init__"]
     compiled.__qualname__ = f"{cls.__qualname__}.__init__"
     compiled.__module__ = cls.__module__
@@ -157,7 +157,7 @@ class _Signature:
     def __get__(self, instance: object, owner: type) -> object:
         import inspect
 
-        init: Any = owner.__init__  # type: ignore[misc]  # of this class, not of an instance
+        init: Any = owner.__init__  # type: ignore[misc]  # it is read from the class, never from an instance
         if getattr(init, "__code__", None) is _FIRST_INIT:  # else it is that of a subclass
             (cell,) = init.__closure__
             init = _compiled_init(cell.cell_contents)
@@ -183,7 +183,7 @@ def _key(fields: list[dataclasses.Field[Any]]) -> Callable[[Any], Any]:
 def _eq(fields: list[dataclasses.Field[Any]]) -> Callable[[Any, Any], Any]:
     key = _key(fields)
 
-    def __eq__(self: object, other: object) -> Any:  # noqa: N807 - its name in a traceback
+    def __eq__(self: object, other: object) -> Any:  # noqa: N807 - tracebacks show this name
         if other.__class__ is not self.__class__:
             return NotImplemented
         return key(self) == key(other)
@@ -194,18 +194,18 @@ def _eq(fields: list[dataclasses.Field[Any]]) -> Callable[[Any, Any], Any]:
 def _hash(fields: list[dataclasses.Field[Any]]) -> Callable[[Any], int]:
     key = _key(fields)
 
-    def __hash__(self: object) -> int:  # noqa: N807 - its name in a traceback
+    def __hash__(self: object) -> int:  # noqa: N807 - tracebacks show this name
         return hash(key(self))
 
     return __hash__
 
 
-def _refuse_to_set(self: object, name: str, value: object) -> None:  # noqa: ARG001 - Python's
+def _refuse_to_set(self: object, name: str, value: object) -> None:  # noqa: ARG001 - Python hands all three over
     message = f"cannot assign to field {name!r}"
     raise FrozenInstanceError(message)
 
 
-def _refuse_to_delete(self: object, name: str) -> None:  # noqa: ARG001 - Python's
+def _refuse_to_delete(self: object, name: str) -> None:  # noqa: ARG001 - Python hands both over
     message = f"cannot delete field {name!r}"
     raise FrozenInstanceError(message)
 
@@ -236,7 +236,7 @@ class _NamedTupleMeta(type):
             return super().__new__(cls, name, bases, body)
         annotations = body.get("__annotations__", {})
         defaults = [body[field] for field in annotations if field in body]
-        make: Any = collections.namedtuple  # noqa: PYI024 - this makes the other one
+        make: Any = collections.namedtuple  # noqa: PYI024 - `typing.NamedTuple` is what is replaced here
         made = make(name, annotations, defaults=defaults, module=body["__module__"])
         made.__annotations__ = made.__new__.__annotations__ = annotations
         for key, value in body.items():

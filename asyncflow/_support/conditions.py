@@ -120,7 +120,7 @@ class Condition:
 
     def forget(self) -> None:
         """Never hold again: nobody waits any more."""
-        self._holds = bool
+        self._holds = lambda: False
 
     def __repr__(self) -> str:
         return f"<Condition {len(self._waiters)} waiting>"

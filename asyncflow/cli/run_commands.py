@@ -79,7 +79,12 @@ class FlowCommand(click.Command):
             ctx.meta[_FLOW] = flow
             if self._takes_parameters:
                 self._refuse_clash(ctx, flow)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if self._resumes and flow is not None:
+                _refuse_parameter(error, flow)
+            raise
 
     def _parse_unfinished(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse what the user has typed so far; a flow that can be loaded tells its parameters."""
@@ -228,7 +233,7 @@ def _running_options() -> list[click.Parameter]:
             ["--workers", "--max-workers"],
             type=click.IntRange(min=0),
             metavar="N",
-            help="The most worker processes; by default as many as there are CPUs.",
+            help="The most worker processes; 0, the default, means as many as there are CPUs.",
         ),
         *executor_options(),
         click.Option(
@@ -347,6 +352,16 @@ def _key_options() -> list[click.Parameter]:
         ),
         click.Option(["--again"], is_flag=True, help="With --key, start another run of the key."),
     ]
+
+
+def _refuse_parameter(error: click.NoSuchOption, flow: type[FlowSpec]) -> None:
+    """Say why a resume takes no parameters, if this is one."""
+    if any(error.option_name in option.opts for option in options_of(flow)):
+        message = (
+            f"{error.option_name} cannot be given: a resume goes on with the parameters of its "
+            f"origin; for other values start a new run: asyncflow run"
+        )
+        raise click.UsageError(message, error.ctx) from error
 
 
 def make_run(flow: type[FlowSpec] | None, script: str) -> FlowCommand:

@@ -47,4 +47,4 @@ def import_local_store() -> None:
     """Import what a store in a folder needs, before a fork: once for all processes."""
     import asyncflow._support.locations
     import asyncflow.store.local_store
-    import asyncflow.store.value_files  # noqa: F401 - to have it imported
+    import asyncflow.store.value_files  # noqa: F401 - that it is imported is all that is wanted

@@ -193,26 +193,11 @@ sync_file: Final = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 """Return once everything written to a descriptor survives a power cut."""
 
 
-class OpenFile:
-    """A file that stays open for as long as anybody may read from it.
-
-    The last reference closes it. So a thread that is reading is not disturbed when the file leaves
-    the cache, and cannot read from another file that got the same number.
-    """
-
-    __slots__ = ("fd",)
-
-    def __init__(self, path: str) -> None:
-        self.fd: Final = open_regular(path)
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        fd = getattr(self, "fd", None)  # missing if opening failed
-        if fd is not None:
-            close(fd)
-
-
 class OwnDescriptor:
     """A descriptor of its owner, which closes it, or the last reference does.
+
+    So a thread that reads is not disturbed when the file leaves a cache, and cannot read from
+    another file that got the same number.
 
     An owner that others hold by a weak reference has one of these in place of a `__del__`: while
     that runs, such a reference still leads to its object, and another thread would take it and
@@ -236,11 +221,16 @@ class OwnDescriptor:
             self.close()
 
 
-open_file = lru_cache(maxsize=_OPEN_FILES)(OpenFile)
-"""An `OpenFile`, kept open for the next reader.
+@lru_cache(maxsize=_OPEN_FILES)
+def open_file(path: str) -> OwnDescriptor:
+    """A file, kept open for the next reader.
 
-Reading is by position and moves no file pointer, so threads and forked children may share one.
-"""
+    Reading is by position and moves no file pointer, so threads and forked children may share one.
+
+    Raises:
+        OSError: The file is not there or cannot be opened.
+    """
+    return OwnDescriptor(open_regular(path))
 
 
 def read_at(path: str, offset: int, size: int) -> bytes:
@@ -250,7 +240,7 @@ def read_at(path: str, offset: int, size: int) -> bytes:
         OSError: The file is not there or cannot be read.
     """
     file = open_file(path)
-    data = os.pread(file.fd, size, offset)
+    data = os.pread(file.number, size, offset)
     if len(data) == size or not data:
         return data
     return bytes(_read_into(file, offset, size))  # a signal, or more than 2 GiB
@@ -265,12 +255,12 @@ def read_writable_at(path: str, offset: int, size: int) -> bytearray:
     return _read_into(open_file(path), offset, size)
 
 
-def _read_into(file: OpenFile, offset: int, size: int) -> bytearray:
+def _read_into(file: OwnDescriptor, offset: int, size: int) -> bytearray:
     data = bytearray(size)
     done = 0
     with memoryview(data) as view:
         while done < size:
-            got = os.preadv(file.fd, [view[done:]], offset + done)
+            got = os.preadv(file.number, [view[done:]], offset + done)
             if not got:
                 break
             done += got

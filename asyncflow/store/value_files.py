@@ -170,6 +170,6 @@ def _read_file(path: str, offset: int, size: int, *, own: bool) -> Chunk:
     if size < _MAPPED_BYTES:
         return read_writable_at(path, offset, size)
     file = open_file(path)
-    if os.fstat(file.fd).st_size < offset + size:
+    if os.fstat(file.number).st_size < offset + size:
         return b""  # touching a page behind the end would kill the process
-    return map_file(file.fd, offset, size)
+    return map_file(file.number, offset, size)

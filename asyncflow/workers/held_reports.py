@@ -42,7 +42,7 @@ _NAMING: Final = frozenset((Succeeded, Failed, Yielded, CardsChanged))
 _UNENDED: Final = frozenset((Yielded, CardsChanged))
 """Those of them after which the attempt goes on."""
 
-_Naming = Succeeded | Failed | Yielded | CardsChanged
+_NamingReport = Succeeded | Failed | Yielded | CardsChanged
 
 
 class _Part(NamedTuple):
@@ -60,7 +60,7 @@ class _Part(NamedTuple):
 class _Held(NamedTuple):
     """Reports, and what has to be stored before they are passed on."""
 
-    reports: list[_Naming]
+    reports: list[_NamingReport]
     parts: Sequence[_Part]
 
     @property
@@ -85,7 +85,7 @@ class _Queue:
         self.spoilt: dict[AttemptKey, str] = {}  # attempts with items that could not be stored
         self.exit: str | None = None
 
-    def hold(self, report: _Naming) -> None:
+    def hold(self, report: _NamingReport) -> None:
         """Hold a report until everything that is being uploaded now is stored."""
         if self.waits_for is None:
             self.waits_for = tuple(self.parts)
@@ -163,10 +163,10 @@ class HeldReports:
             elif kind not in _NAMING or queue.is_empty:
                 passed.append(report)
             else:
-                self._hold(queue, cast("_Naming", report))
+                self._hold(queue, cast("_NamingReport", report))
                 if kind not in _UNENDED:
                     waiting = self._uploader.waiting_bytes if self._uploader is not None else 0
-                    passed.append(Storing(cast("_Naming", report).key, waiting))
+                    passed.append(Storing(cast("_NamingReport", report).key, waiting))
         if passed:
             self._listener.on_reports(worker, passed)
         self._release(worker, queue)
@@ -181,7 +181,7 @@ class HeldReports:
         queue.parts.append(part)
         queue.waits_for = None
 
-    def _hold(self, queue: _Queue, report: _Naming) -> None:
+    def _hold(self, queue: _Queue, report: _NamingReport) -> None:
         if queue.lost:
             lost, queue.lost = queue.lost, []
             for wrote in lost:
@@ -248,10 +248,12 @@ class HeldReports:
         error = held.error
         if not (error or queue.spoilt):
             return held.reports
-        return [told for report in held.reports for told in HeldReports._with(error, queue, report)]
+        return [
+            told for report in held.reports for told in HeldReports._spoilt(error, queue, report)
+        ]
 
     @staticmethod
-    def _with(error: str, queue: _Queue, report: _Naming) -> list[ReportMessage]:
+    def _spoilt(error: str, queue: _Queue, report: _NamingReport) -> list[ReportMessage]:
         """What is passed on of a report, if something could not be stored."""
         if isinstance(report, Yielded):
             if error:

@@ -15,7 +15,7 @@ from asyncflow.cli.run_commands import make_run
 from asyncflow.flow.loader import load_flow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 GOOD = '''
@@ -56,21 +56,23 @@ class BadFlow(FlowSpec):
 """
 
 _numbers = itertools.count()
+_MODULE = "flow_of_the_cli_"
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
     """Writes a flow file under a name that no other test has; its module is forgotten later."""
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", {**sys.modules})
     monkeypatch.chdir(tmp_path)
 
     def write(text: str) -> str:
-        path = tmp_path / f"flow_of_the_cli_{next(_numbers)}.py"
+        path = tmp_path / f"{_MODULE}{next(_numbers)}.py"
         path.write_text(text)
         return path.name
 
-    return write
+    yield write
+    for name in [name for name in sys.modules if name.startswith(_MODULE)]:
+        del sys.modules[name]
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -301,6 +303,15 @@ def test_file_that_cannot_be_imported(file, capsys, text, words) -> None:
 def test_options_are_made_of_parameters_alone(file) -> None:
     """A flow without parameters has no options."""
     assert options_of(load_flow(file(BAD))) == []
+
+
+def test_a_resume_says_that_it_keeps_the_parameters(capsys, file) -> None:
+    """Of those that it has not, the usual words are enough."""
+    flow = str(file(GOOD))
+    assert invoke(["resume", flow, "--alpha", "2"]) == 2
+    assert "--alpha cannot be given: a resume goes on with" in capsys.readouterr().err
+    assert invoke(["resume", flow, "--alfa", "2"]) == 2
+    assert "No such option" in capsys.readouterr().err
 
 
 def test_a_resume_makes_no_store(capsys, file, tmp_path) -> None:

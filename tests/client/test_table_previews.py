@@ -134,7 +134,7 @@ def test_series_of_any_numbers_show_as_python_shows_them():
 
 # --- Arrow --------------------------------------------------------------------------------------
 
-MOMENT = dt.datetime(2026, 11, 27, 8, 30)  # noqa: DTZ001 - as Arrow keeps it
+MOMENT = dt.datetime(2026, 11, 27, 8, 30)  # noqa: DTZ001 - a column without a zone is shown, too
 ARROW = {
     "timestamp[us]": (pa.array([MOMENT, None]), ["2026-11-27 08:30:00", "null"]),
     "timestamp[ns]": (

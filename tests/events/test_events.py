@@ -490,7 +490,7 @@ def test_an_event_of_output_is_like_one_that_is_made_by_hand():
     assert hash(event) == hash(replace(LOG, line="text", pid=4))
     assert repr(event) == repr(replace(LOG, line="text", pid=4))
     with pytest.raises(FrozenInstanceError):
-        event.line = "other"  # type: ignore[misc]  # frozen: that is examined
+        event.line = "other"  # type: ignore[misc]  # a frozen event has to refuse it
 
 
 @given(outputs.filter(bool))
@@ -587,7 +587,7 @@ def test_an_event_made_of_a_record_is_of_its_class_and_cannot_be_changed(event):
     assert type(made) is type(event)
     assert asdict(made) == asdict(event)
     with pytest.raises(FrozenInstanceError):
-        made.seq = 1  # type: ignore[misc]  # frozen: that is examined
+        made.seq = 1  # type: ignore[misc]  # a frozen event has to refuse it
     with pytest.raises(FrozenInstanceError):
         del made.seq
 
@@ -595,10 +595,10 @@ def test_an_event_made_of_a_record_is_of_its_class_and_cannot_be_changed(event):
 def test_an_event_cannot_be_changed():
     """It has happened."""
     with pytest.raises(FrozenInstanceError):
-        LOG.line = "other"  # type: ignore[misc]  # frozen: that is examined
+        LOG.line = "other"  # type: ignore[misc]  # a frozen event has to refuse it
     (made,) = unpack_events(pack_logged(5, 0, ("a", 1, 0), 0, 4, b"text", 0), FLOW, RUN)
     with pytest.raises(FrozenInstanceError):
-        made.seq = 1  # type: ignore[misc]  # frozen: that is examined
+        made.seq = 1  # type: ignore[misc]  # a frozen event has to refuse it
 
 
 def test_events_name_their_run_and_their_task():

@@ -188,7 +188,7 @@ def test_a_file_in_use_is_not_closed_by_the_cache(tmp_path: Path):
     open_file.cache_clear()
     (tmp_path / "other").write_bytes(b"yours")
     open_file(str(tmp_path / "other"))
-    assert os.pread(file.fd, 10, 0) == b"mine"
+    assert os.pread(file.number, 10, 0) == b"mine"
 
 
 def test_a_file_that_is_not_there_cannot_be_opened(tmp_path: Path):

@@ -1,10 +1,13 @@
-"""Who listens to a pool of workers in tests, and how they wait for what it tells."""
+"""Who listens to a pool of workers in tests, and a pool that ends with its test."""
 
 from __future__ import annotations
 
-from asyncflow.workers.messages import GaveBack, Ready
+from contextlib import asynccontextmanager
 
-_SECONDS = 180  # for what takes milliseconds on an idle machine
+import psutil
+
+from asyncflow.workers.local.pool import WorkerPool
+from asyncflow.workers.messages import GaveBack, Ready
 
 
 class Listener:
@@ -40,3 +43,13 @@ class Listener:
 
     def on_continued(self, worker):
         self.stopped.append((worker, ""))
+
+
+@asynccontextmanager
+async def opened_pool(listener, scratch):
+    """A pool of two workers that has been started; nothing of it is left behind the block."""
+    opened = WorkerPool(listener, size=2, scratch=scratch)
+    await opened.start()
+    yield opened
+    await opened.close()
+    assert not psutil.Process().children(recursive=True)

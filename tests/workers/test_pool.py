@@ -20,7 +20,7 @@ from asyncflow.workers.local.fork_server import ForkServerProcess, packet_pair
 from asyncflow.workers.local.pool import WorkerPool
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.messages import AttemptKey, CloseRun, Order, StartTask
-from tests.support.pool_listener import Listener
+from tests.support.pool_listener import Listener, opened_pool
 from tests.support.waiting import until
 
 SECONDS = 180  # for what takes milliseconds on an idle machine
@@ -50,11 +50,8 @@ def listener():
 @pytest.fixture
 async def pool(listener, tmp_path):
     """A pool that has been started; nothing of it is left after the test."""
-    opened = WorkerPool(listener, size=2, scratch=tmp_path)
-    await opened.start()
-    yield opened
-    await opened.close()
-    assert not psutil.Process().children(recursive=True)
+    async with opened_pool(listener, tmp_path) as opened:
+        yield opened
 
 
 async def started(pool):

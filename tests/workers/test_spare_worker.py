@@ -10,7 +10,7 @@ import pytest
 
 from asyncflow.workers.local import fork_server
 from asyncflow.workers.local.pool import WorkerPool
-from tests.support.pool_listener import Listener
+from tests.support.pool_listener import Listener, opened_pool
 from tests.support.waiting import until
 
 
@@ -30,11 +30,8 @@ def listener():
 async def pool(listener, tmp_path):
     """A pool whose fork server was there before it; nothing of it is left after the test."""
     fork_server._preforked.append(fork_server.start())
-    opened = WorkerPool(listener, size=2, scratch=tmp_path)
-    await opened.start()
-    yield opened
-    await opened.close()
-    assert not psutil.Process().children(recursive=True)
+    async with opened_pool(listener, tmp_path) as opened:
+        yield opened
 
 
 async def test_the_first_worker_is_the_process_that_is_up_already(pool):

@@ -193,7 +193,7 @@ def array_of(node: Node, depth: int = 0) -> ArrayNote | None:
     if name in _FROM_BUFFER and len(node.arguments) == 4:  # noqa: PLR2004 - the buffer, dtype, shape and order
         data, dtype, shape, order = node.arguments
         return _note(_shape_of(shape), dtype_of(dtype, depth), _order_of(order), bytes_of(data))
-    if name in _RECONSTRUCT and isinstance(node.state, Several) and len(node.state.items) == 5:  # noqa: PLR2004 - as NumPy writes it
+    if name in _RECONSTRUCT and isinstance(node.state, Several) and len(node.state.items) == 5:  # noqa: PLR2004 - version, shape, dtype, order, bytes
         _, shape, dtype, is_fortran, content = node.state.items
         objects = content.items if isinstance(content, Several) else None
         order = "F" if is_fortran is True else "C"
@@ -236,11 +236,11 @@ def dtype_of(node: Node, depth: int = 1) -> DType | None:
         return None
     state = node.state.items if isinstance(node.state, Several) else []
     order = state[1] if len(state) > 1 and isinstance(state[1], str) else "<"
-    names = state[3] if len(state) > 3 and depth else None  # noqa: PLR2004 - as NumPy writes it
+    names = state[3] if len(state) > 3 and depth else None  # noqa: PLR2004 - the names of fields come fourth
     fields = tuple(names.items[: _MOST_FIELDS + 1]) if isinstance(names, Several) else ()
-    unit = state[8] if len(state) > 8 else None  # noqa: PLR2004 - as NumPy writes it
+    unit = state[8] if len(state) > 8 else None  # noqa: PLR2004 - the unit of a time comes ninth
     names_of = tuple(each for each in fields if isinstance(each, str))
-    told = state[4] if len(state) > 4 else None  # noqa: PLR2004 - as NumPy writes it
+    told = state[4] if len(state) > 4 else None  # noqa: PLR2004 - what the fields are comes fifth
     parts = _parts_of(told, names_of, code) if depth else ()
     return DType(code, order[:1], _unit_of(unit), names_of, parts)
 

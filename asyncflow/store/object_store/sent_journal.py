@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from asyncflow._support import log
 from asyncflow._support.commit_points import reached
 from asyncflow.errors import JournalError
-from asyncflow.store.files import OpenFile, explain, read_file, write_file
+from asyncflow.store.files import OwnDescriptor, explain, open_regular, read_file, write_file
 from asyncflow.store.journal import RecordReader
 from asyncflow.store.object_store.piece_file import PieceFile, append_piece
 from asyncflow.store.object_store.pieces import MOST_BYTES, WRITER_BYTES, Piece, name_of
@@ -51,7 +51,7 @@ class PieceSender:
 
     def __init__(self, objects: Objects, folder: str, writer: bytes, path: str, sent: int) -> None:
         self._objects, self._folder, self.writer = objects, folder, writer
-        self._file = OpenFile(path)
+        self._file = OwnDescriptor(open_regular(path))
         self.sent = sent
         """How many bytes of the file are in the store."""
 
@@ -63,7 +63,7 @@ class PieceSender:
             JournalError: The file has lost its end, or something that is no piece is in the way.
             OSError: The store refuses, or does not answer.
         """
-        data = os.pread(self._file.fd, min(end - self.sent, MOST_BYTES), self.sent)
+        data = os.pread(self._file.number, min(end - self.sent, MOST_BYTES), self.sent)
         if not data:
             message = f"the journal of {self._folder} has lost its end: {end} bytes were written"
             raise JournalError(message)
@@ -73,7 +73,9 @@ class PieceSender:
         if there.is_seal:
             raise self.ended_by_others()
         # An earlier program that has sent this very file may have cut it elsewhere.
-        if there.data != data and there.data != os.pread(self._file.fd, len(there.data), self.sent):
+        if there.data != data and there.data != os.pread(
+            self._file.number, len(there.data), self.sent
+        ):
             raise self.ended_by_others()
         self.sent += len(there.data)
 

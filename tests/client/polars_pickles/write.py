@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 LONG = "a text of more than twelve bytes"
-MOMENT = dt.datetime(2026, 11, 27, 8, 30)  # noqa: DTZ001 - a column has a zone, or none
+MOMENT = dt.datetime(2026, 11, 27, 8, 30)  # noqa: DTZ001 - a column without a zone is shown, too
 
 
 def frame() -> pl.DataFrame:
