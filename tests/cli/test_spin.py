@@ -164,8 +164,9 @@ def test_nothing_is_left_of_it(failed):
 
 
 def test_a_step_finds_other_values_on_request(failed):
-    """Also a parameter."""
-    assert again(failed, "inner", factor=10).artifacts["product"] == 10
+    """Also a parameter. Which of the `inner` tasks is the first depends on the order of lists."""
+    first = next(failed["inner"].tasks())
+    assert again(failed, "inner", factor=10).artifacts["product"] == first.data.product // 3 * 10
     assert again(failed, "left", side=1).artifacts["side"] == 100
 
 

@@ -108,7 +108,7 @@ started = st.builds(
     tags=st.lists(texts, max_size=3).map(tuple),
     manifest=manifests.map(pack_manifest),
     origin_run_id=st.none() | run_ids,
-    source=st.dictionaries(texts, plain, max_size=3),
+    source=st.dictionaries(texts.filter("ref".__ne__), plain, max_size=3),
     user=texts,
     pid=naturals,
     host=texts,
