@@ -6,7 +6,6 @@ import datetime as dt
 import decimal
 import pickle
 import struct
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from pyarrow import ipc
 
 from asyncflow.client.previews import PreviewLimits
 from tests.client.polars_pickles.write import frame
+from tests.support.call_counts import counted_calls
 from tests.support.previewing import LIMITS, InMemoryReader, of, preview
 
 SIX = PreviewLimits(rows=6, seconds=30)
@@ -389,10 +389,11 @@ def test_a_stream_that_lies_costs_little(stream):
     """Neither time nor memory grows with what it says."""
     data = frame_of_stream(stream)
     tracemalloc.start()
-    began = time.process_time()
     shown = preview(data, limits=LIMITS)
-    used, (_, most) = time.process_time() - began, tracemalloc.get_traced_memory()
+    _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    with counted_calls() as calls:
+        assert preview(data, limits=LIMITS) == shown
     assert shown["kind"] in {"table", "unknown"}
     assert most < 20_000_000
-    assert used < 2  # some hundredths of a second, on a machine that is not busy
+    assert calls[0] < 1_000_000  # 820,000 for a schema that has as many fields as are looked at
