@@ -5,6 +5,10 @@ what follows from one depends on the plan, which has to know all earlier facts. 
 the failure that ends the run. The ends of a gang's nodes wait in their gang, which comes in as a
 whole.
 
+That a task has begun waits for a moment if nothing else is to be written, and if tasks of its step
+are short: its end then goes into the same batch. Else a chain of short steps would write twice for
+each, and each end would wait for the write before it.
+
 Nothing here waits.
 """
 
@@ -20,7 +24,8 @@ from asyncflow.scheduling.gangs import Gang
 from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    import asyncio
+    from collections.abc import Callable, Collection, Sequence
 
     from asyncflow.scheduling.facts import Fact
     from asyncflow.scheduling.facts_to_events import Batch, Recorder
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
 _BATCH_FACTS: Final = 256  # a batch of them takes the event loop some 2 ms
 _LEAST_FACTS: Final = 64  # in a batch, however little time is left: each batch costs a write
 _FACTS_AT_ONCE: Final = 16  # before the clock is looked at
+_SHORT_SECONDS: Final = 0.005  # the usual length of a task whose beginning may wait for its end
+_STORE_SECONDS: Final = 0.001  # what a worker does for it besides, at most as a rule
+_EARLY_SECONDS: Final = 0.0001  # more than a timer may be early by rounding
 _ENDS: Final = (Succeeded, Failed, Lost)
 _PLAIN: Final = frozenset((Started, Succeeded))
 _FAILURES: Final = (Failed, Lost)  # a union in `isinstance` takes three times as long
@@ -44,6 +52,7 @@ class FactInbox:
         recorder: Recorder,
         gangs: Gangs,
         *,
+        loop: asyncio.AbstractEventLoop,
         on_added: Callable[[], None],
         on_run_failing: Callable[[], None],
         stop_tasks: Callable[[Collection[int], str], None],
@@ -54,17 +63,25 @@ class FactInbox:
             plan: Knows what follows from a failure.
             recorder: Makes records of facts.
             gangs: The gangs that workers have.
+            loop: The engine's event loop.
             on_added: Called when there is something for the next batch.
             on_run_failing: Called when a failure that is not in the journal yet will end the run.
             stop_tasks: Stops the nodes with these ids, for this reason.
         """
         self._plan, self._recorder, self._gangs = plan, recorder, gangs
-        self._on_added, self._on_run_failing = on_added, on_run_failing
+        self._loop, self._on_added, self._on_run_failing = loop, on_added, on_run_failing
         self._stop_tasks = stop_tasks
         self.facts: deque[Fact | Gang] = deque()
         """The facts that no batch has yet."""
         self.output_bytes = 0
         """How much output there is among the facts."""
+        self._due = 0.0
+        """When the facts are to be written, by the loop's clock."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there are facts that are to be written now."""
+        return bool(self.facts) and self._loop.time() >= self._due
 
     @property
     def has_failures(self) -> bool:
@@ -76,13 +93,31 @@ class FactInbox:
     def add(self, *facts: Fact) -> None:
         """Add facts; the end of a gang's node is kept until its gang has ended."""
         if not (self._recorder.streams or self._gangs) and _PLAIN.issuperset(map(type, facts)):
+            if type(facts[0]) is Started and not self.facts and self._may_wait(facts):
+                self.facts.extend(facts)
+                self._loop.call_at(self._due + _EARLY_SECONDS, self._on_added)
+                return
+            self._due = 0.0
             self.facts.extend(facts)
             self._on_added()
             return
         for fact in facts:
             self._add(fact)
 
+    def _may_wait(self, facts: Sequence[Fact]) -> bool:
+        """Whether these only say that short tasks have begun; sets how long they wait."""
+        seconds = 0.0
+        for fact in facts:
+            if type(fact) is not Started:
+                return False
+            seconds = max(seconds, self._recorder.expected_seconds(fact.key.task))
+            if seconds > _SHORT_SECONDS:
+                return False
+        self._due = self._loop.time() + _STORE_SECONDS + 2 * seconds
+        return True
+
     def _add(self, fact: Fact) -> None:
+        self._due = 0.0
         if self._recorder.streams:
             fact = self._recorder.streams.heard(fact)
         if self._gangs and isinstance(fact, _ENDS):
@@ -112,6 +147,7 @@ class FactInbox:
             self._add_gang(gang)
 
     def _add_gang(self, gang: Gang) -> None:
+        self._due = 0.0
         self.facts.append(gang)
         self._on_added()
         if gang.cause is not None and self._ends_run(self.verdict(gang.cause)):
@@ -137,7 +173,7 @@ class FactInbox:
 
     def collect(self, batch: Batch, has_time: Callable[[], bool]) -> None:
         """Move facts to a batch, as long as there is time."""
-        number, facts = 0, self.facts
+        number, facts, self._due = 0, self.facts, 0.0
         while facts and number < _BATCH_FACTS and (number < _LEAST_FACTS or has_time()):
             if plain := self._take_plain(_FACTS_AT_ONCE):
                 self._recorder.record_plain(plain, batch)

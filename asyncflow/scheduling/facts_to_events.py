@@ -8,6 +8,7 @@ records.
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from asyncflow.events.output_lines import count_pieces
@@ -237,6 +238,11 @@ class Recorder:
         items, path = attempt, (*attempt.outer, attempt.item + task_id - attempt.first)
         attempt = self._attempts[task_id] = RunningAttempt(items.step, task_id, path)
         return attempt
+
+    def expected_seconds(self, task_id: int) -> float:
+        """How long a task of this one's step usually takes; infinite if none has ended."""
+        attempt = self.get(task_id)
+        return self.expected.get(attempt.step, inf) if attempt is not None else inf
 
     def on_started(self, tasks: Iterable[int], pid: int, node: str) -> None:
         """Note that these tasks have begun in this process of this node."""

@@ -151,7 +151,7 @@ class RunDriver:
         self._news = Condition(
             weakly(
                 self,
-                lambda self: bool(self._inbox.facts or self._commands) or self._is_late,
+                lambda self: self._inbox.is_due or bool(self._commands) or self._is_late,
                 gone=False,
             )
         )
@@ -173,6 +173,7 @@ class RunDriver:
             self.plan,
             self._recorder,
             self.orders.gangs,
+            loop=self._loop,
             on_added=self._news.look,
             on_run_failing=weakly(self, RunDriver._hold, gone=None),
             stop_tasks=weakly(self, RunDriver._stop_tasks, gone=None),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -23,7 +23,27 @@ from asyncflow.values import Outcome
 from asyncflow.workers.messages import AttemptKey, Failed, Logged, Started, StartTask, Succeeded
 from tests.support.call_counts import counted_calls
 
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
 NOW = 1_795_472_682_985_927
+
+
+class Clock:
+    """An event loop's clock, which the tests set, and its timers."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self):
+        """The time."""
+        return self.now
+
+    def call_at(self, when, call):
+        """Note what is to be called."""
+        self.timers.append((when, call))
 
 
 class Mail:
@@ -48,10 +68,12 @@ class Mail:
         self.added = self.failing = 0
         self.stopped: list[tuple[set[int], str]] = []
         self.size = 0
+        self.clock = Clock()
         self.inbox = FactInbox(
             self.plan,
             self.recorder,
             self.gangs,
+            loop=cast("asyncio.AbstractEventLoop", self.clock),
             on_added=self._on_added,
             on_run_failing=self._on_failing,
             stop_tasks=lambda tasks, reason: self.stopped.append((set(tasks), reason)),
@@ -132,6 +154,55 @@ def test_a_batch_has_so_many_facts_at_most_and_few_if_there_is_no_time():
     assert len(kinds(mail.collect())) == 256
     assert len(kinds(mail.collect())) == 80
     assert not mail.inbox.facts
+
+
+def test_the_start_of_a_short_task_waits_for_its_end():
+    """For as long as that takes as a rule; both are then in one batch."""
+    mail = Mail(2)
+    mail.recorder.expected["work"] = 0.002
+    mail.inbox.add(Started(mail.keys[0]))
+    assert (mail.added, mail.inbox.is_due) == (0, False)
+    mail.inbox.add(succeeded(mail.keys[0]))
+    assert (mail.added, mail.inbox.is_due) == (1, True)
+    assert kinds(mail.collect()) == [("TaskStarted", 2), ("TaskSucceeded", 2)]
+
+
+def test_the_start_of_a_task_that_takes_longer_than_others_is_written_soon():
+    """A timer has it written."""
+    mail = Mail(2)
+    mail.recorder.expected["work"] = 0.002
+    mail.inbox.add(Started(mail.keys[0]))
+    ((due, call),) = mail.clock.timers
+    assert mail.clock.now < due < mail.clock.now + 0.01
+    mail.clock.now = due
+    call()
+    assert mail.added == 1
+    assert mail.inbox.is_due
+
+
+@pytest.mark.parametrize("usual", [None, 0.1], ids=["unknown", "long"])
+def test_other_starts_do_not_wait(usual):
+    """Nobody knows how long a step's first task takes; others take long."""
+    mail = Mail(2)
+    if usual is not None:
+        mail.recorder.expected["work"] = usual
+    mail.inbox.add(Started(mail.keys[0]))
+    assert mail.added == 1
+    assert mail.inbox.is_due
+
+
+@pytest.mark.parametrize("further", [succeeded, failed, lost, lambda key: Logged(key, 0, b"x")])
+def test_a_start_does_not_wait_once_there_is_something_else(further):
+    """Whatever task it is about; and what comes before it in order stays before it."""
+    mail = Mail(2)
+    mail.recorder.expected["work"] = 0.002
+    first, second = mail.keys
+    mail.inbox.add(Started(second), Started(first))
+    mail.inbox.add(further(first))
+    assert mail.added == 1
+    assert mail.inbox.is_due
+    assert [task for _, task in kinds(mail.collect())][:2] == [3, 2]
+    assert not mail.inbox.is_due
 
 
 def test_what_facts_of_short_tasks_cost():
