@@ -45,7 +45,7 @@ from asyncflow.workers.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -93,7 +93,7 @@ class WorkerPool(AlikeWorkers):
         self._teller = ReportTeller(
             listener,
             on_begun=self._output.look_later,
-            on_more=self._on_reports,
+            on_more=self._read_later,
             on_exit=self._tell_exit,
         )
 
@@ -110,7 +110,7 @@ class WorkerPool(AlikeWorkers):
         """
         is_for_run = fork_server.is_preforked()
         self._loop = asyncio.get_running_loop()
-        self._listening = ReportListening(self._loop, self._on_reports)
+        self._listening = ReportListening(self._loop, self._on_readable)
         self._output.start(self._loop, self._teller.tell)
         self._left = Condition(lambda: not self._workers)
         call_again(self)
@@ -212,7 +212,7 @@ class WorkerPool(AlikeWorkers):
             return
         if not (worker.has_exited or worker.silent):
             self._listening.begin(worker)
-        self._on_reports(worker)
+        self._read_later(worker)
 
     # --- what workers do ---
 
@@ -235,8 +235,15 @@ class WorkerPool(AlikeWorkers):
             self._watched.discard(worker.token)
             self._loop.remove_writer(worker.orders)
 
-    def _on_reports(self, worker: WorkerProcess) -> None:
-        """There is something to read: read it soon, in turn with other workers."""
+    def _on_readable(self, workers: Iterable[WorkerProcess]) -> None:
+        """There is something to read: read it now, if reading has not taken long in this turn."""
+        for worker in workers:
+            self._readable[worker.token] = worker
+        if self._reading is None:
+            self._read_some()
+
+    def _read_later(self, worker: WorkerProcess) -> None:
+        """There is more of a worker: read it soon, in turn with others."""
         self._readable[worker.token] = worker
         self._read_soon()
 
@@ -257,8 +264,8 @@ class WorkerPool(AlikeWorkers):
         while self._readable and time.monotonic() < until:
             token = next(iter(self._readable))
             self._read(self._readable.pop(token))
-        if self._readable:
-            self._read_soon()
+        if self._readable or time.monotonic() >= until:
+            self._read_soon()  # until then, what is announced waits
 
     def call_again(self) -> None:
         """Read reports and note exits, in case the callback that should do it was lost."""

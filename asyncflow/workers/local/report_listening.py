@@ -8,7 +8,7 @@ from asyncflow.workers.local.paced_reading import PacedReading
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from asyncflow.workers.local.worker_process import WorkerProcess
 
@@ -17,25 +17,23 @@ class ReportListening:
     """The report sockets of the workers of one pool, on its event loop."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_reports: Callable[[WorkerProcess], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_readable: Callable[[Iterable[WorkerProcess]], None],
     ) -> None:
         """Listen to none yet.
 
         Args:
             loop: Announces what comes.
-            on_reports: Called when a worker's socket has something to read, or when it is time to
-                look whether it has.
+            on_readable: Called when sockets of workers have something to read, or when it is time
+                to look whether they have.
         """
-        self._loop, self._on_reports = loop, on_reports
-        self._paced = PacedReading(loop, self._on_due)
-
-    def _on_due(self, workers: list[WorkerProcess]) -> None:
-        for worker in workers:
-            self._on_reports(worker)
+        self._loop, self._on_readable = loop, on_readable
+        self._paced = PacedReading(loop, on_readable)
 
     def begin(self, worker: WorkerProcess) -> None:
         """Have what comes from a worker announced."""
-        self._loop.add_reader(worker.reports, self._on_reports, worker)
+        self._loop.add_reader(worker.reports, self._on_readable, (worker,))
 
     def end(self, worker: WorkerProcess) -> None:
         """Be told no more of what comes from it."""
